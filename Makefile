@@ -24,19 +24,33 @@ STYLE := $(VENV)/style
 STYLE_STAMP := $(STYLE)/.installed
 STYLE_TOOLS = $$(grep -oE '"(ruff|import-linter)==[^"]+"' pyproject.toml | tr -d '"')
 
-# One line that says how long it takes already; what pip says goes into a file, shown if it fails.
-define install
-	@echo "Installing .$(1) into $(VENV), once (log: $(SETUP_LOG))"
-	@$(PIP) install -e '.$(1)' >$(SETUP_LOG) 2>&1 & pip=$$!; seconds=0; \
-	trap "kill $$pip; echo; echo 'Set-up interrupted: repeat the command to go on.'; exit 130" INT TERM; \
-	while kill -0 $$pip 2>/dev/null; do \
+# $(call counted,COMMAND,LOG,NAME): one line that says how many seconds it takes already and the last of
+# the log; the whole log if it fails.
+define counted
+	@$(1) >$(2) 2>&1 & job=$$!; seconds=0; \
+	trap "kill $$job; echo; echo '$(3) interrupted: repeat the command to go on.'; exit 130" INT TERM; \
+	while kill -0 $$job 2>/dev/null; do \
 	  sleep 1; seconds=$$((seconds + 1)); \
 	  if [ -t 2 ]; then \
-	    printf '\r\033[K  %s s: %.60s' $$seconds "$$(tail -n 1 $(SETUP_LOG) | sed 's/^ *//')" >&2; \
+	    printf '\r\033[K  %s s: %.60s' $$seconds "$$(tail -n 1 $(2) | sed 's/^ *//')" >&2; \
 	  elif [ $$((seconds % 30)) -eq 0 ]; then echo "  $$seconds s" >&2; fi; \
 	done; \
 	[ ! -t 2 ] || printf '\r\033[K' >&2; \
-	wait $$pip || { cat $(SETUP_LOG) >&2; echo "The set-up failed; pip said why, above." >&2; exit 1; }
+	wait $$job || { cat $(2) >&2; echo "$(3) failed; the lines above say why." >&2; exit 1; }
+endef
+
+define install
+	@echo "Installing .$(1) into $(VENV), once (log: $(SETUP_LOG))"
+	$(call counted,$(PIP) install -e '.$(1)',$(SETUP_LOG),Set-up)
+endef
+
+# $(call build,FLAVOUR,FOLDER)
+define build
+	@mkdir -p build
+	@echo "Building $(2): minutes (log: build/$(1).log)"
+	$(call counted,env FLAVOUR=$(1) $(BIN)/pyinstaller build_exe.spec --noconfirm --workpath build/$(1),build/$(1).log,Build)
+	$(BIN)/python packaging/bill.py $(2) build/$(1)/build_exe/sources.txt
+	@echo "Built: $(2) can be used. Testing it: minutes"
 endef
 
 # Without a header or sources: which index a mirror of ours is stays out of the files.
@@ -52,7 +66,7 @@ GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 .PHONY: run test test-all test-clients lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
-	@$(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
+	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
 	  || { code=$$?; [ $$code -eq 130 ] || exit $$code; }  # 130: Ctrl-C, the way to end it
 
 test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those that are marked slow
@@ -135,14 +149,12 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.hour_over_nodes
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
-	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/cpu
-	$(BIN)/python packaging/bill.py $(EXE) build/cpu/build_exe/sources.txt
+	$(call build,cpu,$(EXE))
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_executable.py
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_host_examples.py -k rust_host
 
 exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
-	FLAVOUR=gpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/gpu
-	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/build_exe/sources.txt
+	$(call build,gpu,$(GPU_EXE))
 	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/project/test_executable.py
 
 release: exe $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release

@@ -13,11 +13,13 @@ from typing import Any
 from asyncapi import asyncapi
 from limits import PAGES, limits_page
 from models import models_page, models_plot
+from pydantic import BaseModel
 from rooms import architecture_page, rooms_page
 
 from sidecar import errors
 from sidecar.api.http.error_responses import STATUS
 from sidecar.api.http.openapi import OPTIONS
+from sidecar.api.transcribe_routes import TranscribeMetadata, TranscribeSegment
 from sidecar.cli.common_options import SettingFlag, describe, described
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
@@ -103,12 +105,12 @@ def errors_page() -> str:
 Every error with its code and texts. Over HTTP an error is `application/problem+json` (RFC 9457)
 with a `code` that does not change, a `detail` (what was wrong) and a `hint` (what to do); if it
 will pass, a `Retry-After` header says when. The texts are the usual ones; a `detail` often says
-more. The number behind a code is the HTTP status.
+more. The number is the HTTP status; on `/admin` and other foreign protocols
+codes are theirs ([operations.md](operations.md)).
 
-On the command line an error is one line on stderr. The exit code is 1, also of a name that an
-option does not know (a format, a language, a precision); of a command line that is not understood
-(an unknown option, a missing argument, a number that is none, options that exclude each other) 2,
-of Ctrl-C 130, and
+On the command line an error is one line on stderr. The exit code is 1, also of an unknown name (a
+format, a language); of a command line that is not understood (an unknown option, a missing
+argument, options that exclude each other) 2, of Ctrl-C 130, and
 
 {exits}{sections}"""
 
@@ -204,7 +206,27 @@ All HTTP requests of the service. Parameters, bodies and examples: `/docs` of a 
 Of `POST /transcribe` and `POST /v1/jobs`: JSON with `audio_path`, or a form with a file `audio`.
 The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `windows`.
 
-{fields}"""
+{fields}
+## Fields of the answer
+
+Of `POST /transcribe`, and `result` of a job. `segments`:
+
+{_answer_lines(TranscribeSegment)}
+`metadata`:
+
+{_answer_lines(TranscribeMetadata)}"""
+
+
+def _answer_lines(model: type[BaseModel]) -> str:
+    """Return a line with the fields that need no word, and one for each other."""
+    said = {name: field.description for name, field in model.model_fields.items()}
+    plain = ", ".join(f"`{name}`" for name, text in said.items() if not text)
+    lines = [
+        f"`{name}`: {re.split(r'[.,:;] ', text)[0].rstrip('.')}"
+        for name, text in said.items()
+        if text
+    ]
+    return "".join(f"- {line}\n" for line in [plain, *lines])
 
 
 def _field_line(name: str, schema: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from inside import WITHIN, Within, debian_package, normal, owners, version_within
+from inside import STATED, WITHIN, Within, debian_package, normal, owners, version_within
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = Path(__file__).with_name("licences")
@@ -57,6 +57,8 @@ def bill_of(
     names = {normal(one.metadata["Name"]) for one in inside}
     components = [one for one in bill["components"] if normal(one["name"]) in names]
     for one in components:
+        if said := STATED.get(normal(one["name"])):
+            one["licenses"] = [{"expression": said}]
         one.pop("externalReferences", None)  # where this machine took it from is nobody's business
     for package in sorted(names & WITHIN.keys()):
         components += [_within(part, package) for part in WITHIN[package]]
@@ -127,8 +129,10 @@ def write_licences(inside: list[Distribution], rest: list[Path], folder: Path) -
 
 
 def declared(distribution: Distribution) -> str:
-    """The licence that the metadata name."""
+    """The licence that the metadata name, or that of the package's text where they are vague."""
     metadata = distribution.metadata
+    if said := STATED.get(normal(metadata["Name"])):
+        return said
     if said := metadata.get("License-Expression"):
         return str(said)
     classified = [

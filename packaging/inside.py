@@ -44,6 +44,10 @@ WITHIN: dict[str, tuple[Within, ...]] = {
 }
 
 
+STATED = {"pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception"}
+"""Licences (SPDX) of packages whose metadata name another one; this is from its COPYING.txt."""
+
+
 def normal(name: str) -> str:
     """A distribution's name as they compare (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -77,7 +81,12 @@ def version_within(name: str) -> str:
     """The version of a part that a wheel carries, where it says so; else ''."""
     match name:
         case "ffmpeg":
-            return flavours.ffmpeg().name.removesuffix(".exe").rpartition("-v")[2]
+            # "n9.0.2-17-g2a571b6068-20260930": 17 commits after 9.0.2, at 2a571b6068, and a date.
+            # The file's name has the release alone, which is not the source of these bytes.
+            told = subprocess.run(
+                [flavours.ffmpeg(), "-version"], capture_output=True, text=True, check=True
+            )
+            return re.sub(r"-\d{8}$", "", told.stdout.split()[2]).removeprefix("n")
         case "openssl":
             from cryptography.hazmat.backends.openssl import backend
 

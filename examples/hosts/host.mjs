@@ -26,7 +26,7 @@ export async function start([program, ...args], limitMs = 60_000) {
   return { child, exited, ready };
 }
 
-/** One request; the body of the answer. An error has the service's `code`; show its message. */
+/** One request; the body of the answer. An error has the service's `code` to decide by; its message is for developers. */
 export async function call({ ready }, method, path, body, headers = {}) {
   const response = await fetch(ready.url + path, {
     method,

@@ -11,7 +11,7 @@ LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by
 
 
 class SpeechError(Exception):
-    """Why there is no result. `code` does not change; show the text (detail and hint)."""
+    """Why there is no result. Decide by `code`; the text is for developers, not for users."""
 
     def __init__(self, problem: dict) -> None:
         super().__init__(f"{problem['detail']} {problem['hint']} ({problem['code']})")

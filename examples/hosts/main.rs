@@ -13,7 +13,7 @@ fn answer(outcome: Result<ureq::Response, ureq::Error>) -> Result<Value, Box<dyn
     }
 }
 
-/// What to show of an error; decide by its `code`.
+/// An error for developers; decide by its `code`, and show users a text of your own.
 fn text(problem: &Value) -> String {
     let word = |name: &str| problem[name].as_str().unwrap_or_default().to_string();
     format!("{} {} ({})", word("detail"), word("hint"), word("code"))

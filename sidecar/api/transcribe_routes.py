@@ -107,9 +107,9 @@ class TranscribeMetadata(BaseModel):
         examples=["whisper-small"],
         description="Model that transcribed it, if the engine has several.",
     )
-    diarized: bool
-    no_speech: bool
-    job_id: str
+    diarized: bool = Field(description="Speakers were told apart.")
+    no_speech: bool = Field(description="Nobody speaks: there are no segments.")
+    job_id: str = Field(description="Id in the log and in /v1/jobs.")
     warnings: list[TranscribeWarning]
     words_by: str = Field(
         default="",
@@ -118,7 +118,7 @@ class TranscribeMetadata(BaseModel):
     )
     speakers: list[TranscribeSpeaker] = Field(
         [],
-        description="Speakers, with the setting 'people' or with reference clips in the request.",
+        description="Voice profiles, with the setting 'people' or with reference clips.",
     )
 
 

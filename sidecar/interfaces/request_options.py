@@ -194,12 +194,22 @@ def parse_language(value: str) -> str:
 def _language_invalid(tag: str) -> LanguageInvalid:
     """Return the error of a value that is no tag, with the tag of the language that it names."""
     shown = _printable(tag)
-    codes = {name: code for code, name in LANGUAGE_NAMES.items()}
-    close = difflib.get_close_matches(shown.lower(), codes, 1)
+    named = {
+        _without_accents(name): code
+        for names in (NATIVE_LANGUAGE_NAMES, LANGUAGE_NAMES)
+        for code, name in names.items()
+    }  # only whole names: the most similar one is often another language ("deutsch", "dutch")
+    code = named.get(_without_accents(shown))
     hint = (
-        f"The tag of {close[0].title()} is '{codes[close[0]]}'; or send 'auto'." if close else None
+        f"The tag of {LANGUAGE_NAMES[code].title()} is '{code}'; or send 'auto'." if code else None
     )
     return LanguageInvalid(f"'{shown}' is not a language tag.", hint=hint)
+
+
+def _without_accents(text: str) -> str:
+    """Return text in lower case, without combining marks."""
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(one for one in parts if not unicodedata.combining(one))
 
 
 def parse_text(name: str, value: object) -> str:
@@ -357,3 +367,17 @@ LANGUAGE_NAMES = {
     "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
 """English names of languages by code."""
+
+NATIVE_LANGUAGE_NAMES = {
+    "ar": "العربية", "bg": "български", "bn": "বাংলা", "ca": "català", "cs": "čeština",
+    "cy": "cymraeg", "da": "dansk", "de": "deutsch", "el": "ελληνικά", "es": "español",
+    "et": "eesti", "eu": "euskara", "fa": "فارسی", "fi": "suomi", "fr": "français", "gl": "galego",
+    "he": "עברית", "hi": "हिन्दी", "hr": "hrvatski", "hu": "magyar", "id": "bahasa indonesia",
+    "is": "íslenska", "it": "italiano", "ja": "日本語", "ko": "한국어", "lt": "lietuvių",
+    "lv": "latviešu", "mk": "македонски", "ms": "bahasa melayu", "nl": "nederlands", "no": "norsk",
+    "pl": "polski", "pt": "português", "ro": "română", "ru": "русский", "sk": "slovenčina",
+    "sl": "slovenščina", "sq": "shqip", "sr": "srpski", "sv": "svenska", "sw": "kiswahili",
+    "ta": "தமிழ்", "te": "తెలుగు", "th": "ไทย", "tr": "türkçe", "uk": "українська", "ur": "اردو",
+    "vi": "tiếng việt", "yue": "粵語", "zh": "中文",
+}  # fmt: skip
+"""Names of languages in the language itself, by code; of the most spoken ones."""

@@ -15,6 +15,7 @@ import json
 import logging
 import logging.handlers
 import math
+import os
 import queue
 import sys
 import time
@@ -177,6 +178,14 @@ def _line_buffered_stderr() -> TextIO:
     return sys.stderr
 
 
+class PrivateLogFile(logging.handlers.RotatingFileHandler):
+    """Rotating log file that only its owner may read."""
+
+    def _open(self) -> io.TextIOWrapper:
+        os.close(os.open(self.baseFilename, os.O_RDWR | os.O_CREAT, 0o600))
+        return super()._open()
+
+
 def rotating_file_handler(file: Path) -> logging.Handler:
     """Return a rotating handler of a file that only its owner may read.
 
@@ -184,7 +193,7 @@ def rotating_file_handler(file: Path) -> logging.Handler:
         OSError: the file cannot be written.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return logging.handlers.RotatingFileHandler(
+    return PrivateLogFile(
         file,
         maxBytes=MAX_LOG_FILE_BYTES,
         backupCount=ROTATED_LOG_FILES,

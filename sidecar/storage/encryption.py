@@ -22,7 +22,7 @@ from sidecar import files
 from sidecar.config.secret_settings import MIN_JOURNAL_KEY_CHARACTERS, read_secret, secret_origin
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.installation import install_command
+from sidecar.installation import install_command, is_frozen
 
 SALT_BYTES = 16
 FILE_MAGIC = b"VIBEVOICE RECORDING 2\n"
@@ -311,11 +311,19 @@ class EncryptedFile:
 
 GENERATED_KEY_BYTES = 32
 _SERVICE, _NAME = "vibevoice-asr", "kept jobs"
-KEY_HINT = (
-    "If jobs, speakers or captures were stored before, use the key that they were written with. "
-    "Else make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key @FILE; "
-    "or set VIBEVOICE_JOURNAL_KEY; or install the package 'keyring'."
-)
+
+
+def _key_hint() -> str:
+    """Return how to get a key on this system and in this build."""
+    make = "(umask 077; openssl rand -hex 32 > FILE)"
+    if sys.platform == "win32":
+        make = "write 64 random characters into a FILE that only you can read"
+    keyring = "" if is_frozen() else "; or install the package 'keyring'"
+    return (
+        "If jobs, speakers or captures were stored before, use the key that they were written "
+        f"with. Else make one: {make}, and start with --journal-key @FILE; or set "
+        f"VIBEVOICE_JOURNAL_KEY{keyring}."
+    )
 
 
 def journal_key(settings: Settings) -> str:
@@ -332,7 +340,7 @@ def journal_key(settings: Settings) -> str:
         raise SettingsInvalid(
             f"{secret_origin(given, 'journal_key')} has no key of at least "
             f"{MIN_JOURNAL_KEY_CHARACTERS} characters.",
-            hint=KEY_HINT,
+            hint=_key_hint(),
         )
     return key
 
@@ -345,7 +353,7 @@ def _read_keyring() -> str:
         from platformdirs import user_data_path
     except ImportError:
         raise SettingsInvalid(
-            "Persisted data is encrypted: a key is required.", hint=KEY_HINT
+            "Persisted data is encrypted: a key is required.", hint=_key_hint()
         ) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
@@ -359,8 +367,8 @@ def _read_keyring() -> str:
     except (KeyringError, RuntimeError) as error:
         raise SettingsInvalid(
             f"The keyring of this system does not return the key of persisted data: {error}.",
-            hint=KEY_HINT,
+            hint=_key_hint(),
         ) from None
     if not key:
-        raise SettingsInvalid("The keyring of this system cannot store a key.", hint=KEY_HINT)
+        raise SettingsInvalid("The keyring of this system cannot store a key.", hint=_key_hint())
     return str(key)

@@ -20,8 +20,10 @@ from sidecar.interfaces.engine_interface import (
     WindowingMode,
 )
 from sidecar.interfaces.request_options import (
+    LANGUAGE_NAMES,
     MAX_PROMPT_CHARACTERS,
     MAX_UNKNOWN_FIELDS,
+    NATIVE_LANGUAGE_NAMES,
     field_missing,
     ignored_fields,
     parse_options,
@@ -154,3 +156,37 @@ def test_of_many_fields_only_the_first_are_compared_with_the_missing_one(
     )
     assert len(compared) == MAX_UNKNOWN_FIELDS
     assert max(map(len, compared)) <= 64
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        *[("german", "German is 'de'"), ("deutsch", "German is 'de'"), ("DEUTSCH", "'de'")],
+        *[("español", "Spanish is 'es'"), ("espanol", "'es'"), ("svenska", "Swedish is 'sv'")],
+        *[("Français", "French is 'fr'"), ("nederlands", "Dutch is 'nl'"), ("中文", "'zh'")],
+        *[("italiano", "'it'"), ("polski", "'pl'"), ("हिन्दी", "Hindi is 'hi'"), ("Norsk", "'no'")],
+        *[("Haitian Creole", "'ht'"), ("Bahasa Indonesia", "Indonesian is 'id'")],
+        *[("romana", "Romanian is 'ro'")],
+    ],
+)
+def test_a_language_s_name_is_answered_by_its_tag(name: str, language: str) -> None:
+    with pytest.raises(errors.LanguageInvalid) as refused:
+        parsed(language=name)
+    assert f"{language}; or send 'auto'." in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Romansh", "Prussian", "Kurdish", "Französisch", "slovensky", "Aromanian", "deutch", "no tag"],
+)
+def test_no_other_language_is_suggested_for_a_name_that_is_not_known(name: str) -> None:
+    with pytest.raises(errors.LanguageInvalid) as refused:
+        parsed(language=name)
+    assert refused.value.hint == "Use 'auto' or a tag such as 'en' or 'de-CH'."
+
+
+def test_each_native_name_names_one_known_language() -> None:
+    native, english = NATIVE_LANGUAGE_NAMES, {name: code for code, name in LANGUAGE_NAMES.items()}
+    assert set(native) <= set(LANGUAGE_NAMES)
+    assert len(set(native.values())) == len(native)
+    assert all(english.get(name, code) == code for code, name in native.items())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.handlers
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from s2s_client import Page
@@ -15,7 +18,8 @@ from service_process import Server, wait_until
 from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
-from sidecar.observability.logs import JsonFormatter
+from sidecar.observability.logs import JsonFormatter, rotating_file_handler
+from sidecar.workers.engine_loading import CrashNotes
 
 PATIENCE_S = 30
 
@@ -108,3 +112,21 @@ def test_an_address_in_the_log_has_no_text_of_the_client() -> None:
     for host in ("::1%x answered token_invalid to 198.51.100.7", "::1"):
         assert error_responses._address({"client": (host, 1)}) == "::1"
     assert error_responses._address({"client": ("somebody", 1)}) == "an unknown address"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
+def test_only_its_owner_may_read_the_log_older_ones_and_crash_notes(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        handler = rotating_file_handler(tmp_path / "log/vibevoice-asr-0.log")
+        assert isinstance(handler, logging.handlers.RotatingFileHandler)
+        handler.emit(logging.makeLogRecord({"msg": "a line"}))
+        handler.doRollover()
+        handler.close()
+        assert CrashNotes(tmp_path).write("engine", 1, ["the last line"], {}) is not None
+    finally:
+        os.umask(before)
+    found = {path.parent.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*/*")}
+    assert len(list(tmp_path.glob("log/*"))) == 2
+    assert found == {"log": 0o600, "crash": 0o600}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in tmp_path.glob("*/*"))

@@ -315,6 +315,7 @@ def test_a_file_is_traced_to_its_package_and_metadata_alone_are_none() -> None:
     assert inside.owners([metadata])[1] == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("package", inside.WITHIN)
 def test_what_a_wheel_carries_is_known_with_its_licence_and_version(package: str) -> None:
     assert importable(package.replace("-", "_"))
@@ -323,6 +324,47 @@ def test_what_a_wheel_carries_is_known_with_its_licence_and_version(package: str
         assert not part.text or (bill.TEXTS / part.text).stat().st_size > 10_000
         if part.name in ("ffmpeg", "libsndfile", "libsoxr"):
             assert re.match(r"\d+\.\d+", inside.version_within(part.name))
+
+
+def test_the_version_of_ffmpeg_is_that_of_its_source_with_the_commit() -> None:
+    told = subprocess.run(
+        [flavours.ffmpeg(), "-version"], capture_output=True, text=True, check=True
+    )
+    version = inside.version_within("ffmpeg")
+    assert version in told.stdout.splitlines()[0]
+    commit = re.search(r"-g[0-9a-f]{7,}", told.stdout.splitlines()[0])
+    assert commit is None or commit[0] in version
+
+
+def test_the_loader_has_the_licence_of_its_text_with_the_exception(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    metadata = tmp_path / "pyinstaller-6.22.3.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: PyInstaller\nVersion: 6.22.3\n"
+        "Classifier: License :: OSI Approved :: GNU General Public License v2 (GPLv2)\n"
+    )
+    loader = importlib.metadata.Distribution.at(metadata)
+    free = "GPL-2.0-or-later WITH Bootloader-exception"
+    assert bill.declared(loader) == free
+    listed = {
+        "metadata": {"component": {"bom-ref": "us"}},
+        "components": [
+            {
+                "name": "pyinstaller",
+                "bom-ref": "loader",
+                "licenses": [{"license": {"id": "GPL-2.0-only"}}],
+            }
+        ],
+    }
+    answer = subprocess.CompletedProcess([], 0, json.dumps(listed))
+    monkeypatch.setattr(bill.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(bill, "_version", lambda build: "1")
+    (component, _python) = bill.bill_of([loader], [], tmp_path)["components"]
+    assert component["licenses"] == [{"expression": free}]
+    for text in (bill.TEXTS / "README.md", ROOT / "THIRD_PARTY_LICENSES.md"):
+        assert "Bootloader" in text.read_text("utf-8")
 
 
 # A built one

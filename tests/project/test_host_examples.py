@@ -319,6 +319,19 @@ def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signature
     cargo(tmp_path, "check")
 
 
+def test_the_page_of_the_app_decides_by_codes_and_shows_texts_of_its_own() -> None:
+    page = (RUST / "app/transcribe.ts").read_text("utf-8")
+    (texts,) = re.findall(r"const ERRORS.*? = {\n(.*?)\n};", page, re.DOTALL)
+    codes = set(re.findall(r"(?m)^  (\w+): ", texts))
+    rust = "".join(path.read_text("utf-8") for path in (RUST / "src").glob("*.rs"))
+    own = set(re.findall(r'=> "(\w+)"', rust))
+    assert len(codes) > 2
+    assert codes <= {error.code for error in errors.all_errors()} | own
+    for shown in re.findall(r"textContent = (.*);", page):
+        assert not re.search(r"message|detail|reason", shown)
+    assert ", String>" not in (RUST / "app/lib.rs").read_text("utf-8")
+
+
 def test_the_page_s_exit_codes_are_those_of_the_program() -> None:
     rows = re.findall(r"^\| (\d+) \|[^|]*\|([^|]*)\|[^|]*\|$", PAGE, re.MULTILINE)
     said = {code: int(number) for number, cell in rows for code in re.findall(r"`(\w+)`", cell)}

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from service_process import REPOSITORY
 
+from sidecar.engines import engine_selection
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command, needed_for
 
@@ -157,3 +158,11 @@ def test_a_feature_without_its_extra_is_told_the_extra_first() -> None:
         import no_such_package_here  # noqa: F401
     begin = "Signed tokens require the extra 'auth', which is not installed (missing: no_such_"
     assert told.value.detail.startswith(begin)
+
+
+def test_an_engine_that_an_executable_lacks_is_no_reason_to_call_pip_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    hint = engine_selection.install_hint("whisper")
+    assert hint == "Install with Python: no executable has the packages of 'whisper'."

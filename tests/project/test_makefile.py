@@ -94,7 +94,32 @@ def test_make_run_fails_with_the_code_of_the_service(folder: Path) -> None:
 
 
 def test_ctrl_c_of_make_run_is_no_error(folder: Path) -> None:
-    assert "Error" not in interrupted(folder, "arguments: demo")
+    shown = interrupted(folder, "arguments: demo")
+    assert "Error" not in shown
+    assert "Interrupt" not in shown
+
+
+def test_make_exe_says_that_it_builds_how_long_and_when_the_folder_is_there(folder: Path) -> None:
+    steps = {"pyinstaller": "echo INFO: a step; sleep 2", "python": "echo $1"}
+    for name, step in steps.items():
+        (folder / ".venv/bin" / name).write_text(f"#!/bin/sh\n{step}\n")
+        (folder / ".venv/bin" / name).chmod(0o755)
+    (folder / ".venv/.installed-build").touch()
+    shown = make(folder, "exe")
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "Building dist/vibevoice-asr: minutes (log: build/cpu.log)"
+    assert "Built: dist/vibevoice-asr can be used. Testing it: minutes" in lines
+    assert (folder / "build/cpu.log").read_text() == "INFO: a step\n"
+
+
+def test_make_exe_shows_the_log_of_a_build_that_fails(folder: Path) -> None:
+    (folder / ".venv/bin/pyinstaller").write_text("#!/bin/sh\necho no module; exit 1\n")
+    (folder / ".venv/bin/pyinstaller").chmod(0o755)
+    (folder / ".venv/.installed-build").touch()
+    shown = make(folder, "exe")
+    assert shown.returncode != 0
+    assert "no module\nBuild failed; the lines above say why." in shown.stderr
 
 
 def test_an_interrupted_set_up_says_so_in_one_line_and_shows_no_log(folder: Path) -> None:

@@ -354,3 +354,23 @@ def test_a_missing_key_may_be_one_that_is_there_already(tmp_path: Path) -> None:
         journal_key(Settings(journal_key=SecretStr("@" + str(empty))))
     hint = refused.value.hint
     assert hint.index("use the key that they were written with") < hint.index("make one")
+
+
+def test_the_hint_for_a_key_can_be_followed_in_this_build_and_on_this_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "keyring", None)
+
+    def hint() -> str:
+        with pytest.raises(errors.SettingsInvalid) as refused:
+            encryption.journal_key(Settings())
+        return refused.value.hint
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "openssl rand" in hint()
+    assert "package 'keyring'" in hint()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert "keyring" not in hint(), "no package can be installed into an executable"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "openssl" not in hint()
+    assert "--journal-key @FILE" in hint()

@@ -2,9 +2,9 @@ mod client;
 mod sidecar;
 mod wire;
 
-use client::Client;
+use client::{CallError, Client};
 use serde::Serialize;
-use sidecar::Sidecar;
+use sidecar::{Sidecar, StartError};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,29 +25,59 @@ struct Speech {
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Step {
+    loading: bool, // the model, which takes seconds: the job has not begun
     fraction: Option<f64>,
+    seconds_left: Option<f64>,
     segments: Vec<wire::Segment>,
 }
 
+/// Why there is no transcript. The page decides by `code`; `detail` is for developers.
+#[derive(Serialize)]
+struct Failure {
+    code: String,
+    detail: String,
+}
+
+impl Failure {
+    fn new(code: &str, error: impl ToString) -> Failure {
+        Failure { code: code.to_string(), detail: error.to_string() }
+    }
+}
+
+impl From<tauri::Error> for Failure {
+    fn from(error: tauri::Error) -> Failure {
+        Failure::new("app", error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        Failure::new(error.code(), &error)
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Failure {
+        Failure::new(error.code(), &error)
+    }
+}
+
 /// The executable of the bundle; in development another one, such as that of a venv.
-fn program(app: &AppHandle) -> Result<PathBuf, String> {
+fn program(app: &AppHandle) -> Result<PathBuf, Failure> {
     if cfg!(debug_assertions) {
         if let Some(path) = std::env::var_os("SPEECH_PROGRAM") {
             return Ok(path.into());
         }
     }
     let name = if cfg!(windows) { "vibevoice-asr.exe" } else { "vibevoice-asr" };
-    let path = app
-        .path()
-        .resolve(format!("vibevoice-asr/{name}"), BaseDirectory::Resource)
-        .map_err(|error| error.to_string())?;
+    let path = app.path().resolve(format!("vibevoice-asr/{name}"), BaseDirectory::Resource)?;
     // On Windows it comes with the prefix \\?\, which not every program takes for its own path.
     let text = path.to_string_lossy();
     Ok(text.strip_prefix(r"\\?\").map(PathBuf::from).unwrap_or_else(|| path.clone()))
 }
 
 /// The service, started if it does not run (any more).
-fn client(app: &AppHandle) -> Result<Client, String> {
+fn client(app: &AppHandle) -> Result<Client, Failure> {
     let speech = app.state::<Speech>();
     let _alone = speech.starting.lock().unwrap();
     if let Some(running) = speech.service.lock().unwrap().as_mut() {
@@ -55,12 +85,13 @@ fn client(app: &AppHandle) -> Result<Client, String> {
             return Ok(running.client());
         }
     }
-    let folder = app.path().app_data_dir().map_err(|error| error.to_string())?;
+    let folder = app.path().app_data_dir()?;
     let mut command = Command::new(program(app)?);
     command
+        .arg("--preload") // the model is loaded before the first job asks for it
         .env("VIBEVOICE_CONFIG", folder.join("speech.toml")) // ours, not the user's own
         .env("VIBEVOICE_DATA_DIR", folder.join("speech")); // log and crash notes
-    let started = Sidecar::start(command, START).map_err(|error| error.to_string())?;
+    let started = Sidecar::start(command, START)?;
     let client = started.client();
     *speech.service.lock().unwrap() = Some(started);
     Ok(client)
@@ -72,20 +103,25 @@ async fn transcribe(
     path: PathBuf,
     options: wire::TranscribeOptions,
     on_step: Channel<Step>,
-) -> Result<wire::Transcription, String> {
+) -> Result<wire::Transcription, Failure> {
     let work = move || {
         let client = client(&app)?;
         let speech = app.state::<Speech>();
         speech.cancelled.store(false, Ordering::Relaxed);
-        client
-            .transcribe(&path, &options, |job| {
-                let step = Step { fraction: job.progress.fraction, segments: job.segments.clone() };
-                let heard = on_step.send(step).is_ok(); // a closed window cancels its job
-                heard && !speech.cancelled.load(Ordering::Relaxed)
-            })
-            .map_err(|error| error.to_string())
+        let result = client.transcribe(&path, &options, |job| {
+            let begun = job.progress.fraction.unwrap_or(0.0) > 0.0;
+            let step = Step {
+                loading: !begun && client.health().map_or(false, |it| it.engine_state == "loading"),
+                fraction: job.progress.fraction,
+                seconds_left: client.seconds_left(&job.id).unwrap_or(None),
+                segments: job.segments.clone(),
+            };
+            let heard = on_step.send(step).is_ok(); // a closed window cancels its job
+            heard && !speech.cancelled.load(Ordering::Relaxed)
+        });
+        Ok(result?)
     };
-    tauri::async_runtime::spawn_blocking(work).await.map_err(|error| error.to_string())?
+    tauri::async_runtime::spawn_blocking(work).await?
 }
 
 #[tauri::command]
@@ -105,7 +141,7 @@ pub fn run() {
         .plugin(tauri_plugin_dialog::init())
         .manage(Speech::default())
         .setup(|app| {
-            let app = app.handle().clone(); // warm by the time that it is wanted
+            let app = app.handle().clone(); // ready by the time that it is wanted
             tauri::async_runtime::spawn_blocking(move || client(&app).map(|_| ()));
             Ok(())
         })

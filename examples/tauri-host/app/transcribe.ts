@@ -2,7 +2,7 @@ import { invoke, Channel } from "@tauri-apps/api/core";
 import { open } from "@tauri-apps/plugin-dialog";
 
 type Segment = { speaker: string; start_time: number; end_time: number; text: string };
-type Step = { fraction: number | null; segments: Segment[] };
+type Step = { loading: boolean; fraction: number | null; secondsLeft: number | null; segments: Segment[] };
 type Warning = { code: string; message: string };
 type Metadata = { duration: number; language: string; num_speakers: number; engine: string; warnings: Warning[] };
 type Transcription = { segments: Segment[]; metadata: Metadata };
@@ -10,6 +10,17 @@ export type Options = { language?: string; num_speakers?: number; diarize?: bool
 
 const WARNINGS: Record<string, string> = {
   language_doubtful: "This app transcribes English only; this recording seems to be in another language.",
+};
+
+// By the code of docs/errors.md, and `not_started`, `unreachable`, `strange`, `app` of lib.rs.
+type Failure = { code: string; detail: string };
+
+const ERRORS: Record<string, string> = {
+  language_unsupported: "This app transcribes English only.",
+  audio_path_not_found: "The file is not there any more.",
+  audio_path_forbidden: "This app may not read the file.",
+  audio_undecodable: "The file is no recording, or it is damaged.",
+  not_started: "Speech recognition does not start. Please install the app again.",
 };
 
 export async function transcribe(bar: HTMLProgressElement, list: HTMLElement, options: Options = {}) {
@@ -23,7 +34,8 @@ export async function transcribe(bar: HTMLProgressElement, list: HTMLElement, op
     }));
   };
   const onStep = new Channel<Step>();
-  onStep.onmessage = ({ fraction, segments }) => {
+  onStep.onmessage = ({ loading, fraction, secondsLeft, segments }) => {
+    bar.title = loading ? "Loading the model" : secondsLeft === null ? "" : `${Math.ceil(secondsLeft)} s left`;
     fraction === null ? bar.removeAttribute("value") : (bar.value = fraction);
     show(segments);
   };
@@ -31,12 +43,16 @@ export async function transcribe(bar: HTMLProgressElement, list: HTMLElement, op
     const { segments, metadata } = await invoke<Transcription>("transcribe", { path, options, onStep });
     show(segments); // who is who is settled at the end: names may change once more
     for (const { code, message } of metadata.warnings) {
+      console.warn(code, message); // for developers, like the detail of an error
+      if (!WARNINGS[code]) continue;
       const line = document.createElement("p");
-      line.textContent = WARNINGS[code] ?? message;
+      line.textContent = WARNINGS[code];
       list.prepend(line);
     }
   } catch (reason) {
-    list.textContent = String(reason);
+    const { code, detail } = reason as Failure;
+    console.error(code, detail);
+    if (code !== "cancelled") list.textContent = ERRORS[code] ?? `Transcription failed (${code}).`;
   }
 }
 

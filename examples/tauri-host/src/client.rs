@@ -2,7 +2,7 @@
 //! `tauri::async_runtime::spawn_blocking`, or from a thread.
 
 use crate::wire::{
-    Health, Job, JobState, Problem, Ready, Reloaded, TranscribeOptions, Transcription,
+    Health, Job, JobState, Problem, Ready, Reloaded, TimeLeft, TranscribeOptions, Transcription,
 };
 use serde_json::{json, Value};
 use std::fmt;
@@ -25,6 +25,19 @@ pub enum CallError {
     Cancelled,
 }
 
+impl CallError {
+    /// What to decide by: of docs/errors.md, or one of those below.
+    pub fn code(&self) -> &str {
+        match self {
+            CallError::Problem(problem) => &problem.code,
+            CallError::Unreachable(_) => "unreachable",
+            CallError::Strange(_) => "strange",
+            CallError::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// For developers, not for users.
 impl fmt::Display for CallError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,6 +158,12 @@ impl Client {
 
     pub fn job(&self, id: &str) -> Result<Job, CallError> {
         answer(self.request("GET", &format!("/jobs/{id}"), 10).call())
+    }
+
+    /// The seconds that a running job will still take, if that is known.
+    pub fn seconds_left(&self, id: &str) -> Result<Option<f64>, CallError> {
+        let job: TimeLeft = answer(self.request("GET", &format!("/v1/jobs/{id}"), 10).call())?;
+        Ok(job.estimated_remaining_seconds)
     }
 
     pub fn cancel(&self, id: &str) -> Result<Job, CallError> {

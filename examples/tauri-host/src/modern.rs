@@ -29,7 +29,7 @@ fn code<T>(outcome: Result<T, CallError>) -> String {
     match outcome {
         Ok(_) => "an answer".to_string(),
         Err(CallError::Problem(problem)) => format!("{} {}", problem.status, problem.code),
-        Err(error) => format!("{error:?}"),
+        Err(error) => format!("{} {error:?}", error.code()),
     }
 }
 
@@ -84,10 +84,22 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
         format!("{} segments, {inside} fractions between 0 and 1", first.segments.len()),
     );
 
-    let cancelled = client.transcribe(audio, &usual, |job| job.state != JobState::Running);
+    let mut left = Vec::new();
+    let cancelled = client.transcribe(audio, &usual, |job| {
+        left.push(client.seconds_left(&job.id));
+        job.state != JobState::Running
+    });
+    let told = left.iter().all(|one| one.is_ok());
+    report.check(
+        "the time left is told while it runs",
+        told && !left.is_empty(),
+        format!("{left:?}"),
+    );
+    let state = client.health().map_err(|error| error.to_string())?.engine_state;
+    report.check("/health says what the engine does", state != "absent", state);
     report.check(
         "a job is cancelled",
-        matches!(cancelled, Err(CallError::Cancelled)) || options.instant,
+        matches!(&cancelled, Err(error) if error.code() == "cancelled") || options.instant,
         code(cancelled),
     );
     let (second, _) = followed(&client, &options.audio)?;

@@ -31,6 +31,17 @@ pub enum StartError {
     Contract(u32),
 }
 
+impl StartError {
+    /// What to decide by: of docs/tauri.md, or `not_started`.
+    pub fn code(&self) -> &str {
+        match self {
+            StartError::Fatal(fatal, _) => &fatal.code,
+            _ => "not_started",
+        }
+    }
+}
+
+/// For developers, not for users.
 impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -55,6 +55,8 @@ pub struct Health {
     pub pid: u32,
     /// New at every start: tells an orphan from the real one.
     pub instance: String,
+    /// `absent` (the next job loads the model), `loading`, `ready`, `busy` or `stuck`.
+    pub engine_state: String,
     pub precision: String,
 }
 
@@ -93,7 +95,8 @@ pub struct Metadata {
     pub warnings: Vec<Warning>,
 }
 
-/// What to know of a transcript: decide by `code`, show a text of your own or `message`.
+/// What to know of a transcript: decide by `code` and show a text of your own; `message` is for
+/// developers.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Warning {
     pub code: String,
@@ -130,6 +133,12 @@ pub struct Job {
     pub segments: Vec<Segment>,
     pub result: Option<Transcription>,
     pub error: Option<JobError>,
+}
+
+/// GET /v1/jobs/{id}, which has more than GET /jobs/{id}.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TimeLeft {
+    pub estimated_remaining_seconds: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
