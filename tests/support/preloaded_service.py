@@ -15,6 +15,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -44,6 +45,13 @@ _LONGEST_COMMAND = 1000
 """Bytes of a command line that can be told in /proc."""
 _NAME = b"test-preloader"
 """By which `children_of` knows a process that only forks."""
+READ_AT_IMPORT = frozenset(
+    ("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token", "speech_characters")
+)
+"""Limits (`sidecar.limit_overrides`) that are defaults of parameters or fields: no service that is
+forked can have other ones."""
+_LIMITS = "VIBEVOICE_TEST_LIMITS"
+_LIMIT = re.compile(r'^(\w+) = limit\("(\w+)"', re.MULTILINE)
 _PR_SET_NAME, _CLONE_PARENT = 15, 0x00008000
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if os.name == "posix" else None
 
@@ -211,10 +219,32 @@ def _is_plain(env: Mapping[str, str]) -> bool:
     names = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONWARNINGS")
     return (
         _SYS_CLONE is not None
-        and env.get("VIBEVOICE_TEST_LIMITS", "{}") == "{}"
+        and has_forked_limits(env)
         and env.get("PYTHONPATH", _ROOT).partition(os.pathsep)[0] == _ROOT
         and all(env.get(name) == os.environ.get(name) for name in names)
     )
+
+
+def has_forked_limits(env: Mapping[str, str]) -> bool:
+    """Return whether a process that is forked can have these limits."""
+    return not READ_AT_IMPORT & json.loads(env.get(_LIMITS) or "{}").keys()
+
+
+def limits_of(source: str) -> dict[str, str]:
+    """Return the constants of a module that are limits, by the limits' names."""
+    return {name: constant for constant, name in _LIMIT.findall(source)}
+
+
+def _set_limits() -> None:
+    """Give the limits of this process to the modules that were imported before it was forked."""
+    given = json.loads(os.environ.get(_LIMITS) or "{}")
+    modules = [module for name, module in sys.modules.items() if name.startswith("sidecar.")]
+    for module in modules if given else ():
+        for name, constant in limits_of(Path(str(module.__file__)).read_text("utf-8")).items():
+            usual = getattr(module, constant)
+            for other in modules if name in given else ():
+                if vars(other).get(constant) is usual:
+                    setattr(other, constant, type(usual)(given[name]))
 
 
 class _ForkedChild(subprocess.Popen[Any]):
@@ -341,6 +371,7 @@ def main() -> None:
     _show_command(message)
     random.seed()
     time.tzset()
+    _set_limits()
     if message.get("session"):
         os.setsid()
     os.chdir(message.get("cwd", "."))
