@@ -34,8 +34,12 @@ MODULES = (
     *("sidecar.cli.command_table", "sidecar.cli.serve", "sidecar.server.http_server"),
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
+    *("prometheus_client", "psutil", "soundfile", "soxr", "numpy.fft"),
+    *("sidecar.cli.remote_service", "httpx", "httpcore", "httpx2", "httpcore2"),
+    *("rich.console", "rich.markdown", "rich.traceback", "rich.columns", "rich.syntax", "rich.live"),
 )
-"""What services, commands and workers import before they do anything."""
+"""What services, commands and workers import, but for what reads settings while it is imported, as
+huggingface_hub does, or starts threads, as onnxruntime does."""
 SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
 _SCRIPT = "vibevoice-asr"
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -355,7 +359,8 @@ def main() -> None:
 
     sys.path[0] = os.getcwd()  # as `python -m`
     for name in MODULES:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is shared stays so
     try:
