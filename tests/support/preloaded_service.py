@@ -36,7 +36,8 @@ MODULES = (
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
     *("prometheus_client", "psutil", "soundfile", "soxr", "numpy.fft"),
     *("sidecar.cli.remote_service", "httpx", "httpcore", "httpx2", "httpcore2"),
-    *("rich.console", "rich.markdown", "rich.traceback", "rich.columns", "rich.syntax", "rich.live"),
+    *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
+    "rich.syntax",
 )
 """What services, commands and workers import, but for what reads settings while it is imported, as
 huggingface_hub does, or starts threads, as onnxruntime does."""
