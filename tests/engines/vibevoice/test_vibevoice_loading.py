@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import tiny_vibevoice
 import torch
-from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
 
 from sidecar import errors
@@ -126,6 +125,8 @@ def test_a_load_ends_with_a_token_through_all_layers(
 
 
 def test_layers_in_int4_compute_what_the_weights_say() -> None:
+    from bitsandbytes.nn import Linear4bit  # four seconds of each process that collects tests
+
     folder = tiny_vibevoice.checkpoint("tiny")
     quantized = load_vibevoice(folder, INT4, CPU).model
     whole = load_vibevoice(folder, BF16, CPU).model
