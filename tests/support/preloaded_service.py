@@ -8,6 +8,7 @@ tests/server.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -382,12 +383,30 @@ def main() -> None:
         os.setsid()
     os.chdir(message.get("cwd", "."))
     sys.argv = message.get("argv", [SERVICE])
-    if sys.argv[0] == WORKER:
-        sys.modules[WORKER].main()  # it is imported already
-    elif sys.argv[0] == SERVICE:
-        runpy.run_module(SERVICE, run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        if sys.argv[0] == WORKER:
+            sys.modules[WORKER].main()  # it is imported already
+        elif sys.argv[0] == SERVICE:
+            runpy.run_module(SERVICE, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        if isinstance(ended.code, int | None):
+            _end(ended.code or 0)
+        raise
+    _end(0)
+
+
+def _end(code: int) -> None:
+    """End as Python does, but do not take apart all that was imported: its pages are the
+    forker's, and each would be copied."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):  # who reads has gone: Python says so
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
