@@ -82,18 +82,16 @@ class Visitor:
 
     def sees(self, selector: str, text: str = "") -> Any:
         """What is there, once it is, with this text in it."""
-        from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
+        from selenium.common.exceptions import StaleElementReferenceException
 
         def look() -> Any:
-            try:  # in one go: each question costs three processes
-                return self.js(
-                    """return [...document.querySelectorAll(arguments[0])]
-                    .find((one) => one.textContent.includes(arguments[1])) ?? null;""",
-                    selector,
-                    text,
-                )
-            except (JavascriptException, StaleElementReferenceException):  # the page is left
-                return None
+            try:
+                for one in self.driver.find_elements("css selector", selector):
+                    if text in (one.get_attribute("textContent") or ""):
+                        return one
+            except StaleElementReferenceException:
+                pass
+            return None
 
         try:
             return wait_until(look, PATIENCE_S, f"{selector} {text!r}")
