@@ -248,9 +248,10 @@ def _set_limits() -> None:
     for module in modules if given else ():
         for name, constant in limits_of(Path(str(module.__file__)).read_text("utf-8")).items():
             usual = getattr(module, constant)
-            for other in modules if name in given else ():
+            number = type(usual)(given.get(name, usual))
+            for other in modules:
                 if vars(other).get(constant) is usual:
-                    setattr(other, constant, type(usual)(given[name]))
+                    setattr(other, constant, number)
 
 
 class _ForkedChild(subprocess.Popen[Any]):
