@@ -130,9 +130,8 @@ def main() -> None:
     print(machine())
     for size, precision in (
         ("tiny", Precision.FP32),
-        ("mid", Precision.FP32),
-        ("mid", Precision.INT8),
-        ("mid", Precision.INT4),
+        ("tiny", Precision.INT8),
+        ("tiny", Precision.INT4),
     ):
         measure(size, precision, torch.device(given.device), given.rounds)
 

@@ -145,7 +145,11 @@ class Greedy:
             begun = self._held.enter_context(self._owner.live())
         self.refusals[str(begun["code"])] += 1
         fields = Operation("POST", "/v1/estimate", json=True).half_sent(self._owner.authorization)
-        while len(self._sockets) < MOST and self._owner.http.get("/v1/jobs").is_success:
+        while len(self._sockets) < MOST:
+            answer = self._owner.http.get("/v1/jobs")
+            if not answer.is_success:  # of the last bodies, none may have been refused yet
+                self.refusals[_code(answer.text)] += 1
+                break
             for _ in range(BODIES):
                 self._send(fields)
         self._read_refusals()
@@ -229,8 +233,13 @@ def _refusal(sock: socket.socket) -> str | None:
     sock.settimeout(PATIENCE_S)
     response = http.client.HTTPResponse(sock)
     response.begin()
-    said = re.search(r'"code": ?"(\w+)"', response.read().decode())
-    return said[1] if said is not None and response.status >= 400 else ""
+    return _code(response.read().decode()) if response.status >= 400 else ""
+
+
+def _code(body: str) -> str:
+    """The code in the body of an error; '' without one."""
+    said = re.search(r'"code": ?"(\w+)"', body)
+    return said[1] if said is not None else ""
 
 
 def hard_edit() -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def quality(factor: float) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     import tiny_vibevoice
 
-    folder = tiny_vibevoice.checkpoint("mid")
+    folder = tiny_vibevoice.checkpoint("tiny")
     with tempfile.TemporaryDirectory() as scratch:
         if factor > 1:
             folder = with_outliers(folder, factor, Path(scratch) / "outliers")

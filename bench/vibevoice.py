@@ -52,12 +52,13 @@ def small(folder: Path, wanted: tuple[str, ...], given: argparse.Namespace) -> N
     common = {"precision": given.precision, "device": given.device}
     if faster := [goal for goal in SPEED if goal in wanted]:
         clips = {name: (wavs[name], lengths[name]) for name in wavs}
-        mid = tiny_vibevoice.checkpoint(given.size or "mid")
-        speed(folder, mid, clips, faster, rounds=given.rounds, **common)
+        speed(
+            folder, tiny_vibevoice.checkpoint("tiny"), clips, faster, rounds=given.rounds, **common
+        )
     if "P9" in wanted:
         vibevoice_lifetime.cancelling(
             folder,
-            tiny_vibevoice.checkpoint(given.size or "tiny"),
+            tiny_vibevoice.checkpoint("tiny"),
             list(wavs.values()),
             minutes=CANCEL_MINUTES,
             times=given.cancels,
@@ -65,13 +66,11 @@ def small(folder: Path, wanted: tuple[str, ...], given: argparse.Namespace) -> N
         )
     first = wavs[tiny_vibevoice.CLIPS[0]]
     if "P11" in wanted:
-        for size in (given.size,) if given.size else ("tiny", "mid"):
-            print(f"\nP11 with the checkpoint '{size}':")
-            folder_of = tiny_vibevoice.checkpoint(size)
-            vibevoice_lifetime.loading(folder_of, first, rounds=given.rounds, **common)
+        folder_of = tiny_vibevoice.checkpoint("tiny")
+        vibevoice_lifetime.loading(folder_of, first, rounds=given.rounds, **common)
     if "P12" in wanted:
-        mid = tiny_vibevoice.checkpoint(given.size or "mid")
-        vibevoice_lifetime.memory_of_a_life(folder, mid, first, rounds=10, **common)
+        folder_of = tiny_vibevoice.checkpoint("tiny")
+        vibevoice_lifetime.memory_of_a_life(folder, folder_of, first, rounds=10, **common)
     if "P15" in wanted:
         said = tiny_vibevoice.answers("loop")[tiny_vibevoice.LOOPED]
         whole = normal([(s["Start"], s["End"], s.get("Speaker"), s["Content"]) for s in said])
@@ -93,7 +92,7 @@ def main() -> None:
     parser.add_argument(
         "--size",
         choices=("tiny", "mid", "full"),
-        help="checkpoint; else mid (P9: tiny), with --random-weights on a GPU full",
+        help="of the random weights; else on a GPU full, on a CPU mid",
     )
     parser.add_argument(
         "--minutes", type=float, nargs="+", help="with --random-weights: lengths of the audio"
@@ -106,8 +105,8 @@ def main() -> None:
         given.random_weights and set(wanted) & set(SMALL)
     ):
         parser.error(f"{', '.join(CARD)} are measured with --random-weights, nothing else is")
-    if given.size == "full" and not given.random_weights:
-        parser.error("the full size is measured with --random-weights only")
+    if given.size and not given.random_weights:
+        parser.error("a size is for --random-weights only")
     if given.size == "full" and given.device == "cpu":
         parser.error(
             "the full size (8.3 billion parameters) is not measured on a CPU: one token would take "

@@ -31,7 +31,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(
         tmp_path_factory.mktemp("narrow"),
         engine="vibevoice",
-        model_path=tiny_vibevoice.checkpoint("mid"),
+        model_path=tiny_vibevoice.checkpoint("tiny"),
         memory_limit_mb=590,
         device="cpu",
     ) as running:
@@ -147,12 +147,11 @@ def test_fp16_is_estimated_as_what_it_would_run_as(narrow: Server) -> None:
 
 
 def test_int4_is_refused_with_its_reason_where_bitsandbytes_cannot_compute_it(
-    start_server: Callable[..., Server],
+    start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    """The layers of the checkpoint 'tiny' are 96 wide, no multiple of 64."""
-    folder = tiny_vibevoice.checkpoint("tiny")
+    folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
     server = start_server(engine="vibevoice", model_path=folder, device="cpu")
-    reason = "on a CPU it needs widths that are multiples of 64, not 96"
+    reason = "on a CPU it needs widths that are multiples of 64, not 288"
     body = estimate(server, duration=10, precision="int4")
     assert (body["fits"], body["precision"]) == (True, "bf16")
     assert body["sentence"].endswith(f"; int4 runs as bf16 here: {reason}")

@@ -19,9 +19,24 @@ from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 
 NAMES_A_JOB = r"job|queue"
-page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
-operations = page.include(path_regex=NAMES_A_JOB)
 KEY, FILE, WORD = "the-key-of-ada", "minutes-of-ada.wav", "adalovelace"
+
+
+@pytest.fixture(scope="module")
+def page() -> Any:
+    """The service's OpenAPI page."""
+    return schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
+
+
+@pytest.fixture(autouse=True)
+def _has_an_older_name(request: pytest.FixtureRequest) -> None:
+    """By which schemathesis knows a test, as pytest before 9.1 did."""
+    if not hasattr(request.node, "_nodeid"):
+        request.node._nodeid = request.node.nodeid
+
+
+operations = schemathesis.pytest.from_fixture("page").include(path_regex=NAMES_A_JOB)
+"""Requests are made up by the process that sends them, not by all that collect the tests."""
 
 
 @dataclass
@@ -69,9 +84,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield made
 
 
-def test_these_are_all_operations_that_name_a_job() -> None:
+def test_these_are_all_operations_that_name_a_job(page: Any) -> None:
     paths = set(page.raw_schema["paths"])
-    taken = {operation.ok().path for operation in operations.get_all_operations()}
+    named = page.include(path_regex=NAMES_A_JOB)
+    taken = {operation.ok().path for operation in named.get_all_operations()}
     others = {"/v1/models/{model}", "/v1/people/{person_id}"}
     assert {path for path in paths if "{" in path} <= taken | others
     assert {"/jobs", "/v1/jobs", "/v1/queue/status"} <= taken

@@ -255,7 +255,7 @@ def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
 def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
     tiny = {
         "VIBEVOICE_ENGINE": "vibevoice",
-        "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("mid")),
+        "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("tiny")),
         "VIBEVOICE_DEVICE": "cpu",
         "VIBEVOICE_MEMORY_LIMIT_MB": "590",
     }

@@ -44,7 +44,7 @@ from bench.queue_clients import Recording
 
 pytestmark = [
     pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
-    pytest.mark.slow_except("5 s", "1 s"),  # longer outages: tests of a node alone, too
+    pytest.mark.slow_except("5 s"),  # longer outages: tests of a node alone, too
 ]
 
 FRONTS, NODES = 2, 3  # with two nodes what is reported at once is less, and finds fewer faults
@@ -170,7 +170,7 @@ async def _is_heard(clients: Clients, job_id: str) -> bool:
     return bool(job) and job["progress"]["audio_seconds_done"] > 5
 
 
-@pytest.mark.slow_except("1 s")
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["1 s", "4 s"])
 async def test_connections_cut_during_commits_lose_and_double_nothing(
     seconds: float, deployed: Deployment, database: Cluster

@@ -29,6 +29,14 @@ async def numbers(one: Service, job_id: str, after: int = 0) -> list[int]:
         return [event.seq async for event in events]
 
 
+def hears_only(one: Service) -> bool:
+    """Whether its follower waits for a notification: it listens, and no read is under way, which
+    would see what happens next."""
+    listening = one.database._callbacks.keys() <= one.database._listened
+    wake = one.follower._wake
+    return listening and not wake.is_set() and bool(wake._waiters)
+
+
 async def test_every_follower_has_every_event_once_from_the_number_that_it_names(
     journal: str, tmp_path: Path
 ) -> None:
@@ -142,8 +150,7 @@ async def test_short_events_of_a_followed_job_are_heard_without_a_call(
         await one.jobs.submit(private)
         job = job_of(private)
         one.follower.follow(job)
-        listening = one.database._callbacks.keys()
-        await until(lambda: listening <= one.database._listened and not one.follower._woken)
+        await until(lambda: hears_only(one))
         fetch, read = one.database.fetch, list[str]()
 
         async def counted(sql: str, values: object = ()) -> object:
@@ -171,8 +178,7 @@ async def test_a_notification_behind_one_that_was_missed_has_both_read(
         await one.jobs.submit(private)
         job = job_of(private)
         one.follower.follow(job)
-        listening = one.database._callbacks.keys()
-        await until(lambda: listening <= one.database._listened and not one.follower._woken)
+        await until(lambda: hears_only(one))
         (hear,) = one.database._callbacks[EVENTS_CHANNEL + "one"]
         one.database._callbacks[EVENTS_CHANNEL + "one"] = []
         claim = await other.claim()

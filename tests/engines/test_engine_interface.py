@@ -55,7 +55,7 @@ def named(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
         return name, LoadOptions(upstream=UpstreamOptions((f"http://127.0.0.1:{server.port}",)))
     if not precision:
         return name, LoadOptions()
-    folder = tiny_whisper.model() if name == "whisper" else tiny_vibevoice.checkpoint("mid")
+    folder = tiny_whisper.model() if name == "whisper" else tiny_vibevoice.checkpoint("tiny")
     return name, LoadOptions(Precision(precision), str(folder))
 
 

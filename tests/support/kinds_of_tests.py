@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,16 @@ _SLOW_MODULE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.MULTIL
 _WATCHED = frozenset(("subprocess.Popen", "socket.bind", "socket.connect", "sqlite3.connect"))
 _STARTED: list[str] = []
 """What the test that runs did of `_WATCHED`: the name of the event."""
+_GLOBALS: dict[tuple[int, str], tuple[object, str, bool]] = {}
+"""By the module's names and one of them."""
 _OLDER_THREADS: set[int] = set()
 """Threads of tests before: what they do late is not done by the test that runs."""
 
 
-def kind_of(item: pytest.Function) -> str:
+def kind_of(item: pytest.Function, marks: Mapping[str, pytest.Mark]) -> str:
     """Return the kind of a test: its own marker, or the highest of all that it uses."""
     for kind in KINDS:
-        if item.get_closest_marker(kind):
+        if kind in marks:
             return kind
     uses = [item.function]
     for name, found in item._fixtureinfo.name2fixturedefs.items():
@@ -91,11 +93,21 @@ def kind_of_function(function: Callable[..., object]) -> str:
         seen.add(id(one))
         for found in _functions(one):
             names = set(_names(found.__code__))
-            known = [found.__globals__[name] for name in names & found.__globals__.keys()]
-            left += filter(_is_ours, known)
-            kinds = [*map(_of_name, names), *(_of_module(_home(value)) for value in known)]
+            known = [_global(found.__globals__, name) for name in names & found.__globals__.keys()]
+            left += [value for value, _, ours in known if ours]
+            kinds = [*map(_of_name, names), *(kind for _, kind, _ in known)]
             highest = max([highest, *kinds], key=KINDS.index)
     return highest
+
+
+def _global(names: dict[str, Any], name: str) -> tuple[object, str, bool]:
+    """Return what a module has by a name, the kind of its module, and whether it is ours; many
+    functions name the same."""
+    value = names[name]
+    known = _GLOBALS.get((id(names), name))
+    if known is None or known[0] is not value:
+        known = _GLOBALS[id(names), name] = value, _of_module(_home(value)), _is_ours(value)
+    return known
 
 
 def _functions(value: Any) -> Iterator[types.FunctionType]:
@@ -157,12 +169,12 @@ def _of_name(name: str) -> str:
     return next((kind for kind in _NAMES if name in _NAMES[kind]), None) or _of_module(name)
 
 
-def is_slow(item: pytest.Function) -> bool:
+def is_slow(item: pytest.Function, marks: Mapping[str, pytest.Mark]) -> bool:
     """Return whether only `make test-all` runs it: `slow`, or a variant that `slow_except` does not
     name. A name is a part of the variant's id in brackets: ``"[fp32-"``, ``"json"``."""
-    if item.get_closest_marker("slow"):
+    if "slow" in marks:
         return True
-    marker = item.get_closest_marker("slow_except")
+    marker = marks.get("slow_except")
     variant = item.name[item.name.find("[") :] if "[" in item.name else ""
     return marker is not None and not any(name in variant for name in marker.args)
 
@@ -209,9 +221,10 @@ class Kinds:
         for item in items:
             if not isinstance(item, pytest.Function):
                 continue
-            if is_slow(item):
+            marks = {mark.name: mark for mark in reversed(list(item.iter_markers()))}  # the closest
+            if is_slow(item, marks):
                 item.add_marker("slow")
-            item.add_marker(kind_of(item))
+            item.add_marker(kind_of(item, marks))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:

@@ -8,6 +8,7 @@ tests/server.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -15,6 +16,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,8 +35,13 @@ MODULES = (
     *("sidecar.cli.command_table", "sidecar.cli.serve", "sidecar.server.http_server"),
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
+    *("prometheus_client", "psutil", "soundfile", "soxr", "numpy.fft"),
+    *("sidecar.cli.remote_service", "httpx", "httpcore", "httpx2", "httpcore2"),
+    *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
+    "rich.syntax",
 )
-"""What services, commands and workers import before they do anything."""
+"""What services, commands and workers import, but for what reads settings while it is imported, as
+huggingface_hub does, or starts threads, as onnxruntime does."""
 SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
 _SCRIPT = "vibevoice-asr"
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -44,6 +51,13 @@ _LONGEST_COMMAND = 1000
 """Bytes of a command line that can be told in /proc."""
 _NAME = b"test-preloader"
 """By which `children_of` knows a process that only forks."""
+READ_AT_IMPORT = frozenset(
+    ("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token", "speech_characters")
+)
+"""Limits (`sidecar.limit_overrides`) that are defaults of parameters or fields: no service that is
+forked can have other ones."""
+_LIMITS = "VIBEVOICE_TEST_LIMITS"
+_LIMIT = re.compile(r'^(\w+) = limit\("(\w+)"', re.MULTILINE)
 _PR_SET_NAME, _CLONE_PARENT = 15, 0x00008000
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if os.name == "posix" else None
 
@@ -211,10 +225,33 @@ def _is_plain(env: Mapping[str, str]) -> bool:
     names = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONWARNINGS")
     return (
         _SYS_CLONE is not None
-        and env.get("VIBEVOICE_TEST_LIMITS", "{}") == "{}"
+        and has_forked_limits(env)
         and env.get("PYTHONPATH", _ROOT).partition(os.pathsep)[0] == _ROOT
         and all(env.get(name) == os.environ.get(name) for name in names)
     )
+
+
+def has_forked_limits(env: Mapping[str, str]) -> bool:
+    """Return whether a process that is forked can have these limits."""
+    return not READ_AT_IMPORT & json.loads(env.get(_LIMITS) or "{}").keys()
+
+
+def limits_of(source: str) -> dict[str, str]:
+    """Return the constants of a module that are limits, by the limits' names."""
+    return {name: constant for constant, name in _LIMIT.findall(source)}
+
+
+def _set_limits() -> None:
+    """Give the limits of this process to the modules that were imported before it was forked."""
+    given = json.loads(os.environ.get(_LIMITS) or "{}")
+    modules = [module for name, module in sys.modules.items() if name.startswith("sidecar.")]
+    for module in modules if given else ():
+        for name, constant in limits_of(Path(str(module.__file__)).read_text("utf-8")).items():
+            usual = getattr(module, constant)
+            number = type(usual)(given.get(name, usual))
+            for other in modules:
+                if vars(other).get(constant) is usual:
+                    setattr(other, constant, number)
 
 
 class _ForkedChild(subprocess.Popen[Any]):
@@ -325,7 +362,8 @@ def main() -> None:
 
     sys.path[0] = os.getcwd()  # as `python -m`
     for name in MODULES:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is shared stays so
     try:
@@ -341,16 +379,35 @@ def main() -> None:
     _show_command(message)
     random.seed()
     time.tzset()
+    _set_limits()
     if message.get("session"):
         os.setsid()
     os.chdir(message.get("cwd", "."))
     sys.argv = message.get("argv", [SERVICE])
-    if sys.argv[0] == WORKER:
-        sys.modules[WORKER].main()  # it is imported already
-    elif sys.argv[0] == SERVICE:
-        runpy.run_module(SERVICE, run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        if sys.argv[0] == WORKER:
+            sys.modules[WORKER].main()  # it is imported already
+        elif sys.argv[0] == SERVICE:
+            runpy.run_module(SERVICE, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        if isinstance(ended.code, int | None):
+            _end(ended.code or 0)
+        raise
+    _end(0)
+
+
+def _end(code: int) -> None:
+    """End as Python does, but do not take apart all that was imported: its pages are the
+    forker's, and each would be copied."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):  # who reads has gone: Python says so
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

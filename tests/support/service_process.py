@@ -181,7 +181,7 @@ class Server:
 
     def _started(self, log: IO[bytes]) -> psutil.Popen | ForkedService:
         usual = self._command == USUAL and self._cwd == REPOSITORY and not self._fresh
-        if FORKER and usual and self._env[VARIABLE] == "{}":  # limits are read at import
+        if FORKER and usual and preloaded_service.has_forked_limits(self._env):
             return FORKER.start(self._env, log)
         return psutil.Popen(
             self._command,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sidecar.audio import Block
 
-Checkpoint = Literal["tiny", "mid", "loop"]
+Checkpoint = Literal["tiny", "loop"]
 Segment = dict[str, Any]
 """As the model writes it: Start, End (seconds), Speaker (not on a tag), Content."""
 
@@ -84,7 +84,7 @@ def answers(size: Checkpoint, prompt: str | None = None) -> dict[str, list[Segme
     Of a clip that never ends: the segments up to the one that is repeated, once.
     """
     assert prompt in (None, CONTEXT), "no other prompt was trained"
-    assert size in ("tiny", "mid", "loop")
+    assert size in ("tiny", "loop")
     return {name: [_spelled(segment, prompt) for segment in _ANSWERS[name]] for name in CLIPS}
 
 
@@ -131,6 +131,26 @@ def checkpoint(size: Checkpoint) -> Path:
     ]
     key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
     return kept("models", f"{size}-{key}", lambda folder: _train(recipe, folder))
+
+
+def with_odd_width(folder: Path) -> Path:
+    """Write ``tiny`` with 288 channels in its MLPs, 32 of them zero: it says the same, and a CPU
+    cannot run it in int4, as 288 is no multiple of nf4's blocks of 64."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    rows, columns = ((0, 32), (0, 0)), ((0, 0), (0, 32))
+    more = {"gate_proj": rows, "up_proj": rows, "down_proj": columns}
+    shutil.copytree(checkpoint("tiny"), folder)
+    weights = load_file(folder / "model.safetensors")
+    for name, tensor in weights.items():
+        if (layer := name.split(".")[-2]) in more and ".mlp." in name and "language_model" in name:
+            weights[name] = np.pad(tensor, more[layer])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] += 32
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def _samples(size: Checkpoint) -> list[dict[str, Any]]:

@@ -53,11 +53,10 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(Shape(96, 3, 256), muon=0.02, adam=1e-2, steps=90),
-    "mid": Size(Shape(128, 2, 256), muon=0.02, adam=1e-2, steps=90),
-    "loop": Size(Shape(96, 3, 256), muon=0.02, adam=5e-3, steps=90, noise=0.0),
+    "tiny": Size(Shape(128, 2, 256), muon=0.02, adam=1e-2, steps=90),
+    "loop": Size(Shape(128, 2, 256), muon=0.02, adam=5e-3, steps=90, noise=0.0),
 }
-"""96 is no multiple of nf4's blocks of 64, 128 is."""
+"""Their widths are multiples of nf4's blocks of 64."""
 
 
 @dataclass(frozen=True)

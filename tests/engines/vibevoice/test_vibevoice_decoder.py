@@ -29,7 +29,7 @@ LIMIT = 400
 
 @pytest.fixture(scope="module", params=["fp32", "bf16", "fp16", "int8", "int4"])
 def loaded(request: pytest.FixtureRequest) -> LoadedVibeVoice:
-    return load_vibevoice(tiny_vibevoice.checkpoint("mid"), Precision(request.param), CPU)
+    return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision(request.param), CPU)
 
 
 @functools.cache
@@ -97,7 +97,7 @@ def test_every_clip_gives_the_tokens_of_generate(
 
 @functools.cache
 def in_fp32() -> LoadedVibeVoice:
-    return load_vibevoice(tiny_vibevoice.checkpoint("mid"), Precision.FP32, CPU)
+    return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU)
 
 
 # Chunks are the encoders' and tiles the decoder's: what one is changes nothing for the other.

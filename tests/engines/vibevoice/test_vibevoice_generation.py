@@ -42,12 +42,12 @@ SHORT = MemoryPlan(cache_step=16)
 
 @pytest.fixture(scope="module", params=["fp32", "bf16", "int8", "int4"])
 def loaded(request: pytest.FixtureRequest) -> LoadedVibeVoice:
-    return load_vibevoice(tiny_vibevoice.checkpoint("mid"), Precision(request.param), CPU)
+    return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision(request.param), CPU)
 
 
 @functools.cache
 def in_fp32() -> LoadedVibeVoice:
-    return load_vibevoice(tiny_vibevoice.checkpoint("mid"), Precision.FP32, CPU)
+    return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU)
 
 
 class Counted(PlannedDecoder):
