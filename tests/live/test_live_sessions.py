@@ -152,7 +152,7 @@ async def test_a_load_of_the_engine_is_told_at_once_and_is_no_overload(
     await say(session, SPEECH)
     session.finish()
     await until(lambda: codes(session) == first, "it is told")
-    assert not (session.placed.is_set() or session.over), "before the engine is there"
+    assert not session.placed.is_set(), "before the engine is there"
     told = await reading
     assert [one.notice.code for one in of(told, NoticeRaised)] == first
     assert of(told, Summary)
