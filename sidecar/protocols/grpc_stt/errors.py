@@ -46,22 +46,24 @@ NO_KEY = GrpcErrorStatus("ERR1009", StatusCode.UNAUTHENTICATED, "API key is requ
 OPTION_INVALID = GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT)
 AUDIO_INVALID = GrpcErrorStatus("ERR3002", StatusCode.INVALID_ARGUMENT)
 _LIMITS_HINT = "The numbers of docs/grpc-wire.md say which values are possible."
-SERVICE_ERRORS: Mapping[str, errors.SidecarError] = {
-    NO_SESSION_ID.number: errors.FieldMissing(hint="Set session_id to a name of your own."),
-    VAD_INVALID.number: errors.FieldInvalid(hint=_LIMITS_HINT),
-    UNKNOWN_SESSION.number: errors.SessionNotFound(
-        hint="Call CreateSession first, and name its session_id in the stream."
+SERVICE_ERRORS: Mapping[str, tuple[type[errors.SidecarError], str | None]] = {
+    NO_SESSION_ID.number: (errors.FieldMissing, "Set session_id to a name of your own."),
+    VAD_INVALID.number: (errors.FieldInvalid, _LIMITS_HINT),
+    UNKNOWN_SESSION.number: (
+        errors.SessionNotFound,
+        "Call CreateSession first, and name its session_id in the stream.",
     ),
-    TOKEN_INVALID.number: errors.TokenInvalid(
-        hint="Send the session_token that CreateSession answered in the first chunk."
+    TOKEN_INVALID.number: (
+        errors.TokenInvalid,
+        "Send the session_token that CreateSession answered in the first chunk.",
     ),
-    IDLE.number: errors.SessionIdle(),
-    CHUNK_TOO_LONG.number: errors.ChunkTooLong(),
-    NO_KEY.number: errors.TokenMissing(),
-    OPTION_INVALID.number: errors.FieldInvalid(hint=_LIMITS_HINT),
-    AUDIO_INVALID.number: errors.SoundInvalid(),
+    IDLE.number: (errors.SessionIdle, None),
+    CHUNK_TOO_LONG.number: (errors.ChunkTooLong, None),
+    NO_KEY.number: (errors.TokenMissing, None),
+    OPTION_INVALID.number: (errors.FieldInvalid, _LIMITS_HINT),
+    AUDIO_INVALID.number: (errors.SoundInvalid, None),
 }
-"""Service errors, with code and hint, that stand for a `GrpcRefused` of each number."""
+"""Service error and hint (None: its own) that stand for a `GrpcRefused` of each number."""
 _UNAUTHENTICATED = GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED)
 _FORBIDDEN = GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED)
 _PRECONDITION_FAILED = GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION)
@@ -125,7 +127,8 @@ def error_status(wrong: Exception, fault: GrpcErrorStatus = STREAM_FAULT) -> Grp
 def service_error(wrong: Exception) -> errors.SidecarError:
     """Return the service error with the stable code and the hint of an error in this protocol."""
     if isinstance(wrong, GrpcRefused):
-        return SERVICE_ERRORS[wrong.said.number]
+        kind, hint = SERVICE_ERRORS[wrong.said.number]
+        return kind(hint=hint)
     return wrong if isinstance(wrong, errors.SidecarError) else errors.SidecarError()
 
 
