@@ -248,7 +248,13 @@ def parse_request(text: str) -> LiveRequest:
     try:
         return _request_adapter().validate_json(text)
     except ValidationError as invalid:
-        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = invalid.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "union_tag_not_found":
+            raise errors.MessageInvalid("The message has no 'type'.") from None
+        if first["type"] == "union_tag_invalid":
+            unknown, known = first["ctx"]["tag"][:40], first["ctx"]["expected_tags"]
+            names = known.replace("'", "")
+            raise errors.MessageInvalid(f"Unknown type '{unknown}'; there are {names}.") from None
         if len(first["loc"]) < 2:  # about the object itself or its 'type'
             raise errors.MessageInvalid(
                 f"The message is not a valid request: {first['msg']}."

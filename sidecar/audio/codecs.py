@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
+from sidecar.installation import install_command
 
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext
@@ -99,7 +100,8 @@ class OpusDecoder:
             import av
             from av.audio.codeccontext import AudioCodecContext
         except ImportError:
-            raise errors.EncodingUnavailable() from None
+            hint = f"Send pcm16, or install Opus where the service runs: {install_command('opus')}."
+            raise errors.EncodingUnavailable(hint=hint) from None
         self._av: Any = av
         self._context: AudioCodecContext = AudioCodecContext.create("libopus", "r")
         self._context.sample_rate = OPUS_RATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -87,9 +88,11 @@ def talk(
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has printed the reason
             return 1
-        interrupted = asyncio.run(_run(there.with_token(), rate, wishes, sound, player))
-    # Ctrl-C is the only end of a microphone, but interrupts other inputs.
-    return INTERRUPTED if interrupted and (text or file is not None) else 0
+        interrupted, failed = asyncio.run(_run(there.with_token(), rate, wishes, sound, player))
+    if not (text or file is not None):  # Ctrl-C is the only end of a microphone
+        return 0
+    attended = text and sys.stdin is not None and sys.stdin.isatty()
+    return INTERRUPTED if interrupted else int(failed and not attended)
 
 
 HIGHEST_RATE = 48_000
@@ -148,8 +151,9 @@ async def _run(
     wishes: dict[str, str | None],
     sound: AsyncGenerator[bytes, None] | None,
     player: PlaybackDevice,
-) -> bool:
-    """Hold the conversation to its end; return whether Ctrl-C ended it."""
+) -> tuple[bool, bool]:
+    """Hold the conversation to its end; return whether Ctrl-C ended it, and whether an answer
+    failed."""
     ended = asyncio.Event()
     given = {name: wish for name, wish in wishes.items() if wish is not None}
     with handle_interrupts(ended) as interrupted:
@@ -161,7 +165,7 @@ async def _run(
             with open_talk_display(spoken=sound is not None) as show, player.playing():
                 party = TalkSession(wire, player, show, rate=rate)
                 await party.go_on(_heard(sound, client) if sound else None, ended)
-        return interrupted()
+        return interrupted(), party.failed
 
 
 async def _heard(

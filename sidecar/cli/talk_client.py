@@ -162,6 +162,9 @@ class TalkSession:
         self._silence = bytes(2 * round(PIECE_S * rate))
         self._phase, self._since = IDLE, asyncio.get_running_loop().time()
         self._replies = 0
+        self._warned = ""
+        self.failed = False
+        """True if an answer failed."""
         self._begun = asyncio.Event()
         self._news = asyncio.Condition()
 
@@ -208,17 +211,26 @@ class TalkSession:
                 self._player.hold(held=what == "hold")
             case {"type": "clear"}:
                 await self._cleared()
-            case {"type": "reply_ended", "text": text}:
-                self._show.answered(text or "…")
+            case {"type": "reply_ended", "text": text, "ending": ending}:
+                self.failed = self.failed or ending == "failed"
+                if text or ending != "failed":  # else its error was printed
+                    self._show.answered(text or "…")
                 await self._note(replies=self._replies + 1)
             case {"type": "phase", "phase": phase}:
                 await self._note(phase=phase)
             case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
                 raise error_of(message)
             case {"type": "error", "hint": _}:  # without a hint it is the last message, and raised
-                print_error_line(f"{message.get('message', '')} {message.get('hint', '')}")
+                self._complain(message)
             case {"type": "began"}:
                 self._began(message)
+
+    def _complain(self, message: dict[str, Any]) -> None:
+        """Print an error; not again if the warning before the first answer said the same."""
+        line = f"{message.get('message', '')} {message.get('hint', '')}"
+        if line != self._warned:
+            print_error_line(line)
+        self._warned = "" if message.get("turn") else line
 
     def _began(self, message: Message) -> None:
         assert isinstance(message, dict)

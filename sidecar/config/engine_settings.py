@@ -67,7 +67,9 @@ class EngineSettings(SettingsGroup):
         ge=0,
         le=8,
     )
-    preload: bool = setting(False, "Load the engine at the start instead of at the first request.")
+    preload: bool = setting(
+        False, "Load the engine of recordings at the start instead of at the first request."
+    )
     keep_alive: Duration = setting(
         600.0,
         "Time that an idle engine stays in memory (such as '10m'); 0 unloads it after each "

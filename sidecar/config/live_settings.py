@@ -41,7 +41,7 @@ class LiveSettings(SettingsGroup):
         ge=0,
     )
     live_idle: Duration = setting(
-        150.0, "Time without audio after which a live session ends.", gt=0
+        150.0, "Time without a message after which a live session ends.", gt=0
     )
     live_longest: Duration = setting(5400.0, "Maximum duration of a live session.", gt=0)
     live_grace: Duration = setting(

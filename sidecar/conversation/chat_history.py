@@ -66,6 +66,12 @@ class ChatHistory:
         self._entries[at] = replace(self._entries[at], text=text)
         return text
 
+    def made_s(self, turn: int) -> float:
+        """Return the seconds of audio of a reply; infinity if the turn is not known (any more)."""
+        at = self._of(turn)
+        reply = None if at is None else self._entries[at].reply
+        return float("inf") if reply is None else reply.made_s
+
     def truncate(self, turn: int, seconds: float) -> str | None:
         """Truncate a reply at the playback position that its client reports; return its new text.
 

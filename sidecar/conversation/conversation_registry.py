@@ -225,7 +225,8 @@ class ConversationRegistry:
                 await ready()
             except errors.SidecarError as error:
                 log.warning("a part of a new conversation is not ready: %s", error.detail)
-                talk.warn(error)
+                if not talk.replying:  # else that reply tells it
+                    talk.warn(error)
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 

@@ -176,6 +176,7 @@ class ConversationStateMachine:
         if reply is not None and reply.number == number:
             reply.cut(seconds)
             self._cancel()
+        seconds = min(seconds, self.history.made_s(number))
         text = self.history.truncate(number, seconds)
         self._do(ReplyTruncated(number, seconds, text or ""))
 

@@ -120,7 +120,7 @@ class EncodingUnavailable(SidecarError, code="encoding_unavailable", kind=ErrorK
     """Encoding of live audio that needs a package which is not installed."""
 
     default_detail = "This installation does not decode Opus."
-    default_hint = "Send pcm16, or install 'vibevoice-asr[opus]' where the service runs."
+    default_hint = "Send pcm16, or install the extra 'opus' where the service runs."
 
 
 class EventUnsupported(BadRequest, code="event_unsupported", kind=ErrorKind.UNSUPPORTED):

@@ -20,6 +20,8 @@ RECOGNITION_FAILED = "recognition_failed"
 """Code of the notice that a segment could not be recognized in time."""
 AUDIO_UNHEARD = "unheard"
 """Flag of the final of such a segment."""
+PARTIALS_LATE = "partials_late"
+"""Code of the notice that partials come late because of load."""
 UTTERANCE_DROPPED = "utterance_dropped"
 """Code of the notice that an utterance is not recognized because of load: it has no finals."""
 

@@ -266,6 +266,7 @@ class Service:
             save=self.live_archive.session,
             new_recording=self.live_archive.tape,
             store=self._shared.sessions if self._shared else None,
+            is_loaded=lambda: self.fleet.live.loaded,
         )
 
     async def open(self) -> None:

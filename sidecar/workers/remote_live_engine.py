@@ -72,6 +72,11 @@ class RemoteEngineSlot:
             return EngineState.BUSY
         return EngineState.READY if self._reached else EngineState.ABSENT
 
+    @property
+    def loaded(self) -> bool:
+        """Return True: a load of a remote engine is not known here."""
+        return True
+
     def last_load(self, now: float) -> tuple[float, float]:
         """Return an empty load, as nothing is loaded here."""
         return now, now

@@ -18,6 +18,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from sidecar import errors
 from sidecar.api import live_messages, live_routes
 from sidecar.interfaces.live_options import EndpointingOptions
 
@@ -339,3 +340,16 @@ def test_the_schema_has_the_defaults_and_the_meaning_of_endpointing() -> None:
     assert defaults == dataclasses.asdict(EndpointingOptions())
     assert all(field["description"] for field in schema.values())
     assert live_messages.LiveEndpointing().model_dump(exclude_none=True) == {}, "changes nothing"
+
+
+def test_an_unknown_type_is_answered_with_those_there_are() -> None:
+    for text, detail in (
+        (
+            '{"type": "stop"}',
+            "Unknown type 'stop'; there are begin, change, commit, cancel, finish.",
+        ),
+        ("{}", "The message has no 'type'."),
+    ):
+        with pytest.raises(errors.MessageInvalid) as told:
+            live_messages.parse_request(text)
+        assert told.value.detail == detail

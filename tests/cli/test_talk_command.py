@@ -101,6 +101,16 @@ def test_what_is_typed_is_answered_line_by_line(converse: Starts) -> None:
     assert complained == ""
 
 
+def test_an_answer_that_fails_in_a_pipe_is_told_once_and_fails_the_command(
+    converse: Starts, start_server: Callable[..., Server]
+) -> None:
+    broken = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="none")
+    where = f"http://127.0.0.1:{broken.port}"
+    said, complained = ended(converse("--text", "--server", where), 1, typed="How are you?\n")
+    assert said == "You: How are you?\n"
+    assert len(complained.splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_a_recording_speaks_and_is_answered(converse: Starts, tmp_path: Path) -> None:
     path = tmp_path / "question.wav"

@@ -849,6 +849,14 @@ def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     assert table.take(PlaybackTruncated(table.now, 7, 9.0)) == [ReplyTruncated(7, 9.0, "")]
 
 
+def test_nobody_hears_more_of_a_reply_than_was_made() -> None:
+    table = answering()
+    [ended] = table.told(ReplyEnded, table.take(ResponseCancelled(table.now)))
+    assert 0 < ended.made_s < 9.0
+    [cut] = table.told(ReplyTruncated, table.take(PlaybackTruncated(table.now, 1, 9.0)))
+    assert cut.seconds == ended.made_s
+
+
 def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:
     table = answering(heard=0.7)
     table.take(ResponseCancelled(table.now))

@@ -140,6 +140,34 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
         service.live.find(ANONYMOUS, session.id)
 
 
+@pytest.mark.parametrize(("wire", "first"), [("live", ["engine_loading"]), ("yap", [])])
+async def test_a_load_of_the_engine_is_told_at_once_and_is_no_overload(
+    wire: str, first: list[str], open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "2")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.03")
+    service = await open_service(live_delay=1.0)
+    session = service.live.open(ANONYMOUS, LiveOptions(), wire=wire)
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH)
+    session.finish()
+    await until(lambda: codes(session) == first, "it is told")
+    assert not session.placed.is_set(), "before the engine is there"
+    told = await reading
+    assert [one.notice.code for one in of(told, NoticeRaised)] == first
+    assert of(told, Summary)
+    warm = await heard(service.live.open(ANONYMOUS, LiveOptions(), wire=wire), SPEECH[:CHUNK])
+    assert "engine_loading" not in {one.notice.code for one in of(warm, NoticeRaised)}
+
+
+async def test_the_duration_is_that_of_the_audio_to_the_sample(open_service: Open) -> None:
+    service = await open_service()
+    for seconds in (10.0, 1.2345):
+        session = service.live.open(ANONYMOUS, LiveOptions())
+        [summary] = of(await heard(session, sound((seconds, 0.0))), Summary)
+        assert summary.transcript.duration == session.received_s
+
+
 @pytest.mark.slow_except("pcm16-48000")
 @pytest.mark.parametrize(("encoding", "rate"), [("float32", 16_000), ("pcm16", 48_000)])
 async def test_the_same_is_heard_in_every_form_of_sound(

@@ -21,7 +21,7 @@ import moonshine_voice
 import psutil
 import pytest
 from postgres import cluster
-from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 
 from sidecar.cli.command_table import build_command
 
@@ -292,6 +292,20 @@ def test_the_guide_of_a_cluster(follow: Callable[..., Terminals]) -> None:
         code, said = done.run(transcribes)
         assert (code, "times" in said) == (0, True)
         done.close()
+
+
+def test_the_conversation_of_the_guide_has_an_answer_where_the_model_fails(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="scripted")
+    guide = (FOLDER / "live-and-talk.md").read_text("utf-8")
+    program = guide.partition("<!-- file: conversation.py -->\n```python\n")[2].partition("```")[0]
+    here = program.replace("127.0.0.1:8765", f"127.0.0.1:{server.port}")
+    said = subprocess.run(
+        [sys.executable, "-c", here], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert "No server answers" in said
+    assert (tmp_path / "answer.pcm").stat().st_size > 0, "an apology"
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ Status = grpc.StatusCode
 Case = tuple[str, Status, Ended]
 TOKEN = "a token that nobody guesses"
 HOUR_S = 3600.0
+CODES = {error.code for error in all_errors()}
 NOT_HERE = {("ERR1011", "RESOURCE_EXHAUSTED"), ("ERR2001", "DEADLINE_EXCEEDED")}
 """Errors of other wires; docs/grpc-wire.md says why none of them comes here."""
 
@@ -189,6 +190,8 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
             assert (found.number, found.status) == (number, status), (number, found)
             if number:
                 seen.add((number, status.name))
+                assert found.trailing["error-code"] in CODES, found
+                assert found.trailing["error-hint"], found
 
     async with Inside(tmp_path / "one") as inside:
         caller = await inside.caller()

@@ -88,6 +88,31 @@ async def test_who_speaks_over_it_has_it_held_first_and_then_cut_where_the_ear_w
     assert [one["text"] for one in transcript["segments"]][:2] == [LONG, "You said…"]
 
 
+async def test_a_failure_of_the_model_is_told_once_by_the_reply_that_it_ends(
+    start_server: Callable[..., Server],
+) -> None:
+    gone = asyncio.Event()
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as model:
+        port = model.sockets[0].getsockname()[1]
+        server = await asyncio.to_thread(
+            start_server, llm=f"http://127.0.0.1:{port}", voice_engine="none"
+        )
+        async with OurPage(server) as page:
+            await page.begins()
+            await page.send(type="text", text="How are you?")
+            await page.until("reply_started", turn=1)
+            gone.set()
+            await page.until("reply_ended", turn=1, ending="failed")
+            await page.send(type="end")
+            await page.until("ended")
+            assert [one["turn"] for one in page.words("error")] == [1]
+
+
 async def test_a_player_that_played_nothing_yet_was_not_heard(talks: Server) -> None:
     async with OurPage(talks) as page:
         await page.begins()

@@ -404,7 +404,7 @@ class StreamRecognizer:
         yield from self._heard(always=True)
         self.over = True
         about = self._engine, self._precision
-        transcript = self._story.summary(self.options, self._looked, *about)
+        transcript = self._story.summary(self.options, self._within_frame(), *about)
         if self._confidence.doubtful:
             transcript = transcript.with_notice(doubtful_language_notice(live=True))
         yield live_events.Summary(transcript)
@@ -430,7 +430,8 @@ class StreamRecognizer:
         if self._late is None or task.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = task.to
             notice = Notice(
-                "partials_late", "The service is overloaded: words come later than usual."
+                live_events.PARTIALS_LATE,
+                "The service is overloaded: words come later than usual.",
             )
             yield live_events.NoticeRaised(notice)
 

@@ -24,6 +24,9 @@ from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
+ENGINE_LOADING_NOTICE = Notice(
+    "engine_loading", "The engine was not loaded: the first words come some seconds late."
+)
 ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; no audio is lost.")
 OVERLOADED_DETAIL = "As many people speak as this machine can transcribe in time."
 OVERLOADED_HINT = (
@@ -77,13 +80,26 @@ class EngineDeathCounter:
         return self._attempts >= MAX_DEATHS_AT_POSITION or too_many
 
 
-async def relay_session(session: Session, share: AcquireLiveEngine) -> None:
-    """Run a session to its end, which gets any error."""
+async def relay_session(
+    session: Session,
+    share: AcquireLiveEngine,
+    is_loaded: Callable[[], bool] = lambda: True,
+    *,
+    tells_load: bool = False,
+) -> None:
+    """Run a session to its end, which gets any error. ``is_loaded``: whether the engine is in
+    memory; ``tells_load``: notify the client if it is not, once."""
     deaths = EngineDeathCounter()
     losses, lost_at = 0, -1.0
     while True:
         try:
+            loads = not is_loaded()
+            if loads and tells_load:
+                tells_load = False
+                session.heard(NoticeRaised(ENGINE_LOADING_NOTICE))
             async with share() as engine:
+                if loads:
+                    session.catches_up()
                 await _relay_once(session, engine, alone=deaths.suspects(session.place))
                 return session.end()
         except EngineHandedOver:

@@ -145,6 +145,8 @@ class Session:
         self._steady.set()
         self._waiting = False
         self._answered = 0
+        self._backlog_end_s = 0.0
+        """End of the audio that came while the engine was being loaded."""
         self._orders: deque[dict[str, Any]] = deque(maxlen=1)
         """Options that no engine has got yet: each entry is complete, so only the last counts."""
 
@@ -353,8 +355,19 @@ class Session:
         self._steady.set()
         self.placed.set()
 
+    def catches_up(self) -> None:
+        """Note that the engine was loaded just now: until it has recognized the audio so far,
+        partials are late without any overload, and the client gets no such notice."""
+        self._backlog_end_s = self.sound.at
+
     def heard(self, event: live_events.LiveEvent) -> None:
         """Handle an event of the engine."""
+        if (
+            isinstance(event, live_events.NoticeRaised)
+            and event.notice.code == live_events.PARTIALS_LATE
+            and self.sound.settled < self._backlog_end_s
+        ):
+            return
         if isinstance(event, live_events.InputProcessed):
             self._steady.set()
             self._answered = max(self._answered, event.commits)

@@ -33,7 +33,8 @@ AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """Function that adds the enrolled speakers of an owner to the options of a session."""
 
 OWN_WIRE = "live"
-"""Protocol whose clients get a notice of a shutdown; others have their own way, or none."""
+"""Protocol whose clients get notices of a load and a shutdown; others have their own way, or
+none."""
 SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
@@ -53,7 +54,7 @@ class SessionRegistry:
     ``spec`` is that of the live engine, None if there is none; ``share`` leases the engine;
     ``add_known_speakers`` adds the enrolled speakers; ``save`` makes a job of a session, and
     ``new_recording`` stores its audio. ``store``: the sessions that another service can take over
-    when this one ends or dies.
+    when this one ends or dies. ``is_loaded``: whether the engine is in memory.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class SessionRegistry:
         save: SaveSession | None = None,
         new_recording: Callable[[], SessionRecording | None] = lambda: None,
         store: SessionStore | None = None,
+        is_loaded: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._is_loaded = is_loaded
         self._admission = session_limits.SessionAdmission(spec, room)
         self._tally = tally or ServiceMetrics().live
         self._share, self._room, self._bounds = share, room, bounds
@@ -199,7 +202,8 @@ class SessionRegistry:
     async def _carry(self, session: Session) -> None:
         if session.stranger and self._add_known_speakers is not None:
             session.meet(await self._add_known_speakers(session.options, session.owner))
-        await relay_session(session, self._share)
+        tells_load = session.counted.wire == OWN_WIRE and not session.told.last
+        await relay_session(session, self._share, self._is_loaded, tells_load=tells_load)
 
     def find(self, caller: Identity, number: str, after: int = 0) -> Session:
         """Return a session of the caller for a new connection, which replaces the previous one.

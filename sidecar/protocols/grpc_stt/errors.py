@@ -45,6 +45,25 @@ SESSIONS_FULL = GrpcErrorStatus("ERR1008", StatusCode.RESOURCE_EXHAUSTED)
 NO_KEY = GrpcErrorStatus("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
 OPTION_INVALID = GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT)
 AUDIO_INVALID = GrpcErrorStatus("ERR3002", StatusCode.INVALID_ARGUMENT)
+_LIMITS_HINT = "The numbers of docs/grpc-wire.md say which values are possible."
+SERVICE_ERRORS: Mapping[str, tuple[type[errors.SidecarError], str | None]] = {
+    NO_SESSION_ID.number: (errors.FieldMissing, "Set session_id to a name of your own."),
+    VAD_INVALID.number: (errors.FieldInvalid, _LIMITS_HINT),
+    UNKNOWN_SESSION.number: (
+        errors.SessionNotFound,
+        "Call CreateSession first, and name its session_id in the stream.",
+    ),
+    TOKEN_INVALID.number: (
+        errors.TokenInvalid,
+        "Send the session_token that CreateSession answered in the first chunk.",
+    ),
+    IDLE.number: (errors.SessionIdle, None),
+    CHUNK_TOO_LONG.number: (errors.ChunkTooLong, None),
+    NO_KEY.number: (errors.TokenMissing, None),
+    OPTION_INVALID.number: (errors.FieldInvalid, _LIMITS_HINT),
+    AUDIO_INVALID.number: (errors.SoundInvalid, None),
+}
+"""Service error and hint (None: its own) that stand for a `GrpcRefused` of each number."""
 _UNAUTHENTICATED = GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED)
 _FORBIDDEN = GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED)
 _PRECONDITION_FAILED = GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION)
@@ -105,6 +124,14 @@ def error_status(wrong: Exception, fault: GrpcErrorStatus = STREAM_FAULT) -> Grp
     return GrpcErrorStatus(found.number, found.status, found.message or wrong.detail)
 
 
+def service_error(wrong: Exception) -> errors.SidecarError:
+    """Return the service error with the stable code and the hint of an error in this protocol."""
+    if isinstance(wrong, GrpcRefused):
+        kind, hint = SERVICE_ERRORS[wrong.said.number]
+        return kind(hint=hint)
+    return wrong if isinstance(wrong, errors.SidecarError) else errors.SidecarError()
+
+
 log = logging.getLogger(__name__)
 
 
@@ -116,20 +143,19 @@ async def abort_call(
 ) -> None:
     """Abort the call with status, number and message.
 
-    The trailing metadata has the stable code and the hint of a service error. ``fault``: the status
+    The trailing metadata has the stable code and the hint of the error. ``fault``: the status
     of an internal error.
 
     Raises:
         grpc.aio.AbortError: always; that is how a call ends.
     """
     said = error_status(wrong, fault)
-    if isinstance(wrong, errors.SidecarError):
-        hint = wrong.hint.encode("ascii", "replace").decode()
-        trailing = (*trailing, ("error-code", wrong.code), ("error-hint", hint))
-        if wrong.retry_after is not None:
-            trailing = (*trailing, ("retry-after", str(wrong.retry_after)))
-    elif not isinstance(wrong, GrpcRefused):
+    if not isinstance(wrong, GrpcRefused | errors.SidecarError):
         log.error("internal error in a gRPC call", exc_info=wrong)
-    if trailing:
-        context.set_trailing_metadata(trailing)
+    error = service_error(wrong)
+    hint = error.hint.encode("ascii", "replace").decode()
+    trailing = (*trailing, ("error-code", error.code), ("error-hint", hint))
+    if error.retry_after is not None:
+        trailing = (*trailing, ("retry-after", str(error.retry_after)))
+    context.set_trailing_metadata(trailing)
     await context.abort(said.status, f"{said.number} {said.message}")

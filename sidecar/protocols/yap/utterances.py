@@ -63,8 +63,6 @@ class YapWordDeltas:
 
 
 BYTES_A_SECOND = 32_000
-PARTIALS_LATE = "partials_late"
-"""Code of the notice that a session sends partials later than usual."""
 
 
 class YapAction(Enum):
@@ -211,7 +209,7 @@ class YapUtterances:
     def _notice(self, event: live_events.NoticeRaised) -> str:
         ids = self._active.ids if self._active else self._last
         notice = event.notice
-        if notice.code != PARTIALS_LATE:
+        if notice.code != live_events.PARTIALS_LATE:
             return message_text(
                 "status",
                 ids,

@@ -1,0 +1,81 @@
+"""The page of examples/captions in a real browser, against a real service that needs a token."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from test_page_in_browser import Visitor, spoken
+
+TOKEN = "a token that no page gets"
+
+
+@pytest.fixture
+def visitor(tmp_path: Path) -> Iterator[Visitor]:
+    visitor = Visitor(spoken(tmp_path / "spoken.wav"))
+    yield visitor
+    visitor.driver.quit()
+
+
+@contextmanager
+def site(server: Server, port: int) -> Iterator[str]:
+    """The address of the page, at ``port``."""
+    environment = {
+        **os.environ,
+        "CAPTIONS_PORT": str(port),
+        "CAPTIONS_SERVICE": f"http://127.0.0.1:{server.port}",
+        "VIBEVOICE_TOKEN": TOKEN,
+    }
+    command = [sys.executable, str(REPOSITORY / "examples/captions/server.py")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def opens(visitor: Visitor, address: str) -> None:
+    from selenium.common.exceptions import WebDriverException
+
+    def serves() -> bool:
+        try:
+            visitor.driver.get(address)
+        except WebDriverException:  # it is starting
+            return False
+        return bool(visitor.driver.find_elements("id", "start"))
+
+    wait_until(serves, PATIENCE_S, "the page is served")
+    visitor.driver.get_log("browser")
+
+
+def test_captions_come_and_nothing_is_thrown_after_the_stop_and_it_starts_again(
+    visitor: Visitor, start_server: Callable[..., Server]
+) -> None:
+    port = free_port()
+    server = start_server(token=TOKEN, allowed_origins=f"http://127.0.0.1:{port}")
+    with site(server, port) as address:
+        opens(visitor, address)
+        for _ in range(2):
+            visitor.driver.find_element("id", "start").click()
+            visitor.sees("#finals li b", "Speaker_0")
+            visitor.driver.find_element("id", "stop").click()
+            visitor.sees("#state", "Ended after")
+            visitor.sees("#start:enabled")
+    assert visitor.wrong() == []
+
+
+def test_a_connection_that_is_refused_is_told_and_nothing_is_thrown(
+    visitor: Visitor, start_server: Callable[..., Server]
+) -> None:
+    with site(start_server(token=TOKEN), free_port()) as address:
+        opens(visitor, address)
+        visitor.driver.find_element("id", "start").click()
+        visitor.sees("#state", "A page needs its origin allowed there, too.")
+        visitor.sees("#start:enabled")
+        assert not [line for line in visitor.said() if "Uncaught" in line]
