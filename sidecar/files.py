@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import select
+import shlex
 import stat
 import sys
 import time
@@ -126,26 +127,20 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 def open_new(path: Path, mode: int = PRIVATE, buffering: int = -1) -> BinaryIO:
     """Create and open a file with the permissions ``mode``; by default only its owner may read it.
 
-    If root creates it in the folder of another user, it belongs to that user.
-
     Raises:
         OSError: it cannot be created, or it already exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    fd = os.open(path, flags, mode)
-    _give_to_owner_of(path.parent, fd)
-    return os.fdopen(fd, "wb", buffering)
+    return os.fdopen(os.open(path, flags, mode), "wb", buffering)
 
 
 def touch(path: Path) -> None:
-    """Create a file that only its owner may read, if it does not exist; see `open_new` for root.
+    """Create a file that only its owner may read, if it does not exist.
 
     Raises:
         OSError: it cannot be created or written to.
     """
-    with suppress(FileExistsError):
-        open_new(path).close()
-    os.close(os.open(path, os.O_RDWR))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
 
 
 def private_folder(path: Path) -> None:
@@ -154,7 +149,7 @@ def private_folder(path: Path) -> None:
     Raises:
         OSError: it cannot be created, or belongs to another user.
     """
-    create_folder(path)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path, 0o700)
 
 
@@ -165,48 +160,30 @@ def make_folder(path: Path) -> None:
         errors.SettingsInvalid: it cannot be created.
     """
     try:
-        create_folder(path)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         text = f"The folder {path} cannot be created: {error.strerror}."
         raise unusable_error(text, path, error) from None
 
 
-def create_folder(path: Path) -> None:
-    """Create a folder that only its owner may access, if it does not exist; see `open_new` for
-    root.
+def refuse_root(folder: Path) -> None:
+    """Refuse to let root write into another user's folder, whose services could not use the files.
+
+    To give them to that user afterwards would not be safe: in its own folder it can put a link in
+    the place of a file.
 
     Raises:
-        OSError: it cannot be created.
-    """
-    created = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for each in reversed(created):
-        adopt(each, each.parent)
-
-
-def adopt(path: Path, folder: Path) -> None:
-    """If this process is root, give ``path``, which it has just created, to the owner of
-    ``folder``: otherwise a command that root runs leaves files that the service cannot use.
-
-    Raises:
-        OSError: it was replaced by a link, or removed.
+        errors.SettingsInvalid: this process is root, and the folder, or the nearest one above it
+            that exists, is another user's.
     """
     if sys.platform == "win32" or os.geteuid() != 0:
         return
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        _give_to_owner_of(folder, fd)
-    finally:
-        os.close(fd)
-
-
-def _give_to_owner_of(folder: Path, fd: int) -> None:
-    if sys.platform == "win32" or os.geteuid() != 0:
-        return
-    with suppress(OSError):  # a file system without owners
-        status = folder.stat()
-        if status.st_uid != 0:
-            os.fchown(fd, status.st_uid, status.st_gid)
+    found, owner = _nearest_owner(folder)
+    if owner:
+        raise SettingsInvalid(
+            f"{found} belongs to {_user_name(owner)}, who could not use what root writes there.",
+            hint="Run the command as that user (runuser -u, docs/deploy.md).",
+        )
 
 
 def unusable_error(
@@ -214,7 +191,7 @@ def unusable_error(
 ) -> SettingsInvalid:
     """Return the error ``text`` about ``path``. If permissions are the cause and ``path``, or the
     nearest folder above it that can be looked at, belongs to another user, the error names that
-    user and the remedy instead of ``hint``."""
+    user, too; the remedy for a file replaces ``hint``."""
     denied = isinstance(error, PermissionError) or (
         getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DENIED
     )
@@ -224,10 +201,16 @@ def unusable_error(
     if owner == user:
         return SettingsInvalid(text, hint=hint)
     text += f" {found} belongs to {_user_name(owner)}; this process runs as {_user_name(user)}."
-    remedies = [f"as {_user_name(owner)} run it again"] if owner else []
-    remedies += [f"as root run: chown -R {user} {path}"] if found == path else []
-    remedy = ", or ".join(remedies)
-    return SettingsInvalid(text, hint=remedy[:1].upper() + remedy[1:] + "." if remedy else hint)
+    if owner:
+        hint = f"Run it as {_user_name(owner)}."
+    elif found == path and path.is_file():
+        hint = f"As root run: chown {user} {shlex.quote(str(path))}"
+    return SettingsInvalid(text, hint=hint)
+
+
+def belongs_to_another_user(path: Path) -> bool:
+    """Return whether ``path``, or the nearest folder above it that can be looked at, does."""
+    return sys.platform != "win32" and _nearest_owner(path)[1] != os.geteuid()
 
 
 def _nearest_owner(path: Path) -> tuple[Path, int]:

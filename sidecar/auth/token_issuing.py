@@ -288,6 +288,7 @@ class TokenIssuer:
         return ids
 
     def _alone(self) -> files.ExclusiveLock:
+        files.refuse_root(self.folder)
         files.make_folder(self.folder)
         return files.lock_folder(self.folder)
 

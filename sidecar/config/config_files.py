@@ -113,9 +113,9 @@ def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, A
             return {}
         if not by_variable:
             os.close(os.open(file, files.OPEN_FLAGS))
-    except PermissionError as error:
-        if not by_variable:  # HOME is another user's, as after setpriv
-            _warn_once(f"the settings in {file} are not used: {error.strerror}")
+    except PermissionError:
+        if not by_variable and files.belongs_to_another_user(file.parent):  # as after setpriv
+            _warn_once(f"the settings in {file} are not used: the folder is another user's")
             return {}
     return read_config_files(file, known)
 

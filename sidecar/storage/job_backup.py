@@ -70,7 +70,6 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
                     size = _write_archive(file, copy, recordings)
             if target.exists():
                 raise _target_exists_error(target)
-            files.adopt(packed, target.parent)
             packed.replace(target)
         files.sync_folder(target.parent)
     except sqlite3.Error as error:
@@ -85,9 +84,11 @@ def restore_jobs(source: Path, folder: Path) -> BackupSummary:
 
     Raises:
         errors.SettingsInvalid: it is no backup or incomplete, it is of a later version, there are
-            jobs already, a service uses the folder, or it cannot be written.
+            jobs already, a service uses the folder, it cannot be written, or this process is root
+            and it belongs to another user.
         errors.DiskFull: there is no space for it.
     """
+    files.refuse_root(folder)
     try:
         packed = source.open("rb")
     except OSError as error:
@@ -106,7 +107,6 @@ def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSum
                 raise _target_exists_error(folder)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
                 new = Path(made)
-                files.adopt(new, folder)
                 recordings = _extract_archive(packed, source, new)
                 jobs = _count_jobs(new / JOURNAL_FILE)
                 with suppress(FileNotFoundError):
@@ -211,7 +211,7 @@ def _tar_member(name: str, size: int) -> tarfile.TarInfo:
 
 def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
     """Extract the tar into ``folder``; return the number of recordings."""
-    files.private_folder(folder / UPLOADS_FOLDER)
+    (folder / UPLOADS_FOLDER).mkdir(mode=0o700)
     digests: dict[str, str] = {}
     listed: Mapping[str, str] | None = None
     try:

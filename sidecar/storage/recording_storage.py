@@ -200,7 +200,7 @@ class FolderStorage:
 
     def _now(self) -> float:
         """Return the time of the folder's file server, which determines the ages of files."""
-        files.create_folder(self._path)
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime
 

@@ -371,7 +371,7 @@ class CrashNotes:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}"
         path = self.folder / f"{name}.json"
         try:
-            files.create_folder(self.folder)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with files.open_new(path) as file:
                 file.write(json.dumps(note, indent=2, default=str).encode() + b"\n")
             for old in self.notes()[:-MAX_CRASH_NOTES]:
