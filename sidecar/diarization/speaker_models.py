@@ -395,7 +395,7 @@ class _TrunkGraphBuilder:
     def build(self) -> bytes:
         features = self._graph.input(FEATURES, "float32", [1, "features", MEL_BINS])
         turned = self._node("Transpose", features, perm=[0, 2, 1])
-        axis = self._graph.weight("axis", np.array([1]))
+        axis = self._graph.weight("axis", np.array([1], np.int64))
         plain = _Value(self._node("Unsqueeze", turned, axis))
         value = _Value(self._node("Relu", self._plain(plain, "conv1").name))
         if self._quantized:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from sidecar import errors
 from sidecar.jobs.job_event_log import JobEventLog
@@ -33,16 +34,39 @@ EDIT_BYTES = 700
 """Memory of an edit beside its text, in the history and among the events; of an undo, too."""
 EMBEDDING_BYTES = 900
 """Memory of the embedding of a segment."""
-FEW_SEGMENTS = 50
-"""Number of segments that take about a millisecond to render, with words."""
+SHORT_RESULT = 500
+"""Segments, words and hundreds of characters of a result that takes about a millisecond to render,
+but not as subtitles."""
 MIN_RETENTION_S = 2.0
 """Minimum time in which a result can be fetched, also from a service that shuts down: clients poll
 once a second or more often."""
 
 
-async def render_result(segments: int, render: Callable[[], T]) -> T:
-    """Return what ``render`` makes of a result with so many segments; in a thread if it is long."""
-    return render() if segments <= FEW_SEGMENTS else await asyncio.to_thread(render)
+def is_short(segments: Iterable[Segment]) -> bool:
+    """Return whether a result is rendered in about a millisecond. An edited segment may have
+    thousands of words."""
+    return sum(1 + len(one.words) + len(one.text) // 100 for one in segments) <= SHORT_RESULT
+
+
+async def render_result(
+    segments: Iterable[Segment], render: Callable[[], T], *, subtitles: bool = False
+) -> T:
+    """Return what ``render`` makes of a result; in a thread if it is long or of ``subtitles``,
+    whose line breaks take many times as long."""
+    short = not subtitles and is_short(segments)
+    return render() if short else await asyncio.to_thread(render)
+
+
+class OwnerLocks:
+    """A lock for each owner: its long results are rendered one at a time, and none of another's
+    waits for them."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, owner: str) -> asyncio.Lock:
+        """Return the lock of an owner."""
+        return self._locks.setdefault(owner, asyncio.Lock())
 
 
 def retained_bytes(
@@ -133,7 +157,7 @@ class Retention:
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
         self._held: Counter[str] = Counter()
-        self._rendering = asyncio.Lock()
+        self._rendering = OwnerLocks()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         store.listen(self._on_event)
@@ -157,7 +181,7 @@ class Retention:
 
     async def written(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return a result in one of many formats: rendered each time, and marked as fetched."""
-        async with self._rendering:
+        async with self._rendering.of(record.owner):
             form = await asyncio.to_thread(render)
         if record.id in self._ended:
             self._ended[record.id].fetched.set()
@@ -199,10 +223,10 @@ class Retention:
             self._timer.cancel()
 
     async def _rendered(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Render; a long result in a thread, one at a time: threads compete with the event loop."""
-        if len(record.segments) <= FEW_SEGMENTS:
+        """Render; a long result in a thread, one at a time for each owner."""
+        if is_short(record.segments):
             return render()
-        async with self._rendering:
+        async with self._rendering.of(record.owner):
             result = self._ended.get(record.id)
             if record.over and result is not None and result.answer is not None:
                 return result.answer  # another request was first

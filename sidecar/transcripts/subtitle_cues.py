@@ -78,10 +78,20 @@ class _SegmentLayout:
         self.room = room
         self._columns = [0, *accumulate(word_timing.text_columns(atom.text) for atom in held)]
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
+        long_pauses = (
+            after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(held)
+        )
+        self._long_pauses = [0, 0, *accumulate(long_pauses)]
 
     def columns(self, first: int, last: int) -> int:
         """Return the columns of the atoms from ``first`` to before ``last`` on one line."""
         return self._columns[last] - self._columns[first] - self._spaces[last - 1]
+
+    def cost(self, first: int, last: int) -> float:
+        """Return the cost of a cue of the atoms from ``first`` to before ``last`` by itself."""
+        pauses = self._long_pauses[last] - self._long_pauses[first + 1]
+        short = self.atoms[last - 1].end - self.atoms[first].start < MIN_CUE_S
+        return _CUE_COST + _SHORT_CUE_COST * short + _CUE_OVER_PAUSE_COST * pauses
 
     def said(self, first: int, last: int) -> str:
         """Return the text of the atoms from ``first`` to before ``last``."""
@@ -162,9 +172,10 @@ def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
     count = len(text.atoms)
     best = [0.0] + [inf] * count
     came = [0] * (count + 1)
+    breaks = [0.0, *(_break_cost(text.atoms, last) for last in range(1, count + 1))]
     for first in range(count):
         for last in _possible_ends(text, first):
-            cost = best[first] + _cost(text.atoms[first:last]) + _break_cost(text.atoms, last)
+            cost = best[first] + text.cost(first, last) + breaks[last]
             if cost < best[last]:
                 best[last], came[last] = cost, first
     edges = [count]
@@ -186,13 +197,6 @@ def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
         if last > first + 1 and held[last - 1].end - held[first].start > MAX_CUE_S:
             return
         yield last
-
-
-def _cost(inside: Sequence[_UnbreakableText]) -> float:
-    """Return the cost of a cue by itself."""
-    pauses = sum(after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(inside))
-    short = inside[-1].end - inside[0].start < MIN_CUE_S
-    return _CUE_COST + _SHORT_CUE_COST * short + _CUE_OVER_PAUSE_COST * pauses
 
 
 def _break_cost(held: Sequence[_UnbreakableText], at: int) -> float:

@@ -18,8 +18,8 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import (
-    FEW_SEGMENTS,
     JOB_BYTES,
+    SHORT_RESULT,
     Retention,
     render_result,
     retained_bytes,
@@ -60,8 +60,37 @@ def finish(job: Job, segments: int = 1) -> Job:
 
 
 async def test_a_short_result_is_rendered_at_once_and_a_long_one_in_a_thread() -> None:
-    assert await render_result(FEW_SEGMENTS, threading.get_ident) == threading.get_ident()
-    assert await render_result(FEW_SEGMENTS + 1, threading.get_ident) != threading.get_ident()
+    word = Word(0.0, 0.5, "one")
+    few = [Segment(0.0, 1.0, "said", words=(word,) * 9)] * (SHORT_RESULT // 10)
+    assert await render_result(few, threading.get_ident) == threading.get_ident()
+    assert await render_result([*few, few[0]], threading.get_ident) != threading.get_ident()
+
+
+async def test_an_edited_line_of_many_characters_and_subtitles_are_rendered_in_a_thread() -> None:
+    edited = [Segment(0.0, 1.0, "word " * 10_000)]
+    assert await render_result(edited, threading.get_ident) != threading.get_ident()
+    short = [Segment(0.0, 1.0, "said")]
+    told = await render_result(short, threading.get_ident, subtitles=True)
+    assert told != threading.get_ident()
+
+
+async def test_a_long_result_of_one_owner_holds_no_other_owners(new_job: NewJob) -> None:
+    kept, go_on = Kept(DAY_S, 1 << 30), threading.Event()
+    held, other = (kept.finished(new_job(owner=owner)) for owner in ("anna", "ben"))
+
+    def held_up() -> bytes:
+        go_on.wait()
+        return b"late"
+
+    first = asyncio.create_task(kept.results.written(held.record, held_up))
+    second = asyncio.create_task(kept.results.written(held.record, lambda: b"next"))
+    try:
+        async with asyncio.timeout(30):
+            assert await kept.results.written(other.record, lambda: b"now") == b"now"
+        assert not second.done()
+    finally:
+        go_on.set()
+    assert [await first, await second] == [b"late", b"next"]
 
 
 def weight_of(job: Job, segments: int) -> int:

@@ -175,8 +175,9 @@ async def _answered(
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
     body, kind = await render_result(
-        len(transcript.segments),
+        transcript.segments,
         lambda: messages.transcription_answer(transcript, asked.answer, temperature),
+        subtitles=asked.answer.format in (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT),
     )
     return Response(body, media_type=kind, headers=headers)
 

@@ -438,7 +438,7 @@ CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
     kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
     weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan AS $$  -- as `submit_1`
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
