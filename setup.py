@@ -16,7 +16,9 @@ class CleanBuild(build_py):
     def run(self):
         """Empty the packages' build folder, then build."""
         for package in {name.partition(".")[0] for name in self.packages}:
-            shutil.rmtree(Path(self.build_lib, package), ignore_errors=True)
+            built = Path(self.build_lib, package)
+            if built.resolve() != Path(self.get_package_dir(package)).resolve():
+                shutil.rmtree(built, ignore_errors=True)
         super().run()
 
 

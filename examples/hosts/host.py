@@ -53,17 +53,20 @@ class Sidecar:
             with LOCAL.open(request, timeout=60) as response:
                 return self.read(response)
         except urllib.error.HTTPError as error:
-            raise SpeechError(self.read(error)) from None
+            raise SpeechError(self.read(error, "detail", "hint", "code")) from None
 
-    def read(self, response) -> dict:
-        """The JSON of an answer; that of a proxy in between is none."""
+    def read(self, response, *fields: str) -> dict:
+        """The JSON of an answer, with these fields; that of a proxy in between has none."""
         try:
-            return json.load(response)
+            answer = json.load(response)
         except ValueError:
-            what = f"{response.status}, {response.headers.get('Content-Type')}"
-            detail = f"The answer is not the service's ({what})."
-            hint = "Is a proxy between? Its log says more."
-            raise SpeechError({"detail": detail, "hint": hint, "code": "no_json"}) from None
+            answer = None
+        if isinstance(answer, dict) and answer.keys() >= set(fields):
+            return answer
+        what = f"{response.status}, {response.headers.get('Content-Type')}"
+        detail = f"The answer is not the service's ({what})."
+        hint = "Is a proxy between? Its log says more."
+        raise SpeechError({"detail": detail, "hint": hint, "code": "no_json"})
 
     def transcribe(self, path: str, on_progress=lambda fraction: None, **options: object) -> dict:
         """Transcribe a file of this machine. `options`: language="en", diarize=False …"""

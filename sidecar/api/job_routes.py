@@ -154,9 +154,15 @@ def token_revoked_frame() -> bytes:
 
 
 class _Resumption:
-    """Seconds of audio that were done when the attempt of a job began, by its events."""
+    """Seconds of audio that were done when the attempt of a job began, by its events.
+
+    ``seen``: the job as it was when the stream was opened, if the stream lacks its first events.
+    For the events up to then its last attempt counts: some of its checkpoints may be later than
+    an event of these.
+    """
 
     def __init__(self, seen: job_record.JobRecord | None) -> None:
+        self._seen = seen
         self._settled_s = seen.settled[-1].audio_s if seen and seen.settled else 0.0
         self._resumed_s = seen.resumed_s if seen else 0.0
 
@@ -167,6 +173,8 @@ class _Resumption:
                 self._settled_s = audio_s
             case job_record.StartedChange(anew):
                 self._resumed_s = self._settled_s = 0.0 if anew else self._settled_s
+        if self._seen and event.seq <= self._seen.seq:
+            self._resumed_s = self._seen.resumed_s
         return self._resumed_s
 
 
@@ -198,8 +206,8 @@ class JobEventFrames:
         self, job_id: str, subscription: JobSubscription, seen: job_record.JobRecord | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Yield all events of a subscription, until the job has ended. For a client that is too
-        slow the last frame says after which event to resume. ``seen``: the job as the client knows
-        it, if the subscription lacks its first events."""
+        slow the last frame says after which event to resume. ``seen``: the job as it was
+        when the stream was opened, if the subscription lacks its first events."""
         resumption = _Resumption(seen)
         yield SSE_RETRY
         try:

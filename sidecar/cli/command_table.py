@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sidecar import errors
 from sidecar.cli import (
-    bench,
     config,
     demo,
     doctor,
@@ -25,6 +25,7 @@ from sidecar.cli import (
 )  # fmt: skip
 from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, command, serve_with
 from sidecar.cli.output import PROGRAM
+from sidecar.installation import install_command
 from sidecar.version import __version__
 
 HELP = f"""
@@ -70,10 +71,37 @@ def build_command() -> Any:
     app.command("list", help=models.LIST_HELP)(command(models.list_models))
     app.command("rm", help=models.RM_HELP)(command(models.remove_model))
     app.command("doctor", help=doctor.HELP)(command(doctor.doctor))
-    for several in (token, config, jobs, people, bench):
+    for several in (token, config, jobs, people):
         name = several.__name__.rpartition(".")[2]
         app.add_typer(several.build(), name=name)
+    _add_bench(app)
     return typer.main.get_command(app)
+
+
+def _add_bench(app: typer.Typer) -> None:
+    """Add the group `bench`. An editable installation of an earlier version lacks its package; then
+    `bench` only says so, and all other commands work."""
+    try:
+        from sidecar.cli import bench
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("vibevoice_asr_load_test"):
+            raise
+        whatever = {"ignore_unknown_options": True, "allow_extra_args": True}
+        app.command(
+            "bench",
+            help="Load-test a running service. Its package is not installed.",
+            add_help_option=False,
+            context_settings=whatever,
+        )(command(_refuse_bench))
+    else:
+        app.add_typer(bench.build(), name="bench")
+
+
+def _refuse_bench() -> None:
+    raise errors.SettingsInvalid(
+        "The load test is not installed (missing: vibevoice_asr_load_test).",
+        hint=f"Install it again: {install_command('')}",
+    )
 
 
 def _show_version(wanted: bool) -> None:

@@ -155,28 +155,29 @@ def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float
 def remaining_s(
     work_s: float, elapsed_s: float, fraction: float | None, resumed: float = 0.0
 ) -> float:
-    """Return the seconds left of a running job, by its progress (0 to 1) or else by
-    its prediction; never 0. ``resumed``: the progress with which the attempt began."""
-    if fraction and fraction > resumed:
-        return max(MIN_JOB_S, elapsed_s / (fraction - resumed) * (1.0 - fraction))
-    return max(MIN_JOB_S, work_s * (1.0 - resumed) - elapsed_s)
+    """Predict the seconds left of a running job, by its progress (0 to 1); never 0.
+    ``resumed``: the progress with which the attempt began.
+
+    The attempt's own pace (``elapsed_s`` for what is done of the job since ``resumed``) has the
+    weight of that fraction, and the prediction for such recordings (``work_s``) the rest: at 2 %
+    the own pace is mostly the attempt's start.
+    """
+    if not fraction or fraction <= resumed:
+        return max(MIN_JOB_S, work_s * (1.0 - resumed) - elapsed_s)
+    total_s = elapsed_s + (1.0 - (fraction - resumed)) * work_s
+    return max(MIN_JOB_S, total_s * (1.0 - fraction))
 
 
 def estimate_remaining_s(
     work_s: float | None, elapsed_s: float, fraction: float | None, resumed: float = 0.0
 ) -> float | None:
-    """Predict the seconds left of a running job, for users; None if unknown.
-
-    The attempt's own pace (``elapsed_s`` for what is done of the job since ``resumed``) has the
-    weight of that fraction, and the prediction for such recordings (``work_s``; None before
-    anything was measured) the rest: at 2 % the own pace is mostly the attempt's start.
-    """
-    if not fraction or fraction <= resumed:
-        return None if work_s is None else max(MIN_JOB_S, work_s * (1.0 - resumed) - elapsed_s)
-    done = fraction - resumed
-    own_s = elapsed_s / done
-    total_s = own_s if work_s is None else done * own_s + (1.0 - done) * work_s
-    return max(MIN_JOB_S, total_s * (1.0 - fraction))
+    """Predict the same for users: by the attempt's own pace alone before any such recording was
+    measured (``work_s`` is None), and None if there is no progress either."""
+    if work_s is None:
+        if not fraction or fraction <= resumed:
+            return None
+        work_s = elapsed_s / (fraction - resumed)
+    return remaining_s(work_s, elapsed_s, fraction, resumed)
 
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -182,8 +183,14 @@ class PrivateLogFile(logging.handlers.RotatingFileHandler):
     """Rotating log file that only its owner may read."""
 
     def _open(self) -> io.TextIOWrapper:
-        os.close(os.open(self.baseFilename, os.O_RDWR | os.O_CREAT, 0o600))
-        return super()._open()
+        # Python's own flags: a file that may only be appended to can be opened, too.
+        return open(  # type: ignore[return-value]
+            self.baseFilename,
+            self.mode,
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=functools.partial(os.open, mode=0o600),
+        )
 
 
 def rotating_file_handler(file: Path) -> logging.Handler:

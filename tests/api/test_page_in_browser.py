@@ -687,6 +687,27 @@ def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
     wait_until(lambda: visitor.js("return window.copied") == plain, PATIENCE_S, "it is copied")
 
 
+def test_what_is_made_of_a_transcript_is_offered_once_it_is_loaded(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    reads_with_holds(visitor, server, tmp_path)
+    visitor.sends(tone(tmp_path / "second.wav", 2))
+    visitor.sees(".job[data-state=done] .name", "second.wav")
+    offered = "return [...document.querySelectorAll('#formats button')].map((b) => b.textContent)"
+    own = {"Copy without times", "Text for Word (no times) .txt"}
+    visitor.js("holds.history = true")
+    visitor.sees(".job .pick", "second.wav").click()
+    visitor.sees("#main h1", "second.wav")
+    visitor.sees("#formats button", "Subtitles")
+    assert not own & {*visitor.js(offered)}
+    visitor.js("holds.history = false")
+    visitor.sees(".job .pick", "talk.wav").click()
+    visitor.sees("#main h1", "talk.wav")
+    visitor.sees(".job .pick", "second.wav").click()
+    visitor.sees("#formats button", "Copy without times")
+    assert own <= {*visitor.js(offered)}
+
+
 def test_what_was_read_is_shown_again_after_a_reload_until_it_is_deleted(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:

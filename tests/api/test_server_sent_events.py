@@ -172,6 +172,39 @@ async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: i
     assert told == [(70.0, 0.0)] * (not after) + [(80.0, 60.0), (20.0, 0.0)]
 
 
+@pytest.mark.parametrize("after", [0, 2, 3, 5, 6])
+async def test_a_reconnect_counts_from_no_checkpoint_of_after_its_last_event(after: int) -> None:
+    told: list[tuple[float, float]] = []
+
+    def remaining(progress: Progress, elapsed_s: float, resumed_s: float) -> float:
+        told.append((progress.audio_s_done, resumed_s))
+        return 1.0
+
+    store, job, frames = JobEventLog(), submitted(), JobEventFrames(remaining_s=remaining)
+    store.add(job)
+    for change in (
+        StartedChange(),
+        ReportedChange(Checkpoint(1800.0, "test"), 100.0),
+        InterruptedChange(),
+        StartedChange(),
+        ReportedChange(Checkpoint(3000.0, "test"), 100.0),
+        ReportedChange(Progress(3100.0, 3600.0), 110.0),
+    ):
+        store.append(job.id, change)
+    seen = store.get(job.id)
+    assert seen.resumed_s == 1800.0
+    stream = frames.following(job.id, store.subscribe(job.id, after), seen if after else None)
+    store.append(job.id, ReportedChange(Progress(3200.0, 3600.0), 120.0))
+    store.append(job.id, InterruptedChange())
+    store.append(job.id, StartedChange())
+    store.append(job.id, ReportedChange(Progress(3300.0, 3600.0), 5.0))
+    store.append(job.id, CancelledChange())
+    async for _ in stream:
+        pass
+    assert told[-2:] == [(3200.0, 1800.0), (3300.0, 3000.0)]
+    assert told[:-2] == [(3100.0, 1800.0)] * (after < 6)
+
+
 async def test_an_event_is_written_once_for_all_who_follow_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

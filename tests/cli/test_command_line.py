@@ -41,6 +41,7 @@ from sidecar.cli.doctor import READY, next_step
 from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
+from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.version import __version__
@@ -458,6 +459,31 @@ def test_ctrl_c_before_a_command_has_begun_is_no_traceback(terminal):
         program, env=terminal.env, cwd=terminal.home, capture_output=True, text=True, check=False
     )
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+WITHOUT_LOAD_TEST = """
+import sys
+from sidecar.cli import main
+
+sys.modules["vibevoice_asr_load_test"] = None  # as after a pull into an editable installation
+sys.argv[0] = "vibevoice-asr"
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--version",), ("--help",), ("doctor", "--help"), ("bench", "live"), ("bench", "--help")],
+)
+def test_without_the_load_test_only_bench_is_missing(words, terminal):
+    program = [sys.executable, "-c", WITHOUT_LOAD_TEST, *words]
+    run = subprocess.run(
+        program, env=terminal.env, cwd=terminal.home, capture_output=True, text=True, check=False
+    )
+    if words[0] == "bench":
+        check_one_line(run, 78, "vibevoice_asr_load_test", install_command(""))
+    else:
+        assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_recording_in_which_nobody_speaks_is_said_so(terminal):

@@ -50,7 +50,7 @@ def test_one_that_was_slow_is_no_measure_and_what_is_long_ago_none_either() -> N
 def test_nothing_takes_no_time_and_what_runs_is_never_over() -> None:
     assert DurationPredictor().seconds("int8", 0.0) == MIN_JOB_S
     assert remaining_s(60.0, 20.0, None) == 40.0
-    assert remaining_s(60.0, 20.0, 0.25) == 60.0
+    assert remaining_s(60.0, 20.0, 0.25) == 48.75, "a quarter by its own pace"
     assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
@@ -68,12 +68,17 @@ def test_what_is_left_is_told_by_the_own_pace_the_more_the_further_a_job_is() ->
 
 def test_a_resumed_attempt_is_told_by_what_it_did_itself() -> None:
     """60 % were done before; 5 s brought it to 70 %: 30 % more take 15 s, not 2 s."""
-    assert remaining_s(60.0, 5.0, 0.7, 0.6) == pytest.approx(15.0)
     assert estimate_remaining_s(None, 5.0, 0.7, 0.6) == pytest.approx(15.0)
     assert estimate_remaining_s(100.0, 5.0, 0.7, 0.6) == pytest.approx((5 + 90) * 0.3)
     assert remaining_s(60.0, 5.0, 0.6, 0.6) == pytest.approx(19.0)
     assert estimate_remaining_s(60.0, 5.0, 0.6, 0.6) == pytest.approx(19.0)
     assert estimate_remaining_s(None, 5.0, 0.6, 0.6) is None
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.5001, 0.505])
+def test_the_start_of_a_resumed_attempt_is_no_pace_for_those_who_wait(fraction: float) -> None:
+    """Its seek and its decoding are in those 20 s, and what is done is rounded."""
+    assert 150 < remaining_s(360.0, 20.0, fraction, 0.5) < 200
 
 
 def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_neither() -> None:

@@ -6,22 +6,44 @@ import json
 import logging
 import logging.handlers
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from s2s_client import Page
 from service_process import Server, wait_until
 from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
+from sidecar.config.settings import Settings
 from sidecar.observability.logs import JsonFormatter, rotating_file_handler
+from sidecar.server.app import create_app
 from sidecar.workers.engine_loading import CrashNotes
 
 PATIENCE_S = 30
+TOKEN = "a word that nobody guesses"
+
+
+@contextmanager
+def append_only(file: Path) -> Iterator[None]:
+    """Let nobody read a file: root by its attributes, since no mode keeps root from it."""
+    if os.geteuid() != 0:
+        file.chmod(0o200)
+        yield
+        file.chmod(0o600)
+        return
+    if subprocess.run(["chattr", "+a", file], capture_output=True, check=False).returncode:
+        pytest.skip("this file system, or this container, has no append-only files")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-a", file], check=True)
 
 
 @pytest.fixture
@@ -101,7 +123,7 @@ async def test_the_log_names_the_language_model_and_a_failed_turn(
 async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(token="a word that nobody guesses")
+    server = start_server(token=TOKEN)
     wrong = {"Authorization": "Bearer a guess"}
     for path in ("/jobs", "/v1/models", "/v1/transcribe", "/admin/load_model"):
         server.client.post(path, headers=wrong)
@@ -110,8 +132,37 @@ async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
 
 def test_an_address_in_the_log_has_no_text_of_the_client() -> None:
     for host in ("::1%x answered token_invalid to 198.51.100.7", "::1"):
-        assert error_responses._address({"client": (host, 1)}) == "::1"
-    assert error_responses._address({"client": ("somebody", 1)}) == "an unknown address"
+        assert error_responses._address(host) == "::1"
+    assert error_responses._address("somebody") == "an unknown address"
+
+
+async def test_only_the_address_of_a_refused_request_is_parsed_and_its_route_is_known_below_a_path(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind `uvicorn --root-path /speech`."""
+    parsed: list[str] = []
+    monkeypatch.setattr(error_responses, "_address", lambda host: parsed.append(host) or host)
+    app = create_app(Settings(engine="scripted", token=TOKEN))
+    caplog.set_level(logging.INFO)
+    way = httpx.ASGITransport(app, root_path="/speech", client=("127.0.0.1", 40_000))
+    async with httpx.AsyncClient(transport=way, base_url="http://localhost") as client:
+        assert (await client.get("/speech/jobs/of-somebody")).status_code == 401
+        assert parsed == ["127.0.0.1"]
+        await client.get("/speech/nowhere", headers={"Authorization": "Bearer " + TOKEN})
+    assert parsed == ["127.0.0.1"]
+    assert " to 127.0.0.1, GET /jobs/{job_id}, request " in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
+def test_a_log_file_that_may_only_be_appended_to_is_one(tmp_path: Path) -> None:
+    """Such as one that `chattr +a` protects, or that may only be written."""
+    file = tmp_path / "asr.log"
+    file.write_text("before\n")
+    with append_only(file):
+        handler = rotating_file_handler(file)
+        handler.emit(logging.makeLogRecord({"msg": "a line"}))
+        handler.close()
+    assert file.read_text() == "before\na line\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")

@@ -198,24 +198,41 @@ def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
     assert stage.left() == []
 
 
+PROXY_PAGES = {
+    "html": b"<html>Bad Gateway</html>",
+    "list": b'["Bad Gateway"]',
+    "object": b'{"message": "Bad Gateway"}',
+}
+
+
 class ProxyPage(BaseHTTPRequestHandler):
     """A proxy that answers with a page of its own."""
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/fine" else 502)
-        self.send_header("Content-Type", "text/html")
+        kind, _, name = self.path[1:].partition("/")
+        self.send_response(200 if name == "fine" else 502)
+        self.send_header("Content-Type", "text/html" if kind == "html" else "application/json")
         self.end_headers()
-        self.wfile.write(b"<html>Bad Gateway</html>")
+        self.wfile.write(PROXY_PAGES[kind])
 
 
-@pytest.mark.parametrize(("path", "status"), [("/fine", 200), ("/bad", 502)])
-def test_a_host_says_so_if_something_else_answers_for_the_service(path: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/html/fine", "200, text/html"),
+        ("/html/bad", "502, text/html"),
+        ("/list/fine", "200, application/json"),
+        ("/list/bad", "502, application/json"),
+        ("/object/bad", "502, application/json"),
+    ],
+)
+def test_a_host_says_so_if_something_else_answers_for_the_service(path: str, said: str) -> None:
     host = runpy.run_path(str(HOSTS / "host.py"))
     with ThreadingHTTPServer(("127.0.0.1", 0), ProxyPage) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         sidecar = host["Sidecar"].__new__(host["Sidecar"])
         sidecar.ready = {"url": f"http://127.0.0.1:{proxy.server_port}", "token": "t"}
-        with pytest.raises(host["SpeechError"], match=rf"\({status}, text/html\).*proxy"):
+        with pytest.raises(host["SpeechError"], match=rf"\({said}\).*proxy.*\(no_json\)"):
             sidecar.call("GET", path)
         proxy.shutdown()
 

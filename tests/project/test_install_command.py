@@ -115,6 +115,14 @@ def test_a_module_that_an_earlier_build_left_is_not_installed(tmp_path: Path) ->
     assert [name for name in names if "removed_module" in name] == []
 
 
+def test_a_build_into_the_source_tree_removes_nothing_of_it(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    modules = {path for path in tmp_path.rglob("*.py") if "static" not in path.parts}
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "."]
+    subprocess.run(build, cwd=tmp_path, **QUIET)
+    assert modules == {path for path in modules if path.exists()}
+
+
 def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     copy_tree(tmp_path / "tree")
     wheel = build_wheel(tmp_path / "tree", tmp_path)

@@ -93,9 +93,11 @@ class AnsweredRequest:
     """Parts of a request or handshake that its log line needs. Tasks that are born in a request
     keep these, and not its whole scope."""
 
-    address: str
+    client: str
+    """Address of the client, as the server or a proxy has it."""
     method: str
     path: str
+    root_path: str
     routes: Sequence[BaseRoute]
     route: str | None = None
     """`None` before routing."""
@@ -104,7 +106,8 @@ class AnsweredRequest:
     def of(cls, scope: Scope) -> AnsweredRequest:
         """Return the parts of an ASGI scope."""
         routes = getattr(getattr(scope.get("app"), "state", None), "own_routes", ())
-        return cls(_address(scope), _method(scope), scope["path"], routes)
+        client = (scope.get("client") or ("",))[0]
+        return cls(client, _method(scope), scope["path"], scope.get("root_path", ""), routes)
 
 
 CURRENT_REQUEST: ContextVar[AnsweredRequest | None] = ContextVar("CURRENT_REQUEST", default=None)
@@ -126,15 +129,15 @@ def log_error(error: errors.SidecarError, request_id: str | None) -> None:
     ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
     one = CURRENT_REQUEST.get() if error.kind in _REFUSALS else None
-    whom = "" if one is None else f" to {one.address}, {one.method} {_route(one)}"
+    whom = "" if one is None else f" to {_address(one.client)}, {one.method} {_route(one)}"
     request = "" if request_id is None else f", request {request_id}"
     log.log(level, "answered %s%s%s", error.code, whom, request)
 
 
-def _address(scope: Scope) -> str:
+def _address(client: str) -> str:
     """Return the client's address; a proxy may pass on anything in its place."""
     try:
-        host, _, _ = (scope.get("client") or ("",))[0].partition("%")  # a scope id is free text
+        host, _, _ = client.partition("%")  # a scope id is free text
         return str(ipaddress.ip_address(host))
     except ValueError:
         return "an unknown address"
@@ -151,7 +154,12 @@ def _route(request: AnsweredRequest) -> str:
     before routing, so it is looked up for that."""
     if request.route is None:
         wire = "websocket" if request.method == WEBSOCKET else "http"
-        seen = {"type": wire, "method": request.method, "path": request.path}
+        seen = {
+            "type": wire,
+            "method": request.method,
+            "path": request.path,
+            "root_path": request.root_path,
+        }
         found = (
             one.path
             for one in request.routes

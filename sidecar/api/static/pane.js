@@ -103,8 +103,8 @@ function Head({ job, stored, name, shown, recordings, say }) {
       <button type="button" onClick=${() => copy(stored ? "plain" : "text")}>${icon("copy")} <span class=${copied ? "" : "label"}>${copied || "Copy"}</span></button>
       <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} <span class="label">Download</span></button>
       <div id="formats" popover class="menu" role="group" aria-label="Download as">
-        ${!stored && html`<button type="button" onClick=${() => copy("plain")}>Copy without times</button>`}
-        ${FORMATS.filter(([format]) => !stored || OWN_FORMATS[format]).map(([format, words, ending]) => html`<button type="button" onClick=${() => download(format, ending)}>${words} <span class="quiet">.${ending}</span></button>`)}
+        ${!stored && said && html`<button type="button" onClick=${() => copy("plain")}>Copy without times</button>`}
+        ${FORMATS.filter(([format]) => (format === "plain" ? said : !stored || OWN_FORMATS[format])).map(([format, words, ending]) => html`<button type="button" onClick=${() => download(format, ending)}>${words} <span class="quiet">.${ending}</span></button>`)}
       </div>
     </div>`}
   </div>`;
