@@ -481,6 +481,7 @@ async def of_http(server: Server) -> None:
 async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(
     service: Server, attack: Callable[[Server], Awaitable[None]]
 ) -> None:
+    await someone(service, lambda: asyncio.sleep(0))  # a first session waits for the engine
     usual = await someone(service, lambda: asyncio.sleep(0))
     assert sum('"type": "final"' in one for one in usual) == 2
     log = len(service.log())
