@@ -95,8 +95,8 @@ style: $(STYLE_STAMP)  ## formatting, lint, import rules: seconds, and nothing e
 	$(STYLE)/bin/lint-imports --no-cache
 
 format: $(STYLE_STAMP)  ## format the code, and mend what lint can mend
-	$(STYLE)/bin/ruff check --fix .
 	$(STYLE)/bin/ruff format .
+	@$(STYLE)/bin/ruff check --fix .; code=$$?; $(STYLE)/bin/ruff format --quiet . && exit $$code
 
 types: $(DEV_STAMP)  ## types, and generated docs: both need all packages
 	$(BIN)/mypy
@@ -161,6 +161,7 @@ release: exe $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes 
 	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE)
 
 $(STYLE_STAMP): pyproject.toml
+	@echo "Installing ruff and import-linter into $(STYLE), once: some 15 s"
 	@$(PYTHON) -m venv $(STYLE)
 	@$(STYLE)/bin/python -m pip --disable-pip-version-check install -q $(STYLE_TOOLS)
 	@touch $@

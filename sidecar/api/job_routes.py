@@ -224,14 +224,6 @@ class JobEventFrames:
 
 
 PATH = "/v1/jobs"
-MEDIA_TYPES = {
-    "json": "application/json",
-    "text": "text/plain; charset=utf-8",
-    "srt": "application/x-subrip; charset=utf-8",
-    "vtt": "text/vtt; charset=utf-8",
-    "tsv": "text/tab-separated-values; charset=utf-8",
-    "rttm": "text/plain; charset=utf-8",
-}
 
 
 def build_router(service: Service) -> APIRouter:
@@ -398,7 +390,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         body = await service.owned.written(
             caller, job, lambda: render_transcript(noted, fmt, job.id).encode()
         )
-        return Response(body, media_type=MEDIA_TYPES[fmt], headers=headers)
+        return Response(body, media_type=job_schemas.MEDIA_TYPES[fmt], headers=headers)
 
     @router.get(
         "/{job_id}/peaks",

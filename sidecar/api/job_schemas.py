@@ -181,13 +181,21 @@ FORMAT: dict[str, Any] = {
         ),
     ]
 }
-_TEXTS = ("text/plain", "application/x-subrip", "text/vtt", "text/tab-separated-values")
+MEDIA_TYPES = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+    "tsv": "text/tab-separated-values; charset=utf-8",
+    "rttm": "text/plain; charset=utf-8",
+}
+"""Content types of a transcript by its format."""
 TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The transcript; as JSON, the 'segments' and 'metadata' of /transcribe",
         "content": {
-            **openapi.content("application/json", schema={"type": "object"}),
-            **openapi.content(*_TEXTS),
+            **openapi.content(*(MEDIA_TYPES[fmt].partition(";")[0] for fmt in MEDIA_TYPES)),
+            **openapi.content(MEDIA_TYPES["json"], schema={"type": "object"}),
         },
     },
     304: {"description": "The transcript is unchanged since the revision that you have."},

@@ -22,6 +22,7 @@ from sidecar.cli.output import INTERRUPTED, print_error_line, report_error
 from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
+from sidecar.transcripts.transcript_formats import SUBTITLES
 
 BY_FILE = "@FILE"
 """Metavar of a flag with a secret, which takes '@' and a file name, or '@-': other programs can
@@ -219,7 +220,8 @@ DiarizeOption = Annotated[
 WordsOption = Annotated[
     bool | None,
     typer.Option(
-        "--words/--no-words", help="Return word timestamps (default for srt and vtt), or not."
+        "--words/--no-words",
+        help=f"Return word timestamps (default for {' and '.join(SUBTITLES)}), or not.",
     ),
 ]
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."

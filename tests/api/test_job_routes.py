@@ -20,7 +20,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, wait_
 from sse_reader import Event, events_of, follow, read_until
 from two_fronts_and_node import WAYS, started
 
-from sidecar.api.job_routes import MEDIA_TYPES
+from sidecar.api.job_schemas import MEDIA_TYPES
 from sidecar.transcripts.transcript_formats import FORMATS
 
 SECOND = b"\1\0" * 16_000
@@ -82,6 +82,9 @@ def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> N
         "rttm": "text/plain; charset=utf-8",
     }
     assert MEDIA_TYPES.keys() == FORMATS.keys()
+    paths = server.client.get("/openapi.json").json()["paths"]
+    stated = paths["/v1/jobs/{job_id}/transcript"]["get"]["responses"]["200"]["content"]
+    assert stated.keys() == {kind.partition(";")[0] for kind in MEDIA_TYPES.values()}
     for fmt, media_type in MEDIA_TYPES.items():
         url = f"/v1/jobs/{job_id}/transcript"
         response = server.client.get(url, params={"format": fmt})

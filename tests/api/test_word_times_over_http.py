@@ -9,6 +9,7 @@ import pytest
 from service_process import Server, check_problem
 
 from sidecar.transcripts.subtitle_cues import MAX_LINE_COLUMNS
+from sidecar.transcripts.transcript_formats import SUBTITLES
 
 
 def result(server: Server, voice: bytes, **fields: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def test_words_are_told_to_who_asks_and_say_how_they_were_found(
     assert "words_by" not in unasked["metadata"]
 
 
-@pytest.mark.parametrize("fmt", ["srt", "vtt"])
+@pytest.mark.parametrize("fmt", SUBTITLES)
 def test_a_job_has_subtitles_that_players_take(server: Server, voice: bytes, fmt: str) -> None:
     sent = server.client.post(
         "/v1/jobs", files={"audio": ("a.wav", voice)}, data={"words": "yes"}

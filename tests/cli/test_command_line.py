@@ -26,6 +26,7 @@ import tiny_vibevoice
 from service_process import (
     PATIENCE_S,
     Server,
+    check_end,
     free_port,
     popen,
     run_command,
@@ -90,8 +91,10 @@ class Terminal:
             else None,
         )
 
-    def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*words, **env) as process:
+    def run(
+        self, *words: object, fresh: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        with self.start(*words, fresh=fresh, **env) as process:
             try:
                 out, wrong = process.communicate(timeout=PATIENCE_S)
             finally:
@@ -114,8 +117,8 @@ def check_one_line(run: subprocess.CompletedProcess[str], code: int, *parts: str
 
 
 def test_the_embedded_engine_writes_down_what_was_said(terminal):
-    run = terminal.run("transcribe", BECKETT, VIBEVOICE_ENGINE="moonshine")
-    assert run.returncode == 0, run.stderr
+    run = terminal.run("transcribe", BECKETT, fresh=True, VIBEVOICE_ENGINE="moonshine")
+    check_end(run.returncode, run.stderr)
     assert run.stderr == ""
     assert "Speaker_0: Ever tried" in run.stdout
     assert "no matter" in run.stdout.lower()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import tiny_vibevoice
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
@@ -70,12 +71,14 @@ MAKE_VALUES = {
         "len",
         "items",
         "startswith",
+        "partition",
         "tuple",
         "round",
         "range",
         "str",
         "getattr",
         "', '.join",
+        "' and '.join",
         "casefold",
         "Path",
         "resolve",
@@ -352,6 +355,33 @@ def names_in(module: str) -> set[str] | None:
             case ast.alias(name=name, asname=renamed):
                 there.add(renamed or name)
     return there
+
+
+def needs_torch_unasked(source: str) -> bool:
+    """Whether a module of tests cannot be collected without torch, instead of being skipped."""
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Import(names=names) if names[0].name.partition(".")[0] == "torch":
+                return True
+            case ast.Expr() | ast.If() if "skip" in ast.unparse(node):
+                return False
+    return False
+
+
+def test_without_torch_every_module_of_tests_can_be_collected() -> None:
+    """One that cannot ends the whole run."""
+    tests = (path for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [path.name for path in tests if needs_torch_unasked(path.read_text("utf-8"))] == []
+    assert needs_torch_unasked("import torch")
+    assert not needs_torch_unasked("import pytest\npytest.importorskip('torch')\nimport torch")
+
+
+def test_without_torch_a_test_with_a_trained_checkpoint_is_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiny_vibevoice, "find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match="the extra 'vibevoice' is not installed"):
+        tiny_vibevoice.checkpoint("tiny")
 
 
 def test_no_two_files_of_tests_have_one_name() -> None:

@@ -122,6 +122,40 @@ def test_make_exe_shows_the_log_of_a_build_that_fails(folder: Path) -> None:
     assert "no module\nBuild failed; the lines above say why." in shown.stderr
 
 
+def test_make_format_mends_what_make_style_says_it_mends(folder: Path) -> None:
+    ruff = Path(sys.executable).with_name("ruff")
+    (folder / ".venv/style/bin").mkdir(parents=True)
+    (folder / ".venv/style/bin/ruff").symlink_to(ruff)
+    (folder / ".venv/style/.installed").touch()
+    module, numbers = folder / "long.py", map(str, range(1000, 1020))
+    module.write_text(f"import sys\n\nprint({', '.join(numbers)})\n")
+    assert max(map(len, module.read_text().splitlines())) > 100
+    style = make(folder, "style")
+    assert "'make format' mends it." in style.stderr
+    shown = make(folder, "format")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "import sys" not in module.read_text()
+    assert max(map(len, module.read_text().splitlines())) <= 100
+    module.write_text("print(\n\n1,  nobody_knows_it)\n")
+    shown = make(folder, "format")
+    assert shown.returncode != 0
+    assert "nobody_knows_it" in shown.stdout
+    assert module.read_text() == "print(1, nobody_knows_it)\n"
+
+
+def test_make_style_says_that_it_installs_its_tools(folder: Path) -> None:
+    python = folder / "python"
+    tool = '#!/bin/sh\nmkdir -p "$3/bin"\n' + "".join(
+        f'printf \'#!/bin/sh\\n\' >"$3/bin/{name}"; chmod +x "$3/bin/{name}"\n'
+        for name in ("python", "ruff", "lint-imports")
+    )
+    python.write_text(tool)
+    python.chmod(0o755)
+    said = "Installing ruff and import-linter into .venv/style, once: some 15 s"
+    assert said in make(folder, "style", f"PYTHON={python}").stdout.splitlines()
+    assert "Installing" not in make(folder, "style", f"PYTHON={python}").stdout
+
+
 def test_an_interrupted_set_up_says_so_in_one_line_and_shows_no_log(folder: Path) -> None:
     (folder / ".venv/.installed-run").unlink()
     shown = interrupted(folder, "s: a line of pip")

@@ -25,6 +25,7 @@ from service_process import (
     PATIENCE_S,
     REPOSITORY,
     Server,
+    check_end,
     free_port,
     halted,
     popen,
@@ -51,7 +52,12 @@ class Child:
     """The service as a host has it: pipes to all of its standard streams."""
 
     def __init__(
-        self, home: Path, *words: object, given: bytes | None = None, **settings: object
+        self,
+        home: Path,
+        *words: object,
+        given: bytes | None = None,
+        fresh: bool = False,
+        **settings: object,
     ) -> None:
         outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
         self.env = {
@@ -63,6 +69,7 @@ class Child:
         }
         self.process = popen(
             [*SERVE, *map(str, words)],
+            fresh=fresh,
             cwd=REPOSITORY,
             env=self.env,
             stdin=subprocess.PIPE,
@@ -508,6 +515,19 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
     service.rest()
     assert service.process.returncode == 0
     assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
+
+
+@posix
+def test_with_the_embedded_engine_it_ends_without_a_fault_after_a_job(
+    child: Any, voice: bytes
+) -> None:
+    service = child("--port", 0, "--engine", "moonshine", fresh=True)
+    url = service.line()["url"]
+    assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+    service.process.terminate()
+    out, log = service.rest()
+    check_end(service.process.returncode, log)
+    assert out == b""
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from s2s_client import Page, tone
-from service_process import PATIENCE_S, Server, read_answer, until
+from service_process import PATIENCE_S, Server, check_end, read_answer, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -84,7 +84,12 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
 ) -> None:
     folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
     server = start_server(
-        voice_engine="scripted", shutdown_grace=6, scripted_speed=0.1, engine="scripted", **folders
+        fresh=True,  # what is heard at its very end, too
+        voice_engine="scripted",
+        shutdown_grace=6,
+        scripted_speed=0.1,
+        engine="scripted",
+        **folders,
     )
     job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
     url = f"ws://127.0.0.1:{server.port}"
@@ -113,8 +118,7 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
         assert (status, json.loads(body)["code"]) == (503, "shutting_down")
         status, _, body = await asyncio.to_thread(read_answer, openai)
         assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
-    await asyncio.to_thread(server.process.wait, PATIENCE_S)
-    assert "Traceback" not in server.log()
+    check_end(await asyncio.to_thread(server.process.wait, PATIENCE_S), server.log())
     assert "ASGI" not in server.log()
 
 

@@ -400,7 +400,8 @@ def main() -> None:
 
 def _end(code: int) -> None:
     """End as Python does, but do not take apart all that was imported: its pages are the
-    forker's, and each would be copied."""
+    forker's, and each would be copied. A fault in that shows in processes started ``fresh`` alone
+    (`service_process.check_end`)."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):  # who reads has gone: Python says so

@@ -384,6 +384,14 @@ def read_answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
     return int(status.split()[1]), headers, body
 
 
+def check_end(code: int | None, log: str) -> None:
+    """A process ended well, its interpreter's last steps included: only one that was started
+    ``fresh`` takes them, as one that was forked leaves all in place."""
+    assert code == 0, log
+    for fault in ("Traceback", "Exception ignored", "was destroyed"):
+        assert fault not in log, log
+
+
 def check_problem(response: httpx.Response, status: int | set[int], code: str | set[str]) -> None:
     """The response is a problem (RFC 9457) with this status and code, and gives nothing away."""
     statuses = status if isinstance(status, set) else {status}

@@ -119,7 +119,9 @@ def checkpoint(size: Checkpoint) -> Path:
 
     Raises:
         RuntimeError, subprocess.CalledProcessError: no seed learned its answers.
+        pytest.skip.Exception: torch or transformers is not installed.
     """
+    skip_without("vibevoice", "torch", "transformers")
     recipe = {"size": size, "samples": _samples(size)}
     facts = [
         *(
@@ -205,6 +207,15 @@ def _write_clip(name: str, path: Path) -> None:
     soundfile.write(path, samples, RATE, subtype="PCM_16", format="WAV")
 
 
+def skip_without(extra: str, *packages: str) -> None:
+    """Skip the test if a package of this extra is missing."""
+    import pytest
+
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"the extra '{extra}' is not installed: {package} is missing")
+
+
 def kept(shelf: str, name: str, make: Callable[[Path], None]) -> Path:
     """What ``make`` once wrote to a path with this name; one process at a time makes it."""
     from filelock import FileLock
@@ -240,11 +251,7 @@ class Recording:
 def written_by(script: Path, name: str, extra: str) -> Path:
     """The folder that ``script FOLDER`` or its ``build`` writes, made anew when it or a library of
     its changes; who has not the ``extra`` installed skips the test."""
-    import pytest
-
-    for package in ("torch", "transformers"):
-        if find_spec(package) is None:
-            pytest.skip(f"the extra '{extra}' is not installed: {package} is missing")
+    skip_without(extra, "torch", "transformers")
     facts = [script.read_text(), version("torch"), version("transformers")]
     key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
 

@@ -14,11 +14,9 @@ import struct
 import subprocess
 import sys
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-from tiny_vibevoice import ROOT, clip, kept
+from tiny_vibevoice import ROOT, clip, kept, skip_without
 
 PLAY, PROSE = "endgame_nagg_nell", "beckett"
 LANGUAGES = {PLAY: "en", PROSE: "de"}
@@ -49,9 +47,7 @@ def text(name: str) -> str:
 
 def needed() -> None:
     """Skip, loudly, where the extra is not installed."""
-    for package in ("faster_whisper", "ctranslate2"):
-        if find_spec(package) is None:
-            pytest.skip(f"the extra 'whisper' is not installed: {package} is missing")
+    skip_without("whisper", "faster_whisper", "ctranslate2")
 
 
 def write_like(folder: Path, words: int = 51_865, floats: int = 100_000) -> Path:
@@ -79,6 +75,7 @@ def model() -> Path:
         subprocess.CalledProcessError: no seed learned the clips; the training says why.
     """
     needed()
+    skip_without("vibevoice", "torch", "transformers")  # train it
     task = [
         {"path": str(clip(name)), "language": LANGUAGES[name], "said": SAID[name]} for name in SAID
     ]

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 from sidecar.engines.vibevoice.vibevoice_decoder import DRAFT_WIDTH_TOKENS
 from sidecar.engines.vibevoice.vibevoice_generation import (
     MAX_DRAFT_TOKENS,

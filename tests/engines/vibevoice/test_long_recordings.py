@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 import torch
 
 from sidecar.audio import Block

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_vibevoice
+
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 import torch
 from tiny_vibevoice import CLIPS, CONTEXT, LOOP_TOKENS, LOOPED, Checkpoint, Segment
 from transformers import AutoProcessor, VibeVoiceAsrForConditionalGeneration

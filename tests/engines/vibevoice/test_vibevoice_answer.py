@@ -15,6 +15,8 @@ import pytest
 import tiny_vibevoice
 from tokenizers import Tokenizer
 
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration, WindowGeneration
 from sidecar.transcripts.loop_guard import RETRIES, SamplingOptions
 from sidecar.transcripts.transcript import LOOP_FLAG

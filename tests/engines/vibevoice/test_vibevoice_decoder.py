@@ -6,6 +6,9 @@ import functools
 
 import pytest
 import tiny_vibevoice
+
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 import torch
 
 from sidecar.engines.vibevoice import vibevoice_decoder

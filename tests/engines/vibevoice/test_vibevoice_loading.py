@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import tiny_vibevoice
+
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 import torch
 from safetensors.torch import load_file, save_file
 

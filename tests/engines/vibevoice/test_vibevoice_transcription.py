@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import tiny_vibevoice
+
+pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+
 import torch
 
 from sidecar import errors
