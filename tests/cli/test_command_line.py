@@ -36,7 +36,7 @@ from service_process import (
 
 from sidecar import errors
 from sidecar.cli import doctor
-from sidecar.cli.backends import start_child_service
+from sidecar.cli.backends import settings_for_person, start_child_service
 from sidecar.cli.doctor import READY, next_step
 from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
@@ -618,6 +618,8 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
         assert seen.read_text() == f"http://127.0.0.1:{port}/"
         page = httpx.get(seen.read_text(), headers={"Accept": "text/html"}, timeout=PATIENCE_S)
         assert "<html" in page.text
+        about = httpx.get(f"http://127.0.0.1:{port}/v1/page/about", timeout=PATIENCE_S).json()
+        assert about["keeps_seconds"] == 86_400, "corrections take hours"
         service = httpx.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE_S).json()["pid"]
         again = terminal.run("open", **given)
         assert (again.returncode, again.stderr) == (0, "")
@@ -632,7 +634,44 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
     nobody = terminal.run("open", "--print", **given)
     check_one_line(nobody, 1, "No service answers", "or name another with --server URL")
     assert "leave --server out" not in nobody.stderr, "nobody named one"
-    check_one_line(terminal.run("open", "--server", f"127.0.0.1:{port}"), 1, "No service answers")
+    nobody = terminal.run("open", "--server", f"127.0.0.1:{port}")
+    check_one_line(nobody, 1, "No service answers", "or omit --server: then the command starts one")
+    assert "transcribe" not in nobody.stderr
+
+
+def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_given(terminal):
+    (terminal.home / "browser").write_text("#!/bin/sh\n")
+    (terminal.home / "browser").chmod(0o755)
+    port = free_port()
+    given = {"BROWSER": str(terminal.home / "browser"), "VIBEVOICE_ENGINE": "auto"}
+    words = ["--engine", "scripted", "--language", "de"]
+    opened = terminal.start("open", "--port", port, *words, VIBEVOICE_JOB_RETENTION="30d", **given)
+    try:
+        line = opened.stderr.readline() + opened.stderr.readline()
+        assert f"Serving at http://127.0.0.1:{port} until Ctrl-C." in line
+        about = httpx.get(f"http://127.0.0.1:{port}/v1/page/about", timeout=PATIENCE_S).json()
+        assert about["engine"]["name"] == "scripted"
+        assert about["keeps_seconds"] == 30 * 86_400, "who says how long is heard"
+        again = terminal.run("open", "--port", port, **given)
+        assert (again.returncode, again.stderr) == (0, "")
+        check_one_line(terminal.run("open", "--port", port, *words), 78, "Stop it first")
+    finally:
+        opened.kill()
+        opened.communicate()
+
+
+@pytest.mark.parametrize(
+    ("given", "retention"),
+    [({}, "1d"), ({"keep_jobs": True}, None), ({"job_retention": "5m"}, "5m")],
+)
+def test_a_service_for_a_person_keeps_results_for_a_day_if_nobody_said_how_long(
+    given, retention, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").touch()
+    assert settings_for_person(given).get("job_retention") == retention
+    (tmp_path / "config.toml").write_text('job_retention = "2h"\n')
+    assert settings_for_person(given).get("job_retention") == given.get("job_retention")
 
 
 def test_a_service_that_a_command_starts_is_the_installed_one_whatever_the_folder_has(

@@ -112,6 +112,7 @@ MAKE_VALUES = {
         "typer.Argument",
         "argument",
         "option",
+        "setting_option",
         "setting",
     ),
     *(
