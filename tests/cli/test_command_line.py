@@ -425,6 +425,22 @@ def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
     assert (out / "1.txt").stat().st_mtime_ns == before
 
 
+@posix
+def test_ctrl_c_before_the_first_is_written_promises_no_rest(
+    terminal, start_server: Callable[..., Server]
+):
+    slow = start_server(scripted_speed=1)
+    files = tone(terminal.home, 600), tone(terminal.home, 601)
+    words = ("transcribe", *files, "--output", "out", "--server", f"127.0.0.1:{slow.port}")
+    with terminal.start(*words) as process:
+        wait_until(slow.jobs, PATIENCE_S, "it is at work")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    interrupted = subprocess.CompletedProcess(words, process.returncode, "", said)
+    check_one_line(interrupted, 130, "Interrupted: nothing of 2 written.", "same command again")
+    assert "--resume" not in said
+
+
 def tone(folder: Path, seconds: int) -> Path:
     path = folder / f"{seconds}.wav"
     with wave.open(str(path), "wb") as file:
@@ -562,6 +578,30 @@ def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert shown.splitlines()[-1] == b"vibevoice-asr: 2 written, 1 failed."
+    quiet = terminal.run("transcribe", BECKETT, SUCCESS, "--output", "texts")
+    assert (quiet.returncode, quiet.stderr) == (0, ""), "a script hears of no success"
+    partly = terminal.run("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
+    assert partly.stderr.splitlines()[-1] == "vibevoice-asr: 2 written, 1 failed."
+
+
+@posix
+def test_a_service_that_does_not_start_says_so_once_to_a_person(terminal):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = popen(
+        [command(), "serve", "--port", "nonsense"],
+        env={**terminal.env, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    assert process.wait(PATIENCE_S) == 78
+    assert (shown.count(b"Bad setting"), shown.count(b"\n")) == (1, 1), shown
+    hosted = terminal.run("serve", "--port", "nonsense")
+    assert json.loads(hosted.stdout)["event"] == "fatal"
 
 
 def test_status_shows_a_service_that_runs(terminal, server):
