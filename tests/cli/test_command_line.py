@@ -337,7 +337,8 @@ def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
     names = longer, "taken.wav", longest, BECKETT
     run = terminal.run("transcribe", *names, "--format", "json", "--output", "out")
     assert run.returncode == 1
-    too_long, taken = run.stderr.splitlines()
+    too_long, taken, count = run.stderr.splitlines()
+    assert count == "vibevoice-asr: 2 written, 2 failed."
     assert too_long.startswith(f"vibevoice-asr: {longer}: its output cannot be written")
     assert taken.startswith("vibevoice-asr: taken.wav: its output cannot be written")
     written = sorted(path.name for path in (terminal.home / "out").iterdir())
