@@ -46,6 +46,8 @@ async def open_page(
     """Open the page, or with ``show`` print its link; return the exit code."""
     flags = {"engine": engine, "language": language, "port": port}
     given = {name: value for name, value in flags.items() if value is not None}
+    if port == "0" and where.server is None and not show:  # at a free port nothing runs yet
+        return await _open_with_own_service(where, given)
     there = where.or_ours(**given)
     try:
         link = await _page_link(there)

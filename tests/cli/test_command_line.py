@@ -701,6 +701,18 @@ def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_g
         opened.communicate()
 
 
+def test_open_starts_a_service_at_any_free_port(terminal):
+    (terminal.home / "browser").write_text("#!/bin/sh\n")
+    (terminal.home / "browser").chmod(0o755)
+    opened = terminal.start("open", "--port", 0, BROWSER=str(terminal.home / "browser"))
+    try:
+        said = opened.stderr.readline() + opened.stderr.readline()
+        assert re.search(r"Serving at http://127\.0\.0\.1:[1-9]\d+ until Ctrl-C\.", said), said
+    finally:
+        opened.kill()
+        opened.communicate()
+
+
 @pytest.mark.parametrize(
     ("given", "retention"),
     [({}, "1d"), ({"keep_jobs": True}, None), ({"job_retention": "5m"}, "5m")],
