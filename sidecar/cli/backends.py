@@ -48,8 +48,8 @@ class ServiceTarget:
     trust: Trust | None = None
     leave: bool = False
 
-    def or_ours(self) -> ServiceTarget:
-        """Return this target, or that of the settings if no server is named.
+    def or_ours(self, **flags: Any) -> ServiceTarget:
+        """Return this target, or that of the settings, with these flags, if no server is named.
 
         Raises:
             errors.SettingsInvalid: the settings are invalid, or do not fix the port.
@@ -58,7 +58,7 @@ class ServiceTarget:
 
         if self.server is not None:
             return self
-        settings = load_settings()
+        settings = load_settings(**flags)
         if not settings.port:
             raise errors.SettingsInvalid(
                 "The setting 'port' is 0 (any free port), so the port of the service is not known.",
@@ -249,6 +249,22 @@ async def open_live_backend(
             yield _LocalLiveBackend(session, rate, encoding)
         finally:
             service.live.end(session)
+
+
+PERSON_RETENTION = "1d"
+"""Retention of a service that a person starts for the page: corrections take hours."""
+
+
+def settings_for_person(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``given`` with a retention of a day, unless a setting says how long results are kept.
+
+    Raises:
+        errors.SettingsInvalid: a value is not valid.
+    """
+    settings = load_settings(**given)
+    if settings.job_retention is not None or settings.keeps_jobs:
+        return dict(given)
+    return {**given, "job_retention": PERSON_RETENTION}
 
 
 @contextmanager

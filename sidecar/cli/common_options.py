@@ -57,6 +57,18 @@ class SettingFlag:
         choices = f" One of {', '.join(self.choices)}." if unsaid else ""
         return f"{self.description}{choices} Default: {self.default}. Env: {self.env}."
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Return how typer shows the flag."""
+        metavar = None if self.value == "yes/no" else "choice" if self.choices else self.value
+        completion = self.complete if self.choices else None
+        return {
+            "help": self.help,
+            "show_default": False,
+            "metavar": metavar,
+            "autocompletion": completion,
+        }
+
     def complete(self, incomplete: str) -> list[str]:
         """Return the choices with this prefix, for the shell."""
         return [choice for choice in self.choices if choice.startswith(incomplete)]
@@ -85,14 +97,7 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     parameters = [_removed_parameter(name, removed) for name, removed in REMOVED.items()]
     for flag in describe():
         kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
-        option = typer.Option(
-            None,
-            flag.option,
-            help=flag.help,
-            show_default=False,
-            metavar=None if kind is bool else "choice" if flag.choices else flag.value,
-            autocompletion=flag.complete if flag.choices else None,
-        )
+        option = typer.Option(None, flag.option, **flag.shown)
         parameters.append(
             inspect.Parameter(
                 flag.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
@@ -201,6 +206,12 @@ def option(default: Any, help: str, *flags: str, choices: Iterable[str] = (), **
         help = f"{help}: {', '.join(known)}."
         shown |= {"metavar": "NAME", "autocompletion": lambda: known}
     return field(default=default, metadata={_SHOWN: (typer.Option, flags, {"help": help, **shown})})
+
+
+def setting_option(name: str) -> Any:
+    """Return the default of a parameter that is the setting ``name``, as `serve` has it."""
+    shown = _flag(name, Settings.model_fields[name]).shown
+    return option(None, shown.pop("help"), **shown)
 
 
 def argument(default: Any, help: str, metavar: str) -> Any:

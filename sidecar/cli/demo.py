@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.cli import transcribe
-from sidecar.cli.backends import ServiceTarget, start_child_service
-from sidecar.cli.common_options import argument, option
+from sidecar.cli.backends import ServiceTarget, settings_for_person, start_child_service
+from sidecar.cli.common_options import argument, setting_option
 from sidecar.cli.output import PROGRAM, print_error_line
-from sidecar.config.settings import load_settings
 
 HELP = f"""
 Start the service, transcribe a recording through it, and keep serving.
@@ -27,13 +26,10 @@ def demo(
     audio: Path | None = argument(
         None, "A recording. Default: the included sample.", metavar="FILE"
     ),
-    port: str | None = option(
-        None, "Serve on this port. Default: the setting 'port' (8765).", metavar="integer"
-    ),
+    port: str | None = setting_option("port"),
 ) -> int:
     """Transcribe one recording, then serve until Ctrl-C; return the exit code."""
-    given = {"port": port} if port else {}
-    load_settings(**given)
+    given = settings_for_person({"port": port} if port else {})
     audio = audio or sample()
     print_error_line("Starting the service.")  # the first start compiles: seconds without output
     with start_child_service(given) as (service, ready):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from sidecar import errors
-from sidecar.cli.backends import ServiceTarget, client_of, start_child_service
-from sidecar.cli.common_options import option
+from sidecar.cli.backends import (
+    ServiceTarget,
+    client_of,
+    settings_for_person,
+    start_child_service,
+)
+from sidecar.cli.common_options import option, setting_option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
 
 HELP = f"""
 Open the page of the service in the browser.
 
 On the page you drop recordings, and read and search transcripts. If no service runs on this
-machine, the command starts one, which serves as long as the command runs.
+machine, the command starts one, which serves as long as the command runs, and keeps transcripts for
+a day (VIBEVOICE_JOB_RETENTION). --engine and --language are for this one.
 
 If the service requires a token, the page gets the one of this user, by a link that works once. The
 token itself is not in the link.
@@ -21,6 +28,7 @@ token itself is not in the link.
 Examples:
 
 * `{PROGRAM} open`
+* `{PROGRAM} open --engine whisper`
 * `{PROGRAM} open --server http://127.0.0.1:9000`
 """
 
@@ -31,21 +39,36 @@ async def open_page(
     show: bool = option(
         False, "Print the link of a running service instead of opening the browser.", "--print"
     ),
+    engine: str | None = setting_option("engine"),
+    language: str | None = setting_option("language"),
+    port: str | None = setting_option("port"),
 ) -> int:
     """Open the page, or with ``show`` print its link; return the exit code."""
+    flags = {"engine": engine, "language": language, "port": port}
+    given = {name: value for name, value in flags.items() if value is not None}
+    if port == "0" and where.server is None and not show:  # at a free port nothing runs yet
+        return await _open_with_own_service(where, given)
+    there = where.or_ours(**given)
     try:
-        link = await _page_link(where.or_ours())
-    except errors.ServiceUnreachable:
+        link = await _page_link(there)
+    except errors.ServiceUnreachable as error:
+        if where.server is not None and error.hint == error.default_hint:
+            error.hint = "Start one there, or omit --server: then the command starts one."
         if where.server is not None or show:  # a printed link needs a service that stays
             raise
-        return await _open_with_own_service(where)
+        return await _open_with_own_service(where, given)
+    if engine or language:
+        raise errors.SettingsInvalid(
+            f"The service at {there.server} runs already, with its own engine and language.",
+            hint="Stop it first, or omit --engine and --language.",
+        )
     _show(link, show=show)
     return 0
 
 
-async def _open_with_own_service(where: ServiceTarget) -> int:
+async def _open_with_own_service(where: ServiceTarget, given: Mapping[str, str]) -> int:
     print_error_line("No service runs here; starting one.")
-    with start_child_service({}) as (service, ready):
+    with start_child_service(settings_for_person(given)) as (service, ready):
         if ready is None:  # it has printed the reason
             return service.wait()
         there = where.answering(ready)

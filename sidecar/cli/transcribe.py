@@ -256,7 +256,8 @@ async def _run(
                 if len(pairs) > 1:
                     batch.report_interruption(len(pairs))
                 raise
-    if order.output is not None and len(pairs) > 1 and sys.stderr and sys.stderr.isatty():
+    attended = sys.stderr is not None and sys.stderr.isatty()
+    if order.output is not None and len(pairs) > 1 and (failed or attended):
         print_error_line(f"{len(pairs) - failed} written, {failed} failed.")
     return int(failed > 0)
 
@@ -286,11 +287,13 @@ class _TranscriptionBatch:
                 "can be interrupted and goes on with the rest."
             )
             return
-        names = f": {abbreviate_names(self._done)}" if self._done else ""
+        if not self._done:
+            print_error_line(f"Interrupted: nothing of {many} written. Run the same command again.")
+            return
         again = "same command" if self._order.resume else "same command with --resume"
         print_error_line(
-            f"Interrupted: {done} written to {folder}{names}. Run the {again} to go on with the "
-            "rest: it skips these."
+            f"Interrupted: {done} written to {folder}: {abbreviate_names(self._done)}. Run the "
+            f"{again} to go on with the rest: it skips these."
         )
 
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:

@@ -34,7 +34,8 @@ class JobSettings(setting_types.SettingsGroup):
     job_retention: setting_types.OptionalDuration = setting(
         None,
         "Time that the result of a finished job can be fetched, from its end or from its "
-        "owner's last access. If unset: 10m; unlimited with 'keep_jobs' or 'journal'.",
+        "owner's last access. If unset: 10m (1d if 'open' or 'demo' starts the service); "
+        "unlimited with 'keep_jobs' or 'journal'.",
         ge=0,
     )
     job_retention_mb: int = setting(

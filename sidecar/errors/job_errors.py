@@ -140,8 +140,8 @@ class PeopleOff(SidecarError, code="people_off", kind=ErrorKind.FORBIDDEN):
 
     default_detail = "This service stores no enrolled speakers: the setting 'people' is off."
     default_hint = (
-        "Start the service with 'serve --people' or VIBEVOICE_PEOPLE=1 (docs/people.md has what it "
-        "then stores, and where)."
+        "Start the service with 'serve --people' or VIBEVOICE_PEOPLE=1. That needs pip install "
+        "'.[auth]' and a key: docs/people.md has both, and what it then stores, and where."
     )
 
 

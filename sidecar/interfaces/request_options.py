@@ -160,7 +160,8 @@ def with_ignored_notices(
         notices.append(Notice("precision_substituted", message))
     if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)
-        message = f"The engine '{name}' cannot follow these options: {fields}."
+        message = f"The engine '{name}' cannot follow these options: {fields}. "
+        message += "The engines 'vibevoice' and 'whisper' can."
         notices.append(Notice("option_ignored", message))
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 

@@ -37,7 +37,7 @@ def doubtful_language_notice(*, live: bool = False) -> Notice:
         ENGLISH_ONLY_BUILD_HINT
         if is_english_only_build()
         else f"For another language: {install_command('whisper')}, then vibevoice-asr pull "
-        "whisper:small, then start with --engine whisper."
+        "whisper:small, then vibevoice-asr open --engine whisper (or serve --engine whisper)."
     )
     return Notice(
         LANGUAGE_DOUBTFUL,

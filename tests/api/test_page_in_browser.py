@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 from test_browser_access import CHROMIUM
@@ -401,12 +402,16 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     )
     assert server.client.get("/v1/jobs").json()["jobs"][0]["revision"] == 4
     # all undone, and one done again
-    for _ in range(4):
+    ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
+    visitor.sees("#said", "Undone: Speaker 2 was merged into Nell.")
+    for _ in range(3):
         ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
     visitor.sees("[aria-label='Undo, 0'][aria-disabled=true]")
     wait_until(lambda: [said(visitor, at) for at in range(12)] == before, PATIENCE_S, "as before")
     assert names(visitor) == ["Speaker 0", "Speaker 1"]
+    visitor.sees("#said", "Undone: Segment corrected.")
     visitor.sees("[aria-label='Redo, 4']").click()
+    visitor.sees("#said", "Redone: Segment corrected.")
     wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "again")
 
 
@@ -652,7 +657,7 @@ def downloaded(visitor: Visitor, label: str) -> str:
     visitor.js(
         """window.saved = null;
         URL.createObjectURL = (blob) => (blob.text().then((text) => (window.saved = text)), "");
-        HTMLAnchorElement.prototype.click = () => {};"""
+        HTMLAnchorElement.prototype.click = function () { window.savedAs = this.download; };"""
     )
     visitor.sees(".choice [popovertarget]").click()
     visitor.sees("#formats button", label).click()
@@ -680,7 +685,9 @@ def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
     assert 1 < len(turns) < len(spoken)
     plain = downloaded(visitor, "Text for Word (no times)")
     assert plain == "\n\n".join(f"{speaker}: {text}" for speaker, text in turns) + "\n"
+    assert visitor.js("return savedAs") == "talk.txt"
     assert downloaded(visitor, "Text with times").startswith("[00:00:00")
+    assert visitor.js("return savedAs") == "talk-times.txt", "none takes the place of the other"
     visitor.js("navigator.clipboard.writeText = async (text) => { window.copied = text; };")
     visitor.sees(".choice [popovertarget]").click()
     visitor.sees("#formats button", "Copy without times").click()
@@ -1049,6 +1056,7 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
     visitor.sends(letter)
     visitor.sees(".job[data-state=failed] .how", "not audio in a supported format")
     visitor.sees(".job[data-state=failed] .how", "Send wav, flac")
+    assert visitor.driver.find_elements("css selector", ".again") == [], "it would fail again"
     assert [one.text for one in visitor.driver.find_elements("css selector", ".side h2")] == [
         "Failed"
     ], "and nothing is in progress"
@@ -1099,6 +1107,15 @@ def test_the_page_says_which_language_it_understands_and_where(
     visitor.sends(tone(tmp_path / "clicks.wav", 2))
     visitor.sees("#main", "No speech was found")
     visitor.sees("#main .title", "0:02 · English")
+    backwards = tmp_path / "backwards.wav"
+    with wave.open(str(endgame())) as heard, wave.open(str(backwards), "wb") as file:
+        file.setparams(heard.getparams())
+        frames = np.frombuffer(heard.readframes(heard.getnframes()), np.int16)
+        file.writeframes(frames[::-1].tobytes())
+    visitor.sends(backwards)
+    visitor.sees(".job[data-state=done] .name", "backwards.wav").click()
+    visitor.sees("#main .notice", "does not seem to be English")
+    assert "English" not in visitor.sees("#main .title", "moonshine").text
     visitor.opens(start_server(engine="upstream", upstream="http://127.0.0.1:9"))
     visitor.sees(".status", "Sent to another server")
 

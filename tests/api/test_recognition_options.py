@@ -42,6 +42,7 @@ def test_an_engine_that_cannot_be_steered_does_its_work_and_says_what_it_left_ou
     assert warning["code"] == "option_ignored"
     for field in ("hotwords", "prompt", "num_speakers", "temperature", "max_tokens", "windows"):
         assert field in warning["message"]
+    assert warning["message"].endswith("The engines 'vibevoice' and 'whisper' can.")
     (warning,) = warnings_of(send(num_speakers=3))
     assert "num_speakers" in warning["message"]
     assert "prompt" not in warning["message"]

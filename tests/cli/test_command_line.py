@@ -37,7 +37,7 @@ from service_process import (
 
 from sidecar import errors
 from sidecar.cli import doctor
-from sidecar.cli.backends import start_child_service
+from sidecar.cli.backends import settings_for_person, start_child_service
 from sidecar.cli.doctor import READY, next_step
 from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
@@ -341,7 +341,8 @@ def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
     names = longer, "taken.wav", longest, BECKETT
     run = terminal.run("transcribe", *names, "--format", "json", "--output", "out")
     assert run.returncode == 1
-    too_long, taken = run.stderr.splitlines()
+    too_long, taken, count = run.stderr.splitlines()
+    assert count == "vibevoice-asr: 2 written, 2 failed."
     assert too_long.startswith(f"vibevoice-asr: {longer}: its output cannot be written")
     assert taken.startswith("vibevoice-asr: taken.wav: its output cannot be written")
     written = sorted(path.name for path in (terminal.home / "out").iterdir())
@@ -427,6 +428,22 @@ def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
     assert terminal.run(*words, "--resume", VIBEVOICE_SCRIPTED_SPEED="0").returncode == 0
     assert (out / "600.txt").exists()
     assert (out / "1.txt").stat().st_mtime_ns == before
+
+
+@posix
+def test_ctrl_c_before_the_first_is_written_promises_no_rest(
+    terminal, start_server: Callable[..., Server]
+):
+    slow = start_server(scripted_speed=1)
+    files = tone(terminal.home, 600), tone(terminal.home, 601)
+    words = ("transcribe", *files, "--output", "out", "--server", f"127.0.0.1:{slow.port}")
+    with terminal.start(*words) as process:
+        wait_until(slow.jobs, PATIENCE_S, "it is at work")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    interrupted = subprocess.CompletedProcess(words, process.returncode, "", said)
+    check_one_line(interrupted, 130, "Interrupted: nothing of 2 written.", "same command again")
+    assert "--resume" not in said
 
 
 def tone(folder: Path, seconds: int) -> Path:
@@ -591,6 +608,30 @@ def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert shown.splitlines()[-1] == b"vibevoice-asr: 2 written, 1 failed."
+    quiet = terminal.run("transcribe", BECKETT, SUCCESS, "--output", "texts")
+    assert (quiet.returncode, quiet.stderr) == (0, ""), "a script hears of no success"
+    partly = terminal.run("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
+    assert partly.stderr.splitlines()[-1] == "vibevoice-asr: 2 written, 1 failed."
+
+
+@posix
+def test_a_service_that_does_not_start_says_so_once_to_a_person(terminal):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = popen(
+        [command(), "serve", "--port", "nonsense"],
+        env={**terminal.env, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    assert process.wait(PATIENCE_S) == 78
+    assert (shown.count(b"Bad setting"), shown.count(b"\n")) == (1, 1), shown
+    hosted = terminal.run("serve", "--port", "nonsense")
+    assert json.loads(hosted.stdout)["event"] == "fatal"
 
 
 def test_status_shows_a_service_that_runs(terminal, server):
@@ -647,6 +688,8 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
         assert seen.read_text() == f"http://127.0.0.1:{port}/"
         page = httpx.get(seen.read_text(), headers={"Accept": "text/html"}, timeout=PATIENCE_S)
         assert "<html" in page.text
+        about = httpx.get(f"http://127.0.0.1:{port}/v1/page/about", timeout=PATIENCE_S).json()
+        assert about["keeps_seconds"] == 86_400, "corrections take hours"
         service = httpx.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE_S).json()["pid"]
         again = terminal.run("open", **given)
         assert (again.returncode, again.stderr) == (0, "")
@@ -661,7 +704,56 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
     nobody = terminal.run("open", "--print", **given)
     check_one_line(nobody, 1, "No service answers", "or name another with --server URL")
     assert "leave --server out" not in nobody.stderr, "nobody named one"
-    check_one_line(terminal.run("open", "--server", f"127.0.0.1:{port}"), 1, "No service answers")
+    nobody = terminal.run("open", "--server", f"127.0.0.1:{port}")
+    check_one_line(nobody, 1, "No service answers", "or omit --server: then the command starts one")
+    assert "transcribe" not in nobody.stderr
+
+
+def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_given(terminal):
+    (terminal.home / "browser").write_text("#!/bin/sh\n")
+    (terminal.home / "browser").chmod(0o755)
+    port = free_port()
+    given = {"BROWSER": str(terminal.home / "browser"), "VIBEVOICE_ENGINE": "auto"}
+    words = ["--engine", "scripted", "--language", "de"]
+    opened = terminal.start("open", "--port", port, *words, VIBEVOICE_JOB_RETENTION="30d", **given)
+    try:
+        line = opened.stderr.readline() + opened.stderr.readline()
+        assert f"Serving at http://127.0.0.1:{port} until Ctrl-C." in line
+        about = httpx.get(f"http://127.0.0.1:{port}/v1/page/about", timeout=PATIENCE_S).json()
+        assert about["engine"]["name"] == "scripted"
+        assert about["keeps_seconds"] == 30 * 86_400, "who says how long is heard"
+        again = terminal.run("open", "--port", port, **given)
+        assert (again.returncode, again.stderr) == (0, "")
+        check_one_line(terminal.run("open", "--port", port, *words), 78, "Stop it first")
+    finally:
+        opened.kill()
+        opened.communicate()
+
+
+def test_open_starts_a_service_at_any_free_port(terminal):
+    (terminal.home / "browser").write_text("#!/bin/sh\n")
+    (terminal.home / "browser").chmod(0o755)
+    opened = terminal.start("open", "--port", 0, BROWSER=str(terminal.home / "browser"))
+    try:
+        said = opened.stderr.readline() + opened.stderr.readline()
+        assert re.search(r"Serving at http://127\.0\.0\.1:[1-9]\d+ until Ctrl-C\.", said), said
+    finally:
+        opened.kill()
+        opened.communicate()
+
+
+@pytest.mark.parametrize(
+    ("given", "retention"),
+    [({}, "1d"), ({"keep_jobs": True}, None), ({"job_retention": "5m"}, "5m")],
+)
+def test_a_service_for_a_person_keeps_results_for_a_day_if_nobody_said_how_long(
+    given, retention, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").touch()
+    assert settings_for_person(given).get("job_retention") == retention
+    (tmp_path / "config.toml").write_text('job_retention = "2h"\n')
+    assert settings_for_person(given).get("job_retention") == given.get("job_retention")
 
 
 def test_a_service_that_a_command_starts_is_the_installed_one_whatever_the_folder_has(

@@ -114,7 +114,7 @@ def test_what_is_no_english_at_all_has_a_warning_that_says_what_to_do_and_englis
     assert warnings(found) == ["language_doubtful"]
     (warning,) = found.notices
     assert "pull whisper:small" in warning.message
-    assert "--engine whisper" in warning.message
+    assert "vibevoice-asr open --engine whisper" in warning.message
     assert warnings(transcript(engine, endgame)) == []
 
 

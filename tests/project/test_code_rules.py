@@ -115,6 +115,7 @@ MAKE_VALUES = {
         "typer.Argument",
         "argument",
         "option",
+        "setting_option",
         "setting",
     ),
     *(

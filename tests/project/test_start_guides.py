@@ -43,7 +43,7 @@ NOT_EXECUTED: Mapping[str, str] = {
     "pip install '.[espeak]'": PACKAGES,
     "pip install '.[whisper]'": PACKAGES,
     "vibevoice-asr pull whisper:small": MODEL,
-    "VIBEVOICE_LANGUAGE=de vibevoice-asr open": MODEL,
+    "vibevoice-asr open --engine whisper": MODEL,
     "make exe": "minutes; test_executable.py tries the executable out",
     "python3 -m venv /opt/vibevoice-asr": SYSTEMD,
     "/opt/vibevoice-asr/bin/pip install '.[auth]'": SYSTEMD,

@@ -168,13 +168,16 @@ const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live"
   </button>
 </li>`;
 
+/** What the same file fails with again. */
+const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable"]);
+
 function Sending({ one, recordings }) {
   const said = { waiting: "Waiting to upload", sending: "Uploading", failed: one.error?.detail }[one.state];
   return html`<li class="job" data-state=${one.state}>
     <div class="pick">
       <span class="name">${one.name}</span>
       <span class="how">${said}${one.error?.hint && html` ${one.error.hint}`}</span>
-      ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
+      ${one.state === "failed" && !NO_REMEDY.has(one.error?.code) && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
     </div>
     <button type="button" class="bare" aria-label=${`Remove ${one.name} from the list`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
     ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being uploaded`}></progress>`}

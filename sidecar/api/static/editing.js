@@ -22,6 +22,8 @@ export class Editing {
   #say;
   #hold;
   #turn = Promise.resolve(true);
+  /** What was said of the edits made here, by job and their number. @type {Map<string, string>} */
+  #made = new Map();
 
   /**
    * @param {import("./store.js").Store} store @param {(text: string) => void} say
@@ -35,7 +37,7 @@ export class Editing {
    * Do it, behind what is on its way.
    *
    * @param {Record<string, unknown>[]} operations
-   * @param {string | ((answer: import("./client/wire.js").Edited) => string)} said what is said once it is done
+   * @param {string | ((answer: import("./client/wire.js").Edited, id: string) => string)} said what is said once it is done
    * @returns {Promise<boolean>} whether it is
    */
   apply(operations, said) {
@@ -46,12 +48,17 @@ export class Editing {
   /** @param {"undo" | "redo"} op */
   step(op) {
     if (!this.#store.state.shown?.edits?.[op]) return Promise.resolve(false);
-    return this.apply([{ op }], op === "undo" ? "Undone." : "Redone.");
+    return this.apply([{ op }], ({ undo }, id) => {
+      const [done, number] = op === "undo" ? ["Undone", undo + 1] : ["Redone", undo];
+      const what = this.#made.get(`${id} ${number}`);
+      return what ? `${done}: ${what}` : `${done}.`;
+    });
   }
 
   /** The transcript as it is now, where somebody else changed it; not where an edit of ours has
    * overtaken the answer. */
   async again(id) {
+    this.#made.clear(); // the numbers are of other edits now
     try {
       const fresh = await read(client(), id);
       const seen = this.#store.state.shown?.edits?.revision ?? 0;
@@ -79,7 +86,9 @@ export class Editing {
       const segments = shown.segments.slice();
       for (const { index, segment } of changed) segments[index] = segment;
       this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
-      this.#say(typeof said === "string" ? said : said(answer));
+      const text = typeof said === "string" ? said : said(answer, id);
+      if (operations[0].op !== "undo" && operations[0].op !== "redo") this.#made.set(`${id} ${undo}`, text);
+      this.#say(text);
       return true;
     } catch (error) {
       const changed = error.code === CHANGED.code;

@@ -16,6 +16,8 @@ import { about, clock, counted, languageOf, stateOf, trouble } from "./words.js"
 
 /** So long before a transcript is deleted that is said, or in the last part of a short retention. */
 const [EXPIRY_S, EXPIRY_SHARE] = [120, 0.35];
+/** What a service warns of whose only language is probably another than the recording's. */
+const DOUBTFUL = "language_doubtful";
 /** What the page can write by itself. */
 const PLAIN = "Text for Word (no times)";
 const OWN_FORMATS = {
@@ -72,13 +74,13 @@ function Head({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
-    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
+    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && !said.warnings.some(({ code }) => code === DOUBTFUL) && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const written = (format) => (stored || format === "plain" ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = async (format, ending) => {
     document.getElementById("formats").hidePopover?.();
     try {
-      save(await written(format), `${name.replace(/\.[^.]{1,5}$/, "")}.${ending}`);
+      save(await written(format), `${name.replace(/\.[^.]{1,5}$/, "")}${format === "text" ? "-times" : ""}.${ending}`);
     } catch (error) {
       say(trouble(error).detail);
     }
