@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 
 from sidecar import errors
@@ -67,6 +66,5 @@ def run_node(given: dict[str, Any]) -> int:
 
 
 def _fatal(error: errors.SidecarError) -> int:
-    if sys.stdout is None or not sys.stdout.isatty():  # a person gets one line, on stderr
-        write_parent_line(fatal_line(error))
+    write_parent_line(fatal_line(error))
     return report_error(error)

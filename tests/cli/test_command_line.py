@@ -615,25 +615,6 @@ def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
 
 
 @posix
-def test_a_service_that_does_not_start_says_so_once_to_a_person(terminal):
-    import pty
-
-    ours, theirs = pty.openpty()
-    process = popen(
-        [command(), "serve", "--port", "nonsense"],
-        env={**terminal.env, "TERM": "xterm"},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = shown_on(ours)
-    assert process.wait(PATIENCE_S) == 78
-    assert (shown.count(b"Bad setting"), shown.count(b"\n")) == (1, 1), shown
-    hosted = terminal.run("serve", "--port", "nonsense")
-    assert json.loads(hosted.stdout)["event"] == "fatal"
-
-
 def test_status_shows_a_service_that_runs(terminal, server):
     for way in (["--server", f"http://127.0.0.1:{server.port}"], []):
         run = terminal.run("status", *way, VIBEVOICE_PORT=str(server.port))
