@@ -53,6 +53,11 @@ class HealthAnswer(BaseModel):
         examples=["auto"],
         description="Setting 'precision'; an engine that lacks it uses its own.",
     )
+    checkpoint: str | None = Field(
+        examples=["microsoft/VibeVoice-ASR-HF@4c1…"],
+        description="Folder name or repository@commit of the weights, null if the engine has its "
+        "own.",
+    )
     engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
         description="stuck: its worker process cannot be killed, and no job runs."
     )
@@ -137,6 +142,7 @@ def build_health_router(service: Service) -> APIRouter:
                 "engine": now.engine,
                 "precision": now.precision,
                 "requested_precision": service.settings.precision.value,
+                "checkpoint": now.checkpoint,
                 "engine_state": now.state.value,
                 "load_percent": None if now.loading is None else round(100 * now.loading),
                 "worker_pid": now.worker_pid,

@@ -11,10 +11,12 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
+from sidecar.checkpoints.checkpoint import checkpoint_name
 from sidecar.cluster.shared_backend import SharedJobBackend, shared_address
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
@@ -71,6 +73,8 @@ class ServiceHealth:
     instance: str
     engine: str
     precision: str
+    checkpoint: str | None
+    """`checkpoint_name` of the weights; `None` if the engine has its own."""
     state: EngineState
     model_loaded: bool
     worker_pid: int | None
@@ -400,12 +404,13 @@ class Service:
 
     def health(self) -> ServiceHealth:
         """Return the health, from memory."""
-        engines = self.fleet.standing()
+        engines, weights = self.fleet.standing(), self._slot.checkpoint
         return ServiceHealth(
             version=__version__,
             instance=self.instance,
             engine=self.spec.name,
             precision=self._slot.precision.value,
+            checkpoint=checkpoint_name(Path(weights)) if weights else None,
             state=self._slot.state,
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
