@@ -190,6 +190,7 @@ A later `pull` without a revision stays at the same commit:
 
 Without a network (any model): on another machine with the same system
 
+    pip install '.[vibevoice]'
     pip wheel -w /media/stick/wheels '.[vibevoice]'
     vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr
 
