@@ -174,7 +174,10 @@ def parse_precision(value: str) -> Precision:
     try:
         return Precision(value.strip().lower())
     except ValueError:
-        raise PrecisionUnknown(hint=f"Use one of: {', '.join(Precision)}.") from None
+        raise PrecisionUnknown(
+            f"The precision '{_printable(value)}' is unknown.",
+            hint=f"Use one of: {', '.join(Precision)}.",
+        ) from None
 
 
 def parse_language(value: str) -> str:
