@@ -85,6 +85,7 @@ def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
     return next(iter(said), None)
 
 
+OPTION_IGNORED = "option_ignored"
 FIELD_UNKNOWN = "field_unknown"
 MAX_UNKNOWN_FIELDS = 10
 """Fields of one request that are compared with known ones: a comparison takes time."""
@@ -161,7 +162,7 @@ def with_ignored_notices(
     if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)
         message = f"The engine '{name}' cannot follow these options: {fields}."
-        notices.append(Notice("option_ignored", message))
+        notices.append(Notice(OPTION_IGNORED, message))
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
 

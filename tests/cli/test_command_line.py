@@ -240,6 +240,14 @@ def test_steering_reaches_the_service_on_both_ways(terminal, server):
         check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
 
 
+def test_an_ignored_option_is_told_once_for_several_recordings(terminal, server):
+    way = ("--server", f"127.0.0.1:{server.port}")
+    run = terminal.run("transcribe", SUCCESS, BECKETT, "--hotwords", "Nagg", *way)
+    assert run.returncode == 0
+    (line,) = [line for line in run.stderr.splitlines() if "hotwords" in line]
+    assert "2 of 2 recordings: " in line
+
+
 @pytest.mark.slow
 def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
     alone = terminal.run("estimate", SUCCESS)
