@@ -221,11 +221,11 @@ class MemoryAdmission:
         least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
         if not least.fits:
             least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
-            room = memory_plan.room_text(available, least.unlimited_bytes, "free")
+            free = memory_plan.room_text(available, least.unlimited_bytes, "free")
             raise errors.WontFit(
                 f"{'CUDA out of memory' if now.on_gpu else 'Too little memory (device: CPU)'}: the "
                 f"model in {precision} needs at least {least.peak_bytes / memory_plan.GB:.1f} GB; "
-                f"{room}.",
+                f"{free}.",
                 hint=_ways_hint(least, others),
             )
         beside = now.free_bytes
