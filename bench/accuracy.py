@@ -5,6 +5,8 @@ Every clip goes through ``POST /transcribe`` of a real server, and through moons
 1 s) in the same run. WER (jiwer, whisper's normalization), DER (0.25 s collar, overlap scored) and
 cpWER (meeteval), per clip and pooled.
 
+It needs the extra 'bench' (`pip install -e '.[bench]'`).
+
     python -m bench.accuracy                         # the service's default setting
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
@@ -37,8 +39,10 @@ from bench.metrics import (
     clips,
     own_clips,
     score,
+    without_text,
 )
 from bench.serving import Server, ours, workshop
+from sidecar.interfaces.engine_interface import DiarizationEffort
 
 Hypothesis = list[Piece]
 RATE = 16_000
@@ -58,14 +62,14 @@ def service_side(server: Server, diarization: str) -> Callable[[Clip], Hypothesi
     return transcribe
 
 
-def address_side(url: str, diarization: str) -> Callable[[Clip], Hypothesis]:
-    """What the service at an address answers."""
+def address_side(url: str, diarization: str) -> tuple[str, Callable[[Clip], Hypothesis]]:
+    """The address with its engine and precision for the heading, and what the service answers."""
     token = os.environ.get("VIBEVOICE_CLIENT_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     client = httpx.Client(base_url=url, headers=headers, timeout=None)
     try:
-        client.get("/health")
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+        health = client.get("/health").json()
+    except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
         raise SystemExit(f"No service answers at {url}: {error}") from None
 
     def transcribe(clip: Clip) -> Hypothesis:
@@ -79,7 +83,8 @@ def address_side(url: str, diarization: str) -> Callable[[Clip], Hypothesis]:
             for item in answer.json()["segments"]
         ]
 
-    return transcribe
+    parts = (health.get(key) for key in ("engine", "precision"))
+    return f"{url} ({', '.join(filter(None, parts))})", transcribe
 
 
 def library_side(clip: Clip) -> Hypothesis:
@@ -119,7 +124,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--diarization", default="balanced")
+    parser.add_argument(
+        "--diarization",
+        choices=[one.value for one in DiarizationEffort],
+        default="balanced",
+        help="how the service distinguishes the speakers",
+    )
     parser.add_argument("--no-library", action="store_true")
     parser.add_argument("--only", default="", help="part of a clip's name")
     parser.add_argument("--json", help="write the hypotheses to this file")
@@ -133,7 +143,7 @@ def main() -> None:
     chosen = [clip for clip in every if args.only in clip.name]
     written: dict[str, object] = {}
     with contextlib.ExitStack() as stack:
-        sides = {url: address_side(url, args.diarization) for url in args.server}
+        sides = dict(address_side(url, args.diarization) for url in args.server)
         check_packages()
         if not sides:
             folder = stack.enter_context(workshop())
@@ -141,6 +151,8 @@ def main() -> None:
             sides["service"] = service_side(server, args.diarization)
         if not args.no_library and not args.server:
             sides["library"] = library_side
+        if args.recordings and (names := without_text(args.recordings)):
+            print(f"left out, no text: {', '.join(names)}", file=sys.stderr)
         head = " | ".join(f"{name} WER | DER | cpWER" for name in sides)
         print(f"| clip | {head} |\n|{'---|' * (1 + 3 * len(sides))}")
         pooled = {name: Scores() for name in sides}

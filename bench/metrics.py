@@ -130,15 +130,28 @@ def own_clips(folder: Path, language: str = "en") -> list[Clip]:
     """
     if not folder.is_dir():
         raise SystemExit(f"There is no folder {folder}.")
-    texts = {path.stem: path for path in folder.glob("*.txt")}
     found = [
-        _own_clip(path, texts[path.stem], language)
-        for path in sorted(folder.iterdir())
-        if path.stem in texts and path.suffix not in (".txt", ".rttm")
+        _own_clip(path, path.with_suffix(".txt"), language)
+        for path in _recordings(folder)
+        if path.with_suffix(".txt").exists()
     ]
     if not found:
         raise SystemExit(f"{folder} has no recording with its text beside it, as NAME.txt.")
     return found
+
+
+def without_text(folder: Path) -> list[str]:
+    """Names of the recordings of a folder that `own_clips` leaves out."""
+    return [path.name for path in _recordings(folder) if not path.with_suffix(".txt").exists()]
+
+
+def _recordings(folder: Path) -> list[Path]:
+    """All files but texts, turns and hidden ones."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix not in (".txt", ".rttm") and path.name[0] != "."
+    ]
 
 
 def _own_clip(path: Path, text: Path, language: str) -> Clip:

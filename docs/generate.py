@@ -205,11 +205,14 @@ All HTTP requests of the service. Parameters, bodies and examples: `/docs` of a 
 
 Of `POST /transcribe` and `POST /v1/jobs`: JSON with `audio_path`, or a form with a file `audio`.
 The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `windows`.
+`context` is `prompt`, and `speakers` is `num_speakers`.
 
 {fields}
 ## Fields of the answer
 
-Of `POST /transcribe`, and `result` of a job. `segments`:
+Of `POST /transcribe`, and `result` of a job. No engine returns confidences or raw output.
+
+`segments`:
 
 {_answer_lines(TranscribeSegment)}
 `metadata`:

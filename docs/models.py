@@ -107,8 +107,10 @@ is installed, else the embedded engine.
 |---|---|---|
 | `moonshine` | {_precisions(MOONSHINE)} | – |
 | `whisper` | {_precisions(WHISPER)} (fp16: GPU) | 290 MB |
-| `voxtral` | {_precisions(VOXTRAL)} | 1.0 GB (CPU torch) |
-| `vibevoice` | {_precisions(VIBEVOICE)} | 1.5 GB (CPU torch) |
+| `voxtral` | {_precisions(VOXTRAL)} | 1.0 GB with CPU torch |
+| `vibevoice` | {_precisions(VIBEVOICE)} | 1.5 GB with CPU torch |
+
+The CUDA build of torch, for an NVIDIA GPU, adds several GB of NVIDIA's libraries.
 
 No engine returns confidences or raw output; `avg_logprob` in `verbose_json` is always 0.
 
@@ -188,6 +190,7 @@ A later `pull` without a revision stays at the same commit:
 
 Without a network (any model): on another machine with the same system
 
+    pip install '.[vibevoice]'
     pip wheel -w /media/stick/wheels '.[vibevoice]'
     vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr
 

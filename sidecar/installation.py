@@ -48,8 +48,8 @@ def install_command(extra: str) -> str:
     """Return the command that installs the packages of an extra ("" means the base alone).
 
     It installs in the way in which this installation was made: no package index has the project, so
-    its name alone finds nothing. The command contains no path of this machine, because hints also
-    go to clients.
+    its name alone finds nothing, or the package of a stranger. The command contains no path of this
+    machine, because hints also go to clients.
     """
     wanted = f"[{extra}]" if extra else ""
     if is_frozen():
@@ -71,7 +71,10 @@ def install_command(extra: str) -> str:
     if "archive_info" in came:
         file = came["url"].rpartition("/")[2]
         return f"pip install './{file}{wanted}' in the folder of that file"
-    return f"pip install '{DISTRIBUTION}{wanted}'"
+    return (
+        f"pip install --no-index --find-links FOLDER '{DISTRIBUTION}{wanted}' "
+        "(FOLDER: where the wheels are)"
+    )
 
 
 @contextmanager

@@ -58,6 +58,15 @@ class ModelCheckpoint:
         return cls(folder, config, weights, size, revision)
 
 
+def checkpoint_name(folder: Path) -> str:
+    """Return a checkpoint's name without a path of the machine: the folder's, or
+    ``owner/repository@commit`` in a Hugging Face cache."""
+    if folder.parent.name != "snapshots":
+        return folder.name
+    repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+    return f"{repository}@{folder.name}"
+
+
 def is_commit(text: str) -> bool:
     """Return whether a revision is a commit; branches and tags can move."""
     return re.fullmatch(r"[0-9a-f]{40}", text) is not None

@@ -142,8 +142,9 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         # Only the engine in use has to have what it needs.
         bad = CheckState.BAD if spec.name == serves else CheckState.ABSENT
         if lacking := engines.missing_packages(spec):
-            text = f"{title}; not usable, without {', '.join(lacking)}"
-            yield CheckFinding("engine", bad, text, engine_selection.install_hint(spec.name))
+            remedy = engine_selection.install_hint(spec.name)
+            text = f"{title}; not usable, without {', '.join(lacking)} ({remedy})"
+            yield CheckFinding("engine", bad, text, remedy)
         elif spec.name == engine_selection.VIBEVOICE and isinstance(
             facts.checkpoint, errors.SidecarError
         ):

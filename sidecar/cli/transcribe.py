@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -25,6 +26,7 @@ from sidecar.interfaces.engine_interface import (
     WindowingMode,
     abbreviate_names,
 )
+from sidecar.interfaces.request_options import OPTION_IGNORED
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
@@ -299,6 +301,7 @@ class _TranscriptionBatch:
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
         """Transcribe all recordings; return how many failed."""
         failed = 0
+        ignored: Counter[str] = Counter()
         spawn = asyncio.get_running_loop().create_task
         tasks = [
             spawn(self._one(path, name, _label(path, number, len(pairs))))
@@ -319,7 +322,10 @@ class _TranscriptionBatch:
                     failed += 1
                     continue
                 for notice in transcript.notices:
-                    print_error_line(f"{path}: {notice.message}")
+                    if notice.code == OPTION_IGNORED and len(pairs) > 1:
+                        ignored[notice.message] += 1
+                    else:
+                        print_error_line(f"{path}: {notice.message}")
                 if not transcript.segments:
                     print_error_line(f"{path}: No speech was found in this recording.")
                 if self._order.output is None:
@@ -329,6 +335,8 @@ class _TranscriptionBatch:
                     head = len(pairs) > 1 and self._order.format == "text"
                     print_text(f"# {printable(path.name)}\n{text}" if head else text)
         finally:
+            for message, count in ignored.items():
+                print_error_line(f"{count} of {len(pairs)} recordings: {message}")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -291,7 +291,7 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
     if not (facts.named and hears) and not is_unsupported_language(facts.language):
         return MOONSHINE, reason
     if lacking := facts.lacking.get(WHISPER, [WHISPER]):
-        return MOONSHINE, f"{reason} Nor is Whisper: not installed are {', '.join(lacking)}"
+        return MOONSHINE, f"{reason} Nor is Whisper: it needs packages: {', '.join(lacking)}"
     if hears:
         return WHISPER, f"it is for '{facts.language}', or was named. {reason}"
     assert isinstance(facts.whisper, errors.SidecarError)
@@ -351,7 +351,7 @@ def install_hint(engine: str) -> str:
 def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
     """Return the reason why `auto` does not choose VibeVoice-ASR; `None` if there is no reason."""
     if lacking := facts.lacking.get(VIBEVOICE, [VIBEVOICE]):
-        return f"not installed are {', '.join(lacking)} ({install_hint(VIBEVOICE)})"
+        return f"it needs packages: {', '.join(lacking)} ({install_hint(VIBEVOICE)})"
     if facts.gpu is None:
         return (
             "there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it "

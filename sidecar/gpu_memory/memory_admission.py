@@ -141,6 +141,7 @@ class MemoryAdmission:
         estimate = memory_plan.plan_job(
             self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
         )
+        estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
         if estimate.fits:
             return estimate, ()
         others = [
@@ -219,10 +220,13 @@ class MemoryAdmission:
         second = RecordingWork.of(self._shape, 1.0)
         least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
         if not least.fits:
+            least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
+            free = memory_plan.room_text(available, least.unlimited_bytes, "free")
             raise errors.WontFit(
-                f"CUDA out of memory: the model in {precision} needs at least "
-                f"{least.peak_bytes / memory_plan.GB:.1f} GB; "
-                f"{available / memory_plan.GB:.1f} GB are free."
+                f"{'CUDA out of memory' if now.on_gpu else 'Too little memory (device: CPU)'}: the "
+                f"model in {precision} needs at least {least.peak_bytes / memory_plan.GB:.1f} GB; "
+                f"{free}.",
+                hint=_ways_hint(least, others),
             )
         beside = now.free_bytes
         if self._limit is not None and now.held is not None:
@@ -237,6 +241,11 @@ class MemoryAdmission:
     def available_bytes(self, now: MemoryState) -> int:
         """Return the bytes that the engine may use in all."""
         return now.available_bytes(self.loaded_bytes, self._limit)
+
+    def _unlimited_bytes(self, now: MemoryState) -> int | None:
+        """Return the available bytes without the limit; `None` if it withholds none."""
+        unlimited = now.available_bytes(self.loaded_bytes, None)
+        return unlimited if self._limit is not None and self._limit < unlimited else None
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
         """Return the bytes of an engine that loads or is idle; ``memory``: parts on the host."""
@@ -299,13 +308,28 @@ def does_not_fit_error(
     estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
 ) -> errors.WontFit:
     """Return the error for a recording that does not fit; its hint names what would fit."""
-    minutes = estimate.longest_audio_s / 60
-    ways = [f"precision {one.precision}" for one in others]
-    if minutes >= 1:
-        ways.append(f"at most {int(minutes)} minutes at once in {estimate.precision}")
+    audio = memory_plan.duration_text(estimate.audio_s)
+    available = memory_plan.room_text(
+        estimate.available_bytes, estimate.unlimited_bytes, "available"
+    )
     return errors.WontFit(
-        f"{estimate.audio_s / 60:.0f} minutes in {estimate.precision} need "
-        f"{estimate.peak_bytes / memory_plan.GB:.1f} GB; "
-        f"{estimate.available_bytes / memory_plan.GB:.1f} GB are available.",
-        hint=f"What would fit: {'; '.join(ways)}." if ways else None,
+        f"{audio} in {estimate.precision} need{'s' if audio.startswith('1 ') else ''} "
+        f"{estimate.peak_bytes / memory_plan.GB:.1f} GB; {available}.",
+        hint=_ways_hint(estimate, others),
+    )
+
+
+def _ways_hint(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]) -> str:
+    """Return the precisions, the length and the setting with which it would fit, if any does."""
+    ways = [f"precision {one.precision}" for one in others]
+    if estimate.longest_audio_s:
+        longest = memory_plan.duration_text(estimate.longest_audio_s, down=True)
+        ways.append(f"at most {longest} at once in {estimate.precision}")
+    if ways:
+        return f"What would fit: {'; '.join(ways)}."
+    if estimate.fits_without_limit:
+        return "Raise the setting 'memory_limit_mb'."
+    return (
+        "No shorter recording and no smaller precision fits: free memory (close other programs on "
+        "this device), or use a device with more."
     )

@@ -57,7 +57,8 @@ class MemoryEstimate:
 
     ``plan``: the fastest that fits; if none does, the smallest. ``seconds``: rough duration, `None`
     if the card's bandwidth is not known. ``longest_audio_s``: the longest audio that fits at this
-    precision, 0 if none does.
+    precision, 0 if none does. ``unlimited_bytes``: those that the setting `memory_limit_mb`
+    withholds included; `None` if it withholds none.
     """
 
     fits: bool
@@ -68,6 +69,12 @@ class MemoryEstimate:
     audio_s: float
     seconds: float | None
     longest_audio_s: float
+    unlimited_bytes: int | None = None
+
+    @property
+    def fits_without_limit(self) -> bool:
+        """Return whether it would fit without the setting `memory_limit_mb`."""
+        return self.unlimited_bytes is not None and self.peak_bytes <= self.unlimited_bytes
 
 
 def plan_ladder(work: RecordingWork, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
@@ -211,18 +218,30 @@ def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
             f"{estimate.peak_bytes / GB:.1f} of {estimate.available_bytes / GB:.1f} GB",
         ]
         if estimate.seconds is not None:
-            parts.append(f"about {_duration(estimate.seconds)}")
+            parts.append(f"about {duration_text(estimate.seconds)}")
         return ", ".join(parts)
     if others:
         return f"does not fit; {' or '.join(other.precision for other in others)} would"
-    if estimate.longest_audio_s >= 60:
+    if estimate.longest_audio_s:
         return (
-            f"does not fit; {_duration(estimate.longest_audio_s, down=True)} of it would, "
+            f"does not fit; {duration_text(estimate.longest_audio_s, down=True)} of it would, "
             f"in {estimate.precision}"
         )
+    room = room_text(estimate.available_bytes, estimate.unlimited_bytes, "free")
+    way = "; raise that setting" if estimate.fits_without_limit else ""
     return (
-        f"does not fit: {estimate.precision} takes {estimate.peak_bytes / GB:.1f} GB, "
-        f"{estimate.available_bytes / GB:.1f} GB are free"
+        f"does not fit: {estimate.precision} takes {estimate.peak_bytes / GB:.1f} GB, {room}{way}"
+    )
+
+
+def room_text(available_bytes: int, unlimited_bytes: int | None, free: str) -> str:
+    """Return the available memory in words, ``free`` or limited by the setting."""
+    gigabytes = f"{available_bytes / GB:.1f}"
+    if unlimited_bytes is None:
+        return f"{gigabytes} GB are {free}"
+    return (
+        f"the setting 'memory_limit_mb' allows {gigabytes} of the {unlimited_bytes / GB:.1f} GB "
+        f"that are {free}"
     )
 
 
@@ -242,8 +261,9 @@ def _rounded(positions: int) -> int:
     return ceil(positions / CACHE_ROUND) * CACHE_ROUND
 
 
-def _duration(seconds: float, *, down: bool = False) -> str:
-    if seconds < 55 and not down:
+def duration_text(seconds: float, *, down: bool = False) -> str:
+    """Return seconds, or minutes from about one, in words; ``down``: rounded down."""
+    if seconds < (60 if down else 55):
         return "1 second" if seconds < 1.5 else f"{round(seconds)} seconds"
     minutes = int(seconds // 60) if down else round(seconds / 60)
     return "1 minute" if minutes == 1 else f"{minutes} minutes"
@@ -337,12 +357,12 @@ class JobForecast:
 
     def with_seconds(self, seconds: float) -> JobForecast:
         """Return the forecast with ``seconds`` of work, predicted from measured jobs."""
-        sentence = f"{self.sentence}, about {_duration(seconds)}"
+        sentence = f"{self.sentence}, about {duration_text(seconds)}"
         return replace(self, seconds=seconds, sentence=sentence)
 
     def with_usual_seconds(self, least: float, most: float) -> JobForecast:
         """Return the forecast with a typical range of seconds, for when no job was measured."""
-        usual = " to ".join(dict.fromkeys((_duration(least), _duration(most))))
+        usual = " to ".join(dict.fromkeys((duration_text(least), duration_text(most))))
         return replace(self, sentence=f"{self.sentence}, usually {usual} (not measured here)")
 
     def without_seconds(self) -> JobForecast:

@@ -85,6 +85,7 @@ def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
     return next(iter(said), None)
 
 
+OPTION_IGNORED = "option_ignored"
 FIELD_UNKNOWN = "field_unknown"
 MAX_UNKNOWN_FIELDS = 10
 """Fields of one request that are compared with known ones: a comparison takes time."""
@@ -162,7 +163,7 @@ def with_ignored_notices(
         fields = ", ".join(left_out)
         message = f"The engine '{name}' cannot follow these options: {fields}. "
         message += "The engines 'vibevoice' and 'whisper' can."
-        notices.append(Notice("option_ignored", message))
+        notices.append(Notice(OPTION_IGNORED, message))
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
 
@@ -175,7 +176,10 @@ def parse_precision(value: str) -> Precision:
     try:
         return Precision(value.strip().lower())
     except ValueError:
-        raise PrecisionUnknown(hint=f"Use one of: {', '.join(Precision)}.") from None
+        raise PrecisionUnknown(
+            f"The precision '{_printable(value)}' is unknown.",
+            hint=f"Use one of: {', '.join(Precision)}.",
+        ) from None
 
 
 def parse_language(value: str) -> str:

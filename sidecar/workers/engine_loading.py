@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors, files
+from sidecar.checkpoints.checkpoint import checkpoint_name
 from sidecar.gpu_memory import memory_admission
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.version import __version__
@@ -68,7 +69,9 @@ class EngineLoading:
             await worker.close()
             raise
         worker.patience_s = asyncio.get_running_loop().time() - begun
-        log.info("engine %s loaded (%s)", name, self._options.precision)
+        folder = self._options.checkpoint
+        weights = f", checkpoint {checkpoint_name(Path(folder))}" if folder else ""
+        log.info("engine %s loaded (%s%s)", name, self._options.precision, weights)
         return worker
 
 

@@ -181,6 +181,10 @@ def test_the_service_answers_before_torch_is_there_and_never_loads_it_itself(
     assert "numpy" not in own
 
 
+def test_the_log_names_the_checkpoint_without_a_path(served: Served) -> None:
+    assert f", checkpoint {served.folder.name})" in served.server.log()
+
+
 @pytest.mark.slow_except("beckett")
 @pytest.mark.parametrize(
     ("form", "name"), [*((MULTIPART, name) for name in tiny_vibevoice.CLIPS), (JSON, "beckett")]

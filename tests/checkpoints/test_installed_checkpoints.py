@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import check_safetensors, read_checkpoint
+from sidecar.checkpoints.checkpoint import check_safetensors, checkpoint_name, read_checkpoint
 from sidecar.checkpoints.hugging_face_cache import cache_folder, hugging_face_cache
 from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY, find_checkpoint
 from sidecar.checkpoints.model_repositories import vibevoice_repository
@@ -342,3 +342,10 @@ def test_an_executable_without_torch_names_what_it_can_use_alone(
     monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
     list_models()
     assert "'vibevoice-asr pull voice'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_s_name_has_no_path_of_the_machine() -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = Path(f"/home/u/.cache/hub/models--microsoft--VibeVoice-ASR-HF/snapshots/{commit}")
+    assert checkpoint_name(cached) == f"microsoft/VibeVoice-ASR-HF@{commit}"
+    assert checkpoint_name(Path("/home/u/fine-tune")) == "fine-tune"

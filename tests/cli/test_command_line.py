@@ -244,6 +244,14 @@ def test_steering_reaches_the_service_on_both_ways(terminal, server):
         check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
 
 
+def test_an_ignored_option_is_told_once_for_several_recordings(terminal, server):
+    way = ("--server", f"127.0.0.1:{server.port}")
+    run = terminal.run("transcribe", SUCCESS, BECKETT, "--hotwords", "Nagg", *way)
+    assert run.returncode == 0
+    (line,) = [line for line in run.stderr.splitlines() if "hotwords" in line]
+    assert "2 of 2 recordings: " in line
+
+
 @pytest.mark.slow
 def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
     alone = terminal.run("estimate", SUCCESS)
@@ -846,6 +854,15 @@ def test_doctor_says_what_a_checkpoint_folder_lacks(terminal, engine, exit_code)
     assert "has no config.json" in run.stdout
     assert "VIBEVOICE_MODEL_PATH" in run.stdout.splitlines()[-1]
     assert run.returncode == exit_code, "only where it keeps the service from its start"
+    optional = run.stdout.partition("\nOptional, not here:\n")[2]
+    assert "no engine at all" not in optional
+
+
+def test_doctor_says_of_each_engine_how_its_packages_are_installed(monkeypatch):
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["torch"])
+    found = {one.text.partition(":")[0]: one.text for one in doctor._engines(Settings())}
+    for engine in ("whisper", "voxtral", "vibevoice"):
+        assert f"without torch (pip install -e '.[{engine}]'" in found[engine]
 
 
 def test_the_next_step_is_the_remedy_of_the_worst_the_first_among_equals():

@@ -207,6 +207,29 @@ def test_a_refusal_says_how_long_a_recording_may_be() -> None:
     assert loaded.planned(INT4, minutes * MINUTE, PLAIN, free(8)).memory
 
 
+def test_a_load_that_the_setting_limits_names_the_setting_and_the_device() -> None:
+    with pytest.raises(errors.WontFit) as refused:
+        admission(0.1).place(BF16, free(64, on_gpu=False))
+    assert "CUDA" not in refused.value.detail
+    assert "CPU" in refused.value.detail
+    assert "'memory_limit_mb' allows 0.1 of the 64.0 GB that are free" in refused.value.detail
+    assert refused.value.hint == "Raise the setting 'memory_limit_mb'."
+    with pytest.raises(errors.WontFit) as refused:
+        admission(8).place(BF16, free(80))
+    assert refused.value.hint == "What would fit: precision int4."
+
+
+def test_a_refusal_advises_only_what_would_fit() -> None:
+    with pytest.raises(errors.WontFit) as refused:
+        admission(0.1).planned(BF16, 10.0, PLAIN, free(64, on_gpu=False))
+    assert refused.value.detail.startswith("10 seconds in bf16 need ")
+    assert "'memory_limit_mb' allows 0.1 of the 64.0 GB" in refused.value.detail
+    assert refused.value.hint == "Raise the setting 'memory_limit_mb'."
+    with pytest.raises(errors.WontFit) as refused:
+        admission(0.1).planned(BF16, 10.0, PLAIN, free(0.3, on_gpu=False))
+    assert refused.value.hint.startswith("No shorter recording and no smaller precision fits")
+
+
 @pytest.mark.parametrize(
     ("loaded", "memory", "audio_s", "expected"),
     [

@@ -424,6 +424,22 @@ def estimate(**values: Any) -> MemoryEstimate:
             [],
             "does not fit: int8 takes 11.2 GB, 8.0 GB are free",
         ),
+        (
+            {"fits": False, "longest_audio_s": 40.0},
+            [],
+            "does not fit; 40 seconds of it would, in int8",
+        ),
+        (
+            {
+                "fits": False,
+                "longest_audio_s": 0.0,
+                "available_bytes": GIB,
+                "unlimited_bytes": 21 * GIB,
+            },
+            [],
+            "does not fit: int8 takes 11.2 GB, the setting 'memory_limit_mb' allows 1.0 of the "
+            "21.0 GB that are free; raise that setting",
+        ),
     ],
 )
 def test_an_estimate_is_a_sentence(

@@ -27,6 +27,7 @@ from sidecar.interfaces.request_options import (
     field_missing,
     ignored_fields,
     parse_options,
+    parse_precision,
 )
 
 
@@ -190,3 +191,10 @@ def test_each_native_name_names_one_known_language() -> None:
     assert set(native) <= set(LANGUAGE_NAMES)
     assert len(set(native.values())) == len(native)
     assert all(english.get(name, code) == code for code, name in native.items())
+
+
+def test_an_unknown_precision_is_quoted_and_cut() -> None:
+    with pytest.raises(errors.PrecisionUnknown) as refused:
+        parse_precision("int3\n" + "x" * 100_000)
+    assert refused.value.detail.startswith("The precision 'int3\N{REPLACEMENT CHARACTER}xx")
+    assert len(refused.value.detail) < 200

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, Server
 
-from bench.metrics import own_clips
+from bench.accuracy import address_side
+from bench.metrics import own_clips, without_text
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_JIWER = (
@@ -58,6 +59,17 @@ def test_recordings_of_your_own_have_their_speaker_turns_from_rttm(mine: Path) -
     assert clip.duration_s == pytest.approx(9.963, abs=0.01)
     (mine / "talk.rttm").unlink()
     assert own_clips(mine)[0].turns is None
+
+
+def test_a_recording_without_a_text_is_named(mine: Path) -> None:
+    assert without_text(mine) == ["other.wav"]
+
+
+def test_a_column_names_the_engine_and_precision_of_its_service(tmp_path: Path) -> None:
+    with Server(tmp_path, engine="scripted") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        name, _ = address_side(url, "balanced")
+        assert name == f"{url} (scripted, {server.health()['precision']})"
 
 
 def test_a_folder_without_a_manifest_is_named_with_both_ways_on(tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ def said(python: str | Path, folder: Path, program: str = SAY) -> str:
             {"url": "https://git.example/asr", "vcs_info": {"vcs": "git", "commit_id": "0a"}},
             "pip install 'vibevoice-asr[monitor] @ git+https://git.example/asr'",
         ),
-        (None, "pip install 'vibevoice-asr[monitor]'"),
+        (
+            None,
+            "pip install --no-index --find-links FOLDER 'vibevoice-asr[monitor]' (FOLDER: where",
+        ),
     ],
 )
 def test_the_line_follows_how_it_was_installed(
@@ -139,6 +142,23 @@ def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> No
     assert found["metadata"]["name"] == "vibevoice-asr"
     assert found["requested_extras"] == ["monitor"]
     assert "monitor" in found["metadata"]["provides_extra"]
+
+
+def test_the_line_of_a_folder_of_wheels_works_there(tmp_path: Path) -> None:
+    copy_tree(tmp_path / "tree")
+    build_wheel(tmp_path / "tree", tmp_path / "wheels")
+    venv.create(tmp_path / "empty", with_pip=False)
+    python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    into = [*PIP, "--python", str(python), "install", *LOCAL]
+    offline = ["--no-index", "--find-links", tmp_path / "wheels"]
+    subprocess.run([*into, *offline, "vibevoice-asr"], **QUIET)
+    line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **QUIET).stdout
+    assert "--no-index" in line, "an index could give another's package of this name"
+    told = line.partition(" (FOLDER")[0].replace("FOLDER", str(tmp_path / "wheels"))
+    again = ["--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
+    reported = subprocess.run([*into, *again, *shlex.split(told)[2:]], **QUIET)
+    (found,) = json.loads(reported.stdout)["install"]
+    assert found["requested_extras"] == ["monitor"]
 
 
 def test_no_hint_and_no_page_names_what_no_index_has() -> None:
