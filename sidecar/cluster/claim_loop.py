@@ -283,8 +283,9 @@ class ClaimLoop:
 
     async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
         await held.reporter.flushed()
-        await self._judging.refuse(held.id, job_record.JobFailure.of(error))
-        await self._held.release(held)
+        if held in self._held:  # not ended by its client meanwhile
+            await self._judging.refuse(held.id, job_record.JobFailure.of(error))
+            await self._held.release(held)
 
     async def _release_all(self, within_s: float) -> None:
         asking, self._asking = self._asking, ""

@@ -366,9 +366,11 @@ class ClaimReporter:
     async def flushed(self) -> None:
         """Wait until all events so far are persisted, or never will be. The start of an attempt
         that the claim implies is not waited for."""
+        if self._over:  # the log may have forgotten the job
+            return
         record = self._log.get(self._claim.record.id)
         last = record.seq
-        if self._over or (last <= self._counted and not record.over):
+        if last <= self._counted and not record.over:
             return
         self._urgent.set()
         while self._base < last and not self._over:

@@ -171,6 +171,13 @@ async def test_nothing_waits_for_a_reporter_that_is_closed(work: Work) -> None:
     assert not work.ends
 
 
+async def test_nothing_waits_for_a_job_that_was_forgotten(work: Work) -> None:
+    work.happens(StartedChange())
+    work.reporter.close()
+    work.log.forget(work.id)  # as after its end or deletion by another service
+    await work.reporter.flushed()
+
+
 async def test_a_fault_of_a_report_is_logged_and_it_is_tried_again(
     work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
