@@ -35,12 +35,10 @@ MODULES = (
     *("sidecar.cli.command_table", "sidecar.cli.serve", "sidecar.server.http_server"),
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
-    *("prometheus_client", "psutil", "soundfile", "soxr", "numpy.fft"),
-    *("sidecar.cli.remote_service", "httpx", "httpcore", "httpx2", "httpcore2"),
     *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
     "rich.syntax",
 )
-"""What services, commands and workers import, but for what reads settings while it is imported, as
+"""What services and workers import, but for what reads settings while it is imported, as
 huggingface_hub does, or starts threads, as onnxruntime does."""
 SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
 _SCRIPT = "vibevoice-asr"
