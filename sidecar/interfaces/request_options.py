@@ -7,6 +7,7 @@ applies. Every error names the field.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import re
 import unicodedata
@@ -161,9 +162,9 @@ def with_ignored_notices(
         notices.append(Notice("precision_substituted", message))
     if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)
-        message = f"The engine '{name}' cannot follow these options: {fields}. "
-        message += "The engines 'vibevoice' and 'whisper' can."
-        notices.append(Notice(OPTION_IGNORED, message))
+        message = f"The engine '{name}' cannot follow these options: {fields}."
+        able = "The engines 'vibevoice' and 'whisper' can."  # those that are `steerable`
+        notices.append(Notice(OPTION_IGNORED, f"{message} {able}"))
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
 
@@ -199,16 +200,21 @@ def parse_language(value: str) -> str:
 def _language_invalid(tag: str) -> LanguageInvalid:
     """Return the error of a value that is no tag, with the tag of the language that it names."""
     shown = _printable(tag)
-    named = {
-        _without_accents(name): code
-        for names in (NATIVE_LANGUAGE_NAMES, LANGUAGE_NAMES)
-        for code, name in names.items()
-    }  # only whole names: the most similar one is often another language ("deutsch", "dutch")
-    code = named.get(_without_accents(shown))
+    # only whole names: the most similar one is often another language ("deutsch", "dutch")
+    code = _codes_by_name().get(_without_accents(shown))
     hint = (
         f"The tag of {LANGUAGE_NAMES[code].title()} is '{code}'; or send 'auto'." if code else None
     )
     return LanguageInvalid(f"'{shown}' is not a language tag.", hint=hint)
+
+
+@functools.cache
+def _codes_by_name() -> Mapping[str, str]:
+    return {
+        _without_accents(name): code
+        for names in (NATIVE_LANGUAGE_NAMES, LANGUAGE_NAMES)
+        for code, name in names.items()
+    }
 
 
 def _without_accents(text: str) -> str:

@@ -191,7 +191,7 @@ class LocalQueueSetup:
         slot = self.provision.slot
         known = self.pace.knows(slot.precision)
         work_s = self.pace.seconds(slot.precision, progress.audio_s_total) if known else None
-        resumed = dataclasses.replace(progress, audio_s_done=resumed_s).fraction or 0.0
+        resumed = progress.fraction_at(resumed_s) or 0.0
         return estimate_remaining_s(work_s, elapsed_s, progress.fraction, resumed)
 
     def open(self, background: BackgroundTaskGroup) -> None:

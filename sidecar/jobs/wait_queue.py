@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
@@ -81,7 +80,7 @@ class RunningJobs:
                 self._takes_s(job),
                 elapsed_s,
                 job.record.progress.fraction,
-                replace(job.record.progress, audio_s_done=job.record.resumed_s).fraction or 0.0,
+                job.record.progress.fraction_at(job.record.resumed_s) or 0.0,
             )
             for job in working
         )

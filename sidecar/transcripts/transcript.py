@@ -162,9 +162,13 @@ class Progress:
     @property
     def fraction(self) -> float | None:
         """Return the fraction from 0 to 1; None if the total is unknown."""
+        return self.fraction_at(self.audio_s_done)
+
+    def fraction_at(self, audio_s: float) -> float | None:
+        """Return the fraction that so many seconds of audio are; None if the total is unknown."""
         if not self.audio_s_total:
             return None
-        return round(min(1.0, self.audio_s_done / self.audio_s_total), 4)
+        return round(min(1.0, audio_s / self.audio_s_total), 4)
 
 
 @dataclass(frozen=True, slots=True)

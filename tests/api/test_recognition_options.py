@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from service_process import Server, check_problem
 
+from sidecar.engines import ENGINES
+from sidecar.upstream.upstream_client import UPSTREAM_ENGINE
+
 STEERING: dict[str, Any] = {
     "hotwords": "Nagg, Nell",
     "prompt": "Samuel Beckett",
@@ -43,6 +46,8 @@ def test_an_engine_that_cannot_be_steered_does_its_work_and_says_what_it_left_ou
     for field in ("hotwords", "prompt", "num_speakers", "temperature", "max_tokens", "windows"):
         assert field in warning["message"]
     assert warning["message"].endswith("The engines 'vibevoice' and 'whisper' can.")
+    able = [spec.name for spec in ENGINES if spec.steerable and spec.name != UPSTREAM_ENGINE]
+    assert able == ["vibevoice", "whisper"], "the engines that the warning names"
     (warning,) = warnings_of(send(num_speakers=3))
     assert "num_speakers" in warning["message"]
     assert "prompt" not in warning["message"]
