@@ -14,6 +14,10 @@ that two machines can be compared by arithmetic per second of audio (GFLOP/s).
     python -m bench.diarization --rows none balanced --rounds 3    # text only beside speakers
     python -m bench.diarization --before ../earlier     # another checkout's 'balanced' besides
     python -m bench.diarization --rows balanced --before ../earlier --rounds 3
+    python -m bench.diarization --services --before ../earlier --rounds 3
+
+With ``--services`` whole services of both checkouts get the same uploads, with speakers and
+without: all processes count, and each service sets the threads of its worker itself.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import processor
+from bench import processor, serving
 from bench.accuracy import Hypothesis, library_side
 from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
 
@@ -99,6 +103,36 @@ def run_row(row: str, checkout: Path | None) -> float:
     return float(cells[1])
 
 
+def service_of(checkout: Path, folder: Path) -> serving.Server:
+    """The service of a checkout, in its defaults but for its port and its folder."""
+    port = serving.free_port()
+    settings = {"VIBEVOICE_PORT": str(port), "VIBEVOICE_DATA_DIR": str(folder / "data")}
+    env = serving.child_env(PYTHONPATH=str(checkout.resolve()), **settings)
+    command = [sys.executable, "-m", "sidecar.main"]
+    return serving.Server(command, checkout, env, port, folder / f"{port}.log")
+
+
+def compare_services(earlier: Path, rounds: int) -> None:
+    """Print the least CPU-seconds per second of audio of both services for each clip."""
+    least: dict[tuple[str, str, str], float] = {}
+    with serving.workshop() as folder:
+        for _ in range(rounds):
+            for side, checkout in (("before", earlier), ("now", serving.ROOT)):
+                with service_of(checkout, folder) as server:
+                    for clip in (one for one in clips() if one.turns):
+                        for diarize in ("true", "false"):
+                            begun = serving.cpu_s(server.tree())
+                            server.transcribe(clip.path.read_bytes(), diarize=diarize)
+                            cost = (serving.cpu_s(server.tree()) - begun) / clip.duration_s
+                            row = clip.name, diarize, side
+                            least[row] = min(least.get(row, cost), cost)
+    print("| clip | speakers | before, CPU-s/s | now | now ÷ before |\n|---|---|---|---|---|")
+    for (name, diarize, side), cost in least.items():
+        if side == "now":
+            before = least[name, diarize, "before"]
+            print(f"| {name} | {diarize} | {before:.4f} | {cost:.4f} | {cost / before:.2f} |")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -107,8 +141,11 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=ROWS, metavar="ROW")
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="a checkout to compare with")
     parser.add_argument("--rounds", type=int, default=1, help="how often, all in turns")
+    parser.add_argument("--services", action="store_true", help="whole services, with --before")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.services and not args.before:
+        parser.error("--services compares with --before FOLDER")
     if args.one:
         measure(args.one)
         return
@@ -116,8 +153,12 @@ def main() -> None:
     if not names:
         sys.exit("No clips with references: set VIBEVOICE_BENCH_AUDIO to a folder with some.")
     core = processor.gigaflops()
-    check_packages()
+    if not args.services:
+        check_packages()
     print(f"Clips: {', '.join(names)}\n\n{processor.processor_line(core)}\n")
+    if args.services:
+        compare_services(args.before, args.rounds)
+        return
     print("| row | CPU-s/s | wall s/s | WER | DER | cpWER | confusion | speakers found/real |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     rows: list[tuple[str, Path | None]] = [(row, None) for row in args.rows]
