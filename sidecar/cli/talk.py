@@ -15,8 +15,13 @@ from sidecar.cli.audio_input import Microphone, check_recording, devices, stream
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
 from sidecar.cli.common_options import option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line
-from sidecar.cli.talk_client import TalkSession, connect_talk
-from sidecar.cli.talk_screen import Loudspeaker, PlaybackDevice, open_talk_display
+from sidecar.cli.talk_client import (
+    Loudspeaker,
+    PlaybackDevice,
+    TalkSession,
+    connect_talk,
+    open_talk_display,
+)
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_options import LIVE_RATE
 
@@ -138,10 +143,10 @@ def _service(
 def _running(where: ServiceTarget) -> ServiceTarget | None:
     """Return the service that runs where the settings say, or `None` if there is none or it is
     stopping."""
-    from sidecar.server import port_owner
+    from sidecar.server import listeners
 
     settings = load_settings()
-    other = port_owner.find_service(settings.host, settings.port) if settings.port else None
+    other = listeners.find_service(settings.host, settings.port) if settings.port else None
     return None if other is None or other.stopping else where.or_ours()
 
 

@@ -24,7 +24,7 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.background_diarization import StreamingDiarizer
+    from sidecar.diarization.diarizer import StreamingDiarizer
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
     from sidecar.engines.whisper.whisper_model import WhisperRecognizer

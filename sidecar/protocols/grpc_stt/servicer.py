@@ -16,7 +16,7 @@ from sidecar.auth.authentication import AccessControl, delay_wrong_token
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
-from sidecar.protocols.grpc_stt import interceptor, session_options
+from sidecar.protocols.grpc_stt import interceptor
 from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
     GrpcPendingSessions,
@@ -24,6 +24,7 @@ from sidecar.protocols.grpc_stt.session import (
     GrpcStream,
     GrpcTimings,
     read_chunk,
+    session_options,
 )
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
@@ -87,7 +88,7 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = session_options.session_options(request, live.spec, self._service.settings)
+        asked = session_options(request, live.spec, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.

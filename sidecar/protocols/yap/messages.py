@@ -20,7 +20,7 @@ from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     close_code,
 )
-from sidecar.config.config_files import yap_variable
+from sidecar.config.settings import yap_variable
 
 UNKNOWN = "unknown"
 """Id in frames that answer no request."""
