@@ -38,15 +38,10 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
 )
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
+from sidecar.workers import worker_process
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import (
-    LIVE_PING_TIMEOUT_S,
-    PING_TIMEOUT_S,
-    Heartbeat,
-    WorkerProcess,
-)
 
 BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
 """One recording of a batch that is transcribed together."""
@@ -61,7 +56,7 @@ class EngineLease:
 
     def __init__(
         self,
-        worker: WorkerProcess,
+        worker: worker_process.WorkerProcess,
         precision: Precision,
         set_memory: Callable[[MemoryPlan], None],
         *,
@@ -215,7 +210,7 @@ class Sharing:
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    ping_timeout_s: float = PING_TIMEOUT_S
+    ping_timeout_s: float = worker_process.PING_TIMEOUT_S
 
 
 EXCLUSIVE = Sharing()
@@ -228,7 +223,7 @@ LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
-    ping_timeout_s=LIVE_PING_TIMEOUT_S,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """Live sessions: people wait for each word, so the process runs at normal priority, and one that
 hangs is killed soon."""
@@ -236,7 +231,7 @@ SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    ping_timeout_s=LIVE_PING_TIMEOUT_S,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """TTS: the engine executes one call after the other, so a call that does not stop blocks all
 others, and the process is killed."""
@@ -272,7 +267,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         load: LoadOptions,
         keep_alive_s: float,
         account: MemoryAccount | None = None,
-        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        on_crash: Callable[[worker_process.WorkerProcess], None] = lambda worker: None,
         sharing: Sharing = EXCLUSIVE,
     ) -> None:
         super().__init__(spec, load, account or MemoryAccount(), on_crash, sharing.worker)
@@ -285,7 +280,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self._heartbeat = Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
+        self._heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""
@@ -454,7 +449,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     def _leave_line(self) -> None:
         self._waiting -= 1
 
-    async def _leased_worker(self, wanted: Precision, since: float) -> WorkerProcess:
+    async def _leased_worker(self, wanted: Precision, since: float) -> worker_process.WorkerProcess:
         """Return the worker process for a lease that has the turn: the one in use, or one loaded if
         necessary, after which the memory is queried."""
         if self.in_use and not self.sharing.sessions and self.worker is not None:
