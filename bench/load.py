@@ -49,7 +49,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
-from sidecar.workers.engine_lease import EngineLease
+from sidecar.workers.engine_slot import EngineLease
 from sidecar.workers.worker_process import WorkerProcess
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -27,13 +27,7 @@ from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.service.facade import Service
 from sidecar.transcripts.language_detection import doubtful_language_notice
-from sidecar.upstream.remote_live_messages import (
-    HEARTBEAT_INTERVAL_S,
-    PROTOCOL_VERSION,
-    RemoteSessionRequest,
-    events_text,
-    parse_session_request,
-)
+from sidecar.upstream import remote_live_messages
 
 WIRE = "lease"
 """Protocol name of such sessions in metrics."""
@@ -76,13 +70,16 @@ async def serve(socket: WebSocketConnection, service: Service, asked: Mapping[st
         errors.SidecarError: the error that ended the connection.
     """
     socket.caller.demand(Scope.LEASE)
-    lease = parse_session_request(asked)
+    lease = remote_live_messages.parse_session_request(asked)
     session = open_leased_session(service, socket.caller, lease)
     place = LeaseConnection(socket, session, lease.begin)
     session.observers = [*session.observers, place]
     try:
         began = live_messages.message(
-            "began", session=session.id, form=PROTOCOL_VERSION, **place.received()
+            "began",
+            session=session.id,
+            form=remote_live_messages.PROTOCOL_VERSION,
+            **place.received(),
         )
         await socket.send(began)
         await socket.run_until_first_ends(socket.read(place.take), place.tell(), place.be_alive())
@@ -90,7 +87,9 @@ async def serve(socket: WebSocketConnection, service: Service, asked: Mapping[st
         service.live.end(session)
 
 
-def open_leased_session(service: Service, caller: Identity, lease: RemoteSessionRequest) -> Session:
+def open_leased_session(
+    service: Service, caller: Identity, lease: remote_live_messages.RemoteSessionRequest
+) -> Session:
     """Open a session that continues the front's.
 
     Raises:
@@ -197,7 +196,7 @@ class LeaseConnection:
             self._bell.clear()
             if self._coming and not self._unsettled:
                 events, self._coming = self._coming, []
-                await self._socket.send(events_text(events))
+                await self._socket.send(remote_live_messages.events_text(events))
                 continue
             if self._wrong is not None:
                 raise self._wrong
@@ -208,7 +207,7 @@ class LeaseConnection:
     async def be_alive(self) -> None:
         """Send a heartbeat, so that silence means a dead peer."""
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+            await asyncio.sleep(remote_live_messages.HEARTBEAT_INTERVAL_S)
             await self._socket.send(live_messages.message("received", **self.received()))
 
     def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:

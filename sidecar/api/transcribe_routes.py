@@ -30,11 +30,7 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.retention import render_result
 from sidecar.service.facade import Service
-from sidecar.transcripts.speaker_embeddings import (
-    LOCAL_VOICES_FIELD,
-    WINDOW_FORMAT,
-    embeddings_request_of,
-)
+from sidecar.transcripts import speaker_embeddings
 from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_formats import segment_body, transcript_body
 
@@ -125,7 +121,7 @@ class TranscribeMetadata(BaseModel):
 class TranscribeLocalVoices(BaseModel):
     """Window embeddings of a chunk of a recording."""
 
-    form: str = Field(examples=[WINDOW_FORMAT])
+    form: str = Field(examples=[speaker_embeddings.WINDOW_FORMAT])
     windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
     same: bool = Field(
         description="True if the speaker labels of the segments come from such embeddings."
@@ -157,7 +153,7 @@ class TranscribeJobList(BaseModel):
 TRANSCRIBE_BODY = openapi.submission(
     openapi.OPTIONS
     | {
-        LOCAL_VOICES_FIELD: openapi.text(
+        speaker_embeddings.LOCAL_VOICES_FIELD: openapi.text(
             "For another vibevoice-asr, which sends chunks of a recording and diarizes it "
             "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and "
             "begins. The result is not stored in the job."
@@ -173,7 +169,7 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     if (voices := transcript.local_voices) is not None:
-        body[LOCAL_VOICES_FIELD] = asdict(voices)
+        body[speaker_embeddings.LOCAL_VOICES_FIELD] = asdict(voices)
     return {"status": "success", **body}
 
 
@@ -346,7 +342,9 @@ async def _read_request(
     try:
         odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
-        embeddings = embeddings_request_of(fields.get(LOCAL_VOICES_FIELD))
+        embeddings = speaker_embeddings.embeddings_request_of(
+            fields.get(speaker_embeddings.LOCAL_VOICES_FIELD)
+        )
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=embeddings)
         return source or await responses.open_local(request, fields, service), options

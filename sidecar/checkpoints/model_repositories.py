@@ -13,7 +13,6 @@ from sidecar.checkpoints import (
     checkpoint,
     hugging_face_cache,
     installed_checkpoints,
-    whisper_checkpoints,
 )
 
 VIBEVOICE_REPOSITORY_GB = 16.7
@@ -93,12 +92,12 @@ TRANSFORMERS_LAYOUT = CheckpointLayout(
     installed_checkpoints.find_checkpoint,
 )
 CTRANSLATE2_LAYOUT = CheckpointLayout(
-    whisper_checkpoints.WEIGHTS_FILE,
-    lambda name: name in whisper_checkpoints.WHISPER_FILES,
-    lambda name: name == whisper_checkpoints.WEIGHTS_FILE,
-    whisper_checkpoints.check_whisper_config,
-    whisper_checkpoints.read_whisper,
-    whisper_checkpoints.find_whisper,
+    installed_checkpoints.WEIGHTS_FILE,
+    lambda name: name in installed_checkpoints.WHISPER_FILES,
+    lambda name: name == installed_checkpoints.WEIGHTS_FILE,
+    installed_checkpoints.check_whisper_config,
+    installed_checkpoints.read_whisper,
+    installed_checkpoints.find_whisper,
 )
 VOXTRAL_LAYOUT = CheckpointLayout(
     "model*.safetensors",
@@ -124,15 +123,15 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
     Raises:
         errors.RepositoryNotFound: ``name`` is not a valid name.
     """
-    if name.startswith(whisper_checkpoints.WHISPER_PREFIX):
-        return whisper_checkpoints.whisper_model_named(
-            name.removeprefix(whisper_checkpoints.WHISPER_PREFIX)
+    if name.startswith(installed_checkpoints.WHISPER_PREFIX):
+        return installed_checkpoints.whisper_model_named(
+            name.removeprefix(installed_checkpoints.WHISPER_PREFIX)
         ).repository, CTRANSLATE2_LAYOUT
     if name.strip().lower() in VOXTRAL_NAMES:
         return installed_checkpoints.VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
     if name.strip().lower() in VIBEVOICE_TTS_NAMES:
         return installed_checkpoints.VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
-    known = {one.repository for one in whisper_checkpoints.WHISPER_MODELS.values()}
+    known = {one.repository for one in installed_checkpoints.WHISPER_MODELS.values()}
     repository = vibevoice_repository(name)
     return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
 
@@ -166,8 +165,10 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
 
     They are sorted by folder name.
     """
-    whisper = whisper_checkpoints.WHISPER_MODELS.items()
-    names = {one.repository: f"{whisper_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper}
+    whisper = installed_checkpoints.WHISPER_MODELS.items()
+    names = {
+        one.repository: f"{installed_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper
+    }
     names |= {
         installed_checkpoints.VIBEVOICE_REPOSITORY: "vibevoice",
         installed_checkpoints.VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",

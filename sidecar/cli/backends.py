@@ -20,7 +20,7 @@ from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_precision
-from sidecar.server.port_owner import service_url
+from sidecar.server.listeners import service_url
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust

@@ -25,7 +25,7 @@ from sidecar.config.settings import (
 )
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
-from sidecar.server import port_owner
+from sidecar.server import listeners
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.version import __version__
@@ -214,7 +214,7 @@ def _port(settings: Settings) -> CheckFinding:
     try:
         bind_port(settings.host, settings.port).close()
     except errors.PortInUse as error:
-        if other := port_owner.find_service(settings.host, settings.port):
+        if other := listeners.find_service(settings.host, settings.port):
             text = f"{settings.port}: vibevoice-asr {other.version} runs, pid {other.pid}"
             return CheckFinding("port", CheckState.GOOD, text)
         return CheckFinding("port", CheckState.WARNING, error.detail, error.hint)

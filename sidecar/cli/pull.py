@@ -125,7 +125,6 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
         hugging_face_cache,
         installed_checkpoints,
         model_repositories,
-        whisper_checkpoints,
     )
 
     if revision is None:
@@ -134,13 +133,13 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
             return True
     folder = to.expanduser() if to is not None else hugging_face_cache.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
-    small = whisper_checkpoints.DEFAULT_MODEL
+    small = installed_checkpoints.DEFAULT_MODEL
     print_error_line(
         f"Without a name this gets '{DEFAULT_NAME}': {installed_checkpoints.VIBEVOICE_REPOSITORY}, "
         f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
         f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free. Among others there is "
-        f"'{whisper_checkpoints.WHISPER_PREFIX}{small}' "
-        f"({whisper_checkpoints.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
+        f"'{installed_checkpoints.WHISPER_PREFIX}{small}' "
+        f"({installed_checkpoints.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
     )
     if not is_somebody_there():
         raise typer.BadParameter(f"Name what to get ('pull {DEFAULT_NAME}'), or say --yes.")
@@ -149,8 +148,8 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
 
 def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
     """Return instructions to copy a checkpoint by hand, from a machine that reaches the hub."""
+    from sidecar.checkpoints.installed_checkpoints import WHISPER_FILES
     from sidecar.checkpoints.model_repositories import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
-    from sidecar.checkpoints.whisper_checkpoints import WHISPER_FILES
 
     files = f"{layout.weights}, and the small files beside it (config.json, tokenizer.json …)"
     if layout is CTRANSLATE2_LAYOUT:

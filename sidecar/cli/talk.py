@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sidecar.cli import talk_client
 from sidecar.cli.audio_input import Microphone, check_recording, devices, stream_file
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
 from sidecar.cli.common_options import option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line
-from sidecar.cli.talk_client import TalkSession, connect_talk
-from sidecar.cli.talk_screen import Loudspeaker, PlaybackDevice, open_talk_display
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_options import LIVE_RATE
 
@@ -83,7 +82,7 @@ def talk(
     if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
     rate, sound = (LIVE_RATE, None) if text else _sound_of(file, device)
-    player = Loudspeaker(speaker, rate) if aloud else PlaybackDevice(rate)
+    player = talk_client.Loudspeaker(speaker, rate) if aloud else talk_client.PlaybackDevice(rate)
     wishes = {"voice": voice, "model": model}
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has printed the reason
@@ -138,10 +137,10 @@ def _service(
 def _running(where: ServiceTarget) -> ServiceTarget | None:
     """Return the service that runs where the settings say, or `None` if there is none or it is
     stopping."""
-    from sidecar.server import port_owner
+    from sidecar.server import listeners
 
     settings = load_settings()
-    other = port_owner.find_service(settings.host, settings.port) if settings.port else None
+    other = listeners.find_service(settings.host, settings.port) if settings.port else None
     return None if other is None or other.stopping else where.or_ours()
 
 
@@ -150,7 +149,7 @@ async def _run(
     rate: int,
     wishes: dict[str, str | None],
     sound: AsyncGenerator[bytes, None] | None,
-    player: PlaybackDevice,
+    player: talk_client.PlaybackDevice,
 ) -> tuple[bool, bool]:
     """Hold the conversation to its end; return whether Ctrl-C ended it, and whether an answer
     failed."""
@@ -159,11 +158,11 @@ async def _run(
     with handle_interrupts(ended) as interrupted:
         async with (
             client_of(where) as client,
-            connect_talk(client.url, where.token, where.trust) as wire,
+            talk_client.connect_talk(client.url, where.token, where.trust) as wire,
         ):
             await wire.say("begin", rate=rate, **given)
-            with open_talk_display(spoken=sound is not None) as show, player.playing():
-                party = TalkSession(wire, player, show, rate=rate)
+            with talk_client.open_talk_display(spoken=sound is not None) as show, player.playing():
+                party = talk_client.TalkSession(wire, player, show, rate=rate)
                 await party.go_on(_heard(sound, client) if sound else None, ended)
         return interrupted(), party.failed
 

@@ -13,14 +13,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from sidecar.conversation import chat_completions
 from sidecar.conversation import conversation_events as events
-from sidecar.conversation.chat_completions import (
-    MAX_ARGUMENT_CHARACTERS,
-    MAX_TOOL_CALLS,
-    ChatMessage,
-    ToolCall,
-    ToolCallDelta,
-)
 from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.output_queue import (
@@ -81,7 +75,9 @@ class ToolCallCollector:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def feed(self, fragment: ToolCallDelta) -> Iterator[ToolCallStarted | ToolCallArgumentsDelta]:
+    def feed(
+        self, fragment: chat_completions.ToolCallDelta
+    ) -> Iterator[ToolCallStarted | ToolCallArgumentsDelta]:
         """Add a fragment of a call; yield the events for the client.
 
         Raises:
@@ -89,7 +85,7 @@ class ToolCallCollector:
         """
         call = self._calls.get(fragment.index)
         if call is None:
-            if not fragment.name or len(self._calls) == MAX_TOOL_CALLS:
+            if not fragment.name or len(self._calls) == chat_completions.MAX_TOOL_CALLS:
                 raise LlmGarbled(
                     "The language model calls a tool without a name, or too many tools."
                 )
@@ -98,7 +94,7 @@ class ToolCallCollector:
             yield ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
-            if self._size > MAX_ARGUMENT_CHARACTERS:
+            if self._size > chat_completions.MAX_ARGUMENT_CHARACTERS:
                 raise LlmGarbled("The arguments of a tool call of the language model are too long.")
             call.arguments += fragment.arguments
             yield ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
@@ -123,7 +119,9 @@ class ToolCallCollector:
                     ),
                 )
         for call in self._calls.values():
-            yield ToolCallEnded(self._number, ToolCall(call.id, call.name, call.arguments))
+            yield ToolCallEnded(
+                self._number, chat_completions.ToolCall(call.id, call.name, call.arguments)
+            )
 
     def _new_id(self, given: str) -> str:
         """Return the server's own id, because the server gets it back, or a new one if it is
@@ -182,7 +180,7 @@ class AssistantTurn:
 
     # Commands
 
-    def think(self, messages: tuple[ChatMessage, ...], now: float) -> None:
+    def think(self, messages: tuple[chat_completions.ChatMessage, ...], now: float) -> None:
         """Send ``messages`` to the LLM."""
         self._thinking = True
         self._first["think"] = now

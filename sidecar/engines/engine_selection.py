@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sidecar import engines, errors, installation
-from sidecar.checkpoints import installed_checkpoints, whisper_checkpoints
+from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
@@ -89,7 +89,7 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
     """Return the checkpoint that an engine would load, or the error that makes it unusable."""
     try:
         if engine == WHISPER:
-            return whisper_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
+            return installed_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
         if engine == VOXTRAL:
             return installed_checkpoints.find_voxtral(settings.model_path)
         return installed_checkpoints.find_checkpoint(settings.model_path)
@@ -327,12 +327,12 @@ def language_hint(tag: str, settings: Settings) -> str:
                 f"For '{tag}': name a server that knows it (setting 'upstream'), or install "
                 "vibevoice-asr with Python and its extra 'whisper'."
             )
-        pull = whisper_checkpoints.pull_command()
+        pull = installed_checkpoints.pull_command()
         return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
     model = find_model(WHISPER, settings)
     if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
         return f"For '{tag}': {start}; its model is here."
-    return f"For '{tag}': {whisper_checkpoints.pull_command()}, then {start}."
+    return f"For '{tag}': {installed_checkpoints.pull_command()}, then {start}."
 
 
 def install_hint(engine: str) -> str:

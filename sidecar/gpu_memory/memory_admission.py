@@ -12,15 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar import errors
-from sidecar.gpu_memory import memory_plan
-from sidecar.gpu_memory.memory_footprint import (
-    PROMPT_TOKENS,
-    WINDOW_S,
-    ModelShape,
-    RecordingWork,
-    loading_bytes,
-    peak_bytes,
-)
+from sidecar.gpu_memory import memory_footprint, memory_plan
 from sidecar.gpu_memory.memory_plan import MemoryEstimate, batched_peak_bytes, batched_windows_plan
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
@@ -120,7 +112,10 @@ class MemoryAdmission:
     """Memory admission for one checkpoint. ``limit_bytes`` limits its memory; `None`: no limit."""
 
     def __init__(
-        self, shape: ModelShape, precisions: Sequence[Precision], limit_bytes: int | None
+        self,
+        shape: memory_footprint.ModelShape,
+        precisions: Sequence[Precision],
+        limit_bytes: int | None,
     ) -> None:
         self._shape = shape
         self._precisions = precisions
@@ -177,7 +172,7 @@ class MemoryAdmission:
             in_step = batched_windows_plan(
                 self._shape,
                 precision,
-                WINDOW_S if audio_s is None else audio_s,
+                memory_footprint.WINDOW_S if audio_s is None else audio_s,
                 MAX_WINDOWS,
                 self.available_bytes(now),
                 text_tokens=_prompt_tokens(options),
@@ -204,7 +199,7 @@ class MemoryAdmission:
         """Return the precision to load by default: 16 bit on a CPU, the best that fits on a GPU."""
         if not now.on_gpu:
             return Precision.BF16
-        work = RecordingWork.of(self._shape, TYPICAL_AUDIO_S)
+        work = memory_footprint.RecordingWork.of(self._shape, TYPICAL_AUDIO_S)
         return memory_plan.best_precision(self._shape, work, self.available_bytes(now)).precision
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
@@ -217,7 +212,7 @@ class MemoryAdmission:
             errors.WontFit: even alone, the engine cannot transcribe one second.
         """
         available = self.available_bytes(now)
-        second = RecordingWork.of(self._shape, 1.0)
+        second = memory_footprint.RecordingWork.of(self._shape, 1.0)
         least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
         if not least.fits:
             least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
@@ -249,7 +244,7 @@ class MemoryAdmission:
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
         """Return the bytes of an engine that loads or is idle; ``memory``: parts on the host."""
-        return loading_bytes(self._shape, precision, memory).total
+        return memory_footprint.loading_bytes(self._shape, precision, memory).total
 
     def peak_bytes(
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions
@@ -258,7 +253,9 @@ class MemoryAdmission:
         memory, text_tokens = options.memory, _prompt_tokens(options)
         if memory.together > 1:
             return batched_peak_bytes(self._shape, precision, memory, text_tokens=text_tokens)
-        return peak_bytes(self._shape, precision, memory, self._work(audio_s, options)).total
+        return memory_footprint.peak_bytes(
+            self._shape, precision, memory, self._work(audio_s, options)
+        ).total
 
     def fits_together(
         self,
@@ -271,23 +268,25 @@ class MemoryAdmission:
         A batch needs as much memory as one recording of the total length.
         """
         works = [self._work(audio_s, options) for audio_s, options in recordings]
-        work = RecordingWork(
+        work = memory_footprint.RecordingWork(
             sum(one.audio_s for one in works),
             sum(one.prompt_tokens for one in works),
             sum(one.output_tokens for one in works),
         )
         fastest = memory_plan.plan_ladder(work, apart=now.on_gpu)[0]
         in_step = replace(fastest, together=len(works))
-        peak = peak_bytes(self._shape, precision, in_step, work)
+        peak = memory_footprint.peak_bytes(self._shape, precision, in_step, work)
         return peak.total <= self.available_bytes(now)
 
-    def _work(self, audio_s: float | None, options: TranscribeOptions) -> RecordingWork:
+    def _work(
+        self, audio_s: float | None, options: TranscribeOptions
+    ) -> memory_footprint.RecordingWork:
         """Return the work of a recording.
 
         A client's limit of tokens makes it smaller, never larger: the output depends on the audio,
         and the cache grows if the estimate was too low.
         """
-        work = RecordingWork.of(
+        work = memory_footprint.RecordingWork.of(
             self._shape,
             TYPICAL_AUDIO_S if audio_s is None else audio_s,
             text_tokens=_prompt_tokens(options),
@@ -301,7 +300,7 @@ def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
 
 
 def _prompt_tokens(options: TranscribeOptions) -> int:
-    return PROMPT_TOKENS + len(options.prompt.encode()) // 2
+    return memory_footprint.PROMPT_TOKENS + len(options.prompt.encode()) // 2
 
 
 def does_not_fit_error(

@@ -13,14 +13,7 @@ from math import ceil
 from typing import Any
 
 from sidecar import errors
-from sidecar.gpu_memory import memory_footprint
-from sidecar.gpu_memory.memory_admission import (
-    LOAD_PLAN_ALL_ON_GPU,
-    TYPICAL_AUDIO_S,
-    LoadPlacement,
-    LoadPlan,
-    MemoryState,
-)
+from sidecar.gpu_memory import memory_admission, memory_footprint
 from sidecar.gpu_memory.memory_plan import GB, best_precision
 from sidecar.interfaces.engine_interface import (
     MAX_TTS_CHARACTERS,
@@ -228,11 +221,13 @@ class TtsMemoryAdmission:
         self._shape = shape
         self._limit = limit_bytes
 
-    def first_precision(self, now: MemoryState) -> Precision:
+    def first_precision(self, now: memory_admission.MemoryState) -> Precision:
         """Return the precision to load by default: 16 bit."""
         return Precision.BF16
 
-    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
+    def place(
+        self, precision: Precision, now: memory_admission.MemoryState
+    ) -> memory_admission.LoadPlan:
         """Return the plan of a load: beside the old engine, or instead of it.
 
         Raises:
@@ -251,9 +246,15 @@ class TtsMemoryAdmission:
             )
         both = self._limit is None or now.held is None
         beside = both and needed <= now.free_bytes
-        return LoadPlan(LoadPlacement.BESIDE if beside else LoadPlacement.INSTEAD)
+        return memory_admission.LoadPlan(
+            memory_admission.LoadPlacement.BESIDE
+            if beside
+            else memory_admission.LoadPlacement.INSTEAD
+        )
 
-    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
+    def loaded_bytes(
+        self, precision: Precision, memory: MemoryPlan = memory_admission.LOAD_PLAN_ALL_ON_GPU
+    ) -> int:
         """Return the bytes of an idle engine; nothing of it stays on the host."""
         return tts_memory_phases(self._shape, precision)[0].total
 
@@ -277,5 +278,5 @@ def fits_beside_asr(
     if hearing is None or left < 0:
         return left >= 0
     return best_precision(
-        hearing, memory_footprint.RecordingWork.of(hearing, TYPICAL_AUDIO_S), left
+        hearing, memory_footprint.RecordingWork.of(hearing, memory_admission.TYPICAL_AUDIO_S), left
     ).fits

@@ -24,8 +24,7 @@ from sidecar.jobs import job_record, poison_jobs
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
-from sidecar.workers.engine_lease import EngineLease, SequentialLease
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine_slot import EngineLease, EngineSlot, SequentialLease
 from sidecar.workers.worker_process import WorkerDied
 
 

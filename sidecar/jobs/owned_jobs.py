@@ -16,19 +16,9 @@ from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, Jo
 from sidecar.jobs.job_store import JobStore, QueuePosition
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
+from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Transcript
-from sidecar.transcripts.transcript_edits import (
-    EditOperation,
-    EditRequest,
-    EditStep,
-    RedoStep,
-    SplitSegments,
-    SplitSpeakerRequest,
-    UndoStep,
-    apply_operations,
-    segments_of_speaker,
-)
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.workers.audio_probe import AudioProbe
 
@@ -219,7 +209,11 @@ class OwnedJobs:
         return record, record.transcript
 
     async def edit(
-        self, caller: Identity, job_id: str, step: EditStep, revisions: Container[int] | None = None
+        self,
+        caller: Identity,
+        job_id: str,
+        step: transcript_edits.EditStep,
+        revisions: Container[int] | None = None,
     ) -> tuple[Transcript, JobRecord]:
         """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
         it and the job after it. A step without effect makes no revision.
@@ -355,7 +349,9 @@ class TranscriptEditor:
         self,
         caller: Identity,
         job_id: str,
-        wished: UndoStep | RedoStep | Sequence[EditRequest],
+        wished: transcript_edits.UndoStep
+        | transcript_edits.RedoStep
+        | Sequence[transcript_edits.EditRequest],
         revisions: Container[int] | None = None,
     ) -> EditResult:
         """Edit as `OwnedJobs.edit`, and split speakers by voice.
@@ -364,7 +360,7 @@ class TranscriptEditor:
             errors.SidecarError: as `OwnedJobs.edit`.
             errors.VoicesNotKept: a speaker cannot be split by voice.
         """
-        if isinstance(wished, UndoStep | RedoStep):
+        if isinstance(wished, transcript_edits.UndoStep | transcript_edits.RedoStep):
             return EditResult(*await self._jobs.edit(caller, job_id, wished, revisions))
         for attempt in range(SPLIT_ATTEMPTS):
             record, transcript = await self._jobs.transcript(caller, job_id)
@@ -382,17 +378,22 @@ class TranscriptEditor:
         raise AssertionError
 
     async def _resolved(
-        self, caller: Identity, transcript: Transcript, wished: Sequence[EditRequest]
-    ) -> tuple[tuple[EditOperation, ...], tuple[SpeakerSplit, ...]]:
+        self,
+        caller: Identity,
+        transcript: Transcript,
+        wished: Sequence[transcript_edits.EditRequest],
+    ) -> tuple[tuple[transcript_edits.EditOperation, ...], tuple[SpeakerSplit, ...]]:
         """Return the edit operations, and the speaker splits that they make; each operation acts on
         the result of those before it."""
-        step: list[EditOperation] = []
+        step: list[transcript_edits.EditOperation] = []
         parts: list[SpeakerSplit] = []
         for number, wish in enumerate(wished):
-            if not isinstance(wish, SplitSpeakerRequest):
+            if not isinstance(wish, transcript_edits.SplitSpeakerRequest):
                 step.append(wish)
                 continue
-            now = await self._jobs.in_turn(caller, apply_operations, transcript, tuple(step))
+            now = await self._jobs.in_turn(
+                caller, transcript_edits.apply_operations, transcript, tuple(step)
+            )
             try:
                 splits, part = await self._parted(caller, now, wish)
             except errors.EditImpossible as error:
@@ -402,9 +403,9 @@ class TranscriptEditor:
         return tuple(step), tuple(parts)
 
     async def _parted(
-        self, caller: Identity, now: Transcript, wish: SplitSpeakerRequest
-    ) -> tuple[list[SplitSegments], SpeakerSplit]:
-        places = segments_of_speaker(now, wish.speaker)
+        self, caller: Identity, now: Transcript, wish: transcript_edits.SplitSpeakerRequest
+    ) -> tuple[list[transcript_edits.SplitSegments], SpeakerSplit]:
+        places = transcript_edits.segments_of_speaker(now, wish.speaker)
         if not now.prints:
             raise errors.VoicesNotKept()
         found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
@@ -418,7 +419,7 @@ class TranscriptEditor:
             tuple(at for at, group in zip(places, groups, strict=True) if group == one)
             for one in range(max(groups) + 1)
         ]
-        splits = [SplitSegments(segments) for segments in of[1:]]
-        after = apply_operations(now, splits)
+        splits = [transcript_edits.SplitSegments(segments) for segments in of[1:]]
+        after = transcript_edits.apply_operations(now, splits)
         whose = tuple((after.segments[one[0]].speaker or 0, one) for one in of)
         return splits, SpeakerSplit(wish.speaker, whose, likeness)

@@ -35,15 +35,7 @@ from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
-from sidecar.engines import engine_spec, missing_packages
-from sidecar.engines.engine_selection import (
-    VIBEVOICE,
-    EngineChoice,
-    check_language,
-    choose_engine,
-    choose_engine_for_nodes,
-    choose_live_engine,
-)
+from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.installation import needed_for
@@ -89,23 +81,31 @@ def create_service(settings: Settings) -> Service:
             the language in the settings.
         errors.BadCheckpoint: its weights are missing or not usable.
     """
-    choose = choose_engine_for_nodes if settings.role == ROLE_FRONT else choose_engine
+    choose = (
+        engine_selection.choose_engine_for_nodes
+        if settings.role == ROLE_FRONT
+        else engine_selection.choose_engine
+    )
     choice = choose(settings)
-    check_language(choice.spec, settings)
-    wanted = settings.engine != AUTO or not missing_packages(engine_spec(VIBEVOICE))
+    engine_selection.check_language(choice.spec, settings)
+    wanted = settings.engine != AUTO or not missing_packages(
+        engine_spec(engine_selection.VIBEVOICE)
+    )
     _log_choice("engine", choice, choice.reason, wanted=wanted)
     if substituted := choice.spec.substitution(settings.precision):
         log.warning("%s", substituted)
     if settings.role == ROLE_NODE:
         return Service(settings, choice)
-    live, reason = choose_live_engine(settings, choice)
+    live, reason = engine_selection.choose_live_engine(settings, choice)
     _log_choice("live engine", live, reason, wanted=True)
     voice, reason = choose_tts_engine(settings, choice)
     _log_choice("TTS engine", voice, reason, wanted=voice is not None)
     return Service(settings, choice, live=live, voice=voice)
 
 
-def _log_choice(role: str, choice: EngineChoice[Any] | None, reason: str, *, wanted: bool) -> None:
+def _log_choice(
+    role: str, choice: engine_selection.EngineChoice[Any] | None, reason: str, *, wanted: bool
+) -> None:
     """Log an engine. What a base installation lacks, and nobody asked for, is no news."""
     level = logging.INFO if wanted else logging.DEBUG
     log.log(level, "%s %s: %s", role, choice.spec.name if choice else "(none)", reason)

@@ -24,13 +24,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from sidecar import errors
-from sidecar.config.config_files import UNSUPPORTED_YAP_VARIABLES
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
-from sidecar.config.settings import Settings, unknown_variables
+from sidecar.config.settings import UNSUPPORTED_YAP_VARIABLES, Settings, unknown_variables
 from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
-from sidecar.server import port_owner
-from sidecar.server.listeners import ReservedPorts, bind_port
+from sidecar.server.listeners import ReservedPorts, RunningService, bind_port
 from sidecar.version import CONTRACT, __version__
 
 log = logging.getLogger(__name__)
@@ -86,7 +84,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         app = create_app(settings, service, watch, entrance)
         listeners = besides.listeners(service, entrance, watch, tls)
         place = start_listening(place, settings)
-    if isinstance(place, port_owner.RunningService):
+    if isinstance(place, RunningService):
         log.info(
             "port %d is already served by the service with pid %d, which is used instead of a "
             "new one",
@@ -112,7 +110,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
 
 
-def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:
+def acquire_port(settings: Settings) -> socket.socket | RunningService:
     """Return a bound socket that does not listen yet, or the service that keeps the port.
 
     Raises:
@@ -122,7 +120,7 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
     try:
         return bind_port(settings.host, settings.port)
     except errors.PortInUse as error:
-        other = port_owner.find_service(settings.host, settings.port)
+        other = server_listeners.find_service(settings.host, settings.port)
         if other is None:
             with contextlib.suppress(errors.PortInUse):  # a service that is exiting does not answer
                 return bind_port(settings.host, settings.port)
@@ -148,8 +146,8 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
 
 
 def start_listening(
-    place: socket.socket | port_owner.RunningService, settings: Settings
-) -> socket.socket | port_owner.RunningService:
+    place: socket.socket | RunningService, settings: Settings
+) -> socket.socket | RunningService:
     """Return the socket, listening.
 
     On Linux two sockets can be bound to one port while neither listens. If another process listened
@@ -178,7 +176,7 @@ def _announce_ready(
     line must have."""
     return ready_line(
         port=port,
-        url=port_owner.service_url(settings.host, port, encrypted=settings.encrypted),
+        url=server_listeners.service_url(settings.host, port, encrypted=settings.encrypted),
         version=__version__,
         pid=pid,
         token=token.get_secret_value() if token else None,

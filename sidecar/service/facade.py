@@ -32,17 +32,7 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
-from sidecar.jobs.duration_prediction import (
-    DEFAULT_WORK_PER_AUDIO_S,
-    MIN_JOB_S,
-    USUAL_WORK_PER_AUDIO_S,
-)
-from sidecar.jobs.job_backend import (
-    EngineProvisioning,
-    JobBackend,
-    LocalJobBackend,
-    LocalQueueSetup,
-)
+from sidecar.jobs import duration_prediction, job_backend
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobEventSource, JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
@@ -205,10 +195,12 @@ class Service:
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
         """Enrolled speakers."""
-        self._provision = EngineProvisioning(settings, self.fleet.files)
+        self._provision = job_backend.EngineProvisioning(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
-        engine = LocalQueueSetup(settings, self._provision, self._planned, self.fleet.places, model)
+        engine = job_backend.LocalQueueSetup(
+            settings, self._provision, self._planned, self.fleet.places, model
+        )
         self.remaining_s = engine.remaining_s
         """Predicts the remaining seconds of a running job."""
         self._pace = engine.pace
@@ -217,7 +209,9 @@ class Service:
         self._shared = None
         if (address := shared_address(settings)) is not None:
             self._shared = SharedJobBackend(settings, address, *parts, self.instance)
-        self._backend: JobBackend = self._shared or LocalJobBackend(settings, *parts)
+        self._backend: job_backend.JobBackend = self._shared or job_backend.LocalJobBackend(
+            settings, *parts
+        )
         self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
         """True if other services share the jobs."""
@@ -355,8 +349,13 @@ class Service:
         if self._pace.knows(forecast.precision):
             return forecast.with_seconds(self._pace.seconds(forecast.precision, audio_s))
         if self.spec.name == MOONSHINE:
-            paces = USUAL_WORK_PER_AUDIO_S, DEFAULT_WORK_PER_AUDIO_S
-            return forecast.with_usual_seconds(*(max(MIN_JOB_S, audio_s * pace) for pace in paces))
+            paces = (
+                duration_prediction.USUAL_WORK_PER_AUDIO_S,
+                duration_prediction.DEFAULT_WORK_PER_AUDIO_S,
+            )
+            return forecast.with_usual_seconds(
+                *(max(duration_prediction.MIN_JOB_S, audio_s * pace) for pace in paces)
+            )
         return forecast.without_seconds()
 
     async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:

@@ -16,17 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar import errors
+from sidecar.storage import speaker_store
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
-from sidecar.storage.speaker_store import (
-    MAX_ENROLLED_SPEAKERS,
-    SPEAKER_FILE,
-    EnrolledSpeaker,
-    SpeakerFile,
-    SpeakerSample,
-    SpeakerStore,
-    SpeakerUpdate,
-)
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -70,14 +62,16 @@ class PostgresSpeakerStore:
         """Committed deletions, and those of them that a rewrite was for."""
         self._rewriting, self._rests_until = asyncio.Lock(), 0.0
 
-    async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
+    async def of(self, owner: str) -> Sequence[speaker_store.EnrolledSpeaker]:
         """As `SpeakerStore.of`."""
         return await self._ask(lambda cursor: self._read(cursor, owner))
 
-    async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
+    async def keep(
+        self, owner: str, decide: speaker_store.SpeakerUpdate
+    ) -> speaker_store.EnrolledSpeaker:
         """As `SpeakerStore.keep`."""
 
-        async def put(cursor: Any) -> EnrolledSpeaker:
+        async def put(cursor: Any) -> speaker_store.EnrolledSpeaker:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
             before = await self._read(cursor, owner)
             person = decide(before)
@@ -154,7 +148,7 @@ class PostgresSpeakerStore:
                 "vibevoice.people: the database does not answer"
             )
 
-    async def _read(self, cursor: Any, owner: str) -> list[EnrolledSpeaker]:
+    async def _read(self, cursor: Any, owner: str) -> list[speaker_store.EnrolledSpeaker]:
         await cursor.execute(
             """SELECT id, created, sealed FROM vibevoice.people
                 WHERE owner = %s ORDER BY created, id""",
@@ -165,8 +159,10 @@ class PostgresSpeakerStore:
         for id_, created, sealed in await cursor.fetchall():
             try:
                 said = json.loads(self._seal.opened(sealed, _encryption_context(id_, owner)))
-                samples = tuple(map(SpeakerSample.of, said["samples"]))
-                found.append(EnrolledSpeaker(id_, owner, said["name"], created, samples))
+                samples = tuple(map(speaker_store.SpeakerSample.of, said["samples"]))
+                found.append(
+                    speaker_store.EnrolledSpeaker(id_, owner, said["name"], created, samples)
+                )
             except (DecryptionFailed, ValueError, KeyError, TypeError) as error:
                 log.error(
                     "an enrolled speaker in the database cannot be decoded: %s; check that all "
@@ -175,7 +171,7 @@ class PostgresSpeakerStore:
                 )
         return found
 
-    async def _write(self, cursor: Any, person: EnrolledSpeaker) -> None:
+    async def _write(self, cursor: Any, person: speaker_store.EnrolledSpeaker) -> None:
         said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
         sealed = self._seal.seal(
             json.dumps(said).encode(), _encryption_context(person.id, person.owner)
@@ -191,7 +187,9 @@ def _encryption_context(person: str, owner: str) -> str:
     return f"person {person} {owner}"
 
 
-async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) -> tuple[int, int]:
+async def import_speaker_file(
+    folder: Path, secret: str, store: speaker_store.SpeakerStore
+) -> tuple[int, int]:
     """Import all speakers of the file in ``folder`` into ``store``, with id, owner and dates.
     Return how many were added, and how many were there already. The file does not change; the
     store is closed.
@@ -201,12 +199,12 @@ async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) ->
         errors.PeopleFull: an owner would have more than the limit.
         errors.JournalUnreachable: some may be missing. A repetition does no harm.
     """
-    if not (folder / SPEAKER_FILE).is_file():
+    if not (folder / speaker_store.SPEAKER_FILE).is_file():
         raise errors.SettingsInvalid(
             f"There is no file of enrolled speakers in {folder}.",
             hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
         )
-    file = SpeakerFile(folder, secret)
+    file = speaker_store.SpeakerFile(folder, secret)
     try:
         everybody = file.all()
     finally:
@@ -222,12 +220,12 @@ async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) ->
     return came, len(everybody) - came
 
 
-def _add_if_missing(person: EnrolledSpeaker) -> SpeakerUpdate:
-    def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
+def _add_if_missing(person: speaker_store.EnrolledSpeaker) -> speaker_store.SpeakerUpdate:
+    def decide(people: Sequence[speaker_store.EnrolledSpeaker]) -> speaker_store.EnrolledSpeaker:
         for one in people:
             if one.id == person.id:
                 return one  # as stored: it may have been renamed since
-        if len(people) >= MAX_ENROLLED_SPEAKERS:
+        if len(people) >= speaker_store.MAX_ENROLLED_SPEAKERS:
             raise errors.PeopleFull(
                 f"The owner of '{person.name}' has reached the limit of enrolled speakers."
             )

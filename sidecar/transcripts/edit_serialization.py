@@ -11,20 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.errors import FieldInvalid, FieldMissing
+from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
-from sidecar.transcripts.transcript_edits import (
-    EditOperation,
-    EditRequest,
-    EditStep,
-    MergeSpeakers,
-    MoveSegments,
-    RedoStep,
-    RenameSpeaker,
-    RewriteSegment,
-    SplitSegments,
-    SplitSpeakerRequest,
-    UndoStep,
-)
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.transcripts.word_timing import one_line
 
@@ -39,18 +27,18 @@ MAX_SPLIT_SPEAKERS = 10
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
 
-def edit_step_to_json(step: EditStep) -> list[dict[str, Any]]:
+def edit_step_to_json(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
     """Return a step as a list of operations."""
     match step:
-        case UndoStep():
+        case transcript_edits.UndoStep():
             return [{"op": "undo"}]
-        case RedoStep():
+        case transcript_edits.RedoStep():
             return [{"op": "redo"}]
         case operations:
             return [_operation_to_json(one) for one in operations]
 
 
-def edit_step_from_json(given: object) -> EditStep:
+def edit_step_from_json(given: object) -> transcript_edits.EditStep:
     """Parse a list of operations as `edit_step_to_json` wrote it.
 
     Raises:
@@ -59,13 +47,17 @@ def edit_step_from_json(given: object) -> EditStep:
     wished = edit_request_from_json(given)
     if not isinstance(wished, tuple):
         return wished
-    done = tuple(one for one in wished if not isinstance(one, SplitSpeakerRequest))
+    done = tuple(one for one in wished if not isinstance(one, transcript_edits.SplitSpeakerRequest))
     if len(done) < len(wished):
         raise FieldInvalid("'split_speaker' by voice cannot be stored as an edit.")
     return done
 
 
-def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditRequest, ...]:
+def edit_request_from_json(
+    given: object,
+) -> (
+    transcript_edits.UndoStep | transcript_edits.RedoStep | tuple[transcript_edits.EditRequest, ...]
+):
     """Parse the operations of a client's request.
 
     Raises:
@@ -74,7 +66,10 @@ def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditReq
     if not isinstance(given, list) or not 0 < len(given) <= MAX_OPERATIONS:
         raise FieldInvalid(f"'operations' is not a list of 1 to {MAX_OPERATIONS} operations.")
     names = [one.get("op") if isinstance(one, Mapping) else None for one in given]
-    for name, step in (("undo", UndoStep()), ("redo", RedoStep())):
+    for name, step in (
+        ("undo", transcript_edits.UndoStep()),
+        ("redo", transcript_edits.RedoStep()),
+    ):
         if name in names:
             if len(names) > 1 or len(given[0]) > 1:
                 raise FieldInvalid(
@@ -101,7 +96,7 @@ def operation_schemas() -> list[dict[str, Any]]:
     ]
 
 
-def _operation_to_json(operation: EditOperation) -> dict[str, Any]:
+def _operation_to_json(operation: transcript_edits.EditOperation) -> dict[str, Any]:
     name, fields = next(
         (name, fields) for name, (kind, fields) in OPERATIONS.items() if type(operation) is kind
     )
@@ -113,7 +108,7 @@ def _operation_to_json(operation: EditOperation) -> dict[str, Any]:
     }
 
 
-def _parse_operation(number: int, values: object) -> EditRequest:
+def _parse_operation(number: int, values: object) -> transcript_edits.EditRequest:
     if not isinstance(values, Mapping):
         raise FieldInvalid(f"Operation {number} is not an object.")
     name = values.get("op")
@@ -219,23 +214,25 @@ _PEOPLE_SCHEMA = {
     "description": "Number of speakers. Default: by their embeddings.",
 }
 _TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
-OPERATIONS: Mapping[str, tuple[Callable[..., EditRequest], Mapping[str, OperationField]]] = {
+OPERATIONS: Mapping[
+    str, tuple[Callable[..., transcript_edits.EditRequest], Mapping[str, OperationField]]
+] = {
     "rename": (
-        RenameSpeaker,
+        transcript_edits.RenameSpeaker,
         {"speaker": _SPEAKER, "name": OperationField(_NAME_SCHEMA, _parse_name)},
     ),
-    "merge": (MergeSpeakers, {"speaker": _SPEAKER, "into": _SPEAKER}),
+    "merge": (transcript_edits.MergeSpeakers, {"speaker": _SPEAKER, "into": _SPEAKER}),
     "split": (
-        SplitSegments,
+        transcript_edits.SplitSegments,
         {"segments": _PLACES, "name": OperationField(_NAME_SCHEMA, _parse_name, optional=True)},
     ),
     "split_speaker": (
-        SplitSpeakerRequest,
+        transcript_edits.SplitSpeakerRequest,
         {"speaker": _SPEAKER, "into": OperationField(_PEOPLE_SCHEMA, _parse_people, optional=True)},
     ),
-    "move": (MoveSegments, {"segments": _PLACES, "speaker": _SPEAKER}),
+    "move": (transcript_edits.MoveSegments, {"segments": _PLACES, "speaker": _SPEAKER}),
     "text": (
-        RewriteSegment,
+        transcript_edits.RewriteSegment,
         {
             "segment": OperationField(_PLACE_SCHEMA, _parse_place),
             "text": OperationField(_TEXT_SCHEMA, _parse_text),

@@ -14,11 +14,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.serialization import from_plain, to_plain
-from sidecar.transcripts.speaker_embeddings import (
-    EncodedWindowEmbeddings,
-    SpeakerEmbedding,
-    SpeakerProfile,
-)
+from sidecar.transcripts import speaker_embeddings
 
 NON_SPEECH_FLAG = "non_speech"
 """Flag of a segment without words: music, silence, noise."""
@@ -92,10 +88,12 @@ class Transcript:
     precision: str
     diarized: bool = False
     notices: tuple[Notice, ...] = ()
-    voices: tuple[SpeakerProfile, ...] = ()
-    prints: tuple[SpeakerEmbedding | None, ...] = field(default=(), repr=False)
+    voices: tuple[speaker_embeddings.SpeakerProfile, ...] = ()
+    prints: tuple[speaker_embeddings.SpeakerEmbedding | None, ...] = field(default=(), repr=False)
     model: str = ""
-    local_voices: EncodedWindowEmbeddings | None = field(default=None, repr=False)
+    local_voices: speaker_embeddings.EncodedWindowEmbeddings | None = field(
+        default=None, repr=False
+    )
 
     def name_of(self, speaker: int | None) -> str | None:
         """Return the name of a speaker; None if it has none."""

@@ -23,20 +23,8 @@ from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
 from sidecar.gpu_memory import tts_memory
-from sidecar.interfaces.engine_interface import (
-    CancelCheck,
-    LoadOptions,
-    Precision,
-    SynthesizedAudio,
-    abbreviate_names,
-)
-from sidecar.tts.vibevoice_tts_model import (
-    StepCheck,
-    StreamingCodec,
-    TtsGenerationOptions,
-    TtsPrompt,
-    VibeVoiceTtsModel,
-)
+from sidecar.interfaces import engine_interface
+from sidecar.tts import vibevoice_tts_model
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +32,10 @@ GUIDANCE_SCALE = 1.3
 """Scale of classifier-free guidance; the value of transformers' documentation."""
 DEFAULT_DIFFUSION_STEPS = 10
 """Diffusion steps for a latent; the default of transformers."""
-_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+_DTYPES = {
+    engine_interface.Precision.FP32: torch.float32,
+    engine_interface.Precision.BF16: torch.bfloat16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,7 @@ class LoadedVibeVoiceTts:
     folder: Path
 
 
-def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
+def load_vibevoice_tts(options: engine_interface.LoadOptions) -> LoadedVibeVoiceTts:
     """Load the weights once, directly onto their device.
 
     Only safetensors are read, and no code of the checkpoint is run.
@@ -163,7 +154,7 @@ def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
     has to sound the same every time.
     """
     like = inner.multi_modal_projector.linear_1.weight
-    chunks = StreamingCodec(partial(inner.audio_tower.encode, sample=False))
+    chunks = vibevoice_tts_model.StreamingCodec(partial(inner.audio_tower.encode, sample=False))
     parts = sound.split(round(tts_memory.SAMPLE_CHUNK_S * tts_memory.RATE))
     latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
     scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
@@ -209,19 +200,23 @@ class VibeVoiceSynthesizer:
 
     def __init__(self, loaded: LoadedVibeVoiceTts, steps: int = DEFAULT_DIFFUSION_STEPS) -> None:
         self._loaded = loaded
-        self._speaker = VibeVoiceTtsModel(loaded.model, steps)
+        self._speaker = vibevoice_tts_model.VibeVoiceTtsModel(loaded.model, steps)
         self._samples = VoiceSamples(loaded)
         self.voices: Sequence[str] = self._samples.names or (OWN_VOICE,)
         """Names of the voices, the default first."""
 
-    def say(self, text: str, voice: str, cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
+    def say(
+        self, text: str, voice: str, cancelled: engine_interface.CancelCheck
+    ) -> Iterator[engine_interface.SynthesizedAudio]:
         """Yield the audio of a text, one frame at a time, until the end or ``cancelled()``.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
         """
         if voice and voice not in self.voices:
-            raise errors.VoiceUnknown(hint=f"Use one of: {abbreviate_names(self.voices)}.")
+            raise errors.VoiceUnknown(
+                hint=f"Use one of: {engine_interface.abbreviate_names(self.voices)}."
+            )
 
         def check() -> None:
             if cancelled():
@@ -234,10 +229,10 @@ class VibeVoiceSynthesizer:
         said = 0
         try:
             check()
-            manner = TtsGenerationOptions(most, GUIDANCE_SCALE)
+            manner = vibevoice_tts_model.TtsGenerationOptions(most, GUIDANCE_SCALE)
             for frame in self._frames(words, voice or self.voices[0], manner, check):
                 said += 1
-                yield SynthesizedAudio(frame, tts_memory.RATE)
+                yield engine_interface.SynthesizedAudio(frame, tts_memory.RATE)
         except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:
@@ -250,7 +245,11 @@ class VibeVoiceSynthesizer:
             )
 
     def _frames(
-        self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
+        self,
+        words: str,
+        voice: str,
+        manner: vibevoice_tts_model.TtsGenerationOptions,
+        check: vibevoice_tts_model.StepCheck,
     ) -> Iterator[bytes]:
         """Yield frames as PCM16, outside of torch's inference mode.
 
@@ -266,11 +265,11 @@ class VibeVoiceSynthesizer:
                 pcm = to_pcm16(frame)
             yield pcm
 
-    def _prompt(self, words: str, voice: str) -> TtsPrompt:
+    def _prompt(self, words: str, voice: str) -> vibevoice_tts_model.TtsPrompt:
         sample = self._samples.heard(voice)
         audio_tokens = len(sample) if sample is not None else 0
         ids = build_prompt_ids(self._loaded.processor, words, audio_tokens)
-        return TtsPrompt(ids, sample)
+        return vibevoice_tts_model.TtsPrompt(ids, sample)
 
 
 def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceSynthesizer:
@@ -304,11 +303,13 @@ def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
     Raises:
         errors.ModelLoadFailed: the model returns values that are not finite.
     """
-    prompt = TtsPrompt(build_prompt_ids(loaded.processor, WARM_UP_TEXT, 0))
+    prompt = vibevoice_tts_model.TtsPrompt(build_prompt_ids(loaded.processor, WARM_UP_TEXT, 0))
     times = [time.perf_counter()]
     with torch.inference_mode():
-        model = VibeVoiceTtsModel(loaded.model, steps)
-        for frame in model.frames(prompt, TtsGenerationOptions(4, GUIDANCE_SCALE), lambda: None):
+        model = vibevoice_tts_model.VibeVoiceTtsModel(loaded.model, steps)
+        for frame in model.frames(
+            prompt, vibevoice_tts_model.TtsGenerationOptions(4, GUIDANCE_SCALE), lambda: None
+        ):
             if not bool(frame.isfinite().all()):
                 raise errors.ModelLoadFailed(
                     "The checkpoint of VibeVoice TTS cannot be run on this machine: its "

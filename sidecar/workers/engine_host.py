@@ -13,14 +13,7 @@ from typing import Generic
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
-from sidecar.gpu_memory import gpu_devices
-from sidecar.gpu_memory.memory_admission import (
-    LoadPlacement,
-    LoadPlan,
-    MemoryAccount,
-    MemoryAdmission,
-    MemoryState,
-)
+from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
@@ -40,7 +33,7 @@ class MemoryDevices:
     host: gpu_devices.HostMemoryMonitor = field(default_factory=gpu_devices.HostMemoryMonitor)
 
 
-class EngineHost(MemoryAccount, Generic[Spec]):
+class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     """Host of an engine: owns its slot and accounts for its memory.
 
     ``name``: its name in ledgers and crash notes. ``live``: it serves live sessions. ``speaks``: it
@@ -78,7 +71,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
                 if settings.precision is Precision.INT4:
                     log.warning("%s", self.spec.replacement(Precision.INT4))
             limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-            self.admission = MemoryAdmission(shape, self.spec.precisions, limit)
+            self.admission = memory_admission.MemoryAdmission(shape, self.spec.precisions, limit)
         self.voice_admission = _tts_admission(settings, choice) if speaks else None
         self._room = self.admission or self.voice_admission
         precision = settings.precision
@@ -173,7 +166,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         precision = self.slot.precision
         return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
 
-    def memory_now(self) -> MemoryState:
+    def memory_now(self) -> memory_admission.MemoryState:
         """Return the memory of its device at the last query."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
 
@@ -190,17 +183,17 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         if self._room is not None:
             await self._devices.gpu.look()
 
-    def place(self, precision: Precision) -> LoadPlan:
+    def place(self, precision: Precision) -> memory_admission.LoadPlan:
         """Return the placement of a new engine (`MemoryAccount`)."""
         if self._room is None:
-            return LoadPlan()
+            return memory_admission.LoadPlan()
         return self._room.place(precision, self.memory_now())
 
-    def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
+    def load_begins(self, precision: Precision, plan: memory_admission.LoadPlan) -> None:
         """Reserve the memory of an engine that is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
         size = self._standing(precision, plan.memory)
-        if plan.placement is LoadPlacement.BESIDE and old.pid is not None:
+        if plan.placement is memory_admission.LoadPlacement.BESIDE and old.pid is not None:
             size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.name))
         self._replaced = old
         self._reserve(size)
@@ -262,11 +255,13 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
         return self._weights(precision, memory) + speaking
 
-    def _memory(self, held: Precision | None) -> MemoryState:
+    def _memory(self, held: Precision | None) -> memory_admission.MemoryState:
         gpu, watch = self.gpu, self._devices.gpu
         if gpu is None or not self.on_gpu:
-            return MemoryState(self._devices.host.free_bytes(self.name), held, on_gpu=False)
-        return MemoryState(
+            return memory_admission.MemoryState(
+                self._devices.host.free_bytes(self.name), held, on_gpu=False
+            )
+        return memory_admission.MemoryState(
             watch.free_bytes(self.name),
             held,
             on_gpu=True,

@@ -1,5 +1,7 @@
 """Engine slot: state machine of one engine, its turns, leases, reloads, idle time (`keep_alive`).
 
+A lease transcribes one recording or a batch; `SequentialLease` serves consecutive jobs.
+
 A *turn* is the right to change the engine; turns are first in, first out. An exclusive lease keeps
 its turn. A concurrent lease gives it back once the engine is loaded, so that the next one can share
 the engine.
@@ -11,26 +13,169 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    aclosing,
+    asynccontextmanager,
+)
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Generic
+from typing import Any, Generic, Self
 
 from sidecar import errors
+from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import AudioSource
 from sidecar.engines.engine_selection import Spec
 from sidecar.gpu_memory.memory_admission import MemoryAccount
-from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
-from sidecar.workers.engine_lease import EngineLease
-from sidecar.workers.engine_loading import EngineSupervisor
-from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import (
-    LIVE_PING_TIMEOUT_S,
-    PING_TIMEOUT_S,
-    Heartbeat,
-    WorkerProcess,
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
 )
+from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
+from sidecar.workers import worker_process
+from sidecar.workers.engine_loading import EngineSupervisor
+from sidecar.workers.rpc_client import RpcCall
+from sidecar.workers.worker_environment import WorkerOptions
+
+BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
+"""One recording of a batch that is transcribed together."""
+
+
+class EngineLease:
+    """Right to use a loaded engine, until the lease ends.
+
+    The engine may end earlier: it dies, or is reloaded under live sessions. Calls then raise
+    `WorkerDied`, and their caller takes another lease.
+    """
+
+    def __init__(
+        self,
+        worker: worker_process.WorkerProcess,
+        precision: Precision,
+        set_memory: Callable[[MemoryPlan], None],
+        *,
+        beside: bool = False,
+    ) -> None:
+        """``set_memory`` is called with the plan of each job. ``beside``: its calls run
+        concurrently with earlier ones."""
+        self._worker = worker
+        self._call_options = {"beside": True} if beside else {}
+        self._set_memory = set_memory
+        self._batch: RpcCall | None = None
+        self.precision = precision
+        """Precision at which the engine is loaded."""
+
+    @property
+    def alive(self) -> bool:
+        """Return whether it can be called."""
+        return self._worker.alive
+
+    def calling(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> AbstractAsyncContextManager[RpcCall]:
+        """Start one operation; its call can be read and sent more messages. Leaving early cancels
+        this call only.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+        """
+        return self._worker.calling(operation, fds, **arguments)
+
+    async def transcribe(
+        self,
+        source: AudioSource,
+        facts: AudioInfo,
+        options: TranscribeOptions,
+        max_s: float,
+        settled: Sequence[Checkpoint] | None = None,
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        """Yield the events of one transcription; leaving early cancels it. ``settled``: its
+        checkpoints to resume from (`engine_interface.ResumableEngine`); None if no checkpoints are
+        wanted.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+            errors.SidecarError: the engine refused or failed.
+        """
+        self._set_memory(options.memory)
+        frames = self._worker.call(
+            "transcribe",
+            [source.fd],
+            facts=facts.to_wire(),
+            options=options.to_wire(),
+            max_s=max_s,
+            settled=None if settled is None else [to_wire(one) for one in settled],
+            **self._call_options,
+        )
+        async with aclosing(frames):
+            async for frame in frames:
+                yield from_wire(frame)
+
+    async def transcribe_together(
+        self, requests: Sequence[BatchedRecording], max_s: float
+    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
+        """Yield the events of a batch of transcriptions, with their numbers; leaving early cancels
+        all.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+            errors.SidecarError: the engine refused or failed all of them.
+        """
+        self._set_memory(requests[0][2].memory)
+        wanted = [
+            {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
+            for _, facts, options in requests
+        ]
+        fds = [source.fd for source, _, _ in requests]
+        calling = self.calling("transcribe_together", fds, requests=wanted, **self._call_options)
+        async with calling as call:
+            self._batch = call
+            async for frame, _ in call.answers():
+                if "failed" in frame:
+                    yield frame["number"], errors.from_wire(frame["failed"])
+                else:
+                    yield frame["number"], from_wire(frame["event"])
+
+    def leave(self, number: int) -> None:
+        """Cancel one transcription of the batch."""
+        if self._batch is not None:
+            self._batch.send_nowait(leave=number)
+
+
+class SequentialLease:
+    """Lease that consecutive jobs share; it ends when the last of them has left."""
+
+    def __init__(self, engine: EngineLease, ends: AsyncExitStack) -> None:
+        self.engine = engine
+        self._ends = ends
+        self._holders = 1
+        self.since = time.monotonic()
+        """Time when the engine was free for the current job (`time.monotonic`)."""
+
+    @classmethod
+    async def begin(cls, lease: AbstractAsyncContextManager[EngineLease]) -> Self:
+        """Wait for the lease; the first job holds it."""
+        ends = AsyncExitStack()
+        return cls(await ends.enter_async_context(lease), ends)
+
+    def joined(self) -> Self:
+        """Add a job."""
+        self._holders += 1
+        return self
+
+    async def leave(self) -> None:
+        """Remove a job; end the lease after the last one."""
+        self._holders -= 1
+        self.since = time.monotonic()
+        if not self._holders:
+            await self._ends.aclose()
+
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +210,7 @@ class Sharing:
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    ping_timeout_s: float = PING_TIMEOUT_S
+    ping_timeout_s: float = worker_process.PING_TIMEOUT_S
 
 
 EXCLUSIVE = Sharing()
@@ -78,7 +223,7 @@ LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
-    ping_timeout_s=LIVE_PING_TIMEOUT_S,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """Live sessions: people wait for each word, so the process runs at normal priority, and one that
 hangs is killed soon."""
@@ -86,7 +231,7 @@ SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    ping_timeout_s=LIVE_PING_TIMEOUT_S,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """TTS: the engine executes one call after the other, so a call that does not stop blocks all
 others, and the process is killed."""
@@ -122,7 +267,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         load: LoadOptions,
         keep_alive_s: float,
         account: MemoryAccount | None = None,
-        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        on_crash: Callable[[worker_process.WorkerProcess], None] = lambda worker: None,
         sharing: Sharing = EXCLUSIVE,
     ) -> None:
         super().__init__(spec, load, account or MemoryAccount(), on_crash, sharing.worker)
@@ -135,7 +280,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self._heartbeat = Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
+        self._heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""
@@ -304,7 +449,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     def _leave_line(self) -> None:
         self._waiting -= 1
 
-    async def _leased_worker(self, wanted: Precision, since: float) -> WorkerProcess:
+    async def _leased_worker(self, wanted: Precision, since: float) -> worker_process.WorkerProcess:
         """Return the worker process for a lease that has the turn: the one in use, or one loaded if
         necessary, after which the memory is queried."""
         if self.in_use and not self.sharing.sessions and self.worker is not None:

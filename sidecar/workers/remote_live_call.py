@@ -17,15 +17,7 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.errors import ErrorKind
-from sidecar.upstream import openai_http, upstream_dialect
-from sidecar.upstream.remote_live_messages import (
-    HEARTBEAT_INTERVAL_S,
-    MAX_MESSAGE_BYTES,
-    RemoteEventChecker,
-    RemoteSessionRequest,
-    command_text,
-    parse_message,
-)
+from sidecar.upstream import openai_http, remote_live_messages, upstream_dialect
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.workers import channel
 from sidecar.workers.channel import credited_bytes
@@ -38,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BEGIN_TIMEOUT_S = 5.0
 """Maximum time for a service to accept or refuse a session."""
-SILENCE_TIMEOUT_S = 5 * HEARTBEAT_INTERVAL_S
+SILENCE_TIMEOUT_S = 5 * remote_live_messages.HEARTBEAT_INTERVAL_S
 """Maximum time without a message of a service that runs a session."""
 LIVE_PATH = "/v1/live"
 _SESSION_FAULT_KINDS = frozenset(
@@ -52,7 +44,11 @@ _KEY_REFUSED_KINDS = frozenset({ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN})
 
 
 async def open_remote_session(
-    url: str, host: str, key: str, context: ssl.SSLContext | None, lease: RemoteSessionRequest
+    url: str,
+    host: str,
+    key: str,
+    context: ssl.SSLContext | None,
+    lease: remote_live_messages.RemoteSessionRequest,
 ) -> RemoteTransport:
     """Open a session at the service ``url``, on its machine ``host``.
 
@@ -72,7 +68,7 @@ async def open_remote_session(
             try:
                 with contextlib.suppress(ConnectionClosed):  # the service may have sent a reason
                     await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
-                _check_begun(parse_message(await socket.recv()))
+                _check_begun(remote_live_messages.parse_message(await socket.recv()))
             except BaseException:
                 socket.transport.abort()
                 raise
@@ -117,7 +113,7 @@ async def _connect(
         user_agent_header="vibevoice-asr",
         compression=None,
         proxy=None,
-        max_size=MAX_MESSAGE_BYTES,
+        max_size=remote_live_messages.MAX_MESSAGE_BYTES,
         open_timeout=None,
         close_timeout=1.0,
         ping_interval=None,  # a lease holder sends heartbeats
@@ -200,14 +196,16 @@ def _version_mismatch_failure() -> ChunkFailure:
 class RemoteTransport:
     """Transport of one remote session. Run `listen` as long as its ``call`` is in use."""
 
-    def __init__(self, socket: ClientConnection, lease: RemoteSessionRequest) -> None:
+    def __init__(
+        self, socket: ClientConnection, lease: remote_live_messages.RemoteSessionRequest
+    ) -> None:
         self.call = RpcCall(1, self)
         self.failure: ChunkFailure | None = None
         """Failure of the remote service that broke the connection; None if there was none."""
         self.handed_over = False
         """True if the connection ended because another service takes over."""
         self._socket = socket
-        self._checker = RemoteEventChecker(lease.begin)
+        self._checker = remote_live_messages.RemoteEventChecker(lease.begin)
         self._sample_format: tuple[str, int] | None = None
 
     async def send(
@@ -225,7 +223,7 @@ class RemoteTransport:
             if "sound" in command:
                 await self._send_sound(command, raw)
             else:
-                await self._socket.send(command_text(command))
+                await self._socket.send(remote_live_messages.command_text(command))
         except ConnectionClosed:
             raise channel.ChannelClosed("the connection is gone") from None
         size = credited_bytes(command, raw)  # the WebSocket has its own flow control
@@ -235,7 +233,7 @@ class RemoteTransport:
         sample_format = (command["sound"], command["rate"])
         if sample_format != self._sample_format:
             self._sample_format = sample_format
-            await self._socket.send(command_text(command))
+            await self._socket.send(remote_live_messages.command_text(command))
         self._checker.sent(raw, *sample_format)
         await self._socket.send(raw)
 
@@ -260,7 +258,7 @@ class RemoteTransport:
             while not self.call.over.is_set():
                 async with asyncio.timeout(SILENCE_TIMEOUT_S):
                     message = await self._socket.recv()
-                self._receive(parse_message(message), len(message))
+                self._receive(remote_live_messages.parse_message(message), len(message))
         except TimeoutError:
             self.failure = upstream_dialect.connection_lost_failure("fell silent")
             self.close("silence")

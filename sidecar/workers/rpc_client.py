@@ -16,13 +16,6 @@ from typing import Any, Protocol, cast
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.workers import channel
-from sidecar.workers.channel import (
-    CREDIT_WINDOW_BYTES,
-    FULL_SOCKET_PAUSE_S,
-    ReceiveCredit,
-    SendCredit,
-    credited_bytes,
-)
 
 
 class RpcConnection(asyncio.Protocol):
@@ -79,7 +72,7 @@ class RpcConnection(asyncio.Protocol):
             try:
                 sent = socket.send_fds(self._sock, [frame], beside)
             except BlockingIOError:
-                await asyncio.sleep(FULL_SOCKET_PAUSE_S)
+                await asyncio.sleep(channel.FULL_SOCKET_PAUSE_S)
                 await self._wait_drained()
             except OSError as error:
                 raise channel.ChannelClosed(str(error)) from None
@@ -142,7 +135,7 @@ class RpcConnection(asyncio.Protocol):
         self._end(channel.ChannelClosed(str(exc or "end of stream")))
 
 
-MAX_UNREAD_BYTES = 2 * CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
+MAX_UNREAD_BYTES = 2 * channel.CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
 """Maximum unread bytes of one call: a worker that sends more violates the flow control."""
 
 
@@ -181,7 +174,7 @@ class RpcCall:
         self._answers: deque[channel.ChannelFrame] = deque()
         self._unread = 0
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
-        self._incoming, self._outgoing = ReceiveCredit(), SendCredit()
+        self._incoming, self._outgoing = channel.ReceiveCredit(), channel.SendCredit()
         self._changed, self._room = asyncio.Event(), asyncio.Event()
 
     async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
@@ -212,7 +205,7 @@ class RpcCall:
             channel.ChannelClosed: the other side is gone.
             RpcCallEnded: the call has ended.
         """
-        size = credited_bytes(message, raw)
+        size = channel.credited_bytes(message, raw)
         while not self._outgoing.allows(size) and not self.over.is_set():
             self._room.clear()
             await self._room.wait()

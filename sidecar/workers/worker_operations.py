@@ -19,11 +19,7 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
-from sidecar.workers.parallel_diarization import (
-    DiarizationTee,
-    join_diarization,
-    open_diarization_tee,
-)
+from sidecar.workers import parallel_diarization
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -190,7 +186,7 @@ class WorkerOperations:
                 reports.append(TranscriptionReport(audio))
                 tees.append(tee)
             events = engine.transcribe_together(requests) if requests else ()
-            for index, event in join_diarization(events, tees):
+            for index, event in parallel_diarization.join_diarization(events, tees):
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
@@ -205,9 +201,11 @@ class WorkerOperations:
         options: engine_interface.TranscribeOptions,
         is_cancelled: Callable[[], bool],
         until: ExitStack,
-    ) -> DiarizationTee | None:
+    ) -> parallel_diarization.DiarizationTee | None:
         rate, same = self._sample_rate, self._by_voices
-        return open_diarization_tee(audio, rate, options, is_cancelled, until, same=same)
+        return parallel_diarization.open_diarization_tee(
+            audio, rate, options, is_cancelled, until, same=same
+        )
 
     def _opened(self, operation: dict[str, Any], fd: int) -> audio_decoder.DecodedAudio:
         facts = audio_decoder.AudioInfo.from_wire(operation["facts"])

@@ -17,14 +17,9 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import IO, Any
 
 from sidecar.installation import own_command
-from sidecar.workers import channel
+from sidecar.workers import channel, worker_environment
 from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
 from sidecar.workers.rpc_server import BegunCallsPage
-from sidecar.workers.worker_environment import (
-    EnvironmentNeeds,
-    WorkerOptions,
-    worker_environment_of,
-)
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +64,8 @@ class WorkerProcess:
     def __init__(
         self,
         name: str,
-        needs: EnvironmentNeeds = EnvironmentNeeds.ENGINE,
-        options: WorkerOptions | None = None,
+        needs: worker_environment.EnvironmentNeeds = worker_environment.EnvironmentNeeds.ENGINE,
+        options: worker_environment.WorkerOptions | None = None,
     ) -> None:
         """Start the process.
 
@@ -78,8 +73,8 @@ class WorkerProcess:
             OSError: it cannot be started.
         """
         self.name = name
-        self._options = options or WorkerOptions()
-        given = worker_environment_of(os.environ, needs, self._options.niceness)
+        self._options = options or worker_environment.WorkerOptions()
+        given = worker_environment.worker_environment_of(os.environ, needs, self._options.niceness)
         self._process, self._sock = channel.spawn_worker(worker_command(), given)
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)

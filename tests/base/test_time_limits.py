@@ -11,7 +11,7 @@ from sidecar.api import live_routes
 from sidecar.api.http import responses, uvicorn_protocols
 from sidecar.audio import ffmpeg
 from sidecar.config.settings import Settings
-from sidecar.server import port_owner
+from sidecar.server import listeners
 from sidecar.upstream import upstream_client
 from sidecar.workers import audio_probe, worker_process
 
@@ -36,7 +36,7 @@ def test_a_decoder_that_hangs_is_named_before_its_process_is_taken_for_hung() ->
 def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
     takes_s = default("shutdown_grace") + worker_process.EXIT_GRACE_S + live_routes.CLOSE_TIMEOUT_S
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
-    assert takes_s < port_owner.STOP_TIMEOUT_S
+    assert takes_s < listeners.STOP_TIMEOUT_S
     assert takes_s < int(patience)
 
 

@@ -20,7 +20,7 @@ from scripted_speech import RATE, talk
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, popen, wait_until
 
 from sidecar import errors
-from sidecar.cli import run, talk_screen
+from sidecar.cli import run, talk_client
 from sidecar.cli.talk_client import connect_talk
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
@@ -296,8 +296,8 @@ def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
-    monkeypatch.setattr(talk_screen, "import_sounddevice", lambda: device)
-    loud = talk_screen.Loudspeaker(None, 1000)
+    monkeypatch.setattr(talk_client, "import_sounddevice", lambda: device)
+    loud = talk_client.Loudspeaker(None, 1000)
     loud.begin(3)
     loud.add(b"\1\1" * 1000)
     assert device.asks(700) == b"\1\1" * 700

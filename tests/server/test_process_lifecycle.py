@@ -37,7 +37,7 @@ from service_process import (
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import REPEAT_MUTE_S
-from sidecar.server import port_owner
+from sidecar.server import listeners
 from sidecar.server.service_process import acquire_port
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -364,7 +364,7 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
         def asked(*_: object) -> None:
             other.close()
 
-        monkeypatch.setattr(port_owner, "find_service", asked)
+        monkeypatch.setattr(listeners, "find_service", asked)
         with acquire_port(Settings(engine="scripted", port=port)) as place:
             assert place.getsockname()[1] == port
 

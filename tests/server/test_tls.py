@@ -25,7 +25,7 @@ from sidecar.auth import self_signed_certificate
 from sidecar.cli.remote_service import service_at, trust_from_flags
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
-from sidecar.server import port_owner
+from sidecar.server import listeners
 from sidecar.server.tls import create_tls
 
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -152,7 +152,7 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
     answer = at.run("transcribe", VOICE, "--server", at.url, *trust)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
-    found = port_owner.find_service("127.0.0.1", at.port)
+    found = listeners.find_service("127.0.0.1", at.port)
     assert found is not None
     assert found.pid == ready["pid"]
     again = at.run("serve", "--if-port-taken", "reuse")

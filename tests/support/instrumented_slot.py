@@ -25,8 +25,14 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
-from sidecar.workers.engine_lease import BatchedRecording, EngineLease
-from sidecar.workers.engine_slot import CONCURRENT, EXCLUSIVE, EngineSlot, Sharing
+from sidecar.workers.engine_slot import (
+    CONCURRENT,
+    EXCLUSIVE,
+    BatchedRecording,
+    EngineLease,
+    EngineSlot,
+    Sharing,
+)
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
 

@@ -40,7 +40,7 @@ from sidecar.upstream.audio_chunks import (
     even_chunk_s,
 )
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
-from sidecar.upstream.upstream_diarization import UpstreamDiarization
+from sidecar.upstream.upstream_transcription import UpstreamDiarization
 
 PIECE_S = 60.0
 Lines = list[tuple[float, float, str, int | None]]

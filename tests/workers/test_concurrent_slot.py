@@ -18,8 +18,7 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
-from sidecar.workers.engine_lease import EngineLease
-from sidecar.workers.engine_slot import CONCURRENT, EngineSlot
+from sidecar.workers.engine_slot import CONCURRENT, EngineLease, EngineSlot
 from sidecar.workers.worker_process import WorkerDied
 
 SECONDS = 30

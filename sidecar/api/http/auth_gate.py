@@ -20,14 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import request_headers
-from sidecar.api.http.error_responses import (
-    CURRENT_REQUEST,
-    AnsweredRequest,
-    ErrorDialects,
-    error_response_at,
-    log_error,
-)
+from sidecar.api.http import error_responses, request_headers
 from sidecar.api.http.middleware import AccessCors
 from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
@@ -61,7 +54,7 @@ class AuthGate:
         access: AccessPolicy,
         rate_limiter: RateLimiter | None = None,
         pause: SleepFunction = asyncio.sleep,
-        dialects: ErrorDialects | None = None,
+        dialects: error_responses.ErrorDialects | None = None,
         visits: RevocableStreams | None = None,
         opens: IsPublic = lambda scope: False,
         refusals: WebSocketRefusals = _NO_REFUSALS,
@@ -81,13 +74,15 @@ class AuthGate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        CURRENT_REQUEST.set(AnsweredRequest.of(scope))
+        error_responses.CURRENT_REQUEST.set(error_responses.AnsweredRequest.of(scope))
         try:
             check_header_sizes(scope["headers"])
             self._access.check_peer_and_host(request_origin(scope))
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
-                await error_response_at(scope["path"], self._dialects)(error)(scope, receive, send)
+                await error_responses.error_response_at(scope["path"], self._dialects)(error)(
+                    scope, receive, send
+                )
             else:
                 await send_refusal(error, scope, receive, send, self._dialects)
             return
@@ -128,7 +123,7 @@ class AuthGate:
         except errors.SidecarError as error:
             say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
             if say_no is not None:
-                log_error(error, None)
+                error_responses.log_error(error, None)
                 await say_no(error, scope, receive, send)
             else:
                 await send_refusal(error, scope, receive, send, self._dialects)
@@ -179,16 +174,20 @@ def request_origin(scope: Scope) -> RequestOrigin:
 
 
 async def send_refusal(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send, dialects: ErrorDialects
+    error: errors.SidecarError,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    dialects: error_responses.ErrorDialects,
 ) -> None:
     """Refuse a request before its body is read; the handshake of a WebSocket gets 403."""
     if scope["type"] == "websocket":
-        log_error(error, None)
+        error_responses.log_error(error, None)
         await receive()
         message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
         await send(message)
         return
-    await error_response_at(scope["path"], dialects)(error)(scope, receive, send)
+    await error_responses.error_response_at(scope["path"], dialects)(error)(scope, receive, send)
 
 
 KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")

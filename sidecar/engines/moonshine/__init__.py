@@ -12,13 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    CancelCheck,
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscriptionRequest,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
 from sidecar.interfaces.live_options import LiveOptions
@@ -37,11 +31,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="moonshine",
     title="Embedded CPU engine (moonshine tiny-en)",
     sample_rate=16_000,
-    precisions=(Precision.INT8,),  # the wheel's weights are quantized to 8 bits
+    precisions=(engine_interface.Precision.INT8,),  # the wheel's weights are quantized to 8 bits
     languages=("en",),
     diarizes=True,
     by_voices=True,
@@ -61,7 +55,7 @@ class MoonshineEngine:
         self._voices: SpeakerModels | None = None
         self._scheduler: LiveScheduler | None = None
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the models (about 0.5 s).
 
         Raises:
@@ -81,12 +75,14 @@ class MoonshineEngine:
             ) from None
         yield 1.0
 
-    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
+    def transcribe(
+        self, request: engine_interface.TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
         """Yield segments as speech ends; their speakers are final at the end."""
         yield from self._events(None, request)
 
     def transcribe_from(
-        self, settled: Sequence[Checkpoint], request: TranscriptionRequest
+        self, settled: Sequence[Checkpoint], request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Transcribe from the last checkpoint on."""
         yield from self._events(settled, request)
@@ -110,7 +106,7 @@ class MoonshineEngine:
                 behind=self._recognize_with_context,
                 encoder=SpeakerEncoder(self._voices),
             )
-            precision = Precision.INT8.value
+            precision = engine_interface.Precision.INT8.value
             self._scheduler = LiveScheduler(
                 recognizers, detector, SPEC.name, precision, sample=_warm_up_audio()
             )
@@ -121,7 +117,7 @@ class MoonshineEngine:
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
-        cancelled: CancelCheck,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         before = cast("MoonshineHypothesis | None", draft and draft.draft)
@@ -130,7 +126,11 @@ class MoonshineEngine:
         )
 
     def _recognize_with_context(
-        self, audio: Block, before: PrecedingContext, options: LiveOptions, cancelled: CancelCheck
+        self,
+        audio: Block,
+        before: PrecedingContext,
+        options: LiveOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         said = [one.tokens for one in before.said]
@@ -140,7 +140,7 @@ class MoonshineEngine:
         return _live_hypothesis(found)
 
     def _events(
-        self, settled: Sequence[Checkpoint] | None, request: TranscriptionRequest
+        self, settled: Sequence[Checkpoint] | None, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.diarization.speaker_identification import identify_with_diarizer
@@ -165,7 +165,7 @@ class MoonshineEngine:
             language="en",
             duration=work.duration_s,
             engine=SPEC.name,
-            precision=Precision.INT8.value,
+            precision=engine_interface.Precision.INT8.value,
             diarized=options.diarize,
             notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
         )

@@ -19,14 +19,7 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.moonshine.moonshine_decoder import (
-    FRAME_SAMPLES,
-    SAMPLE_RATE,
-    TOKENS_PER_S,
-    DecodedTokens,
-    MoonshineDecoder,
-    MoonshineTokenizer,
-)
+from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
@@ -35,7 +28,7 @@ REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==
 _MIN_SAMPLES = 4096
 """Minimum number of samples; the encoder's first layers need 895."""
 _MARKS = ".,;:?!"
-_TAIL_SAMPLES = SAMPLE_RATE // 10
+_TAIL_SAMPLES = moonshine_decoder.SAMPLE_RATE // 10
 """Samples of silence that are added to a segment: without it more words are lost (word error rate
 4.5 instead of 4.2 %)."""
 
@@ -67,8 +60,8 @@ class MoonshineRecognizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = MoonshineTokenizer.read(folder / "tokenizer.bin")
-        self._decoder = MoonshineDecoder(folder)
+        self._tokenizer = moonshine_decoder.MoonshineTokenizer.read(folder / "tokenizer.bin")
+        self._decoder = moonshine_decoder.MoonshineDecoder(folder)
 
     def hear(
         self,
@@ -97,7 +90,9 @@ class MoonshineRecognizer:
         """Recognize ``audio`` after its first ``samples``, which have the tokens ``given``, segment
         by segment. Times count from there. Return `None` if it was cancelled."""
         tokens = tuple(token for one in given for token in one)
-        if len(tokens) >= samples / SAMPLE_RATE * TOKENS_PER_S:  # a repetition loop
+        if (
+            len(tokens) >= samples / moonshine_decoder.SAMPLE_RATE * moonshine_decoder.TOKENS_PER_S
+        ):  # a repetition loop
             return self.hear(audio[samples:], None, cancelled, words=words)
         return self._heard(audio, samples, tokens, (), cancelled, words)
 
@@ -123,18 +118,22 @@ class MoonshineRecognizer:
             return None
         decoded, attention = aligned
         tokens, marks = decoded.ids, self._marks(decoded.ids)
-        tokens, attention = tokens[marks:], attention[:, marks:, begin // FRAME_SAMPLES :]
+        tokens, attention = (
+            tokens[marks:],
+            attention[:, marks:, begin // moonshine_decoder.FRAME_SAMPLES :],
+        )
         if not tokens:
             return MoonshineHypothesis("")
         pieces = self._tokenizer.pieces(tokens)
         text = collapse_commas("".join(pieces).strip())
         behind = audio[begin:]
-        silent = frame_silence(behind, FRAME_SAMPLES, attention.shape[2])
+        silent = frame_silence(behind, moonshine_decoder.FRAME_SAMPLES, attention.shape[2])
         begins = [piece.startswith(" ") for piece in pieces]
         at = [
             (
-                first * FRAME_SAMPLES / SAMPLE_RATE,
-                min(end * FRAME_SAMPLES, len(behind)) / SAMPLE_RATE,
+                first * moonshine_decoder.FRAME_SAMPLES / moonshine_decoder.SAMPLE_RATE,
+                min(end * moonshine_decoder.FRAME_SAMPLES, len(behind))
+                / moonshine_decoder.SAMPLE_RATE,
             )
             for first, end in token_spans(attention, silent, begins)
         ]
@@ -156,7 +155,7 @@ class MoonshineRecognizer:
         del self._decoder
 
 
-def _confidence(decoded: DecodedTokens) -> Confidence:
+def _confidence(decoded: moonshine_decoder.DecodedTokens) -> Confidence:
     """Return the confidence of the model. A repeated pair of tokens counts once: in a repetition
     loop the model is confident whatever the audio is."""
     pairs = zip((-1, *decoded.ids), decoded.ids, strict=False)

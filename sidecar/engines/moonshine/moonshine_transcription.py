@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization import background_diarization, word_attribution
+from sidecar.diarization import diarizer, word_attribution
 from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
@@ -24,7 +24,7 @@ from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 CHECKPOINT_INTERVAL_S = 20.0
-"""Seconds between checkpoints. Diarization ahead of the words (`background_diarization.MAX_LEAD_S`)
+"""Seconds between checkpoints. Diarization ahead of the words (`diarizer.MAX_LEAD_S`)
 is lost with them."""
 
 MAX_UTTERANCE_S = 12.0
@@ -61,7 +61,7 @@ class MoonshineTranscription:
     def __init__(
         self,
         recognizer: MoonshineRecognizer,
-        follower: background_diarization.StreamingDiarizer,
+        follower: diarizer.StreamingDiarizer,
         request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class MoonshineTranscription:
 
     def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
         """Restore the state of the checkpoints; the diarizer has to be resumable."""
-        assert isinstance(self._follower, background_diarization.ResumableDiarizer)
+        assert isinstance(self._follower, diarizer.ResumableDiarizer)
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._settled = [
@@ -111,7 +111,7 @@ class MoonshineTranscription:
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Yield progress, and segments once they are known; `segments` may still revise them."""
         seen: Sequence[SpeakerTurn] | None = None
-        for heard in background_diarization.diarize_in_background(
+        for heard in diarizer.diarize_in_background(
             self._follower, self._blocks(), settle_s=self._settle_s
         ):
             if heard.turns is not seen or heard.told_s == inf:
@@ -152,7 +152,7 @@ class MoonshineTranscription:
                 return
 
     def _replay_audio(self, piece: Block) -> None:
-        assert isinstance(self._follower, background_diarization.ResumableDiarizer)
+        assert isinstance(self._follower, diarizer.ResumableDiarizer)
         self._follower.replay_audio(piece)
         self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
 
@@ -160,9 +160,7 @@ class MoonshineTranscription:
         total = self._source.total_s
         return transcript.Progress(done, None if total is None else max(total, done))
 
-    def _take(
-        self, heard: background_diarization.DiarizationUpdate
-    ) -> Iterator[transcript.TranscriptionEvent]:
+    def _take(self, heard: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the utterances that are known by now, and finalize those that are old
         enough."""
         self._turns = [

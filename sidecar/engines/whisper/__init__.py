@@ -11,20 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscribeOptions,
-    TranscriptionRequest,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.background_diarization import StreamingDiarizer
+    from sidecar.diarization.diarizer import StreamingDiarizer
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
     from sidecar.engines.whisper.whisper_model import WhisperRecognizer
@@ -41,11 +35,15 @@ LANGUAGES = (
 )  # fmt: skip
 
 
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="whisper",
     title="Whisper (faster-whisper)",
     sample_rate=16_000,
-    precisions=(Precision.INT8, Precision.FP16, Precision.FP32),
+    precisions=(
+        engine_interface.Precision.INT8,
+        engine_interface.Precision.FP16,
+        engine_interface.Precision.FP32,
+    ),
     languages=LANGUAGES,
     diarizes=True,
     by_voices=True,
@@ -68,7 +66,7 @@ class WhisperEngine:
         self._thread = ThreadPoolExecutor(1, "whisper")
         self._live: WhisperLiveRecognizer | None = None
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the model onto its device.
 
         Raises:
@@ -88,7 +86,9 @@ class WhisperEngine:
         self._voices = shared_speaker_models()
         yield 1.0
 
-    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
+    def transcribe(
+        self, request: engine_interface.TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
         """Yield segments as windows are recognized; their speakers are final at the end."""
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
@@ -116,7 +116,7 @@ class WhisperEngine:
             self._live = WhisperLiveRecognizer(self._model, SPEC.name, self._voices)
         return self._live.open(options, begin, tell)
 
-    def _follower(self, options: TranscribeOptions) -> StreamingDiarizer:
+    def _follower(self, options: engine_interface.TranscribeOptions) -> StreamingDiarizer:
         if self._voices is None:
             from sidecar.engines.whisper.whisper_transcription import AllSpeechDiarizer
 

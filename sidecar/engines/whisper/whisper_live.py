@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
-from sidecar.diarization.background_diarization import wait_unless_cancelled
+from sidecar.diarization.diarizer import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
 from sidecar.engines.whisper import whisper_model
 from sidecar.engines.whisper.whisper_transcription import CUT_SEARCH_S, WINDOW_S

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints.whisper_checkpoints import whisper_model_name
+from sidecar.checkpoints.installed_checkpoints import whisper_model_name
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
 from sidecar.transcripts import loop_guard

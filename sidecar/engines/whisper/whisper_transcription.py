@@ -16,7 +16,7 @@ from math import inf
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization import background_diarization
+from sidecar.diarization import diarizer
 from sidecar.diarization.speaker_identification import identify_with_diarizer
 from sidecar.diarization.word_attribution import attribute_words, ends_sentence
 from sidecar.engines.whisper import whisper_model
@@ -271,7 +271,7 @@ class WhisperTranscription:
         self,
         model: whisper_model.WhisperRecognizer,
         thread: ThreadPoolExecutor,
-        follower: background_diarization.StreamingDiarizer,
+        follower: diarizer.StreamingDiarizer,
         request: engine_interface.TranscriptionRequest,
     ) -> None:
         self._model = model
@@ -294,7 +294,7 @@ class WhisperTranscription:
     def events(self) -> Iterator[TranscriptionEvent]:
         """Run the transcription."""
         seen: Sequence[SpeakerTurn] | None = None
-        for heard in background_diarization.diarize_in_background(
+        for heard in diarizer.diarize_in_background(
             self._follower, self._blocks(), cancelled=self._cancelled
         ):
             if self._cancelled():
@@ -349,7 +349,7 @@ class WhisperTranscription:
         )
         hearing = self._thread.submit(self._model.hear, samples, wish, self._last)
         try:
-            return background_diarization.wait_unless_cancelled(hearing, self._cancelled)
+            return diarizer.wait_unless_cancelled(hearing, self._cancelled)
         except RuntimeError as error:  # CTranslate2 has no other error class
             if "out of memory" in str(error):
                 raise errors.GpuOutOfMemory() from None

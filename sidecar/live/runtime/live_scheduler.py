@@ -27,15 +27,8 @@ from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime import live_speaker_labels
+from sidecar.live.runtime import live_speaker_labels, load_shedding
 from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
-from sidecar.live.runtime.load_shedding import (
-    MIN_SHEDDING_S,
-    EngineLoadModel,
-    SheddingLevel,
-    UtteranceAdmission,
-    WorkKind,
-)
 from sidecar.live.runtime.partial_results import (
     DEFAULT_SCHEDULE,
     PartialSchedule,
@@ -160,7 +153,7 @@ class LiveScheduler:
         """
         self._schedule, self._sample = schedule, sample
         threads = threads or usable_cpu_cores()
-        self._load, self._let = EngineLoadModel(threads), 0
+        self._load, self._let = load_shedding.EngineLoadModel(threads), 0
         self.detector = detector
         self._ears, self._pace = ears, pace
         self._encoding, self._encode_at_once = 0, max(1, threads // 2)
@@ -301,16 +294,16 @@ class LiveScheduler:
     def _waiting_s(self) -> float:
         return sum(seat.hearing.waiting_s for seat in self._seats.values())
 
-    def _verdict(self, seat: EngineSession) -> UtteranceAdmission:
+    def _verdict(self, seat: EngineSession) -> load_shedding.UtteranceAdmission:
         """Return the admission of an utterance that begins."""
         now = time.monotonic()
         found = (one.speaker(now) for one in self._seats.values())
         speakers = [speaker for speaker in found if speaker is not None]
         if seat.hearing.resumed:
-            verdict = UtteranceAdmission.SERVE
+            verdict = load_shedding.UtteranceAdmission.SERVE
         else:
             verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
-        if verdict is UtteranceAdmission.SERVE:
+        if verdict is load_shedding.UtteranceAdmission.SERVE:
             seat.admit_utterance(self._let, now)
             self._let += 1
         return verdict
@@ -337,7 +330,7 @@ class LiveScheduler:
             with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
                     is_shedding = self._load.level(time.monotonic())
-                    self._wanted.wait(MIN_SHEDDING_S if is_shedding else None)
+                    self._wanted.wait(load_shedding.MIN_SHEDDING_S if is_shedding else None)
                 if self._closed:
                     return
                 assert chosen is not None
@@ -374,7 +367,10 @@ class LiveScheduler:
         def unwanted() -> bool:
             now = time.monotonic()
             late = now > begun + options.patience_s
-            shed = self._is_extra(task) and self._load.level(now) >= SheddingLevel.PARTIALS
+            shed = (
+                self._is_extra(task)
+                and self._load.level(now) >= load_shedding.SheddingLevel.PARTIALS
+            )
             return self._closed or task.obsolete or late or shed
 
         found = self._ears.words(audio, known, task.urgency, options, unwanted)
@@ -392,13 +388,13 @@ class LiveScheduler:
         """Count the cost of a recognition. A second of speech counts once, whether or not events
         are sent for it. Work that was stopped as unwanted says nothing of costs."""
         if self._is_extra(task):
-            self._load.costs.add_work(WorkKind.PARTIAL, work_s)
+            self._load.costs.add_work(load_shedding.WorkKind.PARTIAL, work_s)
         elif found is not None or not task.obsolete:
             piece = task.segment
             new = task.to - max(piece.start, piece.counted)
             piece.counted = max(piece.counted, task.to)
             self._load.costs.spoken(max(0, new) / LIVE_RATE)
-            self._load.costs.add_work(WorkKind.FINAL, work_s)
+            self._load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
 
     def _tell_apart(self, seat: EngineSession, voiced: EmbeddingTask, sound: Block | None) -> None:
         begun = time.monotonic()
@@ -412,7 +408,7 @@ class LiveScheduler:
         finally:
             with self._lock:
                 self._encoding -= 1
-                self._load.costs.add_work(WorkKind.LABEL, time.monotonic() - begun)
+                self._load.costs.add_work(load_shedding.WorkKind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
 
     def _decision(
@@ -426,7 +422,7 @@ class LiveScheduler:
 
     def _choose(self) -> tuple[EngineSession, SessionTask] | None:
         voices = self._encoding < self._encode_at_once
-        labels = self._load.level(time.monotonic()) < SheddingLevel.LABELS
+        labels = self._load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
         tasks = dict[int, SessionTask]()
         for number, seat in list(self._seats.items()):
             heard = voices and (labels or seat.hearing.finishing)
@@ -452,7 +448,10 @@ class LiveScheduler:
     def _worth(self, seat: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
-        if self._is_extra(task) and self._load.level(time.monotonic()) >= SheddingLevel.PARTIALS:
+        if (
+            self._is_extra(task)
+            and self._load.level(time.monotonic()) >= load_shedding.SheddingLevel.PARTIALS
+        ):
             self._say(seat, seat.hearing.partials_late(task))
             return False
         if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):

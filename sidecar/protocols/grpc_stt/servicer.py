@@ -16,7 +16,7 @@ from sidecar.auth.authentication import AccessControl, delay_wrong_token
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
-from sidecar.protocols.grpc_stt import interceptor, session_options
+from sidecar.protocols.grpc_stt import interceptor, stt_pb2
 from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
     GrpcPendingSessions,
@@ -24,12 +24,7 @@ from sidecar.protocols.grpc_stt.session import (
     GrpcStream,
     GrpcTimings,
     read_chunk,
-)
-from sidecar.protocols.grpc_stt.stt_pb2 import (
-    AudioChunk,
-    SessionRequest,
-    SessionResponse,
-    STTResult,
+    session_options,
 )
 from sidecar.service.facade import Service
 
@@ -52,10 +47,12 @@ class GrpcServicer:
             NAME,
             {
                 "CreateSession": grpc.unary_unary_rpc_method_handler(
-                    self.create, _reader(SessionRequest), SessionResponse.SerializeToString
+                    self.create,
+                    _reader(stt_pb2.SessionRequest),
+                    stt_pb2.SessionResponse.SerializeToString,
                 ),
                 "StreamingRecognize": grpc.stream_stream_rpc_method_handler(
-                    self.recognize, _reader(AudioChunk), STTResult.SerializeToString
+                    self.recognize, _reader(stt_pb2.AudioChunk), stt_pb2.STTResult.SerializeToString
                 ),
             },
         )
@@ -64,7 +61,9 @@ class GrpcServicer:
         """Drop sessions that no client has started to use."""
         self._waiting.close()
 
-    async def create(self, request: SessionRequest | None, context: Any) -> SessionResponse | None:
+    async def create(
+        self, request: stt_pb2.SessionRequest | None, context: Any
+    ) -> stt_pb2.SessionResponse | None:
         """Handle CreateSession."""
         try:
             if request is None:
@@ -83,11 +82,13 @@ class GrpcServicer:
             await abort_call(context, wrong, times.metadata())
         context.set_trailing_metadata(times.metadata())
 
-    async def _create(self, request: SessionRequest, context: Any) -> SessionResponse:
+    async def _create(
+        self, request: stt_pb2.SessionRequest, context: Any
+    ) -> stt_pb2.SessionResponse:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = session_options.session_options(request, live.spec, self._service.settings)
+        asked = session_options(request, live.spec, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.

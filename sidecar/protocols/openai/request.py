@@ -19,15 +19,8 @@ from sidecar.api.http.upload import UploadForm, is_raw_recording, read_form
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity
+from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
-from sidecar.interfaces.request_options import (
-    parse_choice,
-    parse_flag,
-    parse_integer,
-    parse_number,
-    unknown_field_notices,
-    unknown_fields,
-)
 from sidecar.protocols import openai_common
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
@@ -260,12 +253,17 @@ async def _parse_request(
     model = form.one("model").strip() or usual
     precision = openai_common.chosen_precision(service.spec, model, strict=strict)
     translate = translate or (
-        bool(usual) and parse_flag("translate", form.one("translate"), default=False)
+        bool(usual)
+        and request_options.parse_flag("translate", form.one("translate"), default=False)
     )
     answer = answer_options_of(form, service.spec, translate=translate, strict=strict)
     if not usual:  # clients of whisper.cpp's server send many fields that only it knows
-        odd = unknown_fields((name.partition("[")[0] for name in upload.lists), KNOWN_FIELDS)
-        answer = replace(answer, notices=(*answer.notices, *unknown_field_notices(odd)))
+        odd = request_options.unknown_fields(
+            (name.partition("[")[0] for name in upload.lists), KNOWN_FIELDS
+        )
+        answer = replace(
+            answer, notices=(*answer.notices, *request_options.unknown_field_notices(odd))
+        )
     options = service.options(option_fields(form, service.spec, answer, precision))
     names, references = form.all(NAMES), form.all(REFERENCES)
     if references:  # base64 of four clips takes 0.25 s: not on the event loop
@@ -300,17 +298,19 @@ def answer_options_of(
                 "--engine whisper."
             ),
         )
-    fmt = parse_choice("response_format", form.one("response_format"), OpenAIResponseFormat.JSON)
+    fmt = request_options.parse_choice(
+        "response_format", form.one("response_format"), OpenAIResponseFormat.JSON
+    )
     if translate and fmt is OpenAIResponseFormat.DIARIZED:
         raise errors.FieldInvalid("'response_format' of a translation cannot be diarized_json.")
-    stream = parse_flag("stream", form.one("stream"), default=False)
+    stream = request_options.parse_flag("stream", form.one("stream"), default=False)
     if stream and fmt not in STREAMED_FORMATS:
         raise errors.FieldInvalid(
             f"'stream' cannot be combined with '{fmt}'.",
             hint=f"Stream one of: {', '.join(STREAMED_FORMATS)}.",
         )
     asked = frozenset(
-        parse_choice("timestamp_granularities", one, OpenAIGranularity.SEGMENT)
+        request_options.parse_choice("timestamp_granularities", one, OpenAIGranularity.SEGMENT)
         for one in form.all("timestamp_granularities")
     )
     found = [_chunking(form), _languages(form, spec), _logprobs(form, strict=strict)]
@@ -388,9 +388,9 @@ def _chunking(form: OpenAIRequestForm) -> Notice | None:
             f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.",
             hint="Send 'auto', or omit it.",
         )
-    parse_integer(VAD_FIELD, given.get("prefix_padding_ms"), 0, 60_000)
-    parse_integer(VAD_FIELD, given.get("silence_duration_ms"), 0, 60_000)
-    parse_number(VAD_FIELD, given.get("threshold"), 0, 1)
+    request_options.parse_integer(VAD_FIELD, given.get("prefix_padding_ms"), 0, 60_000)
+    request_options.parse_integer(VAD_FIELD, given.get("silence_duration_ms"), 0, 60_000)
+    request_options.parse_number(VAD_FIELD, given.get("threshold"), 0, 1)
     return Notice(
         "option_ignored", "Recordings are cut at pauses, by this service's own parameters."
     )

@@ -24,13 +24,8 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
 from sidecar.concurrency import running
 from sidecar.conversation.tts_text import SentenceSplitter
+from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
-from sidecar.interfaces.request_options import (
-    parse_choice,
-    parse_number,
-    parse_text,
-    unknown_fields,
-)
 from sidecar.limit_overrides import limit
 from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
@@ -152,19 +147,23 @@ def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: boo
             f"'input' has {len(text)} characters; the limit is {MAX_INPUT_CHARACTERS}.",
             hint="Send it in parts.",
         )
-    form = parse_choice("response_format", fields.get("response_format"), EncodedFormat.MP3)
-    stream = parse_choice("stream_format", fields.get("stream_format"), SpeechStreamFormat.AUDIO)
-    speed = parse_number("speed", fields.get("speed"), SLOWEST, FASTEST) or 1.0
+    form = request_options.parse_choice(
+        "response_format", fields.get("response_format"), EncodedFormat.MP3
+    )
+    stream = request_options.parse_choice(
+        "stream_format", fields.get("stream_format"), SpeechStreamFormat.AUDIO
+    )
+    speed = request_options.parse_number("speed", fields.get("speed"), SLOWEST, FASTEST) or 1.0
     warnings = [*_model_warnings(fields.get("model"), spec, strict=strict)]
-    if parse_text("instructions", fields.get("instructions")).strip():
+    if request_options.parse_text("instructions", fields.get("instructions")).strip():
         warnings.append("'instructions' has no effect: no engine here takes any.")
-    warnings += unknown_fields(fields, _FIELDS)
+    warnings += request_options.unknown_fields(fields, _FIELDS)
     manner = SynthesisOptions(voice=_voice_name(fields.get("voice")), speed=speed, rate=RATE)
     return SpeechRequest(text, manner, form, stream, tuple(warnings))
 
 
 def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str, ...]:
-    name = parse_text("model", given).strip()
+    name = request_options.parse_text("model", given).strip()
     if strict and not name:
         raise errors.FieldMissing(
             "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
@@ -178,7 +177,9 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
 
 def _voice_name(given: object) -> str:
     """Return the name of a voice, which may be given as an object with its id."""
-    return parse_text("voice", given.get("id") if isinstance(given, dict) else given).strip()
+    return request_options.parse_text(
+        "voice", given.get("id") if isinstance(given, dict) else given
+    ).strip()
 
 
 async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -> SpeechRequest:

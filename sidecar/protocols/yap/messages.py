@@ -14,13 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
-from sidecar.api.http import request_headers
-from sidecar.api.http.websocket_connections import (
-    MAX_INBOUND_MESSAGES,
-    ConnectionEnding,
-    close_code,
-)
-from sidecar.config.config_files import yap_variable
+from sidecar.api.http import request_headers, websocket_connections
+from sidecar.config.settings import yap_variable
 
 UNKNOWN = "unknown"
 """Id in frames that answer no request."""
@@ -212,15 +207,17 @@ def _close_code(variable: str, usual: int) -> int:
     return int(value)
 
 
-def close_of(error: errors.SidecarError, codes: YapCloseCodes) -> ConnectionEnding:
+def close_of(
+    error: errors.SidecarError, codes: YapCloseCodes
+) -> websocket_connections.ConnectionEnding:
     """Return the close code and reason of ``error``."""
     if isinstance(error, errors.SessionIdle):
-        return ConnectionEnding(IDLE, codes.idle_reason)
+        return websocket_connections.ConnectionEnding(IDLE, codes.idle_reason)
     if isinstance(error, errors.SessionTooLong):
-        return ConnectionEnding(TOO_LONG, "max connection duration reached")
+        return websocket_connections.ConnectionEnding(TOO_LONG, "max connection duration reached")
     refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
-        refused.details["inbound_queue_max"] = MAX_INBOUND_MESSAGES
+        refused.details["inbound_queue_max"] = websocket_connections.MAX_INBOUND_MESSAGES
     own: dict[errors.ErrorKind | str, int] = {
         errors.ErrorKind.UNAUTHORIZED: codes.unauthorized,
         errors.ErrorKind.FORBIDDEN: codes.unauthorized,
@@ -228,4 +225,6 @@ def close_of(error: errors.SidecarError, codes: YapCloseCodes) -> ConnectionEndi
         errors.ErrorKind.BUSY: codes.busy,
         errors.ShuttingDown.code: 1001,
     }
-    return ConnectionEnding(close_code(error, own), refused.reason, error_frame(refused, YapIds()))
+    return websocket_connections.ConnectionEnding(
+        websocket_connections.close_code(error, own), refused.reason, error_frame(refused, YapIds())
+    )
