@@ -17,7 +17,7 @@ from functools import partial
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
-from sidecar.cluster.job_rows import JobRows, event_kind, replay_events
+from sidecar.cluster.job_rows import JobRows, event_kind, log_unreadable, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
@@ -202,12 +202,7 @@ class ClaimStore:
                     for node, one in zip(nodes, failures, strict=True)
                 ]
             except UnreadableRecord as error:
-                log.error(
-                    "the eligibility that nodes report for job %s cannot be decoded: %s; check "
-                    "that all services have the same journal_key and release",
-                    job_id,
-                    error,
-                )
+                log_unreadable(job_id, error)
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             event = JobEvent(
@@ -247,12 +242,7 @@ class ClaimStore:
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
-        log.error(
-            "job %s in the database cannot be decoded: %s; check that all services have the same "
-            "journal_key and release",
-            job_id,
-            error,
-        )
+        log_unreadable(job_id, error)
         await self.judge(
             {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
         )
