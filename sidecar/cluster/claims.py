@@ -125,6 +125,10 @@ class ClaimStore:
         becomes the job's, and its end ends the claim. Return whether all is persisted, also for a
         repeated report; False if the claim is lost.
         """
+        sealed = await render_result(  # a whole transcript in a thread
+            record.segments if record.over else (),
+            lambda: [self._rows.encrypt_event(record.id, one.worn) for one in events],
+        )
         ((persisted,),) = await self._database.call(
             "report_1",
             record.id,
@@ -134,7 +138,7 @@ class ClaimStore:
             [one.at for one in events],
             [one.superseded_by_next for one in events],
             [event_kind(one.change) for one in events],
-            await self._sealed(record, [one.worn for one in events]),
+            sealed,
             [
                 None if one.worn is one else self._rows.encrypt_event(record.id, one)
                 for one in events
@@ -148,14 +152,6 @@ class ClaimStore:
         if persisted and record.over:
             self._housekeeping.settle(record.owner)
         return bool(persisted)
-
-    async def _sealed(self, record: JobRecord, events: Sequence[JobEvent]) -> list[bytes]:
-        """Encrypt events; a whole transcript in a thread."""
-
-        def sealed() -> list[bytes]:
-            return [self._rows.encrypt_event(record.id, one) for one in events]
-
-        return await render_result(record.segments if record.over else (), sealed)
 
     async def release(self, token: str) -> None:
         """Give a claimed job back, in the state of its last report; other
@@ -303,12 +299,9 @@ class ClaimedJob(Job):
         if self.claimed:
             super()._append(change)
         elif isinstance(change, job_record.CancelledChange) and not self.ended:
-            self._end_untold(change)
-
-    def _end_untold(self, change: job_record.CancelledChange) -> None:
-        event = JobEvent(self.record.seq + 1, self.record.created, change)
-        self._on_event(job_record.apply_event(self.record, event), event)
-        self.source.close()
+            event = JobEvent(self.record.seq + 1, self.record.created, change)
+            self._on_event(job_record.apply_event(self.record, event), event)
+            self.source.close()
 
 
 REPORT_BATCH_S = 0.005
