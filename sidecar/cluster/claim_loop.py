@@ -245,7 +245,7 @@ class ClaimLoop:
             source.close()
             return None
         passes_on = partial(self._passes_on, held)
-        held.job = ClaimedJob(source, held.record, held.reporter.flushed, passes_on)
+        held.job = ClaimedJob(source, held.record, held.flushed, passes_on)
         return held.job
 
     def _put_off(self, held: HeldClaim) -> None:
@@ -267,22 +267,21 @@ class ClaimLoop:
         log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
         if held not in self._held:
             return
-        if held.record.passed + 1 < poison_jobs.MAX_NODE_ATTEMPTS:
+        if self._passes_on(held, error):
             self._held.append(held, job_record.StartedChange())
             self._held.append(held, job_record.RequeuedChange(counted=True, passed=True))
-            self._spawn(self._pass_on(held, error))
         else:
             self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
 
-    def _passes_on(self, held: HeldClaim, job: ClaimedJob, error: errors.SidecarError) -> bool:
+    def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
-        if job.record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
+        if held.record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True
 
     async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
-        await held.reporter.flushed()
+        await held.flushed()
         if held in self._held:  # not ended by its client meanwhile
             await self._judging.refuse(held.id, job_record.JobFailure.of(error))
             await self._held.release(held)

@@ -17,7 +17,7 @@ from functools import partial
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
-from sidecar.cluster.job_rows import JobRows, event_kind, replay_events
+from sidecar.cluster.job_rows import JobRows, event_kind, log_unreadable, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
@@ -125,6 +125,10 @@ class ClaimStore:
         becomes the job's, and its end ends the claim. Return whether all is persisted, also for a
         repeated report; False if the claim is lost.
         """
+        sealed = await render_result(  # a whole transcript in a thread
+            record.segments if record.over else (),
+            lambda: [self._rows.encrypt_event(record.id, one.worn) for one in events],
+        )
         ((persisted,),) = await self._database.call(
             "report_1",
             record.id,
@@ -134,7 +138,7 @@ class ClaimStore:
             [one.at for one in events],
             [one.superseded_by_next for one in events],
             [event_kind(one.change) for one in events],
-            await self._sealed(record, [one.worn for one in events]),
+            sealed,
             [
                 None if one.worn is one else self._rows.encrypt_event(record.id, one)
                 for one in events
@@ -148,14 +152,6 @@ class ClaimStore:
         if persisted and record.over:
             self._housekeeping.settle(record.owner)
         return bool(persisted)
-
-    async def _sealed(self, record: JobRecord, events: Sequence[JobEvent]) -> list[bytes]:
-        """Encrypt events; a whole transcript in a thread."""
-
-        def sealed() -> list[bytes]:
-            return [self._rows.encrypt_event(record.id, one) for one in events]
-
-        return await render_result(record.segments if record.over else (), sealed)
 
     async def release(self, token: str) -> None:
         """Give a claimed job back, in the state of its last report; other
@@ -202,12 +198,7 @@ class ClaimStore:
                     for node, one in zip(nodes, failures, strict=True)
                 ]
             except UnreadableRecord as error:
-                log.error(
-                    "the eligibility that nodes report for job %s cannot be decoded: %s; check "
-                    "that all services have the same journal_key and release",
-                    job_id,
-                    error,
-                )
+                log_unreadable(job_id, error)
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             event = JobEvent(
@@ -247,12 +238,7 @@ class ClaimStore:
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
-        log.error(
-            "job %s in the database cannot be decoded: %s; check that all services have the same "
-            "journal_key and release",
-            job_id,
-            error,
-        )
+        log_unreadable(job_id, error)
         await self.judge(
             {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
         )
@@ -279,7 +265,7 @@ class ClaimedJob(Job):
         source: AudioSource,
         record: JobRecord,
         reported: Callable[[], Awaitable[None]],
-        passes_on: Callable[[ClaimedJob, errors.SidecarError], bool],
+        passes_on: Callable[[errors.SidecarError], bool],
     ) -> None:
         """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
         another node will try the job after an error of this machine."""
@@ -296,7 +282,7 @@ class ClaimedJob(Job):
     def fail(self, error: errors.SidecarError) -> None:
         """End without a transcript, or without a report if another node will try."""
         passes = self.claimed and isinstance(error, NODE_ERRORS) and not self.ended
-        if passes and self._passes_on(self, error):
+        if passes and self._passes_on(error):
             self.requeue(counted=True, passed=True)
             self.let_go()
             self.cancel()
@@ -313,12 +299,9 @@ class ClaimedJob(Job):
         if self.claimed:
             super()._append(change)
         elif isinstance(change, job_record.CancelledChange) and not self.ended:
-            self._end_untold(change)
-
-    def _end_untold(self, change: job_record.CancelledChange) -> None:
-        event = JobEvent(self.record.seq + 1, self.record.created, change)
-        self._on_event(job_record.apply_event(self.record, event), event)
-        self.source.close()
+            event = JobEvent(self.record.seq + 1, self.record.created, change)
+            self._on_event(job_record.apply_event(self.record, event), event)
+            self.source.close()
 
 
 REPORT_BATCH_S = 0.005
@@ -326,13 +309,17 @@ REPORT_BATCH_S = 0.005
 would be a commit each, and the end would wait for the other."""
 
 
-class ClaimReporter:
-    """Reporter of the events of a claimed job, from `open` until the job has ended, the
-    claim is lost, or `close`."""
+class HeldClaim:
+    """Claim of a node, which reports the events of its job, from `open` until the job has ended,
+    the claim is lost, or `close`."""
 
     def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
-        self._claims, self._log, self._claim = claims, log, claim
+        self._claims, self._log = claims, log
+        self.token, self.record, self.id = claim.token, claim.record, claim.record.id
+        """Token, the job as it was claimed, and its id."""
+        self.job: ClaimedJob | None = None
+        """None until its recording is open."""
         self._base = claim.record.seq
         """Number of the last event that the database has."""
         self._counted = self._base + claim.begins
@@ -344,7 +331,7 @@ class ClaimReporter:
         """Set, and replaced, each time that the database has more events."""
         self._over = False
         self._task: asyncio.Task[bool] | None = None
-        log.listen(self._on_event, claim.record.id)
+        log.listen(self._on_event, self.id)
 
     def open(self, ended: Callable[[bool], None]) -> None:
         """Start to report. ``ended`` is called with True once the end of the job is persisted, with
@@ -368,7 +355,7 @@ class ClaimReporter:
         that the claim implies is not waited for."""
         if self._over:  # the log may have forgotten the job
             return
-        record = self._log.get(self._claim.record.id)
+        record = self._log.get(self.id)
         last = record.seq
         if last <= self._counted and not record.over:
             return
@@ -383,7 +370,7 @@ class ClaimReporter:
                 await cancel_after(REPORT_BATCH_S, self._urgent.wait())
                 self._news.clear()
                 self._urgent.clear()
-                record = self._log.get(self._claim.record.id)
+                record = self._log.get(self.id)
                 if not await self._reported(record):
                     return False
                 if record.over:
@@ -394,7 +381,7 @@ class ClaimReporter:
     async def _reported(self, record: JobRecord) -> bool:
         """Report the events since the last report; return False if the claim is lost."""
         events = tuple(self._log.events(record.id, self._base))
-        report = partial(self._claims.report, self._claim.token, self._base, record, events)
+        report = partial(self._claims.report, self.token, self._base, record, events)
         if not await retry_while_unavailable(report):
             return False
         self._base = record.seq
@@ -413,25 +400,6 @@ class ClaimReporter:
     def _move(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-
-@dataclass(slots=True, eq=False)
-class HeldClaim:
-    """Claim, and its state on this node. ``job``: None until its recording is open."""
-
-    claim: Claim
-    reporter: ClaimReporter
-    job: ClaimedJob | None = None
-
-    @property
-    def record(self) -> JobRecord:
-        """Return the job as it was claimed."""
-        return self.claim.record
-
-    @property
-    def id(self) -> str:
-        """Return the id of the job."""
-        return self.claim.record.id
 
 
 class HeldClaims:
@@ -465,9 +433,9 @@ class HeldClaims:
         if (lost := self._held.get(claim.record.id)) is not None:
             self._lose(lost)
         self._log.enter(claim.record)
-        held = HeldClaim(claim, ClaimReporter(self._claims, self._log, claim))
+        held = HeldClaim(self._claims, self._log, claim)
         self._held[held.id] = held
-        held.reporter.open(partial(self._reports_ended, held))
+        held.open(partial(self._reports_ended, held))
         return held
 
     def append(self, held: HeldClaim, change: JobChange) -> None:
@@ -476,7 +444,7 @@ class HeldClaims:
 
     async def release(self, held: HeldClaim) -> None:
         """Give a claim back; retried while the database does not answer."""
-        await retry_while_unavailable(partial(self._claims.release, held.claim.token))
+        await retry_while_unavailable(partial(self._claims.release, held.token))
         self._drop(held)
 
     async def release_all(self, within_s: float, asking: str) -> None:
@@ -504,9 +472,9 @@ class HeldClaims:
         held_now = [*self._held.values()]
         mine = await self._claims.mine()
         for held in held_now:
-            if held.claim.token not in mine and self._runs(held):
+            if held.token not in mine and self._runs(held):
                 self._lose(held)
-        known = {held.claim.token for held in (*held_now, *self._held.values())} | {asking}
+        known = {held.token for held in (*held_now, *self._held.values())} | {asking}
         unknown = mine - known
         # unknown at the last check too, so not the answer to a claim in progress
         for token in unknown & self._unknown:
@@ -527,7 +495,7 @@ class HeldClaims:
             held.job.let_go()
         if self._record(held).state is job_record.JobState.RUNNING:
             self.append(held, job_record.RequeuedChange())
-        await held.reporter.flushed()
+        await held.flushed()
         if held in self:
             await self.release(held)
 
@@ -544,7 +512,7 @@ class HeldClaims:
         if held not in self:
             return
         del self._held[held.id]
-        held.reporter.close()
+        held.close()
         if held.job is not None:
             held.job.let_go()
             self._queue.cancel(held.job)

@@ -63,6 +63,16 @@ def event_kind(change: JobChange) -> str:
     return _KINDS[type(change.event if isinstance(change, job_record.ReportedChange) else change)]
 
 
+def log_unreadable(job_id: str, error: Exception) -> None:
+    """Log a job that cannot be read here."""
+    log.error(
+        "job %s in the database cannot be decoded: %s; check that all services have the same "
+        "journal_key and release",
+        job_id,
+        error,
+    )
+
+
 def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:
     """Return the name and the size of a recording in the storage."""
     return (audio.name, audio.size) if isinstance(audio, StoredRecordingRef) else (None, None)
@@ -153,12 +163,7 @@ class JobRows:
                 **said,
             )
         except (UnreadableRecord, ValueError, KeyError, TypeError) as error:
-            log.error(
-                "job %s in the database cannot be decoded: %s; check that all services have the "
-                "same journal_key and release",
-                job[0],
-                error,
-            )
+            log_unreadable(job[0], error)
             return None
 
     def folded(self, job: Row, events: Iterable[Row]) -> JobRecord | None:
@@ -167,12 +172,7 @@ class JobRows:
         try:
             return replay_events(self.record(*job), starmap(self.event, events))
         except UnreadableRecord as error:
-            log.error(
-                "job %s in the database cannot be decoded: %s; check that all services have the "
-                "same journal_key and release",
-                job[0],
-                error,
-            )
+            log_unreadable(job[0], error)
             return None
 
     def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:

@@ -9,7 +9,7 @@ from fake_claims import FakeClaims, SharedJobs
 from job_event_histories import submitted
 from service_process import until
 
-from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimReporter
+from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaim
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CrashedChange,
@@ -43,7 +43,7 @@ class Work:
         self.id = record.id
         self.log.enter(record)
         claim = Claim("token", record, self._begins)
-        self.reporter = ClaimReporter(self.claims, self.log, claim)
+        self.reporter = HeldClaim(self.claims, self.log, claim)
         self.reporter.open(self.ends.append)
 
     def happens(self, *changes: JobChange) -> None:
