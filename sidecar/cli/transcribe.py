@@ -326,7 +326,7 @@ class _TranscriptionBatch:
                         ignored[notice.message] += 1
                     else:
                         print_error_line(f"{path}: {notice.message}")
-                if not transcript.segments:
+                if not transcript.segments and transcript.no_speech:
                     print_error_line(f"{path}: No speech was found in this recording.")
                 if self._order.output is None:
                     text = transcript_formats.render_transcript(
