@@ -202,7 +202,7 @@ and here, from the copy:
 `VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, or a checkpoint that you fine-tuned
 (`save_pretrained` of model and processor; merge a LoRA adapter first). Only safetensors are read;
 code and pickles are never run. `vibevoice-asr estimate talk.m4a --engine vibevoice` needs the
-checkpoint's `config.json`, and says a time for cards whose bandwidth is known, elsewhere once
+whole checkpoint, and says a time for cards whose bandwidth is known, elsewhere once
 recordings were transcribed. Two checkpoints compared on your recordings: [bench.md](bench.md).
 
 ### Memory of cards

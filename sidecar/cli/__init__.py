@@ -52,6 +52,9 @@ def run(words: list[str]) -> int:
         if message is None:
             raise
         where = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
-        print_error_line(f"{message()} See '{where} --help'.")
+        text = message()
+        if text and not text.endswith((".", "?")):
+            text += "."
+        print_error_line(f"{text} See '{where} --help'.")
         return USAGE
     return code if isinstance(code, int) else 0

@@ -232,7 +232,7 @@ WordsOption = Annotated[
     bool | None,
     typer.Option(
         "--words/--no-words",
-        help=f"Return word timestamps (default for {' and '.join(SUBTITLES)}), or not.",
+        help=f"Return word timestamps (default for {', '.join(SUBTITLES)}), or not.",
     ),
 ]
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."

@@ -33,10 +33,11 @@ from sidecar.transcripts.transcript import Transcript
 HELP = f"""
 Transcribe recordings: who said what, and when.
 
-Works with a running service or without one. A folder stands for its recordings, and - for one on
-standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch the command runs until Ctrl-C: it
-writes each transcript beside its recording (or to --output), and moves recordings that it cannot
-transcribe to the folder `failed` with the reason. --watch and --resume continue interrupted work.
+Works with a running service, or without one by the engine of VIBEVOICE_ENGINE. A folder stands for
+its recordings, and - for one on standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch the
+command runs until Ctrl-C: it writes each transcript beside its recording (or to --output), and
+moves recordings that it cannot transcribe to the folder `failed` with the reason. --watch and
+--resume continue interrupted work.
 
 --output names the transcript of `talk.m4a` `talk.srt` (that of `talk.wav` besides it `talk-2.srt`),
 --watch names it `talk.m4a.srt`, as `talk.wav` may arrive later.
@@ -326,7 +327,7 @@ class _TranscriptionBatch:
                         ignored[notice.message] += 1
                     else:
                         print_error_line(f"{path}: {notice.message}")
-                if not transcript.segments:
+                if not transcript.segments and transcript.no_speech:
                     print_error_line(f"{path}: No speech was found in this recording.")
                 if self._order.output is None:
                     text = transcript_formats.render_transcript(

@@ -30,7 +30,8 @@ class EngineSettings(SettingsGroup):
     )
     precision: Precision = setting(
         Precision.AUTO,
-        "Precision of the weights. An engine that lacks it uses its own and returns a warning.",
+        "Precision at the start; requests and POST /reload-model change it for those after "
+        "them. An engine that lacks it uses its own and logs a warning.",
     )
     model_path: Path | None = setting(
         None,

@@ -18,6 +18,7 @@ from enum import StrEnum
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
     NON_SPEECH_FLAG,
+    TRUNCATED,
     UNINTELLIGIBLE,
     Notice,
     Segment,
@@ -338,7 +339,7 @@ LOOP_RECOVERED = Notice(
     "The model repeated itself; the repetition was removed and transcription resumed.",
 )
 OUTPUT_TRUNCATED = Notice(
-    "output_truncated", "The output of the model ended early; its complete segments are here."
+    TRUNCATED, "The output of the model ended early; its complete segments are here."
 )
 
 

@@ -22,6 +22,8 @@ LOOP_FLAG = "loop"
 """Flag of a segment that stands for audio that the model could not transcribe."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
 """Text of such a segment."""
+TRUNCATED = "output_truncated"
+"""Code of the notice that the output of a model ended early."""
 WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spread"
 """Sources of word times, from the surest to the least. attention: a model's attention (exact to
 some hundredths of a second). server: another server, whose method is unknown. spread: characters
@@ -108,6 +110,12 @@ class Transcript:
     def has_speech(self) -> bool:
         """Return whether any segment has words."""
         return any(segment.is_speech for segment in self.segments)
+
+    @property
+    def no_speech(self) -> bool:
+        """Return whether nobody speaks. A truncated output without words does not tell."""
+        truncated = any(notice.code == TRUNCATED for notice in self.notices)
+        return not self.has_speech and not truncated
 
     @property
     def words_by(self) -> str:

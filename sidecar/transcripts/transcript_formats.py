@@ -86,7 +86,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
             "engine": transcript.engine,
             **({"model": transcript.model} if transcript.model else {}),
             "diarized": transcript.diarized,
-            "no_speech": not transcript.has_speech,
+            "no_speech": transcript.no_speech,
             "warnings": [
                 {"code": notice.code, "message": notice.message} for notice in transcript.notices
             ],

@@ -247,6 +247,9 @@ def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> Non
     whole = expected("endgame_nagg_nell")
     assert cut["segments"][0] == whole[0]
     assert len(cut["segments"]) < len(whole)
+    nothing = server.post(audio("endgame_nagg_nell"), max_tokens="5").json()
+    assert [one["code"] for one in nothing["metadata"]["warnings"]] == ["output_truncated"]
+    assert (nothing["segments"], nothing["metadata"]["no_speech"]) == ([], False)
     for fields in ({"temperature": "0.01"}, {"num_speakers": "2"}):
         body = server.post(audio("beckett"), **fields).json()
         assert body["status"] == "success"

@@ -376,7 +376,7 @@ def test_names_that_differ_in_case_only_are_told_apart():
         (["--server", "http://127.0.0.1:1"], 1, ["No service answers", "--server"]),
         (["--server", "http://[::"], 1, ["no address"]),
         (["--server", "http://127.0.0.1:99999"], 1, ["no address"]),
-        (["--colour"], 2, ["--colour", "transcribe --help"]),
+        (["--colour"], 2, ["No such option: --colour. See 'vibevoice-asr transcribe --help'."]),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(words, code, parts, terminal):

@@ -23,13 +23,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
+    model = tiny_voxtral.model()
     settings = Settings(engine="scripted", live_engine="voxtral", device="cpu")
     files = choose_engine(settings)
     with pytest.raises(errors.CheckpointNotFound) as missing:
         choose_live_engine(settings, files)
     assert "pull voxtral" in missing.value.hint
     folder = cache_folder(installed_checkpoints.VOXTRAL_REPOSITORY, cache) / "snapshots" / "abc"
-    shutil.copytree(tiny_voxtral.model(), folder)
+    shutil.copytree(model, folder)
     found, reason = choose_live_engine(settings, files)
     assert found is not None
     assert found.checkpoint is not None

@@ -149,6 +149,11 @@ def test_silence_is_valid_in_every_format():
     assert json.loads(render_transcript(silence, "json"))["metadata"]["no_speech"] is True
 
 
+def test_a_truncated_output_without_segments_is_not_called_silence():
+    cut = transcript().with_notice(Notice("output_truncated", "Cut."))
+    assert json.loads(render_transcript(cut, "json"))["metadata"]["no_speech"] is False
+
+
 def test_music_is_shown_without_a_voice_and_is_nobodys_turn():
     music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))
     played = transcript(music, Segment(4.0, 5.0, "Welcome.", 0))

@@ -157,7 +157,9 @@ def schema_fields(body: Mapping[str, Any]) -> frozenset[str]:
 OPTIONS: dict[str, Any] = {
     "precision": choice(
         Precision,
-        "Preferred precision: an engine without it uses its own, with a warning.",
+        "Preferred precision ('auto' is the loaded one). Another one is loaded, and stays until a "
+        "request or POST /reload-model names another. An engine without it uses its own, with a "
+        "warning.",
         default="auto",
     ),
     "language": text(

@@ -138,7 +138,7 @@ export function Reading({ job, shown, file, recordings, people, say }) {
     view.current.update(segments);
   }, [segments, revision]);
   const lanes = useMemo(() => voices(segments), [segments, revision]);
-  const silent = shown.final && !segments.length;
+  const silent = shown.final && !segments.length && shown.metadata?.no_speech !== false;
   return html`
     ${(shown.final || !job.live) && html`<div class="deck">
       <${Overview} job=${job} shown=${shown} lanes=${lanes} duration=${duration} seek=${(at, play) => seek.current(at, play)} move=${move} audio=${audio} open=${edits && setSpeaker} />

@@ -26,6 +26,7 @@ from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_ap
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
     NON_SPEECH_FLAG,
+    TRUNCATED,
     UNINTELLIGIBLE,
     WORDS_BY_ATTENTION,
     Finished,
@@ -223,9 +224,7 @@ def _segment(words: Sequence[Word]) -> Segment:
 
 
 NAME = "whisper"
-OUTPUT_TRUNCATED = Notice(
-    "output_truncated", "The output of the model ended at the limit of tokens."
-)
+OUTPUT_TRUNCATED = Notice(TRUNCATED, "The output of the model ended at the limit of tokens.")
 WINDOWS_NOT_PARALLEL = Notice(
     "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )
