@@ -94,7 +94,8 @@ def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
     assert (code, said.strip().endswith(f"cancelled: {second}")) == (0, True)
     states = {line.split()[0]: line.split()[1] for line in told(anna, "list")[1]}
     assert states[second] == "cancelled", "it is ended, and still there"
-    assert told(anna, "cancel", second)[0] == 0, "once more does nothing"
+    code, _, said = told(anna, "cancel", second)
+    assert (code, said.strip().endswith(f"already cancelled, unchanged: {second}")) == (0, True)
 
     code, _, said = told(anna, "delete", second[:-4])
     assert (code, said.strip().endswith(f"deleted: {second}")) == (0, True)
