@@ -199,7 +199,7 @@ class LiveBeginRequest(LiveOptionsRequest):
     after: live_options.SequenceNumber | None = None
     moves: bool = False
     lease: dict[str, Any] | None = None
-    encoding: live_options.SampleEncoding | Literal["opus"] = live_options.SampleEncoding.PCM16
+    encoding: Literal["pcm16", "float32", "opus"] = "pcm16"
     rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
 
     @property

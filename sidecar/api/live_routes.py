@@ -198,11 +198,12 @@ class _LiveConnection:
 
     async def _do(self, message: websocket_connections.Message) -> None:
         if isinstance(message, bytes):
-            encoding = self._begin.encoding
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), SampleEncoding.PCM16
-            message = self._resent.sound(message, SampleEncoding(encoding).width)
-            await self._session.send(message, SampleEncoding(encoding), self._rate)
+            else:
+                encoding = SampleEncoding(self._begin.encoding)
+            message = self._resent.sound(message, encoding.width)
+            await self._session.send(message, encoding, self._rate)
             return
         order = parse_request(message)
         match order:

@@ -76,6 +76,11 @@ def open_file(path: Path) -> AudioSource:
     except errors.AudioPathNotFound:
         raise errors.AudioPathNotFound("There is no such file.", hint="Check the path.") from None
     except errors.AudioPathNotAFile:
+        if path.is_dir() and not list_recordings(path):
+            raise errors.AudioPathNotAFile(
+                "There are no recordings in this folder.",
+                hint="In folders only endings such as .wav count; name other files themselves.",
+            ) from None
         raise errors.AudioPathNotAFile(
             "This is not a regular file.", hint="Name recordings, or folders of recordings."
         ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
@@ -55,7 +56,9 @@ class SettingFlag:
         """Return the whole help text in one line."""
         unsaid = [choice for choice in self.choices if f"'{choice}'" not in self.description]
         choices = f" One of {', '.join(self.choices)}." if unsaid else ""
-        return f"{self.description}{choices} Default: {self.default}. Env: {self.env}."
+        described = re.search("Default: |[Ii]f unset", self.description)
+        default = "" if described else f" Default: {self.default}."
+        return f"{self.description}{choices}{default} Env: {self.env}."
 
     @property
     def shown(self) -> dict[str, Any]:

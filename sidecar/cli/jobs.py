@@ -76,9 +76,12 @@ async def _list(state: StateOption = None, *, where: ServiceTarget) -> None:
 async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
     """Cancel a job; a finished one stays unchanged."""
     async with client_of(where) as client:
-        found = await _id_of(client, job)
-        await client.cancel(found, keep=True)
-        print_error_line(f"{(await client.job(found)).state}: {found}")
+        found = await client.job(await _id_of(client, job))
+        if found.ended:
+            print_error_line(f"already {found.state}, unchanged: {found.id}")
+            return
+        await client.cancel(found.id, keep=True)
+        print_error_line(f"{(await client.job(found.id)).state}: {found.id}")
 
 
 async def _delete(job: JobArgument, *, where: ServiceTarget) -> None:

@@ -54,6 +54,9 @@ missing, the command prints how to install it.
 In a pipe each line is written once it is final, with its time and the speaker as known then:
 `Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
 
+If the service ends the session before it has all audio, the transcript so far is written, and the
+exit code is 1.
+
 Examples:
 
 * `{PROGRAM} live`
@@ -125,6 +128,7 @@ class LiveCommandOptions:
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 """Colours of speakers, by their numbers."""
 UNKNOWN_SPEAKER = "Speaker_?"
+CUT_OFF = "The service ended the session before it had all audio."
 METER = 10
 """Characters of the level meter."""
 
@@ -252,7 +256,7 @@ async def _run(order: LiveCommandOptions) -> int:
         async with aclosing(sound), open_live_backend(order.where, rate, order.options) as heard:
             shown, labels = order.output is None, order.diarize is not False
             with open_live_display(order.format, write_now, shown=shown, labels=labels) as show:
-                summary = await _listen(heard, sound, show, ended)
+                summary, cut_off = await _listen(heard, sound, show, ended)
     transcript = summary.transcript
     if order.format not in ("text", "jsonl"):
         write_now(transcript_formats.render_transcript(transcript, order.format, name))
@@ -265,12 +269,14 @@ async def _run(order: LiveCommandOptions) -> int:
         write_atomically(order.output, "".join(text) if whole is None else whole)
     for notice in transcript.notices:
         print_error_line(notice.message)
+    if cut_off:
+        print_error_line(cut_off)
     if summary.job is not None:
         print_error_line(f"It is kept as the job {summary.job}.")
     if sys.stderr is not None and sys.stderr.isatty():
         print_error_line(_summary_of(transcript))
     # Ctrl-C is the only end of a microphone, but interrupts a recording.
-    return INTERRUPTED if interrupted() and order.source is not None else 0
+    return INTERRUPTED if interrupted() and order.source is not None else int(cut_off != "")
 
 
 def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
@@ -285,15 +291,16 @@ def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
 
 async def _listen(
     heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
-) -> Summary:
-    """Send all audio, until ``ended``, and show the events; return the summary."""
+) -> tuple[Summary, str]:
+    """Send all audio, until ``ended``, and show the events; return the summary, and why the service
+    ended the session before it had all audio, if it did."""
     sent, shown = _send_audio(heard, sound, show, ended), _show_events(heard, show)
     async with running(sent, shown) as (bringing, telling):
         done, _ = await asyncio.wait({bringing, telling}, return_when=asyncio.FIRST_COMPLETED)
         if bringing in done:
             bringing.result()  # raises if sending failed, as no summary follows then
-        summary: Summary = await telling
-        return summary
+        summary, reason = await telling
+        return summary, reason or ("" if bringing.done() else CUT_OFF)
 
 
 async def _send_audio(
@@ -317,11 +324,16 @@ async def _send_audio(
     await heard.finish()
 
 
-async def _show_events(heard: LiveBackend, show: LiveDisplay) -> Summary:
+async def _show_events(heard: LiveBackend, show: LiveDisplay) -> tuple[Summary, str]:
+    """Show the events; return the summary, and the notice of a service that shuts down."""
+    reason = ""
     async for numbered in heard.events():
         show.event(numbered)
-        if isinstance(numbered.event, Summary):
-            return numbered.event
+        match numbered.event:
+            case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
+                reason = notice.message
+            case Summary() as summary:
+                return summary, reason
     raise errors.SessionOver("The live session ended without its summary.")
 
 

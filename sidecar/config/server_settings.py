@@ -22,7 +22,11 @@ MetricsOptions = Annotated[
 class ProcessSettings(setting_types.SettingsGroup):
     """The process: addresses, start and shutdown, files, log."""
 
-    config: Path | None = setting(None, "File with settings: TOML with these names.")
+    config: Path | None = setting(
+        None,
+        "File with settings: TOML with these names. Default: config.toml in the user's "
+        "configuration folder.",
+    )
     host: str = setting(
         "127.0.0.1",
         "Address to listen on; one beyond this machine's loopback needs a token or keys.",
@@ -114,8 +118,8 @@ class AccessSettings(setting_types.SettingsGroup):
             *("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
             *("app://*", "capacitor://localhost"),
         ),
-        "Origins of web pages that may use the service. Default: those of programs on this "
-        "machine, as Tauri, Electron ('app://' is every origin of that scheme, which no "
+        "Origins of web pages that may use the service. The defaults are those of programs on "
+        "this machine, as Tauri, Electron ('app://' is every origin of that scheme, which no "
         "web page can have) and Capacitor name them. 'localhost' is any server on this "
         "machine (for development). A value replaces the default.",
     )

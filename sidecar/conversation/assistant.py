@@ -90,7 +90,10 @@ class Assistant:
         if self._messages(options=options):
             self.give("", assistant_turn.ReplyLatency(0, total=now), now, options)
         else:
-            error = ReplyEmpty("There is no user turn to answer.")
+            error = ReplyEmpty(
+                "There are neither items nor instructions to answer.",
+                hint="Send an item or instructions first.",
+            )
             self._do(output_queue.ConversationError(0, error, name))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sidecar import errors
 from sidecar.api import live_messages, live_routes
-from sidecar.interfaces.live_options import EndpointingOptions
+from sidecar.interfaces.live_options import EndpointingOptions, SampleEncoding
 
 sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
@@ -340,6 +340,17 @@ def test_the_schema_has_the_defaults_and_the_meaning_of_endpointing() -> None:
     assert defaults == dataclasses.asdict(EndpointingOptions())
     assert all(field["description"] for field in schema.values())
     assert live_messages.LiveEndpointing().model_dump(exclude_none=True) == {}, "changes nothing"
+
+
+def test_an_unknown_encoding_is_answered_with_those_there_are() -> None:
+    with pytest.raises(errors.FieldInvalid) as told:
+        live_messages.parse_request('{"type": "begin", "encoding": "mp3"}')
+    assert told.value.detail == "'encoding': Input should be 'pcm16', 'float32' or 'opus'."
+    begun = [
+        live_messages.parse_request(json.dumps({"type": "begin", "encoding": known}))
+        for known in (*SampleEncoding, live_messages.OPUS)
+    ]
+    assert all(isinstance(one, live_messages.LiveBeginRequest) for one in begun)
 
 
 def test_an_unknown_type_is_answered_with_those_there_are() -> None:

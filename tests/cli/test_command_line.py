@@ -294,7 +294,10 @@ def test_one_bad_file_of_many_stops_no_other(terminal):
     gone, unknown, folder = run.stderr.splitlines()
     assert gone == "vibevoice-asr: gone.wav: There is no such file. Check the path."
     assert unknown.startswith(f"vibevoice-asr: {junk}: The content is not audio")
-    assert "not a regular file" in folder
+    assert folder == (
+        "vibevoice-asr: empty: There are no recordings in this folder. In folders only endings "
+        "such as .wav count; name other files themselves."
+    )
     assert [line for line in run.stdout.splitlines() if line.startswith("#")] == [
         "# beckett.wav",
         "# success.wav",

@@ -86,13 +86,16 @@ def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
     assert [line.split()[0] for line in lines] == [first, ahead, second]
     assert "in the queue" in lines[2]
     assert second in [line.split()[0] for line in told(anna, "list", "--state", "queued")[1]]
-    assert told(anna, "list", "--state", "gone")[0] == 1
+    code, _, said = told(anna, "list", "--state", "queued,gone")
+    assert code == 1
+    assert "'gone', which is not a state of a job. Use one or more of: queued" in said
 
     code, _, said = told(anna, "cancel", second)
     assert (code, said.strip().endswith(f"cancelled: {second}")) == (0, True)
     states = {line.split()[0]: line.split()[1] for line in told(anna, "list")[1]}
     assert states[second] == "cancelled", "it is ended, and still there"
-    assert told(anna, "cancel", second)[0] == 0, "once more does nothing"
+    code, _, said = told(anna, "cancel", second)
+    assert (code, said.strip().endswith(f"already cancelled, unchanged: {second}")) == (0, True)
 
     code, _, said = told(anna, "delete", second[:-4])
     assert (code, said.strip().endswith(f"deleted: {second}")) == (0, True)

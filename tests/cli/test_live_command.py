@@ -22,7 +22,8 @@ from scripted_speech import talk
 from service_process import PATIENCE_S, REPOSITORY, Server, popen, shown_on, wait_until
 
 from sidecar.cli import run
-from sidecar.cli.live import line_of
+from sidecar.cli.live import CUT_OFF, line_of
+from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
 from sidecar.transcripts.transcript import Segment
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
@@ -138,19 +139,23 @@ def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server)
 
 
 @pytest.mark.slow
-def test_a_service_that_ends_in_the_middle_of_a_recording_leaves_all_that_was_said(
-    live: Starts, start_server: Callable[..., Server], tmp_path: Path
+@pytest.mark.parametrize("why", ["shutdown", "longest"])
+def test_a_session_that_ends_in_the_middle_of_a_recording_leaves_what_was_said_and_is_an_error(
+    why: str, live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    server, path = start_server(shutdown_grace=5), tmp_path / "talk.wav"
+    limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
+    server, path = start_server(**limits), tmp_path / "talk.wav"
     with wave.open(str(path), "wb") as recording:
         recording.setparams((1, 2, 16_000, 0, "NONE", ""))
         recording.writeframes(talk(*[0.3, 0.2] * 10))
-    process = live(path, "--server", f"http://127.0.0.1:{server.port}")
+    process = live(path, "--keep", "--server", f"http://127.0.0.1:{server.port}")
     assert process.stdout is not None
     assert "w299" in process.stdout.readline().decode()
-    server.process.terminate()
-    _, complained = ended(process)
-    assert complained == ""
+    if why == "shutdown":
+        server.process.terminate()
+    _, complained = ended(process, 1)
+    said = SERVICE_ENDS_NOTICE.message if why == "shutdown" else CUT_OFF
+    assert f"vibevoice-asr: {said}" in complained.splitlines()
 
 
 def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) -> None:

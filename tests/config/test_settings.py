@@ -198,6 +198,10 @@ def test_every_setting_is_described_once_with_its_default():
     flags = {flag.name: flag for flag in describe()}
     assert sorted(flag.name for flag in describe()) == sorted(Settings.model_fields)
     assert all(flag.description.endswith(".") for flag in flags.values())
+    defaults = {
+        name: len(re.findall("Default: |[Ii]f unset", one.help)) for name, one in flags.items()
+    }
+    assert {name: found for name, found in defaults.items() if found != 1} == {}
     assert flags["keep_alive"].default == "10m"
     assert flags["preload"].option == "--preload/--no-preload"
     assert flags["max_upload_mb"].env == "VIBEVOICE_MAX_UPLOAD_MB"

@@ -25,6 +25,29 @@ def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
     assert missing == []
 
 
+def _anchors(document: Path) -> set[str]:
+    """Return the anchors of the headings, as GitHub makes them; a repeated one gets a number."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).strip().lower() for title in titles]
+    slugs = [re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain]
+    return {
+        slug if (before := slugs[:at].count(slug)) == 0 else f"{slug}-{before}"
+        for at, slug in enumerate(slugs)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_heading_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]*)#([^)]*)\)", document.read_text())
+    dead = [
+        f"{file}#{anchor}"
+        for file, anchor in links
+        if anchor not in _anchors(document.parent / file if file else document)
+    ]
+    assert dead == []
+
+
 def test_every_command_of_the_readme_exists() -> None:
     from sidecar.cli.command_table import build_command
 

@@ -142,6 +142,7 @@ def cargo() -> Callable[..., None]:
             timeout=BUILD_LIMIT_S,
         )
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "warning" not in result.stderr, result.stderr  # an app has them with the files
 
     return run
 

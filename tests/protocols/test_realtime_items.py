@@ -182,6 +182,7 @@ async def test_what_asks_for_nothing_is_told_by_its_name(thoughtful: Server) -> 
         while len(found) < 2:
             if (event := await caller.next())["type"] == "error":
                 found.append((event["error"]["code"], event["error"]["event_id"]))
+                assert "neither items nor instructions" in event["error"]["message"]
         assert found == [("reply_empty", "first"), ("reply_empty", "second")]
 
 

@@ -19,7 +19,9 @@ const ERRORS: Record<string, string> = {
   language_unsupported: "This app transcribes English only.",
   audio_path_not_found: "The file is not there any more.",
   audio_path_forbidden: "This app may not read the file.",
-  audio_undecodable: "The file is no recording, or it is damaged.",
+  audio_empty: "The file is empty.",
+  audio_format_unsupported: "The file is not a recording.",
+  audio_undecodable: "The recording is damaged, or has no sound.",
   not_started: "Speech recognition does not start. Please install the app again.",
 };
 

@@ -1,6 +1,8 @@
 //! Calls of a running service. Each one blocks: call them from
 //! `tauri::async_runtime::spawn_blocking`, or from a thread.
 
+#![allow(dead_code)] // a host calls what it needs of it
+
 use crate::wire::{
     Health, Job, JobState, Problem, Ready, Reloaded, TimeLeft, TranscribeOptions, Transcription,
 };

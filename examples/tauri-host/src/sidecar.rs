@@ -4,6 +4,8 @@
 //! This file, `client.rs` and `wire.rs` are what a Tauri app copies into `src-tauri/src/`; they know
 //! nothing of Tauri.
 
+#![allow(dead_code)] // a host calls what it needs of it
+
 use crate::client::Client;
 use crate::wire::{Fatal, Ready, StartLine, CONTRACT};
 use std::collections::VecDeque;
