@@ -399,4 +399,5 @@ def _file_signature(path: Path) -> object:
         return str(path), error.errno
     if stat.S_ISFIFO(status.st_mode):  # its content is cached and cannot change
         return str(path), status.st_ino
-    return str(path), status.st_mtime_ns, status.st_size, status.st_ino
+    access = status.st_mode, status.st_uid, status.st_gid  # it may be readable now
+    return str(path), status.st_mtime_ns, status.st_size, status.st_ino, access

@@ -148,6 +148,23 @@ def test_public_keys_that_root_copied_for_itself_are_not_told_to_be_missing(
     assert (f"{data}/keys belongs to root" in said) == (closed == "keys")
 
 
+def test_a_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
+    file = data / "list"
+    file.write_text("before")
+    with as_service():
+        watched = files.WatchedFiles("a list", [file], lambda: files.read(file, 100))
+    copied = data / "copied"  # as root does it with its umask
+    copied.write_text("after")
+    copied.chmod(0o600)
+    copied.replace(file)
+    with as_service():
+        assert not watched.look()
+    file.chmod(0o644)
+    with as_service():
+        assert watched.look()
+    assert watched.value == b"after"
+
+
 def test_a_database_of_root_is_named_with_its_owner(data: Path) -> None:
     with as_service():
         keeps(data).store.close()
