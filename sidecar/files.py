@@ -201,10 +201,12 @@ def unusable_error(
     if owner == user:
         return SettingsInvalid(text, hint=hint)
     text += f" {found} belongs to {_user_name(owner)}; this process runs as {_user_name(user)}."
+    is_file = found == path and path.is_file()
+    gives = f"chown {user} {shlex.quote(str(path))}" if is_file else ""
     if owner:
-        hint = f"Run it as {_user_name(owner)}."
-    elif found == path and path.is_file():
-        hint = f"As root run: chown {user} {shlex.quote(str(path))}"
+        hint = f"Run it as {_user_name(owner)}" + (f", or as root run: {gives}" if gives else ".")
+    elif gives:
+        hint = f"As root run: {gives}"
     return SettingsInvalid(text, hint=hint)
 
 
@@ -397,4 +399,5 @@ def _file_signature(path: Path) -> object:
         return str(path), error.errno
     if stat.S_ISFIFO(status.st_mode):  # its content is cached and cannot change
         return str(path), status.st_ino
-    return str(path), status.st_mtime_ns, status.st_size, status.st_ino
+    access = status.st_mode, status.st_uid, status.st_gid  # it may be readable now
+    return str(path), status.st_mtime_ns, status.st_size, status.st_ino, access

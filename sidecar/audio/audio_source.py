@@ -24,7 +24,6 @@ from sidecar.audio.audio_format import read_file_at
 _DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
 _MAX_SYMLINKS = 40
 """Limit of symbolic links; Linux rejects the next."""
-PATH_OUTSIDE_ROOTS = "'audio_path' lies outside of the folders that are allowed."
 
 
 class AudioSource:
@@ -85,7 +84,7 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         raise errors.AudioPathInvalid("'audio_path' names a file of another machine.")
     try:
         if roots and not _is_inside_roots(os.path.realpath(path), roots):
-            raise errors.AudioPathForbidden(PATH_OUTSIDE_ROOTS)
+            raise _outside_roots_error()
         if _is_descriptor_path(path):
             raise errors.AudioPathNotAFile()
         fd = os.open(path, files.OPEN_FLAGS)
@@ -102,8 +101,15 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         raise errors.AudioPathNotAFile()
     if roots and not _is_inside_roots(_real_path(fd, path), roots):  # a link may have changed
         os.close(fd)
-        raise errors.AudioPathForbidden(PATH_OUTSIDE_ROOTS)
+        raise _outside_roots_error()
     return AudioSource(fd, spooled=False, path=path)
+
+
+def _outside_roots_error() -> errors.AudioPathForbidden:
+    return errors.AudioPathForbidden(
+        "'audio_path' lies outside of the folders that are allowed.",
+        hint="Use a folder of the setting 'audio_roots', or upload the file instead.",
+    )
 
 
 def _is_descriptor_path(path: str) -> bool:

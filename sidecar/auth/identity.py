@@ -100,7 +100,9 @@ class Identity:
             return
         if scope is Scope.AUDIO_PATH:
             raise errors.AudioPathForbidden(
-                "'audio_path' is allowed for clients on this machine only."
+                "'audio_path' is allowed for clients on this machine only; a signed token also "
+                "needs the scope 'audio_path'.",
+                hint="Upload the file instead.",
             )
         raise errors.ScopeMissing(f"The token lacks the scope '{scope}'.")
 

@@ -10,7 +10,9 @@ import base64
 import datetime
 import hashlib
 import json
+import os
 import re
+import shlex
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -51,9 +53,10 @@ def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
     """Return the public keys in a file, or in the files `*.pem` of a folder, by their thumbprints.
 
     Raises:
-        errors.SettingsInvalid: there are none or too many, or a file is no public key on P-256.
+        errors.SettingsInvalid: there are none or too many, the folder or a file cannot be read, or
+            a file is no public key on P-256.
     """
-    paths = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    paths = _key_files(path) if os.path.isdir(path) else [path]
     if not paths:
         raise SettingsInvalid(
             f"The folder {path} has no public key (*.pem).",
@@ -63,6 +66,17 @@ def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
         raise SettingsInvalid(f"The folder {path} has more than {MAX_KEYS} keys.")
     keys = [_read_public_key(file) for file in paths]
     return {key_thumbprint(key): key for key in keys}
+
+
+def _key_files(folder: Path) -> list[Path]:
+    try:
+        os.listdir(folder)  # glob() finds nothing in a folder that may not be read
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The folder {folder} cannot be read: {error.strerror}.",
+            hint=f"Let the service's user read it: chmod -R a+rX {shlex.quote(str(folder))}",
+        ) from None
+    return sorted(folder.glob("*.pem"))
 
 
 class SigningKeys:

@@ -87,9 +87,12 @@ def _revoke(
 ) -> None:
     """Revoke all tokens of a subject, or one by its id."""
     issuer = _issuer(folder)
-    ids = issuer.revoke(who)
+    before = issuer.revoked()
+    ids = frozenset(issuer.revoke(who))
+    already = f" (already: {len(ids & before)})" if ids & before else ""
     print_error_line(
-        f"{len(ids)} revoked in {issuer.revoked_file}; services that read it know in seconds"
+        f"{len(ids - before)} revoked{already} in {issuer.revoked_file}; services that read it "
+        "know in seconds"
     )
 
 

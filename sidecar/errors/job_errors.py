@@ -99,7 +99,7 @@ class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKin
     """Database of shared jobs that does not answer."""
 
     default_detail = "The database of jobs does not answer."
-    default_hint = "Retry in a moment with the same Idempotency-Key; no job is lost."
+    default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
     default_retry_after = 3
 
 
@@ -107,7 +107,7 @@ class StorageUnreachable(SidecarError, code="storage_unreachable", kind=ErrorKin
     """Folder or bucket of recordings that does not answer."""
 
     default_detail = "The storage of recordings does not answer."
-    default_hint = "Retry in a moment with the same Idempotency-Key; no job is lost."
+    default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
     default_retry_after = 5
 
 

@@ -104,7 +104,7 @@ def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSum
             uploads = folder / UPLOADS_FOLDER
             database = [folder / f"{JOURNAL_FILE}{more}" for more in ("", "-wal", "-shm")]
             if any(one.exists() for one in (*database, *uploads.glob("*"))):
-                raise _target_exists_error(folder)
+                raise _folder_in_use_error(folder)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
                 new = Path(made)
                 recordings = _extract_archive(packed, source, new)
@@ -131,7 +131,13 @@ def _unwritable_error(path: Path, error: OSError) -> SidecarError:
     return SettingsInvalid(f"{path} cannot be written: {error.strerror}.")
 
 
-def _target_exists_error(path: Path) -> SettingsInvalid:
+def _target_exists_error(target: Path) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"{target} exists, and nothing is overwritten.", hint="Name a file that does not exist."
+    )
+
+
+def _folder_in_use_error(path: Path) -> SettingsInvalid:
     return SettingsInvalid(
         f"{path} is not empty, and nothing is overwritten.",
         hint="Name another folder, or move its files away.",

@@ -113,7 +113,8 @@ def test_a_named_file_is_opened_again_by_the_rules_that_hold_then(
     path.write_bytes(voice)
     with open_recording_file(str(path)) as source:
         named = recording_ref(source)
-    with pytest.raises(errors.AudioPathForbidden):
+    with pytest.raises(errors.AudioPathForbidden) as refused:
         named.open([tmp_path / "elsewhere"])
+    assert "audio_roots" in str(refused.value.hint), "no permission would help"
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
         ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()

@@ -88,8 +88,9 @@ def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
 def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: RequestOrigin) -> None:
     host = AccessPolicy(authenticator=Authenticator(TOKEN)).identify(approach)
     assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
-    with pytest.raises(errors.AudioPathForbidden):
+    with pytest.raises(errors.AudioPathForbidden, match="scope 'audio_path'") as refused:
         host.demand(Scope.AUDIO_PATH)
+    assert refused.value.hint == "Upload the file instead.", "no permission would help"
     host.demand(Scope.RELOAD)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors, files
-from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.auth.token_issuing import SigningKeys, TokenIssuer, read_public_keys
 from sidecar.cli import run
 from sidecar.config.settings import Settings
 from sidecar.jobs.recovery import JobPersistence
@@ -124,6 +124,45 @@ def test_an_error_names_the_owner_and_the_remedy(what: str, data: Path) -> None:
     gives = f"As root run: chown {USER} {data}/{name}"
     usual = "Set VIBEVOICE_DATA_DIR to a usable folder."
     assert refused.value.hint == (gives if what == "a file" else usual)
+
+
+def test_the_file_of_another_user_may_be_given_to_a_service(data: Path) -> None:
+    LOCKED["a file"][0](data)
+    os.chown(data / "list", 12345, 12345)
+    with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
+        files.read(data / "list", 100)
+    assert refused.value.hint == (f"Run it as uid 12345, or as root run: chown {USER} {data}/list")
+
+
+@pytest.mark.parametrize("closed", ["keys/public", "keys"])
+def test_public_keys_that_root_copied_for_itself_are_not_told_to_be_missing(
+    data: Path, closed: str
+) -> None:
+    SigningKeys(data / "keys").make()
+    for folder in ("keys", "keys/public"):
+        (data / folder).chmod(0o700 if folder == closed else 0o755)
+    with as_service(), pytest.raises(errors.SettingsInvalid, match="cannot be read") as refused:
+        read_public_keys(data / "keys/public")
+    said = f"{refused.value.detail} {refused.value.hint}"
+    assert (f"chmod -R a+rX {data}/keys/public" in said) == (closed == "keys/public")
+    assert (f"{data}/keys belongs to root" in said) == (closed == "keys")
+
+
+def test_a_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
+    file = data / "list"
+    file.write_text("before")
+    with as_service():
+        watched = files.WatchedFiles("a list", [file], lambda: files.read(file, 100))
+    copied = data / "copied"  # as root does it with its umask
+    copied.write_text("after")
+    copied.chmod(0o600)
+    copied.replace(file)
+    with as_service():
+        assert not watched.look()
+    file.chmod(0o644)
+    with as_service():
+        assert watched.look()
+    assert watched.value == b"after"
 
 
 def test_a_database_of_root_is_named_with_its_owner(data: Path) -> None:

@@ -20,6 +20,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"
 USER = DEPLOY / "systemd/user/vibevoice-asr.service"
 SOCKET = DEPLOY / "systemd/vibevoice-asr.socket"
+SCALE = DEPLOY.parent / "docs/scale.md"
 EXPOSURE = {SYSTEM: 12, USER: 63}
 """Tenths, at most; systemd 252 says 1.0 and 6.3."""
 
@@ -131,6 +132,20 @@ def test_what_a_unit_leaves_open_is_no_more_than_the_document_says(
         runtime=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_on_several_machines_a_service_starts_again_until_its_database_answers(
+    tmp_path: Path,
+) -> None:
+    (drop_in,) = re.findall(r"(?s)```ini\n(.*?)```", SCALE.read_text("utf-8"))
+    unit = placed(SYSTEM, tmp_path / "units")
+    (unit.parent / f"{unit.name}.d" / "cluster.conf").write_text(drop_in, "utf-8")
+    done = analyzed("verify", "--man=no", unit, runtime=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    reset, prevented = re.findall(r"(?m)^RestartPreventExitStatus=(.*)$", drop_in)
+    (before,) = lines_of(SYSTEM, "RestartPreventExitStatus")
+    assert reset == "", "a list without it would be added to the unit's"
+    assert set(before.split()) - {*prevented.split()} == {str(EXIT_CODES["settings_invalid"])}
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])

@@ -176,7 +176,7 @@ async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
     added(keeping, 1)
     await keeping.store.written()
     back_up_jobs(jobs, file)
-    with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
+    with pytest.raises(errors.SettingsInvalid, match="exists, and nothing is overwritten"):
         back_up_jobs(jobs, file)
     with pytest.raises(errors.SettingsInvalid, match="cannot be written"):
         back_up_jobs(jobs, tmp_path / "no folder" / "backup.tar")
@@ -190,11 +190,11 @@ async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
         restore_jobs(file, new)
     restore_jobs(file, new)
     before = {path: path.read_bytes() for path in new.rglob("*") if path.is_file()}
-    with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
+    with pytest.raises(errors.SettingsInvalid, match="not empty, and nothing is overwritten"):
         restore_jobs(file, new)
     assert {path: path.read_bytes() for path in new.rglob("*") if path.is_file()} == before
     (new / JOURNAL_FILE).unlink()
-    with pytest.raises(errors.SettingsInvalid, match="nothing is overwritten"):
+    with pytest.raises(errors.SettingsInvalid, match="not empty, and nothing is overwritten"):
         restore_jobs(file, new)
     assert left(new) == {
         UPLOADS_FOLDER,
