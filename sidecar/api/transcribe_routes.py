@@ -104,7 +104,9 @@ class TranscribeMetadata(BaseModel):
         description="Model that transcribed it, if the engine has several.",
     )
     diarized: bool = Field(description="Speakers were told apart.")
-    no_speech: bool = Field(description="Nobody speaks: there are no segments.")
+    no_speech: bool = Field(
+        description="Nobody speaks: there are no segments, and the output is not truncated."
+    )
     job_id: str = Field(description="Id in the log and in /v1/jobs.")
     warnings: list[TranscribeWarning]
     words_by: str = Field(

@@ -74,7 +74,8 @@ def _key_files(folder: Path) -> list[Path]:
     except OSError as error:
         raise SettingsInvalid(
             f"The folder {folder} cannot be read: {error.strerror}.",
-            hint=f"Let the service's user read it: chmod -R a+rX {shlex.quote(str(folder))}",
+            hint=f"Let the service's user read it: chmod a+rx {shlex.quote(str(folder))}, and "
+            "chmod a+r for its keys (*.pem).",
         ) from None
     return sorted(folder.glob("*.pem"))
 

@@ -59,7 +59,7 @@ def list_recordings(folder: Path, *, below: bool = True) -> list[Path]:
         for path in found
         if path.suffix.lower() in ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and os.path.isfile(path)  # unlike is_file(), false if a folder on the way is closed
     )
 
 

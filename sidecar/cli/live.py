@@ -54,8 +54,8 @@ missing, the command prints how to install it.
 In a pipe each line is written once it is final, with its time and the speaker as known then:
 `Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
 
-If the service ends the session before it has all audio, the transcript so far is written, and the
-exit code is 1.
+If the service shuts down before it has all audio, the transcript so far is written, and the exit
+code is 1.
 
 Examples:
 

@@ -275,7 +275,8 @@ class ClaimLoop:
 
     def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
-        if held.record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
+        record = held.record if held.job is None else held.job.record
+        if record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True

@@ -144,7 +144,7 @@ def test_public_keys_that_root_copied_for_itself_are_not_told_to_be_missing(
     with as_service(), pytest.raises(errors.SettingsInvalid, match="cannot be read") as refused:
         read_public_keys(data / "keys/public")
     said = f"{refused.value.detail} {refused.value.hint}"
-    assert (f"chmod -R a+rX {data}/keys/public" in said) == (closed == "keys/public")
+    assert (f"chmod a+rx {data}/keys/public" in said) == (closed == "keys/public")
     assert (f"{data}/keys belongs to root" in said) == (closed == "keys")
 
 

@@ -719,6 +719,25 @@ async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
         assert not broken.tally.ended.total
 
 
+async def test_a_job_that_went_on_after_it_was_passed_on_is_passed_on_again(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
+    async with services(1, shared) as (one,):
+        with one.node.aside():
+            job_id = sent(shared, recording)
+            for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):
+                shared.append(job_id, change)
+            assert shared.get(job_id).passed == 1
+        await until(lambda: shared.get(job_id).settled)
+        job = one.queue.live(job_id)
+        assert job is not None
+        job.fail(errors.DiskFull())
+        await until(lambda: not shared.claimed)
+        assert shared.get(job_id).state is JobState.QUEUED
+        assert shared.get(job_id).passed == 1
+
+
 async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
     shared: SharedJobs, recording: Path
 ) -> None:
