@@ -40,7 +40,7 @@ ORPHANED_RECORDING_S = 3600.0
 """Age at which a recording without a job is deleted: a service may be about to submit it."""
 
 RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
-"""The renewal of one job is written at most once in this many seconds, or (shorter) in the
+"""A service writes the renewal of one job at most once in this many seconds, or (shorter) in the
 20th part of the retention: a client that polls costs no write each time."""
 
 _EXPIRES_IN = """
@@ -81,6 +81,9 @@ class SharedRetention:
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle = asyncio.Event()
+        self._renewed: set[str] = set()
+        """Jobs that were renewed since `_renewed_at`."""
+        self._renewed_at = 0.0
 
     def settle(self, owner: str) -> None:
         """Schedule a purge of an owner, one of whose jobs ended or was edited. If the database does
@@ -90,13 +93,22 @@ class SharedRetention:
 
     async def renew(self, job_id: str) -> None:
         """Restart the retention of a job that has ended. Repeated calls within `RENEWAL_INTERVAL_S`
-        write nothing.
+        cost the database nothing.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
         every_s = min(RENEWAL_INTERVAL_S, self._limits.retention_s / RENEWALS)
-        await self._database.call("renew_1", job_id, every_s)
+        if time.monotonic() - self._renewed_at > every_s:
+            self._renewed_at, self._renewed = time.monotonic(), set()
+        if job_id in self._renewed:
+            return
+        self._renewed.add(job_id)  # at once, since many requests may read it now
+        try:
+            await self._database.call("renew_1", job_id)
+        except errors.JournalUnreachable:
+            self._renewed.discard(job_id)
+            raise
 
     async def expires_in_s(self, job_ids: Sequence[str]) -> dict[str, float]:
         """Return the seconds until ended jobs are deleted for their age, by id; empty if there is

@@ -682,12 +682,10 @@ STABLE LANGUAGE sql AS $$
         SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
         FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now $$;
 
--- Restart the retention of a job that its owner reads, if that was not done in the last `every_s`
--- seconds. An unfinished or unknown job does not change.
-CREATE FUNCTION vibevoice.renew_1(job_ text, every_s float8 DEFAULT 0) RETURNS void LANGUAGE sql
-AS $$
-    UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL
-        AND touched < clock_timestamp() - make_interval(secs => every_s) $$;
+-- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
+-- change.
+CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
 
 -- Delete some of an owner's results that exceed a limit: by age (NULL: no limit), by number or by
 -- size; the newest one stays whatever its size. Then delete some recordings of ended jobs. Those of
