@@ -94,7 +94,7 @@ async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(
         await one.housekeeping._sweep()
         assert await ids(one, "me") == [read.id, waiting.id]
         await one.jobs.cancel(waiting.id)
-        await one.jobs.renew(read)  # so soon nothing is written, and it is no error
+        await one.jobs.renew(read)  # so soon it costs the database nothing, and is no error
         third = await done(one, "me")
         assert await ids(one, "me") == [waiting.id, third.id], "the caps are what they were"
 
