@@ -132,7 +132,7 @@ class ClaimLoop:
         held = self._held.add(claim)
         if no_place:
             self._spawn(self._held.release(held))
-        elif (failure := self._judging.failure(held.record)) is not None:
+        elif (failure := self._judging.failure(held.claimed_record)) is not None:
             self._spawn(self._refuse(held, failure))
         else:
             self._spawn(self._begin([held]))
@@ -179,9 +179,9 @@ class ClaimLoop:
     async def _claimed_fit(self) -> HeldClaim | None:
         """Claim the next job that this node can do. Others are refused, and a poison job ends."""
         while (held := await self._claimed()) is not None:
-            if (end := _poison_error(held.record)) is not None:
+            if (end := _poison_error(held.claimed_record)) is not None:
                 self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
-            elif (failure := self._judging.failure(held.record)) is not None:
+            elif (failure := self._judging.failure(held.claimed_record)) is not None:
                 await self._refuse(held, failure)
             else:
                 return held
@@ -228,7 +228,7 @@ class ClaimLoop:
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
-            source = await self._threads.run(self._opened, held.record)
+            source = await self._threads.run(self._opened, held.claimed_record)
         except errors.StorageUnreachable:
             self._put_off(held)
         except errors.SidecarError as error:
@@ -245,7 +245,7 @@ class ClaimLoop:
             source.close()
             return None
         passes_on = partial(self._passes_on, held)
-        held.job = ClaimedJob(source, held.record, held.flushed, passes_on)
+        held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on)
         return held.job
 
     def _put_off(self, held: HeldClaim) -> None:
@@ -275,7 +275,7 @@ class ClaimLoop:
 
     def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
-        record = held.record if held.job is None else held.job.record
+        record = held.claimed_record if held.job is None else held.job.record
         if record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))

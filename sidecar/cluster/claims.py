@@ -316,8 +316,8 @@ class HeldClaim:
     def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
         self._claims, self._log = claims, log
-        self.token, self.record, self.id = claim.token, claim.record, claim.record.id
-        """Token, the job as it was claimed, and its id."""
+        self.token, self.claimed_record, self.id = claim.token, claim.record, claim.record.id
+        """Token, the job as it was claimed (`job` has it as it is now), and its id."""
         self.job: ClaimedJob | None = None
         """None until its recording is open."""
         self._base = claim.record.seq

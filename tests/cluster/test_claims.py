@@ -133,6 +133,23 @@ async def test_a_job_whose_row_another_client_keeps_locked_holds_up_no_other(
     assert (await claimed(node)).record.id == locked.id
 
 
+async def test_a_claim_waits_for_a_job_that_another_call_has_locked_for_a_moment(
+    node: Service, journal: str
+) -> None:
+    """Else its node would ask again after `claim_loop.IDLE_POLL_S`."""
+    (job,) = await node.submit("a")
+    with psycopg.connect(journal, autocommit=True) as client:
+        lock = "SELECT FROM vibevoice.jobs FOR UPDATE"
+        shortly = asyncio.create_task(
+            asyncio.to_thread(client.execute, f"BEGIN; {lock}; SELECT pg_sleep(0.1); COMMIT")
+        )
+        with psycopg.connect(journal, autocommit=True) as look:
+            while not shortly.done() and look.execute(f"{lock} SKIP LOCKED").rowcount:
+                await asyncio.sleep(0)
+        assert (await claimed(node)).record.id == job.id
+        await shortly
+
+
 async def test_the_order_of_claims_is_that_of_one_service_and_is_told_before(
     node: Service,
 ) -> None:

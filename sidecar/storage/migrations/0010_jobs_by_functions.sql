@@ -364,7 +364,7 @@ CREATE FUNCTION vibevoice.claim_1(
 RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql
 -- Whatever the statistics say: `jobs_waiting` has the first jobs of each owner in their order.
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
-DECLARE due record; other record; had record; skip text[] := '{}';
+DECLARE due record; other record; had vibevoice.jobs; skip text[] := '{}';
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
@@ -386,20 +386,28 @@ BEGIN
                 SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
             END IF;
         END IF;
-        IF NOT FOUND THEN RETURN; END IF;
+        EXIT WHEN NOT FOUND;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
                 AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
                     < passed_over_s THEN
             SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, 200);
             IF FOUND THEN due := other; END IF;
         END IF;
-        -- A row that another call has locked for a moment is left to the next claim.
-        SELECT j.id, j.owner, j.work_s, j.seq, j.submitted INTO had FROM vibevoice.jobs j
-            WHERE j.id = due.job AND (j.state || coalesce(j.claim, '')) = 'queued'  -- no partial index
+        -- A row that another call has locked is passed over.
+        SELECT * INTO had FROM vibevoice.jobs
+            WHERE id = due.job AND (state || coalesce(claim, '')) = 'queued'  -- no partial index
             FOR UPDATE SKIP LOCKED;
         EXIT WHEN FOUND;
         skip := skip || due.job;
     END LOOP;
+    IF had.id IS NULL AND cardinality(skip) > 0 THEN  -- no other job waits: a call takes milliseconds
+        BEGIN
+            SET LOCAL lock_timeout = '200ms';
+            SELECT * INTO had FROM vibevoice.jobs
+                WHERE id = skip[1] AND (state || coalesce(claim, '')) = 'queued' FOR UPDATE;
+        EXCEPTION WHEN lock_not_available THEN
+        END;
+    END IF;
     IF had.id IS NULL THEN RETURN; END IF;
     UPDATE vibevoice.jobs SET claim = claim_, node = node_, able_by = NULL, begins = begins_
         WHERE id = had.id;
