@@ -163,12 +163,12 @@ class ClaimLoop:
         if (first := await self._claimed_fit()) is None:
             return
         company.append(first)
-        most = 1 if first.record.alone else self._beside(first.record)
+        most = 1 if first.claimed_record.alone else self._beside(first.claimed_record)
         while len(company) < most and self._more:
             if (other := await self._claimed()) is None:
                 return
             company.append(other)
-            if not self._fits_beside(other.record):
+            if not self._fits_beside(other.claimed_record):
                 self._spawn(self._held.release(company.pop()))
                 return
 

@@ -144,8 +144,7 @@ async def test_a_claim_waits_for_a_job_that_another_call_has_locked_for_a_moment
             asyncio.to_thread(client.execute, f"BEGIN; {lock}; SELECT pg_sleep(0.1); COMMIT")
         )
         with psycopg.connect(journal, autocommit=True) as look:
-            while not shortly.done() and look.execute(f"{lock} SKIP LOCKED").rowcount:
-                await asyncio.sleep(0)
+            await until(lambda: shortly.done() or not look.execute(f"{lock} SKIP LOCKED").rowcount)
         assert (await claimed(node)).record.id == job.id
         await shortly
 
