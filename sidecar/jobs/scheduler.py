@@ -3,8 +3,10 @@
 Owners share by predicted seconds of work, not by the number of files: weighted fair queueing
 (Demers, Keshav, Shenker 1989) with equal weights. Each owner has a tag, the work it has had; the
 owner with the least work by the end of its next job goes first. An owner that returns after a while
-starts at the time that has passed for all (the work done, divided by the owners that wanted it). So
-no owner saves up work, and none waits for ever behind newcomers.
+starts at the time that has passed for all (the work done, divided by the owners that wanted it, and
+at least the tag of the last owner whose job was started). By the end of a job, no owner counts as
+behind that time, as one does whose jobs cannot run for long. So no owner saves up work, and none
+waits for ever behind newcomers.
 
 Of one owner's jobs the interactive ones go first, in the order of their arrival. A batch job that
 has waited for long counts as interactive.
@@ -82,11 +84,17 @@ class OwnerShares:
         """Return the shares after an owner without jobs got one: its unused share lapses."""
         return OwnerShares(self.passed, {**self.tags, owner: max(self.tag(owner), self.passed)})
 
+    def after(self, owner: str, work_s: float) -> float:
+        """Return the tag of an owner by the end of its next job."""
+        return max(self.tag(owner) + work_s, self.passed)
+
     def charged(self, owner: str, work_s: float, active: Collection[str]) -> OwnerShares:
         """Return the shares after work of an owner was started; ``active``:
         all owners with jobs here."""
-        passed = self.passed + work_s / max(1, len(active))
-        tags = {**self.tags, owner: self.tag(owner) + work_s}
+        tag = self.after(owner, work_s)
+        passed = min(tag, self.passed + work_s / max(1, len(active)))
+        passed = max(self.passed, tag - work_s, passed)
+        tags = {**self.tags, owner: tag}
         known = {one: tag for one, tag in tags.items() if one in active or tag > passed}
         return OwnerShares(passed, known)
 
@@ -174,6 +182,7 @@ class _OwnerQueues:
     def __init__(self, waiting: Sequence[WaitingJob], shares: OwnerShares, now: float) -> None:
         self._waiting = waiting
         self._tags = {job.owner: shares.tag(job.owner) for job in waiting}
+        self._passed = shares.passed
         self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))
         """Indexes in the order in which an owner's jobs run; the queues
         hold positions in this list."""
@@ -203,7 +212,7 @@ class _OwnerQueues:
         line.popleft()
         if not line:
             del own[job.wanted]
-        self._tags[job.owner] += job.work_s
+        self._tags[job.owner] = self._tag_after(job)
         if self._heads[0][2] != job.owner:  # it went before the job that was due
             self._heads = [head for head in self._heads if head[2] != job.owner]
             heapq.heapify(self._heads)
@@ -220,4 +229,7 @@ class _OwnerQueues:
     def _end(self, place: int) -> tuple[float, int]:
         index = self._ranked[place]
         job = self._waiting[index]
-        return self._tags[job.owner] + job.work_s, index
+        return self._tag_after(job), index
+
+    def _tag_after(self, job: WaitingJob) -> float:
+        return max(self._tags[job.owner] + job.work_s, self._passed)

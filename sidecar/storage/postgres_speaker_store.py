@@ -140,8 +140,10 @@ class PostgresSpeakerStore:
                     return
                 await asyncio.sleep(OLDER_TRANSACTIONS_POLL_S)
             began = time.monotonic()
-            await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
-            self._rests_until = began + (1 + VACUUM_REST) * (time.monotonic() - began)
+            try:
+                await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
+            finally:
+                self._rests_until = began + (1 + VACUUM_REST) * (time.monotonic() - began)
         except errors.JournalUnreachable:
             log.warning(
                 "deleted speakers stay, encrypted, in the database's files until VACUUM FULL of "

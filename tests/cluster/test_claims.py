@@ -181,6 +181,26 @@ async def test_nobody_saves_up(node: Service) -> None:
     assert sorted(await owners_of(node, 4)) == ["early"] * 2 + ["late"] * 2
 
 
+@pytest.mark.parametrize("runs", [False, True])
+async def test_nobody_saves_up_with_a_job_that_waits_or_runs_for_long(
+    node: Service, runs: bool
+) -> None:
+    (first,) = await node.submit("first")
+    if runs:
+        await claimed(node)
+    else:
+        await node.claims.judge({first.id: NO})
+    for _ in range(20):
+        await node.submit("busy", seconds=900)
+        await node.run(await claimed(node))
+    jobs = await node.submit(*["first"] * 9, *["busy"] * 9, *["new"] * 9, seconds=900)
+    told = await node.jobs.turns(jobs)
+    order = sorted((one for one in jobs if one.id in told), key=lambda one: told[one.id].position)
+    assert Counter(one.owner for one in order[:9]).keys() == {"first", "busy", "new"}
+    counted = Counter(await owners_of(node, 9))
+    assert sorted(counted.values()) in ([2, 3, 4], [3, 3, 3]), counted
+
+
 async def test_newcomers_share_with_a_job_of_ten_times_their_length(node: Service) -> None:
     """One or five of them wait at a time; for each that is claimed, another comes."""
     for together in (1, 5):

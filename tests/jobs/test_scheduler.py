@@ -246,6 +246,20 @@ def test_what_came_to_nothing_is_given_back_and_shares_forget_who_is_even() -> N
     assert set(later.tags) == {"you"}
 
 
+def test_nobody_saves_up_with_a_job_that_waits_or_runs_for_long() -> None:
+    shares = OwnerShares().joined("first").joined("busy")
+    for _ in range(20):
+        shares = shares.charged("busy", 900.0, {"first", "busy"})
+    shares = shares.joined("new")
+    waiting = [WaitingJob(owner, A, 900.0) for owner in ("first", "busy", "new") for _ in range(9)]
+    counted = Counter[str]()
+    for _ in range(9):
+        job = waiting.pop(next_job(waiting, shares, SchedulerMoment(0.0, A)))
+        counted[job.owner] += 1
+        shares = shares.charged(job.owner, job.work_s, {"first", "busy", "new"})
+    assert sorted(counted.values()) in ([2, 3, 4], [3, 3, 3]), counted
+
+
 @given(line, shares)
 def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
     waiting: list[WaitingJob], shares: OwnerShares

@@ -91,6 +91,7 @@ CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
 CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
 CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
     WHERE ended IS NOT NULL AND recording <> '';
+CREATE INDEX jobs_by_recording ON vibevoice.jobs (recording) WHERE recording IS NOT NULL;
 CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
 CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
 CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
@@ -210,32 +211,28 @@ AS $$
     SELECT found.owner FROM found WHERE found.owner IS NOT NULL $$;
 
 -- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
--- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers;
--- but not behind what an active owner will have had by the end of its first waiting job, because a
--- long job passes at once when it is claimed.
+-- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;  -- claims update it
     IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
         RETURN;
     END IF;
-    INSERT INTO vibevoice.owners AS o SELECT owner_, least(passed.had_s,
-            (SELECT min(had_s + coalesce(
-                (SELECT work_s FROM vibevoice.jobs j WHERE j.owner = a.owner AND urgent
-                    AND state = 'queued' AND claim IS NULL ORDER BY place + 0 LIMIT 1),
-                (SELECT work_s FROM vibevoice.jobs j WHERE j.owner = a.owner AND NOT urgent
-                    AND state = 'queued' AND claim IS NULL ORDER BY place + 0 LIMIT 1), 0))
-            FROM vibevoice.owners_1(false) a JOIN vibevoice.owners USING (owner)))
-        FROM vibevoice.passed
+    INSERT INTO vibevoice.owners AS o SELECT owner_, had_s FROM vibevoice.passed
         ON CONFLICT (owner) DO UPDATE SET had_s = greatest(o.had_s, excluded.had_s);
 END $$;
 
--- Charge an owner for a job that is claimed. Not LANGUAGE sql, whose plans are not kept.
+-- Charge an owner for a job that is claimed. By its end the owner does not count as behind the work
+-- that has passed for all, as one would whose jobs no node could run for long; and what has passed
+-- is at least what this owner had had before. Not LANGUAGE sql, whose plans are not kept.
 CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE tag float8;
 BEGIN
-    UPDATE vibevoice.owners SET had_s = had_s + work_s WHERE owner = owner_;
-    UPDATE vibevoice.passed SET had_s = had_s + work_s / (SELECT count(*) FROM (
-        SELECT w.owner FROM vibevoice.owners_1(true) w UNION SELECT owner_) wanted);
+    UPDATE vibevoice.owners o SET had_s = greatest(o.had_s + work_s, p.had_s)
+        FROM vibevoice.passed p WHERE owner = owner_ RETURNING o.had_s INTO tag;
+    UPDATE vibevoice.passed SET had_s = greatest(had_s, tag - work_s, least(tag,
+        had_s + work_s / (SELECT count(*) FROM (
+            SELECT w.owner FROM vibevoice.owners_1(true) w UNION SELECT owner_) wanted)));
 END $$;
 
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
@@ -298,6 +295,11 @@ BEGIN
         RETURN QUERY SELECT CASE WHEN there = id_ THEN 'accepted' ELSE 'known' END, there;
         RETURN;
     END IF;
+    IF EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_) THEN  -- the insert waited for that
+        DELETE FROM vibevoice.jobs WHERE id = id_;
+        RETURN QUERY SELECT 'deleted', id_;
+        RETURN;
+    END IF;
     IF idle.node IS NOT NULL THEN
         UPDATE vibevoice.services SET given = clock_timestamp() WHERE id = idle.node;
         PERFORM vibevoice.charge_1(owner_, work_s_);
@@ -353,7 +355,8 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
                     WHERE r.job = near.id AND r.node = node_) IS NULL
             ORDER BY near.place LIMIT 1) head
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
-    ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
+    ORDER BY greatest(had.had_s + first.work_s, (SELECT had_s FROM vibevoice.passed)), first.place
+    LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, loaded for `loaded_for_s`
 -- seconds; they pass over a due job for at most `passed_over_s` seconds. `begins_`: an attempt of
@@ -380,7 +383,8 @@ BEGIN
             UPDATE vibevoice.services SET walked = clock_timestamp() FROM (
                 SELECT count(*) AS nodes, max(s.walked) AS last FROM vibevoice.services s
                 WHERE s.walked BETWEEN clock_timestamp() - interval '5 min' AND clock_timestamp()
-            ) w WHERE id = node_ AND walked < clock_timestamp() - nodes * interval '3 s'
+            ) w WHERE id = node_ AND NOT walked BETWEEN
+                    clock_timestamp() - nodes * interval '3 s' AND clock_timestamp()
                 AND (last < clock_timestamp() - interval '3 s') IS NOT FALSE;
             IF FOUND THEN
                 SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
@@ -682,10 +686,11 @@ STABLE LANGUAGE sql AS $$
     SELECT queued.jobs, queued.works_s, now.running, now.left_s FROM (
         SELECT array_agg(id ORDER BY waits, end_s, place) AS jobs,
             array_agg(work_s ORDER BY waits, end_s, place) AS works_s FROM (
-            SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0) + sum(work_s) OVER (
-                PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
-            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
-            WHERE state = 'queued' AND ended IS NULL) jobs
+            SELECT id, place, work_s, claim IS NULL AS waits, sum(work_s) OVER own
+                + greatest(o.had_s, passed.had_s - first_value(work_s) OVER own) AS end_s
+            FROM vibevoice.jobs LEFT JOIN vibevoice.owners o USING (owner), vibevoice.passed
+            WHERE state = 'queued' AND ended IS NULL
+            WINDOW own AS (PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place)) jobs
         HAVING count(*) > 0) queued, (
         SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
         FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now $$;
