@@ -68,8 +68,6 @@ _EVENTS = """
 _DELETE_OVERDUE = """
     DELETE FROM vibevoice.jobs WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
-            AND (left_as IS NOT NULL OR NOT EXISTS (  -- else its service had expired, and is back
-                SELECT FROM vibevoice.services s WHERE s.id = awaited_by))
         ORDER BY left_until LIMIT %s FOR UPDATE SKIP LOCKED)
     RETURNING extract(
         epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8"""
