@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidecar.api.http.responses import json_response
 from sidecar.config.settings import Settings
 from sidecar.errors import JournalUnreachable
-from sidecar.observability import prometheus
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT, __version__
@@ -167,11 +166,18 @@ def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
     """Return the fields of `/health` for clients of the speech server with the same gRPC
     protocol."""
     pids = sum(one.worker_pid is not None for one in now.engines.values())
-    crashes = sum(one.crashes for one in now.engines.values())
+    work = service.tally.live.work.only
     return {
         "grpc_running": "grpc_port" in now.also,
         "model_pool_healthy": now.trouble is None,
-        **prometheus.stt_health(service.tally, now.live_sessions, now.jobs_waiting, pids, crashes),
+        "models_loaded": pids > 0,
+        "model_count": pids,
+        "model_worker_total": pids,
+        "model_worker_shutdown": sum(one.crashes for one in now.engines.values()),
+        "active_sessions": now.live_sessions,
+        "decode_queue_depth": now.jobs_waiting,
+        "decode_latency_avg": round(work.mean, 6),
+        "decode_latency_max": round(work.largest, 6),
     }
 
 

@@ -1,4 +1,4 @@
-"""Counters and histograms of the service, and the rate of failed outcomes behind its health.
+"""Counters and histograms of the service, and the recent outcomes behind its health.
 
 The code in which an event happens counts it here, independent of the readers. Labels have few
 values, which the code defines: no path, name, id or address.
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar import errors
-from sidecar.limit_overrides import limit
 
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
@@ -41,16 +40,14 @@ class Counter:
         name: str,
         what: str,
         labels: Sequence[str] = (),
-        most: int = MAX_LABEL_SETS,
         begun: Iterable[Labels] = (),
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
-        self._most = most
         self.values: dict[Labels, float] = dict.fromkeys(begun if self.labels else [()], 0)
 
     def add(self, *labels: str, by: float = 1) -> None:
         """Add 1, or ``by``, to the value with these labels."""
-        labels = _bounded_labels(self.values, labels, self._most)
+        labels = _bounded_labels(self.values, labels)
         self.values[labels] = self.values.get(labels, 0) + by
 
     def of(self, *labels: str) -> float:
@@ -105,22 +102,17 @@ class Histogram:
     """Distributions by ``labels``; ``bounds`` are in the unit of the name."""
 
     def __init__(
-        self,
-        name: str,
-        what: str,
-        bounds: Sequence[float],
-        labels: Sequence[str] = (),
-        most: int = MAX_LABEL_SETS,
+        self, name: str, what: str, bounds: Sequence[float], labels: Sequence[str] = ()
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
-        self._bounds, self._most = tuple(map(float, bounds)), most
+        self._bounds = tuple(map(float, bounds))
         self.spreads: dict[Labels, Distribution] = (
             {} if self.labels else {(): Distribution(self._bounds)}
         )
 
     def see(self, value: float, *labels: str) -> None:
         """Add a value."""
-        labels = _bounded_labels(self.spreads, labels, self._most)
+        labels = _bounded_labels(self.spreads, labels)
         spread = self.spreads.get(labels)
         if spread is None:
             spread = self.spreads[labels] = Distribution(self._bounds)
@@ -144,8 +136,8 @@ class Gauge:
 AnyMetric = Counter | Histogram | Gauge
 
 
-def _bounded_labels(known: Mapping[Labels, object], labels: Labels, most: int) -> Labels:
-    if labels in known or len(known) < most:
+def _bounded_labels(known: Mapping[Labels, object], labels: Labels) -> Labels:
+    if labels in known or len(known) < MAX_LABEL_SETS:
         return labels
     return (OTHER_LABEL,) * len(labels)
 
@@ -177,18 +169,12 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None
 
 
-MIN_OUTCOMES = limit("health_min_events", 5)
-"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
-MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-"""Share of successes below which the service is not healthy."""
-MAX_TIMED_OUT_RATIO = 0.5
-"""Share of timeouts above which the service is not healthy."""
-HEALTH_WINDOW_S = 60.0
+MAX_OUTCOME_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class RecentOutcomes:
-    """Number of each outcome within the window."""
+    """Number of each outcome within a window."""
 
     done: int = 0
     timed_out: int = 0
@@ -200,51 +186,32 @@ class RecentOutcomes:
         return self.done + self.timed_out + self.failed
 
 
-def health_problem(lately: RecentOutcomes) -> str | None:
-    """Return the reason why the service is not healthy; `None` if it is, or if there are too few
-    outcomes."""
-    if not lately.all or lately.all < MIN_OUTCOMES:
-        return None
-    if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
-        return "too_many_timeouts"
-    if lately.done / lately.all < MIN_SUCCESS_RATIO:
-        return "too_many_failures"
-    return None
-
-
 class OutcomeWindow:
-    """Sliding window of outcomes, with one entry per second, so that its size is bounded.
+    """Outcomes of the last `MAX_OUTCOME_SECONDS` seconds in which there were any, with one entry
+    per second, so that its size is bounded.
 
     ``now``: a monotonic clock.
     """
 
-    def __init__(self, window_s: float, now: Callable[[], float]) -> None:
-        self._window_s, self._now = window_s, now
-        self._seconds: deque[tuple[int, dict[RecognitionOutcome, int]]] = deque()
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._seconds = deque[tuple[int, dict[RecognitionOutcome, int]]](maxlen=MAX_OUTCOME_SECONDS)
 
     def add(self, outcome: RecognitionOutcome) -> None:
         """Add an outcome at the current time."""
         second = int(self._now())
         if not self._seconds or self._seconds[-1][0] != second:
-            self._forget()
             self._seconds.append((second, {}))
         counts = self._seconds[-1][1]
         counts[outcome] = counts.get(outcome, 0) + 1
 
-    def lately(self) -> RecentOutcomes:
-        """Return the outcomes within the window."""
-        self._forget()
+    def lately(self, window_s: float) -> RecentOutcomes:
+        """Return the outcomes of the last ``window_s`` seconds."""
+        oldest = self._now() - window_s
+        recent = [counts for second, counts in self._seconds if second >= oldest]
         return RecentOutcomes(
-            **{
-                one: sum(each.get(one, 0) for _, each in self._seconds)
-                for one in RecognitionOutcome
-            }
+            **{one: sum(counts.get(one, 0) for counts in recent) for one in RecognitionOutcome}
         )
-
-    def _forget(self) -> None:
-        oldest = self._now() - self._window_s
-        while self._seconds and self._seconds[0][0] < oldest:
-            self._seconds.popleft()
 
 
 METRIC_PREFIX = "vibevoice_"
@@ -263,7 +230,12 @@ class JobMetrics:
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         self.submitted = Counter("jobs_submitted_total", "Accepted jobs.")
-        self.ended = Counter("jobs_ended_total", "Ended jobs by outcome.", ("outcome",))
+        self.ended = Counter(
+            "jobs_ended_total",
+            "Ended jobs by outcome.",
+            ("outcome",),
+            begun=[(DONE,), (FAILED,), (CANCELLED,)],
+        )
         self.wrong = Counter("jobs_failed_total", "Failed jobs by error code.", ("code",))
         self.crashed = Counter(
             "jobs_crashed_attempts_total", "Attempts in which the worker process died."
@@ -281,8 +253,6 @@ class JobMetrics:
             "Processing seconds per second of audio, of ended jobs.",
             REAL_TIME_FACTOR_BUCKETS,
         )
-        for outcome in (DONE, FAILED, CANCELLED):
-            self.ended.add(outcome, by=0)
 
     def began(self, waited_s: float) -> None:
         """Count the start of the first attempt."""
@@ -419,7 +389,7 @@ class ServiceMetrics:
     """All metrics of the service. ``now``: a monotonic clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self.outcomes = OutcomeWindow(HEALTH_WINDOW_S, now)
+        self.outcomes = OutcomeWindow(now)
         self.jobs = JobMetrics(self.outcomes)
         self.live = LiveMetrics(self.outcomes)
         self.wires = ProtocolMetrics()
