@@ -7,7 +7,6 @@ loaded model replaces the one before (docs/operations.md).
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -24,11 +23,13 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
-from sidecar.interfaces.request_options import field_missing, parse_flag
+from sidecar.interfaces.request_options import field_missing, parse_flag, parse_number, parse_text
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import ModelLoadRequest
 
 MAX_NAME_CHARACTERS = 100
+DRAIN_S, MAX_DRAIN_S = 30.0, 3600
+"""Drain timeout of an unload request: default and maximum."""
 
 
 class AdminRefusal(BaseModel):
@@ -108,7 +109,7 @@ LOAD: dict[str, Any] = {
 UNLOAD: dict[str, Any] = {
     "parameters": [
         openapi.parameter("model_id", "query", openapi.text()) | {"required": True},
-        openapi.parameter("drain_timeout_sec", "query", openapi.number(0, 3600)),
+        openapi.parameter("drain_timeout_sec", "query", openapi.number(0, MAX_DRAIN_S)),
     ]
 }
 
@@ -173,8 +174,6 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
 
 
 PATH = "/admin/"
-DRAIN_S = 30.0
-"""Drain timeout of an unload request that names none."""
 PRECISIONS: Mapping[str, Precision] = {
     "default": Precision.AUTO,
     "auto": Precision.AUTO,
@@ -251,9 +250,10 @@ def build_router(service: Service) -> APIRouter:
     async def unload_model(request: Request) -> Response:
         _require_admin(request, service)
         model_id = request.query_params.get("model_id", "")
-        timeout_s = _seconds(request.query_params.get("drain_timeout_sec"))
+        given = request.query_params.get("drain_timeout_sec")
+        timeout_s = parse_number("drain_timeout_sec", given, 0, MAX_DRAIN_S)
         going = service.models.unload(model_id)
-        done, _ = await asyncio.wait({going}, timeout=timeout_s)
+        done, _ = await asyncio.wait({going}, timeout=DRAIN_S if timeout_s is None else timeout_s)
         gone = bool(done) and model_id not in service.models.names
         if done and not gone:
             raise errors.ModelLoadFailed(
@@ -333,19 +333,7 @@ def _listed(service: Service) -> dict[str, Any]:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str) or "\0" in value:
+    text = parse_text(name, values.get(name))
+    if "\0" in text:
         raise errors.FieldInvalid(f"The field '{name}' is not a string.")
-    return value.strip()
-
-
-def _seconds(given: str | None) -> float:
-    try:
-        seconds = DRAIN_S if given is None else float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= 3600:
-        raise errors.FieldInvalid("The field 'drain_timeout_sec' is not from 0 to 3600.")
-    return seconds
+    return text.strip()

@@ -282,12 +282,8 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
 
 def error_line(error: errors.SidecarError) -> bytes:
     """Return the last line of a failed transcription: a problem, and when to retry."""
-    retry = {
-        name.lower(): value for name, value in error_responses.error_headers(error).items()
-    }.get("retry-after")
-    return _line(
-        "failed", error_responses.problem_body(error) | ({"retry_after": retry} if retry else {})
-    )
+    retry = {} if error.retry_after is None else {"retry_after": str(error.retry_after)}
+    return _line("failed", error_responses.problem_body(error) | retry)
 
 
 def _line(name: str, body: Mapping[str, Any]) -> bytes:

@@ -254,7 +254,9 @@ def build_router(service: Service) -> APIRouter:
             recent.over(job)
 
         try:
-            told = await _queue_position(service, caller, job) or _started_at_once(job)
+            told = await _queue_position(service, caller, job)
+            # A node may have claimed it at once; the first frame of every stream names the job.
+            told = told or {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
         except BaseException:  # no client follows the job yet
             closed()
             raise
@@ -325,12 +327,6 @@ async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[
     """Return the queue position of a job; `None` if it does not wait."""
     turn = await service.owned.turn(caller, job.record)
     return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
-
-
-def _started_at_once(job: Job) -> dict[str, Any]:
-    """Return position 1 for a job that a node claimed at once. So the first frame of every stream
-    names the job."""
-    return {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
 
 
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
