@@ -194,13 +194,12 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def build_reload_router(service: Service) -> APIRouter:
     """Return the route that loads the engine at another precision."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(
         "/reload-model",
         summary="Reload the engine at another precision",
         response_model=ReloadAnswer,
-        responses=openapi.PROBLEMS,
         openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
@@ -222,13 +221,12 @@ def build_reload_router(service: Service) -> APIRouter:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /admin."""
-    router = APIRouter()
+    router = APIRouter(responses=ERROR_RESPONSES)
 
     @router.post(
         f"{PATH}load_model",
         summary="Load a model",
         response_model=AdminLoading,
-        responses=ERROR_RESPONSES,
         openapi_extra=LOAD,
     )
     async def load_model(request: Request) -> Response:
@@ -244,7 +242,7 @@ def build_router(service: Service) -> APIRouter:
         f"{PATH}unload_model",
         summary="Unload a model: back to the one of the start",
         response_model=AdminUnloaded,
-        responses={202: {"model": AdminUnloaded}, **ERROR_RESPONSES},
+        responses={202: {"model": AdminUnloaded}},
         openapi_extra=UNLOAD,
     )
     async def unload_model(request: Request) -> Response:
@@ -263,10 +261,7 @@ def build_router(service: Service) -> APIRouter:
         return json_response({"status": status, "model_id": model_id}, 200 if gone else 202)
 
     @router.get(
-        f"{PATH}list_models",
-        summary="List the loaded models",
-        response_model=AdminModelList,
-        responses=ERROR_RESPONSES,
+        f"{PATH}list_models", summary="List the loaded models", response_model=AdminModelList
     )
     async def list_models(request: Request) -> Response:
         _require_admin(request, service)

@@ -200,27 +200,17 @@ class ProbeAnswer(BaseModel):
 
 def build_probes_router(service: Service) -> APIRouter:
     """Return the routes of the probes."""
-    router = APIRouter()
+    router = APIRouter(responses={503: {"model": ProbeAnswer}})
 
     @router.get("/healthz/live", summary="Liveness probe", response_model=ProbeAnswer)
     async def live() -> Response:
         return _probe("")
 
-    @router.get(
-        "/healthz/startup",
-        summary="Startup probe",
-        response_model=ProbeAnswer,
-        responses={503: {"model": ProbeAnswer}},
-    )
+    @router.get("/healthz/startup", summary="Startup probe", response_model=ProbeAnswer)
     async def startup() -> Response:
         return _probe("starting" if service.health().starting else "")
 
-    @router.get(
-        "/healthz/ready",
-        summary="Readiness probe",
-        response_model=ProbeAnswer,
-        responses={503: {"model": ProbeAnswer}},
-    )
+    @router.get("/healthz/ready", summary="Readiness probe", response_model=ProbeAnswer)
     async def ready() -> Response:
         return _probe(why_not_ready(service.health()))
 

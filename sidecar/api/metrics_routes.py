@@ -63,12 +63,6 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
     return found
 
 
-def metrics_body(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    """Return the metrics by the names of the compatible speech server, and below `vibevoice` by
-    those of this service."""
-    return {**metrics_nested(service), "vibevoice": _service_values(service, now)}
-
-
 def metrics_nested(service: Service) -> dict[str, Any]:
     """Return the metrics by the names of the compatible speech server."""
     by_owner = None
@@ -280,13 +274,13 @@ def demand_metrics_scope(settings: Settings, request: Request) -> None:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /metrics and /metrics.json."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.get(
         "/metrics",
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: TEXT, **openapi.PROBLEMS},
+        responses={200: TEXT},
     )
     async def metrics(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
@@ -297,14 +291,10 @@ def build_router(service: Service) -> APIRouter:
         page, media_type = prometheus.render_metrics(own, other, METRIC_PREFIX, accept)
         return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
-    @router.get(
-        "/metrics.json",
-        summary="The same as JSON",
-        response_model=MetricsAnswer,
-        responses=openapi.PROBLEMS,
-    )
+    @router.get("/metrics.json", summary="The same as JSON", response_model=MetricsAnswer)
     async def metrics_json(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        return json_response(metrics_body(service, service.health()), headers=NO_STORE)
+        own = _service_values(service, service.health())
+        return json_response({**metrics_nested(service), "vibevoice": own}, headers=NO_STORE)
 
     return router

@@ -119,13 +119,12 @@ def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
 
 def build_router(service: Service) -> APIRouter:
     """Return the route of /system."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.get(
         "/system",
         summary="The machine, our process on it, and the GPU",
         response_model=SystemAnswer,
-        responses=openapi.PROBLEMS,
     )
     async def system(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)

@@ -222,21 +222,13 @@ def add_routes(router: APIRouter, service: Service) -> None:
         )
 
     @router.get(
-        "/jobs/{job_id}",
-        summary="Progress and result of a job",
-        response_model=TranscribeJob,
-        responses=openapi.PROBLEMS,
+        "/jobs/{job_id}", summary="Progress and result of a job", response_model=TranscribeJob
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         return await job_response(service, caller, await service.owned.read(caller, job_id))
 
-    @router.delete(
-        "/jobs/{job_id}",
-        summary="Cancel a job",
-        response_model=TranscribeJob,
-        responses=openapi.PROBLEMS,
-    )
+    @router.delete("/jobs/{job_id}", summary="Cancel a job", response_model=TranscribeJob)
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         job = await service.owned.job(caller, job_id)
@@ -292,7 +284,7 @@ def _line(name: str, body: Mapping[str, Any]) -> bytes:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /transcribe and /jobs."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(
         "/transcribe",
@@ -301,7 +293,6 @@ def build_router(service: Service) -> APIRouter:
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
             202: {"model": TranscribeJob},
-            **openapi.PROBLEMS,
         },
         openapi_extra={"requestBody": TRANSCRIBE_BODY},
     )

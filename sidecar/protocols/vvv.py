@@ -76,7 +76,6 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "description": "queue, then unnamed fragments of the answer, then done or error",
         "content": openapi.content("text/event-stream"),
     },
-    **ERRORS,
 }
 _HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
 _FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
@@ -235,7 +234,7 @@ POSITION_INTERVAL_S = 5.0
 
 def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
-    router = APIRouter()
+    router = APIRouter(responses=ERRORS)
     recent = VvvRecentJobs()
 
     @router.post(
@@ -269,7 +268,6 @@ def build_router(service: Service) -> APIRouter:
         STATUS,
         summary="List your jobs and the length of the queue (the vvv queue's wire)",
         response_model=VvvQueueStatus,
-        responses=ERRORS,
     )
     async def status(request: Request) -> Response:
         caller = identity_of(request)

@@ -88,7 +88,6 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         MODELS,
         summary="List the names of the loaded model (OpenAI's API)",
         response_model=messages.OpenAIModelList,
-        responses=openai_common.ERRORS,
     )
     async def listed() -> Response:
         spec = service.spec
@@ -101,7 +100,6 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
         summary="A model (OpenAI's API)",
         response_model=messages.OpenAIModel,
-        responses=openai_common.ERRORS,
     )
     async def model(model: str) -> Response:
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
