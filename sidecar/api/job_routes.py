@@ -16,7 +16,7 @@ from sidecar.api import job_schemas, transcript_routes
 from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import json_response, open_local, read_fields
+from sidecar.api.http.responses import close_on_error, json_response, open_local, read_fields
 from sidecar.api.job_schemas import JobError, JobProgress, job_summary
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
@@ -52,25 +52,19 @@ async def read_request(request: Request, service: Service) -> JobRequest:
     """
     name = idempotency_key_of(request)
     fields, source = await read_fields(request, service)
-    uploaded = source is not None
-    try:
+    with close_on_error(source):
         odd = request_options.unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         priority = request_options.parse_choice(
             "priority", fields.get("priority"), Priority.INTERACTIVE
         )
-        source = source or await open_local(request, fields, service)
         key = None
         if name is not None:
-            fd = source.fd if uploaded else None
-            key = job_record.IdempotencyKey(
-                name, await asyncio.to_thread(request_digest, fields, fd)
-            )
-        return JobRequest(source, options, priority, key)
-    except BaseException:
-        if source is not None:
-            source.close()
-        raise
+            digest = await asyncio.to_thread(request_digest, fields, source and source.fd)
+            key = job_record.IdempotencyKey(name, digest)
+        return JobRequest(
+            source or await open_local(request, fields, service), options, priority, key
+        )
 
 
 def job_body(

@@ -328,7 +328,7 @@ async def _read_request(
     """Return the recording and the options of a request, from JSON or a form. Speaker embeddings
     are left out of a result that is ``kept``."""
     fields, source = await responses.read_fields(request, service)
-    try:
+    with responses.close_on_error(source):
         odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         embeddings = speaker_embeddings.embeddings_request_of(
@@ -337,7 +337,3 @@ async def _read_request(
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=embeddings)
         return source or await responses.open_local(request, fields, service), options
-    except BaseException:
-        if source is not None:
-            source.close()
-        raise
