@@ -186,22 +186,19 @@ class _YapConnection:
             self._session.forget()
 
     def _count(self, type: str) -> None:
-        cancel = type == "cancel"
+        kind, count, most = "message", self._socket.count, websocket_connections.MESSAGES_PER_MINUTE
+        if type == "cancel":
+            kind, count = "cancel", self._socket.count_cancel
+            most = websocket_connections.CANCELS_PER_MINUTE
         try:
-            if cancel:
-                self._socket.count_cancel()
-            else:
-                self._socket.count()
+            count()
         except errors.RateLimited as error:
-            kind = "cancel" if cancel else "message"
             raise YapRefused(
                 "rate_limited",
                 f"{kind}_rate_limited",
                 error.detail,
                 retry_in=error.retry_after,
-                limit=websocket_connections.CANCELS_PER_MINUTE
-                if cancel
-                else websocket_connections.MESSAGES_PER_MINUTE,
+                limit=most,
                 window_seconds=round(MINUTE_S),
                 kind=kind,
             ) from None

@@ -91,11 +91,6 @@ class YapUtterances:
         self._last = YapIds()
         self._backlog_s = backlog_s
 
-    @property
-    def active(self) -> YapIds | None:
-        """Return the request that receives audio."""
-        return self._active.ids if self._active else None
-
     def begin(self, ids: YapIds) -> bool:
         """Begin a request; an unfinished one is dropped without an answer. Return whether the
         session has to forget audio."""
