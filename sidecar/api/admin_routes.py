@@ -114,19 +114,16 @@ UNLOAD: dict[str, Any] = {
 }
 
 ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
-ALREADY_LOADED = ("ERR4002", 409, "Model is already loaded")
-NOT_FOUND = ("ERR4003", 400, "Model not found or is default")
 WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
-WRONG_PATH = ("ERR4005", 403, "model_path is not allowed")
 ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
     errors.AdminOff.code: ADMIN_OFF,
-    errors.ModelLoaded.code: ALREADY_LOADED,
-    errors.ModelNotFound.code: NOT_FOUND,
+    errors.ModelLoaded.code: ("ERR4002", 409, "Model is already loaded"),
+    errors.ModelNotFound.code: ("ERR4003", 400, "Model not found or is default"),
     errors.ModelUnsuited.code: ("ERR4003", 400, ""),
     errors.TokenMissing.code: WRONG_TOKEN,
     errors.TokenInvalid.code: WRONG_TOKEN,
     errors.ScopeMissing.code: WRONG_TOKEN,
-    errors.ModelPathForbidden.code: WRONG_PATH,
+    errors.ModelPathForbidden.code: ("ERR4005", 403, "model_path is not allowed"),
     errors.RateLimited.code: ("ERR4007", 429, ""),
     errors.PeerNotAllowed.code: ("ERR4008", 403, ""),
     errors.HostNotAllowed.code: ("ERR4008", 403, ""),

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from sidecar import errors
 
@@ -242,12 +243,9 @@ class JobMetrics:
         )
         self.audio = Counter("jobs_audio_seconds_total", "Seconds of transcribed audio.")
         self.work = Counter("jobs_processing_seconds_total", "Seconds of processing by engines.")
-        self.waited = Histogram(
-            "job_wait_seconds", "Seconds from acceptance to the first attempt.", LONG_BUCKETS_S
-        )
-        self.lasted = Histogram(
-            "job_duration_seconds", "Seconds from acceptance to the end.", LONG_BUCKETS_S
-        )
+        seconds = partial(Histogram, bounds=LONG_BUCKETS_S)
+        self.waited = seconds("job_wait_seconds", "Seconds from acceptance to the first attempt.")
+        self.lasted = seconds("job_duration_seconds", "Seconds from acceptance to the end.")
         self.factor = Histogram(
             "job_realtime_ratio",
             "Processing seconds per second of audio, of ended jobs.",
@@ -287,8 +285,8 @@ class LiveMetrics:
 
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
-        by_wire = ("wire",)
-        self.opened = Counter("live_sessions_opened_total", "Started live sessions.", by_wire)
+        by_wire = partial(Counter, labels=("wire",))
+        self.opened = by_wire("live_sessions_opened_total", "Started live sessions.")
         self.refused = Counter(
             "live_sessions_refused_total",
             "Refused live sessions by error code.",
@@ -300,41 +298,32 @@ class LiveMetrics:
             "Ended live sessions by outcome: 'done', 'left' by their clients, or an error code.",
             ("wire", "reason"),
         )
-        self.taken_up = Counter(
-            "live_sessions_taken_up_total",
-            "Live sessions taken over from another service.",
-            by_wire,
+        self.taken_up = by_wire(
+            "live_sessions_taken_up_total", "Live sessions taken over from another service."
         )
-        self.audio = Counter(
-            "live_audio_seconds_total", "Seconds of audio that live sessions received.", by_wire
+        self.audio = by_wire(
+            "live_audio_seconds_total", "Seconds of audio that live sessions received."
         )
-        self.turns = Counter("live_utterances_total", "Started utterances.", by_wire)
-        self.finals = Counter("live_finals_total", "Finals sent.", by_wire)
-        self.partials = Counter("live_partials_total", "Partials sent.", by_wire)
-        self.shed = Counter(
-            "live_utterances_shed_total",
-            "Utterances not recognized because of load shedding.",
-            by_wire,
+        self.turns = by_wire("live_utterances_total", "Started utterances.")
+        self.finals = by_wire("live_finals_total", "Finals sent.")
+        self.partials = by_wire("live_partials_total", "Partials sent.")
+        self.shed = by_wire(
+            "live_utterances_shed_total", "Utterances not recognized because of load shedding."
         )
         self.dropped = Counter("live_dropped_total", "Utterances that clients discarded.")
         self.orphaned = Counter(
             "live_orphaned_total", "Utterances whose sessions ended before their final."
         )
-        self.work = Histogram(
-            "live_decode_seconds", "Seconds of recognition of a segment.", LIVE_BUCKETS_S
+        seconds = partial(Histogram, bounds=LIVE_BUCKETS_S)
+        self.work = seconds("live_decode_seconds", "Seconds of recognition of a segment.")
+        self.queued = seconds(
+            "live_queue_wait_seconds", "Seconds that a segment waited for an engine."
         )
-        self.queued = Histogram(
-            "live_queue_wait_seconds",
-            "Seconds that a segment waited for an engine.",
-            LIVE_BUCKETS_S,
+        self.full = seconds(
+            "live_buffer_wait_seconds", "Seconds that audio waited for space in the buffer."
         )
-        self.full = Histogram(
-            "live_buffer_wait_seconds",
-            "Seconds that audio waited for space in the buffer.",
-            LIVE_BUCKETS_S,
-        )
-        self.emitted = Histogram(
-            "live_emit_seconds", "Seconds that clients took to read a final (gRPC).", LIVE_BUCKETS_S
+        self.emitted = seconds(
+            "live_emit_seconds", "Seconds that clients took to read a final (gRPC)."
         )
         self.factor = Histogram(
             "live_realtime_ratio",
