@@ -34,11 +34,6 @@ def status_message(state: str, **fields: Any) -> str:
     return json_message("status", state=state, **fields)
 
 
-def greeting_message(also: Mapping[str, Any]) -> str:
-    """Return the first message: the sample rates, and the fields ``also``."""
-    return status_message("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
-
-
 def s2s_error_message(error: errors.SidecarError) -> str:
     """Return the message of an error: its text, which the page shows as it is, and its code."""
     text = f"{error.detail} ({error.code})"
