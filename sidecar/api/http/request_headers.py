@@ -183,8 +183,8 @@ def parse_json_message(text: str | bytes) -> Any:
     waiting, count = [found], 1
     while waiting:
         match waiting.pop():
-            case dict() as rate_limit_headers:
-                inner = rate_limit_headers.values()
+            case dict() as fields:
+                inner = fields.values()
             case list() as items:
                 inner = items
             case float() as number if not math.isfinite(number):
