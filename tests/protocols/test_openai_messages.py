@@ -175,6 +175,19 @@ def test_lists_are_taken_with_brackets_and_without() -> None:
                 OpenAIRequestForm(lists), scripted_engine.SPEC, translate=False
             ).notices
         ]
+    for broken in (
+        "{",
+        "[]",
+        '{"type": 1}',
+        '{"threshold": NaN}',
+        '{"type": "server_vad", "a": 1}',
+    ):
+        with pytest.raises(errors.FieldInvalid):
+            answer_options_of(
+                OpenAIRequestForm({"chunking_strategy": [broken]}),
+                scripted_engine.SPEC,
+                translate=False,
+            )
 
 
 def test_the_fields_become_the_options_of_every_wire() -> None:

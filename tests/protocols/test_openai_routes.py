@@ -183,6 +183,13 @@ def test_speakers_have_letters_only_where_they_are_asked_for(ask: Asking) -> Non
         ({"include": ["item"]}, 422, "field_invalid", "include"),
         ({"timestamp_granularities": ["page"]}, 422, "field_invalid", "timestamp_granularities"),
         ({"stream": True, "response_format": "srt"}, 422, "field_invalid", "stream"),
+        ({"chunking_strategy": "manual"}, 422, "field_invalid", "chunking_strategy"),
+        (
+            {"chunking_strategy": {"type": "server_vad", "threshold": 2}},
+            422,
+            "field_invalid",
+            "chunking_strategy",
+        ),
         ({"known_speaker_names": ["Ann"]}, 422, "field_invalid", "known_speaker_names"),
     ],
 )

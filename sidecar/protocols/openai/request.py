@@ -201,10 +201,21 @@ class OpenAIRequestForm:
         """Return all values of a field."""
         return [*self._lists.get(f"{name}[]", ()), *self._lists.get(name, ())]
 
-    def inside(self, name: str) -> list[str]:
-        """Return the values of a field and of its subfields, which are given with brackets."""
-        fields = self._lists.items()
-        return [values[-1] for key, values in fields if key.partition("[")[0] == name]
+    def inside(self, name: str) -> dict[str, object]:
+        """Return the values of a field that has subfields, given with brackets or as JSON."""
+        begin = f"{name}["
+        found: dict[str, object] = {
+            key.removeprefix(begin).removesuffix("]"): values[-1]
+            for key, values in self._lists.items()
+            if key.startswith(begin)
+        }
+        word = self.one(name).strip()
+        if word.startswith("{"):
+            try:
+                return dict(request_headers.parse_json_message(word)) | found
+            except ValueError:
+                raise errors.FieldInvalid(f"'{name}' is not valid JSON.") from None
+        return ({"type": word} if word else {}) | found
 
 
 async def read_request(
@@ -360,8 +371,22 @@ def option_fields(
 
 def _chunking(form: OpenAIRequestForm) -> Notice | None:
     """Return the notice for a chunking strategy, which has no effect here."""
-    if all(given.strip() in ("", "auto") for given in form.inside(VAD_FIELD)):
+    given = form.inside(VAD_FIELD)
+    kind = given.pop("type", "auto") if given else "auto"
+    if kind == "auto" and not given:
         return None
+    if kind != "server_vad" or given.keys() - {
+        "prefix_padding_ms",
+        "silence_duration_ms",
+        "threshold",
+    }:
+        raise errors.FieldInvalid(
+            f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.",
+            hint="Send 'auto', or omit it.",
+        )
+    request_options.parse_integer(VAD_FIELD, given.get("prefix_padding_ms"), 0, 60_000)
+    request_options.parse_integer(VAD_FIELD, given.get("silence_duration_ms"), 0, 60_000)
+    request_options.parse_number(VAD_FIELD, given.get("threshold"), 0, 1)
     return Notice(
         "option_ignored", "Recordings are cut at pauses, by this service's own parameters."
     )
