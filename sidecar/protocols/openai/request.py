@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Request
 
 from sidecar import errors
+from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import close_on_error, media_type
 from sidecar.api.http.upload import UploadForm, is_raw_recording, read_form
