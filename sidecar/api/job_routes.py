@@ -60,7 +60,8 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         )
         key = None
         if name is not None:
-            digest = await asyncio.to_thread(request_digest, fields, source and source.fd)
+            fd = None if source is None else source.fd
+            digest = await asyncio.to_thread(request_digest, fields, fd)
             key = job_record.IdempotencyKey(name, digest)
         return JobRequest(
             source or await open_local(request, fields, service), options, priority, key
