@@ -7,7 +7,6 @@ loaded model replaces the one before (docs/operations.md).
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -24,11 +23,13 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
-from sidecar.interfaces.request_options import field_missing, parse_flag
+from sidecar.interfaces.request_options import field_missing, parse_flag, parse_number, parse_text
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import ModelLoadRequest
 
 MAX_NAME_CHARACTERS = 100
+DRAIN_S, MAX_DRAIN_S = 30.0, 3600
+"""Drain timeout of an unload request: default and maximum."""
 
 
 class AdminRefusal(BaseModel):
@@ -108,24 +109,21 @@ LOAD: dict[str, Any] = {
 UNLOAD: dict[str, Any] = {
     "parameters": [
         openapi.parameter("model_id", "query", openapi.text()) | {"required": True},
-        openapi.parameter("drain_timeout_sec", "query", openapi.number(0, 3600)),
+        openapi.parameter("drain_timeout_sec", "query", openapi.number(0, MAX_DRAIN_S)),
     ]
 }
 
 ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
-ALREADY_LOADED = ("ERR4002", 409, "Model is already loaded")
-NOT_FOUND = ("ERR4003", 400, "Model not found or is default")
 WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
-WRONG_PATH = ("ERR4005", 403, "model_path is not allowed")
 ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
     errors.AdminOff.code: ADMIN_OFF,
-    errors.ModelLoaded.code: ALREADY_LOADED,
-    errors.ModelNotFound.code: NOT_FOUND,
+    errors.ModelLoaded.code: ("ERR4002", 409, "Model is already loaded"),
+    errors.ModelNotFound.code: ("ERR4003", 400, "Model not found or is default"),
     errors.ModelUnsuited.code: ("ERR4003", 400, ""),
     errors.TokenMissing.code: WRONG_TOKEN,
     errors.TokenInvalid.code: WRONG_TOKEN,
     errors.ScopeMissing.code: WRONG_TOKEN,
-    errors.ModelPathForbidden.code: WRONG_PATH,
+    errors.ModelPathForbidden.code: ("ERR4005", 403, "model_path is not allowed"),
     errors.RateLimited.code: ("ERR4007", 429, ""),
     errors.PeerNotAllowed.code: ("ERR4008", 403, ""),
     errors.HostNotAllowed.code: ("ERR4008", 403, ""),
@@ -173,8 +171,6 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
 
 
 PATH = "/admin/"
-DRAIN_S = 30.0
-"""Drain timeout of an unload request that names none."""
 PRECISIONS: Mapping[str, Precision] = {
     "default": Precision.AUTO,
     "auto": Precision.AUTO,
@@ -195,13 +191,12 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def build_reload_router(service: Service) -> APIRouter:
     """Return the route that loads the engine at another precision."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(
         "/reload-model",
         summary="Reload the engine at another precision",
         response_model=ReloadAnswer,
-        responses=openapi.PROBLEMS,
         openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
@@ -223,13 +218,12 @@ def build_reload_router(service: Service) -> APIRouter:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /admin."""
-    router = APIRouter()
+    router = APIRouter(responses=ERROR_RESPONSES)
 
     @router.post(
         f"{PATH}load_model",
         summary="Load a model",
         response_model=AdminLoading,
-        responses=ERROR_RESPONSES,
         openapi_extra=LOAD,
     )
     async def load_model(request: Request) -> Response:
@@ -245,15 +239,16 @@ def build_router(service: Service) -> APIRouter:
         f"{PATH}unload_model",
         summary="Unload a model: back to the one of the start",
         response_model=AdminUnloaded,
-        responses={202: {"model": AdminUnloaded}, **ERROR_RESPONSES},
+        responses={202: {"model": AdminUnloaded}},
         openapi_extra=UNLOAD,
     )
     async def unload_model(request: Request) -> Response:
         _require_admin(request, service)
         model_id = request.query_params.get("model_id", "")
-        timeout_s = _seconds(request.query_params.get("drain_timeout_sec"))
+        given = request.query_params.get("drain_timeout_sec")
+        timeout_s = parse_number("drain_timeout_sec", given, 0, MAX_DRAIN_S)
         going = service.models.unload(model_id)
-        done, _ = await asyncio.wait({going}, timeout=timeout_s)
+        done, _ = await asyncio.wait({going}, timeout=DRAIN_S if timeout_s is None else timeout_s)
         gone = bool(done) and model_id not in service.models.names
         if done and not gone:
             raise errors.ModelLoadFailed(
@@ -263,10 +258,7 @@ def build_router(service: Service) -> APIRouter:
         return json_response({"status": status, "model_id": model_id}, 200 if gone else 202)
 
     @router.get(
-        f"{PATH}list_models",
-        summary="List the loaded models",
-        response_model=AdminModelList,
-        responses=ERROR_RESPONSES,
+        f"{PATH}list_models", summary="List the loaded models", response_model=AdminModelList
     )
     async def list_models(request: Request) -> Response:
         _require_admin(request, service)
@@ -333,19 +325,7 @@ def _listed(service: Service) -> dict[str, Any]:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str) or "\0" in value:
+    text = parse_text(name, values.get(name))
+    if "\0" in text:
         raise errors.FieldInvalid(f"The field '{name}' is not a string.")
-    return value.strip()
-
-
-def _seconds(given: str | None) -> float:
-    try:
-        seconds = DRAIN_S if given is None else float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= 3600:
-        raise errors.FieldInvalid("The field 'drain_timeout_sec' is not from 0 to 3600.")
-    return seconds
+    return text.strip()

@@ -12,6 +12,7 @@ from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
+from sidecar.interfaces.request_options import parse_text
 from sidecar.service.facade import Service
 from sidecar.storage.speaker_store import parse_speaker_name
 from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerEmbedding
@@ -186,12 +187,9 @@ async def _read_person_request(
 
 
 def _text(fields: Fields, name: str) -> str:
-    value = fields.get(name)
-    if value is None:
+    if fields.get(name) is None:
         raise errors.FieldMissing(f"The field '{name}' is missing.")
-    if not isinstance(value, str):
-        raise errors.FieldInvalid(f"The field '{name}' is not a string.")
-    return value
+    return parse_text(name, fields[name])
 
 
 class ErasureAnswer(BaseModel):

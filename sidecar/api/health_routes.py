@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidecar.api.http.responses import json_response
 from sidecar.config.settings import Settings
 from sidecar.errors import JournalUnreachable
-from sidecar.observability import prometheus
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT, __version__
@@ -167,11 +166,18 @@ def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
     """Return the fields of `/health` for clients of the speech server with the same gRPC
     protocol."""
     pids = sum(one.worker_pid is not None for one in now.engines.values())
-    crashes = sum(one.crashes for one in now.engines.values())
+    work = service.tally.live.work.only
     return {
         "grpc_running": "grpc_port" in now.also,
         "model_pool_healthy": now.trouble is None,
-        **prometheus.stt_health(service.tally, now.live_sessions, now.jobs_waiting, pids, crashes),
+        "models_loaded": pids > 0,
+        "model_count": pids,
+        "model_worker_total": pids,
+        "model_worker_shutdown": sum(one.crashes for one in now.engines.values()),
+        "active_sessions": now.live_sessions,
+        "decode_queue_depth": now.jobs_waiting,
+        "decode_latency_avg": round(work.mean, 6),
+        "decode_latency_max": round(work.largest, 6),
     }
 
 
@@ -194,27 +200,17 @@ class ProbeAnswer(BaseModel):
 
 def build_probes_router(service: Service) -> APIRouter:
     """Return the routes of the probes."""
-    router = APIRouter()
+    router = APIRouter(responses={503: {"model": ProbeAnswer}})
 
     @router.get("/healthz/live", summary="Liveness probe", response_model=ProbeAnswer)
     async def live() -> Response:
         return _probe("")
 
-    @router.get(
-        "/healthz/startup",
-        summary="Startup probe",
-        response_model=ProbeAnswer,
-        responses={503: {"model": ProbeAnswer}},
-    )
+    @router.get("/healthz/startup", summary="Startup probe", response_model=ProbeAnswer)
     async def startup() -> Response:
         return _probe("starting" if service.health().starting else "")
 
-    @router.get(
-        "/healthz/ready",
-        summary="Readiness probe",
-        response_model=ProbeAnswer,
-        responses={503: {"model": ProbeAnswer}},
-    )
+    @router.get("/healthz/ready", summary="Readiness probe", response_model=ProbeAnswer)
     async def ready() -> Response:
         return _probe(why_not_ready(service.health()))
 

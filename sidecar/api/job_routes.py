@@ -16,7 +16,7 @@ from sidecar.api import job_schemas, transcript_routes
 from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import json_response, open_local, read_fields
+from sidecar.api.http.responses import close_on_error, json_response, open_local, read_fields
 from sidecar.api.job_schemas import JobError, JobProgress, job_summary
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
@@ -52,25 +52,20 @@ async def read_request(request: Request, service: Service) -> JobRequest:
     """
     name = idempotency_key_of(request)
     fields, source = await read_fields(request, service)
-    uploaded = source is not None
-    try:
+    with close_on_error(source):
         odd = request_options.unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         priority = request_options.parse_choice(
             "priority", fields.get("priority"), Priority.INTERACTIVE
         )
-        source = source or await open_local(request, fields, service)
         key = None
         if name is not None:
-            fd = source.fd if uploaded else None
-            key = job_record.IdempotencyKey(
-                name, await asyncio.to_thread(request_digest, fields, fd)
-            )
-        return JobRequest(source, options, priority, key)
-    except BaseException:
-        if source is not None:
-            source.close()
-        raise
+            fd = None if source is None else source.fd
+            digest = await asyncio.to_thread(request_digest, fields, fd)
+            key = job_record.IdempotencyKey(name, digest)
+        return JobRequest(
+            source or await open_local(request, fields, service), options, priority, key
+        )
 
 
 def job_body(
@@ -329,13 +324,11 @@ async def _page(
 
 
 def _states(given: str) -> frozenset[job_record.JobState]:
-    named = [word.strip() for word in given.split(",") if word.strip()]
-    if unknown := [word for word in named if word.lower() not in set(job_record.JobState)]:
-        raise errors.FieldInvalid(
-            f"'state' has '{unknown[0][:40]}', which is not a state of a job.",
-            hint=f"Use one or more of: {', '.join(job_record.JobState)}.",
-        )
-    return frozenset(job_record.JobState(word.lower()) for word in named)
+    return frozenset(
+        request_options.parse_choice("state", word, job_record.JobState.QUEUED)
+        for word in given.split(",")
+        if word.strip()
+    )
 
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:

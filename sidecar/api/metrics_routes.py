@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from sidecar.config.settings import Settings
 from sidecar.observability import metrics, prometheus
 from sidecar.observability.metrics import METRIC_PREFIX
 from sidecar.service.facade import Service, ServiceHealth
+from sidecar.service.system_checks import HEALTH_WINDOW_S
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
 
@@ -63,12 +63,6 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
     return found
 
 
-def metrics_body(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    """Return the metrics by the names of the compatible speech server, and below `vibevoice` by
-    those of this service."""
-    return {**metrics_nested(service), "vibevoice": _service_values(service, now)}
-
-
 def metrics_nested(service: Service) -> dict[str, Any]:
     """Return the metrics by the names of the compatible speech server."""
     by_owner = None
@@ -78,7 +72,7 @@ def metrics_nested(service: Service) -> dict[str, Any]:
 
 
 def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    tally, lately = service.tally, service.tally.outcomes.lately()
+    tally, lately = service.tally, service.tally.outcomes.lately(HEALTH_WINDOW_S)
     return {
         "service": {
             "version": now.version,
@@ -174,18 +168,14 @@ def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
 
 
 def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetric]:
-    by_role = ("role",)
-
-    def each(name: str, what: str, value: Callable[[EngineStatus], float]) -> metrics.Gauge:
+    def each(name: str, what: str, value: Callable[[EngineStatus], float]) -> metrics.AnyMetric:
         values: dict[metrics.Labels, float] = {
-            (role.value,): value(one) for role, one in engines.items()
+            (role.value,): float(value(one)) for role, one in engines.items()
         }
-        return metrics.Gauge(name, what, values, by_role)
-
-    def counted(name: str, what: str, value: Callable[[EngineStatus], float]) -> metrics.Counter:
-        counter = metrics.Counter(name, what, by_role)
-        for role, one in engines.items():
-            counter.add(role.value, by=value(one))
+        if not name.endswith("_total"):
+            return metrics.Gauge(name, what, values, ("role",))
+        counter = metrics.Counter(name, what, ("role",))
+        counter.values = values
         return counter
 
     infos: dict[metrics.Labels, float] = {
@@ -203,9 +193,9 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
         metrics.Gauge(
             "engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")
         ),
-        counted("engine_loads_total", "Loads of the engine.", lambda one: one.loads),
+        each("engine_loads_total", "Loads of the engine.", lambda one: one.loads),
         each("engine_load_seconds", "Seconds of the last load.", lambda one: one.load_s),
-        counted("engine_crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
+        each("engine_crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
         each(
             "engine_reserved_bytes",
             "Planned memory on its device.",
@@ -215,20 +205,18 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
     ]
 
 
-def _resident(one: EngineStatus) -> int:
-    return resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
-
-
 def _gauge(name: str, what: str, value: float) -> metrics.Gauge:
     return metrics.Gauge(name, what, {(): float(value)})
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the resident bytes of a process of this service; 0 if it has ended."""
+def _resident(engine: EngineStatus) -> int:
+    """Return the resident bytes of an engine's worker process; 0 if it has none, or has ended."""
     import psutil
 
+    if engine.worker_pid is None:
+        return 0
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        return int(psutil.Process(engine.worker_pid).memory_info().rss)
     except psutil.Error:
         return 0
 
@@ -286,32 +274,27 @@ def demand_metrics_scope(settings: Settings, request: Request) -> None:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /metrics and /metrics.json."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.get(
         "/metrics",
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: TEXT, **openapi.PROBLEMS},
+        responses={200: TEXT},
     )
     async def metrics(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        if not prometheus.is_library_imported():
-            await asyncio.to_thread(prometheus.import_prometheus_client)
+        await prometheus.import_library()
         own = [*gauges(service, service.health()), *service.tally.measured()]
         other = prometheus.stt_gauges(metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
         page, media_type = prometheus.render_metrics(own, other, METRIC_PREFIX, accept)
         return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
-    @router.get(
-        "/metrics.json",
-        summary="The same as JSON",
-        response_model=MetricsAnswer,
-        responses=openapi.PROBLEMS,
-    )
+    @router.get("/metrics.json", summary="The same as JSON", response_model=MetricsAnswer)
     async def metrics_json(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        return json_response(metrics_body(service, service.health()), headers=NO_STORE)
+        own = _service_values(service, service.health())
+        return json_response({**metrics_nested(service), "vibevoice": own}, headers=NO_STORE)
 
     return router

@@ -11,11 +11,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
@@ -80,11 +80,6 @@ class PageFiles:
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
 
-    @property
-    def ready(self) -> bool:
-        """Return whether all files are read; then no access waits for a disk."""
-        return {"front", "digest"} <= self.__dict__.keys()
-
     def get(self, digest: str, name: str) -> PageFile | None:
         """Return a file by digest and name; `None` if there is none, or the digest is of another
         build."""
@@ -124,7 +119,6 @@ class PageFiles:
         return {name: PageFile.of(name, path.read_bytes()) for name, path in sorted(paths.items())}
 
 
-T = TypeVar("T")
 PATH = "/"
 SESSIONS = "/v1/page/sessions"
 """Path that exchanges the code of a link for its token."""
@@ -178,17 +172,14 @@ def install_page(app: FastAPI) -> None:
     """Serve the page and its files; its route is placed before all others."""
     files, reading = PageFiles(), ThreadLimiter("page", 1)
 
-    async def have(which: Callable[[], T]) -> T:
-        return which() if files.ready else await reading.run(which)
-
     async def front(request: Request) -> Response:
-        page = await have(lambda: files.front)
+        page = await reading.run(lambda: files.front)
         headers = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", **STRICT}
         return _answer(request, page, headers, f'"{files.digest}"')
 
     async def asset(request: Request) -> Response:
         digest, name = request.path_params["digest"], request.path_params["name"]
-        file = await have(lambda: files.get(digest, name))
+        file = await reading.run(files.get, digest, name)
         if file is None:
             raise errors.NotFound()
         headers = {"Cache-Control": IMMUTABLE_CACHE, "Vary": "Accept-Encoding", **STRICT}

@@ -48,13 +48,7 @@ class LeaseOptions(BaseModel):
     options: LiveOptions
 
 
-class LeaseCommand(BaseModel):
-    """Request without fields."""
-
-    type: Literal["commit", "cancel", "finish"]
-
-
-LeaseRequest = LeaseAudioFormat | LeaseOptions | LeaseCommand
+LeaseRequest = LeaseAudioFormat | LeaseOptions | live_messages.LivePlainRequest
 
 
 @cache
@@ -178,9 +172,9 @@ class LeaseConnection:
                 self._form = encoding, rate
             case LeaseOptions(options=options):
                 self._session.change(dataclasses.replace(options, keep=False))
-            case LeaseCommand(type="commit"):
+            case live_messages.LivePlainRequest(type="commit"):
                 self._session.commit()
-            case LeaseCommand(type="cancel"):
+            case live_messages.LivePlainRequest(type="cancel"):
                 self._session.forget()
             case _:
                 self._asked_to_finish = True

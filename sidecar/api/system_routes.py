@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import time
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -16,6 +16,9 @@ from sidecar.api.http import openapi
 from sidecar.api.http.responses import json_response
 from sidecar.api.metrics_routes import demand_metrics_scope
 from sidecar.service.facade import Service, ServiceHealth
+
+if TYPE_CHECKING:
+    import psutil
 
 
 class SystemProcess(BaseModel):
@@ -61,48 +64,39 @@ class SystemAnswer(BaseModel):
     gpus: list[SystemGpu]
 
 
-class ProcessUsage:
-    """Usage of the process: memory, and the processor share since the previous request."""
+@cache
+def _own_process() -> psutil.Process:
+    import psutil
 
-    def __init__(self) -> None:
-        self._before = 0.0, 0.0
-        """Time of the previous request and processor seconds that were used by then."""
+    return psutil.Process()
 
-    def facts(self) -> dict[str, Any]:
-        """Return a snapshot: bytes, percent (of one processor), seconds since 1970."""
-        import psutil
 
-        process, memory = psutil.Process(), psutil.virtual_memory()
-        with process.oneshot():
-            used, held = process.cpu_times(), process.memory_info()
-            threads, began = process.num_threads(), process.create_time()
-        return {
-            "timestamp": clock.wall_time(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "cpu_count": os.cpu_count() or 1,
-            "load_avg": list(psutil.getloadavg()),
-            "process": {
-                "pid": process.pid,
-                "cpu_percent": self._percent(used.user + used.system, began),
-                "rss_bytes": held.rss,
-                "vms_bytes": held.vms,
-                "threads": threads,
-            },
-            "system": {
-                "memory_total_bytes": memory.total,
-                "memory_available_bytes": memory.available,
-                "memory_percent": memory.percent,
-            },
-        }
+def machine_facts() -> dict[str, Any]:
+    """Return a snapshot: bytes, percent (of one processor, since the previous call; 0 at the
+    first), seconds since 1970."""
+    import psutil
 
-    def _percent(self, used_s: float, began: float) -> float:
-        """Return the percentage since the previous request; for the first, since the process
-        started."""
-        now = time.monotonic()
-        (before, used_before), self._before = self._before, (now, used_s)
-        passed = now - before if before else clock.wall_time() - began
-        return round(100 * (used_s - used_before) / passed, 1) if passed > 0 else 0.0
+    process, memory = _own_process(), psutil.virtual_memory()
+    held = process.memory_info()
+    return {
+        "timestamp": clock.wall_time(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu_count": os.cpu_count() or 1,
+        "load_avg": list(psutil.getloadavg()),
+        "process": {
+            "pid": process.pid,
+            "cpu_percent": process.cpu_percent(),
+            "rss_bytes": held.rss,
+            "vms_bytes": held.vms,
+            "threads": process.num_threads(),
+        },
+        "system": {
+            "memory_total_bytes": memory.total,
+            "memory_available_bytes": memory.available,
+            "memory_percent": memory.percent,
+        },
+    }
 
 
 def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
@@ -125,17 +119,17 @@ def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
 
 def build_router(service: Service) -> APIRouter:
     """Return the route of /system."""
-    router, machine = APIRouter(), ProcessUsage()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.get(
         "/system",
         summary="The machine, our process on it, and the GPU",
         response_model=SystemAnswer,
-        responses=openapi.PROBLEMS,
     )
     async def system(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        facts = machine.facts()
-        return json_response({**facts, "gpus": gpu_metrics(service.health())}, headers=NO_STORE)
+        return json_response(
+            {**machine_facts(), "gpus": gpu_metrics(service.health())}, headers=NO_STORE
+        )
 
     return router

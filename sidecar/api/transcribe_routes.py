@@ -222,21 +222,13 @@ def add_routes(router: APIRouter, service: Service) -> None:
         )
 
     @router.get(
-        "/jobs/{job_id}",
-        summary="Progress and result of a job",
-        response_model=TranscribeJob,
-        responses=openapi.PROBLEMS,
+        "/jobs/{job_id}", summary="Progress and result of a job", response_model=TranscribeJob
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         return await job_response(service, caller, await service.owned.read(caller, job_id))
 
-    @router.delete(
-        "/jobs/{job_id}",
-        summary="Cancel a job",
-        response_model=TranscribeJob,
-        responses=openapi.PROBLEMS,
-    )
+    @router.delete("/jobs/{job_id}", summary="Cancel a job", response_model=TranscribeJob)
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         job = await service.owned.job(caller, job_id)
@@ -282,12 +274,8 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
 
 def error_line(error: errors.SidecarError) -> bytes:
     """Return the last line of a failed transcription: a problem, and when to retry."""
-    retry = {
-        name.lower(): value for name, value in error_responses.error_headers(error).items()
-    }.get("retry-after")
-    return _line(
-        "failed", error_responses.problem_body(error) | ({"retry_after": retry} if retry else {})
-    )
+    retry = {} if error.retry_after is None else {"retry_after": str(error.retry_after)}
+    return _line("failed", error_responses.problem_body(error) | retry)
 
 
 def _line(name: str, body: Mapping[str, Any]) -> bytes:
@@ -296,7 +284,7 @@ def _line(name: str, body: Mapping[str, Any]) -> bytes:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /transcribe and /jobs."""
-    router = APIRouter()
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(
         "/transcribe",
@@ -305,7 +293,6 @@ def build_router(service: Service) -> APIRouter:
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
             202: {"model": TranscribeJob},
-            **openapi.PROBLEMS,
         },
         openapi_extra={"requestBody": TRANSCRIBE_BODY},
     )
@@ -341,7 +328,7 @@ async def _read_request(
     """Return the recording and the options of a request, from JSON or a form. Speaker embeddings
     are left out of a result that is ``kept``."""
     fields, source = await responses.read_fields(request, service)
-    try:
+    with responses.close_on_error(source):
         odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         embeddings = speaker_embeddings.embeddings_request_of(
@@ -350,7 +337,3 @@ async def _read_request(
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=embeddings)
         return source or await responses.open_local(request, fields, service), options
-    except BaseException:
-        if source is not None:
-            source.close()
-        raise

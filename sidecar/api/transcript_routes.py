@@ -17,6 +17,7 @@ from sidecar.api.http.error_responses import problem
 from sidecar.api.http.request_headers import identity_of, parse_range
 from sidecar.api.http.responses import (
     StreamedResponse,
+    close_on_error,
     json_response,
     media_type,
     send_until_disconnect,
@@ -217,11 +218,8 @@ def add_recording_routes(router: APIRouter, service: Service) -> None:
     )
     async def audio(request: Request, job_id: str) -> Response:
         file = await service.recordings.open(identity_of(request), job_id)
-        try:
+        with close_on_error(file):
             return await _answer(request, service, job_id, file)
-        except BaseException:
-            file.close()
-            raise
 
 
 async def _answer(request: Request, service: Service, job_id: str, file: EncryptedFile) -> Response:

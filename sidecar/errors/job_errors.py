@@ -29,7 +29,6 @@ class JobNotDone(SidecarError, code="job_not_done", kind=ErrorKind.CONFLICT):
 
     default_detail = "The job has not finished yet: there is no transcript."
     default_hint = "Follow its events, which have the text so far, or ask again later."
-    default_retry_after = 2
 
 
 class JobCancelled(SidecarError, code="job_cancelled", kind=ErrorKind.CANCELLED):

@@ -15,6 +15,7 @@ from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
 from sidecar.jobs.job_store import JobStore, QueuePosition
 from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.retry_after import UNFINISHED_JOB_RETRY_AFTER_S
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
@@ -186,7 +187,7 @@ class OwnedJobs:
         """
         record = await self.job(caller, job_id)
         if not record.over:
-            raise errors.JobNotDone()
+            raise errors.JobNotDone(retry_after=UNFINISHED_JOB_RETRY_AFTER_S)
         for one in record.transcript.voices if record.transcript is not None else ():
             if speaker_label(one.speaker) == speaker and one.print is not None:
                 return one.print
@@ -202,7 +203,7 @@ class OwnedJobs:
         """
         record = await self.job(caller, job_id)
         if not record.over:
-            raise errors.JobNotDone()
+            raise errors.JobNotDone(retry_after=UNFINISHED_JOB_RETRY_AFTER_S)
         if record.error is not None:
             raise record.error.error()
         assert record.transcript is not None

@@ -1,4 +1,4 @@
-"""Retry-After of a full queue: a separate time for each refused client."""
+"""Retry-After of an unfinished job and of a full queue: each refused client has its own time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+UNFINISHED_JOB_RETRY_AFTER_S = 2
+"""Retry-After of a request for the transcript of a job that still waits or runs."""
 MAX_RETRY_AFTER_S = 60
 """Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
 MAX_RETURNS = 1000

@@ -9,7 +9,6 @@ The log holds no audio and no transcript (tests/api/test_privacy.py).
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import io
 import json
@@ -90,9 +89,7 @@ class ProcessLog:
                 handlers.append(rotating_file_handler(file))
             except OSError as error:
                 trouble = error
-        drop = _DroppingQueueHandler([self._queue_for(one, formatter) for one in handlers])
-        drop.addFilter(_repeat_filter())
-        root.handlers[:] = [drop]
+        root.handlers[:] = [self._queued(one, formatter) for one in handlers]
         if trouble is not None:
             logging.getLogger(__name__).warning(
                 "the log file cannot be opened; only standard error has the log: %s",
@@ -111,27 +108,17 @@ class ProcessLog:
             while listener.queue.unfinished_tasks and time.monotonic() < deadline:  # type: ignore[attr-defined]
                 time.sleep(0.005)
 
-    def _queue_for(self, handler: logging.Handler, formatter: logging.Formatter) -> LogQueue:
+    def _queued(self, handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+        """Return a handler that passes lines to ``handler`` in a thread; beyond the limit of the
+        queue they are lost, because the error of a full queue is not raised."""
         handler.setFormatter(formatter)
         lines: LogQueue = queue.Queue(LOG_QUEUE_RECORDS)
         listener = logging.handlers.QueueListener(lines, handler)
         listener.start()
         self._listeners.append(listener)
-        return lines
-
-
-class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Queue handler that drops a line instead of waiting; all queues have the lines in one
-    order."""
-
-    def __init__(self, queues: list[LogQueue]) -> None:
-        super().__init__(queue.Queue())
-        self._queues = queues
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        for lines in self._queues:
-            with contextlib.suppress(queue.Full):
-                lines.put_nowait(record)
+        queued = logging.handlers.QueueHandler(lines)
+        queued.addFilter(_repeat_filter())
+        return queued
 
 
 def _repeat_filter() -> Callable[[logging.LogRecord], bool]:

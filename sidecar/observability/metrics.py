@@ -1,4 +1,4 @@
-"""Counters and histograms of the service, and the rate of failed outcomes behind its health.
+"""Counters and histograms of the service, and the recent outcomes behind its health.
 
 The code in which an event happens counts it here, independent of the readers. Labels have few
 values, which the code defines: no path, name, id or address.
@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from sidecar import errors
-from sidecar.limit_overrides import limit
 
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
@@ -41,16 +41,14 @@ class Counter:
         name: str,
         what: str,
         labels: Sequence[str] = (),
-        most: int = MAX_LABEL_SETS,
         begun: Iterable[Labels] = (),
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
-        self._most = most
         self.values: dict[Labels, float] = dict.fromkeys(begun if self.labels else [()], 0)
 
     def add(self, *labels: str, by: float = 1) -> None:
         """Add 1, or ``by``, to the value with these labels."""
-        labels = _bounded_labels(self.values, labels, self._most)
+        labels = _bounded_labels(self.values, labels)
         self.values[labels] = self.values.get(labels, 0) + by
 
     def of(self, *labels: str) -> float:
@@ -105,22 +103,17 @@ class Histogram:
     """Distributions by ``labels``; ``bounds`` are in the unit of the name."""
 
     def __init__(
-        self,
-        name: str,
-        what: str,
-        bounds: Sequence[float],
-        labels: Sequence[str] = (),
-        most: int = MAX_LABEL_SETS,
+        self, name: str, what: str, bounds: Sequence[float], labels: Sequence[str] = ()
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
-        self._bounds, self._most = tuple(map(float, bounds)), most
+        self._bounds = tuple(map(float, bounds))
         self.spreads: dict[Labels, Distribution] = (
             {} if self.labels else {(): Distribution(self._bounds)}
         )
 
     def see(self, value: float, *labels: str) -> None:
         """Add a value."""
-        labels = _bounded_labels(self.spreads, labels, self._most)
+        labels = _bounded_labels(self.spreads, labels)
         spread = self.spreads.get(labels)
         if spread is None:
             spread = self.spreads[labels] = Distribution(self._bounds)
@@ -144,8 +137,8 @@ class Gauge:
 AnyMetric = Counter | Histogram | Gauge
 
 
-def _bounded_labels(known: Mapping[Labels, object], labels: Labels, most: int) -> Labels:
-    if labels in known or len(known) < most:
+def _bounded_labels(known: Mapping[Labels, object], labels: Labels) -> Labels:
+    if labels in known or len(known) < MAX_LABEL_SETS:
         return labels
     return (OTHER_LABEL,) * len(labels)
 
@@ -177,18 +170,12 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None
 
 
-MIN_OUTCOMES = limit("health_min_events", 5)
-"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
-MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-"""Share of successes below which the service is not healthy."""
-MAX_TIMED_OUT_RATIO = 0.5
-"""Share of timeouts above which the service is not healthy."""
-HEALTH_WINDOW_S = 60.0
+MAX_OUTCOME_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class RecentOutcomes:
-    """Number of each outcome within the window."""
+    """Number of each outcome within a window."""
 
     done: int = 0
     timed_out: int = 0
@@ -200,51 +187,32 @@ class RecentOutcomes:
         return self.done + self.timed_out + self.failed
 
 
-def health_problem(lately: RecentOutcomes) -> str | None:
-    """Return the reason why the service is not healthy; `None` if it is, or if there are too few
-    outcomes."""
-    if not lately.all or lately.all < MIN_OUTCOMES:
-        return None
-    if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
-        return "too_many_timeouts"
-    if lately.done / lately.all < MIN_SUCCESS_RATIO:
-        return "too_many_failures"
-    return None
-
-
 class OutcomeWindow:
-    """Sliding window of outcomes, with one entry per second, so that its size is bounded.
+    """Outcomes of the last `MAX_OUTCOME_SECONDS` seconds in which there were any, with one entry
+    per second, so that its size is bounded.
 
     ``now``: a monotonic clock.
     """
 
-    def __init__(self, window_s: float, now: Callable[[], float]) -> None:
-        self._window_s, self._now = window_s, now
-        self._seconds: deque[tuple[int, dict[RecognitionOutcome, int]]] = deque()
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._seconds = deque[tuple[int, dict[RecognitionOutcome, int]]](maxlen=MAX_OUTCOME_SECONDS)
 
     def add(self, outcome: RecognitionOutcome) -> None:
         """Add an outcome at the current time."""
         second = int(self._now())
         if not self._seconds or self._seconds[-1][0] != second:
-            self._forget()
             self._seconds.append((second, {}))
         counts = self._seconds[-1][1]
         counts[outcome] = counts.get(outcome, 0) + 1
 
-    def lately(self) -> RecentOutcomes:
-        """Return the outcomes within the window."""
-        self._forget()
+    def lately(self, window_s: float) -> RecentOutcomes:
+        """Return the outcomes of the last ``window_s`` seconds."""
+        oldest = self._now() - window_s
+        recent = [counts for second, counts in self._seconds if second >= oldest]
         return RecentOutcomes(
-            **{
-                one: sum(each.get(one, 0) for _, each in self._seconds)
-                for one in RecognitionOutcome
-            }
+            **{one: sum(counts.get(one, 0) for counts in recent) for one in RecognitionOutcome}
         )
-
-    def _forget(self) -> None:
-        oldest = self._now() - self._window_s
-        while self._seconds and self._seconds[0][0] < oldest:
-            self._seconds.popleft()
 
 
 METRIC_PREFIX = "vibevoice_"
@@ -263,26 +231,26 @@ class JobMetrics:
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         self.submitted = Counter("jobs_submitted_total", "Accepted jobs.")
-        self.ended = Counter("jobs_ended_total", "Ended jobs by outcome.", ("outcome",))
+        self.ended = Counter(
+            "jobs_ended_total",
+            "Ended jobs by outcome.",
+            ("outcome",),
+            begun=[(DONE,), (FAILED,), (CANCELLED,)],
+        )
         self.wrong = Counter("jobs_failed_total", "Failed jobs by error code.", ("code",))
         self.crashed = Counter(
             "jobs_crashed_attempts_total", "Attempts in which the worker process died."
         )
         self.audio = Counter("jobs_audio_seconds_total", "Seconds of transcribed audio.")
         self.work = Counter("jobs_processing_seconds_total", "Seconds of processing by engines.")
-        self.waited = Histogram(
-            "job_wait_seconds", "Seconds from acceptance to the first attempt.", LONG_BUCKETS_S
-        )
-        self.lasted = Histogram(
-            "job_duration_seconds", "Seconds from acceptance to the end.", LONG_BUCKETS_S
-        )
+        seconds = partial(Histogram, bounds=LONG_BUCKETS_S)
+        self.waited = seconds("job_wait_seconds", "Seconds from acceptance to the first attempt.")
+        self.lasted = seconds("job_duration_seconds", "Seconds from acceptance to the end.")
         self.factor = Histogram(
             "job_realtime_ratio",
             "Processing seconds per second of audio, of ended jobs.",
             REAL_TIME_FACTOR_BUCKETS,
         )
-        for outcome in (DONE, FAILED, CANCELLED):
-            self.ended.add(outcome, by=0)
 
     def began(self, waited_s: float) -> None:
         """Count the start of the first attempt."""
@@ -317,8 +285,8 @@ class LiveMetrics:
 
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
-        by_wire = ("wire",)
-        self.opened = Counter("live_sessions_opened_total", "Started live sessions.", by_wire)
+        by_wire = partial(Counter, labels=("wire",))
+        self.opened = by_wire("live_sessions_opened_total", "Started live sessions.")
         self.refused = Counter(
             "live_sessions_refused_total",
             "Refused live sessions by error code.",
@@ -330,41 +298,32 @@ class LiveMetrics:
             "Ended live sessions by outcome: 'done', 'left' by their clients, or an error code.",
             ("wire", "reason"),
         )
-        self.taken_up = Counter(
-            "live_sessions_taken_up_total",
-            "Live sessions taken over from another service.",
-            by_wire,
+        self.taken_up = by_wire(
+            "live_sessions_taken_up_total", "Live sessions taken over from another service."
         )
-        self.audio = Counter(
-            "live_audio_seconds_total", "Seconds of audio that live sessions received.", by_wire
+        self.audio = by_wire(
+            "live_audio_seconds_total", "Seconds of audio that live sessions received."
         )
-        self.turns = Counter("live_utterances_total", "Started utterances.", by_wire)
-        self.finals = Counter("live_finals_total", "Finals sent.", by_wire)
-        self.partials = Counter("live_partials_total", "Partials sent.", by_wire)
-        self.shed = Counter(
-            "live_utterances_shed_total",
-            "Utterances not recognized because of load shedding.",
-            by_wire,
+        self.turns = by_wire("live_utterances_total", "Started utterances.")
+        self.finals = by_wire("live_finals_total", "Finals sent.")
+        self.partials = by_wire("live_partials_total", "Partials sent.")
+        self.shed = by_wire(
+            "live_utterances_shed_total", "Utterances not recognized because of load shedding."
         )
         self.dropped = Counter("live_dropped_total", "Utterances that clients discarded.")
         self.orphaned = Counter(
             "live_orphaned_total", "Utterances whose sessions ended before their final."
         )
-        self.work = Histogram(
-            "live_decode_seconds", "Seconds of recognition of a segment.", LIVE_BUCKETS_S
+        seconds = partial(Histogram, bounds=LIVE_BUCKETS_S)
+        self.work = seconds("live_decode_seconds", "Seconds of recognition of a segment.")
+        self.queued = seconds(
+            "live_queue_wait_seconds", "Seconds that a segment waited for an engine."
         )
-        self.queued = Histogram(
-            "live_queue_wait_seconds",
-            "Seconds that a segment waited for an engine.",
-            LIVE_BUCKETS_S,
+        self.full = seconds(
+            "live_buffer_wait_seconds", "Seconds that audio waited for space in the buffer."
         )
-        self.full = Histogram(
-            "live_buffer_wait_seconds",
-            "Seconds that audio waited for space in the buffer.",
-            LIVE_BUCKETS_S,
-        )
-        self.emitted = Histogram(
-            "live_emit_seconds", "Seconds that clients took to read a final (gRPC).", LIVE_BUCKETS_S
+        self.emitted = seconds(
+            "live_emit_seconds", "Seconds that clients took to read a final (gRPC)."
         )
         self.factor = Histogram(
             "live_realtime_ratio",
@@ -419,7 +378,7 @@ class ServiceMetrics:
     """All metrics of the service. ``now``: a monotonic clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self.outcomes = OutcomeWindow(HEALTH_WINDOW_S, now)
+        self.outcomes = OutcomeWindow(now)
         self.jobs = JobMetrics(self.outcomes)
         self.live = LiveMetrics(self.outcomes)
         self.wires = ProtocolMetrics()

@@ -229,25 +229,6 @@ def model_names(spec: EngineSpec) -> dict[str, Precision]:
     return own | dict.fromkeys(ALIASES, Precision.AUTO)
 
 
-def precision_of(spec: EngineSpec, name: str) -> Precision:
-    """Return the precision that a model name requests.
-
-    Raises:
-        errors.FieldMissing: the name is empty.
-        errors.ModelNotFound: the name is unknown.
-    """
-    if not name:
-        raise errors.FieldMissing(
-            "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
-        )
-    found = model_names(spec).get(name)
-    if found is None:
-        raise errors.ModelNotFound(
-            hint=f"The loaded model is '{spec.name}'; GET /v1/models lists all its names."
-        )
-    return found
-
-
 def listed_models(spec: EngineSpec, *, strict: bool) -> list[str]:
     """Return the names for `GET /v1/models`. ``strict``: the setting `openai_strict`."""
     others = () if strict else (*LIVE_ALIASES, REALTIME_MODEL)
@@ -255,18 +236,26 @@ def listed_models(spec: EngineSpec, *, strict: bool) -> list[str]:
 
 
 def chosen_precision(spec: EngineSpec, name: str, *, strict: bool) -> Precision:
-    """Return the precision that a model name requests; the name may be a default of common clients.
+    """Return the precision that a model name requests; if not ``strict``, the name may be missing
+    or a default of common clients.
 
     Raises:
-        errors.FieldMissing, errors.ModelNotFound: as `precision_of`; if not ``strict``, only for a
-            name that belongs to no transcription model.
+        errors.FieldMissing: the name is missing.
+        errors.ModelNotFound: the name is unknown.
     """
-    if strict or name in model_names(spec):
-        return precision_of(spec, name)
-    known = not name or name in (*LIVE_ALIASES, REALTIME_MODEL)
-    if known or _CLIENT_DEFAULTS.fullmatch(name):
+    names = model_names(spec)
+    if name in names:
+        return names[name]
+    usual = not name or name in (*LIVE_ALIASES, REALTIME_MODEL) or _CLIENT_DEFAULTS.fullmatch(name)
+    if usual and not strict:
         return Precision.AUTO
-    return precision_of(spec, name)
+    if not name:
+        raise errors.FieldMissing(
+            "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
+        )
+    raise errors.ModelNotFound(
+        hint=f"The loaded model is '{spec.name}'; GET /v1/models lists all its names."
+    )
 
 
 def model_warnings(spec: EngineSpec, name: str) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
@@ -76,7 +75,6 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "description": "queue, then unnamed fragments of the answer, then done or error",
         "content": openapi.content("text/event-stream"),
     },
-    **ERRORS,
 }
 _HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
 _FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
@@ -192,38 +190,26 @@ def status_of(job: JobRecord) -> VvvStatus:
     return "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class VvvEndedJob:
-    """A job that has ended."""
-
-    id: str
-    owner: str
-    status: VvvStatus
-    until: float
-
-
 class VvvRecentJobs:
     """Recently finished jobs, in the order in which they ended."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._jobs: dict[str, VvvEndedJob] = {}
+        self._jobs: dict[str, tuple[float, str, VvvJobInfo]] = {}
+        """Latest time, owner and entry of each job."""
 
     def over(self, job: Job) -> None:
         """Record a job that has ended, or whose client disconnected, which cancels it."""
-        self._forget_old()
-        until = self._now() + ENDED_LISTED_S
-        status: VvvStatus = status_of(job.record) if job.ended else "failed"
-        self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
+        entry = job_info(job.record, None)
+        if not job.ended:
+            entry.status = "failed"
+        self._jobs[job.id] = self._now() + ENDED_LISTED_S, job.record.owner, entry
 
-    def of(self, owner: str) -> Iterator[VvvEndedJob]:
-        """Return the recent jobs of one owner."""
-        self._forget_old()
-        return (job for job in self._jobs.values() if job.owner == owner)
-
-    def _forget_old(self) -> None:
+    def of(self, owner: str) -> dict[str, VvvJobInfo]:
+        """Return the entries of the recent jobs of one owner, by id."""
         now = self._now()
-        self._jobs = {name: job for name, job in self._jobs.items() if job.until > now}
+        self._jobs = {name: job for name, job in self._jobs.items() if job[0] > now}
+        return {name: entry for name, (_, of, entry) in self._jobs.items() if of == owner}
 
 
 TRANSCRIBE = "/v1/transcribe"
@@ -235,7 +221,7 @@ POSITION_INTERVAL_S = 5.0
 
 def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
-    router = APIRouter()
+    router = APIRouter(responses=ERRORS)
     recent = VvvRecentJobs()
 
     @router.post(
@@ -254,7 +240,9 @@ def build_router(service: Service) -> APIRouter:
             recent.over(job)
 
         try:
-            told = await _queue_position(service, caller, job) or _started_at_once(job)
+            told = await _queue_position(service, caller, job)
+            # A node may have claimed it at once; the first frame of every stream names the job.
+            told = told or {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
         except BaseException:  # no client follows the job yet
             closed()
             raise
@@ -267,16 +255,14 @@ def build_router(service: Service) -> APIRouter:
         STATUS,
         summary="List your jobs and the length of the queue (the vvv queue's wire)",
         response_model=VvvQueueStatus,
-        responses=ERRORS,
     )
     async def status(request: Request) -> Response:
         caller = identity_of(request)
         on_their_way = await service.owned.on_their_way(caller)
         turns = await service.owned.turns(caller, on_their_way)
-        ended = {job.id: job for job in recent.of(caller.owner)}
+        ended = recent.of(caller.owner)
         going = [job for job in on_their_way if job.id not in ended]
-        listed: list[JobRecord | VvvEndedJob] = [*ended.values(), *going]
-        jobs = [job_info(job, turns.get(job.id)) for job in listed]
+        jobs = [*ended.values(), *(job_info(job, turns.get(job.id)) for job in going)]
         waiting = (await service.looked()).jobs_waiting
         body = VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
         return responses.json_response(body.model_dump())
@@ -284,11 +270,11 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> VvvJobInfo:
+def job_info(job: JobRecord, turn: QueuePosition | None) -> VvvJobInfo:
     """Return a job's entry in the status."""
     return VvvJobInfo(
         job_id=job.id,
-        status=job.status if isinstance(job, VvvEndedJob) else status_of(job),
+        status=status_of(job),
         position=turn.position + 1 if turn else None,
         estimated_wait_seconds=round(float(turn.wait_s), 1) if turn else None,
     )
@@ -327,26 +313,17 @@ async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[
     return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
 
 
-def _started_at_once(job: Job) -> dict[str, Any]:
-    """Return position 1 for a job that a node claimed at once. So the first frame of every stream
-    names the job."""
-    return {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
-
-
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
     """Submit the recording of a form and return its job."""
     with await service.submissions.place(caller) as place:
         if responses.media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)
-        try:
+        with responses.close_on_error(upload.source):
             if upload.part != "audio":
                 raise errors.FileMissing()
             check_file_name(upload.file_name)
             in_query = request.query_params.get("hotwords", "")
             hotwords = upload.fields.get("hotwords", "").strip() or in_query
             options = service.options({"hotwords": hotwords})
-        except BaseException:
-            upload.source.close()
-            raise
         return await service.submissions.submit(caller, upload.source, options, place, kept=False)

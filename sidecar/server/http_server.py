@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sidecar import errors
-from sidecar.api.http import uvicorn_protocols
+from sidecar.api.http import uvicorn_protocols, websocket_connections
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
@@ -78,8 +78,8 @@ def uvicorn_config(
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=uvicorn_protocols.websocket_protocol(),
         ws_max_size=uvicorn_protocols.MAX_MESSAGE_BYTES,
-        ws_ping_interval=uvicorn_protocols.LIVE_PING_S,
-        ws_ping_timeout=uvicorn_protocols.LIVE_PING_S,
+        ws_ping_interval=websocket_connections.LIVE_PING_S,
+        ws_ping_timeout=websocket_connections.LIVE_PING_S,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=MAX_ALL_HEADERS_BYTES,
         proxy_headers=bool(settings.forwarded_allow_ips),

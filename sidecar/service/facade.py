@@ -42,8 +42,9 @@ from sidecar.live.sessions.session import SessionObserverFactory
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.live.sessions.session_traces import SessionTracer
-from sidecar.observability.metrics import ServiceMetrics, health_problem
+from sidecar.observability.metrics import ServiceMetrics
 from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configured
+from sidecar.service import system_checks
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
@@ -400,6 +401,7 @@ class Service:
     def health(self) -> ServiceHealth:
         """Return the health, from memory."""
         engines = self.fleet.standing()
+        lately = self.tally.outcomes.lately(system_checks.HEALTH_WINDOW_S)
         return ServiceHealth(
             version=__version__,
             instance=self.instance,
@@ -418,7 +420,7 @@ class Service:
             starting=self._starting,
             stopping=self._queue.draining,
             reachable=self._shared is None or self._shared.reachable,
-            trouble=hang_reason(engines.values()) or health_problem(self.tally.outcomes.lately()),
+            trouble=hang_reason(engines.values()) or system_checks.health_problem(lately),
             also=dict(self.also),
         )
 

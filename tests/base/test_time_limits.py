@@ -8,7 +8,7 @@ from pathlib import Path
 from vibevoice_asr_client import transport
 
 from sidecar.api import live_routes
-from sidecar.api.http import responses, uvicorn_protocols
+from sidecar.api.http import responses, websocket_connections
 from sidecar.audio import ffmpeg
 from sidecar.config.settings import Settings
 from sidecar.server import listeners
@@ -41,5 +41,5 @@ def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
 
 
 def test_a_live_client_that_is_gone_is_noticed_before_its_session_is_taken_for_idle() -> None:
-    noticed_s = 2 * uvicorn_protocols.LIVE_PING_S
+    noticed_s = 2 * websocket_connections.LIVE_PING_S
     assert noticed_s + default("live_grace") < default("live_idle") < default("live_longest")

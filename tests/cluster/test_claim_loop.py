@@ -57,7 +57,7 @@ class Service:
 
     def __init__(self, shared: SharedJobs) -> None:
         self.claims = FakeClaims(shared)
-        self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(60.0, time.monotonic))
+        self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(JobEventMetrics(self.tally))
         self.slot = OverheardSlot()
         self.companies = Companies()

@@ -13,6 +13,7 @@ from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.observability import prometheus
 from sidecar.observability.metrics import (
     MAX_LABEL_SETS,
+    MAX_OUTCOME_SECONDS,
     METRIC_PREFIX,
     OTHER_LABEL,
     Counter,
@@ -22,10 +23,10 @@ from sidecar.observability.metrics import (
     RecentOutcomes,
     RecognitionOutcome,
     ServiceMetrics,
-    health_problem,
     outcome_of_error,
 )
 from sidecar.observability.prometheus import render_metrics
+from sidecar.service.system_checks import health_problem
 from sidecar.transcripts.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -68,14 +69,14 @@ def test_too_much_that_goes_wrong_is_not_healthy(lately: RecentOutcomes, why: st
 
 def test_what_is_long_past_counts_no_more_and_takes_no_room() -> None:
     now = [0.0]
-    outcomes = OutcomeWindow(60, lambda: now[0])
+    outcomes = OutcomeWindow(lambda: now[0])
     for second in range(1000):
         now[0] = second / 2
         outcomes.add(RecognitionOutcome.DONE if second % 2 else RecognitionOutcome.FAILED)
-    assert len(outcomes._seconds) <= 62
-    assert outcomes.lately() == RecentOutcomes(done=60, failed=60)
+    assert len(outcomes._seconds) == MAX_OUTCOME_SECONDS < 1000 / 2
+    assert outcomes.lately(60) == RecentOutcomes(done=60, failed=60)
     now[0] += 61
-    assert outcomes.lately() == RecentOutcomes()
+    assert outcomes.lately(60) == RecentOutcomes()
 
 
 def test_what_is_the_client_s_fault_says_nothing_of_the_engine() -> None:
@@ -120,7 +121,7 @@ def test_a_stretch_that_was_not_understood_failed_or_came_too_late() -> None:
         counted.said(Final(0, 0, segment, work_s=work_s))
     counted.said(SpeechStarted(0, 0))
     counted.ended(errors.EngineCrashed(), finished=False)
-    assert tally.outcomes.lately() == RecentOutcomes(timed_out=1, failed=2)
+    assert tally.outcomes.lately(60) == RecentOutcomes(timed_out=1, failed=2)
     assert tally.live.orphaned.total == 1
     assert tally.live.speaking == 0
     assert tally.live.ended.values == {("live", "engine_crashed"): 1}

@@ -39,11 +39,11 @@ from sidecar.protocols.openai.request import (
 from sidecar.protocols.openai.retries import OpenAILocalRetries, OpenAISentRequest, timed_out
 from sidecar.protocols.openai.routes import OpenAIJobEvents
 from sidecar.protocols.openai_common import (
+    chosen_precision,
     error_body,
     is_retryable,
     model_names,
     param_of,
-    precision_of,
     speaker_letters,
     status_of,
 )
@@ -257,12 +257,12 @@ def test_only_who_translates_takes_a_translation() -> None:
 
 
 def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
-    assert precision_of(whisper.SPEC, "whisper:fp16") is Precision.FP16
-    assert precision_of(whisper.SPEC, "whisper-1") is Precision.AUTO
+    assert chosen_precision(whisper.SPEC, "whisper:fp16", strict=True) is Precision.FP16
+    assert chosen_precision(whisper.SPEC, "whisper-1", strict=True) is Precision.AUTO
     assert f"{moonshine.SPEC.name}:auto" not in model_names(moonshine.SPEC)
     for name in ("scripted", "whisper:int4", "WHISPER", "whisper:", "gpt-4o"):
         with pytest.raises(errors.ModelNotFound):
-            precision_of(whisper.SPEC, name)
+            chosen_precision(whisper.SPEC, name, strict=True)
 
 
 @pytest.mark.parametrize("kind", list(errors.all_errors()), ids=lambda kind: kind.code)

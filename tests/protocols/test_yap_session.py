@@ -20,7 +20,7 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, YapRefused, close_of
-from sidecar.protocols.yap.utterances import YapAction, YapUtterances, YapWordDeltas
+from sidecar.protocols.yap.utterances import YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Segment
 
 WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
@@ -71,6 +71,9 @@ def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next()
     assert told == "No and more of it"
 
 
+COMMIT, FORGET = object(), object()
+
+
 class Engine:
     """What a session does with what it is told, and events that come as late as they like."""
 
@@ -80,14 +83,13 @@ class Engine:
         self.turn, self.piece, self.said = 0, 0, list[str]()
 
     def ask(self, what: Any) -> None:
-        if what is not YapAction.NOTHING:
-            self.asked.append(what)
+        self.asked.append(what)
 
     def step(self) -> None:
         what = self.asked.popleft()
-        if what is YapAction.FORGET:  # behind all that was asked before
+        if what is FORGET:  # behind all that was asked before
             self.events.append(TurnDropped(self.turn, 0.0))
-        elif what is YapAction.COMMIT:
+        elif what is COMMIT:
             self.events.append(TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
         else:
             self.said.append(what)
@@ -135,14 +137,16 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
                 silent.add(active)
             active = f"r{len(sent)}"
             sent[active] = []
-            engine.ask(utterances.begin(YapIds("s", active)))
+            if utterances.begin(YapIds("s", active)):
+                engine.ask(FORGET)
         elif step == "sound" and active is not None:
             utterances.check(YapIds("s", active))
             utterances.append(2)
             sent[active].append(f"{active}-{len(sent[active])}")
             engine.ask(sent[active][-1])
         elif step == "end" and active is not None:
-            engine.ask(utterances.end(YapIds("s", active)))
+            utterances.end(YapIds("s", active))
+            engine.ask(COMMIT)
             ended.append(active)
             active = None
         elif step in ("cancel", "undo"):
@@ -150,7 +154,8 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
             named = ended[-1] if step == "undo" and ended else ""
             finals = {one["request_id"] for one in frames if one["type"] == "transcription.done"}
             silent |= {one for one in (active, named) if one} - finals
-            engine.ask(utterances.cancel(YapIds("s", named or active or "nobody")))
+            if utterances.cancel(YapIds("s", named or active or "nobody")):
+                engine.ask(FORGET)
             active = None
         elif step == "engine" and engine.asked:
             engine.step()
@@ -177,8 +182,8 @@ def test_sound_and_ends_count_for_the_active_request_alone() -> None:
         with pytest.raises(YapRefused) as refused:
             act(YapIds("s", "r1"))
         assert refused.value.reason == "no_active_request"
-    assert utterances.begin(YapIds("s", "r1")) is YapAction.NOTHING
-    assert utterances.begin(YapIds("s", "r1")) is YapAction.NOTHING
+    assert utterances.begin(YapIds("s", "r1")) is False
+    assert utterances.begin(YapIds("s", "r1")) is False
     with pytest.raises(YapRefused) as refused:
         utterances.end(YapIds("s", "r2"))
     assert refused.value.details == {"active_request_id": "r1"}

@@ -123,7 +123,7 @@ async def service(
     database, rows = PostgresDatabase(journal), JobRows(seal)
     storage = storage or FolderStorage(folder / "uploads")
     disk = ThreadLimiter("disk", 1)
-    tally = JobMetrics(OutcomeWindow(60.0, time.monotonic))
+    tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
     housekeeping = SharedRetention(database, storage, disk, limits, rows)
     jobs = PostgresJobStore(

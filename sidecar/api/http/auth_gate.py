@@ -74,7 +74,7 @@ class AuthGate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        error_responses.CURRENT_REQUEST.set(error_responses.AnsweredRequest.of(scope))
+        error_responses.remember_request(scope)
         try:
             check_header_sizes(scope["headers"])
             self._access.check_peer_and_host(request_origin(scope))
@@ -138,7 +138,9 @@ class AuthGate:
         if scope["type"] != "websocket" or self._tickets is None:
             return approach, None
         key = ephemeral_ticket(approach.authorizations)
-        word = key or (None if approach.authorizations else ticket_of(scope))
+        word = key
+        if not approach.authorizations:
+            word = next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
         if word is None:
             return approach, None
         try:
@@ -250,18 +252,12 @@ def sent_token(request: Request) -> str:
     return split_authorization(request.headers.get("authorization", ""))[1]
 
 
-def ticket_of(scope: Scope) -> str | None:
-    """Return the ticket in the query, or `None` if it has none."""
-    return next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
-
-
 def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
     """Return the code in a key that may be a ticket, or `None`."""
-    if len(authorizations) != 1 or not authorizations[0].startswith(
-        f"Bearer {EPHEMERAL_KEY_PREFIX}"
-    ):
-        return None
-    return authorizations[0].removeprefix(f"Bearer {EPHEMERAL_KEY_PREFIX}")
+    begin = f"Bearer {EPHEMERAL_KEY_PREFIX}"
+    if len(authorizations) == 1 and authorizations[0].startswith(begin):
+        return authorizations[0].removeprefix(begin)
+    return None
 
 
 def choose_subprotocol(scope: Scope, spoken: Sequence[str]) -> str | None:

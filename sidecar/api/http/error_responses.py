@@ -7,14 +7,12 @@ import ipaddress
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -46,12 +44,6 @@ STATUS: Mapping[errors.ErrorKind, int] = {
     errors.ErrorKind.WONT_FIT: 507,
     errors.ErrorKind.FAILED: 500,
 }
-_FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
-    408: errors.UploadStalled,
-    413: errors.UploadTooLarge,
-    415: errors.ContentTypeUnsupported,
-}
-"""Errors for the framework's own responses, by status; 404 and 405 are handled separately."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
@@ -88,30 +80,10 @@ def problem(error: errors.SidecarError) -> Response:
     )
 
 
-@dataclass(slots=True)
-class AnsweredRequest:
-    """Parts of a request or handshake that its log line needs. Tasks that are born in a request
-    keep these, and not its whole scope."""
-
-    client: str
-    """Address of the client, as the server or a proxy has it."""
-    method: str
-    path: str
-    root_path: str
-    routes: Sequence[BaseRoute]
-    route: str | None = None
-    """`None` before routing."""
-
-    @classmethod
-    def of(cls, scope: Scope) -> AnsweredRequest:
-        """Return the parts of an ASGI scope."""
-        routes = getattr(getattr(scope.get("app"), "state", None), "own_routes", ())
-        client = (scope.get("client") or ("",))[0]
-        return cls(client, _method(scope), scope["path"], scope.get("root_path", ""), routes)
-
-
-CURRENT_REQUEST: ContextVar[AnsweredRequest | None] = ContextVar("CURRENT_REQUEST", default=None)
-"""Request or handshake being answered."""
+CURRENT_REQUEST: ContextVar[dict[str, Any] | None] = ContextVar("CURRENT_REQUEST", default=None)
+"""Request or handshake being answered: the parts of its scope that its log line needs. Tasks that
+are born in a request keep these, and not its whole scope."""
+_LOGGED_PARTS = ("type", "method", "path", "root_path", "client", "app")
 WEBSOCKET = "WebSocket"
 """Stands for the method of a handshake."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -123,13 +95,21 @@ _REFUSALS = frozenset(
 """Kinds of errors whose log line names the client's address, for programs that ban addresses."""
 
 
+def remember_request(scope: Scope) -> None:
+    """Make a request or handshake the current one."""
+    CURRENT_REQUEST.set({name: scope[name] for name in _LOGGED_PARTS if name in scope})
+
+
 def log_error(error: errors.SidecarError, request_id: str | None) -> None:
     """Log an error: a warning if it is a fault of the service; with address and route if a client
     was refused. ``request_id``: `None` if the client gets none."""
     ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
     one = CURRENT_REQUEST.get() if error.kind in _REFUSALS else None
-    whom = "" if one is None else f" to {_address(one.client)}, {one.method} {_route(one)}"
+    whom = ""
+    if one is not None:
+        client = _address((one.get("client") or ("",))[0])
+        whom = f" to {client}, {_method(one)} {_route(one)}"
     request = "" if request_id is None else f", request {request_id}"
     log.log(level, "answered %s%s%s", error.code, whom, request)
 
@@ -149,25 +129,19 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in METHODS else "other"
 
 
-def _route(request: AnsweredRequest) -> str:
+def _route(request: dict[str, Any]) -> str:
     """Return the route of a request, without what the client wrote into the path. The gate refuses
     before routing, so it is looked up for that."""
-    if request.route is None:
-        wire = "websocket" if request.method == WEBSOCKET else "http"
-        seen = {
-            "type": wire,
-            "method": request.method,
-            "path": request.path,
-            "root_path": request.root_path,
-        }
+    if "route" not in request:
+        routes = getattr(getattr(request.get("app"), "state", None), "own_routes", ())
         found = (
             one.path
-            for one in request.routes
+            for one in routes
             if isinstance(one, (Route, WebSocketRoute, Mount))
-            and one.matches(seen)[0] is not Match.NONE
+            and one.matches(request)[0] is not Match.NONE
         )
-        request.route = next(found, NO_ROUTE)
-    return request.route
+        request["route"] = next(found, NO_ROUTE)
+    return str(request["route"])
 
 
 def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
@@ -204,7 +178,7 @@ def install_error_handlers(
     ) -> Response:
         answered, route = CURRENT_REQUEST.get(), request.scope.get("route")
         if answered is not None and route is not None:
-            answered.route = route.path
+            answered["route"] = route.path
         response = error_response_at(request.scope["path"], dialects)(error)
         response.headers.update(headers or {})
         return response
@@ -213,29 +187,16 @@ def install_error_handlers(
     async def known(request: Request, error: errors.SidecarError) -> Response:
         return said(request, error)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        if first["type"] == "missing":
-            return said(request, errors.FieldMissing(f"The field '{field}' is missing."))
-        wrong = f"The field '{field}' is not possible: {first['msg']}."
-        return said(request, errors.FieldInvalid(wrong))
-
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            methods = _methods(request.scope, [*app.routes, *own])
-            return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
+            methods = ", ".join(_methods(request.scope, [*app.routes, *own]))
+            allow = methods or (error.headers or {}).get("Allow", "")  # a mount says it by itself
+            return said(request, errors.MethodNotAllowed(), {"Allow": allow})
         if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
             return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
-        if error.status_code == 404:
-            return said(request, nothing_there())
-        if (known := _FROM_STATUS.get(error.status_code)) is not None:
-            return said(request, known())
-        if 400 <= error.status_code < 500:
-            return said(request, errors.RequestInvalid())
-        return said(request, errors.SidecarError())
+        refused = errors.RequestInvalid if error.status_code < 500 else errors.SidecarError
+        return said(request, nothing_there() if error.status_code == 404 else refused())
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
@@ -263,13 +224,11 @@ def install_error_handlers(
 
 
 def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
-    """Return the methods of a path, of all routes that match it; a mount allows GET."""
+    """Return the methods of a path, of all routes that match it."""
     methods: set[str] = set()
     for route in routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-        elif isinstance(route, Mount) and _is_in_mount(route, scope):
-            methods.add("GET")
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
@@ -278,8 +237,3 @@ def _takes_websockets(request: Request, routes: Iterable[BaseRoute]) -> bool:
         isinstance(route, WebSocketRoute) and route.path_regex.match(request.scope["path"])
         for route in routes
     )
-
-
-def _is_in_mount(mount: Mount, scope: Scope) -> bool:
-    """Return whether a path is in a mount, which may have changed the scope already."""
-    return f"{scope['path']}/".startswith(f"{mount.path}/")

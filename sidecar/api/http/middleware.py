@@ -20,6 +20,7 @@ from sidecar import clock, errors
 from sidecar.api.http import error_responses
 from sidecar.api.http.request_headers import RATE_LIMIT_HEADERS, revocable
 from sidecar.auth.authentication import AccessPolicy
+from sidecar.concurrency import running
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
@@ -153,10 +154,10 @@ async def watch_disconnect(
             pass
         gone()
 
-    listening = asyncio.get_running_loop().create_task(listen())
     try:
-        with revocable(request.scope, end):
-            yield
+        async with running(listen()):
+            with revocable(request.scope, end):
+                yield
     except asyncio.CancelledError:
         gone()
         raise
@@ -164,8 +165,6 @@ async def watch_disconnect(
         if sent_away:
             raise errors.TokenInvalid() from None
         raise
-    finally:
-        listening.cancel()
 
 
 class TidyPaths:

@@ -7,12 +7,14 @@ window in seconds, `r` remaining, `t` seconds until it is whole again).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from urllib.request import parse_http_list
 
 from fastapi import Request
 from pydantic_core import from_json
@@ -101,39 +103,14 @@ def request_digest(fields: Mapping[str, Any], upload: int | None) -> str:
     return found.hexdigest()
 
 
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_WORD = rf'(?:"(?:[^"\\]|\\.)*"|{_NAME})'
-_PARAMETER = rf"{_NAME}(?:\s*=\s*{_WORD})?"
-_PREFERENCE = re.compile(
-    rf"\s*(?P<name>{_NAME})(?:\s*=\s*(?P<value>{_WORD}))?(?:\s*;(?:\s*{_PARAMETER})?)*\s*"
-)
-
-
-def parse_prefer(headers: Iterable[str]) -> dict[str, str]:
-    """Return preferences by lower-case name, with values ("" for none); the first of a name counts.
-
-    A malformed header is ignored from the error on.
-    """
-    found: dict[str, str] = {}
-    for header in headers:
-        at = 0
-        while at < len(header):
-            if header[at] == ",":
-                at += 1
-                continue
-            preference = _PREFERENCE.match(header, at)
-            if preference is None or header[preference.end() : preference.end() + 1] not in ",":
-                break
-            value = (preference["value"] or "").strip('"')
-            found.setdefault(preference["name"].lower(), value)
-            at = preference.end()
-    return found
-
-
 def wants_async(headers: Iterable[str]) -> bool:
     """Return whether the client asks for a job at once instead of its result later
-    (`respond-async`)."""
-    return parse_prefer(headers).get("respond-async") == ""
+    (`Prefer: respond-async`, RFC 7240). Of several preferences with this name the first counts."""
+    for preference in itertools.chain.from_iterable(map(parse_http_list, headers)):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "respond-async":
+            return value.strip() in ("", '""')
+    return False
 
 
 _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
@@ -206,8 +183,8 @@ def parse_json_message(text: str | bytes) -> Any:
     waiting, count = [found], 1
     while waiting:
         match waiting.pop():
-            case dict() as rate_limit_headers:
-                inner = rate_limit_headers.values()
+            case dict() as fields:
+                inner = fields.values()
             case list() as items:
                 inner = items
             case float() as number if not math.isfinite(number):

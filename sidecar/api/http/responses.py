@@ -14,7 +14,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from itertools import islice
 from math import inf
 from typing import Any
@@ -31,6 +31,7 @@ from sidecar.concurrency import running
 from sidecar.interfaces.request_options import field_missing
 from sidecar.jobs.job_record import JobRecord
 from sidecar.service.facade import Service
+from sidecar.storage.encryption import EncryptedFile
 from sidecar.transcripts.transcript import Segment, join_texts
 
 Fields = Mapping[str, object]
@@ -87,6 +88,17 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     if not isinstance(path, str):
         raise errors.AudioPathInvalid("'audio_path' is not a string.")
     return await service.submissions.open_path(caller, path)
+
+
+@contextmanager
+def close_on_error(opened: AudioSource | EncryptedFile | None) -> Iterator[None]:
+    """Close ``opened``, if there is one, when the block fails; else its next holder closes it."""
+    try:
+        yield
+    except BaseException:
+        if opened is not None:
+            opened.close()
+        raise
 
 
 SSE_KEEP_ALIVE = b": keep-alive\n\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sidecar.api.http import auth_gate
 from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
+from sidecar.concurrency import running
 from sidecar.errors import ErrorKind
 from sidecar.limit_overrides import limit
 
@@ -37,6 +37,9 @@ CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)
 """Maximum of cancels per minute and connection: after each an engine starts anew."""
 REASON_BYTES = 123
 """Maximum length of the reason in a close frame (RFC 6455, 5.5)."""
+LIVE_PING_S = limit("live_ping", 20.0)
+"""Seconds between pings of a live connection; a client that does not answer within the same time is
+disconnected. It is shorter than the idle timeout of proxies, which is usually a minute."""
 CLOSE_CODES: Mapping[ErrorKind | str, int] = {
     ErrorKind.MALFORMED: 1007,
     ErrorKind.UNPROCESSABLE: 1007,
@@ -81,14 +84,12 @@ class InboundQueue:
     """Queue of received messages, bounded in number and size."""
 
     def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
-        self.most = most
-        self._most_bytes = most_bytes
-        self._waiting: deque[tuple[Any, int]] = deque()
+        self._most, self._most_bytes = most, most_bytes
+        self._waiting = asyncio.Queue[tuple[Any, int]]()
         self._bytes = 0
-        self._bell = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._waiting.qsize()
 
     def put(self, message: Any, size: int = 0) -> None:
         """Add a message, or what the protocol parsed from one of ``size`` bytes.
@@ -96,26 +97,23 @@ class InboundQueue:
         Raises:
             errors.InboundFull: the queue is full.
         """
-        if len(self) >= self.most or (self._waiting and self._bytes + size > self._most_bytes):
+        if len(self) >= self._most or (len(self) and self._bytes + size > self._most_bytes):
             raise errors.InboundFull()
-        self._waiting.append((message, size))
+        self._waiting.put_nowait((message, size))
         self._bytes += size
-        self._bell.set()
 
     def clear(self) -> None:
         """Drop the waiting messages."""
-        self._waiting.clear()
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
         self._bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Yield the messages in order, for ever."""
         while True:
-            while self._waiting:
-                message, size = self._waiting.popleft()
-                self._bytes -= size
-                yield message
-            self._bell.clear()
-            await self._bell.wait()
+            message, size = await self._waiting.get()
+            self._bytes -= size
+            yield message
 
 
 class WebSocketConnection:
@@ -198,28 +196,19 @@ class WebSocketConnection:
             errors.TokenInvalid: the client's token was revoked.
             errors.SidecarError: the error that ended a task.
         """
-        running = {asyncio.ensure_future(task) for task in tasks}
-        revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        revoked = False
+        async with running(*tasks) as ongoing:
 
-        def sent_away() -> None:
-            if not revoked.done():
-                revoked.set_exception(errors.TokenInvalid())
+            def sent_away() -> None:
+                nonlocal revoked
+                revoked = True
+                ongoing[0].cancel()
 
-        try:
             with revocable(self.websocket.scope, sent_away):
-                done, _ = await asyncio.wait(
-                    {*running, revoked}, return_when=asyncio.FIRST_COMPLETED
-                )
-        finally:
-            for task in (*running, revoked):
-                task.cancel()
-            await asyncio.wait(running)
-        wrong = [
-            fault
-            for task in running | done
-            if not task.cancelled() and (fault := task.exception()) is not None
-        ]
-        for fault in sorted(wrong, key=lambda one: isinstance(one, WebSocketGone)):
+                await asyncio.wait(ongoing, return_when=asyncio.FIRST_COMPLETED)
+        wrong = [task.exception() for task in ongoing if not task.cancelled()]
+        faults = [*filter(None, wrong), *([errors.TokenInvalid()] if revoked else ())]
+        for fault in sorted(faults, key=lambda one: isinstance(one, WebSocketGone)):
             raise fault  # errors before a disconnect, as they say more
 
     def count(self) -> None:

@@ -97,8 +97,6 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             "stream" if streams else "unary"
             for streams in (found.request_streaming, found.response_streaming)
         )
-        if (asks, answers) == ("stream", "unary"):  # no service here has such calls
-            return found
         make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
         return make(
             self._behind_checks(getattr(found, f"{asks}_{answers}"), details.method),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -93,7 +95,7 @@ class GrpcServicer:
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.
         is_known = caller.proof is not AuthMethod.PLACE
-        token = self._waiting.new_token() if asked.with_token or is_known else ""
+        token = secrets.token_hex(16) if asked.with_token or is_known else ""
         self._waiting.add(GrpcSession(session, caller, token, asked.with_token))
         await _send_session_metadata(context, session)
         return asked.answer(token)
@@ -118,7 +120,8 @@ class GrpcServicer:
             session.touch()
             await _send_session_metadata(context, session)
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            with self._entrance.visits.lasting(created.caller, _abort_on_revocation(revoked)):
+            sent_away = partial(revoked.set_exception, errors.TokenInvalid())
+            with self._entrance.visits.lasting(created.caller, sent_away):
                 await GrpcStream(context, created, times, lambda: self.stopping).run(first, revoked)
         finally:
             self._service.live.end(session)
@@ -190,11 +193,3 @@ def _reader(kind: Any) -> Callable[[bytes], Any]:
             return None
 
     return from_bytes
-
-
-def _abort_on_revocation(revoked: asyncio.Future[None]) -> Callable[[], None]:
-    def sent_away() -> None:
-        if not revoked.done():
-            revoked.set_exception(errors.TokenInvalid())
-
-    return sent_away

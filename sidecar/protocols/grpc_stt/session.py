@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -206,11 +205,6 @@ class GrpcPendingSessions:
         self._drop = drop
         self._waiting: dict[tuple[str, str], GrpcSession] = {}
 
-    @staticmethod
-    def new_token() -> str:
-        """Return a new session token: 128 bits."""
-        return secrets.token_hex(16)
-
     def add(self, created: GrpcSession) -> None:
         """Add a session and start its timeout."""
         self._waiting[created.caller.owner, created.session.id] = created
@@ -306,12 +300,10 @@ class GrpcStream:
                 for one in done - {telling}:
                     one.result()
             telling.result()
-        cut_off = not (self._all_said or self._is_over_by_itself())
+        one_is_said = self._session.options.turns is TurnControl.ONE and self._results.finals > 0
+        cut_off = not (self._all_said or one_is_said)
         if cut_off and self._stopping():
             raise errors.ShuttingDown()
-
-    def _is_over_by_itself(self) -> bool:
-        return self._session.options.turns is TurnControl.ONE and self._results.finals > 0
 
     async def _read(self, first: AudioChunk | None) -> None:
         """Read audio up to the last chunk or the client's end."""

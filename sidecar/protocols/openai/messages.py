@@ -220,7 +220,6 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
             **openapi.content("text/plain", "text/event-stream"),
         },
     },
-    **openai_common.ERRORS,
 }
 
 

@@ -14,7 +14,7 @@ from fastapi import Request
 from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import media_type
+from sidecar.api.http.responses import close_on_error, media_type
 from sidecar.api.http.upload import UploadForm, is_raw_recording, read_form
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
@@ -236,11 +236,8 @@ async def read_request(
         upload = await read_form(request, service, file=FILE, long=room, raw=raw)
     except errors.FileMissing:
         raise _no_file() from None
-    try:
+    with close_on_error(upload.source):
         return await _parse_request(upload, service, identity_of(request), translate, usual)
-    except BaseException:
-        upload.source.close()
-        raise
 
 
 async def _parse_request(

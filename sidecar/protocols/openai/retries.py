@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from fastapi import Request
 
@@ -34,17 +34,6 @@ from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 
 
-class OpenAIFollowedJob(Protocol):
-    """Job that a client follows."""
-
-    record: JobRecord
-
-    def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
-        """Yield the job, now and after each change, until it has ended. Yield `None` after each
-        ``pause_s`` without a change."""
-        ...
-
-
 class OpenAIKeptJob:
     """Job that is kept by its id, perhaps since an earlier request."""
 
@@ -54,7 +43,7 @@ class OpenAIKeptJob:
         self.record = record
 
     async def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
-        """Yield the job as `OpenAIFollowedJob.watched`."""
+        """Yield the job as `Job.watched`."""
         yield self.record
         while not self.record.over:
             owned = self._service.owned
@@ -70,6 +59,8 @@ class OpenAIKeptJob:
                 raise JobNotFound()
 
 
+OpenAIFollowedJob: TypeAlias = Job | OpenAIKeptJob
+"""Job that a client follows."""
 RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """Time from a disconnect to the same request, in seconds: SDKs send it after 0.5 to 8 s, and its
 upload follows."""
@@ -104,32 +95,6 @@ class OpenAISentRequest:
     digest: str = ""
 
 
-class OpenAIRetries(Protocol):
-    """Abandoned jobs that wait for a retry of their request."""
-
-    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """Return the request of a client that may send it again."""
-        ...
-
-    def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """Keep the job of a client that timed out. ``cancel`` it if the client does not retry
-        within `RETRY_GRACE_S`, or sooner if others need the engine."""
-        ...
-
-    async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
-        """Return the job of an earlier try of the same request, or `None`. The job has its
-        recording: ``source`` is closed."""
-        ...
-
-    def coming(self, owner: str) -> AbstractContextManager[None]:
-        """Record for the block that an owner uploads a retry."""
-        ...
-
-    def awaits(self, owner: str) -> bool:
-        """Return whether one more retry of an owner may take over an abandoned job."""
-        ...
-
-
 @dataclass(slots=True)
 class _OpenAIAbandonedJob:
     """Abandoned job; ``fd`` is its recording."""
@@ -142,7 +107,8 @@ class _OpenAIAbandonedJob:
 
 
 class OpenAILocalRetries:
-    """`OpenAIRetries` of one service, which compares a request with the recordings that it has."""
+    """Abandoned jobs of one service that wait for a retry of their request, which is compared with
+    the recordings that the service has."""
 
     def __init__(self, crowded: Callable[[], bool] = lambda: False) -> None:
         """Create it; ``crowded``: returns whether jobs wait."""
@@ -152,11 +118,13 @@ class OpenAILocalRetries:
         """Retries in upload, by owner."""
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """As `OpenAIRetries.sent`; a digest is computed only if a similar job was abandoned."""
+        """Return the request of a client that may send it again. A digest is computed only if a
+        similar job was abandoned."""
         return OpenAISentRequest(owner, fields)
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """Keep a job as `OpenAIRetries.leave`."""
+        """Keep the job of a client that timed out. ``cancel`` it if the client does not retry
+        within `RETRY_GRACE_S`, or sooner if others need the engine."""
         try:
             left = _OpenAIAbandonedJob(sent.owner, sent.fields, os.dup(job.source.fd), job)
         except ValueError:  # the job has just ended
@@ -179,7 +147,8 @@ class OpenAILocalRetries:
         self._left.append(left)
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
-        """Return a job as `OpenAIRetries.take`."""
+        """Return the job of an earlier try of the same request, or `None`. The job has its
+        recording: ``source`` is closed."""
         owner, fields = sent.owner, sent.fields
         alike = [one for one in self._left if one.owner == owner and one.fields == fields]
         if not alike:
@@ -201,7 +170,7 @@ class OpenAILocalRetries:
 
     @contextmanager
     def coming(self, owner: str) -> Iterator[None]:
-        """Record a retry as `OpenAIRetries.coming`."""
+        """Record for the block that an owner uploads a retry."""
         self._coming[owner] += 1
         try:
             yield
@@ -210,7 +179,7 @@ class OpenAILocalRetries:
             self._coming += Counter()  # owners without any are forgotten
 
     def awaits(self, owner: str) -> bool:
-        """Return the answer of `OpenAIRetries.awaits`."""
+        """Return whether one more retry of an owner may take over an abandoned job."""
         return self._coming[owner] < sum(left.owner == owner for left in self._left)
 
     def _forget(self, left: _OpenAIAbandonedJob) -> None:
@@ -218,6 +187,39 @@ class OpenAILocalRetries:
             left.timer.cancel()
         self._left.remove(left)
         os.close(left.fd)
+
+
+class OpenAISharedRetries:
+    """The same for several services that share jobs: a retry may reach another service."""
+
+    def __init__(self, timeouts: ClientTimeouts) -> None:
+        self._timeouts = timeouts
+
+    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
+        """Return the request with its digest, which is computed now, because the recording leaves
+        this service with the job."""
+        return OpenAISentRequest(
+            owner, fields, await asyncio.to_thread(request_digest, fields, source.fd)
+        )
+
+    def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
+        """Keep a job as `OpenAILocalRetries.leave`."""
+        self._timeouts.leave(job, sent.digest, RETRY_GRACE_S)
+
+    async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
+        """Return a job as `OpenAILocalRetries.take`."""
+        return await self._timeouts.take(sent.owner, sent.digest, source)
+
+    def coming(self, owner: str) -> AbstractContextManager[None]:
+        """Return a context that does nothing: all jobs are kept for `RETRY_GRACE_S`."""
+        return nullcontext()
+
+    def awaits(self, owner: str) -> bool:
+        """Return False: abandoned jobs are in the database, and any service can take them over."""
+        return False
+
+
+OpenAIRetries: TypeAlias = OpenAILocalRetries | OpenAISharedRetries
 
 
 class OpenAIQueueTurns:
@@ -279,36 +281,6 @@ class OpenAIQueueTurns:
 def _give_back(waiting: asyncio.Future[QueueReservation]) -> None:
     if not waiting.cancelled() and waiting.exception() is None:
         waiting.result().release()
-
-
-class OpenAISharedRetries:
-    """`OpenAIRetries` of several services that share jobs: a retry may reach another service."""
-
-    def __init__(self, timeouts: ClientTimeouts) -> None:
-        self._timeouts = timeouts
-
-    async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """As `OpenAIRetries.sent`. The digest is computed now, because the recording leaves this
-        service with the job."""
-        return OpenAISentRequest(
-            owner, fields, await asyncio.to_thread(request_digest, fields, source.fd)
-        )
-
-    def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """Keep a job as `OpenAIRetries.leave`."""
-        self._timeouts.leave(job, sent.digest, RETRY_GRACE_S)
-
-    async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
-        """Return a job as `OpenAIRetries.take`."""
-        return await self._timeouts.take(sent.owner, sent.digest, source)
-
-    def coming(self, owner: str) -> AbstractContextManager[None]:
-        """Return a context that does nothing: all jobs are kept for `RETRY_GRACE_S`."""
-        return nullcontext()
-
-    def awaits(self, owner: str) -> bool:
-        """Return False: abandoned jobs are in the database, and any service can take them over."""
-        return False
 
 
 def retry_count(request: Request) -> int | None:

@@ -88,7 +88,6 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         MODELS,
         summary="List the names of the loaded model (OpenAI's API)",
         response_model=messages.OpenAIModelList,
-        responses=openai_common.ERRORS,
     )
     async def listed() -> Response:
         spec = service.spec
@@ -101,7 +100,6 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
         summary="A model (OpenAI's API)",
         response_model=messages.OpenAIModel,
-        responses=openai_common.ERRORS,
     )
     async def model(model: str) -> Response:
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
@@ -193,24 +191,18 @@ async def _begun(
 ) -> _OpenAIStartedJob:
     """Return the job of a request: a new one, or the one of an earlier try."""
     if key is not None:
-        try:
+        with responses.close_on_error(asked.source):
             said = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
-        except BaseException:
-            asked.source.close()
-            raise
         record, replayed = await service.submissions.submit_once(
             caller, asked.source, asked.options, place, IdempotencyKey(key, said)
         )
         return _OpenAIStartedJob(retries.OpenAIKeptJob(service, caller, record), replayed=replayed)
-    try:
-        sent = None
+    sent = None
+    with responses.close_on_error(asked.source):
         if (count := retries.retry_count(request)) is not None:
             sent = await abandoned.sent(caller.owner, asked.fields, asked.source)
         if sent is not None and count and (job := await abandoned.take(sent, asked.source)):
             return _OpenAIStartedJob(job, job, sent)  # from an earlier try of this request
-    except BaseException:
-        asked.source.close()
-        raise
     job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
     return _OpenAIStartedJob(job, job, sent)
 

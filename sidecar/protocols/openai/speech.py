@@ -111,13 +111,13 @@ class SpeechQuota:
 
 def build_router(service: Service) -> APIRouter:
     """Build the route of this protocol."""
-    router, quota = APIRouter(), SpeechQuota()
+    router, quota = APIRouter(responses=ERRORS), SpeechQuota()
 
     @router.post(
         SPEECH,
         summary="Synthesize speech (OpenAI's API)",
         response_class=Response,
-        responses={200: {"description": "Audio, streamed", "content": _CONTENT}, **ERRORS},
+        responses={200: {"description": "Audio, streamed", "content": _CONTENT}},
         openapi_extra={"requestBody": _BODY},
     )
     async def speak(request: Request) -> Response:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from sidecar import errors
 from sidecar.api.http import request_headers
@@ -31,8 +31,12 @@ _TEXTS = {
 """Content type of a message, by role."""
 
 
+class RealtimeCommand:
+    """Command of a client."""
+
+
 @dataclass(frozen=True, slots=True)
-class RealtimeSessionUpdate:
+class RealtimeSessionUpdate(RealtimeCommand):
     """Change of the configuration; ``session`` has the changed fields, with ``beta`` in the beta
     format."""
 
@@ -41,24 +45,24 @@ class RealtimeSessionUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeAudioAppend:
+class RealtimeAudioAppend(RealtimeCommand):
     """More audio, in the agreed format."""
 
     raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeAudioCommit:
+class RealtimeAudioCommit(RealtimeCommand):
     """End of the user's turn at this point."""
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeAudioClear:
+class RealtimeAudioClear(RealtimeCommand):
     """Discard of the audio since the last turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeItemCreate:
+class RealtimeItemCreate(RealtimeCommand):
     """Item to add to the conversation.
 
     ``after``: the item before it, or the start (`server_events.FIRST`), or '' for the end.
@@ -73,7 +77,7 @@ class RealtimeItemCreate:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeToolOutput:
+class RealtimeToolOutput(RealtimeCommand):
     """Output of a tool call, by the call's id; the rest as `RealtimeItemCreate`."""
 
     call: str
@@ -83,21 +87,21 @@ class RealtimeToolOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeItemDelete:
+class RealtimeItemDelete(RealtimeCommand):
     """Deletion of an item."""
 
     item: str
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeItemRetrieve:
+class RealtimeItemRetrieve(RealtimeCommand):
     """Request for the current state of an item."""
 
     item: str
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeItemTruncate:
+class RealtimeItemTruncate(RealtimeCommand):
     """Report that the client played ``end_ms`` milliseconds of a response."""
 
     item: str
@@ -105,35 +109,22 @@ class RealtimeItemTruncate:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeResponseCreate:
+class RealtimeResponseCreate(RealtimeCommand):
     """Request for a response with these ``options``."""
 
     options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeResponseCancel:
+class RealtimeResponseCancel(RealtimeCommand):
     """Cancellation of a response; '' means the current one."""
 
     response: str
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeOutputClear:
+class RealtimeOutputClear(RealtimeCommand):
     """Discard of the audio that the client has not played yet."""
-
-
-RealtimeCommand: TypeAlias = (
-    (RealtimeSessionUpdate | RealtimeAudioAppend | RealtimeAudioCommit | RealtimeAudioClear)
-    | (
-        RealtimeItemCreate
-        | RealtimeToolOutput
-        | RealtimeItemDelete
-        | RealtimeItemRetrieve
-        | RealtimeItemTruncate
-    )
-    | (RealtimeResponseCreate | RealtimeResponseCancel | RealtimeOutputClear)
-)
 
 
 class RealtimeEventInvalid(Exception):

@@ -27,17 +27,6 @@ from sidecar.protocols.openai_realtime.server_events import (
 from sidecar.protocols.openai_realtime.session_config import RealtimeAudioFormat
 from sidecar.protocols.openai_realtime.user_turns import RealtimeConversationTurns
 
-ReplyOutput = (
-    output.ReplyTextDelta
-    | output.ReplyAudioFrame
-    | output.ToolCallStarted
-    | output.ToolCallArgumentsDelta
-    | output.ToolCallEnded
-    | output.TurnAudioSent
-    | output.ReplyEnded
-    | output.ConversationError
-)
-
 MAX_PENDING_REQUESTS = 8
 """Maximum options of requested responses that are stored until the responses start."""
 
@@ -101,7 +90,7 @@ class RealtimeResponses:
                 yield from self._truncated(out)
             case output.DropReplyAudio() if self._now is not None and self._now.turn == out.turn:
                 yield {"type": "output_audio_buffer.cleared", "response_id": self._now.id}
-            case _ if isinstance(out, ReplyOutput) and self._now and out.turn == self._now.turn:
+            case _ if self._now is not None and getattr(out, "turn", 0) == self._now.turn:
                 yield from self._of(self._now, out)
 
     def _started(self, reply: output.ReplyStarted) -> Iterator[EventBody]:
@@ -118,7 +107,9 @@ class RealtimeResponses:
         self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
         yield dialogue_events.response_event("created", self._view(self._now, None))
 
-    def _of(self, response: RealtimeResponse, out: ReplyOutput) -> Iterator[EventBody]:
+    def _of(
+        self, response: RealtimeResponse, out: output.ConversationOutput
+    ) -> Iterator[EventBody]:
         item = response.item
         match out:
             case output.ReplyTextDelta():
@@ -300,14 +291,6 @@ class RealtimeDialogueEvents:
                 yield from self._recorded(out)
             case output.ConversationError(turn=0):
                 yield server_events.error_event(out.error, out.name or None)
-            case (
-                output.UserTurnStarted()
-                | output.UserTurnPartial()
-                | output.UserTurnStopped()
-                | output.UserTurnFinal()
-                | output.UserTurnDropped()
-            ):
-                yield from self.person.events_of(out)
             case output.CommitAcknowledged():
                 yield from self.person.taken()
             case output.DiscardAcknowledged():
@@ -316,6 +299,7 @@ class RealtimeDialogueEvents:
                 yield from self.person.given_up(errors.EngineFailed())
                 yield from self.replies.events_of(out)
             case _:
+                yield from self.person.events_of(out)
                 yield from self.replies.events_of(out)
 
     def _recorded(self, stands: output.HistoryEntryRecorded) -> Iterator[EventBody]:

@@ -106,7 +106,7 @@ def build_router(
     service: Service, tickets: OneTimeCodes[TicketGrant], now: clock.Clock = clock.wall_time
 ) -> APIRouter:
     """Build the routes of this protocol; the auth gate accepts ``tickets``."""
-    router = APIRouter()
+    router = APIRouter(responses=ERRORS)
 
     def key_for(request: Request, session: Mapping[str, Any]) -> str:
         """Return a key for one connection of this protocol, with ``session`` and no scopes."""
@@ -124,7 +124,6 @@ def build_router(
         f"{REALTIME}/client_secrets",
         summary="Create a client secret for one live transcription or conversation (OpenAI's API)",
         response_model=RealtimeClientSecret,
-        responses=ERRORS,
         openapi_extra=ASK,
     )
     async def client_secret(request: Request) -> Response:
@@ -147,7 +146,6 @@ def build_router(
         f"{REALTIME}/transcription_sessions",
         summary="Create a client secret for one live transcription (OpenAI's API, beta)",
         response_model=RealtimeBetaSession,
-        responses=ERRORS,
         openapi_extra=ASK_BETA,
     )
     async def transcription_session(request: Request) -> Response:

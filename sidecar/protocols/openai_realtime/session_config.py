@@ -176,17 +176,12 @@ class RealtimeTranscriptionConfig:
 
     def samples(self, raw: bytes) -> tuple[bytes, live_options.SampleEncoding, int]:
         """Return audio of the client as bytes, encoding and sample rate for a session."""
-        match self.sound:
-            case RealtimeAudioFormat.PCM:
-                return raw, live_options.SampleEncoding.PCM16, self.rate
-            case RealtimeAudioFormat.MU_LAW:
-                return (
-                    codecs.decode_mu_law(raw),
-                    live_options.SampleEncoding.PCM16,
-                    codecs.G711_RATE,
-                )
-            case RealtimeAudioFormat.A_LAW:
-                return codecs.decode_a_law(raw), live_options.SampleEncoding.PCM16, codecs.G711_RATE
+        encoding = live_options.SampleEncoding.PCM16
+        if self.sound is RealtimeAudioFormat.PCM:
+            return raw, encoding, self.rate
+        is_mu_law = self.sound is RealtimeAudioFormat.MU_LAW
+        decode = codecs.decode_mu_law if is_mu_law else codecs.decode_a_law
+        return decode(raw), encoding, codecs.G711_RATE
 
     @property
     def format_view(self) -> dict[str, Any]:

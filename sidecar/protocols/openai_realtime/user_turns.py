@@ -259,8 +259,8 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._committed.append(item)
         return self._commit(item)
 
-    def events_of(self, told: output_queue.ConversationClientEvent) -> Iterator[EventBody]:
-        """Yield the server events of an output."""
+    def events_of(self, told: output_queue.ConversationOutput) -> Iterator[EventBody]:
+        """Yield the server events of an output, if it is about the user."""
         match told:
             case output_queue.UserTurnStarted():
                 yield from self._started(told.utterance)

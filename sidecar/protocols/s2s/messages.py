@@ -34,11 +34,6 @@ def status_message(state: str, **fields: Any) -> str:
     return json_message("status", state=state, **fields)
 
 
-def greeting_message(also: Mapping[str, Any]) -> str:
-    """Return the first message: the sample rates, and the fields ``also``."""
-    return status_message("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
-
-
 def s2s_error_message(error: errors.SidecarError) -> str:
     """Return the message of an error: its text, which the page shows as it is, and its code."""
     text = f"{error.detail} ({error.code})"
@@ -313,6 +308,22 @@ def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
     return json_message("error", **body, **retry_fields(error))
 
 
+_PLAIN_MESSAGES: Mapping[type[output.ConversationOutput], tuple[str, ...]] = {
+    output.DropReplyAudio: ("clear", "turn"),
+    output.PauseReplyAudio: ("hold", "turn"),
+    output.ResumeReplyAudio: ("release", "turn"),
+    output.ConversationStarted: ("reset",),
+    output.UserTurnStarted: ("person_started",),
+    output.UserTurnPartial: ("person_saying", "text"),
+    output.UserTurnStopped: ("person_stopped",),
+    output.UserTurnDropped: ("nothing_said", "echo"),
+    output.ReplyStarted: ("reply_started", "turn"),
+    output.ReplyTextDelta: ("reply_written", "turn", "text"),
+    output.ReplyAudioStarted: ("reply_spoken", "turn", "piece", "text"),
+}
+"""Name and fields of the messages that have the fields of the output."""
+
+
 class S2SNativeDialect:
     """Native messages for one connection; audio belongs to the reply that started last."""
 
@@ -321,37 +332,18 @@ class S2SNativeDialect:
         match out:
             case output.ReplyAudioFrame():
                 yield out.pcm
-            case output.DropReplyAudio(turn):
-                yield json_message("clear", turn=turn)
-            case output.PauseReplyAudio(turn):
-                yield json_message("hold", turn=turn)
-            case output.ResumeReplyAudio(turn):
-                yield json_message("release", turn=turn)
+            case _ if (known := _PLAIN_MESSAGES.get(type(out))) is not None:
+                name, *fields = known
+                yield json_message(name, **{field: getattr(out, field) for field in fields})
             case output.PhaseChanged(phase):
                 yield json_message("phase", phase=phase.value)
-            case output.ConversationStarted():
-                yield json_message("reset")
             case output.ConversationError(turn, error):
                 yield native_error_message(error, turn)
             case output.ConversationNotice(notice):
                 yield json_message("notice", message=notice.message, code=notice.code)
-            case output.UserTurnStarted():
-                yield json_message("person_started")
-            case output.UserTurnPartial(text):
-                yield json_message("person_saying", text=text)
-            case output.UserTurnStopped():
-                yield json_message("person_stopped")
             case output.UserTurnFinal(text, typed):
                 heard = {"typed": typed, "backchannel": out.backchannel is not None}
                 yield json_message("person_said", text=text, **heard)
-            case output.UserTurnDropped(echo):
-                yield json_message("nothing_said", echo=echo)
-            case output.ReplyStarted(turn):
-                yield json_message("reply_started", turn=turn)
-            case output.ReplyTextDelta(turn, text):
-                yield json_message("reply_written", turn=turn, text=text)
-            case output.ReplyAudioStarted(turn, piece, text):
-                yield json_message("reply_spoken", turn=turn, piece=piece, text=text)
             case assistant_turn.ReplyLatency(turn):
                 yield json_message("latency", turn=turn, **_latency_fields(out))
             case output.ReplyEnded(turn, ending, text, heard_s, made_s):

@@ -141,7 +141,8 @@ async def serve_conversation(
     manner = SynthesisOptions(settings.talk_voice, settings.language, rate=messages.OUT_RATE)
     async with service.conversations.open(socket.caller, options, manner) as talk:
         connection = _S2SConnection(service, socket, talk, manner)
-        await socket.send(messages.greeting_message(talk.greeting))
+        rates = {"input_sample_rate": messages.IN_RATE, "output_sample_rate": messages.OUT_RATE}
+        await socket.send(messages.status_message("ready", **rates, **talk.greeting))
         await socket.run_until_first_ends(
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )

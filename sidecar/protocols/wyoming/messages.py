@@ -267,11 +267,14 @@ class WyomingEventReader:
         """Yield the payload of the event in blocks; ``timeout_s`` returns the timeout of each.
 
         Raises:
-            WyomingClientGone, TimeoutError: it ends early, or stalls.
+            WyomingClientGone, errors.UploadStalled: it ends early, or stalls.
         """
         while size:
-            async with asyncio.timeout(timeout_s()):
-                piece = await self._reader.read(min(size, READ_BYTES))
+            try:
+                async with asyncio.timeout(timeout_s()):
+                    piece = await self._reader.read(min(size, READ_BYTES))
+            except TimeoutError:
+                raise errors.UploadStalled() from None
             if not piece:
                 raise WyomingClientGone
             size -= len(piece)

@@ -189,11 +189,8 @@ class WyomingConnection:
                 "samples.",
                 hint="Send all chunks in the format of 'audio-start', cut between two samples.",
             )
-        try:
-            async for piece in self._reader.payload(event.payload, recording.timeout_s):
-                await recording.add(piece)
-        except TimeoutError:
-            raise errors.UploadStalled() from None
+        async for piece in self._reader.payload(event.payload, recording.timeout_s):
+            await recording.add(piece)
 
     async def _transcribe(self) -> None:
         recording, self._recording = self._recording, None
@@ -253,12 +250,8 @@ class WyomingConnection:
     async def _skip_payload(self, size: int) -> None:
         if size > MAX_IGNORED_BYTES:
             raise errors.MessageTooBig("The payload is larger than the limit.", hint=messages.HINT)
-        stall_s = UPLOAD_STALL_S
-        try:
-            async for _ in self._reader.payload(size, lambda: stall_s):
-                pass
-        except TimeoutError:
-            raise errors.UploadStalled() from None
+        async for _ in self._reader.payload(size, lambda: UPLOAD_STALL_S):
+            pass
 
     async def _refuse(self, error: errors.SidecarError) -> None:
         log.info("Wyoming client rejected: %s, from %s", error.code, self._peer)

@@ -23,7 +23,7 @@ from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
 from sidecar.protocols.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
-from sidecar.protocols.yap.utterances import YapAction, YapUtterances
+from sidecar.protocols.yap.utterances import YapUtterances
 from sidecar.service.facade import Service
 
 
@@ -155,9 +155,10 @@ class _YapConnection:
                 await self._session.send(raw)
                 self._utterances.append(len(raw))
             case "input_audio_buffer.commit":
-                self._follow(self._committed(given))
+                self._commit(given)
             case "cancel":
-                self._follow(self._utterances.cancel(given.ids))
+                if self._utterances.cancel(given.ids):
+                    self._session.forget()
                 reason = given.payload.get("reason")
                 said = reason if isinstance(reason, str) and reason else "client_request"
                 await self._socket.send(message_text("cancelled", given.ids, {"reason": said}))
@@ -174,35 +175,30 @@ class _YapConnection:
         body = {"id": self._session.id, "model": wanted or self._model}
         await self._socket.send(message_text("session.updated", given.ids, body))
 
-    def _committed(self, given: YapEnvelope) -> YapAction:
+    def _commit(self, given: YapEnvelope) -> None:
         final = given.payload.get("final", False)
         if not isinstance(final, bool):
             raise messages.bad_payload("invalid_final", "'final' has to be true or false.")
-        return self._utterances.end(given.ids) if final else self._utterances.begin(given.ids)
-
-    def _follow(self, do: YapAction) -> None:
-        if do is YapAction.COMMIT:
+        if final:
+            self._utterances.end(given.ids)
             self._session.commit()
-        elif do is YapAction.FORGET:
+        elif self._utterances.begin(given.ids):
             self._session.forget()
 
     def _count(self, type: str) -> None:
-        cancel = type == "cancel"
+        kind, count, most = "message", self._socket.count, websocket_connections.MESSAGES_PER_MINUTE
+        if type == "cancel":
+            kind, count = "cancel", self._socket.count_cancel
+            most = websocket_connections.CANCELS_PER_MINUTE
         try:
-            if cancel:
-                self._socket.count_cancel()
-            else:
-                self._socket.count()
+            count()
         except errors.RateLimited as error:
-            kind = "cancel" if cancel else "message"
             raise YapRefused(
                 "rate_limited",
                 f"{kind}_rate_limited",
                 error.detail,
                 retry_in=error.retry_after,
-                limit=websocket_connections.CANCELS_PER_MINUTE
-                if cancel
-                else websocket_connections.MESSAGES_PER_MINUTE,
+                limit=most,
                 window_seconds=round(MINUTE_S),
                 kind=kind,
             ) from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from sidecar.interfaces import live_events
 from sidecar.protocols.yap.messages import YapIds, bad_payload, message_text
@@ -65,14 +64,6 @@ class YapWordDeltas:
 BYTES_A_SECOND = 32_000
 
 
-class YapAction(Enum):
-    """Action on a session that follows from a client's message."""
-
-    NOTHING = auto()
-    COMMIT = auto()
-    FORGET = auto()
-
-
 @dataclass(eq=False, slots=True)
 class YapUtterance:
     """Utterance of a request, and its words that were sent. ``silent``: the client wants no more
@@ -100,17 +91,13 @@ class YapUtterances:
         self._last = YapIds()
         self._backlog_s = backlog_s
 
-    @property
-    def active(self) -> YapIds | None:
-        """Return the request that receives audio."""
-        return self._active.ids if self._active else None
-
-    def begin(self, ids: YapIds) -> YapAction:
-        """Begin a request; an unfinished one is dropped without an answer."""
+    def begin(self, ids: YapIds) -> bool:
+        """Begin a request; an unfinished one is dropped without an answer. Return whether the
+        session has to forget audio."""
         self._last = ids
         before = self._active
         if before is not None and before.ids.request == ids.request:
-            return YapAction.NOTHING
+            return False
         self._active = YapUtterance(ids)
         return self._forget(before)
 
@@ -128,7 +115,7 @@ class YapUtterances:
         assert self._active is not None
         self._active.bytes += count
 
-    def end(self, ids: YapIds) -> YapAction:
+    def end(self, ids: YapIds) -> None:
         """End the active request.
 
         Raises:
@@ -145,11 +132,10 @@ class YapUtterances:
         else:
             self._waiting.append(self._active)
             self._active = None
-        return YapAction.COMMIT
 
-    def cancel(self, ids: YapIds) -> YapAction:
+    def cancel(self, ids: YapIds) -> bool:
         """Cancel the active request, and the ended one with the same id; other ended ones are still
-        sent."""
+        sent. Return as `begin`."""
         for one in self._waiting:
             one.silent = one.silent or one.ids.request == ids.request
         before, self._active = self._active, None
@@ -222,13 +208,13 @@ class YapUtterances:
         backlog = {"max_backlog_seconds": self._backlog_s}
         return message_text("status", ids, {"kind": "overload_drop", **dropped, **backlog})
 
-    def _forget(self, utterance: YapUtterance | None) -> YapAction:
+    def _forget(self, utterance: YapUtterance | None) -> bool:
         """Drop an unfinished utterance; it has a turn in the session only if it has audio."""
         if utterance is None or not utterance.bytes:
-            return YapAction.NOTHING
+            return False
         utterance.silent = utterance.dropped = True
         self._waiting.append(utterance)
-        return YapAction.FORGET
+        return True
 
 
 def _words(
