@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,11 @@ from sidecar.diarization.clustering import (
     speech_spans,
     turns_from_activity,
 )
-from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector
+from sidecar.diarization.speaker_identification import (
+    DiarizedSpeakers,
+    SpeakerVector,
+    identify_speakers,
+)
 from sidecar.diarization.speaker_models import (
     EMBEDDING_SIZE,
     SingleSpeakerEncoder,
@@ -45,6 +49,7 @@ from sidecar.diarization.speaker_models import (
 )
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import Transcript
 
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
@@ -258,6 +263,11 @@ class Diarizer:
             self.turns, voices, partial(window_embeddings.vectors_in_spans, self._windows)
         )
 
+    def identified(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+        """Return the transcript with the profiles of its speakers, if the options request that."""
+        speakers = self.speakers() if options.identifies_speakers else None
+        return identify_speakers(transcript, speakers, options)
+
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """Yield the local speakers of each window: seconds of solo speech, and the embedding."""
         for window in self._windows:
@@ -353,42 +363,6 @@ CANCEL_POLL_S = 0.05
 """Interval at which a waiting caller checks for cancellation."""
 
 
-class StreamingDiarizer(Protocol):
-    """Diarizer of a stream: speaker turns, or speech regions only; times in seconds."""
-
-    @property
-    def told_s(self) -> float:
-        """Return the time up to which speech regions are known; the first may move a little."""
-
-    @property
-    def turns(self) -> Sequence[SpeakerTurn]:
-        """Return the speaker turns so far."""
-
-    def feed(self, block: Block) -> None:
-        """Append audio of the recording, shape (samples,)."""
-
-    def finish(self) -> None:
-        """End the recording; the turns are final then."""
-
-
-@runtime_checkable
-class ResumableDiarizer(StreamingDiarizer, Protocol):
-    """Streaming diarizer with snapshots, from which another diarizer can resume."""
-
-    @property
-    def windows(self) -> int:
-        """Return the number of windows."""
-
-    def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """Return its state without the first ``after`` windows, as plain values."""
-
-    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Resume from snapshots."""
-
-    def replay_audio(self, block: Block) -> None:
-        """Append audio that the snapshots cover."""
-
-
 @dataclass(frozen=True, slots=True)
 class DiarizationUpdate:
     """State of a diarization after ``end_s`` seconds.
@@ -405,10 +379,10 @@ class DiarizationUpdate:
 class _DiarizationState:
     """State of a recording's diarization, and the schedule of its checkpoints."""
 
-    def __init__(self, follower: StreamingDiarizer, settle_s: float | None) -> None:
+    def __init__(self, follower: Diarizer, settle_s: float | None) -> None:
         self._follower = follower
         self._settle_s = settle_s
-        self._settled = follower.windows if isinstance(follower, ResumableDiarizer) else 0
+        self._settled = follower.windows
         self._settled_s: float | None = None
         self.latest = DiarizationUpdate(0.0, 0.0, ())
 
@@ -426,11 +400,9 @@ class _DiarizationState:
         return DiarizationUpdate(self.latest.end_s, float("inf"), self._follower.turns)
 
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
-        if self._settle_s is None or not isinstance(self._follower, ResumableDiarizer):
-            return None
         if self._settled_s is None:
             self._settled_s = end_s
-        if end_s - self._settled_s < self._settle_s:
+        if self._settle_s is None or end_s - self._settled_s < self._settle_s:
             return None
         snapshot = self._follower.snapshot(self._settled)
         self._settled, self._settled_s = self._follower.windows, end_s
@@ -438,7 +410,7 @@ class _DiarizationState:
 
 
 def diarize_in_background(
-    follower: StreamingDiarizer,
+    follower: Diarizer,
     blocks: Iterable[tuple[float, Block]],
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
@@ -449,7 +421,7 @@ def diarize_in_background(
     `MAX_LEAD_S` seconds ahead; on a machine with one core it is not ahead at all. When
     ``cancelled()`` returns `True`, this generator ends. The thread then finishes its block alone,
     which takes a second on a busy machine; without ``cancelled`` it is waited for. ``settle_s``:
-    interval of checkpoints, if the diarizer supports them.
+    interval of checkpoints; `None` for no checkpoints.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, Attribute, OnnxGraphBuilder
@@ -31,8 +32,13 @@ _HEAD = "/resnet/seg_1/Gemm"
 _MEASURED_FRAMES, _MEASUREMENTS = 40, 3
 
 
-class SpeakerModelsUnavailable(Exception):
+REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
+
+
+class SpeakerModelsUnavailable(errors.ModelLoadFailed):
     """Diarization models that are not installed or cannot run; the message says why."""
+
+    default_hint = REINSTALL_COMMAND
 
 
 SEGMENTATION = onnx_models.EmbeddedModel(

@@ -65,14 +65,9 @@ class MoonshineEngine:
 
         self._recognizer = moonshine_recognizer.load_recognizer()
         yield 0.5
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import load_models
 
-        try:
-            self._voices = load_models()
-        except SpeakerModelsUnavailable as error:
-            raise errors.ModelLoadFailed(
-                str(error), hint=moonshine_recognizer.REINSTALL_COMMAND
-            ) from None
+        self._voices = load_models()
         yield 1.0
 
     def transcribe(
@@ -143,7 +138,6 @@ class MoonshineEngine:
         self, settled: Sequence[Checkpoint] | None, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
-        from sidecar.diarization.speaker_identification import identify_with_diarizer
         from sidecar.engines.moonshine import moonshine_transcription
 
         assert self._recognizer is not None
@@ -169,7 +163,7 @@ class MoonshineEngine:
             diarized=options.diarize,
             notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
         )
-        yield Finished(identify_with_diarizer(follower, transcript, options))
+        yield Finished(follower.identified(transcript, options))
 
 
 def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:

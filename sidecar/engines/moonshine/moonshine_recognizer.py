@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.diarization.speaker_models import REINSTALL_COMMAND
 from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
 
-REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 _MIN_SAMPLES = 4096
 """Minimum number of samples; the encoder's first layers need 895."""
 _MARKS = ".,;:?!"

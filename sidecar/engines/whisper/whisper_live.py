@@ -33,19 +33,16 @@ class WhisperLiveRecognizer:
     """Threads of the windows, and scheduler of the live sessions."""
 
     def __init__(
-        self, model: whisper_model.WhisperRecognizer, name: str, voices: SpeakerModels | None
+        self, model: whisper_model.WhisperRecognizer, name: str, voices: SpeakerModels
     ) -> None:
-        """``voices``: models for diarization; `None` for no speakers.
-
-        Raises:
-            errors.LiveUnavailable: voice activity detection is not available.
+        """Raises:
+        errors.LiveUnavailable: voice activity detection is not available.
         """
         detector = load_vad()
         self._model = model
         at_once = whisper_model.live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
-        encoder = None if voices is None else SpeakerEncoder(voices)
-        recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
+        recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=SpeakerEncoder(voices))
         self._scheduler = LiveScheduler(
             recognizers, detector, name, model.precision.value, at_once, WorkPace()
         )
