@@ -10,13 +10,12 @@ import logging
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import AudioStream, DiarizationEffort, TranscribeOptions
+from sidecar.interfaces.engine_interface import AudioStream, DiarizationEffort
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings, WindowEmbeddingsRequest
 from sidecar.transcripts.transcript import Finished, TranscriptionEvent
 
@@ -155,24 +154,6 @@ class DiarizationTee:
             yield block if resample is None else resample.resample_chunk(block)
         if resample is not None:
             yield resample.resample_chunk(np.empty(0, np.float32), last=True)
-
-
-def open_diarization_tee(
-    audio: AudioStream,
-    rate: int,
-    options: TranscribeOptions,
-    unwanted: Callable[[], bool],
-    until: ExitStack,
-    *,
-    same: bool,
-) -> DiarizationTee | None:
-    """Return a tee for a chunk whose embeddings are requested, else None; ``until`` closes it."""
-    if options.local_voices is None:
-        return None
-    request, effort = options.local_voices, options.diarization
-    tee = DiarizationTee(audio, rate, request, effort, unwanted, same=same)
-    until.callback(tee.close)
-    return tee
 
 
 def join_diarization(
