@@ -76,30 +76,6 @@ def window_from_json(values: Mapping[str, Any]) -> window_embeddings.Diarization
     )
 
 
-def speakers_to_json(
-    persons: npt.NDArray[np.int64], known: Mapping[int, npt.NDArray[np.float32]]
-) -> dict[str, Any]:
-    """Return plain values: the speakers of all windows, and the centroid of each speaker."""
-    return {
-        "persons": _array_to_base64(persons.astype(np.int16)),
-        "known": [[number, _array_to_base64(vector)] for number, vector in known.items()],
-    }
-
-
-def speakers_from_json(
-    values: Mapping[str, Any],
-) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.float32]]]:
-    """Parse the output of `speakers_to_json`."""
-    persons = (
-        _array_from_base64(values["persons"], np.int16)
-        .astype(np.int64)
-        .reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
-    )
-    return persons, {
-        number: _array_from_base64(text, np.float32) for number, text in values["known"]
-    }
-
-
 def _array_to_base64(array: npt.NDArray[Any]) -> str:
     return b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
@@ -182,7 +158,8 @@ class Diarizer:
             "windows": [window_to_json(window) for window in self._windows[after:]],
             "next": self._listening.next,
             "decided_s": self._decided_s,
-            **speakers_to_json(self._persons, self._known),
+            "persons": _array_to_base64(self._persons.astype(np.int16)),
+            "known": [[number, _array_to_base64(one)] for number, one in self._known.items()],
         }
 
     @property
@@ -198,7 +175,9 @@ class Diarizer:
         """
         last = parts[-1]
         self._windows = [window_from_json(values) for part in parts for values in part["windows"]]
-        self._persons, self._known = speakers_from_json(last)
+        persons = _array_from_base64(last["persons"], np.int16).astype(np.int64)
+        self._persons = persons.reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
+        self._known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
         self._decided_s = last["decided_s"]
         self._listening.go_on(last["next"])
         self._redraw(0)
