@@ -87,14 +87,19 @@ def load_models() -> SpeakerModels:
     return SpeakerModels(segmentation, trunk, head.kernel, head.bias)
 
 
-@cache
-def shared_speaker_models() -> SpeakerModels | None:
-    """Return the models, loaded once per process; `None` if they are not available."""
+def available_speaker_models() -> SpeakerModels | None:
+    """Return the models; `None`, with a line in the log, if they are not available."""
     try:
         return load_models()
     except SpeakerModelsUnavailable as error:
-        log.warning("recordings have no speaker labels: %s", error)
+        log.warning("%s", error)
         return None
+
+
+@cache
+def shared_speaker_models() -> SpeakerModels | None:
+    """Return the models, loaded once per process; `None` if they are not available."""
+    return available_speaker_models()
 
 
 def find_speaker_models() -> Mapping[onnx_models.EmbeddedModel, bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -24,8 +23,6 @@ from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
     from sidecar.workers.worker_live_sessions import WorkerLiveSessions
-
-log = logging.getLogger(__name__)
 
 AUDIO_TRUNCATED = transcript.Notice(
     "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
@@ -145,7 +142,10 @@ class WorkerOperations:
             elif operation.get("settled") is None:
                 events = self._engine.transcribe(one.request)
             else:
-                settled = [_checkpoint_from_wire(values) for values in operation["settled"]]
+                settled = [
+                    cast(transcript.Checkpoint, transcript.from_wire(values))
+                    for values in operation["settled"]
+                ]
                 engine = cast(engine_interface.ResumableEngine, self._engine)
                 events = engine.transcribe_from(settled, one.request)
             for event in events:
@@ -215,17 +215,11 @@ class WorkerOperations:
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
     """Return the embedding of the only speaker in a clip, as plain values."""
     from sidecar.diarization.speaker_enrolment import enrolment_embedding
-    from sidecar.diarization.speaker_models import (
-        SAMPLE_RATE,
-        SpeakerModelsUnavailable,
-        load_models,
-    )
+    from sidecar.diarization.speaker_models import SAMPLE_RATE, available_speaker_models
 
-    try:
-        models = load_models()
-    except SpeakerModelsUnavailable as error:
-        log.warning("%s", error)
-        raise errors.VoicesUnavailable() from None
+    models = available_speaker_models()
+    if models is None:
+        raise errors.VoicesUnavailable()
     try:
         with audio_decoder.open_audio(
             fd, audio_decoder.probe_audio(fd, max_s), rate=SAMPLE_RATE, max_s=max_s
@@ -261,13 +255,6 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
         [None if one is None else SpeakerEmbedding(**one) for one in prints], into
     )
     return {} if found is None else asdict(found)
-
-
-def _checkpoint_from_wire(values: dict[str, Any]) -> transcript.Checkpoint:
-    event = transcript.from_wire(values)
-    if not isinstance(event, transcript.Checkpoint):
-        raise errors.EngineFailed("The checkpoint to resume from is invalid.")
-    return event
 
 
 class TranscribedRecording:
