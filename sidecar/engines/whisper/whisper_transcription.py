@@ -309,9 +309,8 @@ class WhisperTranscription:
             if left <= 0:
                 return whisper_model.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
-        language = self._options.language.split("-")[0].lower()
         wish = whisper_model.WhisperRequest(
-            None if language == engine_interface.AUTO else language,
+            whisper_model.language_code(self._options.language),
             self._options.prompt,
             self._options.temperature,
             left,
