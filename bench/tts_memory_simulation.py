@@ -24,7 +24,8 @@ from bench.tensor_counting import Counter, Peaks
 from sidecar.gpu_memory.memory_admission import TYPICAL_AUDIO_S
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, RecordingWork
 from sidecar.gpu_memory.memory_plan import GB, best_precision
-from sidecar.gpu_memory.tts_memory import (
+from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
+from sidecar.tts.tts_memory import (
     CACHED_VOICE_SAMPLES,
     MAX_SAMPLE_S,
     RATE,
@@ -34,7 +35,6 @@ from sidecar.gpu_memory.tts_memory import (
     tts_memory_phases,
     tts_peak_bytes,
 )
-from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
 from sidecar.tts.vibevoice_tts_model import (
     TtsGenerationOptions,
     TtsLanguageModel,

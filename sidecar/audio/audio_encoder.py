@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Protocol
 
 from sidecar.audio.audio_format import wav_head
 
@@ -48,17 +47,7 @@ _MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
 is written last."""
 
 
-class AudioEncoder(Protocol):
-    """Encoder that takes samples and returns the bytes of a file as they become available."""
-
-    def add(self, pcm: bytes) -> bytes:
-        """Add whole samples; return the bytes that are complete."""
-
-    def end(self) -> Iterator[bytes]:
-        """Yield the remaining bytes, in chunks that are not empty."""
-
-
-def audio_encoder(form: EncodedFormat, rate: int) -> AudioEncoder:
+def audio_encoder(form: EncodedFormat, rate: int) -> _PlainEncoder | _CompressingEncoder:
     """Return an encoder of ``rate`` samples a second; only compressed formats take CPU time."""
     if form in _LIBSNDFILE:
         return _CompressingEncoder(form, rate)
@@ -72,50 +61,14 @@ class _PlainEncoder:
         self._head = head
 
     def add(self, pcm: bytes) -> bytes:
+        """Add whole samples; return the bytes that are complete."""
         head, self._head = self._head, b""
         return head + pcm
 
     def end(self) -> Iterator[bytes]:
+        """Yield the remaining bytes, in chunks that are not empty."""
         if self._head:
             yield self.add(b"")
-
-
-class _ForwardOnlyFile:
-    """File for libsndfile that only appends. When libsndfile returns to write the length at the
-    beginning, that is already sent, and the write has no effect."""
-
-    def __init__(self) -> None:
-        self._at = self._end = 0
-        self._new = bytearray()
-
-    def take(self) -> bytes:
-        """Return the new bytes."""
-        taken, self._new = bytes(self._new), bytearray()
-        return taken
-
-    def write(self, data: bytes) -> int:
-        data = bytes(data)
-        begin = self._end - len(self._new)
-        """Position of the first byte that was not taken yet; from there bytes may still change."""
-        at = self._at - begin
-        if at >= 0:
-            self._new[at : at + len(data)] = data
-        self._at += len(data)
-        self._end = max(self._end, self._at)
-        return len(data)
-
-    def read(self, size: int = -1) -> bytes:
-        return b""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._end)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def flush(self) -> None:
-        pass
 
 
 class _CompressingEncoder:
@@ -126,11 +79,12 @@ class _CompressingEncoder:
 
         container, codec = _LIBSNDFILE[form]
         constant = _MP3 if form is EncodedFormat.MP3 else {}
-        whole = form is EncodedFormat.FLAC
-        self._sent = _ForwardOnlyFile()
-        self._kept = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115
+        self._whole = form is EncodedFormat.FLAC
+        in_memory = MAX_IN_MEMORY_BYTES if self._whole else 0  # 0: always
+        self._made = tempfile.SpooledTemporaryFile(in_memory)  # noqa: SIM115
+        self._sent = 0
         self._file = soundfile.SoundFile(
-            self._kept if whole else self._sent,
+            self._made,
             "w",
             samplerate=rate,
             channels=1,
@@ -140,14 +94,22 @@ class _CompressingEncoder:
         )
 
     def add(self, pcm: bytes) -> bytes:
+        """Add whole samples; return the bytes that are complete."""
         self._file.buffer_write(pcm, "int16")
-        return self._sent.take()
+        return b"" if self._whole else b"".join(self._unsent())
 
     def end(self) -> Iterator[bytes]:
+        """Yield the remaining bytes, in chunks that are not empty."""
         self._file.close()
-        if rest := self._sent.take():
-            yield rest
-        self._kept.seek(0)
-        while part := self._kept.read(PART_BYTES):
+        yield from self._unsent()
+        self._made.close()
+
+    def _unsent(self) -> Iterator[bytes]:
+        """Yield the new bytes. What libsndfile changes before them, the length at the beginning,
+        is already sent."""
+        at = self._made.tell()
+        self._made.seek(self._sent)
+        while part := self._made.read(PART_BYTES):
+            self._sent += len(part)
             yield part
-        self._kept.close()
+        self._made.seek(at)

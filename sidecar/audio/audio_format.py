@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 SNIFF_BYTES = 4096
@@ -18,29 +17,31 @@ SNIFF_BYTES = 4096
 class AudioContainer:
     """Container format.
 
-    ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``in_process`` whether
-    libsndfile is tried first.
+    ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``media_type`` and ``suffix``
+    (of a file name) are for downloads; ``in_process`` is whether libsndfile is tried first.
     """
 
     name: str
     demuxer: str
+    media_type: str
+    suffix: str
     in_process: bool = False
 
 
-WAV = AudioContainer("wav", "wav", in_process=True)
-RF64 = AudioContainer("rf64", "wav", in_process=True)
-W64 = AudioContainer("w64", "w64", in_process=True)
-FLAC = AudioContainer("flac", "flac", in_process=True)
-OGG = AudioContainer("ogg", "ogg", in_process=True)
-MP3 = AudioContainer("mp3", "mp3", in_process=True)
-AIFF = AudioContainer("aiff", "aiff", in_process=True)
-AU = AudioContainer("au", "au", in_process=True)
-CAF = AudioContainer("caf", "caf", in_process=True)
-MP4 = AudioContainer("mp4", "mov")
-MATROSKA = AudioContainer("matroska", "matroska")
-ASF = AudioContainer("asf", "asf")
-ADTS = AudioContainer("aac", "aac")
-AMR = AudioContainer("amr", "amr")
+WAV = AudioContainer("wav", "wav", "audio/wav", "wav", in_process=True)
+RF64 = AudioContainer("rf64", "wav", "audio/wav", "wav", in_process=True)
+W64 = AudioContainer("w64", "w64", "audio/x-w64", "w64", in_process=True)
+FLAC = AudioContainer("flac", "flac", "audio/flac", "flac", in_process=True)
+OGG = AudioContainer("ogg", "ogg", "audio/ogg", "ogg", in_process=True)
+MP3 = AudioContainer("mp3", "mp3", "audio/mpeg", "mp3", in_process=True)
+AIFF = AudioContainer("aiff", "aiff", "audio/aiff", "aiff", in_process=True)
+AU = AudioContainer("au", "au", "audio/basic", "au", in_process=True)
+CAF = AudioContainer("caf", "caf", "audio/x-caf", "caf", in_process=True)
+MP4 = AudioContainer("mp4", "mov", "video/mp4", "mp4")
+MATROSKA = AudioContainer("matroska", "matroska", "video/x-matroska", "mkv")
+ASF = AudioContainer("asf", "asf", "video/x-ms-asf", "wma")
+ADTS = AudioContainer("aac", "aac", "audio/aac", "aac")
+AMR = AudioContainer("amr", "amr", "audio/amr", "amr")
 
 CONTAINERS = (
     *(WAV, RF64, W64, FLAC, OGG, MP3, AIFF, AU, CAF),
@@ -263,34 +264,15 @@ def _is_mp4_truncated(fd: int) -> bool:
     return False
 
 
-MEDIA_TYPES: Mapping[str, tuple[str, str]] = {
-    "wav": ("audio/wav", "wav"),
-    "rf64": ("audio/wav", "wav"),
-    "w64": ("audio/x-w64", "w64"),
-    "flac": ("audio/flac", "flac"),
-    "ogg": ("audio/ogg", "ogg"),
-    "mp3": ("audio/mpeg", "mp3"),
-    "aiff": ("audio/aiff", "aiff"),
-    "au": ("audio/basic", "au"),
-    "caf": ("audio/x-caf", "caf"),
-    "mp4": ("video/mp4", "mp4"),
-    "matroska": ("video/x-matroska", "mkv"),
-    "asf": ("video/x-ms-asf", "wma"),
-    "aac": ("audio/aac", "aac"),
-    "amr": ("audio/amr", "amr"),
-}
-"""Media type and file name suffix of each container."""
-_UNKNOWN = ("application/octet-stream", "bin")
-
-
 def media_type_of(head: bytes) -> tuple[str, str]:
     """Return the media type of a recording by its first bytes, and a file name suffix."""
     container = detect_container(head)
-    name = container.name if container is not None else ""
-    if name == "matroska" and b"webm" in head[:64]:
+    if container is None:
+        return "application/octet-stream", "bin"
+    if container is MATROSKA and b"webm" in head[:64]:
         return "audio/webm", "webm"
-    if name == "mp4" and head[4:11] in (b"ftypM4A", b"ftypM4B"):
+    if container is MP4 and head[4:11] in (b"ftypM4A", b"ftypM4B"):
         return "audio/mp4", "m4a"
-    if name == "amr" and head.startswith(b"#!AMR-WB"):
+    if container is AMR and head.startswith(b"#!AMR-WB"):
         return "audio/amr-wb", "awb"
-    return MEDIA_TYPES.get(name, _UNKNOWN)
+    return container.media_type, container.suffix

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,11 @@ from sidecar.diarization.clustering import (
     speech_spans,
     turns_from_activity,
 )
-from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector
+from sidecar.diarization.speaker_identification import (
+    DiarizedSpeakers,
+    SpeakerVector,
+    identify_speakers,
+)
 from sidecar.diarization.speaker_models import (
     EMBEDDING_SIZE,
     SingleSpeakerEncoder,
@@ -45,6 +49,7 @@ from sidecar.diarization.speaker_models import (
 )
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import Transcript
 
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
@@ -69,30 +74,6 @@ def window_from_json(values: Mapping[str, Any]) -> window_embeddings.Diarization
         np.array(values["alone_s"], np.float32),
         np.array(values["heard"], np.bool_),
     )
-
-
-def speakers_to_json(
-    persons: npt.NDArray[np.int64], known: Mapping[int, npt.NDArray[np.float32]]
-) -> dict[str, Any]:
-    """Return plain values: the speakers of all windows, and the centroid of each speaker."""
-    return {
-        "persons": _array_to_base64(persons.astype(np.int16)),
-        "known": [[number, _array_to_base64(vector)] for number, vector in known.items()],
-    }
-
-
-def speakers_from_json(
-    values: Mapping[str, Any],
-) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.float32]]]:
-    """Parse the output of `speakers_to_json`."""
-    persons = (
-        _array_from_base64(values["persons"], np.int16)
-        .astype(np.int64)
-        .reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
-    )
-    return persons, {
-        number: _array_from_base64(text, np.float32) for number, text in values["known"]
-    }
 
 
 def _array_to_base64(array: npt.NDArray[Any]) -> str:
@@ -177,7 +158,8 @@ class Diarizer:
             "windows": [window_to_json(window) for window in self._windows[after:]],
             "next": self._listening.next,
             "decided_s": self._decided_s,
-            **speakers_to_json(self._persons, self._known),
+            "persons": _array_to_base64(self._persons.astype(np.int16)),
+            "known": [[number, _array_to_base64(one)] for number, one in self._known.items()],
         }
 
     @property
@@ -193,7 +175,9 @@ class Diarizer:
         """
         last = parts[-1]
         self._windows = [window_from_json(values) for part in parts for values in part["windows"]]
-        self._persons, self._known = speakers_from_json(last)
+        persons = _array_from_base64(last["persons"], np.int16).astype(np.int64)
+        self._persons = persons.reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
+        self._known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
         self._decided_s = last["decided_s"]
         self._listening.go_on(last["next"])
         self._redraw(0)
@@ -257,6 +241,11 @@ class Diarizer:
         return DiarizedSpeakers(
             self.turns, voices, partial(window_embeddings.vectors_in_spans, self._windows)
         )
+
+    def identified(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+        """Return the transcript with the profiles of its speakers, if the options request that."""
+        speakers = self.speakers() if options.identifies_speakers else None
+        return identify_speakers(transcript, speakers, options)
 
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """Yield the local speakers of each window: seconds of solo speech, and the embedding."""
@@ -353,42 +342,6 @@ CANCEL_POLL_S = 0.05
 """Interval at which a waiting caller checks for cancellation."""
 
 
-class StreamingDiarizer(Protocol):
-    """Diarizer of a stream: speaker turns, or speech regions only; times in seconds."""
-
-    @property
-    def told_s(self) -> float:
-        """Return the time up to which speech regions are known; the first may move a little."""
-
-    @property
-    def turns(self) -> Sequence[SpeakerTurn]:
-        """Return the speaker turns so far."""
-
-    def feed(self, block: Block) -> None:
-        """Append audio of the recording, shape (samples,)."""
-
-    def finish(self) -> None:
-        """End the recording; the turns are final then."""
-
-
-@runtime_checkable
-class ResumableDiarizer(StreamingDiarizer, Protocol):
-    """Streaming diarizer with snapshots, from which another diarizer can resume."""
-
-    @property
-    def windows(self) -> int:
-        """Return the number of windows."""
-
-    def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """Return its state without the first ``after`` windows, as plain values."""
-
-    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Resume from snapshots."""
-
-    def replay_audio(self, block: Block) -> None:
-        """Append audio that the snapshots cover."""
-
-
 @dataclass(frozen=True, slots=True)
 class DiarizationUpdate:
     """State of a diarization after ``end_s`` seconds.
@@ -405,10 +358,10 @@ class DiarizationUpdate:
 class _DiarizationState:
     """State of a recording's diarization, and the schedule of its checkpoints."""
 
-    def __init__(self, follower: StreamingDiarizer, settle_s: float | None) -> None:
+    def __init__(self, follower: Diarizer, settle_s: float | None) -> None:
         self._follower = follower
         self._settle_s = settle_s
-        self._settled = follower.windows if isinstance(follower, ResumableDiarizer) else 0
+        self._settled = follower.windows
         self._settled_s: float | None = None
         self.latest = DiarizationUpdate(0.0, 0.0, ())
 
@@ -426,11 +379,9 @@ class _DiarizationState:
         return DiarizationUpdate(self.latest.end_s, float("inf"), self._follower.turns)
 
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
-        if self._settle_s is None or not isinstance(self._follower, ResumableDiarizer):
-            return None
         if self._settled_s is None:
             self._settled_s = end_s
-        if end_s - self._settled_s < self._settle_s:
+        if self._settle_s is None or end_s - self._settled_s < self._settle_s:
             return None
         snapshot = self._follower.snapshot(self._settled)
         self._settled, self._settled_s = self._follower.windows, end_s
@@ -438,7 +389,7 @@ class _DiarizationState:
 
 
 def diarize_in_background(
-    follower: StreamingDiarizer,
+    follower: Diarizer,
     blocks: Iterable[tuple[float, Block]],
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
@@ -449,7 +400,7 @@ def diarize_in_background(
     `MAX_LEAD_S` seconds ahead; on a machine with one core it is not ahead at all. When
     ``cancelled()`` returns `True`, this generator ends. The thread then finishes its block alone,
     which takes a second on a busy machine; without ``cancelled`` it is waited for. ``settle_s``:
-    interval of checkpoints, if the diarizer supports them.
+    interval of checkpoints; `None` for no checkpoints.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)

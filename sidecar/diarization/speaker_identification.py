@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -63,28 +62,10 @@ class DiarizedSpeakers:
     passages: SpanEmbeddings | None = None
 
 
-@runtime_checkable
-class HasDiarizedSpeakers(Protocol):
-    """Diarizer that has embeddings of the speakers at the end."""
-
-    def speakers(self) -> DiarizedSpeakers:
-        """Return all speakers, after the end of the recording."""
-
-
 SPEAKERS_NOT_COMPARED = Notice(
     "voices_not_compared",
     "Speaker embeddings could not be computed on this machine: no enrolled speaker was identified.",
 )
-
-
-def identify_with_diarizer(
-    follower: object, transcript: Transcript, options: TranscribeOptions
-) -> Transcript:
-    """Call `identify_speakers` with the speakers of a diarizer, if it has embeddings."""
-    if not options.identifies_speakers:
-        return transcript
-    heard = follower.speakers() if isinstance(follower, HasDiarizedSpeakers) else None
-    return identify_speakers(transcript, heard, options)
 
 
 def identify_speakers(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, Attribute, OnnxGraphBuilder
@@ -31,8 +32,13 @@ _HEAD = "/resnet/seg_1/Gemm"
 _MEASURED_FRAMES, _MEASUREMENTS = 40, 3
 
 
-class SpeakerModelsUnavailable(Exception):
+REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
+
+
+class SpeakerModelsUnavailable(errors.ModelLoadFailed):
     """Diarization models that are not installed or cannot run; the message says why."""
+
+    default_hint = REINSTALL_COMMAND
 
 
 SEGMENTATION = onnx_models.EmbeddedModel(
@@ -81,14 +87,19 @@ def load_models() -> SpeakerModels:
     return SpeakerModels(segmentation, trunk, head.kernel, head.bias)
 
 
-@cache
-def shared_speaker_models() -> SpeakerModels | None:
-    """Return the models, loaded once per process; `None` if they are not available."""
+def available_speaker_models() -> SpeakerModels | None:
+    """Return the models; `None`, with a line in the log, if they are not available."""
     try:
         return load_models()
     except SpeakerModelsUnavailable as error:
-        log.warning("recordings have no speaker labels: %s", error)
+        log.warning("%s", error)
         return None
+
+
+@cache
+def shared_speaker_models() -> SpeakerModels | None:
+    """Return the models, loaded once per process; `None` if they are not available."""
+    return available_speaker_models()
 
 
 def find_speaker_models() -> Mapping[onnx_models.EmbeddedModel, bytes]:

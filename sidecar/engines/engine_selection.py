@@ -155,9 +155,7 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
     name, reason = decide_engine(settings.engine, facts)
     spec = engines.engine_spec(name)
     if name == UPSTREAM:
-        others = upstream_options(settings)
-        hosts = ", ".join(map(host_of, others.urls))
-        return EngineChoice(spec, f"{reason}; recordings go to {hosts}", None, others)
+        return _upstream_choice(settings, spec, f"{reason}; recordings go to")
     found = facts.found(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
@@ -203,26 +201,27 @@ def choose_live_engine(
     if wanted == AUTO:
         return _auto_live_spec(files)
     if wanted == UPSTREAM:
-        found = _remote_live_choice(settings)
+        spec = replace(engines.engine_spec(UPSTREAM), sessions=MAX_REMOTE_SESSIONS, translates=True)
+        found = _upstream_choice(settings, spec, "as set; sound goes to")
         return found, found.reason
     named = files
     if wanted != files.spec.name:  # the configured folder is for the engine for files
         named = choose_engine(settings.model_copy(update={"engine": wanted, "model_path": None}))
     if not named.spec.sessions:
+        able = ", ".join(spec.name for spec in engines.ENGINES if spec.sessions)
         raise errors.EngineUnavailable(
             f"The engine '{wanted}' does not transcribe live audio.",
-            hint=f"Engines that do: {', '.join(_live_engine_names()) or 'none'}; or set 'auto'.",
+            hint=f"Engines that do: {able or 'none'}; or set 'auto'.",
         )
     return named, "as set"
 
 
-def _remote_live_choice(settings: Settings) -> EngineChoice[EngineSpec]:
-    """Return the upstreams of the settings as live engine. Their capacity and languages are not
-    known here."""
+def _upstream_choice(settings: Settings, spec: EngineSpec, reason: str) -> EngineChoice[EngineSpec]:
+    """Return the upstreams of the settings as engine. Their capacity and languages are not known
+    here."""
     others = upstream_options(settings)
     hosts = ", ".join(map(host_of, others.urls))
-    spec = replace(engines.engine_spec(UPSTREAM), sessions=MAX_REMOTE_SESSIONS, translates=True)
-    return EngineChoice(spec, f"as set; sound goes to {hosts}", None, others)
+    return EngineChoice(spec, f"{reason} {hosts}", None, others)
 
 
 def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[EngineSpec] | None, str]:
@@ -235,11 +234,6 @@ def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[Engin
     if not embedded.sessions:
         return None, f"{reason}, nor does the embedded one"
     return EngineChoice(embedded, reason), reason
-
-
-def _live_engine_names() -> list[str]:
-    """Return the names of the engines with live recognition."""
-    return [spec.name for spec in engines.ENGINES if spec.sessions]
 
 
 def _max_streams(

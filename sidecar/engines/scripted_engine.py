@@ -70,14 +70,15 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self._precision: engine_interface.Precision | None = None
-        self._speed = 0.0
-        self._deaf = False
-        self._settles = 30
-        self._clock = False
-        self._poison: dict[str, bool] = {}
-        self._hear_s = 0.0
-        self._fault = ""
         self._scheduler: LiveScheduler | None = None
+        self._speed = float(_behaviour("SPEED", "0"))
+        self._deaf = _behaviour("DEAF") == "1"
+        self._settles = int(_behaviour("SETTLES", "30"))
+        self._clock = _behaviour("CLOCK") == "1"
+        self._hear_s = float(_behaviour("HEAR", "0"))
+        self._fault = _behaviour("FAULT")
+        names = _behaviour("POISON").split(",")
+        self._poison = {name.rstrip("!"): name.endswith("!") for name in names}
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load nothing.
@@ -85,21 +86,13 @@ class ScriptedEngine:
         Raises:
             errors.ModelLoadFailed: the environment requests it.
         """
-        load_s = float(os.environ.get("VIBEVOICE_SCRIPTED_LOAD", "0"))
+        load_s = float(_behaviour("LOAD", "0"))
         for part in range(LOAD_STEPS if load_s else 0):
             yield part / LOAD_STEPS
             time.sleep(load_s / LOAD_STEPS)
-        if options.precision.value == os.environ.get("VIBEVOICE_SCRIPTED_FAILS"):
+        if options.precision.value == _behaviour("FAILS"):
             raise errors.ModelLoadFailed(f"It is told to fail in {options.precision}.")
         self._precision = SPEC.resolve_precision(options.precision)
-        self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
-        self._deaf = os.environ.get("VIBEVOICE_SCRIPTED_DEAF") == "1"
-        self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
-        self._clock = os.environ.get("VIBEVOICE_SCRIPTED_CLOCK") == "1"
-        self._hear_s = float(os.environ.get("VIBEVOICE_SCRIPTED_HEAR", "0"))
-        self._fault = os.environ.get("VIBEVOICE_SCRIPTED_FAULT", "")
-        names = os.environ.get("VIBEVOICE_SCRIPTED_POISON", "").split(",")
-        self._poison = {name.rstrip("!"): name.endswith("!") for name in names}
         yield 1.0
 
     def transcribe(
@@ -230,6 +223,11 @@ class ScriptedEngine:
         return RecognitionHypothesis(
             text, words if options.words else (), transcript.WORDS_BY_ATTENTION, "en"
         )
+
+
+def _behaviour(name: str, default: str = "") -> str:
+    """Return the value of an environment variable of this engine."""
+    return os.environ.get(f"VIBEVOICE_SCRIPTED_{name}", default)
 
 
 class LoudnessVad:

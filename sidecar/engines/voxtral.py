@@ -81,9 +81,9 @@ class VoxtralEngine:
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
         self._voxtral = load_voxtral(folder, options.device, dtype)
         yield 0.9
-        from sidecar.diarization.speaker_models import shared_speaker_models
+        from sidecar.diarization.speaker_models import load_models
 
-        self._voices = shared_speaker_models()
+        self._voices = load_models()
         yield 1.0
 
     def transcribe(
@@ -114,7 +114,7 @@ class VoxtralEngine:
         from sidecar.live.runtime.partial_results import PartialSchedule
         from sidecar.live.runtime.vad import load_vad
 
-        encoder = None if self._voices is None else SpeakerEncoder(self._voices)
+        encoder = SpeakerEncoder(self._voices)
         return LiveScheduler(
             LiveRecognizers(self._hear, self._glimpse, encoder=encoder),
             load_vad(),

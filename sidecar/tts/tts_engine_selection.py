@@ -15,10 +15,10 @@ from sidecar.engines import missing_packages
 from sidecar.engines.engine_selection import EngineChoice, install_hint, torch_has_cuda
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
-from sidecar.gpu_memory.tts_memory import TtsModelShape, fits_beside_asr
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec, UpstreamOptions
 from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_spec, vibevoice_tts
+from sidecar.tts.tts_memory import TtsModelShape, fits_beside_asr
 
 NO_VOICE = "none"
 """Value of the setting `voice_engine` that disables TTS."""

@@ -22,9 +22,8 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
-from sidecar.gpu_memory import tts_memory
 from sidecar.interfaces import engine_interface
-from sidecar.tts import vibevoice_tts_model
+from sidecar.tts import tts_memory, vibevoice_tts_model
 
 log = logging.getLogger(__name__)
 

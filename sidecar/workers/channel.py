@@ -95,23 +95,6 @@ def encode_with_files(
     return encode_frame(message, raw), fds
 
 
-def send_message(sock: socket.socket, message: dict[str, Any], raw: bytes = b"") -> None:
-    """Send one message (blocking).
-
-    Raises:
-        ChannelClosed: the other side is gone.
-    """
-    send_frame(sock, encode_frame(message, raw))
-
-
-def send_frame(sock: socket.socket, frame: bytes) -> None:
-    """Send a frame that is already encoded (blocking); raise as `send_message`."""
-    try:
-        sock.sendall(frame)
-    except OSError as error:
-        raise ChannelClosed(str(error)) from None
-
-
 def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
     """Wait for one message (blocking); return it with the descriptors that came with it.
 

@@ -110,12 +110,13 @@ class EngineFleet:
             EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
         )
         """Host of the engine for files."""
-        self._live: EngineHost[EngineSpec] | None = None
-        self._remote: RemoteEngineSlot | None = None
+        self.hosts: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES: self.files}
+        """Host of each ASR engine on this machine, by role."""
+        self._live: engine_slot.EngineSlot[EngineSpec] | RemoteEngineSlot | None = None
         if live is not None and live.upstream is not None:
-            self._remote = RemoteEngineSlot(live.spec, live.upstream)
+            self._live = RemoteEngineSlot(live.spec, live.upstream)
         elif live is not None:
-            self._live = EngineHost(
+            host = EngineHost(
                 EngineRole.LIVE,
                 settings,
                 live,
@@ -124,12 +125,12 @@ class EngineFleet:
                 live=True,
                 beside=beside,
             )
+            self.hosts[EngineRole.LIVE] = host
+            self._live = host.slot
 
     @property
     def live_spec(self) -> EngineSpec | None:
         """Return the spec of the live engine; None if there is none."""
-        if self._remote is not None:
-            return self._remote.spec
         return self._live.spec if self._live is not None else None
 
     @property
@@ -139,11 +140,9 @@ class EngineFleet:
         Raises:
             errors.EngineUnavailable: no engine transcribes live audio.
         """
-        if self._remote is not None:
-            return self._remote
         if self._live is None:
             raise errors.EngineUnavailable("No engine of this service transcribes live audio.")
-        return self._live.slot
+        return self._live
 
     @property
     def tts_spec(self) -> TtsSpec | None:
@@ -170,21 +169,11 @@ class EngineFleet:
 
     def standing(self) -> dict[EngineRole, EngineStatus]:
         """Return the status of each engine; from memory, without a call."""
-        found = {EngineRole.FILES: EngineStatus.of(self.files)}
-        if self._remote is not None:
-            found[EngineRole.LIVE] = EngineStatus.of_remote(self._remote)
-        if self._live is not None:
-            found[EngineRole.LIVE] = EngineStatus.of(self._live)
+        found = {EngineRole(role): EngineStatus.of(host) for role, host in self.hosts.items()}
+        if isinstance(self._live, RemoteEngineSlot):
+            found[EngineRole.LIVE] = EngineStatus.of_remote(self._live)
         if self._voice is not None:
             found[EngineRole.VOICE] = EngineStatus.of(self._voice)
-        return found
-
-    @property
-    def hosts(self) -> dict[str, EngineHost[EngineSpec]]:
-        """Return the host of each engine, by role."""
-        found: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES.value: self.files}
-        if self._live is not None:
-            found[EngineRole.LIVE.value] = self._live
         return found
 
     async def watch(self) -> None:
@@ -195,10 +184,8 @@ class EngineFleet:
         """Unload all engines, the last one opened first."""
         if self._voice is not None:
             await self._voice.slot.close()
-        if self._remote is not None:
-            await self._remote.close()
         if self._live is not None:
-            await self._live.slot.close()
+            await self._live.close()
         await self.files.slot.close()
 
 

@@ -15,9 +15,9 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
 from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
-from sidecar.gpu_memory.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
+from sidecar.tts.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.workers.engine_loading import CrashNotes
 from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
@@ -63,16 +63,20 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         if watches_gpu:
             devices.gpu.begin()
         self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
-        self.admission = None
-        if not speaks and choice.checkpoint is not None and choice.spec.planned:
-            shape = ModelShape.from_config(choice.checkpoint.config)
+        self.admission: memory_admission.MemoryAdmission | None = None
+        self.voice_admission: TtsMemoryAdmission | None = None
+        limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+        planned = choice.checkpoint if choice.spec.planned else None
+        if planned is not None and speaks:
+            tts_shape = TtsModelShape.from_config(planned.config)
+            self.voice_admission = TtsMemoryAdmission(tts_shape, limit)
+        elif planned is not None:
+            shape = ModelShape.from_config(planned.config)
             if not self.on_gpu and (obstacle := shape.int4_obstacle):
                 self.spec = self.spec.without(Precision.INT4, obstacle)
                 if settings.precision is Precision.INT4:
                     log.warning("%s", self.spec.replacement(Precision.INT4))
-            limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
             self.admission = memory_admission.MemoryAdmission(shape, self.spec.precisions, limit)
-        self.voice_admission = _tts_admission(settings, choice) if speaks else None
         self._room = self.admission or self.voice_admission
         precision = settings.precision
         if precision is Precision.AUTO and self._room is not None:
@@ -293,11 +297,3 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
         return spec
     return replace(spec, stands_for={Precision.FP16: Precision.BF16})
-
-
-def _tts_admission(settings: Settings, choice: EngineChoice[Spec]) -> TtsMemoryAdmission | None:
-    """Return the memory admission of a TTS engine; None if its memory is not planned."""
-    if choice.checkpoint is None or not choice.spec.planned:
-        return None
-    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-    return TtsMemoryAdmission(TtsModelShape.from_config(choice.checkpoint.config), limit)

@@ -29,52 +29,6 @@ log = logging.getLogger(__name__)
 LOAD_TIMEOUT_S = 600.0
 
 
-class EngineLoading:
-    """Load of one engine into a process of its own."""
-
-    def __init__(
-        self, spec: ModelSpec, options: LoadOptions, worker_options: WorkerOptions
-    ) -> None:
-        self.part = 0.0
-        """Loaded share, from 0 to 1."""
-        self._spec = spec
-        self._options = options
-        self._worker_options = worker_options
-        self.worker: WorkerProcess | None = None
-        """The process, once it is started."""
-
-    async def run(self) -> WorkerProcess:
-        """Start a worker and load the engine in it; end the worker if that fails.
-
-        Raises:
-            errors.ModelLoadFailed: it does not load.
-        """
-        name = self._spec.name
-        try:
-            worker = self.worker = WorkerProcess(name, options=self._worker_options)
-        except OSError as error:
-            raise _load_failed_error(name, error) from None
-        begun = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(LOAD_TIMEOUT_S):
-                call = worker.call("load", engine=name, options=self._options.to_wire())
-                async with aclosing(call) as frames:
-                    async for frame in frames:
-                        self.part = frame["loaded"]
-        except (WorkerDied, TimeoutError, errors.SidecarError) as error:
-            await worker.close()
-            raise _load_failed_error(name, error) from None
-        except BaseException:
-            worker.kill()
-            await worker.close()
-            raise
-        worker.patience_s = asyncio.get_running_loop().time() - begun
-        folder = self._options.checkpoint
-        weights = f", checkpoint {checkpoint_name(Path(folder))}" if folder else ""
-        log.info("engine %s loaded (%s%s)", name, self._options.precision, weights)
-        return worker
-
-
 def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
     log.error("engine %s could not be loaded: %s", name, error)
     return errors.ModelLoadFailed(
@@ -170,7 +124,10 @@ class EngineSupervisor:
         self._worker_options = worker_options
         self._worker: WorkerProcess | None = None
         self._change: _EngineChange | None = None
-        self._loading: EngineLoading | None = None
+        self._starting: WorkerProcess | None = None
+        """The process in which the engine is being loaded."""
+        self.loading: float | None = None
+        """Share of a load that is done (0 to 1); None if no load is in progress."""
         self._shutdowns = WorkerShutdowns(on_crash, account.settled)
         self._closed = False
 
@@ -183,11 +140,6 @@ class EngineSupervisor:
     def worker_pid(self) -> int | None:
         """Return the process id of the engine; None if it is not loaded."""
         return self.worker.pid if self.worker is not None else None
-
-    @property
-    def loading(self) -> float | None:
-        """Return the share of a load that is done (0 to 1); None if no load is in progress."""
-        return self._loading.part if self._loading is not None else None
 
     @property
     def changing(self) -> bool:
@@ -256,8 +208,8 @@ class EngineSupervisor:
         """Called at the end of each change, whether it succeeded or not."""
 
     async def _cancel_change(self, change: _EngineChange) -> None:
-        if self._loading is not None and self._loading.worker is not None:
-            self._loading.worker.kill()
+        if self._starting is not None:
+            self._starting.kill()
         change.task.cancel()
         await asyncio.wait({change.task})
         if self._change is change:  # the task had not started
@@ -327,15 +279,45 @@ class EngineSupervisor:
             host_token_table=memory.host_token_table,
         )
         begun = time.monotonic()
-        loading = self._loading = EngineLoading(self._spec, options, self._worker_options)
+        self.loading = 0.0
         try:
-            worker = await loading.run()
+            worker = await self._start_worker(options)
         finally:
-            self._loading = None
-            self._shutdowns.note_stuck(loading.worker)
+            self.loading = None
+            self._shutdowns.note_stuck(self._starting)
+            self._starting = None
         self.loads += 1
         self.loaded_at = time.monotonic()
-        self.load_s = self.loaded_at - begun
+        self.load_s = worker.patience_s = self.loaded_at - begun
+        return worker
+
+    async def _start_worker(self, options: LoadOptions) -> WorkerProcess:
+        """Start a worker process and load the engine in it; end the process if that fails.
+
+        Raises:
+            errors.ModelLoadFailed: it does not load.
+        """
+        name = self._spec.name
+        try:
+            worker = self._starting = WorkerProcess(name, options=self._worker_options)
+        except OSError as error:
+            raise _load_failed_error(name, error) from None
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                call = worker.call("load", engine=name, options=options.to_wire())
+                async with aclosing(call) as frames:
+                    async for frame in frames:
+                        self.loading = frame["loaded"]
+        except (WorkerDied, TimeoutError, errors.SidecarError) as error:
+            await worker.close()
+            raise _load_failed_error(name, error) from None
+        except BaseException:
+            worker.kill()
+            await worker.close()
+            raise
+        folder = options.checkpoint
+        weights = f", checkpoint {checkpoint_name(Path(folder))}" if folder else ""
+        log.info("engine %s loaded (%s%s)", name, options.precision, weights)
         return worker
 
 

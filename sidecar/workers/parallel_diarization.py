@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import AudioStream, DiarizationEffort, TranscribeOptions
+from sidecar.interfaces.engine_interface import AudioStream, DiarizationEffort
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings, WindowEmbeddingsRequest
 from sidecar.transcripts.transcript import Finished, TranscriptionEvent
 
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 NumberedEvent = tuple[int, TranscriptionEvent | errors.SidecarError]
 """Event of one recording of a batch, with its number."""
-CANCEL_POLL_S = 0.05
 _PCM16_SCALE = 32_768
 
 
@@ -102,12 +100,12 @@ class DiarizationTee:
 
     def completed(self, event: TranscriptionEvent) -> TranscriptionEvent:
         """Return the event; the last one with the embeddings, once they are computed."""
+        from sidecar.diarization.diarizer import wait_unless_cancelled
+
         if not isinstance(event, Finished):
             return event
         self.drain()
-        while not self._result.done() and not self._unwanted():
-            wait([self._result], CANCEL_POLL_S)
-        found = self._result.result() if self._result.done() else None
+        found = wait_unless_cancelled(self._result, self._unwanted)
         return Finished(replace(event.transcript, local_voices=found))
 
     def close(self) -> None:
@@ -118,23 +116,20 @@ class DiarizationTee:
 
     def _embed(self) -> EncodedWindowEmbeddings | None:
         from sidecar.diarization.diarizer import STEPS_S
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import available_speaker_models
         from sidecar.diarization.window_embeddings import embed_windows, encode_windows
 
+        models, step_s = available_speaker_models(), STEPS_S[self._effort]
+        if models is None:
+            return None
         try:
-            windows = embed_windows(
-                load_models(), self._blocks(), self._request, STEPS_S[self._effort], self._stopped
-            )
-            return (
-                encode_windows(windows, same=self._encoded_same)
-                if windows and self._whole
-                else None
-            )
-        except SpeakerModelsUnavailable as error:
-            log.warning("%s", error)
+            windows = embed_windows(models, self._blocks(), self._request, step_s, self._stopped)
         except Exception:  # the front computes them itself then
             log.exception("internal error in the diarization of a chunk")
-        return None
+            return None
+        if not windows or not self._whole:
+            return None
+        return encode_windows(windows, same=self._encoded_same)
 
     def _stopped(self) -> bool:
         return self._closed or self._unwanted()
@@ -155,24 +150,6 @@ class DiarizationTee:
             yield block if resample is None else resample.resample_chunk(block)
         if resample is not None:
             yield resample.resample_chunk(np.empty(0, np.float32), last=True)
-
-
-def open_diarization_tee(
-    audio: AudioStream,
-    rate: int,
-    options: TranscribeOptions,
-    unwanted: Callable[[], bool],
-    until: ExitStack,
-    *,
-    same: bool,
-) -> DiarizationTee | None:
-    """Return a tee for a chunk whose embeddings are requested, else None; ``until`` closes it."""
-    if options.local_voices is None:
-        return None
-    request, effort = options.local_voices, options.diarization
-    tee = DiarizationTee(audio, rate, request, effort, unwanted, same=same)
-    until.callback(tee.close)
-    return tee
 
 
 def join_diarization(

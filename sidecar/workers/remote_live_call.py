@@ -68,7 +68,11 @@ async def open_remote_session(
             try:
                 with contextlib.suppress(ConnectionClosed):  # the service may have sent a reason
                     await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
-                _check_begun(remote_live_messages.parse_message(await socket.recv()))
+                answer = remote_live_messages.parse_message(await socket.recv())
+                if answer["type"] == "error":
+                    raise _error_of_refusal(answer)
+                if answer["type"] != "began":
+                    raise ValueError("no answer")
             except BaseException:
                 socket.transport.abort()
                 raise
@@ -122,24 +126,14 @@ async def _connect(
     )
 
 
-def _check_begun(message: Mapping[str, Any]) -> None:
-    """Check the first answer: the service has accepted the session, or raise its refusal."""
-    if message["type"] == "error":
-        raise _error_of_refusal(message)
-    if message["type"] != "began":
-        raise ValueError("no answer")
-
-
 def _error_of(message: Mapping[str, Any]) -> errors.SidecarError:
     """Return the error in a message as one of this project's errors."""
-    given = {name: message.get(name) for name in ("message", "hint")}
-    texts = {name: said if isinstance(said, str) else None for name, said in given.items()}
-    after = message.get("retry_after")
+    detail, hint, after = (message.get(name) for name in ("message", "hint", "retry_after"))
     return errors.from_wire(
         {
             "code": str(message.get("code")),
-            "detail": texts["message"],
-            "hint": texts["hint"],
+            "detail": detail if isinstance(detail, str) else None,
+            "hint": hint if isinstance(hint, str) else None,
             "retry_after": after if isinstance(after, int) and 0 < after < 3600 else None,
         }
     )

@@ -19,8 +19,9 @@ from sidecar.workers import channel
 
 
 class RpcConnection(asyncio.Protocol):
-    """Connection over one channel; create it with `on`. ``on_close`` is called once, after `close`
-    or when the other side closes; ``on_frame`` is not called after that."""
+    """Connection to the process ``pid`` over one channel, for `asyncio`'s `create_connection`.
+    ``on_close`` is called once, after `close` or when the other side closes; ``on_frame`` is not
+    called after that."""
 
     def __init__(
         self,
@@ -36,25 +37,6 @@ class RpcConnection(asyncio.Protocol):
         self._closed: channel.ChannelClosed | None = None
         self._drained = asyncio.Event()
         self._drained.set()
-
-    @classmethod
-    async def on(
-        cls,
-        sock: socket.socket,
-        pid: int,
-        on_frame: Callable[[channel.ChannelFrame], None],
-        on_close: Callable[[channel.ChannelClosed], None],
-    ) -> RpcConnection:
-        """Connect to the process ``pid`` over ``sock``.
-
-        Raises:
-            OSError: the socket is closed.
-        """
-        loop = asyncio.get_running_loop()
-        _, line = await loop.create_connection(
-            lambda: cls(sock, pid, on_frame, on_close), sock=sock
-        )
-        return line
 
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""

@@ -46,8 +46,11 @@ class RpcSender:
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame that is already encoded; raise as `send`."""
-        with self._lock:
-            channel.send_frame(self._sock, frame)
+        try:
+            with self._lock:
+                self._sock.sendall(frame)
+        except OSError as error:
+            raise channel.ChannelClosed(str(error)) from None
 
 
 class RpcRequest:

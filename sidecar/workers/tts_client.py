@@ -59,8 +59,8 @@ class TtsClient:
         if len(text) > engine_interface.MAX_TTS_CHARACTERS:
             raise ValueError(f"more than {engine_interface.MAX_TTS_CHARACTERS} characters at once")
         values = (options or engine_interface.SynthesisOptions()).to_wire()
-        again, begun = True, False
-        while True:
+        begun = False
+        for last in (False, True):
             try:
                 async with (
                     self._slot.lease() as engine,
@@ -74,9 +74,8 @@ class TtsClient:
                         yield engine_interface.SynthesizedAudio(pcm, answer["rate"], marks)
                 return
             except WorkerDied:
-                if begun or not again:
+                if begun or last:
                     raise _engine_failed_error() from None
-                again = False
 
 
 def _engine_failed_error() -> errors.EngineFailed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -24,8 +23,6 @@ from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
     from sidecar.workers.worker_live_sessions import WorkerLiveSessions
-
-log = logging.getLogger(__name__)
 
 AUDIO_TRUNCATED = transcript.Notice(
     "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
@@ -137,24 +134,22 @@ class WorkerOperations:
         operation = request.message
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        options = engine_interface.TranscribeOptions.from_wire(operation["options"])
-        with self._opened(operation, request.fds[0]) as audio, ExitStack() as tees:
-            report = TranscriptionReport(audio)
-            events: Iterator[transcript.TranscriptionEvent]
-            tee = self._tee(audio, options, request.is_cancelled, tees)
-            wanted = engine_interface.TranscriptionRequest(
-                tee or audio, options, request.is_cancelled
-            )
-            if tee is not None:
-                events = map(tee.completed, self._engine.transcribe(wanted))
+        events: Iterator[transcript.TranscriptionEvent]
+        with ExitStack() as opened:
+            one = self._opened(operation, request.fds[0], request.is_cancelled, opened)
+            if one.tee is not None:
+                events = map(one.tee.completed, self._engine.transcribe(one.request))
             elif operation.get("settled") is None:
-                events = self._engine.transcribe(wanted)
+                events = self._engine.transcribe(one.request)
             else:
-                settled = [_checkpoint_from_wire(values) for values in operation["settled"]]
+                settled = [
+                    cast(transcript.Checkpoint, transcript.from_wire(values))
+                    for values in operation["settled"]
+                ]
                 engine = cast(engine_interface.ResumableEngine, self._engine)
-                events = engine.transcribe_from(settled, wanted)
+                events = engine.transcribe_from(settled, one.request)
             for event in events:
-                yield from report.of(with_word_times(event) if options.words else event)
+                yield from one.frames(event)
 
     def _transcribe_together(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
         """Transcribe a batch; a recording that cannot be opened fails alone, a cancelled one is
@@ -166,66 +161,65 @@ class WorkerOperations:
             left.update(message["leave"] for message, _ in request.received())
             return number in left or request.is_cancelled()
 
+        recordings: dict[int, TranscribedRecording] = {}
         with ExitStack() as opened:
-            numbers, requests, reports, tees = [], [], [], []
             for number, (one, fd) in enumerate(
                 zip(request.message["requests"], request.fds, strict=True)
             ):
                 try:
-                    audio = opened.enter_context(self._opened(one, fd))
+                    cancelled = partial(is_cancelled, number)
+                    recordings[number] = self._opened(one, fd, cancelled, opened)
                 except errors.SidecarError as error:
                     yield {"number": number, "failed": error.to_wire()}
-                    continue
-                options = engine_interface.TranscribeOptions.from_wire(one["options"])
-                cancelled = partial(is_cancelled, number)
-                tee = self._tee(audio, options, cancelled, opened)
-                numbers.append(number)
-                requests.append(
-                    engine_interface.TranscriptionRequest(tee or audio, options, cancelled)
-                )
-                reports.append(TranscriptionReport(audio))
-                tees.append(tee)
+            numbers = list(recordings)
+            requests = [one.request for one in recordings.values()]
+            tees = [one.tee for one in recordings.values()]
             events = engine.transcribe_together(requests) if requests else ()
             for index, event in parallel_diarization.join_diarization(events, tees):
+                number = numbers[index]
                 if isinstance(event, errors.SidecarError):
-                    yield {"number": numbers[index], "failed": event.to_wire()}
+                    yield {"number": number, "failed": event.to_wire()}
                     continue
-                if requests[index].options.words:
-                    event = with_word_times(event)
-                for frame in reports[index].of(event):
-                    yield {"number": numbers[index], "event": frame}
+                for frame in recordings[number].frames(event):
+                    yield {"number": number, "event": frame}
 
-    def _tee(
+    def _opened(
         self,
-        audio: audio_decoder.DecodedAudio,
-        options: engine_interface.TranscribeOptions,
+        operation: dict[str, Any],
+        fd: int,
         is_cancelled: Callable[[], bool],
         until: ExitStack,
-    ) -> parallel_diarization.DiarizationTee | None:
-        rate, same = self._sample_rate, self._by_voices
-        return parallel_diarization.open_diarization_tee(
-            audio, rate, options, is_cancelled, until, same=same
-        )
-
-    def _opened(self, operation: dict[str, Any], fd: int) -> audio_decoder.DecodedAudio:
+    ) -> TranscribedRecording:
+        """Open a recording; ``until`` closes it."""
         facts = audio_decoder.AudioInfo.from_wire(operation["facts"])
-        return audio_decoder.open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
+        options = engine_interface.TranscribeOptions.from_wire(operation["options"])
+        rate = self._sample_rate
+        audio = until.enter_context(
+            audio_decoder.open_audio(fd, facts, rate=rate, max_s=operation["max_s"])
+        )
+        tee = None
+        if options.local_voices is not None:
+            tee = parallel_diarization.DiarizationTee(
+                audio,
+                rate,
+                options.local_voices,
+                options.diarization,
+                is_cancelled,
+                same=self._by_voices,
+            )
+            until.callback(tee.close)
+        request = engine_interface.TranscriptionRequest(tee or audio, options, is_cancelled)
+        return TranscribedRecording(audio, request, tee)
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
     """Return the embedding of the only speaker in a clip, as plain values."""
     from sidecar.diarization.speaker_enrolment import enrolment_embedding
-    from sidecar.diarization.speaker_models import (
-        SAMPLE_RATE,
-        SpeakerModelsUnavailable,
-        load_models,
-    )
+    from sidecar.diarization.speaker_models import SAMPLE_RATE, available_speaker_models
 
-    try:
-        models = load_models()
-    except SpeakerModelsUnavailable as error:
-        log.warning("%s", error)
-        raise errors.VoicesUnavailable() from None
+    models = available_speaker_models()
+    if models is None:
+        raise errors.VoicesUnavailable()
     try:
         with audio_decoder.open_audio(
             fd, audio_decoder.probe_audio(fd, max_s), rate=SAMPLE_RATE, max_s=max_s
@@ -263,24 +257,27 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
     return {} if found is None else asdict(found)
 
 
-def _checkpoint_from_wire(values: dict[str, Any]) -> transcript.Checkpoint:
-    event = transcript.from_wire(values)
-    if not isinstance(event, transcript.Checkpoint):
-        raise errors.EngineFailed("The checkpoint to resume from is invalid.")
-    return event
+class TranscribedRecording:
+    """Recording of a transcription: its audio, its request to the engine, and the report to the
+    service. ``tee``: passes the audio to diarization, if that is requested."""
 
-
-class TranscriptionReport:
-    """Report of a transcription to the service."""
-
-    def __init__(self, audio: audio_decoder.DecodedAudio) -> None:
+    def __init__(
+        self,
+        audio: audio_decoder.DecodedAudio,
+        request: engine_interface.TranscriptionRequest,
+        tee: parallel_diarization.DiarizationTee | None = None,
+    ) -> None:
+        self.request = request
+        self.tee = tee
         self._audio = audio
         self._progress_at = 0.0
         self._peaks_sent = 0
 
-    def of(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
+    def frames(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
         """Yield the frames for an event: none for progress too soon after the last report. New
         peaks of the audio follow the event, or precede the last one."""
+        if self.request.options.words:
+            event = with_word_times(event)
         if not isinstance(event, transcript.Finished):
             yield from self._frames_of(event)
         levels = self._audio.peaks.since(self._peaks_sent)

@@ -86,8 +86,9 @@ class WorkerProcess:
         much."""
         self.on_end: Callable[[], None] = _no_callback
         """Callback for the end of the process, whatever the cause, if it ever had a call."""
-        self._connecting: asyncio.Task[RpcConnection] | None = None
         self._calls = RpcCalls()
+        self._line = RpcConnection(self._sock, self.pid, self._calls.receive, self._lost)
+        self._connecting: asyncio.Task[object] | None = None
         self._page: BegunCallsPage | None = None
         """Page of the live sessions that it is executing, once it has any."""
         self._blamed: frozenset[int] = frozenset()
@@ -232,9 +233,8 @@ class WorkerProcess:
             return
         self._stuck = True
         log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STUCK)
-        made = self._connecting
-        if made is not None and made.done() and not made.cancelled() and not made.exception():
-            made.result().close(PROCESS_STUCK)
+        if self._connecting is not None:
+            self._line.close(PROCESS_STUCK)
 
     async def _exited(self, timeout_s: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -283,9 +283,11 @@ class WorkerProcess:
     async def _connected(self) -> RpcConnection:
         """Return the connection to the process; it is made once, even if a caller is cancelled."""
         if self._connecting is None:
-            made = RpcConnection.on(self._sock, self.pid, self._calls.receive, self._lost)
-            self._connecting = asyncio.get_running_loop().create_task(made)
-        return await asyncio.shield(self._connecting)
+            loop = asyncio.get_running_loop()
+            made = loop.create_connection(lambda: self._line, sock=self._sock)
+            self._connecting = loop.create_task(made)
+        await asyncio.shield(self._connecting)
+        return self._line
 
     def _lost(self, why: channel.ChannelClosed) -> None:
         """Handle the end of the connection: the worker is dead."""

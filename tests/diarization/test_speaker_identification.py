@@ -20,7 +20,6 @@ from sidecar.diarization.speaker_identification import (
     assign_speakers,
     embedding_of,
     identify_speakers,
-    identify_with_diarizer,
     mean_vector,
     overlap_seconds,
     vector_of,
@@ -119,11 +118,11 @@ def test_nothing_is_compared_and_nothing_said_where_nobody_asks() -> None:
     transcript = transcript_of(0)
     speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 9.0)})
     assert identify_speakers(transcript, speakers, TranscribeOptions()) is transcript
-    assert identify_with_diarizer(object(), transcript, TranscribeOptions()) is transcript
+    assert identify_speakers(transcript, None, TranscribeOptions()) is transcript
 
 
 def test_where_no_voices_can_be_compared_the_transcript_says_so() -> None:
-    found = identify_with_diarizer(object(), transcript_of(0), TranscribeOptions(voiceprints=True))
+    found = identify_speakers(transcript_of(0), None, TranscribeOptions(voiceprints=True))
     assert [notice.code for notice in found.notices] == ["voices_not_compared"]
 
 

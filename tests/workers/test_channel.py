@@ -5,13 +5,14 @@ import socket
 import pytest
 
 from sidecar.workers import channel
+from sidecar.workers.rpc_server import RpcSender
 
 
 def test_several_messages_keep_their_borders() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for number in range(50):
-            channel.send_message(ours, {"number": number})
+            RpcSender(ours).send({"number": number})
         assert [channel.receive_message(theirs)[0].message["number"] for _ in range(50)] == list(
             range(50)
         )
@@ -42,14 +43,14 @@ def test_sending_to_nobody_says_so() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(channel.ChannelClosed):
-        channel.send_message(ours, {"operation": "cancel"})
+        RpcSender(ours).send({"operation": "cancel"})
 
 
 @pytest.mark.parametrize("text", ["plain", "Zürich 漢字 😀", "half a pair: \ud83d", 'a "quote"\n'])
 def test_any_text_arrives_as_it_was(text: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel.send_message(ours, {"text": text})
+        RpcSender(ours).send({"text": text})
         assert channel.receive_message(theirs)[0].message == {"text": text}
 
 
@@ -59,7 +60,7 @@ def test_sound_rides_behind_a_message_as_it_is() -> None:
     assert len(frame) == channel.HEADER.size + len(b'{"call":1}') + len(sound)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel.send_message(ours, {"call": 1}, sound)
+        RpcSender(ours).send({"call": 1}, sound)
         received, fds = channel.receive_message(theirs)
     assert (received, fds) == (({"call": 1}, sound, len(frame)), [])
 

@@ -26,7 +26,7 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.workers.engine_loading import EngineLoading
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.engine_slot import EngineSlot, EngineState
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -51,13 +51,13 @@ class Gate:
     """Loads begin, and go on once they are let."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._open, run = asyncio.Event(), EngineLoading.run
+        self._open, start = asyncio.Event(), EngineSupervisor._start_worker
 
-        async def held(loading: EngineLoading) -> WorkerProcess:
+        async def held(supervisor: EngineSupervisor, options: LoadOptions) -> WorkerProcess:
             await self._open.wait()
-            return await run(loading)
+            return await start(supervisor, options)
 
-        monkeypatch.setattr(EngineLoading, "run", held)
+        monkeypatch.setattr(EngineSupervisor, "_start_worker", held)
 
     def open_soon(self) -> None:
         """Behind what the test does next."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.workers.engine_loading import EngineLoading
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.engine_slot import CONCURRENT, EXCLUSIVE, LIVE, EngineSlot, Sharing
 
 Step = tuple[str, int]
@@ -72,8 +72,8 @@ class Orders:
         self._sharing = sharing
         self._leases = 0
 
-    async def load(self) -> Process:
-        """Stands for `EngineLoading.run`."""
+    async def load(self, options: LoadOptions) -> Process:
+        """Stands for `EngineSupervisor._start_worker`."""
         for _ in range(3):
             await asyncio.sleep(0)
         self.processes.append(Process(1 + len(self.processes)))
@@ -126,7 +126,7 @@ class Orders:
 
 async def follow(sharing: Sharing, steps: list[Step]) -> None:
     orders = Orders(sharing)
-    with mock.patch.object(EngineLoading, "run", orders.load):
+    with mock.patch.object(EngineSupervisor, "_start_worker", orders.load):
         for step, number in steps:
             orders.take(step, number)
             for _ in range(number if step == "wait" else 1):

@@ -66,7 +66,8 @@ class Ends:
 async def ends() -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair()
     calls = RpcCalls()
-    line = await RpcConnection.on(ours, os.getpid(), calls.receive, calls.end)
+    line = RpcConnection(ours, os.getpid(), calls.receive, calls.end)
+    await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
     yield Ends(calls, line, Peer(theirs))
     line.close()
     theirs.close()

@@ -15,6 +15,7 @@ from service_process import PATIENCE_S
 
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcConnection
+from sidecar.workers.rpc_server import RpcSender
 
 SMALL = 4096
 """Of a socket's buffer; some systems give 8 KiB."""
@@ -56,7 +57,8 @@ async def ends(
     if request.param:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
-    line = await RpcConnection.on(ours, os.getpid(), heard.take, heard.frames.put_nowait)
+    line = RpcConnection(ours, os.getpid(), heard.take, heard.frames.put_nowait)
+    await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
     yield line, theirs
     line.close()
     theirs.close()
@@ -170,7 +172,7 @@ async def test_large_frames_arrive_whole_and_in_order(
     _, theirs = ends
     text = "x" * (3 << 20)
     sending = asyncio.ensure_future(
-        in_thread(lambda: [channel.send_message(theirs, {"n": n, "text": text}) for n in range(3)])
+        in_thread(lambda: [RpcSender(theirs).send({"n": n, "text": text}) for n in range(3)])
     )
     assert [await heard.next() for _ in range(3)] == [{"n": n, "text": text} for n in range(3)]
     await sending
@@ -180,7 +182,7 @@ async def test_what_was_said_before_the_end_is_heard_and_then_the_end(
     ends: tuple[RpcConnection, socket.socket], heard: Heard
 ) -> None:
     _, theirs = ends
-    channel.send_message(theirs, {"number": 1})
+    RpcSender(theirs).send({"number": 1})
     theirs.close()
     assert await heard.next() == {"number": 1}
     assert isinstance(await heard.next(), channel.ChannelClosed)

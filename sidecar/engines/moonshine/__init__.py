@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from sidecar import errors
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
@@ -65,14 +64,9 @@ class MoonshineEngine:
 
         self._recognizer = moonshine_recognizer.load_recognizer()
         yield 0.5
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import load_models
 
-        try:
-            self._voices = load_models()
-        except SpeakerModelsUnavailable as error:
-            raise errors.ModelLoadFailed(
-                str(error), hint=moonshine_recognizer.REINSTALL_COMMAND
-            ) from None
+        self._voices = load_models()
         yield 1.0
 
     def transcribe(
@@ -97,6 +91,7 @@ class MoonshineEngine:
         """
         if self._scheduler is None:
             from sidecar.diarization.speaker_models import SpeakerEncoder
+            from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
             from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
             from sidecar.live.runtime.vad import load_vad
 
@@ -108,7 +103,7 @@ class MoonshineEngine:
             )
             precision = engine_interface.Precision.INT8.value
             self._scheduler = LiveScheduler(
-                recognizers, detector, SPEC.name, precision, sample=_warm_up_audio()
+                recognizers, detector, SPEC.name, precision, sample=warm_up_audio()
             )
         return self._scheduler.open(options, begin, tell)
 
@@ -143,7 +138,6 @@ class MoonshineEngine:
         self, settled: Sequence[Checkpoint] | None, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
-        from sidecar.diarization.speaker_identification import identify_with_diarizer
         from sidecar.engines.moonshine import moonshine_transcription
 
         assert self._recognizer is not None
@@ -169,7 +163,7 @@ class MoonshineEngine:
             diarized=options.diarize,
             notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
         )
-        yield Finished(identify_with_diarizer(follower, transcript, options))
+        yield Finished(follower.identified(transcript, options))
 
 
 def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
@@ -186,21 +180,3 @@ def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis
         tokens=tuple(found.tokens),
         confidence=found.confidence,
     )
-
-
-def _warm_up_audio() -> Block | None:
-    """Return four seconds of speech from the wheel, a usual utterance; `None` if it has none."""
-    import wave
-
-    import numpy as np
-
-    from sidecar.engines.moonshine.moonshine_recognizer import model_folder
-
-    try:
-        with wave.open(str(model_folder().parent / "beckett.wav")) as file:
-            file.setpos(SPEC.sample_rate)
-            raw = file.readframes(4 * SPEC.sample_rate)
-    except (OSError, EOFError, wave.Error, errors.ModelLoadFailed):
-        return None
-    samples: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
-    return samples

@@ -16,7 +16,7 @@ import codecs
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,17 @@ FRAME_SAMPLES = 384
 _START, _END = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DecodedTokens:
-    """Tokens, and the natural logarithm of each one's likelihood."""
+    """Tokens, and the natural logarithm of each one's likelihood.
+
+    ``attention``, shape (heads, tokens, frames of `FRAME_SAMPLES` samples): the share of each
+    head's attention that each frame gets.
+    """
 
     ids: tuple[int, ...]
     likely: tuple[float, ...]
+    attention: npt.NDArray[np.float32] | None = None
 
 
 class MoonshineDecoder:
@@ -76,48 +81,32 @@ class MoonshineDecoder:
                 f"{type(error).__name__}: {error}"
             ) from None
 
-    def tokens(
+    def decode(
         self,
         audio: Block,
         draft: Sequence[int],
         cancelled: CancelCheck,
         given: Sequence[int] = (),
+        *,
+        align: bool = False,
     ) -> DecodedTokens | None:
         """Return the tokens of ``audio``, shape (samples,), 16 kHz, at least 0.1 s; `None` if
         cancelled.
 
         ``draft`` is a guess: its beginning that the model confirms costs one pass. ``given`` is the
-        text before, which is not verified: only the tokens after it are decoded.
-        """
-        if cancelled():
-            return None
-        return self._said(self._listen(audio), len(audio), draft, cancelled, given)
-
-    def aligned(
-        self,
-        audio: Block,
-        draft: Sequence[int],
-        cancelled: CancelCheck,
-        given: Sequence[int] = (),
-    ) -> tuple[DecodedTokens, npt.NDArray[np.float32]] | None:
-        """Return the result of `tokens`, and its attention, which takes one more pass over all
-        tokens.
-
-        The attention has the shape (heads, tokens, frames of `FRAME_SAMPLES` samples): the share of
-        each head's attention that each frame gets.
+        text before, which is not verified: only the tokens after it are decoded. ``align``: with
+        their attention, which takes one more pass over all tokens.
         """
         if cancelled():
             return None
         feed = self._listen(audio)
-        tokens = self._said(dict(feed), len(audio), draft, cancelled, given)
-        if tokens is None:
-            return None
-        feed["tokens"] = np.array([[_START, *given, *tokens.ids][:-1]], np.int64)
+        found = self._said(dict(feed), len(audio), draft, cancelled, given)
+        if not align or found is None or not found.ids:
+            return found
+        feed["tokens"] = np.array([[_START, *given, *found.ids][:-1]], np.int64)
         feed["position"] = np.array([0], np.int64)
-        if not tokens.ids:
-            return tokens, np.zeros((1, 0, 1), np.float32)
         (attention,) = self._aligning().run(None, feed)
-        return tokens, attention[0][:, len(given) :]
+        return replace(found, attention=attention[0][:, len(given) :])
 
     def _aligning(self) -> Any:
         """Return the attention graph, built at the first use: most processes never need it."""

@@ -9,6 +9,7 @@ The wheel's model runs in onnxruntime, which takes a quarter of the library's pr
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -19,12 +20,12 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.diarization.speaker_models import REINSTALL_COMMAND
 from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
 
-REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 _MIN_SAMPLES = 4096
 """Minimum number of samples; the encoder's first layers need 895."""
 _MARKS = ".,;:?!"
@@ -106,26 +107,18 @@ class MoonshineRecognizer:
         words: bool,
     ) -> MoonshineHypothesis | None:
         sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
-        if not words:
-            decoded = self._decoder.tokens(sound, draft, cancelled, given)
-            if decoded is None:
-                return None
-            tokens = decoded.ids[self._marks(decoded.ids) :]
-            text = collapse_commas(self._tokenizer.text(tokens))
-            return MoonshineHypothesis(text, tokens, confidence=_confidence(decoded))
-        aligned = self._decoder.aligned(sound, draft, cancelled, given)
-        if aligned is None:
+        decoded = self._decoder.decode(sound, draft, cancelled, given, align=words)
+        if decoded is None:
             return None
-        decoded, attention = aligned
-        tokens, marks = decoded.ids, self._marks(decoded.ids)
-        tokens, attention = (
-            tokens[marks:],
-            attention[:, marks:, begin // moonshine_decoder.FRAME_SAMPLES :],
-        )
-        if not tokens:
-            return MoonshineHypothesis("")
+        marks = self._marks(decoded.ids)
+        tokens = decoded.ids[marks:]
         pieces = self._tokenizer.pieces(tokens)
         text = collapse_commas("".join(pieces).strip())
+        if words and not tokens:
+            return MoonshineHypothesis("")
+        if decoded.attention is None:
+            return MoonshineHypothesis(text, tokens, confidence=_confidence(decoded))
+        attention = decoded.attention[:, marks:, begin // moonshine_decoder.FRAME_SAMPLES :]
         behind = audio[begin:]
         silent = frame_silence(behind, moonshine_decoder.FRAME_SAMPLES, attention.shape[2])
         begins = [piece.startswith(" ") for piece in pieces]
@@ -182,6 +175,20 @@ def model_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise errors.ModelLoadFailed("moonshine-voice is not installed.", hint=REINSTALL_COMMAND)
     return Path(spec.submodule_search_locations[0]) / "assets" / "tiny-en"
+
+
+def warm_up_audio() -> Block | None:
+    """Return four seconds of speech from the wheel, a usual utterance, with which a live engine is
+    warmed up; `None` if it has none."""
+    rate = moonshine_decoder.SAMPLE_RATE
+    try:
+        with wave.open(str(model_folder().parent / "beckett.wav")) as file:
+            file.setpos(rate)
+            raw = file.readframes(4 * rate)
+    except (OSError, EOFError, wave.Error, errors.ModelLoadFailed):
+        return None
+    samples: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
+    return samples
 
 
 def _pad_samples(audio: Block, least: int) -> Block:

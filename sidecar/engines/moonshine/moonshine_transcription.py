@@ -61,7 +61,7 @@ class MoonshineTranscription:
     def __init__(
         self,
         recognizer: MoonshineRecognizer,
-        follower: diarizer.StreamingDiarizer,
+        follower: diarizer.Diarizer,
         request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
@@ -85,8 +85,7 @@ class MoonshineTranscription:
         """Confidence of the recognizer in the whole recording."""
 
     def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
-        """Restore the state of the checkpoints; the diarizer has to be resumable."""
-        assert isinstance(self._follower, diarizer.ResumableDiarizer)
+        """Restore the state of the checkpoints."""
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._settled = [
@@ -152,7 +151,6 @@ class MoonshineTranscription:
                 return
 
     def _replay_audio(self, piece: Block) -> None:
-        assert isinstance(self._follower, diarizer.ResumableDiarizer)
         self._follower.replay_audio(piece)
         self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
 

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces import engine_interface
@@ -101,15 +101,10 @@ _MAX_BYTES = 32 << 20
 
 def keep_freed_memory() -> None:
     """Make malloc keep freed memory; do nothing if the C library is not glibc."""
-    if library := _load_glibc():
-        library.mallopt(_M_MMAP_THRESHOLD, _MAX_BYTES)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    if sys.platform == "linux":
+        import ctypes
 
-
-def _load_glibc() -> Any:
-    import ctypes
-
-    if sys.platform != "linux":
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "gnu_get_libc_version") else None
+        library = ctypes.CDLL(None)
+        if hasattr(library, "gnu_get_libc_version"):
+            library.mallopt(_M_MMAP_THRESHOLD, _MAX_BYTES)
+            library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

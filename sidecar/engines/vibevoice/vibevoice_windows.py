@@ -10,7 +10,6 @@ This module does not import torch: the benchmarks use it for another engine.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -309,8 +308,6 @@ def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
     return shared / (segment.end - segment.start)
 
 
-log = logging.getLogger(__name__)
-
 EMBEDDING_PIECE_S = 4.0
 """Maximum span of one embedding in seconds: so short that a speaker has several. If the model gave
 a speaker some words of another's, most of the embeddings are still right."""
@@ -328,10 +325,8 @@ MIN_PIECE_SIMILARITY = 0.35
 def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:
     """Return the spans with speech, (start, end) in seconds; none if the models are not
     installed."""
-    try:
-        models = speaker_models.load_models()
-    except speaker_models.SpeakerModelsUnavailable as error:
-        log.warning("windows are cut at fixed lengths and not at pauses: %s", error)
+    models = speaker_models.available_speaker_models()
+    if models is None:
         return []
     return detect_speech(models, resample_for_diarization(samples, rate))
 
@@ -406,14 +401,8 @@ class WindowSpeakerMatcher:
 
     @cached_property
     def _encoder(self) -> speaker_models.SpeakerEncoder | None:
-        try:
-            return speaker_models.SpeakerEncoder()
-        except speaker_models.SpeakerModelsUnavailable as error:
-            log.warning(
-                "speakers are linked across windows by their overlap alone, without embeddings: %s",
-                error,
-            )
-            return None
+        models = speaker_models.available_speaker_models()
+        return speaker_models.SpeakerEncoder(models) if models is not None else None
 
 
 def majority_vector(

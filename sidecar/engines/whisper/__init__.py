@@ -18,7 +18,6 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.diarizer import StreamingDiarizer
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
     from sidecar.engines.whisper.whisper_model import WhisperRecognizer
@@ -81,19 +80,21 @@ class WhisperEngine:
 
         self._model = whisper_model.load_whisper(options)
         yield 0.8
-        from sidecar.diarization.speaker_models import shared_speaker_models
+        from sidecar.diarization.speaker_models import load_models
 
-        self._voices = shared_speaker_models()
+        self._voices = load_models()
         yield 1.0
 
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Yield segments as windows are recognized; their speakers are final at the end."""
+        from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self._model is not None
-        follower = self._follower(request.options)
+        assert self._voices is not None
+        follower = Diarizer.wished(self._voices, request.options, SPEECH_STEP_S)
         work = WhisperTranscription(self._model, self._thread, follower, request)
         for event in work.events():
             if request.cancelled():
@@ -112,15 +113,7 @@ class WhisperEngine:
         from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 
         assert self._model is not None
+        assert self._voices is not None
         if self._live is None:
             self._live = WhisperLiveRecognizer(self._model, SPEC.name, self._voices)
         return self._live.open(options, begin, tell)
-
-    def _follower(self, options: engine_interface.TranscribeOptions) -> StreamingDiarizer:
-        if self._voices is None:
-            from sidecar.engines.whisper.whisper_transcription import AllSpeechDiarizer
-
-            return AllSpeechDiarizer()
-        from sidecar.diarization.diarizer import Diarizer
-
-        return Diarizer.wished(self._voices, options, SPEECH_STEP_S)

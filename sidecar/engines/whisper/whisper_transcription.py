@@ -17,7 +17,6 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer
-from sidecar.diarization.speaker_identification import identify_with_diarizer
 from sidecar.diarization.word_attribution import attribute_words, ends_sentence
 from sidecar.engines.whisper import whisper_model
 from sidecar.interfaces import engine_interface
@@ -228,35 +227,8 @@ OUTPUT_TRUNCATED = Notice(TRUNCATED, "The output of the model ended at the limit
 WINDOWS_NOT_PARALLEL = Notice(
     "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )
-SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable", "The diarization models are not installed: there are no speaker labels."
-)
 _STEP_SAMPLES = whisper_model.SAMPLE_RATE
 _PAUSE_S = 0.1
-
-
-class AllSpeechDiarizer:
-    """Diarizer without voice activity detection: all audio is speech."""
-
-    def __init__(self) -> None:
-        self._samples = 0
-
-    @property
-    def told_s(self) -> float:
-        """Return the duration of the audio so far."""
-        return self._samples / whisper_model.SAMPLE_RATE
-
-    @property
-    def turns(self) -> Sequence[SpeakerTurn]:
-        """Return one turn over all the audio so far."""
-        return [SpeakerTurn(0.0, self.told_s, 0)]
-
-    def feed(self, block: Block) -> None:
-        """Add audio of the recording."""
-        self._samples += len(block)
-
-    def finish(self) -> None:
-        """Do nothing: the turn is final at any time."""
 
 
 class WhisperTranscription:
@@ -270,7 +242,7 @@ class WhisperTranscription:
         self,
         model: whisper_model.WhisperRecognizer,
         thread: ThreadPoolExecutor,
-        follower: diarizer.StreamingDiarizer,
+        follower: diarizer.Diarizer,
         request: engine_interface.TranscriptionRequest,
     ) -> None:
         self._model = model
@@ -280,7 +252,6 @@ class WhisperTranscription:
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(whisper_model.SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
-        self._diarize = self._options.diarize and not isinstance(follower, AllSpeechDiarizer)
         self._segments: list[Segment] = []
         self._ready = 0
         self._languages: Counter[str] = Counter()
@@ -309,7 +280,7 @@ class WhisperTranscription:
         if self._cancelled():
             return
         yield Progress(self._audio.end_s, self._audio.end_s)
-        yield Finished(identify_with_diarizer(self._follower, self._transcript(), self._options))
+        yield Finished(self._follower.identified(self._transcript(), self._options))
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -338,9 +309,8 @@ class WhisperTranscription:
             if left <= 0:
                 return whisper_model.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
-        language = self._options.language.split("-")[0].lower()
         wish = whisper_model.WhisperRequest(
-            None if language == engine_interface.AUTO else language,
+            whisper_model.language_code(self._options.language),
             self._options.prompt,
             self._options.temperature,
             left,
@@ -380,7 +350,7 @@ class WhisperTranscription:
     def _given(
         self, segments: Sequence[Segment], turns: Sequence[SpeakerTurn]
     ) -> Sequence[Segment]:
-        return attribute_words(segments, turns) if self._diarize else segments
+        return attribute_words(segments, turns) if self._options.diarize else segments
 
     def _progress(self, done_s: float) -> Progress:
         self._done_s = max(self._done_s, done_s)
@@ -412,15 +382,13 @@ class WhisperTranscription:
             )
         if self._options.windows is engine_interface.WindowingMode.PARALLEL:
             self._note(WINDOWS_NOT_PARALLEL)
-        if self._options.diarize and not self._diarize:
-            self._note(SPEAKERS_UNAVAILABLE)
         return Transcript(
             segments=tuple(number_speakers_by_appearance(segments)),
             language=language,
             duration=self._audio.end_s,
             engine=NAME,
             precision=self._model.precision.value,
-            diarized=self._diarize,
+            diarized=self._options.diarize,
             notices=tuple(self._notices.values()),
             model=self._model.name,
         )

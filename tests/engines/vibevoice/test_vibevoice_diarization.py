@@ -199,7 +199,7 @@ def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
             heard = voices.hear(recording, windows("4 s")[0])
             voices.remember(heard, {who: who for who in PEOPLE})
             assert voices.likenesses(heard) == {}
-    (record,) = [one for one in caplog.records if one.name == WindowSpeakerMatcher.__module__]
+    (record,) = [one for one in caplog.records if one.name == speaker_models.__name__]
     assert missing.removeprefix("the ") in record.getMessage()
 
 

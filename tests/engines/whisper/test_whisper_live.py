@@ -84,15 +84,6 @@ def test_words_have_their_times_where_somebody_asks(
     assert found.words[-1].end <= len(heard[PROSE]) / 16_000
 
 
-def test_longer_pieces_than_a_window_are_heard_in_several(
-    ear: WhisperLiveRecognizer, heard: dict[str, Block]
-) -> None:
-    both = np.concatenate([heard[PLAY], heard[PROSE]])
-    found = hear(ear, both, words=True)
-    assert found.text.startswith(tiny_whisper.text(PLAY)[:40])
-    assert found.words[-1].end > 30
-
-
 class Watched:
     """A model that tells how it was asked."""
 

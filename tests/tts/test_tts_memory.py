@@ -12,14 +12,14 @@ import pytest
 from sidecar import errors
 from sidecar.gpu_memory.memory_admission import LoadPlacement, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelShape
-from sidecar.gpu_memory.tts_memory import (
+from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
+from sidecar.tts.tts_memory import (
     TtsMemoryAdmission,
     TtsModelShape,
     fits_beside_asr,
     tts_memory_phases,
     tts_peak_bytes,
 )
-from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
 
 GB = float(1 << 30)
 FP32, BF16 = Precision.FP32, Precision.BF16
