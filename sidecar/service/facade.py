@@ -231,7 +231,7 @@ class Service:
         """Submission of recordings."""
         self.owned = OwnedJobs(self._backend.store)
         """Jobs of one owner."""
-        self.edits = TranscriptEditor(self.owned, self._intake)
+        self.edits = TranscriptEditor(self.owned, self._backend.store, self._intake)
         """Editor of transcripts."""
         self.recordings = OwnedRecordings(self.owned, keeping)
         """Recordings that can be played."""
