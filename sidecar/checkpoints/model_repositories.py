@@ -41,27 +41,8 @@ VIBEVOICE_TTS_NAMES = frozenset(
 VOXTRAL_NAMES = frozenset(
     {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
 )
-VOXTRAL_FILES = frozenset(
-    {
-        *("config.json", "generation_config.json", "processor_config.json"),
-        *(
-            "preprocessor_config.json",
-            installed_checkpoints.TEKKEN_FILE,
-            checkpoint.WEIGHTS_FILE,
-            checkpoint.WEIGHTS_INDEX_FILE,
-        ),
-    }
-)
-
-
-def is_voxtral_fetched(name: str) -> bool:
-    """Return whether a file of the repository is needed.
-
-    The repository may also have the weights in Mistral's own layout.
-    """
-    return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
-
-
+MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
+"""Files of the same model in Mistral's own layout, which the repository may also have."""
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
 """Suffixes of the files of a checkpoint of transformers; no others are downloaded, and no
 pickles."""
@@ -101,8 +82,8 @@ CTRANSLATE2_LAYOUT = CheckpointLayout(
 )
 VOXTRAL_LAYOUT = CheckpointLayout(
     "model*.safetensors",
-    is_voxtral_fetched,
-    lambda name: name.endswith(".safetensors"),
+    lambda name: TRANSFORMERS_LAYOUT.fetched(name) and name not in MISTRAL_FILES,
+    TRANSFORMERS_LAYOUT.is_large,
     installed_checkpoints.check_voxtral_config,
     installed_checkpoints.read_voxtral,
     installed_checkpoints.find_voxtral,
