@@ -38,10 +38,6 @@ class IdempotencyIndex:
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Locks of keys with a submission in progress."""
 
-    async def knows(self, owner: str, name: str) -> bool:
-        """Return whether a job has this idempotency key."""
-        return await self._store.by_key(owner, name) is not None
-
     @asynccontextmanager
     async def turn(self, owner: str, key: IdempotencyKey) -> AsyncGenerator[JobRecord | None, None]:
         """Hold the key's lock against other submissions; yield the job that the key already has.
@@ -107,7 +103,7 @@ class JobSubmissions:
             errors.QueueFull: the queue has no free position.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
-        if key is None or not await self._once.knows(caller.owner, key):
+        if key is None or await self._store.by_key(caller.owner, key) is None:
             await self._check(caller)
         return self._room.place(caller.owner)
 
