@@ -53,9 +53,11 @@ class CheckpointLayout:
     """Layout of a checkpoint: its files, checks and search.
 
     ``fetched``: whether a file is downloaded. ``is_large``: whether it has weights, which are
-    downloaded last. ``check_config``: raises if the weights cannot be used.
+    downloaded last. ``check_config``: raises if the weights cannot be used. ``engine``: the ASR
+    engine that loads it, '' for a TTS model.
     """
 
+    engine: str
     weights: str
     fetched: Callable[[str], bool]
     is_large: Callable[[str], bool]
@@ -65,6 +67,7 @@ class CheckpointLayout:
 
 
 TRANSFORMERS_LAYOUT = CheckpointLayout(
+    "vibevoice",
     "*.safetensors",
     lambda name: Path(name).suffix in FETCHED_SUFFIXES,
     lambda name: name.endswith(".safetensors"),
@@ -73,6 +76,7 @@ TRANSFORMERS_LAYOUT = CheckpointLayout(
     installed_checkpoints.find_checkpoint,
 )
 CTRANSLATE2_LAYOUT = CheckpointLayout(
+    "whisper",
     installed_checkpoints.WEIGHTS_FILE,
     lambda name: name in installed_checkpoints.WHISPER_FILES,
     lambda name: name == installed_checkpoints.WEIGHTS_FILE,
@@ -81,6 +85,7 @@ CTRANSLATE2_LAYOUT = CheckpointLayout(
     installed_checkpoints.find_whisper,
 )
 VOXTRAL_LAYOUT = CheckpointLayout(
+    "voxtral",
     "model*.safetensors",
     lambda name: TRANSFORMERS_LAYOUT.fetched(name) and name not in MISTRAL_FILES,
     TRANSFORMERS_LAYOUT.is_large,
@@ -89,6 +94,7 @@ VOXTRAL_LAYOUT = CheckpointLayout(
     installed_checkpoints.find_voxtral,
 )
 VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
+    "",
     TRANSFORMERS_LAYOUT.weights,
     TRANSFORMERS_LAYOUT.fetched,
     TRANSFORMERS_LAYOUT.is_large,
@@ -133,14 +139,6 @@ class InstalledModel:
     commit: str
 
 
-_ENGINES = {
-    CTRANSLATE2_LAYOUT: "whisper",
-    VOXTRAL_LAYOUT: "voxtral",
-    VIBEVOICE_TTS_LAYOUT: "",
-    TRANSFORMERS_LAYOUT: "vibevoice",
-}
-
-
 def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
     """Yield the models in a Hugging Face cache that an engine of this service can load.
 
@@ -166,7 +164,7 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
             name,
             repository,
             folder,
-            _ENGINES[layout],
+            layout.engine,
             sum(path.stat().st_size for path in content),
             _complete_commit(folder, layout),
         )

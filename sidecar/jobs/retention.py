@@ -144,15 +144,11 @@ class Retention:
         retention_s: float,
         limit_bytes: int,
         limit: int | None = None,
-        own: Callable[[JobRecord], bool] = lambda record: True,
     ) -> None:
-        """``own``: whether a job was accepted here. Only then a private job is deleted at its end:
-        in another service, its client may not have the result yet."""
         self._store = store
         self._retention_s = retention_s
         self._limit_bytes = limit_bytes
         self._limit = limit or sys.maxsize
-        self._own = own
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
@@ -236,7 +232,7 @@ class Retention:
         """Start the retention of a job that ended, or restart it after an edit."""
         if not record.over:
             return
-        if not record.kept and self._own(record):
+        if not record.kept:
             self._store.forget(record.id)
             return
         now = time.monotonic()

@@ -101,7 +101,10 @@ def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSum
             uploads = folder / UPLOADS_FOLDER
             database = [folder / f"{JOURNAL_FILE}{more}" for more in ("", "-wal", "-shm")]
             if any(one.exists() for one in (*database, *uploads.glob("*"))):
-                raise _folder_in_use_error(folder)
+                raise SettingsInvalid(
+                    f"{folder} is not empty, and nothing is overwritten.",
+                    hint="Name another folder, or move its files away.",
+                )
             with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
                 new = Path(made)
                 recordings = _extract_archive(packed, source, new)
@@ -131,13 +134,6 @@ def _unwritable_error(path: Path, error: OSError) -> SidecarError:
 def _target_exists_error(target: Path) -> SettingsInvalid:
     return SettingsInvalid(
         f"{target} exists, and nothing is overwritten.", hint="Name a file that does not exist."
-    )
-
-
-def _folder_in_use_error(path: Path) -> SettingsInvalid:
-    return SettingsInvalid(
-        f"{path} is not empty, and nothing is overwritten.",
-        hint="Name another folder, or move its files away.",
     )
 
 
