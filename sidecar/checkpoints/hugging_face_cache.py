@@ -43,6 +43,18 @@ def cached_snapshots(repo: Path) -> list[Path]:
     return sorted(folders, key=lambda each: (each.name != main, -each.stat().st_mtime))
 
 
+def complete_commit(
+    repo: Path, read: Callable[[Path], ModelCheckpoint] = read_checkpoint
+) -> str | None:
+    """Return the commit of a repository's first complete snapshot in a cache; `None` if there is
+    none."""
+    try:
+        found = first_complete_checkpoint(cached_snapshots(repo), read)
+    except errors.BadCheckpoint:
+        return None
+    return found.folder.name if found is not None and is_commit(found.folder.name) else None
+
+
 CachedRepositories = Callable[[Path], Iterable[Path]]
 """Function that returns the folders of a model's repositories in a Hugging Face cache."""
 

@@ -166,14 +166,5 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
             folder,
             layout.engine,
             sum(path.stat().st_size for path in content),
-            _complete_commit(folder, layout),
+            hugging_face_cache.complete_commit(folder, layout.read) or "",
         )
-
-
-def _complete_commit(folder: Path, layout: CheckpointLayout) -> str:
-    snapshots = hugging_face_cache.cached_snapshots(folder)
-    try:
-        found = hugging_face_cache.first_complete_checkpoint(snapshots, layout.read)
-    except errors.BadCheckpoint:
-        return ""
-    return found.folder.name if found is not None else ""

@@ -7,7 +7,6 @@ if the results of its owner exceed their limits. A private job is deleted at its
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from sidecar import errors
+from sidecar.concurrency import wait_for_event
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
@@ -204,13 +204,13 @@ class Retention:
         """Wait until the results of the last seconds were fetched, at most `MIN_RETENTION_S` from
         their ends. A job that was cancelled or put off by the shutdown has no result."""
         now = time.monotonic()
-
-        async def fetched(result: _EndedJob) -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(result.ended_at + MIN_RETENTION_S - now):
-                    await result.fetched.wait()
-
-        await asyncio.gather(*(fetched(one) for one in self._ended.values() if one.awaited))
+        await asyncio.gather(
+            *(
+                wait_for_event(one.fetched, one.ended_at + MIN_RETENTION_S - now)
+                for one in self._ended.values()
+                if one.awaited
+            )
+        )
 
     def close(self) -> None:
         """Delete no more results for their age."""
