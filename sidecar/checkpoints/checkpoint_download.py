@@ -56,7 +56,7 @@ def pull_checkpoint(
                 to.expanduser().absolute(), repo, snapshot.commit
             )
         missing = [file for file in snapshot.files if place.found(file) is None]
-        download_files.check_room(place, missing, "download", _NO_ROOM)
+        download_files.check_room(place, missing, "download", "GB", _NO_ROOM)
         with download_files.locked(place):
             place.begin()
             _fetch_all(snapshot, place, meter, layout)

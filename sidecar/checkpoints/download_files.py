@@ -192,6 +192,7 @@ RESERVE_BYTES = 512 << 20
 """Disk space that a download leaves free."""
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses after which a request is retried."""
+_UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}
 
 Result = TypeVar("Result")
 ChunkReader = Callable[[HubFile, int], Iterator[tuple[int, bytes]]]
@@ -350,7 +351,7 @@ def fetch(
 
 
 def check_room(
-    place: DownloadDestination, missing: Sequence[HubFile], what: str, hint: str
+    place: DownloadDestination, missing: Sequence[HubFile], what: str, unit: str, hint: str
 ) -> None:
     """Raise `errors.DiskFull` if the missing bytes do not fit on the disk."""
     needed = 0
@@ -360,9 +361,10 @@ def check_room(
     root = next(path for path in (place.root, *place.root.parents) if path.exists())
     free = shutil.disk_usage(root).free
     if needed and needed + RESERVE_BYTES > free:
+        each, digits = _UNITS[unit]
         raise errors.DiskFull(
-            f"The {what} needs {needed / 1e9:.2f} GB in {place.root}, "
-            f"and {free / 1e9:.2f} GB are free there.",
+            f"The {what} needs {needed / each:.{digits}f} {unit} in {place.root}, "
+            f"and {free / each:.{digits}f} {unit} are free there.",
             hint=hint,
         )
 

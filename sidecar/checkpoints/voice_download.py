@@ -169,7 +169,7 @@ def _download_voice_files(
             download_files.run_in_parallel([partial(server.look_up, key) for key in wanted], stop)
         )
         place = download_files.DownloadDestination(pulled.folder)
-        download_files.check_room(place, files, "voice", _NO_ROOM)
+        download_files.check_room(place, files, "voice", "MB", _NO_ROOM)
         meter.begin(voice.name, sum(file.size for file in files))
         work = [partial(_fetch, server, file, place, meter, stop) for file in files]
         for key, came in download_files.run_in_parallel(work, stop):

@@ -11,11 +11,11 @@ import contextlib
 import email.utils
 import itertools
 import logging
-import queue
 import re
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -125,7 +125,7 @@ class S3Client:
             except (BotoCoreError, HTTPClientError, OSError) as error:
                 if attempt == MAX_ATTEMPTS - 1:
                     raise S3Unavailable(_error_name(error)) from None
-            time.sleep(backoff_s(attempt, 0.5, 2.0))
+            time.sleep(backoff_s(attempt, 0.5, MAX_RETRY_PAUSE_S))
         return answer
 
 
@@ -144,43 +144,67 @@ def _error_name(error: Exception) -> str:
     return type(error).__name__
 
 
+MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
+"""Back-off after a failed deletion: the first pause and the maximum."""
 CLOSE_TIMEOUT_S = 3.0
 """Time for which the service's shutdown waits for queued deletions."""
 
 
 class S3DeletionQueue:
-    """Queue of deletions, run one after another in a thread that starts with the first. What cannot
-    be deleted is left to the next sweep of the storage."""
+    """Queue of deletions, run one after another in a thread that starts with the first."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._news = threading.Condition()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
+        self._closing = False
 
     def put(self, remove: Callable[[], None]) -> None:
-        """Queue a deletion."""
-        self._waiting.put(remove)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="removal", daemon=True)
-            self._thread.start()
+        """Queue a deletion; it is retried as long as it raises an `errors.SidecarError`."""
+        with self._news:
+            self._waiting.append(remove)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="removal", daemon=True)
+                self._thread.start()
+            self._news.notify_all()
 
     def close(self) -> None:
         """Wait a moment for the queued deletions."""
-        with self._waiting.all_tasks_done:
-            self._waiting.all_tasks_done.wait_for(
-                lambda: not self._waiting.unfinished_tasks, CLOSE_TIMEOUT_S
-            )
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_TIMEOUT_S)
+            if self._waiting:
+                log.warning(
+                    "%d recordings could not be deleted before the end; a later start deletes them",
+                    len(self._waiting),
+                )
 
     def _run(self) -> None:
+        pause_s = 0.0
         while True:
-            remove = self._waiting.get()
+            with self._news:
+                if pause_s:
+                    self._news.wait_for(lambda: self._closing, pause_s)
+                self._news.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting or (self._closing and pause_s):
+                    self._thread = None
+                    self._news.notify_all()
+                    return
+                remove = self._waiting[0]
             try:
                 remove()
             except errors.SidecarError as error:
-                log.warning("a recording cannot be deleted now; a sweep deletes it: %s", error.code)
+                pause_s = min(max(2 * pause_s, MIN_RETRY_PAUSE_S), MAX_RETRY_PAUSE_S)
+                log.warning("a recording cannot be deleted now and is tried again: %s", error.code)
+                self._waiting.rotate(-1)  # try another one first
+                continue
             except Exception:
                 log.exception("internal error while a recording was deleted")
-            finally:
-                self._waiting.task_done()
+            pause_s = 0.0
+            with self._news:
+                self._waiting.popleft()
+                self._news.notify_all()
 
 
 OBJECT_SUFFIX = ".sealed"

@@ -216,7 +216,7 @@ def test_a_full_disk_is_seen_before_anything_comes(
     server: VoiceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download_files, "RESERVE_BYTES", 1 << 60)
-    with pytest.raises(errors.DiskFull, match="voice needs 0.00 GB"):
+    with pytest.raises(errors.DiskFull, match="voice needs 0 MB"):
         pull_voice(tmp_path, server.url, VOICE)
     assert server.begins == {}
 
