@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sidecar import errors
 from sidecar.interfaces import engine_interface
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class VibeVoiceTts:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
         from sidecar.tts import vibevoice_tts_synthesis
 
+        if options.checkpoint is None:
+            raise errors.ModelLoadFailed(
+                "No checkpoint of VibeVoice TTS is set.",
+                hint="Run 'vibevoice-asr pull vibevoice-1.5b'.",
+            )
         loaded = vibevoice_tts_synthesis.load_vibevoice_tts(options)
         yield 0.8
         self._speech = vibevoice_tts_synthesis.create_synthesizer(loaded, options.steps)
