@@ -88,11 +88,11 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         if more := [name for name in fields if name != "operations"]:
             raise errors.FieldInvalid(f"An edit has no field '{more[0][:40]}'.")
         requested = edit_request_from_json(fields["operations"])
-        done = await service.edits.edit(caller, job_id, requested, revisions)
-        body = edited_body(done.before, done.job)
-        if done.parts:
-            body["parts"] = [split_speaker_body(one) for one in done.parts]
-        return json_response(body, headers={"ETag": etag_of(done.job)})
+        before, job, parts = await service.edits.edit(caller, job_id, requested, revisions)
+        body = edited_body(before, job)
+        if parts:
+            body["parts"] = [split_speaker_body(one) for one in parts]
+        return json_response(body, headers={"ETag": etag_of(job)})
 
     @router.get(
         "/{job_id}/transcript/history",

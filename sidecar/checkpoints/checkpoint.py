@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +238,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if not tensors or any(re.search(r"[/\\:]|^\.", name) for name in tensors):
         raise damaged_error(folder / WEIGHTS_INDEX_FILE, "is not an index of weights")
     names = sorted(tensors)
-    require_files(folder, [name for name in names if not (folder / name).is_file()], len(names))
+    require_files(folder, names)
     for name in names:
         if not tensors[name] <= check_safetensors(folder / name):
             raise damaged_error(folder / name, f"lacks weights that {WEIGHTS_INDEX_FILE} lists")
@@ -249,14 +249,15 @@ def _check_processor(folder: Path) -> None:
     """Check that the tokenizer, the processor's settings and the chat template exist."""
     for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, _CHAT_TEMPLATE_FILES):
         if not any(all((folder / name).is_file() for name in names) for names in ways):
-            require_files(folder, list(ways[0]), 1)
+            require_files(folder, ways[0])
 
 
-def require_files(folder: Path, absent: list[str], of: int) -> None:
-    """Raise `errors.CheckpointIncomplete` if files are absent; ``of``: number of weight files."""
+def require_files(folder: Path, names: Sequence[str]) -> None:
+    """Raise `errors.CheckpointIncomplete` if files are absent; several are those of the weights."""
+    absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        count = f" ({len(absent)} of {of} files of weights)" if of > 1 else ""
+        count = f" ({len(absent)} of {len(names)} files of weights)" if len(names) > 1 else ""
         raise errors.CheckpointIncomplete(
             f"{folder} lacks {absent[0]}{more}{count}.", hint=_repair_hint(folder)
         )

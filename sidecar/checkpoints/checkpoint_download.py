@@ -140,16 +140,8 @@ def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
 
     It is that of `MAIN_REVISION`; if that is not recorded, the newest complete one.
     """
-    if (commit := hugging_face_cache.cached_commit(cache)) is not None:
-        return commit
-    try:
-        found = hugging_face_cache.first_complete_checkpoint(
-            hugging_face_cache.cached_snapshots(cache), layout.read
-        )
-    except errors.BadCheckpoint:
-        return None
-    return (
-        found.folder.name if found is not None and checkpoint.is_commit(found.folder.name) else None
+    return hugging_face_cache.cached_commit(cache) or hugging_face_cache.complete_commit(
+        cache, layout.read
     )
 
 

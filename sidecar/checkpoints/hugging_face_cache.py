@@ -43,28 +43,40 @@ def cached_snapshots(repo: Path) -> list[Path]:
     return sorted(folders, key=lambda each: (each.name != main, -each.stat().st_mtime))
 
 
-def searched_folder_text(named: Path | None) -> Path:
-    """Return the folder in which a checkpoint is searched: ``named``, or the cache."""
-    return Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
+def complete_commit(
+    repo: Path, read: Callable[[Path], ModelCheckpoint] = read_checkpoint
+) -> str | None:
+    """Return the commit of a repository's first complete snapshot in a cache; `None` if there is
+    none."""
+    try:
+        found = first_complete_checkpoint(cached_snapshots(repo), read)
+    except errors.BadCheckpoint:
+        return None
+    return found.folder.name if found is not None and is_commit(found.folder.name) else None
 
 
-def candidate_folders(
-    path: Path, repositories: Iterable[str], marks: Iterable[str] = ("config.json",)
+CachedRepositories = Callable[[Path], Iterable[Path]]
+"""Function that returns the folders of a model's repositories in a Hugging Face cache."""
+
+
+def _candidate_folders(
+    path: Path, cached: CachedRepositories, marks: Iterable[str]
 ) -> Iterator[Path]:
     """Yield the folders that may be checkpoints.
 
     They are ``path`` itself if it has one of ``marks``, the snapshots in a repository's cache, or
-    those of ``repositories`` in a whole cache.
+    those of the ``cached`` repositories in a whole cache.
     """
     if any((path / mark).is_file() for mark in marks):
         yield path
     elif (path / "snapshots").is_dir():
         yield from cached_snapshots(path)
+    elif path.name == "snapshots":
+        yield from cached_snapshots(path.parent)
     else:
-        wanted = list(repositories)
         for root in (path, path / "hub"):
-            for repository in wanted:
-                yield from cached_snapshots(cache_folder(repository, root))
+            for repository in cached(root):
+                yield from cached_snapshots(repository)
 
 
 def first_complete_checkpoint(
@@ -88,10 +100,10 @@ def first_complete_checkpoint(
 
 def find_model(
     named: Path | None,
-    repositories: Iterable[str],
+    cached: CachedRepositories,
     read: Callable[[Path], ModelCheckpoint],
     what: str,
-    remedy: str,
+    remedy: str | None = None,
     marks: Iterable[str] = ("config.json",),
 ) -> ModelCheckpoint:
     """Return the checkpoint in ``named`` (folder of the checkpoint or a cache), or in the cache.
@@ -101,18 +113,16 @@ def find_model(
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    path = searched_folder_text(named)
+    path = Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
     try:
-        found = first_complete_checkpoint(candidate_folders(path, repositories, marks), read)
+        if named is not None and not path.is_dir():
+            raise errors.CheckpointNotFound(f"{path} is not a folder.")
+        found = first_complete_checkpoint(_candidate_folders(path, cached, marks), read)
     except OSError as error:
-        raise no_access(error) from None
+        raise errors.CheckpointNotFound(
+            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from None
     if found is None:
-        raise errors.CheckpointNotFound(f"There is no {what} in {path}.", hint=remedy)
+        why = "" if named is None else ", which has no config.json"
+        raise errors.CheckpointNotFound(f"There is no {what} in {path}{why}.", hint=remedy)
     return found
-
-
-def no_access(error: OSError) -> errors.CheckpointNotFound:
-    """Return the error for a folder that cannot be read."""
-    return errors.CheckpointNotFound(
-        f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
-    )

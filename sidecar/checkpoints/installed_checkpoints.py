@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,37 +35,19 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    path = hugging_face_cache.searched_folder_text(model_path)
-    try:
-        if model_path is not None and not path.is_dir():
-            raise errors.CheckpointNotFound(f"{path} is not a folder.")
-        folders = list(_candidates(path))
-    except OSError as error:
-        raise hugging_face_cache.no_access(error) from None
-    found = hugging_face_cache.first_complete_checkpoint(folders)
-    if found is None and model_path is not None:
-        return checkpoint.read_checkpoint(path)  # its error names what is missing
-    if found is None:
-        raise errors.CheckpointNotFound()
-    return found
+    return hugging_face_cache.find_model(
+        model_path,
+        _cached_vibevoice,
+        checkpoint.read_checkpoint,
+        "checkpoint of VibeVoice-ASR",
+        marks=("config.json", checkpoint.ADAPTER_FILE),
+    )
 
 
-def _candidates(path: Path) -> Iterator[Path]:
-    """Yield the folders that may be checkpoints: a folder, a repository's cache, a whole cache."""
-    if (path / "config.json").is_file():
-        yield path
-    elif (path / "snapshots").is_dir():
-        yield from hugging_face_cache.cached_snapshots(path)
-    elif path.name == "snapshots":
-        yield from hugging_face_cache.cached_snapshots(path.parent)
-    else:
-        canonical = hugging_face_cache.cache_folder(VIBEVOICE_REPOSITORY, path).name
-        for root in (path, path / "hub"):
-            cached = [
-                folder for folder in root.glob("models--*") if is_vibevoice_cache(folder.name)
-            ]
-            for folder in sorted(cached, key=lambda each: (each.name != canonical, each.name)):
-                yield from hugging_face_cache.cached_snapshots(folder)
+def _cached_vibevoice(root: Path) -> list[Path]:
+    canonical = hugging_face_cache.cache_folder(VIBEVOICE_REPOSITORY, root)
+    cached = [folder for folder in root.glob("models--*") if is_vibevoice_cache(folder.name)]
+    return sorted(cached, key=lambda each: (each != canonical, each.name))
 
 
 def is_vibevoice_cache(name: str) -> bool:
@@ -99,7 +81,7 @@ def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
     """
     return hugging_face_cache.find_model(
         voice_path,
-        [VIBEVOICE_TTS_REPOSITORY],
+        lambda root: [hugging_face_cache.cache_folder(VIBEVOICE_TTS_REPOSITORY, root)],
         read_vibevoice_tts,
         "VibeVoice that speaks",
         f"Get it: {VIBEVOICE_TTS_COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
@@ -155,9 +137,12 @@ def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    remedy = f"Get it: {VOXTRAL_COMMAND}."
     return hugging_face_cache.find_model(
-        model_path, [VOXTRAL_REPOSITORY], read_voxtral, "Voxtral Realtime", remedy
+        model_path,
+        lambda root: [hugging_face_cache.cache_folder(VOXTRAL_REPOSITORY, root)],
+        read_voxtral,
+        "Voxtral Realtime",
+        f"Get it: {VOXTRAL_COMMAND}.",
     )
 
 
@@ -170,9 +155,7 @@ def read_voxtral(folder: Path) -> checkpoint.ModelCheckpoint:
     with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(VOXTRAL_COMMAND):
         config = check_voxtral_config(folder)
         files = checkpoint.weight_files(folder)
-        checkpoint.require_files(
-            folder, [] if (folder / TEKKEN_FILE).is_file() else [TEKKEN_FILE], 1
-        )
+        checkpoint.require_files(folder, [TEKKEN_FILE])
         return checkpoint.ModelCheckpoint.of(folder, config, files)
 
 
@@ -403,13 +386,10 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
         errors.BadCheckpoint: there is none, or the error of the first.
         errors.RepositoryNotFound: no model has the name ``name``.
     """
-    path = hugging_face_cache.searched_folder_text(model_path)
-    if model_path is not None and not path.is_dir():
-        raise errors.CheckpointNotFound(f"{path} is not a folder.")
-    best_first = [WHISPER_MODELS[one].repository for one in BEST_FIRST]
+    models = [whisper_model_named(name)] if name else [WHISPER_MODELS[one] for one in BEST_FIRST]
     return hugging_face_cache.find_model(
         model_path,
-        [whisper_model_named(name).repository] if name else best_first,
+        lambda root: [hugging_face_cache.cache_folder(one.repository, root) for one in models],
         read_whisper,
         f"Whisper model{f' {name!r}' if name else ''}",
         f"Get one: {pull_command(WHISPER_ALIASES.get(name, name) or DEFAULT_MODEL)}.",
@@ -430,7 +410,7 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
         config = check_whisper_config(folder)
         vocabulary = _vocabulary(folder) or folder / VOCABULARIES[0]
         for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
-            checkpoint.require_files(folder, [] if (folder / name).is_file() else [name], 1)
+            checkpoint.require_files(folder, [name])
         check_ctranslate2_weights(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # English only, whatever its vocabulary
         config = {

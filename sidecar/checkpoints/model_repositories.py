@@ -41,27 +41,8 @@ VIBEVOICE_TTS_NAMES = frozenset(
 VOXTRAL_NAMES = frozenset(
     {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
 )
-VOXTRAL_FILES = frozenset(
-    {
-        *("config.json", "generation_config.json", "processor_config.json"),
-        *(
-            "preprocessor_config.json",
-            installed_checkpoints.TEKKEN_FILE,
-            checkpoint.WEIGHTS_FILE,
-            checkpoint.WEIGHTS_INDEX_FILE,
-        ),
-    }
-)
-
-
-def is_voxtral_fetched(name: str) -> bool:
-    """Return whether a file of the repository is needed.
-
-    The repository may also have the weights in Mistral's own layout.
-    """
-    return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
-
-
+MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
+"""Files of the same model in Mistral's own layout, which the repository may also have."""
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
 """Suffixes of the files of a checkpoint of transformers; no others are downloaded, and no
 pickles."""
@@ -72,9 +53,11 @@ class CheckpointLayout:
     """Layout of a checkpoint: its files, checks and search.
 
     ``fetched``: whether a file is downloaded. ``is_large``: whether it has weights, which are
-    downloaded last. ``check_config``: raises if the weights cannot be used.
+    downloaded last. ``check_config``: raises if the weights cannot be used. ``engine``: the ASR
+    engine that loads it, '' for a TTS model.
     """
 
+    engine: str
     weights: str
     fetched: Callable[[str], bool]
     is_large: Callable[[str], bool]
@@ -84,6 +67,7 @@ class CheckpointLayout:
 
 
 TRANSFORMERS_LAYOUT = CheckpointLayout(
+    "vibevoice",
     "*.safetensors",
     lambda name: Path(name).suffix in FETCHED_SUFFIXES,
     lambda name: name.endswith(".safetensors"),
@@ -92,6 +76,7 @@ TRANSFORMERS_LAYOUT = CheckpointLayout(
     installed_checkpoints.find_checkpoint,
 )
 CTRANSLATE2_LAYOUT = CheckpointLayout(
+    "whisper",
     installed_checkpoints.WEIGHTS_FILE,
     lambda name: name in installed_checkpoints.WHISPER_FILES,
     lambda name: name == installed_checkpoints.WEIGHTS_FILE,
@@ -100,14 +85,16 @@ CTRANSLATE2_LAYOUT = CheckpointLayout(
     installed_checkpoints.find_whisper,
 )
 VOXTRAL_LAYOUT = CheckpointLayout(
+    "voxtral",
     "model*.safetensors",
-    is_voxtral_fetched,
-    lambda name: name.endswith(".safetensors"),
+    lambda name: TRANSFORMERS_LAYOUT.fetched(name) and name not in MISTRAL_FILES,
+    TRANSFORMERS_LAYOUT.is_large,
     installed_checkpoints.check_voxtral_config,
     installed_checkpoints.read_voxtral,
     installed_checkpoints.find_voxtral,
 )
 VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
+    "",
     TRANSFORMERS_LAYOUT.weights,
     TRANSFORMERS_LAYOUT.fetched,
     TRANSFORMERS_LAYOUT.is_large,
@@ -152,14 +139,6 @@ class InstalledModel:
     commit: str
 
 
-_ENGINES = {
-    CTRANSLATE2_LAYOUT: "whisper",
-    VOXTRAL_LAYOUT: "voxtral",
-    VIBEVOICE_TTS_LAYOUT: "",
-    TRANSFORMERS_LAYOUT: "vibevoice",
-}
-
-
 def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
     """Yield the models in a Hugging Face cache that an engine of this service can load.
 
@@ -185,16 +164,7 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
             name,
             repository,
             folder,
-            _ENGINES[layout],
+            layout.engine,
             sum(path.stat().st_size for path in content),
-            _complete_commit(folder, layout),
+            hugging_face_cache.complete_commit(folder, layout.read) or "",
         )
-
-
-def _complete_commit(folder: Path, layout: CheckpointLayout) -> str:
-    snapshots = hugging_face_cache.cached_snapshots(folder)
-    try:
-        found = hugging_face_cache.first_complete_checkpoint(snapshots, layout.read)
-    except errors.BadCheckpoint:
-        return ""
-    return found.folder.name if found is not None else ""

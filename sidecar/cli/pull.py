@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -318,14 +317,11 @@ def find_voice(name: str, language: str) -> PulledVoice:
     from sidecar.checkpoints.installed_checkpoints import PulledVoice
     from sidecar.tts import moonshine_tts
 
-    named = moonshine_tts.choose_moonshine_voice(moonshine_tts.voice_catalogue(), name, language)
-    if not named.name:
-        named = replace(
-            named,
-            name=moonshine_tts.library_default_voice(moonshine_tts.voice_files(named.language)),
-        )
-    files = moonshine_tts.voice_files(named.language, named.name)
-    return PulledVoice(named.name, named.language, tuple(files))
+    name, tag = moonshine_tts.choose_moonshine_voice(
+        moonshine_tts.voice_catalogue(), name, language
+    )
+    name = name or moonshine_tts.library_default_voice(moonshine_tts.voice_files(tag))
+    return PulledVoice(name, tag, tuple(moonshine_tts.voice_files(tag, name)))
 
 
 def _list(folder: Path, language: str) -> None:
@@ -336,7 +332,7 @@ def _list(folder: Path, language: str) -> None:
     there = moonshine_tts.voice_catalogue()
     here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
     tags = (
-        [moonshine_tts.choose_moonshine_voice(there, "", language).language]
+        [moonshine_tts.choose_moonshine_voice(there, "", language)[1]]
         if language
         else sorted(there)
     )

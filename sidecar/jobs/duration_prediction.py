@@ -15,10 +15,12 @@ import logging
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
 
 from sidecar import files
 from sidecar.errors import SettingsInvalid
@@ -232,19 +234,30 @@ class DurationFile:
             await asyncio.to_thread(self.write, pace.known)
 
 
+Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]
+
+
+class _StoredFit(BaseModel, strict=True):
+    """Fit and its key in the file."""
+
+    engine: str
+    model: str
+    precision: str
+    begin_s: Seconds
+    per_s: Seconds | None
+    load_s: Seconds
+
+
+class _StoredFits(BaseModel, strict=True):
+    """Content of the file."""
+
+    version: Literal[1]
+    paces: list[_StoredFit]
+
+
 def serialize_durations(known: DurationFits) -> bytes:
     """Serialize fits as the content of the file."""
-    lines = [
-        {
-            "engine": means.engine,
-            "model": means.model,
-            "precision": means.precision,
-            "begin_s": round(line.begin_s, 4),
-            "per_s": None if line.per_s is None else round(line.per_s, 6),
-            "load_s": round(line.load_s, 3),
-        }
-        for means, line in [*known.items()][-MAX_FITS:]
-    ]
+    lines = [asdict(means) | asdict(line) for means, line in [*known.items()][-MAX_FITS:]]
     return json.dumps({"version": 1, "paces": lines}, indent=1).encode()
 
 
@@ -254,30 +267,9 @@ def parse_durations(data: bytes) -> dict[DurationKey, DurationFit]:
     Raises:
         ValueError: the content is not of this format.
     """
-    try:
-        said = json.loads(data)
-        if said["version"] != 1:
-            raise ValueError(f"version {said['version']!r}")
-        return dict(_parse_entry(one) for one in said["paces"][-MAX_FITS:])
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-
-
-def _parse_entry(said: dict[str, Any]) -> tuple[DurationKey, DurationFit]:
-    means = DurationKey(*(str(said[name]) for name in ("engine", "model", "precision")))
-    per_s = said["per_s"]
-    return means, DurationFit(
-        _seconds(said["begin_s"]),
-        None if per_s is None else _seconds(per_s),
-        _seconds(said["load_s"]),
-    )
-
-
-def _seconds(value: object) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value <= MAX_DURATION_S
-    ):
-        raise ValueError("a number of seconds that cannot be")
-    return float(value)
+    return {
+        DurationKey(one.engine, one.model, one.precision): DurationFit(
+            one.begin_s, one.per_s, one.load_s
+        )
+        for one in _StoredFits.model_validate_json(data).paces[-MAX_FITS:]
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sidecar import clock
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
@@ -36,11 +36,6 @@ from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
 from sidecar.transcripts.transcript import Progress
 from sidecar.workers.engine_host import EngineHost
-
-if TYPE_CHECKING:
-
-    def _checked(local: LocalJobBackend) -> JobBackend:
-        return local
 
 
 class EngineProvisioning:

@@ -91,11 +91,6 @@ class JobQueue:
         return len(self._waiting)
 
     @property
-    def places(self) -> int:
-        """Return the number of jobs that may run at once."""
-        return len(self._lanes)
-
-    @property
     def running(self) -> int:
         """Return the number of jobs that run, or wait at the engine."""
         return len(self._running)
@@ -153,7 +148,7 @@ class JobQueue:
         if self._draining:
             self._put_off.append(job)
             return
-        job.enter_again(self._store)
+        job.enter(self._store, known=True)
         self._waiting.join(job)
 
     def live(self, job_id: str) -> Job | None:

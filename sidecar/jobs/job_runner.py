@@ -75,15 +75,12 @@ class Job:
         """Return the error of the job; None if it has none."""
         return self.record.error.error() if self.record.error is not None else None
 
-    def enter(self, store: JobEventLog) -> None:
-        """Add the job to a store, which gets all its changes from now on."""
+    def enter(self, store: JobEventLog, *, known: bool = False) -> None:
+        """Add the job to a store, which gets all its changes from now on. ``known``: the store
+        already has it, from before the service's start."""
         self._store = store
-        store.add(self.record)
-        store.listen(self._on_event, self.id)
-
-    def enter_again(self, store: JobEventLog) -> None:
-        """Connect the job to a store that already has it, from before the service's start."""
-        self._store = store
+        if not known:
+            store.add(self.record)
         store.listen(self._on_event, self.id)
 
     def hear(self, feed: JobEventFeed) -> None:

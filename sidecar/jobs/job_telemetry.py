@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -82,20 +81,13 @@ def trace_attributes(facts: AudioInfo | None, record: JobRecord | None) -> dict[
     return found
 
 
-class JobEventSource(Protocol):
-    """Source of job events."""
-
-    def listen(self, tell: JobListener) -> None:
-        """Call ``tell`` with each event."""
-
-
 class JobTraces:
     """Traces of jobs that were submitted by a request since this object was created."""
 
     def __init__(
         self,
         traces: Tracer,
-        jobs: JobEventSource,
+        listen: Callable[[JobListener], None],
         engine: str,
         loaded: LastLoad,
         now: clock.Clock = clock.wall_time,
@@ -103,7 +95,7 @@ class JobTraces:
         self._traces, self._engine = traces, engine
         self._loaded, self._now = loaded, now
         self._ways: dict[str, JobTraceContext] = {}
-        jobs.listen(self._on_event)
+        listen(self._on_event)
 
     def begun(self) -> JobTraceContext:
         """Record the begin of a recording's intake."""

@@ -24,8 +24,6 @@ from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.workers.audio_probe import AudioProbe
 
 T = TypeVar("T")
-MAX_CONCURRENT_EDITS = 2
-"""Edits that are computed at once; an owner has at most one of them if owners are distinguished."""
 UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 
@@ -38,10 +36,6 @@ class OwnedJobs:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._editing, self._threads = (
-            FairOwnerSemaphore(MAX_CONCURRENT_EDITS),
-            ThreadLimiter("edit", MAX_CONCURRENT_EDITS),
-        )
 
     async def job(self, caller: Identity, job_id: str) -> JobRecord:
         """Return the caller's job with this id.
@@ -209,41 +203,6 @@ class OwnedJobs:
         assert record.transcript is not None
         return record, record.transcript
 
-    async def edit(
-        self,
-        caller: Identity,
-        job_id: str,
-        step: transcript_edits.EditStep,
-        revisions: Container[int] | None = None,
-    ) -> tuple[Transcript, JobRecord]:
-        """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
-        it and the job after it. A step without effect makes no revision.
-
-        ``revisions``: those that the transcript may have; None: any.
-
-        Raises:
-            errors.SidecarError: as `transcript`.
-            errors.TranscriptChanged: it has another revision.
-            errors.EditImpossible, errors.EditsFull: the step cannot be applied.
-            errors.DiskFull, errors.SpoolUnwritable: it is applied, but cannot be persisted for now.
-        """
-        while True:
-            record, before = await self.transcript(caller, job_id)
-            if revisions is not None and record.history.revision not in revisions:
-                raise errors.TranscriptChanged(
-                    f"The transcript is of revision {record.history.revision}."
-                )
-            after = await self.in_turn(caller, record.history.after, before, step, 0.0)
-            ready = before, before if after is None else after[1]
-            with suppress(errors.TranscriptChanged):  # another edit came first
-                return before, await self._store.edit(record, EditedChange(step, ready))
-
-    async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
-        """Return the result of ``work`` on a transcript, computed in a thread when it is the
-        caller's turn: it may take seconds of a core."""
-        async with self._editing.held(caller):
-            return await self._threads.run(work, *args)
-
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:
@@ -316,8 +275,8 @@ class OwnedRecordings:
             yield piece
 
 
-SPLIT_ATTEMPTS = 3
-"""Attempts of a split by voice while others edit the transcript."""
+MAX_CONCURRENT_EDITS = 2
+"""Edits that are computed at once; an owner has at most one of them if owners are distinguished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,21 +289,13 @@ class SpeakerSplit:
     likeness: float
 
 
-@dataclass(frozen=True, slots=True)
-class EditResult:
-    """Result of an edit: the transcript before it, the job after it, and the splits by voice."""
-
-    before: Transcript
-    job: JobRecord
-    parts: tuple[SpeakerSplit, ...] = ()
-
-
 class TranscriptEditor:
     """Editor of the caller's transcripts; embeddings are compared in the audio probe's process."""
 
-    def __init__(self, jobs: OwnedJobs, intake: AudioProbe) -> None:
-        self._jobs = jobs
-        self._intake = intake
+    def __init__(self, jobs: OwnedJobs, store: JobStore, intake: AudioProbe) -> None:
+        self._jobs, self._store, self._intake = jobs, store, intake
+        self._editing = FairOwnerSemaphore(MAX_CONCURRENT_EDITS)
+        self._threads = ThreadLimiter("edit", MAX_CONCURRENT_EDITS)
 
     async def edit(
         self,
@@ -354,45 +305,56 @@ class TranscriptEditor:
         | transcript_edits.RedoStep
         | Sequence[transcript_edits.EditRequest],
         revisions: Container[int] | None = None,
-    ) -> EditResult:
-        """Edit as `OwnedJobs.edit`, and split speakers by voice.
+    ) -> tuple[Transcript, JobRecord, tuple[SpeakerSplit, ...]]:
+        """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
+        it, the job after it, and the splits by voice. A step without effect makes no revision.
+
+        ``revisions``: those that the transcript may have; None: any.
 
         Raises:
-            errors.SidecarError: as `OwnedJobs.edit`.
+            errors.SidecarError: as `OwnedJobs.transcript`.
+            errors.TranscriptChanged: it has another revision.
+            errors.EditImpossible, errors.EditsFull: the step cannot be applied.
             errors.VoicesNotKept: a speaker cannot be split by voice.
+            errors.DiskFull, errors.SpoolUnwritable: it is applied, but cannot be persisted for now.
         """
-        if isinstance(wished, transcript_edits.UndoStep | transcript_edits.RedoStep):
-            return EditResult(*await self._jobs.edit(caller, job_id, wished, revisions))
-        for attempt in range(SPLIT_ATTEMPTS):
-            record, transcript = await self._jobs.transcript(caller, job_id)
-            revision = record.history.revision
-            if revisions is not None and revision not in revisions:
-                raise errors.TranscriptChanged(f"The transcript is of revision {revision}.")
-            step, parts = await self._resolved(caller, transcript, wished)
-            try:
-                done = await self._jobs.edit(caller, job_id, step, {revision} if parts else None)
-            except errors.TranscriptChanged:
-                if revisions is not None or attempt == SPLIT_ATTEMPTS - 1:
-                    raise
-            else:
-                return EditResult(*done, parts)
-        raise AssertionError
+        while True:
+            record, before = await self._jobs.transcript(caller, job_id)
+            if revisions is not None and record.history.revision not in revisions:
+                raise errors.TranscriptChanged(
+                    f"The transcript is of revision {record.history.revision}."
+                )
+            step, parts = await self._resolved(caller, before, wished)
+            after = await self._in_turn(caller, record.history.after, before, step, 0.0)
+            ready = before, before if after is None else after[1]
+            with suppress(errors.TranscriptChanged):  # another edit came first
+                return before, await self._store.edit(record, EditedChange(step, ready)), parts
+
+    async def _in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
+        """Return the result of ``work`` on a transcript, computed in a thread when it is the
+        caller's turn: it may take seconds of a core."""
+        async with self._editing.held(caller):
+            return await self._threads.run(work, *args)
 
     async def _resolved(
         self,
         caller: Identity,
         transcript: Transcript,
-        wished: Sequence[transcript_edits.EditRequest],
-    ) -> tuple[tuple[transcript_edits.EditOperation, ...], tuple[SpeakerSplit, ...]]:
-        """Return the edit operations, and the speaker splits that they make; each operation acts on
-        the result of those before it."""
+        wished: transcript_edits.UndoStep
+        | transcript_edits.RedoStep
+        | Sequence[transcript_edits.EditRequest],
+    ) -> tuple[transcript_edits.EditStep, tuple[SpeakerSplit, ...]]:
+        """Return the step, and the speaker splits that it makes; each operation acts on the result
+        of those before it."""
+        if isinstance(wished, transcript_edits.UndoStep | transcript_edits.RedoStep):
+            return wished, ()
         step: list[transcript_edits.EditOperation] = []
         parts: list[SpeakerSplit] = []
         for number, wish in enumerate(wished):
             if not isinstance(wish, transcript_edits.SplitSpeakerRequest):
                 step.append(wish)
                 continue
-            now = await self._jobs.in_turn(
+            now = await self._in_turn(
                 caller, transcript_edits.apply_operations, transcript, tuple(step)
             )
             try:

@@ -7,7 +7,6 @@ if the results of its owner exceed their limits. A private job is deleted at its
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from sidecar import errors
+from sidecar.concurrency import wait_for_event
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
@@ -144,15 +144,11 @@ class Retention:
         retention_s: float,
         limit_bytes: int,
         limit: int | None = None,
-        own: Callable[[JobRecord], bool] = lambda record: True,
     ) -> None:
-        """``own``: whether a job was accepted here. Only then a private job is deleted at its end:
-        in another service, its client may not have the result yet."""
         self._store = store
         self._retention_s = retention_s
         self._limit_bytes = limit_bytes
         self._limit = limit or sys.maxsize
-        self._own = own
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
@@ -208,13 +204,13 @@ class Retention:
         """Wait until the results of the last seconds were fetched, at most `MIN_RETENTION_S` from
         their ends. A job that was cancelled or put off by the shutdown has no result."""
         now = time.monotonic()
-
-        async def fetched(result: _EndedJob) -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(result.ended_at + MIN_RETENTION_S - now):
-                    await result.fetched.wait()
-
-        await asyncio.gather(*(fetched(one) for one in self._ended.values() if one.awaited))
+        await asyncio.gather(
+            *(
+                wait_for_event(one.fetched, one.ended_at + MIN_RETENTION_S - now)
+                for one in self._ended.values()
+                if one.awaited
+            )
+        )
 
     def close(self) -> None:
         """Delete no more results for their age."""
@@ -236,7 +232,7 @@ class Retention:
         """Start the retention of a job that ended, or restart it after an edit."""
         if not record.over:
             return
-        if not record.kept and self._own(record):
+        if not record.kept:
             self._store.forget(record.id)
             return
         now = time.monotonic()

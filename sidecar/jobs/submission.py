@@ -6,8 +6,6 @@ A key belongs to its owner and is valid as long as its job is stored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -23,46 +21,10 @@ from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.job_telemetry import JobTraceContext, JobTraces
 from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
-
-
-class IdempotencyIndex:
-    """Index of jobs by idempotency key."""
-
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
-        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-        """Locks of keys with a submission in progress."""
-
-    async def knows(self, owner: str, name: str) -> bool:
-        """Return whether a job has this idempotency key."""
-        return await self._store.by_key(owner, name) is not None
-
-    @asynccontextmanager
-    async def turn(self, owner: str, key: IdempotencyKey) -> AsyncGenerator[JobRecord | None, None]:
-        """Hold the key's lock against other submissions; yield the job that the key already has.
-
-        Raises:
-            errors.IdempotencyKeyReused: the key belongs to another request.
-        """
-        lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
-        async with lock:
-            yield await self.known(owner, key)
-
-    async def known(self, owner: str, key: IdempotencyKey) -> JobRecord | None:
-        """Return the job of an earlier request with this key.
-
-        Raises:
-            errors.IdempotencyKeyReused: the key belongs to another request.
-        """
-        known = await self._store.by_key(owner, key.name)
-        if known is not None and known.key != key:
-            raise errors.IdempotencyKeyReused()
-        return known
 
 
 class JobSubmissions:
@@ -88,7 +50,8 @@ class JobSubmissions:
         self._fits_elsewhere = settings.role == ROLE_FRONT  # a front leaves it to the nodes
         self._people = settings.people
         self._audio_roots = settings.audio_roots
-        self._once = IdempotencyIndex(self._store)
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """Locks of idempotency keys with a submission in progress."""
         self._queue_limit = settings.queue_limit
         self._room = reservations.Reservations(
             settings.queue_limit + 1, settings.upload_room_mb << 20
@@ -107,7 +70,7 @@ class JobSubmissions:
             errors.QueueFull: the queue has no free position.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
-        if key is None or not await self._once.knows(caller.owner, key):
+        if key is None or await self._store.by_key(caller.owner, key) is None:
             await self._check(caller)
         return self._room.place(caller.owner)
 
@@ -223,14 +186,15 @@ class JobSubmissions:
             errors.SidecarError: as `submit`; the key is then free again.
         """
         try:
-            async with self._once.turn(caller.owner, key) as known:
+            async with self._turns.setdefault((caller.owner, key.name), asyncio.Lock()):
+                known = await self._known(caller.owner, key)
                 if known is None:
                     job = await self.submit(
                         caller, source, options, place, kept=True, priority=priority, key=key
                     )
                     return job.record, False
         except DuplicateRequestKey:  # another service submitted the key a moment ago
-            known = await self._once.known(caller.owner, key)
+            known = await self._known(caller.owner, key)
             if known is None:  # the job is deleted already
                 raise errors.JournalUnreachable() from None
         except BaseException:
@@ -238,6 +202,17 @@ class JobSubmissions:
             raise
         source.close()
         return known, True
+
+    async def _known(self, owner: str, key: IdempotencyKey) -> JobRecord | None:
+        """Return the job of an earlier request with this key.
+
+        Raises:
+            errors.IdempotencyKeyReused: the key belongs to another request.
+        """
+        known = await self._store.by_key(owner, key.name)
+        if known is not None and known.key != key:
+            raise errors.IdempotencyKeyReused()
+        return known
 
     async def _check(self, caller: Identity) -> None:
         """Raise as `place` does, if the caller may not queue one more job."""

@@ -34,7 +34,7 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
 from sidecar.jobs import duration_prediction, job_backend
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobEventSource, JobTraces
+from sidecar.jobs.job_telemetry import JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.capture_writer import CaptureObserver
@@ -119,7 +119,7 @@ class ServiceObservers:
         self,
         settings: Settings,
         fleet: EngineFleet,
-        jobs: JobEventSource,
+        jobs: job_backend.JobBackend,
         live: EngineSpec | None,
         now: clock.Clock,
     ) -> None:
@@ -133,7 +133,7 @@ class ServiceObservers:
         if self.traces.on:
             name, hears = fleet.files.spec.name, live.name if live is not None else ""
             self.jobs = JobTraces(
-                self.traces, jobs, name, lambda: fleet.files.slot.last_load(now()), now
+                self.traces, jobs.listen, name, lambda: fleet.files.slot.last_load(now()), now
             )
             self.sessions.append(
                 SessionTracer(self.traces, hears, lambda: fleet.live.last_load(now()), now)
@@ -232,7 +232,7 @@ class Service:
         """Submission of recordings."""
         self.owned = OwnedJobs(self._backend.store)
         """Jobs of one owner."""
-        self.edits = TranscriptEditor(self.owned, self._intake)
+        self.edits = TranscriptEditor(self.owned, self._backend.store, self._intake)
         """Editor of transcripts."""
         self.recordings = OwnedRecordings(self.owned, keeping)
         """Recordings that can be played."""

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sqlite3
 import tarfile
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from sidecar import clock, files
 from sidecar.audio.upload_spool import storage_error
@@ -30,10 +31,6 @@ MANIFEST_FILE = "backup.json"
 _MAX_MANIFEST_BYTES = 64 << 20
 _RECORDING = re.compile(rf"{UPLOADS_FOLDER}/\w[\w-]*")
 _CHUNK_BYTES = 1 << 20
-
-
-class _Readable(Protocol):
-    def read(self, most: int = -1, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,10 @@ def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSum
             uploads = folder / UPLOADS_FOLDER
             database = [folder / f"{JOURNAL_FILE}{more}" for more in ("", "-wal", "-shm")]
             if any(one.exists() for one in (*database, *uploads.glob("*"))):
-                raise _folder_in_use_error(folder)
+                raise SettingsInvalid(
+                    f"{folder} is not empty, and nothing is overwritten.",
+                    hint="Name another folder, or move its files away.",
+                )
             with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
                 new = Path(made)
                 recordings = _extract_archive(packed, source, new)
@@ -137,13 +137,6 @@ def _target_exists_error(target: Path) -> SettingsInvalid:
     )
 
 
-def _folder_in_use_error(path: Path) -> SettingsInvalid:
-    return SettingsInvalid(
-        f"{path} is not empty, and nothing is overwritten.",
-        hint="Name another folder, or move its files away.",
-    )
-
-
 def _not_a_backup_error(source: Path, why: str) -> SettingsInvalid:
     return SettingsInvalid(
         f"The file {source} is not a backup of kept jobs, or is incomplete: {why}.",
@@ -154,7 +147,7 @@ def _not_a_backup_error(source: Path, why: str) -> SettingsInvalid:
 @contextmanager
 def _consistent_snapshot(
     folder: Path,
-) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, IO[bytes]]]]]:
+) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, io.BufferedReader]]]]:
     """Yield the database and the recordings as of one moment: both are opened while writes are
     locked. A running service waits for milliseconds; files that it deletes later stay open here."""
     with ExitStack() as opened:
@@ -192,16 +185,16 @@ def _count_jobs(file: Path) -> int:
 
 
 def _write_archive(
-    target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, IO[bytes]]]
+    target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, io.BufferedReader]]
 ) -> int:
     """Write the tar, synced to the disk; return its bytes."""
     digests: dict[str, str] = {}
     with tarfile.open(fileobj=target, mode="w") as tar, copy.open("rb") as database:
         for name, file in [*((f"{UPLOADS_FOLDER}/{one}", file) for one, file in recordings),
                            (JOURNAL_FILE, database)]:  # fmt: skip
-            read = _HashingReader(file)
-            tar.addfile(_tar_member(name, os.fstat(file.fileno()).st_size), read)
-            digests[name] = read.digest.hexdigest()
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            tar.addfile(_tar_member(name, os.fstat(file.fileno()).st_size), file)
         text = json.dumps({"files": digests}).encode()
         tar.addfile(_tar_member(MANIFEST_FILE, len(text)), io.BytesIO(text))
     target.flush()
@@ -239,25 +232,11 @@ def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
     return len(digests) - 1
 
 
-def _write_new_file(data: _Readable, path: Path) -> str:
+def _write_new_file(data: IO[bytes], path: Path) -> str:
     """Write a new file, synced to the disk; return its digest."""
-    read = _HashingReader(data)
     with files.open_new(path) as file:
-        while piece := read.read(_CHUNK_BYTES):
-            file.write(piece)
+        shutil.copyfileobj(data, file, _CHUNK_BYTES)
         file.flush()
         os.fsync(file.fileno())
-    return read.digest.hexdigest()
-
-
-class _HashingReader:
-    """Reader that computes the SHA-256 of what it has read."""
-
-    def __init__(self, data: _Readable) -> None:
-        self._data = data
-        self.digest = hashlib.sha256()
-
-    def read(self, most: int = -1) -> bytes:
-        piece = self._data.read(most)
-        self.digest.update(piece)
-        return piece
+    with path.open("rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()

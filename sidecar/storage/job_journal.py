@@ -201,7 +201,7 @@ def _open_database(
             "foreign_keys = ON",
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
-        migrate_journal(database)
+        encrypted_sqlite.migrate_sqlite(database, MIGRATIONS, JOURNAL_LABELS)
         journal = JobJournal(
             database, encrypted_sqlite.open_cipher(database, secret, JOURNAL_LABELS), lock
         )
@@ -210,15 +210,6 @@ def _open_database(
         database.close()
         raise
     return journal
-
-
-def migrate_journal(database: sqlite3.Connection) -> None:
-    """Migrate the file, a version at a time, each whole or not at all.
-
-    Raises:
-        errors.SettingsInvalid: it is of a later version.
-    """
-    encrypted_sqlite.migrate_sqlite(database, MIGRATIONS, JOURNAL_LABELS)
 
 
 def check_version(database: sqlite3.Connection) -> int:

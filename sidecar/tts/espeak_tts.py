@@ -116,14 +116,7 @@ class _EspeakVoiceStruct(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_char_p),
-        ("identifier", ctypes.c_char_p),
-        ("gender", ctypes.c_ubyte),
-        ("age", ctypes.c_ubyte),
-        ("variant", ctypes.c_ubyte),
-        ("xx1", ctypes.c_ubyte),
-        ("score", ctypes.c_int),
-        ("spare", ctypes.c_void_p),
-    ]
+    ]  # the rest is not read
 
 
 PcmWithMarks = tuple[bytes, list[tuple[int, float]]]

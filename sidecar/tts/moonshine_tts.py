@@ -14,7 +14,6 @@ import ctypes
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,24 +127,17 @@ VoiceCatalogue = Mapping[str, Sequence[str]]
 """Voice names by language tag, such as 'en-us'."""
 
 
-@dataclass(frozen=True, slots=True)
-class MoonshineVoiceChoice:
-    """A voice and its language tag; if ``name`` is '', the library chooses the voice."""
-
-    name: str
-    language: str
-
-
 def choose_moonshine_voice(
     catalogue: VoiceCatalogue, name: str = "", language: str = ""
-) -> MoonshineVoiceChoice:
-    """Return the voice for ``name`` and ``language``; each may be ''.
+) -> tuple[str, str]:
+    """Return the voice and its language tag for ``name`` and ``language``, each of which may be ''.
+    If the voice is '', the library chooses it.
 
     Raises:
         errors.VoiceUnknown: no voice has that name in that language.
     """
     if not name:
-        return MoonshineVoiceChoice("", _language_tag(catalogue, language or DEFAULT_LANGUAGE))
+        return "", _language_tag(catalogue, language or DEFAULT_LANGUAGE)
     tags = (
         [_language_tag(catalogue, language)] if language else sorted(catalogue, key=_dialect_rank)
     )
@@ -153,7 +145,7 @@ def choose_moonshine_voice(
     for tag in tags:
         for voice in catalogue[tag]:
             if voice.lower() in wanted:
-                return MoonshineVoiceChoice(voice, tag)
+                return voice, tag
     there = engine_interface.abbreviate_names(catalogue[tags[0]]) if language else ""
     raise errors.VoiceUnknown(
         f"There is no voice '{name}'" + (f" for {tags[0]}." if language else "."),

@@ -24,6 +24,8 @@ NO_VOICE = "none"
 """Value of the setting `voice_engine` that disables TTS."""
 PULL_COMMAND = "vibevoice-asr pull voice"
 """Command that downloads a voice of the engine 'moonshine'."""
+NO_TTS_ENGINE_HINT = f"Install one with {PULL_COMMAND}, then restart the service."
+"""Hint if no TTS engine is installed."""
 
 
 def choose_tts_engine(
@@ -116,7 +118,7 @@ def _choose_cpu_voice(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         return EngineChoice(system_tts.SPEC, ""), "this system has it"
     if not missing_packages(espeak_tts.SPEC):
         return EngineChoice(espeak_tts.SPEC, ""), "it is installed"
-    return None, f"this system has none of its own. For one: {PULL_COMMAND}. {_espeak_hint()}"
+    return None, f"no TTS engine is installed. {NO_TTS_ENGINE_HINT} {_espeak_hint()}"
 
 
 def better_voice_hint(settings: Settings, chosen: EngineChoice[TtsSpec] | None) -> str:

@@ -82,9 +82,7 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
         )
     if kind == "auto":
         listed = openai_http.listed_models(openai_http.loads(models))
-        names = [one.get(key) for one in listed for key in ("id", "root")]
-        ours = [name for name in names if wanted in (None, name)] if wanted else names
-        shown = " ".join(str(name) for name in ours or [model])
+        shown = wanted or " ".join(str(one.get(key)) for one in listed for key in ("id", "root"))
         kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
     return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
 

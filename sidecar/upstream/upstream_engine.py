@@ -49,13 +49,9 @@ class UpstreamEngine:
         needed.
 
         Raises:
-            errors.ModelLoadFailed: no servers are set, or their certificate file has no
-                certificates.
+            errors.ModelLoadFailed: the certificate file of the servers has no certificates.
         """
-        if options.upstream is None:
-            raise errors.ModelLoadFailed(
-                "No upstream is set.", hint="VIBEVOICE_UPSTREAM=http://192.168.1.20:8765"
-            )
+        assert options.upstream is not None
         for name in ("httpx", "httpcore"):  # no log line for each request
             logging.getLogger(name).setLevel(logging.WARNING)
         from sidecar.upstream.upstream_pool import UpstreamPool

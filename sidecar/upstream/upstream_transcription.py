@@ -41,6 +41,9 @@ from sidecar.upstream.audio_chunks import (
 from sidecar.upstream.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector
     from sidecar.diarization.speaker_models import SpeakerModels
 
@@ -368,16 +371,11 @@ class UpstreamDiarization:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _hear(self, piece: AudioChunk) -> None:
-        step = round(STEP_S * piece.rate)
-        for at in range(0, len(piece.samples), step):
+        for block in self._blocks(piece.samples, piece.rate, piece.last):
             if self._stop():
                 return
-            part = to_float(piece.samples[at : at + step])
-            over = piece.last and at + step >= len(piece.samples)
-            self._diarizer.feed(self._at_its_rate(part, piece.rate, over))
-        if piece.last:
-            self._diarizer.finish()
-            self._finished = True
+            self._diarizer.feed(block)
+        self._finish_after(piece)
 
     def _take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
         from sidecar.diarization import window_embeddings
@@ -399,7 +397,8 @@ class UpstreamDiarization:
                     error,
                 )
         if windows is None:
-            blocks = list(self._sound_of(piece))
+            self._resample = None
+            blocks = list(self._blocks(piece.with_margin, piece.rate, last=True))
             found = window_embeddings.embed_windows(self._models, blocks, asked, step_s, self._stop)
             if self._stop():
                 return
@@ -410,17 +409,19 @@ class UpstreamDiarization:
             end if piece.last else round((asked.until_s or 0.0) * DIARIZATION_SAMPLE_RATE)
         )
         self._diarizer.take(windows, following, begin + end)
+        self._finish_after(piece)
+
+    def _finish_after(self, piece: AudioChunk) -> None:
         if piece.last:
             self._diarizer.finish()
             self._finished = True
 
-    def _sound_of(self, piece: AudioChunk) -> Iterator[Block]:
-        """Yield a chunk with its margin at 16 kHz, `STEP_S` seconds at a time."""
-        samples, step = piece.with_margin, round(STEP_S * piece.rate)
-        self._resample = None
+    def _blocks(self, samples: npt.NDArray[np.int16], rate: int, last: bool) -> Iterator[Block]:
+        """Yield samples at 16 kHz, `STEP_S` seconds at a time; ``last``: no more follow."""
+        step = round(STEP_S * rate)
         for at in range(0, len(samples), step):
             part = to_float(samples[at : at + step])
-            yield self._at_its_rate(part, piece.rate, at + step >= len(samples))
+            yield self._at_its_rate(part, rate, last and at + step >= len(samples))
 
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
         if rate == DIARIZATION_SAMPLE_RATE:

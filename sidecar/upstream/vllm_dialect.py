@@ -38,34 +38,6 @@ def _wrong(line: bytes | None) -> ChunkFailure:
     )
 
 
-class SseEventParser(EventStream):
-    """Parser of server-sent events into objects. A body that is one JSON object is one event."""
-
-    def __init__(self) -> None:
-        super().__init__(MAX_SSE_LINE_BYTES, _wrong)
-        self._whole = False
-
-    def objects(self, data: bytes) -> list[dict[str, Any]]:
-        """Return the events that ``data`` completes.
-
-        Raises:
-            ChunkFailure: the body is no such stream.
-        """
-        if self._whole or (self.rest + data).lstrip()[:1] == b"{":
-            return self._one_object(data)
-        return [_parse_object(value) for value in self.feed(data)]
-
-    def _one_object(self, data: bytes) -> list[dict[str, Any]]:
-        self._whole, self.rest = True, self.rest + data
-        event = loads(self.rest)
-        if event is None:
-            if len(self.rest) > MAX_SSE_LINE_BYTES:
-                raise upstream_dialect.garbled_failure("is no JSON")
-            return []
-        self.done, self.rest = True, b""
-        return [event]
-
-
 def _parse_object(value: bytes) -> dict[str, Any]:
     event = loads(value)
     if not isinstance(event, dict):
@@ -92,7 +64,7 @@ class VllmAnswerReader:
         """True if the model reached its token limit."""
         self._guard = loop_guard.LoopGuard(duration_s, self.segments)
         self._text = text
-        self._events = SseEventParser()
+        self._events = EventStream(MAX_SSE_LINE_BYTES, _wrong)
         self._ended = False
 
     @property
@@ -103,9 +75,9 @@ class VllmAnswerReader:
     def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
         """Return the segments that ``data`` completes, and the loop that it reveals."""
         found: list[Segment] = []
-        for event in () if self._ended else self._events.objects(data):
+        for event in () if self._ended else self._events.feed(data):
             try:
-                piece = self._piece(event)
+                piece = self._piece(_parse_object(event))
             except upstream_dialect.PARSE_ERRORS:
                 raise upstream_dialect.garbled_failure("has an event that is none") from None
             if not piece:
@@ -139,8 +111,7 @@ class VllmAnswerReader:
         self.usage = int((event.get("usage") or {}).get("prompt_tokens") or self.usage)
         piece = ""
         for choice in (event.get("choices") or [])[:1]:
-            said = choice.get("delta") or choice.get("message") or {}
-            piece = str(said.get("content") or "")
+            piece = str((choice.get("delta") or {}).get("content") or "")
             self.length = self.length or choice.get("finish_reason") == "length"
         if len(self._text) >= MIN_COMMON_CHARACTERS and piece.startswith(self._text):
             piece = piece[len(self._text) :]

@@ -14,7 +14,7 @@ from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import LocalJobStore
-from sidecar.jobs.owned_jobs import OwnedJobs
+from sidecar.jobs.owned_jobs import OwnedJobs, TranscriptEditor
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
 from sidecar.transcripts.transcript_edits import (
@@ -36,11 +36,16 @@ def done_in(store: JobEventLog, caller: Identity = ANONYMOUS) -> JobRecord:
     return store.append(record.id, ReportedChange(Finished(SAID), 1.0))
 
 
+def editor_of(store: JobEventLog) -> TranscriptEditor:
+    jobs = LocalJobStore(store, None, None)  # type: ignore[arg-type]
+    return TranscriptEditor(OwnedJobs(jobs), jobs, None)  # type: ignore[arg-type]
+
+
 async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = JobEventLog()
-    job, owned = done_in(store), OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
+    job, editor = done_in(store), editor_of(store)
     on_the_loop: list[bool] = []
 
     def watched(*given: Any) -> Transcript:
@@ -49,11 +54,11 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
 
     monkeypatch.setattr(transcript_edits, "apply_operations", watched)
     for step in ((RewriteSegment(0, "other"),), UndoStep(), RedoStep()):
-        before, after = await owned.edit(ANONYMOUS, job.id, step)
+        before, after, _ = await editor.edit(ANONYMOUS, job.id, step)
         assert before is not after.transcript
     assert on_the_loop == [False, False], "the first and the last: nothing is worked out to undo"
     there_and_back = RewriteSegment(0, "others"), RewriteSegment(0, "other")
-    await owned.edit(ANONYMOUS, job.id, there_and_back)
+    await editor.edit(ANONYMOUS, job.id, there_and_back)
     assert on_the_loop == [False] * 3, "what changes nothing is worked out there, too"
     record = store.get(job.id)
     assert record.segments[0].text == "other"
@@ -66,7 +71,7 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = JobEventLog()
-    job, owned = done_in(store), OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
+    job, editor = done_in(store), editor_of(store)
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(*given: Any) -> Transcript:
@@ -76,11 +81,11 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
         return apply_operations(*given)
 
     monkeypatch.setattr(transcript_edits, "apply_operations", slow)
-    editing = asyncio.ensure_future(owned.edit(ANONYMOUS, job.id, (RewriteSegment(0, "other"),)))
+    editing = asyncio.ensure_future(editor.edit(ANONYMOUS, job.id, (RewriteSegment(0, "other"),)))
     await until(begun.is_set)
     store.append(job.id, EditedChange((RenameSpeaker(0, "Nell"),)))  # as another service does
     go_on.set()
-    before, after = await editing
+    before, after, _ = await editing
     assert before.name_of(0) == "Nell"
     assert after.transcript is not None
     assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
@@ -94,7 +99,7 @@ async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
         Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True)) for name in ("ada", "bob")
     )
     her_job, his_job = done_in(store, ada).id, done_in(store, bob).id
-    owned, go_on = OwnedJobs(LocalJobStore(store, None, None)), threading.Event()  # type: ignore[arg-type]
+    editor, go_on = editor_of(store), threading.Event()
 
     def slow(transcript: Transcript, step: Any) -> Transcript:
         if step[0].text == "slow":
@@ -104,11 +109,11 @@ async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
     monkeypatch.setattr(transcript_edits, "apply_operations", slow)
     try:
         hers = [
-            asyncio.ensure_future(owned.edit(ada, her_job, (RewriteSegment(0, "slow"),)))
+            asyncio.ensure_future(editor.edit(ada, her_job, (RewriteSegment(0, "slow"),)))
             for _ in range(9)
         ]
         await asyncio.sleep(0)
-        _, after = await owned.edit(bob, his_job, (RewriteSegment(0, "quick"),))
+        _, after, _ = await editor.edit(bob, his_job, (RewriteSegment(0, "quick"),))
         assert after.segments[0].text == "quick"
         assert not any(one.done() for one in hers)
     finally:

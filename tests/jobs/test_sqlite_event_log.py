@@ -38,7 +38,8 @@ from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SEQ_STRIDE, SqliteJobEventLog
 from sidecar.storage import encrypted_sqlite, job_journal
-from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files, migrate_journal
+from sidecar.storage.encrypted_sqlite import migrate_sqlite
+from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -363,7 +364,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
         halfway = (*job_journal.MIGRATIONS[:1], (job_journal.MIGRATIONS[1][0], "no SQL"))
         monkeypatch.setattr(job_journal, "MIGRATIONS", halfway)
         with pytest.raises(sqlite3.Error):  # it dies in the middle
-            migrate_journal(database)
+            migrate_sqlite(database, job_journal.MIGRATIONS, job_journal.JOURNAL_LABELS)
     monkeypatch.undo()
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert store.get(job.id).state is JobState.RUNNING

@@ -172,9 +172,7 @@ def test_a_voice_is_meant_by_its_name_its_language_or_both(
             moonshine_tts.choose_moonshine_voice(KNOWN, name, language)
         assert refused.value.hint
     else:
-        assert moonshine_tts.choose_moonshine_voice(
-            KNOWN, name, language
-        ) == moonshine_tts.MoonshineVoiceChoice(*found)
+        assert moonshine_tts.choose_moonshine_voice(KNOWN, name, language) == found
 
 
 def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_its_own() -> None:

@@ -30,10 +30,9 @@ from sidecar.protocols.s2s import messages
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
-from sidecar.tts.tts_engine_selection import PULL_COMMAND
+from sidecar.tts.tts_engine_selection import NO_TTS_ENGINE_HINT
 
 PATH = "/stream"
-NO_VOICE = f"Install one with {PULL_COMMAND}, then restart the service."
 
 
 def build_router(service: Service) -> APIRouter:
@@ -85,7 +84,7 @@ def build_router(service: Service) -> APIRouter:
             speaks=messages.S2STts(name=tts.name, title=tts.title, voices=voices, voice=voice)
             if tts
             else None,
-            remedy="" if tts else NO_VOICE,
+            remedy="" if tts else NO_TTS_ENGINE_HINT,
         )
         return json_response(body.model_dump())
 
