@@ -174,7 +174,7 @@ class _LiveConnection:
             "began",
             session=self._session.id,
             engine=spec.name if spec else "",
-            grace_s=service.live.grace_s,
+            grace_s=service.live.room.grace_s,
             **self._session.greeting,
             **self._received(),
         )
@@ -188,7 +188,7 @@ class _LiveConnection:
         """
         if not (isinstance(message, bytes) and message):  # audio has limits of its own
             self._socket.count()
-        await self._session.stays()
+        await self._session.stays.wait()
         try:
             await self._do(message)
         except errors.SessionOver:

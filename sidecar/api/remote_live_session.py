@@ -22,7 +22,7 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
-from sidecar.live.sessions.input_log import InputChunk, InputLogState
+from sidecar.live.sessions.input_log import InputLogState
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.service.facade import Service
@@ -102,8 +102,7 @@ def open_leased_session(
     begin = lease.begin
     lead = begin.at if begin.lead is None else begin.lead
     session.told.restore(_initial_event_log(begin))
-    mark = InputChunk(lead, b"", SampleEncoding.PCM16, LIVE_RATE)  # the audio continues from there
-    session.sound.restore(InputLogState(lead, 0, begin.at, 0, (lead, 0), (mark,), (), lead))
+    session.sound.restore(InputLogState(lead, 0, begin.at, 0, (lead, 0), (), (), lead))
     return session
 
 
@@ -152,7 +151,7 @@ class LeaseConnection:
         """Return the message that acknowledges audio."""
         one = self._session
         return live_messages.received_message(
-            one.received_samples, one.received_s, one.received_orders, 0.0
+            one.sound.samples, one.received_s, one.received_orders, 0.0
         )
 
     async def take(self, message: Message) -> bool:

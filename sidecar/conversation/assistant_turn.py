@@ -293,9 +293,7 @@ class AssistantTurn:
             for told in self._calls.feed(event.fragment):
                 self._out(told, event.at)
         except LlmGarbled as error:
-            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
-            stage = events.ConversationStage.THINKER
-            self.failed(events.StageFailed(event.at, self.number, stage, error))
+            self._end_stage(events.ConversationStage.THINKER, error, event.at)
 
     def voiced(self, event: events.TtsAudio) -> None:
         """Add audio of a phrase."""
@@ -351,19 +349,20 @@ class AssistantTurn:
         """Handle a timeout; return whether another stage can still do something about it."""
         self.progress = now
         if self._thinking:
-            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
-            stage = events.ConversationStage.THINKER
-            self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
+            self._end_stage(events.ConversationStage.THINKER, StageSilent(), now)
         elif self._busy:
-            self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
-            stage = events.ConversationStage.VOICE
-            self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
+            self._end_stage(events.ConversationStage.VOICE, StageSilent(), now)
         else:
             self._failed(StageSilent("The client does not play the speech."))
             return False
         return True
 
     # Implementation
+
+    def _end_stage(self, stage: events.ConversationStage, error: SidecarError, now: float) -> None:
+        """Stop a stage that fails by what it did or did not do."""
+        self._do(events.StopStage(self.number, stage))
+        self.failed(events.StageFailed(now, self.number, stage, error))
 
     def _out(self, command: ConversationCommand, now: float) -> None:
         """Carry out a command that the client notices; hold it back until the turn is confirmed."""

@@ -1,7 +1,8 @@
 """Barge-in: interruption, backchannel, echo of the answer. Pure.
 
 Holding the reply costs nothing, so the state machine does that first and at once. The words that
-were said then decide whether the reply ends.
+were said then decide whether the reply ends. A backchannel ("mm-hm") does not end it: it enters the
+history without an answer, unless it is an answer to the reply's end (`turn_taking` does that).
 """
 
 from __future__ import annotations
@@ -39,25 +40,19 @@ ANSWERS_WITHIN_S = 0.5
 People answer a question before its last word."""
 
 
-class SpeechOverReply(Enum):
-    """Kind of speech over a reply."""
-
-    NOTHING = "nothing"
-    """No words."""
-    LISTENING = "listening"
-    """Backchannels or fillers only: the speaker does not take the turn."""
-    FLOOR = "floor"
-
-
-def classify_speech(text: str) -> SpeechOverReply:
-    """Classify ``text`` that is said over a reply. Two words, or one that is no backchannel, take
-    the turn."""
+def is_backchannel(text: str) -> bool:
+    """Return whether ``text``, said over a reply, does not take the turn: one backchannel or filler
+    ("mm-hm"), said once or several times. Two other words do."""
     words = normalized_words(text)
-    if not words:
-        return SpeechOverReply.NOTHING
     polite = BACKCHANNELS | FILLERS
     again = len(set(words)) == 1 and words[0] in polite  # "yeah, yeah"
-    return SpeechOverReply.LISTENING if again or "".join(words) in polite else SpeechOverReply.FLOOR
+    return again or "".join(words) in polite
+
+
+def answers_reply(text: str, left_s: float) -> bool:
+    """Return whether a backchannel answers the reply over which it was said, and ended with
+    ``left_s`` seconds of its audio left."""
+    return bool(text) and left_s <= ANSWERS_WITHIN_S
 
 
 class BargeInDecision(Enum):
@@ -72,9 +67,8 @@ class BargeInDecision(Enum):
 def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecision:
     """Decide about a reply by the words that are said over it. ``settled``: the words are final;
     ``audible``: some of the reply was heard."""
-    if text and (
-        classify_speech(text) is SpeechOverReply.FLOOR if audible else continues_turn(text)
-    ):
+    takes_turn = not is_backchannel(text) if audible else continues_turn(text)
+    if normalized_words(text) and takes_turn:
         return BargeInDecision.OVER
     return BargeInDecision.GOES_ON if settled else BargeInDecision.OPEN
 

@@ -20,7 +20,7 @@ from sidecar.conversation.output_queue import MAX_PENDING_OUTPUT
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers.tts_client import TtsClient
@@ -144,13 +144,15 @@ class ConversationLoop:
         from sidecar.conversation import acoustic_echo
 
         self._now, self._seen = now, seen
-        self.id = session.id
-        self.greeting = session.greeting
-        """Fields for the client at the start, besides those of its protocol."""
-        self._machine = ConversationStateMachine(options)
-        self._ear = SpeechInput(session, now, self._recognised, self._noticed)
-        self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
-        self._pacer = output_queue.AudioPacer(client)
+        self.session = session
+        self.machine = ConversationStateMachine(options)
+        """State, history and options; requests go through `wish`."""
+        self.input = SpeechInput(session, now, self._recognised, self._noticed)
+        """Audio of the user, and how it is recognized."""
+        self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
+        """LLM and TTS: changes take effect on replies that these have not begun."""
+        self.pacer = output_queue.AudioPacer(client)
+        """Player of the client."""
         self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
         self._out: asyncio.Queue[output_queue.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
@@ -158,90 +160,34 @@ class ConversationLoop:
         self._sent = 0
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def options(self) -> ConversationOptions:
-        """Return the current options."""
-        return self._machine.options
-
-    @property
-    def phase(self) -> output_queue.ConversationPhase:
-        """Return the phase of the conversation."""
-        return self._machine.phase
-
     async def hear(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
     ) -> None:
         """Add audio of the user, as `Session.send`."""
-        await self._ear.hear(raw, encoding, rate)
-        self._evidence.hear(raw, encoding, rate, self._ear.received_s)
-        utterance = self._ear.speaking
-        if utterance is None or not self._pacer.turn:
+        await self.input.hear(raw, encoding, rate)
+        self._evidence.hear(raw, encoding, rate, self.session.received_s)
+        utterance = self.input.speaking
+        if utterance is None or not self.pacer.turn:
             return
-        start, end, _ = self._ear.place(utterance)
+        start, end, _ = self.input.place(utterance)
         if self._evidence.is_due(start, end, self._compared_s):
             self._compare(utterance)
 
     @property
-    def hearing(self) -> LiveOptions:
-        """Return the recognition options of the user."""
-        return self._ear.options
-
-    def hears(self, options: LiveOptions) -> None:
-        """Change the recognition options of the user."""
-        self._ear.use(options)
-
-    @property
-    def over(self) -> bool:
-        """Return whether the conversation takes no more audio."""
-        return self._ear.over
-
-    @property
-    def received_s(self) -> float:
-        """Return the duration of the user's audio so far in seconds."""
-        return self._ear.received_s
-
-    def span(self, utterance: int) -> tuple[float, float]:
-        """As `SpeechInput.span`."""
-        return self._ear.span(utterance)
-
-    @property
-    def turn(self) -> int:
-        """Return the number of the reply in progress, or of the next."""
-        return self._machine.turn
-
-    @property
-    def replying(self) -> int:
-        """Return the number of the reply in progress, 0 if there is none."""
-        return self._machine.replying
-
-    def knows(self, call: str) -> bool:
-        """Return whether the history has a call of that id."""
-        return self._machine.history.knows(call)
-
-    def awaits(self, call: str) -> bool:
-        """Return whether the result of a tool call of that id is awaited."""
-        return self._machine.history.awaits(call)
-
-    @property
-    def thinker(self) -> Llm:
-        """Return the LLM in use."""
-        return self._stages.thinker
-
-    @property
     def sending(self) -> bool:
         """Return whether some audio of the reply in progress is not sent yet."""
-        return self._machine.replying > self._sent
+        return self.machine.replying > self._sent
 
     def wish(self, what: Callable[..., events.ConversationEvent], *values: Any) -> None:
         """Handle a request of the client: ``what`` is the type of event, ``values`` are its
         fields."""
-        self._ear.touch()
+        self.session.touch()
         self._happened(what(self._now(), *values))
 
     def playback_completed(self) -> None:
         """Record that the client plays all that was sent of a reply to its end, if all was sent."""
-        if self._machine.replying and not self.sending:
-            self.wish(events.PlaybackReported, self._machine.replying, float("inf"))
+        if self.machine.replying and not self.sending:
+            self.wish(events.PlaybackReported, self.machine.replying, float("inf"))
 
     async def commit(self) -> None:
         """End the user's turn after the audio so far. Wait until all of that is recognized.
@@ -249,11 +195,11 @@ class ConversationLoop:
         Raises:
             errors.SessionOver: the session takes no more input.
         """
-        await self._settled(self._ear.commit, output_queue.CommitAcknowledged())
+        await self._settled(self.input.commit, output_queue.CommitAcknowledged())
 
     async def forget(self) -> None:
         """Discard the user's words that are not answered; wait as `commit` does."""
-        await self._settled(self._ear.forget, output_queue.DiscardAcknowledged())
+        await self._settled(self.input.forget, output_queue.DiscardAcknowledged())
 
     async def _settled(
         self, order: Callable[[Callable[[], None]], None], out: output_queue.ConversationOutput
@@ -268,24 +214,12 @@ class ConversationLoop:
         order(done)
         await settled
 
-    def plays(self, client: output_queue.PlaybackClient) -> None:
-        """Set what the client's player can do."""
-        self._pacer.client = client
-
-    def speaks(self, manner: SynthesisOptions) -> None:
-        """Set the synthesis options of the replies that TTS has not begun."""
-        self._stages.manner = manner
-
-    def thinks(self, thinker: Llm) -> None:
-        """Set the LLM from the next reply on."""
-        self._stages.thinker = thinker
-
     def played(self, turn: int, seconds: float) -> None:
         """Record how much of a turn's audio the client has played by now. A report of a turn that
         has ended is too late and is ignored."""
         now = self._now()
-        self._ear.touch()
-        self._pacer.report(turn, seconds, now)
+        self.session.touch()
+        self.pacer.report(turn, seconds, now)
         self._happened(events.TimerFired(now))
 
     def end(self) -> None:
@@ -308,7 +242,7 @@ class ConversationLoop:
             errors.SidecarError: the error that ended it.
         """
         try:
-            async with running(self._ear.listen()) as (listening,):
+            async with running(self.input.listen()) as (listening,):
                 await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
                 for one in (self._broken, listening):
                     if one.done():
@@ -325,7 +259,7 @@ class ConversationLoop:
         if self._timer is not None:
             self._timer.cancel()
         self._broken.cancel()
-        await self._stages.close()
+        await self.stages.close()
 
     def _happened(self, event: events.ConversationEvent) -> None:
         """Feed the state machine and carry out its commands. The playback position is fed first: an
@@ -334,12 +268,12 @@ class ConversationLoop:
             return
         try:
             now = self._now()
-            if turn := self._pacer.turn:
-                self._evidence.play(turn, self._pacer.heard(now), now)
-                played = events.PlaybackReported(now, turn, self._pacer.played(now))
-                self._do(self._machine.take(played))
-            self._do(self._machine.take(event))
-            for frame in self._pacer.due(now):
+            if turn := self.pacer.turn:
+                self._evidence.play(turn, self.pacer.heard(now), now)
+                played = events.PlaybackReported(now, turn, self.pacer.played(now))
+                self._do(self.machine.take(played))
+            self._do(self.machine.take(event))
+            for frame in self.pacer.due(now):
                 self._out.put_nowait(frame)
             self._tell_sent()
             self._set_timer(now)
@@ -357,16 +291,16 @@ class ConversationLoop:
     def _compare(self, utterance: int) -> None:
         """Feed the similarity of an utterance's audio so far to what was played then, if any
         was."""
-        self._compared_s = self._ear.received_s
+        self._compared_s = self.session.received_s
         self._happened(events.TimerFired(self._now()))
-        likeness = self._evidence.likeness(*self._ear.place(utterance))
+        likeness = self._evidence.likeness(*self.input.place(utterance))
         if likeness is not None:
             self._happened(events.EchoSimilarity(self._now(), utterance, likeness))
 
     def _tell_sent(self) -> None:
-        ending = self._machine.made
-        if ending is not None and self.sending and not self._pacer.waiting:
-            self._sent = self._machine.replying
+        ending = self.machine.made
+        if ending is not None and self.sending and not self.pacer.waiting:
+            self._sent = self.machine.replying
             self._out.put_nowait(output_queue.TurnAudioSent(self._sent, ending))
 
     def _do(self, commands: list[output_queue.ConversationCommand]) -> None:
@@ -376,43 +310,43 @@ class ConversationLoop:
     def _carry_out(self, command: output_queue.ConversationCommand, now: float) -> None:
         match command:
             case events.SendReplyAudio(turn, piece, sound):
-                self._pacer.add(turn, piece, sound, now)
+                self.pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
             case output_queue.DropReplyAudio(turn):
-                self._pacer.drop_audio(turn, now)
+                self.pacer.drop_audio(turn, now)
                 self._out.put_nowait(command)
             case output_queue.PauseReplyAudio():
-                self._pacer.pause(now)
+                self.pacer.pause(now)
                 self._tell_holder(command)
             case output_queue.ResumeReplyAudio():
-                self._pacer.resume(now)
+                self.pacer.resume(now)
                 self._tell_holder(command)
             case events.GenerateReply():
-                self._stages.think(command)
+                self.stages.think(command)
             case events.SynthesizeText():
-                self._stages.say(command)
+                self.stages.say(command)
             case events.StopStage(turn, stage):
-                self._stages.stop(turn, stage)
+                self.stages.stop(turn, stage)
             case events.SetSpeechDetection(threshold):
-                self._ear.attend(threshold)
+                self.input.attend(threshold)
             case events.SetTimer(at):
                 self._due = at
             # `RecognizeUtterance` is ignored: the session recognizes utterances by itself
             case output_queue.ConversationClientEvent():
                 if isinstance(command, output_queue.ReplyEnded):
-                    self._ear.touch()  # a client that plays a reply is present
-                    for frame in self._pacer.end(command.turn, now):
+                    self.session.touch()  # a client that plays a reply is present
+                    for frame in self.pacer.end(command.turn, now):
                         self._out.put_nowait(frame)
                 self._seen(command)
                 self._out.put_nowait(command)
 
     def _tell_holder(self, command: output_queue.ConversationOutput) -> None:
-        if self._pacer.client.holds:
+        if self.pacer.client.holds:
             self._out.put_nowait(command)
 
     def _set_timer(self, now: float) -> None:
         """Set the timer to the next time that the state machine or the pacer needs."""
-        times = [self._due, self._pacer.wake_at(now)]
+        times = [self._due, self.pacer.wake_at(now)]
         at = min((one for one in times if one is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()

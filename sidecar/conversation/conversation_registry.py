@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from sidecar import errors
@@ -69,7 +69,9 @@ class ConversationRegistry:
     @property
     def phase(self) -> output_queue.ConversationPhase:
         """Return the phase of one of the conversations."""
-        return next((talk.phase for talk in self._going), output_queue.ConversationPhase.IDLE)
+        return next(
+            (talk.machine.phase for talk in self._going), output_queue.ConversationPhase.IDLE
+        )
 
     @property
     def llm(self) -> str:
@@ -93,24 +95,20 @@ class ConversationRegistry:
         """
         return await self._voice.ready() if self._voice is not None else ()
 
-    async def check_voice(self, name: str) -> None:
-        """Refuse a voice that does not exist, unless only the speech server knows its names.
-
-        Raises:
-            errors.VoiceUnknown: the TTS engine has no such voice.
-            errors.SidecarError: the engine does not load.
-        """
-        _check_voice(name, await self.voices())
-
-    def check_known_voice(self, name: str) -> None:
-        """Refuse a voice as `check_voice` does, if the voices are known already: to ask the TTS
-        engine for them would wait for the replies of all conversations.
+    def check_voice(self, name: str) -> None:
+        """Refuse a voice that does not exist, if the voices are known: `voices` loads them, and
+        waits for the replies of all conversations. Of some engines only the speech server knows
+        the names.
 
         Raises:
             errors.VoiceUnknown: the TTS engine has no such voice.
         """
-        if self._voice is not None:
-            _check_voice(name, self._voice.known_voices)
+        known = self._voice.known_voices if self._voice is not None else ()
+        if known and name not in known:
+            raise errors.VoiceUnknown(
+                f"There is no voice '{name[:80]}' here.",
+                hint=f"There are: {abbreviate_names(known)}.",
+            )
 
     async def thinker(self, model: str = "") -> Llm:
         """Return the LLM of that name, '' for the default.
@@ -225,7 +223,7 @@ class ConversationRegistry:
                 await ready()
             except errors.SidecarError as error:
                 log.warning("a part of a new conversation is not ready: %s", error.detail)
-                if not talk.replying:  # else that reply tells it
+                if not talk.machine.replying:  # else that reply tells it
                     talk.warn(error)
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
@@ -241,11 +239,3 @@ class ConversationRegistry:
                 told.error.code,
                 extra=ONCE_A_MINUTE,
             )
-
-
-def _check_voice(name: str, voices: Sequence[str]) -> None:
-    """Refuse a name that is not in ``voices``, unless there are none."""
-    if voices and name not in voices:
-        raise errors.VoiceUnknown(
-            f"There is no voice '{name[:80]}' here.", hint=f"There are: {abbreviate_names(voices)}."
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sidecar.conversation import output_queue
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
@@ -71,14 +71,12 @@ class ConversationTranscript:
         """Return the transcript up to ``at``, with the words that the user is saying at its end.
         ``engine`` and ``precision`` are the recognizer's; ``machine`` is the assistant's name."""
         lines = [one for one in (*self._lines, self._person) if one is not None and one.text]
-        segments = sorted(
-            (
-                Segment(self._since(one.began), self._since(max(one.began, one.ended)), one.text,
-                        one.speaker)
-                for one in (self._until(line, at) for line in lines)
-            ),
-            key=lambda one: (one.start, one.end),
-        )  # fmt: skip
+        segments = list[Segment]()
+        for line in lines:
+            ended = at if line.ended == NEVER else line.ended
+            start, end = self._since(line.began), self._since(max(line.began, ended))
+            segments.append(Segment(start, end, line.text, line.speaker))
+        segments.sort(key=lambda one: (one.start, one.end))
         spoke = {one.speaker for one in lines}
         names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
         about = language, self._since(at), engine, precision
@@ -114,10 +112,6 @@ class ConversationTranscript:
         for line in self._lines:
             if line.speaker == MACHINE and line.turn == turn:
                 line.text = text
-
-    @staticmethod
-    def _until(line: _TranscriptEntry, at: float) -> _TranscriptEntry:
-        return replace(line, ended=at) if line.ended == NEVER else line
 
     def _since(self, at: float) -> float:
         return round(max(0.0, at - self._began), 3)

@@ -137,7 +137,7 @@ class UserTurn:
 
     ``told``: clients were notified of the turn; over a reply they are not. Over a reply
     ``paused_at`` is the time since which the reply is held for the turn; ``dismissed``: the reply
-    is not held for it any more; ``aside``: its words do not interrupt. ``heard_s``: playback
+    is not held for it any more; ``backchannel``: its words do not interrupt. ``heard_s``: playback
     position of the reply when the speech stopped. ``before``: text of utterances that are not kept
     any more.
     """
@@ -157,7 +157,7 @@ class UserTurn:
     before: str = ""
     paused_at: float | None = None
     dismissed: bool = False
-    aside: bool = False
+    backchannel: bool = False
     heard_s: float = 0.0
     failure: SidecarError | None = None
     settled_at: float = 0.0
@@ -201,7 +201,7 @@ class UserTurn:
         if self.speaking and utterance != self.current:  # a long utterance was cut
             self.stop(self.current, began)
         self.speaking, self.current, self.since = True, utterance, began
-        self.committed = self.dismissed = self.aside = False
+        self.committed = self.dismissed = self.backchannel = False
         one = self.utterances.setdefault(utterance, UserUtterance(began))
         one.ended = one.asked = None
         if len(self.utterances) > MAX_UTTERANCES:

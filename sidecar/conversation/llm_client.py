@@ -168,23 +168,20 @@ class LlmClient:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Send a request; yield the body of the accepted response."""
         async with _map_http_errors(self._address.url):
-            limit = self._limit  # the response to a parallel request may change it
-            response = await self._sent(messages, most, tools)
-            try:
-                if response.status_code != 200:
+            while True:
+                limit = self._limit  # the response to a parallel request may change it
+                response = await self._sent(messages, most, tools)
+                try:
+                    if response.status_code == 200:
+                        yield response.aiter_bytes()
+                        return
                     said = await self._said(response)
-                    newer = chat_completions.wants_newer_limit(said)
-                    if limit != chat_completions.LIMIT or not newer:
-                        raise chat_completions.response_error(response.status_code, said)
-                    self._limit = chat_completions.NEWER_LIMIT
+                finally:
                     await response.aclose()
-                    response = await self._sent(messages, most, tools)
-                    if response.status_code != 200:
-                        said = await self._said(response)
-                        raise chat_completions.response_error(response.status_code, said)
-                yield response.aiter_bytes()
-            finally:
-                await response.aclose()
+                newer = chat_completions.wants_newer_limit(said)
+                if limit != chat_completions.LIMIT or not newer:
+                    raise chat_completions.response_error(response.status_code, said)
+                self._limit = chat_completions.NEWER_LIMIT
 
     async def _sent(
         self,

@@ -104,16 +104,6 @@ class SpeechInput:
         self._commits: deque[Callable[[], None] | None] = deque()
         self._forgets: deque[Callable[[], None]] = deque()
 
-    @property
-    def over(self) -> bool:
-        """Return whether it takes no more audio."""
-        return self._session.over
-
-    @property
-    def received_s(self) -> float:
-        """Return the duration of the audio so far in seconds."""
-        return self._session.received_s
-
     def span(self, utterance: int) -> tuple[float, float]:
         """Return the span of an utterance in all the audio, in seconds: from, to. An utterance in
         progress ends where it began; of one that is no longer kept both are 0."""
@@ -125,7 +115,7 @@ class SpeechInput:
         start, end = self.span(utterance)
         start += self.options.endpointing.pre_roll_s
         if utterance == self.speaking:
-            end = self.received_s
+            end = self._session.received_s
         return start, max(start, end), self._clock.time(max(start, end))
 
     async def hear(
@@ -143,10 +133,6 @@ class SpeechInput:
             self._rest(len(raw) / encoding.width / rate)
         self._clock.came(self._session.received_s, self._now())
         self._quiet = False
-
-    def touch(self) -> None:
-        """Record that the client is present, though it sends no audio."""
-        self._session.touch()
 
     def commit(self, heard: Callable[[], None]) -> None:
         """End the user's turn after the audio so far. Once all of that is recognized, report the

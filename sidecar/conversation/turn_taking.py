@@ -39,8 +39,8 @@ class TurnTaking:
         if person is not None and person.speaking and person.current == utterance:
             return
         self._answering.discard()
-        if person is not None and person.aside and utterance != person.current:
-            self._set_aside(person)
+        if person is not None and person.backchannel and utterance != person.current:
+            self._end_backchannel(person)
             person = None
         if person is None:
             person = self.person = UserTurn.starting(utterance, began)
@@ -210,7 +210,7 @@ class TurnTaking:
                 self._interrupt(person)
             case barge_in.BargeInDecision.GOES_ON:
                 self.guarded = self.guarded or person.echoed
-                person.aside = self.options.ends_turns  # else the client ends the turn
+                person.backchannel = self.options.ends_turns  # else the client ends the turn
                 self._dismiss(person, reply)
             case barge_in.BargeInDecision.OPEN:
                 pass
@@ -218,7 +218,7 @@ class TurnTaking:
     def _interrupt(self, person: UserTurn) -> None:
         """Interrupt the reply: it is the user's turn."""
         self.abandon(output_queue.ReplyEnding.INTERRUPTED)
-        person.dismissed = person.aside = False
+        person.dismissed = person.backchannel = False
         self._tell_of(person)
         self._consider(person)
 
@@ -231,7 +231,7 @@ class TurnTaking:
         self._nothing_said(person)
         reply.resume(self.at)
 
-    def _set_aside(self, person: UserTurn) -> None:
+    def _end_backchannel(self, person: UserTurn) -> None:
         """End a turn that did not interrupt the reply and is not answered: a backchannel, if it has
         words that are no echo."""
         self.person = None
@@ -266,11 +266,11 @@ class TurnTaking:
         if person is None:
             return
         left_s = self._answering.last_made_s - person.heard_s
-        if person.aside and not (person.text and left_s <= barge_in.ANSWERS_WITHIN_S):
-            self._set_aside(person)
+        if person.backchannel and not barge_in.answers_reply(person.text, left_s):
+            self._end_backchannel(person)
             return
         noticed = not person.dismissed  # else it may be noise: it is reported once it has words
-        person.dismissed, person.aside, person.paused_at = False, False, None
+        person.dismissed, person.backchannel, person.paused_at = False, False, None
         if noticed:
             self._tell_of(person)
         self._consider(person)
@@ -288,8 +288,8 @@ class TurnTaking:
         person = self.person
         if person is None or not person.settled:
             return
-        if person.aside:
-            self._set_aside(person)
+        if person.backchannel:
+            self._end_backchannel(person)
             return
         self.person = None
         if person.failure is not None:

@@ -143,7 +143,7 @@ async def test_a_turn_is_over_when_its_client_says_so_and_answered_when_it_asks(
             UserTurnFinal,
             CommitAcknowledged,
         ]
-        assert one.talk.span(0) == (0.25, 1.0)
+        assert one.talk.input.span(0) == (0.25, 1.0)
         one.talk.wish(ResponseRequested)
         assert (await one.until(ReplyStarted)).turn == 1
 
@@ -266,24 +266,24 @@ async def test_another_manner_counts_from_the_next_reply_on() -> None:
             "A sentence. Another sentence here. A third one of them.",
         )
         one.talk.wish(ResponseRequested)
-        one.talk.speaks(SynthesisOptions("high"))
+        one.talk.stages.manner = SynthesisOptions("high")
         await one.until(TurnAudioSent)
         one.talk.playback_completed()
         assert set(one.voice.manners) == {"high"}, "no piece of it had been begun"
         one.talk.wish(ResponseRequested)
         await one.until(ReplyAudioFrame)
-        one.talk.speaks(SynthesisOptions("low"))
+        one.talk.stages.manner = SynthesisOptions("low")
         await one.until(TurnAudioSent)
         assert set(one.voice.manners) == {"high"}
 
 
 async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes() -> None:
     async with call(dataclasses.replace(MANUAL, guarded=True)) as one:
-        usual = one.talk.hearing
+        usual = one.talk.input.options
         deaf = dataclasses.replace(usual.endpointing, threshold=0.6, pre_roll_s=0.5)
-        one.talk.hears(dataclasses.replace(usual, language="de", endpointing=deaf))
+        one.talk.input.use(dataclasses.replace(usual, language="de", endpointing=deaf))
         assert one.session.options.endpointing.threshold == 0.6
-        assert (one.session.options.language, one.talk.hearing.language) == ("de", "de")
+        assert (one.session.options.language, one.talk.input.options.language) == ("de", "de")
         one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
         one.talk.wish(ResponseRequested)
         await one.until(ReplyAudioFrame)

@@ -133,7 +133,7 @@ def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
     held: list[bool] = []
 
     def backlog_s(self: StreamRecognizer) -> float:
-        held.append(hall._lock._is_owned())  # type: ignore[attr-defined]
+        held.append(hall.lock._is_owned())  # type: ignore[attr-defined]
         return 1.5
 
     monkeypatch.setattr(StreamRecognizer, "backlog_s", property(backlog_s))

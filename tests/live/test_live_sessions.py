@@ -133,7 +133,7 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
     assert [one.segment for one in finals] == list(summary.transcript.segments)
     assert finals[0].segment.words[0].text.startswith("w")
     assert summary.transcript.duration == pytest.approx(17.0, abs=0.05)
-    assert (session.received_s, session.received_samples) == (17.0, 17 * RATE)
+    assert (session.received_s, session.sound.samples) == (17.0, 17 * RATE)
     assert len(service.live) == 0, "what has said all takes nobody's place"
     service.live.leave(session)
     with pytest.raises(errors.SessionNotFound):
@@ -476,7 +476,7 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
         reading = asyncio.create_task(story(session))
         for at in range(0, len(SPEECH), CHUNK):
             await session.send(SPEECH[at : at + CHUNK])
-            most = max(most, service.live.sound_bytes)
+            most = max(most, service.live.held.bytes)
         session.finish()
         return await reading
 

@@ -154,7 +154,7 @@ def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
     assert (sound.settled, sound.seconds) == (4.0, 1.0), "what is wanted counts for nobody"
     assert held.bytes == 3 * len(SECOND)
     other = kept(held)
-    other.restore(sound.state)
+    other.restore(sound.until(sound.at, 1))
     for one in (sound, other):
         one.rewind()
         assert one.lead == 2.5, "in the middle of a message"

@@ -181,7 +181,7 @@ class World:
                 self.tell()
                 if self.dice.random() < 0.5:
                     self.stream.took(front.counts("received"))
-            case 8 if front.session.is_steady:
+            case 8 if front.session.steady.is_set():
                 front.save()
         if self.dice.random() < 0.04:  # it dies, or only the line breaks
             self.stream.lost(None)

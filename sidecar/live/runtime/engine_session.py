@@ -58,12 +58,8 @@ class EngineSession:
     @property
     def backlog_s(self) -> float:
         """Return the seconds of pushed audio that are not processed or recognized yet."""
-        return self._scheduler.backlog_s(self)
-
-    @property
-    def waiting_s(self) -> float:
-        """Return the same as `backlog_s`, for a caller that holds the lock."""
-        return self.hearing.backlog_s + self._unread / LIVE_RATE
+        with self._scheduler.lock:
+            return self.hearing.backlog_s + self._unread / LIVE_RATE
 
     @property
     def busy(self) -> bool:

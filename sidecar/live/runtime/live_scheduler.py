@@ -158,10 +158,9 @@ class LiveScheduler:
         self._ears, self._pace = ears, pace
         self._encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
-        self._lock = threading.RLock()
-        self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
-        self._seats: dict[int, EngineSession] = {}
-        self._next = 0
+        self.lock = threading.RLock()
+        self._came, self._wanted = (threading.Condition(self.lock) for _ in range(2))
+        self._seats: list[EngineSession] = []
         self._served: dict[str, float] = {}
         self._closed = False
         targets = [self._look, *[self._work] * threads]
@@ -188,15 +187,14 @@ class LiveScheduler:
         hearing.verdict = partial(self._verdict, seat)
         if options.diarize and self._ears.encoder is None and not begin.at:
             tell(NoticeRaised(live_speaker_labels.SPEAKERS_UNAVAILABLE))
-        with self._lock:
+        with self.lock:
             self._load.limit_s = options.wait_s or self._load.limit_s
-            self._seats[self._next] = seat
-            self._next += 1
+            self._seats.append(seat)
         return seat
 
     def close(self) -> None:
         """End the threads; no session gets events after that."""
-        with self._lock:
+        with self.lock:
             self._closed = True
             self._seats.clear()
             self._came.notify_all()
@@ -206,26 +204,19 @@ class LiveScheduler:
 
     def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
         """Queue audio for a session, or a command that follows the audio so far."""
-        with self._lock:
+        with self.lock:
             seat.take(what)
             self._came.notify()
 
-    def backlog_s(self, seat: EngineSession) -> float:
-        """Return the seconds of a session's audio that wait."""
-        with self._lock:
-            return seat.waiting_s
-
     def leave(self, seat: EngineSession) -> None:
         """Remove a session."""
-        with self._lock, self._ending_failed_session(seat):
+        with self.lock, self._ending_failed_session(seat):
             self._drop(seat)
 
     def _drop(self, seat: EngineSession) -> None:
         seat.left = True
-        for number, one in list(self._seats.items()):
-            if one is seat:
-                del self._seats[number]
-        if all(one.client != seat.client for one in self._seats.values()):
+        self._seats = [one for one in self._seats if one is not seat]
+        if all(one.client != seat.client for one in self._seats):
             self._served.pop(seat.client, None)
         seat.hearing.leave()
 
@@ -236,7 +227,7 @@ class LiveScheduler:
             yield
         except Exception as fault:
             log.exception("internal error in a live session, which ended")
-            with self._lock:
+            with self.lock:
                 if seat.left:
                     return
                 with contextlib.suppress(Exception):  # the fault may occur again
@@ -248,8 +239,8 @@ class LiveScheduler:
     def _look(self) -> None:
         while True:
             begun = time.monotonic()
-            with self._lock:
-                while not (self._closed or any(one.busy for one in self._seats.values())):
+            with self.lock:
+                while not (self._closed or any(one.busy for one in self._seats)):
                     self._came.wait()
                 if self._closed:
                     return
@@ -264,7 +255,7 @@ class LiveScheduler:
     def _due(self) -> list[tuple[EngineSession, Block]]:
         """Return the frames of all sessions that are due; run the commands before them."""
         now, due = time.monotonic(), []
-        for seat in list(self._seats.values()):
+        for seat in self._seats:
             with self._ending_failed_session(seat):
                 frames = seat.frames(now, partial(self._say, seat))
                 if frames is not None:
@@ -277,27 +268,27 @@ class LiveScheduler:
             rows = [(seat, frames) for seat, frames in due if len(frames) > step]
             batch = np.stack([frames[step] for _, frames in rows])
             found = self.detector.probabilities(batch, [seat.state for seat, _ in rows])
-            with self._lock:
+            with self.lock:
                 now = time.monotonic()
                 for row, (seat, _) in enumerate(rows):
                     if not seat.left:
                         with self._ending_failed_session(seat):
                             self._say(seat, seat.hearing.looked(float(found[row]), now))
-        with self._lock:
+        with self.lock:
             now = time.monotonic()
             for seat, frames in due:
                 seat.looked(len(frames), now)
-            speaking = sum(seat.hearing.speaking for seat in self._seats.values())
+            speaking = sum(seat.hearing.speaking for seat in self._seats)
             self._load.look(speaking, self._waiting_s(), now)
             self._wanted.notify_all()
 
     def _waiting_s(self) -> float:
-        return sum(seat.hearing.waiting_s for seat in self._seats.values())
+        return sum(seat.hearing.waiting_s for seat in self._seats)
 
     def _verdict(self, seat: EngineSession) -> load_shedding.UtteranceAdmission:
         """Return the admission of an utterance that begins."""
         now = time.monotonic()
-        found = (one.speaker(now) for one in self._seats.values())
+        found = (one.speaker(now) for one in self._seats)
         speakers = [speaker for speaker in found if speaker is not None]
         if seat.hearing.resumed:
             verdict = load_shedding.UtteranceAdmission.SERVE
@@ -321,13 +312,13 @@ class LiveScheduler:
         )
         if found is None:  # a failure at once says nothing of costs
             return
-        with self._lock:
+        with self.lock:
             self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
 
     def _work(self) -> None:
         self._measure()
         while True:
-            with self._lock:
+            with self.lock:
                 while not self._closed and (chosen := self._choose()) is None:
                     is_shedding = self._load.level(time.monotonic())
                     self._wanted.wait(load_shedding.MIN_SHEDDING_S if is_shedding else None)
@@ -365,16 +356,11 @@ class LiveScheduler:
         begun = time.monotonic()
 
         def unwanted() -> bool:
-            now = time.monotonic()
-            late = now > begun + options.patience_s
-            shed = (
-                self._is_extra(task)
-                and self._load.level(now) >= load_shedding.SheddingLevel.PARTIALS
-            )
-            return self._closed or task.obsolete or late or shed
+            late = time.monotonic() > begun + options.patience_s
+            return self._closed or task.obsolete or late or self._is_shed(task)
 
         found = self._ears.words(audio, known, task.urgency, options, unwanted)
-        with self._lock:
+        with self.lock:
             now = time.monotonic()
             self._count(task, found, now - begun)
             if self._pace is not None and found is not None:
@@ -400,13 +386,13 @@ class LiveScheduler:
         begun = time.monotonic()
         try:
             vector = None if sound is None else self._ears.voice(sound)
-            with self._lock:
+            with self.lock:
                 question = seat.hearing.heard_voice(voiced, vector)
             decision = None if question is None else self._decision(question)
-            with self._lock:
+            with self.lock:
                 self._say(seat, seat.hearing.decided(voiced, decision))
         finally:
-            with self._lock:
+            with self.lock:
                 self._encoding -= 1
                 self._load.costs.add_work(load_shedding.WorkKind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
@@ -423,35 +409,30 @@ class LiveScheduler:
     def _choose(self) -> tuple[EngineSession, SessionTask] | None:
         voices = self._encoding < self._encode_at_once
         labels = self._load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
-        tasks = dict[int, SessionTask]()
-        for number, seat in list(self._seats.items()):
+        tasks = list[tuple[EngineSession, SessionTask]]()
+        for seat in self._seats:
             heard = voices and (labels or seat.hearing.finishing)
             with self._ending_failed_session(seat):
                 task = seat.hearing.due(heard, partial(self._worth, seat))
                 if task is not None:
-                    tasks[number] = task
-        due = most_urgent(
-            (
-                RecognitionRequest(number, self._seats[number].client, one.urgency, one.since)
-                for number, one in tasks.items()
-            ),
-            self._served,
+                    tasks.append((seat, task))
+        requests = (
+            RecognitionRequest(number, seat.client, one.urgency, one.since)
+            for number, (seat, one) in enumerate(tasks)
         )
+        due = most_urgent(requests, self._served)
         if due is None:
             return None
         if due.urgency is not RecognitionUrgency.FINAL:
             now = self._served[due.client] = time.monotonic()
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
-        return self._seats[due.session], tasks[due.session]
+        return tasks[due.session]
 
     def _worth(self, seat: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
-        if (
-            self._is_extra(task)
-            and self._load.level(time.monotonic()) >= load_shedding.SheddingLevel.PARTIALS
-        ):
+        if self._is_shed(task):
             self._say(seat, seat.hearing.partials_late(task))
             return False
         if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):
@@ -464,6 +445,11 @@ class LiveScheduler:
     def _is_extra(self, task: RecognitionTask) -> bool:
         """Return whether no final needs this task: a growing segment is recognized only once."""
         return task.urgency is RecognitionUrgency.PARTIAL and not self._schedule.grows
+
+    def _is_shed(self, task: RecognitionTask) -> bool:
+        """Return whether this task is left out because of load."""
+        level = self._load.level(time.monotonic())
+        return self._is_extra(task) and level >= load_shedding.SheddingLevel.PARTIALS
 
     def _say(self, seat: EngineSession, events: Iterable[LiveEvent]) -> None:
         for event in events:

@@ -34,7 +34,8 @@ class RecognitionUrgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecognitionRequest:
-    """Span of a session's audio that waits for recognition, since ``since`` (seconds)."""
+    """Span of audio that waits for recognition, since ``since`` (seconds); ``session``: a number by
+    which the caller knows its session."""
 
     session: int
     client: str

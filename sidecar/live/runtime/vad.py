@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import EmbeddedModel, find_embedded_models
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
 """Samples per second of the input."""
@@ -47,8 +46,6 @@ class VadState:
     __slots__ = ("values",)
 
     def __init__(self) -> None:
-        import numpy as np
-
         self.values: Floats = np.zeros(_BEFORE + _CONTEXT_SAMPLES, np.float32)
 
 
@@ -90,7 +87,6 @@ def load_vad_weights() -> VadWeights:
 
 def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
     """Return the tensors of the network in the form that `SileroVad` multiplies with."""
-    import numpy as np
 
     def convolution(number: int, taps: slice) -> tuple[Floats, Floats]:
         name = f"encoder.{number}.reparam_conv"
@@ -122,8 +118,6 @@ class SileroVad:
     """
 
     def __init__(self, weights: VadWeights) -> None:
-        from threadpoolctl import threadpool_limits
-
         threadpool_limits(1, user_api="blas")
         self._weights = weights
 
@@ -139,8 +133,6 @@ class SileroVad:
         no state may occur twice. Audio that is not finite counts as silence, and resets the state
         of its stream.
         """
-        import numpy as np
-
         if frames.shape != (len(states), FRAME_SAMPLES):
             raise ValueError(
                 f"{frames.shape} is not a frame of {FRAME_SAMPLES} samples for each state"
@@ -163,8 +155,6 @@ class SileroVad:
 
     def _seen(self, sound: Floats) -> Floats:
         """Return the output of the convolutions for (n, 576) samples: (n, 128)."""
-        import numpy as np
-
         n = len(sound)
         first, second, third, fourth = self._weights.convolutions
         mirrored = np.concatenate([sound, sound[:, -2 : -2 - _CONTEXT_SAMPLES : -1]], axis=1)
@@ -185,8 +175,6 @@ class SileroVad:
 
     def _remembered(self, seen: Floats, past: Floats) -> tuple[Floats, Floats]:
         """Run one step of the LSTM; return hidden and cell state, (n, 128) each."""
-        import numpy as np
-
         matrix, bias = self._weights.gates
         gates = np.concatenate([seen, past[:, _HIDDEN:_CELL]], axis=1) @ matrix
         gates += bias
@@ -200,8 +188,6 @@ class SileroVad:
 
 
 def _convolve(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
-    import numpy as np
-
     matrix, bias = weights
     rows = rows @ matrix
     rows += bias

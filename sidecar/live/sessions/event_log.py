@@ -57,7 +57,7 @@ class EventLog:
     """Event log of one session. Of partials and of progress only the last is kept; so a client that
     reads slowly misses some of these and nothing else.
 
-    If the log is guarded (`guard`), `FINAL_EVENTS` and all events after them wait until they are
+    If the log is `guarded`, `FINAL_EVENTS` and all events after them wait until they are
     `saved`: so no client gets more final events than are saved.
     """
 
@@ -110,10 +110,9 @@ class EventLog:
         self.last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
-        stops = (
-            one.event for one in self._kept if isinstance(one.event, live_events.SpeechStopped)
-        )
-        self._stopped = max((stop.at for stop in stops), default=-1.0)
+        kept = (one.event for one in self._kept)
+        stops = (one.at for one in kept if isinstance(one, live_events.SpeechStopped))
+        self._stopped = max(stops, default=-1.0)
         if self._kept and isinstance(self._kept[-1].event, live_events.Summary):
             self.end()
 
@@ -125,10 +124,6 @@ class EventLog:
     def since(self, number: int) -> tuple[NumberedEvent, ...]:
         """Return the kept events after ``number``."""
         return tuple(self._kept[self._place_behind(number) :])
-
-    def guard(self) -> None:
-        """Hold final events back from here on until they are saved."""
-        self.guarded = True
 
     def stands_behind(self, number: int) -> int | None:
         """Return the number of the first final event after ``number``; None if there is none."""
@@ -199,11 +194,9 @@ class EventLog:
     def behind_finals(self, at: float) -> float:
         """Return ``at``, or the end of the last final if that is later. If the engine dies after a
         final, before it reports that the audio is settled, its successor must not repeat it."""
-        finals = (
-            one.event for one in reversed(self._kept) if isinstance(one.event, live_events.Final)
-        )
-        last = next(finals, None)
-        return at if last is None else max(at, last.segment.end)
+        kept = (one.event for one in reversed(self._kept))
+        ends = (one.segment.end for one in kept if isinstance(one, live_events.Final))
+        return max(at, next(ends, at))
 
     def _behind(self, at: float, lead: float) -> tuple[live_events.ContextUtterance, ...]:
         """Return the context segments in the audio from ``lead`` to ``at``: the last of them may be

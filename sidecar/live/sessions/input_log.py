@@ -182,15 +182,10 @@ class InputLog:
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
 
-    @property
-    def state(self) -> InputLogState:
-        """Return the state from which another service continues."""
-        rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
-        return InputLogState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
-
     def until(self, at: float, orders: int) -> InputLogState:
-        """Return the state as if the audio had ended at ``at``, the border of a received chunk, and
-        with only ``orders`` commands. ``settled`` may lie after that."""
+        """Return the state from which another service continues, as if the audio had ended at
+        ``at``, the border of a received chunk, and with only ``orders`` commands. ``settled`` may
+        lie after that."""
         past = tuple(_chunks(*input_before(self._past, at, orders)))
         whole = len(past) == len(self._past)
         items = tuple(input_before(self._items, at, orders)) if whole else ()

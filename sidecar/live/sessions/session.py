@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from sidecar import errors
-from sidecar.concurrency import wait_for_event
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
@@ -120,6 +119,12 @@ class Session:
         self.received_orders = 0
         """Number of received commits, cancels, changes and finish: the client need not repeat
         them."""
+        self.stays = asyncio.Event()
+        """Set unless it is being handed over: new input waits, and is refused afterwards."""
+        self.stays.set()
+        self.steady = asyncio.Event()
+        """Set if the engine has reported its position after all finals, so that it can be saved."""
+        self.steady.set()
         self.finishing = False
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""
@@ -139,10 +144,6 @@ class Session:
         """Metrics of its events."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
-        self._stays = asyncio.Event()
-        self._stays.set()
-        self._steady = asyncio.Event()
-        self._steady.set()
         self._waiting = False
         self._answered = 0
         self._backlog_end_s = 0.0
@@ -163,11 +164,6 @@ class Session:
         return self.checkpointer.acknowledged(self.received_orders)
 
     @property
-    def received_samples(self) -> int:
-        """Return the received samples, at whatever rate."""
-        return self.sound.samples
-
-    @property
     def over(self) -> bool:
         """Return whether no more events come."""
         return self.told.over
@@ -185,32 +181,10 @@ class Session:
         self.received_orders, self.finishing = one.received_orders, one.finishing
         self.began -= one.age_s
 
-    def hold(self) -> None:
-        """Begin a hand-over: new input waits (`stays`)."""
-        self._stays.clear()
-
-    def release(self) -> None:
-        """End a hand-over that failed: the session stays."""
-        self._stays.set()
-
     @property
     def place(self) -> float:
         """Return the position from which a new engine resumes, in seconds of its audio."""
         return self.told.behind_finals(self.sound.settled)
-
-    async def stays(self) -> None:
-        """Wait while it is being handed over. After the hand-over, further input is refused."""
-        await self._stays.wait()
-
-    async def steady(self, within_s: float) -> bool:
-        """Wait until the engine has reported its position after all finals; return whether it has
-        within ``within_s`` seconds."""
-        return await wait_for_event(self._steady, within_s)
-
-    @property
-    def is_steady(self) -> bool:
-        """Return whether it can be saved now: the position of the engine is known."""
-        return self._steady.is_set()
 
     async def send(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
@@ -351,8 +325,8 @@ class Session:
             self.recording.close()
         self.news.set()
         self._room.set()
-        self._stays.set()
-        self._steady.set()
+        self.stays.set()
+        self.steady.set()
         self.placed.set()
 
     def catches_up(self) -> None:
@@ -369,7 +343,7 @@ class Session:
         ):
             return
         if isinstance(event, live_events.InputProcessed):
-            self._steady.set()
+            self.steady.set()
             self._answered = max(self._answered, event.commits)
             self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
@@ -399,7 +373,7 @@ class Session:
         """Send an event to the client and the observers."""
         self.counted.said(event)
         if isinstance(event, live_events.Final | live_events.TurnEnded):
-            self._steady.clear()  # the engine reports next how much audio that was
+            self.steady.clear()  # the engine reports next how much audio that was
         numbered = self.told.add(event)
         if numbered is not None:
             for witness in self.observers:

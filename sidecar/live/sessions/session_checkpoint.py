@@ -214,7 +214,7 @@ class SessionCheckpointer:
     ) -> None:
         self._told, self._sound = told, sound
         self._news, self._away, self._tell = news, away, tell
-        told.guard()
+        told.guarded = True
         self._acknowledged = (sound.at, 0)
         self.fresh = True
         """True if nothing of it is saved."""
@@ -339,7 +339,7 @@ class SessionCheckpointer:
             self._orders.popleft()
         self._still()
         self._told.saved(self._saved)
-        self._told.guard()
+        self._told.guarded = True
         self.reached.set()
         if self._told.held:
             self._waiting = OneShotTimer(MAX_EVENT_HOLD_S, self.unsaved)

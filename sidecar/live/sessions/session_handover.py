@@ -111,8 +111,8 @@ class SessionHandover:
         return task
 
     async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
-        session.hold()
-        await session.steady(STEADY_TIMEOUT_S)
+        session.stays.clear()
+        await wait_for_event(session.steady, STEADY_TIMEOUT_S)
         await self._still(session)
         left = False
         try:
@@ -126,7 +126,7 @@ class SessionHandover:
             self._end(session, why)
         else:
             self._goes_on(session)
-            session.release()
+            session.stays.set()
         return left
 
     async def _found(self, name: SessionName) -> ResumedSession:
@@ -140,8 +140,6 @@ class SessionHandover:
                 raise errors.SessionNotFound()
             await self._store.news(HANDOVER_POLL_S)
 
-
-log = logging.getLogger(__name__)
 
 SAVE_RETRY_S = 1.0
 """Seconds until a failed save is tried again."""
@@ -253,7 +251,7 @@ class SessionSaver:
             self._news.clear()
             try:
                 async with self._writing:
-                    await self._write([one for one in self._due if one.is_steady])
+                    await self._write([one for one in self._due if one.steady.is_set()])
             except errors.JournalUnreachable:
                 await self._unsaved()
             except Exception:  # otherwise saving would stop without notice

@@ -165,23 +165,7 @@ FINISH_TIMEOUT_S = 120.0
 """Seconds to send the remaining events of a session that becomes a job, after its time is up."""
 
 
-def is_abandoned(session: Session, now: float, grace_s: float) -> bool:
-    """Return whether a session ends because its client did not reconnect; one that becomes a job
-    sends the remaining events first."""
-    left = session.disconnected_at
-    return left is not None and now - left >= grace_s and not _is_finishing(session, now)
-
-
-def time_limit_error(session: Session, now: float, grace_s: float) -> errors.SidecarError | None:
-    """Return the error of a session that exceeds a time limit, unless its client is gone for good.
-    One that becomes a job sends the remaining events first."""
-    left = session.disconnected_at
-    if session.over or (left is not None and now - left >= grace_s) or _is_finishing(session, now):
-        return None
-    return session.overdue(now)
-
-
-def _is_finishing(session: Session, now: float) -> bool:
+def is_finishing(session: Session, now: float) -> bool:
     """Return whether a session that becomes a job still sends its remaining events."""
     left = session.disconnected_at is not None
     if not session.options.keep or session.over:

@@ -6,7 +6,6 @@ It is written only if recordings are stored.
 from __future__ import annotations
 
 import asyncio
-import sys
 from array import array
 
 from sidecar import errors
@@ -102,8 +101,6 @@ class SessionRecording:
         whole = len(raw) // each * each
         kind = "h" if self._encoding is SampleEncoding.PCM16 else "f"
         samples, zero = array(kind, raw[:whole]), array(kind, [0])
-        if sys.byteorder == "big":
-            samples.byteswap()
         full = 32768 if self._encoding is SampleEncoding.PCM16 else 1.0
         step = each // self._encoding.width
         for at in range(0, len(samples), step):

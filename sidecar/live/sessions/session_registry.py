@@ -74,9 +74,9 @@ class SessionRegistry:
         is_loaded: Callable[[], bool] = lambda: True,
     ) -> None:
         self._is_loaded = is_loaded
-        self._admission = session_limits.SessionAdmission(spec, room)
+        self.admission = session_limits.SessionAdmission(spec, room)
         self._tally = tally or ServiceMetrics().live
-        self._share, self._room, self._bounds = share, room, bounds
+        self._share, self.room, self._bounds = share, room, bounds
         self._patience_s = patience_s
         self._add_known_speakers, self._save = add_known_speakers, save
         self._new_recording = new_recording
@@ -84,7 +84,7 @@ class SessionRegistry:
         self._observers = observers
         said = [observer.greeting for observer in observers]
         self._greeting = {name: value for one in said for name, value in one.items()}
-        self._held = InputLogTotals(room.sound_bytes)
+        self.held = InputLogTotals(room.sound_bytes)
         self._sessions: dict[SessionName, Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -92,7 +92,9 @@ class SessionRegistry:
         self._saver: SessionSaver | None = None
         self._moving: SessionHandover | None = None
         if store is not None and room.grace_s > 0:
-            saver = self._saver = SessionSaver(store, room.grace_s, now, self._moved)
+            saver = self._saver = SessionSaver(
+                store, room.grace_s, now, lambda moved: self.end(moved, errors.SessionMoved())
+            )
             self._moving = SessionHandover(
                 store, saver, room.grace_s, self._still, self._goes_on, self.end
             )
@@ -106,22 +108,7 @@ class SessionRegistry:
     @property
     def spec(self) -> EngineSpec | None:
         """Return the spec of the live engine; None if there is none."""
-        return self._admission.spec
-
-    @property
-    def grace_s(self) -> float:
-        """Return the seconds for which a session is kept for a disconnected client."""
-        return self._room.grace_s
-
-    @property
-    def most(self) -> int:
-        """Return the limit of sessions."""
-        return self._admission.most
-
-    @property
-    def sound_bytes(self) -> int:
-        """Return the bytes of audio that all of them keep."""
-        return self._held.bytes
+        return self.admission.spec
 
     def going_on(self) -> list[Session]:
         """Return the sessions in progress."""
@@ -153,7 +140,7 @@ class SessionRegistry:
             if self._moving is not None and self._moving.comes((caller.owner, number)):
                 raise errors.SessionTaken()
             self._check(caller, number)
-            options = self._admission.accepted(options, self._bounds)
+            options = self.admission.accepted(options, self._bounds)
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
@@ -161,7 +148,7 @@ class SessionRegistry:
             options,
             client=caller.owner,
             patience_s=self._patience_s,
-            wait_s=self._room.delay_s,
+            wait_s=self.room.delay_s,
         )
         session = self._new(caller.owner, number, options, wire)
         session.forgiving, session.stranger = forgiving, self._add_known_speakers is not None
@@ -176,11 +163,11 @@ class SessionRegistry:
             owner,
             options,
             self._bounds,
-            self._held,
+            self.held,
             self._now,
             counted=EventMetrics(self._tally, wire, self._patience_s),
             greeting=self._greeting,
-            accepted=self._admission.accepted,
+            accepted=self.admission.accepted,
         )
         session.save = self._save
         return session
@@ -276,7 +263,7 @@ class SessionRegistry:
             one, pieces = await self._moving.find(name, after)
             try:
                 self._check(caller, number)  # the situation may have changed meanwhile
-                options = self._admission.accepted(one.options, self._bounds)
+                options = self.admission.accepted(one.options, self._bounds)
             except errors.SidecarError:
                 await self._moving.give_back(name)
                 raise
@@ -302,7 +289,7 @@ class SessionRegistry:
     def leave(self, session: Session, *, unheard: bool = False) -> None:
         """Release the session from its connection; it ends if no client reconnects in time. If it
         has ended it is deleted now, unless its last events may be ``unheard``."""
-        if (session.over and not unheard) or not self._room.grace_s:
+        if (session.over and not unheard) or not self.room.grace_s:
             self.end(session)
         else:
             session.disconnected_at = self._now()
@@ -379,10 +366,6 @@ class SessionRegistry:
         if self._now() - session.held_since >= since_s:
             self._moving.leave(session, errors.SessionMoved(), LEAVE_TIMEOUT_S)
 
-    def _moved(self, session: Session) -> None:
-        """End a session that another service has already taken over."""
-        self.end(session, errors.SessionMoved())
-
     async def _still(self, session: Session) -> None:
         """Stop the relay of the session without an event."""
         if (task := self._tasks.get(session)) is not None:
@@ -399,7 +382,7 @@ class SessionRegistry:
             raise errors.ShuttingDown()
         if (caller.owner, number) in self._sessions:
             raise errors.SessionTaken()
-        self._admission.check(caller, self._sessions.values())
+        self.admission.check(caller, self._sessions.values())
 
     def _carried(self, session: Session, task: asyncio.Task[None]) -> None:
         del self._tasks[session]
@@ -412,7 +395,7 @@ class SessionRegistry:
         """End the sessions that exceed a time limit."""
         while True:
             await asyncio.sleep(TIMEOUT_POLL_S)
-            now, grace_s = self._now(), self._room.grace_s
+            now, grace_s = self._now(), self.room.grace_s
             for session in list(self._sessions.values()):
                 try:
                     self._look_at(session, now, grace_s)
@@ -422,9 +405,12 @@ class SessionRegistry:
                     )
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
-        if session_limits.is_abandoned(session, now, grace_s):
+        left = session.disconnected_at
+        if session_limits.is_finishing(session, now):
+            return
+        if left is not None and now - left >= grace_s:
             self.end(session)
-        elif (wrong := session_limits.time_limit_error(session, now, grace_s)) is not None:
+        elif not session.over and (wrong := session.overdue(now)) is not None:
             log.info("a live session reached a time limit and ends: %s", wrong.code)
             session.end(wrong)
             with contextlib.suppress(KeyError):

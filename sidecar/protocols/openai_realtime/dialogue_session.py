@@ -49,10 +49,12 @@ class RealtimeDialogueConnection(RealtimeConnection):
         *,
         expires_at: int,
     ) -> None:
-        super().__init__(socket, talk, expires_at)
+        super().__init__(socket, talk.session, expires_at)
         self._service, self._talk = service, talk
         self._usual, self._spec = usual, spec
-        self._telling = RealtimeDialogueEvents(self.name, talk.options.most_messages, talk.span)
+        self._telling = RealtimeDialogueEvents(
+            self.name, talk.machine.options.most_messages, talk.input.span
+        )
         self._recorded = asyncio.Event()
         self._use(manners)
 
@@ -92,7 +94,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             case client_events.RealtimeAudioCommit():
                 await self._commit()
             case client_events.RealtimeAudioClear():
-                self._telling.person.clear(self._talk.received_s)
+                self._telling.person.clear(self._talk.session.received_s)
                 await self._talk.forget()
             case client_events.RealtimeSessionUpdate(session):
                 await self.change(session)
@@ -123,7 +125,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self._delete(self._telling.items.find(name))
 
     async def _commit(self) -> None:
-        await self._say(lambda: self._telling.person.commit(self._talk.received_s))
+        await self._say(lambda: self._telling.person.commit(self._talk.session.received_s))
         if self._manners.heard.detection is None:
             self._talk.playback_completed()
         await self._talk.commit()
@@ -134,7 +136,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.ResponseActive()
         self._talk.playback_completed()
         self._talk.wish(conversation_events.ResponseRequested, options, name)
-        self._telling.replies.requested(self._talk.turn, order.options)
+        self._telling.replies.requested(self._talk.machine.turn, order.options)
 
     async def _check_output(self, order: client_events.RealtimeResponseCreate) -> None:
         """Refuse an answer in another voice or format than the session's."""
@@ -160,7 +162,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         if not isinstance(given.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is not an object.")
         dialogue_config.refuse_beta_fields(given, "response")
-        options = self._talk.options
+        options = self._talk.machine.options
         instructions = dialogue_config.parse_instructions(
             given, "response.instructions", now.instructions
         )
@@ -174,7 +176,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     def _check(self, tools: ToolSet) -> None:
         """Reject tools if the LLM cannot call any."""
-        if tools.all and not self._talk.thinker.calls:
+        if tools.all and not self._talk.stages.thinker.calls:
             raise errors.ToolsUnavailable()
 
     def _cancel(self, order: client_events.RealtimeResponseCancel) -> None:
@@ -183,7 +185,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._talk.wish(conversation_events.ResponseCancelled)
 
     def _hush(self) -> None:
-        if not self._talk.replying:
+        if not self._talk.machine.replying:
             raise errors.ResponseNotActive("No audio is being played.")
         self._talk.wish(conversation_events.ResponseCancelled)
 
@@ -191,7 +193,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         name, after = self._place(order)
         item = RealtimeDialogueItem(name, order.role)
         if (call := order.call) is not None:
-            if self._talk.knows(call.id):
+            if self._talk.machine.history.knows(call.id):
                 raise errors.FieldInvalid(f"'item.call_id' is in use: there is a call '{call.id}'.")
             item.call, item.name, item.text = call.id, call.name, call.arguments
         wish = order.role, order.text, name, after, call
@@ -199,7 +201,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     async def _return(self, order: client_events.RealtimeToolOutput) -> None:
         name, after = self._place(order)
-        if not self._talk.awaits(order.call):
+        if not self._talk.machine.history.awaits(order.call):
             raise errors.CallUnknown(f"No pending tool call has the id '{order.call}'.")
         item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
         wish = order.call, order.output, name, after
@@ -227,7 +229,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         item's events were sent."""
         self._telling.create(item, after)
         self._talk.wish(what, *values)
-        while not (self._telling.told(item) or self._talk.over):
+        while not (self._telling.told(item) or self._talk.session.over):
             self._recorded.clear()
             await self._recorded.wait()
 
@@ -244,7 +246,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _delete(self, item: RealtimeDialogueItem) -> None:
         if item.call and item.status == "in_progress":
             raise errors.ResponseActive()
-        if item.turn and item.turn == self._talk.replying:
+        if item.turn and item.turn == self._talk.machine.replying:
             if self._talk.sending:
                 raise errors.ResponseActive()
             self._talk.playback_completed()
@@ -255,9 +257,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _use(self, manners: dialogue_config.RealtimeDialogueConfig) -> None:
         self._manners = manners
         self._telling.use(manners)
-        self._talk.wish(conversation_events.OptionsChanged, manners.options(self._talk.options))
-        self._talk.hears(manners.hearing(self._talk.hearing))
-        self._talk.speaks(manners.manner(self._usual))
+        self._talk.wish(
+            conversation_events.OptionsChanged, manners.options(self._talk.machine.options)
+        )
+        self._talk.input.use(manners.hearing(self._talk.input.options))
+        self._talk.stages.manner = manners.manner(self._usual)
 
     def _view(self, what: str) -> EventBody:
         return self._described(f"session.{what}", self._manners.view)
@@ -315,7 +319,8 @@ async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogu
     """
     if not (manners.own_voice and manners.speaks):
         return
-    await service.conversations.check_voice(manners.own_voice)
+    await service.conversations.voices()
+    service.conversations.check_voice(manners.own_voice)
 
 
 async def serve_dialogue(
@@ -340,7 +345,7 @@ async def serve_dialogue(
     async with conversations.open(
         socket.caller, options, manners.manner(usual), client=client
     ) as talk:
-        talk.thinks(thinker)
+        talk.stages.thinker = thinker
         connection = RealtimeDialogueConnection(
             *(socket, service, talk, manners, usual, live_spec(service)), expires_at=expires_at
         )

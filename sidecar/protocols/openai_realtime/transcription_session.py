@@ -10,7 +10,6 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
-from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import TurnDropped
 from sidecar.interfaces.live_options import SampleEncoding
@@ -35,10 +34,8 @@ class RealtimeConnection(ABC):
 
     kind: session_config.RealtimeSessionType
 
-    def __init__(
-        self, socket: WebSocketConnection, session: Session | ConversationLoop, expires_at: int
-    ) -> None:
-        self._socket, self._source, self._expires_at = socket, session, expires_at
+    def __init__(self, socket: WebSocketConnection, session: Session, expires_at: int) -> None:
+        self._socket, self._session, self._expires_at = socket, session, expires_at
         self.name = session.id[:ITEM_ID_CHARACTERS]
         """Start of all ids in the session."""
         self._count = 0
@@ -90,8 +87,8 @@ class RealtimeConnection(ABC):
 
     def _described(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
         """Return the event ``name`` with the current session."""
-        body = view(f"sess_{self._source.id}", self._expires_at)
-        return {"type": name, "session": {**body, **self._source.greeting}}
+        body = view(f"sess_{self._session.id}", self._expires_at)
+        return {"type": name, "session": {**body, **self._session.greeting}}
 
     async def _take(self, asked: client_events.RealtimeClientEvent) -> None:
         order = asked.order
@@ -105,7 +102,7 @@ class RealtimeConnection(ABC):
         except errors.SessionOver:
             pass  # shutting down: `tell` sends the rest and the reason
         except errors.SidecarError as error:
-            if self._source.over:
+            if self._session.over:
                 raise
             if is_sound:  # all other events were counted
                 self._socket.count_malformed()
@@ -140,7 +137,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         open: bool = False,
     ) -> None:
         super().__init__(socket, session, expires_at)
-        self._session, self._spec, self._beta, self._open = session, spec, beta, open
+        self._spec, self._beta, self._open = spec, beta, open
         self._turns = RealtimeTranscriptionTurns(self.name, beta=beta)
         self._news = asyncio.Event()
         self._dropped = 0

@@ -141,7 +141,7 @@ async def serve_conversation(
     async with service.conversations.open(socket.caller, options, manner) as talk:
         connection = _S2SConnection(service, socket, talk, manner)
         rates = {"input_sample_rate": messages.IN_RATE, "output_sample_rate": messages.OUT_RATE}
-        await socket.send(messages.status_message("ready", **rates, **talk.greeting))
+        await socket.send(messages.status_message("ready", **rates, **talk.session.greeting))
         await socket.run_until_first_ends(
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )
@@ -240,7 +240,9 @@ class _S2SConnection:
         thinker = await self._check(begin.voice, begin.model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
-        self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
+        self._talk.pacer.client = output_queue.PlaybackClient(
+            clears=begin.clears, holds=begin.holds
+        )
         self._words = messages.S2SNativeDialect()
         await self._use(begin.voice, begin.model, thinker)
 
@@ -254,7 +256,7 @@ class _S2SConnection:
         conversations = self._service.conversations
         thinker = await conversations.thinker(self._model if model is None else model)
         if voice:
-            conversations.check_known_voice(voice)
+            conversations.check_voice(voice)
         return thinker
 
     async def _use(self, voice: str | None, model: str | None, thinker: Llm) -> None:
@@ -262,8 +264,8 @@ class _S2SConnection:
         if voice is not None:
             usual = voice or self._service.settings.talk_voice
             self._manner = dataclasses.replace(self._manner, voice=usual)
-        self._talk.thinks(thinker)
-        self._talk.speaks(self._manner)
+        self._talk.stages.thinker = thinker
+        self._talk.stages.manner = self._manner
         speaks = self._service.fleet.tts_spec
         said = {
             "model": thinker.name,
