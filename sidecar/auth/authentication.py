@@ -257,7 +257,7 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
     )
     log.info("signed tokens are accepted; public keys: %d", len(public.value))
     list_file = folder.parent / "revoked.txt"
-    read = signed_tokens.RevocationFile(list_file, optional=True)
+    read = signed_tokens.RevocationFile(list_file)
     revoked = watch.add("the list of revoked tokens", [list_file], read)
     verifier = signed_tokens.TokenVerifier(lambda: public.value, lambda: revoked.value)
     return Authenticator(token, verifier)

@@ -38,16 +38,14 @@ FAILURE_MEMORY_S = 600.0
 """After so long without a wrong token, an address has no delay any more."""
 
 
-def is_within_fair_share(
-    has: float, more: float, free: float, share: float = MAX_SHARE_OF_FREE
-) -> bool:
+def is_within_fair_share(has: float, more: float, free: float) -> bool:
     """Return whether an owner with ``has`` units may have ``more`` of the ``free`` units.
 
-    It then has at most ``share`` times what is left (dynamic thresholds: Choudhury and Hahne 1998).
-    So a single owner gets three quarters of the total, the next one three quarters of the rest. An
-    owner that has nothing yet gets what is free.
+    It then has at most `MAX_SHARE_OF_FREE` times what is left (dynamic thresholds: Choudhury and
+    Hahne 1998). So a single owner gets three quarters of the total, the next one three quarters of
+    the rest. An owner that has nothing yet gets what is free.
     """
-    return more <= free and (not has or has + more <= share * (free - more))
+    return more <= free and (not has or has + more <= MAX_SHARE_OF_FREE * (free - more))
 
 
 @dataclass(frozen=True, slots=True)

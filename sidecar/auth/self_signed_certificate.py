@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from sidecar import files
@@ -67,7 +68,7 @@ def certificate_names(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]
     those of the settings."""
     names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), host, *allowed_hosts}
     named = {name.lower().strip("[]") for name in names} - _ANYWHERE
-    return frozenset(name for name in named if _is_address(name) or _NAME.fullmatch(name))
+    return frozenset(name for name in named if _address(name) or _NAME.fullmatch(name))
 
 
 def ensure_certificate(
@@ -110,7 +111,7 @@ def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
         return "is about to expire"
     has = {*names_in_it.get_values_for_type(x509.DNSName)}
     has |= {str(address) for address in names_in_it.get_values_for_type(x509.IPAddress)}
-    missing = {_normalized_name(name) for name in names} - has
+    missing = {str(_address(name) or name) for name in names} - has
     return f"has not the name {min(missing)}" if missing else None
 
 
@@ -122,7 +123,7 @@ def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vibevoice-asr")])
     subject_names: list[x509.GeneralName] = [
-        x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name)
+        x509.IPAddress(address) if (address := _address(name)) else x509.DNSName(name)
         for name in sorted(names)
     ]
     usage = dict.fromkeys(
@@ -159,13 +160,9 @@ def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
     files.write(pair.certificate, made.public_bytes(serialization.Encoding.PEM), files.PUBLIC)
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a name is, or `None`; one with a zone is none."""
     try:
-        ipaddress.ip_address(name)
+        return None if "%" in name else ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return "%" not in name
-
-
-def _normalized_name(name: str) -> str:
-    return str(ipaddress.ip_address(name)) if _is_address(name) else name
+        return None

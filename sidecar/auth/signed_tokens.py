@@ -84,21 +84,21 @@ def read_revocations(path: Path) -> frozenset[str]:
 class RevocationFile:
     """Reader of the revocation list for `WatchedFiles`; it logs if tokens become valid again."""
 
-    def __init__(self, path: Path, *, optional: bool = False) -> None:
-        """``optional``: if the file does not exist yet, no token is revoked."""
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._optional = optional
+        self._exists = False
         self._before: frozenset[str] = frozenset()
 
     def __call__(self) -> frozenset[str]:
-        """Return the token ids in the file; see `read_revocations` for errors."""
-        if self._optional and not os.path.lexists(self._path):
+        """Return the token ids in the file, none as long as it does not exist; see
+        `read_revocations` for errors."""
+        if not self._exists and not os.path.lexists(self._path):
             log.warning(
                 "there is no list of revoked tokens at %s; it is read as soon as it exists",
                 self._path,
             )
             return self._before
-        self._optional = False
+        self._exists = True
         ids = read_revocations(self._path)
         if gone := self._before - ids:
             log.warning(

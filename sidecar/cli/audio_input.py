@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,16 @@ ENDINGS = (
     ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named itself is judged by its content."""
+PATH_ERRORS: Mapping[type[errors.SidecarError], tuple[str, str]] = {
+    errors.AudioPathNotFound: ("There is no such file.", "Check the path."),
+    errors.AudioPathNotAFile: (
+        "This is not a regular file.",
+        "Name recordings, or folders of recordings.",
+    ),
+    errors.AudioPathForbidden: ("This file may not be read.", "Check its permissions."),
+    errors.AudioPathInvalid: ("This is not the path of a file.", "Check the path."),
+}
+"""Details and hints of `open_file`: those of a request name its field."""
 Opens = Callable[[Path], AudioSource]
 """Function that opens a recording that the user named, as `open_file` does."""
 
@@ -66,32 +77,14 @@ def list_recordings(folder: Path, *, below: bool = True) -> list[Path]:
 def open_file(path: Path) -> AudioSource:
     """Open a recording that the user named.
 
-    The errors of a path name the field of a request; here they name a file.
-
     Raises:
         errors.BadRequest: it does not exist, is not readable, or is no regular file.
     """
     try:
         return open_recording_file(os.path.abspath(path))
-    except errors.AudioPathNotFound:
-        raise errors.AudioPathNotFound("There is no such file.", hint="Check the path.") from None
-    except errors.AudioPathNotAFile:
-        if path.is_dir() and not list_recordings(path):
-            raise errors.AudioPathNotAFile(
-                "There are no recordings in this folder.",
-                hint="In folders only endings such as .wav count; name other files themselves.",
-            ) from None
-        raise errors.AudioPathNotAFile(
-            "This is not a regular file.", hint="Name recordings, or folders of recordings."
-        ) from None
-    except errors.AudioPathForbidden:
-        raise errors.AudioPathForbidden(
-            "This file may not be read.", hint="Check its permissions."
-        ) from None
-    except errors.AudioPathInvalid:
-        raise errors.AudioPathInvalid(
-            "This is not the path of a file.", hint="Check the path."
-        ) from None
+    except tuple(PATH_ERRORS) as error:
+        detail, hint = PATH_ERRORS[type(error)]
+        raise type(error)(detail, hint=hint) from None
 
 
 def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
@@ -142,15 +135,13 @@ async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
 
 async def stream_stdin(rate: int) -> AsyncIterator[bytes]:
     """Yield raw pcm16 from standard input, as it arrives."""
-    # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
-    # process.
-    pipe, rest, most = sys.stdin.fileno(), b"", round(PIECE_S * rate) * 2
-    # In a daemon thread, which is not joined: Ctrl-C may come during a read.
-    while raw := await run_in_thread(lambda: os.read(pipe, most)):
+    rest = b""
+    async for raw in read_stdin(round(PIECE_S * rate) * 2):
         whole = rest + raw
-        rest = whole[len(whole) & ~1 :]
-        if whole[: len(whole) & ~1]:
-            yield whole[: len(whole) & ~1]
+        end = len(whole) & ~1
+        rest = whole[end:]
+        if end:
+            yield whole[:end]
 
 
 class Microphone:
@@ -244,6 +235,16 @@ def loudness(piece: bytes) -> float:
     return max(max(samples), -min(samples)) / 32768 if samples else 0.0
 
 
+METER = 10
+"""Characters of the level meter."""
+
+
+def level_meter(loud: float) -> str:
+    """Return a bar for a `loudness`."""
+    filled = round(min(1.0, math.sqrt(loud)) * METER)
+    return "█" * filled + "·" * (METER - filled)
+
+
 def _decoded(path: Path) -> Generator[bytes, None, None]:
     """Yield the chunks of a recording as pcm16."""
     import numpy as np
@@ -290,6 +291,16 @@ async def run_in_thread(work: Callable[[], bytes]) -> bytes:
     return await done
 
 
+async def read_stdin(most: int) -> AsyncIterator[bytes]:
+    """Yield standard input as it arrives, up to ``most`` bytes at once."""
+    # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
+    # process.
+    pipe = sys.stdin.fileno()
+    # In a daemon thread, which is not joined: Ctrl-C may come during a read.
+    while raw := await run_in_thread(lambda: os.read(pipe, most)):
+        yield raw
+
+
 STANDARD_INPUT = Path("/dev/stdin")
 """Path of standard input on every system, whatever name the user gave."""
 NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
@@ -321,15 +332,17 @@ def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
         errors.BadRequest: it is a terminal, a folder, or larger than an upload may be.
         errors.DiskFull, errors.SpoolUnwritable: there is no space for it.
     """
-    if STANDARD_INPUT not in files:
-        yield open_file
-        return
-    with spool_stdin() as source:
+    with spool_stdin() if STANDARD_INPUT in files else nullcontext() as source:
 
         def opens(path: Path) -> AudioSource:
-            if path != STANDARD_INPUT:
-                return open_file(path)
-            return AudioSource(os.dup(source.fd), spooled=True)
+            if source is not None and path == STANDARD_INPUT:
+                return AudioSource(os.dup(source.fd), spooled=True)
+            if path.is_dir():  # `expand_folders` leaves only those without recordings
+                raise errors.AudioPathNotAFile(
+                    "There are no recordings in this folder.",
+                    hint="In folders only endings such as .wav count; name other files themselves.",
+                )
+            return open_file(path)
 
         yield opens
 
@@ -346,7 +359,7 @@ def spool_stdin() -> AudioSource:
     settings = load_settings()
     spool = UploadSpool(settings.spool_dir)
     try:
-        while data := _more():
+        while data := os.read(sys.stdin.fileno(), CHUNK):
             spool.add(data)
             if spool.size > settings.max_upload_mb * MB:
                 raise errors.UploadTooLarge(
@@ -355,16 +368,11 @@ def spool_stdin() -> AudioSource:
             if spool.pending >= UploadSpool.MEMORY_BYTES:
                 spool.spill()
         return spool.finish()
-    except BaseException:
+    except BaseException as error:
         spool.close()
+        if isinstance(error, OSError):
+            raise errors.AudioPathNotAFile(
+                f"Standard input cannot be read: {error.strerror}.",
+                hint="Pipe a recording into the command, or name a file.",
+            ) from None
         raise
-
-
-def _more() -> bytes:
-    try:
-        return os.read(sys.stdin.fileno(), CHUNK)
-    except OSError as error:
-        raise errors.AudioPathNotAFile(
-            f"Standard input cannot be read: {error.strerror}.",
-            hint="Pipe a recording into the command, or name a file.",
-        ) from None

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
@@ -25,6 +25,7 @@ from sidecar.server.listeners import service_url
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust
 
+    from sidecar.cli.remote_service import RemoteLiveBackend
     from sidecar.live.sessions.event_log import NumberedEvent
     from sidecar.live.sessions.session import Session
     from sidecar.service.facade import Service
@@ -54,7 +55,9 @@ class ServiceTarget:
         Raises:
             errors.SettingsInvalid: the settings are invalid, or do not fix the port.
         """
-        from sidecar.cli.remote_service import trust_from_settings
+        from vibevoice_asr_client import Trust
+
+        from sidecar.server.tls import local_fingerprint
 
         if self.server is not None:
             return self
@@ -65,9 +68,10 @@ class ServiceTarget:
                 hint="Name its address with --server.",
             )
         server = service_url(settings.host, settings.port, encrypted=settings.encrypted)
-        own = trust_from_settings(settings)
         given = self.trust is not None and self.trust.given
-        return replace(self, server=server, trust=self.trust if given else own)
+        # In its certificate, under any name.
+        trust = self.trust if given else Trust(fingerprint=local_fingerprint(settings))
+        return replace(self, server=server, trust=trust)
 
     def with_token(self) -> ServiceTarget:
         """Return the target with the token of the environment or the settings, if none is given."""
@@ -165,55 +169,41 @@ async def _recordings_without_server(
         yield transcribe
 
 
-class LiveBackend(Protocol):
-    """One live session, on a service or in this process."""
+class LocalLiveBackend:
+    """One live session in this process."""
 
-    async def send(self, sound: bytes) -> None:
-        """Send audio: mono, in the agreed encoding."""
-
-    async def finish(self) -> None:
-        """End the audio."""
-
-    async def commit(self) -> None:
-        """End the turn."""
-
-    async def cancel(self) -> None:
-        """Drop the turn."""
-
-    async def change(self, **options: Any) -> None:
-        """Change options from now on."""
-
-    def events(self) -> AsyncIterator[NumberedEvent]:
-        """Yield the events, up to the summary; raise a `SidecarError` if the session ends
-        otherwise."""
-
-
-def live_options(given: Mapping[str, Any]) -> LiveOptions:
-    """Return the options with plain values; omitted ones have their defaults."""
-    return LiveOptions.from_wire({**LiveOptions().to_wire(), **given})
-
-
-class _LocalLiveBackend:
     def __init__(self, session: Session, rate: int, encoding: SampleEncoding) -> None:
         self._session, self._rate, self._encoding = session, rate, encoding
 
     async def send(self, sound: bytes) -> None:
+        """Send audio: mono, in the agreed encoding."""
         await self._session.send(sound, self._encoding, self._rate)
 
     async def finish(self) -> None:
+        """End the audio."""
         self._session.finish()
 
     async def commit(self) -> None:
+        """End the turn."""
         self._session.commit()
 
     async def cancel(self) -> None:
+        """Drop the turn."""
         self._session.forget()
 
     async def change(self, **options: Any) -> None:
-        self._session.change(live_options({**self._session.options.to_wire(), **options}))
+        """Change options from now on."""
+        changed = self._session.options.to_wire() | options
+        self._session.change(LiveOptions.from_wire(changed))
 
     def events(self) -> AsyncIterator[NumberedEvent]:
+        """Yield the events, up to the summary; raise a `SidecarError` if the session ends
+        otherwise."""
         return self._session.events()
+
+
+LiveBackend: TypeAlias = "LocalLiveBackend | RemoteLiveBackend"
+"""One live session, in this process or of a service."""
 
 
 @asynccontextmanager
@@ -244,9 +234,9 @@ async def open_live_backend(
     # session is not captured.
     async with own_service(live_grace=0.0, capture=False) as service:
         await service.open()
-        session = service.live.open(ANONYMOUS, live_options(options))
+        session = service.live.open(ANONYMOUS, LiveOptions.from_wire(options))
         try:
-            yield _LocalLiveBackend(session, rate, encoding)
+            yield LocalLiveBackend(session, rate, encoding)
         finally:
             service.live.end(session)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -53,24 +54,24 @@ def build_command() -> Any:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    app.command("serve", help=serve.HELP)(serve_with(serve.run))
-    app.command("node", help=serve.NODE_HELP)(serve_with(serve.run_node))
-    app.command("transcribe", help=transcribe.HELP)(command(transcribe.run))
-    app.command("live", help=live.HELP)(command(live.run, about="source"))
-    app.command("talk", help=talk.HELP)(command(talk.talk, about="file"))
-    app.command("estimate", help=transcribe.ESTIMATE_HELP)(
-        command(transcribe.estimate, about="file")
-    )
-    app.command("demo", help=demo.HELP)(command(demo.demo))
-    app.command("status", help=monitor.STATUS_HELP)(
-        command(monitor.status, SERVER_OR_SETTINGS_HELP)
-    )
-    app.command("monitor", help=monitor.HELP)(command(monitor.monitor, SERVER_OR_SETTINGS_HELP))
-    app.command("open", help=open.HELP)(command(open.open_page, SERVER_OR_SETTINGS_HELP))
-    app.command("pull", help=pull.HELP)(command(pull.pull))
-    app.command("list", help=models.LIST_HELP)(command(models.list_models))
-    app.command("rm", help=models.RM_HELP)(command(models.remove_model))
-    app.command("doctor", help=doctor.HELP)(command(doctor.doctor))
+    commands: dict[str, tuple[str, Callable[..., int]]] = {
+        "serve": (serve.HELP, serve_with(serve.run)),
+        "node": (serve.NODE_HELP, serve_with(serve.run_node)),
+        "transcribe": (transcribe.HELP, command(transcribe.run)),
+        "live": (live.HELP, command(live.run, about="source")),
+        "talk": (talk.HELP, command(talk.talk, about="file")),
+        "estimate": (transcribe.ESTIMATE_HELP, command(transcribe.estimate, about="file")),
+        "demo": (demo.HELP, command(demo.demo)),
+        "status": (monitor.STATUS_HELP, command(monitor.status, SERVER_OR_SETTINGS_HELP)),
+        "monitor": (monitor.HELP, command(monitor.monitor, SERVER_OR_SETTINGS_HELP)),
+        "open": (open.HELP, command(open.open_page, SERVER_OR_SETTINGS_HELP)),
+        "pull": (pull.HELP, command(pull.pull)),
+        "list": (models.LIST_HELP, command(models.list_models)),
+        "rm": (models.RM_HELP, command(models.remove_model)),
+        "doctor": (doctor.HELP, command(doctor.doctor)),
+    }
+    for name, (help, function) in commands.items():
+        app.command(name, help=help)(function)
     for several in (token, config, jobs, people):
         name = several.__name__.rpartition(".")[2]
         app.add_typer(several.build(), name=name)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -19,7 +17,12 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, print_error_line, report_error
+from sidecar.cli.output import (
+    INTERRUPTED,
+    handle_broken_pipe,
+    print_error_line,
+    report_error,
+)
 from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
@@ -77,9 +80,9 @@ class SettingFlag:
         return [choice for choice in self.choices if choice.startswith(incomplete)]
 
 
-def describe(settings: type[Settings] = Settings) -> list[SettingFlag]:
+def describe() -> list[SettingFlag]:
     """Return all settings, group by group."""
-    return [flag for group in settings.groups() for flag in described(group)]
+    return [flag for group in Settings.groups() for flag in described(group)]
 
 
 def described(group: type[SettingsGroup]) -> list[SettingFlag]:
@@ -300,9 +303,7 @@ def command(
                 error.hint = "Start it with 'vibevoice-asr', or name another with --server URL."
             return report_error(error, about=subject)
         except BrokenPipeError:
-            # The reader of the pipe is gone; the flush at exit must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            return handle_broken_pipe()
         except OSError as error:
             if not {"output", "log"} & given.keys():
                 raise

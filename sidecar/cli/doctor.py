@@ -85,11 +85,8 @@ def next_step(findings: Sequence[CheckFinding]) -> str:
 
 def examine() -> Iterator[CheckFinding]:
     """Yield all findings, in the order in which they are shown."""
-    yield CheckFinding(
-        "version",
-        CheckState.GOOD,
-        f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}",
-    )
+    text = f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
+    yield CheckFinding("version", CheckState.GOOD, text)
     settings, finding = _settings()
     yield finding
     for wrong, remedy in unknown_variables():
@@ -145,21 +142,24 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
             remedy = engine_selection.install_hint(spec.name)
             text = f"{title}; not usable, without {', '.join(lacking)} ({remedy})"
             yield CheckFinding("engine", bad, text, remedy)
-        elif spec.name == engine_selection.VIBEVOICE and isinstance(
-            facts.checkpoint, errors.SidecarError
-        ):
-            wrong = facts.checkpoint
+        elif wrong := _engine_fault(spec, settings):
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name in (engine_selection.WHISPER, engine_selection.VOXTRAL) and isinstance(
-            lacks := engine_selection.find_model(spec.name, settings), errors.SidecarError
-        ):
-            yield CheckFinding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
-        elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
-            yield CheckFinding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)
         else:
             languages = abbreviate_names(spec.languages) or "any language"
             precisions = ", ".join(spec.precisions)
             yield CheckFinding("engine", CheckState.GOOD, f"{title}; {languages}; {precisions}")
+
+
+def _engine_fault(spec: EngineSpec, settings: Settings) -> errors.SidecarError | None:
+    """Return why an engine whose packages are installed cannot be used, or `None`."""
+    from sidecar.engines import engine_selection
+
+    if spec.name in LIGHT_ENGINES:
+        return asyncio.run(_load(spec))
+    if spec.name in engine_selection.ENGINES_WITH_EXTRAS:
+        found = engine_selection.find_model(spec.name, settings)
+        return found if isinstance(found, errors.SidecarError) else None
+    return None
 
 
 def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
@@ -241,10 +241,11 @@ def print_findings(findings: Sequence[CheckFinding], step: str) -> None:
             mark, style = marks[finding.state]
             console.print(Text.assemble((mark, style), f"  {finding.topic:<11}{finding.text}"))
 
-    worst = max(finding.state for finding in findings)
-    console.print(Text(SUMMARIES.get(worst, SUMMARIES[CheckState.GOOD]), "bold"))
-    show(finding for finding in findings if finding.state is not CheckState.ABSENT)
-    if absent := [finding for finding in findings if finding.state is CheckState.ABSENT]:
+    absent = [finding for finding in findings if finding.state is CheckState.ABSENT]
+    needed = [finding for finding in findings if finding.state is not CheckState.ABSENT]
+    console.print(Text(SUMMARIES[max(finding.state for finding in needed)], "bold"))
+    show(needed)
+    if absent:
         console.print("\nOptional, not here:")
         show(absent)
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))

@@ -10,7 +10,7 @@ import typer
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget, client_of
-from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, argument, subcommands
+from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, argument, option, subcommands
 from sidecar.cli.output import PROGRAM, counted, print_error_line, printable
 from sidecar.jobs.job_record import JobState
 
@@ -48,12 +48,6 @@ permanent."""
 JobArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the job, or an unambiguous beginning of it.")
 ]
-StateOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="STATE", help=f"List only these states, separated by commas: {', '.join(JobState)}."
-    ),
-]
 FolderOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Use this folder of jobs instead of that of the settings."),
@@ -66,7 +60,13 @@ def build() -> typer.Typer:
     return subcommands(HELP, *words, server_help=SERVER_OR_SETTINGS_HELP)
 
 
-async def _list(state: StateOption = None, *, where: ServiceTarget) -> None:
+async def _list(
+    state: str | None = option(
+        None, "List only these states, separated by commas", choices=JobState
+    ),
+    *,
+    where: ServiceTarget,
+) -> None:
     """List your jobs, oldest first: id, state, submission time, seconds, progress."""
     async with client_of(where) as client:
         async for job in _jobs(client, state):
@@ -76,7 +76,7 @@ async def _list(state: StateOption = None, *, where: ServiceTarget) -> None:
 async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
     """Cancel a job; a finished one stays unchanged."""
     async with client_of(where) as client:
-        found = await client.job(await _id_of(client, job))
+        found = await _job_of(client, job)
         if found.ended:
             print_error_line(f"already {found.state}, unchanged: {found.id}")
             return
@@ -87,9 +87,9 @@ async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
 async def _delete(job: JobArgument, *, where: ServiceTarget) -> None:
     """Delete a job, its transcript and its recording permanently."""
     async with client_of(where) as client:
-        found = await _id_of(client, job, LEAST_TO_DELETE)
-        await client.cancel(found)
-        print_error_line(f"deleted: {found}")
+        found = await _job_of(client, job, LEAST_TO_DELETE)
+        await client.cancel(found.id)
+        print_error_line(f"deleted: {found.id}")
 
 
 async def _jobs(client: AsyncClient, state: str | None = None) -> AsyncIterator[Job]:
@@ -102,21 +102,15 @@ async def _jobs(client: AsyncClient, state: str | None = None) -> AsyncIterator[
         page = await client.jobs(state, PAGE_JOBS, page.next)
 
 
-async def _id_of(client: AsyncClient, given: str, least: int = 1) -> str:
-    """Return the only id with the prefix ``given``, which needs at least ``least`` characters."""
+async def _job_of(client: AsyncClient, given: str, least: int = 1) -> Job:
+    """Return the only job whose id has the prefix ``given``, of at least ``least`` characters."""
+    found = [job async for job in _jobs(client) if job.id.startswith(given)]
+    if len(given) >= least and len(found) == 1:
+        return found[0]
+    said = f"{len(found) or 'No'} ids of your jobs begin with '{printable(given)}'."
     if len(given) < least:
-        raise errors.JobNotFound(
-            f"'{printable(given)}' is too short: name the job by its id, or by at least {least} "
-            "characters of it.",
-            hint=f"{PROGRAM} jobs list",
-        )
-    found = [job.id async for job in _jobs(client) if given and job.id.startswith(given)]
-    if len(found) != 1:
-        raise errors.JobNotFound(
-            f"{len(found) or 'No'} ids of your jobs begin with '{printable(given)}'.",
-            hint=f"{PROGRAM} jobs list",
-        )
-    return found[0]
+        said = f"'{printable(given)}' is too short: name at least {least} characters of the id."
+    raise errors.JobNotFound(said, hint=f"{PROGRAM} jobs list")
 
 
 def _line(job: Job) -> str:

@@ -17,6 +17,7 @@ from sidecar.cli.audio_input import (
     Microphone,
     check_recording,
     devices,
+    level_meter,
     loudness,
     stream_file,
     stream_stdin,
@@ -129,8 +130,8 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 """Colours of speakers, by their numbers."""
 UNKNOWN_SPEAKER = "Speaker_?"
 CUT_OFF = "The service ended the session before it had all audio."
-METER = 10
-"""Characters of the level meter."""
+LAST_EVENTS_S = 1.0
+"""Time for the last events of a session that accepts no more audio."""
 
 
 def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -> str:
@@ -208,7 +209,7 @@ class _LiveScreenDisplay(LiveDisplay):
                 style = colour if segment.speaker is not None else ""
                 line = line_of(segment, name, labels=self._labels).rstrip("\n")
                 self._live.console.print(Text(line, style=style))
-            case NoticeRaised(notice):
+            case NoticeRaised(notice) if notice.code != errors.ShuttingDown.code:
                 self._live.console.print(Text(notice.message, style="dim italic"))
         super().event(numbered)
         self._draw()
@@ -220,11 +221,11 @@ class _LiveScreenDisplay(LiveDisplay):
     def _draw(self) -> None:
         from rich.text import Text
 
-        filled = round(min(1.0, self._loud**0.5) * METER)
-        room = max(0, self._live.console.width - METER - 2)
+        meter = level_meter(self._loud)
+        room = max(0, self._live.console.width - len(meter) - 2)
         seen = self._partial[-room:] if room else ""
-        meter = Text("█" * filled + "·" * (METER - filled), style="green")
-        self._live.update(Text.assemble(meter, " ", (seen, "dim")), refresh=True)
+        line = Text.assemble((meter, "green"), " ", (seen, "dim"))
+        self._live.update(line, refresh=True)
 
 
 def run(order: LiveCommandOptions) -> int:
@@ -234,10 +235,8 @@ def run(order: LiveCommandOptions) -> int:
         return 0
     if order.source is not None and order.device is not None:
         raise typer.BadParameter("--device goes without FILE.")
-    if order.format not in FORMATS:
-        raise errors.FieldInvalid(
-            f"There is no format '{order.format}'.", hint=f"Use one of: {', '.join(FORMATS)}."
-        )
+    if order.format != "jsonl":
+        transcript_formats.formatter_of(order.format)
     if order.keep and order.where.server is None:
         raise errors.FieldInvalid(
             "--keep requires a running service: the one that this command starts ends with it.",
@@ -256,27 +255,24 @@ async def _run(order: LiveCommandOptions) -> int:
         async with aclosing(sound), open_live_backend(order.where, rate, order.options) as heard:
             shown, labels = order.output is None, order.diarize is not False
             with open_live_display(order.format, write_now, shown=shown, labels=labels) as show:
-                summary, cut_off = await _listen(heard, sound, show, ended)
+                summary, wrong = await _listen(heard, sound, show, ended)
     transcript = summary.transcript
     if order.format not in ("text", "jsonl"):
         write_now(transcript_formats.render_transcript(transcript, order.format, name))
     if order.output is not None:
-        whole = (
-            transcript_formats.render_transcript(transcript, "text", name)
-            if order.format == "text"
-            else None
-        )
-        write_atomically(order.output, "".join(text) if whole is None else whole)
+        if order.format == "text":
+            text = [transcript_formats.render_transcript(transcript, "text", name)]
+        write_atomically(order.output, "".join(text))
     for notice in transcript.notices:
         print_error_line(notice.message)
-    if cut_off:
-        print_error_line(cut_off)
+    if wrong is not None:
+        print_error_line(wrong.detail)
     if summary.job is not None:
         print_error_line(f"It is kept as the job {summary.job}.")
     if sys.stderr is not None and sys.stderr.isatty():
         print_error_line(_summary_of(transcript))
     # Ctrl-C is the only end of a microphone, but interrupts a recording.
-    return INTERRUPTED if interrupted() and order.source is not None else int(cut_off != "")
+    return INTERRUPTED if interrupted() and order.source is not None else int(wrong is not None)
 
 
 def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
@@ -291,50 +287,57 @@ def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
 
 async def _listen(
     heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
-) -> tuple[Summary, str]:
-    """Send all audio, until ``ended``, and show the events; return the summary, and why the service
-    ended the session before it had all audio, if it did."""
-    sent, shown = _send_audio(heard, sound, show, ended), _show_events(heard, show)
-    async with running(sent, shown) as (bringing, telling):
-        done, _ = await asyncio.wait({bringing, telling}, return_when=asyncio.FIRST_COMPLETED)
-        if bringing in done:
-            bringing.result()  # raises if sending failed, as no summary follows then
-        summary, reason = await telling
-        return summary, reason or ("" if bringing.done() else CUT_OFF)
+) -> tuple[Summary, errors.SidecarError | None]:
+    """Send all audio, until ``ended``, and show the events; return the summary, and the error if
+    the session ended early."""
+    sending, showing = _send_audio(heard, sound, show), _show_events(heard, show)
+    async with running(sending, showing, ended.wait()) as tasks:
+        sent, shown, _ = tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        sent.cancel()
+        await asyncio.wait({sent})  # the audio can be closed only when nothing reads it
+        failed = not sent.cancelled() and sent.exception() is not None
+        if failed:  # if the session has ended, the events say why
+            await asyncio.wait({shown}, timeout=LAST_EVENTS_S)
+        early = shown.done() and (failed or sent.cancelled())
+        if not early:
+            if failed:
+                sent.result()
+            await heard.finish()
+        summary, wrong = await shown
+        return summary, wrong or (errors.SessionOver(CUT_OFF) if early else None)
 
 
-async def _send_audio(
-    heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
-) -> None:
-    ending = asyncio.ensure_future(ended.wait())
-    coming: asyncio.Future[bytes | None] | None = None
+async def _send_audio(heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay) -> None:
+    async for piece in sound:
+        show.level(loudness(piece))
+        await heard.send(piece)
+
+
+async def _show_events(
+    heard: LiveBackend, show: LiveDisplay
+) -> tuple[Summary, errors.SidecarError | None]:
+    """Show the events; return the summary. If the session ends without it, return one of what was
+    final until then, and the error."""
+    finals: list[Segment] = []
+    wrong: errors.SidecarError | None = None
     try:
-        while not ended.is_set():
-            coming = asyncio.ensure_future(anext(sound, None))
-            await asyncio.wait({coming, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done() or (piece := coming.result()) is None:
-                break
-            show.level(loudness(piece))
-            await heard.send(piece)
-    finally:
-        left = {one for one in (ending, coming) if one is not None}
-        for one in left:
-            one.cancel()
-        await asyncio.wait(left)  # the audio can be closed only when nothing reads it
-    await heard.finish()
-
-
-async def _show_events(heard: LiveBackend, show: LiveDisplay) -> tuple[Summary, str]:
-    """Show the events; return the summary, and the notice of a service that shuts down."""
-    reason = ""
-    async for numbered in heard.events():
-        show.event(numbered)
-        match numbered.event:
-            case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
-                reason = notice.message
-            case Summary() as summary:
-                return summary, reason
-    raise errors.SessionOver("The live session ended without its summary.")
+        async for numbered in heard.events():
+            show.event(numbered)
+            match numbered.event:
+                case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
+                    wrong = errors.ShuttingDown(notice.message)
+                case Final(segment=segment):
+                    finals.append(segment)
+                case Summary() as summary:
+                    return summary, wrong
+        raise errors.SessionOver("The live session ended without its summary.")
+    except errors.SidecarError as error:
+        if not finals:
+            raise
+        labelled = any(one.speaker is not None for one in finals)
+        rest = Transcript(tuple(finals), "", finals[-1].end, "", "", diarized=labelled)
+        return Summary(rest), error
 
 
 def _summary_of(transcript: Transcript) -> str:

@@ -70,33 +70,29 @@ async def monitor(
     async with monitor_snapshot.create_monitor_client(
         where, metrics_url, system_url, timeout_s
     ) as looking:
-        if once:
-            if not await print_once(looking):
-                print_error_line("Nothing answers there.")
-                return NOBODY
-        elif no_clear:
-            await print_repeatedly(looking, interval)
-        else:
+        if not (once or no_clear):
             with needed_for("The monitor's screen (--once does without)", "monitor"):
                 from sidecar.cli.monitor_screen import MonitorApp
 
             await MonitorApp(looking, interval).run_async()
+        elif not await print_tables(looking, interval, once=once):
+            print_error_line("Nothing answers there.")
+            return NOBODY
     return 0
 
 
-async def print_once(camera: monitor_snapshot.MonitorClient) -> bool:
-    """Print one table; return whether a service answered."""
-    picture = await camera.fetch_snapshot()
-    print(monitor_snapshot.table(monitor_snapshot.sections(picture)), end="", flush=True)
-    return picture.answers
-
-
-async def print_repeatedly(camera: monitor_snapshot.MonitorClient, interval_s: float) -> None:
-    """Print a table every ``interval_s`` seconds, until cancelled."""
+async def print_tables(
+    camera: monitor_snapshot.MonitorClient, interval_s: float, *, once: bool
+) -> bool:
+    """Print a table every ``interval_s`` seconds; with ``once`` return whether a service
+    answered."""
     before: monitor_snapshot.MonitorSnapshot | None = None
     while True:
         picture = await camera.fetch_snapshot()
-        print(monitor_snapshot.table(monitor_snapshot.sections(picture, before)), flush=True)
+        text = monitor_snapshot.table(monitor_snapshot.sections(picture, before))
+        print(text, end="" if once else "\n", flush=True)
+        if once:
+            return picture.answers
         before = picture
         await asyncio.sleep(interval_s)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -44,18 +44,20 @@ class MonitorSnapshot:
 
 class MonitorClient:
     """Client of one service; ``addresses``: URL of each response, by its name in
-    `MonitorSnapshot`."""
+    `MonitorSnapshot`. The token goes to no other server."""
 
-    def __init__(self, http: httpx.AsyncClient, address: str, addresses: Mapping[str, str]) -> None:
-        self._http, self._address, self._addresses = http, address, addresses
+    def __init__(
+        self, http: httpx.AsyncClient, where: ServiceTarget, addresses: Mapping[str, str]
+    ) -> None:
+        self._http, self._addresses, self._token = http, addresses, where.token
+        self._base = base_url(where)
 
     async def fetch_snapshot(self) -> MonitorSnapshot:
         """Return the current responses; never raise because of the service."""
-        names = list(self._addresses)
-        found = await asyncio.gather(*(self._ask(self._addresses[name]) for name in names))
-        answers = dict(zip(names, found, strict=True))
+        found = await asyncio.gather(*map(self._ask, self._addresses.values()))
+        answers = dict(zip(self._addresses, found, strict=True))
         return MonitorSnapshot(
-            address=self._address,
+            address=self._base,
             at=time.monotonic(),
             wrong={name: body for name, body in answers.items() if isinstance(body, str)},
             **{name: body for name, body in answers.items() if not isinstance(body, str)},
@@ -65,8 +67,11 @@ class MonitorClient:
         """Return the JSON object at a URL, or the reason of the failure."""
         import httpx
 
+        ours = self._token and url.startswith(f"{self._base}/")
         try:
-            answer = await self._http.get(url)
+            answer = await self._http.get(
+                url, headers={"Authorization": f"Bearer {self._token}"} if ours else None
+            )
         except httpx.TimeoutException:
             return "no answer in time"
         except httpx.HTTPError as error:
@@ -77,12 +82,15 @@ class MonitorClient:
             body = None
         if not isinstance(body, dict):
             return f"no JSON ({answer.status_code})"
-        if answer.is_success or body.get("status") in (
-            "error",
-            "unavailable",
-        ):  # unhealthy, but it answers
+        unhealthy = body.get("status") in ("error", "unavailable")  # but it answers
+        if answer.is_success or unhealthy:
             return body
         return str(body.get("code") or answer.status_code)
+
+
+def base_url(where: ServiceTarget) -> str:
+    """Return the address of a service, without a trailing slash."""
+    return (where.server or "").rstrip("/")
 
 
 @asynccontextmanager
@@ -98,7 +106,7 @@ async def create_monitor_client(
 
     from sidecar.cli.remote_service import translate_client_errors, warn_of_insecure_trust
 
-    base = (where.server or "").rstrip("/")
+    base = base_url(where)
     addresses = {
         "health": f"{base}/health",
         "metrics": metrics_url or f"{base}/metrics.json",
@@ -117,25 +125,15 @@ async def create_monitor_client(
     if where.trust is not None and where.trust.given:
         with translate_client_errors():
             context = await asyncio.to_thread(where.trust.context, base)
-    token = where.token
-
-    async def authorize(request: httpx.Request) -> None:
-        # No other server may see the token.
-        if token and str(request.url).startswith(f"{base}/"):
-            request.headers["Authorization"] = f"Bearer {token}"
-
     async with httpx.AsyncClient(
-        timeout=timeout_s,
-        trust_env=False,
-        verify=True if context is None else context,
-        event_hooks={"request": [authorize]},
+        timeout=timeout_s, trust_env=False, verify=context or True
     ) as http:
-        yield MonitorClient(http, base, addresses)
+        yield MonitorClient(http, where, addresses)
 
 
 Rows: TypeAlias = list[tuple[str, str]]
-ENDED_WELL = frozenset({"done", "left"})
-"""Outcomes of live sessions without an error."""
+ENDED_WELL = frozenset({"done", "left", "OK"})
+"""Outcomes of live sessions and statuses of gRPC without an error."""
 GB, MB = 1 << 30, 1 << 20
 BAR = 10
 """Characters of a bar."""
@@ -166,7 +164,8 @@ def sections(now: MonitorSnapshot, before: MonitorSnapshot | None = None) -> lis
     elif now.metrics:
         found.append(_decoding(now.metrics))
     found.append(_memory(now))
-    found.append(_errors(now, before))
+    wrong = _errors(now)
+    found.append(MonitorSection("errors", wrong, before is not None and wrong != _errors(before)))
     if now.jobs.get("jobs"):
         found.append(MonitorSection("jobs", [_job(one) for one in now.jobs["jobs"]]))
     return [section for section in found if section.rows]
@@ -263,10 +262,8 @@ def _memory(now: MonitorSnapshot) -> MonitorSection:
     )
     tight = False
     for gpu in now.system.get("gpus") or ():
-        used, total = (
-            (gpu.get("memory_used_mib") or 0) * MB,
-            (gpu.get("memory_total_mib") or 0) * MB,
-        )
+        used = (gpu.get("memory_used_mib") or 0) * MB
+        total = (gpu.get("memory_total_mib") or 0) * MB
         name = f"GPU {gpu.get('index', 0)}"
         rows += [(name, str(gpu.get("name"))), (f"{name} used", _bar(used, total))]
         rows.append((f"{name} planned", _bar(planned, total)))
@@ -289,26 +286,16 @@ def _memory(now: MonitorSnapshot) -> MonitorSection:
     return MonitorSection("machine", rows, tight)
 
 
-def _errors(now: MonitorSnapshot, before: MonitorSnapshot | None) -> MonitorSection:
-    """Return all errors since the service started; the section warns if they have changed since
-    ``before``."""
-    rows = _wrong(now)
-    return MonitorSection("errors", rows, before is not None and rows != _wrong(before))
-
-
-def _wrong(now: MonitorSnapshot) -> Rows:
+def _errors(now: MonitorSnapshot) -> Rows:
+    """Return all errors since the service started."""
     own = _part(now.metrics, "vibevoice")
     live, http, grpc = (_part(own, name) for name in ("live", "http", "grpc"))
     found = {
         "job": _part(own, "jobs").get("failed_by_code"),
         "live refused": live.get("refused_by_code"),
-        "live ended": {
-            name: count
-            for name, count in _counts(live.get("ended_by_reason"))
-            if name not in ENDED_WELL
-        },
-        "http": {n: count for n, count in _counts(http.get("by_status")) if n[:1] in "45"},
-        "grpc": {n: count for n, count in _counts(grpc.get("by_status")) if n != "OK"},
+        "live ended": live.get("ended_by_reason"),
+        "http": http.get("by_status"),
+        "grpc": grpc.get("by_status"),
     }
     if not own:
         found["grpc"] = now.metrics.get("error_counts")
@@ -316,6 +303,7 @@ def _wrong(now: MonitorSnapshot) -> Rows:
         (f"{kind} {name}", f"{count:g}")
         for kind, counts in found.items()
         for name, count in _counts(counts)
+        if name not in ENDED_WELL and not (kind == "http" and name[:1] not in "45")
     ]
 
 
@@ -339,14 +327,9 @@ def _part(answer: Answer, name: str) -> Answer:
 
 def _counts(value: object) -> list[tuple[str, float]]:
     """Return the counts above 0, the most frequent first."""
-    return sorted(_counted(value), key=lambda one: (-one[1], one[0]))
-
-
-def _counted(value: object) -> Iterator[tuple[str, float]]:
-    if isinstance(value, Mapping):
-        for name, count in value.items():
-            if isinstance(count, int | float) and count:
-                yield str(name), count
+    given = value.items() if isinstance(value, Mapping) else ()
+    found = [(str(name), count) for name, count in given if isinstance(count, int | float)]
+    return sorted((one for one in found if one[1]), key=lambda one: (-one[1], one[0]))
 
 
 def _number(value: Any) -> str:

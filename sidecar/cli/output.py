@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import signal
 import sys
@@ -62,6 +63,13 @@ def print_text(text: str) -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def handle_broken_pipe() -> int:
+    """Make the flush of stdout at exit succeed, whose reader is gone (`… | head`); return the exit
+    code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def print_error_line(message: str) -> None:

@@ -62,14 +62,6 @@ def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bo
         raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
 
 
-def trust_from_settings(settings: Settings) -> Trust:
-    """Return the trust for the service that the settings describe, on this machine: in its
-    certificate, under any name."""
-    from sidecar.server.tls import local_fingerprint
-
-    return Trust(fingerprint=local_fingerprint(settings))
-
-
 def client_token(settings: Settings, given: str | None = None) -> str | None:
     """Return the token that commands send to a service.
 
@@ -107,14 +99,14 @@ class OutageNotice:
 
     def __call__(self, error: Exception) -> None:
         """Tell of ``error``, unless it is no outage or one was told of."""
-        code = error.code if isinstance(error, ServiceError) else None
-        if self._told or (code is not None and code not in OUTAGES):
-            return
+        told = str(error)
+        if isinstance(error, ServiceError):
+            if error.code not in OUTAGES:
+                return
+            told = f"the service answers {error.code};"
+        if not self._told:
+            print_error_line(f"{told} trying again.")
         self._told = True
-        if code is None:
-            print_error_line(f"{error} Trying again.")
-        else:
-            print_error_line(f"the service answers {code}; trying again.")
 
 
 @asynccontextmanager
@@ -166,8 +158,8 @@ def translate_client_errors() -> Iterator[None]:
 
 
 class RemoteLiveBackend:
-    """Live session of a remote service as a `backends.LiveBackend`. It raises exceptions of the
-    client, which `service_at` translates."""
+    """Live session of a remote service, with the methods of `backends.LocalLiveBackend`. All but
+    `events` raise exceptions of the client, which `service_at` translates."""
 
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
@@ -176,8 +168,9 @@ class RemoteLiveBackend:
 
     async def events(self) -> AsyncIterator[NumberedEvent]:
         """Yield the events, up to the summary."""
-        async for said in self._live:
-            yield NumberedEvent(said.number, convert_live_event(said))
+        with translate_client_errors():
+            async for said in self._live:
+                yield NumberedEvent(said.number, convert_live_event(said))
 
 
 def convert_transcript(said: models.Transcript) -> Transcript:

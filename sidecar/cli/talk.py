@@ -83,7 +83,7 @@ def talk(
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
     rate, sound = (LIVE_RATE, None) if text else _sound_of(file, device)
     player = talk_client.Loudspeaker(speaker, rate) if aloud else talk_client.PlaybackDevice(rate)
-    wishes = {"voice": voice, "model": model}
+    wishes = {name: one for name, one in (("voice", voice), ("model", model)) if one is not None}
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has printed the reason
             return 1
@@ -147,20 +147,19 @@ def _running(where: ServiceTarget) -> ServiceTarget | None:
 async def _run(
     where: ServiceTarget,
     rate: int,
-    wishes: dict[str, str | None],
+    wishes: dict[str, str],
     sound: AsyncGenerator[bytes, None] | None,
     player: talk_client.PlaybackDevice,
 ) -> tuple[bool, bool]:
     """Hold the conversation to its end; return whether Ctrl-C ended it, and whether an answer
     failed."""
     ended = asyncio.Event()
-    given = {name: wish for name, wish in wishes.items() if wish is not None}
     with handle_interrupts(ended) as interrupted:
         async with (
             client_of(where) as client,
             talk_client.connect_talk(client.url, where.token, where.trust) as wire,
         ):
-            await wire.say("begin", rate=rate, **given)
+            await wire.say("begin", rate=rate, **wishes)
             with talk_client.open_talk_display(spoken=sound is not None) as show, player.playing():
                 party = talk_client.TalkSession(wire, player, show, rate=rate)
                 await party.go_on(_heard(sound, client) if sound else None, ended)

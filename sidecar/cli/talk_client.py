@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import sys
 import threading
@@ -16,6 +15,7 @@ from contextlib import (
     AbstractContextManager,
     aclosing,
     asynccontextmanager,
+    closing,
     contextmanager,
     nullcontext,
     suppress,
@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli import output
-from sidecar.cli.audio_input import PIECE_S, import_sounddevice, loudness, run_in_thread
+from sidecar.cli.audio_input import (
+    PIECE_S,
+    import_sounddevice,
+    level_meter,
+    loudness,
+    read_stdin,
+)
 from sidecar.cli.output import print_error_line
 from sidecar.concurrency import running
 
@@ -54,11 +60,7 @@ class TalkConnection:
 
     async def say(self, type: str, **fields: Any) -> None:
         """Send a JSON message."""
-        await self._send(json.dumps({"type": type, **fields}))
-
-    async def sound(self, pcm: bytes) -> None:
-        """Send the user's audio: 16-bit mono at the rate of `begin`."""
-        await self._send(pcm)
+        await self.send(json.dumps({"type": type, **fields}))
 
     async def end(self) -> None:
         """End the conversation. `ended` is the last message, or there is none if the service stops
@@ -87,7 +89,8 @@ class TalkConnection:
             raise error_of(last)
         raise errors.ServiceUnreachable("The service closed the connection of the conversation.")
 
-    async def _send(self, message: str | bytes) -> None:
+    async def send(self, message: str | bytes) -> None:
+        """Send a message, or the user's audio: 16-bit mono at the rate of `begin`."""
         from websockets.exceptions import ConnectionClosed
 
         with suppress(ConnectionClosed):
@@ -228,9 +231,12 @@ class TalkSession:
                 self.failed = self.failed or ending == "failed"
                 if text or ending != "failed":  # else its error was printed
                     self._show.answered(text or "…")
-                await self._note(replies=self._replies + 1)
+                self._replies += 1
+                self._show.ready()
+                await self._changed()
             case {"type": "phase", "phase": phase}:
-                await self._note(phase=phase)
+                self._phase, self._since = phase, asyncio.get_running_loop().time()
+                await self._changed()
             case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
                 raise error_of(message)
             case {"type": "error", "hint": _}:  # without a hint it is the last message, and raised
@@ -245,8 +251,7 @@ class TalkSession:
             print_error_line(line)
         self._warned = "" if message.get("turn") else line
 
-    def _began(self, message: Message) -> None:
-        assert isinstance(message, dict)
+    def _began(self, message: dict[str, Any]) -> None:
         if sys.stderr is not None and sys.stderr.isatty():
             speaks = message["speaks"]
             aloud = f"a machine's voice ({speaks}) says it" if speaks else "nobody says it aloud"
@@ -255,13 +260,8 @@ class TalkSession:
         self._show.ready()
         self._begun.set()
 
-    async def _note(self, *, phase: str | None = None, replies: int | None = None) -> None:
+    async def _changed(self) -> None:
         async with self._news:
-            if phase is not None:
-                self._phase, self._since = phase, asyncio.get_running_loop().time()
-            if replies is not None:
-                self._replies = replies
-                self._show.ready()
             self._news.notify_all()
 
     async def _cleared(self) -> None:
@@ -284,17 +284,17 @@ class TalkSession:
         async with aclosing(sound):
             async for piece in sound:
                 self._show.level(loudness(piece))
-                await self._wire.sound(piece)
+                await self._wire.send(piece)
         loop = asyncio.get_running_loop()
         ended = loop.time()
         while self._phase != IDLE or loop.time() - max(ended, self._since) < SETTLED_S:
-            await self._wire.sound(self._silence)
+            await self._wire.send(self._silence)
             await asyncio.sleep(PIECE_S)
 
     async def _stay(self) -> None:
         await self._begun.wait()
         while True:
-            await self._wire.sound(self._silence)
+            await self._wire.send(self._silence)
             await asyncio.sleep(STAYS_S)
 
     async def _typing(self, *, alone: bool) -> None:
@@ -331,8 +331,6 @@ class TalkSession:
 
 
 YOU, MACHINE = "You", "Machine"
-METER = 10
-"""Characters of the level meter."""
 
 
 class TalkDisplay:
@@ -358,9 +356,6 @@ class TalkDisplay:
         """Show the answer as far as it was played."""
         self._print(MACHINE, text, "magenta")
 
-    def close(self) -> None:
-        """Stop the display."""
-
     def _print(self, who: str, text: str, style: str) -> None:
         output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
 
@@ -375,11 +370,8 @@ def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
     from rich.live import Live
 
     live = Live(console=Console(), auto_refresh=False, transient=True)
-    screen = _TalkScreenDisplay(live, spoken=spoken)
-    try:
+    with closing(_TalkScreenDisplay(live, spoken=spoken)) as screen:
         yield screen
-    finally:
-        screen.close()
 
 
 class _TalkScreenDisplay(TalkDisplay):
@@ -416,6 +408,7 @@ class _TalkScreenDisplay(TalkDisplay):
         super().answered(text)
 
     def close(self) -> None:
+        """Stop the display."""
         self._live.stop()
 
     def _print(self, who: str, text: str, style: str) -> None:
@@ -433,8 +426,7 @@ class _TalkScreenDisplay(TalkDisplay):
             self._live.start()
         parts = []
         if self._spoken:
-            filled = round(min(1.0, self._loud**0.5) * METER)
-            parts.append(Text("█" * filled + "·" * (METER - filled) + " ", style="green"))
+            parts.append(Text(f"{level_meter(self._loud)} ", style="green"))
         parts.append(Text(output.printable(self._writing or self._saying), style="dim"))
         self._live.update(Text.assemble(*parts), refresh=True)
 
@@ -552,10 +544,8 @@ async def read_stdin_lines() -> AsyncIterator[str]:
     """Yield each line of standard input as it arrives, stripped."""
     if sys.stdin is None:
         return
-    # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
-    # process.
-    source, rest = sys.stdin.fileno(), b""
-    while raw := await run_in_thread(lambda: os.read(source, LONGEST)):
+    rest = b""
+    async for raw in read_stdin(LONGEST):
         *whole, rest = (rest + raw).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace").strip()

@@ -15,7 +15,7 @@ from sidecar.cli.common_options import argument, option, subcommands
 from sidecar.cli.output import PROGRAM, print_error_line
 
 if TYPE_CHECKING:
-    from sidecar.auth.token_issuing import IssuedToken, TokenIssuer
+    from sidecar.auth.token_issuing import TokenIssuer
 
 HELP = f"""
 Issue, list and revoke signed tokens of clients (JWT, ES256).
@@ -31,10 +31,7 @@ Examples:
 * `{PROGRAM} token keys --new`: sign with a new key; old tokens stay valid until that key is deleted
 """
 _DATE = "%Y-%m-%d %H:%M"
-_HEADER = (
-    f"{'id':<32}", f"{'state':<8}", f"{'name':<16}", f"{'made (UTC)':<16}",
-    f"{'until':<16}", f"{'key':<8}", "scopes",
-)  # fmt: skip
+_ROW = "{:<32}  {:<8}  {:<16}  {:<16}  {:<16}  {:<8}  {}"
 
 FolderOption = Annotated[
     Path | None,
@@ -74,11 +71,14 @@ def _list(folder: FolderOption = None) -> None:
     issuer = _issuer(folder)
     revoked, now = issuer.revoked(), utc_now()
     if sys.stdout.isatty():  # a program that reads the list gets rows alone
-        print(*_HEADER, sep="  ")
+        print(_ROW.format("id", "state", "name", "made (UTC)", "until", "key", "scopes"))
     for issue in issuer.issued():
         expired = issue.expires is not None and issue.expires <= now
         state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
-        print(*_row(issue, state), sep="  ")
+        made = f"{issue.issued:{_DATE}}"
+        until = f"{issue.expires:{_DATE}}" if issue.expires else "for ever"
+        words = issue.subject, made, until, issue.key[:8], " ".join(issue.scopes)
+        print(_ROW.format(issue.token_id, state, *words))
 
 
 def _revoke(
@@ -142,11 +142,3 @@ def _scopes(names: Sequence[str]) -> list[Scope]:
                 f"There is no scope '{name}'.", hint=f"One of {', '.join(Scope)}."
             )
     return [Scope(name) for name in names]
-
-
-def _row(issue: IssuedToken, state: str) -> tuple[str, ...]:
-    until = f"{issue.expires:{_DATE}}" if issue.expires else "for ever"
-    return (
-        issue.token_id, f"{state:<8}", f"{issue.subject:<16}", f"{issue.issued:{_DATE}}",
-        f"{until:<16}", issue.key[:8], " ".join(issue.scopes),
-    )  # fmt: skip

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -63,16 +62,7 @@ Examples:
 * `{PROGRAM} estimate meeting.opus --engine vibevoice --precision int8`
 * `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
 """
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"Load the weights in this precision: {', '.join(Precision)}.",
-        autocompletion=lambda: list(Precision),
-    ),
-]
-
-
+PRECISION_HELP = "Load the weights in this precision"
 AT_ONCE = 4
 """Maximum of recordings at a service: the next one is uploaded while one is transcribed. If a
 service accepts fewer, it says so, and the command waits."""
@@ -105,7 +95,7 @@ class TranscribeCommandOptions:
     _: KW_ONLY
     where: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
-    precision: PrecisionOption = None
+    precision: str | None = option(None, PRECISION_HELP, choices=Precision)
     diarize: DiarizeOption = None
     diarization: str | None = option(
         None, "Set the effort of diarization", choices=DiarizationEffort
@@ -127,28 +117,26 @@ class TranscribeCommandOptions:
     @property
     def options(self) -> dict[str, str]:
         """Return the fields of a request that the options set."""
+        # Subtitles are cut by word times.
+        cut = True if self.format in transcript_formats.SUBTITLES else None
         given = {
             "precision": self.precision,
             "language": self.language,
-            "diarize": None if self.diarize is None else str(self.diarize).lower(),
+            "diarize": self.diarize,
             "diarization": self.diarization,
             "hotwords": self.hotwords,
             "prompt": self.prompt,
-            "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
+            "num_speakers": self.num_speakers,
             "windows": self.windows,
-            "words": self._words,
+            "words": cut if self.words is None else self.words,
             # Several recordings run after the user's other jobs; only a running service has others.
             "priority": "batch" if self.where.server is not None and self.many else None,
         }
-        return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def _words(self) -> str | None:
-        """Return the field 'words'. By default subtitles request it, as they are cut by word
-        times."""
-        if self.words is None:
-            return "true" if self.format in transcript_formats.SUBTITLES else None
-        return str(self.words).lower()
+        return {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in given.items()
+            if value is not None
+        }
 
     @property
     def many(self) -> bool:
@@ -363,7 +351,7 @@ def _label(path: Path, number: int, many: int) -> str:
 
 async def estimate(
     file: Path = argument(..., "A recording.", metavar="FILE"),
-    precision: PrecisionOption = None,
+    precision: str | None = option(None, PRECISION_HELP, choices=Precision),
     engine: str | None = option(
         None, "Engine that would transcribe, as the setting of that name.", metavar="NAME"
     ),
@@ -383,9 +371,7 @@ async def estimate(
             fits, sentence = answer["fits"], answer["sentence"]
         else:
             chosen = {"engine": engine} if engine is not None else {}
-            async with backends.own_service(
-                **chosen
-            ) as service:  # the engine is not loaded for this
+            async with backends.own_service(**chosen) as service:  # no engine is loaded for this
                 measured = await service.submissions.measure(ANONYMOUS, source)
                 forecast = service.forecast(measured, service.options(options))
             fits, sentence = forecast.fits, forecast.sentence

@@ -177,11 +177,6 @@ log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 256 << 10
 
 
-def is_yaml(path: Path) -> bool:
-    """Return whether a file is YAML, by its name: a configuration of the replaced gRPC server."""
-    return path.suffix.lower() in (".yaml", ".yml")
-
-
 def suggestion(word: str, known: Sequence[str]) -> str:
     """Return a hint for an unknown word: the closest known one, or all of them."""
     close = difflib.get_close_matches(word, known, 1)
@@ -194,7 +189,7 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
     Raises:
         errors.SettingsInvalid: it cannot be read, or has an unknown key.
     """
-    if is_yaml(path):
+    if path.suffix.lower() in (".yaml", ".yml"):
         raise SettingsInvalid(f"The file {path} is YAML.", hint=CONVERT)
     try:
         given = tomllib.loads(files.read(path, MAX_FILE_BYTES).decode("utf-8-sig"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import socket
@@ -34,6 +33,7 @@ from sidecar.auth.open_connections import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.concurrency import running
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
@@ -304,13 +304,10 @@ def _lifespan(
         await service.open()
         gc.collect()
         gc.freeze()
-        spawn = asyncio.get_running_loop().create_task
-        looking = spawn(watch.run(), name="watch"), spawn(visits.run(), name="visits")
         try:
-            yield
+            async with running(watch.run(), visits.run()):
+                yield
         finally:
-            for task in looking:
-                task.cancel()
             await service.close()
 
     return lifespan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import signal
@@ -12,17 +11,21 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+<<<<<<< HEAD
 from sidecar import errors
 from sidecar.api.http import uvicorn_protocols, websocket_connections
+=======
+from sidecar.api.http import uvicorn_protocols
+>>>>>>> l3
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
-from sidecar.server.listeners import ProtocolListener, ProtocolListeners
+from sidecar.server.listeners import ProtocolListener, ProtocolListeners, listen
 from sidecar.server.service_process import PARENT_GONE_GRACE_S
 from sidecar.server.tls import ServerTls
 from sidecar.service.facade import Service
@@ -99,17 +102,8 @@ def max_connections_per_address(most_open: int | None) -> int:
     )
 
 
-class _StartedApp:
-    """Wrapper of a lifespan that has started, because uvicorn would start it again."""
-
-    def __init__(self, lifespan: Any) -> None:
-        self._lifespan = lifespan
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lifespan, name)
-
-    async def startup(self) -> None:
-        """Do nothing: the application has started."""
+async def _started() -> None:
+    """Do nothing: the application has started."""
 
 
 class HttpServer(uvicorn.Server):
@@ -142,7 +136,7 @@ class HttpServer(uvicorn.Server):
             except BaseException:
                 await self.lifespan.shutdown()
                 raise
-        self.lifespan = cast("Any", _StartedApp(self.lifespan))
+        self.lifespan.startup = _started  # uvicorn calls it again
         await super().startup(sockets)  # exits if the application did not start
         self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
@@ -229,13 +223,8 @@ class SecondaryPort:
         Raises:
             errors.PortInUse: another program listened on the port first.
         """
-        host, port, *_ = self._sock.getsockname()
-        try:
-            self._sock.listen(self._server.config.backlog)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
-            raise errors.PortInUse(f"Port {port} on {host} is in use.", hint=self._hint) from None
+        listen(self._sock, self._hint)
+        port = self._sock.getsockname()[1]
         spawn = asyncio.get_running_loop().create_task
         up = spawn(self._server.up.wait())
         self._serving = spawn(self._server.serve([self._sock]), name=self._name)

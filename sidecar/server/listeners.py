@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -107,6 +108,7 @@ async def _ended(work: Awaitable[None]) -> None:
         log.exception("internal error while a listener was closed")
 
 
+BACKLOG = 2048
 PROTOCOL_PORT_SETTINGS = ("grpc_port", "wyoming_port", "talk_ports")
 """Settings of ports that accept requests."""
 TALK_PORT_HINT = (
@@ -209,6 +211,22 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
     return sock
 
 
+def listen(sock: socket.socket, hint: str | None = None) -> None:
+    """Listen on a bound socket. On Linux two can be bound to one port while neither listens.
+
+    Raises:
+        errors.PortInUse: another program listened first; ``hint``: the remedy.
+        errors.SettingsInvalid: the system refuses.
+    """
+    host, port, *_ = sock.getsockname()
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
+        raise errors.PortInUse(f"Port {port} on {host} is in use.", hint=hint) from None
+
+
 _FIRST = 3
 """First descriptor that the protocol of socket activation passes."""
 _HINT = "Pass one TCP socket (ListenStream=127.0.0.1:8765); see deploy/systemd."
@@ -230,20 +248,16 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
         raise errors.SettingsInvalid(
             f"Socket activation passed {count} sockets; one is supported.", hint=_HINT
         )
-    try:
+    with suppress(OSError):
         sock = socket.socket(fileno=_FIRST)
-    except OSError as error:
-        raise errors.SettingsInvalid(
-            f"The descriptor of socket activation is not a socket: {error.strerror}.", hint=_HINT
-        ) from None
-    sock.set_inheritable(False)
-    tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
-    if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.set_inheritable(False)
+        tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+        if tcp and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return sock
         sock.close()
-        raise errors.SettingsInvalid(
-            "The socket of socket activation is not a listening TCP socket.", hint=_HINT
-        )
-    return sock
+    raise errors.SettingsInvalid(
+        "What socket activation passed is not a listening TCP socket.", hint=_HINT
+    )
 
 
 def socket_address(sock: socket.socket) -> dict[str, str | int]:

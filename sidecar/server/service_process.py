@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -20,8 +19,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
-
-from pydantic import SecretStr
 
 from sidecar import errors
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
@@ -32,8 +29,6 @@ from sidecar.server.listeners import ReservedPorts, RunningService, bind_port
 from sidecar.version import CONTRACT, __version__
 
 log = logging.getLogger(__name__)
-
-BACKLOG = 2048
 
 
 def serve(settings: Settings) -> None:
@@ -85,26 +80,21 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         listeners = besides.listeners(service, entrance, watch, tls)
         place = start_listening(place, settings)
     if isinstance(place, RunningService):
-        log.info(
-            "port %d is already served by the service with pid %d, which is used instead of a "
-            "new one",
-            place.port,
-            place.pid,
-        )
-        write_parent_line(
-            _announce_ready(settings, place.port, place.pid, None, reused=True, **place.also)
-        )
+        used = "port %d: the service with pid %d is used instead of a new one"
+        log.info(used, place.port, place.pid)
+        write_parent_line(_ready_line(settings, place.port, place.pid, reused=True, **place.also))
         return
     port = place.getsockname()[1]
 
     def tell(also: dict[str, Any]) -> None:
         log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
-        made = settings.token if settings.generate_token else None
         shown = dict(also)
         if tls and tls.fingerprint:
             shown["fingerprint"] = tls.fingerprint
             log.info("SHA-256 fingerprint of the self-signed certificate: %s", tls.fingerprint)
-        write_parent_line(_announce_ready(settings, port, os.getpid(), made, **shown))
+        if settings.generate_token and settings.token:
+            shown["token"] = settings.token.get_secret_value()
+        write_parent_line(_ready_line(settings, port, os.getpid(), **shown))
 
     with place:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
@@ -150,38 +140,19 @@ def start_listening(
 ) -> socket.socket | RunningService:
     """Return the socket, listening.
 
-    On Linux two sockets can be bound to one port while neither listens. If another process listened
-    first, return the result of another `acquire_port`.
+    If another process listened first, return the result of another `acquire_port`.
 
     Raises:
         errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
     """
     while isinstance(place, socket.socket):
         try:
-            place.listen(BACKLOG)
-        except OSError as error:
-            place.close()
-            if error.errno != errno.EADDRINUSE:
-                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
-            place = acquire_port(settings)
-        else:
+            server_listeners.listen(place)
             break
+        except errors.PortInUse:
+            place.close()
+            place = acquire_port(settings)
     return place
-
-
-def _announce_ready(
-    settings: Settings, port: int, pid: int, token: SecretStr | None, **more: Any
-) -> dict[str, Any]:
-    """Return the ready line; ``token``: the token generated at this start, which the service in the
-    line must have."""
-    return ready_line(
-        port=port,
-        url=server_listeners.service_url(settings.host, port, encrypted=settings.encrypted),
-        version=__version__,
-        pid=pid,
-        token=token.get_secret_value() if token else None,
-        **more,
-    )
 
 
 MACOS_OPEN_MAX = 10_240
@@ -239,19 +210,14 @@ def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:
 async def wait_for_exit(pid: int) -> None:
     """Return once the process ``pid`` has ended."""
     if sys.platform == "linux":
-        try:
+        with contextlib.suppress(OSError):  # it has ended, or an old kernel, or a sandbox
             fd = os.pidfd_open(pid)
-        except ProcessLookupError:
+            try:
+                await _readable(fd)
+            finally:
+                os.close(fd)
             return
-        except OSError:  # an old kernel, or a sandbox
-            await _poll_for_exit(pid)
-            return
-        try:
-            await _readable(fd)
-        finally:
-            os.close(fd)
-    else:
-        await _poll_for_exit(pid)
+    await _poll_for_exit(pid)
 
 
 async def wait_for_pipe_close(fd: int) -> None:
@@ -292,21 +258,17 @@ async def _poll_for_exit(pid: int) -> None:
         return
 
 
-def ready_line(
-    *, port: int, url: str, version: str, pid: int, token: str | None = None, **more: Any
-) -> dict[str, Any]:
-    """Return the line that reports that the service is ready; ``token`` only if the host asked the
-    service to generate one."""
-    line = {
+def _ready_line(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:
+    """Return the line that reports that the service is ready."""
+    return {
         "event": "ready",
         "contract": CONTRACT,
         "port": port,
-        "url": url,
-        "version": version,
+        "url": server_listeners.service_url(settings.host, port, encrypted=settings.encrypted),
+        "version": __version__,
         "pid": pid,
         **more,
     }
-    return line if token is None else {**line, "token": token}
 
 
 def fatal_line(error: errors.SidecarError) -> dict[str, Any]:

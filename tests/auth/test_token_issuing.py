@@ -139,7 +139,8 @@ def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
 
 def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
-    with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
+    file.write_text("not an id")
+    with pytest.raises(errors.SettingsInvalid, match="cannot be used"):
         sidecar_files.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
 
 

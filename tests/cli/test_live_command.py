@@ -158,6 +158,21 @@ def test_a_session_that_ends_in_the_middle_of_a_recording_leaves_what_was_said_a
     assert f"vibevoice-asr: {said}" in complained.splitlines()
 
 
+@pytest.mark.slow
+def test_a_session_that_reaches_its_limit_unkept_leaves_a_file_of_what_was_final(
+    live: Starts, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, path, written = start_server(live_longest=3), tmp_path / "a.wav", tmp_path / "a.srt"
+    with wave.open(str(path), "wb") as recording:
+        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
+        recording.writeframes(talk(*[0.3, 0.2] * 10))
+    where = f"http://127.0.0.1:{server.port}"
+    process = live(path, "--format", "srt", "-o", written, "--server", where)
+    _, complained = ended(process, 1)
+    assert "maximum duration" in complained
+    assert "w299" in written.read_text()
+
+
 def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}"
     ours, theirs = pty.openpty()
