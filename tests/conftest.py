@@ -24,11 +24,16 @@ from recordings import Studio
 from service_process import REPOSITORY, USERS_FOLDERS, Server
 from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
+EXAMPLES, FEWER_EXAMPLES = 100, 40
+"""Of each property, in `make test-all` and in `make test`."""
+FEWER_COLLECTIONS = 10_000, 10, 10
+"""Thresholds of the garbage collector: with its own it takes a twentieth of the processor time."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Properties without a clock or dice, no work twice, Ctrl-C as in a terminal, and a lesser
     processor where that is asked for."""
-    _without_a_clock_or_dice()
+    _without_a_clock_or_dice(FEWER_EXAMPLES if config.option.markexpr == "not slow" else EXAMPLES)
     _without_waste()
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # as the service: children of tests would die
     # AMX sums bf16 for one row otherwise than for many: tiny checkpoints that are decoded in two
@@ -44,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Kinds(), "kinds")
 
 
-def _without_a_clock_or_dice() -> None:
+def _without_a_clock_or_dice(examples: int) -> None:
     """A busy machine is nobody's fault, and what held in one run holds in the next. Who looks for
     examples that nobody has seen says how many: ``VIBEVOICE_TEST_EXAMPLES``."""
     with contextlib.suppress(ImportError):  # who only tries an executable out has none
@@ -57,7 +62,7 @@ def _without_a_clock_or_dice() -> None:
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
             derandomize=not found,
-            max_examples=int(found or 100),
+            max_examples=int(found or examples),
         )
         settings.load_profile("house")
 
@@ -80,13 +85,14 @@ def _be_a_lesser_processor() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect no garbage while millions of objects are made that stay, and never look at them
-    again."""
+    """Collect no garbage while millions of objects are made that stay, never look at them again,
+    and look at others seldom."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(*FEWER_COLLECTIONS)
         gc.enable()
 
 
@@ -105,7 +111,15 @@ def postgres_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def journal(postgres_cluster: Cluster) -> Iterator[str]:
-    """The address of a fresh database."""
+    """The address of a database in whose tables is nothing."""
+    address = postgres_cluster.lend()
+    yield address
+    postgres_cluster.take_back(address)
+
+
+@pytest.fixture
+def fresh_journal(postgres_cluster: Cluster) -> Iterator[str]:
+    """The address of a database that has no tables, and no files of other tests."""
     address = postgres_cluster.new_database()
     yield address
     postgres_cluster.drop(address)

@@ -81,15 +81,15 @@ def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 def test_the_block_removes_all_that_services_left_in_a_database(
-    journal: str, tmp_path: Path
+    fresh_journal: str, tmp_path: Path
 ) -> None:
     if shutil.which("psql") is None:
         pytest.skip("NO PSQL HERE (Debian's package postgresql-client): NOT TESTED")
-    with psycopg.connect(journal, autocommit=True) as other:
+    with psycopg.connect(fresh_journal, autocommit=True) as other:
         other.execute("CREATE TABLE somebody_elses (name text)")
 
     def schemas() -> set[str]:
-        with psycopg.connect(journal) as look:
+        with psycopg.connect(fresh_journal) as look:
             return {name for (name,) in look.execute("SELECT nspname FROM pg_namespace").fetchall()}
 
     uploads = tmp_path / "uploads"
@@ -98,7 +98,7 @@ def test_the_block_removes_all_that_services_left_in_a_database(
         "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
         "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
         "VIBEVOICE_ENGINE": "scripted",
-        "VIBEVOICE_JOURNAL": journal,
+        "VIBEVOICE_JOURNAL": fresh_journal,
         "VIBEVOICE_JOURNAL_KEY": KEY,
         "VIBEVOICE_UPLOADS": str(uploads),
     }
@@ -113,7 +113,7 @@ def test_the_block_removes_all_that_services_left_in_a_database(
     assert "vibevoice" in schemas()
     subprocess.run(["sh", "-eu", "-c", block_of("A database")], env=env, check=True)
     assert "vibevoice" not in schemas()
-    with psycopg.connect(journal) as look:
+    with psycopg.connect(fresh_journal) as look:
         assert look.execute("SELECT count(*) FROM somebody_elses").fetchone() == (0,)
 
 

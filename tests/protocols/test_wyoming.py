@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from grpc_in_process import Named, entrance, reserved
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recordings import wav
 from service_process import PATIENCE_S, Server, check_discreet, wait_until
@@ -419,6 +419,7 @@ def _is_event(said: dict[str, Any]) -> bool:
 def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried() -> None:
     taken, refused = [], []
 
+    @settings(max_examples=max(100, settings.default.max_examples))  # many are refused
     @given(EVENTS)
     @example({"type": "audio-chunk", "data_length": LARGEST_DATA + 1})
     @example({"type": "audio-chunk", "payload_length": LARGEST_LENGTH})

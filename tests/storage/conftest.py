@@ -25,11 +25,12 @@ async def in_file(tmp_path: Path) -> AsyncIterator[InFile]:
 
 @pytest.fixture
 async def in_database(
-    postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
+    postgres_cluster: Cluster, fresh_journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[InDatabase]:
-    """People in a database; whoever may still see who was deleted is waited for."""
+    """People in a database whose files are of this test alone; whoever may still see who was
+    deleted is waited for."""
     monkeypatch.setattr(postgres_speaker_store, "OLDER_TRANSACTIONS_TIMEOUT_S", PATIENCE_S)
-    place = InDatabase(postgres_cluster, journal)
+    place = InDatabase(postgres_cluster, fresh_journal)
     yield place
     await place.close()
 

@@ -42,6 +42,12 @@ TABLES = """SELECT 'column', table_name || '.' || column_name, data_type || ' ' 
     ORDER BY 1, 2"""
 
 
+@pytest.fixture
+def journal(fresh_journal: str) -> str:
+    """The address of a database without tables."""
+    return fresh_journal
+
+
 def tables(address: str) -> list[tuple[str, ...]]:
     with psycopg.connect(address) as look:
         return look.execute(TABLES).fetchall()

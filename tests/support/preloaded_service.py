@@ -36,7 +36,10 @@ MODULES = (
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
     *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
-    "rich.syntax",
+    *("rich.syntax", "rich.progress", "typer.rich_utils", "platformdirs", "filelock", "idna"),
+    *("httpx", "vibevoice_asr_client", "sidecar.cli.remote_service", "tqdm", "yaml", "httpx2"),
+    *("soundfile", "soxr", "cryptography.hazmat.primitives.ciphers.aead", "jwt", "certifi"),
+    *("psycopg", "psycopg_pool", "sidecar.storage.postgres_connection"),
 )
 """What services and workers import, but for what reads settings while it is imported, as
 huggingface_hub does, or starts threads, as onnxruntime does."""
@@ -362,6 +365,10 @@ def main() -> None:
     for name in MODULES:
         with contextlib.suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(name)
+    table: Any = sys.modules.get("sidecar.cli.command_table")  # an older wheel's may be another
+    if table is not None:  # each command would build all of them again: 50 ms
+        table.build_command = functools.cache(table.build_command)
+        table.build_command()
     gc.collect()
     gc.freeze()  # what is shared stays so
     try:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -41,6 +42,8 @@ USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDA
 web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
 """Connects anew for each request, as `httpx.get`, which waits for 5 s at most, and reads all of the
 system's certificates each time."""
+_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For addresses without TLS: to read the certificates of all authorities takes 20 ms a client."""
 
 
 def popen(command: Any, *, fresh: bool = False, **options: Any) -> subprocess.Popen[Any]:
@@ -154,6 +157,7 @@ class Server:
             base_url=f"http://127.0.0.1:{self.port}",
             timeout=PATIENCE_S,
             limits=httpx.Limits(max_connections=100),
+            verify=_NO_AUTHORITIES,
         )
 
     def __enter__(self) -> Self:
