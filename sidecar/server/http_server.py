@@ -16,12 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-<<<<<<< HEAD
-from sidecar import errors
 from sidecar.api.http import uvicorn_protocols, websocket_connections
-=======
-from sidecar.api.http import uvicorn_protocols
->>>>>>> l3
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
