@@ -6,12 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from sidecar import errors
-from sidecar.cli.backends import (
-    ServiceTarget,
-    client_of,
-    settings_for_person,
-    start_child_service,
-)
+from sidecar.cli import backends
 from sidecar.cli.common_options import option, setting_option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
 
@@ -35,7 +30,7 @@ Examples:
 
 async def open_page(
     *,
-    where: ServiceTarget,
+    where: backends.ServiceTarget,
     show: bool = option(
         False, "Print the link of a running service instead of opening the browser.", "--print"
     ),
@@ -66,9 +61,9 @@ async def open_page(
     return 0
 
 
-async def _open_with_own_service(where: ServiceTarget, given: Mapping[str, str]) -> int:
+async def _open_with_own_service(where: backends.ServiceTarget, given: Mapping[str, str]) -> int:
     print_error_line("No service runs here; starting one.")
-    with start_child_service(settings_for_person(given)) as (service, ready):
+    with backends.start_child_service(backends.settings_for_person(given)) as (service, ready):
         if ready is None:  # it has printed the reason
             return service.wait()
         there = where.answering(ready)
@@ -77,9 +72,9 @@ async def _open_with_own_service(where: ServiceTarget, given: Mapping[str, str])
         return await asyncio.to_thread(service.wait)
 
 
-async def _page_link(where: ServiceTarget) -> str:
+async def _page_link(where: backends.ServiceTarget) -> str:
     where = where.with_token()
-    async with client_of(where) as client:
+    async with backends.client_of(where) as client:
         return f"{client.url}{await client.page_path() if where.token else '/'}"
 
 
