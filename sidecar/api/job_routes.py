@@ -324,11 +324,13 @@ async def _page(
 
 
 def _states(given: str) -> frozenset[job_record.JobState]:
-    return frozenset(
-        request_options.parse_choice("state", word, job_record.JobState.QUEUED)
-        for word in given.split(",")
-        if word.strip()
-    )
+    named = [word.strip() for word in given.split(",") if word.strip()]
+    if unknown := [word for word in named if word.lower() not in set(job_record.JobState)]:
+        raise errors.FieldInvalid(
+            f"'state' has '{unknown[0][:40]}', which is not a state of a job.",
+            hint=f"Use one or more of: {', '.join(job_record.JobState)}.",
+        )
+    return frozenset(job_record.JobState(word.lower()) for word in named)
 
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:

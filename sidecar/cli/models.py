@@ -14,6 +14,7 @@ from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.cli.pull import confirm, is_somebody_there
 from sidecar.config.settings import load_settings
+from sidecar.installation import is_english_only_build
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.model_repositories import InstalledModel
@@ -57,10 +58,17 @@ def list_models() -> None:
         names = ", ".join(f"{one.name} ({one.language})" for one in voices)
         rows.append(("voice", stored.largest_bytes(len(voices)), names, stored.folder))
     if not rows:
-        print_error_line(f"None. The embedded engine needs none; see '{PROGRAM} pull --help'.")
+        print_error_line(f"None. The embedded engine needs none; {_others()}.")
     width = max((len(name) for name, *_ in rows), default=0)
     for name, size, what, folder in rows:
         print(f"{name:<{width}}  {size / 1e9:5.1f} GB  {what}  {folder}")
+
+
+def _others() -> str:
+    """Return what `pull` gets that this installation can use."""
+    if is_english_only_build():
+        return f"'{PROGRAM} pull voice' gets a voice for conversations"
+    return f"'{PROGRAM} pull' gets others"
 
 
 async def remove_model(

@@ -21,7 +21,13 @@ from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
-from sidecar.transcripts.transcript import Finished, Peaks, SegmentReady, Transcript
+from sidecar.transcripts.transcript import (
+    Finished,
+    Peaks,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +67,7 @@ class LiveSessionArchive:
         )
         peaks = b"" if tape is None else tape.peaks
         sound = None if tape is None else await tape.recording()
-        return await self._save(session.owner, options, transcript, sound, peaks)
+        return (await self.keep(session.owner, options, transcript, sound, peaks)).id
 
     async def conversation(self, caller: Identity, transcript: Transcript) -> str:
         """Store a conversation as a job and return the job's id.
@@ -70,18 +76,18 @@ class LiveSessionArchive:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
         """
         options = TranscribeOptions(language=transcript.language, diarize=True)
-        return await self._save(caller.owner, options, transcript)
+        return (await self.keep(caller.owner, options, transcript)).id
 
-    async def _save(
+    async def keep(
         self,
         owner: str,
         options: TranscribeOptions,
         transcript: Transcript,
         sound: AudioSource | None = None,
         peaks: bytes = b"",
-    ) -> str:
-        """Store a session or conversation as a job and return the job's id. Its audio (``sound``)
-        is stored if the storage answers, and closed.
+    ) -> JobRecord:
+        """Store a session or conversation as a job. Its audio (``sound``) is stored if the storage
+        answers, and closed.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
@@ -102,9 +108,10 @@ class LiveSessionArchive:
         durable = self._keeping is not None
         now = self._now()
         record = JobRecord.submitted(now, audio, facts, options, owner=owner, durable=durable)
-        changes: list[JobChange] = [StartedChange()]
-        changes += [ReportedChange(SegmentReady(*one)) for one in enumerate(transcript.segments)]
-        if peaks:
-            changes.append(ReportedChange(Peaks(0, peaks)))
-        changes.append(ReportedChange(Finished(transcript)))
-        return (await self._store.import_ended(record, changes)).id
+        reports: list[TranscriptionEvent] = [
+            SegmentReady(*one) for one in enumerate(transcript.segments)
+        ]
+        reports += [Peaks(0, peaks)] if peaks else []
+        reports.append(Finished(transcript))
+        changes: list[JobChange] = [StartedChange(), *map(ReportedChange, reports)]
+        return await self._store.import_ended(record, changes)

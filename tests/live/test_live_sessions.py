@@ -579,7 +579,7 @@ async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> 
             await until(lambda: not service.live._tasks, "their tasks end")
     await until(lambda: len(asyncio.all_tasks()) <= tasks, "all of theirs end")
     await until(lambda: os_files() <= files + 2, "all of theirs are closed")
-    assert service.live._held.bytes == 0
+    assert service.live.held.bytes == 0
     told = await heard(service.live.open(ANONYMOUS, LiveOptions()), SPEECH)
     assert of(told, InputProcessed)
     assert of(told, Summary)

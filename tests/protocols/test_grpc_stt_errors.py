@@ -155,7 +155,7 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
         patch.setattr("sidecar.protocols.grpc_stt.session.GrpcStream.run", failed)
         yield "ERR2002", Status.INTERNAL, await caller.stream(AudioChunk(), session_id="failed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service.live._admission, "spec", None)
+        patch.setattr(service.live.admission, "spec", None)
         yield "ERR2002", Status.FAILED_PRECONDITION, await caller.create()
     await caller.create("late")
     for listener in inside.listeners:

@@ -131,7 +131,7 @@ class Held(NamedTuple):
         """As it is now; sound in bytes."""
         live = service.live
         files = psutil.Process().num_fds()
-        return cls(len(asyncio.all_tasks()), files, len(live._sessions), live._held.bytes)
+        return cls(len(asyncio.all_tasks()), files, len(live._sessions), live.held.bytes)
 
     def within(self, before: Held) -> bool:
         """Whether that is no more of anything."""
