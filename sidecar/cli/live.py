@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -303,7 +303,8 @@ async def _listen(
         if not early:
             if failed:
                 sent.result()
-            await heard.finish()
+            with suppress(errors.SessionOver):  # the events say why
+                await heard.finish()
         summary, wrong = await shown
         return summary, wrong or (errors.SessionOver(CUT_OFF) if early else None)
 

@@ -9,6 +9,7 @@ expects it to have an effect.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,7 +255,7 @@ def _convert_value(key: YamlKey, value: Any, name: str, where: str) -> Any:
         return value if key.convert is None else key.convert(value)
     except ValueError as error:
         raise SettingsInvalid(
-            f"{name}: '{where}' is {value!r:.60}, and has to be {error}."
+            f"{name}: '{where}' is {reprlib.repr(value)}, and has to be {error}."
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -289,6 +290,10 @@ class SpeakerSplit:
     likeness: float
 
 
+SPLIT_ATTEMPTS = 3
+"""Attempts of a split by voice while others edit the transcript."""
+
+
 class TranscriptEditor:
     """Editor of the caller's transcripts; embeddings are compared in the audio probe's process."""
 
@@ -318,7 +323,7 @@ class TranscriptEditor:
             errors.VoicesNotKept: a speaker cannot be split by voice.
             errors.DiskFull, errors.SpoolUnwritable: it is applied, but cannot be persisted for now.
         """
-        while True:
+        for attempt in itertools.count(1):
             record, before = await self._jobs.transcript(caller, job_id)
             if revisions is not None and record.history.revision not in revisions:
                 raise errors.TranscriptChanged(
@@ -327,8 +332,12 @@ class TranscriptEditor:
             step, parts = await self._resolved(caller, before, wished)
             after = await self._in_turn(caller, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]
-            with suppress(errors.TranscriptChanged):  # another edit came first
+            try:
                 return before, await self._store.edit(record, EditedChange(step, ready)), parts
+            except errors.TranscriptChanged:  # another edit came first
+                if parts and attempt == SPLIT_ATTEMPTS:
+                    raise
+        raise AssertionError("the loop has no end")
 
     async def _in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
         """Return the result of ``work`` on a transcript, computed in a thread when it is the

@@ -203,13 +203,17 @@ class VvvRecentJobs:
         entry = job_info(job.record, None)
         if not job.ended:
             entry.status = "failed"
+        self._forget_old()
         self._jobs[job.id] = self._now() + ENDED_LISTED_S, job.record.owner, entry
 
     def of(self, owner: str) -> dict[str, VvvJobInfo]:
         """Return the entries of the recent jobs of one owner, by id."""
+        self._forget_old()
+        return {name: entry for name, (_, of, entry) in self._jobs.items() if of == owner}
+
+    def _forget_old(self) -> None:
         now = self._now()
         self._jobs = {name: job for name, job in self._jobs.items() if job[0] > now}
-        return {name: entry for name, (_, of, entry) in self._jobs.items() if of == owner}
 
 
 TRANSCRIBE = "/v1/transcribe"

@@ -118,7 +118,10 @@ class FolderStorage:
         hint = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
         try:
             folder = self._path if self._path.exists() else self._path.parent
-            tempfile.TemporaryFile(dir=folder).close()
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise errors.SettingsInvalid(
                 f"The folder of uploads, {self._path}, cannot be used: {error.strerror}.", hint=hint

@@ -119,10 +119,10 @@ class DiarizationTee:
         from sidecar.diarization.speaker_models import available_speaker_models
         from sidecar.diarization.window_embeddings import embed_windows, encode_windows
 
-        models, step_s = available_speaker_models(), STEPS_S[self._effort]
-        if models is None:
-            return None
+        step_s = STEPS_S[self._effort]
         try:
+            if (models := available_speaker_models()) is None:
+                return None
             windows = embed_windows(models, self._blocks(), self._request, step_s, self._stopped)
         except Exception:  # the front computes them itself then
             log.exception("internal error in the diarization of a chunk")

@@ -36,10 +36,7 @@ MODULES = (
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
     *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
-    *("rich.syntax", "rich.progress", "typer.rich_utils", "platformdirs", "filelock", "idna"),
-    *("httpx", "vibevoice_asr_client", "sidecar.cli.remote_service", "tqdm", "yaml", "httpx2"),
-    *("soundfile", "soxr", "cryptography.hazmat.primitives.ciphers.aead", "jwt", "certifi"),
-    *("psycopg", "psycopg_pool", "sidecar.storage.postgres_connection"),
+    "rich.syntax",
 )
 """What services and workers import, but for what reads settings while it is imported, as
 huggingface_hub does, or starts threads, as onnxruntime does."""

@@ -207,7 +207,7 @@ class WebSocketConnection:
             with revocable(self.websocket.scope, sent_away):
                 await asyncio.wait(ongoing, return_when=asyncio.FIRST_COMPLETED)
         wrong = [task.exception() for task in ongoing if not task.cancelled()]
-        faults = [*filter(None, wrong), *([errors.TokenInvalid()] if revoked else ())]
+        faults = [*([errors.TokenInvalid()] if revoked else ()), *filter(None, wrong)]
         for fault in sorted(faults, key=lambda one: isinstance(one, WebSocketGone)):
             raise fault  # errors before a disconnect, as they say more
 

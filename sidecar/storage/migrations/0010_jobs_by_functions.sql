@@ -409,6 +409,7 @@ BEGIN
             SET LOCAL lock_timeout = '200ms';
             SELECT * INTO had FROM vibevoice.jobs
                 WHERE id = skip[1] AND (state || coalesce(claim, '')) = 'queued' FOR UPDATE;
+            SET LOCAL lock_timeout = '2s';
         EXCEPTION WHEN lock_not_available THEN
         END;
     END IF;
