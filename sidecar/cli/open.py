@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Mapping
 
 from sidecar import errors
-from sidecar.cli import backends
+from sidecar.cli.backends import (
+    ServiceTarget,
+    client_of,
+    settings_for_person,
+    start_child_service,
+)
 from sidecar.cli.common_options import option, setting_option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
 
@@ -30,7 +35,7 @@ Examples:
 
 async def open_page(
     *,
-    where: backends.ServiceTarget,
+    where: ServiceTarget,
     show: bool = option(
         False, "Print the link of a running service instead of opening the browser.", "--print"
     ),
@@ -61,9 +66,9 @@ async def open_page(
     return 0
 
 
-async def _open_with_own_service(where: backends.ServiceTarget, given: Mapping[str, str]) -> int:
+async def _open_with_own_service(where: ServiceTarget, given: Mapping[str, str]) -> int:
     print_error_line("No service runs here; starting one.")
-    with backends.start_child_service(backends.settings_for_person(given)) as (service, ready):
+    with start_child_service(settings_for_person(given)) as (service, ready):
         if ready is None:  # it has printed the reason
             return service.wait()
         there = where.answering(ready)
@@ -72,9 +77,9 @@ async def _open_with_own_service(where: backends.ServiceTarget, given: Mapping[s
         return await asyncio.to_thread(service.wait)
 
 
-async def _page_link(where: backends.ServiceTarget) -> str:
+async def _page_link(where: ServiceTarget) -> str:
     where = where.with_token()
-    async with backends.client_of(where) as client:
+    async with client_of(where) as client:
         return f"{client.url}{await client.page_path() if where.token else '/'}"
 
 

@@ -23,7 +23,14 @@ from contextlib import (
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.cli import audio_input, output
+from sidecar.cli import output
+from sidecar.cli.audio_input import (
+    PIECE_S,
+    import_sounddevice,
+    level_meter,
+    loudness,
+    read_stdin,
+)
 from sidecar.cli.output import print_error_line
 from sidecar.concurrency import running
 
@@ -168,7 +175,7 @@ class TalkSession:
         self, wire: TalkConnection, player: PlaybackDevice, show: TalkDisplay, *, rate: int
     ) -> None:
         self._wire, self._player, self._show = wire, player, show
-        self._silence = bytes(2 * round(audio_input.PIECE_S * rate))
+        self._silence = bytes(2 * round(PIECE_S * rate))
         self._phase, self._since = IDLE, asyncio.get_running_loop().time()
         self._replies = 0
         self._warned = ""
@@ -276,13 +283,13 @@ class TalkSession:
         await self._begun.wait()
         async with aclosing(sound):
             async for piece in sound:
-                self._show.level(audio_input.loudness(piece))
+                self._show.level(loudness(piece))
                 await self._wire.send(piece)
         loop = asyncio.get_running_loop()
         ended = loop.time()
         while self._phase != IDLE or loop.time() - max(ended, self._since) < SETTLED_S:
             await self._wire.send(self._silence)
-            await asyncio.sleep(audio_input.PIECE_S)
+            await asyncio.sleep(PIECE_S)
 
     async def _stay(self) -> None:
         await self._begun.wait()
@@ -419,7 +426,7 @@ class _TalkScreenDisplay(TalkDisplay):
             self._live.start()
         parts = []
         if self._spoken:
-            parts.append(Text(f"{audio_input.level_meter(self._loud)} ", style="green"))
+            parts.append(Text(f"{level_meter(self._loud)} ", style="green"))
         parts.append(Text(output.printable(self._writing or self._saying), style="dim"))
         self._live.update(Text.assemble(*parts), refresh=True)
 
@@ -468,7 +475,7 @@ class Loudspeaker(PlaybackDevice):
 
     def __init__(self, device: str | None, rate: int) -> None:
         super().__init__(rate)
-        sound = audio_input.import_sounddevice()
+        sound = import_sounddevice()
         self._lock = threading.Lock()
         self._waiting = bytearray()
         self._held = False
@@ -538,7 +545,7 @@ async def read_stdin_lines() -> AsyncIterator[str]:
     if sys.stdin is None:
         return
     rest = b""
-    async for raw in audio_input.read_stdin(LONGEST):
+    async for raw in read_stdin(LONGEST):
         *whole, rest = (rest + raw).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace").strip()

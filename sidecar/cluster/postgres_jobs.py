@@ -17,8 +17,15 @@ from sidecar.cluster import job_rows
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import DuplicateRequestKey, JobSubscription
+from sidecar.jobs.job_record import (
+    EditedChange,
+    JobChange,
+    JobEvent,
+    JobRecord,
+    JobState,
+    apply_event,
+)
 from sidecar.jobs.job_store import OwnerLoad, QueuePosition
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import OwnerLocks, is_short, retained_bytes
@@ -100,7 +107,7 @@ class PostgresJobStore:
         self._each_at = -POSITIONS_INTERVAL_S
         self._ending = BackgroundTaskGroup()
 
-    async def submit(self, record: job_record.JobRecord, *, followed: bool = False) -> None:
+    async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
         """Persist a job that waits. ``followed``: whether this service is notified of its events,
         as it is of those of a job whose client waits here.
 
@@ -141,13 +148,9 @@ class PostgresJobStore:
         if outcome == "deleted":
             raise errors.JournalUnreachable()  # an earlier attempt had no answer, and was undone
 
-    async def import_ended(
-        self, record: job_record.JobRecord, changes: Sequence[job_record.JobChange]
-    ) -> job_record.JobRecord:
+    async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Persist a job that has ended already, with all its events."""
-        events = [
-            job_record.JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)
-        ]
+        events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
         sealed = [self._rows.encrypt_event(record.id, one.worn) for one in events]
         await self._database.call(
@@ -168,7 +171,7 @@ class PostgresJobStore:
         self._housekeeping.settle(record.owner)
         return ended
 
-    async def get(self, job_id: str) -> job_record.JobRecord:
+    async def get(self, job_id: str) -> JobRecord:
         """Return a job as it is now.
 
         Raises:
@@ -179,7 +182,7 @@ class PostgresJobStore:
             raise errors.JobNotFound()
         return found
 
-    async def by_key(self, owner: str, name: str) -> job_record.JobRecord | None:
+    async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """Return an owner's job with this idempotency key."""
         return await self._found(_BY_KEY, owner, name)
 
@@ -187,11 +190,11 @@ class PostgresJobStore:
         self,
         owner: str,
         *,
-        states: frozenset[job_record.JobState] = frozenset(),
+        states: frozenset[JobState] = frozenset(),
         after: str | None = None,
         limit: int | None = None,
         private: bool = False,
-    ) -> Sequence[job_record.JobRecord]:
+    ) -> Sequence[JobRecord]:
         """Return an owner's jobs, oldest first; jobs that are done have no words. A walk by
         ``after`` misses a job whose submission was committed after the listing of a later one.
 
@@ -215,7 +218,7 @@ class PostgresJobStore:
         """
         return await self._follower.subscribe_to(job_id, after)
 
-    async def cancel(self, job_id: str) -> job_record.JobRecord:
+    async def cancel(self, job_id: str) -> JobRecord:
         """Cancel a job, waiting or running anywhere; a job that has ended does not change.
 
         Raises:
@@ -259,17 +262,15 @@ class PostgresJobStore:
         await self._housekeeping.delete_recordings_now()
         return len(rows)
 
-    async def edit(
-        self, record: job_record.JobRecord, change: job_record.EditedChange
-    ) -> job_record.JobRecord:
+    async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
         """Edit the transcript of a job, if the job is still as in ``record``.
 
         Raises:
             errors.JobNotFound: there is no such job.
             errors.TranscriptChanged: the job has changed.
         """
-        event = job_record.JobEvent(record.seq + 1, self._now(), change)
-        after = job_record.apply_event(record, event)
+        event = JobEvent(record.seq + 1, self._now(), change)
+        after = apply_event(record, event)
         if after is record:
             return await self.get(record.id)
         edited = await self._database.call(
@@ -287,10 +288,10 @@ class PostgresJobStore:
         self._housekeeping.settle(record.owner)
         return after
 
-    async def turns(self, records: Sequence[job_record.JobRecord]) -> Mapping[str, QueuePosition]:
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the queue positions of those that wait, at most a second old. In a long queue a
         job has none in its first second."""
-        ids = [one.id for one in records if one.state is job_record.JobState.QUEUED]
+        ids = [one.id for one in records if one.state is JobState.QUEUED]
         async with self._turning:
             age_s = time.monotonic() - self._turns_at
             if age_s > POSITIONS_INTERVAL_S or (
@@ -301,11 +302,11 @@ class PostgresJobStore:
                 self._turns = await self._worked_out()
         return {one: self._turns[one] for one in ids if one in self._turns}
 
-    async def renew(self, record: job_record.JobRecord) -> None:
+    async def renew(self, record: JobRecord) -> None:
         """Restart the retention of a job that has ended."""
         await self._housekeeping.renew(record.id)
 
-    async def expires_in_s(self, records: Sequence[job_record.JobRecord]) -> Mapping[str, float]:
+    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
         """Return the seconds until ended jobs are deleted for their age, by id."""
         return await self._housekeeping.expires_in_s([one.id for one in records])
 
@@ -319,13 +320,13 @@ class PostgresJobStore:
         )
         return OwnerLoad(jobs, waiting, waiting_s)
 
-    async def answer(self, record: job_record.JobRecord, render: Callable[[], bytes]) -> bytes:
+    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return what ``render`` makes of a job, in a thread if it is long."""
         if is_short(record.segments):
             return render()
         return await self.form(record, render)
 
-    async def form(self, record: job_record.JobRecord, render: Callable[[], bytes]) -> bytes:
+    async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return a result in one of its formats, rendered in a thread, one at a time for each
         owner."""
         async with self._rendering.of(record.owner):
@@ -359,7 +360,7 @@ class PostgresJobStore:
         if lasted_s is not None:
             self._tally.cancelled(lasted_s)
 
-    async def _found(self, sql: str, *values: str) -> job_record.JobRecord | None:
+    async def _found(self, sql: str, *values: str) -> JobRecord | None:
         if any("\0" in value for value in values):  # no text in the database contains it
             return None
         rows = await self._database.fetch(sql, values)
@@ -368,7 +369,7 @@ class PostgresJobStore:
         there = found and found[0].seq >= rows[0][3]
         return found[0] if there else None
 
-    async def _folded(self, jobs: Sequence[Row]) -> Sequence[job_record.JobRecord]:
+    async def _folded(self, jobs: Sequence[Row]) -> Sequence[JobRecord]:
         """Return jobs after their events, without those that cannot be read here. ``jobs``:
         values of `JobRows.record`."""
         if not jobs:
@@ -378,7 +379,7 @@ class PostgresJobStore:
         for row in rows:
             by_job[row[0]].append(row)
 
-        def folded() -> Sequence[job_record.JobRecord]:
+        def folded() -> Sequence[JobRecord]:
             found = (self._rows.folded(job, by_job[job[0]]) for job in jobs)
             return [one for one in found if one is not None]
 
@@ -425,6 +426,6 @@ class PostgresJobStore:
         self._ending.spawn(f"end {job_id}", done())
 
 
-def _work_s(record: job_record.JobRecord) -> float:
+def _work_s(record: JobRecord) -> float:
     length_s = record.facts.total_s
     return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_WORK_S

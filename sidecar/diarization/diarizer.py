@@ -21,7 +21,20 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.diarization import clustering, window_embeddings
+from sidecar.diarization import window_embeddings
+from sidecar.diarization.clustering import (
+    MIN_GAP_S,
+    NO_SPEAKER,
+    Labels,
+    Matrix,
+    cluster_directions,
+    cluster_embeddings,
+    renumber_speakers,
+    speaker_activity,
+    speakers_of_windows,
+    speech_spans,
+    turns_from_activity,
+)
 from sidecar.diarization.speaker_identification import (
     DiarizedSpeakers,
     SpeakerVector,
@@ -109,9 +122,7 @@ class Diarizer:
         self._listening = window_embeddings.WindowExtractor(models, encoder, step_s)
         self._num_speakers = num_speakers
         self._windows: list[window_embeddings.DiarizationWindow] = []
-        self._persons: clustering.Labels = np.empty(
-            (0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64
-        )
+        self._persons: Labels = np.empty((0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64)
         self._known: dict[int, npt.NDArray[np.float32]] = {}
         self._active: npt.NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
         self._decided_s = 0.0
@@ -187,7 +198,7 @@ class Diarizer:
         """Return the time up to which `speech` is final; at most 18 s behind the audio."""
         if self._finished:
             return self._listening.end_s
-        return max(0.0, self._listening.heard_s - clustering.MIN_GAP_S)
+        return max(0.0, self._listening.heard_s - MIN_GAP_S)
 
     @property
     def told_s(self) -> float:
@@ -201,13 +212,13 @@ class Diarizer:
     @property
     def turns(self) -> list[SpeakerTurn]:
         """Return the speaker turns so far; turns of two speakers may overlap."""
-        return clustering.turns_from_activity(self._active, 0, self._listening.end_s)
+        return turns_from_activity(self._active, 0, self._listening.end_s)
 
     @property
     def speech(self) -> list[tuple[float, float]]:
         """Return the spans with speech, in order; they do not depend on the speaker labels."""
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
-        return clustering.speech_spans(speaking, 0, self._listening.end_s)
+        return speech_spans(speaking, 0, self._listening.end_s)
 
     def speakers(self) -> DiarizedSpeakers:
         """Return the speakers and their turns, after `finish`.
@@ -256,18 +267,12 @@ class Diarizer:
         self._persons = np.concatenate([self._persons, self._recognized(windows)])
         self._redraw(first)
 
-    def _recognized(self, windows: list[window_embeddings.DiarizationWindow]) -> clustering.Labels:
+    def _recognized(self, windows: list[window_embeddings.DiarizationWindow]) -> Labels:
         """Return the speakers of the windows' local speakers, among the known speakers."""
         if not self._known:
-            return np.full(
-                (len(windows), window_embeddings.MAX_WINDOW_SPEAKERS), clustering.NO_SPEAKER
-            )
+            return np.full((len(windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER)
         found = _assigned(windows, np.stack(list(self._known.values())))
-        return np.where(
-            found == clustering.NO_SPEAKER,
-            clustering.NO_SPEAKER,
-            np.array(list(self._known))[found],
-        )
+        return np.where(found == NO_SPEAKER, NO_SPEAKER, np.array(list(self._known))[found])
 
     def decide(self) -> None:
         """Cluster the speakers of all audio so far; this also happens automatically."""
@@ -279,22 +284,20 @@ class Diarizer:
         founding &= alone_s > 0
         if not founding.any():
             self._persons = np.full(
-                (len(self._windows), window_embeddings.MAX_WINDOW_SPEAKERS), clustering.NO_SPEAKER
+                (len(self._windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER
             )
             self._known = {}
         else:
             halves = np.concatenate([window.vectors for window in self._windows])
             vectors = halves[founding].astype(np.float32)
-            labels = clustering.cluster_embeddings(vectors, alone_s[founding], self._num_speakers)
-            centroids = clustering.cluster_directions(vectors, labels)
+            labels = cluster_embeddings(vectors, alone_s[founding], self._num_speakers)
+            centroids = cluster_directions(vectors, labels)
             persons = _assigned(self._windows, centroids)
-            numbers = clustering.renumber_speakers(
+            numbers = renumber_speakers(
                 self._persons, persons[: len(self._persons)], len(centroids)
             )
             self._known = dict(zip(numbers.tolist(), centroids, strict=True))
-            self._persons = np.where(
-                persons == clustering.NO_SPEAKER, clustering.NO_SPEAKER, numbers[persons]
-            )
+            self._persons = np.where(persons == NO_SPEAKER, NO_SPEAKER, numbers[persons])
         self._redraw(0)
 
     def _redraw(self, first: int) -> None:
@@ -311,7 +314,7 @@ class Diarizer:
         while first and self._windows[first - 1].end > begin:
             first -= 1
         windows = self._windows[first:last]
-        drawn = clustering.speaker_activity(
+        drawn = speaker_activity(
             [window.start for window in windows],
             [window.activity for window in windows],
             self._persons[first:last],
@@ -324,11 +327,9 @@ class Diarizer:
         self._active[begin:, : drawn.shape[1]] = drawn
 
 
-def _assigned(
-    windows: list[window_embeddings.DiarizationWindow], centroids: clustering.Matrix
-) -> clustering.Labels:
+def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
-    return clustering.speakers_of_windows(alike, np.stack([window.heard for window in windows]))
+    return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
 
 
 Result = TypeVar("Result")

@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import clock, errors
-from sidecar.audio import audio_source
 from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_source import (
+    ClientFileRef,
+    OpenUploadRef,
+    RecordingRef,
+    StoredRecordingRef,
+)
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
@@ -39,10 +44,10 @@ log = logging.getLogger(__name__)
 
 
 # Names in stored jobs: they stay, whatever the classes are called.
-_REFS: dict[str, type[audio_source.RecordingRef]] = {
-    "Held": audio_source.OpenUploadRef,
-    "Kept": audio_source.StoredRecordingRef,
-    "Named": audio_source.ClientFileRef,
+_REFS: dict[str, type[RecordingRef]] = {
+    "Held": OpenUploadRef,
+    "Kept": StoredRecordingRef,
+    "Named": ClientFileRef,
 }
 _PLAIN: dict[str, Callable[..., JobChange]] = {
     "Begun": job_record.StartedChange,
@@ -143,21 +148,19 @@ def parse_change(text: bytes) -> JobChange:
     raise UnreadableRecord("no change")
 
 
-def _serialize_audio_ref(ref: audio_source.RecordingRef) -> dict[str, Any]:
+def _serialize_audio_ref(ref: RecordingRef) -> dict[str, Any]:
     values = {field.name: getattr(ref, field.name) for field in fields(ref)}
-    if isinstance(ref, audio_source.StoredRecordingRef):
+    if isinstance(ref, StoredRecordingRef):
         values["path"] = values.pop("name")  # as older versions read it
     return {"ref": _NAMES[type(ref)], **values}
 
 
-def _parse_audio_ref(values: dict[str, Any]) -> audio_source.RecordingRef:
+def _parse_audio_ref(values: dict[str, Any]) -> RecordingRef:
     kind = _REFS[values.pop("ref")]
-    if kind is audio_source.StoredRecordingRef:  # older versions wrote a path
+    if kind is StoredRecordingRef:  # older versions wrote a path
         name = Path(values.pop("path")).name
-        known = {field.name for field in fields(audio_source.StoredRecordingRef)}
-        return audio_source.StoredRecordingRef(
-            name, **{key: one for key, one in values.items() if key in known}
-        )
+        known = {field.name for field in fields(StoredRecordingRef)}
+        return StoredRecordingRef(name, **{key: one for key, one in values.items() if key in known})
     return kind(**values)
 
 

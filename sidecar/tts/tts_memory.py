@@ -15,7 +15,12 @@ from typing import Any
 from sidecar import errors
 from sidecar.gpu_memory import memory_admission, memory_footprint
 from sidecar.gpu_memory.memory_plan import GB, best_precision
-from sidecar.interfaces import engine_interface
+from sidecar.interfaces.engine_interface import (
+    MAX_TTS_CHARACTERS,
+    MAX_TTS_STEPS,
+    MemoryPlan,
+    Precision,
+)
 
 PROMPT_TOKENS = 64
 """Tokens of the prompt around the text."""
@@ -120,8 +125,8 @@ class TtsModelShape:
 
 def tts_memory_phases(
     shape: TtsModelShape,
-    precision: engine_interface.Precision,
-    characters: int = engine_interface.MAX_TTS_CHARACTERS,
+    precision: Precision,
+    characters: int = MAX_TTS_CHARACTERS,
     sample_s: float = MAX_SAMPLE_S,
 ) -> tuple[memory_footprint.MemoryBreakdown, ...]:
     """Return the peaks of loading, of encoding a voice sample, of the prompt, and of the frames."""
@@ -150,9 +155,7 @@ def tts_memory_phases(
     )
 
 
-def tts_peak_bytes(
-    shape: TtsModelShape, precision: engine_interface.Precision
-) -> memory_footprint.MemoryBreakdown:
+def tts_peak_bytes(shape: TtsModelShape, precision: Precision) -> memory_footprint.MemoryBreakdown:
     """Return the phase of the longest text that needs the most bytes."""
     return max(tts_memory_phases(shape, precision), key=lambda phase: phase.tensors)
 
@@ -164,7 +167,7 @@ def audio_tokens(shape: TtsModelShape, seconds: float) -> int:
 
 def _timestep_values(shape: TtsModelShape) -> int:
     """Return the number of values of the timestep embedding in each step."""
-    return engine_interface.MAX_TTS_STEPS * (3 * shape.model.hidden + 2 * shape.head.frequencies)
+    return MAX_TTS_STEPS * (3 * shape.model.hidden + 2 * shape.head.frequencies)
 
 
 def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
@@ -203,7 +206,7 @@ def _frame(shape: TtsModelShape, prompt: int) -> int:
     model = shape.model
     codec = memory_footprint.widest_stage(model.acoustic, model.acoustic.hop)
     states = 2 * 64 * sum(model.acoustic.widths)
-    told = 2 * engine_interface.MAX_TTS_STEPS * model.hidden * (3 * shape.head.layers + 4)
+    told = 2 * MAX_TTS_STEPS * model.hidden * (3 * shape.head.layers + 4)
     return codec + states + prompt * model.hidden + told
 
 
@@ -218,12 +221,12 @@ class TtsMemoryAdmission:
         self._shape = shape
         self._limit = limit_bytes
 
-    def first_precision(self, now: memory_admission.MemoryState) -> engine_interface.Precision:
+    def first_precision(self, now: memory_admission.MemoryState) -> Precision:
         """Return the precision to load by default: 16 bit."""
-        return engine_interface.Precision.BF16
+        return Precision.BF16
 
     def place(
-        self, precision: engine_interface.Precision, now: memory_admission.MemoryState
+        self, precision: Precision, now: memory_admission.MemoryState
     ) -> memory_admission.LoadPlan:
         """Return the plan of a load: beside the old engine, or instead of it.
 
@@ -250,18 +253,16 @@ class TtsMemoryAdmission:
         )
 
     def loaded_bytes(
-        self,
-        precision: engine_interface.Precision,
-        memory: engine_interface.MemoryPlan = memory_admission.LOAD_PLAN_ALL_ON_GPU,
+        self, precision: Precision, memory: MemoryPlan = memory_admission.LOAD_PLAN_ALL_ON_GPU
     ) -> int:
         """Return the bytes of an idle engine; nothing of it stays on the host."""
         return tts_memory_phases(self._shape, precision)[0].total
 
-    def peak_bytes(self, precision: engine_interface.Precision) -> int:
+    def peak_bytes(self, precision: Precision) -> int:
         """Return the peak bytes of a synthesis, with those of the idle engine."""
         return tts_peak_bytes(self._shape, precision).total
 
-    def work_bytes(self, precision: engine_interface.Precision) -> int:
+    def work_bytes(self, precision: Precision) -> int:
         """Return the bytes of a synthesis without those of the idle engine."""
         return self.peak_bytes(precision) - self.loaded_bytes(precision)
 
@@ -273,7 +274,7 @@ def fits_beside_asr(
 
     The ASR model counts with a recording of typical length, at the best precision that fits.
     """
-    left = free_bytes - tts_peak_bytes(voice, engine_interface.Precision.BF16).total
+    left = free_bytes - tts_peak_bytes(voice, Precision.BF16).total
     if hearing is None or left < 0:
         return left >= 0
     return best_precision(

@@ -16,8 +16,21 @@ from sidecar import errors
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import load_balancer, upstream_client, upstream_dialect
+from sidecar.upstream import upstream_dialect
 from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
+from sidecar.upstream.load_balancer import (
+    HEALTH_POLL_INTERVAL_S,
+    LOST_AFTER_POLLS,
+    ChunkAttempts,
+    UpstreamBalancer,
+)
+from sidecar.upstream.upstream_client import (
+    DEFAULT_SAMPLE_RATE,
+    EXTRA_TIMEOUT_S,
+    SegmentsCallback,
+    UpstreamClient,
+    create_http_client,
+)
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
     ChunkRequest,
@@ -45,15 +58,13 @@ class UpstreamPool:
         self._options = options
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
-        self._client = upstream_client.create_http_client(options)
+        self._client = create_http_client(options)
         keys = options.keys or ("",) * len(options.urls)
         self.servers = [
-            upstream_client.UpstreamClient(self._client, url, key, options)
+            UpstreamClient(self._client, url, key, options)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool: load_balancer.UpstreamBalancer[int] = load_balancer.UpstreamBalancer(
-            random.random
-        )
+        self._pool: UpstreamBalancer[int] = UpstreamBalancer(random.random)
         for index in range(len(self.servers)):
             self._pool.found(index, {index: 0})
         self._silent = [0 for _ in self.servers]
@@ -70,14 +81,10 @@ class UpstreamPool:
         needed."""
         await asyncio.gather(*(one.known() for one in self.servers), return_exceptions=True)
 
-    async def visit(
-        self,
-    ) -> list[tuple[upstream_client.UpstreamClient, errors.SidecarError | None]]:
+    async def visit(self) -> list[tuple[UpstreamClient, errors.SidecarError | None]]:
         """Return each server with its current error, or None if it is healthy."""
 
-        async def one(
-            server: upstream_client.UpstreamClient,
-        ) -> tuple[upstream_client.UpstreamClient, errors.SidecarError | None]:
+        async def one(server: UpstreamClient) -> tuple[UpstreamClient, errors.SidecarError | None]:
             try:
                 await server.look()
             except ChunkFailure as found:
@@ -90,8 +97,7 @@ class UpstreamPool:
     def rate(self) -> int:
         """Return the sample rate in Hz of recordings sent: the highest that a known server uses."""
         return max(
-            (one.dialect.rate for one in self.servers if one.dialect),
-            default=upstream_client.DEFAULT_SAMPLE_RATE,
+            (one.dialect.rate for one in self.servers if one.dialect), default=DEFAULT_SAMPLE_RATE
         )
 
     @property
@@ -127,7 +133,7 @@ class UpstreamPool:
         return not self._options.piece_s
 
     async def hear(
-        self, piece: AudioChunk, options: TranscribeOptions, told: upstream_client.SegmentsCallback
+        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> list[ChunkResult]:
         """Return the results of a chunk; if it was too large, one for each of its parts.
 
@@ -142,12 +148,12 @@ class UpstreamPool:
             self._at_work -= 1
 
     async def _hear(
-        self, piece: AudioChunk, options: TranscribeOptions, told: upstream_client.SegmentsCallback
+        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> list[ChunkResult]:
         sounds = _ChunkEncodings(piece)
         await sounds.of(margin=self.voices and options.local_voices is not None)
-        within_s = upstream_client.EXTRA_TIMEOUT_S + self._options.timeout * piece.duration_s
-        patience: load_balancer.ChunkAttempts[int] = load_balancer.ChunkAttempts(
+        within_s = EXTRA_TIMEOUT_S + self._options.timeout * piece.duration_s
+        patience: ChunkAttempts[int] = ChunkAttempts(
             time.monotonic(), time.monotonic() + 2 * within_s
         )
         hearings: dict[str, ChunkRequest] = {}
@@ -184,7 +190,7 @@ class UpstreamPool:
                 self._pool.left(index)
             return await self._smaller(piece, options, told, server, patience)
 
-    async def _next_candidate(self, patience: load_balancer.ChunkAttempts[int]) -> int:
+    async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
         """Return the server to try next, after waiting until one is free.
 
         Raises:
@@ -204,7 +210,7 @@ class UpstreamPool:
         sounds: _ChunkEncodings,
         options: TranscribeOptions,
         hearings: dict[str, ChunkRequest],
-        told: upstream_client.SegmentsCallback,
+        told: SegmentsCallback,
         within_s: float,
     ) -> UpstreamAnswer:
         """Return one server's answer; check the health of one that failed before it gets a
@@ -231,9 +237,9 @@ class UpstreamPool:
         self,
         piece: AudioChunk,
         options: TranscribeOptions,
-        told: upstream_client.SegmentsCallback,
-        server: upstream_client.UpstreamClient,
-        patience: load_balancer.ChunkAttempts[int],
+        told: SegmentsCallback,
+        server: UpstreamClient,
+        patience: ChunkAttempts[int],
     ) -> list[ChunkResult]:
         """Send the chunk in two halves, and limit the server to that length from now on."""
         if piece.duration_s < 2 * MIN_SPLIT_CHUNK_S:
@@ -257,7 +263,7 @@ class UpstreamPool:
         """Check the health of all servers, from the first chunk until none is in progress."""
         while True:
             await asyncio.gather(*map(self._look, range(len(self.servers))))
-            await asyncio.sleep(load_balancer.HEALTH_POLL_INTERVAL_S)
+            await asyncio.sleep(HEALTH_POLL_INTERVAL_S)
             if not self._at_work:
                 return
 
@@ -269,7 +275,7 @@ class UpstreamPool:
             self._pool.failed(index, time.monotonic())
             self._silent[index] += 1
             prompt = server.dialect is not None and server.dialect.prompt
-            if prompt and self._silent[index] >= load_balancer.LOST_AFTER_POLLS:
+            if prompt and self._silent[index] >= LOST_AFTER_POLLS:
                 self._lost[index].set()
 
     def _seen(self, index: int, waiting: int) -> None:

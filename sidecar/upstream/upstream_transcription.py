@@ -26,7 +26,18 @@ from sidecar.transcripts.transcript import (
     Transcript,
     TranscriptionEvent,
 )
-from sidecar.upstream import audio_chunks
+from sidecar.upstream.audio_chunks import (
+    MIN_CHUNK_WITH_MARGIN_S,
+    AudioChunk,
+    ChunkResult,
+    assemble_transcript,
+    assign_speakers,
+    chunks_of_turns,
+    cut_into_chunks,
+    even_chunk_s,
+    shift_segments,
+    to_float,
+)
 from sidecar.upstream.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
@@ -60,8 +71,8 @@ class _UpstreamCancelled(Exception):
 class _PendingChunk:
     """Chunk in progress, and its segments that arrived before the answer is complete."""
 
-    piece: audio_chunks.AudioChunk
-    future: Future[list[audio_chunks.ChunkResult]]
+    piece: AudioChunk
+    future: Future[list[ChunkResult]]
     told: SimpleQueue[Sequence[Segment]]
 
 
@@ -76,12 +87,12 @@ class UpstreamTranscription:
         self._audio, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._over = False
-        self._futures: set[Future[list[audio_chunks.ChunkResult]]] = set()
+        self._futures: set[Future[list[ChunkResult]]] = set()
         self._turns: UpstreamDiarization | None = None
         self._followed_s = 0.0
         self._margins = False
         """True if chunks have margins for embeddings, so that servers can compute them."""
-        self._heard: list[audio_chunks.ChunkResult] = []
+        self._heard: list[ChunkResult] = []
         self._lanes = len(upstreams.servers)
         self._ready = 0
         self._ready_s = self._done_s = self._end_s = 0.0
@@ -112,7 +123,7 @@ class UpstreamTranscription:
         watched = engine_interface.InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), upstreams.longest_s
         self._margins = self._has_margins(even or longest_s)
-        for piece in audio_chunks.cut_into_chunks(
+        for piece in cut_into_chunks(
             watched, self._rate, longest_s, even=even, margin=self._margins
         ):
             self._end_s = piece.end_s
@@ -136,7 +147,7 @@ class UpstreamTranscription:
         upstreams = self._upstreams
         if not upstreams.cuts:
             return None
-        found = audio_chunks.even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
+        found = even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
         return (
             None if found and self._options.diarize and shared_speaker_models() is None else found
         )
@@ -147,12 +158,10 @@ class UpstreamTranscription:
         upstreams = self._upstreams
         possible = self._options.diarize and upstreams.voices and upstreams.timed
         return (
-            possible
-            and length_s >= audio_chunks.MIN_CHUNK_WITH_MARGIN_S
-            and shared_speaker_models() is not None
+            possible and length_s >= MIN_CHUNK_WITH_MARGIN_S and shared_speaker_models() is not None
         )
 
-    def _needs_turns(self, piece: audio_chunks.AudioChunk) -> bool:
+    def _needs_turns(self, piece: AudioChunk) -> bool:
         """Return whether diarization has to run here: a server does not diarize, several chunks
         each have their own speakers, or the client asks for enrolled speakers."""
         several = piece.start_s > 0 or not piece.last
@@ -166,12 +175,10 @@ class UpstreamTranscription:
         known = self._turns is not None or self._heard or self._upstreams.surely_timed
         return self._lanes if known else 0
 
-    def _is_heard(self, piece: audio_chunks.AudioChunk) -> bool:
+    def _is_heard(self, piece: AudioChunk) -> bool:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
-    def _follow(
-        self, piece: audio_chunks.AudioChunk, given: EncodedWindowEmbeddings | None = None
-    ) -> None:
+    def _follow(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None = None) -> None:
         """Feed the next chunk to the diarization: the server's embeddings, or its audio."""
         if piece.end_s <= self._followed_s:
             return
@@ -185,7 +192,7 @@ class UpstreamTranscription:
         elif self._turns is not None:
             self._turns.feed(piece)
 
-    def _send(self, piece: audio_chunks.AudioChunk) -> _PendingChunk:
+    def _send(self, piece: AudioChunk) -> _PendingChunk:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
         if self._needs_turns(piece):
@@ -219,23 +226,23 @@ class UpstreamTranscription:
             else:
                 yield from self._by_stretches(heard.piece)
 
-    def _early(self, piece: audio_chunks.AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
+    def _early(self, piece: AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
         """Return the segments of a chunk that can be sent before it is finished. Local speakers are
         removed if those of the whole recording are still open, and words that were not
         requested."""
-        told: Sequence[Segment] = audio_chunks.shift_segments(said, piece.start_s)
+        told: Sequence[Segment] = shift_segments(said, piece.start_s)
         if not self._options.diarize or self._needs_turns(piece):
             told = [replace(one, speaker=None) for one in told]
         if not self._options.words:
             told = [replace(one, words=(), words_by="") for one in told]
         return told
 
-    def _by_stretches(self, piece: audio_chunks.AudioChunk) -> Iterator[TranscriptionEvent]:
+    def _by_stretches(self, piece: AudioChunk) -> Iterator[TranscriptionEvent]:
         """Send a chunk to a server without times as one request for each speaker turn."""
         self._follow(piece)
         turns, heard_s = self._known()
         sent: deque[_PendingChunk] = deque()
-        for part in audio_chunks.chunks_of_turns(piece, turns, heard_s):
+        for part in chunks_of_turns(piece, turns, heard_s):
             sent.append(self._send(part))
             if len(sent) > 2 * self._lanes:
                 yield from self._stretch(sent.popleft())
@@ -248,12 +255,12 @@ class UpstreamTranscription:
         for heard in heards:
             yield from self._take(heard)
 
-    def _take(self, heard: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
+    def _take(self, heard: ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._heard.append(heard.settled())
         diarize = self._options.diarize
         turns = self._known()[0] if diarize and not heard.answer.diarized else ()
-        yield from self._announce(audio_chunks.assign_speakers([heard], turns, diarize=diarize))
+        yield from self._announce(assign_speakers([heard], turns, diarize=diarize))
         yield self._progress(heard.piece.end_s)
 
     def _announce(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
@@ -273,9 +280,9 @@ class UpstreamTranscription:
         diarize, heard = self._options.diarize, self._heard
         turns = self._known()[0] if diarize else ()
         own = len(heard) == 1 and heard[0].answer.diarized
-        transcript = audio_chunks.assemble_transcript(
+        transcript = assemble_transcript(
             heard,
-            audio_chunks.assign_speakers(heard, turns, diarize=diarize),
+            assign_speakers(heard, turns, diarize=diarize),
             self._options,
             self._end_s,
             diarized=diarize and (own or self._turns is not None),
@@ -337,13 +344,13 @@ class UpstreamDiarization:
         """Reason why a server's embeddings were rejected; '' if none were."""
         self._fed: list[Future[None]] = []
 
-    def feed(self, piece: audio_chunks.AudioChunk) -> None:
+    def feed(self, piece: AudioChunk) -> None:
         """Submit the next chunk; return at once."""
         if self._start_s is None:
             self._start_s = piece.start_s
         self._fed.append(self._thread.submit(self._hear, piece))
 
-    def take(self, piece: audio_chunks.AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
+    def take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
         """Submit the next chunk, which has a margin, and its server's embeddings. If these are None
         or invalid, they are computed here. Do not mix with `feed` in one recording. Return at
         once."""
@@ -363,14 +370,14 @@ class UpstreamDiarization:
         """Drop audio that is not diarized yet; ``stop`` must return true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _hear(self, piece: audio_chunks.AudioChunk) -> None:
+    def _hear(self, piece: AudioChunk) -> None:
         for block in self._blocks(piece.samples, piece.rate, piece.last):
             if self._stop():
                 return
             self._diarizer.feed(block)
         self._finish_after(piece)
 
-    def _take(self, piece: audio_chunks.AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
+    def _take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
         from sidecar.diarization import window_embeddings
 
         asked, step_s = piece.voices, self._step_s
@@ -404,7 +411,7 @@ class UpstreamDiarization:
         self._diarizer.take(windows, following, begin + end)
         self._finish_after(piece)
 
-    def _finish_after(self, piece: audio_chunks.AudioChunk) -> None:
+    def _finish_after(self, piece: AudioChunk) -> None:
         if piece.last:
             self._diarizer.finish()
             self._finished = True
@@ -413,7 +420,7 @@ class UpstreamDiarization:
         """Yield samples at 16 kHz, `STEP_S` seconds at a time; ``last``: no more follow."""
         step = round(STEP_S * rate)
         for at in range(0, len(samples), step):
-            part = audio_chunks.to_float(samples[at : at + step])
+            part = to_float(samples[at : at + step])
             yield self._at_its_rate(part, rate, last and at + step >= len(samples))
 
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:

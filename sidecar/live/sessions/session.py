@@ -19,10 +19,16 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
-from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer
+from sidecar.live.sessions.session_limits import (
+    MAX_COMMANDS,
+    MAX_EVENTS,
+    SAMPLE_RATES,
+    SessionBounds,
+    clamp_options,
+)
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Notice, Transcript
@@ -85,14 +91,12 @@ class Session:
         number: str,
         owner: str,
         options: LiveOptions,
-        bounds: session_limits.SessionBounds,
+        bounds: SessionBounds,
         held: InputLogTotals,
         now: Callable[[], float] = time.monotonic,
         counted: EventMetrics | None = None,
         greeting: Mapping[str, Any] | None = None,
-        accepted: Callable[
-            [LiveOptions, session_limits.SessionBounds], LiveOptions
-        ] = session_limits.clamp_options,
+        accepted: Callable[[LiveOptions, SessionBounds], LiveOptions] = clamp_options,
     ) -> None:
         self._accepted = accepted
         self.id = number
@@ -192,7 +196,7 @@ class Session:
             errors.ChunkTooLong: the chunk is too long.
             errors.SessionOver: the session accepts no more input.
         """
-        if rate not in session_limits.SAMPLE_RATES:
+        if rate not in SAMPLE_RATES:
             raise errors.SoundInvalid(
                 f"A sample rate of {rate} Hz is not supported: 8,000 to 192,000."
             )
@@ -376,11 +380,9 @@ class Session:
                 witness.told(numbered)
         if self.checkpointer is not None:
             self.checkpointer.said(event)
-        if self.told.kept > session_limits.MAX_EVENTS:
+        if self.told.kept > MAX_EVENTS:
             self.end(
-                errors.SessionTooLong(
-                    f"The session has reached its limit of {session_limits.MAX_EVENTS} events."
-                )
+                errors.SessionTooLong(f"The session has reached its limit of {MAX_EVENTS} events.")
             )
 
     def touch(self) -> None:
@@ -419,9 +421,9 @@ class Session:
         self._check()
         self.touched = self._now()
         if asked:
-            if self.received_orders >= session_limits.MAX_COMMANDS and not finish:
+            if self.received_orders >= MAX_COMMANDS and not finish:
                 raise errors.SessionTooLong(
-                    f"The session has reached its limit of {session_limits.MAX_COMMANDS} commands."
+                    f"The session has reached its limit of {MAX_COMMANDS} commands."
                 )
             self.received_orders += 1
             if self.checkpointer is not None:
