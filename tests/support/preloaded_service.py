@@ -362,10 +362,6 @@ def main() -> None:
     for name in MODULES:
         with contextlib.suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(name)
-    table: Any = sys.modules.get("sidecar.cli.command_table")  # an older wheel's may be another
-    if table is not None:  # each command would build all of them again: 50 ms
-        table.build_command = functools.cache(table.build_command)
-        table.build_command()
     gc.collect()
     gc.freeze()  # what is shared stays so
     try:
