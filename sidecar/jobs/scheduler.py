@@ -86,7 +86,7 @@ class OwnerShares:
 
     def after(self, owner: str, work_s: float) -> float:
         """Return the tag of an owner by the end of its next job."""
-        return max(self.tag(owner) + work_s, self.passed)
+        return _tag_after(self.tag(owner), work_s, self.passed)
 
     def charged(self, owner: str, work_s: float, active: Collection[str]) -> OwnerShares:
         """Return the shares after work of an owner was started; ``active``:
@@ -232,4 +232,10 @@ class _OwnerQueues:
         return self._tag_after(job), index
 
     def _tag_after(self, job: WaitingJob) -> float:
-        return max(self._tags[job.owner] + job.work_s, self._passed)
+        return _tag_after(self._tags[job.owner], job.work_s, self._passed)
+
+
+def _tag_after(tag: float, work_s: float, passed: float) -> float:
+    """Return the tag of an owner by the end of a job; ``passed``: the work that has passed for
+    all, behind which nobody counts then."""
+    return max(tag + work_s, passed)

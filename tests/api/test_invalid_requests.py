@@ -495,7 +495,8 @@ def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> N
 
 @pytest.mark.parametrize(
     ("status", "answered", "code"),
-    [(400, 400, "request_invalid"), (404, 404, "not_found"),
+    [(400, 400, "request_invalid"), (404, 404, "not_found"), (408, 408, "upload_stalled"),
+     (413, 413, "upload_too_large"), (415, 415, "content_type_unsupported"),
      (418, 400, "request_invalid"), (500, 500, "internal"), (501, 500, "internal")],
 )  # fmt: skip
 async def test_what_the_framework_refuses_is_said_in_our_words(

@@ -44,6 +44,12 @@ STATUS: Mapping[errors.ErrorKind, int] = {
     errors.ErrorKind.WONT_FIT: 507,
     errors.ErrorKind.FAILED: 500,
 }
+_FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
+    408: errors.UploadStalled,
+    413: errors.UploadTooLarge,
+    415: errors.ContentTypeUnsupported,
+}
+"""Errors for the framework's own responses, by status; 404 and 405 are handled separately."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
@@ -195,7 +201,8 @@ def install_error_handlers(
             return said(request, errors.MethodNotAllowed(), {"Allow": allow})
         if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
             return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
-        refused = errors.RequestInvalid if error.status_code < 500 else errors.SidecarError
+        other = errors.RequestInvalid if error.status_code < 500 else errors.SidecarError
+        refused = _FROM_STATUS.get(error.status_code, other)
         return said(request, nothing_there() if error.status_code == 404 else refused())
 
     @app.exception_handler(Exception)
