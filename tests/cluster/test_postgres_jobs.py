@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -629,6 +630,28 @@ async def test_the_order_of_a_long_queue_is_worked_out_once_a_second_whoever_ask
     assert called == []
     monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 0.0)
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
+
+
+async def test_a_front_holds_few_bytes_of_a_job_that_waits_and_knows_its_position(
+    front: Service,
+) -> None:
+    (first,) = await front.submit("me")
+    await front.jobs.turns([first])
+    await front.database.fetch(
+        """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state)
+        SELECT md5(n::text), 'me', '', true, 1, 'queued' FROM generate_series(1, 3000) n"""
+    )
+    (last,) = await front.submit("me")
+    tracemalloc.start()
+    try:
+        turns = await front.jobs.turns([first, last])
+        await asyncio.sleep(0)  # the event loop lets go of the rows
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [turns[one.id].position for one in (first, last)] == [0, 3001]
+    assert turns[last.id].wait_s > turns[first.id].wait_s
+    assert held < 3000 * 100, "a job of which only its position is known: an id and a number"
 
 
 async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:

@@ -680,21 +680,21 @@ END $$;
 
 -- Return the waiting jobs in the order of claims, with their seconds of work; and how many run, and
 -- their remaining seconds of work. It is one statement, so that a job that starts meanwhile is
--- either in line or running.
+-- either in line or running. A row has 200 jobs: the client keeps a buffer for the longest.
 CREATE FUNCTION vibevoice.line_1()
-RETURNS TABLE (jobs text[], works_s float8[], running bigint, left_s float8)
+RETURNS TABLE (jobs text, works_s float8[], running bigint, left_s float8)
 STABLE LANGUAGE sql AS $$
-    SELECT queued.jobs, queued.works_s, now.running, now.left_s FROM (
-        SELECT array_agg(id ORDER BY waits, end_s, place) AS jobs,
-            array_agg(work_s ORDER BY waits, end_s, place) AS works_s FROM (
-            SELECT id, place, work_s, claim IS NULL AS waits, sum(work_s) OVER own
+    SELECT string_agg(id, ' ' ORDER BY nth), array_agg(work_s ORDER BY nth), now.running, now.left_s
+    FROM (SELECT id, work_s, row_number() OVER (ORDER BY claim IS NULL, end_s, place) AS nth FROM (
+            SELECT id, place, work_s, claim, sum(work_s) OVER own
                 + greatest(o.had_s, passed.had_s - first_value(work_s) OVER own) AS end_s
             FROM vibevoice.jobs LEFT JOIN vibevoice.owners o USING (owner), vibevoice.passed
             WHERE state = 'queued' AND ended IS NULL
             WINDOW own AS (PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place)) jobs
-        HAVING count(*) > 0) queued, (
+        ) queued, (
         SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
-        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now $$;
+        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now
+    GROUP BY nth / 200, now.running, now.left_s ORDER BY nth / 200 $$;
 
 -- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
 -- change.
