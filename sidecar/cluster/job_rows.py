@@ -12,15 +12,8 @@ from itertools import starmap
 from typing import Any
 
 from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
-from sidecar.jobs import job_record
+from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
-from sidecar.jobs.sqlite_event_log import (
-    UnreadableRecord,
-    parse_change,
-    parse_record,
-    serialize_change,
-    serialize_record,
-)
 from sidecar.storage.encryption import Cipher, DecryptionFailed
 from sidecar.storage.postgres_database import Row
 from sidecar.transcripts import transcript
@@ -87,16 +80,20 @@ class JobRows:
 
     def encrypt_record(self, record: JobRecord) -> bytes:
         """Encrypt a record as it was submitted."""
-        return self._sealed(record.id, serialize_record(record), record.id)
+        return self._sealed(record.id, sqlite_event_log.serialize_record(record), record.id)
 
     def encrypt_event(self, job_id: str, event: JobEvent) -> bytes:
         """Encrypt an event, bound to its job and number."""
-        return self._sealed(job_id, serialize_change(event.change), f"{job_id}/{event.seq}")
+        return self._sealed(
+            job_id, sqlite_event_log.serialize_change(event.change), f"{job_id}/{event.seq}"
+        )
 
     def encrypt_failure(self, job_id: str, node: str, failure: JobFailure) -> bytes:
         """Encrypt why a node cannot do a job."""
         return self._sealed(
-            job_id, serialize_change(job_record.UnschedulableChange(failure)), f"{job_id}/{node}"
+            job_id,
+            sqlite_event_log.serialize_change(job_record.UnschedulableChange(failure)),
+            f"{job_id}/{node}",
         )
 
     def encrypt_summary(self, record: JobRecord) -> bytes | None:
@@ -120,10 +117,10 @@ class JobRows:
         Raises:
             UnreadableRecord: it is damaged, or of a later release.
         """
-        match parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
+        match sqlite_event_log.parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
             case job_record.UnschedulableChange(JobFailure() as failure):
                 return failure
-        raise UnreadableRecord("no refusal")
+        raise sqlite_event_log.UnreadableRecord("no refusal")
 
     def record(self, job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
         """Decrypt a record as it was submitted. ``recording``: whether its recording still exists.
@@ -131,7 +128,7 @@ class JobRows:
         Raises:
             UnreadableRecord: it is damaged, or of a later release.
         """
-        record = parse_record(self._opened(job_id, submitted, job_id))
+        record = sqlite_event_log.parse_record(self._opened(job_id, submitted, job_id))
         gone = isinstance(record.audio, StoredRecordingRef) and not recording
         return replace(record, audio=missing_recording_ref()) if gone else record
 
@@ -143,9 +140,11 @@ class JobRows:
         """
         if change is None:
             if kind not in _CHANGES_BY_KIND:
-                raise UnreadableRecord(f"an event of the unknown kind '{kind}'")
+                raise sqlite_event_log.UnreadableRecord(f"an event of the unknown kind '{kind}'")
             return JobEvent(seq, at, _CHANGES_BY_KIND[kind]())
-        return JobEvent(seq, at, parse_change(self._opened(job_id, change, f"{job_id}/{seq}")))
+        return JobEvent(
+            seq, at, sqlite_event_log.parse_change(self._opened(job_id, change, f"{job_id}/{seq}"))
+        )
 
     def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
         """Return a job that is done, for lists, without words; ``job``: the values of `record`. Log
@@ -162,7 +161,7 @@ class JobRows:
                 history=replace(EditHistory(), revision=revision),
                 **said,
             )
-        except (UnreadableRecord, ValueError, KeyError, TypeError) as error:
+        except (sqlite_event_log.UnreadableRecord, ValueError, KeyError, TypeError) as error:
             log_unreadable(job[0], error)
             return None
 
@@ -171,7 +170,7 @@ class JobRows:
         that cannot be read here, and return None."""
         try:
             return replay_events(self.record(*job), starmap(self.event, events))
-        except UnreadableRecord as error:
+        except sqlite_event_log.UnreadableRecord as error:
             log_unreadable(job[0], error)
             return None
 
@@ -182,7 +181,7 @@ class JobRows:
         for seal in (self._of_job(job_id), self._seal):
             with suppress(DecryptionFailed):
                 return seal.opened(sealed, about)
-        raise UnreadableRecord("damaged")
+        raise sqlite_event_log.UnreadableRecord("damaged")
 
 
 def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:

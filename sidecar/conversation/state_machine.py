@@ -10,22 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.conversation import conversation_events as events
+from sidecar.conversation import output_queue
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import ChatHistory
 from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import (
-    ConversationCommand,
-    ConversationError,
-    ConversationPhase,
-    ConversationStarted,
-    HistoryEntryRecorded,
-    PhaseChanged,
-    ReplyEnding,
-    ReplyTruncated,
-    UserTurnFinal,
-)
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
 
@@ -38,11 +28,11 @@ class ConversationStateMachine:
     """State machine of one conversation. Feed it with `take`, from one thread."""
 
     def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
-        self._commands: list[ConversationCommand] = []
+        self._commands: list[output_queue.ConversationCommand] = []
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
-        self.phase = ConversationPhase.IDLE
+        self.phase = output_queue.ConversationPhase.IDLE
         """Current phase."""
         self._due: float | None = None
 
@@ -62,7 +52,7 @@ class ConversationStateMachine:
         return self._answering.given.number if self._answering.given is not None else 0
 
     @property
-    def made(self) -> ReplyEnding | None:
+    def made(self) -> output_queue.ReplyEnding | None:
         """Return how the reply in progress will end, if nothing more comes of it; some of it may
         still have to be played."""
         reply = self._answering.given
@@ -73,7 +63,7 @@ class ConversationStateMachine:
         """Return the chat history."""
         return self._answering.history
 
-    def take(self, event: events.ConversationEvent) -> list[ConversationCommand]:
+    def take(self, event: events.ConversationEvent) -> list[output_queue.ConversationCommand]:
         """Return the commands for ``event``, in order."""
         self._late_first(event.at)
         self._floor.at = max(self._floor.at, event.at)
@@ -83,7 +73,7 @@ class ConversationStateMachine:
         commands, self._commands = self._commands, []
         return commands
 
-    def _do(self, command: ConversationCommand) -> None:
+    def _do(self, command: output_queue.ConversationCommand) -> None:
         self._commands.append(command)
 
     # Events
@@ -138,10 +128,10 @@ class ConversationStateMachine:
         text = text.strip()
         if not text:
             return
-        self._floor.abandon(ReplyEnding.INTERRUPTED)
+        self._floor.abandon(output_queue.ReplyEnding.INTERRUPTED)
         self._floor.bank()
         entry = self.history.add(ChatRole.USER, text)
-        self._do(UserTurnFinal(entry.text, typed=True, entry=entry.number))
+        self._do(output_queue.UserTurnFinal(entry.text, typed=True, entry=entry.number))
         self._answering.give_any(self._floor.at)
 
     def _noted(self, noted: events.HistoryEntryAdded) -> None:
@@ -149,26 +139,32 @@ class ConversationStateMachine:
             entry = self.history.add(noted.role, noted.text, noted.after)
         else:
             entry = self.history.called(0, noted.call, noted.after)
-        self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
+        self._do(
+            output_queue.HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name)
+        )
 
     def _returned(self, returned: events.ToolResultAdded) -> None:
         entry = self.history.returned(returned.call, returned.output, returned.after)
         if entry is None:
-            self._do(ConversationError(0, CallUnknown()))
+            self._do(output_queue.ConversationError(0, CallUnknown()))
         else:
-            self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name))
+            self._do(
+                output_queue.HistoryEntryRecorded(
+                    entry.number, entry.role, entry.text, returned.name
+                )
+            )
 
     def _asked(self, asked: events.ResponseRequested) -> None:
         person = self._floor.person
         if person is not None and person.committed:
             person.answer, person.answer_by, person.answer_name = True, asked.options, asked.name
             return
-        self._floor.abandon(ReplyEnding.INTERRUPTED)
+        self._floor.abandon(output_queue.ReplyEnding.INTERRUPTED)
         self._answering.give_any(self._floor.at, asked.options, asked.name)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:
-            self._floor.abandon(ReplyEnding.CANCELLED)
+            self._floor.abandon(output_queue.ReplyEnding.CANCELLED)
             self._floor.leave()
 
     def _truncated(self, number: int, seconds: float) -> None:
@@ -178,13 +174,13 @@ class ConversationStateMachine:
             self._cancel()
         seconds = min(seconds, self.history.made_s(number))
         text = self.history.truncate(number, seconds)
-        self._do(ReplyTruncated(number, seconds, text or ""))
+        self._do(output_queue.ReplyTruncated(number, seconds, text or ""))
 
     def _reset(self) -> None:
-        self._floor.abandon(ReplyEnding.CANCELLED)
+        self._floor.abandon(output_queue.ReplyEnding.CANCELLED)
         self._floor.person = None
         self._answering.forget()
-        self._do(ConversationStarted())
+        self._do(output_queue.ConversationStarted())
 
     # Time
 
@@ -215,7 +211,7 @@ class ConversationStateMachine:
         phase = self._phase_now()
         if phase is not self.phase:
             self.phase = phase
-            self._do(PhaseChanged(phase))
+            self._do(output_queue.PhaseChanged(phase))
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
         if attending != self._attending:
@@ -226,12 +222,20 @@ class ConversationStateMachine:
             self._due = due
             self._do(events.SetTimer(due))
 
-    def _phase_now(self) -> ConversationPhase:
+    def _phase_now(self) -> output_queue.ConversationPhase:
         person, reply = self._floor.person, self._answering.given
         if person is not None and person.told and person.speaking:
-            return ConversationPhase.LISTENING
+            return output_queue.ConversationPhase.LISTENING
         if reply is not None:
             if reply.sounding:
-                return ConversationPhase.SPEAKING
-            return ConversationPhase.SYNTHESIZING if reply.saying else ConversationPhase.GENERATING
-        return ConversationPhase.TRANSCRIBING if person is not None else ConversationPhase.IDLE
+                return output_queue.ConversationPhase.SPEAKING
+            return (
+                output_queue.ConversationPhase.SYNTHESIZING
+                if reply.saying
+                else output_queue.ConversationPhase.GENERATING
+            )
+        return (
+            output_queue.ConversationPhase.TRANSCRIBING
+            if person is not None
+            else output_queue.ConversationPhase.IDLE
+        )

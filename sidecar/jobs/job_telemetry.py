@@ -8,25 +8,20 @@ from dataclasses import dataclass, field
 
 from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobListener
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    CrashedChange,
-    FailedChange,
-    InterruptedChange,
-    JobEvent,
-    JobRecord,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-)
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival, Tracer, TraceSpan, Value
 from sidecar.transcripts.transcript import Finished
 
 log = logging.getLogger(__name__)
 TRACE_NAME = "transcription"
-STAGE_CHANGES = (StartedChange, CrashedChange, RequeuedChange, InterruptedChange)
+STAGE_CHANGES = (
+    job_record.StartedChange,
+    job_record.CrashedChange,
+    job_record.RequeuedChange,
+    job_record.InterruptedChange,
+)
 """Changes that end a stage before the job ends."""
 LastLoad = Callable[[], tuple[float, float]]
 """Begin and end of the last load of the engine, in seconds since 1970."""
@@ -39,11 +34,11 @@ class JobTraceContext:
 
     begun: float
     arrival: RequestArrival | None
-    events: list[JobEvent] = field(default_factory=list)
+    events: list[job_record.JobEvent] = field(default_factory=list)
 
 
 def job_stages(
-    way: JobTraceContext, record: JobRecord, loaded: tuple[float, float]
+    way: JobTraceContext, record: job_record.JobRecord, loaded: tuple[float, float]
 ) -> list[TraceSpan]:
     """Return the spans of a job that has ended: received, probed, and for each attempt queued,
     loaded (if the job waited for a load) and run. Pure."""
@@ -53,14 +48,14 @@ def job_stages(
     waits, runs, attempt = record.created, None, 0
     for event in way.events:
         match event.change:
-            case StartedChange():
+            case job_record.StartedChange():
                 attempt += 1
                 found.append(TraceSpan("queued", waits, event.at))
                 runs = event.at
-            case CrashedChange() if runs is not None:
+            case job_record.CrashedChange() if runs is not None:
                 found += _attempt_stages(runs, event.at, loaded, attempt, errors.EngineCrashed.code)
                 waits, runs = event.at, None
-            case RequeuedChange() | InterruptedChange():
+            case job_record.RequeuedChange() | job_record.InterruptedChange():
                 found += [] if runs is None else _attempt_stages(runs, event.at, loaded, attempt)
                 waits, runs = event.at, None
     if runs is None:
@@ -68,7 +63,9 @@ def job_stages(
     return [*found, *_attempt_stages(runs, ended, loaded, attempt, code)]
 
 
-def trace_attributes(facts: AudioInfo | None, record: JobRecord | None) -> dict[str, Value]:
+def trace_attributes(
+    facts: AudioInfo | None, record: job_record.JobRecord | None
+) -> dict[str, Value]:
     """Return a job's attributes for traces, without any of its content."""
     found: dict[str, Value] = {}
     if facts is not None and facts.total_s is not None:
@@ -101,11 +98,13 @@ class JobTraces:
         """Record the begin of a recording's intake."""
         return JobTraceContext(self._now(), CURRENT_ARRIVAL.get())
 
-    def entered(self, way: JobTraceContext, record: JobRecord) -> None:
+    def entered(self, way: JobTraceContext, record: job_record.JobRecord) -> None:
         """Record that the recording becomes a job; the job is added next."""
         self._ways[record.id] = way
 
-    def refused(self, way: JobTraceContext, record: JobRecord | None, error: BaseException) -> None:
+    def refused(
+        self, way: JobTraceContext, record: job_record.JobRecord | None, error: BaseException
+    ) -> None:
         """Record that the submission failed and no job was created."""
         if record is not None and self._ways.pop(record.id, None) is None:
             return  # its trace is already sent
@@ -114,7 +113,7 @@ class JobTraces:
         found = _stages_before_queue(way, at, code)
         self._tell(way, at, found, trace_attributes(None, None), code)
 
-    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: job_record.JobRecord, event: job_record.JobEvent) -> None:
         way = self._ways.get(record.id)
         if way is None:
             return
@@ -127,7 +126,9 @@ class JobTraces:
             except Exception:  # a job must not fail because of its trace
                 log.exception("internal error: a job has no trace")
 
-    def _over(self, way: JobTraceContext, record: JobRecord, event: JobEvent) -> None:
+    def _over(
+        self, way: JobTraceContext, record: job_record.JobRecord, event: job_record.JobEvent
+    ) -> None:
         found = job_stages(way, record, self._loaded())
         code = record.error.code if record.error is not None else ""
         ended, attributes = record.ended or event.at, trace_attributes(record.facts, record)
@@ -185,18 +186,18 @@ class JobEventMetrics:
     def __init__(self, tally: JobMetrics) -> None:
         self._tally = tally
 
-    def __call__(self, record: JobRecord, event: JobEvent) -> None:
+    def __call__(self, record: job_record.JobRecord, event: job_record.JobEvent) -> None:
         """Count an event; ``record`` is the job after it."""
         tally, since = self._tally, event.at - record.created
         match event.change:
-            case ReportedChange(Finished(transcript)):
+            case job_record.ReportedChange(Finished(transcript)):
                 tally.done(transcript.duration, record.processing_s, since)
-            case FailedChange(failure):
+            case job_record.FailedChange(failure):
                 error = failure.error()
                 tally.failed(error.code, since, outcome_of_error(error))
-            case CancelledChange():
+            case job_record.CancelledChange():
                 tally.cancelled(since)
-            case StartedChange() if record.begun == event.at:
+            case job_record.StartedChange() if record.begun == event.at:
                 tally.began(since)
-            case CrashedChange():
+            case job_record.CrashedChange():
                 tally.crashed.add()

@@ -15,14 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.transcripts.transcript import (
-    LOOP_FLAG,
-    NON_SPEECH_FLAG,
-    TRUNCATED,
-    UNINTELLIGIBLE,
-    Notice,
-    Segment,
-)
+from sidecar.transcripts import transcript
 from sidecar.transcripts.vibevoice_output import OpenSegment
 
 COPIES = 3
@@ -147,12 +140,12 @@ class LoopGuard:
     ``duration_s``: end of the audio, on the clock of the segments; None if unknown.
     """
 
-    def __init__(self, duration_s: float | None, kept: Iterable[Segment] = ()) -> None:
+    def __init__(self, duration_s: float | None, kept: Iterable[transcript.Segment] = ()) -> None:
         self._duration = duration_s
-        self._segments: list[Segment] = []
+        self._segments: list[transcript.Segment] = []
         self._texts: list[tuple[str, int | None]] = []
         self._sound: list[bool] = []
-        self._seen: set[Segment] = set()
+        self._seen: set[transcript.Segment] = set()
         self._latest_start = -1.0
         self._latest_end = 0.0
         self._heard: set[int] = set()
@@ -184,7 +177,7 @@ class LoopGuard:
         few = self._tokens.different <= FEW_TOKENS
         return RepetitionLoop(LoopReason.FEW_WORDS) if few else None
 
-    def segment(self, segment: Segment) -> RepetitionLoop | None:
+    def segment(self, segment: transcript.Segment) -> RepetitionLoop | None:
         """Check one closed segment."""
         length = segment.end - segment.start
         first = int(segment.start)
@@ -244,9 +237,9 @@ class LoopGuard:
         return min(claimed, MAX_SPAN_S)
 
 
-def _shortest_s(segment: Segment) -> float:
+def _shortest_s(segment: transcript.Segment) -> float:
     """Return the minimum seconds of a segment: half of what speech takes, as times are rounded."""
-    if NON_SPEECH_FLAG in segment.flags:
+    if transcript.NON_SPEECH_FLAG in segment.flags:
         return MIN_STEP_S
     return max(MIN_STEP_S, len(segment.text) / CHARACTERS_PER_S / 2)
 
@@ -302,13 +295,18 @@ class SkippedAudio:
         """Return the item to write into the answer, in the form and rounding (centiseconds) of the
         model."""
         start, end = (_number(seconds) for seconds in (self.start, self.end))
-        item = {"Start": start, "End": end, "Content": UNINTELLIGIBLE}
+        item = {"Start": start, "End": end, "Content": transcript.UNINTELLIGIBLE}
         return json.dumps(item, separators=(",", ":"))
 
-    def segment(self, offset_s: float = 0.0) -> Segment:
+    def segment(self, offset_s: float = 0.0) -> transcript.Segment:
         """Return it as a flagged segment of the recording."""
         start, end = self.start + offset_s, self.end + offset_s
-        return Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG))
+        return transcript.Segment(
+            start,
+            end,
+            transcript.UNINTELLIGIBLE,
+            flags=(transcript.NON_SPEECH_FLAG, transcript.LOOP_FLAG),
+        )
 
 
 def next_skipped_audio(
@@ -334,23 +332,25 @@ def _number(seconds: float) -> int | float:
     return int(rounded) if rounded.is_integer() else rounded
 
 
-LOOP_RECOVERED = Notice(
+LOOP_RECOVERED = transcript.Notice(
     "loop_recovered",
     "The model repeated itself; the repetition was removed and transcription resumed.",
 )
-OUTPUT_TRUNCATED = Notice(
-    TRUNCATED, "The output of the model ended early; its complete segments are here."
+OUTPUT_TRUNCATED = transcript.Notice(
+    transcript.TRUNCATED, "The output of the model ended early; its complete segments are here."
 )
 
 
-def loop_skipped_notice(lost_s: float) -> Notice:
+def loop_skipped_notice(lost_s: float) -> transcript.Notice:
     """Return the notice of ``lost_s`` seconds that were left out."""
     said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
-    return Notice("loop_skipped", said)
+    return transcript.Notice("loop_skipped", said)
 
 
-def loop_notices(segments: Iterable[Segment], loops: int, *, truncated: bool) -> tuple[Notice, ...]:
+def loop_notices(
+    segments: Iterable[transcript.Segment], loops: int, *, truncated: bool
+) -> tuple[transcript.Notice, ...]:
     """Return the notices about loops in an answer and about a truncated end."""
-    lost = [one.end - one.start for one in segments if LOOP_FLAG in one.flags]
+    lost = [one.end - one.start for one in segments if transcript.LOOP_FLAG in one.flags]
     found = [loop_skipped_notice(sum(lost))] if lost else [LOOP_RECOVERED] if loops else []
     return (*found, OUTPUT_TRUNCATED) if truncated else tuple(found)

@@ -13,13 +13,6 @@ from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_in_answer
 from sidecar.upstream import upstream_dialect
-from sidecar.upstream.upstream_dialect import (
-    ChunkFailure,
-    FailureStep,
-    UpstreamAnswer,
-    UpstreamLimits,
-    UpstreamRequest,
-)
 
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
@@ -46,7 +39,7 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
     name = "sidecar"
     health = "/health"
     prompt = True
-    limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
+    limits = upstream_dialect.UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
     surely_timed = True
 
     def __init__(self, rate: int, *, voices: bool = False) -> None:
@@ -75,7 +68,7 @@ class SidecarChunkRequest:
         self._rest = bytearray()
         self._body: object = None
 
-    def call(self, sound: bytes) -> UpstreamRequest:
+    def call(self, sound: bytes) -> upstream_dialect.UpstreamRequest:
         """Return the request with all options, because the server knows them all."""
         self._rest.clear()
         self._body = None
@@ -98,7 +91,9 @@ class SidecarChunkRequest:
             fields["max_tokens"] = str(options.max_tokens)
         if options.local_voices is not None and self._dialect.voices:
             fields[LOCAL_VOICES_FIELD] = options.local_voices.to_text()
-        return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
+        return upstream_dialect.UpstreamRequest(
+            TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON
+        )
 
     def feed(self, data: bytes) -> list[transcript.Segment]:
         """Add to the body and return the segments in it."""
@@ -108,7 +103,7 @@ class SidecarChunkRequest:
         *lines, self._rest = self._rest.split(b"\n")
         return [one for line in lines for one in self._told(line)]
 
-    def finish(self) -> UpstreamAnswer:
+    def finish(self) -> upstream_dialect.UpstreamAnswer:
         """Return the transcript."""
         self._told(self._rest)
         try:
@@ -140,29 +135,36 @@ class SidecarChunkRequest:
             raise upstream_dialect.garbled_failure("is no transcript") from None
         return []
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
+    def refused(
+        self, status: int, headers: Mapping[str, str], body: bytes
+    ) -> upstream_dialect.ChunkFailure:
         """Return the error of its problem details, with the same code if no server could help."""
         general = upstream_dialect.failure_of_status(status, headers, body)
-        if general.step is FailureStep.LATER:
+        if general.step is upstream_dialect.FailureStep.LATER:
             return general
         error = parse_problem(body)
         if error is None or isinstance(error, errors.Unauthorized):
             return general
         if error.kind in _SERVER_TROUBLE_KINDS:
             said = f"The upstream answered {status}: {error.detail}"
-            return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said, hint=error.hint))
+            return upstream_dialect.ChunkFailure(
+                upstream_dialect.FailureStep.AGAIN, errors.UpstreamFailed(said, hint=error.hint)
+            )
         if error.kind is ErrorKind.TOO_LARGE:
-            return ChunkFailure(FailureStep.SMALLER, error)
-        return ChunkFailure(
-            FailureStep.ELSEWHERE if error.kind is ErrorKind.FORBIDDEN else FailureStep.NEVER, error
+            return upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.SMALLER, error)
+        return upstream_dialect.ChunkFailure(
+            upstream_dialect.FailureStep.ELSEWHERE
+            if error.kind is ErrorKind.FORBIDDEN
+            else upstream_dialect.FailureStep.NEVER,
+            error,
         )
 
 
-def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
+def parse_sidecar_answer(body: Mapping[str, Any]) -> upstream_dialect.UpstreamAnswer:
     """Parse the body of a 200; raise any of `PARSE_ERRORS` if it is malformed."""
     about = body["metadata"]
     diarized = about["diarized"] is True
-    return UpstreamAnswer(
+    return upstream_dialect.UpstreamAnswer(
         segments=tuple(_segment(one, diarized) for one in body["segments"]),
         diarized=diarized,
         language=str(about.get("language", AUTO)),

@@ -20,23 +20,9 @@ from sidecar.diarization import diarizer
 from sidecar.diarization.word_attribution import attribute_words, ends_sentence
 from sidecar.engines.whisper import whisper_model
 from sidecar.interfaces import engine_interface
+from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, loop_skipped_notice
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
-from sidecar.transcripts.transcript import (
-    LOOP_FLAG,
-    NON_SPEECH_FLAG,
-    TRUNCATED,
-    UNINTELLIGIBLE,
-    WORDS_BY_ATTENTION,
-    Finished,
-    Notice,
-    Progress,
-    Segment,
-    SegmentReady,
-    Transcript,
-    TranscriptionEvent,
-    Word,
-)
 
 WINDOW_S = 30.0
 """Window that the model was trained on."""
@@ -178,22 +164,22 @@ SENTENCE_SEGMENT_S = 5.0
 MAX_SEGMENT_S = 12.0
 
 
-def place_words(words: Iterable[Word], window: WhisperWindow) -> list[Word]:
+def place_words(words: Iterable[transcript.Word], window: WhisperWindow) -> list[transcript.Word]:
     """Return the words of a window on the recording's clock; their text keeps the space before
     it."""
-    found: list[Word] = []
+    found: list[transcript.Word] = []
     for word in words:
         start, end = window.placed(word.start, word.end)
         if found:  # an alignment may go back at the border of two regions
             start = max(start, found[-1].start)
-        found.append(Word(round(start, 2), round(max(start, end), 2), word.text))
+        found.append(transcript.Word(round(start, 2), round(max(start, end), 2), word.text))
     return found
 
 
-def segments_of(words: Sequence[Word]) -> list[Segment]:
+def segments_of(words: Sequence[transcript.Word]) -> list[transcript.Segment]:
     """Return the words as segments without speakers."""
-    found: list[Segment] = []
-    held: list[Word] = []
+    found: list[transcript.Segment] = []
+    held: list[transcript.Word] = []
     for word in words:
         if held and _ends_segment(held, word):
             found.append(_segment(held))
@@ -204,27 +190,29 @@ def segments_of(words: Sequence[Word]) -> list[Segment]:
     return [segment for segment in found if segment.text]
 
 
-def _ends_segment(held: Sequence[Word], word: Word) -> bool:
+def _ends_segment(held: Sequence[transcript.Word], word: transcript.Word) -> bool:
     if word.start - held[-1].end >= SEGMENT_PAUSE_S or word.end - held[0].start > MAX_SEGMENT_S:
         return True
     return ends_sentence(held[-1].text) and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
 
 
-def _segment(words: Sequence[Word]) -> Segment:
+def _segment(words: Sequence[transcript.Word]) -> transcript.Segment:
     text = "".join(word.text for word in words).strip()
-    said = tuple(Word(word.start, word.end, word.text.strip()) for word in words)
-    return Segment(
+    said = tuple(transcript.Word(word.start, word.end, word.text.strip()) for word in words)
+    return transcript.Segment(
         words[0].start,
         max(word.end for word in words),
         text,
         words=said,
-        words_by=WORDS_BY_ATTENTION,
+        words_by=transcript.WORDS_BY_ATTENTION,
     )
 
 
 NAME = "whisper"
-OUTPUT_TRUNCATED = Notice(TRUNCATED, "The output of the model ended at the limit of tokens.")
-WINDOWS_NOT_PARALLEL = Notice(
+OUTPUT_TRUNCATED = transcript.Notice(
+    transcript.TRUNCATED, "The output of the model ended at the limit of tokens."
+)
+WINDOWS_NOT_PARALLEL = transcript.Notice(
     "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )
 _STEP_SAMPLES = whisper_model.SAMPLE_RATE
@@ -252,16 +240,16 @@ class WhisperTranscription:
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(whisper_model.SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
-        self._segments: list[Segment] = []
+        self._segments: list[transcript.Segment] = []
         self._ready = 0
         self._languages: Counter[str] = Counter()
         self._last: str | None = None
         self._tokens = 0
         self._done_s = 0.0
-        self._notices: dict[str, Notice] = {}
+        self._notices: dict[str, transcript.Notice] = {}
         self._lost_s = 0.0
 
-    def events(self) -> Iterator[TranscriptionEvent]:
+    def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Run the transcription."""
         seen: Sequence[SpeakerTurn] | None = None
         for heard in diarizer.diarize_in_background(
@@ -279,8 +267,8 @@ class WhisperTranscription:
             self._audio.forget(self._packing.needed_s)
         if self._cancelled():
             return
-        yield Progress(self._audio.end_s, self._audio.end_s)
-        yield Finished(self._follower.identified(self._transcript(), self._options))
+        yield transcript.Progress(self._audio.end_s, self._audio.end_s)
+        yield transcript.Finished(self._follower.identified(self._transcript(), self._options))
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -326,7 +314,7 @@ class WhisperTranscription:
 
     def _said(
         self, window: WhisperWindow, said: whisper_model.WhisperResult, turns: Sequence[SpeakerTurn]
-    ) -> Iterator[TranscriptionEvent]:
+    ) -> Iterator[transcript.TranscriptionEvent]:
         """Add the result of a window; yield its segments and progress."""
         self._tokens += said.tokens
         self._tell(said)
@@ -338,24 +326,33 @@ class WhisperTranscription:
         if said.lost_s is not None:
             start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
             self._lost_s += max(0.0, end - start)
-            found.append(Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG)))
+            found.append(
+                transcript.Segment(
+                    start,
+                    end,
+                    transcript.UNINTELLIGIBLE,
+                    flags=(transcript.NON_SPEECH_FLAG, transcript.LOOP_FLAG),
+                )
+            )
             self._note(loop_skipped_notice(self._lost_s))
         self._segments += found
         for segment in self._given(found, turns):
-            yield SegmentReady(self._ready, segment)
+            yield transcript.SegmentReady(self._ready, segment)
             self._ready += 1
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
     def _given(
-        self, segments: Sequence[Segment], turns: Sequence[SpeakerTurn]
-    ) -> Sequence[Segment]:
+        self, segments: Sequence[transcript.Segment], turns: Sequence[SpeakerTurn]
+    ) -> Sequence[transcript.Segment]:
         return attribute_words(segments, turns) if self._options.diarize else segments
 
-    def _progress(self, done_s: float) -> Progress:
+    def _progress(self, done_s: float) -> transcript.Progress:
         self._done_s = max(self._done_s, done_s)
         total = self._source.total_s
-        return Progress(self._done_s, None if total is None else max(total, self._done_s))
+        return transcript.Progress(
+            self._done_s, None if total is None else max(total, self._done_s)
+        )
 
     def _tell(self, said: whisper_model.WhisperResult) -> None:
         if said.retried:
@@ -363,10 +360,10 @@ class WhisperTranscription:
         if said.truncated:
             self._note(OUTPUT_TRUNCATED)
 
-    def _note(self, notice: Notice) -> None:
+    def _note(self, notice: transcript.Notice) -> None:
         self._notices[notice.code] = notice
 
-    def _transcript(self) -> Transcript:
+    def _transcript(self) -> transcript.Transcript:
         segments = self._given(self._segments, self._follower.turns)
         given = self._options.language
         heard = self._languages.most_common()
@@ -378,11 +375,13 @@ class WhisperTranscription:
         if len(heard) > 1:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
             self._note(
-                Notice("several_languages", f"The recording has several languages: {parts}.")
+                transcript.Notice(
+                    "several_languages", f"The recording has several languages: {parts}."
+                )
             )
         if self._options.windows is engine_interface.WindowingMode.PARALLEL:
             self._note(WINDOWS_NOT_PARALLEL)
-        return Transcript(
+        return transcript.Transcript(
             segments=tuple(number_speakers_by_appearance(segments)),
             language=language,
             duration=self._audio.end_s,

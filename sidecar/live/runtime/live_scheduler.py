@@ -27,19 +27,8 @@ from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime import live_speaker_labels, load_shedding
+from sidecar.live.runtime import live_speaker_labels, load_shedding, partial_results
 from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
-from sidecar.live.runtime.partial_results import (
-    DEFAULT_SCHEDULE,
-    PartialSchedule,
-    PrecedingContext,
-    RecognitionHypothesis,
-    RecognitionRequest,
-    RecognitionTask,
-    RecognitionUrgency,
-    WorkPace,
-    most_urgent,
-)
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import Notice
@@ -47,14 +36,16 @@ from sidecar.transcripts.transcript import Notice
 log = logging.getLogger(__name__)
 
 RecognizeFunction: TypeAlias = Callable[
-    [Block, RecognitionHypothesis | None, LiveOptions, CancelCheck], RecognitionHypothesis | None
+    [Block, partial_results.RecognitionHypothesis | None, LiveOptions, CancelCheck],
+    partial_results.RecognitionHypothesis | None,
 ]
 """Recognition of a segment, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of its
 beginning. Returns None once it is cancelled. Several threads call it at once. A language in the
 options is certain: the client requested it, or the session was recognized in it."""
 
 RecognizeWithContextFunction: TypeAlias = Callable[
-    [Block, PrecedingContext, LiveOptions, CancelCheck], RecognitionHypothesis | None
+    [Block, partial_results.PrecedingContext, LiveOptions, CancelCheck],
+    partial_results.RecognitionHypothesis | None,
 ]
 """`RecognizeFunction` of a segment, for audio that begins with the segments before it. It returns
 the text of the segment alone, with word times from its start."""
@@ -82,18 +73,18 @@ class LiveRecognizers:
     def words(
         self,
         audio: Block,
-        known: RecognitionHypothesis | PrecedingContext | None,
-        urgency: RecognitionUrgency,
+        known: partial_results.RecognitionHypothesis | partial_results.PrecedingContext | None,
+        urgency: partial_results.RecognitionUrgency,
         options: LiveOptions,
         unwanted: CancelCheck,
-    ) -> RecognitionHypothesis | None:
+    ) -> partial_results.RecognitionHypothesis | None:
         """Recognize a segment. ``known`` is the hypothesis of its beginning or the context before
         it. Return None if the result is not wanted any more, or if recognition failed."""
         try:
-            if isinstance(known, PrecedingContext):
+            if isinstance(known, partial_results.PrecedingContext):
                 assert self.behind is not None
                 return self.behind(audio, known, options, unwanted)
-            if urgency is RecognitionUrgency.PARTIAL:
+            if urgency is partial_results.RecognitionUrgency.PARTIAL:
                 glimpse = self.glimpse or self.hear
                 return glimpse(audio, known, replace(options, words=False), unwanted)
             return self.hear(audio, known, options, unwanted)
@@ -140,8 +131,8 @@ class LiveScheduler:
         engine: str,
         precision: str,
         threads: int | None = None,
-        pace: WorkPace | None = None,
-        schedule: PartialSchedule = DEFAULT_SCHEDULE,
+        pace: partial_results.WorkPace | None = None,
+        schedule: partial_results.PartialSchedule = partial_results.DEFAULT_SCHEDULE,
         sample: Block | None = None,
     ) -> None:
         """Start the threads.
@@ -308,7 +299,11 @@ class LiveScheduler:
         begun = time.monotonic()
         options = LiveOptions(words=False)
         found = self._ears.words(
-            self._sample, None, RecognitionUrgency.FINAL, options, lambda: self._closed
+            self._sample,
+            None,
+            partial_results.RecognitionUrgency.FINAL,
+            options,
+            lambda: self._closed,
         )
         if found is None:  # a failure at once says nothing of costs
             return
@@ -335,9 +330,11 @@ class LiveScheduler:
 
     def _begun(self, seat: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
-        if isinstance(due, RecognitionTask):
+        if isinstance(due, partial_results.RecognitionTask):
             audio, before = seat.hearing.began(due)
-            goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._schedule.grows
+            goes_on = (
+                due.urgency is partial_results.RecognitionUrgency.PARTIAL or self._schedule.grows
+            )
             draft = due.segment.draft if goes_on else None
             options = replace(seat.hearing.options, language=seat.hearing.language)
             return partial(self._recognise, seat, due, audio, before or draft, options)
@@ -348,9 +345,9 @@ class LiveScheduler:
     def _recognise(
         self,
         seat: EngineSession,
-        task: RecognitionTask,
+        task: partial_results.RecognitionTask,
         audio: Block,
-        known: RecognitionHypothesis | PrecedingContext | None,
+        known: partial_results.RecognitionHypothesis | partial_results.PrecedingContext | None,
         options: LiveOptions,
     ) -> None:
         begun = time.monotonic()
@@ -369,7 +366,10 @@ class LiveScheduler:
             self._wanted.notify_all()
 
     def _count(
-        self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
+        self,
+        task: partial_results.RecognitionTask,
+        found: partial_results.RecognitionHypothesis | None,
+        work_s: float,
     ) -> None:
         """Count the cost of a recognition. A second of speech counts once, whether or not events
         are sent for it. Work that was stopped as unwanted says nothing of costs."""
@@ -417,19 +417,19 @@ class LiveScheduler:
                 if task is not None:
                     tasks.append((seat, task))
         requests = (
-            RecognitionRequest(number, seat.client, one.urgency, one.since)
+            partial_results.RecognitionRequest(number, seat.client, one.urgency, one.since)
             for number, (seat, one) in enumerate(tasks)
         )
-        due = most_urgent(requests, self._served)
+        due = partial_results.most_urgent(requests, self._served)
         if due is None:
             return None
-        if due.urgency is not RecognitionUrgency.FINAL:
+        if due.urgency is not partial_results.RecognitionUrgency.FINAL:
             now = self._served[due.client] = time.monotonic()
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
         return tasks[due.session]
 
-    def _worth(self, seat: EngineSession, task: RecognitionTask) -> bool:
+    def _worth(self, seat: EngineSession, task: partial_results.RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
         if self._is_shed(task):
@@ -437,16 +437,18 @@ class LiveScheduler:
             return False
         if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):
             return True
-        if task.urgency is RecognitionUrgency.PARTIAL and not seat.wordless:
+        if task.urgency is partial_results.RecognitionUrgency.PARTIAL and not seat.wordless:
             seat.wordless = True
             self._say(seat, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
         return False
 
-    def _is_extra(self, task: RecognitionTask) -> bool:
+    def _is_extra(self, task: partial_results.RecognitionTask) -> bool:
         """Return whether no final needs this task: a growing segment is recognized only once."""
-        return task.urgency is RecognitionUrgency.PARTIAL and not self._schedule.grows
+        return (
+            task.urgency is partial_results.RecognitionUrgency.PARTIAL and not self._schedule.grows
+        )
 
-    def _is_shed(self, task: RecognitionTask) -> bool:
+    def _is_shed(self, task: partial_results.RecognitionTask) -> bool:
         """Return whether this task is left out because of load."""
         level = self._load.level(time.monotonic())
         return self._is_extra(task) and level >= load_shedding.SheddingLevel.PARTIALS

@@ -24,40 +24,31 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.openai_common import DEFAULT_VOICE, VOICES
-from sidecar.protocols.openai_realtime.session_config import (
-    DETECTION,
-    USUAL_RATE,
-    RealtimeAudioFormat,
-    RealtimeEagerness,
-    RealtimeSessionType,
-    RealtimeTranscriptionConfig,
-    RealtimeTurnDetection,
-    RealtimeVadType,
-    parse_audio_format,
-    require_object,
-    with_input,
-    with_pauses,
-)
+from sidecar.protocols.openai_realtime import session_config
 
 SHORTEST_SILENCE_MS = round(1000 * CONVERSATION_ENDPOINTING.silence_s)
 """Minimum pause in milliseconds: a shorter silence is not perceived as a pause."""
-_SCALE = {RealtimeEagerness.LOW: 2.0, RealtimeEagerness.HIGH: 0.7}
+_SCALE = {session_config.RealtimeEagerness.LOW: 2.0, session_config.RealtimeEagerness.HIGH: 0.7}
 """Factors on the end-of-turn delays, by eagerness."""
 
 
-def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
+def _detection(
+    before: session_config.RealtimeTurnDetection, given: Mapping[str, Any]
+) -> session_config.RealtimeTurnDetection:
     def flag(name: str, usual: bool) -> bool:
-        return request_options.parse_flag(f"{DETECTION}.{name}", given.get(name), default=usual)
+        return request_options.parse_flag(
+            f"{session_config.DETECTION}.{name}", given.get(name), default=usual
+        )
 
     kind = request_options.parse_choice(
-        f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER
+        f"{session_config.DETECTION}.type", given.get("type"), session_config.RealtimeVadType.SERVER
     )
-    pauses = with_pauses(before, given, 0)
+    pauses = session_config.with_pauses(before, given, 0)
     return replace(
         pauses,
         kind=kind,
         eagerness=request_options.parse_choice(
-            f"{DETECTION}.eagerness", given.get("eagerness"), before.eagerness
+            f"{session_config.DETECTION}.eagerness", given.get("eagerness"), before.eagerness
         ),
         silence_ms=max(SHORTEST_SILENCE_MS, pauses.silence_ms),
         answers=flag("create_response", before.answers),
@@ -65,9 +56,9 @@ def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> Realt
     )
 
 
-def _patience(detection: RealtimeTurnDetection) -> EndOfTurnDelays:
+def _patience(detection: session_config.RealtimeTurnDetection) -> EndOfTurnDelays:
     """Return the delays after which a pause ends a turn."""
-    if detection.kind is RealtimeVadType.SEMANTIC:
+    if detection.kind is session_config.RealtimeVadType.SEMANTIC:
         return EndOfTurnDelays(scale=_SCALE.get(detection.eagerness, 1.0))
     pause_s = detection.silence_ms / 1000
     return EndOfTurnDelays(pause_s, pause_s, pause_s)
@@ -125,7 +116,7 @@ def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
         raise errors.FieldInvalid(f"'{at}' is not a list of at most {MAX_TOOLS} tools.", hint=HINT)
     if len(json.dumps(given)) > MAX_TOOLS_CHARACTERS:
         raise errors.FieldInvalid(f"'{at}' has more than {MAX_TOOLS_CHARACTERS} characters.")
-    found = tuple(_one(require_object(at, tool), at) for tool in given)
+    found = tuple(_one(session_config.require_object(at, tool), at) for tool in given)
     if len({tool.name for tool in found}) < len(found):
         raise errors.FieldInvalid(f"'{at}' has two tools with the same name.")
     return found
@@ -142,7 +133,7 @@ def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
         )
     parameters = given.get("parameters")
     if parameters is not None:
-        parameters = require_object(f"{at}.parameters", parameters)
+        parameters = session_config.require_object(f"{at}.parameters", parameters)
     return ToolDefinition(
         name, request_options.parse_text(f"{at}.description", given.get("description")), parameters
     )
@@ -162,7 +153,9 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
 
 DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
 """Prefixes of OpenAI's conversation models: aliases of the LLM here."""
-HEARD = RealtimeTranscriptionConfig(detection=RealtimeTurnDetection(RealtimeVadType.SEMANTIC))
+HEARD = session_config.RealtimeTranscriptionConfig(
+    detection=session_config.RealtimeTurnDetection(session_config.RealtimeVadType.SEMANTIC)
+)
 """Default recognition options."""
 SLOWEST, FASTEST = 0.25, 1.5
 LONGEST_INSTRUCTIONS = 16_384
@@ -180,14 +173,14 @@ class RealtimeDialogueConfig:
 
     model: str
     instructions: str = ""
-    heard: RealtimeTranscriptionConfig = HEARD
+    heard: session_config.RealtimeTranscriptionConfig = HEARD
     speaks: bool = True
     any_voice: bool = False
     aloud: bool = True
     tools: ToolSet = NO_TOOLS
     voice: str = DEFAULT_VOICE
     speed: float = 1.0
-    sound: RealtimeAudioFormat = RealtimeAudioFormat.PCM
+    sound: session_config.RealtimeAudioFormat = session_config.RealtimeAudioFormat.PCM
 
     @property
     def says(self) -> bool:
@@ -228,7 +221,11 @@ class RealtimeDialogueConfig:
 
     def manner(self, usual: SynthesisOptions) -> SynthesisOptions:
         """Return the synthesis options of answers."""
-        rate = USUAL_RATE if self.sound is RealtimeAudioFormat.PCM else TELEPHONE_RATE
+        rate = (
+            session_config.USUAL_RATE
+            if self.sound is session_config.RealtimeAudioFormat.PCM
+            else TELEPHONE_RATE
+        )
         voice = self.own_voice or usual.voice
         return replace(usual, voice=voice, speed=self.speed, rate=rate)
 
@@ -240,12 +237,15 @@ class RealtimeDialogueConfig:
     @property
     def output_view(self) -> dict[str, Any]:
         """Return the output configuration."""
-        return {"format": RealtimeTranscriptionConfig(self.sound).format_view, "voice": self.voice}
+        return {
+            "format": session_config.RealtimeTranscriptionConfig(self.sound).format_view,
+            "voice": self.voice,
+        }
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """Return the session as clients read it; ``expires_at`` is in seconds since 1970."""
         return {
-            "type": RealtimeSessionType.CONVERSATION.value,
+            "type": session_config.RealtimeSessionType.CONVERSATION.value,
             "object": "realtime.session",
             "id": number,
             "model": self.model,
@@ -259,7 +259,9 @@ class RealtimeDialogueConfig:
             "prompt": None,
             "expires_at": expires_at,
             "audio": {
-                "input": self.heard.input_view(RealtimeTurnDetection.conversation_view),
+                "input": self.heard.input_view(
+                    session_config.RealtimeTurnDetection.conversation_view
+                ),
                 "output": {**self.output_view, "speed": self.speed},
             },
             "include": None,
@@ -307,10 +309,10 @@ def updated_dialogue(
     Raises:
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
-    given = require_object("session", session)
-    if given.get("type") not in (None, RealtimeSessionType.CONVERSATION):
+    given = session_config.require_object("session", session)
+    if given.get("type") not in (None, session_config.RealtimeSessionType.CONVERSATION):
         raise errors.FieldInvalid(
-            f"'session.type' is not '{RealtimeSessionType.CONVERSATION}'.",
+            f"'session.type' is not '{session_config.RealtimeSessionType.CONVERSATION}'.",
             hint=(
                 "The type of a session cannot change; for transcription connect with "
                 "?intent=transcription."
@@ -323,9 +325,9 @@ def updated_dialogue(
         aloud=parse_modalities(given, "session.output_modalities", before.aloud),
         tools=parse_tools(given, "session", before.tools),
     )
-    audio = require_object("session.audio", given.get("audio") or {})
-    heard = require_object("session.audio.input", audio.get("input") or {})
-    after = replace(after, heard=with_input(after.heard, heard, spec, _detection))
+    audio = session_config.require_object("session.audio", given.get("audio") or {})
+    heard = session_config.require_object("session.audio.input", audio.get("input") or {})
+    after = replace(after, heard=session_config.with_input(after.heard, heard, spec, _detection))
     return _with_output(after, audio.get("output"), "session.audio.output")
 
 
@@ -337,7 +339,7 @@ def with_response_output(
     Raises:
         errors.FieldInvalid: one of them is invalid.
     """
-    audio = require_object("response.audio", given.get("audio") or {})
+    audio = session_config.require_object("response.audio", given.get("audio") or {})
     return _with_output(before, audio.get("output"), "response.audio.output")
 
 
@@ -370,12 +372,12 @@ def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
 
 
 def _with_output(before: RealtimeDialogueConfig, output: object, at: str) -> RealtimeDialogueConfig:
-    given = require_object(at, output or {})
+    given = session_config.require_object(at, output or {})
     after = before
     if (sound := given.get("format")) is not None:
-        form, rate = parse_audio_format(sound, f"{at}.format")
-        if form is RealtimeAudioFormat.PCM and rate != USUAL_RATE:
-            raise errors.FieldInvalid(f"'{at}.format.rate' is not {USUAL_RATE}.")
+        form, rate = session_config.parse_audio_format(sound, f"{at}.format")
+        if form is session_config.RealtimeAudioFormat.PCM and rate != session_config.USUAL_RATE:
+            raise errors.FieldInvalid(f"'{at}.format.rate' is not {session_config.USUAL_RATE}.")
         after = replace(after, sound=form)
     voice = given.get("voice")
     if isinstance(voice, Mapping):
