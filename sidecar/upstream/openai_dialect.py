@@ -17,6 +17,13 @@ from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.upstream import upstream_dialect
+from sidecar.upstream.upstream_dialect import (
+    ChunkFailure,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamLimits,
+    UpstreamRequest,
+)
 
 
 def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:
@@ -52,7 +59,7 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
 
 
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
-OPENAI_LIMITS = upstream_dialect.UpstreamLimits(600.0, 25_000_000)
+OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
 """OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
 samples, and a model with a window of half a minute loses nothing by a cut."""
 OPENAI_SAMPLE_RATE = 16_000
@@ -143,7 +150,7 @@ class OpenAiChunkRequest:
         self._tried = 0
         self._body = bytearray()
 
-    def call(self, sound: bytes) -> upstream_dialect.UpstreamRequest:
+    def call(self, sound: bytes) -> UpstreamRequest:
         """Return the request in the richest form that the server is known to take."""
         self._body.clear()
         self._form = self._dialect.form
@@ -161,14 +168,14 @@ class OpenAiChunkRequest:
             fields["temperature"] = f"{self._temperature:g}"
         if form.granularities:
             fields["timestamp_granularities[]"] = list(form.granularities)
-        return upstream_dialect.UpstreamRequest(TRANSCRIPTIONS_PATH, fields)
+        return UpstreamRequest(TRANSCRIPTIONS_PATH, fields)
 
     def feed(self, data: bytes) -> list[Segment]:
         """Add to the body; its segments are known only at the end."""
         self._body += data
         return []
 
-    def finish(self) -> upstream_dialect.UpstreamAnswer:
+    def finish(self) -> UpstreamAnswer:
         """Return the answer; one that repeats itself is requested again, at most three times."""
         try:
             body = json.loads(self._body)
@@ -184,35 +191,25 @@ class OpenAiChunkRequest:
         if lost_s and (sampling := loop_guard.retry_sampling(self._tried)) is not None:
             self._tried += 1
             self._temperature = sampling.temperature
-            raise upstream_dialect.garbled_failure(
-                "repeats itself", upstream_dialect.FailureStep.ANEW
-            )
+            raise upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
         notices = answer.notices
         if lost_s:
             notices += (loop_guard.loop_skipped_notice(lost_s),)
         left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
         return replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 
-    def refused(
-        self, status: int, headers: Mapping[str, str], body: bytes
-    ) -> upstream_dialect.ChunkFailure:
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Return the failure; if the server refused a form that it may not know, try a simpler
         one."""
         found = upstream_dialect.failure_of_status(status, headers, body)
         simpler = self._form + 1 < len(self._dialect.forms)
-        if (
-            status in (400, 415, 422)
-            and found.step is upstream_dialect.FailureStep.ELSEWHERE
-            and simpler
-        ):
+        if status in (400, 415, 422) and found.step is FailureStep.ELSEWHERE and simpler:
             self._dialect.form = max(self._dialect.form, self._form + 1)
-            return upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.ANEW, found.error)
+            return ChunkFailure(FailureStep.ANEW, found.error)
         return found
 
 
-def parse_openai_answer(
-    body: Mapping[str, Any], duration_s: float
-) -> upstream_dialect.UpstreamAnswer:
+def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:
     """Parse the body of any of the formats; raise any of `PARSE_ERRORS` if it is malformed."""
     language = str(body.get("language") or AUTO).strip().lower()
     language = LANGUAGES.get(language, language if 2 <= len(language) <= 3 else AUTO)
@@ -221,7 +218,7 @@ def parse_openai_answer(
     text = str(body["text"]).strip() if "text" in body or not listed else ""
     if not listed and not words:
         whole = (Segment(0.0, duration_s, text),) if text else ()
-        return upstream_dialect.UpstreamAnswer(whole, timed=not text, language=language)
+        return UpstreamAnswer(whole, timed=not text, language=language)
     if not listed:
         listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
     listed = [one for one in listed if str(one["text"]).strip()]
@@ -240,7 +237,7 @@ def parse_openai_answer(
         number = names.setdefault(speaker, len(names)) if isinstance(speaker, str) else None
         text, by = str(one["text"]).strip(), WORDS_BY_SERVER if inside else ""
         segments.append(Segment(start, end, text, number, tuple(inside), words_by=by))
-    return upstream_dialect.UpstreamAnswer(tuple(segments), diarized=diarized, language=language)
+    return UpstreamAnswer(tuple(segments), diarized=diarized, language=language)
 
 
 def _parse_span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:

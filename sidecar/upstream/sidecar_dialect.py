@@ -13,6 +13,13 @@ from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_in_answer
 from sidecar.upstream import upstream_dialect
+from sidecar.upstream.upstream_dialect import (
+    ChunkFailure,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamLimits,
+    UpstreamRequest,
+)
 
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
@@ -39,7 +46,7 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
     name = "sidecar"
     health = "/health"
     prompt = True
-    limits = upstream_dialect.UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
+    limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
     surely_timed = True
 
     def __init__(self, rate: int, *, voices: bool = False) -> None:
@@ -68,7 +75,7 @@ class SidecarChunkRequest:
         self._rest = bytearray()
         self._body: object = None
 
-    def call(self, sound: bytes) -> upstream_dialect.UpstreamRequest:
+    def call(self, sound: bytes) -> UpstreamRequest:
         """Return the request with all options, because the server knows them all."""
         self._rest.clear()
         self._body = None
@@ -91,9 +98,7 @@ class SidecarChunkRequest:
             fields["max_tokens"] = str(options.max_tokens)
         if options.local_voices is not None and self._dialect.voices:
             fields[LOCAL_VOICES_FIELD] = options.local_voices.to_text()
-        return upstream_dialect.UpstreamRequest(
-            TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON
-        )
+        return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
 
     def feed(self, data: bytes) -> list[transcript.Segment]:
         """Add to the body and return the segments in it."""
@@ -103,7 +108,7 @@ class SidecarChunkRequest:
         *lines, self._rest = self._rest.split(b"\n")
         return [one for line in lines for one in self._told(line)]
 
-    def finish(self) -> upstream_dialect.UpstreamAnswer:
+    def finish(self) -> UpstreamAnswer:
         """Return the transcript."""
         self._told(self._rest)
         try:
@@ -135,36 +140,29 @@ class SidecarChunkRequest:
             raise upstream_dialect.garbled_failure("is no transcript") from None
         return []
 
-    def refused(
-        self, status: int, headers: Mapping[str, str], body: bytes
-    ) -> upstream_dialect.ChunkFailure:
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Return the error of its problem details, with the same code if no server could help."""
         general = upstream_dialect.failure_of_status(status, headers, body)
-        if general.step is upstream_dialect.FailureStep.LATER:
+        if general.step is FailureStep.LATER:
             return general
         error = parse_problem(body)
         if error is None or isinstance(error, errors.Unauthorized):
             return general
         if error.kind in _SERVER_TROUBLE_KINDS:
             said = f"The upstream answered {status}: {error.detail}"
-            return upstream_dialect.ChunkFailure(
-                upstream_dialect.FailureStep.AGAIN, errors.UpstreamFailed(said, hint=error.hint)
-            )
+            return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said, hint=error.hint))
         if error.kind is ErrorKind.TOO_LARGE:
-            return upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.SMALLER, error)
-        return upstream_dialect.ChunkFailure(
-            upstream_dialect.FailureStep.ELSEWHERE
-            if error.kind is ErrorKind.FORBIDDEN
-            else upstream_dialect.FailureStep.NEVER,
-            error,
+            return ChunkFailure(FailureStep.SMALLER, error)
+        return ChunkFailure(
+            FailureStep.ELSEWHERE if error.kind is ErrorKind.FORBIDDEN else FailureStep.NEVER, error
         )
 
 
-def parse_sidecar_answer(body: Mapping[str, Any]) -> upstream_dialect.UpstreamAnswer:
+def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
     """Parse the body of a 200; raise any of `PARSE_ERRORS` if it is malformed."""
     about = body["metadata"]
     diarized = about["diarized"] is True
-    return upstream_dialect.UpstreamAnswer(
+    return UpstreamAnswer(
         segments=tuple(_segment(one, diarized) for one in body["segments"]),
         diarized=diarized,
         language=str(about.get("language", AUTO)),

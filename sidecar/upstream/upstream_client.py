@@ -17,6 +17,15 @@ from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.load_balancer import PROBE_TIMEOUT_S
 from sidecar.upstream.openai_dialect import OpenAiDialect
 from sidecar.upstream.sidecar_dialect import SidecarDialect
+from sidecar.upstream.upstream_dialect import (
+    FLAC,
+    ChunkFailure,
+    ChunkRequest,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamDialect,
+    UpstreamRequest,
+)
 from sidecar.upstream.vllm_dialect import VllmDialect
 
 if TYPE_CHECKING:
@@ -56,7 +65,7 @@ def choose_model(models: bytes, wanted: str | None) -> str | None:
     return wanted or next(iter(openai_http.model_names(openai_http.loads(models))), None)
 
 
-def dialect_of(kind: str, models: bytes, wanted: str | None) -> upstream_dialect.UpstreamDialect:
+def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     """Return the dialect of a server that is not a vibevoice-asr.
 
     ``kind``: 'openai', 'vllm', or 'auto' to derive it from the list of models.
@@ -78,7 +87,7 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> upstream_dialect
     return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
 
 
-def unknown_server_error() -> upstream_dialect.ChunkFailure:
+def unknown_server_error() -> ChunkFailure:
     """Return the failure of a server that has neither a known /health nor a list of models."""
     return upstream_dialect.refused_failure(
         "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
@@ -116,7 +125,7 @@ class UpstreamClient:
         self, client: httpx.AsyncClient, url: str, key: str, options: UpstreamOptions
     ) -> None:
         self.name = host_of(url)
-        self.dialect: upstream_dialect.UpstreamDialect | None = None
+        self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
         """Maximum length of a chunk, as far as the server has reported it."""
         self._client = client
@@ -124,7 +133,7 @@ class UpstreamClient:
         self._headers = openai_http.authorization(key)
         self._options = options
 
-    async def known(self) -> upstream_dialect.UpstreamDialect:
+    async def known(self) -> UpstreamDialect:
         """Return its dialect; determined once.
 
         Raises:
@@ -147,12 +156,8 @@ class UpstreamClient:
         return dialect.waiting(body)
 
     async def ask(
-        self,
-        hearing: upstream_dialect.ChunkRequest,
-        sound: bytes,
-        told: SegmentsCallback,
-        within_s: float,
-    ) -> upstream_dialect.UpstreamAnswer:
+        self, hearing: ChunkRequest, sound: bytes, told: SegmentsCallback, within_s: float
+    ) -> UpstreamAnswer:
         """Send a chunk and return the answer; report segments to ``told`` as they arrive.
 
         Raises:
@@ -181,7 +186,7 @@ class UpstreamClient:
                             clock.reschedule(min(until, now + STREAM_SILENCE_TIMEOUT_S))
         return hearing.finish()
 
-    async def _find(self) -> upstream_dialect.UpstreamDialect:
+    async def _find(self) -> UpstreamDialect:
         kind = self._options.dialect
         if kind in (AUTO, "sidecar"):
             _, body = await self._get(HEALTH_PATH)
@@ -206,20 +211,17 @@ class UpstreamClient:
                     self._client.stream("GET", self._url + path, headers=self._headers) as response,
                 ):
                     return response.status_code, await openai_http.read_small(response)
-        except upstream_dialect.ChunkFailure as found:
-            if found.step is not upstream_dialect.FailureStep.AGAIN:
+        except ChunkFailure as found:
+            if found.step is not FailureStep.AGAIN:
                 raise
             raise upstream_dialect.unreachable_failure() from None
 
 
-def _request_content(call: upstream_dialect.UpstreamRequest, sound: bytes) -> dict[str, Any]:
+def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
     """Return the arguments for httpx."""
     if call.body is not None:
         return {"content": call.body}
-    return {
-        "data": dict(call.fields),
-        "files": {call.file_field: ("audio.flac", sound, upstream_dialect.FLAC)},
-    }
+    return {"data": dict(call.fields), "files": {call.file_field: ("audio.flac", sound, FLAC)}}
 
 
 @contextmanager
@@ -231,16 +233,12 @@ def _http_errors_as_failures() -> Iterator[None]:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if _is_certificate_error(error):
-            raise upstream_dialect.certificate_failure(
-                upstream_dialect.FailureStep.ELSEWHERE
-            ) from None
+            raise upstream_dialect.certificate_failure(FailureStep.ELSEWHERE) from None
         raise upstream_dialect.unreachable_failure() from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
         raise upstream_dialect.connection_lost_failure("went away in the middle") from None
     except TimeoutError:
-        raise upstream_dialect.ChunkFailure(
-            upstream_dialect.FailureStep.AGAIN, errors.UpstreamTimeout()
-        ) from None
+        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamTimeout()) from None
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:

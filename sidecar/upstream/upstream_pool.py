@@ -31,6 +31,12 @@ from sidecar.upstream.upstream_client import (
     UpstreamClient,
     create_http_client,
 )
+from sidecar.upstream.upstream_dialect import (
+    ChunkFailure,
+    ChunkRequest,
+    FailureStep,
+    UpstreamAnswer,
+)
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -81,7 +87,7 @@ class UpstreamPool:
         async def one(server: UpstreamClient) -> tuple[UpstreamClient, errors.SidecarError | None]:
             try:
                 await server.look()
-            except upstream_dialect.ChunkFailure as found:
+            except ChunkFailure as found:
                 return server, upstream_dialect.with_server_name(found.error, server.name)
             return server, None
 
@@ -150,14 +156,14 @@ class UpstreamPool:
         patience: ChunkAttempts[int] = ChunkAttempts(
             time.monotonic(), time.monotonic() + 2 * within_s
         )
-        hearings: dict[str, upstream_dialect.ChunkRequest] = {}
+        hearings: dict[str, ChunkRequest] = {}
         while True:
             index = await self._next_candidate(patience)
             patience.asked.add(index)
             server = self.servers[index]
             try:
                 answer = await self._ask(index, sounds, options, hearings, told, within_s)
-            except upstream_dialect.ChunkFailure as found:
+            except ChunkFailure as found:
                 step = patience.after(index, found)
                 patience.last = upstream_dialect.with_server_name(found.error, server.name)
                 log.info(
@@ -167,23 +173,14 @@ class UpstreamPool:
                     step.name.lower(),
                 )
                 if (
-                    step
-                    in (
-                        upstream_dialect.FailureStep.AGAIN,
-                        upstream_dialect.FailureStep.LATER,
-                        upstream_dialect.FailureStep.NEVER,
-                    )
-                    and found.step is not upstream_dialect.FailureStep.NEVER
+                    step in (FailureStep.AGAIN, FailureStep.LATER, FailureStep.NEVER)
+                    and found.step is not FailureStep.NEVER
                 ):
-                    after = (
-                        found.retry_after
-                        if found.step is upstream_dialect.FailureStep.LATER
-                        else None
-                    )
+                    after = found.retry_after if found.step is FailureStep.LATER else None
                     self._pool.failed(index, time.monotonic(), after)
-                if step is upstream_dialect.FailureStep.NEVER:
+                if step is FailureStep.NEVER:
                     raise patience.error from None
-                if step is not upstream_dialect.FailureStep.SMALLER:
+                if step is not FailureStep.SMALLER:
                     continue
                 self._pool.well(index)  # it answered, and is free for the halves
             else:
@@ -212,10 +209,10 @@ class UpstreamPool:
         index: int,
         sounds: _ChunkEncodings,
         options: TranscribeOptions,
-        hearings: dict[str, upstream_dialect.ChunkRequest],
+        hearings: dict[str, ChunkRequest],
         told: SegmentsCallback,
         within_s: float,
-    ) -> upstream_dialect.UpstreamAnswer:
+    ) -> UpstreamAnswer:
         """Return one server's answer; check the health of one that failed before it gets a
         recording."""
         server = self.servers[index]
@@ -230,11 +227,11 @@ class UpstreamPool:
         for _ in range(MAX_REQUESTS_PER_CHUNK):
             try:
                 return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))
-            except upstream_dialect.ChunkFailure as found:
-                if found.step is not upstream_dialect.FailureStep.ANEW:
+            except ChunkFailure as found:
+                if found.step is not FailureStep.ANEW:
                     raise
                 last = found.error
-        raise upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.ELSEWHERE, last)
+        raise ChunkFailure(FailureStep.ELSEWHERE, last)
 
     async def _smaller(
         self,
@@ -274,7 +271,7 @@ class UpstreamPool:
         server = self.servers[index]
         try:
             self._seen(index, await server.look())
-        except upstream_dialect.ChunkFailure:
+        except ChunkFailure:
             self._pool.failed(index, time.monotonic())
             self._silent[index] += 1
             prompt = server.dialect is not None and server.dialect.prompt
@@ -287,13 +284,13 @@ class UpstreamPool:
         self._lost[index].clear()
 
     async def _unless_lost(
-        self, index: int, asking: Coroutine[None, None, upstream_dialect.UpstreamAnswer]
-    ) -> upstream_dialect.UpstreamAnswer:
+        self, index: int, asking: Coroutine[None, None, UpstreamAnswer]
+    ) -> UpstreamAnswer:
         """Return the answer; fail if its server is found to be lost meanwhile."""
         async with running(asking, self._lost[index].wait()) as (answer, lost):
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                found: upstream_dialect.UpstreamAnswer = answer.result()
+                found: UpstreamAnswer = answer.result()
                 return found
             raise upstream_dialect.connection_lost_failure("fell silent")
 

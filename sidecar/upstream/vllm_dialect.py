@@ -20,11 +20,19 @@ from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.openai_http import EventStream, loads
+from sidecar.upstream.upstream_dialect import (
+    FLAC,
+    ChunkFailure,
+    FailureStep,
+    UpstreamAnswer,
+    UpstreamLimits,
+    UpstreamRequest,
+)
 
 MAX_SSE_LINE_BYTES = 4 << 20
 
 
-def _wrong(line: bytes | None) -> upstream_dialect.ChunkFailure:
+def _wrong(line: bytes | None) -> ChunkFailure:
     return upstream_dialect.garbled_failure(
         "has a line without end" if line is None else "is no stream of events"
     )
@@ -112,7 +120,7 @@ class VllmAnswerReader:
 
 
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
-VLLM_LIMITS = upstream_dialect.UpstreamLimits(3600.0, 200_000_000, 4 / 3)
+VLLM_LIMITS = UpstreamLimits(3600.0, 200_000_000, 4 / 3)
 """An hour is what the model takes; the plugin's own front takes bodies of 200 MB. Newer versions of
 vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
 VLLM_SAMPLE_RATE = 24_000
@@ -164,15 +172,13 @@ class VllmChunkRequest:
         self._place, self._tried, self._helps, self._loops = -1, 0, 0, 0
         self._reading = VllmAnswerReader(duration_s)
 
-    def call(self, sound: bytes) -> upstream_dialect.UpstreamRequest:
+    def call(self, sound: bytes) -> UpstreamRequest:
         """Return the chat with the audio, and the complete segments of the last answer."""
         self._keep(len(self._reading.segments))
         if not self._dialect.goes_on:
             self._kept, self._prefix = [], ""
         self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
-        return upstream_dialect.UpstreamRequest(
-            CHAT_COMPLETIONS_PATH, body=self._body(sound), streams=True
-        )
+        return UpstreamRequest(CHAT_COMPLETIONS_PATH, body=self._body(sound), streams=True)
 
     def _body(self, sound: bytes) -> bytes:
         said = self._options.prompt
@@ -186,9 +192,7 @@ class VllmChunkRequest:
                 "content": [
                     {
                         "type": "audio_url",
-                        "audio_url": {
-                            "url": f"data:{upstream_dialect.FLAC};base64,{AUDIO_PLACEHOLDER}"
-                        },
+                        "audio_url": {"url": f"data:{FLAC};base64,{AUDIO_PLACEHOLDER}"},
                     },
                     {
                         "type": "text",
@@ -227,7 +231,7 @@ class VllmChunkRequest:
             self._help(loop)
         return found
 
-    def finish(self) -> upstream_dialect.UpstreamAnswer:
+    def finish(self) -> UpstreamAnswer:
         """Return all segments; if the answer broke off, fail so that the next request continues
         it."""
         reading = self._reading
@@ -236,16 +240,14 @@ class VllmChunkRequest:
         segments = reading.segments + reading.parser.finish()
         if reading.usage > MAX_PROMPT_INFLATION * self._prompt_tokens() and not self._prefix:
             raise upstream_dialect.garbled_failure(
-                "took in more than was sent", upstream_dialect.FailureStep.SMALLER
+                "took in more than was sent", FailureStep.SMALLER
             )
         cut = reading.length and self._options.max_tokens is None
         if cut and self._duration_s > 60.0:
-            raise upstream_dialect.garbled_failure(
-                "ran out of tokens", upstream_dialect.FailureStep.SMALLER
-            )
+            raise upstream_dialect.garbled_failure("ran out of tokens", FailureStep.SMALLER)
         if not segments and not reading.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
-        return upstream_dialect.UpstreamAnswer(
+        return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
             notices=loop_guard.loop_notices(
@@ -254,18 +256,12 @@ class VllmChunkRequest:
             ignored=("num_speakers",) if self._options.num_speakers is not None else (),
         )
 
-    def refused(
-        self, status: int, headers: Mapping[str, str], body: bytes
-    ) -> upstream_dialect.ChunkFailure:
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Return the failure; if the server cannot continue an answer, start anew."""
         found = upstream_dialect.failure_of_status(status, headers, body)
-        if (
-            self._prefix
-            and status in (400, 422)
-            and found.step is upstream_dialect.FailureStep.ELSEWHERE
-        ):
+        if self._prefix and status in (400, 422) and found.step is FailureStep.ELSEWHERE:
             self._dialect.goes_on = False
-            return upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.ANEW, found.error)
+            return ChunkFailure(FailureStep.ANEW, found.error)
         return found
 
     def _prompt_tokens(self) -> float:
@@ -289,12 +285,8 @@ class VllmChunkRequest:
         self._place = count
         sampling = loop_guard.retry_sampling(self._tried)
         if self._helps > MAX_LOOP_RETRIES:
-            raise upstream_dialect.garbled_failure(
-                "repeats itself", upstream_dialect.FailureStep.SMALLER
-            )
-        stuck = upstream_dialect.garbled_failure(
-            "repeats itself", upstream_dialect.FailureStep.ANEW
-        )
+            raise upstream_dialect.garbled_failure("repeats itself", FailureStep.SMALLER)
+        stuck = upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
         content = self._reading.parser.open_content
         self._keep(count)
         self._sampling = sampling
