@@ -99,9 +99,9 @@ class PostgresJobStore:
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = OwnerLocks()
-        self._line, self._waits_s = "", array("d")
-        """Ids of all waiting jobs in the order of claims, with spaces, and their predicted waits,
-        as of `_turns_at`: 40 bytes a job. As objects, ten thousand are some megabytes."""
+        self._waiting_ids, self._waits_s = "", array("d")
+        """Ids of all waiting jobs in the order of claims, separated by spaces, and their predicted
+        waits, as of `_turns_at`: 40 bytes a job. As objects, ten thousand are some megabytes."""
         self._turns_at, self._turns_moved = -math.inf, False
         self._turning = asyncio.Lock()
         self._each_s: float | None = None
@@ -298,7 +298,7 @@ class PostgresJobStore:
             age_s = time.monotonic() - self._turns_at
             if age_s > POSITIONS_INTERVAL_S or (
                 len(self._waits_s) <= LONG_QUEUE
-                and (self._turns_moved or not all(one in self._line for one in ids))
+                and (self._turns_moved or not all(one in self._waiting_ids for one in ids))
             ):
                 self._turns_at, self._turns_moved = time.monotonic(), False
                 await self._work_out_turns()
@@ -412,15 +412,16 @@ class PostgresJobStore:
         return self._pace_s(PREDICTION_SAMPLE_S) / PREDICTION_SAMPLE_S
 
     def _turn(self, job_id: str) -> QueuePosition | None:
-        at = self._line.find(job_id)
+        at = self._waiting_ids.find(job_id)
         position = at // (len(job_id) + 1)  # all ids have the same length
         return None if at < 0 else QueuePosition(position, self._waits_s[position])
 
     async def _work_out_turns(self) -> None:
         """Compute the positions of all jobs that wait."""
-        parts = await self._database.call("line_1")
-        self._line, self._waits_s, ahead_s = " ".join(part[0] for part in parts), array("d"), 0.0
-        for _, works_s, running, left_s in parts:
+        rows = await self._database.call("line_1")
+        self._waiting_ids, self._waits_s = " ".join(row[0] for row in rows), array("d")
+        ahead_s = 0.0
+        for _, works_s, running, left_s in rows:
             rate = self._pace() / max(1, running)
             for work_s in works_s:
                 self._waits_s.append((left_s + ahead_s) * rate)

@@ -680,7 +680,7 @@ END $$;
 
 -- Return the waiting jobs in the order of claims, with their seconds of work; and how many run, and
 -- their remaining seconds of work. It is one statement, so that a job that starts meanwhile is
--- either in line or running. A row has 200 jobs: the client keeps a buffer for the longest.
+-- either in line or running. A row has at most 200 jobs: libpq keeps a buffer of the longest row.
 CREATE FUNCTION vibevoice.line_1()
 RETURNS TABLE (jobs text, works_s float8[], running bigint, left_s float8)
 STABLE LANGUAGE sql AS $$
