@@ -302,8 +302,8 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.open()
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # what was imported stays; see `sidecar/cli/__init__.py`
+        gc.enable()
         try:
             async with running(watch.run(), visits.run()):
                 yield

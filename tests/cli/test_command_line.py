@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import wave
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import moonshine_voice
@@ -35,7 +37,7 @@ from service_process import (
     wait_until,
 )
 
-from sidecar import errors
+from sidecar import cli, errors
 from sidecar.cli import doctor
 from sidecar.cli.backends import settings_for_person, start_child_service
 from sidecar.cli.doctor import READY, next_step
@@ -1013,3 +1015,25 @@ async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
     finally:
         await child.close()
     assert not child.alive
+
+
+@pytest.mark.parametrize("words", [["worker"], ["--version"]])
+def test_garbage_is_collected_again_once_a_command_is_imported(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collects: list[bool] = []
+
+    def look(*_: object, **__: object) -> int:
+        collects.append(gc.isenabled())
+        return 0
+
+    command = SimpleNamespace(main=look)
+    monkeypatch.setattr("sidecar.workers.worker_main.main", look)
+    monkeypatch.setattr("sidecar.cli.command_table.build_command", lambda: command)
+    monkeypatch.setattr(sys, "argv", ["vibevoice-asr", *words])
+    try:
+        with suppress(SystemExit):
+            cli.main()
+    finally:
+        gc.enable()
+    assert collects == [True]

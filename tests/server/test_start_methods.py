@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
 import pytest
 from service_process import REPOSITORY, Server, free_port
+
+from sidecar.config.settings import Settings
+from sidecar.server.app import create_app
 
 HERE = REPOSITORY / "sidecar"
 UVICORN = ["-m", "uvicorn", "--log-level", "warning", "--host", "127.0.0.1", "--port"]
@@ -32,3 +36,13 @@ def test_the_service_serves_however_it_is_started(way: str, tmp_path: Path, voic
         assert server.post_path("relative").status_code == 422
         assert server.client.get("/nothing").status_code == 404
         assert "Traceback" not in server.log()
+
+
+async def test_a_service_that_is_open_collects_garbage(tmp_path: Path) -> None:
+    app = create_app(Settings(engine="scripted", data_dir=tmp_path))
+    gc.disable()  # as the command line leaves it
+    try:
+        async with app.router.lifespan_context(app):
+            assert gc.isenabled()
+    finally:
+        gc.enable()
