@@ -352,8 +352,8 @@ class VoxtralStream:
                 **self._caches,
             )
         self._caches = {
-            "past_key_values": found.past_key_values,
-            "encoder_past_key_values": found.encoder_past_key_values,
+            "cache": found.cache,
+            "encoder_cache": found.encoder_cache,
             "padding_cache": found.padding_cache,
         }
         return int(found.logits[0, -1].argmax())

@@ -30,7 +30,7 @@ def test_that_is_what_the_caches_hold(seconds: float) -> None:
     stream.feed(np.zeros(round(seconds * 16_000), np.float32))
     stream.end()
     held = sum(
-        _bytes(stream._caches[name]) for name in ("past_key_values", "encoder_past_key_values")
+        _bytes(stream._caches[name]) for name in ("cache", "encoder_cache")
     )
     positions = stream._voxtral.tekken.left + 6 + len(stream.tokens)
     assert held == shape.bytes(positions, width=4)
