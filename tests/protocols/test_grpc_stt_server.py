@@ -232,6 +232,15 @@ async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> No
             assert [one.is_final async for one in listen(iter([chunk]))][-1]
 
 
+async def status_after_results(call: Any) -> grpc.StatusCode:
+    """Read all results: gRPC gives the status after them."""
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    return refused.value.code()
+
+
 async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> None:
     named = Named()
     way_in = entrance(named)
@@ -244,9 +253,30 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
         assert (await call.read()).text
         named.gone = "was revoked"
         way_in.visits.look()
-        async with asyncio.timeout(PATIENCE_S):
-            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
-            assert (await call.details()).startswith("ERR1014 ")
+        assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
+        assert (await call.details()).startswith("ERR1014 ")
+
+
+async def test_a_token_is_revoked_while_the_first_result_is_sent(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = Named()
+    way_in = entrance(named)
+    write = session.GrpcStream._write
+
+    async def revoke_and_write(stream: session.GrpcStream, result: Any) -> None:
+        named.gone = "was revoked"
+        way_in.visits.look()
+        await write(stream, result)
+
+    monkeypatch.setattr(session.GrpcStream, "_write", revoke_and_write)
+    port = await start(way_in)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        me = [("authorization", "Bearer me"), ("session-id", "mine")]
+        await create(channel)(SessionRequest(session_id="mine"), metadata=me)
+        call = recognize(channel)(metadata=me)
+        await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+        assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path) -> None:
