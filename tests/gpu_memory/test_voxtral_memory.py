@@ -29,9 +29,7 @@ def test_that_is_what_the_caches_hold(seconds: float) -> None:
     stream = VoxtralStream(load_voxtral(folder, "cpu", "float32"), 6)
     stream.feed(np.zeros(round(seconds * 16_000), np.float32))
     stream.end()
-    held = sum(
-        _bytes(stream._caches[name]) for name in ("cache", "encoder_cache")
-    )
+    held = sum(_bytes(stream._caches[name]) for name in ("cache", "encoder_cache"))
     positions = stream._voxtral.tekken.left + 6 + len(stream.tokens)
     assert held == shape.bytes(positions, width=4)
     assert held <= shape.peak_bytes(seconds, width=4)
