@@ -181,10 +181,10 @@ def plain(name: str, folder: str, precision: str, tokens: int) -> Callable[[Bloc
 def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block], None]:
     """The engine, without its looks at loops: random words are nothing else."""
     from sidecar.engines import create_engine
-    from sidecar.engines.whisper import whisper_model
+    from sidecar.engines.whisper import whisper_decoder
 
-    whisper_model.MAX_POSITIONS = 2 * tokens
-    whisper_model.tokens_before_loop = lambda *_, **__: None  # type: ignore[assignment]
+    whisper_decoder.MAX_POSITIONS = 2 * tokens
+    whisper_decoder.tokens_before_loop = lambda *_, **__: None  # type: ignore[assignment]
     engine = create_engine("whisper")
     ours = {"float32": Precision.FP32}.get(precision, Precision.INT8)
     for _ in engine.load(LoadOptions(ours, folder, "cpu")):

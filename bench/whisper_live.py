@@ -27,7 +27,7 @@ from bench.metrics import clips
 from bench.whisper import build
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.whisper import WhisperEngine, whisper_model
+from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
@@ -37,12 +37,12 @@ TOKENS_S = 4
 CHUNK_S = 0.1
 
 
-class Bounded(whisper_model.WhisperRecognizer):
+class Bounded(whisper_decoder.WhisperRecognizer):
     """Writes as much as people say."""
 
     def hear(
-        self, samples: Block, wish: whisper_model.WhisperRequest, before: str | None = None
-    ) -> whisper_model.WhisperResult:
+        self, samples: Block, wish: whisper_decoder.WhisperRequest, before: str | None = None
+    ) -> whisper_decoder.WhisperResult:
         """As long a text as the sound."""
         limit = max(4, round(TOKENS_S * len(samples) / LIVE_RATE))
         return super().hear(samples, dataclasses.replace(wish, max_tokens=limit), before)
@@ -114,9 +114,9 @@ def main() -> None:
     for size in given.sizes:
         with (
             tempfile.TemporaryDirectory() as scratch,
-            mock.patch.object(whisper_model, "WhisperRecognizer", Bounded),
-            mock.patch.object(whisper_model, "is_silence", return_value=False),
-            mock.patch.object(whisper_model, "tokens_before_loop", return_value=None),
+            mock.patch.object(whisper_decoder, "WhisperRecognizer", Bounded),
+            mock.patch.object(whisper_decoder, "is_silence", return_value=False),
+            mock.patch.object(whisper_decoder, "tokens_before_loop", return_value=None),
         ):
             folder = Path(scratch) / size
             build(size, folder)

@@ -12,7 +12,8 @@ from sidecar.api.http.openapi import RenderedBody, RoundedSeconds
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
-from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
+from sidecar.transcripts.edit_serialization import operation_schemas
+from sidecar.transcripts.transcript_edits import MAX_OPERATIONS
 from sidecar.transcripts.transcript_formats import FORMATS
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.checkpoints import checkpoint, download_files, hugging_face_cache, hugging_face_hub
+from sidecar.checkpoints import checkpoint, hugging_face_cache, hugging_face_hub, resumable_download
 from sidecar.checkpoints.model_repositories import TRANSFORMERS_LAYOUT, CheckpointLayout
 
 _NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
@@ -22,7 +22,7 @@ def pull_checkpoint(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    meter: download_files.DownloadProgress | None = None,
+    meter: resumable_download.DownloadProgress | None = None,
     layout: CheckpointLayout = TRANSFORMERS_LAYOUT,
 ) -> checkpoint.ModelCheckpoint:
     """Download a checkpoint to the Hugging Face cache or to the folder ``to``, and check it.
@@ -37,7 +37,7 @@ def pull_checkpoint(
         errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
         errors.PullRunning: another process downloads it.
     """
-    meter = meter or download_files.DownloadProgress()
+    meter = meter or resumable_download.DownloadProgress()
     cache = hugging_face_cache.cache_folder(
         repo, hugging_face_cache.hugging_face_cache()
     ).absolute()
@@ -48,16 +48,16 @@ def pull_checkpoint(
             checkpoint.pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
         )
         snapshot = _look_up(repo, revision, pinned, meter, layout)
-        place: download_files.DownloadDestination = download_files.HubCacheDestination(
+        place: resumable_download.DownloadDestination = resumable_download.HubCacheDestination(
             cache, snapshot.commit
         )
         if to is not None:
-            place = download_files.FolderDestination(
+            place = resumable_download.FolderDestination(
                 to.expanduser().absolute(), repo, snapshot.commit
             )
         missing = [file for file in snapshot.files if place.found(file) is None]
-        download_files.check_room(place, missing, "download", "GB", _NO_ROOM)
-        with download_files.locked(place):
+        resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
+        with resumable_download.locked(place):
             place.begin()
             _fetch_all(snapshot, place, meter, layout)
             pulled = layout.read(place.folder)
@@ -70,7 +70,7 @@ def _look_up(
     repo: str,
     revision: str | None,
     pinned: str | None,
-    meter: download_files.DownloadProgress,
+    meter: resumable_download.DownloadProgress,
     layout: CheckpointLayout,
 ) -> hugging_face_hub.HubSnapshot:
     """List the files of the requested revision at the hub.
@@ -92,8 +92,8 @@ def _look_up(
 
 def _fetch_all(
     snapshot: hugging_face_hub.HubSnapshot,
-    place: download_files.DownloadDestination,
-    meter: download_files.DownloadProgress,
+    place: resumable_download.DownloadDestination,
+    meter: resumable_download.DownloadProgress,
     layout: CheckpointLayout,
 ) -> None:
     """Download the small files first: `config.json` shows whether the weights can be used."""
@@ -105,15 +105,15 @@ def _fetch_all(
             _fetch(snapshot, file, place, meter, stop)
     layout.check_config(place.folder)
     fetches = [partial(_fetch, snapshot, file, place, meter, stop) for file in large]
-    for _ in download_files.run_in_parallel(fetches, stop):
+    for _ in resumable_download.run_in_parallel(fetches, stop):
         pass
 
 
 def _fetch(
     snapshot: hugging_face_hub.HubSnapshot,
-    file: download_files.HubFile,
-    place: download_files.DownloadDestination,
-    meter: download_files.DownloadProgress,
+    file: resumable_download.HubFile,
+    place: resumable_download.DownloadDestination,
+    meter: resumable_download.DownloadProgress,
     stop: threading.Event,
 ) -> None:
     """Download one file and check it.
@@ -123,14 +123,14 @@ def _fetch(
     """
     if (found := place.found(file)) is not None:
         with found.open("rb") as content:
-            growing = download_files.PartialFile(file, content, meter, stop)
+            growing = resumable_download.PartialFile(file, content, meter, stop)
         if growing.whole:
             place.keep(file)
             return
         meter.advance(-growing.done)
         meter.notice(f"{file.name} is damaged and is downloaded again.")
         place.drop(file)
-    download_files.fetch(
+    resumable_download.fetch(
         file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop
     )
 
@@ -156,7 +156,7 @@ def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) 
 
 
 def _pull_offline(
-    repo: str, folder: Path, meter: download_files.DownloadProgress, layout: CheckpointLayout
+    repo: str, folder: Path, meter: resumable_download.DownloadProgress, layout: CheckpointLayout
 ) -> checkpoint.ModelCheckpoint:
     try:
         found = layout.find(folder)

@@ -14,7 +14,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
 
 from sidecar import errors
-from sidecar.checkpoints import download_files
+from sidecar.checkpoints import resumable_download
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
 from sidecar.checkpoints.model_repositories import CheckpointLayout
 from sidecar.version import __version__
@@ -29,7 +29,7 @@ class HubSnapshot:
 
     repository: str
     commit: str
-    files: tuple[download_files.HubFile, ...]
+    files: tuple[resumable_download.HubFile, ...]
 
 
 def is_offline() -> bool:
@@ -53,10 +53,10 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
         siblings = info.siblings or []
         suffixes = {Path(sibling.rfilename).suffix for sibling in siblings}
         files = tuple(
-            download_files.HubFile(
+            resumable_download.HubFile(
                 sibling.rfilename,
                 int(sibling.size or 0),
-                download_files.SHA256 if sibling.lfs else download_files.GIT,
+                resumable_download.SHA256 if sibling.lfs else resumable_download.GIT,
                 str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
             )
             for sibling in siblings
@@ -83,9 +83,9 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
 
 
 def read_hub_file(
-    snapshot: HubSnapshot, file: download_files.HubFile, start: int
+    snapshot: HubSnapshot, file: resumable_download.HubFile, start: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Read a file from the hub, as `download_files.ChunkReader`.
+    """Read a file from the hub, as `resumable_download.ChunkReader`.
 
     Raises:
         DownloadInterrupted: the connection failed, or the server is busy.
@@ -102,20 +102,20 @@ def read_hub_file(
             if response.is_error:
                 response.read()
             huggingface_hub.hf_raise_for_status(response)
-            yield from download_files.chunks(response, start, file.size)
+            yield from resumable_download.chunks(response, start, file.size)
     except httpx2.TransportError as error:
-        raise download_files.DownloadInterrupted from error
+        raise resumable_download.DownloadInterrupted from error
     except hub_errors.HfHubHTTPError as error:
-        if error.response.status_code in download_files.PASSING:
-            raise download_files.DownloadInterrupted from error
+        if error.response.status_code in resumable_download.PASSING:
+            raise resumable_download.DownloadInterrupted from error
         raise
 
 
 @contextmanager
 def hub_errors_as_ours(repo: str, revision: str) -> Iterator[None]:
     """Translate errors of the hub, the network and the disk."""
-    with download_files.explained_by(
-        constants.ENDPOINT, (download_files.DownloadInterrupted, httpx2.HTTPError)
+    with resumable_download.explained_by(
+        constants.ENDPOINT, (resumable_download.DownloadInterrupted, httpx2.HTTPError)
     ):
         try:
             yield

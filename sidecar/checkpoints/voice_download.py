@@ -19,13 +19,13 @@ from urllib.parse import quote
 import httpx
 
 from sidecar import errors
-from sidecar.checkpoints import download_files
+from sidecar.checkpoints import resumable_download
 from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
 from sidecar.version import __version__
 
 VOICE_SERVER_TIMEOUT_S = 10.0
 """Timeout of connecting and of each read."""
-_DIGEST_BYTES = {download_files.SHA256: 32, download_files.MD5: 16}
+_DIGEST_BYTES = {resumable_download.SHA256: 32, resumable_download.MD5: 16}
 _NO_ROOM = "Free some space, or set VIBEVOICE_DATA_DIR to a folder on another disk."
 
 
@@ -47,7 +47,7 @@ class VoiceFileServer:
         """Close the connections."""
         self._client.close()
 
-    def look_up(self, key: str) -> download_files.HubFile:
+    def look_up(self, key: str) -> resumable_download.HubFile:
         """Return size, checksum and version of a file at the server.
 
         Raises:
@@ -68,10 +68,10 @@ class VoiceFileServer:
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
         checksum, digest = announced_checksum(answer.headers)
-        return download_files.HubFile(key, int(length), checksum, digest, version)
+        return resumable_download.HubFile(key, int(length), checksum, digest, version)
 
-    def read(self, file: download_files.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
-        """Read a file, as `download_files.ChunkReader`; from 0 if its version has changed."""
+    def read(self, file: resumable_download.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
+        """Read a file, as `resumable_download.ChunkReader`; from 0 if its version has changed."""
         headers = {}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -79,14 +79,14 @@ class VoiceFileServer:
                 headers["If-Range"] = file.version
         try:
             with self._client.stream("GET", self._url(file.name), headers=headers) as answer:
-                if answer.status_code in download_files.PASSING:
-                    raise download_files.DownloadInterrupted(
+                if answer.status_code in resumable_download.PASSING:
+                    raise resumable_download.DownloadInterrupted(
                         f"it answers with {answer.status_code}"
                     )
                 self._check(answer, file.name)
-                yield from download_files.chunks(answer, start, file.size)
+                yield from resumable_download.chunks(answer, start, file.size)
         except httpx.TransportError as error:
-            raise download_files.DownloadInterrupted from error
+            raise resumable_download.DownloadInterrupted from error
 
     def _url(self, key: str) -> str:
         return f"{self._base}/{quote(key)}"
@@ -107,24 +107,27 @@ class VoiceFileServer:
 def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
     """Return kind and hex digest of a server's checksum; (`SIZE`, '') if it sends none."""
     said = {
-        download_files.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
-        download_files.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
+        resumable_download.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
+        resumable_download.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
         "": (r"(\S+)", headers.get("content-md5", "")),
     }
     for kind, (pattern, text) in said.items():
         if found := re.search(pattern, text):
-            name = kind or download_files.MD5
+            name = kind or resumable_download.MD5
             try:
                 raw = base64.b64decode(found[1], validate=True)
             except (binascii.Error, ValueError):
                 continue
             if len(raw) == _DIGEST_BYTES[name]:
                 return name, raw.hex()
-    return download_files.SIZE, ""
+    return resumable_download.SIZE, ""
 
 
 def pull_voice(
-    folder: Path, url: str, voice: PulledVoice, meter: download_files.DownloadProgress | None = None
+    folder: Path,
+    url: str,
+    voice: PulledVoice,
+    meter: resumable_download.DownloadProgress | None = None,
 ) -> PulledVoices:
     """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
@@ -137,12 +140,12 @@ def pull_voice(
         errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
         errors.PullRunning: another process downloads to the folder.
     """
-    meter = meter or download_files.DownloadProgress()
-    wrong = (download_files.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
+    meter = meter or resumable_download.DownloadProgress()
+    wrong = (resumable_download.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
-        download_files.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
-        download_files.locked(
-            download_files.DownloadDestination(folder),
+        resumable_download.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
+        resumable_download.locked(
+            resumable_download.DownloadDestination(folder),
             "Another 'vibevoice-asr pull voice' is at work.",
         ),
     ):
@@ -154,7 +157,7 @@ def pull_voice(
 
 
 def _download_voice_files(
-    pulled: PulledVoices, url: str, voice: PulledVoice, meter: download_files.DownloadProgress
+    pulled: PulledVoices, url: str, voice: PulledVoice, meter: resumable_download.DownloadProgress
 ) -> PulledVoices:
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:
@@ -166,13 +169,15 @@ def _download_voice_files(
     stop = threading.Event()
     with closing(VoiceFileServer(url)) as server:
         files = list(
-            download_files.run_in_parallel([partial(server.look_up, key) for key in wanted], stop)
+            resumable_download.run_in_parallel(
+                [partial(server.look_up, key) for key in wanted], stop
+            )
         )
-        place = download_files.DownloadDestination(pulled.folder)
-        download_files.check_room(place, files, "voice", "MB", _NO_ROOM)
+        place = resumable_download.DownloadDestination(pulled.folder)
+        resumable_download.check_room(place, files, "voice", "MB", _NO_ROOM)
         meter.begin(voice.name, sum(file.size for file in files))
         work = [partial(_fetch, server, file, place, meter, stop) for file in files]
-        for key, came in download_files.run_in_parallel(work, stop):
+        for key, came in resumable_download.run_in_parallel(work, stop):
             pulled = pulled.with_file(key, came)
             pulled.write()  # complete files stay recorded if others fail
     return pulled
@@ -180,10 +185,10 @@ def _download_voice_files(
 
 def _fetch(
     server: VoiceFileServer,
-    file: download_files.HubFile,
-    place: download_files.DownloadDestination,
-    meter: download_files.DownloadProgress,
+    file: resumable_download.HubFile,
+    place: resumable_download.DownloadDestination,
+    meter: resumable_download.DownloadProgress,
     stop: threading.Event,
 ) -> tuple[str, PulledFile]:
-    sha256 = download_files.fetch(file, place, server.read, meter, stop)
+    sha256 = resumable_download.fetch(file, place, server.read, meter, stop)
     return file.name, PulledFile(file.size, sha256, file.kind)

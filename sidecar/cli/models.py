@@ -83,8 +83,8 @@ async def remove_model(
         errors.PullRunning: it is being downloaded.
         errors.EngineUnavailable: a service may use it.
     """
-    from sidecar.checkpoints.download_files import HubCacheDestination, locked
     from sidecar.checkpoints.model_repositories import installed_models, resolve_repository
+    from sidecar.checkpoints.resumable_download import HubCacheDestination, locked
 
     installed = list(installed_models())
     model = next((one for one in installed if one.name == name), None)

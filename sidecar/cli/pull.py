@@ -20,9 +20,9 @@ from sidecar.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
-    from sidecar.checkpoints.download_files import DownloadProgress
     from sidecar.checkpoints.installed_checkpoints import PulledVoice
     from sidecar.checkpoints.model_repositories import CheckpointLayout
+    from sidecar.checkpoints.resumable_download import DownloadProgress
 
 HELP = f"""
 Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
@@ -250,7 +250,7 @@ def confirm(question: str) -> bool:
 @contextmanager
 def progress_meter() -> Iterator[DownloadProgress]:
     """Yield a progress bar on a terminal; otherwise only notices are printed."""
-    from sidecar.checkpoints.download_files import DownloadProgress
+    from sidecar.checkpoints.resumable_download import DownloadProgress
 
     class Plain(DownloadProgress):
         def notice(self, message: str) -> None:

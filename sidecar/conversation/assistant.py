@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sidecar.conversation import assistant_turn, output_queue
+from sidecar.conversation import assistant_turn
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
@@ -26,7 +26,7 @@ class Assistant:
     def __init__(
         self,
         options: ConversationOptions,
-        do: Callable[[output_queue.ConversationCommand], None],
+        do: Callable[[events.ConversationCommand], None],
     ) -> None:
         self.options = options
         self.history = ChatHistory(options.most_messages, options.most_bytes)
@@ -94,7 +94,7 @@ class Assistant:
                 "There are neither items nor instructions to answer.",
                 hint="Send an item or instructions first.",
             )
-            self._do(output_queue.ConversationError(0, error, name))
+            self._do(events.ConversationError(0, error, name))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
         """Report an error that came before there was text to answer."""
@@ -110,10 +110,10 @@ class Assistant:
         self.turn = AssistantTurn(self.number, said, options, self._wanted, now, taken)
         return self.turn
 
-    def _wanted(self, command: output_queue.ConversationCommand) -> None:
+    def _wanted(self, command: events.ConversationCommand) -> None:
         """Pass on a command of a turn. A complete tool call enters the history first, because its
         result may come before the turn has ended."""
-        if isinstance(command, output_queue.ToolCallEnded):
+        if isinstance(command, events.ToolCallEnded):
             entry = self.history.called(command.turn, command.call)
             command = replace(command, entry=entry.number)
         self._do(command)
@@ -166,14 +166,14 @@ class Assistant:
             self.number += 1
             turn.stop()
 
-    def abandon(self, ending: output_queue.ReplyEnding, now: float) -> None:
+    def abandon(self, ending: events.ReplyEnding, now: float) -> None:
         """Interrupt the reply: drop its audio, begin the next turn number, stop the stages, update
         the history, notify the client."""
         self.discard()
         turn = self.turn
         if turn is None:
             return
-        self._do(output_queue.DropReplyAudio(turn.number))
+        self._do(events.DropReplyAudio(turn.number))
         self.number += 1
         turn.stop()
         turn.break_off()
@@ -199,14 +199,14 @@ class Assistant:
         return True
 
     def _record(
-        self, turn: AssistantTurn, heard: str, ending: output_queue.ReplyEnding, now: float
+        self, turn: AssistantTurn, heard: str, ending: events.ReplyEnding, now: float
     ) -> None:
         self.turn = None
         text = self.history.replied(turn.number, heard)
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
         self.last_made_s = made = turn.reply.made_s
-        self._do(output_queue.ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
+        self._do(events.ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
 
     def forget(self) -> None:
         """Clear the history."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from sidecar.conversation import chat_completions, output_queue
+from sidecar.conversation import chat_completions
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.heard_reply import ReplyText
@@ -22,7 +22,7 @@ from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyLatency(output_queue.ConversationClientEvent):
+class ReplyLatency(events.ConversationClientEvent):
     """Latencies before a reply was heard, in seconds.
 
     ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
@@ -63,7 +63,7 @@ class ToolCallCollector:
 
     def feed(
         self, fragment: chat_completions.ToolCallDelta
-    ) -> Iterator[output_queue.ToolCallStarted | output_queue.ToolCallArgumentsDelta]:
+    ) -> Iterator[events.ToolCallStarted | events.ToolCallArgumentsDelta]:
         """Add a fragment of a call; yield the events for the client.
 
         Raises:
@@ -77,15 +77,15 @@ class ToolCallCollector:
                 )
             call = _PendingToolCall(self._new_id(fragment.id), fragment.name)
             self._calls[fragment.index] = call
-            yield output_queue.ToolCallStarted(self._number, call.id, call.name)
+            yield events.ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
             if self._size > chat_completions.MAX_ARGUMENT_CHARACTERS:
                 raise LlmGarbled("The arguments of a tool call of the language model are too long.")
             call.arguments += fragment.arguments
-            yield output_queue.ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
+            yield events.ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
 
-    def end(self) -> Iterator[output_queue.ToolCallArgumentsDelta | output_queue.ToolCallEnded]:
+    def end(self) -> Iterator[events.ToolCallArgumentsDelta | events.ToolCallEnded]:
         """Check and complete all calls at the end of the LLM's output; yield the events.
 
         Raises:
@@ -94,7 +94,7 @@ class ToolCallCollector:
         for call in self._calls.values():
             if not call.arguments.strip():  # some models write nothing if a call has no arguments
                 call.arguments += "{}"
-                yield output_queue.ToolCallArgumentsDelta(self._number, call.id, "{}")
+                yield events.ToolCallArgumentsDelta(self._number, call.id, "{}")
             if not _is_object(call.arguments):
                 raise LlmGarbled(
                     f"The language model calls '{call.name[:80]}' with arguments that are "
@@ -105,7 +105,7 @@ class ToolCallCollector:
                     ),
                 )
         for call in self._calls.values():
-            yield output_queue.ToolCallEnded(
+            yield events.ToolCallEnded(
                 self._number, chat_completions.ToolCall(call.id, call.name, call.arguments)
             )
 
@@ -142,13 +142,13 @@ class AssistantTurn:
         number: int,
         said: str,
         options: ConversationOptions,
-        do: Callable[[output_queue.ConversationCommand], None],
+        do: Callable[[events.ConversationCommand], None],
         now: float,
         taken: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
-        self._held: list[output_queue.ConversationCommand] | None = []
+        self._held: list[events.ConversationCommand] | None = []
         self._sentences = SentenceSplitter()
         self._calls = ToolCallCollector(number, taken)
         self.reply = ReplyText()
@@ -158,7 +158,7 @@ class AssistantTurn:
         self._next = self._voicing = 0
         self.played = 0.0
         self.paused = False
-        self.ending = output_queue.ReplyEnding.COMPLETED
+        self.ending = events.ReplyEnding.COMPLETED
         self.progress = now
         self._first: dict[str, float] = {}
         self._latency: ReplyLatency | None = None
@@ -185,7 +185,7 @@ class AssistantTurn:
         """
         self._latency = latency
         held, self._held = self._held or [], None
-        self._do(output_queue.ReplyStarted(self.number, self._options.voiced, entry))
+        self._do(events.ReplyStarted(self.number, self._options.voiced, entry))
         for command in held:
             self._out(command, now)
         self._advance(now)
@@ -194,13 +194,13 @@ class AssistantTurn:
         """Pause the audio of the reply."""
         if not self.paused:
             self.paused = True
-            self._do(output_queue.PauseReplyAudio(self.number))
+            self._do(events.PauseReplyAudio(self.number))
 
     def resume(self, now: float) -> None:
         """Resume the audio of the reply."""
         if self.paused:
             self.paused, self.progress = False, now
-            self._do(output_queue.ResumeReplyAudio(self.number))
+            self._do(events.ResumeReplyAudio(self.number))
 
     def stop(self) -> None:
         """Stop its stages: TTS, then the LLM."""
@@ -297,9 +297,7 @@ class AssistantTurn:
             return
         self._first.setdefault("voiced", event.at)
         if self.reply.sounded(event.piece, event.sound):
-            told = output_queue.ReplyAudioStarted(
-                self.number, event.piece, parts[event.piece].piece.text
-            )
+            told = events.ReplyAudioStarted(self.number, event.piece, parts[event.piece].piece.text)
             self._out(told, event.at)
         self._out(events.SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
@@ -352,7 +350,7 @@ class AssistantTurn:
         self._do(events.StopStage(self.number, stage))
         self.failed(events.StageFailed(now, self.number, stage, error))
 
-    def _out(self, command: output_queue.ConversationCommand, now: float) -> None:
+    def _out(self, command: events.ConversationCommand, now: float) -> None:
         """Carry out a command that the client notices; hold it back until the turn is confirmed."""
         if self._held is not None:
             self._held.append(command)
@@ -361,9 +359,7 @@ class AssistantTurn:
         if isinstance(command, events.SendReplyAudio):
             self.sounding = True
         first = (
-            output_queue.ReplyTextDelta | events.SendReplyAudio
-            if self._mute
-            else events.SendReplyAudio
+            events.ReplyTextDelta | events.SendReplyAudio if self._mute else events.SendReplyAudio
         )
         if self._latency is not None and isinstance(command, first):
             self._measure(self._latency, now)
@@ -391,7 +387,7 @@ class AssistantTurn:
         """Add text that is shown, and the phrases that it completes."""
         self._written += text
         if text:
-            self._out(output_queue.ReplyTextDelta(self.number, text), now)
+            self._out(events.ReplyTextDelta(self.number, text), now)
         for piece in pieces:
             self.reply.add(piece, silent=self._mute)
         self._advance(now)
@@ -420,13 +416,11 @@ class AssistantTurn:
         """Handle the end of the LLM's output."""
         self._thinking = False
         self._write("", self._sentences.flush(), now)
-        if self.ending is not output_queue.ReplyEnding.FAILED:
+        if self.ending is not events.ReplyEnding.FAILED:
             self._call(now)
-        if self._written.strip() or (
-            self._calls and self.ending is not output_queue.ReplyEnding.FAILED
-        ):
+        if self._written.strip() or (self._calls and self.ending is not events.ReplyEnding.FAILED):
             return
-        if self.ending is not output_queue.ReplyEnding.FAILED:
+        if self.ending is not events.ReplyEnding.FAILED:
             self._failed(ReplyEmpty())
         self._apologise(now)
 
@@ -444,8 +438,8 @@ class AssistantTurn:
             self._write("", [TtsPhrase("", self._options.apology)], now)
 
     def _failed(self, error: SidecarError) -> None:
-        self.ending = output_queue.ReplyEnding.FAILED
-        self._out(output_queue.ConversationError(self.number, error), self.progress)
+        self.ending = events.ReplyEnding.FAILED
+        self._out(events.ConversationError(self.number, error), self.progress)
 
     def _silence(self, now: float) -> None:
         """Turn TTS off: the rest is text only."""
@@ -456,7 +450,7 @@ class AssistantTurn:
 
     def _limit(self, now: float, stage: events.ConversationStage) -> None:
         """End the reply at its limit of text (``stage`` is the LLM) or audio (``stage`` is TTS)."""
-        self.ending = output_queue.ReplyEnding.LIMITED
+        self.ending = events.ReplyEnding.LIMITED
         if self._thinking:
             self._thinking = False
             self._do(events.StopStage(self.number, events.ConversationStage.THINKER))

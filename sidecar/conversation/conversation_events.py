@@ -1,4 +1,4 @@
-"""Events and commands of a conversation. Pure.
+"""Events, commands and outputs of a conversation. Pure.
 
 The caller carries out all commands of one event without awaiting in between. What happens before
 the first await determines how fast an interruption is.
@@ -6,14 +6,269 @@ the first await determines how fast an interruption is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sidecar.conversation import chat_completions
+from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import ConversationCommand
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
+from sidecar.transcripts.transcript import Notice
+
+MAX_PENDING_OUTPUT = 2_000
+"""Maximum number of outputs that wait for a slow client: minutes of audio."""
+
+
+class ConversationCommand:
+    """Command of the state machine."""
+
+    __slots__ = ()
+
+
+class ConversationOutput:
+    """Output for the client."""
+
+    __slots__ = ()
+
+
+class ConversationClientEvent(ConversationCommand, ConversationOutput):
+    """Event for the client."""
+
+    __slots__ = ()
+
+
+class ConversationPhase(StrEnum):
+    """Phase of a conversation."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    """The user speaks."""
+    TRANSCRIBING = "transcribing"
+    """The user is silent, and it is not decided yet whether the turn has ended."""
+    GENERATING = "generating"
+    SYNTHESIZING = "synthesizing"
+    """The reply has text, but no audio yet."""
+    SPEAKING = "speaking"
+
+
+class ReplyEnding(StrEnum):
+    """Ending of a reply."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    """Interrupted by speech, or by another turn of the user."""
+    CANCELLED = "cancelled"
+    """Cancelled by the client."""
+    LIMITED = "limited"
+    """Ended at its maximum length."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged(ConversationClientEvent):
+    """Change of the conversation's phase."""
+
+    phase: ConversationPhase
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnStarted(ConversationClientEvent):
+    """Start of a user's turn, with that utterance. Over a reply it is sent only once the reply is
+    interrupted."""
+
+    utterance: int
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnPartial(ConversationClientEvent):
+    """Text of the user's turn so far."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnStopped(ConversationClientEvent):
+    """End of the user's speech: silence since ``ended``; ``utterance`` was the turn's last."""
+
+    ended: float
+    utterance: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnFinal(ConversationClientEvent):
+    """Final text of the user's turn, as stored in the history entry ``entry``; ``typed``: not
+    spoken. ``backchannel``: start and end of words over a reply that did not interrupt it and are
+    not answered."""
+
+    text: str
+    typed: bool = False
+    entry: int = field(default=0, compare=False)
+    backchannel: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntryRecorded(ConversationClientEvent):
+    """Entry that the client added to the history, with its number ``entry`` there; ``name`` is the
+    client's name for it."""
+
+    entry: int
+    role: ChatRole
+    text: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnDropped(ConversationClientEvent):
+    """End of a user's turn without words: noise, an echo (``echo``), or discarded by the client."""
+
+    echo: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted(ConversationClientEvent):
+    """Start of a reply, spoken if ``voiced``; its number in the history is ``entry``."""
+
+    turn: int
+    voiced: bool = field(default=True, compare=False)
+    entry: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTextDelta(ConversationClientEvent):
+    """Text that is added to the reply, as it is displayed."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted(ConversationClientEvent):
+    """Start of a tool call of the reply, with the call's id and the tool's name."""
+
+    turn: int
+    call: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallArgumentsDelta(ConversationClientEvent):
+    """Fragment of that call's arguments."""
+
+    turn: int
+    call: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEnded(ConversationClientEvent):
+    """Complete tool call: the client executes it and returns the result. Its number in the history
+    is ``entry``. A call that is not complete when its reply ends is void."""
+
+    turn: int
+    call: ToolCall
+    entry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudioStarted(ConversationClientEvent):
+    """Start of a phrase's audio; ``text`` is the phrase's spoken text."""
+
+    turn: int
+    piece: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded(ConversationClientEvent):
+    """End of a turn's output. ``text`` is the heard part, as stored in the history; ``heard_s`` of
+    ``made_s`` seconds of audio were heard."""
+
+    turn: int
+    ending: ReplyEnding
+    text: str
+    heard_s: float
+    made_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTruncated(ConversationClientEvent):
+    """Truncation of a turn at the client's playback position; ``text`` is in the history now, '' if
+    the turn is not known any more."""
+
+    turn: int
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationError(ConversationClientEvent):
+    """Error; the conversation goes on. ``turn`` is 0 if it concerns no reply; ``name`` is the
+    client's name for the request that failed, or ''."""
+
+    turn: int
+    error: SidecarError
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationNotice(ConversationClientEvent):
+    """Notice of a problem without any loss."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationStarted(ConversationClientEvent):
+    """Start of a conversation after a reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReplyAudio(ConversationCommand, ConversationOutput):
+    """Request to pause the turn's audio, at the client too if it can, without loss. The turn's
+    audio events wait as well."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReplyAudio(ConversationCommand, ConversationOutput):
+    """Request to resume the turn's audio."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropReplyAudio(ConversationCommand, ConversationOutput):
+    """Request to drop the turn's audio that was not sent, and the client's rest of it if it can."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAudioSent(ConversationOutput):
+    """All audio of that turn was sent, though some may still have to be played; ``ending`` is how
+    the turn will end. If the turn ends at the same time, only `ReplyEnded` is sent."""
+
+    turn: int
+    ending: ReplyEnding
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAcknowledged(ConversationOutput):
+    """Acknowledgement of a commit: all audio before it was recognized, and its words were sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardAcknowledged(ConversationOutput):
+    """Acknowledgement of a discard: the audio is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationEnded(ConversationOutput):
+    """End of the conversation at the client's request; the last output."""
+
 
 MAX_PLAYBACK_REPORT_S = 3_600
 """Maximum of a playback report in seconds: longer than any reply."""

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.concurrency import running
+from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as events
-from sidecar.conversation import output_queue
 from sidecar.conversation.chat_completions import Llm
+from sidecar.conversation.conversation_events import MAX_PENDING_OUTPUT
 from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import MAX_PENDING_OUTPUT
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions
@@ -137,8 +137,8 @@ class ConversationLoop:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: output_queue.PlaybackClient | None = None,
-        seen: Callable[[output_queue.ConversationClientEvent], None] = lambda told: None,
+        client: audio_pacing.PlaybackClient | None = None,
+        seen: Callable[[events.ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         from sidecar.conversation import acoustic_echo
@@ -151,10 +151,10 @@ class ConversationLoop:
         """Audio of the user, and how it is recognized."""
         self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
         """LLM and TTS: changes take effect on replies that these have not begun."""
-        self.pacer = output_queue.AudioPacer(client)
+        self.pacer = audio_pacing.AudioPacer(client)
         """Player of the client."""
         self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
-        self._out: asyncio.Queue[output_queue.ConversationOutput] = asyncio.Queue()
+        self._out: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
@@ -195,14 +195,14 @@ class ConversationLoop:
         Raises:
             errors.SessionOver: the session takes no more input.
         """
-        await self._settled(self.input.commit, output_queue.CommitAcknowledged())
+        await self._settled(self.input.commit, events.CommitAcknowledged())
 
     async def forget(self) -> None:
         """Discard the user's words that are not answered; wait as `commit` does."""
-        await self._settled(self.input.forget, output_queue.DiscardAcknowledged())
+        await self._settled(self.input.forget, events.DiscardAcknowledged())
 
     async def _settled(
-        self, order: Callable[[Callable[[], None]], None], out: output_queue.ConversationOutput
+        self, order: Callable[[Callable[[], None]], None], out: events.ConversationOutput
     ) -> None:
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -226,14 +226,14 @@ class ConversationLoop:
         """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
         last output."""
         self.wish(events.ResponseCancelled)
-        self._out.put_nowait(output_queue.ConversationEnded())
+        self._out.put_nowait(events.ConversationEnded())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Send a warning; the conversation goes on."""
-        self._out.put_nowait(output_queue.ConversationError(0, error))
+        self._out.put_nowait(events.ConversationError(0, error))
 
     def _noticed(self, notice: Notice) -> None:
-        self._out.put_nowait(output_queue.ConversationNotice(notice))
+        self._out.put_nowait(events.ConversationNotice(notice))
 
     async def run(self) -> None:
         """Run until the session ends.
@@ -250,7 +250,7 @@ class ConversationLoop:
         finally:
             await self._close()
 
-    async def outgoing(self) -> AsyncIterator[output_queue.ConversationOutput]:
+    async def outgoing(self) -> AsyncIterator[events.ConversationOutput]:
         """Yield the output for the client, without end and for one reader."""
         while True:
             yield await self._out.get()
@@ -301,24 +301,24 @@ class ConversationLoop:
         ending = self.machine.made
         if ending is not None and self.sending and not self.pacer.waiting:
             self._sent = self.machine.replying
-            self._out.put_nowait(output_queue.TurnAudioSent(self._sent, ending))
+            self._out.put_nowait(events.TurnAudioSent(self._sent, ending))
 
-    def _do(self, commands: list[output_queue.ConversationCommand]) -> None:
+    def _do(self, commands: list[events.ConversationCommand]) -> None:
         for command in commands:
             self._carry_out(command, self._now())
 
-    def _carry_out(self, command: output_queue.ConversationCommand, now: float) -> None:
+    def _carry_out(self, command: events.ConversationCommand, now: float) -> None:
         match command:
             case events.SendReplyAudio(turn, piece, sound):
                 self.pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
-            case output_queue.DropReplyAudio(turn):
+            case events.DropReplyAudio(turn):
                 self.pacer.drop_audio(turn, now)
                 self._out.put_nowait(command)
-            case output_queue.PauseReplyAudio():
+            case events.PauseReplyAudio():
                 self.pacer.pause(now)
                 self._tell_holder(command)
-            case output_queue.ResumeReplyAudio():
+            case events.ResumeReplyAudio():
                 self.pacer.resume(now)
                 self._tell_holder(command)
             case events.GenerateReply():
@@ -332,15 +332,15 @@ class ConversationLoop:
             case events.SetTimer(at):
                 self._due = at
             # `RecognizeUtterance` is ignored: the session recognizes utterances by itself
-            case output_queue.ConversationClientEvent():
-                if isinstance(command, output_queue.ReplyEnded):
+            case events.ConversationClientEvent():
+                if isinstance(command, events.ReplyEnded):
                     self.session.touch()  # a client that plays a reply is present
                     for frame in self.pacer.end(command.turn, now):
                         self._out.put_nowait(frame)
                 self._seen(command)
                 self._out.put_nowait(command)
 
-    def _tell_holder(self, command: output_queue.ConversationOutput) -> None:
+    def _tell_holder(self, command: events.ConversationOutput) -> None:
         if self.pacer.client.holds:
             self._out.put_nowait(command)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.conversation import assistant_turn, output_queue, speech_input
+from sidecar.conversation import assistant_turn, audio_pacing, conversation_events, speech_input
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_options import IDLE_S, ConversationOptions
@@ -67,10 +67,10 @@ class ConversationRegistry:
         return len(self._going) + self._opening
 
     @property
-    def phase(self) -> output_queue.ConversationPhase:
+    def phase(self) -> conversation_events.ConversationPhase:
         """Return the phase of one of the conversations."""
         return next(
-            (talk.machine.phase for talk in self._going), output_queue.ConversationPhase.IDLE
+            (talk.machine.phase for talk in self._going), conversation_events.ConversationPhase.IDLE
         )
 
     @property
@@ -138,7 +138,7 @@ class ConversationRegistry:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: output_queue.PlaybackClient | None = None,
+        client: audio_pacing.PlaybackClient | None = None,
         session: str | None = None,
     ) -> AsyncIterator[ConversationLoop]:
         """Open a conversation until the context ends; prepare the LLM and TTS meanwhile. ``client``
@@ -228,12 +228,12 @@ class ConversationRegistry:
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
-    def _seen(self, told: output_queue.ConversationClientEvent) -> None:
+    def _seen(self, told: conversation_events.ConversationClientEvent) -> None:
         if isinstance(told, assistant_turn.ReplyLatency):
             self.last = told
-        elif isinstance(told, output_queue.ReplyStarted):
+        elif isinstance(told, conversation_events.ReplyStarted):
             self.replies += 1
-        elif isinstance(told, output_queue.ConversationError):
+        elif isinstance(told, conversation_events.ConversationError):
             log.warning(
                 "a turn of a conversation failed: %s (docs/errors.md)",
                 told.error.code,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from sidecar.conversation import output_queue
+from sidecar.conversation import conversation_events
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -38,30 +38,30 @@ class ConversationTranscript:
         self._person: _TranscriptEntry | None = None
         self._reply: _TranscriptEntry | None = None
 
-    def take(self, told: output_queue.ConversationClientEvent, at: float) -> None:
+    def take(self, told: conversation_events.ConversationClientEvent, at: float) -> None:
         """Add a client event, sent at ``at``."""
         match told:
-            case output_queue.UserTurnStarted(began=began):
+            case conversation_events.UserTurnStarted(began=began):
                 self._person = _TranscriptEntry(PERSON, began, NEVER, "")
-            case output_queue.UserTurnPartial(text) if self._person is not None:
+            case conversation_events.UserTurnPartial(text) if self._person is not None:
                 self._person.text = text
-            case output_queue.UserTurnStopped(ended) if self._person is not None:
+            case conversation_events.UserTurnStopped(ended) if self._person is not None:
                 self._person.ended = ended
-            case output_queue.UserTurnDropped():
+            case conversation_events.UserTurnDropped():
                 self._person = None
-            case output_queue.UserTurnFinal(text, backchannel=(began, ended)):
+            case conversation_events.UserTurnFinal(text, backchannel=(began, ended)):
                 self._keep(_TranscriptEntry(PERSON, began, ended, text))
-            case output_queue.UserTurnFinal(text, typed):
+            case conversation_events.UserTurnFinal(text, typed):
                 self._said(text, at, typed=typed)
-            case output_queue.ReplyStarted(turn):
+            case conversation_events.ReplyStarted(turn):
                 self._reply = _TranscriptEntry(MACHINE, at, at, "", turn)
-            case output_queue.ReplyAudioStarted(turn=turn, piece=0):
+            case conversation_events.ReplyAudioStarted(turn=turn, piece=0):
                 self._spoken(turn, at)
-            case output_queue.ReplyEnded(turn=turn, text=text):
+            case conversation_events.ReplyEnded(turn=turn, text=text):
                 self._ended(turn, text, at)
-            case output_queue.ReplyTruncated(turn=turn, text=text):
+            case conversation_events.ReplyTruncated(turn=turn, text=text):
                 self._truncated(turn, text)
-            case output_queue.ConversationStarted():
+            case conversation_events.ConversationStarted():
                 self._lines.clear()
                 self._person = self._reply = None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.conversation import conversation_events as events
-from sidecar.conversation import output_queue
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.conversation.chat_completions import ChatRole
@@ -28,11 +27,11 @@ class ConversationStateMachine:
     """State machine of one conversation. Feed it with `take`, from one thread."""
 
     def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
-        self._commands: list[output_queue.ConversationCommand] = []
+        self._commands: list[events.ConversationCommand] = []
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
-        self.phase = output_queue.ConversationPhase.IDLE
+        self.phase = events.ConversationPhase.IDLE
         """Current phase."""
         self._due: float | None = None
 
@@ -52,7 +51,7 @@ class ConversationStateMachine:
         return self._answering.given.number if self._answering.given is not None else 0
 
     @property
-    def made(self) -> output_queue.ReplyEnding | None:
+    def made(self) -> events.ReplyEnding | None:
         """Return how the reply in progress will end, if nothing more comes of it; some of it may
         still have to be played."""
         reply = self._answering.given
@@ -63,7 +62,7 @@ class ConversationStateMachine:
         """Return the chat history."""
         return self._answering.history
 
-    def take(self, event: events.ConversationEvent) -> list[output_queue.ConversationCommand]:
+    def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
         """Return the commands for ``event``, in order."""
         self._late_first(event.at)
         self._floor.at = max(self._floor.at, event.at)
@@ -73,7 +72,7 @@ class ConversationStateMachine:
         commands, self._commands = self._commands, []
         return commands
 
-    def _do(self, command: output_queue.ConversationCommand) -> None:
+    def _do(self, command: events.ConversationCommand) -> None:
         self._commands.append(command)
 
     # Events
@@ -128,10 +127,10 @@ class ConversationStateMachine:
         text = text.strip()
         if not text:
             return
-        self._floor.abandon(output_queue.ReplyEnding.INTERRUPTED)
+        self._floor.abandon(events.ReplyEnding.INTERRUPTED)
         self._floor.bank()
         entry = self.history.add(ChatRole.USER, text)
-        self._do(output_queue.UserTurnFinal(entry.text, typed=True, entry=entry.number))
+        self._do(events.UserTurnFinal(entry.text, typed=True, entry=entry.number))
         self._answering.give_any(self._floor.at)
 
     def _noted(self, noted: events.HistoryEntryAdded) -> None:
@@ -139,19 +138,15 @@ class ConversationStateMachine:
             entry = self.history.add(noted.role, noted.text, noted.after)
         else:
             entry = self.history.called(0, noted.call, noted.after)
-        self._do(
-            output_queue.HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name)
-        )
+        self._do(events.HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
 
     def _returned(self, returned: events.ToolResultAdded) -> None:
         entry = self.history.returned(returned.call, returned.output, returned.after)
         if entry is None:
-            self._do(output_queue.ConversationError(0, CallUnknown()))
+            self._do(events.ConversationError(0, CallUnknown()))
         else:
             self._do(
-                output_queue.HistoryEntryRecorded(
-                    entry.number, entry.role, entry.text, returned.name
-                )
+                events.HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name)
             )
 
     def _asked(self, asked: events.ResponseRequested) -> None:
@@ -159,12 +154,12 @@ class ConversationStateMachine:
         if person is not None and person.committed:
             person.answer, person.answer_by, person.answer_name = True, asked.options, asked.name
             return
-        self._floor.abandon(output_queue.ReplyEnding.INTERRUPTED)
+        self._floor.abandon(events.ReplyEnding.INTERRUPTED)
         self._answering.give_any(self._floor.at, asked.options, asked.name)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:
-            self._floor.abandon(output_queue.ReplyEnding.CANCELLED)
+            self._floor.abandon(events.ReplyEnding.CANCELLED)
             self._floor.leave()
 
     def _truncated(self, number: int, seconds: float) -> None:
@@ -174,13 +169,13 @@ class ConversationStateMachine:
             self._cancel()
         seconds = min(seconds, self.history.made_s(number))
         text = self.history.truncate(number, seconds)
-        self._do(output_queue.ReplyTruncated(number, seconds, text or ""))
+        self._do(events.ReplyTruncated(number, seconds, text or ""))
 
     def _reset(self) -> None:
-        self._floor.abandon(output_queue.ReplyEnding.CANCELLED)
+        self._floor.abandon(events.ReplyEnding.CANCELLED)
         self._floor.person = None
         self._answering.forget()
-        self._do(output_queue.ConversationStarted())
+        self._do(events.ConversationStarted())
 
     # Time
 
@@ -211,7 +206,7 @@ class ConversationStateMachine:
         phase = self._phase_now()
         if phase is not self.phase:
             self.phase = phase
-            self._do(output_queue.PhaseChanged(phase))
+            self._do(events.PhaseChanged(phase))
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
         if attending != self._attending:
@@ -222,20 +217,20 @@ class ConversationStateMachine:
             self._due = due
             self._do(events.SetTimer(due))
 
-    def _phase_now(self) -> output_queue.ConversationPhase:
+    def _phase_now(self) -> events.ConversationPhase:
         person, reply = self._floor.person, self._answering.given
         if person is not None and person.told and person.speaking:
-            return output_queue.ConversationPhase.LISTENING
+            return events.ConversationPhase.LISTENING
         if reply is not None:
             if reply.sounding:
-                return output_queue.ConversationPhase.SPEAKING
+                return events.ConversationPhase.SPEAKING
             return (
-                output_queue.ConversationPhase.SYNTHESIZING
+                events.ConversationPhase.SYNTHESIZING
                 if reply.saying
-                else output_queue.ConversationPhase.GENERATING
+                else events.ConversationPhase.GENERATING
             )
         return (
-            output_queue.ConversationPhase.TRANSCRIBING
+            events.ConversationPhase.TRANSCRIBING
             if person is not None
-            else output_queue.ConversationPhase.IDLE
+            else events.ConversationPhase.IDLE
         )

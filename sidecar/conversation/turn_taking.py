@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.conversation import assistant_turn, barge_in, conversation_events, output_queue
+from sidecar.conversation import assistant_turn, barge_in, conversation_events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.chat_completions import ChatRole
@@ -19,7 +19,7 @@ class TurnTaking:
     sets ``at``, the current time."""
 
     def __init__(
-        self, answering: Assistant, do: Callable[[output_queue.ConversationCommand], None]
+        self, answering: Assistant, do: Callable[[conversation_events.ConversationCommand], None]
     ) -> None:
         self._answering = answering
         self._do = do
@@ -85,7 +85,7 @@ class TurnTaking:
         """Handle the failure of the recognizer: no words will come."""
         person = self.person
         if utterance == conversation_events.UNKNOWN_UTTERANCE:
-            self._do(output_queue.ConversationError(0, error))
+            self._do(conversation_events.ConversationError(0, error))
         elif person is not None:
             person.give_up(utterance, error)
             if person.settled:
@@ -99,7 +99,7 @@ class TurnTaking:
             self._decide(person, reply)
             return
         if person.told:
-            self._do(output_queue.UserTurnPartial(person.text))
+            self._do(conversation_events.UserTurnPartial(person.text))
         elif person.text:
             self._tell_of(person)
         self._consider(person)
@@ -109,14 +109,14 @@ class TurnTaking:
         if person.told:
             return
         person.told = True
-        self._do(output_queue.UserTurnStarted(person.first, person.began))
+        self._do(conversation_events.UserTurnStarted(person.first, person.began))
         if person.text:
-            self._do(output_queue.UserTurnPartial(person.text))
+            self._do(conversation_events.UserTurnPartial(person.text))
 
     def _nothing_said(self, person: UserTurn) -> None:
         if person.told:
             person.told = False
-            self._do(output_queue.UserTurnDropped(echo=person.echoed))
+            self._do(conversation_events.UserTurnDropped(echo=person.echoed))
 
     def _saying(self, person: UserTurn) -> str:
         """Return the text of the assistant that may be heard as an echo: of now, or just before."""
@@ -153,7 +153,7 @@ class TurnTaking:
         text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
         if not text and person.failure is not None:
             self._tell_of(person)
-            self._do(output_queue.UserTurnStopped(person.ended, person.current))
+            self._do(conversation_events.UserTurnStopped(person.ended, person.current))
             self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
@@ -169,7 +169,7 @@ class TurnTaking:
         self._tell_of(person)
         self._said(person, text)
         if person.failure is not None:
-            self._do(output_queue.ConversationError(0, person.failure))
+            self._do(conversation_events.ConversationError(0, person.failure))
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
@@ -180,9 +180,9 @@ class TurnTaking:
 
     def _said(self, person: UserTurn, text: str) -> None:
         """Add the user's turn to the history, and notify the client."""
-        self._do(output_queue.UserTurnStopped(person.ended, person.current))
+        self._do(conversation_events.UserTurnStopped(person.ended, person.current))
         entry = self._answering.history.add(ChatRole.USER, text)
-        self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number))
+        self._do(conversation_events.UserTurnFinal(entry.text, entry=entry.number))
 
     # While a reply is given: does the user interrupt it?
 
@@ -217,7 +217,7 @@ class TurnTaking:
 
     def _interrupt(self, person: UserTurn) -> None:
         """Interrupt the reply: it is the user's turn."""
-        self.abandon(output_queue.ReplyEnding.INTERRUPTED)
+        self.abandon(conversation_events.ReplyEnding.INTERRUPTED)
         person.dismissed = person.backchannel = False
         self._tell_of(person)
         self._consider(person)
@@ -226,7 +226,7 @@ class TurnTaking:
         """Resume the reply: as far as is known, nothing was said that interrupts it."""
         person.dismissed, person.paused_at = True, None
         if person.failure is not None:  # words may have been lost
-            self._do(output_queue.ConversationError(0, person.failure))
+            self._do(conversation_events.ConversationError(0, person.failure))
             person.failure = None
         self._nothing_said(person)
         reply.resume(self.at)
@@ -239,7 +239,11 @@ class TurnTaking:
         if text:
             entry = self._answering.history.add(ChatRole.USER, text)
             spoken = person.began, person.ended
-            self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
+            self._do(
+                conversation_events.UserTurnFinal(
+                    entry.text, entry=entry.number, backchannel=spoken
+                )
+            )
 
     def alike(self, utterance: int, likeness: float) -> None:
         """Record how similar an utterance's audio is to what was played. An echo without words does
@@ -275,7 +279,7 @@ class TurnTaking:
             self._tell_of(person)
         self._consider(person)
 
-    def abandon(self, ending: output_queue.ReplyEnding) -> None:
+    def abandon(self, ending: conversation_events.ReplyEnding) -> None:
         """End the reply, without deciding whose turn is next."""
         if self.person is not None:
             self.person.paused_at = None
@@ -293,7 +297,7 @@ class TurnTaking:
             return
         self.person = None
         if person.failure is not None:
-            self._do(output_queue.ConversationError(0, person.failure))
+            self._do(conversation_events.ConversationError(0, person.failure))
         if person.text:
             self._tell_of(person)
             self._said(person, truncate_utf8(person.text, MAX_USER_TURN_BYTES))

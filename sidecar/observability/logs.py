@@ -1,4 +1,4 @@
-"""Log handlers: standard error, rotating file; folder of logs and crash notes.
+"""Log handlers: standard error, rotating file; the folder of its files.
 
 A host may not read the service's standard error, or close it. So a separate thread writes there
 from a bounded queue: a full pipe loses lines and does not block the service.

@@ -16,8 +16,6 @@ from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.transcripts.word_timing import one_line
 
-MAX_OPERATIONS = 500
-"""Maximum operations of one request."""
 MAX_TEXT_CHARACTERS = 10_000
 """Characters of a segment's text: ten minutes of speech."""
 MAX_SEGMENTS = 1_000_000
@@ -63,8 +61,10 @@ def edit_request_from_json(
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it is invalid; names the operation and the reason.
     """
-    if not isinstance(given, list) or not 0 < len(given) <= MAX_OPERATIONS:
-        raise FieldInvalid(f"'operations' is not a list of 1 to {MAX_OPERATIONS} operations.")
+    if not isinstance(given, list) or not 0 < len(given) <= transcript_edits.MAX_OPERATIONS:
+        raise FieldInvalid(
+            f"'operations' is not a list of 1 to {transcript_edits.MAX_OPERATIONS} operations."
+        )
     names = [one.get("op") if isinstance(one, Mapping) else None for one in given]
     for name, step in (
         ("undo", transcript_edits.UndoStep()),

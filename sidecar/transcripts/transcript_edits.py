@@ -211,6 +211,8 @@ def _with_segments(transcript: Transcript, changed: dict[int, Segment]) -> Trans
     return replace(transcript, segments=tuple(segments))
 
 
+MAX_OPERATIONS = 500
+"""Maximum operations of one request."""
 MAX_EDITS = 4000
 """Maximum edits of one transcript, including undo and redo: two for each segment of two hours. As
 many more undo and redo steps are possible."""

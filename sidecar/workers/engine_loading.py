@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
-import os
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sidecar import errors, files
+from sidecar import errors
 from sidecar.checkpoints.checkpoint import checkpoint_name
 from sidecar.gpu_memory import memory_admission
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
-from sidecar.version import __version__
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
@@ -326,49 +321,3 @@ def _log_fault(task: asyncio.Task[WorkerProcess]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):
         log.error("internal error while an engine was loaded or replaced", exc_info=error)
-
-
-MAX_CRASH_NOTES = 20
-
-
-class CrashNotes:
-    """Folder of crash notes: last lines of the engine's log, versions, GPU, memory plan."""
-
-    def __init__(self, data: Path | None) -> None:
-        self.folder = data and data / "crash"
-
-    def write(
-        self, who: str, exit_code: int | None, last_lines: Sequence[str], about: Mapping[str, Any]
-    ) -> Path | None:
-        """Write a note about a worker's death; return the file, or None if it cannot be written."""
-        if self.folder is None:
-            return None
-        note = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "who": who,
-            "exit_code": exit_code,
-            "version": __version__,
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            **about,
-            "last_lines": list(last_lines),
-        }
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}"
-        path = self.folder / f"{name}.json"
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with files.open_new(path) as file:
-                file.write(json.dumps(note, indent=2, default=str).encode() + b"\n")
-            for old in self.notes()[:-MAX_CRASH_NOTES]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("the crash note cannot be written: %s", error.strerror)
-            return None
-        log.warning("crash note written: %s", path.name)
-        return path
-
-    def notes(self) -> list[Path]:
-        """Return all notes, oldest first."""
-        if self.folder is None or not self.folder.is_dir():
-            return []
-        return sorted(self.folder.glob("*.json"))

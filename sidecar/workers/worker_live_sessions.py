@@ -18,7 +18,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces import live_engine, live_events, live_options
-from sidecar.live.runtime.input_samples import SampleInput
+from sidecar.live.runtime.resampling import SampleInput
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
 

@@ -98,7 +98,7 @@ class WorkerOperations:
     def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine and yield the share that is loaded."""
         if options.speaks:
-            from sidecar.live.runtime import input_samples  # noqa: F401 - needed by the first synthesis
+            from sidecar.live.runtime import resampling  # noqa: F401 - needed by the first synthesis
 
             tts = create_tts_engine(name)
             yield from ({"loaded": part} for part in tts.load(options))
@@ -233,7 +233,7 @@ def resample_speech(
     sounds: Iterable[engine_interface.SynthesizedAudio], rate: int
 ) -> Iterator[engine_interface.SynthesizedAudio]:
     """Resample audio to ``rate`` samples a second; word marks stay with their audio."""
-    from sidecar.live.runtime.input_samples import StreamResampler
+    from sidecar.live.runtime.resampling import StreamResampler
 
     resampler: StreamResampler | None = None
     for sound in sounds:

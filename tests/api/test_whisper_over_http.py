@@ -21,7 +21,7 @@ from tiny_whisper import LANGUAGES, PLAY, PROSE
 from websockets.asyncio.client import connect
 
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.whisper.whisper_model import WhisperRecognizer, WhisperRequest, load_whisper
+from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperRequest, load_whisper
 from sidecar.interfaces.engine_interface import LoadOptions
 
 RATE = 16_000

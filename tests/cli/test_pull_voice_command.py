@@ -14,14 +14,14 @@ from service_process import PATIENCE_S, popen, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
-from sidecar.checkpoints import download_files
-from sidecar.checkpoints.download_files import DownloadProgress, HubFile
+from sidecar.checkpoints import resumable_download
 from sidecar.checkpoints.installed_checkpoints import (
     MANIFEST_FILE,
     PulledFile,
     PulledVoice,
     PulledVoices,
 )
+from sidecar.checkpoints.resumable_download import DownloadProgress, HubFile
 from sidecar.checkpoints.voice_download import pull_voice
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
 from sidecar.tts import create_tts_engine
@@ -48,7 +48,7 @@ class Told(DownloadProgress):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VoiceServer]:
-    monkeypatch.setattr(download_files, "RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr(resumable_download, "RETRY_PAUSE_S", 0.0)
     with VoiceServer(dict(FILES)) as one:
         yield one
 
@@ -57,7 +57,7 @@ def left(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != download_files.LOCK
+        if path.is_file() and path.name != resumable_download.LOCK
     )
 
 
@@ -215,7 +215,7 @@ def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
 def test_a_full_disk_is_seen_before_anything_comes(
     server: VoiceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download_files, "RESERVE_BYTES", 1 << 60)
+    monkeypatch.setattr(resumable_download, "RESERVE_BYTES", 1 << 60)
     with pytest.raises(errors.DiskFull, match="voice needs 0 MB"):
         pull_voice(tmp_path, server.url, VOICE)
     assert server.begins == {}

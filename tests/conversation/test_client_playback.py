@@ -15,33 +15,30 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.conversation import speech_input
+from sidecar.conversation.audio_pacing import PlaybackClient, ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole, RepeatLlm
 from sidecar.conversation.conversation_events import (
-    HistoryEntryAdded,
-    OptionsChanged,
-    PlaybackTruncated,
-    ResponseRequested,
-    TextTyped,
-)
-from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import (
     MAX_PENDING_OUTPUT,
     CommitAcknowledged,
     ConversationOutput,
     DiscardAcknowledged,
-    PlaybackClient,
-    ReplyAudioFrame,
+    HistoryEntryAdded,
+    OptionsChanged,
+    PlaybackTruncated,
     ReplyEnded,
     ReplyEnding,
     ReplyStarted,
     ReplyTruncated,
+    ResponseRequested,
+    TextTyped,
     TurnAudioSent,
     UserTurnDropped,
     UserTurnFinal,
     UserTurnStarted,
     UserTurnStopped,
 )
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
 from sidecar.live.sessions.input_log import InputLogTotals

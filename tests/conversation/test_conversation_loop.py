@@ -8,24 +8,20 @@ from conversation_simulator import RATE, Table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sidecar.conversation.audio_pacing import AudioPacer, PlaybackClient, ReplyAudioFrame
 from sidecar.conversation.conversation_events import (
+    ConversationCommand,
+    DropReplyAudio,
+    PauseReplyAudio,
     PlaybackReported,
     PlaybackTruncated,
+    ReplyEnded,
     ResponseCancelled,
+    ResumeReplyAudio,
     SendReplyAudio,
     TextTyped,
     TimerFired,
     TtsAudio,
-)
-from sidecar.conversation.output_queue import (
-    AudioPacer,
-    ConversationCommand,
-    DropReplyAudio,
-    PauseReplyAudio,
-    PlaybackClient,
-    ReplyAudioFrame,
-    ReplyEnded,
-    ResumeReplyAudio,
 )
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve."

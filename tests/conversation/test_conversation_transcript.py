@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.conversation import output_queue
+from sidecar.conversation import conversation_events
 from sidecar.conversation.conversation_transcript import (
     MACHINE,
     MAX_CHARACTERS,
@@ -26,23 +26,23 @@ def rows(transcript: Transcript) -> list[tuple[int | None, float, float, str]]:
 def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
-        (12.3, output_queue.UserTurnStarted(1, 12.0)),
-        (12.9, output_queue.UserTurnPartial("Good")),
-        (13.4, output_queue.UserTurnStopped(13.0)),
-        (13.4, output_queue.UserTurnFinal("Good day.")),
-        (13.4, output_queue.ReplyStarted(1)),
-        (13.6, output_queue.ReplyTextDelta(1, "You said: Good day.")),
-        (13.7, output_queue.ReplyAudioStarted(1, 0, "You said: Good day.")),
-        (14.5, output_queue.ReplyAudioStarted(1, 1, "More.")),
+        (12.3, conversation_events.UserTurnStarted(1, 12.0)),
+        (12.9, conversation_events.UserTurnPartial("Good")),
+        (13.4, conversation_events.UserTurnStopped(13.0)),
+        (13.4, conversation_events.UserTurnFinal("Good day.")),
+        (13.4, conversation_events.ReplyStarted(1)),
+        (13.6, conversation_events.ReplyTextDelta(1, "You said: Good day.")),
+        (13.7, conversation_events.ReplyAudioStarted(1, 0, "You said: Good day.")),
+        (14.5, conversation_events.ReplyAudioStarted(1, 1, "More.")),
         (
             15.0,
-            output_queue.ReplyEnded(
-                1, output_queue.ReplyEnding.INTERRUPTED, "You said: Good…", 1.3, 2.0
+            conversation_events.ReplyEnded(
+                1, conversation_events.ReplyEnding.INTERRUPTED, "You said: Good…", 1.3, 2.0
             ),
         ),
-        (15.0, output_queue.UserTurnStarted(2, 14.6)),
-        (15.1, output_queue.ReplyTruncated(1, 1.0, "You said:…")),
-        (15.4, output_queue.UserTurnPartial("But I")),
+        (15.0, conversation_events.UserTurnStarted(2, 14.6)),
+        (15.1, conversation_events.ReplyTruncated(1, 1.0, "You said:…")),
+        (15.4, conversation_events.UserTurnPartial("But I")),
     ):
         account.take(one, at)
     transcript = written(account, 16.0)
@@ -59,39 +59,51 @@ def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
 def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
     account = ConversationTranscript(0.0)
     for at, one in (
-        (1.0, output_queue.UserTurnStarted(1, 1.0)),
-        (1.2, output_queue.UserTurnPartial("hm")),
-        (1.3, output_queue.UserTurnDropped()),
-        (2.0, output_queue.UserTurnFinal("Typed.", typed=True)),
-        (2.0, output_queue.ReplyStarted(3)),
-        (2.5, output_queue.ReplyEnded(3, output_queue.ReplyEnding.CANCELLED, "", 0.0, 0.2)),
-        (2.6, output_queue.ReplyEnded(3, output_queue.ReplyEnding.CANCELLED, "twice", 0.0, 0.2)),
+        (1.0, conversation_events.UserTurnStarted(1, 1.0)),
+        (1.2, conversation_events.UserTurnPartial("hm")),
+        (1.3, conversation_events.UserTurnDropped()),
+        (2.0, conversation_events.UserTurnFinal("Typed.", typed=True)),
+        (2.0, conversation_events.ReplyStarted(3)),
+        (
+            2.5,
+            conversation_events.ReplyEnded(
+                3, conversation_events.ReplyEnding.CANCELLED, "", 0.0, 0.2
+            ),
+        ),
+        (
+            2.6,
+            conversation_events.ReplyEnded(
+                3, conversation_events.ReplyEnding.CANCELLED, "twice", 0.0, 0.2
+            ),
+        ),
     ):
         account.take(one, at)
     assert rows(written(account)) == [(PERSON, 2.0, 2.0, "Typed.")]
     assert written(account).voices == ()
-    account.take(output_queue.ConversationStarted(), 3.0)
+    account.take(conversation_events.ConversationStarted(), 3.0)
     assert rows(written(account)) == []
 
 
 def test_a_conversation_without_end_keeps_its_last_lines() -> None:
     account = ConversationTranscript(0.0)
     for at in range(MAX_ENTRIES + 7):
-        account.take(output_queue.UserTurnFinal(str(at), typed=True), float(at))
+        account.take(conversation_events.UserTurnFinal(str(at), typed=True), float(at))
     assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
 
 
 def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
-        (11.0, output_queue.ReplyStarted(1)),
-        (11.0, output_queue.ReplyAudioStarted(1, 0, "Listen.")),
-        (15.0, output_queue.UserTurnStarted(3, 15.0)),
-        (15.0, output_queue.UserTurnFinal("mm-hm", backchannel=(12.0, 12.5))),
-        (15.5, output_queue.UserTurnPartial("But")),
+        (11.0, conversation_events.ReplyStarted(1)),
+        (11.0, conversation_events.ReplyAudioStarted(1, 0, "Listen.")),
+        (15.0, conversation_events.UserTurnStarted(3, 15.0)),
+        (15.0, conversation_events.UserTurnFinal("mm-hm", backchannel=(12.0, 12.5))),
+        (15.5, conversation_events.UserTurnPartial("But")),
         (
             15.6,
-            output_queue.ReplyEnded(1, output_queue.ReplyEnding.INTERRUPTED, "Listen.", 4.0, 5.0),
+            conversation_events.ReplyEnded(
+                1, conversation_events.ReplyEnding.INTERRUPTED, "Listen.", 4.0, 5.0
+            ),
         ),
     ):
         account.take(one, at)
@@ -105,5 +117,7 @@ def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() ->
 def test_backchannels_count_among_the_letters_that_are_kept() -> None:
     account, often = ConversationTranscript(0.0), "yeah " * 10_000
     for at in range(2 * MAX_CHARACTERS // len(often)):
-        account.take(output_queue.UserTurnFinal(often, backchannel=(at, at + 0.5)), float(at))
+        account.take(
+            conversation_events.UserTurnFinal(often, backchannel=(at, at + 0.5)), float(at)
+        )
     assert sum(len(one.text) for one in written(account, 1e6).segments) <= MAX_CHARACTERS

@@ -18,29 +18,25 @@ from sidecar.conversation import conversation_events
 from sidecar.conversation.barge_in import ECHO_SIMILARITY
 from sidecar.conversation.chat_completions import ChatRole, ToolCallDelta
 from sidecar.conversation.conversation_events import (
-    ConversationEvent,
-    ConversationStage,
-    GenerateReply,
-    RecognizeUtterance,
-    SendReplyAudio,
-    SetSpeechDetection,
-    SetTimer,
-    StopStage,
-    SynthesizeText,
-)
-from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
-from sidecar.conversation.output_queue import (
     ConversationCommand,
     ConversationError,
+    ConversationEvent,
     ConversationPhase,
+    ConversationStage,
     DropReplyAudio,
+    GenerateReply,
     PauseReplyAudio,
+    RecognizeUtterance,
     ReplyEnded,
     ReplyEnding,
     ReplyStarted,
     ReplyTruncated,
     ResumeReplyAudio,
+    SendReplyAudio,
+    SetSpeechDetection,
+    SetTimer,
+    StopStage,
+    SynthesizeText,
     ToolCallArgumentsDelta,
     ToolCallEnded,
     ToolCallStarted,
@@ -48,6 +44,8 @@ from sidecar.conversation.output_queue import (
     UserTurnFinal,
     UserTurnStarted,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.conversation.tts_text import normalized_words
 from sidecar.errors import EngineFailed

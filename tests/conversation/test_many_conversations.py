@@ -14,9 +14,9 @@ from bench.conversation_stages import model
 from bench.many_conversations import Counts, converse
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
-from sidecar.conversation.conversation_events import TextTyped
+from sidecar.conversation.audio_pacing import PlaybackClient
+from sidecar.conversation.conversation_events import ReplyEnded, TextTyped
 from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.output_queue import PlaybackClient, ReplyEnded
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.server.app import create_service
 

@@ -10,19 +10,32 @@ from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILA
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.conversation_events import (
     UNKNOWN_UTTERANCE,
+    ConversationError,
+    ConversationPhase,
     ConversationReset,
     ConversationStage,
+    ConversationStarted,
+    DropReplyAudio,
     GenerateReply,
     HistoryEntryAdded,
     HistoryEntryDeleted,
+    HistoryEntryRecorded,
     LlmToken,
     OptionsChanged,
+    PauseReplyAudio,
     PlaybackReported,
     PlaybackTruncated,
     RecognizedWords,
     RecognizeUtterance,
+    ReplyAudioStarted,
+    ReplyEnded,
+    ReplyEnding,
+    ReplyStarted,
+    ReplyTextDelta,
+    ReplyTruncated,
     ResponseCancelled,
     ResponseRequested,
+    ResumeReplyAudio,
     SendReplyAudio,
     SetSpeechDetection,
     StageEnded,
@@ -33,29 +46,14 @@ from sidecar.conversation.conversation_events import (
     TtsAudio,
     TurnCommitted,
     TurnDiscarded,
-)
-from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES
-from sidecar.conversation.output_queue import (
-    ConversationError,
-    ConversationPhase,
-    ConversationStarted,
-    DropReplyAudio,
-    HistoryEntryRecorded,
-    PauseReplyAudio,
-    ReplyAudioStarted,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyStarted,
-    ReplyTextDelta,
-    ReplyTruncated,
-    ResumeReplyAudio,
     UserTurnDropped,
     UserTurnFinal,
     UserTurnPartial,
     UserTurnStarted,
     UserTurnStopped,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES
 from sidecar.errors import EngineFailed
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 

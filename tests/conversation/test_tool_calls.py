@@ -17,11 +17,16 @@ from sidecar.conversation.chat_completions import (
     ToolSet,
 )
 from sidecar.conversation.conversation_events import (
+    ConversationError,
     ConversationStage,
     GenerateReply,
     HistoryEntryDeleted,
+    HistoryEntryRecorded,
     LlmToken,
     LlmToolCallDelta,
+    ReplyEnded,
+    ReplyEnding,
+    ReplyStarted,
     ResponseCancelled,
     ResponseRequested,
     StageEnded,
@@ -29,19 +34,12 @@ from sidecar.conversation.conversation_events import (
     StopStage,
     SynthesizeText,
     TextTyped,
-    ToolResultAdded,
-)
-from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import (
-    ConversationError,
-    HistoryEntryRecorded,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyStarted,
     ToolCallArgumentsDelta,
     ToolCallEnded,
     ToolCallStarted,
+    ToolResultAdded,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.errors import CallUnknown, LlmGarbled
 
 TOOLS = ToolSet((ToolDefinition("weather"), ToolDefinition("clock")))

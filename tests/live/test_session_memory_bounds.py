@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
+from sidecar.conversation.conversation_events import UserTurnFinal
 from sidecar.conversation.conversation_transcript import MAX_CHARACTERS, ConversationTranscript
-from sidecar.conversation.output_queue import UserTurnFinal
 from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding

@@ -141,7 +141,7 @@ class Held(NamedTuple):
 @pytest.fixture
 async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """One that soon forgets who does not come."""
-    monkeypatch.setattr("sidecar.protocols.grpc_stt.session.UNUSED_S", 1.0)
+    monkeypatch.setattr("sidecar.protocols.grpc_stt.servicer.UNUSED_S", 1.0)
     settings = load_settings(engine="scripted", data_dir=tmp_path, live_delay=0)
     service = create_service(settings)
     yield service

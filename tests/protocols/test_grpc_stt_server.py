@@ -34,7 +34,7 @@ from sidecar.config.settings import load_settings
 from sidecar.errors import all_errors
 from sidecar.files import FileWatcher
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
-from sidecar.protocols.grpc_stt import session, stt_pb2
+from sidecar.protocols.grpc_stt import servicer, session, stt_pb2
 from sidecar.protocols.grpc_stt.interceptor import peer_address, request_origin
 from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
@@ -291,7 +291,7 @@ async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path
             refused = await caller.create("three")
             assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert refused.trailing["error-code"] == "live_full"
-            later_s = session.UNUSED_S
+            later_s = servicer.UNUSED_S
             with pytest.MonkeyPatch.context() as patch:  # the loop's clock is set forward
                 now = lambda: time.monotonic() + later_s  # noqa: E731
                 patch.setattr(asyncio.get_running_loop(), "time", now)

@@ -13,16 +13,15 @@ from pydantic import TypeAdapter
 
 from sidecar import errors
 from sidecar.audio import codecs
+from sidecar.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
-from sidecar.conversation.output_queue import (
+from sidecar.conversation.conversation_events import (
     CommitAcknowledged,
     ConversationError,
     ConversationOutput,
     DiscardAcknowledged,
     DropReplyAudio,
     HistoryEntryRecorded,
-    ReplyAudioFrame,
     ReplyEnded,
     ReplyEnding,
     ReplyStarted,
@@ -35,6 +34,7 @@ from sidecar.conversation.output_queue import (
     UserTurnStarted,
     UserTurnStopped,
 )
+from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
 from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions

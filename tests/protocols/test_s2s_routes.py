@@ -18,7 +18,7 @@ from service_process import PATIENCE_S, Server
 from websockets.exceptions import ConnectionClosed
 
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.conversation.output_queue import MAX_AUDIO_LEAD_S, MAX_FRAME_S
+from sidecar.conversation.audio_pacing import MAX_AUDIO_LEAD_S, MAX_FRAME_S
 from sidecar.conversation.tts_text import normalized_words
 from sidecar.engines import missing_packages
 from sidecar.tts import tts_spec

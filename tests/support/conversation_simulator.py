@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from sidecar.conversation import conversation_events, output_queue
+from sidecar.conversation import conversation_events
 from sidecar.conversation.conversation_events import (
+    ConversationCommand,
     ConversationEvent,
     ConversationStage,
     EchoSimilarity,
@@ -21,11 +22,10 @@ from sidecar.conversation.conversation_events import (
     UserSpeechStopped,
 )
 from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import ConversationCommand
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 
-CLIENT_EVENTS = output_queue.ConversationClientEvent
+CLIENT_EVENTS = conversation_events.ConversationClientEvent
 T = TypeVar("T")
 RATE = 1000
 WORD_S = 0.3
@@ -168,5 +168,5 @@ class Table:
         return [(entry.role.value, entry.text) for entry in self.talk.history.entries]
 
     @property
-    def phase(self) -> output_queue.ConversationPhase:
+    def phase(self) -> conversation_events.ConversationPhase:
         return self.talk.phase

@@ -43,7 +43,7 @@ TESTS = {
     "conversation/end_of_turn": "tests/conversation/test_conversation_rules.py "
     "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
-    "conversation/output_queue": "tests/conversation/test_output_pacing.py",
+    "conversation/audio_pacing": "tests/conversation/test_audio_pacing.py",
     "conversation/state_machine": "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
     "conversation/tts_text": "tests/conversation/test_tts_text.py",

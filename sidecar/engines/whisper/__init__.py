@@ -19,8 +19,8 @@ from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
     from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
-    from sidecar.engines.whisper.whisper_model import WhisperRecognizer
 
 
 LANGUAGES = (
@@ -76,9 +76,9 @@ class WhisperEngine:
                 "No Whisper model is set.", hint="Run 'vibevoice-asr pull whisper:small'."
             )
         yield 0.0
-        from sidecar.engines.whisper import whisper_model
+        from sidecar.engines.whisper import whisper_decoder
 
-        self._model = whisper_model.load_whisper(options)
+        self._model = whisper_decoder.load_whisper(options)
         yield 0.8
         from sidecar.diarization.speaker_models import load_models
 

@@ -14,7 +14,7 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization.diarizer import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
-from sidecar.engines.whisper import whisper_model
+from sidecar.engines.whisper import whisper_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
@@ -29,14 +29,14 @@ class WhisperLiveRecognizer:
     """Threads of the windows, and scheduler of the live sessions."""
 
     def __init__(
-        self, model: whisper_model.WhisperRecognizer, name: str, voices: SpeakerModels
+        self, model: whisper_decoder.WhisperRecognizer, name: str, voices: SpeakerModels
     ) -> None:
         """Raises:
         errors.LiveUnavailable: voice activity detection is not available.
         """
         detector = load_vad()
         self._model = model
-        at_once = whisper_model.live_workers("cuda" if model.on_gpu else "cpu")
+        at_once = whisper_decoder.live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=SpeakerEncoder(voices))
         self._scheduler = LiveScheduler(
@@ -51,7 +51,7 @@ class WhisperLiveRecognizer:
         Raises:
             errors.LanguageUnsupported: this model does not support the language.
         """
-        code = whisper_model.language_code(options.language)
+        code = whisper_decoder.language_code(options.language)
         if code is not None and self._model.multilingual and not self._model.knows(code):
             raise errors.LanguageUnsupported(
                 f"This Whisper model does not support the language '{code}'."
@@ -67,7 +67,7 @@ class WhisperLiveRecognizer:
     ) -> RecognitionHypothesis | None:
         """Recognize a finished segment (`live.runtime.live_scheduler.RecognizeFunction`), with
         `BEAM_SIZE` hypotheses if the client prefers accuracy."""
-        beams = whisper_model.BEAM_SIZE if options.accurate else 1
+        beams = whisper_decoder.BEAM_SIZE if options.accurate else 1
         return self._window(audio, options, cancelled, beams, timed=options.words)
 
     def glimpse(
@@ -93,8 +93,8 @@ class WhisperLiveRecognizer:
         (`live.sessions.session_limits`)."""
         if cancelled():
             return None
-        code = whisper_model.language_code(options.language)
-        wish = whisper_model.WhisperRequest(
+        code = whisper_decoder.language_code(options.language)
+        wish = whisper_decoder.WhisperRequest(
             code if code is None or self._model.knows(code) else None,
             options.prompt,
             translate=options.translate and self._model.multilingual,
@@ -106,7 +106,7 @@ class WhisperLiveRecognizer:
         heard = wait_unless_cancelled(hearing, cancelled)
         if heard is None:
             return None
-        length_s = len(audio) / whisper_model.SAMPLE_RATE
+        length_s = len(audio) / whisper_decoder.SAMPLE_RATE
         words = tuple(
             Word(min(word.start, length_s), min(word.end, length_s), text)
             for word in heard.words

@@ -18,7 +18,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer
 from sidecar.diarization.word_attribution import attribute_words, ends_sentence
-from sidecar.engines.whisper import whisper_model
+from sidecar.engines.whisper import whisper_decoder
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, loop_skipped_notice
@@ -215,7 +215,7 @@ OUTPUT_TRUNCATED = transcript.Notice(
 WINDOWS_NOT_PARALLEL = transcript.Notice(
     "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )
-_STEP_SAMPLES = whisper_model.SAMPLE_RATE
+_STEP_SAMPLES = whisper_decoder.SAMPLE_RATE
 _PAUSE_S = 0.1
 
 
@@ -228,7 +228,7 @@ class WhisperTranscription:
 
     def __init__(
         self,
-        model: whisper_model.WhisperRecognizer,
+        model: whisper_decoder.WhisperRecognizer,
         thread: ThreadPoolExecutor,
         follower: diarizer.Diarizer,
         request: engine_interface.TranscriptionRequest,
@@ -238,7 +238,7 @@ class WhisperTranscription:
         self._follower = follower
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
-        self._audio = AudioHistoryBuffer(whisper_model.SAMPLE_RATE)
+        self._audio = AudioHistoryBuffer(whisper_decoder.SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
         self._segments: list[transcript.Segment] = []
         self._ready = 0
@@ -283,11 +283,11 @@ class WhisperTranscription:
         sound = self._audio.between(start, end)
         return (
             start
-            + quietest_sample(sound, whisper_model.SAMPLE_RATE, _PAUSE_S)
-            / whisper_model.SAMPLE_RATE
+            + quietest_sample(sound, whisper_decoder.SAMPLE_RATE, _PAUSE_S)
+            / whisper_decoder.SAMPLE_RATE
         )
 
-    def _hear(self, window: WhisperWindow) -> whisper_model.WhisperResult | None:
+    def _hear(self, window: WhisperWindow) -> whisper_decoder.WhisperResult | None:
         """Return the result of a window; `None` if it was cancelled."""
         import numpy as np
 
@@ -295,10 +295,10 @@ class WhisperTranscription:
         if left is not None:
             left -= self._tokens
             if left <= 0:
-                return whisper_model.WhisperResult((), None, truncated=True)
+                return whisper_decoder.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
-        wish = whisper_model.WhisperRequest(
-            whisper_model.language_code(self._options.language),
+        wish = whisper_decoder.WhisperRequest(
+            whisper_decoder.language_code(self._options.language),
             self._options.prompt,
             self._options.temperature,
             left,
@@ -313,7 +313,10 @@ class WhisperTranscription:
             raise
 
     def _said(
-        self, window: WhisperWindow, said: whisper_model.WhisperResult, turns: Sequence[SpeakerTurn]
+        self,
+        window: WhisperWindow,
+        said: whisper_decoder.WhisperResult,
+        turns: Sequence[SpeakerTurn],
     ) -> Iterator[transcript.TranscriptionEvent]:
         """Add the result of a window; yield its segments and progress."""
         self._tokens += said.tokens
@@ -354,7 +357,7 @@ class WhisperTranscription:
             self._done_s, None if total is None else max(total, self._done_s)
         )
 
-    def _tell(self, said: whisper_model.WhisperResult) -> None:
+    def _tell(self, said: whisper_decoder.WhisperResult) -> None:
         if said.retried:
             self._note(LOOP_RECOVERED)
         if said.truncated:

@@ -19,8 +19,8 @@ from sidecar.interfaces.live_events import LiveEvent, SpeakerEmbeddingsKnown, Sp
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.live.runtime.input_samples import SampleRingBuffer
 from sidecar.live.runtime.partial_results import RecognitionUrgency
+from sidecar.live.runtime.resampling import SampleRingBuffer
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProfile
 
 

@@ -26,7 +26,6 @@ from sidecar.live.runtime.endpointing import (
     UtterancePaused,
     UtteranceResumed,
 )
-from sidecar.live.runtime.input_samples import SampleRingBuffer
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
 from sidecar.live.runtime.load_shedding import (
     ENTRY_WINDOW_S,
@@ -46,6 +45,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionUrgency,
     SpeechSegment,
 )
+from sidecar.live.runtime.resampling import SampleRingBuffer
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.transcripts.language_detection import doubtful_language_notice

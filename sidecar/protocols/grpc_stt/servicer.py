@@ -1,4 +1,4 @@
-"""Servicer of the gRPC calls CreateSession and StreamingRecognize."""
+"""Servicer of the gRPC calls CreateSession and StreamingRecognize; sessions without a stream."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from google.protobuf.message import DecodeError
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl, delay_wrong_token
 from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import interceptor, stt_pb2
 from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
-    GrpcPendingSessions,
     GrpcSession,
     GrpcStream,
     GrpcTimings,
@@ -31,6 +31,47 @@ from sidecar.protocols.grpc_stt.session import (
 from sidecar.service.facade import Service
 
 NAME = "stt.STTBackend"
+
+
+UNUSED_S = limit("grpc_unused", 30.0)
+"""Seconds for which a created session waits for its stream."""
+
+
+class GrpcPendingSessions:
+    """Sessions that wait for their stream; ``drop`` is called with one that waited too long."""
+
+    def __init__(self, drop: Callable[[Session], None]) -> None:
+        self.unused_s = UNUSED_S
+        self._drop = drop
+        self._waiting: dict[tuple[str, str], GrpcSession] = {}
+
+    def add(self, created: GrpcSession) -> None:
+        """Add a session and start its timeout."""
+        self._waiting[created.caller.owner, created.session.id] = created
+        later = asyncio.get_running_loop().call_later
+        created.over = later(self.unused_s, self._expire, created)
+
+    def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
+        """Return the pending sessions with an id: of one owner, or of all."""
+        if owner is not None:
+            found = self._waiting.get((owner, number))
+            return [found] if found else []
+        return [one for (_, each), one in self._waiting.items() if each == number]
+
+    def take(self, created: GrpcSession) -> bool:
+        """Remove a session; return False if it was not pending."""
+        if created.over is not None:
+            created.over.cancel()
+        return self._waiting.pop((created.caller.owner, created.session.id), None) is created
+
+    def close(self) -> None:
+        """Drop all pending sessions."""
+        for created in list(self._waiting.values()):
+            self._expire(created)
+
+    def _expire(self, created: GrpcSession) -> None:
+        if self.take(created):
+            self._drop(created.session)
 
 
 class GrpcServicer:

@@ -1,4 +1,4 @@
-"""gRPC sessions: options of CreateSession, pending sessions, streams, results and timings."""
+"""gRPC sessions: options of CreateSession, streams, results and timings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from sidecar.interfaces.live_options import (
     field_limits,
 )
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
-from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import interceptor, stt_pb2
@@ -174,10 +173,6 @@ def _language(code: str, spec: EngineSpec | None, usual: str) -> str:
     return tag if spec is None or spec.speaks(tag) else AUTO
 
 
-UNUSED_S = limit("grpc_unused", 30.0)
-"""Seconds for which a created session waits for its stream."""
-
-
 @dataclass(eq=False, slots=True)
 class GrpcSession:
     """Created session, its caller, and the token that its chunks need ("" means none).
@@ -195,43 +190,6 @@ class GrpcSession:
     def admits(self, token: str) -> bool:
         """Return whether the token is right, compared in constant time."""
         return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
-
-
-class GrpcPendingSessions:
-    """Sessions that wait for their stream; ``drop`` is called with one that waited too long."""
-
-    def __init__(self, drop: Callable[[Session], None]) -> None:
-        self.unused_s = UNUSED_S
-        self._drop = drop
-        self._waiting: dict[tuple[str, str], GrpcSession] = {}
-
-    def add(self, created: GrpcSession) -> None:
-        """Add a session and start its timeout."""
-        self._waiting[created.caller.owner, created.session.id] = created
-        later = asyncio.get_running_loop().call_later
-        created.over = later(self.unused_s, self._expire, created)
-
-    def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
-        """Return the pending sessions with an id: of one owner, or of all."""
-        if owner is not None:
-            found = self._waiting.get((owner, number))
-            return [found] if found else []
-        return [one for (_, each), one in self._waiting.items() if each == number]
-
-    def take(self, created: GrpcSession) -> bool:
-        """Remove a session; return False if it was not pending."""
-        if created.over is not None:
-            created.over.cancel()
-        return self._waiting.pop((created.caller.owner, created.session.id), None) is created
-
-    def close(self) -> None:
-        """Drop all pending sessions."""
-        for created in list(self._waiting.values()):
-            self._expire(created)
-
-    def _expire(self, created: GrpcSession) -> None:
-        if self.take(created):
-            self._drop(created.session)
 
 
 @dataclass(slots=True)

@@ -13,9 +13,10 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.conversation import output_queue as output
+from sidecar.conversation import audio_pacing
+from sidecar.conversation import conversation_events as output
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.output_queue import ReplyEnding
+from sidecar.conversation.conversation_events import ReplyEnding
 from sidecar.protocols.openai_common import error_body
 from sidecar.protocols.openai_realtime import dialogue_events, server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
@@ -118,7 +119,7 @@ class RealtimeResponses:
                 item.text = response.written
                 what = f"{item.text_output}.delta"
                 yield dialogue_events.item_part(what, response.id, item, delta=out.text)
-            case output.ReplyAudioFrame():
+            case audio_pacing.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
@@ -221,7 +222,7 @@ class RealtimeResponses:
                 "audio_end_ms": round(cut.seconds * 1000),
             }
 
-    def _encoded(self, frame: output.ReplyAudioFrame) -> bytes:
+    def _encoded(self, frame: audio_pacing.ReplyAudioFrame) -> bytes:
         """Return the frame's audio, encoded for the output format at its synthesis: its rate shows
         that format."""
         if frame.rate != codecs.G711_RATE:

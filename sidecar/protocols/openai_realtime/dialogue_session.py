@@ -14,10 +14,10 @@ from typing import Any
 from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation import conversation_events
+from sidecar.conversation.audio_pacing import PlaybackClient
 from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.output_queue import PlaybackClient
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 from sidecar.protocols.openai_realtime import client_events, dialogue_config, server_events

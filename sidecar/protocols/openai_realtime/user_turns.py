@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sidecar import errors
-from sidecar.conversation import output_queue
+from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.interfaces import live_events
 from sidecar.protocols.openai_common import language_code, speaker_letters
@@ -259,21 +259,21 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._committed.append(item)
         return self._commit(item)
 
-    def events_of(self, told: output_queue.ConversationOutput) -> Iterator[EventBody]:
+    def events_of(self, told: conversation_events.ConversationOutput) -> Iterator[EventBody]:
         """Yield the server events of an output, if it is about the user."""
         match told:
-            case output_queue.UserTurnStarted():
+            case conversation_events.UserTurnStarted():
                 yield from self._started(told.utterance)
-            case output_queue.UserTurnPartial() if self._now is not None:
+            case conversation_events.UserTurnPartial() if self._now is not None:
                 yield from self._saying(self._now, told.text)
-            case output_queue.UserTurnStopped() if self._now is not None:
+            case conversation_events.UserTurnStopped() if self._now is not None:
                 yield from self._stopped(self._now, told.utterance)
-            case output_queue.UserTurnFinal(backchannel=(began, ended)):
+            case conversation_events.UserTurnFinal(backchannel=(began, ended)):
                 yield from self._complete(self._new(), told.text, told.entry, ended - began)
-            case output_queue.UserTurnFinal():
+            case conversation_events.UserTurnFinal():
                 yield from self._complete(self._now or self._new(), told.text, told.entry)
                 self._now = None
-            case output_queue.UserTurnDropped():
+            case conversation_events.UserTurnDropped():
                 if self._now is not None and self._now.id not in self._items and self.detects:
                     yield server_events.speech_stopped(self._now.id, self._span(self._utterance)[1])
                 self._now, self._last = None, ""

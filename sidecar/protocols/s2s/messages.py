@@ -2,7 +2,7 @@
 
 A turn consists of 'processing', its audio in binary frames, 'metrics', one 'transcript', and
 'ready'. The page writes both sides of a transcript, so both are always sent. No message makes the
-page drop audio, so audio is not sent far ahead (`conversation.output_queue`).
+page drop audio, so audio is not sent far ahead (`conversation.audio_pacing`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.conversation import assistant_turn
-from sidecar.conversation import output_queue as output
+from sidecar.conversation import assistant_turn, audio_pacing
+from sidecar.conversation import conversation_events as output
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
 from sidecar.interfaces.live_options import NumberRange
 
@@ -57,7 +57,7 @@ class S2SDialect:
     def of(self, out: output.ConversationOutput) -> Iterator[Message]:
         """Yield the messages for an output of the conversation."""
         match out:
-            case output.ReplyAudioFrame():
+            case audio_pacing.ReplyAudioFrame():
                 yield out.pcm
             case output.DropReplyAudio():
                 yield json_message("interrupted")
@@ -330,7 +330,7 @@ class S2SNativeDialect:
     def of(self, out: output.ConversationOutput) -> Iterator[Message]:
         """Yield the message for an output of the conversation, if it has one."""
         match out:
-            case output.ReplyAudioFrame():
+            case audio_pacing.ReplyAudioFrame():
                 yield out.pcm
             case _ if (known := _PLAIN_MESSAGES.get(type(out))) is not None:
                 name, *fields = known

@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.responses import json_response
-from sidecar.conversation import conversation_events, output_queue
+from sidecar.conversation import audio_pacing, conversation_events
 from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_transcript import ConversationTranscript
@@ -199,11 +199,11 @@ class _S2SConnection:
     async def tell(self) -> None:
         """Send the output until the client ends the conversation."""
         async for out in self._talk.outgoing():
-            if isinstance(out, output_queue.ConversationEnded):
+            if isinstance(out, conversation_events.ConversationEnded):
                 ended = await self._ended()
                 if self._unkept is not None:
                     await self._socket.send(
-                        *self._words.of(output_queue.ConversationNotice(self._unkept))
+                        *self._words.of(conversation_events.ConversationNotice(self._unkept))
                     )
                 await self._socket.send(ended)
                 self.over = True
@@ -240,7 +240,7 @@ class _S2SConnection:
         thinker = await self._check(begin.voice, begin.model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
-        self._talk.pacer.client = output_queue.PlaybackClient(
+        self._talk.pacer.client = audio_pacing.PlaybackClient(
             clears=begin.clears, holds=begin.holds
         )
         self._words = messages.S2SNativeDialect()
@@ -283,8 +283,8 @@ class _S2SConnection:
         told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
 
-    def _noted(self, out: output_queue.ConversationOutput) -> None:
-        if isinstance(out, output_queue.ConversationClientEvent):
+    def _noted(self, out: conversation_events.ConversationOutput) -> None:
+        if isinstance(out, conversation_events.ConversationClientEvent):
             self._account.take(out, time.monotonic())
 
     async def _ended(self) -> str:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from sidecar import errors
-from sidecar.engines.whisper.whisper_model import (
+from sidecar.engines.whisper.whisper_decoder import (
     choose_device,
     compute_type_of,
     cpu_threads,

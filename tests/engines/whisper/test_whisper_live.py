@@ -19,7 +19,7 @@ from tiny_whisper import PLAY, PROSE
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.whisper import WhisperEngine, whisper_model
+from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_engine import LiveSessionStart
@@ -88,16 +88,16 @@ class Watched:
     """A model that tells how it was asked."""
 
     def __init__(
-        self, real: whisper_model.WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+        self, real: whisper_decoder.WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.wishes: list[whisper_model.WhisperRequest] = []
+        self.wishes: list[whisper_decoder.WhisperRequest] = []
         self.free = threading.Event()
         self.free.set()
         hear = real.hear
 
         def watched(
-            samples: Block, wish: whisper_model.WhisperRequest, before: str | None = None
-        ) -> whisper_model.WhisperResult:
+            samples: Block, wish: whisper_decoder.WhisperRequest, before: str | None = None
+        ) -> whisper_decoder.WhisperResult:
             self.wishes.append(wish)
             self.free.wait(PATIENCE_S)
             return hear(samples, wish, before)
@@ -131,7 +131,7 @@ def test_finals_are_as_accurate_as_asked_and_partials_quick(
 
 def test_a_short_window_is_heard_too(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
-        wish = whisper_model.WhisperRequest("de", retries=False, timed=False)
+        wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
         assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 

@@ -1,4 +1,4 @@
-"""Loaded Whisper model: device choice, hallucination guard.
+"""Decoder of Whisper: loading, device choice, temperatures, hallucination guard.
 
 Features, prompt and word times are faster-whisper's. Its loop over a recording is not used: it
 needs all of the recording in memory, and cannot be cancelled.

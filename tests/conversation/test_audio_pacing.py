@@ -7,7 +7,7 @@ from conversation_simulator import RATE, silence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.output_queue import (
+from sidecar.conversation.audio_pacing import (
     MAX_AUDIO_LEAD_S,
     MAX_FRAME_S,
     MIN_FRAME_S,

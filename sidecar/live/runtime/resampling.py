@@ -1,4 +1,4 @@
-"""Conversion of client bytes to samples, resampling, ring buffer."""
+"""Resampling of live audio: client bytes to samples, rate conversion, ring buffer."""
 
 from __future__ import annotations
 

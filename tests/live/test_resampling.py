@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
-from sidecar.live.runtime.input_samples import SampleInput, SampleRingBuffer
+from sidecar.live.runtime.resampling import SampleInput, SampleRingBuffer
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Files of a download and their destination: checksum, resume, retry, disk space, lock."""
+"""Resumable download of files: destination, checksum, resume, retry, disk space, lock."""
 
 from __future__ import annotations
 
