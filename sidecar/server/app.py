@@ -15,6 +15,7 @@ from sidecar.auth.open_connections import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
+from sidecar.config.yap_close_codes import YapCloseCodes
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
@@ -183,7 +184,12 @@ def create_app(
 def create_staged_app(
     service: Service, watch: FileWatcher, entrance: authentication.AccessControl
 ) -> StagedApp:
-    """Create the application that answers `/health` first, and the rest once it is imported."""
+    """Create the application that answers `/health` first, and the rest once it is imported.
+
+    Raises:
+        errors.SettingsInvalid: an environment variable that only routes read is invalid.
+    """
+    YapCloseCodes.of_environment()  # its routes read it after the ready line
 
     def build() -> FastAPI:
         from sidecar.server.http_app import create_whole_app
