@@ -63,7 +63,7 @@ class StagedApp:
 
 
 class _HealthRoute(Route):
-    """Route that metrics and log lines can name, as those of FastAPI."""
+    """Route that metrics and log lines can name, as FastAPI's: Starlette 1.0 names none itself."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)
