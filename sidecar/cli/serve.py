@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from sidecar import errors
-from sidecar.cli.common_options import refuse_plain_secrets
 from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
 from sidecar.config.settings import ROLE_NODE, load_settings
 from sidecar.server.service_process import fatal_line, serve, write_parent_line
@@ -43,7 +42,10 @@ log = logging.getLogger(__name__)
 def run(given: dict[str, Any]) -> int:
     """Serve with the settings that were given as flags, until stopped; return the exit code."""
     try:
-        refuse_plain_secrets(given)
+        if given:  # typer, which declares the flags, is imported already
+            from sidecar.cli.common_options import refuse_plain_secrets
+
+            refuse_plain_secrets(given)
         settings = load_settings(**given)
         if settings.engine == "vibevoice":
             from sidecar.cli import pull

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sidecar import clock, errors
+from sidecar import clock
 from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.claims import ClaimPreferences, ClaimStore
 from sidecar.cluster.eligibility import EligibilityJudge, ineligibility
@@ -20,7 +20,7 @@ from sidecar.cluster.postgres_jobs import PostgresJobStore
 from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
 from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
-from sidecar.config.settings import ROLE_ALL, ROLE_FRONT, ROLE_NODE, Settings
+from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
@@ -32,7 +32,6 @@ from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
-from sidecar.storage.postgres_settings import journal_address
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 MAX_CONCURRENT_OPENS = 2
@@ -174,22 +173,6 @@ class SharedJobBackend:
         await self.store.close()
         await asyncio.gather(self._database.close(), self._beats.close())
         self.persistent_recordings.close()
-
-
-def shared_address(settings: Settings) -> str | None:
-    """Return the address of the database in which a service shares its jobs; None if it shares
-    none.
-
-    Raises:
-        errors.SettingsInvalid: its role is front or node, but it shares no jobs.
-    """
-    address = journal_address(settings)
-    if address is None and settings.role != ROLE_ALL:
-        raise errors.SettingsInvalid(
-            f"The role '{settings.role}' requires a shared job queue.",
-            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or omit the role.",
-        )
-    return address
 
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from sidecar.conversation import chat_completions
 from sidecar.conversation.chat_completions import ChatRole, ToolCall
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_options import ConversationOptions, ConversationPhase
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
@@ -36,20 +36,6 @@ class ConversationClientEvent(ConversationCommand, ConversationOutput):
     """Event for the client."""
 
     __slots__ = ()
-
-
-class ConversationPhase(StrEnum):
-    """Phase of a conversation."""
-
-    IDLE = "idle"
-    LISTENING = "listening"
-    """The user speaks."""
-    TRANSCRIBING = "transcribing"
-    """The user is silent, and it is not decided yet whether the turn has ended."""
-    GENERATING = "generating"
-    SYNTHESIZING = "synthesizing"
-    """The reply has text, but no audio yet."""
-    SPEAKING = "speaking"
 
 
 class ReplyEnding(StrEnum):

@@ -1,8 +1,9 @@
-"""Options of a conversation, with their defaults: end-of-turn delays, history, idle time. Pure."""
+"""Options of a conversation (end of turn, history, idle time) with defaults; its phases. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from sidecar.conversation import chat_completions
 from sidecar.limit_overrides import limit
@@ -10,6 +11,20 @@ from sidecar.limit_overrides import limit
 IDLE_S = limit("talk_idle", 600.0)
 """Seconds without audio, typed text or another request of the client after which a conversation
 ends, counted once nothing is being said."""
+
+
+class ConversationPhase(StrEnum):
+    """Phase of a conversation."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    """The user speaks."""
+    TRANSCRIBING = "transcribing"
+    """The user is silent, and it is not decided yet whether the turn has ended."""
+    GENERATING = "generating"
+    SYNTHESIZING = "synthesizing"
+    """The reply has text, but no audio yet."""
+    SPEAKING = "speaking"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Registry of the conversations in progress, with their LLM and TTS clients."""
+"""Registry of the conversations in progress, with their LLM and TTS clients.
+
+The service has it before the first conversation, whose modules are imported with its protocols.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,28 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.conversation import assistant_turn, audio_pacing, conversation_events, speech_input
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.conversation_options import IDLE_S, ConversationOptions
+from sidecar.conversation.conversation_options import (
+    IDLE_S,
+    ConversationOptions,
+    ConversationPhase,
+)
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions, abbreviate_names
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.workers.tts_client import TtsClient
+
+if TYPE_CHECKING:
+    from sidecar.conversation.assistant_turn import ReplyLatency
+    from sidecar.conversation.audio_pacing import PlaybackClient
+    from sidecar.conversation.conversation_events import ConversationClientEvent
+    from sidecar.conversation.conversation_loop import ConversationLoop
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +71,7 @@ class ConversationRegistry:
         self._left = asyncio.Event()
         self.replies = 0
         """Number of replies since the service started."""
-        self.last = assistant_turn.ReplyLatency(0)
+        self.last: ReplyLatency | None = None
         """Latencies of the last reply that was played."""
 
     def __len__(self) -> int:
@@ -67,11 +79,9 @@ class ConversationRegistry:
         return len(self._going) + self._opening
 
     @property
-    def phase(self) -> conversation_events.ConversationPhase:
+    def phase(self) -> ConversationPhase:
         """Return the phase of one of the conversations."""
-        return next(
-            (talk.machine.phase for talk in self._going), conversation_events.ConversationPhase.IDLE
-        )
+        return next((talk.machine.phase for talk in self._going), ConversationPhase.IDLE)
 
     @property
     def llm(self) -> str:
@@ -138,7 +148,7 @@ class ConversationRegistry:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: audio_pacing.PlaybackClient | None = None,
+        client: PlaybackClient | None = None,
         session: str | None = None,
     ) -> AsyncIterator[ConversationLoop]:
         """Open a conversation until the context ends; prepare the LLM and TTS meanwhile. ``client``
@@ -148,11 +158,14 @@ class ConversationRegistry:
             errors.TalkFull: no slot is free.
             errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: there is no live session.
         """
+        from sidecar.conversation.conversation_loop import ConversationLoop
+        from sidecar.conversation.speech_input import speech_input_options
+
         await self._place()
         self._opening += 1
         try:
             thinker = await self._found()
-            hears = speech_input.speech_input_options(self._settings.language)
+            hears = speech_input_options(self._settings.language)
             live = self._sessions.open(
                 caller, hears, session, wire="talk", forgiving=True, idle_s=IDLE_S
             )
@@ -228,7 +241,9 @@ class ConversationRegistry:
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
-    def _seen(self, told: conversation_events.ConversationClientEvent) -> None:
+    def _seen(self, told: ConversationClientEvent) -> None:
+        from sidecar.conversation import assistant_turn, conversation_events
+
         if isinstance(told, assistant_turn.ReplyLatency):
             self.last = told
         elif isinstance(told, conversation_events.ReplyStarted):

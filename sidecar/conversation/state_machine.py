@@ -14,7 +14,7 @@ from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_options import ConversationOptions, ConversationPhase
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
 
@@ -31,7 +31,7 @@ class ConversationStateMachine:
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
-        self.phase = events.ConversationPhase.IDLE
+        self.phase = ConversationPhase.IDLE
         """Current phase."""
         self._due: float | None = None
 
@@ -217,20 +217,12 @@ class ConversationStateMachine:
             self._due = due
             self._do(events.SetTimer(due))
 
-    def _phase_now(self) -> events.ConversationPhase:
+    def _phase_now(self) -> ConversationPhase:
         person, reply = self._floor.person, self._answering.given
         if person is not None and person.told and person.speaking:
-            return events.ConversationPhase.LISTENING
+            return ConversationPhase.LISTENING
         if reply is not None:
             if reply.sounding:
-                return events.ConversationPhase.SPEAKING
-            return (
-                events.ConversationPhase.SYNTHESIZING
-                if reply.saying
-                else events.ConversationPhase.GENERATING
-            )
-        return (
-            events.ConversationPhase.TRANSCRIBING
-            if person is not None
-            else events.ConversationPhase.IDLE
-        )
+                return ConversationPhase.SPEAKING
+            return ConversationPhase.SYNTHESIZING if reply.saying else ConversationPhase.GENERATING
+        return ConversationPhase.TRANSCRIBING if person is not None else ConversationPhase.IDLE

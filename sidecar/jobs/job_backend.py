@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
@@ -29,13 +29,15 @@ from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
-from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
 from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
 from sidecar.transcripts.transcript import Progress
 from sidecar.workers.engine_host import EngineHost
+
+if TYPE_CHECKING:
+    from sidecar.jobs.recovery import JobPersistence
 
 
 class EngineProvisioning:
@@ -244,7 +246,11 @@ class LocalJobBackend:
     ) -> None:
         """``disk``: threads that may wait for a disk."""
         self._disk, self._now, self._engine = disk, now, engine
-        self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
+        self._kept: JobPersistence | None = None
+        if settings.keeps_jobs:
+            from sidecar.jobs.recovery import JobPersistence
+
+            self._kept = JobPersistence(settings, now)
         self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
         """Log of the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
@@ -274,6 +280,8 @@ class LocalJobBackend:
             ended = [record for record in self.log.all() if record.over]
             for record in sorted(ended, key=lambda one: one.touched):
                 self.results.remember(record, self._now() - record.touched)
+            from sidecar.jobs.recovery import requeue_unfinished
+
             background.spawn("go on", requeue_unfinished(self._kept, self.queue, self._disk))
         self._engine.open(background)
 

@@ -1,76 +1,39 @@
-"""Composition root: builds the service and its routes, and closes them in reverse."""
+"""Composition root: builds the service, its access control and its applications.
+
+What the first answer of `/health` does not need is imported later: routes, protocols and FastAPI
+(`server/http_app.py`).
+"""
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI
-
-from sidecar import errors
-from sidecar.api import (
-    admin_routes,
-    enrolled_speaker_routes,
-    estimate_routes,
-    health_routes,
-    job_routes,
-    live_routes,
-    metrics_routes,
-    system_routes,
-    transcribe_routes,
-)
-from sidecar.api import page as api_page
-from sidecar.api.http import auth_gate, error_responses, middleware, openapi
-from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
-from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.open_connections import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
-from sidecar.auth.self_signed_certificate import CertificatePair
-from sidecar.concurrency import running
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
+from sidecar.config.yap_close_codes import YapCloseCodes
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.jobs import owner_quotas
-from sidecar.protocols import openai_common, vvv
-from sidecar.protocols.grpc_stt import disable_fork_support
-from sidecar.protocols.openai import routes as openai_routes
-from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
-from sidecar.protocols.s2s import routes as s2s_routes
-from sidecar.protocols.yap import routes as yap_routes
+from sidecar.server.http_stack import collect_garbage, service_lifespan
+from sidecar.server.staged_app import StagedApp, create_health_app
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
-from sidecar.version import __version__
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from sidecar.auth.self_signed_certificate import CertificatePair
     from sidecar.protocols.grpc_stt.server import GrpcServer
 
 log = logging.getLogger(__name__)
-
-DESCRIPTION = """
-Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
-what and when. Every error is `application/problem+json` with a stable `code` and a `hint`; at the
-addresses of OpenAI's API, with the same code in its shape.
-"""
-
-
-NO_FRAMEWORK_TELEMETRY = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "auto_configure": False,
-}
-"""FastAPI's own telemetry is off: it would export addresses and messages of exceptions
-(docs/tracing.md)."""
 
 
 def create_service(settings: Settings) -> Service:
@@ -178,6 +141,8 @@ def create_listeners(
     """
     if grpc is None:
         return []
+    from sidecar.protocols.grpc_stt import disable_fork_support
+
     disable_fork_support()
     with needed_for("Calls over gRPC", "grpc"):
         from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
@@ -197,7 +162,7 @@ def create_app(
     watch: FileWatcher | None = None,
     entrance: authentication.AccessControl | None = None,
 ) -> FastAPI:
-    """Create the ASGI application of a service, which is created if ``service`` is `None`.
+    """Create the whole ASGI application of a service, which is created if ``service`` is `None`.
 
     ``watch`` reloads files; ``entrance`` is the access control, shared with the other protocols.
 
@@ -210,172 +175,26 @@ def create_app(
     service = service or create_service(settings)
     watch = watch or FileWatcher()
     entrance = entrance or create_entrance(settings, watch)
-    tickets = OneTimeCodes[TicketGrant]()
-    app = _application(
-        service,
-        entrance.access,
-        entrance,
-        _routers(service, tickets),
-        refusals={
-            live_routes.PATH: live_routes.DIALECT.send_refusal,
-            openai_realtime_routes.REALTIME: openai_realtime_routes.DIALECT.send_refusal,
-            yap_routes.PATH: yap_routes.dialect().send_refusal,
-            s2s_routes.PATH: s2s_routes.DIALECT.send_refusal,
-        },
-        dialects=_error_dialects(settings),
-        opens=lambda asked: (
-            api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
-        ),
-        tickets=tickets,
-        title="vibevoice-asr",
-        version=__version__,
-        description=DESCRIPTION,
-        lifespan=_lifespan(service, watch, entrance.visits),
-        docs_url=None,
-        redoc_url=None,
-    )
-    if service.traces.on:
-        app.add_middleware(middleware.ArrivalRecorder)
-    if settings.role != ROLE_NODE:
-        openapi.install_docs_page(app)
-        api_page.install_page(app)
-    return app
+    from sidecar.server.http_app import create_whole_app
+
+    lifespan = service_lifespan(service, watch, entrance.visits, opened=collect_garbage)
+    return create_whole_app(service, entrance, lifespan)
 
 
-def _application(
-    service: Service,
-    access: authentication.AccessPolicy,
-    entrance: authentication.AccessControl,
-    routers: Sequence[APIRouter],
-    *,
-    refusals: auth_gate.WebSocketRefusals,
-    dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS,
-    opens: auth_gate.IsPublic = lambda scope: False,
-    tickets: OneTimeCodes[TicketGrant] | None = None,
-    **described: Any,
-) -> FastAPI:
-    """Return the application of one port; the outermost middleware is added last."""
-    app = FastAPI(
-        redirect_slashes=False,  # a redirect would go to any Host that the client sends
-        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older versions ignore it
-        **described,
-    )
-    for router in routers:
-        app.include_router(router)
-    app.add_middleware(middleware.RouteRecorder)
-    app.add_middleware(middleware.HeadRequests)
-    app.add_middleware(
-        auth_gate.AuthGate,
-        access=access,
-        rate_limiter=entrance.rate_limiter,
-        dialects=dialects,
-        visits=entrance.visits,
-        opens=opens,
-        refusals=refusals,
-        tickets=tickets,
-    )
-    app.add_middleware(middleware.BodyDrain)
-    app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
-    app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
-    app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
-    node = service.settings.role == ROLE_NODE
-    error_responses.install_error_handlers(
-        app,
-        *routers,
-        dialects=dialects,
-        nothing_there=_not_on_a_node if node else errors.NotFound,
-    )
-    return app
-
-
-def _not_on_a_node() -> errors.SidecarError:
-    return errors.NotFound(
-        hint="This is a node (role 'node'), which accepts no requests: send jobs to a front."
-    )
-
-
-def _lifespan(
-    service: Service, watch: FileWatcher, visits: RevocableStreams
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Return the lifespan: the service is open, files and credentials are checked repeatedly."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await service.open()
-        gc.freeze()  # what was imported stays; see `sidecar/cli/__init__.py`
-        gc.enable()
-        try:
-            async with running(watch.run(), visits.run()):
-                yield
-        finally:
-            await service.close()
-
-    return lifespan
-
-
-def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
-    """Return the routers of all HTTP protocols of this service."""
-    operations = (
-        metrics_routes.build_router,
-        system_routes.build_router,
-        health_routes.build_probes_router,
-    )
-    if service.settings.role == ROLE_NODE:  # a node accepts no requests
-        return [build(service) for build in (health_routes.build_health_router, *operations)]
-    builders = (
-        health_routes.build_health_router,
-        transcribe_routes.build_router,
-        admin_routes.build_reload_router,
-        estimate_routes.build_router,
-        job_routes.build_router,
-        enrolled_speaker_routes.build_router,
-        enrolled_speaker_routes.build_erasure_router,
-        vvv.build_router,
-        openai_routes.build_router,
-        api_page.build_router,
-        live_routes.build_router,
-        yap_routes.build_router,
-        s2s_routes.build_router,
-        *operations,
-        admin_routes.build_router,
-    )
-    return [
-        live_routes.build_ticket_router(tickets),
-        openai_realtime_routes.build_router(service, tickets),
-        *(build(service) for build in builders),
-    ]
-
-
-def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRenderer]:
-    """Return the error renderers by the beginning of a path; other paths have the native one."""
-    return {
-        **dict.fromkeys(vvv.PATHS, vvv.error_response),
-        **dict.fromkeys(
-            (*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.error_response
-        ),
-        admin_routes.PATH: admin_routes.install_error_format(on=settings.admin),
-    }
-
-
-def create_talk_app(service: Service, entrance: authentication.AccessControl, page: int) -> FastAPI:
-    """Create the application for the page of the speech-to-speech demo at its own port.
-
-    It has only that protocol's routes. Pages served on this machine at the port ``page`` may send
-    requests.
+def create_staged_app(
+    service: Service, watch: FileWatcher, entrance: authentication.AccessControl
+) -> StagedApp:
+    """Create the application that answers `/health` first, and the rest once it is imported.
 
     Raises:
-        errors.SettingsInvalid: clients need a token, which that page cannot send.
+        errors.SettingsInvalid: an environment variable that only routes read is invalid.
     """
-    if not entrance.access.authenticator.local_only:
-        raise SettingsInvalid(
-            "The service requires a token, and the pages of --talk-ports cannot send one.",
-            hint="Remove one of the two; the routes of --port serve pages with a token, too.",
-        )
-    return _application(
-        service,
-        replace(entrance.access, origins=s2s_routes.page_origins(page)),
-        entrance,
-        [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)],
-        refusals={s2s_routes.PATH: s2s_routes.DIALECT.send_refusal},
-        openapi_url=None,
-    )
+    YapCloseCodes.of_environment()  # its routes read it after the ready line
+
+    def build() -> FastAPI:
+        from sidecar.server.http_app import create_whole_app
+
+        return create_whole_app(service, entrance)
+
+    lifespan = service_lifespan(service, watch, entrance.visits)
+    return StagedApp(create_health_app(service, entrance, lifespan), build)

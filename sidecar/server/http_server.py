@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from sidecar.api.http import uvicorn_protocols, websocket_connections
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
@@ -22,6 +22,7 @@ from sidecar.config.settings import Settings
 from sidecar.server import service_process
 from sidecar.server.listeners import ProtocolListener, ProtocolListeners, listen
 from sidecar.server.service_process import PARENT_GONE_GRACE_S
+from sidecar.server.staged_app import StagedApp
 from sidecar.server.tls import ServerTls
 from sidecar.service.facade import Service
 
@@ -37,7 +38,7 @@ _LOOK_S = 0.1
 
 
 def serve_until_shutdown(
-    app: FastAPI,
+    app: StagedApp,
     service: Service,
     sock: socket.socket,
     ready: Callable[[dict[str, Any]], None],
@@ -46,21 +47,22 @@ def serve_until_shutdown(
 ) -> None:
     """Serve ``app`` on ``sock``, and ``listeners`` beside it, until shutdown.
 
-    ``ready`` is called once all of them serve, with the fields of the listeners.
+    ``ready`` is called once all of them serve, with the fields of the listeners; then ``app`` is
+    completed.
 
     Raises:
         errors.SidecarError: a listener cannot start.
         SystemExit: the service had a fault that only a restart repairs; the log has it.
     """
     config = uvicorn_config(app, service.settings, tls)
-    server = HttpServer(config, service, ready, ProtocolListeners(listeners))
+    server = HttpServer(config, service, ready, ProtocolListeners(listeners), app.complete)
     server.run(sockets=[sock])
     if server.broken:
         raise SystemExit(1)
 
 
 def uvicorn_config(
-    app: FastAPI, settings: Settings, tls: ServerTls | None = None
+    app: ASGIApp, settings: Settings, tls: ServerTls | None = None
 ) -> uvicorn.Config:
     """Return the configuration of uvicorn for any port; with ``tls`` it serves TLS only."""
     return uvicorn.Config(
@@ -111,9 +113,11 @@ class HttpServer(uvicorn.Server):
         service: Service,
         ready: Callable[[dict[str, Any]], None],
         listeners: ProtocolListeners,
+        complete: Callable[[], Awaitable[None]],
     ) -> None:
+        """``complete`` is called once it serves; if that raises, the server stops, as broken."""
         super().__init__(config)
-        self._listeners = listeners
+        self._listeners, self._complete = listeners, complete
         self._service = service
         self._ready = ready
         self._grace_s = service.settings.shutdown_grace
@@ -134,7 +138,8 @@ class HttpServer(uvicorn.Server):
         self.lifespan.startup = _started  # uvicorn calls it again
         await super().startup(sockets)  # exits if the application did not start
         self._ready(self._service.also)
-        self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
+        spawn = asyncio.get_running_loop().create_task
+        self._watches += spawn(self._completed()), spawn(self._end_with_a_fault())
         settings = self._service.settings
         if (pid := service_process.parent_pid(settings.parent_pid, os.environ)) is not None:
             self._end_after(service_process.wait_for_exit(pid), f"the host, pid {pid}, is gone")
@@ -181,8 +186,18 @@ class HttpServer(uvicorn.Server):
             for request in requests:
                 request.cancel()
 
+    async def _completed(self) -> None:
+        try:
+            await self._complete()
+        except Exception:
+            log.exception("internal error while the application was imported: the service stops")
+            self._break()
+
     async def _end_with_a_fault(self) -> None:
         await self._service.broken()
+        self._break()
+
+    def _break(self) -> None:
         self.broken = True
         self.should_exit = True
 

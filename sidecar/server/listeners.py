@@ -154,7 +154,7 @@ class ReservedPorts:
         Raises:
             errors.SettingsInvalid: settings contradict each other.
         """
-        from sidecar.server.app import create_listeners, create_talk_app
+        from sidecar.server.app import create_listeners
         from sidecar.server.http_server import SecondaryPort, uvicorn_config
 
         settings, pair = service.settings, tls.pair if tls else None
@@ -167,6 +167,8 @@ class ReservedPorts:
                 WyomingServer(service, WyomingAllowlist.of(settings, entrance), self.wyoming)
             )
         if settings.talk_ports is not None and self.talk is not None:
+            from sidecar.server.http_app import create_talk_app
+
             app = create_talk_app(service, entrance, settings.talk_ports.page)
             config = uvicorn_config(app, settings)
             found.append(SecondaryPort("talk_port", config, self.talk, TALK_PORT_HINT))

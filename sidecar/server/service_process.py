@@ -68,7 +68,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
         from sidecar.files import FileWatcher
-        from sidecar.server.app import create_app, create_entrance, create_service
+        from sidecar.server.app import create_entrance, create_service, create_staged_app
         from sidecar.server.http_server import serve_until_shutdown
         from sidecar.server.tls import create_tls
 
@@ -76,7 +76,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         tls = create_tls(settings, watch)
         service = create_service(settings)
         entrance = create_entrance(settings, watch)
-        app = create_app(settings, service, watch, entrance)
+        app = create_staged_app(service, watch, entrance)
         listeners = besides.listeners(service, entrance, watch, tls)
         place = start_listening(place, settings)
     if isinstance(place, RunningService):

@@ -1,6 +1,7 @@
 """Service facade: what protocols call; health, erasure, observers.
 
-It knows no protocol. The caller's identity is the first argument of every call.
+It knows no protocol. The caller's identity is the first argument of every call. Parts that only
+some settings need are imported where they are created: every service waits for its imports.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
-from sidecar.cluster.shared_backend import SharedJobBackend, shared_address
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.conversation.conversation_registry import ConversationRegistry
@@ -37,21 +37,24 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
-from sidecar.live.sessions.capture_writer import CaptureObserver
 from sidecar.live.sessions.session import SessionObserverFactory
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
-from sidecar.live.sessions.session_traces import SessionTracer
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configured
 from sidecar.service import system_checks
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
+from sidecar.storage.postgres_settings import shared_address
 from sidecar.transcripts.transcript import Transcript
 from sidecar.version import __version__
 from sidecar.workers.audio_probe import AudioProbe
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, EngineStatus, ModelRegistry
 from sidecar.workers.engine_slot import EngineState
+
+if TYPE_CHECKING:
+    from sidecar.cluster.shared_backend import SharedJobBackend
+    from sidecar.live.sessions.capture_writer import CaptureObserver
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class ServiceObservers:
         """Observers of live sessions."""
         self._captures: CaptureObserver | None = None
         if self.traces.on:
+            from sidecar.live.sessions.session_traces import SessionTracer
+
             name, hears = fleet.files.spec.name, live.name if live is not None else ""
             self.jobs = JobTraces(
                 self.traces, jobs.listen, name, lambda: fleet.files.slot.last_load(now()), now
@@ -139,6 +144,8 @@ class ServiceObservers:
                 SessionTracer(self.traces, hears, lambda: fleet.live.last_load(now()), now)
             )
         if settings.capture and live is not None:
+            from sidecar.live.sessions.capture_writer import CaptureObserver
+
             self._captures = CaptureObserver(settings, live.name, now)
             self.sessions.append(self._captures)
 
@@ -207,8 +214,10 @@ class Service:
         self._pace = engine.pace
         counts, threads = self.tally.jobs, self.spool_threads
         parts = engine, counts, threads, now
-        self._shared = None
+        self._shared: SharedJobBackend | None = None
         if (address := shared_address(settings)) is not None:
+            from sidecar.cluster.shared_backend import SharedJobBackend
+
             self._shared = SharedJobBackend(settings, address, *parts, self.instance)
         self._backend: job_backend.JobBackend = self._shared or job_backend.LocalJobBackend(
             settings, *parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sidecar.config.secret_settings import read_secret, secret_origin
-from sidecar.config.settings import Settings
+from sidecar.config.settings import ROLE_ALL, Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command
 
@@ -21,6 +21,22 @@ def journal_address(settings: Settings) -> str | None:
     address = read_secret(settings.journal)
     if not address:
         raise SettingsInvalid(f"{secret_origin(settings.journal, 'journal')} has no address.")
+    return address
+
+
+def shared_address(settings: Settings) -> str | None:
+    """Return the address of the database in which a service shares its jobs; None if it shares
+    none.
+
+    Raises:
+        errors.SettingsInvalid: its role is front or node, but it shares no jobs.
+    """
+    address = journal_address(settings)
+    if address is None and settings.role != ROLE_ALL:
+        raise SettingsInvalid(
+            f"The role '{settings.role}' requires a shared job queue.",
+            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or omit the role.",
+        )
     return address
 
 

@@ -49,7 +49,7 @@ def test_the_rooms_import_each_other_in_one_direction_only() -> None:
 
 
 def test_nothing_heavy_is_imported_before_the_service_answers() -> None:
-    code = "import sys, sidecar.server.app; print(*sys.modules)"
+    code = "import sys, sidecar.server.app, sidecar.server.http_app; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

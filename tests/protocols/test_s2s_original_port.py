@@ -23,7 +23,8 @@ from bench import conversation, page_barge_in
 from sidecar import errors
 from sidecar.config.settings import load_settings
 from sidecar.files import FileWatcher
-from sidecar.server.app import create_entrance, create_service, create_talk_app
+from sidecar.server.app import create_entrance, create_service
+from sidecar.server.http_app import create_talk_app
 
 PAGE_PORT = 3000
 

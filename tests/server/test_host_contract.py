@@ -247,7 +247,7 @@ def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
         "import sys, time\n"
         "class Slow:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'fastapi':\n"
+        "        if name == 'uvicorn':\n"
         f"            time.sleep({SLOW_IMPORT_S})\n"
         "sys.meta_path.insert(0, Slow())\n",
         "utf-8",

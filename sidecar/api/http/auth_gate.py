@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from fastapi import Request
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
@@ -40,7 +40,7 @@ SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[No
 """Refusal of a WebSocket in the format of its protocol."""
 WebSocketRefusals = Mapping[str, SendRefusal]
 """By path; on other paths the handshake is refused with 403."""
-_NO_REFUSALS: WebSocketRefusals = {}
+NO_REFUSALS: WebSocketRefusals = {}
 IsPublic = Callable[[Scope], bool]
 """Predicate: True if a request is for public content."""
 
@@ -57,7 +57,7 @@ class AuthGate:
         dialects: error_responses.ErrorDialects | None = None,
         visits: RevocableStreams | None = None,
         opens: IsPublic = lambda scope: False,
-        refusals: WebSocketRefusals = _NO_REFUSALS,
+        refusals: WebSocketRefusals = NO_REFUSALS,
         tickets: OneTimeCodes[TicketGrant] | None = None,
     ) -> None:
         """If ``rate_limiter`` is `None`, requests are not counted; if ``visits`` is `None`, streams

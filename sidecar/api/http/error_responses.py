@@ -12,9 +12,11 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -169,8 +171,8 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
 
 
 def install_error_handlers(
-    app: FastAPI,
-    *routers: APIRouter,
+    app: Starlette,
+    *routers: Router,
     dialects: ErrorDialects = NO_DIALECTS,
     nothing_there: Callable[[], errors.SidecarError] = errors.NotFound,
 ) -> None:
@@ -189,11 +191,9 @@ def install_error_handlers(
         response.headers.update(headers or {})
         return response
 
-    @app.exception_handler(errors.SidecarError)
     async def known(request: Request, error: errors.SidecarError) -> Response:
         return said(request, error)
 
-    @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             methods = ", ".join(_methods(request.scope, [*app.routes, *own]))
@@ -205,11 +205,16 @@ def install_error_handlers(
         refused = _FROM_STATUS.get(error.status_code, other)
         return said(request, nothing_there() if error.status_code == 404 else refused())
 
-    @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.
         return said(request, errors.SidecarError(), {"Connection": "close"})
 
+    handlers: Mapping[Any, Any] = {
+        errors.SidecarError: known,
+        HTTPException: routing,
+        Exception: unknown,
+    }
+    app.exception_handlers.update(handlers)
     found_nothing = app.router.default
 
     async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

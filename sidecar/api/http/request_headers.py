@@ -16,9 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.request import parse_http_list
 
-from fastapi import Request
 from pydantic_core import from_json
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.types import Message, Scope, Send
 
 from sidecar import errors

@@ -19,7 +19,8 @@ from itertools import islice
 from math import inf
 from typing import Any
 
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from sidecar import errors

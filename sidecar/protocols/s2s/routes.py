@@ -21,6 +21,7 @@ from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.responses import json_response
 from sidecar.conversation import audio_pacing, conversation_events
+from sidecar.conversation.assistant_turn import ReplyLatency
 from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_transcript import ConversationTranscript
@@ -50,7 +51,7 @@ def build_router(service: Service) -> APIRouter:
             state=talks.phase.value,
             initialized=service.live.spec is not None,
             total_requests=talks.replies,
-            last_metrics=messages.S2SMetrics.of(talks.last),
+            last_metrics=messages.S2SMetrics.of(talks.last or ReplyLatency(0)),
         )
         return json_response(body.model_dump())
 

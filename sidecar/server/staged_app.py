@@ -1,0 +1,84 @@
+"""Application that answers `/health` before the whole application is imported.
+
+FastAPI and the protocols are half of what a service imports, and `/health` needs none of them. So a
+small application with the same middleware answers `/health`, while a thread imports the rest. Other
+requests wait for the whole application, which then answers everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sidecar.api.health_response import PATH, health_response
+from sidecar.api.http import error_responses, middleware
+from sidecar.auth.authentication import AccessControl
+from sidecar.server.http_stack import Lifespan, collect_garbage, install_middleware
+from sidecar.service.facade import Service
+
+_READS = ("GET", "HEAD")
+
+
+class StagedApp:
+    """ASGI application: ``first`` has the lifespan and answers `/health` until `complete` is done.
+
+    ``build`` imports and builds the whole application.
+    """
+
+    def __init__(self, first: ASGIApp, build: Callable[[], ASGIApp]) -> None:
+        self._first, self._build = first, build
+        self._whole: ASGIApp | None = None
+        self._built = asyncio.Event()
+        # A request that still waits when the service stops gets the answer of all unfinished ones.
+        self._waiting = middleware.ShutdownAnswers(self._when_built)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await self._first(scope, receive, send)
+        elif self._whole is not None:
+            await self._whole(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == PATH and scope["method"] in _READS:
+            await self._first(scope, receive, send)
+        else:
+            await self._waiting(scope, receive, send)
+
+    async def complete(self) -> None:
+        """Build the whole application in a thread, and serve it from then on. An exception of
+        ``build`` is raised."""
+        self._whole = await asyncio.to_thread(self._build)
+        collect_garbage()
+        self._built.set()
+
+    async def _when_built(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._built.wait()
+        assert self._whole is not None
+        await self._whole(scope, receive, send)
+
+
+class _HealthRoute(Route):
+    """Route that metrics and log lines can name, as FastAPI's: Starlette 1.0 names none itself."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
+
+
+def create_health_app(service: Service, entrance: AccessControl, lifespan: Lifespan) -> Starlette:
+    """Create the application that answers `/health` as the whole application does."""
+
+    async def health(request: Request) -> Response:
+        return await health_response(service)
+
+    app = Starlette(routes=[_HealthRoute(PATH, health, methods=["GET"])], lifespan=lifespan)
+    install_middleware(app, service, entrance.access, entrance)
+    error_responses.install_error_handlers(app, app.router)
+    if service.traces.on:
+        app.add_middleware(middleware.ArrivalRecorder)
+    return app

@@ -1,0 +1,302 @@
+"""The first answers of a service: `/health` at once, all else when the rest is imported."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from service_process import PATIENCE_S, REPOSITORY, Server, run_command
+
+from sidecar.config.settings import Settings
+from sidecar.files import FileWatcher
+from sidecar.server.app import create_entrance, create_service, create_staged_app
+from sidecar.server.http_app import create_whole_app
+from sidecar.server.staged_app import StagedApp
+from sidecar.service.facade import Service
+
+TOKEN = "correct-horse-battery-staple"
+HEALTH = "http://127.0.0.1:8765/health"
+
+
+class Staged:
+    """A staged application in this process, and the whole application of the same service."""
+
+    def __init__(self, **settings: Any) -> None:
+        given = Settings(engine="scripted", **settings)
+        self.service: Service = create_service(given)
+        watch = FileWatcher()
+        entrance = create_entrance(given, watch)
+        self.app = create_staged_app(self.service, watch, entrance)
+        self.whole = create_whole_app(self.service, entrance)
+        self.client = self._client(self.app)
+        self.client_of_whole = self._client(self.whole)
+
+    @staticmethod
+    def _client(app: Any) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 40_000))
+        return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture
+async def staged(tmp_path: Path) -> AsyncIterator[Callable[..., Staged]]:
+    """Makes staged applications, and closes their services."""
+    made: list[Staged] = []
+
+    def make(**settings: Any) -> Staged:
+        made.append(Staged(data_dir=tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.service.close()
+
+
+def counted(service: Service) -> dict[Any, Any]:
+    """The requests that were counted, by method, route and status."""
+    values = service.tally.wires.requests.values
+    return {labels: count for labels, count in values.items() if count}
+
+
+REQUESTS: dict[str, tuple[str, dict[str, str], bytes]] = {
+    "get": ("GET", {}, b""),
+    "head": ("HEAD", {}, b""),
+    "foreign-host": ("GET", {"Host": "evil.example"}, b""),
+    "allowed-page": ("GET", {"Origin": "tauri://localhost"}, b""),
+    "foreign-page": ("GET", {"Origin": "https://evil.example"}, b""),
+    "wrong-token": ("GET", {"Authorization": "Bearer wrong-wrong-wrong-wrong"}, b""),
+    "large-header": ("GET", {"X-Large": "x" * 70_000}, b""),
+    "body": ("GET", {"Content-Type": "audio/wav"}, b"RIFF"),
+}
+
+
+@pytest.mark.parametrize("token", [None, SecretStr(TOKEN)], ids=["open", "token"])
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_health_is_answered_and_counted_at_first_as_by_the_whole_application(
+    name: str,
+    token: SecretStr | None,
+    staged: Callable[..., Staged],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    both = staged(token=token)
+    method, headers, body = REQUESTS[name]
+    seen = []
+    for client in (both.client, both.client_of_whole):
+        caplog.clear()
+        answer = await client.request(method, HEALTH, headers=headers, content=body)
+        said = answer.json() if answer.content else {}
+        request = said.pop("request_id", None)
+        lines = [line.replace(str(request), "ID") for line in caplog.messages]
+        kept = [pair for pair in answer.headers.raw if pair[0].lower() != b"date"]
+        seen.append((answer.status_code, kept, said, lines))
+    assert seen[0] == seen[1]
+    assert set(counted(both.service).values()) == {2}  # under the same method, route and status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models", 200),
+        ("POST", "/health", 405),
+        ("GET", "/health/", 404),
+        ("GET", "/healthz/live", 200),
+        ("GET", "/nothing", 404),
+    ],
+)
+async def test_other_requests_wait_for_the_whole_application(
+    method: str, path: str, status: int, staged: Callable[..., Staged]
+) -> None:
+    both = staged()
+    waiting = asyncio.create_task(both.client.request(method, path))
+    assert (await both.client.get(HEALTH)).status_code == 200
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await both.app.complete()
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await waiting).status_code == status
+    assert counted(both.service)["GET", "/health", "200"] == 1
+    assert sum(counted(both.service).values()) == 2
+
+
+async def test_a_request_that_waits_when_the_service_stops_is_told_so(
+    staged: Callable[..., Staged],
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
+    request = asyncio.create_task(staged().app(scope, receive, send))
+    await asyncio.sleep(0)
+    request.cancel()  # as the server does at its shutdown
+    await request
+    assert sent[0]["status"] == 503
+    assert b'"shutting_down"' in sent[1]["body"]
+
+
+async def test_a_service_that_is_complete_collects_garbage(
+    staged: Callable[..., Staged],
+) -> None:
+    app = staged().app
+    gc.disable()  # as the command line leaves it
+    try:
+        await app.complete()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+async def test_the_event_loop_answers_while_the_rest_is_imported() -> None:
+    loop = asyncio.get_running_loop()
+    answered: list[bool] = []
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        answered.append(True)
+
+    def build() -> Any:  # it ends only if the loop runs meanwhile
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(PATIENCE_S)
+        return whole
+
+    app = StagedApp(whole, build)
+    await app.complete()
+    await app({"type": "http", "path": "/", "method": "GET"}, None, None)  # type: ignore[arg-type]
+    assert answered == [True]
+
+
+# --- the process
+
+LATER = (
+    *("fastapi", "typer", "rich", "httpx", "numpy"),
+    *("sidecar.protocols", "sidecar.server.http_app", "sidecar.cluster", "sidecar.jobs.recovery"),
+    *("sidecar.conversation.conversation_loop", "sidecar.conversation.audio_pacing"),
+)
+"""Modules that no service needs for its ready line and `/health`."""
+PRINT_MODULES = """
+import os, sys
+from sidecar.server.staged_app import StagedApp
+
+async def complete(self):
+    print(*sys.modules, file=sys.stderr, flush=True)
+    os._exit(0)
+
+StagedApp.complete = complete
+from sidecar.cli import main
+main()
+"""
+FAIL_TO_IMPORT = """
+import sys
+sys.modules["sidecar.server.http_app"] = None
+from sidecar.cli import main
+main()
+"""
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a service on a free port, with nothing of ours."""
+    outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    return {
+        **outer,
+        "VIBEVOICE_CONFIG": str(home / "none.toml"),
+        "VIBEVOICE_DATA_DIR": str(home / "data"),
+        "VIBEVOICE_ENGINE": "scripted",
+        "VIBEVOICE_LOG_LEVEL": "warning",
+        "VIBEVOICE_PORT": str(port),
+    }
+
+
+def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, up to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_a_service_is_ready_before_it_imports_what_health_does_not_need(tmp_path: Path) -> None:
+    ended = run_python(PRINT_MODULES, tmp_path)
+    assert '"event": "ready"' in ended.stdout, ended.stderr
+    names = set(ended.stderr.split())
+    assert "sidecar.service.facade" in names
+    assert sorted(names & set(LATER)) == []
+
+
+def test_a_conversation_and_a_live_session_import_nothing_on_the_event_loop() -> None:
+    code = "import sys, sidecar.server.http_app; print(*sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    needed = {"conversation_loop", "speech_input", "audio_pacing", "assistant_turn"}
+    assert {f"sidecar.conversation.{name}" for name in needed} <= set(ended.stdout.split())
+
+
+def test_an_invalid_variable_that_only_routes_read_is_fatal_before_the_ready_line(
+    tmp_path: Path,
+) -> None:
+    env = {**environment(tmp_path), "WS_CLOSE_BUSY_CODE": "busy"}
+    ended = run_command([sys.executable, "-m", "sidecar.main"], env=env, cwd=REPOSITORY)
+    fatal = json.loads(ended.stdout)
+    assert (fatal["event"], fatal["code"]) == ("fatal", "settings_invalid")
+    assert ended.returncode == 78
+
+
+def test_a_fault_of_the_rest_ends_the_service_with_exit_code_1(tmp_path: Path) -> None:
+    ended = run_python(FAIL_TO_IMPORT, tmp_path)
+    assert ended.returncode == 1
+    assert "internal error while the application was imported" in ended.stderr
+    assert ended.stdout.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_service_that_is_stopped_while_it_imports_the_rest_ends_in_order(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sidecar.main"],
+        cwd=REPOSITORY,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert '"ready"' in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+
+
+def test_the_first_request_of_a_service_that_is_started_anew_is_served(
+    tmp_path: Path, voice: bytes
+) -> None:
+    with Server(tmp_path, fresh=True) as server:
+        assert server.post(voice).status_code == 200
