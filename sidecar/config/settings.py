@@ -1,4 +1,4 @@
-"""Settings of the service, assembled from their groups; configuration files and default paths.
+"""Settings of the service, from their groups; configuration files, default paths, yap's variables.
 
 Each topic has its own file; `Settings` combines them. `vibevoice-asr serve --help` and
 `docs/settings.md` are generated from it.
@@ -15,6 +15,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,42 @@ def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, A
 @functools.cache
 def _warn_once(text: str) -> None:
     log.warning("%s", text)
+
+
+MAX_REASON_BYTES = 123
+"""Maximum bytes of a close frame's reason (RFC 6455, 5.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class YapCloseCodes:
+    """Close codes of connections; newer clients expect 1008, 1013 and `idle_timeout`."""
+
+    unauthorized: int = 4001
+    busy: int = 4002
+    idle_reason: str = "idle timeout"
+
+    @classmethod
+    def of_environment(cls) -> YapCloseCodes:
+        """Return the codes that the variables of the yap server configure (docs/live.md).
+
+        Raises:
+            SettingsInvalid: a code is not a close code, or the reason is too long for a
+                frame.
+        """
+        reason = yap_variable("WS_CLOSE_IDLE_REASON") or cls().idle_reason
+        if len(reason.encode()) > MAX_REASON_BYTES:
+            raise SettingsInvalid("WS_CLOSE_IDLE_REASON is too long for a close frame.")
+        return cls(
+            _close_code("WS_CLOSE_UNAUTHORIZED_CODE", cls().unauthorized),
+            _close_code("WS_CLOSE_BUSY_CODE", cls().busy),
+            reason,
+        )
+
+
+def _close_code(variable: str, usual: int) -> int:
+    value = yap_variable(variable) or str(usual)
+    if not re.fullmatch(r"[1-4][0-9]{3}", value, re.ASCII):
+        raise SettingsInvalid(
+            f"{variable} is not a close code.", hint="Use a number from 1000 to 4999."
+        )
+    return int(value)

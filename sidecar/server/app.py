@@ -14,16 +14,19 @@ from sidecar.auth import authentication
 from sidecar.auth.open_connections import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
-from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
-from sidecar.config.yap_close_codes import YapCloseCodes
+from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, YapCloseCodes, load_settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.jobs import owner_quotas
-from sidecar.server.http_stack import collect_garbage, service_lifespan
-from sidecar.server.staged_app import StagedApp, create_health_app
+from sidecar.server.staged_app import (
+    StagedApp,
+    collect_garbage,
+    create_health_app,
+    service_lifespan,
+)
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 

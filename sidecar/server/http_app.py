@@ -36,7 +36,7 @@ from sidecar.protocols.openai import routes as openai_routes
 from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
 from sidecar.protocols.s2s import routes as s2s_routes
 from sidecar.protocols.yap import routes as yap_routes
-from sidecar.server.http_stack import Lifespan, install_middleware
+from sidecar.server.staged_app import Lifespan, install_middleware
 from sidecar.service.facade import Service
 from sidecar.version import __version__
 

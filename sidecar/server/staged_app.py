@@ -2,13 +2,16 @@
 
 FastAPI and the protocols are half of what a service imports, and `/health` needs none of them. So a
 small application with the same middleware answers `/health`, while a thread imports the rest. Other
-requests wait for the whole application, which then answers everything.
+requests wait for the whole application, which then answers everything. Imports no FastAPI.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,9 +20,12 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sidecar.api.health_response import PATH, health_response
-from sidecar.api.http import error_responses, middleware
-from sidecar.auth.authentication import AccessControl
-from sidecar.server.http_stack import Lifespan, collect_garbage, install_middleware
+from sidecar.api.http import auth_gate, error_responses, middleware
+from sidecar.auth import authentication
+from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.open_connections import RevocableStreams
+from sidecar.concurrency import running
+from sidecar.files import FileWatcher
 from sidecar.service.facade import Service
 
 _READS = ("GET", "HEAD")
@@ -70,7 +76,9 @@ class _HealthRoute(Route):
         return match, {**found, "route": self}
 
 
-def create_health_app(service: Service, entrance: AccessControl, lifespan: Lifespan) -> Starlette:
+def create_health_app(
+    service: Service, entrance: authentication.AccessControl, lifespan: Lifespan
+) -> Starlette:
     """Create the application that answers `/health` as the whole application does."""
 
     async def health(request: Request) -> Response:
@@ -82,3 +90,66 @@ def create_health_app(service: Service, entrance: AccessControl, lifespan: Lifes
     if service.traces.on:
         app.add_middleware(middleware.ArrivalRecorder)
     return app
+
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+def install_middleware(
+    app: Starlette,
+    service: Service,
+    access: authentication.AccessPolicy,
+    entrance: authentication.AccessControl,
+    *,
+    refusals: auth_gate.WebSocketRefusals = auth_gate.NO_REFUSALS,
+    dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS,
+    opens: auth_gate.IsPublic = lambda scope: False,
+    tickets: OneTimeCodes[auth_gate.TicketGrant] | None = None,
+    tidy_prefixes: tuple[str, ...] = (),
+) -> None:
+    """Add the middleware of every application; the outermost is added last. ``tidy_prefixes`` as in
+    `middleware.TidyPaths`, the others as in `auth_gate.AuthGate`."""
+    app.add_middleware(middleware.RouteRecorder)
+    app.add_middleware(middleware.HeadRequests)
+    app.add_middleware(
+        auth_gate.AuthGate,
+        access=access,
+        rate_limiter=entrance.rate_limiter,
+        dialects=dialects,
+        visits=entrance.visits,
+        opens=opens,
+        refusals=refusals,
+        tickets=tickets,
+    )
+    app.add_middleware(middleware.BodyDrain)
+    app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
+    app.add_middleware(middleware.TidyPaths, prefixes=tidy_prefixes)
+    app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
+
+
+def service_lifespan(
+    service: Service,
+    watch: FileWatcher,
+    visits: RevocableStreams,
+    opened: Callable[[], None] = lambda: None,
+) -> Lifespan:
+    """Return the lifespan: the service is open, files and credentials are checked repeatedly.
+    ``opened`` is called once the service is open."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        await service.open()
+        opened()
+        try:
+            async with running(watch.run(), visits.run()):
+                yield
+        finally:
+            await service.close()
+
+    return lifespan
+
+
+def collect_garbage() -> None:
+    """Collect garbage from now on, but not what is imported; see `sidecar/cli/__init__.py`."""
+    gc.freeze()
+    gc.enable()

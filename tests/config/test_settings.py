@@ -12,8 +12,7 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.cli.common_options import describe
 from sidecar.config.removed_settings import REMOVED
-from sidecar.config.settings import Settings, load_settings, unknown_variables
-from sidecar.config.yap_close_codes import YapCloseCodes
+from sidecar.config.settings import Settings, YapCloseCodes, load_settings, unknown_variables
 from sidecar.server.app import create_app, create_service
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
-from sidecar.config.yap_close_codes import YapCloseCodes
+from sidecar.config.settings import YapCloseCodes
 
 UNKNOWN = "unknown"
 """Id in frames that answer no request."""

@@ -18,7 +18,7 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
-from sidecar.config.yap_close_codes import YapCloseCodes
+from sidecar.config.settings import YapCloseCodes
 from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
