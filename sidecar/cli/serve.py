@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from typing import Any
 
 from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
 from sidecar.config.settings import ROLE_NODE, load_settings
-from sidecar.server.service_process import fatal_line, serve, write_parent_line
+from sidecar.server.service_process import (
+    IMPORT_THREAD,
+    fatal_line,
+    serve,
+    write_parent_line,
+)
 
 HELP = f"""
 Serve over HTTP until stopped.
@@ -41,6 +48,13 @@ log = logging.getLogger(__name__)
 
 def run(given: dict[str, Any]) -> int:
     """Serve with the settings that were given as flags, until stopped; return the exit code."""
+    code = _serve(given)
+    if any(thread.name == IMPORT_THREAD for thread in threading.enumerate()):
+        os._exit(code)  # Python would wait for its imports, or break one off in a C extension
+    return code
+
+
+def _serve(given: dict[str, Any]) -> int:
     try:
         if given:  # typer, which declares the flags, is imported already
             from sidecar.cli.common_options import refuse_plain_secrets

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sidecar.auth import authentication
@@ -21,12 +22,7 @@ from sidecar.files import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.jobs import owner_quotas
-from sidecar.server.staged_app import (
-    StagedApp,
-    collect_garbage,
-    create_health_app,
-    service_lifespan,
-)
+from sidecar.server.staged_app import StagedApp, create_health_app, freeze_imports, service_lifespan
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 
@@ -180,7 +176,7 @@ def create_app(
     entrance = entrance or create_entrance(settings, watch)
     from sidecar.server.http_app import create_whole_app
 
-    lifespan = service_lifespan(service, watch, entrance.visits, opened=collect_garbage)
+    lifespan = service_lifespan(service, watch, entrance.visits, opened=freeze_imports)
     return create_whole_app(service, entrance, lifespan)
 
 
@@ -191,8 +187,12 @@ def create_staged_app(
 
     Raises:
         errors.SettingsInvalid: an environment variable that only routes read is invalid.
+        ModuleNotFoundError: the installation lacks what is imported later.
     """
     YapCloseCodes.of_environment()  # its routes read it after the ready line
+    for name in ("fastapi", "sidecar.server.http_app"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     def build() -> FastAPI:
         from sidecar.server.http_app import create_whole_app

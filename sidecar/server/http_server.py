@@ -191,6 +191,7 @@ class HttpServer(uvicorn.Server):
             await self._complete()
         except Exception:
             log.exception("internal error while the application was imported: the service stops")
+            self._grace_s = 0.0  # its clients cannot reach their jobs
             self._break()
 
     async def _end_with_a_fault(self) -> None:

@@ -30,6 +30,9 @@ from sidecar.version import CONTRACT, __version__
 
 log = logging.getLogger(__name__)
 
+IMPORT_THREAD = "import"
+"""Name of the thread that imports what the ready line does not need (`server/staged_app.py`)."""
+
 
 def serve(settings: Settings) -> None:
     """Serve until shutdown.

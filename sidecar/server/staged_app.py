@@ -24,11 +24,16 @@ from sidecar.api.http import auth_gate, error_responses, middleware
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.open_connections import RevocableStreams
-from sidecar.concurrency import running
+from sidecar.concurrency import ThreadLimiter, running
 from sidecar.files import FileWatcher
+from sidecar.server.service_process import IMPORT_THREAD
 from sidecar.service.facade import Service
 
 _READS = ("GET", "HEAD")
+MAX_WAITING_SOCKETS = 100
+"""Maximum WebSockets that wait for the whole application."""
+TRY_AGAIN_LATER = 1013
+"""Close code of a WebSocket that cannot wait; its handshake is refused with 403."""
 
 
 class StagedApp:
@@ -41,6 +46,8 @@ class StagedApp:
         self._first, self._build = first, build
         self._whole: ASGIApp | None = None
         self._built = asyncio.Event()
+        self._sockets = 0
+        """WebSockets that wait."""
         # A request that still waits when the service stops gets the answer of all unfinished ones.
         self._waiting = middleware.ShutdownAnswers(self._when_built)
 
@@ -52,15 +59,35 @@ class StagedApp:
             await self._whole(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == PATH and scope["method"] in _READS:
             await self._first(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._wait_socket(scope, receive, send)
         else:
             await self._waiting(scope, receive, send)
 
     async def complete(self) -> None:
         """Build the whole application in a thread, and serve it from then on. An exception of
         ``build`` is raised."""
-        self._whole = await asyncio.to_thread(self._build)
-        collect_garbage()
+        try:
+            self._whole = await ThreadLimiter(IMPORT_THREAD, 1).run(self._build)
+        finally:
+            collect_garbage()
         self._built.set()
+
+    async def _wait_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait with a handshake, which uvicorn no longer counts for its address."""
+        refused = self._sockets >= MAX_WAITING_SOCKETS
+        self._sockets += 1
+        try:
+            if not refused:
+                await self._built.wait()
+        except asyncio.CancelledError:  # the service stops
+            refused = True
+        finally:
+            self._sockets -= 1
+        if refused:
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        else:
+            await self._when_built(scope, receive, send)
 
     async def _when_built(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._built.wait()
@@ -153,3 +180,9 @@ def collect_garbage() -> None:
     """Collect garbage from now on, but not what is imported; see `sidecar/cli/__init__.py`."""
     gc.freeze()
     gc.enable()
+
+
+def freeze_imports() -> None:
+    """Exclude what is imported from garbage collections, which another program may have off."""
+    gc.collect()
+    gc.freeze()

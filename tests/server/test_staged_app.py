@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, run_command
 
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
+from sidecar.server import staged_app
 from sidecar.server.app import create_entrance, create_service, create_staged_app
 from sidecar.server.http_app import create_whole_app
 from sidecar.server.staged_app import StagedApp
@@ -204,7 +206,22 @@ main()
 """
 FAIL_TO_IMPORT = """
 import sys
-sys.modules["sidecar.server.http_app"] = None
+sys.modules["sidecar.protocols.vvv"] = None
+from sidecar.cli import main
+main()
+"""
+
+
+HANG_IN_IMPORT = """
+import sys, threading, time
+
+class Hang:
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread().name == "import":
+            print("hangs", file=sys.stderr, flush=True)
+            time.sleep(3600)
+
+sys.meta_path.insert(0, Hang())
 from sidecar.cli import main
 main()
 """
@@ -247,7 +264,7 @@ def test_a_service_is_ready_before_it_imports_what_health_does_not_need(tmp_path
     assert sorted(names & set(LATER)) == []
 
 
-def test_a_conversation_and_a_live_session_import_nothing_on_the_event_loop() -> None:
+def test_the_modules_of_a_conversation_are_imported_with_the_rest() -> None:
     code = "import sys, sidecar.server.http_app; print(*sys.modules)"
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -271,6 +288,67 @@ def test_a_fault_of_the_rest_ends_the_service_with_exit_code_1(tmp_path: Path) -
     assert ended.returncode == 1
     assert "internal error while the application was imported" in ended.stderr
     assert ended.stdout.count("\n") == 1
+
+
+def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(tmp_path: Path) -> None:
+    ended = run_python(f"import sys; sys.modules['fastapi'] = None{FAIL_TO_IMPORT}", tmp_path)
+    assert json.loads(ended.stdout)["event"] == "fatal"
+    assert ended.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [
+        ([], 0),
+        ([signal.SIGTERM], 0),
+        ([signal.SIGTERM, signal.SIGTERM], 0),
+        ([signal.SIGINT, signal.SIGINT], 130),
+    ],
+    ids=["end of standard input", "SIGTERM", "SIGTERM twice", "SIGINT twice"],
+)
+def test_a_service_ends_in_order_although_an_import_hangs(
+    signals: list[signal.Signals], code: int, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANG_IN_IMPORT],
+        cwd=REPOSITORY,
+        env={**environment(tmp_path), "VIBEVOICE_EXIT_WITH_STDIN": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "hangs\n"
+        for each in signals:
+            process.send_signal(each)
+            time.sleep(0.05)
+        _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code
+    assert "Traceback" not in log
+
+
+async def test_websockets_wait_and_those_beyond_the_limit_or_at_the_end_are_refused(
+    staged: Callable[..., Staged], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staged_app, "MAX_WAITING_SOCKETS", 1)
+    app, sent = staged().app, list[Any]()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/v1/live", "headers": []}
+    first = asyncio.create_task(app(scope, None, send))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    await app(scope, None, send)  # type: ignore[arg-type]
+    assert [one["type"] for one in sent] == ["websocket.close"]
+    assert not first.done()
+    first.cancel()  # as the server does at its shutdown
+    await first
+    assert [one["type"] for one in sent] == 2 * ["websocket.close"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")

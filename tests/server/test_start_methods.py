@@ -38,11 +38,13 @@ def test_the_service_serves_however_it_is_started(way: str, tmp_path: Path, voic
         assert "Traceback" not in server.log()
 
 
-async def test_a_service_that_is_open_collects_garbage(tmp_path: Path) -> None:
+async def test_an_application_leaves_the_garbage_collector_of_its_program_off(
+    tmp_path: Path,
+) -> None:
     app = create_app(Settings(engine="scripted", data_dir=tmp_path))
-    gc.disable()  # as the command line leaves it
+    gc.disable()
     try:
         async with app.router.lifespan_context(app):
-            assert gc.isenabled()
+            assert not gc.isenabled()
     finally:
         gc.enable()
