@@ -20,8 +20,10 @@ ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients/python/src"
 SOURCES = [*(ROOT / "sidecar").rglob("*.py"), *CLIENT.rglob("*.py")]
 METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
-NEEDED = re.compile(rf"\bre\.|\b[A-Z_0-9]+\.(?:{'|'.join(METHODS)})\b").search
-"""In the source of a module that has an expression or looks for one."""
+NEEDED = re.compile(r"\bre\.").search
+"""In the source of a module that has an expression."""
+USES = re.compile(rf"\b([A-Z_0-9]+)\s*\.\s*({'|'.join(METHODS)})\b").findall
+"""Of a source: constants, and the methods that are called of them."""
 MADE: Mapping[str, str] = {
     "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
     "sidecar/tts/vibevoice_tts_synthesis.py:marks": r"<\|im_start\|>|<\|im_end\|>",
@@ -53,7 +55,7 @@ def expressions() -> Iterator[Found]:
     """All of the package and its client."""
     texts = {path: path.read_text("utf-8") for path in sorted(SOURCES)}
     trees = {path: [*ast.walk(ast.parse(texts[path]))] for path in texts if NEEDED(texts[path])}
-    used = _used(trees.values())
+    used = _used(texts.values())
     for path, nodes in trees.items():
         names = {
             id(node.value): node.targets[0].id
@@ -83,16 +85,13 @@ def _is_call_of_re(node: ast.AST) -> bool:
     )
 
 
-def _used(trees: Iterable[list[ast.AST]]) -> dict[str, set[str]]:
+def _used(sources: Iterable[str]) -> dict[str, set[str]]:
     """By the name of a constant: the methods that are called of it, wherever that is."""
     found: dict[str, set[str]] = {name: {*ways} for name, ways in USED.items()}
-    for nodes in trees:
-        for node in nodes:
-            if isinstance(node, ast.Attribute) and node.attr in METHODS:
-                owner = node.value
-                name = getattr(owner, "id", None) or getattr(owner, "attr", None)
-                if name and name.isupper():
-                    found.setdefault(name, set()).add(node.attr)
+    for source in sources:
+        for name, method in USES(source):
+            if name.isupper():
+                found.setdefault(name, set()).add(method)
     return found
 
 
