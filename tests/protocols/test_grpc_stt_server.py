@@ -23,6 +23,7 @@ from grpc_client import sound
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_in_process import Caller, Named, create, entrance, recognize, reserved
 from grpc_tools import protoc
+from many_cases import for_each
 from service_process import PATIENCE_S, REPOSITORY, until
 
 from sidecar import errors
@@ -234,10 +235,13 @@ async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> No
 
 async def status_after_results(call: Any) -> grpc.StatusCode:
     """Read all results: gRPC gives the status after them."""
+    async def read_all() -> None:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            while await call.read() is not grpc.aio.EOF:
-                pass
+            await read_all()
     return refused.value.code()
 
 
@@ -412,7 +416,7 @@ def test_a_call_that_a_proxy_sent_on_is_a_strangers() -> None:
     assert request_origin([], "ipv4:127.0.0.1:5", encrypted=False).is_local
 
 
-@pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: error.code)
+@for_each("error", all_errors())
 def test_every_error_has_a_number_and_says_what_is_wrong(error: type[errors.SidecarError]) -> None:
     said = grpc_stt_errors.error_status(error())
     assert said.number.startswith("ERR")

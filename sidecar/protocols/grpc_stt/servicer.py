@@ -178,8 +178,8 @@ def _metadata(context: Any) -> interceptor.Metadata:
 async def _send_session_metadata(context: Any, session: Session) -> None:
     """Send the initial metadata of a session, which is usually empty.
 
-    grpc.aio would send it with the first result. If that write is cancelled, gRPC sends the metadata
-    again with the status, which fails, and the client never gets a status.
+    grpc.aio would send it with the first result. If that write is cancelled, gRPC sends the
+    metadata again with the status, which fails, and the client never gets a status.
     """
     said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
     await context.send_initial_metadata(said)
