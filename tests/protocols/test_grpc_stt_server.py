@@ -235,6 +235,7 @@ async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> No
 
 async def status_after_results(call: Any) -> grpc.StatusCode:
     """Read all results: gRPC gives the status after them."""
+
     async def read_all() -> None:
         while await call.read() is not grpc.aio.EOF:
             pass
