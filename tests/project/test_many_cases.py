@@ -32,5 +32,9 @@ def test_all_that_fail_are_named_and_the_others_are_run() -> None:
 
 
 def test_a_test_of_no_case_is_a_mistake() -> None:
+    @for_each("number", list)
+    def has_none(number: int) -> None:
+        assert number
+
     with pytest.raises(AssertionError, match="no case"):
-        for_each("number", [])
+        has_none()

@@ -7,6 +7,7 @@ be what they look at, and one that takes quadratic time holds up everybody on th
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from many_cases import for_each
 from regex_steps import Counting, TooManySteps, superlinear
 
 ROOT = Path(__file__).parents[2]
@@ -116,10 +118,18 @@ def _value(path: Path, node: ast.expr) -> str:
         raise AssertionError(f"{path}: name one like {ast.unparse(node)} in MADE") from None
 
 
-ALL = list(expressions())
+@functools.cache
+def all_found() -> tuple[Found, ...]:
+    """All of them, found once."""
+    return tuple(expressions())
 
 
-@pytest.mark.parametrize("one", [one for one in ALL if one.where not in BOUNDED], ids=str)
+def must_be_quick() -> list[Found]:
+    """Those that a client's words may reach."""
+    return [one for one in all_found() if one.where not in BOUNDED]
+
+
+@for_each("one", must_be_quick)
 def test_the_steps_of_every_expression_grow_with_its_input_and_no_faster(one: Found) -> None:
     for method in sorted(one.methods):
         worst = superlinear(one.pattern, method)
@@ -127,10 +137,10 @@ def test_the_steps_of_every_expression_grow_with_its_input_and_no_faster(one: Fo
 
 
 def test_no_expression_is_made_where_nobody_looks() -> None:
-    assert len(ALL) > 60
+    assert len(all_found()) > 60
     for path in SOURCES:
         assert "from re import" not in path.read_text("utf-8"), path
-    assert {*MADE, *BOUNDED} <= {one.where for one in ALL}
+    assert {*MADE, *BOUNDED} <= {one.where for one in all_found()}
 
 
 @pytest.mark.slow_except("(a+)+$", "bytes")
@@ -151,7 +161,7 @@ def test_what_is_known_to_take_too_long_is_found(text: str, method: str) -> None
     assert superlinear(re.compile(text), method)
 
 
-@pytest.mark.parametrize("one", ALL, ids=str)
+@for_each("one", all_found)
 def test_the_counting_matcher_finds_what_re_finds(one: Found) -> None:
     matcher = Counting(one.pattern)
     for grown in list(matcher.inputs())[::5]:

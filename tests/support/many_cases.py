@@ -11,16 +11,19 @@ import pytest
 
 
 def for_each(
-    argument: str, cases: Iterable[Any], name: Callable[[Any], str] = str
+    argument: str,
+    cases: Iterable[Any] | Callable[[], Iterable[Any]],
+    name: Callable[[Any], str] = str,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a test that takes a case as ``argument``: it is run with all of them, and fails
-    with the faults of all that fail, each with the ``name`` of its case."""
-    every = list(cases)
-    assert every, "no case at all"
+    with the faults of all that fail, each with the ``name`` of its case. Those that take time to find
+    are found by a function, when the test is run."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(test)
         def run_all(**given: Any) -> None:
+            every = list(cases() if callable(cases) else cases)
+            assert every, "no case at all"
             faults: list[BaseException] = []
             for case in every:
                 try:
