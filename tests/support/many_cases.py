@@ -16,8 +16,8 @@ def for_each(
     name: Callable[[Any], str] = str,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a test that takes a case as ``argument``: it is run with all of them, and fails
-    with the faults of all that fail, each with the ``name`` of its case. Those that take time to find
-    are found by a function, when the test is run."""
+    with the faults of all that fail, each with the ``name`` of its case. Cases that take time to
+    find are found by a function, when the test is run."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(test)
