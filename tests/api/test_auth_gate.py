@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from many_cases import for_each
 from pydantic import SecretStr
 from service_process import PATIENCE_S, Server, check_discreet, check_problem
 
@@ -132,8 +133,8 @@ def test_two_names_are_one_too_many(server: Server) -> None:
     assert status in (400, 403)
 
 
-@pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize(("method", "path"), routes())
+@for_each("origin", FOREIGN)
 def test_pages_that_are_not_ours_are_refused_by_every_method(
     method: str, path: str, origin: str, server: Server
 ) -> None:

@@ -504,6 +504,7 @@ main()
 """
 
 
+@pytest.mark.slow_except("words1", "words3")
 @pytest.mark.parametrize(
     "words",
     [("--version",), ("--help",), ("doctor", "--help"), ("bench", "live"), ("bench", "--help")],

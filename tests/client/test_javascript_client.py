@@ -208,13 +208,13 @@ def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:
 def test_an_upload_far_beyond_the_limit_is_refused_by_its_code(
     node: str, start_server: Callable[..., Server]
 ) -> None:
-    """Node takes a while to make 200 MB a form, and sees the answer only then."""
+    """Node takes a while to make 40 MB a form, and sees the answer only then."""
     server = start_server(max_upload_mb=1)
     program = f"""
         import {{ NEVER, VibevoiceClient }} from "./src/index.js";
         const url = "http://127.0.0.1:{server.port}";
         const client = new VibevoiceClient({{ url, retry: NEVER }});
-        const large = new Blob([new Uint8Array(200 << 20)]);
+        const large = new Blob([new Uint8Array(40 << 20)]);
         const refused = [];
         for (let count = 0; count < 3; count += 1)
           await client.submit(large).catch((error) => refused.push(error.code));

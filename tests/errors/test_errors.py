@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from many_cases import for_each
 
 from sidecar import errors
 from sidecar.api import live_messages
@@ -18,7 +19,7 @@ def test_no_two_errors_share_a_code():
     assert [code for code, times in Counter(error.code for error in ALL).items() if times > 1] == []
 
 
-@pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
+@for_each("error", ALL)
 def test_every_error_has_a_code_a_detail_and_a_hint_for_people(error):
     assert re.fullmatch(r"[a-z][a-z_]+", error.code)
     for text in (error.default_detail, error.default_hint):
@@ -28,7 +29,7 @@ def test_every_error_has_a_code_a_detail_and_a_hint_for_people(error):
     assert error.default_detail.endswith(".")
 
 
-@pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
+@for_each("error", ALL)
 def test_every_error_comes_out_of_the_wire_as_it_went_in(error):
     sent = error("What was wrong.", hint="What to do.", retry_after=7)
     got = errors.from_wire(sent.to_wire())
@@ -40,7 +41,7 @@ def test_every_error_is_had_by_one_name_wherever_it_lies():
     assert [error for error in ALL if getattr(errors, error.__name__, None) is not error] == []
 
 
-@pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
+@for_each("error", ALL)
 def test_every_error_has_a_status(error):
     assert 400 <= STATUS[error.kind] < 600
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from job_event_histories import histories, submitted
+from many_cases import for_each
 
 from sidecar import errors
 from sidecar.jobs.job_record import (
@@ -155,7 +156,7 @@ def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word()
     assert done.processing_s == 2.0
 
 
-@pytest.mark.parametrize("kind", [*errors.all_errors()], ids=lambda kind: kind.code)
+@for_each("kind", errors.all_errors())
 def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -> None:
     error = kind("This is what happened.", hint="Do that.", retry_after=3)
     record = apply_event(submitted(), JobEvent(1, 0.0, FailedChange(JobFailure.of(error))))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny_vibevoice
+from many_cases import for_each
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
@@ -213,7 +214,7 @@ def effects(source: str, mended: str = "") -> list[str]:
     return [each for each in found if each != mended]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@for_each("module", MODULES)
 def test_importing_a_module_has_no_effects(module: Path) -> None:
     """At module level there are definitions, constants and guards; who calls, makes a value."""
     assert effects(module.read_text("utf-8"), MENDED.get(module.name, "")) == []
@@ -259,7 +260,10 @@ WALL_CLOCKS = {
 """By module: what tells the time of the day as a number; its text (strftime) decides nothing."""
 
 
-ASKS_THE_TIME = re.compile(rf"\b(?:{'|'.join(set().union(*WALL_CLOCKS.values()))})\b").search
+ASKS_THE_TIME = re.compile(
+    r"\bfrom\s+time\b|\bimport\b[^\n]*\btime\b"
+    r"|\btime\s*\.\s*(?:time|clock_gettime)|\.\s*(?:now|utcnow|today)\b"
+).search
 """In the source of a module that may: only that is parsed."""
 
 
@@ -289,9 +293,7 @@ CLOCK = ROOT / "sidecar/clock.py"
 """The one module that asks, for dates that people read; whoever keeps one is handed the clock."""
 
 
-@pytest.mark.parametrize(
-    "module", sorted({*MODULES} - {CLOCK}), ids=lambda path: str(path.relative_to(ROOT))
-)
+@for_each("module", sorted({*MODULES} - {CLOCK}))
 def test_the_clock_on_the_wall_decides_nothing(module: Path) -> None:
     """A clock that jumps changes names of files and lines of the log; waits are monotonic."""
     assert wall_clocks(module.read_text("utf-8")) == []
@@ -320,7 +322,7 @@ def test_the_clock_on_the_wall_is_known_by_any_name(source: str) -> None:
 BENCHMARKS = sorted((ROOT / "bench").glob("*.py"))
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda path: path.name)
+@for_each("benchmark", BENCHMARKS)
 def test_what_a_benchmark_takes_from_the_service_is_there(benchmark: Path) -> None:
     """No test runs most of them: nobody else would notice that a name has moved."""
     nodes = ast.walk(ast.parse(benchmark.read_text("utf-8")))

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import pytest
+from many_cases import for_each
 
 from sidecar.config.settings import Settings
 from sidecar.interfaces.live_options import EndpointingOptions, field_limits
@@ -18,7 +18,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@for_each("document", DOCUMENTS)
 def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     missing = [link for link in links if not (document.parent / link).exists()]
@@ -37,7 +37,7 @@ def _anchors(document: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@for_each("document", DOCUMENTS)
 def test_every_link_to_a_heading_leads_to_one(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]*)#([^)]*)\)", document.read_text())
     dead = [

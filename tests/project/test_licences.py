@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from many_cases import for_each
 
 ROOT = Path(__file__).parents[2]
 VENDOR = ROOT / "sidecar/api/static/vendor"
@@ -42,7 +43,7 @@ def families(text: str) -> set[str]:
     return {one for one in FAMILIES if re.search(rf"(?<![A-Z]){one}", text)}
 
 
-@pytest.mark.parametrize("name", locked())
+@for_each("name", locked)
 def test_what_an_image_carries_has_a_line_with_the_licence_of_its_metadata(name: str) -> None:
     licence = stated().get(normal(name))
     assert licence, f"{name} has no line in THIRD_PARTY_LICENSES.md"

@@ -7,6 +7,7 @@ be what they look at, and one that takes quadratic time holds up everybody on th
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from many_cases import for_each
 from regex_steps import Counting, TooManySteps, superlinear
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients/python/src"
 SOURCES = [*(ROOT / "sidecar").rglob("*.py"), *CLIENT.rglob("*.py")]
 METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
-NEEDED = re.compile(rf"\bre\.|\b[A-Z_0-9]+\.(?:{'|'.join(METHODS)})\b").search
-"""In the source of a module that has an expression or looks for one."""
+NEEDED = re.compile(r"\bre\.").search
+"""In the source of a module that has an expression."""
+USES = re.compile(rf"\b([A-Z_0-9]+)\s*\.\s*({'|'.join(METHODS)})\b").findall
+"""Of a source: constants, and the methods that are called of them."""
 MADE: Mapping[str, str] = {
     "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
     "sidecar/tts/vibevoice_tts_synthesis.py:marks": r"<\|im_start\|>|<\|im_end\|>",
@@ -53,7 +57,7 @@ def expressions() -> Iterator[Found]:
     """All of the package and its client."""
     texts = {path: path.read_text("utf-8") for path in sorted(SOURCES)}
     trees = {path: [*ast.walk(ast.parse(texts[path]))] for path in texts if NEEDED(texts[path])}
-    used = _used(trees.values())
+    used = _used(texts.values())
     for path, nodes in trees.items():
         names = {
             id(node.value): node.targets[0].id
@@ -83,16 +87,13 @@ def _is_call_of_re(node: ast.AST) -> bool:
     )
 
 
-def _used(trees: Iterable[list[ast.AST]]) -> dict[str, set[str]]:
+def _used(sources: Iterable[str]) -> dict[str, set[str]]:
     """By the name of a constant: the methods that are called of it, wherever that is."""
     found: dict[str, set[str]] = {name: {*ways} for name, ways in USED.items()}
-    for nodes in trees:
-        for node in nodes:
-            if isinstance(node, ast.Attribute) and node.attr in METHODS:
-                owner = node.value
-                name = getattr(owner, "id", None) or getattr(owner, "attr", None)
-                if name and name.isupper():
-                    found.setdefault(name, set()).add(node.attr)
+    for source in sources:
+        for name, method in USES(source):
+            if name.isupper():
+                found.setdefault(name, set()).add(method)
     return found
 
 
@@ -117,10 +118,18 @@ def _value(path: Path, node: ast.expr) -> str:
         raise AssertionError(f"{path}: name one like {ast.unparse(node)} in MADE") from None
 
 
-ALL = list(expressions())
+@functools.cache
+def all_found() -> tuple[Found, ...]:
+    """All of them, found once."""
+    return tuple(expressions())
 
 
-@pytest.mark.parametrize("one", [one for one in ALL if one.where not in BOUNDED], ids=str)
+def must_be_quick() -> list[Found]:
+    """Those that a client's words may reach."""
+    return [one for one in all_found() if one.where not in BOUNDED]
+
+
+@for_each("one", must_be_quick)
 def test_the_steps_of_every_expression_grow_with_its_input_and_no_faster(one: Found) -> None:
     for method in sorted(one.methods):
         worst = superlinear(one.pattern, method)
@@ -128,10 +137,10 @@ def test_the_steps_of_every_expression_grow_with_its_input_and_no_faster(one: Fo
 
 
 def test_no_expression_is_made_where_nobody_looks() -> None:
-    assert len(ALL) > 60
+    assert len(all_found()) > 60
     for path in SOURCES:
         assert "from re import" not in path.read_text("utf-8"), path
-    assert {*MADE, *BOUNDED} <= {one.where for one in ALL}
+    assert {*MADE, *BOUNDED} <= {one.where for one in all_found()}
 
 
 @pytest.mark.slow_except("(a+)+$", "bytes")
@@ -152,7 +161,7 @@ def test_what_is_known_to_take_too_long_is_found(text: str, method: str) -> None
     assert superlinear(re.compile(text), method)
 
 
-@pytest.mark.parametrize("one", ALL, ids=str)
+@for_each("one", all_found)
 def test_the_counting_matcher_finds_what_re_finds(one: Found) -> None:
     matcher = Counting(one.pattern)
     for grown in list(matcher.inputs())[::5]:

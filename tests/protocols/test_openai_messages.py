@@ -13,6 +13,7 @@ import pytest
 from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
+from many_cases import for_each
 from service_process import PATIENCE_S
 
 from sidecar import errors
@@ -265,7 +266,7 @@ def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
             chosen_precision(whisper.SPEC, name, strict=True)
 
 
-@pytest.mark.parametrize("kind", list(errors.all_errors()), ids=lambda kind: kind.code)
+@for_each("kind", errors.all_errors())
 def test_every_error_has_openai_s_shape_and_says_whether_to_come_again(
     kind: type[errors.SidecarError],
 ) -> None:

@@ -23,6 +23,8 @@ _CHANGES = frozenset(
     ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
 )
 """Events of what makes, deletes or moves something."""
+_WATCHED = _CHANGES | {"open", "sqlite3.connect", "subprocess.Popen"}
+"""Events that are looked at: there are hundreds of others in each test, such as of `id`."""
 
 
 class Guard:
@@ -39,6 +41,8 @@ class Guard:
 
     def __call__(self, event: str, args: Sequence[Any]) -> None:
         """Look at an event (`sys.addaudithook`)."""
+        if event not in _WATCHED:
+            return
         match event, args:
             case "open", (str() | os.PathLike() as path, _, int(flags)) if flags & _WRITES:
                 self._check_path(path)

@@ -1,0 +1,40 @@
+"""A test of many cases fails with each that fails, by its name."""
+
+from __future__ import annotations
+
+import pytest
+from many_cases import for_each
+
+
+@for_each("number", range(10))
+def test_every_case_is_run_with_the_fixtures_of_the_test(
+    number: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert number < 10
+    assert tmp_path_factory
+
+
+def test_all_that_fail_are_named_and_the_others_are_run() -> None:
+    run = []
+
+    @for_each("number", range(4), name="case {}".format)
+    def fails(number: int) -> None:
+        run.append(number)
+        assert number % 2
+        if number == 3:
+            pytest.fail("three")
+
+    with pytest.raises(BaseExceptionGroup, match="3 of 4 cases failed") as caught:
+        fails()
+    notes = [fault.__notes__ for fault in caught.value.exceptions]
+    assert notes == [["number: case 0"], ["number: case 2"], ["number: case 3"]]
+    assert run == [0, 1, 2, 3]
+
+
+def test_a_test_of_no_case_is_a_mistake() -> None:
+    @for_each("number", list)
+    def has_none(number: int) -> None:
+        assert number
+
+    with pytest.raises(AssertionError, match="no case"):
+        has_none()

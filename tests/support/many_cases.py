@@ -1,0 +1,42 @@
+"""Many small cases as one test: pytest takes some milliseconds for each test in each process."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+
+def for_each(
+    argument: str,
+    cases: Iterable[Any] | Callable[[], Iterable[Any]],
+    name: Callable[[Any], str] = str,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a test that takes a case as ``argument``: it is run with all of them, and fails
+    with the faults of all that fail, each with the ``name`` of its case. Cases that take time to
+    find are found by a function, when the test is run."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def run_all(**given: Any) -> None:
+            every = list(cases() if callable(cases) else cases)
+            assert every, "no case at all"
+            faults: list[BaseException] = []
+            for case in every:
+                try:
+                    test(**given, **{argument: case})
+                except (Exception, pytest.fail.Exception) as fault:
+                    fault.add_note(f"{argument}: {name(case)}")
+                    faults.append(fault)
+            if faults:
+                raise BaseExceptionGroup(f"{len(faults)} of {len(every)} cases failed", faults)
+
+        signature = inspect.signature(test)
+        left = [one for key, one in signature.parameters.items() if key != argument]
+        run_all.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+        return run_all
+
+    return decorate
