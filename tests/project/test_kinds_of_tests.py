@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds, kind_of_function
+from many_cases import case_count
 from postgres import Cluster
 from service_process import Server, wait_until, web
 
@@ -75,7 +76,8 @@ def test_make_test_leaves_out_no_more_than_one_test_in_ten(
     if 2 * len(files) < len([*(ROOT / "tests").rglob("test_*.py")]):
         pytest.skip("this run has collected a part of the tests")
     slow = [item for item in collected if item.get_closest_marker("slow")]
-    assert len(slow) <= len(collected) / 10
+    left_out, there = (sum(case_count(one.function) for one in each) for each in (slow, collected))
+    assert left_out <= there / 10
 
 
 def test_every_name_of_a_variant_that_is_not_slow_is_one(collected: list[pytest.Function]) -> None:

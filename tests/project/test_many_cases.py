@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from many_cases import for_each
+from many_cases import case_count, for_each
 
 
 @for_each("number", range(10))
@@ -24,6 +24,8 @@ def test_all_that_fail_are_named_and_the_others_are_run() -> None:
         if number == 3:
             pytest.fail("three")
 
+    assert case_count(fails) == 4
+    assert case_count(test_all_that_fail_are_named_and_the_others_are_run) == 1
     with pytest.raises(BaseExceptionGroup, match="3 of 4 cases failed") as caught:
         fails()
     notes = [fault.__notes__ for fault in caught.value.exceptions]

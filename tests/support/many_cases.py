@@ -19,10 +19,14 @@ def for_each(
     with the faults of all that fail, each with the ``name`` of its case. Cases that take time to
     find are found by a function, when the test is run."""
 
+    @functools.cache
+    def found() -> list[Any]:
+        return list(cases() if callable(cases) else cases)
+
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(test)
         def run_all(**given: Any) -> None:
-            every = list(cases() if callable(cases) else cases)
+            every = found()
             assert every, "no case at all"
             faults: list[BaseException] = []
             for case in every:
@@ -37,6 +41,13 @@ def for_each(
         signature = inspect.signature(test)
         left = [one for key, one in signature.parameters.items() if key != argument]
         run_all.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+        run_all.cases = found  # type: ignore[attr-defined]
         return run_all
 
     return decorate
+
+
+def case_count(test: Callable[..., object]) -> int:
+    """Return the number of cases that a test runs; one of any other test."""
+    found = getattr(test, "cases", None)
+    return len(found()) if found else 1
