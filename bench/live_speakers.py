@@ -27,8 +27,8 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization.speaker_models import EMBEDDING_SIZE, SpeakerEncoder, Vector, load_models
 from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer
-from sidecar.interfaces.live_engine import NEW_SESSION
 from sidecar.interfaces.live_events import (
+    NEW_SESSION,
     Final,
     InputProcessed,
     LiveEvent,

@@ -29,8 +29,7 @@ from bench.metrics import Clip, Piece, _normalizer, clips, score
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
-from sidecar.interfaces.live_engine import NEW_SESSION, LiveEngine
-from sidecar.interfaces.live_events import Final, LiveEvent, Summary
+from sidecar.interfaces.live_events import NEW_SESSION, Final, LiveEngine, LiveEvent, Summary
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionContext
 from sidecar.transcripts.transcript import Finished

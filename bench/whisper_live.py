@@ -29,8 +29,14 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
+from sidecar.interfaces.live_events import (
+    Final,
+    LiveEvent,
+    LiveSessionStart,
+    NoticeRaised,
+    Partial,
+    Summary,
+)
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 
 TOKENS_S = 4

@@ -19,7 +19,7 @@ from sidecar.api import live_messages
 from sidecar.api.http.websocket_connections import Message, WebSocketConnection
 from sidecar.auth.identity import Identity, Scope
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
 from sidecar.live.sessions.input_log import InputLogState

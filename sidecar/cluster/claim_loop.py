@@ -24,7 +24,7 @@ from sidecar.cluster.claims import (
 )
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
-from sidecar.jobs import job_record, poison_jobs
+from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.storage import postgres_database
@@ -276,7 +276,7 @@ class ClaimLoop:
     def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
         record = held.claimed_record if held.job is None else held.job.record
-        if record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
+        if record.passed + 1 >= job_record.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True
@@ -310,4 +310,4 @@ class ClaimLoop:
 
 
 def _poison_error(record: job_record.JobRecord) -> errors.EngineCrashed | None:
-    return poison_jobs.poison_error(record.crashes, record.interruptions)
+    return job_record.poison_error(record.crashes, record.interruptions)

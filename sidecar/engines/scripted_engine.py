@@ -34,8 +34,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
-from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding

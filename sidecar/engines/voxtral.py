@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.checkpoints.installed_checkpoints import TEKKEN_FILE
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
-from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 

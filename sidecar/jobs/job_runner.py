@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs import job_record, poison_jobs
+from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -299,7 +299,7 @@ class JobRun:
                     job.crash()
                     known = job.record
                     if (
-                        end := poison_jobs.poison_error(known.crashes, known.interruptions)
+                        end := job_record.poison_error(known.crashes, known.interruptions)
                     ) is not None:
                         job.fail(end)
         except errors.SidecarError as error:

@@ -15,7 +15,7 @@ from sidecar import clock, errors
 from sidecar.audio import audio_source
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs import poison_jobs
+from sidecar.jobs import job_record
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job
@@ -92,7 +92,7 @@ async def requeue_unfinished(
     for record in unfinished:
         try:
             after = store.get(record.id)
-            if (error := poison_jobs.poison_error(after.crashes, after.interruptions)) is not None:
+            if (error := job_record.poison_error(after.crashes, after.interruptions)) is not None:
                 raise error
             source = await threads.run(keeping.open, record)
         # an error of one job must not stop the recovery of those behind it

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.interfaces import live_engine, live_events, live_options
+from sidecar.interfaces import live_events, live_options
 from sidecar.serialization import WireValues
 from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
@@ -41,7 +41,7 @@ class RemoteSessionRequest(WireValues):
 
     form: int
     options: live_options.LiveOptions
-    begin: live_engine.LiveSessionStart
+    begin: live_events.LiveSessionStart
 
 
 @cache
@@ -66,7 +66,7 @@ def _check_request(lease: RemoteSessionRequest) -> None:
         raise ValueError("it begins nowhere")
     timed: list[Segment | Word | live_events.ContextUtterance] = [*begin.said, *begin.context]
     timed += [word for segment in begin.said for word in segment.words]
-    place = live_options.field_limits(live_engine.LiveSessionStart)["at"]
+    place = live_options.field_limits(live_events.LiveSessionStart)["at"]
     if not all(one.start in place and one.end in place for one in timed):
         raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]
@@ -146,7 +146,7 @@ class RemoteEventChecker:
     """Checker of another service's events: they may only refer to audio that was sent and to
     segments that were announced."""
 
-    def __init__(self, begin: live_engine.LiveSessionStart) -> None:
+    def __init__(self, begin: live_events.LiveSessionStart) -> None:
         self._begin = begin
         self._pieces = set(begin.pieces)
         self._last = begin.piece - 1

@@ -22,7 +22,7 @@ from sidecar import errors
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, running
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import EngineSpec, UpstreamOptions
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.load_balancer import ChunkAttempts, EngineAddress, UpstreamBalancer

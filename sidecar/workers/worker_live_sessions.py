@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces import live_engine, live_events, live_options
+from sidecar.interfaces import live_events, live_options
 from sidecar.live.runtime.resampling import SampleInput
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
@@ -36,7 +36,7 @@ class WorkerLiveSessions:
 
     def __init__(
         self,
-        engine: live_engine.LiveEngine,
+        engine: live_events.LiveEngine,
         on_end: Callable[[RpcRequest], object],
         executing: BegunCalls,
     ) -> None:
@@ -90,7 +90,7 @@ class _WorkerLiveSession:
     def __init__(
         self,
         request: RpcRequest,
-        engine: live_engine.LiveEngine,
+        engine: live_events.LiveEngine,
         notify: Callable[[], None],
         executing: BegunCalls,
     ) -> None:
@@ -104,9 +104,9 @@ class _WorkerLiveSession:
         self._lock = threading.Lock()
         self._outbox: deque[live_events.LiveEvent] = deque()
         options = live_options.LiveOptions.from_wire(request.message["options"])
-        begin = live_engine.LiveSessionStart.from_wire(request.message["begin"])
+        begin = live_events.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
-        self._session: live_engine.LiveSession = engine.open(options, begin, self._emit)
+        self._session: live_events.LiveSession = engine.open(options, begin, self._emit)
         self._session.around, self._session.failed = self._around, self._failed
 
     def serve(self) -> bool:

@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.audio import audio_decoder
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_engine import LiveEngine
+from sidecar.interfaces.live_events import LiveEngine
 from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times

@@ -17,11 +17,11 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sidecar import errors
 from sidecar.api.remote_live_session import LeaseConnection
-from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
     InputProcessed,
+    LiveSessionStart,
     NoticeRaised,
     SpeechStarted,
     TurnEnded,

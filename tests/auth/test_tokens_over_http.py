@@ -26,7 +26,7 @@ from sidecar import errors
 from sidecar.auth.signed_tokens import LEEWAY_S
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.server.app import create_app
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest

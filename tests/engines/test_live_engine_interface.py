@@ -21,11 +21,13 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines import ENGINES, create_engine, missing_packages
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LiveEngine, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
+    LiveEngine,
     LiveEvent,
+    LiveSession,
+    LiveSessionStart,
     Partial,
     SpeechStarted,
     SpeechStopped,

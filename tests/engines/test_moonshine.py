@@ -24,8 +24,7 @@ from sidecar.diarization import speaker_models
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
-from sidecar.interfaces.live_engine import NEW_SESSION
-from sidecar.interfaces.live_events import LiveEvent, NoticeRaised, Summary
+from sidecar.interfaces.live_events import NEW_SESSION, LiveEvent, NoticeRaised, Summary
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,

@@ -27,8 +27,7 @@ from sidecar.engines.voxtral import (
     read_tekken,
 )
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
+from sidecar.interfaces.live_events import LiveEvent, LiveSessionStart, Partial, Summary
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 

@@ -9,11 +9,11 @@ import json
 import pytest
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
     LiveEvent,
+    LiveSessionStart,
     NoticeRaised,
     Partial,
     SpeakersRevised,

@@ -19,8 +19,14 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import Final, InputProcessed, LiveEvent, NoticeRaised, Summary
+from sidecar.interfaces.live_events import (
+    Final,
+    InputProcessed,
+    LiveEvent,
+    LiveSessionStart,
+    NoticeRaised,
+    Summary,
+)
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.engine_relay import (
     MAX_SOLE_DEATHS,

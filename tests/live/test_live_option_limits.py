@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
 from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
-from sidecar.interfaces.live_engine import LiveSessionStart as PlaceToBegin
 from sidecar.interfaces.live_events import ContextUtterance
+from sidecar.interfaces.live_events import LiveSessionStart as PlaceToBegin
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig

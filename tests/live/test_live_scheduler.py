@@ -14,8 +14,15 @@ from service_process import PATIENCE_S, wait_until
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad
-from sidecar.interfaces.live_engine import NEW_SESSION, LiveSessionStart
-from sidecar.interfaces.live_events import Final, LiveEvent, SessionRejected, Summary, TurnEnded
+from sidecar.interfaces.live_events import (
+    NEW_SESSION,
+    Final,
+    LiveEvent,
+    LiveSessionStart,
+    SessionRejected,
+    Summary,
+    TurnEnded,
+)
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.engine_session import EngineSession
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler

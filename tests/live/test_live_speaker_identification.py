@@ -13,7 +13,7 @@ from service_process import until
 from sidecar.api.remote_live_session import open_leased_session
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry

@@ -43,7 +43,7 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
 from sidecar.errors import LiveFull, UpstreamUnreachable
 from sidecar.interfaces.engine_interface import UpstreamOptions
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions import session_registry
 from sidecar.live.sessions.engine_relay import SharedLiveEngine

@@ -17,10 +17,11 @@ from sidecar.audio import Block
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
 from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad, ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions
-from sidecar.interfaces.live_engine import NEW_SESSION, LiveSessionStart
 from sidecar.interfaces.live_events import (
+    NEW_SESSION,
     Final,
     LiveEvent,
+    LiveSessionStart,
     NoticeRaised,
     SpeakerEmbeddingsKnown,
     SpeakersRevised,

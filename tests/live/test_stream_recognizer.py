@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_engine import NEW_SESSION, LiveSessionStart
 from sidecar.interfaces.live_events import (
     AUDIO_UNHEARD,
+    NEW_SESSION,
     UTTERANCE_DROPPED,
     Final,
     InputProcessed,
     LiveEvent,
+    LiveSessionStart,
     NoticeRaised,
     Partial,
     SessionRejected,

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
-from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
-from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 

@@ -16,8 +16,7 @@ from sidecar.diarization.diarizer import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
-from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, WorkPace

@@ -24,8 +24,12 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
+from sidecar.interfaces.live_events import (
+    LiveEvent,
+    LiveEventCallback,
+    LiveSessionStart,
+    NoticeRaised,
+)
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime import live_speaker_labels, load_shedding, partial_results
 from sidecar.live.runtime.engine_session import EngineSession, SessionCommand

@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.diarization.speaker_identification import embedding_if_long_enough
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import Final, LiveEvent, TurnDropped, TurnEnded
+from sidecar.interfaces.live_events import (
+    Final,
+    LiveEvent,
+    LiveSessionStart,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.live_speaker_labels import SPEAKERS_UNAVAILABLE
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment

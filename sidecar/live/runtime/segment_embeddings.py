@@ -14,8 +14,12 @@ from dataclasses import dataclass, field
 
 from sidecar.audio import Block
 from sidecar.diarization import speaker_identification
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import LiveEvent, SpeakerEmbeddingsKnown, SpeakersRevised
+from sidecar.interfaces.live_events import (
+    LiveEvent,
+    LiveSessionStart,
+    SpeakerEmbeddingsKnown,
+    SpeakersRevised,
+)
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from sidecar.audio import Block
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, TurnControl
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from sidecar import errors
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import LiveSessionStart
+from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding

@@ -22,8 +22,14 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
+from sidecar.interfaces.live_events import (
+    Final,
+    LiveEvent,
+    LiveSessionStart,
+    NoticeRaised,
+    Partial,
+    Summary,
+)
 from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, TurnControl
 from sidecar.live.runtime.load_shedding import EngineLoadModel, SheddingLevel
 from sidecar.live.runtime.partial_results import (
