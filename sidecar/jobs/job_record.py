@@ -1,4 +1,4 @@
-"""Job record, and the events that change it. Pure.
+"""Job record, the events that change it, and the attempts of poison jobs. Pure.
 
 A record is a submitted job with all its events applied in order. Replaying the events gives the
 same record again, after a restart or in another service.

@@ -29,6 +29,7 @@ from sidecar.files import FileWatcher
 from sidecar.server.service_process import IMPORT_THREAD
 from sidecar.service.facade import Service
 
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 _READS = ("GET", "HEAD")
 MAX_WAITING_SOCKETS = 100
 """Maximum WebSockets that wait for the whole application."""
@@ -119,9 +120,6 @@ def create_health_app(
     return app
 
 
-Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
-
-
 def install_middleware(
     app: Starlette,
     service: Service,
@@ -183,6 +181,7 @@ def collect_garbage() -> None:
 
 
 def freeze_imports() -> None:
-    """Exclude what is imported from garbage collections, which another program may have off."""
+    """Collect garbage once, and exclude what is imported from later collections. Whether there are
+    any is up to the program that this application is a part of."""
     gc.collect()
     gc.freeze()

@@ -233,6 +233,15 @@ async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> No
             assert [one.is_final async for one in listen(iter([chunk]))][-1]
 
 
+async def stream_of_mine(channel: Any) -> Any:
+    """A stream with a second of speech, of a session whose client has the token 'me'."""
+    me = [("authorization", "Bearer me"), ("session-id", "mine")]
+    await create(channel)(SessionRequest(session_id="mine"), metadata=me)
+    call = recognize(channel)(metadata=me)
+    await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+    return call
+
+
 async def status_after_results(call: Any) -> grpc.StatusCode:
     """Read all results: gRPC gives the status after them."""
     async with asyncio.timeout(PATIENCE_S):
@@ -247,10 +256,7 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
     way_in = entrance(named)
     port = await start(way_in)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        me = [("authorization", "Bearer me"), ("session-id", "mine")]
-        await create(channel)(SessionRequest(session_id="mine"), metadata=me)
-        call = recognize(channel)(metadata=me)
-        await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+        call = await stream_of_mine(channel)
         assert (await call.read()).text
         named.gone = "was revoked"
         way_in.visits.look()
@@ -273,10 +279,7 @@ async def test_a_token_is_revoked_while_the_first_result_is_sent(
     monkeypatch.setattr(session.GrpcStream, "_write", revoke_and_write)
     port = await start(way_in)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        me = [("authorization", "Bearer me"), ("session-id", "mine")]
-        await create(channel)(SessionRequest(session_id="mine"), metadata=me)
-        call = recognize(channel)(metadata=me)
-        await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+        call = await stream_of_mine(channel)
         assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
 
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,25 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def started(words: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process of Python with pipes, which is killed if it still runs at the end."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, *words],
+        cwd=REPOSITORY,
+        env=env,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own, up to its end."""
     return subprocess.run(
@@ -310,17 +329,8 @@ def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(tmp_pat
 def test_a_service_ends_in_order_although_an_import_hangs(
     signals: list[signal.Signals], code: int, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HANG_IN_IMPORT],
-        cwd=REPOSITORY,
-        env={**environment(tmp_path), "VIBEVOICE_EXIT_WITH_STDIN": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process, contextlib.ExitStack() as stack:
-        stack.callback(process.kill)
+    env = {**environment(tmp_path), "VIBEVOICE_EXIT_WITH_STDIN": "1"}
+    with started(["-c", HANG_IN_IMPORT], env) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "hangs\n"
         for each in signals:
@@ -353,17 +363,7 @@ async def test_websockets_wait_and_those_beyond_the_limit_or_at_the_end_are_refu
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_a_service_that_is_stopped_while_it_imports_the_rest_ends_in_order(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sidecar.main"],
-        cwd=REPOSITORY,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process, contextlib.ExitStack() as stack:
-        stack.callback(process.kill)
+    with started(["-m", "sidecar.main"], environment(tmp_path)) as process:
         assert process.stdout is not None
         assert '"ready"' in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
