@@ -126,9 +126,15 @@ def test_a_build_into_the_source_tree_removes_nothing_of_it(tmp_path: Path) -> N
     assert modules == {path for path in modules if path.exists()}
 
 
-def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
-    copy_tree(tmp_path / "tree")
-    wheel = build_wheel(tmp_path / "tree", tmp_path)
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, alone in its folder."""
+    tree = tmp_path_factory.mktemp("tree")
+    copy_tree(tree / "tree")
+    return build_wheel(tree / "tree", tree / "wheels")
+
+
+def test_the_line_of_a_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     into = [*PIP, "--python", str(python)]
@@ -137,24 +143,23 @@ def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> No
     command = shlex.split(line.partition(" in the folder")[0])
     assert command[:2] == ["pip", "install"]
     local = [*LOCAL, "--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
-    reported = subprocess.run([*into, "install", *local, *command[2:]], cwd=tmp_path, **QUIET)
+    asked = [*into, "install", *local, *command[2:]]
+    reported = subprocess.run(asked, cwd=wheel.parent, **QUIET)
     (found,) = json.loads(reported.stdout)["install"]
     assert found["metadata"]["name"] == "vibevoice-asr"
     assert found["requested_extras"] == ["monitor"]
     assert "monitor" in found["metadata"]["provides_extra"]
 
 
-def test_the_line_of_a_folder_of_wheels_works_there(tmp_path: Path) -> None:
-    copy_tree(tmp_path / "tree")
-    build_wheel(tmp_path / "tree", tmp_path / "wheels")
+def test_the_line_of_a_folder_of_wheels_works_there(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     into = [*PIP, "--python", str(python), "install", *LOCAL]
-    offline = ["--no-index", "--find-links", tmp_path / "wheels"]
+    offline = ["--no-index", "--find-links", wheel.parent]
     subprocess.run([*into, *offline, "vibevoice-asr"], **QUIET)
     line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **QUIET).stdout
     assert "--no-index" in line, "an index could give another's package of this name"
-    told = line.partition(" (FOLDER")[0].replace("FOLDER", str(tmp_path / "wheels"))
+    told = line.partition(" (FOLDER")[0].replace("FOLDER", str(wheel.parent))
     again = ["--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
     reported = subprocess.run([*into, *again, *shlex.split(told)[2:]], **QUIET)
     (found,) = json.loads(reported.stdout)["install"]

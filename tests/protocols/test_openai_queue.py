@@ -40,6 +40,7 @@ def filled(server: Server, audio: bytes) -> list[str]:
     return [first, *(server.submit(audio) for _ in range(QUEUE))]
 
 
+@pytest.mark.slow
 def test_all_of_a_crowd_succeed_who_wait_as_they_are_told(busy: Server) -> None:
     """Five times what the queue takes, at once: half a second of work each. With five seconds for
     everybody, those who came too often were lost."""

@@ -21,6 +21,7 @@ from sidecar.api.http import error_responses
 from sidecar.api.http.request_headers import RATE_LIMIT_HEADERS, revocable
 from sidecar.auth.authentication import AccessPolicy
 from sidecar.concurrency import running
+from sidecar.limit_overrides import limit
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
@@ -233,7 +234,7 @@ class HeadRequests:
         await self._app({**scope, "method": "GET", "head": True}, receive, headers_only)
 
 
-LINGER_S = 10.0
+LINGER_S = limit("body_drain", 10.0)
 """Seconds for which a client may go on sending before it reads the response. Node builds the whole
 form first, which takes seconds for 200 MB. A client closes the connection once it has the
 response."""
