@@ -32,7 +32,7 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     load_vibevoice,
     segment_template_of,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 import tiny_vibevoice
@@ -62,8 +62,7 @@ def side(model: VibeVoiceModel, clips: Sequence[Block], *, proposed: bool, at_on
         begun = time.perf_counter()
         shared = model.decoding(PLAN)
         answers = [
-            model.answer(clip, TranscribeOptions(memory=PLAN), lambda: None, shared)
-            for clip in clips[at : at + at_once]
+            model.answer(clip, PLAN, lambda: None, shared) for clip in clips[at : at + at_once]
         ]
         heard = time.perf_counter()
         passes += decode(answers)

@@ -20,7 +20,7 @@ import torch
 from bench import vibevoice_random_weights
 from bench.serving import machine, table
 from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, VibeVoiceModel, load_vibevoice
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 TOKENS = 8
 
@@ -59,7 +59,7 @@ def main() -> None:
         begun = time.perf_counter()
         answer = model.answer(
             (0.1 * noise).astype(np.float32),
-            TranscribeOptions(memory=plan),
+            plan,
             lambda: None,
             model.decoding(plan),
         )

@@ -1,8 +1,6 @@
 """Authentication: access policy, bearer tokens, access control of all protocols.
 
-Every web page that a user opens can reach a service on this machine's loopback. Two headers protect
-it: `Host`, which a page cannot choose that had its name rebound to 127.0.0.1, and `Origin`, which
-browsers add to the requests of pages. A token keeps out other programs.
+A token keeps out programs; `request_origin` keeps out web pages and other machines.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,23 +16,13 @@ from sidecar import errors
 from sidecar.auth import identity, signed_tokens, token_issuing
 from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
-from sidecar.auth.request_origin import (
-    CONTAINER_HOST_NAMES,
-    RequestOrigin,
-    is_allowed_origin,
-    is_loopback_address,
-)
+from sidecar.auth.request_origin import OriginPolicy, RequestOrigin, is_loopback_address
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
-from sidecar.observability.logs import ONCE_A_MINUTE, default_data_folder
+from sidecar.observability.logs import default_data_folder
 
-_HOST_HEADER = re.compile(
-    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
-)
-MAX_LOGGED_ORIGIN = 200
-"""Characters of a refused page's origin in the log."""
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,61 +65,16 @@ class Authenticator:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessPolicy:
-    """Access policy: allowed hosts, peers and origins. ``names``: allowed hosts beyond the
-    loopback.
+class AccessPolicy(OriginPolicy):
+    """Access policy: where requests may come from, and who may send them."""
 
-    If the ``authenticator`` cannot identify remote clients, only this machine is served. The
-    address of the peer decides that, not the address that the service listens on, which another
-    server may choose differently. The names that containers have for this machine are allowed too.
-    If a token is required, they are always allowed, as a page that had one of them rebound has no
-    token. Without a token they are allowed only for requests that no page can have sent.
-
-    ``anywhere``: the service listens beyond the loopback, where its names are unknown; a token is
-    then what keeps strangers out. ``origins``: pages that may send requests, such as those of an
-    embedding app, or all of a scheme that only programs have (``app://*``). ``localhost_origins``:
-    allow the pages of any server on this machine too.
-    """
-
-    names: frozenset[str] = frozenset()
-    anywhere: bool = False
-    origins: frozenset[str] = frozenset()
-    localhost_origins: bool = False
     authenticator: Authenticator = field(default_factory=Authenticator)
     limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
     """Limits of owners that have none of their own."""
 
     def check_peer_and_host(self, approach: RequestOrigin) -> None:
-        """Refuse a request to a foreign host name, from a foreign page, or from a remote peer that
-        no token can identify.
-
-        Raises:
-            errors.HostNotAllowed: the host name is not allowed.
-            errors.PeerNotAllowed: the peer is on another machine, and no token is configured.
-            errors.OriginNotAllowed: the page may not send requests.
-        """
-        if len(approach.hosts) != 1:
-            raise errors.HostNotAllowed()
-        self._check_host(approach.hosts[0], approach)
-        if self.authenticator.local_only and not approach.is_local:
-            raise errors.PeerNotAllowed()
-        if len(approach.origins) > 1:
-            raise errors.OriginNotAllowed()
-        if approach.origins:
-            same = approach.origins[0] == f"{approach.scheme}://{approach.hosts[0].lower()}"
-            if not same and not self.admits_origin(approach.origins[0]):
-                log.warning(
-                    "a web page is refused: its origin %a is not in allowed_origins",
-                    approach.origins[0][:MAX_LOGGED_ORIGIN],
-                    extra=ONCE_A_MINUTE,
-                )
-                raise errors.OriginNotAllowed()
-        elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:
-            raise errors.OriginNotAllowed()
-
-    def admits_origin(self, origin: str) -> bool:
-        """Return whether a page of that origin may send requests and read the responses."""
-        return is_allowed_origin(origin, self.origins, localhost=self.localhost_origins)
+        """Raise as `OriginPolicy.check_origin`."""
+        self.check_origin(approach, local_only=self.authenticator.local_only)
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Return the identity of a client, with the rights that the origin of its request leaves
@@ -147,23 +89,6 @@ class AccessPolicy:
         return replace(
             who, limits=replace(self.limits, shares=who.proof is identity.AuthMethod.JWT)
         )
-
-    def _check_host(self, host: str, approach: RequestOrigin) -> None:
-        matched = _HOST_HEADER.fullmatch(host)
-        if matched is None:
-            raise errors.HostNotAllowed()
-        name = matched["name"].lower()
-        if self.anywhere or name in _LOOPBACK or name in self.names:
-            return
-        if name not in CONTAINER_HOST_NAMES:
-            raise errors.HostNotAllowed()
-        if self.authenticator.local_only and (approach.origins or not approach.rebinding_proof):
-            raise errors.HostNotAllowed(
-                f"Without a token the service cannot tell a container that calls it '{name}' from "
-                "a web page that had this name rebound.",
-                hint="Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer, or "
-                f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
-            )
 
 
 SleepFunction = Callable[[float], Awaitable[object]]
@@ -237,9 +162,6 @@ async def delay_wrong_token(
             await pause(delay)
         finally:
             rate_limiter.held -= 1
-
-
-log = logging.getLogger(__name__)
 
 
 def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:

@@ -24,13 +24,16 @@ from sidecar.cluster.claims import (
 )
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
-from sidecar.jobs import job_record
+from sidecar.jobs import job_record, job_runner
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.storage import postgres_database
 
 log = logging.getLogger(__name__)
 
+# One machine may be at fault. If two fail alike, the recording is to blame.
+MAX_NODE_ATTEMPTS = 2
+"""Nodes that try a job before it fails."""
 # If a claim is lost, another node's work is wasted until that is noticed.
 CLAIM_CHECK_INTERVAL_S = 3.0
 """Seconds between two checks of claims and of waiting jobs."""
@@ -276,7 +279,7 @@ class ClaimLoop:
     def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
         record = held.claimed_record if held.job is None else held.job.record
-        if record.passed + 1 >= job_record.MAX_NODE_ATTEMPTS:
+        if record.passed + 1 >= MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True
@@ -310,4 +313,4 @@ class ClaimLoop:
 
 
 def _poison_error(record: job_record.JobRecord) -> errors.EngineCrashed | None:
-    return job_record.poison_error(record.crashes, record.interruptions)
+    return job_runner.poison_error(record.crashes, record.interruptions)

@@ -16,7 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs.dispatcher import DispatchOptions, JobBatching
+from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.duration_prediction import (
     MIN_JOB_S,
     DurationFile,
@@ -31,6 +31,7 @@ from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
+from sidecar.jobs.scheduler import JobBatching
 from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
 from sidecar.transcripts.transcript import Progress

@@ -3,7 +3,7 @@
 A job may run behind another that runs alone: its call waits in the worker process, which starts it
 the moment it is free. Until then no failure there counts against the waiting job.
 
-A job whose engine dies is tried once more (`jobs.job_record`), alone and on a fresh worker process.
+A job whose engine dies is tried once more (`poison_error`), alone and on a fresh worker process.
 Jobs whose batch fails are tried again one by one.
 """
 
@@ -298,9 +298,7 @@ class JobRun:
                     log.error("the worker process died in job %s", job.id)
                     job.crash()
                     known = job.record
-                    if (
-                        end := job_record.poison_error(known.crashes, known.interruptions)
-                    ) is not None:
+                    if (end := poison_error(known.crashes, known.interruptions)) is not None:
                         job.fail(end)
         except errors.SidecarError as error:
             job.fail(error)
@@ -407,3 +405,27 @@ class JobRun:
 
 def _was_restarted(job: Job) -> bool:
     return job.record.durable and job.record.crashes + job.record.interruptions > 0
+
+
+CRASH_WEIGHT = 5
+"""Weight of a crash of the engine's worker process while the service lives on."""
+SERVICE_DEATH_WEIGHT = 1
+"""Weight of the death of a service."""
+POISON_WEIGHT = 10
+"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
+
+
+def poison_weight(crashes: int, deaths: int) -> int:
+    """Return the evidence against a recording after this many engine crashes and service deaths."""
+    return crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT
+
+
+def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
+    """Return the error of a job after this many crashes and deaths; None if it is tried again."""
+    if poison_weight(crashes, deaths) < POISON_WEIGHT:
+        return None
+    if not deaths:
+        return errors.EngineCrashed()
+    died = f"{deaths} services ended while they worked on this"
+    also = f", and the engine's process died {crashes} times" if crashes else ""
+    return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")

@@ -15,10 +15,9 @@ from sidecar import clock, errors
 from sidecar.audio import audio_source
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs import job_record
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
-from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_runner import Job, poison_error
 from sidecar.jobs.persistent_recordings import PersistentRecordings, RecordingArchive
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
@@ -92,7 +91,7 @@ async def requeue_unfinished(
     for record in unfinished:
         try:
             after = store.get(record.id)
-            if (error := job_record.poison_error(after.crashes, after.interruptions)) is not None:
+            if (error := poison_error(after.crashes, after.interruptions)) is not None:
                 raise error
             source = await threads.run(keeping.open, record)
         # an error of one job must not stop the recovery of those behind it

@@ -22,7 +22,7 @@ from sidecar.cluster import claims, eligibility
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import job_record
+from sidecar.jobs import job_runner
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CrashedChange,
@@ -272,7 +272,7 @@ async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
     for attempt in range(6):
         node = await shared.more()
         claim = await claimed(node)
-        assert job_record.poison_error(claim.record.crashes, claim.record.interruptions) is None
+        assert job_runner.poison_error(claim.record.crashes, claim.record.interruptions) is None
         changes = [StartedChange()]
         if attempt == 1:  # what died before that counts no more
             changes += [SETTLED, CrashedChange(), StartedChange()]  # type: ignore[list-item]
@@ -280,7 +280,7 @@ async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
         await die(node)
     record = (await claimed(shared.one)).record
     assert (record.id, record.crashes, record.interruptions) == (job.id, 1, 5)
-    error = job_record.poison_error(record.crashes, record.interruptions)
+    error = job_runner.poison_error(record.crashes, record.interruptions)
     assert error is not None
     assert "5 services" in error.detail
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from job_event_histories import submitted
 
 from sidecar.jobs.job_record import (
-    POISON_WEIGHT,
     CrashedChange,
     InterruptedChange,
     JobChange,
@@ -20,8 +19,8 @@ from sidecar.jobs.job_record import (
     RequeuedChange,
     StartedChange,
     apply_event,
-    poison_error,
 )
+from sidecar.jobs.job_runner import POISON_WEIGHT, poison_error
 from sidecar.transcripts.transcript import Checkpoint
 
 few = st.integers(0, 2 * POISON_WEIGHT)

@@ -642,7 +642,7 @@ def test_a_service_that_works_on_no_job_any_more_ends_and_says_why(
     fault = """
 import asyncio, sys
 from sidecar.cli import main
-from sidecar.jobs.dispatcher import JobBatching
+from sidecar.jobs.scheduler import JobBatching
 def company(*_): raise asyncio.CancelledError
 JobBatching.company = company
 sys.argv = ["vibevoice-asr"]

@@ -28,11 +28,9 @@ from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import (
-    AUTO,
     LoadOptions,
     MemoryPlan,
     Precision,
-    TranscribeOptions,
 )
 
 SAMPLE_RATE = 24_000
@@ -402,18 +400,24 @@ class VibeVoiceModel:
         return PlannedDecoder(VibeVoiceDecoder(self.loaded.model), plan)
 
     def answer(
-        self, samples: Block, options: TranscribeOptions, check: StepCheck, decoding: PlannedDecoder
+        self,
+        samples: Block,
+        plan: MemoryPlan,
+        check: StepCheck,
+        decoding: PlannedDecoder,
+        context: str = "",
     ) -> vibevoice_generation.WindowGeneration:
         """Encode a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
+        ``context``: the text beside the audio.
 
         Raises:
             NonFiniteLogits: the weights' type is too narrow for this checkpoint.
             torch.OutOfMemoryError: the plan took more memory than there is.
         """
-        plan, processor = options.memory, self.loaded.processor
+        processor = self.loaded.processor
         self._place(plan)
         decoder = decoding.decoder
-        ids = build_prompt_ids(processor, len(samples), prompt_context(options))
+        ids = build_prompt_ids(processor, len(samples), context)
         embeddings = decoder.embed(ids)
         first = int((ids == processor.audio_token_id).int().argmax())
         heard = embeddings[first : first + token_count(len(samples))]
@@ -459,14 +463,3 @@ def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate 
     except ValueError as error:
         log.info("speculative decoding of the output format is off: %s", error)
         return None
-
-
-def prompt_context(options: TranscribeOptions) -> str:
-    """Return the text beside the audio: the client's prompt, the language, the number of
-    speakers."""
-    parts = [options.prompt] if options.prompt else []
-    if options.language != AUTO:
-        parts.append(f"Language: {options.language}")
-    if options.num_speakers is not None:
-        parts.append(f"Speakers: {options.num_speakers}")
-    return ". ".join(parts)

@@ -217,11 +217,12 @@ class VibeVoiceTranscription:
     def _heard(self, windows: list[VibeVoiceWindow]) -> list[_WindowInProgress]:
         """Encode the windows and begin their answers."""
         try:
-            decoding = self._decoding or self._model.decoding(self._options.memory)
+            plan, context = self._options.memory, prompt_context(self._options)
+            decoding = self._decoding or self._model.decoding(plan)
             return [
                 _WindowInProgress(
                     window,
-                    self._model.answer(window.samples, self._options, self._check, decoding),
+                    self._model.answer(window.samples, plan, self._check, decoding, context),
                 )
                 for window in windows
             ]
@@ -302,3 +303,14 @@ TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
 def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
     """Return the maximum number of tokens of the answer to ``seconds`` of audio."""
     return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS
+
+
+def prompt_context(options: TranscribeOptions) -> str:
+    """Return the text beside the audio: the client's prompt, the language, the number of
+    speakers."""
+    parts = [options.prompt] if options.prompt else []
+    if options.language != engine_interface.AUTO:
+        parts.append(f"Language: {options.language}")
+    if options.num_speakers is not None:
+        parts.append(f"Speakers: {options.num_speakers}")
+    return ". ".join(parts)

@@ -99,7 +99,7 @@ class Model:
         self.decodings += 1
 
     def answer(
-        self, samples: Block, options: TranscribeOptions, check: Any, decoding: Any
+        self, samples: Block, plan: MemoryPlan, check: Any, decoding: Any, context: str
     ) -> Answer:
         self.heard.append(len(samples) / RATE)
         self._at_once += 1

@@ -31,10 +31,9 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     VibeVoiceAudioEncoder,
     build_prompt_ids,
     load_vibevoice,
-    prompt_context,
     token_count,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 from sidecar.transcripts.loop_guard import SamplingOptions
 
 CPU = torch.device("cpu")
@@ -71,7 +70,7 @@ class Counted(PlannedDecoder):
 def prompt_of(loaded: LoadedVibeVoice, name: str) -> torch.Tensor:
     """The embeddings of the request for a clip: heard once, it is the same for all tests."""
     decoder, audio = VibeVoiceDecoder(loaded.model), tiny_vibevoice.clip_24k(name)
-    ids = build_prompt_ids(loaded.processor, len(audio), prompt_context(TranscribeOptions()))
+    ids = build_prompt_ids(loaded.processor, len(audio), "")
     embeddings = decoder.embed(ids)
     heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
     VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor).encode(

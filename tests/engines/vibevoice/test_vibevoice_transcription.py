@@ -58,11 +58,10 @@ def model() -> VibeVoiceModel:
 
 @pytest.mark.slow
 def test_answers_in_step_are_those_given_alone(model: VibeVoiceModel) -> None:
-    options = TranscribeOptions()
     clips = [tiny_vibevoice.clip_24k(name) for name in tiny_vibevoice.CLIPS]
 
     def answered(decoding: PlannedDecoder, clips: list[Block]) -> list[tuple[int, list[Segment]]]:
-        answers = [model.answer(clip, options, lambda: None, decoding) for clip in clips]
+        answers = [model.answer(clip, MemoryPlan(), lambda: None, decoding) for clip in clips]
         ended = []
         for step in decode_in_step(answers, None, [600] * len(clips), lambda: False):
             if isinstance(step, DecoderPass):
@@ -97,11 +96,11 @@ def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
     plans: list[MemoryPlan] = []
     answer = model.answer
 
-    def noting(samples: Block, options: TranscribeOptions, *rest: Any) -> Any:
-        plans.append(options.memory)
+    def noting(samples: Block, plan: MemoryPlan, *rest: Any) -> Any:
+        plans.append(plan)
         if len(plans) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return answer(samples, options, *rest)
+        return answer(samples, plan, *rest)
 
     monkeypatch.setattr(model, "answer", noting)
     options = TranscribeOptions(memory_fallback=SMALL)
