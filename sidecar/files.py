@@ -1,8 +1,7 @@
-"""Private folders and files, atomic writes, and files that are reread when they change."""
+"""Private folders and files, and atomic writes."""
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import select
@@ -10,12 +9,11 @@ import shlex
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import BinaryIO
 
-from sidecar.concurrency import ThreadLimiter
 from sidecar.errors import SettingsInvalid
 
 PRIVATE = 0o600
@@ -302,102 +300,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-WATCH_INTERVAL_S = 5.0
-"""Poll interval in seconds; a change takes effect within 30 s, with a margin for a slow disk."""
-
-
-class WatchedFiles(Generic[T]):
-    """Result of ``read`` for ``paths`` (files, or folders of files), reread when they change.
-
-    Raises:
-        errors.SettingsInvalid: it cannot be read the first time.
-    """
-
-    def __init__(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> None:
-        self._what = what
-        self._paths = tuple(paths)
-        self._read = read
-        self._mark = self._look_at()
-        self.value = read()
-        """Value of the last read that succeeded."""
-
-    def look(self) -> bool:
-        """Reread the files if one changed, which blocks on the disk; return whether there is a new
-        value."""
-        mark = self._look_at()  # before reading: a change during the read is seen at the next poll
-        if mark == self._mark:
-            return False
-        self._mark = mark
-        try:
-            self.value = self._read()
-        except SettingsInvalid as error:
-            log.error("%s changed and cannot be used; the previous version stays in use: %s",
-                      self._what, error.detail)  # fmt: skip
-            return False
-        log.info("%s reloaded", self._what)
-        return True
-
-    def _look_at(self) -> tuple[object, ...]:
-        return tuple(_file_signature(each) for path in self._paths for each in _files_under(path))
-
-
-class FileWatcher:
-    """Watcher of files, each polled in its own thread, so that a hanging disk blocks no other
-    file."""
-
-    def __init__(self, every_s: float = WATCH_INTERVAL_S) -> None:
-        self._every_s = every_s
-        self._all: list[WatchedFiles[Any]] = []
-
-    def add(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> WatchedFiles[T]:
-        """Watch files from now on; the result is reread when they change.
-
-        Raises:
-            errors.SettingsInvalid: they cannot be read the first time.
-        """
-        watched = WatchedFiles(what, paths, read)
-        self._all.append(watched)
-        return watched
-
-    async def run(self) -> None:
-        """Poll the files until cancelled."""
-        import asyncio
-
-        await asyncio.gather(*map(self._keep_looking, self._all))
-
-    async def _keep_looking(self, watched: WatchedFiles[Any]) -> None:
-        import asyncio
-
-        threads = ThreadLimiter("look", 1)
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await threads.run(watched.look)
-            except Exception:  # the next poll follows in any case
-                log.exception("internal error while a watched file was read")
-
-
-def _files_under(path: Path) -> list[Path]:
-    """Return the path and, for a folder, its files: a file written in place does not change its
-    folder."""
-    try:
-        return [path, *sorted(path.iterdir())]
-    except OSError:
-        return [path]
-
-
-def _file_signature(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError as error:
-        return str(path), error.errno
-    if stat.S_ISFIFO(status.st_mode):  # its content is cached and cannot change
-        return str(path), status.st_ino
-    access = status.st_mode, status.st_uid, status.st_gid  # it may be readable now
-    return str(path), status.st_mtime_ns, status.st_size, status.st_ino, access

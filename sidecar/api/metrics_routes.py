@@ -20,7 +20,6 @@ from sidecar.config.settings import Settings
 from sidecar.observability import metrics, prometheus
 from sidecar.observability.metrics import METRIC_PREFIX
 from sidecar.service.facade import Service, ServiceHealth
-from sidecar.service.system_checks import HEALTH_WINDOW_S
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
 
@@ -72,7 +71,7 @@ def metrics_nested(service: Service) -> dict[str, Any]:
 
 
 def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    tally, lately = service.tally, service.tally.outcomes.lately(HEALTH_WINDOW_S)
+    tally, lately = service.tally, service.tally.outcomes.lately(metrics.HEALTH_WINDOW_S)
     return {
         "service": {
             "version": now.version,

@@ -19,7 +19,7 @@ from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import OriginPolicy, RequestOrigin, is_loopback_address
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.observability.logs import default_data_folder
 
 log = logging.getLogger(__name__)

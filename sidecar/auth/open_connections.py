@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from sidecar import errors
 from sidecar.auth.identity import Identity, Scope, SignedCredential
 from sidecar.auth.rate_limits import is_within_fair_share
-from sidecar.files import WATCH_INTERVAL_S
+from sidecar.file_watcher import WATCH_INTERVAL_S
 
 log = logging.getLogger(__name__)
 

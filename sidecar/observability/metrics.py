@@ -19,6 +19,7 @@ from enum import StrEnum
 from functools import partial
 
 from sidecar import errors
+from sidecar.limit_overrides import limit
 
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
@@ -391,3 +392,25 @@ class ServiceMetrics:
             for one in vars(part).values()
             if isinstance(one, Counter | Histogram)
         ]
+
+
+HEALTH_WINDOW_S = 60.0
+"""Time in seconds whose recognitions decide about the health."""
+MIN_OUTCOMES = limit("health_min_events", 5)
+"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
+MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
+"""Share of successes below which the service is not healthy."""
+MAX_TIMED_OUT_RATIO = 0.5
+"""Share of timeouts above which the service is not healthy."""
+
+
+def health_problem(lately: RecentOutcomes) -> str | None:
+    """Return the reason why the service is not healthy; `None` if it is, or if there are too few
+    outcomes."""
+    if not lately.all or lately.all < MIN_OUTCOMES:
+        return None
+    if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
+        return "too_many_timeouts"
+    if lately.done / lately.all < MIN_SUCCESS_RATIO:
+        return "too_many_failures"
+    return None

@@ -18,7 +18,7 @@ from sidecar.auth.request_origin import is_loopback_address
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, YapCloseCodes, load_settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.jobs import owner_quotas

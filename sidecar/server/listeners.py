@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import psutil
 
     from sidecar.auth.authentication import AccessControl
-    from sidecar.files import FileWatcher
+    from sidecar.file_watcher import FileWatcher
     from sidecar.server.tls import ServerTls
     from sidecar.service.facade import Service
 

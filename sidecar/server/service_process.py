@@ -70,7 +70,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
     if isinstance(place, socket.socket):
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
-        from sidecar.files import FileWatcher
+        from sidecar.file_watcher import FileWatcher
         from sidecar.server.app import create_entrance, create_service, create_staged_app
         from sidecar.server.http_server import serve_until_shutdown
         from sidecar.server.tls import create_tls

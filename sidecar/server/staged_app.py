@@ -25,7 +25,7 @@ from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.open_connections import RevocableStreams
 from sidecar.concurrency import ThreadLimiter, running
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.server.service_process import IMPORT_THREAD
 from sidecar.service.facade import Service
 

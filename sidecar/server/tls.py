@@ -17,7 +17,7 @@ from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.server_settings import TLS_OFF, TLS_SELF_SIGNED
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.observability.logs import default_data_folder
 
 log = logging.getLogger(__name__)

@@ -40,9 +40,9 @@ from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session import SessionObserverFactory
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
+from sidecar.observability import metrics
 from sidecar.observability.metrics import ServiceMetrics
-from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configured
-from sidecar.service import system_checks
+from sidecar.observability.tracing import NullTracer, OtlpExporter, Tracer, is_tracing_configured
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.postgres_settings import shared_address
@@ -107,11 +107,10 @@ def create_tracing(version: str) -> Tracer:
     if not is_tracing_configured(os.environ):
         return NullTracer()
     try:
-        from sidecar.observability.otel import OtlpExporter
+        return OtlpExporter(version)
     except ImportError:  # the variables may be meant for other programs
         log.warning("traces are off: packages are missing: %s", install_command("otel"))
         return NullTracer()
-    return OtlpExporter(version)
 
 
 class ServiceObservers:
@@ -410,7 +409,7 @@ class Service:
     def health(self) -> ServiceHealth:
         """Return the health, from memory."""
         engines = self.fleet.standing()
-        lately = self.tally.outcomes.lately(system_checks.HEALTH_WINDOW_S)
+        lately = self.tally.outcomes.lately(metrics.HEALTH_WINDOW_S)
         return ServiceHealth(
             version=__version__,
             instance=self.instance,
@@ -429,7 +428,7 @@ class Service:
             starting=self._starting,
             stopping=self._queue.draining,
             reachable=self._shared is None or self._shared.reachable,
-            trouble=hang_reason(engines.values()) or system_checks.health_problem(lately),
+            trouble=hang_reason(engines.values()) or metrics.health_problem(lately),
             also=dict(self.also),
         )
 

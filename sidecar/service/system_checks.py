@@ -1,4 +1,4 @@
-"""Checks of this machine for `doctor` and for the page; health by recent recognitions."""
+"""Checks of this machine for `doctor` and for the page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
-from sidecar.limit_overrides import limit
-from sidecar.observability.metrics import RecentOutcomes
 
 LOW_DISK_BYTES = 4 << 30
 
@@ -208,25 +206,3 @@ def check_environment(settings: Settings) -> Iterator[CheckFinding]:
     yield check_spool(settings)
     if settings.keeps_jobs:
         yield check_kept_jobs(settings)
-
-
-HEALTH_WINDOW_S = 60.0
-"""Time in seconds whose recognitions decide about the health."""
-MIN_OUTCOMES = limit("health_min_events", 5)
-"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
-MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-"""Share of successes below which the service is not healthy."""
-MAX_TIMED_OUT_RATIO = 0.5
-"""Share of timeouts above which the service is not healthy."""
-
-
-def health_problem(lately: RecentOutcomes) -> str | None:
-    """Return the reason why the service is not healthy; `None` if it is, or if there are too few
-    outcomes."""
-    if not lately.all or lately.all < MIN_OUTCOMES:
-        return None
-    if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
-        return "too_many_timeouts"
-    if lately.done / lately.all < MIN_SUCCESS_RATIO:
-        return "too_many_failures"
-    return None

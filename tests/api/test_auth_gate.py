@@ -21,7 +21,7 @@ from sidecar.api.http.auth_gate import PROBES
 from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.server.app import create_access, create_app
 
 HOSTILE = (

@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from service_process import PATIENCE_S
 
-from sidecar import errors
-from sidecar import files as sidecar_files
+from sidecar import errors, file_watcher
 from sidecar.auth import signed_tokens, token_issuing
 from sidecar.auth.authentication import create_authenticator
 from sidecar.auth.request_origin import RequestOrigin
@@ -99,7 +98,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
 ) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("# who lost a laptop\n\n  abc  \n")
-    seen = sidecar_files.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
+    seen = file_watcher.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
     assert seen.value == {"abc"}
     for broken in (b"", b"abc\n\xff\n", b"abc\nnot an id\n", b"x" * 100, b"y" * (9 << 20), None):
         caplog.clear()
@@ -122,7 +121,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
 def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
-    watch = sidecar_files.FileWatcher()
+    watch = file_watcher.FileWatcher()
     known = create_authenticator(Settings(token_keys=issuer.keys.public), watch)
     token, issued = issuer.create("anna")
     asked = RequestOrigin(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
@@ -141,7 +140,7 @@ def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("not an id")
     with pytest.raises(errors.SettingsInvalid, match="cannot be used"):
-        sidecar_files.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
+        file_watcher.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
 
 
 def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
@@ -165,7 +164,7 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
 async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("abc\n")
-    watch = sidecar_files.FileWatcher(every_s=0.01)
+    watch = file_watcher.FileWatcher(every_s=0.01)
     seen = watch.add("revoked tokens", [file], signed_tokens.RevocationFile(file))
     looking = asyncio.create_task(watch.run())
     file.write_text("abc\ndef\n")

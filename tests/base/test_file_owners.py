@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import errors, files
+from sidecar import errors, file_watcher, files
 from sidecar.auth.token_issuing import SigningKeys, TokenIssuer, read_public_keys
 from sidecar.cli import run
 from sidecar.config.settings import Settings
@@ -152,7 +152,7 @@ def test_a_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> Non
     file = data / "list"
     file.write_text("before")
     with as_service():
-        watched = files.WatchedFiles("a list", [file], lambda: files.read(file, 100))
+        watched = file_watcher.WatchedFiles("a list", [file], lambda: files.read(file, 100))
     copied = data / "copied"  # as root does it with its umask
     copied.write_text("after")
     copied.chmod(0o600)

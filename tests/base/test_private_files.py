@@ -16,7 +16,7 @@ from sidecar.config import remote_server
 from sidecar.config.remote_server import upstream_options
 from sidecar.config.secret_settings import resolve_token
 from sidecar.config.settings import Settings, load_settings
-from sidecar.files import WatchedFiles
+from sidecar.file_watcher import WatchedFiles
 from sidecar.server import tls
 from sidecar.storage.encryption import journal_key
 

@@ -23,10 +23,10 @@ from sidecar.observability.metrics import (
     RecentOutcomes,
     RecognitionOutcome,
     ServiceMetrics,
+    health_problem,
     outcome_of_error,
 )
 from sidecar.observability.prometheus import render_metrics
-from sidecar.service.system_checks import health_problem
 from sidecar.transcripts.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"

@@ -259,7 +259,7 @@ def test_the_standard_s_variables_turn_them_on_and_off() -> None:
 def test_without_the_packages_nothing_is_traced_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sidecar.observability.otel", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     assert not facade.create_tracing("1").on
     assert install_command("otel") in caplog.text

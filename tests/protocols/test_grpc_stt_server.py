@@ -32,7 +32,7 @@ from sidecar.auth.authentication import AccessControl
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import load_settings
 from sidecar.errors import all_errors
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
 from sidecar.protocols.grpc_stt import servicer, session, stt_pb2
 from sidecar.protocols.grpc_stt.interceptor import peer_address, request_origin

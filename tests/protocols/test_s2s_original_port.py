@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from bench import conversation, page_barge_in
 from sidecar import errors
 from sidecar.config.settings import load_settings
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.server.app import create_entrance, create_service
 from sidecar.server.http_app import create_talk_app
 

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from service_process import PATIENCE_S, REPOSITORY, Server, run_command
 
 from sidecar.config.settings import Settings
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.server import staged_app
 from sidecar.server.app import create_entrance, create_service, create_staged_app
 from sidecar.server.http_app import create_whole_app

@@ -24,7 +24,7 @@ from sidecar import errors, files
 from sidecar.auth import self_signed_certificate
 from sidecar.cli.remote_service import service_at, trust_from_flags
 from sidecar.config.settings import Settings
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.server import listeners
 from sidecar.server.tls import create_tls
 

@@ -20,7 +20,7 @@ from sidecar.api.http.uvicorn_protocols import REQUEST_HEAD_S
 from sidecar.api.http.websocket_connections import LIVE_PING_S
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.self_signed_certificate import CertificatePair
-from sidecar.files import FileWatcher
+from sidecar.file_watcher import FileWatcher
 from sidecar.protocols.grpc_stt.interceptor import GrpcInterceptor
 from sidecar.protocols.grpc_stt.servicer import NAME, GrpcServicer
 from sidecar.service.facade import Service
