@@ -13,7 +13,8 @@ RELEASE_STAMP := $(VENV)/.installed-release
 MODULES ?=
 NEWEST ?=
 CLIENTS := $(VENV)/clients
-PROCESSES ?= 3
+# One per processor: with more, each test takes more processor time.
+PROCESSES ?= logical
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_LOG := $(VENV)/setup.log
 COMMA := ,
@@ -70,10 +71,10 @@ run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDI
 	  || { code=$$?; [ $$code -eq 130 ] || exit $$code; }  # 130: Ctrl-C, the way to end it
 
 test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those that are marked slow
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile -m "not slow"
 
 test-all: $(DEV_STAMP)  ## run all tests
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile
 
 test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)
 	$(PYTHON) -m venv $(CLIENTS)

@@ -588,7 +588,7 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
 def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_shown(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    server = start_server(job_retention="12s")
+    server = start_server(job_retention="8s")
 
     def there() -> set[str]:
         return {one["id"] for one in server.client.get("/v1/jobs").json()["jobs"]}
@@ -607,7 +607,7 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     assert there() == {read}
     field = visitor.driver.switch_to.active_element
     assert field.get_attribute("value").endswith(" half a")
-    visitor.sees(".storing", "12 seconds after it was last read or edited")
+    visitor.sees(".storing", "8 seconds after it was last read or edited")
     assert visitor.findings() == []
     # it is said before it goes, and can be put off
     field.send_keys(ESCAPE)
