@@ -8,7 +8,6 @@ import json
 import math
 import os
 import sys
-import threading
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
+from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import install_command
 from sidecar.interfaces.live_options import LIVE_RATE
 
@@ -271,34 +271,16 @@ def _pcm16(block: Block) -> bytes:
     return found
 
 
-async def run_in_thread(work: Callable[[], bytes]) -> bytes:
-    """Return the result of ``work``, b"" if it fails; the command ends without waiting for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
-
-    def finish(found: bytes) -> None:
-        if not done.done():
-            done.set_result(found)
-
-    def run() -> None:
-        found = b""
-        with suppress(OSError, ValueError):
-            found = work()
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(finish, found)
-
-    threading.Thread(target=run, name="standard input", daemon=True).start()
-    return await done
-
-
 async def read_stdin(most: int) -> AsyncIterator[bytes]:
     """Yield standard input as it arrives, up to ``most`` bytes at once."""
     # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
     # process.
     pipe = sys.stdin.fileno()
     # In a daemon thread, which is not joined: Ctrl-C may come during a read.
-    while raw := await run_in_thread(lambda: os.read(pipe, most)):
-        yield raw
+    reader = ThreadLimiter("standard input", 1)
+    with suppress(OSError):
+        while raw := await reader.run(os.read, pipe, most):
+            yield raw
 
 
 STANDARD_INPUT = Path("/dev/stdin")
