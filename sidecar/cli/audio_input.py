@@ -247,23 +247,13 @@ def level_meter(loud: float) -> str:
 
 def _decoded(path: Path) -> Generator[bytes, None, None]:
     """Yield the chunks of a recording as pcm16."""
-    import numpy as np
+    from sidecar.audio.audio_decoder import equal_blocks, open_audio, probe_audio
 
-    from sidecar.audio.audio_decoder import open_audio, probe_audio
-
-    size = round(PIECE_S * LIVE_RATE)
     with open_file(path) as source:
         facts = probe_audio(source.fd, LONGEST_S)
         with open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S) as audio:
-            rest: Block = np.zeros(0, np.float32)
-            for block in audio:
-                rest = np.concatenate([rest, block])
-                whole = len(rest) // size * size
-                for at in range(0, whole, size):
-                    yield _pcm16(rest[at : at + size])
-                rest = rest[whole:]
-            if len(rest):
-                yield _pcm16(rest)
+            for block in equal_blocks(audio, round(PIECE_S * LIVE_RATE)):
+                yield _pcm16(block)
 
 
 def _pcm16(block: Block) -> bytes:
