@@ -113,7 +113,7 @@ def as_on_a_gpu() -> Iterator[None]:
 
     def fused(_: TtsLanguageModel, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         query.new_empty(query.shape[:-1], dtype=torch.float32)
-        return query.new_empty(query.shape[2], query.shape[1] * query.shape[3])
+        return torch.empty_like(query, memory_format=torch.contiguous_format)
 
     def sound(_: TtsLanguageModel, outputs: Tensor, guidance: float) -> int:
         return SOUND

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -237,6 +237,20 @@ def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> Decoded
     if facts.decoder == "sndfile":
         return DecodedAudio(_SndfileDecoder(fd, container, rate), rate, max_s)
     return DecodedAudio(ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0), rate, max_s)
+
+
+def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:
+    """Yield the audio in blocks of ``samples``; the last may be shorter."""
+    import numpy as np
+
+    rest: Block = np.zeros(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        while len(rest) >= samples:
+            yield rest[:samples]
+            rest = rest[samples:]
+    if len(rest):
+        yield rest
 
 
 def decode_audio_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import sys
-import threading
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
+from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import install_command
 from sidecar.interfaces.live_options import LIVE_RATE
 
@@ -247,48 +247,18 @@ def level_meter(loud: float) -> str:
 
 def _decoded(path: Path) -> Generator[bytes, None, None]:
     """Yield the chunks of a recording as pcm16."""
-    import numpy as np
+    from sidecar.audio.audio_decoder import equal_blocks, open_audio, probe_audio
 
-    from sidecar.audio.audio_decoder import open_audio, probe_audio
-
-    size = round(PIECE_S * LIVE_RATE)
     with open_file(path) as source:
         facts = probe_audio(source.fd, LONGEST_S)
         with open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S) as audio:
-            rest: Block = np.zeros(0, np.float32)
-            for block in audio:
-                rest = np.concatenate([rest, block])
-                whole = len(rest) // size * size
-                for at in range(0, whole, size):
-                    yield _pcm16(rest[at : at + size])
-                rest = rest[whole:]
-            if len(rest):
-                yield _pcm16(rest)
+            for block in equal_blocks(audio, round(PIECE_S * LIVE_RATE)):
+                yield _pcm16(block)
 
 
 def _pcm16(block: Block) -> bytes:
     found: bytes = (block.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
     return found
-
-
-async def run_in_thread(work: Callable[[], bytes]) -> bytes:
-    """Return the result of ``work``, b"" if it fails; the command ends without waiting for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
-
-    def finish(found: bytes) -> None:
-        if not done.done():
-            done.set_result(found)
-
-    def run() -> None:
-        found = b""
-        with suppress(OSError, ValueError):
-            found = work()
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(finish, found)
-
-    threading.Thread(target=run, name="standard input", daemon=True).start()
-    return await done
 
 
 async def read_stdin(most: int) -> AsyncIterator[bytes]:
@@ -297,8 +267,10 @@ async def read_stdin(most: int) -> AsyncIterator[bytes]:
     # process.
     pipe = sys.stdin.fileno()
     # In a daemon thread, which is not joined: Ctrl-C may come during a read.
-    while raw := await run_in_thread(lambda: os.read(pipe, most)):
-        yield raw
+    reader = ThreadLimiter("standard input", 1)
+    with suppress(OSError):
+        while raw := await reader.run(os.read, pipe, most):
+            yield raw
 
 
 STANDARD_INPUT = Path("/dev/stdin")

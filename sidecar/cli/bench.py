@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -319,19 +318,17 @@ def _log(path: Path, text: str) -> None:
         write_atomically(path, text)
 
 
-@contextmanager
-def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget | None, None, None]:
-    """Yield the service under test: a child service if one is requested, `None` if it does not
+def _service(
+    order: BenchCommand, counts: list[int]
+) -> AbstractContextManager[ServiceTarget | None]:
+    """Return the service under test: a child service if one is requested, `None` if it does not
     start."""
-    where = order.where
-    if order.how.start:
-        given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
-        if target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
-            given["grpc_port"] = 0
-        with started_for(where, given) as started:
-            yield started
-    else:
-        yield where.or_ours()
+    if not order.how.start:
+        return nullcontext(order.where.or_ours())
+    given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
+    if target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
+        given["grpc_port"] = 0
+    return started_for(order.where, given)
 
 
 async def _measure(

@@ -103,12 +103,7 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     parameters = [_removed_parameter(name, removed) for name, removed in REMOVED.items()]
     for flag in describe():
         kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
-        option = typer.Option(None, flag.option, **flag.shown)
-        parameters.append(
-            inspect.Parameter(
-                flag.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
-            )
-        )
+        parameters.append(_parameter(flag.name, kind, flag.option, **flag.shown))
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return serve
 
@@ -134,11 +129,13 @@ def _removed_parameter(name: str, removed: RemovedSetting) -> inspect.Parameter:
     if removed.switch:
         option = f"{option}/--no-{option[2:]}"
     kind = bool if removed.switch else str
+    return _parameter(name, kind, option, hidden=True)
+
+
+def _parameter(name: str, kind: Any, flag: str, **shown: Any) -> inspect.Parameter:
+    option = typer.Option(None, flag, **shown)
     return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(None, option, hidden=True),
-        annotation=kind | None,
+        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
     )
 
 

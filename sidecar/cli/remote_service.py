@@ -202,22 +202,10 @@ def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerProfile, ...]:
 def convert_live_event(said: client.LiveEvent) -> live_events.LiveEvent:
     """Return a live event of the client as one of the service."""
     match said:
-        case client.SpeechStarted(_, turn, at):
-            return live_events.SpeechStarted(turn, at)
-        case client.SpeechStopped(_, turn, at):
-            return live_events.SpeechStopped(turn, at)
-        case client.Partial():
-            return live_events.Partial(
-                said.turn, said.piece, said.start, said.end, said.text, said.stable, said.tail
-            )
         case client.Final():
             segment = _segment(said.segment, diarized=said.diarized)
             rest = said.language, said.wait_s, said.work_s, said.segment.name
             return live_events.Final(said.turn, said.piece, segment, *rest)
-        case client.TurnEnded(_, turn, start, end, text):
-            return live_events.TurnEnded(turn, start, end, text)
-        case client.TurnDropped(_, turn, at):
-            return live_events.TurnDropped(turn, at)
         case client.SpeakersRevised(_, speakers, names):
             numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
             called = {_number(who) or 0: name for who, name in names.items()}
@@ -226,6 +214,9 @@ def convert_live_event(said: client.LiveEvent) -> live_events.LiveEvent:
             return live_events.NoticeRaised(Notice(code, message))
         case client.Summary(_, transcript, job):
             return live_events.Summary(convert_transcript(transcript), job)
+        case _:  # all others have the same name and fields here
+            fields = {name: value for name, value in vars(said).items() if name != "number"}
+            return live_events.EVENT_TYPES[type(said).__name__](**fields)
 
 
 def _number(speaker: str) -> int | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,21 +117,18 @@ def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerato
     return microphone.rate, microphone.sound()
 
 
-@contextmanager
 def _service(
     where: ServiceTarget, llm: str | None, *, aloud: bool
-) -> Generator[ServiceTarget | None, None, None]:
-    """Yield the named service, or the one that runs on this machine. Otherwise yield a child
+) -> AbstractContextManager[ServiceTarget | None]:
+    """Return the named service, or the one that runs on this machine. Otherwise return a child
     service that ends with the block; `None` if it does not start."""
     running = where if where.server else None if llm is not None else _running(where)
     if running is not None:
-        yield running
-        return
+        return nullcontext(running)
     given: dict[str, object] = {"port": 0}
     given |= {"llm": llm} if llm else {}
     given |= {} if aloud else {"voice_engine": "none"}
-    with started_for(where, given) as started:
-        yield started
+    return started_for(where, given)
 
 
 def _running(where: ServiceTarget) -> ServiceTarget | None:

@@ -108,6 +108,8 @@ class ScriptedEngine:
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[transcript.TranscriptionEvent]:
         """Transcribe from the last checkpoint on."""
+        from sidecar.audio.audio_decoder import equal_blocks
+
         assert self._precision is not None
         audio, options = request.audio, request.options
         segments = [segment for one in settled for segment in one.segments]
@@ -116,7 +118,7 @@ class ScriptedEngine:
         if settled:
             fingerprint = settled[-1].state["fingerprint"]
         due = time.monotonic()
-        for second in () if self._deaf else _one_second_blocks(audio):
+        for second in () if self._deaf else equal_blocks(audio, SPEC.sample_rate):
             start, samples = samples, samples + len(second)
             if start / SPEC.sample_rate < done_s:
                 continue
@@ -275,17 +277,3 @@ def _exit_process(*, with_service: bool) -> None:
     if with_service:
         os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _one_second_blocks(audio: engine_interface.AudioStream) -> Iterator[Block]:
-    """Yield the audio in blocks of one second; the last may be shorter."""
-    import numpy as np
-
-    rest = np.zeros(0, np.float32)
-    for block in audio:
-        rest = np.concatenate([rest, block])
-        while len(rest) >= SPEC.sample_rate:
-            yield rest[: SPEC.sample_rate]
-            rest = rest[SPEC.sample_rate :]
-    if len(rest):
-        yield rest

@@ -11,11 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from sidecar.engines.vibevoice.vibevoice_decoder import KeyValueCache, StepCheck, VibeVoiceDecoder
 
 TRAINED_DIFFUSION_STEPS = 1_000
 _COSINE_OFFSET = 0.008
@@ -79,10 +82,6 @@ def _signal_at(part: float) -> float:
 
 def _log_ratio(signal: float, noise: float) -> float:
     return math.log(signal) - math.log(noise)
-
-
-StepCheck = Callable[[], None]
-"""Callback between steps; it raises to stop the synthesis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,49 +174,14 @@ def _normalize(hidden: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
     return functional.rms_norm(hidden, hidden.shape[-1:], weight, epsilon)
 
 
-class GuidanceBranch:
-    """KV cache of a branch; ``length`` positions are filled.
-
-    Positions behind ``length`` are never read, so a rollback only sets ``length``.
-    """
-
-    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
-        """Allocate the cache of ``shape``: layers, heads, maximum positions, head size."""
-        layers, *rest = shape
-        self.keys = [like.new_empty((1, *rest)) for _ in range(layers)]
-        self.values = [like.new_empty((1, *rest)) for _ in range(layers)]
-        self.length = 0
-
-
-class TtsLanguageModel:
+class TtsLanguageModel(VibeVoiceDecoder):
     """Qwen2 with the rows of its head for a few tokens; the caller sets `torch.inference_mode`."""
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
         """Use the layers of ``model``; ``words``: the token ids that may follow."""
-        language, config = model.model.language_model, model.config.text_config
-        self._layers = list(language.layers)
-        self._norm = language.norm
-        self._rotary = language.rotary_emb
-        self._table: Tensor = language.embed_tokens.weight
-        self._heads = config.num_attention_heads
-        self._kv_heads = config.num_key_value_heads
-        self._head_dim = self._layers[0].self_attn.head_dim
+        super().__init__(model)
         self._words = sorted(words)
         self._rows: Tensor = model.lm_head.weight[self._words]
-        self._cos = self._sin = torch.empty(0)
-
-    def branch(self, positions: int) -> GuidanceBranch:
-        """Return an empty branch for at most ``positions`` positions."""
-        if len(self._cos) < positions:
-            where = torch.arange(positions, device=self._table.device).unsqueeze(0)
-            cos, sin = self._rotary(self._table[:1], where)
-            self._cos, self._sin = cos[0], sin[0]
-        shape = (len(self._layers), self._kv_heads, positions, self._head_dim)
-        return GuidanceBranch(shape, self._table)
-
-    def embed(self, ids: Sequence[int]) -> Tensor:
-        """Return embeddings ``(n, hidden)``."""
-        return self._table[torch.tensor(ids).to(self._table.device)]
 
     def word(self, outputs: Tensor, guidance: float) -> int:
         """Return the token that follows ``outputs[0]`` ``(hidden,)``, the branch with the text.
@@ -228,84 +192,20 @@ class TtsLanguageModel:
         led = torch.lerp(scores[-1], scores[0], guidance) if len(scores) > 1 else scores[0]
         return self._words[int(led.argmax())]
 
-    def run(self, parts: Sequence[tuple[Tensor, GuidanceBranch]], check: StepCheck) -> Tensor:
+    def run(self, parts: Sequence[tuple[Tensor, KeyValueCache]], check: StepCheck) -> Tensor:
         """Append embeddings ``(n, hidden)`` to their branches.
 
         Returns:
             The output ``(branches, hidden)`` at the last position of each branch.
         """
-        rows = torch.cat([part for part, _ in parts])
-        cos, sin = self._rotations(parts)
-        for index in range(len(self._layers)):
-            check()
-            rows = self._through(index, rows, cos, sin, parts)
-        ends, at = [], -1
-        for part, branch in parts:
-            branch.length += len(part)
-            ends.append(at := at + len(part))
-        return self._normed(self._norm, rows[ends])
+        counts = [(len(part), branch) for part, branch in parts]
+        rows = self._run(torch.cat([part for part, _ in parts]), counts, check)
+        ends = [end - 1 for end in accumulate(count for count, _ in counts)]
+        return self.normed(self._norm, rows[ends])
 
-    def _through(
-        self,
-        index: int,
-        rows: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        parts: Sequence[tuple[Tensor, GuidanceBranch]],
-    ) -> Tensor:
-        """Return a layer's output ``(n, hidden)``; store keys and values in the branches."""
-        layer = self._layers[index]
-        attention = layer.self_attn
-        normed = self._normed(layer.input_layernorm, rows)
-        query = _apply_rotary(self._split(attention.q_proj(normed), self._heads), cos, sin)
-        key = _apply_rotary(self._split(attention.k_proj(normed), self._kv_heads), cos, sin)
-        value = self._split(attention.v_proj(normed), self._kv_heads)
-        heard, at = [], 0
-        for part, branch in parts:
-            mine, end = slice(at, at + len(part)), branch.length + len(part)
-            branch.keys[index][:, :, branch.length : end] = key[:, :, mine]
-            branch.values[index][:, :, branch.length : end] = value[:, :, mine]
-            keys, values = branch.keys[index][:, :, :end], branch.values[index][:, :, :end]
-            heard.append(self._attend(query[:, :, mine], keys, values))
-            at += len(part)
-        rows = rows + attention.o_proj(torch.cat(heard))
-        result: Tensor = rows + layer.mlp(self._normed(layer.post_attention_layernorm, rows))
-        return result
-
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return the attention output ``(n, heads * dim)`` of ``(1, heads, n, dim)`` queries.
-
-        Either ``n`` is 1 and the query is at the last position, or there is a query for each key.
-        """
-        count = query.shape[2]
-        if count == 1:  # queries of a shared key head act as the sequence: the keys are not copied
-            packed = query.view(1, self._kv_heads, -1, self._head_dim)
-            return functional.scaled_dot_product_attention(packed, keys, values).view(1, -1)
-        assert count == keys.shape[2]
-        heard = functional.scaled_dot_product_attention(
-            query, keys, values, is_causal=True, enable_gqa=True
-        )
-        return heard[0].transpose(0, 1).reshape(count, -1)
-
-    def _rotations(self, parts: Sequence[tuple[Tensor, GuidanceBranch]]) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines ``(n, dim)`` of the rows' positions."""
-        spans = [slice(branch.length, branch.length + len(part)) for part, branch in parts]
-        cos, sin = ([table[span] for span in spans] for table in (self._cos, self._sin))
-        return torch.cat(cos), torch.cat(sin)
-
-    def _split(self, projected: Tensor, heads: int) -> Tensor:
-        return projected.view(1, -1, heads, self._head_dim).transpose(1, 2)
-
-    @staticmethod
-    def _normed(norm: Any, rows: Tensor) -> Tensor:
+    def normed(self, norm: Any, rows: Tensor) -> Tensor:
+        """Return the rows normalized, in one kernel."""
         return functional.rms_norm(rows, rows.shape[-1:], norm.weight, norm.variance_epsilon)
-
-
-def _apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary embedding (Su et al. 2021) to ``(1, heads, n, dim)`` in the halves layout."""
-    half = states.shape[-1] // 2
-    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
-    return states * cos + turned * sin
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +261,7 @@ class VibeVoiceTtsModel:
         language = self._language
         noise = torch.Generator().manual_seed(manner.seed)
         asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
-        branches = [language.branch(len(one) + manner.frames) for one in asked]
+        branches = [language.empty_cache(len(one) + manner.frames) for one in asked]
         sound = StreamingCodec(self._inner.audio_tower.decode)
         meaning = StreamingCodec(self._inner.semantic_tokenizer_encoder)
         for _ in range(manner.frames):
@@ -369,7 +269,7 @@ class VibeVoiceTtsModel:
             word = language.word(outputs[::2], manner.guidance)
             if word in self._ends:
                 return
-            embedding = written = language.embed([word])
+            embedding = written = language.embed(torch.tensor([word]))
             if word == self._sound:
                 noisy = torch.randn(2, self._channels, generator=noise)[:1].to(outputs)
                 latent = self._denoiser.latent(outputs[:2], noisy, manner.guidance, check)
@@ -393,17 +293,18 @@ class VibeVoiceTtsModel:
         """
         if manner.guidance == 1:
             return []
-        return [self._language.embed([self._begin]), self._language.embed(prompt.ids[-1:])]
+        first = self._begin, prompt.ids[-1]
+        return [self._language.embed(torch.tensor([one])) for one in first]
 
     def _embedded(self, prompt: TtsPrompt) -> Tensor:
-        embedded = self._language.embed(prompt.ids)
+        ids = torch.tensor(prompt.ids)
+        embedded = self._language.embed(ids)
         if prompt.heard is not None:
-            places = torch.tensor(prompt.ids).to(embedded.device) == self._sound
-            embedded[places] = prompt.heard.to(embedded)
+            embedded[ids.to(embedded.device) == self._sound] = prompt.heard.to(embedded)
         return embedded
 
 
-def _reset_branch(branch: GuidanceBranch, *, everything: bool) -> None:
+def _reset_branch(branch: KeyValueCache, *, everything: bool) -> None:
     """Drop the last position of the audio branch, or with ``everything`` all positions.
 
     The branch keeps only positions of audio frames, and starts empty where new audio begins.

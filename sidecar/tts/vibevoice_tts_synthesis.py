@@ -22,6 +22,7 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
+from sidecar.engines.vibevoice.vibevoice_decoder import StepCheck
 from sidecar.interfaces import engine_interface
 from sidecar.tts import tts_memory, vibevoice_tts_model
 
@@ -248,7 +249,7 @@ class VibeVoiceSynthesizer:
         words: str,
         voice: str,
         manner: vibevoice_tts_model.TtsGenerationOptions,
-        check: vibevoice_tts_model.StepCheck,
+        check: StepCheck,
     ) -> Iterator[bytes]:
         """Yield frames as PCM16, outside of torch's inference mode.
 

@@ -321,7 +321,7 @@ async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_sh
     session.heard(Final(0, 1, Segment(0.5, 0.9, "between")))
     away.clear()
     session.checkpointer.saved(one)
-    assert session.told.since(0)[-1].number >= one.last + UNSAVED_SEQ_OFFSET, (
+    assert session.told.since(0)[-1].number >= one.checkpoint.told.last + UNSAVED_SEQ_OFFSET, (
         "who knows of it knows too much"
     )
     session.checkpointer.saved(session.checkpointer.snapshot(session, 0.0))
@@ -378,7 +378,7 @@ async def test_a_client_lets_go_of_nothing_that_its_number_does_not_say() -> Non
     one = session.checkpointer.snapshot(session, 0.0)  # from here on it may lie there, as it is now
     await heard_on(session, MAX_UNSAVED_AUDIO_S - 1)
     assert notices(await all_of(session, first)) == [], "and so it was told nothing"
-    assert session.acknowledged[0] == one.acknowledged[0]
+    assert session.acknowledged[0] == one.checkpoint.sound.at
     await heard_on(session, 1)
     (again,) = notices(await all_of(session, first))
     assert session.acknowledged[0] == session.received_s

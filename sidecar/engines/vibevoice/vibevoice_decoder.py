@@ -114,11 +114,15 @@ class VibeVoiceDecoder:
     def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
         """Return an empty cache for a prompt and the tokens that ``plan`` provides for after it."""
         capacity = max(plan.cache_tokens, prompt_tokens + 1)
+        return self.empty_cache(-(-capacity // CACHE_ROUND) * CACHE_ROUND)
+
+    def empty_cache(self, positions: int) -> KeyValueCache:
+        """Return an empty cache for ``positions`` positions."""
         return KeyValueCache(
             len(self.layers),
             self.kv_heads,
             self.head_dim,
-            -(-capacity // CACHE_ROUND) * CACHE_ROUND,
+            positions,
             device=self.device,
             dtype=self.dtype,
         )
@@ -175,6 +179,7 @@ class VibeVoiceDecoder:
                 functional.pad(one, (0, 0, 0, filling)) for one in (embeddings, cos, sin)
             )
         hidden = embeddings.unsqueeze(0)
+        del embeddings  # the first layer's input, which no other one needs
         for index, layer in enumerate(self.layers):
             if check is not None:
                 check()
@@ -210,7 +215,7 @@ class VibeVoiceDecoder:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values ``(1, heads, n, dim)`` of a layer, at their positions."""
         attention = layer.self_attn
-        normed = layer.input_layernorm(hidden)
+        normed = self.normed(layer.input_layernorm, hidden)
         query = self._split(attention.q_proj(normed), self.heads)
         key = self._split(attention.k_proj(normed), self.kv_heads)
         value = self._split(attention.v_proj(normed), self.kv_heads)
@@ -220,8 +225,14 @@ class VibeVoiceDecoder:
         """Return a layer's output from its input and its attention's output."""
         count = hidden.shape[1]
         hidden = hidden + layer.self_attn.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
-        result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        normed = self.normed(layer.post_attention_layernorm, hidden)
+        result: Tensor = hidden + layer.mlp(normed)
         return result
+
+    def normed(self, norm: Any, hidden: Tensor) -> Tensor:
+        """Return the rows normalized by a module of the model."""
+        normed: Tensor = norm(hidden)
+        return normed
 
     def rotation(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return cosines and sines ``(positions or more, dim)``; cached, as every step needs

@@ -181,17 +181,16 @@ SESSION_UNSAVED_NOTICE = Notice(
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """Session at one moment: its checkpoint, its events since the last one, and the input that its
-    client may drop once it is saved. ``fresh``: nothing of it is saved yet; ``place``: the index of
-    its batch of events; ``known``: the enrolled speakers, if they are not saved yet."""
+    """Session at one moment: its checkpoint, which has all input that its client may drop once it
+    is saved, and its events since the last one. ``fresh``: nothing of it is saved yet; ``place``:
+    the index of its batch of events; ``known``: the enrolled speakers, if they are not saved
+    yet."""
 
     checkpoint: SessionCheckpoint
     said: tuple[event_log.NumberedEvent, ...]
     known: tuple[SpeakerCandidate, ...] | None
     place: int
     fresh: bool
-    acknowledged: tuple[float, int]
-    last: int
     loosened: int
 
     @property
@@ -297,10 +296,9 @@ class SessionCheckpointer:
         done = min([session.received_orders, *(one - 1 for one in open_)])
         received = max(orders, done)
         finishing = session.finishing and (self._finish is None or self._finish <= orders)
-        told = self._told.state
         carried = SessionCheckpoint(
             session.options,
-            replace(told, kept=()),
+            replace(self._told.state, kept=()),
             self._sound.until(at_s, orders),
             received,
             orders,
@@ -315,24 +313,17 @@ class SessionCheckpointer:
         if self._notice is not None:  # nor is later input: the client must know that to drop it
             self._notice = self._told.last + 1
         known = session.options.known_voices
-        return SessionSnapshot(
-            carried,
-            said,
-            None if known == self._known else known,
-            self._place,
-            self.fresh,
-            (at_s, orders),
-            told.last,
-            loosened,
-        )
+        unsaved = None if known == self._known else known
+        return SessionSnapshot(carried, said, unsaved, self._place, self.fresh, loosened)
 
     def saved(self, one: SessionSnapshot) -> None:
         """Note that a snapshot is saved."""
-        self._saved = one.last + (self._loosened - one.loosened) * event_log.UNSAVED_SEQ_OFFSET
+        there, loosened = one.checkpoint, self._loosened - one.loosened
+        self._saved = there.told.last + loosened * event_log.UNSAVED_SEQ_OFFSET
         self._place += one.has_events
-        self._known = one.checkpoint.options.known_voices
+        self._known = there.options.known_voices
         self.fresh, self._notice = False, None
-        self._acknowledged = max(self._acknowledged, one.acknowledged)
+        self._acknowledged = max(self._acknowledged, (there.sound.at, there.acknowledged))
         if self._relieved <= self._acknowledged:
             self._first_notice, self._told_at = 0, 0.0
         while self._orders and self._orders[0][0] <= self._acknowledged[1]:
