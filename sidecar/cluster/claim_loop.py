@@ -23,7 +23,7 @@ from sidecar.cluster.claims import (
     HeldClaims,
 )
 from sidecar.cluster.eligibility import EligibilityJudge
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -143,7 +143,7 @@ class ClaimLoop:
                 self._held.capacity_freed.clear()
                 await self._held.capacity_freed.wait()
             if not self._more:
-                await postgres_database.cancel_after(IDLE_POLL_S, self._waiting.wait())
+                await cancel_after(IDLE_POLL_S, self._waiting.wait())
                 self._more = True
                 continue
             company: list[HeldClaim] = []
@@ -224,7 +224,7 @@ class ClaimLoop:
 
     async def _a_moment(self) -> None:
         self._held.capacity_freed.clear()
-        await postgres_database.cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
+        await cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
@@ -292,7 +292,7 @@ class ClaimLoop:
         await self._held.release_all(within_s, asking)
 
     async def _check(self) -> None:
-        await postgres_database.cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
+        await cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
         self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:

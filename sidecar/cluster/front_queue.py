@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +14,7 @@ from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_jobs import CLOSE_TIMEOUT_S, PostgresJobStore
-from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.concurrency import BackgroundTaskGroup, cancel_after
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
@@ -177,11 +176,7 @@ class SharedJobQueue:
     async def _part(self, grace_s: float) -> None:
         """Wait until the clients here have their answers, at most ``grace_s``;
         the others get an error."""
-        left = [*self._awaited.values()]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                for job in left:
-                    await job.over()
+        await cancel_after(grace_s, asyncio.gather(*(job.over() for job in self._awaited.values())))
         self._parted = True
         for job in [*self._awaited.values()]:
             del self._awaited[job.id]

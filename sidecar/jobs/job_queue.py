@@ -7,10 +7,10 @@ All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 from sidecar import errors
+from sidecar.concurrency import cancel_after
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.dispatcher import Dispatcher, DispatchOptions
 from sidecar.jobs.duration_prediction import DurationPredictor
@@ -70,10 +70,7 @@ class JobQueue:
         for job in self._waiting:
             self._end(job, errors.ShuttingDown())
         self._waiting.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                for job in running:
-                    await job.over()
+        await cancel_after(grace_s, asyncio.gather(*(job.over() for job in running)))
         self._end_all(errors.ShuttingDown())
 
     async def broken(self) -> None:
