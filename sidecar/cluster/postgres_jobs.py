@@ -12,6 +12,8 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 
 from sidecar import clock, errors
 from sidecar.cluster import job_rows
@@ -372,12 +374,10 @@ class PostgresJobStore:
         if not jobs:
             return []
         rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS))
-        by_job: dict[str, list[Row]] = {job[0]: [] for job in jobs}
-        for row in rows:
-            by_job[row[0]].append(row)
+        by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
 
         def folded() -> Sequence[JobRecord]:
-            found = (self._rows.folded(job, by_job[job[0]]) for job in jobs)
+            found = (self._rows.folded(job, by_job.get(job[0], ())) for job in jobs)
             return [one for one in found if one is not None]
 
         long = sum(len(row[4] or b"") for row in rows) > DECRYPT_IN_THREAD_BYTES
