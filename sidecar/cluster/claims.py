@@ -198,14 +198,8 @@ class ClaimStore:
                 log_unreadable(job_id, error)
                 continue
             failure = JobFailure.of(unschedulable_error(said))
-            event = JobEvent(
-                seq + 1,
-                0.0,
-                job_record.FailedChange(failure)
-                if ends
-                else job_record.UnschedulableChange(failure),
-            )
-            sealed = self._rows.encrypt_event(job_id, event)
+            kind = job_record.FailedChange if ends else job_record.UnschedulableChange
+            sealed = self._rows.encrypt_event(job_id, JobEvent(seq + 1, 0.0, kind(failure)))
             ((lasted_s,),) = await self._database.call(
                 "tell_refused_1", job_id, seq, nodes, ends, sealed
             )

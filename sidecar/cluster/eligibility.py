@@ -114,7 +114,11 @@ class EligibilityJudge:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        if verdicts := await self._verdicts(await self._claims.unjudged(ELIGIBILITY_BATCH)):
+        verdicts = dict[str, JobFailure | None]()
+        for record in await self._claims.unjudged(ELIGIBILITY_BATCH):
+            verdicts[record.id] = self.failure(record)
+            await asyncio.sleep(0)  # each verdict may take a while
+        if verdicts:
             await self._claims.judge(verdicts)
 
     async def end_unschedulable(self) -> None:
@@ -124,10 +128,3 @@ class EligibilityJudge:
             errors.JournalUnreachable: the database does not answer.
         """
         await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
-
-    async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, JobFailure | None]:
-        verdicts = dict[str, JobFailure | None]()
-        for record in records:
-            verdicts[record.id] = self.failure(record)
-            await asyncio.sleep(0)  # each verdict may take a while
-        return verdicts
