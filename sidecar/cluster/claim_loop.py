@@ -69,7 +69,7 @@ class ClaimLoop:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
         of a job, in one of ``threads``. ``beside``: the largest batch that this job can run in.
         ``places``: jobs that run at once."""
-        self._claims, self._queue = claims, queue
+        self._claims, self.queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
         self._offer, self._beside, self._places = offer, beside, places
         self._held = HeldClaims(claims, log, queue)
@@ -96,9 +96,9 @@ class ClaimLoop:
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
-        await self._queue.drain(grace_s)
+        await self.queue.drain(grace_s)
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
-        while self._queue.running and time.monotonic() < stops_at:
+        while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()
         await self._release_all(max(FINAL_REPORT_TIMEOUT_S, over_at - time.monotonic()))
 
@@ -215,12 +215,12 @@ class ClaimLoop:
     async def _begin(self, company: Sequence[HeldClaim]) -> None:
         """Open the recordings, and queue all jobs of a batch at once."""
         jobs = await asyncio.gather(*map(self._job, company))
-        while any(self._queue.live(held.id) is not None for held in company):
+        while any(self.queue.live(held.id) is not None for held in company):
             # an earlier claim on one was lost here, and its engine has yet to stop
             await self._a_moment()
         for job in jobs:
             if job is not None and job.claimed:
-                self._queue.resume(job)
+                self.queue.resume(job)
 
     async def _a_moment(self) -> None:
         self._held.capacity_freed.clear()

@@ -15,7 +15,7 @@ from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_jobs import CLOSE_TIMEOUT_S, PostgresJobStore
 from sidecar.concurrency import BackgroundTaskGroup, cancel_after
-from sidecar.jobs.job_queue import JobQueue, SubmissionQueue
+from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
 from sidecar.storage import postgres_database
@@ -23,8 +23,7 @@ from sidecar.storage.encryption import Cipher
 
 
 class SharedJobQueue(SubmissionQueue):
-    """Queue that accepts jobs for all services, and runs some if there is a
-    ``node`` with its ``queue``."""
+    """Queue that accepts jobs for all services, and runs some if there is a ``node``."""
 
     def __init__(
         self,
@@ -33,14 +32,13 @@ class SharedJobQueue(SubmissionQueue):
         limit: int,
         members: Membership,
         node: ClaimLoop | None = None,
-        queue: JobQueue | None = None,
         begun_in_s: Callable[[int], float | None] = lambda count: None,
     ) -> None:
         """``limit``: jobs that may wait, of all services together; the database decides at the
         end."""
         super().__init__(limit, begun_in_s)
         self._store, self._follower = store, follower
-        self._members, self._node, self._queue = members, node, queue
+        self._members, self._node = members, node
         self._awaited: dict[str, Job] = {}
         """Private jobs whose clients wait here, by id."""
         self.follows_all = False
@@ -50,8 +48,8 @@ class SharedJobQueue(SubmissionQueue):
 
     def open(self) -> None:
         """Start to claim and run jobs, if this service is a node."""
-        if self._queue is not None and self._node is not None:
-            self._queue.open()
+        if self._node is not None:
+            self._node.queue.open()
             self._node.open()
 
     async def close(self) -> None:
@@ -59,8 +57,7 @@ class SharedJobQueue(SubmissionQueue):
         self.draining = True
         if self._node is not None:
             await self._node.close()
-        if self._queue is not None:
-            await self._queue.close()
+            await self._node.queue.close()
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more jobs and start none. After ``grace_s`` those that run here are released,
@@ -72,10 +69,10 @@ class SharedJobQueue(SubmissionQueue):
 
     async def broken(self) -> None:
         """Wait for a fault that ends all work here."""
-        if self._queue is None:
+        if self._node is None:
             await asyncio.Event().wait()
         else:
-            await self._queue.broken()
+            await self._node.queue.broken()
 
     @property
     def depth(self) -> int:
@@ -138,8 +135,8 @@ class SharedJobQueue(SubmissionQueue):
 
     def interrupt(self) -> None:
         """Put back the jobs that run here."""
-        if self._queue is not None:
-            self._queue.interrupt()
+        if self._node is not None:
+            self._node.queue.interrupt()
 
     def _over(self, job: Job) -> None:
         if self._awaited.get(job.id) is job:
