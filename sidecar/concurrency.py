@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -184,6 +184,13 @@ async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
         if event.is_set():
             return True
     return False
+
+
+async def cancel_after(most_s: float, what: Awaitable[object]) -> None:
+    """Wait for ``what``, which is cancelled after ``most_s``."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
+            await what
 
 
 class OneShotTimer:

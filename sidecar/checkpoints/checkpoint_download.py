@@ -7,7 +7,6 @@ result has the layout of the Hugging Face cache, so that every tool finds it.
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +58,8 @@ def pull_checkpoint(
         resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
         with resumable_download.locked(place):
             place.begin()
-            _fetch_all(snapshot, place, meter, layout)
+            download = resumable_download.RunningDownload(place, meter)
+            _fetch_all(snapshot, download, layout)
             pulled = layout.read(place.folder)
             place.finish(revision or hugging_face_cache.MAIN_REVISION)
     meter.notice(f"{repo} at commit {snapshot.commit}")
@@ -92,47 +92,43 @@ def _look_up(
 
 def _fetch_all(
     snapshot: hugging_face_hub.HubSnapshot,
-    place: resumable_download.DownloadDestination,
-    meter: resumable_download.DownloadProgress,
+    download: resumable_download.RunningDownload,
     layout: CheckpointLayout,
 ) -> None:
     """Download the small files first: `config.json` shows whether the weights can be used."""
-    meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
-    stop = threading.Event()
+    download.meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
     large = [file for file in snapshot.files if layout.is_large(file.name)]
     for file in snapshot.files:
         if file not in large:
-            _fetch(snapshot, file, place, meter, stop)
-    layout.check_config(place.folder)
-    fetches = [partial(_fetch, snapshot, file, place, meter, stop) for file in large]
-    for _ in resumable_download.run_in_parallel(fetches, stop):
+            _fetch(snapshot, file, download)
+    layout.check_config(download.place.folder)
+    fetches = [partial(_fetch, snapshot, file, download) for file in large]
+    for _ in resumable_download.run_in_parallel(fetches, download.stop):
         pass
 
 
 def _fetch(
     snapshot: hugging_face_hub.HubSnapshot,
     file: resumable_download.HubFile,
-    place: resumable_download.DownloadDestination,
-    meter: resumable_download.DownloadProgress,
-    stop: threading.Event,
+    download: resumable_download.RunningDownload,
 ) -> None:
     """Download one file and check it.
 
     Raises:
-        DownloadStopped: ``stop`` was set.
+        DownloadStopped: the download was stopped.
     """
+    place, meter = download.place, download.meter
     if (found := place.found(file)) is not None:
         with found.open("rb") as content:
-            growing = resumable_download.PartialFile(file, content, meter, stop)
+            growing = resumable_download.PartialFile(file, content, download)
         if growing.whole:
             place.keep(file)
             return
         meter.advance(-growing.done)
         meter.notice(f"{file.name} is damaged and is downloaded again.")
         place.drop(file)
-    resumable_download.fetch(
-        file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop
-    )
+    read = partial(hugging_face_hub.read_hub_file, snapshot)
+    resumable_download.fetch(file, read, download)
 
 
 def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -221,15 +221,22 @@ class DownloadProgress:
         """Print a notice."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunningDownload:
+    """Download of files to a destination; ``stop`` is set if one of them fails."""
+
+    place: DownloadDestination
+    meter: DownloadProgress
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
 class PartialFile:
     """Partial file and the checksums of its content, which is read once."""
 
-    def __init__(
-        self, file: HubFile, content: BinaryIO, meter: DownloadProgress, stop: threading.Event
-    ) -> None:
+    def __init__(self, file: HubFile, content: BinaryIO, download: RunningDownload) -> None:
         self.file = file
         self.done = 0
-        self._content, self._meter, self._stop = content, meter, stop
+        self._content, self._meter, self.stop = content, download.meter, download.stop
         self._sums = file.hashers()
         content.seek(0)
         while self.done < file.size and (data := content.read(READ_BYTES)):
@@ -261,7 +268,7 @@ class PartialFile:
         self._sums, self.done, self.too_long = self.file.hashers(), 0, False
 
     def _count(self, data: bytes) -> None:
-        if self._stop.is_set():
+        if self.stop.is_set():
             raise DownloadStopped
         for one in self._sums.values():
             one.update(data)
@@ -269,12 +276,12 @@ class PartialFile:
         self._meter.advance(len(data))
 
 
-def download_file(read: ChunkReader, growing: PartialFile, stop: threading.Event) -> None:
+def download_file(read: ChunkReader, growing: PartialFile) -> None:
     """Download the missing bytes of a file; any progress resets the number of attempts.
 
     Raises:
         Exception: all attempts failed; the last error of the server or the network.
-        DownloadStopped: ``stop`` was set.
+        DownloadStopped: the download was stopped.
     """
     if growing.too_long:
         growing.restart()
@@ -292,7 +299,7 @@ def download_file(read: ChunkReader, growing: PartialFile, stop: threading.Event
             tries = MAX_ATTEMPTS if growing.done > before else tries - 1
             if not tries:
                 raise (error.__cause__ or error) from None
-            if stop.wait(RETRY_PAUSE_S):
+            if growing.stop.wait(RETRY_PAUSE_S):
                 raise DownloadStopped from None
 
 
@@ -317,19 +324,14 @@ def chunks(answer: Any, start: int, size: int) -> Iterator[tuple[int, bytes]]:
         raise DownloadInterrupted("the connection ended early")
 
 
-def fetch(
-    file: HubFile,
-    place: DownloadDestination,
-    read: ChunkReader,
-    meter: DownloadProgress,
-    stop: threading.Event,
-) -> str:
+def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
     """Download a file, check it and rename it; return its SHA-256 in hex.
 
     Raises:
         errors.CheckpointDamaged: its checksum is wrong.
-        DownloadStopped: ``stop`` was set.
+        DownloadStopped: the download was stopped.
     """
+    place = download.place
     begun = place.partial(file)
     begun.parent.mkdir(parents=True, exist_ok=True)
     name = glob.escape(place.path(file).name)
@@ -337,11 +339,11 @@ def fetch(
         if old != begun:  # of another version
             old.unlink()
     with begun.open("a+b") as content:
-        growing = PartialFile(file, content, meter, stop)
-        download_file(read, growing, stop)
+        growing = PartialFile(file, content, download)
+        download_file(read, growing)
     if not growing.whole:
         begun.unlink()
-        meter.advance(-growing.done)
+        download.meter.advance(-growing.done)
         raise errors.CheckpointDamaged(
             f"{file.name} was downloaded with a wrong checksum and deleted.",
             hint="Repeat the command; if the error repeats, a proxy on the way alters files.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -166,18 +165,15 @@ def _download_voice_files(
             pulled.path(key).unlink()
     if not wanted:
         return pulled
-    stop = threading.Event()
+    place = resumable_download.DownloadDestination(pulled.folder)
+    download = resumable_download.RunningDownload(place, meter)
     with closing(VoiceFileServer(url)) as server:
-        files = list(
-            resumable_download.run_in_parallel(
-                [partial(server.look_up, key) for key in wanted], stop
-            )
-        )
-        place = resumable_download.DownloadDestination(pulled.folder)
+        looks = [partial(server.look_up, key) for key in wanted]
+        files = list(resumable_download.run_in_parallel(looks, download.stop))
         resumable_download.check_room(place, files, "voice", "MB", _NO_ROOM)
         meter.begin(voice.name, sum(file.size for file in files))
-        work = [partial(_fetch, server, file, place, meter, stop) for file in files]
-        for key, came in resumable_download.run_in_parallel(work, stop):
+        work = [partial(_fetch, server, file, download) for file in files]
+        for key, came in resumable_download.run_in_parallel(work, download.stop):
             pulled = pulled.with_file(key, came)
             pulled.write()  # complete files stay recorded if others fail
     return pulled
@@ -186,9 +182,7 @@ def _download_voice_files(
 def _fetch(
     server: VoiceFileServer,
     file: resumable_download.HubFile,
-    place: resumable_download.DownloadDestination,
-    meter: resumable_download.DownloadProgress,
-    stop: threading.Event,
+    download: resumable_download.RunningDownload,
 ) -> tuple[str, PulledFile]:
-    sha256 = resumable_download.fetch(file, place, server.read, meter, stop)
+    sha256 = resumable_download.fetch(file, server.read, download)
     return file.name, PulledFile(file.size, sha256, file.kind)

@@ -23,7 +23,7 @@ from sidecar.cluster.claims import (
     HeldClaims,
 )
 from sidecar.cluster.eligibility import EligibilityJudge
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record, job_runner
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -72,7 +72,7 @@ class ClaimLoop:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
         of a job, in one of ``threads``. ``beside``: the largest batch that this job can run in.
         ``places``: jobs that run at once."""
-        self._claims, self._queue = claims, queue
+        self._claims, self.queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
         self._offer, self._beside, self._places = offer, beside, places
         self._held = HeldClaims(claims, log, queue)
@@ -99,9 +99,9 @@ class ClaimLoop:
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
-        await self._queue.drain(grace_s)
+        await self.queue.drain(grace_s)
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
-        while self._queue.running and time.monotonic() < stops_at:
+        while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()
         await self._release_all(max(FINAL_REPORT_TIMEOUT_S, over_at - time.monotonic()))
 
@@ -146,7 +146,7 @@ class ClaimLoop:
                 self._held.capacity_freed.clear()
                 await self._held.capacity_freed.wait()
             if not self._more:
-                await postgres_database.cancel_after(IDLE_POLL_S, self._waiting.wait())
+                await cancel_after(IDLE_POLL_S, self._waiting.wait())
                 self._more = True
                 continue
             company: list[HeldClaim] = []
@@ -218,16 +218,16 @@ class ClaimLoop:
     async def _begin(self, company: Sequence[HeldClaim]) -> None:
         """Open the recordings, and queue all jobs of a batch at once."""
         jobs = await asyncio.gather(*map(self._job, company))
-        while any(self._queue.live(held.id) is not None for held in company):
+        while any(self.queue.live(held.id) is not None for held in company):
             # an earlier claim on one was lost here, and its engine has yet to stop
             await self._a_moment()
         for job in jobs:
             if job is not None and job.claimed:
-                self._queue.resume(job)
+                self.queue.resume(job)
 
     async def _a_moment(self) -> None:
         self._held.capacity_freed.clear()
-        await postgres_database.cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
+        await cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
@@ -295,7 +295,7 @@ class ClaimLoop:
         await self._held.release_all(within_s, asking)
 
     async def _check(self) -> None:
-        await postgres_database.cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
+        await cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
         self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:

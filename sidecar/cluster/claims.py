@@ -19,6 +19,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, log_unreadable, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
+from sidecar.concurrency import cancel_after
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -28,11 +29,7 @@ from sidecar.jobs.retention import render_result, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
-from sidecar.storage.postgres_database import (
-    PostgresDatabase,
-    cancel_after,
-    retry_while_unavailable,
-)
+from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -201,14 +198,8 @@ class ClaimStore:
                 log_unreadable(job_id, error)
                 continue
             failure = JobFailure.of(unschedulable_error(said))
-            event = JobEvent(
-                seq + 1,
-                0.0,
-                job_record.FailedChange(failure)
-                if ends
-                else job_record.UnschedulableChange(failure),
-            )
-            sealed = self._rows.encrypt_event(job_id, event)
+            kind = job_record.FailedChange if ends else job_record.UnschedulableChange
+            sealed = self._rows.encrypt_event(job_id, JobEvent(seq + 1, 0.0, kind(failure)))
             ((lasted_s,),) = await self._database.call(
                 "tell_refused_1", job_id, seq, nodes, ends, sealed
             )

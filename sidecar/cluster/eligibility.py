@@ -29,11 +29,25 @@ def ineligibility(
 ) -> errors.SidecarError | None:
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
     that it accepts, in seconds."""
-    return (
-        _engine_refusal(record, provision)
-        or _length_refusal(record, max_s)
-        or _memory_refusal(record, provision)
-    )
+    spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
+    if provision.slot.state is EngineState.STUCK:
+        return errors.EngineStuck()
+    if record.facts.decoder == LIVE_DECODER:
+        return errors.AudioLost("The live session of this job did not end.")
+    if not spec.speaks(language):
+        return errors.LanguageUnsupported(
+            f"The engine '{spec.name}' does not support '{language}'.",
+            hint=f"It supports: {', '.join(spec.languages)}.",
+        )
+    if length_s is not None and length_s > max_s:
+        return errors.AudioTooLong(
+            f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
+        )
+    try:
+        provision.admitted(record.options, length_s)
+    except errors.SidecarError as error:
+        return error
+    return None
 
 
 def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:
@@ -53,37 +67,6 @@ def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:
         f"{nodes} {cannot}: {', '.join(parts)}.",
         hint=f"{hint} Or start a node that can do it.".lstrip(),
     )
-
-
-def _engine_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.SidecarError | None:
-    spec, language = provision.spec, record.options.language
-    if provision.slot.state is EngineState.STUCK:
-        return errors.EngineStuck()
-    if record.facts.decoder == LIVE_DECODER:
-        return errors.AudioLost("The live session of this job did not end.")
-    if not spec.speaks(language):
-        return errors.LanguageUnsupported(
-            f"The engine '{spec.name}' does not support '{language}'.",
-            hint=f"It supports: {', '.join(spec.languages)}.",
-        )
-    return None
-
-
-def _length_refusal(record: JobRecord, max_s: float) -> errors.SidecarError | None:
-    length_s = record.facts.total_s
-    if length_s is None or length_s <= max_s:
-        return None
-    return errors.AudioTooLong(
-        f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
-    )
-
-
-def _memory_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.SidecarError | None:
-    try:
-        provision.admitted(record.options, record.facts.total_s)
-    except errors.SidecarError as error:
-        return error
-    return None
 
 
 # A memory plan takes milliseconds of the event loop.
@@ -131,7 +114,11 @@ class EligibilityJudge:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        if verdicts := await self._verdicts(await self._claims.unjudged(ELIGIBILITY_BATCH)):
+        verdicts = dict[str, JobFailure | None]()
+        for record in await self._claims.unjudged(ELIGIBILITY_BATCH):
+            verdicts[record.id] = self.failure(record)
+            await asyncio.sleep(0)  # each verdict may take a while
+        if verdicts:
             await self._claims.judge(verdicts)
 
     async def end_unschedulable(self) -> None:
@@ -141,10 +128,3 @@ class EligibilityJudge:
             errors.JournalUnreachable: the database does not answer.
         """
         await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
-
-    async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, JobFailure | None]:
-        verdicts = dict[str, JobFailure | None]()
-        for record in records:
-            verdicts[record.id] = self.failure(record)
-            await asyncio.sleep(0)  # each verdict may take a while
-        return verdicts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -15,18 +14,16 @@ from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_jobs import CLOSE_TIMEOUT_S, PostgresJobStore
-from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.concurrency import BackgroundTaskGroup, cancel_after
+from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
-from sidecar.jobs.retry_after import ExpectedReturns
 from sidecar.storage import postgres_database
 from sidecar.storage.encryption import Cipher
 
 
-class SharedJobQueue:
-    """Queue that accepts jobs for all services, and runs some if there is a
-    ``node`` with its ``queue``."""
+class SharedJobQueue(SubmissionQueue):
+    """Queue that accepts jobs for all services, and runs some if there is a ``node``."""
 
     def __init__(
         self,
@@ -35,55 +32,47 @@ class SharedJobQueue:
         limit: int,
         members: Membership,
         node: ClaimLoop | None = None,
-        queue: JobQueue | None = None,
         begun_in_s: Callable[[int], float | None] = lambda count: None,
     ) -> None:
-        """``limit``: jobs that may wait, of all services together. ``begun_in_s``: returns the
-        seconds until this many of them have started; None if unknown."""
-        self._store, self._follower, self._limit = store, follower, limit
-        self._members, self._node, self._queue = members, node, queue
-        self._returns = ExpectedReturns(begun_in_s)
+        """``limit``: jobs that may wait, of all services together; the database decides at the
+        end."""
+        super().__init__(limit, begun_in_s)
+        self._store, self._follower = store, follower
+        self._members, self._node = members, node
         self._awaited: dict[str, Job] = {}
         """Private jobs whose clients wait here, by id."""
         self.follows_all = False
         """True if jobs are followed that no client waits for."""
-        self._draining = False
         self._parted = False
         """True if waiting clients got `errors.ShuttingDown`."""
 
     def open(self) -> None:
         """Start to claim and run jobs, if this service is a node."""
-        if self._queue is not None and self._node is not None:
-            self._queue.open()
+        if self._node is not None:
+            self._node.queue.open()
             self._node.open()
 
     async def close(self) -> None:
         """Stop. Accepted jobs are run by other services, or at the next start."""
-        self._draining = True
+        self.draining = True
         if self._node is not None:
             await self._node.close()
-        if self._queue is not None:
-            await self._queue.close()
+            await self._node.queue.close()
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more jobs and start none. After ``grace_s`` those that run here are released,
         and those whose clients wait here end with `errors.ShuttingDown`."""
-        self._draining = True
+        self.draining = True
         await self._members.drain()
         node = self._node.drain(grace_s) if self._node is not None else asyncio.sleep(0)
         await asyncio.gather(self._part(grace_s), node)
 
     async def broken(self) -> None:
         """Wait for a fault that ends all work here."""
-        if self._queue is None:
+        if self._node is None:
             await asyncio.Event().wait()
         else:
-            await self._queue.broken()
-
-    @property
-    def draining(self) -> bool:
-        """Return whether no job is accepted any more."""
-        return self._draining
+            await self._node.queue.broken()
 
     @property
     def depth(self) -> int:
@@ -94,26 +83,6 @@ class SharedJobQueue:
     def running(self) -> int:
         """Return the number of jobs that run, in all services, as of a second ago."""
         return self._members.running
-
-    def check_open(self) -> None:
-        """Raise `errors.ShuttingDown` if no job is accepted any more."""
-        if self._draining:
-            raise errors.ShuttingDown()
-
-    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
-        """Raise `errors.QueueFull` if the queue is full, `errors.ShuttingDown` if it accepts no
-        more jobs.
-
-        ``promised``: queue positions that are reserved here for others; the database decides at
-        the end. ``caller``: the owner that is refused and retries; None: no retry is expected.
-        """
-        self.check_open()
-        taken = self.depth + promised
-        if taken >= self._limit:
-            raise errors.QueueFull(
-                f"The queue is full; jobs that wait or are being uploaded: {taken}.",
-                retry_after=self._returns.retry_after_s(taken - self._limit + 1, caller),
-            )
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.
@@ -166,8 +135,8 @@ class SharedJobQueue:
 
     def interrupt(self) -> None:
         """Put back the jobs that run here."""
-        if self._queue is not None:
-            self._queue.interrupt()
+        if self._node is not None:
+            self._node.queue.interrupt()
 
     def _over(self, job: Job) -> None:
         if self._awaited.get(job.id) is job:
@@ -177,11 +146,7 @@ class SharedJobQueue:
     async def _part(self, grace_s: float) -> None:
         """Wait until the clients here have their answers, at most ``grace_s``;
         the others get an error."""
-        left = [*self._awaited.values()]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                for job in left:
-                    await job.over()
+        await cancel_after(grace_s, asyncio.gather(*(job.over() for job in self._awaited.values())))
         self._parted = True
         for job in [*self._awaited.values()]:
             del self._awaited[job.id]

@@ -9,6 +9,8 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sidecar import clock, errors
@@ -17,7 +19,7 @@ from sidecar.jobs.job_event_log import JobEventFeed, JobSubscription
 from sidecar.jobs.job_record import CancelledChange, JobEvent, JobRecord, apply_event
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
-from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
+from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unavailable
 from sidecar.storage.postgres_settings import MIN_RETRY_PAUSE_S
 
 EVENTS_CHANNEL = "vibevoice_events_"
@@ -169,15 +171,13 @@ class JobFollower(JobEventFeed):
         job_ids = [one for one in job_ids if one in self._followed]
         known = [self._followed[one].seq for one in job_ids]
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
-        there = {row[0] for row in rows}
+        by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
+        there = {*by_job}
         if silent := [one for one in job_ids if one not in there]:  # perhaps they were deleted
             there |= {row[0] for row in await self._database.fetch(_THERE, (silent,))}
-        by_job: dict[str, list[Row]] = {one: [] for one in job_ids}
-        for row in rows:
-            by_job[row[0]].append(row)
         for job_id in job_ids:
             with contextlib.suppress(UnreadableRecord):  # written by a later release
-                self._publish(job_id, [self._rows.event(*one) for one in by_job[job_id]])
+                self._publish(job_id, [self._rows.event(*one) for one in by_job.get(job_id, ())])
             if job_id in there or job_id not in self._followed:
                 continue
             if job_id in self._submitting:

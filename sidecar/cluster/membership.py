@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
+from sidecar.concurrency import cancel_after
 from sidecar.storage import postgres_database
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
@@ -132,4 +133,4 @@ class Membership:
 async def _call_within(most_s: float, call: Awaitable[None]) -> None:
     """Wait for a call, at most ``most_s``; a database that does not answer ends it."""
     with suppress(errors.JournalUnreachable):
-        await postgres_database.cancel_after(most_s, call)
+        await cancel_after(most_s, call)

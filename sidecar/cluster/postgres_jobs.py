@@ -12,6 +12,8 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 
 from sidecar import clock, errors
 from sidecar.cluster import job_rows
@@ -27,7 +29,7 @@ from sidecar.jobs.job_record import (
     JobState,
     apply_event,
 )
-from sidecar.jobs.job_store import OwnerLoad, QueuePosition
+from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import OwnerLocks, is_short, retained_bytes
 from sidecar.jobs.scheduler import Priority
@@ -188,24 +190,18 @@ class PostgresJobStore:
         """Return an owner's job with this idempotency key."""
         return await self._found(_BY_KEY, owner, name)
 
-    async def list(
-        self,
-        owner: str,
-        *,
-        states: frozenset[JobState] = frozenset(),
-        after: str | None = None,
-        limit: int | None = None,
-        private: bool = False,
-    ) -> Sequence[JobRecord]:
+    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
         """Return an owner's jobs, oldest first; jobs that are done have no words. A walk by
-        ``after`` misses a job whose submission was committed after the listing of a later one.
+        `JobFilter.after` misses a job whose submission was committed after the listing of a later
+        one.
 
         Raises:
-            errors.JobNotFound: the owner has no job ``after``.
+            errors.JobNotFound: the owner has no such job with the id `JobFilter.after`.
         """
-        place = await self._place(owner, after, private)
+        only = only or JobFilter()
+        place, states = await self._place(owner, only.after, only.private), [*only.states]
         rows = await self._database.fetch(
-            _LIST, (owner, place, private, [*states], [*states], limit)
+            _LIST, (owner, place, only.private, states, states, only.limit)
         )
         whole = await self._folded([row[:3] for row in rows if row[3] is None])
         brief = [self._rows.summarized(row[:3], row[3]) for row in rows if row[3] is not None]
@@ -378,12 +374,10 @@ class PostgresJobStore:
         if not jobs:
             return []
         rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS))
-        by_job: dict[str, list[Row]] = {job[0]: [] for job in jobs}
-        for row in rows:
-            by_job[row[0]].append(row)
+        by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
 
         def folded() -> Sequence[JobRecord]:
-            found = (self._rows.folded(job, by_job[job[0]]) for job in jobs)
+            found = (self._rows.folded(job, by_job.get(job[0], ())) for job in jobs)
             return [one for one in found if one is not None]
 
         long = sum(len(row[4] or b"") for row in rows) > DECRYPT_IN_THREAD_BYTES

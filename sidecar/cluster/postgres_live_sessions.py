@@ -15,6 +15,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.cluster.membership import Membership
+from sidecar.concurrency import cancel_after
 from sidecar.live.sessions.session_checkpoint import (
     ResumedSession,
     SaveOutcome,
@@ -148,9 +149,7 @@ class PostgresSessionStore:
 
     async def news(self, most_s: float) -> None:
         """As `SessionStore.news`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(most_s):
-                await self._changed.wait()
+        await cancel_after(most_s, self._changed.wait())
 
     def on_asked(self, tell: Callable[[SessionName, float], None]) -> None:
         """As `SessionStore.on_asked`."""
@@ -169,9 +168,7 @@ class PostgresSessionStore:
                     for name, since_s in await self._database.transaction(self._requested):
                         self._tell(name, since_s)
             self._wake.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
-                    await self._wake.wait()
+            await cancel_after(HEARTBEAT_INTERVAL_S, self._wake.wait())
 
     def _on_notification(self) -> None:
         self._changed.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 
 from sidecar import clock
@@ -97,7 +96,7 @@ class SharedJobBackend:
             now,
         )
         """Jobs of all services."""
-        node, queue = None, None
+        node = None
         if settings.role != ROLE_FRONT:
             log = JobEventLog(now)
             log.listen(JobEventMetrics(tally))
@@ -113,7 +112,7 @@ class SharedJobBackend:
                 self.persistent_recordings.open,
                 judging,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
-                offer=_offers(provision),
+                offer=partial(_offer, provision),
                 beside=provision.batching.beside,
                 places=engine.places,
             )
@@ -123,7 +122,6 @@ class SharedJobBackend:
             settings.queue_limit,
             self._membership,
             node,
-            queue,
             self.store.begun_in_s,
         )
         self.client_timeouts = ClientTimeouts(
@@ -175,17 +173,12 @@ class SharedJobBackend:
         self.persistent_recordings.close()
 
 
-def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
-    """Return a function that returns the requested precisions that need no load now, and
-    whether jobs begin alone."""
+def _offer(provision: EngineProvisioning) -> ClaimPreferences:
+    """Return the requested precisions that need no load now, and whether jobs begin alone."""
     slot, alone = provision.slot, provision.batching.most_beside == 1
-
-    def offer() -> ClaimPreferences:
-        if not slot.loaded:
-            return ClaimPreferences(begins=alone)
-        fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
-        return ClaimPreferences(
-            frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at, alone
-        )
-
-    return offer
+    if not slot.loaded:
+        return ClaimPreferences(begins=alone)
+    fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
+    return ClaimPreferences(
+        frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at, alone
+    )

@@ -13,7 +13,7 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import ThreadLimiter, cancel_after
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage
@@ -132,7 +132,7 @@ class SharedRetention:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await postgres_database.cancel_after(DELETE_WAIT_S, self.delete_recordings())
+        await cancel_after(DELETE_WAIT_S, self.delete_recordings())
 
     async def delete_recordings(self) -> None:
         """Delete recordings that the database has marked for it. The next sweep retries those that

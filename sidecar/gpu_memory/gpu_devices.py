@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import ThreadLimiter, cancel_after
 
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Variable with the numbers or names of the GPUs that a process may use, in order; empty: none."""
@@ -233,9 +233,7 @@ class GpuMonitor:
         values."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRIVER_TIMEOUT_S):
-                await asyncio.shield(self._looking)
+        await cancel_after(DRIVER_TIMEOUT_S, asyncio.shield(self._looking))
 
     async def go_on(self) -> None:
         """Query the GPU every few seconds; return if there is no GPU."""

@@ -24,12 +24,11 @@ from sidecar.jobs.duration_prediction import (
     estimate_remaining_s,
 )
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_queue import JobQueue, SubmissionQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
-from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
 from sidecar.jobs.scheduler import JobBatching
 from sidecar.observability.logs import default_data_folder
@@ -112,38 +111,6 @@ class EngineProvisioning:
         if options.precision is Precision.AUTO:
             return self._admission.fitting_precision(precision, audio_s, options, now)
         return precision
-
-
-class SubmissionQueue(Protocol):
-    """Queue that accepts jobs: of this process, or of all services that share jobs."""
-
-    @property
-    def draining(self) -> bool:
-        """Return whether no job is accepted any more."""
-
-    @property
-    def depth(self) -> int:
-        """Return the number of jobs that wait."""
-
-    @property
-    def running(self) -> int:
-        """Return the number of jobs that run."""
-
-    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
-        """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted; ``caller``: the
-        owner that is refused; None: no retry is expected."""
-
-    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
-        """Accept a job: return once it is persisted."""
-
-    async def drain(self, grace_s: float) -> None:
-        """Accept no more jobs; running ones have ``grace_s`` to end."""
-
-    async def broken(self) -> None:
-        """Wait for a fault that ends all work."""
-
-    def interrupt(self) -> None:
-        """Put back the jobs that run here."""
 
 
 class LocalQueueSetup:

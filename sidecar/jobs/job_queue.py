@@ -7,10 +7,12 @@ All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from sidecar import errors
+from sidecar.concurrency import cancel_after
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.dispatcher import Dispatcher, DispatchOptions
 from sidecar.jobs.duration_prediction import DurationPredictor
@@ -24,7 +26,70 @@ from sidecar.workers.engine_slot import EngineSlot
 log = logging.getLogger(__name__)
 
 
-class JobQueue:
+class SubmissionQueue(ABC):
+    """Queue that accepts jobs: of this process, or of all services that share jobs."""
+
+    def __init__(self, limit: int, begun_in_s: Callable[[int], float | None]) -> None:
+        """``limit``: jobs that may wait. ``begun_in_s``: returns the seconds until this many of
+        them have started; None if unknown."""
+        self._limit = limit
+        self._returns = ExpectedReturns(begun_in_s)
+        self.draining = False
+        """Whether no job is accepted any more."""
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """Return the number of jobs that wait."""
+
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """Return the number of jobs that run."""
+
+    @property
+    def _places(self) -> int:
+        """Return the number of jobs that may wait now."""
+        return self._limit
+
+    def check_open(self) -> None:
+        """Raise `errors.ShuttingDown` if no job is accepted any more."""
+        if self.draining:
+            raise errors.ShuttingDown()
+
+    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
+        """Raise `errors.QueueFull` if the queue is full, `errors.ShuttingDown` if it accepts no
+        more jobs.
+
+        ``promised``: queue positions that are reserved for others. ``caller``: the owner that is
+        refused and retries; None: no retry is expected.
+        """
+        self.check_open()
+        taken, most = self.depth + promised, self._places
+        if taken >= most:
+            raise errors.QueueFull(
+                f"The queue is full; jobs that wait or are being uploaded: {taken}.",
+                retry_after=self._returns.retry_after_s(taken - most + 1, caller),
+            )
+
+    @abstractmethod
+    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
+        """Accept a job: return once it is persisted."""
+
+    @abstractmethod
+    async def drain(self, grace_s: float) -> None:
+        """Accept no more jobs; running ones have ``grace_s`` to end."""
+
+    @abstractmethod
+    async def broken(self) -> None:
+        """Wait for a fault that ends all work."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Put back the jobs that run here."""
+
+
+class JobQueue(SubmissionQueue):
     """Queue of all jobs of one engine."""
 
     def __init__(
@@ -40,12 +105,10 @@ class JobQueue:
     ) -> None:
         """``places``: jobs that run at once in the ``place``. ``limit``: jobs that may wait."""
         self._store = store
-        self._limit = limit
         self._waiting = WaitQueue(place, places, guess, pace)
+        super().__init__(limit, self._waiting.begun_in_s)
         self._lanes = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
-        self._draining = False
-        self._returns = ExpectedReturns(self._waiting.begun_in_s)
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""
 
@@ -56,7 +119,7 @@ class JobQueue:
 
     async def close(self) -> None:
         """Stop; unfinished jobs end with `errors.ShuttingDown`, unless they are durable."""
-        self._draining = True
+        self.draining = True
         self._end_all(errors.ShuttingDown())
         await asyncio.gather(*(lane.close() for lane in self._lanes))
         for job in self._put_off:
@@ -65,25 +128,17 @@ class JobQueue:
     async def drain(self, grace_s: float) -> None:
         """Accept no more jobs. Waiting jobs end with `errors.ShuttingDown`, and after ``grace_s``
         those that still run; durable jobs are left to the next start."""
-        self._draining = True
+        self.draining = True
         running = self._running
         for job in self._waiting:
             self._end(job, errors.ShuttingDown())
         self._waiting.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                for job in running:
-                    await job.over()
+        await cancel_after(grace_s, asyncio.gather(*(job.over() for job in running)))
         self._end_all(errors.ShuttingDown())
 
     async def broken(self) -> None:
         """Wait until no dispatcher works any more although the queue was not closed: a fault."""
         await self._broken.wait()
-
-    @property
-    def draining(self) -> bool:
-        """Return whether no job is accepted any more."""
-        return self._draining
 
     @property
     def depth(self) -> int:
@@ -95,27 +150,11 @@ class JobQueue:
         """Return the number of jobs that run, or wait at the engine."""
         return len(self._running)
 
-    def check_open(self) -> None:
-        """Raise `errors.ShuttingDown` if no job is accepted any more."""
-        if self._draining:
-            raise errors.ShuttingDown()
-
-    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
-        """Raise `errors.QueueFull` if the queue is full, `errors.ShuttingDown` if it accepts no
-        more jobs.
-
-        ``promised``: queue positions that are reserved for others. ``caller``: the owner that is
-        refused and retries; None: no retry is expected. Free dispatchers count on top of the
-        limit, since their jobs do not wait.
-        """
-        self.check_open()
-        taken = len(self._waiting) + promised
-        most = self._limit + max(0, self._waiting.free() - len(self._waiting))
-        if taken >= most:
-            raise errors.QueueFull(
-                f"The queue is full; jobs that wait or are being uploaded: {taken}.",
-                retry_after=self._returns.retry_after_s(taken - most + 1, caller),
-            )
+    @property
+    def _places(self) -> int:
+        """Return the number of jobs that may wait now. Free dispatchers count on top of the limit,
+        since their jobs do not wait."""
+        return self._limit + max(0, self._waiting.free() - len(self._waiting))
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted. ``promised``: its reservation, released as
@@ -145,7 +184,7 @@ class JobQueue:
 
     def resume(self, job: Job) -> None:
         """Queue a job of before the start. It was accepted then, so the limit does not apply."""
-        if self._draining:
+        if self.draining:
             self._put_off.append(job)
             return
         job.enter(self._store, known=True)
@@ -214,6 +253,6 @@ class JobQueue:
             "internal error: the last dispatcher ended; the service fails its jobs and stops",
             exc_info=fault,
         )
-        self._draining = True
+        self.draining = True
         self._end_all(errors.EngineFailed("The service stops after an internal error."))
         self._broken.set()

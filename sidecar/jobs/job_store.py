@@ -42,6 +42,21 @@ class OwnerLoad:
     waiting_audio_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Choice among an owner's jobs.
+
+    ``states``: only those in one of these (none given: in any). ``after``: only those after the job
+    with this id. ``limit``: at most this many. ``private``: also those that cannot be read by id
+    (`JobRecord.kept`).
+    """
+
+    states: frozenset[JobState] = frozenset()
+    after: str | None = None
+    limit: int | None = None
+    private: bool = False
+
+
 class JobStore(Protocol):
     """Jobs of all owners. Every method may be repeated.
 
@@ -60,22 +75,11 @@ class JobStore(Protocol):
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """Return the owner's job with this idempotency key; None if there is none."""
 
-    async def list(
-        self,
-        owner: str,
-        *,
-        states: frozenset[JobState] = frozenset(),
-        after: str | None = None,
-        limit: int | None = None,
-        private: bool = False,
-    ) -> Sequence[JobRecord]:
-        """Return the owner's jobs in some ``states`` (none given: in any), oldest first.
-
-        ``after``: only those after the job with this id. ``limit``: at most this many. ``private``:
-        also those that cannot be read by id (`JobRecord.kept`).
+    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
+        """Return the owner's jobs, oldest first; ``only``: None for all that can be read by id.
 
         Raises:
-            errors.JobNotFound: no such job has the id ``after``.
+            errors.JobNotFound: the owner has no such job with the id `JobFilter.after`.
         """
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
@@ -149,22 +153,15 @@ class LocalJobStore:
         """As `JobStore.by_key`."""
         return self._log.by_key(owner, name)
 
-    async def list(
-        self,
-        owner: str,
-        *,
-        states: frozenset[JobState] = frozenset(),
-        after: str | None = None,
-        limit: int | None = None,
-        private: bool = False,
-    ) -> Sequence[JobRecord]:
+    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
         """As `JobStore.list`."""
+        only = only or JobFilter()
         own: Sequence[JobRecord] = self._all_of(owner)
-        own = [one for one in own if one.kept or private]
-        if after is not None:
-            own = _records_after(own, after)
-        found = (one for one in own if not states or one.state in states)
-        return [*islice(found, limit)]
+        own = [one for one in own if one.kept or only.private]
+        if only.after is not None:
+            own = _records_after(own, only.after)
+        found = (one for one in own if not only.states or one.state in only.states)
+        return [*islice(found, only.limit)]
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """As `JobStore.subscribe`."""

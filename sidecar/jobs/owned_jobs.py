@@ -14,7 +14,7 @@ from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
-from sidecar.jobs.job_store import JobStore, QueuePosition
+from sidecar.jobs.job_store import JobFilter, JobStore, QueuePosition
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.retry_after import UNFINISHED_JOB_RETRY_AFTER_S
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
@@ -74,12 +74,12 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: no such job has the id ``after``.
         """
-        return await self._store.list(caller.owner, states=states, after=after, limit=limit)
+        return await self._store.list(caller.owner, JobFilter(states, after, limit))
 
     async def on_their_way(self, caller: Identity) -> Sequence[JobRecord]:
         """Return the caller's jobs that wait or run, including private ones, which cannot be read
         by id because a client waits for them at some service."""
-        return await self._store.list(caller.owner, states=UNFINISHED_STATES, private=True)
+        return await self._store.list(caller.owner, JobFilter(UNFINISHED_STATES, private=True))
 
     async def answer(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]

@@ -6,7 +6,6 @@ Every statement and migration names the schema `vibevoice`: the database may con
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -444,10 +443,3 @@ async def run_periodically(call: Callable[[], Awaitable[object]], pause_s: float
         except Exception:
             log.exception("internal error in a periodic database call; it goes on")
         await asyncio.sleep(pause_s)
-
-
-async def cancel_after(most_s: float, what: Awaitable[object]) -> None:
-    """Wait for ``what``, which is cancelled after ``most_s``."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(most_s):
-            await what

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.upstream import upstream_dialect
@@ -66,28 +67,7 @@ OPENAI_SAMPLE_RATE = 16_000
 """Sample rate in Hz of Whisper and its derivatives."""
 DIARIZING_MODEL_WORD = "diarize"
 """Word in the name of a model that diarizes (gpt-4o-transcribe-diarize)."""
-LANGUAGES = {
-    "afrikaans": "af", "albanian": "sq", "amharic": "am", "arabic": "ar", "armenian": "hy",
-    "assamese": "as", "azerbaijani": "az", "bashkir": "ba", "basque": "eu", "belarusian": "be",
-    "bengali": "bn", "bosnian": "bs", "breton": "br", "bulgarian": "bg", "cantonese": "yue",
-    "catalan": "ca", "chinese": "zh", "croatian": "hr", "czech": "cs", "danish": "da",
-    "dutch": "nl", "english": "en", "estonian": "et", "faroese": "fo", "finnish": "fi",
-    "french": "fr", "galician": "gl", "georgian": "ka", "german": "de", "greek": "el",
-    "gujarati": "gu", "haitian creole": "ht", "hausa": "ha", "hawaiian": "haw", "hebrew": "he",
-    "hindi": "hi", "hungarian": "hu", "icelandic": "is", "indonesian": "id", "italian": "it",
-    "japanese": "ja", "javanese": "jw", "kannada": "kn", "kazakh": "kk", "khmer": "km",
-    "korean": "ko", "lao": "lo", "latin": "la", "latvian": "lv", "lingala": "ln",
-    "lithuanian": "lt", "luxembourgish": "lb", "macedonian": "mk", "malagasy": "mg",
-    "malay": "ms", "malayalam": "ml", "maltese": "mt", "maori": "mi", "marathi": "mr",
-    "mongolian": "mn", "myanmar": "my", "nepali": "ne", "norwegian": "no", "nynorsk": "nn",
-    "occitan": "oc", "pashto": "ps", "persian": "fa", "polish": "pl", "portuguese": "pt",
-    "punjabi": "pa", "romanian": "ro", "russian": "ru", "sanskrit": "sa", "serbian": "sr",
-    "shona": "sn", "sindhi": "sd", "sinhala": "si", "slovak": "sk", "slovenian": "sl",
-    "somali": "so", "spanish": "es", "sundanese": "su", "swahili": "sw", "swedish": "sv",
-    "tagalog": "tl", "tajik": "tg", "tamil": "ta", "tatar": "tt", "telugu": "te", "thai": "th",
-    "tibetan": "bo", "turkish": "tr", "turkmen": "tk", "ukrainian": "uk", "urdu": "ur",
-    "uzbek": "uz", "vietnamese": "vi", "welsh": "cy", "yiddish": "yi", "yoruba": "yo",
-}  # fmt: skip
+LANGUAGES = {name: code for code, name in LANGUAGE_NAMES.items()}
 """Codes of the languages that Whisper's tokenizer names: OpenAI answers with the name."""
 
 

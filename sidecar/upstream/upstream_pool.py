@@ -36,6 +36,7 @@ from sidecar.upstream.upstream_dialect import (
     ChunkRequest,
     FailureStep,
     UpstreamAnswer,
+    UpstreamDialect,
 )
 
 Result = TypeVar("Result")
@@ -143,26 +144,22 @@ class UpstreamPool:
         self._begin_to_watch()
         self._at_work += 1
         try:
-            return await self._hear(piece, options, told)
+            return await self._hear(_ChunkWork(piece, options, told))
         finally:
             self._at_work -= 1
 
-    async def _hear(
-        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
-    ) -> list[ChunkResult]:
-        sounds = _ChunkEncodings(piece)
-        await sounds.of(margin=self.voices and options.local_voices is not None)
-        within_s = EXTRA_TIMEOUT_S + self._options.timeout * piece.duration_s
+    async def _hear(self, work: _ChunkWork) -> list[ChunkResult]:
+        await work.sound(voices=self.voices)
+        within_s = EXTRA_TIMEOUT_S + self._options.timeout * work.piece.duration_s
         patience: ChunkAttempts[int] = ChunkAttempts(
             time.monotonic(), time.monotonic() + 2 * within_s
         )
-        hearings: dict[str, ChunkRequest] = {}
         while True:
             index = await self._next_candidate(patience)
             patience.asked.add(index)
             server = self.servers[index]
             try:
-                answer = await self._ask(index, sounds, options, hearings, told, within_s)
+                answer = await self._ask(index, work, within_s)
             except ChunkFailure as found:
                 step = patience.after(index, found)
                 patience.last = upstream_dialect.with_server_name(found.error, server.name)
@@ -185,10 +182,10 @@ class UpstreamPool:
                 self._pool.well(index)  # it answered, and is free for the halves
             else:
                 self._pool.well(index)
-                return [ChunkResult(piece, answer, server.name)]
+                return [ChunkResult(work.piece, answer, server.name)]
             finally:
                 self._pool.left(index)
-            return await self._smaller(piece, options, told, server, patience)
+            return await self._smaller(work, server, patience)
 
     async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
         """Return the server to try next, after waiting until one is free.
@@ -204,29 +201,19 @@ class UpstreamPool:
                 raise patience.error
             await asyncio.sleep(wait_s)
 
-    async def _ask(
-        self,
-        index: int,
-        sounds: _ChunkEncodings,
-        options: TranscribeOptions,
-        hearings: dict[str, ChunkRequest],
-        told: SegmentsCallback,
-        within_s: float,
-    ) -> UpstreamAnswer:
+    async def _ask(self, index: int, work: _ChunkWork, within_s: float) -> UpstreamAnswer:
         """Return one server's answer; check the health of one that failed before it gets a
         recording."""
         server = self.servers[index]
         dialect = await server.known()
         if self._pool.servers[index].failures:
             self._seen(index, await server.look())
-        name = dialect.alike or server.name
-        hearing = hearings.get(name)
-        if hearing is None:
-            hearing = hearings[name] = dialect.hearing(sounds.piece.duration_s, options)
-        sound = await sounds.of(margin=dialect.voices and options.local_voices is not None)
+        hearing = work.request(dialect, server.name)
+        sound = await work.sound(voices=dialect.voices)
         for _ in range(MAX_REQUESTS_PER_CHUNK):
             try:
-                return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))
+                asking = server.ask(hearing, sound, work.told, within_s)
+                return await self._unless_lost(index, asking)
             except ChunkFailure as found:
                 if found.step is not FailureStep.ANEW:
                     raise
@@ -234,25 +221,21 @@ class UpstreamPool:
         raise ChunkFailure(FailureStep.ELSEWHERE, last)
 
     async def _smaller(
-        self,
-        piece: AudioChunk,
-        options: TranscribeOptions,
-        told: SegmentsCallback,
-        server: UpstreamClient,
-        patience: ChunkAttempts[int],
+        self, work: _ChunkWork, server: UpstreamClient, patience: ChunkAttempts[int]
     ) -> list[ChunkResult]:
         """Send the chunk in two halves, and limit the server to that length from now on."""
+        piece = work.piece
         if piece.duration_s < 2 * MIN_SPLIT_CHUNK_S:
             raise patience.error from None
         server.longest_s = min(server.longest_s, piece.duration_s / 2)
-        options = replace(options, local_voices=None)  # computed here after a split
+        options = replace(work.options, local_voices=None)  # computed here after a split
         found: list[ChunkResult] = []
         for part in piece.halves():
 
             def of_part(segments: Sequence[Segment], part: AudioChunk = part) -> None:
-                told(shift_segments(segments, part.start_s - piece.start_s))
+                work.told(shift_segments(segments, part.start_s - piece.start_s))
 
-            found += await self._hear(part, options, of_part)
+            found += await self._hear(_ChunkWork(part, options, of_part))
         return found
 
     def _begin_to_watch(self) -> None:
@@ -295,16 +278,27 @@ class UpstreamPool:
             raise upstream_dialect.connection_lost_failure("fell silent")
 
 
-class _ChunkEncodings:
-    """Encodings of a chunk for upstreams, with and without the margin for embeddings; each made
-    once."""
+class _ChunkWork:
+    """Chunk on its way to upstreams, with its requests and its encodings; each is made once."""
 
-    def __init__(self, piece: AudioChunk) -> None:
-        self.piece = piece
+    def __init__(
+        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
+    ) -> None:
+        self.piece, self.options, self.told = piece, options, told
+        self._requests: dict[str, ChunkRequest] = {}
         self._made: dict[bool, bytes] = {}
 
-    async def of(self, *, margin: bool) -> bytes:
-        """Return the chunk as FLAC."""
+    def request(self, dialect: UpstreamDialect, server: str) -> ChunkRequest:
+        """Return the request to a server, or to those that can go on from each other's answers."""
+        name = dialect.alike or server
+        if name not in self._requests:
+            self._requests[name] = dialect.hearing(self.piece.duration_s, self.options)
+        return self._requests[name]
+
+    async def sound(self, *, voices: bool) -> bytes:
+        """Return the chunk as FLAC; with its margin if embeddings are requested and the server has
+        them (``voices``)."""
+        margin = voices and self.options.local_voices is not None
         if margin not in self._made:
             self._made[margin] = await asyncio.to_thread(self.piece.flac, margin=margin)
         return self._made[margin]

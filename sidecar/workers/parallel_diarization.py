@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 NumberedEvent = tuple[int, TranscriptionEvent | errors.SidecarError]
 """Event of one recording of a batch, with its number."""
-_PCM16_SCALE = 32_768
 
 
 class DiarizationTee:
@@ -72,15 +71,11 @@ class DiarizationTee:
 
     def _read(self) -> Iterator[Block]:
         """Yield the audio to transcribe; pass all audio to the diarization."""
-        import numpy as np
+        from sidecar.upstream.audio_chunks import to_16_bit
 
         left = round(self._request.words_s * self._rate)
         for block in self._audio:
-            self._samples.put(
-                np.clip(np.rint(block * _PCM16_SCALE), -_PCM16_SCALE, _PCM16_SCALE - 1).astype(
-                    np.int16
-                )
-            )
+            self._samples.put(to_16_bit(block))
             if left > 0 and len(block):
                 yield block[:left]
             left -= len(block)
@@ -139,6 +134,7 @@ class DiarizationTee:
         import numpy as np
 
         from sidecar.diarization.speaker_models import SAMPLE_RATE
+        from sidecar.upstream.audio_chunks import to_float
 
         resample: Any = None
         if self._rate != SAMPLE_RATE:
@@ -146,7 +142,7 @@ class DiarizationTee:
 
             resample = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
         while (samples := self._samples.get()) is not None:
-            block = samples.astype(np.float32) / np.float32(_PCM16_SCALE)
+            block = to_float(samples)
             yield block if resample is None else resample.resample_chunk(block)
         if resample is not None:
             yield resample.resample_chunk(np.empty(0, np.float32), last=True)

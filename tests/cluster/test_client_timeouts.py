@@ -17,6 +17,7 @@ from sidecar.cluster import front_queue, postgres_jobs
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import JobFilter
 from sidecar.storage.postgres_database import migrate_postgres
 
 
@@ -102,7 +103,7 @@ async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken
         looking = asyncio.create_task(timeouts.end_in_time())
 
         async def gone() -> bool:
-            found = await one.jobs.list("me", private=True)
+            found = await one.jobs.list("me", JobFilter(private=True))
             return [record.id for record in found] == [kept.id]
 
         await until_told(gone)
@@ -206,11 +207,13 @@ async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_whi
         await other.jobs.submit(kept)
         await other.membership.leave()
         await timeouts._end_overdue()
-        assert len(await one.jobs.list("me", private=True)) == 2, "its client may come again"
+        assert len(await one.jobs.list("me", JobFilter(private=True))) == 2, (
+            "its client may come again"
+        )
         back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
         await one.database.fetch(back)
         await timeouts._end_overdue()
-        assert [each.id for each in await one.jobs.list("me", private=True)] == [kept.id]
+        assert [each.id for each in await one.jobs.list("me", JobFilter(private=True))] == [kept.id]
         assert job.id != kept.id
 
 
@@ -229,10 +232,10 @@ async def test_all_that_is_overdue_ends_at_one_look_the_longest_overdue_first(
                 (ago, job.id),
             )
         assert await one.jobs.delete_overdue() == 2
-        left = [record.id for record in await one.jobs.list("me", private=True)]
+        left = [record.id for record in await one.jobs.list("me", JobFilter(private=True))]
         assert left == [job.id for job in jobs[:3]]
         await timeouts._end_overdue()
-        assert not await one.jobs.list("me", private=True)
+        assert not await one.jobs.list("me", JobFilter(private=True))
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -249,7 +252,7 @@ async def test_a_service_that_was_taken_for_dead_keeps_the_jobs_of_its_clients(
         back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
         await one.database.fetch(back)
         await timeouts._end_overdue()
-        assert len(await one.jobs.list("me", private=True)) == 1
+        assert len(await one.jobs.list("me", JobFilter(private=True))) == 1
 
 
 async def test_a_job_that_is_submitted_after_its_service_left_ends_after_a_while(
@@ -264,7 +267,7 @@ async def test_a_job_that_is_submitted_after_its_service_left_ends_after_a_while
         back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
         await one.database.fetch(back)
         await timeouts._end_overdue()
-        assert not await one.jobs.list("me", private=True)
+        assert not await one.jobs.list("me", JobFilter(private=True))
 
 
 async def test_a_call_that_awaits_a_job_after_it_was_left_again_does_not_have_it(

@@ -114,7 +114,7 @@ async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     node = ClaimLoop(
         claims, log, queue, lambda record: record.audio.open(), judging, ThreadLimiter("opening", 2)
     )
-    front = SharedJobQueue(store, store, LIMIT, store, node, queue)
+    front = SharedJobQueue(store, store, LIMIT, store, node)
     front.open()
     try:
         yield front
@@ -368,8 +368,8 @@ async def test_what_runs_here_can_be_interrupted_and_a_fault_is_told(
         await until(lambda: store.shared.get(job.id).over)
         assert store.shared.get(job.id).state is JobState.DONE
         broken = asyncio.ensure_future(queue.broken())
-        assert queue._queue is not None
-        for lane in queue._queue._lanes:
+        assert queue._node is not None
+        for lane in queue._node.queue._lanes:
             assert lane._runner is not None
             lane._runner.cancel()
         await broken

@@ -34,6 +34,7 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
+from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
 from sidecar.storage.postgres_database import retry_while_unavailable
@@ -671,7 +672,7 @@ async def test_an_id_that_no_job_can_have_is_not_found(front: Service) -> None:
         with pytest.raises(errors.JobNotFound):
             await ask("nobody\0")
     with pytest.raises(errors.JobNotFound):
-        await front.jobs.list("me", after="nobody\0")
+        await front.jobs.list("me", JobFilter(after="nobody\0"))
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -44,7 +44,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import JobStore, LocalJobStore, OwnerLoad
+from sidecar.jobs.job_store import JobFilter, JobStore, LocalJobStore, OwnerLoad
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
@@ -293,19 +293,23 @@ async def test_jobs_of_an_owner_are_listed_oldest_first_and_in_pages(
     await opened.work(jobs[1].id, StartedChange(), FINISHED)
     every = ids(jobs)
     assert ids(await store.list("ada")) == every
-    assert ids(await store.list("ada", limit=2)) == every[:2]
-    assert ids(await store.list("ada", after=every[1])) == every[2:]
-    assert ids(await store.list("ada", after=every[1], limit=2)) == every[2:4]
-    assert await store.list("ada", after=every[4]) == []
+    assert ids(await store.list("ada", JobFilter(limit=2))) == every[:2]
+    assert ids(await store.list("ada", JobFilter(after=every[1]))) == every[2:]
+    assert ids(await store.list("ada", JobFilter(after=every[1], limit=2))) == every[2:4]
+    assert await store.list("ada", JobFilter(after=every[4])) == []
     assert await store.list("nobody") == []
     waiting = frozenset({JobState.QUEUED})
-    assert ids(await store.list("ada", states=waiting)) == [every[at] for at in (0, 2, 4)]
-    assert ids(await store.list("ada", states=waiting, after=every[1], limit=1)) == [every[2]]
+    assert ids(await store.list("ada", JobFilter(states=waiting))) == [
+        every[at] for at in (0, 2, 4)
+    ]
+    assert ids(await store.list("ada", JobFilter(states=waiting, after=every[1], limit=1))) == [
+        every[2]
+    ]
     some = frozenset({JobState.RUNNING, JobState.DONE})
-    assert ids(await store.list("ada", states=some)) == [every[1], every[3]]
+    assert ids(await store.list("ada", JobFilter(states=some))) == [every[1], every[3]]
     for unknown in ("another", theirs.id):
         with pytest.raises(errors.JobNotFound):
-            await store.list("ada", after=unknown)
+            await store.list("ada", JobFilter(after=unknown))
 
 
 async def test_private_jobs_are_listed_only_where_they_are_asked_for(
@@ -313,10 +317,10 @@ async def test_private_jobs_are_listed_only_where_they_are_asked_for(
 ) -> None:
     private, kept = await accepted(opened, kept=False), await accepted(opened)
     assert ids(await store.list("ada")) == [kept.id]
-    assert ids(await store.list("ada", private=True)) == [private.id, kept.id]
-    assert ids(await store.list("ada", private=True, after=private.id)) == [kept.id]
+    assert ids(await store.list("ada", JobFilter(private=True))) == [private.id, kept.id]
+    assert ids(await store.list("ada", JobFilter(private=True, after=private.id))) == [kept.id]
     with pytest.raises(errors.JobNotFound):
-        await store.list("ada", after=private.id)
+        await store.list("ada", JobFilter(after=private.id))
 
 
 async def test_events_are_told_from_any_number_on_and_to_the_end(
@@ -400,7 +404,7 @@ async def test_a_job_that_is_deleted_is_gone_and_who_follows_it_hears_its_end(
     assert await is_gone(store, record.id)
     with pytest.raises(errors.JobNotFound):
         await store.subscribe(record.id)
-    assert ids(await store.list("ada", private=True)) == [other.id]
+    assert ids(await store.list("ada", JobFilter(private=True))) == [other.id]
     assert await store.turns([record]) == {}
 
 
@@ -413,7 +417,7 @@ async def test_all_jobs_of_an_owner_are_deleted_and_no_other_s(
     hears = [await following(store, one.id) for one in (waits, runs, private)]
     assert await store.delete_owner("ada") == 4
     assert [(await one)[-1].change for one in hears] == [CancelledChange()] * 3
-    assert await store.list("ada", private=True) == []
+    assert await store.list("ada", JobFilter(private=True)) == []
     assert await is_gone(store, ended.id)
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
     assert ids(await store.list("bob")) == [theirs.id]

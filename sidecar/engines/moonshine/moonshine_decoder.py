@@ -51,6 +51,22 @@ class DecodedTokens:
     attention: npt.NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodeRequest:
+    """Request to decode ``audio``, shape (samples,), 16 kHz, at least 0.1 s.
+
+    ``draft`` is a guess: its beginning that the model confirms costs one pass. ``given`` is the
+    text before, which is not verified: only the tokens after it are decoded. ``align``: with their
+    attention, which takes one more pass over all tokens.
+    """
+
+    audio: Block
+    cancelled: CancelCheck
+    draft: Sequence[int] = ()
+    given: Sequence[int] = ()
+    align: bool = False
+
+
 class MoonshineDecoder:
     """Encoder and decoder of the model; any number of threads may use them at once.
 
@@ -81,32 +97,18 @@ class MoonshineDecoder:
                 f"{type(error).__name__}: {error}"
             ) from None
 
-    def decode(
-        self,
-        audio: Block,
-        draft: Sequence[int],
-        cancelled: CancelCheck,
-        given: Sequence[int] = (),
-        *,
-        align: bool = False,
-    ) -> DecodedTokens | None:
-        """Return the tokens of ``audio``, shape (samples,), 16 kHz, at least 0.1 s; `None` if
-        cancelled.
-
-        ``draft`` is a guess: its beginning that the model confirms costs one pass. ``given`` is the
-        text before, which is not verified: only the tokens after it are decoded. ``align``: with
-        their attention, which takes one more pass over all tokens.
-        """
-        if cancelled():
+    def decode(self, request: DecodeRequest) -> DecodedTokens | None:
+        """Return the tokens of the audio; `None` if cancelled."""
+        if request.cancelled():
             return None
-        feed = self._listen(audio)
-        found = self._said(dict(feed), len(audio), draft, cancelled, given)
-        if not align or found is None or not found.ids:
+        feed = self._listen(request.audio)
+        found = self._said(dict(feed), request)
+        if not request.align or found is None or not found.ids:
             return found
-        feed["tokens"] = np.array([[_START, *given, *found.ids][:-1]], np.int64)
+        feed["tokens"] = np.array([[_START, *request.given, *found.ids][:-1]], np.int64)
         feed["position"] = np.array([0], np.int64)
         (attention,) = self._aligning().run(None, feed)
-        return replace(found, attention=attention[0][:, len(given) :])
+        return replace(found, attention=attention[0][:, len(request.given) :])
 
     def _aligning(self) -> Any:
         """Return the attention graph, built at the first use: most processes never need it."""
@@ -117,19 +119,15 @@ class MoonshineDecoder:
             return self._attention
 
     def _said(
-        self,
-        feed: dict[str, npt.NDArray[Any]],
-        samples: int,
-        draft: Sequence[int],
-        cancelled: CancelCheck,
-        given: Sequence[int],
+        self, feed: dict[str, npt.NDArray[Any]], request: DecodeRequest
     ) -> DecodedTokens | None:
+        given, samples = request.given, len(request.audio)
         most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), MAX_POSITIONS) - len(given)
         found: list[int] = []
         likely: list[float] = []
-        known, ahead = [_START, *given], [*draft][: max(0, most - 1)]
+        known, ahead = [_START, *given], [*request.draft][: max(0, most - 1)]
         while len(found) < most:
-            if cancelled():
+            if request.cancelled():
                 return None
             feed["tokens"] = np.array([known + ahead], np.int64)
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)

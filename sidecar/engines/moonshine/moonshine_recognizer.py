@@ -77,7 +77,7 @@ class MoonshineRecognizer:
         ``draft`` is the result of a beginning of it. ``words``: return words with times, too.
         """
         said = () if draft is None else draft.tokens
-        return self._heard(audio, 0, (), said, cancelled, words)
+        return self._heard(moonshine_decoder.DecodeRequest(audio, cancelled, said, align=words))
 
     def recognize_with_context(
         self,
@@ -95,26 +95,23 @@ class MoonshineRecognizer:
             len(tokens) >= samples / moonshine_decoder.SAMPLE_RATE * moonshine_decoder.TOKENS_PER_S
         ):  # a repetition loop
             return self.hear(audio[samples:], None, cancelled, words=words)
-        return self._heard(audio, samples, tokens, (), cancelled, words)
+        request = moonshine_decoder.DecodeRequest(audio, cancelled, given=tokens, align=words)
+        return self._heard(request, samples)
 
     def _heard(
-        self,
-        audio: Block,
-        begin: int,
-        given: tuple[int, ...],
-        draft: tuple[int, ...],
-        cancelled: CancelCheck,
-        words: bool,
+        self, request: moonshine_decoder.DecodeRequest, begin: int = 0
     ) -> MoonshineHypothesis | None:
+        """Recognize the audio from the sample ``begin`` on."""
+        audio = request.audio
         sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
-        decoded = self._decoder.decode(sound, draft, cancelled, given, align=words)
+        decoded = self._decoder.decode(replace(request, audio=sound))
         if decoded is None:
             return None
         marks = self._marks(decoded.ids)
         tokens = decoded.ids[marks:]
         pieces = self._tokenizer.pieces(tokens)
         text = collapse_commas("".join(pieces).strip())
-        if words and not tokens:
+        if request.align and not tokens:
             return MoonshineHypothesis("")
         if decoded.attention is None:
             return MoonshineHypothesis(text, tokens, confidence=_confidence(decoded))

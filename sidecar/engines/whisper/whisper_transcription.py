@@ -21,7 +21,7 @@ from sidecar.diarization.word_attribution import attribute_words, ends_sentence
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
-from sidecar.transcripts.loop_guard import LOOP_RECOVERED, loop_skipped_notice
+from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 WINDOW_S = 30.0
@@ -329,14 +329,7 @@ class WhisperTranscription:
         if said.lost_s is not None:
             start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
             self._lost_s += max(0.0, end - start)
-            found.append(
-                transcript.Segment(
-                    start,
-                    end,
-                    transcript.UNINTELLIGIBLE,
-                    flags=(transcript.NON_SPEECH_FLAG, transcript.LOOP_FLAG),
-                )
-            )
+            found.append(SkippedAudio(start, end).segment())
             self._note(loop_skipped_notice(self._lost_s))
         self._segments += found
         for segment in self._given(found, turns):
