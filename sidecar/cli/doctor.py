@@ -170,10 +170,10 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
     if settings.engine != UPSTREAM:
         return
     from sidecar.config.remote_server import upstream_options
-    from sidecar.upstream.upstream_pool import UpstreamPool
+    from sidecar.upstream.chunk_requests import ChunkRequests
 
     try:
-        upstreams = UpstreamPool(upstream_options(settings))
+        upstreams = ChunkRequests(upstream_options(settings))
     except errors.SidecarError as error:
         yield CheckFinding("upstream", CheckState.BAD, error.detail, error.hint)
         return

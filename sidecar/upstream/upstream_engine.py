@@ -19,7 +19,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.upstream.upstream_pool import UpstreamPool
+    from sidecar.upstream.chunk_requests import ChunkRequests
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class UpstreamEngine:
 
     def __init__(self) -> None:
         self.sample_rate = SPEC.sample_rate
-        self._upstreams: UpstreamPool | None = None
+        self._upstreams: ChunkRequests | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Detect the kind of each server; one that does not answer is tried again when it is
@@ -54,10 +54,10 @@ class UpstreamEngine:
         assert options.upstream is not None
         for name in ("httpx", "httpcore"):  # no log line for each request
             logging.getLogger(name).setLevel(logging.WARNING)
-        from sidecar.upstream.upstream_pool import UpstreamPool
+        from sidecar.upstream.chunk_requests import ChunkRequests
 
         yield 0.0
-        self._upstreams = UpstreamPool(options.upstream)
+        self._upstreams = ChunkRequests(options.upstream)
         self._upstreams.run(self._upstreams.meet()).result()
         self.sample_rate = self._upstreams.rate
         yield 1.0

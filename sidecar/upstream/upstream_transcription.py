@@ -38,7 +38,7 @@ from sidecar.upstream.audio_chunks import (
     shift_segments,
     to_float,
 )
-from sidecar.upstream.upstream_pool import UpstreamPool
+from sidecar.upstream.chunk_requests import ChunkRequests
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ class UpstreamTranscription:
     `Finished`, if it is cancelled."""
 
     def __init__(
-        self, upstreams: UpstreamPool, request: engine_interface.TranscriptionRequest, rate: int
+        self, upstreams: ChunkRequests, request: engine_interface.TranscriptionRequest, rate: int
     ) -> None:
         self._upstreams, self._rate = upstreams, rate
         self._audio, self._options = request.audio, request.options

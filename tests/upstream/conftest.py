@@ -12,7 +12,7 @@ from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S
 from upstream_engine_samples import RATE, Engine, Sound
 
-from sidecar.upstream import load_balancer, upstream_client, upstream_pool
+from sidecar.upstream import chunk_requests, load_balancer, upstream_client
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.5)
     monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(upstream_client, "STREAM_SILENCE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(upstream_pool, "EXTRA_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(chunk_requests, "EXTRA_TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture

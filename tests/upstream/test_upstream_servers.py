@@ -22,7 +22,7 @@ from sidecar.diarization.speaker_models import load_models
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_formats import transcript_body
-from sidecar.upstream import audio_chunks, load_balancer, upstream_client, upstream_pool
+from sidecar.upstream import audio_chunks, chunk_requests, load_balancer, upstream_client
 from sidecar.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
@@ -172,7 +172,7 @@ def test_a_server_that_is_too_slow_for_the_length_is_left(
     proxy.plan.append("slow")
     assert start(proxy.url, timeout=0.5).transcript(noise).segments
     assert proxy.hung_up.wait(PATIENCE_S)
-    assert limits == {upstream_pool.EXTRA_TIMEOUT_S + 0.5 * 12}
+    assert limits == {chunk_requests.EXTRA_TIMEOUT_S + 0.5 * 12}
     monkeypatch.setattr(load_balancer, "MAX_BROKEN_SERVERS", 3)
     proxy.plan.extend(["slow"] * 9)
     with pytest.raises(errors.UpstreamTimeout):
@@ -208,7 +208,7 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     """Its connection stays, and nothing ever comes: only its /health tells."""
     stuck = start_server(scripted_speed=0.5)
     engine = start(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
-    monkeypatch.setattr(upstream_pool, "HEALTH_POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(chunk_requests, "HEALTH_POLL_INTERVAL_S", 0.1)
     monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 1.0)
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []

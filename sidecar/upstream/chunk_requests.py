@@ -1,4 +1,4 @@
-"""Pool of upstreams: chunks out, transcripts in, retries elsewhere."""
+"""Requests for chunks: sent to the upstreams, split, and repeated elsewhere."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ MAX_REQUESTS_PER_CHUNK = 32
 """Maximum requests for one chunk to one server; each dialect has lower limits of its own."""
 
 
-class UpstreamPool:
-    """Pool with all upstream connections, on an event loop in a thread of its own. They end with
+class ChunkRequests:
+    """Requests for chunks to all upstreams, on an event loop in a thread of its own. They end with
     the process.
 
     A blocking request cannot be cancelled from outside; a task of an event loop can, at any await.
