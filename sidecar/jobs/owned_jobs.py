@@ -16,7 +16,6 @@ from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
 from sidecar.jobs.job_store import JobFilter, JobStore, QueuePosition
 from sidecar.jobs.persistent_recordings import PersistentRecordings
-from sidecar.jobs.retry_after import UNFINISHED_JOB_RETRY_AFTER_S
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
@@ -25,6 +24,8 @@ from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.workers.audio_probe import AudioProbe
 
 T = TypeVar("T")
+UNFINISHED_JOB_RETRY_AFTER_S = 2
+"""Retry-After of a request for the transcript of a job that still waits or runs."""
 UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 

@@ -824,7 +824,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
-    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     sharing = replace(OverheardSlot.shares, ping_timeout_s=0.5)
