@@ -187,8 +187,10 @@ class ShutdownAnswers:
     """Response `errors.ShuttingDown`, in the format of the path, to requests that have none at
     shutdown."""
 
-    def __init__(self, app: ASGIApp, dialects: error_responses.ErrorDialects | None = None) -> None:
-        self._app, self._dialects = app, dialects or {}
+    def __init__(
+        self, app: ASGIApp, dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS
+    ) -> None:
+        self._app, self._dialects = app, dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
