@@ -142,12 +142,6 @@ async def watch_disconnect(
     Raises:
         errors.TokenInvalid: the token was revoked, and there is no transcript.
     """
-    sent_away = False
-
-    def end() -> None:
-        nonlocal sent_away
-        sent_away = True
-        cancel()
 
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -156,13 +150,13 @@ async def watch_disconnect(
 
     try:
         async with running(listen()):
-            with revocable(request.scope, end):
+            with revocable(request.scope, cancel) as revoked:
                 yield
     except asyncio.CancelledError:
         gone()
         raise
     except errors.JobCancelled:
-        if sent_away:
+        if revoked.is_set():
             raise errors.TokenInvalid() from None
         raise
 
