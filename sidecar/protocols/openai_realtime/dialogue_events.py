@@ -18,7 +18,7 @@ from sidecar.conversation import conversation_events as output
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.conversation_events import ReplyEnding
 from sidecar.protocols.openai_common import error_body
-from sidecar.protocols.openai_realtime import dialogue_events, server_events
+from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.server_events import (
     EventBody,
@@ -106,7 +106,7 @@ class RealtimeResponses:
         name = f"resp_{self._prefix}_{reply.turn}"
         options = self._requested.pop(reply.turn, {})
         self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
-        yield dialogue_events.response_event("created", self._view(self._now, None))
+        yield response_event("created", self._view(self._now, None))
 
     def _of(
         self, response: RealtimeResponse, out: output.ConversationOutput
@@ -118,13 +118,13 @@ class RealtimeResponses:
                 response.written += out.text
                 item.text = response.written
                 what = f"{item.text_output}.delta"
-                yield dialogue_events.item_part(what, response.id, item, delta=out.text)
+                yield item_part(what, response.id, item, delta=out.text)
             case audio_pacing.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
                 what = "output_audio.delta"
-                yield dialogue_events.item_part(what, response.id, item, delta=sound)
+                yield item_part(what, response.id, item, delta=sound)
             case (
                 output.ToolCallStarted() | output.ToolCallArgumentsDelta() | output.ToolCallEnded()
             ):
@@ -144,9 +144,9 @@ class RealtimeResponses:
         response.item.index = len(response.items)
         response.begun, item = True, response.item
         response.before = self._items.add(item)
-        yield dialogue_events.output_item("added", response.id, item, empty=True)
+        yield output_item("added", response.id, item, empty=True)
         yield server_events.item_event("added", item, response.before, empty=True)
-        yield dialogue_events.content_part("added", response.id, item, "")
+        yield content_part("added", response.id, item, "")
 
     def _called(
         self,
@@ -165,19 +165,19 @@ class RealtimeResponses:
             )
             before = self._items.add(item)
             response.calls[out.call] = item, before
-            yield dialogue_events.output_item("added", response.id, item, empty=True)
+            yield output_item("added", response.id, item, empty=True)
             yield server_events.item_event("added", item, before, empty=True)
         elif isinstance(out, output.ToolCallArgumentsDelta):
             item, _ = response.calls[out.call]
             item.text += out.text
             what = "function_call_arguments.delta"
-            yield dialogue_events.item_part(what, response.id, item, delta=out.text)
+            yield item_part(what, response.id, item, delta=out.text)
         else:
             item, before = response.calls[out.call.id]
             item.status, item.entry = "completed", out.entry
             called = {"name": item.name, "arguments": item.text}
             what = "function_call_arguments.done"
-            yield dialogue_events.item_part(what, response.id, item, **called)
+            yield item_part(what, response.id, item, **called)
             yield from self._call_done(response, item, before)
 
     @staticmethod
@@ -185,7 +185,7 @@ class RealtimeResponses:
         response: RealtimeResponse, item: RealtimeDialogueItem, before: str | None
     ) -> Iterator[EventBody]:
         yield server_events.item_event("done", item, before)
-        yield dialogue_events.output_item("done", response.id, item)
+        yield output_item("done", response.id, item)
 
     def _finish(
         self, response: RealtimeResponse, ending: output.ReplyEnding
@@ -198,18 +198,18 @@ class RealtimeResponses:
         item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield dialogue_events.item_part("output_audio.done", response.id, item)
+                yield item_part("output_audio.done", response.id, item)
             name = "transcript" if item.aloud else "text"
             said, what = {name: response.written}, f"{item.text_output}.done"
-            yield dialogue_events.item_part(what, response.id, item, **said)
-            yield dialogue_events.content_part("done", response.id, item, response.written)
+            yield item_part(what, response.id, item, **said)
+            yield content_part("done", response.id, item, response.written)
             yield server_events.item_event("done", item, response.before)
-            yield dialogue_events.output_item("done", response.id, item)
+            yield output_item("done", response.id, item)
         for call, before in response.calls.values():
             if call.status == "in_progress":  # it will not be executed
                 call.status = "incomplete"
                 yield from self._call_done(response, call, before)
-        yield dialogue_events.response_event("done", self._view(response, ending))
+        yield response_event("done", self._view(response, ending))
 
     def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
         item = self._items.reply(cut.turn)
@@ -236,10 +236,8 @@ class RealtimeResponses:
         return {
             "id": response.id,
             "object": "realtime.response",
-            "status": "in_progress" if ending is None else dialogue_events.STATUSES[ending],
-            "status_details": None
-            if ending is None
-            else dialogue_events.status_details(ending, response.error),
+            "status": "in_progress" if ending is None else STATUSES[ending],
+            "status_details": None if ending is None else status_details(ending, response.error),
             "output": [item.view() for item in response.items],
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
