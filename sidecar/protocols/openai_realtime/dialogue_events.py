@@ -34,9 +34,8 @@ MAX_PENDING_REQUESTS = 8
 
 @dataclass(eq=False, slots=True)
 class RealtimeResponse:
-    """Response. ``options``: from the client's request; ``before``: the item before it, once it has
-    ``begun``; ``written``: all its text so far; ``calls``: its tool calls by id, each with the item
-    before it."""
+    """Response. ``options``: from the client's request; ``written``: all its text so far;
+    ``calls``: its tool calls by id."""
 
     turn: int
     id: str
@@ -44,19 +43,16 @@ class RealtimeResponse:
     options: Mapping[str, Any]
     output: EventBody
     begun: bool = False
-    before: str | None = None
     done: bool = False
     written: str = ""
-    calls: dict[str, tuple[RealtimeDialogueItem, str | None]] = field(default_factory=dict)
+    calls: dict[str, RealtimeDialogueItem] = field(default_factory=dict)
     error: errors.SidecarError | None = None
 
     @property
     def items(self) -> list[RealtimeDialogueItem]:
         """Return its items so far, in order."""
         message = [self.item] if self.begun else []
-        return sorted(
-            [*message, *(item for item, _ in self.calls.values())], key=lambda one: one.index
-        )
+        return sorted([*message, *self.calls.values()], key=lambda one: one.index)
 
 
 class RealtimeResponses:
@@ -143,9 +139,7 @@ class RealtimeResponses:
             return
         response.item.index = len(response.items)
         response.begun, item = True, response.item
-        response.before = self._items.add(item)
-        yield output_item("added", response.id, item, empty=True)
-        yield server_events.item_event("added", item, response.before, empty=True)
+        yield from self._added(response, item)
         yield content_part("added", response.id, item, "")
 
     def _called(
@@ -163,28 +157,29 @@ class RealtimeResponses:
                 call=out.call,
                 name=out.name,
             )
-            before = self._items.add(item)
-            response.calls[out.call] = item, before
-            yield output_item("added", response.id, item, empty=True)
-            yield server_events.item_event("added", item, before, empty=True)
+            response.calls[out.call] = item
+            yield from self._added(response, item)
         elif isinstance(out, output.ToolCallArgumentsDelta):
-            item, _ = response.calls[out.call]
+            item = response.calls[out.call]
             item.text += out.text
             what = "function_call_arguments.delta"
             yield item_part(what, response.id, item, delta=out.text)
         else:
-            item, before = response.calls[out.call.id]
+            item = response.calls[out.call.id]
             item.status, item.entry = "completed", out.entry
             called = {"name": item.name, "arguments": item.text}
             what = "function_call_arguments.done"
             yield item_part(what, response.id, item, **called)
-            yield from self._call_done(response, item, before)
+            yield from self._done(response, item)
+
+    def _added(self, response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
+        self._items.add(item)
+        yield output_item("added", response.id, item, empty=True)
+        yield server_events.item_event("added", item, empty=True)
 
     @staticmethod
-    def _call_done(
-        response: RealtimeResponse, item: RealtimeDialogueItem, before: str | None
-    ) -> Iterator[EventBody]:
-        yield server_events.item_event("done", item, before)
+    def _done(response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
+        yield server_events.item_event("done", item)
         yield output_item("done", response.id, item)
 
     def _finish(
@@ -203,12 +198,11 @@ class RealtimeResponses:
             said, what = {name: response.written}, f"{item.text_output}.done"
             yield item_part(what, response.id, item, **said)
             yield content_part("done", response.id, item, response.written)
-            yield server_events.item_event("done", item, response.before)
-            yield output_item("done", response.id, item)
-        for call, before in response.calls.values():
+            yield from self._done(response, item)
+        for call in response.calls.values():
             if call.status == "in_progress":  # it will not be executed
                 call.status = "incomplete"
-                yield from self._call_done(response, call, before)
+                yield from self._done(response, call)
         yield response_event("done", self._view(response, ending))
 
     def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
@@ -306,9 +300,9 @@ class RealtimeDialogueEvents:
         item.entry = stands.entry
         if not item.call or item.returned:
             item.text = stands.text
-        before = self.items.add(item, after)
+        self.items.add(item, after)
         for what in ("added", "done"):
-            yield server_events.item_event(what, item, before)
+            yield server_events.item_event(what, item)
 
 
 STATUSES = {

@@ -64,7 +64,7 @@ class RealtimeUserTurns:
         before = self._items.add(item)
         yield server_events.input_event("committed", previous_item_id=before, item_id=item.id)
         for what in self.item_events:
-            yield server_events.item_event(what, item, before)
+            yield server_events.item_event(what, item)
 
     def _show(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
         """Yield the words of ``text`` that were not sent, if it continues the sent ones."""
