@@ -87,44 +87,37 @@ class AuthGate:
         await self._behind_cors(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.ExitStack() as opened:
-            admitted = await self._admitted(scope, receive, send, opened)
-            if admitted is not None:
-                await self._app(admitted[0], receive, admitted[1])
-
-    async def _admitted(
-        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
-    ) -> tuple[Scope, Send] | None:
-        """Return the scope with its identity and the function that sends, or `None` if it was
-        refused. The request counts as the caller's until ``opened`` is closed."""
+        """Serve a request with the identity of its client, and count it as the client's until it
+        ends; or refuse it."""
         approach, rate_limiter = request_origin(scope), self._entrance.rate_limiter
         access, visits = self._entrance.access, self._entrance.visits
-        try:
-            if rate_limiter is not None:
-                rate_limiter.admit_request(approach)
-            if scope["path"] not in OPEN_PATHS and not self._rules.opens(scope):
-                approach, session = self._with_ticket(scope, approach)
-                caller = await identify_request(access, rate_limiter, approach, self._pause)
-                if session is not None:
-                    caller = dataclasses.replace(caller, scopes=frozenset())
-                scope = request_headers.scope_with_identity(scope, caller, visits)
-                scope["state"][AGREED_SESSION_KEY] = session
+        with contextlib.ExitStack() as opened:
+            try:
                 if rate_limiter is not None:
-                    try:
-                        rate_limiter.enter(caller)
-                    finally:
-                        standing = rate_limiter.standing(caller)
-                        send = request_headers.send_with_rate_limit(send, standing)
-                opened.enter_context(visits.opened(caller))
-        except errors.SidecarError as error:
-            say_no = self._rules.refusals.get(scope["path"])
-            if scope["type"] == "websocket" and say_no is not None:
-                error_responses.log_error(error, None)
-                await say_no(error, scope, receive, send)
-            else:
-                await self._refuse(error, scope, receive, send)
-            return None
-        return scope, send
+                    rate_limiter.admit_request(approach)
+                if scope["path"] not in OPEN_PATHS and not self._rules.opens(scope):
+                    approach, session = self._with_ticket(scope, approach)
+                    caller = await identify_request(access, rate_limiter, approach, self._pause)
+                    if session is not None:
+                        caller = dataclasses.replace(caller, scopes=frozenset())
+                    scope = request_headers.scope_with_identity(scope, caller, visits)
+                    scope["state"][AGREED_SESSION_KEY] = session
+                    if rate_limiter is not None:
+                        try:
+                            rate_limiter.enter(caller)
+                        finally:
+                            standing = rate_limiter.standing(caller)
+                            send = request_headers.send_with_rate_limit(send, standing)
+                    opened.enter_context(visits.opened(caller))
+            except errors.SidecarError as error:
+                say_no = self._rules.refusals.get(scope["path"])
+                if scope["type"] == "websocket" and say_no is not None:
+                    error_responses.log_error(error, None)
+                    await say_no(error, scope, receive, send)
+                else:
+                    await self._refuse(error, scope, receive, send)
+                return
+            await self._app(scope, receive, send)
 
     async def _refuse(
         self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
