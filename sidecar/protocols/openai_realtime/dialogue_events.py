@@ -121,10 +121,28 @@ class RealtimeResponses:
                 sound = base64.b64encode(self._encoded(out)).decode()
                 what = "output_audio.delta"
                 yield item_part(what, response.id, item, delta=sound)
-            case (
-                output.ToolCallStarted() | output.ToolCallArgumentsDelta() | output.ToolCallEnded()
-            ):
-                yield from self._called(response, out)
+            case output.ToolCallStarted():
+                call = response.calls[out.call] = RealtimeDialogueItem(
+                    self._items.new_id(),
+                    ChatRole.ASSISTANT,
+                    status="in_progress",
+                    index=len(response.items),
+                    call=out.call,
+                    name=out.name,
+                )
+                yield from self._added(response, call)
+            case output.ToolCallArgumentsDelta():
+                call = response.calls[out.call]
+                call.text += out.text
+                what = "function_call_arguments.delta"
+                yield item_part(what, response.id, call, delta=out.text)
+            case output.ToolCallEnded():
+                call = response.calls[out.call.id]
+                call.status, call.entry = "completed", out.entry
+                called = {"name": call.name, "arguments": call.text}
+                what = "function_call_arguments.done"
+                yield item_part(what, response.id, call, **called)
+                yield from self._done(response, call)
             case output.ConversationError():
                 response.error = out.error
             case output.TurnAudioSent():
@@ -141,36 +159,6 @@ class RealtimeResponses:
         response.begun, item = True, response.item
         yield from self._added(response, item)
         yield content_part("added", response.id, item, "")
-
-    def _called(
-        self,
-        response: RealtimeResponse,
-        out: output.ToolCallStarted | output.ToolCallArgumentsDelta | output.ToolCallEnded,
-    ) -> Iterator[EventBody]:
-        """Yield the events of a tool call: its start, more arguments, or its end."""
-        if isinstance(out, output.ToolCallStarted):
-            item = RealtimeDialogueItem(
-                self._items.new_id(),
-                ChatRole.ASSISTANT,
-                status="in_progress",
-                index=len(response.items),
-                call=out.call,
-                name=out.name,
-            )
-            response.calls[out.call] = item
-            yield from self._added(response, item)
-        elif isinstance(out, output.ToolCallArgumentsDelta):
-            item = response.calls[out.call]
-            item.text += out.text
-            what = "function_call_arguments.delta"
-            yield item_part(what, response.id, item, delta=out.text)
-        else:
-            item = response.calls[out.call.id]
-            item.status, item.entry = "completed", out.entry
-            called = {"name": item.name, "arguments": item.text}
-            what = "function_call_arguments.done"
-            yield item_part(what, response.id, item, **called)
-            yield from self._done(response, item)
 
     def _added(self, response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         self._items.add(item)
