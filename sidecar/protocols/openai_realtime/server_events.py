@@ -81,7 +81,8 @@ class RealtimeDialogueItem:
     ``entry``: its number in the history; ``turn``: the number of its reply; 0 if it has none.
     ``sent_s``: seconds of a reply's audio that were sent. ``status``: as clients read it.
     ``index``: its position in its response. ``shown``: the words that were sent while they were
-    recognized. ``previous``: the id of the item before it, since it was added.
+    recognized. ``previous``: the id of the item before it, since it was added. ``settled``:
+    the transcript of a user's turn, or its failure, was sent.
 
     With a ``call`` it is that call of the tool ``name``, and ``text`` has the arguments. If it was
     ``returned``, it is the output of that call.
@@ -101,6 +102,7 @@ class RealtimeDialogueItem:
     returned: bool = False
     shown: str = ""
     previous: str | None = None
+    settled: bool = False
 
     @property
     def content(self) -> EventBody:
