@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import error_responses, openapi, responses
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import json_response, to_json
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
@@ -147,17 +146,8 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
 
 def _admin_error_response(error: errors.SidecarError) -> Response:
     number, status, message = admin_error_of(error)
-    body: dict[str, Any] = error_responses.problem_body(error)
-    body |= {"title": HTTPStatus(status).phrase, "status": status}
-    body |= {"error": error.code, "code": number}
-    body |= {"message": message or error.detail}
-    error_responses.log_error(error, body["request_id"])
-    return Response(
-        to_json(body),
-        status_code=status,
-        media_type="application/json",
-        headers=error_responses.error_headers(error),
-    )
+    fields = {"error": error.code, "code": number, "message": message or error.detail}
+    return error_responses.problem_of_protocol(error, status, "application/json", fields)
 
 
 def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:

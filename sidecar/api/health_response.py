@@ -33,12 +33,12 @@ async def health_response(service: Service) -> Response:
             "version": now.version,
             "pid": os.getpid(),
             "instance": now.instance,
-            "engine": now.engine,
-            "precision": now.precision,
+            "engine": now.files.engine,
+            "precision": now.files.precision,
             "requested_precision": service.settings.precision.value,
-            "engine_state": now.state.value,
-            "load_percent": None if now.loading is None else round(100 * now.loading),
-            "worker_pid": now.worker_pid,
+            "engine_state": now.files.state.value,
+            "load_percent": None if now.files.loading is None else round(100 * now.files.loading),
+            "worker_pid": now.files.worker_pid,
             "live_engine": now.live and now.live.engine,
             "live_engine_state": now.live and now.live.state.value,
             "jobs_waiting": now.jobs_waiting,
@@ -82,4 +82,4 @@ def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
 def _status(now: ServiceHealth) -> str:
     if now.stopping:
         return "stopping"
-    return "ok" if now.loading is None else "loading"
+    return "ok" if now.files.loading is None else "loading"

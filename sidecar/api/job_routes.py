@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -34,18 +34,10 @@ from sidecar.transcripts.transcript import Checkpoint, Finished, Peaks, Progress
 from sidecar.transcripts.transcript_formats import formatter_of, render_transcript, segment_body
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """Parsed submission; ``source`` is open, and its holder closes it."""
-
-    source: AudioSource
-    options: TranscribeOptions
-    priority: Priority
-    key: job_record.IdempotencyKey | None
-
-
-async def read_request(request: Request, service: Service) -> JobRequest:
-    """Read a submission, as JSON or as a form.
+async def read_request(
+    request: Request, service: Service
+) -> tuple[AudioSource, TranscribeOptions, Priority, job_record.IdempotencyKey | None]:
+    """Return a submission, from JSON or a form. Its recording is open, and its holder closes it.
 
     Raises:
         errors.BadRequest: it does not match its Content-Type, or a field is invalid.
@@ -63,9 +55,8 @@ async def read_request(request: Request, service: Service) -> JobRequest:
             fd = None if source is None else source.fd
             digest = await asyncio.to_thread(request_digest, fields, fd)
             key = job_record.IdempotencyKey(name, digest)
-        return JobRequest(
-            source or await open_local(request, fields, service), options, priority, key
-        )
+        source = source or await open_local(request, fields, service)
+        return source, options, priority, key
 
 
 def job_body(
@@ -246,14 +237,13 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         replayed = False
         with await service.submissions.place(caller, idempotency_key_of(request)) as place:
-            wanted = await read_request(request, service)
-            recording = caller, wanted.source, wanted.options, place
-            if wanted.key is None:
-                job = await service.submissions.submit(*recording, priority=wanted.priority)
-                record = job.record
+            source, options, priority, key = await read_request(request, service)
+            recording = caller, source, options, place
+            if key is None:
+                record = (await service.submissions.submit(*recording, priority=priority)).record
             else:
                 record, replayed = await service.submissions.submit_once(
-                    *recording, wanted.key, priority=wanted.priority
+                    *recording, key, priority=priority
                 )
         headers = {"Location": f"{PATH}/{record.id}"}
         if replayed:

@@ -33,11 +33,12 @@ EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
     live_events.NoticeRaised: "notice",
     live_events.Summary: "summary",
 }
-"""Message type of each event. `InputProcessed` has none: `received_message` reports it."""
+"""Message type of each event. `InputProcessed` has none: `received_message` reports it. Those that
+only engines need are sent to no client."""
 
 
 def event_message(numbered: NumberedEvent) -> str:
-    """Return the message of an event other than `InputProcessed`."""
+    """Return the message of an event that has a type in `EVENT_TYPES`."""
     event = numbered.event
     kind = EVENT_TYPES[type(event)]
     return _text({"type": kind, "number": numbered.number, **_body(event)})
@@ -92,12 +93,6 @@ def _body(event: live_events.LiveEvent) -> dict[str, Any]:
         case live_events.Summary(transcript, job):
             body = {"transcript": transcript_body(transcript)}
             return body if job is None else {**body, "job": job}
-        case (
-            live_events.InputProcessed()
-            | live_events.SpeakerEmbeddingsKnown()
-            | live_events.ContextKnown()
-        ):
-            raise AssertionError("told in `received`, or to no client")
     return {
         name: round(value, 3) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(event).items()

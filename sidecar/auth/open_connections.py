@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from sidecar import errors
 from sidecar.auth.identity import Identity, Scope, SignedCredential
-from sidecar.auth.rate_limits import is_within_fair_share
+from sidecar.auth.rate_limits import counted, is_within_fair_share
 from sidecar.file_watcher import WATCH_INTERVAL_S
 
 log = logging.getLogger(__name__)
@@ -71,12 +71,8 @@ class RevocableStreams:
         has = self._open[caller.owner]
         if has and not is_within_fair_share(has, 1, self._most - self._open.total()):
             raise errors.ConnectionsLimited()
-        self._open[caller.owner] += 1
-        try:
+        with counted(self._open, caller.owner):
             yield
-        finally:
-            self._open[caller.owner] -= 1
-            self._open += Counter()  # forget owners without open streams
 
     def look(self) -> None:
         """Close the streams with a credential that is not valid any more."""

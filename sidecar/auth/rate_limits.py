@@ -10,8 +10,8 @@ import ipaddress
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -46,6 +46,17 @@ def is_within_fair_share(has: float, more: float, free: float) -> bool:
     the rest. An owner that has nothing yet gets what is free.
     """
     return more <= free and (not has or has + more <= MAX_SHARE_OF_FREE * (free - more))
+
+
+@contextmanager
+def counted(owners: Counter[str], owner: str, amount: int = 1) -> Iterator[None]:
+    """Count ``amount`` units of an owner within this context; owners without any are forgotten."""
+    owners[owner] += amount
+    try:
+        yield
+    finally:
+        owners[owner] -= amount
+        owners += Counter()
 
 
 @dataclass(frozen=True, slots=True)

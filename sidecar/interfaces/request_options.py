@@ -223,16 +223,18 @@ def _without_accents(text: str) -> str:
     return "".join(one for one in parts if not unicodedata.combining(one))
 
 
-def parse_text(name: str, value: object) -> str:
+def parse_text(name: str, value: object, most: int | None = None) -> str:
     """Return the text of a field, '' if it is None.
 
     Raises:
-        errors.FieldInvalid: it is not text.
+        errors.FieldInvalid: it is not text, or has more than ``most`` characters.
     """
     if value is None:
         return ""
     if not isinstance(value, str):
         raise FieldInvalid(f"The field '{name}' is not a string.")
+    if most is not None and len(value) > most:
+        raise FieldInvalid(f"'{name}' has more than {most} characters.")
     return value
 
 

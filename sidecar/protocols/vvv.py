@@ -16,17 +16,15 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import openapi, responses
-from sidecar.api.http.error_responses import error_headers, log_error, problem_body
+from sidecar.api.http import error_responses, openapi, responses
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import UnsentSegments, to_json
+from sidecar.api.http.responses import UnsentSegments
 from sidecar.api.http.upload import read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
@@ -143,21 +141,14 @@ class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
 
 def error_response(error: errors.SidecarError) -> Response:
     """Return the response of an error."""
-    body = problem_body(error)
-    status, detail = _SAID.get(type(error), (body["status"], error.detail))
+    status, detail = _SAID.get(type(error), (error_responses.STATUS[error.kind], error.detail))
     if isinstance(error, VvvFileNameUnsupported):
         status = 400
     elif isinstance(error, _UNREADABLE):
         status, detail = 422, f"Cannot read audio: {error.detail}"
-    body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    log_error(error, body["request_id"])
-    return Response(
-        to_json(body),
-        status_code=status,
-        # a problem's detail is text; a list comes from the original server's framework
-        media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
-        headers=error_headers(error),
-    )
+    # a problem's detail is text; a list comes from the original server's framework
+    media_type = f"application/{'problem+' if isinstance(detail, str) else ''}json"
+    return error_responses.problem_of_protocol(error, status, media_type, {"detail": detail})
 
 
 def check_file_name(name: str) -> None:

@@ -7,7 +7,6 @@ What the first answer of `/health` does not need is imported later: routes, prot
 from __future__ import annotations
 
 import logging
-import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from sidecar.file_watcher import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.jobs import owner_quotas
+from sidecar.server.listeners import TALK_PORT_HINT, ProtocolListener, ReservedPorts
 from sidecar.server.staged_app import StagedApp, create_health_app, freeze_imports, service_lifespan
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from sidecar.auth.self_signed_certificate import CertificatePair
-    from sidecar.protocols.grpc_stt.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -126,33 +125,44 @@ def create_listeners(
     service: Service,
     entrance: authentication.AccessControl,
     watch: FileWatcher,
-    grpc: socket.socket | None,
+    ports: ReservedPorts,
     tls: CertificatePair | None = None,
-) -> list[GrpcServer]:
-    """Create the listeners beside HTTP.
-
-    ``grpc`` is the socket that reserves the port; it is closed when the server listens there.
-    ``tls`` are the files of TLS.
+) -> list[ProtocolListener]:
+    """Create the listeners of the ``ports`` beside HTTP; ``tls`` are the files of TLS.
 
     Raises:
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
             each other.
     """
-    if grpc is None:
-        return []
-    from sidecar.protocols.grpc_stt import disable_fork_support
+    found: list[ProtocolListener] = []
+    if ports.grpc is not None:
+        from sidecar.protocols.grpc_stt import disable_fork_support
 
-    disable_fork_support()
-    with needed_for("Calls over gRPC", "grpc"):
-        from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
-    clients = settings.grpc_client_ca
-    if clients is not None and tls is None:
-        raise SettingsInvalid(
-            "--grpc-client-ca requires clients' certificates, but TLS is off.",
-            hint="Set --tls FILE with --tls-key, or --tls self-signed.",
+        disable_fork_support()
+        with needed_for("Calls over gRPC", "grpc"):
+            from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
+        clients = settings.grpc_client_ca
+        if clients is not None and tls is None:
+            raise SettingsInvalid(
+                "--grpc-client-ca requires clients' certificates, but TLS is off.",
+                hint="Set --tls FILE with --tls-key, or --tls self-signed.",
+            )
+        credentials = server_credentials(tls, watch, clients) if tls else None
+        found.append(GrpcServer(service, entrance, ports.grpc, credentials))
+    if ports.wyoming is not None:
+        from sidecar.protocols.wyoming.server import WyomingAllowlist, WyomingServer
+
+        allowlist = WyomingAllowlist.of(settings, entrance)
+        found.append(WyomingServer(service, allowlist, ports.wyoming))
+    if settings.talk_ports is not None and ports.talk is not None:
+        from sidecar.server.http_app import create_talk_app
+        from sidecar.server.http_server import SecondaryPort, uvicorn_config
+
+        config = uvicorn_config(
+            create_talk_app(service, entrance, settings.talk_ports.page), settings
         )
-    credentials = server_credentials(tls, watch, clients) if tls else None
-    return [GrpcServer(service, entrance, grpc, credentials)]
+        found.append(SecondaryPort("talk_port", config, ports.talk, TALK_PORT_HINT))
+    return found
 
 
 def create_app(

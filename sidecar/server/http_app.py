@@ -26,7 +26,6 @@ from sidecar.api import (
 )
 from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, error_responses, middleware, openapi
-from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.config.settings import ROLE_NODE, Settings
@@ -63,12 +62,8 @@ def create_whole_app(
     """Create the application of all protocols. Without a ``lifespan`` the caller opens and closes
     the service."""
     settings = service.settings
-    tickets = OneTimeCodes[TicketGrant]()
-    app = _application(
-        service,
-        entrance.access,
-        entrance,
-        _routers(service, tickets),
+    tickets = OneTimeCodes[auth_gate.TicketGrant]()
+    rules = auth_gate.PortRules(
         refusals={
             live_routes.PATH: live_routes.DIALECT.send_refusal,
             openai_realtime_routes.REALTIME: openai_realtime_routes.DIALECT.send_refusal,
@@ -80,6 +75,13 @@ def create_whole_app(
             api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
         ),
         tickets=tickets,
+        tidy_prefixes=openai_routes.PREFIXES,
+    )
+    app = _application(
+        service,
+        entrance,
+        _routers(service, tickets),
+        rules,
         title="vibevoice-asr",
         version=__version__,
         description=DESCRIPTION,
@@ -97,14 +99,9 @@ def create_whole_app(
 
 def _application(
     service: Service,
-    access: authentication.AccessPolicy,
     entrance: authentication.AccessControl,
     routers: Sequence[APIRouter],
-    *,
-    refusals: auth_gate.WebSocketRefusals,
-    dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS,
-    opens: auth_gate.IsPublic = lambda scope: False,
-    tickets: OneTimeCodes[TicketGrant] | None = None,
+    rules: auth_gate.PortRules,
     **described: Any,
 ) -> FastAPI:
     """Return the application of one port."""
@@ -115,22 +112,12 @@ def _application(
     )
     for router in routers:
         app.include_router(router)
-    install_middleware(
-        app,
-        service,
-        access,
-        entrance,
-        refusals=refusals,
-        dialects=dialects,
-        opens=opens,
-        tickets=tickets,
-        tidy_prefixes=openai_routes.PREFIXES,
-    )
+    install_middleware(app, service, entrance, rules)
     node = service.settings.role == ROLE_NODE
     error_responses.install_error_handlers(
         app,
         *routers,
-        dialects=dialects,
+        dialects=rules.dialects,
         nothing_there=_not_on_a_node if node else errors.NotFound,
     )
     return app
@@ -142,7 +129,7 @@ def _not_on_a_node() -> errors.SidecarError:
     )
 
 
-def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
+def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> list[APIRouter]:
     """Return the routers of all HTTP protocols of this service."""
     operations = (
         metrics_routes.build_router,
@@ -200,11 +187,14 @@ def create_talk_app(service: Service, entrance: authentication.AccessControl, pa
             "The service requires a token, and the pages of --talk-ports cannot send one.",
             hint="Remove one of the two; the routes of --port serve pages with a token, too.",
         )
+    access = replace(entrance.access, origins=s2s_routes.page_origins(page))
     return _application(
         service,
-        replace(entrance.access, origins=s2s_routes.page_origins(page)),
-        entrance,
+        replace(entrance, access=access),
         [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)],
-        refusals={s2s_routes.PATH: s2s_routes.DIALECT.send_refusal},
+        auth_gate.PortRules(
+            refusals={s2s_routes.PATH: s2s_routes.DIALECT.send_refusal},
+            tidy_prefixes=openai_routes.PREFIXES,
+        ),
         openapi_url=None,
     )

@@ -26,11 +26,6 @@ from sidecar.config.settings import ROLE_NODE, Settings
 if TYPE_CHECKING:
     import psutil
 
-    from sidecar.auth.authentication import AccessControl
-    from sidecar.file_watcher import FileWatcher
-    from sidecar.server.tls import ServerTls
-    from sidecar.service.facade import Service
-
 
 log = logging.getLogger(__name__)
 
@@ -145,34 +140,6 @@ class ReservedPorts:
             except errors.PortInUse as error:
                 raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
         return cls(grpc, wyoming, talk)
-
-    def listeners(
-        self, service: Service, entrance: AccessControl, watch: FileWatcher, tls: ServerTls | None
-    ) -> list[ProtocolListener]:
-        """Return the listeners of these ports.
-
-        Raises:
-            errors.SettingsInvalid: settings contradict each other.
-        """
-        from sidecar.server.app import create_listeners
-        from sidecar.server.http_server import SecondaryPort, uvicorn_config
-
-        settings, pair = service.settings, tls.pair if tls else None
-        found: list[ProtocolListener] = []
-        found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
-        if self.wyoming is not None:
-            from sidecar.protocols.wyoming.server import WyomingAllowlist, WyomingServer
-
-            found.append(
-                WyomingServer(service, WyomingAllowlist.of(settings, entrance), self.wyoming)
-            )
-        if settings.talk_ports is not None and self.talk is not None:
-            from sidecar.server.http_app import create_talk_app
-
-            app = create_talk_app(service, entrance, settings.talk_ports.page)
-            config = uvicorn_config(app, settings)
-            found.append(SecondaryPort("talk_port", config, self.talk, TALK_PORT_HINT))
-        return found
 
 
 def _check_role(settings: Settings) -> None:

@@ -71,16 +71,17 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
         from sidecar.file_watcher import FileWatcher
-        from sidecar.server.app import create_entrance, create_service, create_staged_app
+        from sidecar.server import app as server_app
         from sidecar.server.http_server import serve_until_shutdown
         from sidecar.server.tls import create_tls
 
         watch = FileWatcher()
         tls = create_tls(settings, watch)
-        service = create_service(settings)
-        entrance = create_entrance(settings, watch)
-        app = create_staged_app(service, watch, entrance)
-        listeners = besides.listeners(service, entrance, watch, tls)
+        service = server_app.create_service(settings)
+        entrance = server_app.create_entrance(settings, watch)
+        app = server_app.create_staged_app(service, watch, entrance)
+        pair = tls.pair if tls else None
+        listeners = server_app.create_listeners(settings, service, entrance, watch, besides, pair)
         place = start_listening(place, settings)
     if isinstance(place, RunningService):
         used = "port %d: the service with pid %d is used instead of a new one"

@@ -22,7 +22,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sidecar.api.health_response import PATH, health_response
 from sidecar.api.http import auth_gate, error_responses, middleware
 from sidecar.auth import authentication
-from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.open_connections import RevocableStreams
 from sidecar.concurrency import ThreadLimiter, running
 from sidecar.file_watcher import FileWatcher
@@ -113,7 +112,7 @@ def create_health_app(
         return await health_response(service)
 
     app = Starlette(routes=[_HealthRoute(PATH, health, methods=["GET"])], lifespan=lifespan)
-    install_middleware(app, service, entrance.access, entrance)
+    install_middleware(app, service, entrance, auth_gate.PortRules())
     error_responses.install_error_handlers(app, app.router)
     if service.traces.on:
         app.add_middleware(middleware.ArrivalRecorder)
@@ -123,32 +122,16 @@ def create_health_app(
 def install_middleware(
     app: Starlette,
     service: Service,
-    access: authentication.AccessPolicy,
     entrance: authentication.AccessControl,
-    *,
-    refusals: auth_gate.WebSocketRefusals = auth_gate.NO_REFUSALS,
-    dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS,
-    opens: auth_gate.IsPublic = lambda scope: False,
-    tickets: OneTimeCodes[auth_gate.TicketGrant] | None = None,
-    tidy_prefixes: tuple[str, ...] = (),
+    rules: auth_gate.PortRules,
 ) -> None:
-    """Add the middleware of every application; the outermost is added last. ``tidy_prefixes`` as in
-    `middleware.TidyPaths`, the others as in `auth_gate.AuthGate`."""
+    """Add the middleware of every application; the outermost is added last."""
     app.add_middleware(middleware.RouteRecorder)
     app.add_middleware(middleware.HeadRequests)
-    app.add_middleware(
-        auth_gate.AuthGate,
-        access=access,
-        rate_limiter=entrance.rate_limiter,
-        dialects=dialects,
-        visits=entrance.visits,
-        opens=opens,
-        refusals=refusals,
-        tickets=tickets,
-    )
+    app.add_middleware(auth_gate.AuthGate, entrance=entrance, rules=rules)
     app.add_middleware(middleware.BodyDrain)
-    app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
-    app.add_middleware(middleware.TidyPaths, prefixes=tidy_prefixes)
+    app.add_middleware(middleware.ShutdownAnswers, dialects=rules.dialects)
+    app.add_middleware(middleware.TidyPaths, prefixes=rules.tidy_prefixes)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
 
 

@@ -63,14 +63,8 @@ class ServiceHealth:
 
     version: str
     instance: str
-    engine: str
-    precision: str
-    state: EngineState
     model_loaded: bool
-    worker_pid: int | None
-    loading: float | None
     gpu: GpuMemory | None
-    live: EngineStatus | None
     engines: dict[EngineRole, EngineStatus]
     jobs_waiting: int
     jobs_running: int
@@ -84,6 +78,16 @@ class ServiceHealth:
     """Reason why it is not healthy: recent failures, or an engine that hangs."""
     also: dict[str, Any]
     """As `Service.also`."""
+
+    @property
+    def files(self) -> EngineStatus:
+        """Return the status of the engine for files."""
+        return self.engines[EngineRole.FILES]
+
+    @property
+    def live(self) -> EngineStatus | None:
+        """Return the status of the engine for live audio, None if there is none."""
+        return self.engines.get(EngineRole.LIVE)
 
 
 def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
@@ -413,14 +417,8 @@ class Service:
         return ServiceHealth(
             version=__version__,
             instance=self.instance,
-            engine=self.spec.name,
-            precision=self._slot.precision.value,
-            state=self._slot.state,
             model_loaded=self._slot.loaded,
-            worker_pid=self._slot.worker_pid,
-            loading=self._slot.loading,
             gpu=self.fleet.gpu,
-            live=engines.get(EngineRole.LIVE),
             engines=engines,
             jobs_waiting=self._queue.depth,
             jobs_running=self._queue.running,

@@ -29,6 +29,7 @@ from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import (
     EPHEMERAL_KEY_PREFIX,
     AuthGate,
+    PortRules,
     TicketGrant,
     authorizations,
     choose_subprotocol,
@@ -42,7 +43,7 @@ from sidecar.api.http.websocket_connections import (
     WebSocketGone,
     close_code,
 )
-from sidecar.auth.authentication import AccessPolicy, Authenticator
+from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
 from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.open_connections import RevocableStreams
@@ -150,10 +151,8 @@ async def serving(
         Starlette(
             routes=[WebSocketRoute("/echo", wire.serve), WebSocketRoute("/silent", wire.serve)]
         ),
-        AccessPolicy(authenticator=known),
-        visits=visits,
-        tickets=tickets,
-        refusals={"/echo": refuse},
+        AccessControl(AccessPolicy(authenticator=known), visits=visits),
+        PortRules(refusals={"/echo": refuse}, tickets=tickets),
     )
     config = uvicorn.Config(
         gate,
@@ -267,7 +266,8 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
     async def send(message: Any) -> None:
         said.append(message)
 
-    gate = AuthGate(app, AccessPolicy(authenticator=Authenticator(TOKEN)), tickets=tickets)
+    entrance = AccessControl(AccessPolicy(authenticator=Authenticator(TOKEN)))
+    gate = AuthGate(app, entrance, PortRules(tickets=tickets))
     for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
         word = tickets.give(TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")
         headers = [(b"host", b"localhost")]

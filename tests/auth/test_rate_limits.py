@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 
 from sidecar import errors
-from sidecar.api.http.auth_gate import AuthGate
+from sidecar.api.http.auth_gate import AuthGate, PortRules
 from sidecar.auth import rate_limits
-from sidecar.auth.authentication import AccessPolicy, Authenticator
+from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ANONYMOUS,
     UNLIMITED_OWNER,
@@ -241,7 +241,8 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
         pauses.append(seconds)
 
     access = AccessPolicy(authenticator=Authenticator(TOKEN))
-    gate = AuthGate(inner, access, RateLimiter(1000, Clock()), pause)
+    entrance = AccessControl(access, RateLimiter(1000, Clock()))
+    gate = AuthGate(inner, entrance, PortRules(), pause)
     right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
     shapes = set()
     for number in range(9):
@@ -266,7 +267,7 @@ async def test_a_task_that_is_born_in_a_request_does_not_keep_its_scope() -> Non
     async def nothing(*_: object) -> dict[str, Any]:
         return {"type": "http.request"}
 
-    gate = AuthGate(bears, AccessPolicy())
+    gate = AuthGate(bears, AccessControl(AccessPolicy()), PortRules())
     scope = HeldScope(
         type="http", method="GET", path="/jobs", scheme="http", client=("127.0.0.1", 5),
         headers=[(b"host", b"localhost")], query_string=b"", state={},
@@ -283,7 +284,8 @@ async def test_a_task_that_is_born_in_a_request_does_not_keep_its_scope() -> Non
 
 async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     clock = Clock()
-    gate = AuthGate(inner, AccessPolicy(authenticator=Authenticator(TOKEN)), RateLimiter(5, clock))
+    access = AccessPolicy(authenticator=Authenticator(TOKEN))
+    gate = AuthGate(inner, AccessControl(access, RateLimiter(5, clock)), PortRules())
     right = ask(gate, TOKEN)
     answers = [await right() for _ in range(6)]
     assert [answer.status_code for answer in answers] == [204] * 5 + [429]

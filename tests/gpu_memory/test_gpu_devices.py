@@ -225,7 +225,7 @@ async def test_each_job_is_planned_by_what_others_leave_when_it_begins(
     held, others, service = 34, first, None
 
     def driver() -> GpuMemory:
-        pid = service.health().worker_pid if service else None
+        pid = service.health().files.worker_pid if service else None
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
 

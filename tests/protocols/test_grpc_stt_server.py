@@ -39,6 +39,7 @@ from sidecar.protocols.grpc_stt.interceptor import peer_address, request_origin
 from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_listeners, create_service
+from sidecar.server.listeners import ReservedPorts
 from sidecar.service.facade import Service
 
 Start = Callable[..., Awaitable[int]]
@@ -158,7 +159,8 @@ async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
     vouching.write_bytes(ours.file.read_bytes())
     watch = FileWatcher(every_s=0.02)
     settings = load_settings(grpc_client_ca=vouching)
-    [listener] = create_listeners(settings, service, entrance(), watch, reserved(), pair)
+    ports = ReservedPorts(reserved())
+    [listener] = create_listeners(settings, service, entrance(), watch, ports, pair)
     port = (await listener.start())["grpc_port"]
 
     async def is_let_in(key: bytes | None, shown: bytes | None) -> bool:
@@ -197,7 +199,7 @@ def test_who_vouches_for_clients_is_known_before_anybody_comes(
             server_credentials(pair, FileWatcher(), file)
     settings = load_settings(grpc_client_ca=pair.certificate)
     with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="TLS is off"):
-        create_listeners(settings, service, entrance(), FileWatcher(), sock)
+        create_listeners(settings, service, entrance(), FileWatcher(), ReservedPorts(sock))
 
 
 async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> None:

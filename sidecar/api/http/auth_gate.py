@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
@@ -23,11 +23,9 @@ from sidecar import errors
 from sidecar.api.http import error_responses, request_headers
 from sidecar.api.http.middleware import AccessCors
 from sidecar.api.http.request_headers import check_header_sizes
-from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
+from sidecar.auth.authentication import AccessControl, SleepFunction, identify_request
 from sidecar.auth.identity import split_authorization
 from sidecar.auth.one_time_codes import OneTimeCodes
-from sidecar.auth.open_connections import RevocableStreams
-from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
 from sidecar.errors import RequestInvalid
 
@@ -38,36 +36,38 @@ LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
 """Paths that a page under a rebound name may read: they reveal nothing about recordings."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
 """Refusal of a WebSocket in the format of its protocol."""
-WebSocketRefusals = Mapping[str, SendRefusal]
-"""By path; on other paths the handshake is refused with 403."""
-NO_REFUSALS: WebSocketRefusals = {}
-IsPublic = Callable[[Scope], bool]
-"""Predicate: True if a request is for public content."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRules:
+    """Rules of the protocols at one port.
+
+    ``refusals``: refusals of WebSockets by path; on other paths the handshake is refused with 403.
+    A request that ``opens`` accepts needs no authentication, like those at `OPEN_PATHS`.
+    ``tidy_prefixes``: as in `middleware.TidyPaths`.
+    """
+
+    refusals: Mapping[str, SendRefusal] = field(default_factory=dict)
+    dialects: error_responses.ErrorDialects = field(default_factory=dict)
+    opens: Callable[[Scope], bool] = lambda scope: False
+    tickets: OneTimeCodes[TicketGrant] | None = None
+    tidy_prefixes: tuple[str, ...] = ()
 
 
 class AuthGate:
-    """Admission by the `AccessPolicy`; pages of allowed origins may read the responses (CORS)."""
+    """Admission by the `AccessControl`; pages of allowed origins may read the responses (CORS)."""
 
     def __init__(
         self,
         app: ASGIApp,
-        access: AccessPolicy,
-        rate_limiter: RateLimiter | None = None,
+        entrance: AccessControl,
+        rules: PortRules,
         pause: SleepFunction = asyncio.sleep,
-        dialects: error_responses.ErrorDialects | None = None,
-        visits: RevocableStreams | None = None,
-        opens: IsPublic = lambda scope: False,
-        refusals: WebSocketRefusals = NO_REFUSALS,
-        tickets: OneTimeCodes[TicketGrant] | None = None,
     ) -> None:
-        """If ``rate_limiter`` is `None`, requests are not counted; if ``visits`` is `None`, streams
-        are not revoked. ``pause`` waits for that many seconds. A request that ``opens`` accepts
-        needs no authentication, like those at `OPEN_PATHS`."""
-        self._app, self._access, self._rate_limiter, self._pause = app, access, rate_limiter, pause
-        self._dialects, self._visits = dialects or {}, visits or RevocableStreams()
-        self._opens, self._refusals, self._tickets = opens, refusals, tickets
+        """``pause`` waits for that many seconds."""
+        self._app, self._entrance, self._rules, self._pause = app, entrance, rules, pause
         # The gate is behind CORS, so that an allowed page can read why it is refused.
-        self._behind_cors = AccessCors(self._authenticate, access)
+        self._behind_cors = AccessCors(self._authenticate, entrance.access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -77,65 +77,73 @@ class AuthGate:
         error_responses.remember_request(scope)
         try:
             check_header_sizes(scope["headers"])
-            self._access.check_peer_and_host(request_origin(scope))
+            self._entrance.access.check_peer_and_host(request_origin(scope))
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
-                await error_responses.error_response_at(scope["path"], self._dialects)(error)(
-                    scope, receive, send
-                )
+                await self._send_error(error, scope, receive, send)
             else:
-                await send_refusal(error, scope, receive, send, self._dialects)
+                await self._refuse(error, scope, receive, send)
             return
         await self._behind_cors(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request with the identity of its client, and count it as the client's until it
+        ends; or refuse it."""
+        approach, rate_limiter = request_origin(scope), self._entrance.rate_limiter
+        access, visits = self._entrance.access, self._entrance.visits
         with contextlib.ExitStack() as opened:
-            admitted = await self._admitted(scope, receive, send, opened)
-            if admitted is not None:
-                await self._app(admitted[0], receive, admitted[1])
+            try:
+                if rate_limiter is not None:
+                    rate_limiter.admit_request(approach)
+                if scope["path"] not in OPEN_PATHS and not self._rules.opens(scope):
+                    approach, session = self._with_ticket(scope, approach)
+                    caller = await identify_request(access, rate_limiter, approach, self._pause)
+                    if session is not None:
+                        caller = dataclasses.replace(caller, scopes=frozenset())
+                    scope = request_headers.scope_with_identity(scope, caller, visits)
+                    scope["state"][AGREED_SESSION_KEY] = session
+                    if rate_limiter is not None:
+                        try:
+                            rate_limiter.enter(caller)
+                        finally:
+                            standing = rate_limiter.standing(caller)
+                            send = request_headers.send_with_rate_limit(send, standing)
+                    opened.enter_context(visits.opened(caller))
+            except errors.SidecarError as error:
+                say_no = self._rules.refusals.get(scope["path"])
+                if scope["type"] == "websocket" and say_no is not None:
+                    error_responses.log_error(error, None)
+                    await say_no(error, scope, receive, send)
+                else:
+                    await self._refuse(error, scope, receive, send)
+                return
+            await self._app(scope, receive, send)
 
-    async def _admitted(
-        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
-    ) -> tuple[Scope, Send] | None:
-        """Return the scope with its identity and the function that sends, or `None` if it was
-        refused. The request counts as the caller's until ``opened`` is closed."""
-        approach = request_origin(scope)
-        try:
-            if self._rate_limiter is not None:
-                self._rate_limiter.admit_request(approach)
-            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
-                approach, session = self._with_ticket(scope, approach)
-                caller = await identify_request(
-                    self._access, self._rate_limiter, approach, self._pause
-                )
-                if session is not None:
-                    caller = dataclasses.replace(caller, scopes=frozenset())
-                scope = request_headers.scope_with_identity(scope, caller, self._visits)
-                scope["state"][AGREED_SESSION_KEY] = session
-                if self._rate_limiter is not None:
-                    try:
-                        self._rate_limiter.enter(caller)
-                    finally:
-                        send = request_headers.send_with_rate_limit(
-                            send, self._rate_limiter.standing(caller)
-                        )
-                opened.enter_context(self._visits.opened(caller))
-        except errors.SidecarError as error:
-            say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
-            if say_no is not None:
-                error_responses.log_error(error, None)
-                await say_no(error, scope, receive, send)
-            else:
-                await send_refusal(error, scope, receive, send, self._dialects)
-            return None
-        return scope, send
+    async def _refuse(
+        self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Refuse a request before its body is read; the handshake of a WebSocket gets 403."""
+        if scope["type"] == "websocket":
+            error_responses.log_error(error, None)
+            await receive()
+            message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
+            await send(message)
+        else:
+            await self._send_error(error, scope, receive, send)
+
+    async def _send_error(
+        self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Send an error with its status and body, in the format of the path."""
+        render = error_responses.error_response_at(scope["path"], self._rules.dialects)
+        await render(error)(scope, receive, send)
 
     def _with_ticket(
         self, scope: Scope, approach: RequestOrigin
     ) -> tuple[RequestOrigin, str | None]:
         """Return the origin of a WebSocket with the token of its ticket or key, and the only
         session that this opens (`None`: any)."""
-        if scope["type"] != "websocket" or self._tickets is None:
+        if scope["type"] != "websocket" or self._rules.tickets is None:
             return approach, None
         key = ephemeral_ticket(approach.authorizations)
         word = key
@@ -144,7 +152,7 @@ class AuthGate:
         if word is None:
             return approach, None
         try:
-            grant = self._tickets.take(word)
+            grant = self._rules.tickets.take(word)
         except errors.LinkInvalid:
             if key is not None:  # it may be a token that looks like a key
                 return approach, None
@@ -173,23 +181,6 @@ def request_origin(scope: Scope) -> RequestOrigin:
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(PROXY_HEADER_PREFIXES) for name in headers),
     )
-
-
-async def send_refusal(
-    error: errors.SidecarError,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    dialects: error_responses.ErrorDialects,
-) -> None:
-    """Refuse a request before its body is read; the handshake of a WebSocket gets 403."""
-    if scope["type"] == "websocket":
-        error_responses.log_error(error, None)
-        await receive()
-        message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
-        await send(message)
-        return
-    await error_responses.error_response_at(scope["path"], dialects)(error)(scope, receive, send)
 
 
 KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")

@@ -88,6 +88,18 @@ def problem(error: errors.SidecarError) -> Response:
     )
 
 
+def problem_of_protocol(
+    error: errors.SidecarError, status: int, media_type: str, fields: Mapping[str, Any]
+) -> Response:
+    """Return the response of an error with the status and the other ``fields`` of a protocol beside
+    those of a problem, and log its request id."""
+    body = problem_body(error) | {"title": http.HTTPStatus(status).phrase, "status": status}
+    log_error(error, body["request_id"])
+    text = json.dumps({**body, **fields}, separators=(",", ":"))
+    headers = error_headers(error)
+    return Response(text, status_code=status, media_type=media_type, headers=headers)
+
+
 CURRENT_REQUEST: ContextVar[dict[str, Any] | None] = ContextVar("CURRENT_REQUEST", default=None)
 """Request or handshake being answered: the parts of its scope that its log line needs. Tasks that
 are born in a request keep these, and not its whole scope."""

@@ -143,12 +143,6 @@ async def watch_disconnect(
     Raises:
         errors.TokenInvalid: the token was revoked, and there is no transcript.
     """
-    sent_away = False
-
-    def end() -> None:
-        nonlocal sent_away
-        sent_away = True
-        cancel()
 
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -157,13 +151,13 @@ async def watch_disconnect(
 
     try:
         async with running(listen()):
-            with revocable(request.scope, end):
+            with revocable(request.scope, cancel) as revoked:
                 yield
     except asyncio.CancelledError:
         gone()
         raise
     except errors.JobCancelled:
-        if sent_away:
+        if revoked.is_set():
             raise errors.TokenInvalid() from None
         raise
 
@@ -188,8 +182,10 @@ class ShutdownAnswers:
     """Response `errors.ShuttingDown`, in the format of the path, to requests that have none at
     shutdown."""
 
-    def __init__(self, app: ASGIApp, dialects: error_responses.ErrorDialects | None = None) -> None:
-        self._app, self._dialects = app, dialects or {}
+    def __init__(
+        self, app: ASGIApp, dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS
+    ) -> None:
+        self._app, self._dialects = app, dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

@@ -6,13 +6,14 @@ window in seconds, `r` remaining, `t` seconds until it is whole again).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.request import parse_http_list
 
@@ -59,14 +60,20 @@ def identity_of(connection: HTTPConnection) -> Identity:
     return caller
 
 
-def revocable(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextManager[None]:
+@contextmanager
+def revocable(scope: Scope, sent_away: Callable[[], object]) -> Iterator[asyncio.Event]:
     """Call ``sent_away`` within this context if the credential of the request is revoked, to end a
-    long response."""
+    long response. The event is then set."""
+    revoked = asyncio.Event()
+
+    def end() -> None:
+        revoked.set()
+        sent_away()
+
     state = scope.get("state", {})
-    if _IDENTITY_KEY not in state:
-        return nullcontext()
-    visits: RevocableStreams = state[_REVOCABLE_KEY]
-    return visits.lasting(state[_IDENTITY_KEY], sent_away)
+    visits: RevocableStreams | None = state.get(_REVOCABLE_KEY)
+    with visits.lasting(state[_IDENTITY_KEY], end) if visits is not None else nullcontext():
+        yield revoked
 
 
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"

@@ -218,19 +218,12 @@ async def send_until_disconnect(
 
     Return True if the token was revoked. An exception of ``sending`` is raised.
     """
-    revoked = False
     async with running(sending, _disconnected(receive)) as (sender, listener):
-
-        def sent_away() -> None:
-            nonlocal revoked
-            revoked = True
-            listener.cancel()
-
-        with revocable(scope, sent_away):
+        with revocable(scope, listener.cancel) as revoked:
             await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
     if not sender.cancelled():
         sender.result()
-    return revoked
+    return revoked.is_set()
 
 
 def _body(part: bytes, *, more: bool) -> Message:

@@ -19,7 +19,6 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.concurrency import ThreadLimiter
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 
@@ -113,7 +112,6 @@ async def read_form(
     most = limit + FORM_OVERHEAD_BYTES + sum(long.values())
     if (declared := _declared_length(request)) > most:
         raise too_large
-    form: _MultipartForm | _RawRecording
     if raw:
         form = _RawRecording(service, file, request.query_params.multi_items())
     else:
@@ -125,18 +123,18 @@ async def read_form(
     async def take(chunk: bytes) -> None:
         nonlocal received
         received += len(chunk)
-        if received > most or form.file_bytes > limit:
+        if received > most or form.spool.size > limit:
             raise too_large
         body.grow(len(chunk))
         await form.feed(chunk)
 
     try:
         await _read_body(request, take)
-        if form.file_bytes > limit:
+        if form.spool.size > limit:
             raise too_large
         upload = await form.finish()
     except BaseException:
-        form.close()
+        form.spool.close()
         body.release()
         raise
     if caller.limits.shares:
@@ -188,38 +186,31 @@ def _boundary(request: Request) -> bytes:
 
 
 class _RawRecording:
-    """Body that is the recording itself."""
+    """Body that is the recording itself, with the fields of the query; ``spool`` has it so far."""
 
-    def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]]) -> None:
-        self._threads, self._part = service.spool_threads, part
-        self._spool = UploadSpool(service.settings.spool_dir)
+    def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]] = ()) -> None:
+        self.spool = UploadSpool(service.settings.spool_dir)
+        self._threads = service.spool_threads
+        self._file = part, ""
+        """Name of the recording's part, and its file name."""
         self._lists: dict[str, list[str]] = {}
         for name, value in query:
             self._lists.setdefault(name, []).append(value)
 
-    @property
-    def file_bytes(self) -> int:
-        """Return the size of the recording so far."""
-        return self._spool.size
-
     async def feed(self, chunk: bytes) -> None:
         """Add the next bytes of the body."""
-        self._spool.add(chunk)
-        if self._spool.pending >= UploadSpool.MEMORY_BYTES:
-            await self._threads.run(self._spool.spill)
+        self._parse(chunk)
+        if self.spool.pending >= UploadSpool.MEMORY_BYTES:
+            await self._threads.run(self.spool.spill)
 
     async def finish(self) -> UploadForm:
-        """Return the recording and the fields of the query."""
-        source = await _finish_spool(self._spool, self._threads)
-        return UploadForm(source, self._lists, self._part)
+        """Return the recording and the fields."""
+        spool = self.spool
+        source = spool.finish() if spool.in_memory else await self._threads.run(spool.finish)
+        return UploadForm(source, self._lists, *self._file)
 
-    def close(self) -> None:
-        """Release the recording of a failed upload."""
-        self._spool.close()
-
-
-async def _finish_spool(spool: UploadSpool, threads: ThreadLimiter) -> AudioSource:
-    return spool.finish() if spool.in_memory else await threads.run(spool.finish)
+    def _parse(self, chunk: bytes) -> None:
+        self.spool.add(chunk)
 
 
 @dataclass
@@ -234,13 +225,13 @@ class _MultipartPart:
     text: bytearray = field(default_factory=bytearray)
 
 
-class _MultipartForm:
+class _MultipartForm(_RawRecording):
     """Callbacks of the push parser and their results."""
 
     def __init__(
         self, service: Service, file: str, boundary: bytes, long: Mapping[str, int]
     ) -> None:
-        self._folder, self._threads = service.settings.spool_dir, service.spool_threads
+        super().__init__(service, file)
         self._file_part, self._left = file, dict(long)
         self._parser = MultipartParser(
             boundary,
@@ -257,25 +248,7 @@ class _MultipartForm:
         )
         self._part = _MultipartPart()
         self._parts = 0
-        self._ended = False
-        self._spool: UploadSpool | None = None
-        self._lists: dict[str, list[str]] = {}
-        self._file: tuple[str, str] = ("", "")
-        """Name of the recording's part, and its file name."""
-
-    @property
-    def file_bytes(self) -> int:
-        """Return the size of the recording so far."""
-        return self._spool.size if self._spool is not None else 0
-
-    async def feed(self, chunk: bytes) -> None:
-        """Add the next bytes of the body."""
-        try:
-            self._parser.write(chunk)
-        except FormParserError:
-            raise errors.MultipartInvalid() from None
-        if self._spool is not None and self._spool.pending >= UploadSpool.MEMORY_BYTES:
-            await self._threads.run(self._spool.spill)
+        self._ended = self._has_file = False
 
     async def finish(self) -> UploadForm:
         """Return the whole form."""
@@ -285,15 +258,15 @@ class _MultipartForm:
             raise errors.MultipartInvalid() from None
         if not self._ended:
             raise errors.MultipartInvalid("The form ends before its last boundary.")
-        if self._spool is None:
+        if not self._has_file:
             raise errors.FileMissing()
-        source = await _finish_spool(self._spool, self._threads)
-        return UploadForm(source, self._lists, *self._file)
+        return await super().finish()
 
-    def close(self) -> None:
-        """Release the recording of a failed upload."""
-        if self._spool is not None:
-            self._spool.close()
+    def _parse(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise errors.MultipartInvalid() from None
 
     def _part_begin(self) -> None:
         self._parts += 1
@@ -320,15 +293,14 @@ class _MultipartForm:
         part.name = options.get(b"name", b"").decode("utf-8", "replace")
         part.is_file = b"filename" in options or part.name == self._file_part
         if part.is_file:
-            if self._spool is not None:
+            if self._has_file:
                 raise errors.MultipleFiles()
-            self._spool = UploadSpool(self._folder)
+            self._has_file = True
             self._file = part.name, options.get(b"filename", b"").decode("utf-8", "replace")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:
-            assert self._spool is not None
-            self._spool.add(memoryview(data)[start:end])
+            self.spool.add(memoryview(data)[start:end])
         elif (left := self._left.get(self._part.name)) is None:
             self._grow(self._part.text, data[start:end], MAX_FIELD_BYTES)
         else:

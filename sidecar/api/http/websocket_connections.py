@@ -196,18 +196,11 @@ class WebSocketConnection:
             errors.TokenInvalid: the client's token was revoked.
             errors.SidecarError: the error that ended a task.
         """
-        revoked = False
         async with running(*tasks) as ongoing:
-
-            def sent_away() -> None:
-                nonlocal revoked
-                revoked = True
-                ongoing[0].cancel()
-
-            with revocable(self.websocket.scope, sent_away):
+            with revocable(self.websocket.scope, ongoing[0].cancel) as revoked:
                 await asyncio.wait(ongoing, return_when=asyncio.FIRST_COMPLETED)
         wrong = [task.exception() for task in ongoing if not task.cancelled()]
-        faults = [*([errors.TokenInvalid()] if revoked else ()), *filter(None, wrong)]
+        faults = [*([errors.TokenInvalid()] if revoked.is_set() else ()), *filter(None, wrong)]
         for fault in sorted(faults, key=lambda one: isinstance(one, WebSocketGone)):
             raise fault  # errors before a disconnect, as they say more
 

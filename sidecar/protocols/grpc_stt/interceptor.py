@@ -10,6 +10,7 @@ import inspect
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -67,23 +68,15 @@ NO_METHOD = "(none)"
 """Label of calls to unknown methods."""
 
 
+@dataclass(eq=False)
 class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Interceptor that admits or refuses each call and counts calls. The servicer authenticates the
-    caller."""
+    caller. ``traced``: record the arrival and the trace context of each call."""
 
-    def __init__(
-        self,
-        entrance: AccessControl,
-        tally: ProtocolMetrics,
-        *,
-        encrypted: bool,
-        traced: bool = False,
-    ) -> None:
-        """Create it; ``traced``: record the arrival and the trace context of each call."""
-        self._entrance = entrance
-        self._tally = tally
-        self._traced = traced
-        self._encrypted = encrypted
+    entrance: AccessControl
+    tally: ProtocolMetrics
+    encrypted: bool
+    traced: bool = False
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -91,7 +84,7 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         """Return the call's handler, with the checks before it."""
         found = await continuation(details)
         if found is None:
-            self._tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
+            self.tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
             return None
         asks, answers = (
             "stream" if streams else "unary"
@@ -106,14 +99,14 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
 
     async def _arrive(self, context: Any) -> None:
         metadata = context.invocation_metadata() or ()
-        if self._traced:
+        if self.traced:
             said = dict(metadata)
             traced = said.get("traceparent", ""), said.get("tracestate", "")
             CURRENT_ARRIVAL.set(RequestArrival(clock.wall_time(), *traced))
         try:
             check_header_sizes((_bytes(name), _bytes(value)) for name, value in metadata)
-            self._entrance.admit_request(
-                request_origin(metadata, context.peer(), encrypted=self._encrypted)
+            self.entrance.admit_request(
+                request_origin(metadata, context.peer(), encrypted=self.encrypted)
             )
         except errors.SidecarError as error:
             await abort_call(context, error)
@@ -123,12 +116,12 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         try:
             yield
         except asyncio.CancelledError:
-            self._tally.calls.add(method, _cancelled(context))
+            self.tally.calls.add(method, _cancelled(context))
             raise
         except BaseException:
-            self._tally.calls.add(method, _status(context) or grpc.StatusCode.UNKNOWN.name)
+            self.tally.calls.add(method, _status(context) or grpc.StatusCode.UNKNOWN.name)
             raise
-        self._tally.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
+        self.tally.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
 
     def _behind_checks(
         self, behind: Callable[[Any, Any], Any], method: str

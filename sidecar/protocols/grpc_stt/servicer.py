@@ -133,11 +133,11 @@ class GrpcServicer:
         live = self._service.live
         asked = session_options(request, live.spec, self._service.settings)
         caller = await self._caller(context, asked.key)
-        session = live.open(caller, asked.options, asked.session_id, wire="grpc")
+        session = live.open(caller, asked.options, request.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.
         is_known = caller.proof is not AuthMethod.PLACE
-        token = secrets.token_hex(16) if asked.with_token or is_known else ""
-        self._waiting.add(GrpcSession(session, caller, token, asked.with_token))
+        token = secrets.token_hex(16) if request.require_token or is_known else ""
+        self._waiting.add(GrpcSession(session, caller, token, request.require_token))
         await _send_session_metadata(context, session)
         return asked.answer(token)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,21 +46,21 @@ MOST_ATTRIBUTES = 64 << 10
 class GrpcSessionOptions:
     """Options of a session to be created. ``key``: the API key among the attributes."""
 
-    session_id: str
+    request: stt_pb2.SessionRequest
     options: LiveOptions
     profile: str
-    vad_mode: stt_pb2.VADMode
-    attributes: Mapping[str, str]
-    with_token: bool
     key: str
 
     def answer(self, token: str) -> stt_pb2.SessionResponse:
         """Return the response for the client."""
         language = "" if self.options.language == AUTO else self.options.language
-        attributes = {**self.attributes, "decode_profile": self.profile}
+        given = self.request.attributes
+        attributes = {name: given[name] for name in given if name not in interceptor.API_KEY_NAMES}
+        attributes["decode_profile"] = self.profile
+        one = self.options.turns is TurnControl.ONE
         return stt_pb2.SessionResponse(
             attributes=attributes | ({"language_code": language} if language else {}),
-            vad_mode=self.vad_mode,
+            vad_mode=stt_pb2.VAD_AUTO_END if one else stt_pb2.VAD_CONTINUE,
             vad_silence=self.options.endpointing.silence_s,
             vad_threshold=self.options.endpointing.threshold,
             token=token,
@@ -100,8 +100,7 @@ def session_options(
         raise codes.GrpcRefused(
             codes.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
         )
-    given = dict(request.attributes)
-    if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
+    if sum(len(one) for item in request.attributes.items() for one in item) > MOST_ATTRIBUTES:
         raise codes.GrpcRefused(codes.OPTION_INVALID, "the attributes are too long")
     profile = _profile(request, settings.grpc_profile)
     translates = request.task == stt_pb2.TASK_TRANSLATE or (
@@ -115,17 +114,7 @@ def session_options(
         translate=translates and spec is not None and spec.translates,
         accurate=profile == "accurate",
     )
-    return GrpcSessionOptions(
-        session_id=request.session_id,
-        options=options,
-        profile=profile,
-        vad_mode=stt_pb2.VAD_AUTO_END if options.turns is TurnControl.ONE else stt_pb2.VAD_CONTINUE,
-        attributes={
-            name: value for name, value in given.items() if name not in interceptor.API_KEY_NAMES
-        },
-        with_token=request.require_token,
-        key=api_key_in(request),
-    )
+    return GrpcSessionOptions(request, options, profile, api_key_in(request))
 
 
 def _endpointing(request: stt_pb2.SessionRequest, settings: Settings) -> EndpointingOptions:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from sidecar.api.http.request_headers import is_peer_gone, request_digest
 from sidecar.api.http.responses import Fields
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import FairOwnerSemaphore
+from sidecar.auth.rate_limits import FairOwnerSemaphore, counted
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.errors import JobNotFound, QueueFull, UploadStalled
 from sidecar.jobs.job_event_log import SubscriberTooSlow
@@ -168,15 +168,9 @@ class OpenAILocalRetries:
                 return left.job
         return None
 
-    @contextmanager
-    def coming(self, owner: str) -> Iterator[None]:
+    def coming(self, owner: str) -> AbstractContextManager[None]:
         """Record for the block that an owner uploads a retry."""
-        self._coming[owner] += 1
-        try:
-            yield
-        finally:
-            self._coming[owner] -= 1
-            self._coming += Counter()  # owners without any are forgotten
+        return counted(self._coming, owner)
 
     def awaits(self, owner: str) -> bool:
         """Return whether one more retry of an owner may take over an abandoned job."""
@@ -252,20 +246,17 @@ class OpenAIQueueTurns:
                 return None
             if self._held[caller.owner] >= MAX_HELD_OF_OWNER:
                 raise
-        self._held[caller.owner] += 1
-        waiting = asyncio.ensure_future(self._wait(caller, key))
-        try:
-            while not (await asyncio.wait([waiting], timeout=GONE_LOOK_S))[0]:
-                if is_peer_gone(request):
-                    raise UploadStalled("The client hung up while it waited for a place.")
-            return waiting.result()
-        except BaseException:
-            waiting.cancel()
-            waiting.add_done_callback(_give_back)
-            raise
-        finally:
-            self._held[caller.owner] -= 1
-            self._held += Counter()  # owners without any are forgotten
+        with counted(self._held, caller.owner):
+            waiting = asyncio.ensure_future(self._wait(caller, key))
+            try:
+                while not (await asyncio.wait([waiting], timeout=GONE_LOOK_S))[0]:
+                    if is_peer_gone(request):
+                        raise UploadStalled("The client hung up while it waited for a place.")
+                return waiting.result()
+            except BaseException:
+                waiting.cancel()
+                waiting.add_done_callback(_give_back)
+                raise
 
     async def _wait(self, caller: Identity, key: str | None) -> QueueReservation:
         with suppress(TimeoutError):

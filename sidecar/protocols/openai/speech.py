@@ -21,7 +21,7 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
+from sidecar.auth.rate_limits import FairOwnerSemaphore, counted, is_within_fair_share
 from sidecar.concurrency import running
 from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces import request_options
@@ -101,12 +101,8 @@ class SpeechQuota:
         fair = not caller.limits.shares or is_within_fair_share(has, characters, free)
         if self._owners.total() and not (fair and characters <= free):
             raise errors.SpeechFull()
-        self._owners[caller.owner] += characters
-        try:
+        with counted(self._owners, caller.owner, characters):
             yield
-        finally:
-            self._owners[caller.owner] -= characters
-            self._owners += Counter()  # drop owners with zero
 
 
 def build_router(service: Service) -> APIRouter:

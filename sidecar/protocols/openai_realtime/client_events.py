@@ -221,12 +221,7 @@ def _long(item: Mapping[str, Any], key: str) -> str:
     value = item.get(key)
     if value is None:
         raise errors.FieldMissing(f"The field 'item.{key}' is missing.")
-    found = parse_text(f"item.{key}", value)
-    if len(found) > MAX_TOOL_OUTPUT_CHARACTERS:
-        raise errors.FieldInvalid(
-            f"'item.{key}' has more than {MAX_TOOL_OUTPUT_CHARACTERS} characters."
-        )
-    return found
+    return parse_text(f"item.{key}", value, MAX_TOOL_OUTPUT_CHARACTERS)
 
 
 def _text(content: object, kind: str) -> str:
@@ -265,10 +260,7 @@ def _id(fields: Mapping[str, Any], key: str, name: str = "") -> str:
 
 
 def _word(fields: Mapping[str, Any], key: str, name: str = "") -> str:
-    found = parse_text(name or key, fields.get(key))
-    if len(found) > LONGEST_ID:
-        raise errors.FieldInvalid(f"'{name or key}' has more than {LONGEST_ID} characters.")
-    return found
+    return parse_text(name or key, fields.get(key), LONGEST_ID)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], RealtimeCommand]] = {

@@ -351,10 +351,7 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
     """
     if given.get("instructions") is None:
         return usual
-    found = request_options.parse_text(name, given["instructions"])
-    if len(found) > LONGEST_INSTRUCTIONS:
-        raise errors.FieldInvalid(f"'{name}' has more than {LONGEST_INSTRUCTIONS} characters.")
-    return found
+    return request_options.parse_text(name, given["instructions"], LONGEST_INSTRUCTIONS)
 
 
 def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:

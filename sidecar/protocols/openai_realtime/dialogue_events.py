@@ -18,7 +18,7 @@ from sidecar.conversation import conversation_events as output
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.conversation_events import ReplyEnding
 from sidecar.protocols.openai_common import error_body
-from sidecar.protocols.openai_realtime import dialogue_events, server_events
+from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.server_events import (
     EventBody,
@@ -34,9 +34,8 @@ MAX_PENDING_REQUESTS = 8
 
 @dataclass(eq=False, slots=True)
 class RealtimeResponse:
-    """Response. ``options``: from the client's request; ``before``: the item before it, once it has
-    ``begun``; ``written``: all its text so far; ``calls``: its tool calls by id, each with the item
-    before it."""
+    """Response. ``options``: from the client's request; ``written``: all its text so far;
+    ``calls``: its tool calls by id."""
 
     turn: int
     id: str
@@ -44,19 +43,16 @@ class RealtimeResponse:
     options: Mapping[str, Any]
     output: EventBody
     begun: bool = False
-    before: str | None = None
     done: bool = False
     written: str = ""
-    calls: dict[str, tuple[RealtimeDialogueItem, str | None]] = field(default_factory=dict)
+    calls: dict[str, RealtimeDialogueItem] = field(default_factory=dict)
     error: errors.SidecarError | None = None
 
     @property
     def items(self) -> list[RealtimeDialogueItem]:
         """Return its items so far, in order."""
         message = [self.item] if self.begun else []
-        return sorted(
-            [*message, *(item for item, _ in self.calls.values())], key=lambda one: one.index
-        )
+        return sorted([*message, *self.calls.values()], key=lambda one: one.index)
 
 
 class RealtimeResponses:
@@ -106,7 +102,7 @@ class RealtimeResponses:
         name = f"resp_{self._prefix}_{reply.turn}"
         options = self._requested.pop(reply.turn, {})
         self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
-        yield dialogue_events.response_event("created", self._view(self._now, None))
+        yield response_event("created", self._view(self._now, None))
 
     def _of(
         self, response: RealtimeResponse, out: output.ConversationOutput
@@ -118,17 +114,35 @@ class RealtimeResponses:
                 response.written += out.text
                 item.text = response.written
                 what = f"{item.text_output}.delta"
-                yield dialogue_events.item_part(what, response.id, item, delta=out.text)
+                yield item_part(what, response.id, item, delta=out.text)
             case audio_pacing.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
                 what = "output_audio.delta"
-                yield dialogue_events.item_part(what, response.id, item, delta=sound)
-            case (
-                output.ToolCallStarted() | output.ToolCallArgumentsDelta() | output.ToolCallEnded()
-            ):
-                yield from self._called(response, out)
+                yield item_part(what, response.id, item, delta=sound)
+            case output.ToolCallStarted():
+                call = response.calls[out.call] = RealtimeDialogueItem(
+                    self._items.new_id(),
+                    ChatRole.ASSISTANT,
+                    status="in_progress",
+                    index=len(response.items),
+                    call=out.call,
+                    name=out.name,
+                )
+                yield from self._added(response, call)
+            case output.ToolCallArgumentsDelta():
+                call = response.calls[out.call]
+                call.text += out.text
+                what = "function_call_arguments.delta"
+                yield item_part(what, response.id, call, delta=out.text)
+            case output.ToolCallEnded():
+                call = response.calls[out.call.id]
+                call.status, call.entry = "completed", out.entry
+                called = {"name": call.name, "arguments": call.text}
+                what = "function_call_arguments.done"
+                yield item_part(what, response.id, call, **called)
+                yield from self._done(response, call)
             case output.ConversationError():
                 response.error = out.error
             case output.TurnAudioSent():
@@ -143,49 +157,18 @@ class RealtimeResponses:
             return
         response.item.index = len(response.items)
         response.begun, item = True, response.item
-        response.before = self._items.add(item)
-        yield dialogue_events.output_item("added", response.id, item, empty=True)
-        yield server_events.item_event("added", item, response.before, empty=True)
-        yield dialogue_events.content_part("added", response.id, item, "")
+        yield from self._added(response, item)
+        yield content_part("added", response.id, item, "")
 
-    def _called(
-        self,
-        response: RealtimeResponse,
-        out: output.ToolCallStarted | output.ToolCallArgumentsDelta | output.ToolCallEnded,
-    ) -> Iterator[EventBody]:
-        """Yield the events of a tool call: its start, more arguments, or its end."""
-        if isinstance(out, output.ToolCallStarted):
-            item = RealtimeDialogueItem(
-                self._items.new_id(),
-                ChatRole.ASSISTANT,
-                status="in_progress",
-                index=len(response.items),
-                call=out.call,
-                name=out.name,
-            )
-            before = self._items.add(item)
-            response.calls[out.call] = item, before
-            yield dialogue_events.output_item("added", response.id, item, empty=True)
-            yield server_events.item_event("added", item, before, empty=True)
-        elif isinstance(out, output.ToolCallArgumentsDelta):
-            item, _ = response.calls[out.call]
-            item.text += out.text
-            what = "function_call_arguments.delta"
-            yield dialogue_events.item_part(what, response.id, item, delta=out.text)
-        else:
-            item, before = response.calls[out.call.id]
-            item.status, item.entry = "completed", out.entry
-            called = {"name": item.name, "arguments": item.text}
-            what = "function_call_arguments.done"
-            yield dialogue_events.item_part(what, response.id, item, **called)
-            yield from self._call_done(response, item, before)
+    def _added(self, response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
+        self._items.add(item)
+        yield output_item("added", response.id, item, empty=True)
+        yield server_events.item_event("added", item, empty=True)
 
     @staticmethod
-    def _call_done(
-        response: RealtimeResponse, item: RealtimeDialogueItem, before: str | None
-    ) -> Iterator[EventBody]:
-        yield server_events.item_event("done", item, before)
-        yield dialogue_events.output_item("done", response.id, item)
+    def _done(response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
+        yield server_events.item_event("done", item)
+        yield output_item("done", response.id, item)
 
     def _finish(
         self, response: RealtimeResponse, ending: output.ReplyEnding
@@ -198,18 +181,17 @@ class RealtimeResponses:
         item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield dialogue_events.item_part("output_audio.done", response.id, item)
+                yield item_part("output_audio.done", response.id, item)
             name = "transcript" if item.aloud else "text"
             said, what = {name: response.written}, f"{item.text_output}.done"
-            yield dialogue_events.item_part(what, response.id, item, **said)
-            yield dialogue_events.content_part("done", response.id, item, response.written)
-            yield server_events.item_event("done", item, response.before)
-            yield dialogue_events.output_item("done", response.id, item)
-        for call, before in response.calls.values():
+            yield item_part(what, response.id, item, **said)
+            yield content_part("done", response.id, item, response.written)
+            yield from self._done(response, item)
+        for call in response.calls.values():
             if call.status == "in_progress":  # it will not be executed
                 call.status = "incomplete"
-                yield from self._call_done(response, call, before)
-        yield dialogue_events.response_event("done", self._view(response, ending))
+                yield from self._done(response, call)
+        yield response_event("done", self._view(response, ending))
 
     def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
         item = self._items.reply(cut.turn)
@@ -236,10 +218,8 @@ class RealtimeResponses:
         return {
             "id": response.id,
             "object": "realtime.response",
-            "status": "in_progress" if ending is None else dialogue_events.STATUSES[ending],
-            "status_details": None
-            if ending is None
-            else dialogue_events.status_details(ending, response.error),
+            "status": "in_progress" if ending is None else STATUSES[ending],
+            "status_details": None if ending is None else status_details(ending, response.error),
             "output": [item.view() for item in response.items],
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
@@ -308,9 +288,9 @@ class RealtimeDialogueEvents:
         item.entry = stands.entry
         if not item.call or item.returned:
             item.text = stands.text
-        before = self.items.add(item, after)
+        self.items.add(item, after)
         for what in ("added", "done"):
-            yield server_events.item_event(what, item, before)
+            yield server_events.item_event(what, item)
 
 
 STATUSES = {

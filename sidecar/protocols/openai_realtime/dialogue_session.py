@@ -106,11 +106,6 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 self._cancel(order)
             case client_events.RealtimeOutputClear():
                 self._hush()
-            case _:
-                await self._about_items(order)
-
-    async def _about_items(self, order: client_events.RealtimeCommand) -> None:
-        match order:
             case client_events.RealtimeItemCreate():
                 await self._create(order)
             case client_events.RealtimeToolOutput():

@@ -81,7 +81,8 @@ class RealtimeDialogueItem:
     ``entry``: its number in the history; ``turn``: the number of its reply; 0 if it has none.
     ``sent_s``: seconds of a reply's audio that were sent. ``status``: as clients read it.
     ``index``: its position in its response. ``shown``: the words that were sent while they were
-    recognized.
+    recognized. ``previous``: the id of the item before it, since it was added. ``settled``:
+    the transcript of a user's turn, or its failure, was sent.
 
     With a ``call`` it is that call of the tool ``name``, and ``text`` has the arguments. If it was
     ``returned``, it is the output of that call.
@@ -100,6 +101,8 @@ class RealtimeDialogueItem:
     name: str = ""
     returned: bool = False
     shown: str = ""
+    previous: str | None = None
+    settled: bool = False
 
     @property
     def content(self) -> EventBody:
@@ -154,7 +157,7 @@ class RealtimeDialogueItems:
         the id of the item before it."""
         all = list(self._all.values())
         at = [FIRST, *self._all].index(after) if after in (FIRST, *self._all) else len(all)
-        before = self.last if at == len(all) else all[at - 1].id if at else None
+        item.previous = self.last if at == len(all) else all[at - 1].id if at else None
         if at == len(all):
             self.last = item.id
         kept = [item, *(one for one in all[:1] if one.role is ChatRole.SYSTEM)]
@@ -162,7 +165,7 @@ class RealtimeDialogueItems:
         if len(all) > self._most:
             all.remove(next((one for one in all if one not in kept), item))
         self._all = {one.id: one for one in all}
-        return before
+        return item.previous
 
     def __contains__(self, name: str) -> bool:
         return name in self._all
@@ -188,10 +191,8 @@ class RealtimeDialogueItems:
             self.last = next(reversed(self._all), None)
 
 
-def item_event(
-    what: str, item: RealtimeDialogueItem, before: str | None, *, empty: bool = False
-) -> EventBody:
+def item_event(what: str, item: RealtimeDialogueItem, *, empty: bool = False) -> EventBody:
     """Return the event that an item is ``added`` to the conversation or ``done``; ``created`` in
     the beta."""
     view = item.view(empty=empty)
-    return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}
+    return {"type": f"conversation.item.{what}", "previous_item_id": item.previous, "item": view}

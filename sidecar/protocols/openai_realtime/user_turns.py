@@ -64,7 +64,7 @@ class RealtimeUserTurns:
         before = self._items.add(item)
         yield server_events.input_event("committed", previous_item_id=before, item_id=item.id)
         for what in self.item_events:
-            yield server_events.item_event(what, item, before)
+            yield server_events.item_event(what, item)
 
     def _show(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
         """Yield the words of ``text`` that were not sent, if it continues the sent ones."""
@@ -241,7 +241,6 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._span = span
         self._now: RealtimeDialogueItem | None = None
         self._committed: deque[RealtimeDialogueItem] = deque()
-        self._said: set[str] = set()
         self._last = ""
         self._start = self._end = 0.0
         self._utterance = 0
@@ -280,34 +279,25 @@ class RealtimeConversationTurns(RealtimeUserTurns):
 
     def taken(self) -> Iterator[EventBody]:
         """Record that the oldest commit was recognized to its end."""
-        if not self._committed:
-            return
-        item = self._committed.popleft()
-        if item.id not in self._said:
+        if self._committed and not (item := self._committed.popleft()).settled:
             yield from self._complete(item, "", 0)
-        self._said.discard(item.id)
 
     def given_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
         """Report the failure of a turn that is answered without its transcript, if there is one."""
         item, self._now = self._now, None
         if item is not None and item.id in self._items and self.transcribes:
-            self._settle(item)
+            item.settled = True
             yield server_events.transcription_failed(item.id, error)
-
-    def _settle(self, item: RealtimeDialogueItem) -> None:
-        """Record that the transcript of a committed turn was sent."""
-        if item in self._committed:
-            self._said.add(item.id)
 
     def _new(self) -> RealtimeDialogueItem:
         return RealtimeDialogueItem(self._items.new_id(), ChatRole.USER, aloud=True)
 
     def _started(self, utterance: int) -> Iterator[EventBody]:
         self._utterance = utterance
-        waiting = [item for item in self._committed if item.id not in self._said]
-        self._now = waiting[0] if waiting else self._new()
+        waiting = next((item for item in self._committed if not item.settled), None)
+        self._now = waiting or self._new()
         self._now.shown = self._last = ""
-        if self.detects and not waiting:
+        if self.detects and waiting is None:
             self._start = self._span(utterance)[0]
             yield server_events.speech_started(self._now.id, self._start)
 
@@ -336,8 +326,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         """Yield the complete transcript. Its duration is ``seconds``, or the recorded one."""
         if item.id not in self._items:  # it was not committed, but is in the history
             yield from self._commit(item)
-        item.text, item.entry = text, entry
-        self._settle(item)
+        item.text, item.entry, item.settled = text, entry, True
         yield from self._show(item, text)
         if self.transcribes:
             seconds = self._end - self._start if seconds is None else seconds
