@@ -837,6 +837,7 @@ window.fetch = (...given) => {
 };"""
 
 
+@pytest.mark.slow
 def test_only_copies_that_have_room_are_made_and_switching_them_off_deletes_those_of_all(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:

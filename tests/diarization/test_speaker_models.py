@@ -69,6 +69,7 @@ def test_the_segmentation_hears_who_the_wheels_hears(
     assert found.any(axis=1).all(axis=0).any()
 
 
+@pytest.mark.slow
 def test_the_segmentation_costs_less_than_the_wheels(
     models: SpeakerModels, wheels_segmentation: onnxruntime.InferenceSession, play: Block
 ) -> None:

@@ -96,6 +96,7 @@ def word_errors(reference: str, hypothesis: str) -> int:
     return row[-1]
 
 
+@pytest.mark.slow
 def test_onnxruntime_hears_what_the_library_hears(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
