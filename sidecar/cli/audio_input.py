@@ -264,9 +264,8 @@ def _pcm16(block: Block) -> bytes:
 async def read_stdin(most: int) -> AsyncIterator[bytes]:
     """Yield standard input as it arrives, up to ``most`` bytes at once."""
     # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
-    # process.
+    # process. The thread is not joined: Ctrl-C may come during a read.
     pipe = sys.stdin.fileno()
-    # In a daemon thread, which is not joined: Ctrl-C may come during a read.
     reader = ThreadLimiter("standard input", 1)
     with suppress(OSError):
         while raw := await reader.run(os.read, pipe, most):

@@ -113,7 +113,7 @@ async def read_form(
     if (declared := _declared_length(request)) > most:
         raise too_large
     if raw:
-        form = _RawRecording(service, file, request.query_params.multi_items())
+        form = _UploadBody(service, file, request.query_params.multi_items())
     else:
         form = _MultipartForm(service, file, _boundary(request), long)
     caller = request_headers.identity_of(request)
@@ -185,8 +185,8 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-class _RawRecording:
-    """Body that is the recording itself, with the fields of the query; ``spool`` has it so far."""
+class _UploadBody:
+    """Body of an upload: the recording itself, or a form with it; ``spool`` has it so far."""
 
     def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]] = ()) -> None:
         self.spool = UploadSpool(service.settings.spool_dir)
@@ -225,8 +225,8 @@ class _MultipartPart:
     text: bytearray = field(default_factory=bytearray)
 
 
-class _MultipartForm(_RawRecording):
-    """Callbacks of the push parser and their results."""
+class _MultipartForm(_UploadBody):
+    """Body that is a form: callbacks of the push parser and their results."""
 
     def __init__(
         self, service: Service, file: str, boundary: bytes, long: Mapping[str, int]
