@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock, errors
-from sidecar.api import job_schemas, transcript_routes
+from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
@@ -218,8 +218,8 @@ def build_router(service: Service) -> APIRouter:
     _add_submission_routes(router, service)
     _add_listing_routes(router, service)
     _add_result_routes(router, service)
-    transcript_routes.add_edit_routes(router, service)
-    transcript_routes.add_recording_routes(router, service)
+    job_edit_and_recording_routes.add_edit_routes(router, service)
+    job_edit_and_recording_routes.add_recording_routes(router, service)
     return router
 
 
@@ -366,8 +366,8 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
             await service.owned.read(caller, job_id)
         formatter_of(fmt)
         job, finished = await service.owned.transcript(caller, job_id)
-        headers = {"ETag": transcript_routes.etag_of(job)}
-        if transcript_routes.is_not_modified(request, job):
+        headers = {"ETag": job_edit_and_recording_routes.etag_of(job)}
+        if job_edit_and_recording_routes.is_not_modified(request, job):
             return Response(status_code=304, headers=headers)
         noted = service.noted(finished, job.options)
         body = await service.owned.written(

@@ -1,4 +1,4 @@
-"""Routes of a job's transcript (edits) and recording (audio, ranges)."""
+"""Routes of a job: edits of its transcript, and its recording (audio, ranges)."""
 
 from __future__ import annotations
 
