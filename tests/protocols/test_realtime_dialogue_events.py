@@ -152,6 +152,22 @@ def test_a_turn_that_began_before_its_commit_is_the_item_of_that_commit() -> Non
         told.telling.person.commit(9.05)
 
 
+def test_a_commit_after_an_item_was_deleted_is_not_the_deleted_one_again() -> None:
+    told = Told(MANUAL)
+    told.hear(UserTurnStarted(0, 0.0))
+    told.commit(1.0)
+    told.telling.items.drop(told.telling.items.find("item_x_0"))
+    told.commit(2.0)
+    told.hear(UserTurnFinal("One.", entry=1), CommitAcknowledged())
+    told.hear(*spoken(1, "Two.", entry=2), CommitAcknowledged())
+    assert {one["item_id"] for one in told.of("input_audio_buffer.committed")[:2]} == {
+        "item_x_0",
+        "item_x_1",
+    }
+    words = [(one["item_id"], one["transcript"]) for one in told.of(TRANSCRIBED)]
+    assert words == [("item_x_0", "One."), ("item_x_1", "Two.")]
+
+
 def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> None:
     told = Told()
     looks = ["I", "I scream", "I scream for", "Ice cream for all."]

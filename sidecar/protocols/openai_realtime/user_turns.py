@@ -253,8 +253,8 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         """
         self._start, self._end = self._take(received_s), received_s
         item = self._now
-        if item is None or item.id in self._items:
-            item = self._new()
+        if item is None or item.id in self._items or item in self._committed or item.settled:
+            item = self._new()  # that one has its commit, although the client may have deleted it
         self._committed.append(item)
         return self._commit(item)
 
