@@ -38,7 +38,9 @@ MODULES = (
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
     *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
-    "rich.syntax",
+    *("rich.syntax", "sidecar.cli.remote_service", "sidecar.cli.bench", "httpcore"),
+    *("sidecar.live.runtime.live_scheduler", "anyio._backends._asyncio", "soundfile", "soxr"),
+    *("psycopg", "psycopg_pool"),
 )
 """What services and workers import, but for what reads settings while it is imported, as
 huggingface_hub does, or starts threads, as onnxruntime does."""
