@@ -261,7 +261,7 @@ class VibeVoiceTtsModel:
         language = self._language
         noise = torch.Generator().manual_seed(manner.seed)
         asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
-        branches = [language.empty_cache(len(one) + manner.frames) for one in asked]
+        branches = [language.empty_cache(len(one) + manner.frames, zeroed=False) for one in asked]
         sound = StreamingCodec(self._inner.audio_tower.decode)
         meaning = StreamingCodec(self._inner.semantic_tokenizer_encoder)
         for _ in range(manner.frames):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sidecar.workers.worker_process import CANCEL_GRACE_S, WorkerProcess
+from sidecar.workers import worker_process
+from sidecar.workers.worker_process import WorkerProcess
 
 PING_TIMEOUT_S = 30.0
 """Ping timeout of an engine for files that is in use (`Heartbeat`). The thread that answers needs
@@ -60,7 +61,7 @@ class Heartbeat:
             if (
                 worker is None
                 or await worker.answers_ping(self._ping_timeout_s)
-                or await worker.answers_ping(CANCEL_GRACE_S)
+                or await worker.answers_ping(worker_process.CANCEL_GRACE_S)
             ):
                 continue
             if worker.alive:

@@ -25,7 +25,8 @@ class KeyValueCache:
     """One pair of tensors per layer, each of shape ``(1, kv_heads, capacity, head_dim)``.
 
     ``length`` is the number of filled positions. Positions after it are never read, so setting
-    ``length`` goes back.
+    ``length`` goes back. A step that is a CUDA graph masks them instead, so there they must be
+    finite numbers: ``zeroed``. Without it, pages get memory only as positions are filled.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class KeyValueCache:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        zeroed: bool,
     ) -> None:
         shape = (1, kv_heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        allocate = torch.zeros if zeroed else torch.empty
+        self.keys = [allocate(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [allocate(shape, device=device, dtype=dtype) for _ in range(layers)]
         self.length = 0
 
     @property
@@ -48,14 +51,13 @@ class KeyValueCache:
         """Return the number of positions."""
         return self.keys[0].shape[2]
 
-    def reserve(self, positions: int, step: int) -> bool:
-        """Extend the capacity to ``positions`` in steps of ``step``; return true if the tensors are
-        new.
+    def reserve(self, positions: int, step: int) -> None:
+        """Extend the capacity to ``positions`` in steps of ``step``.
 
         Only one layer is in memory twice at a time.
         """
         if positions <= self.capacity:
-            return False
+            return
         more = -(-(positions - self.capacity) // step) * step
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
@@ -63,7 +65,6 @@ class KeyValueCache:
                 new[:, :, : self.length] = old[:, :, : self.length]
                 tensors[layer] = new
                 del old
-        return True
 
 
 _FEW, _ROWS = 32, 128
@@ -114,9 +115,9 @@ class VibeVoiceDecoder:
     def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
         """Return an empty cache for a prompt and the tokens that ``plan`` provides for after it."""
         capacity = max(plan.cache_tokens, prompt_tokens + 1)
-        return self.empty_cache(-(-capacity // CACHE_ROUND) * CACHE_ROUND)
+        return self.empty_cache(-(-capacity // CACHE_ROUND) * CACHE_ROUND, zeroed=True)
 
-    def empty_cache(self, positions: int) -> KeyValueCache:
+    def empty_cache(self, positions: int, *, zeroed: bool) -> KeyValueCache:
         """Return an empty cache for ``positions`` positions."""
         return KeyValueCache(
             len(self.layers),
@@ -125,6 +126,7 @@ class VibeVoiceDecoder:
             positions,
             device=self.device,
             dtype=self.dtype,
+            zeroed=zeroed,
         )
 
     def embed(self, ids: Tensor) -> Tensor:
