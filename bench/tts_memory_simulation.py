@@ -25,7 +25,7 @@ from sidecar.gpu_memory.memory_admission import TYPICAL_AUDIO_S
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, RecordingWork
 from sidecar.gpu_memory.memory_plan import GB, best_precision
 from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
-from sidecar.tts.tts_memory import (
+from sidecar.tts.vibevoice_tts_memory import (
     CACHED_VOICE_SAMPLES,
     MAX_SAMPLE_S,
     RATE,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api import live_messages, remote_live_session
+from sidecar.api import leased_live_session, live_messages
 from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
 from sidecar.api.http.openapi import PROBLEMS
@@ -90,7 +90,7 @@ async def serve_live_connection(
     """
     begin = await _read_begin(socket)
     if begin.lease is not None:
-        return await remote_live_session.serve(socket, service, begin.lease)
+        return await leased_live_session.serve(socket, service, begin.lease)
     rate = begin.counted_rate
     decoder = await ThreadLimiter("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = await _session(socket, service, begin)

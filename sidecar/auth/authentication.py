@@ -14,9 +14,9 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens, token_issuing
-from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import OriginPolicy, RequestOrigin, is_loopback_address
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher

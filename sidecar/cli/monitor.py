@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sidecar.cli import monitor_snapshot
+from sidecar.cli import monitor_sections
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
@@ -67,7 +67,7 @@ async def monitor(
 ) -> int:
     """Run the command; return its exit code."""
     where = where.with_token().or_ours()
-    async with monitor_snapshot.create_monitor_client(
+    async with monitor_sections.create_monitor_client(
         where, metrics_url, system_url, timeout_s
     ) as looking:
         if not (once or no_clear):
@@ -82,14 +82,14 @@ async def monitor(
 
 
 async def print_tables(
-    camera: monitor_snapshot.MonitorClient, interval_s: float, *, once: bool
+    camera: monitor_sections.MonitorClient, interval_s: float, *, once: bool
 ) -> bool:
     """Print a table every ``interval_s`` seconds; with ``once`` return whether a service
     answered."""
-    before: monitor_snapshot.MonitorSnapshot | None = None
+    before: monitor_sections.MonitorSnapshot | None = None
     while True:
         picture = await camera.fetch_snapshot()
-        text = monitor_snapshot.table(monitor_snapshot.sections(picture, before))
+        text = monitor_sections.table(monitor_sections.sections(picture, before))
         print(text, end="" if once else "\n", flush=True)
         if once:
             return picture.answers

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import Footer, Header, Sparkline, Static
 
-from sidecar.cli.monitor_snapshot import MonitorClient, MonitorSection, MonitorSnapshot, sections
+from sidecar.cli.monitor_sections import MonitorClient, MonitorSection, MonitorSnapshot, sections
 
 REMEMBERED = 120
 """Number of snapshots in a sparkline."""

@@ -18,7 +18,7 @@ from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec, UpstreamOptions
 from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_spec, vibevoice_tts
-from sidecar.tts.tts_memory import TtsModelShape, fits_beside_asr
+from sidecar.tts.vibevoice_tts_memory import TtsModelShape, fits_beside_asr
 
 NO_VOICE = "none"
 """Value of the setting `voice_engine` that disables TTS."""

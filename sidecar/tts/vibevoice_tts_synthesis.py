@@ -24,7 +24,7 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
 from sidecar.engines.vibevoice.vibevoice_decoder import StepCheck
 from sidecar.interfaces import engine_interface
-from sidecar.tts import tts_memory, vibevoice_tts_model
+from sidecar.tts import vibevoice_tts_memory, vibevoice_tts_model
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class VoiceSamples:
         found = voice_samples(loaded.folder)
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
-        self._heard = lru_cache(maxsize=tts_memory.CACHED_VOICE_SAMPLES)(self._hear)
+        self._heard = lru_cache(maxsize=vibevoice_tts_memory.CACHED_VOICE_SAMPLES)(self._hear)
 
     def heard(self, name: str) -> Tensor | None:
         """Return embeddings ``(n, hidden)`` of a sample; `None` for the model's own voice.
@@ -131,8 +131,8 @@ class VoiceSamples:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            sound = decode_audio_file(self._files[name], tts_memory.RATE)[
-                : round(tts_memory.MAX_SAMPLE_S * tts_memory.RATE)
+            sound = decode_audio_file(self._files[name], vibevoice_tts_memory.RATE)[
+                : round(vibevoice_tts_memory.MAX_SAMPLE_S * vibevoice_tts_memory.RATE)
             ]
         except (errors.SidecarError, OSError) as error:
             log.error(
@@ -142,7 +142,7 @@ class VoiceSamples:
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
         extract = self._loaded.processor.feature_extractor
-        inputs = extract(sound, sampling_rate=tts_memory.RATE, return_tensors="pt")
+        inputs = extract(sound, sampling_rate=vibevoice_tts_memory.RATE, return_tensors="pt")
         return sample_embeddings(model.model, inputs["input_values"].view(-1))
 
 
@@ -155,7 +155,7 @@ def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
     """
     like = inner.multi_modal_projector.linear_1.weight
     chunks = vibevoice_tts_model.StreamingCodec(partial(inner.audio_tower.encode, sample=False))
-    parts = sound.split(round(tts_memory.SAMPLE_CHUNK_S * tts_memory.RATE))
+    parts = sound.split(round(vibevoice_tts_memory.SAMPLE_CHUNK_S * vibevoice_tts_memory.RATE))
     latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
     scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
     heard: Tensor = inner.multi_modal_projector(scaled)
@@ -183,7 +183,7 @@ def sanitize_text(text: str, tokenizer: Any) -> str:
     return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
 
 
-FRAME_S = 3_200 / tts_memory.RATE
+FRAME_S = 3_200 / vibevoice_tts_memory.RATE
 """Seconds of audio that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
 """Diffusion steps on a slow machine, and the real-time factor above which they are used: the values
@@ -225,14 +225,14 @@ class VibeVoiceSynthesizer:
         words = sanitize_text(text, self._loaded.processor.tokenizer)
         if not words:
             return
-        most = tts_memory.max_frames(len(words))
+        most = vibevoice_tts_memory.max_frames(len(words))
         said = 0
         try:
             check()
             manner = vibevoice_tts_model.TtsGenerationOptions(most, GUIDANCE_SCALE)
             for frame in self._frames(words, voice or self.voices[0], manner, check):
                 said += 1
-                yield engine_interface.SynthesizedAudio(frame, tts_memory.RATE)
+                yield engine_interface.SynthesizedAudio(frame, vibevoice_tts_memory.RATE)
         except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:

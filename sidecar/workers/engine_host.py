@@ -17,7 +17,7 @@ from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
-from sidecar.tts.tts_memory import TtsMemoryAdmission, TtsModelShape
+from sidecar.tts.vibevoice_tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.workers.crash_notes import CrashNotes
 from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess

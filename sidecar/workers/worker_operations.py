@@ -18,7 +18,7 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
-from sidecar.workers import parallel_diarization
+from sidecar.workers import chunk_diarization
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class WorkerOperations:
             requests = [one.request for one in recordings.values()]
             tees = [one.tee for one in recordings.values()]
             events = engine.transcribe_together(requests) if requests else ()
-            for index, event in parallel_diarization.join_diarization(events, tees):
+            for index, event in chunk_diarization.join_diarization(events, tees):
                 number = numbers[index]
                 if isinstance(event, errors.SidecarError):
                     yield {"number": number, "failed": event.to_wire()}
@@ -199,7 +199,7 @@ class WorkerOperations:
         )
         tee = None
         if options.local_voices is not None:
-            tee = parallel_diarization.DiarizationTee(
+            tee = chunk_diarization.DiarizationTee(
                 audio,
                 rate,
                 options.local_voices,
@@ -265,7 +265,7 @@ class TranscribedRecording:
         self,
         audio: audio_decoder.DecodedAudio,
         request: engine_interface.TranscriptionRequest,
-        tee: parallel_diarization.DiarizationTee | None = None,
+        tee: chunk_diarization.DiarizationTee | None = None,
     ) -> None:
         self.request = request
         self.tee = tee

@@ -46,8 +46,8 @@ from sidecar.api.http.websocket_connections import (
 from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
 from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.one_time_codes import OneTimeCodes
-from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
+from sidecar.auth.revocable_streams import RevocableStreams
 
 TOKEN = "correct-horse-battery-staple"
 MB = 1 << 20

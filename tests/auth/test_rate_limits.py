@@ -29,7 +29,6 @@ from sidecar.auth.identity import (
     OwnerLimits,
     Scope,
 )
-from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import (
     MAX_DELAYED_ANSWERS,
     FailedTokenDelays,
@@ -39,6 +38,7 @@ from sidecar.auth.rate_limits import (
     rate_limit_key,
 )
 from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.config.settings import Settings
 from sidecar.jobs import owner_quotas
 from sidecar.jobs.owner_quotas import UploadQuotas, check_audio, check_jobs

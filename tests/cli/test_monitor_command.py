@@ -17,7 +17,7 @@ from service_process import PATIENCE_S, Server, counting_listener, free_port
 
 from sidecar.cli import run
 from sidecar.cli.backends import ServiceTarget
-from sidecar.cli.monitor_snapshot import (
+from sidecar.cli.monitor_sections import (
     MonitorSection,
     MonitorSnapshot,
     create_monitor_client,

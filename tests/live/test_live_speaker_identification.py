@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from service_process import until
 
-from sidecar.api.remote_live_session import open_leased_session
+from sidecar.api.leased_live_session import open_leased_session
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_events import LiveSessionStart

@@ -20,9 +20,9 @@ from sidecar.auth.identity import (
     SignedCredential,
     bearer_token,
 )
-from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,

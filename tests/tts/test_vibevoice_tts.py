@@ -36,7 +36,7 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions, TtsEngine
 from sidecar.service import system_checks
 from sidecar.tts import create_tts_engine, tts_engine_selection, tts_spec, vibevoice_tts_synthesis
-from sidecar.tts.tts_memory import max_frames
+from sidecar.tts.vibevoice_tts_memory import max_frames
 from sidecar.tts.vibevoice_tts_model import TtsGenerationOptions, TtsPrompt, VibeVoiceTtsModel
 from sidecar.tts.vibevoice_tts_synthesis import DEFAULT_DIFFUSION_STEPS, GUIDANCE_SCALE
 

@@ -24,8 +24,8 @@ from starlette.types import Message, Scope, Send
 from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
-from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimitState
+from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.errors import HeaderTooLarge, RangeUnsatisfiable
 
 _IDENTITY_KEY = "identity"

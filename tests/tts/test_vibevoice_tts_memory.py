@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.gpu_memory.memory_admission import LoadPlacement, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelShape
 from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
-from sidecar.tts.tts_memory import (
+from sidecar.tts.vibevoice_tts_memory import (
     TtsMemoryAdmission,
     TtsModelShape,
     fits_beside_asr,

@@ -14,7 +14,7 @@ from sidecar.diarization.window_embeddings import decode_windows, window_starts
 from sidecar.interfaces.engine_interface import DiarizationEffort
 from sidecar.transcripts.speaker_embeddings import WindowEmbeddingsRequest
 from sidecar.transcripts.transcript import Finished, Progress, Transcript
-from sidecar.workers.parallel_diarization import DiarizationTee, join_diarization
+from sidecar.workers.chunk_diarization import DiarizationTee, join_diarization
 
 ASKED = WindowEmbeddingsRequest(6.2, begins=True)
 

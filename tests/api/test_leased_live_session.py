@@ -16,7 +16,7 @@ from service_process import PATIENCE_S, Server, until, wait_until
 from websockets.asyncio.client import ClientConnection, connect
 
 from sidecar import errors
-from sidecar.api.remote_live_session import LeaseConnection
+from sidecar.api.leased_live_session import LeaseConnection
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
