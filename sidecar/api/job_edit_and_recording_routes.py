@@ -14,15 +14,9 @@ from starlette.types import Receive, Scope, Send
 from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.error_responses import problem
-from sidecar.api.http.request_headers import identity_of, parse_range
-from sidecar.api.http.responses import (
-    StreamedResponse,
-    close_on_error,
-    json_response,
-    media_type,
-    send_until_disconnect,
-)
-from sidecar.api.http.upload import read_json
+from sidecar.api.http.request_headers import identity_of, media_type, parse_range
+from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
+from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
 from sidecar.interfaces.request_options import parse_integer
 from sidecar.jobs.job_record import JobRecord

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar import errors
 from sidecar.api import job_schemas
-from sidecar.api.http import error_responses, middleware, openapi, responses
+from sidecar.api.http import error_responses, middleware, openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
 from sidecar.audio.audio_source import AudioSource
@@ -327,8 +327,8 @@ async def _read_request(
 ) -> tuple[AudioSource, TranscribeOptions]:
     """Return the recording and the options of a request, from JSON or a form. Speaker embeddings
     are left out of a result that is ``kept``."""
-    fields, source = await responses.read_fields(request, service)
-    with responses.close_on_error(source):
+    fields, source = await upload.read_fields(request, service)
+    with upload.close_on_error(source):
         odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         embeddings = speaker_embeddings.embeddings_request_of(
@@ -336,4 +336,4 @@ async def _read_request(
         )
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=embeddings)
-        return source or await responses.open_local(request, fields, service), options
+        return source or await upload.open_local(request, fields, service), options

@@ -22,10 +22,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import error_responses, openapi, responses
+from sidecar.api.http import error_responses, openapi, request_headers, responses
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import UnsentSegments
-from sidecar.api.http.upload import read_form
+from sidecar.api.http.upload import close_on_error, read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
@@ -311,10 +311,10 @@ async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
     """Submit the recording of a form and return its job."""
     with await service.submissions.place(caller) as place:
-        if responses.media_type(request) != "multipart/form-data":
+        if request_headers.media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)
-        with responses.close_on_error(upload.source):
+        with close_on_error(upload.source):
             if upload.part != "audio":
                 raise errors.FileMissing()
             check_file_name(upload.file_name)

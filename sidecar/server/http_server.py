@@ -77,7 +77,7 @@ def uvicorn_config(
         timeout_graceful_shutdown=FINAL_ANSWERS_S + 1,  # `_end_requests` is faster
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=uvicorn_protocols.websocket_protocol(),
-        ws_max_size=uvicorn_protocols.MAX_MESSAGE_BYTES,
+        ws_max_size=websocket_connections.MAX_MESSAGE_BYTES,
         ws_ping_interval=websocket_connections.LIVE_PING_S,
         ws_ping_timeout=websocket_connections.LIVE_PING_S,
         ws_per_message_deflate=False,

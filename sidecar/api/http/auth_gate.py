@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import error_responses, request_headers
+from sidecar.api.http import error_responses, middleware, request_headers
 from sidecar.api.http.middleware import AccessCors
 from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessControl, SleepFunction, identify_request
@@ -107,7 +107,7 @@ class AuthGate:
                             rate_limiter.enter(caller)
                         finally:
                             standing = rate_limiter.standing(caller)
-                            send = request_headers.send_with_rate_limit(send, standing)
+                            send = middleware.send_with_rate_limit(send, standing)
                     opened.enter_context(visits.opened(caller))
             except errors.SidecarError as error:
                 say_no = self._rules.refusals.get(scope["path"])

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api.http import error_responses
-from sidecar.api.http.request_headers import RATE_LIMIT_HEADERS, revocable
+from sidecar.api.http.request_headers import revocable
 from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.rate_limits import RateLimitState
 from sidecar.concurrency import running
 from sidecar.limit_overrides import limit
 from sidecar.observability.metrics import ProtocolMetrics
@@ -343,3 +344,30 @@ class AccessCors(CORSMiddleware):
     def is_allowed_origin(self, origin: str) -> bool:
         """Return whether the access policy lets pages of ``origin`` read responses."""
         return self._access.admits_origin(origin)
+
+
+RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
+_POLICY = '"requests"'
+
+
+def rate_limit_headers(standing: RateLimitState) -> list[tuple[bytes, bytes]]:
+    """Return the headers `RateLimit-Policy` and `RateLimit`."""
+    rate = standing.rate
+    return [
+        (b"ratelimit-policy", f"{_POLICY};q={rate.amount:.0f};w={rate.window_s:.0f}".encode()),
+        (b"ratelimit", f"{_POLICY};r={standing.left};t={standing.full_in_s}".encode()),
+    ]
+
+
+def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
+    """Return ``send`` with the rate limit headers added to the response."""
+
+    async def say(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {
+                **message,
+                "headers": [*message.get("headers", ()), *rate_limit_headers(standing)],
+            }
+        await send(message)
+
+    return say

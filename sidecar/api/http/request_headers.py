@@ -19,12 +19,11 @@ from urllib.request import parse_http_list
 
 from pydantic_core import from_json
 from starlette.requests import HTTPConnection, Request
-from starlette.types import Message, Scope, Send
+from starlette.types import Scope
 
 from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import RateLimitState
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.errors import HeaderTooLarge, RangeUnsatisfiable
 
@@ -145,33 +144,6 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     return begin, end
 
 
-RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
-_POLICY = '"requests"'
-
-
-def rate_limit_headers(standing: RateLimitState) -> list[tuple[bytes, bytes]]:
-    """Return the headers `RateLimit-Policy` and `RateLimit`."""
-    rate = standing.rate
-    return [
-        (b"ratelimit-policy", f"{_POLICY};q={rate.amount:.0f};w={rate.window_s:.0f}".encode()),
-        (b"ratelimit", f"{_POLICY};r={standing.left};t={standing.full_in_s}".encode()),
-    ]
-
-
-def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
-    """Return ``send`` with the rate limit headers added to the response."""
-
-    async def say(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {
-                **message,
-                "headers": [*message.get("headers", ()), *rate_limit_headers(standing)],
-            }
-        await send(message)
-
-    return say
-
-
 MAX_JSON_VALUES = 100_000
 """Maximum of values in a message of up to 4 MiB: they are checked one by one, while all other
 requests wait."""
@@ -245,3 +217,29 @@ def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise HeaderTooLarge(
             f"The headers have {total} bytes; the limit is {MAX_ALL_HEADERS_BYTES}."
         )
+
+
+_ID = re.compile(r"\d{1,15}", re.ASCII)
+
+
+def last_event_id(request: Request) -> int:
+    """Return the number of the last event that the client received (`Last-Event-ID`); 0 for none.
+
+    Raises:
+        errors.FieldInvalid: it is not an event number.
+    """
+    given = request.headers.get("last-event-id", "").strip()
+    if given and not _ID.fullmatch(given):
+        raise errors.FieldInvalid(
+            "'Last-Event-ID' is not the id of an event.",
+            hint=(
+                "Send the last id that you received, or omit the header to start from the "
+                "first event."
+            ),
+        )
+    return int(given or 0)
+
+
+def media_type(request: Request) -> str:
+    """Return the Content-Type without its parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

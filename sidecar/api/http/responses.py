@@ -11,31 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, suppress
 from itertools import islice
 from math import inf
 from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from sidecar import errors
-from sidecar.api.http.request_headers import identity_of, revocable
-from sidecar.api.http.upload import read_form, read_json
-from sidecar.audio.audio_source import AudioSource
-from sidecar.auth import identity
+from sidecar.api.http.request_headers import revocable
 from sidecar.concurrency import running
-from sidecar.interfaces.request_options import field_missing
 from sidecar.jobs.job_record import JobRecord
-from sidecar.service.facade import Service
-from sidecar.storage.encryption import EncryptedFile
 from sidecar.transcripts.transcript import Segment, join_texts
-
-Fields = Mapping[str, object]
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
@@ -55,53 +44,6 @@ def json_response(
     )
 
 
-def media_type(request: Request) -> str:
-    """Return the Content-Type without its parameters, in lower case."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
-    """Return the fields of a request, from JSON or a form, and the recording if the form has it.
-
-    Raises:
-        errors.BadRequest: the body does not match its Content-Type.
-    """
-    match media_type(request):
-        case "multipart/form-data":
-            upload = await read_form(request, service)
-            return upload.fields, upload.source
-        case "application/json":
-            return await read_json(request), None
-    raise errors.ContentTypeUnsupported()
-
-
-async def open_local(request: Request, fields: Fields, service: Service) -> AudioSource:
-    """Return the file that the field 'audio_path' names, if the client may name files.
-
-    Raises:
-        errors.BadRequest: it is missing, not allowed, or no recording.
-    """
-    caller = identity_of(request)
-    caller.demand(identity.Scope.AUDIO_PATH)
-    if "audio_path" not in fields:
-        raise field_missing("audio_path", fields)
-    path = fields["audio_path"]
-    if not isinstance(path, str):
-        raise errors.AudioPathInvalid("'audio_path' is not a string.")
-    return await service.submissions.open_path(caller, path)
-
-
-@contextmanager
-def close_on_error(opened: AudioSource | EncryptedFile | None) -> Iterator[None]:
-    """Close ``opened``, if there is one, when the block fails; else its next holder closes it."""
-    try:
-        yield
-    except BaseException:
-        if opened is not None:
-            opened.close()
-        raise
-
-
 SSE_KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every client ignores."""
 SSE_KEEP_ALIVE_S = 15.0
@@ -109,7 +51,6 @@ SSE_KEEP_ALIVE_S = 15.0
 LAST_FRAME_TIMEOUT_S = 5.0
 """Time for a client to read the last frame of a stream that the service ends."""
 SSE_MEDIA_TYPE = "text/event-stream"
-_ID = re.compile(r"\d{1,15}", re.ASCII)
 
 
 def sse_frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
@@ -117,24 +58,6 @@ def sse_frame(data: Mapping[str, Any], event: str | None = None, id: int | None 
     head = f"event: {event}\n" if event is not None else ""
     number = f"id: {id}\n" if id is not None else ""
     return f"{number}{head}data: ".encode() + to_json(data) + b"\n\n"
-
-
-def last_event_id(request: Request) -> int:
-    """Return the number of the last event that the client received (`Last-Event-ID`); 0 for none.
-
-    Raises:
-        errors.FieldInvalid: it is not an event number.
-    """
-    given = request.headers.get("last-event-id", "").strip()
-    if given and not _ID.fullmatch(given):
-        raise errors.FieldInvalid(
-            "'Last-Event-ID' is not the id of an event.",
-            hint=(
-                "Send the last id that you received, or omit the header to start from the "
-                "first event."
-            ),
-        )
-    return int(given or 0)
 
 
 class StreamedResponse(Response):

@@ -7,7 +7,8 @@ comes from python-multipart's push parser and goes straight into the spool.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +18,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from sidecar import errors
 from sidecar.api.http import request_headers
+from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
+from sidecar.auth import identity
+from sidecar.interfaces.request_options import field_missing
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
+from sidecar.storage.encryption import EncryptedFile
 
 MAX_JSON_BYTES = 64 << 10
 MAX_PART_HEADER_BYTES = 4 << 10
@@ -37,6 +42,7 @@ cells."""
 STALL_FACTOR = 3
 """Number of `UPLOAD_STALL_S` by which a client may be behind `MIN_UPLOAD_BYTES_PER_S`."""
 _NONE: Mapping[str, int] = {}
+Fields = Mapping[str, object]
 FORM_OVERHEAD_BYTES = 1 << 20
 """Allowance for boundaries, headers and text fields beyond the size of the file."""
 
@@ -58,6 +64,48 @@ class UploadForm:
     def fields(self) -> dict[str, str]:
         """Return the last value of every field."""
         return {name: values[-1] for name, values in self.lists.items()}
+
+
+async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
+    """Return the fields of a request, from JSON or a form, and the recording if the form has it.
+
+    Raises:
+        errors.BadRequest: the body does not match its Content-Type.
+    """
+    match media_type(request):
+        case "multipart/form-data":
+            upload = await read_form(request, service)
+            return upload.fields, upload.source
+        case "application/json":
+            return await read_json(request), None
+    raise errors.ContentTypeUnsupported()
+
+
+async def open_local(request: Request, fields: Fields, service: Service) -> AudioSource:
+    """Return the file that the field 'audio_path' names, if the client may name files.
+
+    Raises:
+        errors.BadRequest: it is missing, not allowed, or no recording.
+    """
+    caller = identity_of(request)
+    caller.demand(identity.Scope.AUDIO_PATH)
+    if "audio_path" not in fields:
+        raise field_missing("audio_path", fields)
+    path = fields["audio_path"]
+    if not isinstance(path, str):
+        raise errors.AudioPathInvalid("'audio_path' is not a string.")
+    return await service.submissions.open_path(caller, path)
+
+
+@contextmanager
+def close_on_error(opened: AudioSource | EncryptedFile | None) -> Iterator[None]:
+    """Close ``opened``, if there is one, when the block fails; else its next holder closes it."""
+    try:
+        yield
+    except BaseException:
+        if opened is not None:
+            opened.close()
+        raise
 
 
 async def read_json(request: Request) -> dict[str, Any]:

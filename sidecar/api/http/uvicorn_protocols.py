@@ -153,9 +153,6 @@ def http_protocol(
 
 REQUEST_HEAD_S = limit("request_deadline", 15.0)
 """Seconds for a client to send the head of a request, or to complete a handshake."""
-MAX_MESSAGE_BYTES = 4 << 20
-"""Maximum of a message. The longest audio of one message (`MAX_CHUNK_S`) is 2.6 MB as float32 at 48
-kHz in base64. Larger messages are closed with 1009 before they are read."""
 OVERSIZED_DRAIN_S = 2.0
 """Seconds for which the rest of an oversized message is read: a peer that is still writing would
 see a reset instead of the close code."""

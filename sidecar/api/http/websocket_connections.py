@@ -26,6 +26,9 @@ from sidecar.concurrency import running
 from sidecar.errors import ErrorKind
 from sidecar.limit_overrides import limit
 
+MAX_MESSAGE_BYTES = 4 << 20
+"""Maximum of a message. The longest audio of one message (`MAX_CHUNK_S`) is 2.6 MB as float32 at 48
+kHz in base64. Larger messages are closed with 1009 before they are read."""
 INBOUND_BYTES = 16 << 20
 """Maximum size of the waiting messages of a connection, however few they are."""
 MAX_INBOUND_MESSAGES = limit("live_inbound", 256)

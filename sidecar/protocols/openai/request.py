@@ -13,9 +13,8 @@ from fastapi import Request
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import close_on_error, media_type
-from sidecar.api.http.upload import UploadForm, is_raw_recording, read_form
+from sidecar.api.http.request_headers import identity_of, media_type
+from sidecar.api.http.upload import UploadForm, close_on_error, is_raw_recording, read_form
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity

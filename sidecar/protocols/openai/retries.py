@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from fastapi import Request
 
 from sidecar.api.http.request_headers import is_peer_gone, request_digest
-from sidecar.api.http.responses import Fields
+from sidecar.api.http.upload import Fields
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted

@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
-from sidecar.api.http import middleware, responses
+from sidecar.api.http import middleware, responses, upload
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.auth.identity import Identity
@@ -191,14 +191,14 @@ async def _begun(
 ) -> _OpenAIStartedJob:
     """Return the job of a request: a new one, or the one of an earlier try."""
     if key is not None:
-        with responses.close_on_error(asked.source):
+        with upload.close_on_error(asked.source):
             said = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
         record, replayed = await service.submissions.submit_once(
             caller, asked.source, asked.options, place, IdempotencyKey(key, said)
         )
         return _OpenAIStartedJob(retries.OpenAIKeptJob(service, caller, record), replayed=replayed)
     sent = None
-    with responses.close_on_error(asked.source):
+    with upload.close_on_error(asked.source):
         if (count := retries.retry_count(request)) is not None:
             sent = await abandoned.sent(caller.owner, asked.fields, asked.source)
         if sent is not None and count and (job := await abandoned.take(sent, asked.source)):

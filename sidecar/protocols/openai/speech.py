@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import openapi, responses
+from sidecar.api.http import openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
@@ -126,7 +126,7 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: bool) -> SpeechRequest:
+def parse_speech_request(fields: upload.Fields, spec: TtsSpec, *, strict: bool) -> SpeechRequest:
     """Return the parsed request, with the voice as the client named it.
 
     Raises:
