@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.auth import identity, signed_tokens, token_issuing
+from sidecar.auth import identity, signed_tokens
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import OriginPolicy, RequestOrigin, is_loopback_address
 from sidecar.auth.revocable_streams import RevocableStreams
@@ -175,7 +175,7 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
     if folder is None:
         return Authenticator(token)
     public = watch.add(
-        "the keys of signed tokens", [folder], lambda: token_issuing.read_public_keys(folder)
+        "the keys of signed tokens", [folder], lambda: signed_tokens.read_public_keys(folder)
     )
     log.info("signed tokens are accepted; public keys: %d", len(public.value))
     list_file = folder.parent / "revoked.txt"
@@ -191,3 +191,31 @@ def _default_key_folder(settings: Settings) -> Path | None:
     data = None if is_loopback_address(settings.host) else default_data_folder(settings.data_dir)
     folder = data and data / SUBFOLDER / "public"
     return folder if folder is not None and folder.is_dir() else None
+
+
+DEFAULT_LIMITS = identity.OwnerLimits(
+    requests_per_minute=1200,
+    jobs=32,
+    queued_audio_s=24 * 3600.0,
+    upload_bytes=16 << 30,
+    live_sessions=32,
+)
+"""Defaults of a service that other machines can reach: far beyond the needs of a person."""
+
+
+def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
+    """Return the limits of one owner. On loopback there are none by default."""
+    exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
+    usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
+    hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
+    return identity.OwnerLimits(
+        requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
+        jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
+        queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
+        upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
+        live_sessions=usual.live_sessions if settings.live_sessions_per_owner is None else None,
+    )
+
+
+def _limit_or_default(given: int | None, default: int | None) -> int | None:
+    return default if given is None else given or None

@@ -6,15 +6,10 @@ itself), `revoked.txt` the revoked ones.
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
-import json
-import os
 import re
-import shlex
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from sidecar import files
 from sidecar.auth import signed_tokens
-from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, SUBJECT
+from sidecar.auth.signed_tokens import (
+    ALGORITHM,
+    AUDIENCE,
+    FEATURE_NAME,
+    MAX_KEY_BYTES,
+    SUBJECT,
+    key_thumbprint,
+)
 from sidecar.clock import utc_now
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
@@ -30,54 +32,7 @@ from sidecar.installation import needed_for
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
         EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
     )
-
-
-MAX_KEY_BYTES = 16 << 10
-MAX_KEYS = 64
-_COORDINATE_BYTES = 32
-_FEATURE_NAME = "Signed tokens"
-
-
-def key_thumbprint(key: EllipticCurvePublicKey) -> str:
-    """Return the thumbprint of a key, 43 characters of base64url: RFC 7638 with SHA-256."""
-    numbers = key.public_numbers()
-    x, y = (_base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (numbers.x, numbers.y))
-    members = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
-    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return _base64url(hashlib.sha256(canonical.encode()).digest())
-
-
-def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
-    """Return the public keys in a file, or in the files `*.pem` of a folder, by their thumbprints.
-
-    Raises:
-        errors.SettingsInvalid: there are none or too many, the folder or a file cannot be read, or
-            a file is no public key on P-256.
-    """
-    paths = _key_files(path) if os.path.isdir(path) else [path]
-    if not paths:
-        raise SettingsInvalid(
-            f"The folder {path} has no public key (*.pem).",
-            hint="'vibevoice-asr token keys' makes a pair and says where the public one is.",
-        )
-    if len(paths) > MAX_KEYS:
-        raise SettingsInvalid(f"The folder {path} has more than {MAX_KEYS} keys.")
-    keys = [_read_public_key(file) for file in paths]
-    return {key_thumbprint(key): key for key in keys}
-
-
-def _key_files(folder: Path) -> list[Path]:
-    try:
-        os.listdir(folder)  # glob() finds nothing in a folder that may not be read
-    except OSError as error:
-        raise SettingsInvalid(
-            f"The folder {folder} cannot be read: {error.strerror}.",
-            hint=f"Let the service's user read it: chmod a+rx {shlex.quote(str(folder))}, and "
-            "chmod a+r for its keys (*.pem).",
-        ) from None
-    return sorted(folder.glob("*.pem"))
 
 
 class SigningKeys:
@@ -104,7 +59,7 @@ class SigningKeys:
 
     def make(self) -> str:
         """Create a key pair that signs from now on; return its thumbprint."""
-        with needed_for(_FEATURE_NAME):
+        with needed_for(FEATURE_NAME):
             from cryptography.hazmat.primitives import serialization
             from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -136,29 +91,8 @@ class SigningKeys:
         return sorted(self.private.glob("[0-9]*-*.pem"))
 
 
-def _read_public_key(file: Path) -> EllipticCurvePublicKey:
-    with needed_for(_FEATURE_NAME):
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    data = files.read(file, MAX_KEY_BYTES)
-    if b"PRIVATE KEY" in data:
-        raise SettingsInvalid(
-            f"The file {file} holds a private key, and servers need the public one only.",
-            hint="Use the folder 'public'; private keys stay where tokens are issued.",
-        )
-    try:
-        key = load_pem_public_key(data)
-    except (ValueError, UnsupportedAlgorithm):
-        raise SettingsInvalid(f"The file {file} is not a public key in PEM.") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
-    return key
-
-
 def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
-    with needed_for(_FEATURE_NAME):
+    with needed_for(FEATURE_NAME):
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -170,10 +104,6 @@ def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
     return key
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 SUBFOLDER = "tokens"

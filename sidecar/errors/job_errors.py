@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sidecar.errors.audio_errors import BadAudio
 from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 
@@ -94,93 +93,8 @@ class EditsFull(SidecarError, code="edits_full", kind=ErrorKind.CONFLICT):
     default_hint = "Fetch the transcript in the format that you need, and edit that file."
 
 
-class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):
-    """Database of shared jobs that does not answer."""
-
-    default_detail = "The database of jobs does not answer."
-    default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
-    default_retry_after = 3
-
-
-class StorageUnreachable(SidecarError, code="storage_unreachable", kind=ErrorKind.BUSY):
-    """Folder or bucket of recordings that does not answer."""
-
-    default_detail = "The storage of recordings does not answer."
-    default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
-    default_retry_after = 5
-
-
 class Unschedulable(SidecarError, code="unschedulable", kind=ErrorKind.UNPROCESSABLE):
     """Shared job that no available node can run."""
 
     default_detail = "No available node can run this job."
     default_hint = "Change the request as the detail says, or start a node that can run it."
-
-
-class PersonNotFound(NotFound, code="person_not_found"):
-    """Unknown or deleted enrolled speaker."""
-
-    default_detail = "There is no enrolled speaker with this id, or it was deleted."
-    default_hint = "GET /v1/people lists your enrolled speakers."
-
-
-class SpeakerNotFound(NotFound, code="speaker_not_found"):
-    """Speaker that a job does not have, or without an embedding."""
-
-    default_detail = "The job has no such speaker, or too little of its speech for an embedding."
-    default_hint = (
-        "Name a speaker of 'speakers' in the transcript's metadata, of a job that was "
-        "submitted with the setting 'people' on and without recognise=false."
-    )
-
-
-class PeopleOff(SidecarError, code="people_off", kind=ErrorKind.FORBIDDEN):
-    """Enrolment on a service without enrolled speakers."""
-
-    default_detail = "This service stores no enrolled speakers: the setting 'people' is off."
-    default_hint = (
-        "Start the service with 'serve --people' or VIBEVOICE_PEOPLE=1. That needs pip install "
-        "'.[auth]' and a key: docs/people.md has both, and what it then stores, and where."
-    )
-
-
-class PeopleFull(SidecarError, code="people_full", kind=ErrorKind.CONFLICT):
-    """Limit of enrolled speakers of one owner."""
-
-    default_detail = "You have reached the limit of enrolled speakers for one owner."
-    default_hint = "Delete one that you do not need any more."
-
-
-class VoiceAbsent(BadAudio, code="voice_absent"):
-    """Clip without speech."""
-
-    default_detail = "The clip has no speech."
-    default_hint = "Send 5 to 10 s of one person speaking."
-
-
-class VoiceTooShort(BadAudio, code="voice_too_short"):
-    """Clip with too little speech."""
-
-    default_detail = "The clip has too little speech."
-    default_hint = "Send 5 to 10 s of one person speaking, without music."
-
-
-class SeveralVoices(BadAudio, code="several_voices"):
-    """Clip with several speakers."""
-
-    default_detail = "The clip has more than one speaker."
-    default_hint = "Cut out a part with one speaker, or name a job's speaker instead."
-
-
-class ClipTooLong(BadAudio, code="clip_too_long", kind=ErrorKind.TOO_LARGE):
-    """Enrolment clip beyond the limit."""
-
-    default_detail = "The clip is longer than the limit for enrolment."
-    default_hint = "Send 5 to 10 s of one person speaking, or name a job's speaker instead."
-
-
-class VoicesUnavailable(SidecarError, code="voices_unavailable"):
-    """Diarization models that cannot run on this machine."""
-
-    default_detail = "Speaker embeddings cannot be computed on this machine."
-    default_hint = "'vibevoice-asr doctor' shows the reason."

@@ -59,3 +59,19 @@ class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
         "Send the file again when the machine is less busy; the file itself was not at fault."
     )
     default_retry_after = 30
+
+
+class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):
+    """Database of shared jobs that does not answer."""
+
+    default_detail = "The database of jobs does not answer."
+    default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
+    default_retry_after = 3
+
+
+class StorageUnreachable(SidecarError, code="storage_unreachable", kind=ErrorKind.BUSY):
+    """Folder or bucket of recordings that does not answer."""
+
+    default_detail = "The storage of recordings does not answer."
+    default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
+    default_retry_after = 5

@@ -7,11 +7,8 @@ import time
 from collections.abc import Callable
 
 from sidecar import errors
-from sidecar.auth import identity
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
-from sidecar.auth.request_origin import is_loopback_address
-from sidecar.config.settings import Settings
 
 UNKNOWN_AUDIO_CHARGE_S = 3600.0
 """Duration that counts for a recording of unknown duration."""
@@ -83,31 +80,3 @@ class UploadQuotas:
 def charged_audio_s(total_s: float | None) -> float:
     """Return the seconds that a recording counts for; None: its duration is unknown."""
     return UNKNOWN_AUDIO_CHARGE_S if total_s is None else total_s
-
-
-DEFAULT_LIMITS = identity.OwnerLimits(
-    requests_per_minute=1200,
-    jobs=32,
-    queued_audio_s=24 * 3600.0,
-    upload_bytes=16 << 30,
-    live_sessions=32,
-)
-"""Defaults of a service that other machines can reach: far beyond the needs of a person."""
-
-
-def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
-    """Return the limits of one owner. On loopback there are none by default."""
-    exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
-    usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
-    hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
-    return identity.OwnerLimits(
-        requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
-        jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
-        queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
-        upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
-        live_sessions=usual.live_sessions if settings.live_sessions_per_owner is None else None,
-    )
-
-
-def _limit_or_default(given: int | None, default: int | None) -> int | None:
-    return default if given is None else given or None

@@ -20,7 +20,6 @@ from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.jobs import owner_quotas
 from sidecar.server.listeners import TALK_PORT_HINT, ProtocolListener, ReservedPorts
 from sidecar.server.staged_app import StagedApp, create_health_app, freeze_imports, service_lifespan
 from sidecar.service.facade import Service
@@ -101,7 +100,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
-        limits=owner_quotas.owner_limits_of(settings),
+        limits=authentication.owner_limits_of(settings),
     )
 
 

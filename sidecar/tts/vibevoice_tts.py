@@ -48,14 +48,14 @@ class VibeVoiceTts:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         # torch creates a folder for compiled code at import; this service compiles nothing.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
-        from sidecar.tts import vibevoice_tts_synthesis
+        from sidecar.tts import vibevoice_tts_model, vibevoice_tts_synthesis
 
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
                 "No checkpoint of VibeVoice TTS is set.",
                 hint="Run 'vibevoice-asr pull vibevoice-1.5b'.",
             )
-        loaded = vibevoice_tts_synthesis.load_vibevoice_tts(options)
+        loaded = vibevoice_tts_model.load_vibevoice_tts(options)
         yield 0.8
         self._speech = vibevoice_tts_synthesis.create_synthesizer(loaded, options.steps)
         yield 1.0

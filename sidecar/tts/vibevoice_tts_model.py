@@ -7,18 +7,25 @@ only four may follow, and only their scores are computed.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
+from sidecar import errors
 from sidecar.engines.vibevoice.vibevoice_decoder import KeyValueCache, StepCheck, VibeVoiceDecoder
+from sidecar.interfaces import engine_interface
+
+log = logging.getLogger(__name__)
 
 TRAINED_DIFFUSION_STEPS = 1_000
 _COSINE_OFFSET = 0.008
@@ -324,3 +331,76 @@ class StreamingCodec:
         output = self._part(chunk, padding_cache=self._cache, use_cache=True)
         self._cache = output.padding_cache
         return output
+
+
+_DTYPES = {
+    engine_interface.Precision.FP32: torch.float32,
+    engine_interface.Precision.BF16: torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVibeVoiceTts:
+    """A loaded model, its processor and the folder of its checkpoint."""
+
+    model: Any
+    processor: Any
+    folder: Path
+
+
+def load_vibevoice_tts(options: engine_interface.LoadOptions) -> LoadedVibeVoiceTts:
+    """Load the weights once, directly onto their device.
+
+    Only safetensors are read, and no code of the checkpoint is run.
+
+    Raises:
+        errors.ModelLoadFailed: the checkpoint is damaged or does not fit.
+    """
+    assert options.checkpoint is not None
+    folder = Path(options.checkpoint)
+    device = _device(options.device)
+    _silence_libraries()
+    common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = AutoProcessor.from_pretrained(folder, **common)
+        model = VibeVoiceForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=_DTYPES.get(options.precision, torch.bfloat16),
+            device_map={"": device},
+            use_safetensors=True,
+            **common,
+        )
+    except torch.OutOfMemoryError:
+        raise gpu_out_of_memory_error() from None
+    except Exception as error:  # three libraries raise any type: the checkpoint is not usable
+        log.exception("the checkpoint could not be loaded")
+        reason = errors.cause_of(error).replace(str(folder), folder.name)
+        raise errors.ModelLoadFailed(
+            f"The checkpoint of VibeVoice could not be loaded: {reason}",
+            hint="Download it again: vibevoice-asr pull vibevoice-1.5b",
+        ) from None
+    return LoadedVibeVoiceTts(model.eval().requires_grad_(False), processor, folder)
+
+
+def gpu_out_of_memory_error() -> errors.ModelLoadFailed:
+    """Return the error for a GPU that is out of memory."""
+    return errors.ModelLoadFailed(
+        "CUDA out of memory: VibeVoice TTS does not fit beside the other data on the GPU.",
+        hint="Close GPU applications, or choose another VIBEVOICE_VOICE_ENGINE.",
+    )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
+    on_gpu = wanted != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+
+
+def _silence_libraries() -> None:
+    """Disable the progress bars and log lines that the libraries write at each load."""
+    from transformers.utils import logging as chatter
+
+    chatter.disable_progress_bar()
+    chatter.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)

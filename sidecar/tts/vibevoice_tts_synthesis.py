@@ -10,14 +10,11 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
@@ -25,6 +22,7 @@ from sidecar.checkpoints.installed_checkpoints import voice_samples
 from sidecar.engines.vibevoice.vibevoice_decoder import StepCheck
 from sidecar.interfaces import engine_interface
 from sidecar.tts import vibevoice_tts_memory, vibevoice_tts_model
+from sidecar.tts.vibevoice_tts_model import LoadedVibeVoiceTts, gpu_out_of_memory_error
 
 log = logging.getLogger(__name__)
 
@@ -32,77 +30,6 @@ GUIDANCE_SCALE = 1.3
 """Scale of classifier-free guidance; the value of transformers' documentation."""
 DEFAULT_DIFFUSION_STEPS = 10
 """Diffusion steps for a latent; the default of transformers."""
-_DTYPES = {
-    engine_interface.Precision.FP32: torch.float32,
-    engine_interface.Precision.BF16: torch.bfloat16,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedVibeVoiceTts:
-    """A loaded model, its processor and the folder of its checkpoint."""
-
-    model: Any
-    processor: Any
-    folder: Path
-
-
-def load_vibevoice_tts(options: engine_interface.LoadOptions) -> LoadedVibeVoiceTts:
-    """Load the weights once, directly onto their device.
-
-    Only safetensors are read, and no code of the checkpoint is run.
-
-    Raises:
-        errors.ModelLoadFailed: the checkpoint is damaged or does not fit.
-    """
-    assert options.checkpoint is not None
-    folder = Path(options.checkpoint)
-    device = _device(options.device)
-    _silence_libraries()
-    common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        processor = AutoProcessor.from_pretrained(folder, **common)
-        model = VibeVoiceForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=_DTYPES.get(options.precision, torch.bfloat16),
-            device_map={"": device},
-            use_safetensors=True,
-            **common,
-        )
-    except torch.OutOfMemoryError:
-        raise gpu_out_of_memory_error() from None
-    except Exception as error:  # three libraries raise any type: the checkpoint is not usable
-        log.exception("the checkpoint could not be loaded")
-        reason = errors.cause_of(error).replace(str(folder), folder.name)
-        raise errors.ModelLoadFailed(
-            f"The checkpoint of VibeVoice could not be loaded: {reason}",
-            hint="Download it again: vibevoice-asr pull vibevoice-1.5b",
-        ) from None
-    return LoadedVibeVoiceTts(model.eval().requires_grad_(False), processor, folder)
-
-
-def gpu_out_of_memory_error() -> errors.ModelLoadFailed:
-    """Return the error for a GPU that is out of memory."""
-    return errors.ModelLoadFailed(
-        "CUDA out of memory: VibeVoice TTS does not fit beside the other data on the GPU.",
-        hint="Close GPU applications, or choose another VIBEVOICE_VOICE_ENGINE.",
-    )
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
-    on_gpu = wanted != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-
-
-def _silence_libraries() -> None:
-    """Disable the progress bars and log lines that the libraries write at each load."""
-    from transformers.utils import logging as chatter
-
-    chatter.disable_progress_bar()
-    chatter.set_verbosity_error()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 OWN_VOICE = "own"

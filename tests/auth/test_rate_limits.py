@@ -19,7 +19,7 @@ from service_process import PATIENCE_S, Server, check_problem, wait_until
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate, PortRules
-from sidecar.auth import rate_limits
+from sidecar.auth import authentication, rate_limits
 from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ANONYMOUS,
@@ -40,7 +40,6 @@ from sidecar.auth.rate_limits import (
 from sidecar.auth.request_origin import RequestOrigin
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.config.settings import Settings
-from sidecar.jobs import owner_quotas
 from sidecar.jobs.owner_quotas import UploadQuotas, check_audio, check_jobs
 
 TOKEN = "correct-horse-battery-staple"
@@ -182,16 +181,16 @@ def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
-    assert owner_quotas.owner_limits_of(Settings()) == UNLIMITED_OWNER
-    assert owner_quotas.owner_limits_of(Settings(host="0.0.0.0")) == owner_quotas.DEFAULT_LIMITS
+    assert authentication.owner_limits_of(Settings()) == UNLIMITED_OWNER
+    assert authentication.owner_limits_of(Settings(host="0.0.0.0")) == authentication.DEFAULT_LIMITS
     assert (
-        owner_quotas.owner_limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
-        == owner_quotas.DEFAULT_LIMITS
+        authentication.owner_limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
+        == authentication.DEFAULT_LIMITS
     )
     none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
     none |= {"live_sessions_per_owner": 0}
-    assert owner_quotas.owner_limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED_OWNER
-    assert owner_quotas.owner_limits_of(Settings(limit_jobs=3)) == OwnerLimits(jobs=3)
+    assert authentication.owner_limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED_OWNER
+    assert authentication.owner_limits_of(Settings(limit_jobs=3)) == OwnerLimits(jobs=3)
     check_jobs(ANONYMOUS, 10**6)
 
 

@@ -13,7 +13,7 @@ import pytest
 from token_attacks import CLAIMS, Attacker
 
 from sidecar import errors
-from sidecar.auth import signed_tokens, token_issuing
+from sidecar.auth import signed_tokens
 from sidecar.auth.identity import SignedCredential
 from sidecar.auth.signed_tokens import LEEWAY_S
 from sidecar.auth.token_issuing import TokenIssuer
@@ -25,7 +25,7 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
 
 
 def verifier_of(issuer: TokenIssuer) -> signed_tokens.TokenVerifier:
-    public = token_issuing.read_public_keys(issuer.keys.public)
+    public = signed_tokens.read_public_keys(issuer.keys.public)
     return signed_tokens.TokenVerifier(lambda: public, issuer.revoked)
 
 
@@ -66,7 +66,7 @@ def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
     attacker: Attacker,
 ) -> None:
     now = 1_800_000_000.0
-    known, revoked = token_issuing.read_public_keys(attacker.issuer.keys.public), set[str]()
+    known, revoked = signed_tokens.read_public_keys(attacker.issuer.keys.public), set[str]()
     verifier = signed_tokens.TokenVerifier(lambda: known, lambda: frozenset(revoked), lambda: now)
     claims = verifier.verify(attacker.signed({"exp": int(now)}))
     assert claims is not None

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from service_process import PATIENCE_S
 
 from sidecar import errors, file_watcher
-from sidecar.auth import signed_tokens, token_issuing
+from sidecar.auth import signed_tokens
 from sidecar.auth.authentication import create_authenticator
 from sidecar.auth.request_origin import RequestOrigin
 from sidecar.auth.token_issuing import TokenIssuer
@@ -72,9 +72,9 @@ def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Pa
 def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
-    assert list(token_issuing.read_public_keys(issuer.keys.public)) == issuer.keys.names()
+    assert list(signed_tokens.read_public_keys(issuer.keys.public)) == issuer.keys.names()
     with pytest.raises(errors.SettingsInvalid, match="private key"):
-        token_issuing.read_public_keys(issuer.keys.private)
+        signed_tokens.read_public_keys(issuer.keys.private)
     other = tmp_path / "other.pem"
     other.write_bytes(
         ec.generate_private_key(ec.SECP384R1())
@@ -82,15 +82,15 @@ def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     with pytest.raises(errors.SettingsInvalid, match="P-256"):
-        token_issuing.read_public_keys(other)
+        signed_tokens.read_public_keys(other)
     for broken in (b"", b"-----BEGIN PUBLIC KEY-----\n", b"x" * 20_000):
         other.write_bytes(broken)
         with pytest.raises(errors.SettingsInvalid):
-            token_issuing.read_public_keys(other)
+            signed_tokens.read_public_keys(other)
     (tmp_path / "empty").mkdir()
     for nothing in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(errors.SettingsInvalid):
-            token_issuing.read_public_keys(nothing)
+            signed_tokens.read_public_keys(nothing)
 
 
 def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors, file_watcher, files
-from sidecar.auth.token_issuing import SigningKeys, TokenIssuer, read_public_keys
+from sidecar.auth.signed_tokens import read_public_keys
+from sidecar.auth.token_issuing import SigningKeys, TokenIssuer
 from sidecar.cli import run
 from sidecar.config.settings import Settings
 from sidecar.jobs.recovery import JobPersistence

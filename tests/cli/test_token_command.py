@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.auth import signed_tokens, token_issuing
+from sidecar.auth import signed_tokens
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.cli import run
 
@@ -28,7 +28,7 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
     said = capsys.readouterr()
     (token,) = said.out.split()
     issuer = TokenIssuer(tmp_path / "tokens")
-    public = token_issuing.read_public_keys(issuer.keys.public)
+    public = signed_tokens.read_public_keys(issuer.keys.public)
     claims = signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     assert claims is not None
     assert (claims.subject, claims.scopes) == ("anna", {"reload"})

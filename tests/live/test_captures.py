@@ -34,8 +34,9 @@ from sidecar.live.sessions.capture_files import (
     CaptureLimits,
     capture_stem,
     captures_to_delete,
+    list_captures,
 )
-from sidecar.live.sessions.capture_writer import CaptureWriter, PendingCapture, list_captures
+from sidecar.live.sessions.capture_writer import CaptureWriter, PendingCapture
 from sidecar.live.sessions.session import Session
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service

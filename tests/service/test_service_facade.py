@@ -23,7 +23,7 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.recovery import jobs_folder
-from sidecar.live.sessions.capture_writer import captures_folder
+from sidecar.live.sessions.capture_files import captures_folder
 from sidecar.observability import logs
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service

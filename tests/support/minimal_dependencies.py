@@ -30,14 +30,14 @@ class Packed:
 
 def main() -> None:
     sys.meta_path.insert(0, Packed(frozenset(sys.stdin.read().split())))  # type: ignore[arg-type]
-    from sidecar.auth import self_signed_certificate, signed_tokens, token_issuing
+    from sidecar.auth import self_signed_certificate, signed_tokens
     from sidecar.auth.token_issuing import TokenIssuer
     from sidecar.storage.encryption import Cipher
 
     folder = Path(tempfile.mkdtemp())
     issuer = TokenIssuer(folder / "tokens")
     token, _ = issuer.create("anna", lasts_s=1000)
-    public = token_issuing.read_public_keys(issuer.keys.public)
+    public = signed_tokens.read_public_keys(issuer.keys.public)
     assert signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     for _ in range(2):  # made, then read again
         pair = self_signed_certificate.ensure_certificate(

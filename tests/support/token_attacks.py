@@ -13,7 +13,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.auth.token_issuing import TokenIssuer, key_thumbprint
+from sidecar.auth.signed_tokens import key_thumbprint
+from sidecar.auth.token_issuing import TokenIssuer
 
 HOUR = datetime.timedelta(hours=1)
 CLAIMS = {"sub": "anna", "jti": "0123456789abcdef0123456789abcdef", "aud": "vibevoice-asr"}

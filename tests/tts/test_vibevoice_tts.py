@@ -35,7 +35,13 @@ from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions, TtsEngine
 from sidecar.service import system_checks
-from sidecar.tts import create_tts_engine, tts_engine_selection, tts_spec, vibevoice_tts_synthesis
+from sidecar.tts import (
+    create_tts_engine,
+    tts_engine_selection,
+    tts_spec,
+    vibevoice_tts_model,
+    vibevoice_tts_synthesis,
+)
 from sidecar.tts.vibevoice_tts_memory import max_frames
 from sidecar.tts.vibevoice_tts_model import TtsGenerationOptions, TtsPrompt, VibeVoiceTtsModel
 from sidecar.tts.vibevoice_tts_synthesis import DEFAULT_DIFFUSION_STEPS, GUIDANCE_SCALE
@@ -242,7 +248,7 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
             noise_scheduler=scheduler(),
             sample=False,
         )
-    loaded = vibevoice_tts_synthesis.LoadedVibeVoiceTts(plain_model, processor, folder)
+    loaded = vibevoice_tts_model.LoadedVibeVoiceTts(plain_model, processor, folder)
     said = list(
         vibevoice_tts_synthesis.VibeVoiceSynthesizer(loaded).say(LONG, "sam", lambda: False)
     )
@@ -261,9 +267,7 @@ def test_a_frame_has_the_steps_that_are_set_or_that_there_is_time_for(
     model: Model, monkeypatch: pytest.MonkeyPatch, asked: int, enough: bool, steps: int
 ) -> None:
     monkeypatch.setattr(vibevoice_tts_synthesis, "MAX_REAL_TIME_FACTOR", 1e9 if enough else 0)
-    loaded = vibevoice_tts_synthesis.LoadedVibeVoiceTts(
-        model[1], model[0], tiny_vibevoice_tts.model()
-    )
+    loaded = vibevoice_tts_model.LoadedVibeVoiceTts(model[1], model[0], tiny_vibevoice_tts.model())
     said = next(
         vibevoice_tts_synthesis.create_synthesizer(loaded, asked).say(LONG, "", lambda: False)
     )

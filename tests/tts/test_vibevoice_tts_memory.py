@@ -113,7 +113,7 @@ def test_the_engine_itself_takes_what_is_planned_for_it(tmp_path: Path) -> None:
 
     from bench.tensor_counting import Counter, Peaks
     from sidecar.interfaces.engine_interface import LoadOptions
-    from sidecar.tts import vibevoice_tts_synthesis
+    from sidecar.tts import vibevoice_tts_model, vibevoice_tts_synthesis
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_vibevoice_tts.model(), folder)
@@ -123,7 +123,7 @@ def test_the_engine_itself_takes_what_is_planned_for_it(tmp_path: Path) -> None:
         with wave.open(str(folder / "voices" / "sam.wav"), "wb") as sample:
             sample.setparams(clip.getparams())
             sample.writeframes(sound)
-    loaded = vibevoice_tts_synthesis.load_vibevoice_tts(
+    loaded = vibevoice_tts_model.load_vibevoice_tts(
         LoadOptions(FP32, str(folder), "cpu", speaks=True)
     )
     peaks = Peaks()

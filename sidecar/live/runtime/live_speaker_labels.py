@@ -8,15 +8,19 @@ that was sent with a segment is stored, so that changes can be sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.diarization import clustering
+from sidecar.diarization import clustering, speaker_identification
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.speaker_embeddings import (
+    SpeakerCandidate,
+    SpeakerEmbedding,
+    SpeakerProfile,
+)
 from sidecar.transcripts.transcript import Notice
 
 Vector = npt.NDArray[np.float32]
@@ -253,3 +257,33 @@ class LiveSpeakerLabels:
 def _speaker_anchor(number: int) -> int:
     """Return the position of a previous speaker among the segments."""
     return -1 - number
+
+
+class LiveSpeakerIdentification:
+    """Identified speakers of one session, and the names that its client got."""
+
+    def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
+        self._known = {one.person: one for one in known}
+        self._means = speaker_identification.mean_vectors(known)
+        self._told: dict[int, str] = {}
+        self.voices: dict[int, SpeakerProfile] = {}
+        """Profile of each speaker, by number."""
+
+    def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
+        """Take over the current embeddings of the speakers."""
+        self.voices = speaker_identification.match_profiles(
+            voices, speaker_identification.similarities(voices, self._means), self._known
+        )
+
+    def name_of(self, speaker: int | None) -> str | None:
+        """Return the name of an enrolled speaker; None for all others."""
+        one = None if speaker is None else self.voices.get(speaker)
+        return None if one is None else one.name
+
+    def news(self) -> dict[int, str | None]:
+        """Return the changed names of speakers, None for no longer identified; each change once."""
+        now = {number: one.name for number, one in self.voices.items() if one.name is not None}
+        numbers = sorted({*now, *self._told})
+        changes = {one: now.get(one) for one in numbers if now.get(one) != self._told.get(one)}
+        self._told = now
+        return changes

@@ -9,11 +9,10 @@ oldest is dropped, and its segment gets the speaker of its neighbour.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
-from sidecar.diarization import speaker_identification
 from sidecar.interfaces.live_events import (
     LiveEvent,
     LiveSessionStart,
@@ -23,40 +22,10 @@ from sidecar.interfaces.live_events import (
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.live_speaker_labels import LiveSpeakerIdentification
 from sidecar.live.runtime.partial_results import RecognitionUrgency
 from sidecar.live.runtime.resampling import SampleRingBuffer
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProfile
-
-
-class LiveSpeakerIdentification:
-    """Identified speakers of one session, and the names that its client got."""
-
-    def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
-        self._known = {one.person: one for one in known}
-        self._means = speaker_identification.mean_vectors(known)
-        self._told: dict[int, str] = {}
-        self.voices: dict[int, SpeakerProfile] = {}
-        """Profile of each speaker, by number."""
-
-    def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
-        """Take over the current embeddings of the speakers."""
-        self.voices = speaker_identification.match_profiles(
-            voices, speaker_identification.similarities(voices, self._means), self._known
-        )
-
-    def name_of(self, speaker: int | None) -> str | None:
-        """Return the name of an enrolled speaker; None for all others."""
-        one = None if speaker is None else self.voices.get(speaker)
-        return None if one is None else one.name
-
-    def news(self) -> dict[int, str | None]:
-        """Return the changed names of speakers, None for no longer identified; each change once."""
-        now = {number: one.name for number, one in self.voices.items() if one.name is not None}
-        numbers = sorted({*now, *self._told})
-        changes = {one: now.get(one) for one in numbers if now.get(one) != self._told.get(one)}
-        self._told = now
-        return changes
-
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 
 MAX_EMBEDDING_S = 3.0
 """Seconds of a segment's speech that become its embedding

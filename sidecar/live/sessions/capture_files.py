@@ -16,6 +16,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from sidecar import files
 from sidecar.audio.audio_format import wav_head
+from sidecar.config.settings import Settings, data_folder
 from sidecar.errors import CaptureUnreadable
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.storage import encryption
@@ -329,3 +331,21 @@ def capture_owner(events: Path, secret: str) -> str | None:
     except (CaptureUnreadable, OSError, ValueError, KeyError, TypeError):
         return None
     return str(owner)
+
+
+def list_captures(folder: Path) -> list[CaptureInfo]:
+    """Return the stored captures, those too of which one file is left."""
+    files: dict[str, list[os.stat_result]] = {}
+    for end in (SOUND, EVENTS):
+        for path in folder.glob(f"*{end}"):
+            with suppress(FileNotFoundError):
+                files.setdefault(path.name.removesuffix(end), []).append(path.stat())
+    return [
+        CaptureInfo(stem, found[0].st_mtime, sum(one.st_size for one in found))
+        for stem, found in files.items()
+    ]
+
+
+def captures_folder(settings: Settings) -> Path:
+    """Return the folder of captures."""
+    return data_folder(settings, "captures")

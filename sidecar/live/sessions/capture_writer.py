@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sidecar import clock, errors, files
 from sidecar.audio.upload_spool import storage_error
-from sidecar.config.settings import Settings, data_folder
+from sidecar.config.settings import Settings
 from sidecar.interfaces.live_events import to_wire
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.capture_files import (
@@ -33,7 +31,9 @@ from sidecar.live.sessions.capture_files import (
     CaptureLimits,
     capture_owner,
     capture_stem,
+    captures_folder,
     captures_to_delete,
+    list_captures,
 )
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import Session
@@ -246,19 +246,6 @@ class CaptureWriter:
             (self._folder / f"{stem}{end}").unlink(missing_ok=True)
 
 
-def list_captures(folder: Path) -> list[CaptureInfo]:
-    """Return the stored captures, those too of which one file is left."""
-    files: dict[str, list[os.stat_result]] = {}
-    for end in (SOUND, EVENTS):
-        for path in folder.glob(f"*{end}"):
-            with suppress(FileNotFoundError):
-                files.setdefault(path.name.removesuffix(end), []).append(path.stat())
-    return [
-        CaptureInfo(stem, found[0].st_mtime, sum(one.st_size for one in found))
-        for stem, found in files.items()
-    ]
-
-
 CAPTURED_GREETING = {"captured": True}
 CAPTURE_FORMAT_VERSION = 1
 """Version of the format of the lines."""
@@ -266,11 +253,6 @@ MAX_QUEUED_CHUNKS = 256
 """Chunks and events of one captured session that may wait for the disk; then audio is left out."""
 CLOSE_TIMEOUT_S = 3.0
 """Seconds that the shutdown waits for the disk."""
-
-
-def captures_folder(settings: Settings) -> Path:
-    """Return the folder of captures."""
-    return data_folder(settings, "captures")
 
 
 class CaptureObserver:
