@@ -1,7 +1,4 @@
-"""Installed checkpoints and TTS voices: VibeVoice, VibeVoice TTS, Voxtral, Whisper, voices.
-
-The manifest of voices is a file in their folder. So the folder can be copied to a machine without a
-network, and damage is detected later.
+"""Installed checkpoints: search, checks and layouts of VibeVoice, VibeVoice TTS, Voxtral, Whisper.
 
 This module reads `config.json`, the headers of the weights and Whisper's vocabulary. It imports
 nothing heavy, because the process that answers requests uses it.
@@ -9,21 +6,31 @@ nothing heavy, because the process that answers requests uses it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
-from sidecar import files as sidecar_files
 from sidecar.checkpoints import checkpoint, hugging_face_cache
-
-VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
-"""VibeVoice-ASR in the layout of transformers."""
+from sidecar.checkpoints.model_repositories import (
+    BEST_FIRST,
+    DEFAULT_MODEL,
+    VIBEVOICE_REPOSITORY,
+    VIBEVOICE_TTS_NAMES,
+    VIBEVOICE_TTS_REPOSITORY,
+    VOXTRAL_NAMES,
+    VOXTRAL_REPOSITORY,
+    WHISPER_ALIASES,
+    WHISPER_MODELS,
+    WHISPER_PREFIX,
+    pull_command,
+    vibevoice_repository,
+    whisper_model_named,
+)
 
 
 def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
@@ -55,8 +62,6 @@ def is_vibevoice_cache(name: str) -> bool:
     return "vibevoice" in name.lower() and "asr" in name.lower()
 
 
-VIBEVOICE_TTS_REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
-"""VibeVoice TTS, as the configuration class of transformers names it."""
 VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
 VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
 """`model_type` in `config.json` of both layouts, which differ in the names of the parts."""
@@ -125,7 +130,6 @@ def _check_parts(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
 VOXTRAL_COMMAND = "vibevoice-asr pull voxtral"
 VOXTRAL_MODEL_TYPE = "voxtral_realtime"
 TEKKEN_FILE = "tekken.json"
@@ -172,126 +176,6 @@ def check_voxtral_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-MANIFEST_FILE = "manifest.json"
-MAX_MANIFEST_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class PulledFile:
-    """Downloaded file of a voice.
-
-    ``sha256``: of the received bytes. ``checked``: what was compared with the server: 'sha256',
-    'md5', or 'size' if the server has no checksum.
-    """
-
-    size: int
-    sha256: str
-    checked: str
-
-
-@dataclass(frozen=True, slots=True)
-class PulledVoice:
-    """TTS voice for a language, and its files: paths in the folder, with '/'."""
-
-    name: str
-    language: str
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PulledVoices:
-    """Downloaded voices in ``folder``, by its manifest."""
-
-    folder: Path
-    files: Mapping[str, PulledFile] = field(default_factory=dict)
-    voices: tuple[PulledVoice, ...] = ()
-
-    @classmethod
-    def read(cls, folder: Path) -> PulledVoices:
-        """Return the voices of a folder; none if the manifest is missing or invalid."""
-        try:
-            with (folder / MANIFEST_FILE).open("rb") as file:
-                values: Any = json.loads(file.read(MAX_MANIFEST_BYTES))
-            files = {str(key): PulledFile(**one) for key, one in values["files"].items()}
-            voices = tuple(
-                PulledVoice(one["name"], one["language"], tuple(map(str, one["files"])))
-                for one in values["voices"]
-            )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return cls(folder)
-        return cls(folder, files, voices)
-
-    def write(self) -> None:
-        """Write the manifest atomically.
-
-        Raises:
-            errors.SettingsInvalid: it cannot be written.
-        """
-        values = {
-            "files": {key: asdict(file) for key, file in sorted(self.files.items())},
-            "voices": [asdict(voice) for voice in self.voices],
-        }
-        text = json.dumps(values, indent=1, ensure_ascii=False)
-        sidecar_files.write(self.folder / MANIFEST_FILE, text.encode(), sidecar_files.PUBLIC)
-
-    def with_file(self, key: str, file: PulledFile) -> PulledVoices:
-        """Return the voices with a file added."""
-        return replace(self, files={**self.files, key: file})
-
-    def with_voice(self, voice: PulledVoice) -> PulledVoices:
-        """Return the voices with a voice added at the end, or moved there."""
-        others = (one for one in self.voices if not _is_same_voice(one, voice))
-        return replace(self, voices=(*others, voice))
-
-    def lacking(self, voice: PulledVoice) -> list[str]:
-        """Return the files of a voice that are missing or have another size."""
-        return [key for key in voice.files if not self._is_here(key)]
-
-    def whole(self) -> tuple[PulledVoice, ...]:
-        """Return the voices with no missing files; the contents are not checked."""
-        return tuple(voice for voice in self.voices if not self.lacking(voice))
-
-    def largest_bytes(self, count: int) -> int:
-        """Return the total size of the files of the ``count`` largest voices; shared files count
-        once."""
-
-        def size(keys: Iterable[str]) -> int:
-            return sum(self.files[key].size for key in keys)
-
-        voices = sorted((set(voice.files) for voice in self.whole()), key=size, reverse=True)
-        return size(set[str]().union(*voices[:count]))
-
-    def sound(self, key: str) -> bool:
-        """Return whether a file exists and has its checksum; this reads the file."""
-        if not self._is_here(key):
-            return False
-        with self.path(key).open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest() == self.files[key].sha256
-
-    def path(self, key: str) -> Path:
-        """Return the path of a file."""
-        return self.folder.joinpath(*key.split("/"))
-
-    def _is_here(self, key: str) -> bool:
-        known, path = self.files.get(key), self.path(key)
-        return known is not None and path.is_file() and path.stat().st_size == known.size
-
-
-def _is_same_voice(one: PulledVoice, other: PulledVoice) -> bool:
-    return (one.name, one.language) == (other.name, other.language)
-
-
-def voice_for_language(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:
-    """Return the first of ``voices`` for a language tag, else the first of its language."""
-    wanted = language.lower().replace("_", "-")
-    general = wanted.split("-")[0]
-    exact = (voice for voice in voices if voice.language == wanted)
-    near = (voice for voice in voices if voice.language.split("-")[0] == general)
-    return next(exact, None) or next(near, None)
-
-
-WHISPER_PREFIX = "whisper:"
-"""Prefix of a model's name, as in `vibevoice-asr pull whisper:small`."""
 WEIGHTS_FILE = "model.bin"
 """Weights in CTranslate2's own format (names, shapes, numbers), which is no pickle."""
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
@@ -300,69 +184,6 @@ WHISPER_FILES = frozenset(
 )
 ENGLISH_VOCABULARY_SIZE = 51_864
 """Vocabulary size of an English-only model; multilingual models have more."""
-DEFAULT_MODEL = "small"
-"""Default model: of those that run on a laptop, the one with the most languages."""
-
-
-@dataclass(frozen=True, slots=True)
-class WhisperModelName:
-    """Whisper model with a well-known name.
-
-    ``gb``: size of the download in GB, in fp16 (fp32: tiny.en, base.en).
-    """
-
-    repository: str
-    gb: float
-
-
-WHISPER_MODELS = {
-    "tiny": WhisperModelName("Systran/faster-whisper-tiny", 0.08),
-    "tiny.en": WhisperModelName("Systran/faster-whisper-tiny.en", 0.08),
-    "base": WhisperModelName("Systran/faster-whisper-base", 0.15),
-    "base.en": WhisperModelName("Systran/faster-whisper-base.en", 0.15),
-    "small": WhisperModelName("Systran/faster-whisper-small", 0.48),
-    "small.en": WhisperModelName("Systran/faster-whisper-small.en", 0.48),
-    "medium": WhisperModelName("Systran/faster-whisper-medium", 1.53),
-    "medium.en": WhisperModelName("Systran/faster-whisper-medium.en", 1.53),
-    "large-v1": WhisperModelName("Systran/faster-whisper-large-v1", 3.09),
-    "large-v2": WhisperModelName("Systran/faster-whisper-large-v2", 3.09),
-    "large-v3": WhisperModelName("Systran/faster-whisper-large-v3", 3.09),
-    "large-v3-turbo": WhisperModelName("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1.62),
-    "distil-small.en": WhisperModelName("Systran/faster-distil-whisper-small.en", 0.33),
-    "distil-medium.en": WhisperModelName("Systran/faster-distil-whisper-medium.en", 0.79),
-    "distil-large-v2": WhisperModelName("Systran/faster-distil-whisper-large-v2", 1.51),
-    "distil-large-v3": WhisperModelName("Systran/faster-distil-whisper-large-v3", 1.51),
-    "distil-large-v3.5": WhisperModelName("distil-whisper/distil-large-v3.5-ct2", 1.51),
-}
-"""Models by their names in faster-whisper. Sizes: two bytes a parameter of the published counts."""
-WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
-BEST_FIRST = (
-    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
-    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
-    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
-)
-"""Order of preference of the models in a cache: multilingual models before the others."""
-
-
-def whisper_model_named(name: str) -> WhisperModelName:
-    """Return the model for ``name``, which has no prefix.
-
-    Raises:
-        errors.RepositoryNotFound: there is no such model.
-    """
-    word = name.strip().lower()
-    word = WHISPER_ALIASES.get(word, word)
-    if word not in WHISPER_MODELS:
-        raise errors.RepositoryNotFound(
-            f"'{name}' is not the name of a Whisper model.",
-            hint=f"Use one of: {', '.join(WHISPER_MODELS)}.",
-        )
-    return WHISPER_MODELS[word]
-
-
-def pull_command(name: str = DEFAULT_MODEL) -> str:
-    """Return the command that downloads a model, with its size."""
-    return f"vibevoice-asr pull {WHISPER_PREFIX}{name} ({WHISPER_MODELS[name].gb:g} GB)"
 
 
 def whisper_model_name(folder: Path) -> str:
@@ -486,3 +307,128 @@ def _vocabulary_size(folder: Path) -> int:
         return len(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         raise checkpoint.damaged_error(path, "is not a vocabulary") from None
+
+
+MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
+"""Files of the same model in Mistral's own layout, which the repository may also have."""
+FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+"""Suffixes of the files of a checkpoint of transformers; no others are downloaded, and no
+pickles."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLayout:
+    """Layout of a checkpoint: its files, checks and search.
+
+    ``fetched``: whether a file is downloaded. ``is_large``: whether it has weights, which are
+    downloaded last. ``check_config``: raises if the weights cannot be used. ``engine``: the ASR
+    engine that loads it, '' for a TTS model.
+    """
+
+    engine: str
+    weights: str
+    fetched: Callable[[str], bool]
+    is_large: Callable[[str], bool]
+    check_config: Callable[[Path], dict[str, Any]]
+    read: Callable[[Path], checkpoint.ModelCheckpoint]
+    find: Callable[[Path], checkpoint.ModelCheckpoint]
+
+
+TRANSFORMERS_LAYOUT = CheckpointLayout(
+    "vibevoice",
+    "*.safetensors",
+    lambda name: Path(name).suffix in FETCHED_SUFFIXES,
+    lambda name: name.endswith(".safetensors"),
+    checkpoint.check_vibevoice_config,
+    checkpoint.read_checkpoint,
+    find_checkpoint,
+)
+CTRANSLATE2_LAYOUT = CheckpointLayout(
+    "whisper",
+    WEIGHTS_FILE,
+    lambda name: name in WHISPER_FILES,
+    lambda name: name == WEIGHTS_FILE,
+    check_whisper_config,
+    read_whisper,
+    find_whisper,
+)
+VOXTRAL_LAYOUT = CheckpointLayout(
+    "voxtral",
+    "model*.safetensors",
+    lambda name: TRANSFORMERS_LAYOUT.fetched(name) and name not in MISTRAL_FILES,
+    TRANSFORMERS_LAYOUT.is_large,
+    check_voxtral_config,
+    read_voxtral,
+    find_voxtral,
+)
+VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
+    "",
+    TRANSFORMERS_LAYOUT.weights,
+    TRANSFORMERS_LAYOUT.fetched,
+    TRANSFORMERS_LAYOUT.is_large,
+    check_vibevoice_tts_config,
+    read_vibevoice_tts,
+    find_vibevoice_tts,
+)
+
+
+def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
+    """Return the repository for ``name``, and its layout.
+
+    Raises:
+        errors.RepositoryNotFound: ``name`` is not a valid name.
+    """
+    if name.startswith(WHISPER_PREFIX):
+        return whisper_model_named(name.removeprefix(WHISPER_PREFIX)).repository, CTRANSLATE2_LAYOUT
+    if name.strip().lower() in VOXTRAL_NAMES:
+        return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
+    if name.strip().lower() in VIBEVOICE_TTS_NAMES:
+        return VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
+    known = {one.repository for one in WHISPER_MODELS.values()}
+    repository = vibevoice_repository(name)
+    return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """Repository in the Hugging Face cache, in ``folder``, for an engine of this service.
+
+    ``name``: its name for `pull`. ``engine``: the ASR engine that loads it, '' for a TTS model.
+    ``bytes``: size on disk. ``commit``: of the snapshot that can be loaded, '' if none is complete.
+    """
+
+    name: str
+    repository: str
+    folder: Path
+    engine: str
+    bytes: int
+    commit: str
+
+
+def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
+    """Yield the models in a Hugging Face cache that an engine of this service can load.
+
+    They are sorted by folder name.
+    """
+    whisper = WHISPER_MODELS.items()
+    names = {one.repository: f"{WHISPER_PREFIX}{name}" for name, one in whisper}
+    names |= {
+        VIBEVOICE_REPOSITORY: "vibevoice",
+        VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
+        VOXTRAL_REPOSITORY: "voxtral",
+    }
+    for folder in sorted((cache or hugging_face_cache.hugging_face_cache()).glob("models--*")):
+        repository = folder.name.removeprefix("models--").replace("--", "/", 1)
+        if repository not in names and not is_vibevoice_cache(folder.name):
+            continue
+        name = names.get(repository, repository)
+        _, layout = resolve_repository(name)
+        content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
+        yield InstalledModel(
+            name,
+            repository,
+            folder,
+            layout.engine,
+            sum(path.stat().st_size for path in content),
+            hugging_face_cache.complete_commit(folder, layout.read) or "",
+        )

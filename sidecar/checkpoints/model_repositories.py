@@ -1,23 +1,70 @@
-"""Model repositories: names for `pull`, files to download, models in the Hugging Face cache."""
+"""Model repositories by their names for `pull`, with sizes and the order of preference."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from sidecar import errors
-from sidecar.checkpoints import (
-    checkpoint,
-    hugging_face_cache,
-    installed_checkpoints,
-)
 
+VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
+"""VibeVoice-ASR in the layout of transformers."""
 VIBEVOICE_REPOSITORY_GB = 16.7
 """Size of the weights of VibeVoice-ASR: 8.33 billion parameters of two bytes."""
 _VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
+VIBEVOICE_TTS_REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
+"""VibeVoice TTS, as the configuration class of transformers names it."""
+VIBEVOICE_TTS_NAMES = frozenset(
+    {"vibevoice-1.5b", "vibevoice-1.5b-hf", "vibevoice/vibevoice-1.5b-hf"}
+)
+VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
+VOXTRAL_NAMES = frozenset(
+    {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
+)
+WHISPER_PREFIX = "whisper:"
+"""Prefix of a model's name, as in `vibevoice-asr pull whisper:small`."""
+DEFAULT_MODEL = "small"
+"""Default model: of those that run on a laptop, the one with the most languages."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperModelName:
+    """Whisper model with a well-known name.
+
+    ``gb``: size of the download in GB, in fp16 (fp32: tiny.en, base.en).
+    """
+
+    repository: str
+    gb: float
+
+
+WHISPER_MODELS = {
+    "tiny": WhisperModelName("Systran/faster-whisper-tiny", 0.08),
+    "tiny.en": WhisperModelName("Systran/faster-whisper-tiny.en", 0.08),
+    "base": WhisperModelName("Systran/faster-whisper-base", 0.15),
+    "base.en": WhisperModelName("Systran/faster-whisper-base.en", 0.15),
+    "small": WhisperModelName("Systran/faster-whisper-small", 0.48),
+    "small.en": WhisperModelName("Systran/faster-whisper-small.en", 0.48),
+    "medium": WhisperModelName("Systran/faster-whisper-medium", 1.53),
+    "medium.en": WhisperModelName("Systran/faster-whisper-medium.en", 1.53),
+    "large-v1": WhisperModelName("Systran/faster-whisper-large-v1", 3.09),
+    "large-v2": WhisperModelName("Systran/faster-whisper-large-v2", 3.09),
+    "large-v3": WhisperModelName("Systran/faster-whisper-large-v3", 3.09),
+    "large-v3-turbo": WhisperModelName("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1.62),
+    "distil-small.en": WhisperModelName("Systran/faster-distil-whisper-small.en", 0.33),
+    "distil-medium.en": WhisperModelName("Systran/faster-distil-whisper-medium.en", 0.79),
+    "distil-large-v2": WhisperModelName("Systran/faster-distil-whisper-large-v2", 1.51),
+    "distil-large-v3": WhisperModelName("Systran/faster-distil-whisper-large-v3", 1.51),
+    "distil-large-v3.5": WhisperModelName("distil-whisper/distil-large-v3.5-ct2", 1.51),
+}
+"""Models by their names in faster-whisper. Sizes: two bytes a parameter of the published counts."""
+WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
+BEST_FIRST = (
+    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
+    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
+    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
+)
+"""Order of preference of the models in a cache: multilingual models before the others."""
 
 
 def vibevoice_repository(name: str) -> str:
@@ -29,142 +76,28 @@ def vibevoice_repository(name: str) -> str:
     word = name.strip()
     owner, _, model = word.rpartition("/")
     if owner.lower() in ("", "microsoft") and model.lower() in _VIBEVOICE_NAMES:
-        return installed_checkpoints.VIBEVOICE_REPOSITORY
+        return VIBEVOICE_REPOSITORY
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
         raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
     return word
 
 
-VIBEVOICE_TTS_NAMES = frozenset(
-    {"vibevoice-1.5b", "vibevoice-1.5b-hf", "vibevoice/vibevoice-1.5b-hf"}
-)
-VOXTRAL_NAMES = frozenset(
-    {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
-)
-MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
-"""Files of the same model in Mistral's own layout, which the repository may also have."""
-FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""Suffixes of the files of a checkpoint of transformers; no others are downloaded, and no
-pickles."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointLayout:
-    """Layout of a checkpoint: its files, checks and search.
-
-    ``fetched``: whether a file is downloaded. ``is_large``: whether it has weights, which are
-    downloaded last. ``check_config``: raises if the weights cannot be used. ``engine``: the ASR
-    engine that loads it, '' for a TTS model.
-    """
-
-    engine: str
-    weights: str
-    fetched: Callable[[str], bool]
-    is_large: Callable[[str], bool]
-    check_config: Callable[[Path], dict[str, Any]]
-    read: Callable[[Path], checkpoint.ModelCheckpoint]
-    find: Callable[[Path], checkpoint.ModelCheckpoint]
-
-
-TRANSFORMERS_LAYOUT = CheckpointLayout(
-    "vibevoice",
-    "*.safetensors",
-    lambda name: Path(name).suffix in FETCHED_SUFFIXES,
-    lambda name: name.endswith(".safetensors"),
-    checkpoint.check_vibevoice_config,
-    checkpoint.read_checkpoint,
-    installed_checkpoints.find_checkpoint,
-)
-CTRANSLATE2_LAYOUT = CheckpointLayout(
-    "whisper",
-    installed_checkpoints.WEIGHTS_FILE,
-    lambda name: name in installed_checkpoints.WHISPER_FILES,
-    lambda name: name == installed_checkpoints.WEIGHTS_FILE,
-    installed_checkpoints.check_whisper_config,
-    installed_checkpoints.read_whisper,
-    installed_checkpoints.find_whisper,
-)
-VOXTRAL_LAYOUT = CheckpointLayout(
-    "voxtral",
-    "model*.safetensors",
-    lambda name: TRANSFORMERS_LAYOUT.fetched(name) and name not in MISTRAL_FILES,
-    TRANSFORMERS_LAYOUT.is_large,
-    installed_checkpoints.check_voxtral_config,
-    installed_checkpoints.read_voxtral,
-    installed_checkpoints.find_voxtral,
-)
-VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
-    "",
-    TRANSFORMERS_LAYOUT.weights,
-    TRANSFORMERS_LAYOUT.fetched,
-    TRANSFORMERS_LAYOUT.is_large,
-    installed_checkpoints.check_vibevoice_tts_config,
-    installed_checkpoints.read_vibevoice_tts,
-    installed_checkpoints.find_vibevoice_tts,
-)
-
-
-def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
-    """Return the repository for ``name``, and its layout.
+def whisper_model_named(name: str) -> WhisperModelName:
+    """Return the model for ``name``, which has no prefix.
 
     Raises:
-        errors.RepositoryNotFound: ``name`` is not a valid name.
+        errors.RepositoryNotFound: there is no such model.
     """
-    if name.startswith(installed_checkpoints.WHISPER_PREFIX):
-        return installed_checkpoints.whisper_model_named(
-            name.removeprefix(installed_checkpoints.WHISPER_PREFIX)
-        ).repository, CTRANSLATE2_LAYOUT
-    if name.strip().lower() in VOXTRAL_NAMES:
-        return installed_checkpoints.VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
-    if name.strip().lower() in VIBEVOICE_TTS_NAMES:
-        return installed_checkpoints.VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
-    known = {one.repository for one in installed_checkpoints.WHISPER_MODELS.values()}
-    repository = vibevoice_repository(name)
-    return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledModel:
-    """Repository in the Hugging Face cache, in ``folder``, for an engine of this service.
-
-    ``name``: its name for `pull`. ``engine``: the ASR engine that loads it, '' for a TTS model.
-    ``bytes``: size on disk. ``commit``: of the snapshot that can be loaded, '' if none is complete.
-    """
-
-    name: str
-    repository: str
-    folder: Path
-    engine: str
-    bytes: int
-    commit: str
-
-
-def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
-    """Yield the models in a Hugging Face cache that an engine of this service can load.
-
-    They are sorted by folder name.
-    """
-    whisper = installed_checkpoints.WHISPER_MODELS.items()
-    names = {
-        one.repository: f"{installed_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper
-    }
-    names |= {
-        installed_checkpoints.VIBEVOICE_REPOSITORY: "vibevoice",
-        installed_checkpoints.VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
-        installed_checkpoints.VOXTRAL_REPOSITORY: "voxtral",
-    }
-    for folder in sorted((cache or hugging_face_cache.hugging_face_cache()).glob("models--*")):
-        repository = folder.name.removeprefix("models--").replace("--", "/", 1)
-        if repository not in names and not installed_checkpoints.is_vibevoice_cache(folder.name):
-            continue
-        name = names.get(repository, repository)
-        _, layout = resolve_repository(name)
-        content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
-        yield InstalledModel(
-            name,
-            repository,
-            folder,
-            layout.engine,
-            sum(path.stat().st_size for path in content),
-            hugging_face_cache.complete_commit(folder, layout.read) or "",
+    word = name.strip().lower()
+    word = WHISPER_ALIASES.get(word, word)
+    if word not in WHISPER_MODELS:
+        raise errors.RepositoryNotFound(
+            f"'{name}' is not the name of a Whisper model.",
+            hint=f"Use one of: {', '.join(WHISPER_MODELS)}.",
         )
+    return WHISPER_MODELS[word]
+
+
+def pull_command(name: str = DEFAULT_MODEL) -> str:
+    """Return the command that downloads a model, with its size."""
+    return f"vibevoice-asr pull {WHISPER_PREFIX}{name} ({WHISPER_MODELS[name].gb:g} GB)"

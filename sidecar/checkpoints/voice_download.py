@@ -19,7 +19,7 @@ import httpx
 
 from sidecar import errors
 from sidecar.checkpoints import resumable_download
-from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
+from sidecar.checkpoints.installed_voices import PulledFile, PulledVoice, PulledVoices
 from sidecar.version import __version__
 
 VOICE_SERVER_TIMEOUT_S = 10.0

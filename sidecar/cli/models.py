@@ -17,7 +17,7 @@ from sidecar.config.settings import load_settings
 from sidecar.installation import is_english_only_build
 
 if TYPE_CHECKING:
-    from sidecar.checkpoints.model_repositories import InstalledModel
+    from sidecar.checkpoints.installed_checkpoints import InstalledModel
 
 LIST_HELP = f"""
 List the downloaded models: name, size, commit, folder.
@@ -39,8 +39,8 @@ Examples:
 def list_models() -> None:
     """Print a line for each model in the Hugging Face cache and one for the pulled voices. The
     folder of `model_path` has a line if it is none of these."""
-    from sidecar.checkpoints.installed_checkpoints import PulledVoices
-    from sidecar.checkpoints.model_repositories import installed_models
+    from sidecar.checkpoints.installed_checkpoints import installed_models
+    from sidecar.checkpoints.installed_voices import PulledVoices
     from sidecar.tts.tts_engine_selection import voices_folder
 
     models = [*installed_models()]
@@ -83,7 +83,7 @@ async def remove_model(
         errors.PullRunning: it is being downloaded.
         errors.EngineUnavailable: a service may use it.
     """
-    from sidecar.checkpoints.model_repositories import installed_models, resolve_repository
+    from sidecar.checkpoints.installed_checkpoints import installed_models, resolve_repository
     from sidecar.checkpoints.resumable_download import HubCacheDestination, locked
 
     installed = list(installed_models())

@@ -20,8 +20,8 @@ from sidecar.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
-    from sidecar.checkpoints.installed_checkpoints import PulledVoice
-    from sidecar.checkpoints.model_repositories import CheckpointLayout
+    from sidecar.checkpoints.installed_checkpoints import CheckpointLayout
+    from sidecar.checkpoints.installed_voices import PulledVoice
     from sidecar.checkpoints.resumable_download import DownloadProgress
 
 HELP = f"""
@@ -83,9 +83,9 @@ def pull(
     yes: bool = option(False, "Do not ask (without NAME).", "--yes", "-y"),
 ) -> int:
     """Download a checkpoint or voice and print its folder; return the exit code."""
-    from sidecar.checkpoints import model_repositories
+    from sidecar.checkpoints import installed_checkpoints
 
-    repository, layout = "", model_repositories.TRANSFORMERS_LAYOUT
+    repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
     try:
         if name == VOICE:
             _pull_voice(voice, language, to, source, listed=listed)
@@ -100,7 +100,7 @@ def pull(
         name, _, named = (name or DEFAULT_NAME).partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
-        repository, layout = model_repositories.resolve_repository(name)
+        repository, layout = installed_checkpoints.resolve_repository(name)
         print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
         print_error_line("Stopped. Repeat the command to resume.")
@@ -132,13 +132,13 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
             return True
     folder = to.expanduser() if to is not None else hugging_face_cache.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
-    small = installed_checkpoints.DEFAULT_MODEL
+    small = model_repositories.DEFAULT_MODEL
     print_error_line(
-        f"Without a name this gets '{DEFAULT_NAME}': {installed_checkpoints.VIBEVOICE_REPOSITORY}, "
+        f"Without a name this gets '{DEFAULT_NAME}': {model_repositories.VIBEVOICE_REPOSITORY}, "
         f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
         f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free. Among others there is "
-        f"'{installed_checkpoints.WHISPER_PREFIX}{small}' "
-        f"({installed_checkpoints.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
+        f"'{model_repositories.WHISPER_PREFIX}{small}' "
+        f"({model_repositories.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
     )
     if not is_somebody_there():
         raise typer.BadParameter(f"Name what to get ('pull {DEFAULT_NAME}'), or say --yes.")
@@ -147,8 +147,11 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
 
 def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
     """Return instructions to copy a checkpoint by hand, from a machine that reaches the hub."""
-    from sidecar.checkpoints.installed_checkpoints import WHISPER_FILES
-    from sidecar.checkpoints.model_repositories import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
+    from sidecar.checkpoints.installed_checkpoints import (
+        CTRANSLATE2_LAYOUT,
+        VIBEVOICE_TTS_LAYOUT,
+        WHISPER_FILES,
+    )
 
     files = f"{layout.weights}, and the small files beside it (config.json, tokenizer.json …)"
     if layout is CTRANSLATE2_LAYOUT:
@@ -175,7 +178,7 @@ def fetch(
         errors.EngineUnavailable: the library for downloads is not installed.
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
-    from sidecar.checkpoints.model_repositories import (
+    from sidecar.checkpoints.installed_checkpoints import (
         CTRANSLATE2_LAYOUT,
         TRANSFORMERS_LAYOUT,
         VOXTRAL_LAYOUT,
@@ -224,12 +227,12 @@ def download_if_missing(settings: Settings) -> None:
     except (errors.CheckpointNotFound, errors.CheckpointIncomplete):
         what = (
             f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB from "
-            f"{installed_checkpoints.VIBEVOICE_REPOSITORY}"
+            f"{model_repositories.VIBEVOICE_REPOSITORY}"
         )
         if settings.allow_download:
             print_error_line(f"Downloading {what} first, as --allow-download says.")
         if settings.allow_download or confirm(f"Download {what}? [y/N] "):
-            fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
+            fetch(model_repositories.VIBEVOICE_REPOSITORY)
     except errors.BadCheckpoint:
         return
 
@@ -314,7 +317,7 @@ def find_voice(name: str, language: str) -> PulledVoice:
         errors.VoiceUnknown: there is no such voice.
         errors.ModelLoadFailed: the library with the catalogue does not load.
     """
-    from sidecar.checkpoints.installed_checkpoints import PulledVoice
+    from sidecar.checkpoints.installed_voices import PulledVoice
     from sidecar.tts import moonshine_tts
 
     name, tag = moonshine_tts.choose_moonshine_voice(
@@ -326,7 +329,7 @@ def find_voice(name: str, language: str) -> PulledVoice:
 
 def _list(folder: Path, language: str) -> None:
     """Print language and voice, a line each; downloaded ones are marked."""
-    from sidecar.checkpoints.installed_checkpoints import PulledVoices
+    from sidecar.checkpoints.installed_voices import PulledVoices
     from sidecar.tts import moonshine_tts
 
     there = moonshine_tts.voice_catalogue()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar import files
-from sidecar.checkpoints import installed_checkpoints
+from sidecar.checkpoints import model_repositories
 from sidecar.config.settings import MAX_FILE_BYTES, suggestion
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
@@ -271,6 +271,6 @@ def _resolve_combinations(settings: dict[str, Any]) -> dict[str, Any]:
     model = settings.get("whisper_model")
     if model is not None:
         settings["live_engine"] = "whisper"
-        if model not in installed_checkpoints.WHISPER_MODELS and Path(model).parts[1:]:
+        if model not in model_repositories.WHISPER_MODELS and Path(model).parts[1:]:
             settings["model_path"] = settings.pop("whisper_model")
     return settings

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sidecar import engines, errors, installation
-from sidecar.checkpoints import installed_checkpoints
+from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
@@ -321,12 +321,12 @@ def language_hint(tag: str, settings: Settings) -> str:
                 f"For '{tag}': name a server that knows it (setting 'upstream'), or install "
                 "vibevoice-asr with Python and its extra 'whisper'."
             )
-        pull = installed_checkpoints.pull_command()
+        pull = model_repositories.pull_command()
         return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
     model = find_model(WHISPER, settings)
     if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
         return f"For '{tag}': {start}; its model is here."
-    return f"For '{tag}': {installed_checkpoints.pull_command()}, then {start}."
+    return f"For '{tag}': {model_repositories.pull_command()}, then {start}."
 
 
 def install_hint(engine: str) -> str:

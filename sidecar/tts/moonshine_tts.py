@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
-from sidecar.checkpoints.installed_checkpoints import PulledVoice, PulledVoices, voice_for_language
+from sidecar.checkpoints.installed_voices import PulledVoice, PulledVoices, voice_for_language
 from sidecar.interfaces import engine_interface
 
 SPEC = engine_interface.TtsSpec(

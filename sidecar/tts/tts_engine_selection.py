@@ -8,7 +8,7 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
-from sidecar.checkpoints.installed_checkpoints import PulledVoices
+from sidecar.checkpoints.installed_voices import PulledVoices
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings, data_folder
 from sidecar.engines import missing_packages

@@ -19,8 +19,8 @@ from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_ch
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import check_safetensors, checkpoint_name, read_checkpoint
 from sidecar.checkpoints.hugging_face_cache import cache_folder, hugging_face_cache
-from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY, find_checkpoint
-from sidecar.checkpoints.model_repositories import vibevoice_repository
+from sidecar.checkpoints.installed_checkpoints import find_checkpoint
+from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, vibevoice_repository
 from sidecar.cli.models import list_models
 
 OLD, NEW = "1" * 40, "2" * 40

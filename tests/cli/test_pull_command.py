@@ -30,7 +30,7 @@ from service_process import PATIENCE_S, Server, free_port, popen, run_command, s
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, read_checkpoint
-from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY
+from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY
 from sidecar.cli import pull
 from sidecar.config.settings import Settings
 

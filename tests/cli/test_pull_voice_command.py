@@ -15,7 +15,7 @@ from voice_file_server import VoiceServer
 
 from sidecar import errors
 from sidecar.checkpoints import resumable_download
-from sidecar.checkpoints.installed_checkpoints import (
+from sidecar.checkpoints.installed_voices import (
     MANIFEST_FILE,
     PulledFile,
     PulledVoice,

@@ -14,18 +14,15 @@ from test_pull_command import Shell, check_one_line, check_same
 from sidecar import errors
 from sidecar.checkpoints.hugging_face_cache import cache_folder
 from sidecar.checkpoints.installed_checkpoints import (
-    BEST_FIRST,
-    WEIGHTS_FILE,
-    WHISPER_MODELS,
-    find_whisper,
-    read_whisper,
-    whisper_model_name,
-)
-from sidecar.checkpoints.model_repositories import (
     CTRANSLATE2_LAYOUT,
     TRANSFORMERS_LAYOUT,
+    WEIGHTS_FILE,
+    find_whisper,
+    read_whisper,
     resolve_repository,
+    whisper_model_name,
 )
+from sidecar.checkpoints.model_repositories import BEST_FIRST, WHISPER_MODELS
 
 pytest.importorskip("huggingface_hub")
 SMALL = WHISPER_MODELS["small"].repository

@@ -12,7 +12,7 @@ import tiny_whisper
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.hugging_face_cache import cache_folder
-from sidecar.checkpoints.installed_checkpoints import WHISPER_MODELS
+from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import (
     EngineFacts,

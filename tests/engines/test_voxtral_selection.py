@@ -9,9 +9,9 @@ import pytest
 import tiny_voxtral
 
 from sidecar import errors
-from sidecar.checkpoints import installed_checkpoints
+from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.hugging_face_cache import cache_folder
-from sidecar.checkpoints.model_repositories import VOXTRAL_LAYOUT, resolve_repository
+from sidecar.checkpoints.installed_checkpoints import VOXTRAL_LAYOUT, resolve_repository
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
@@ -29,7 +29,7 @@ def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
     with pytest.raises(errors.CheckpointNotFound) as missing:
         choose_live_engine(settings, files)
     assert "pull voxtral" in missing.value.hint
-    folder = cache_folder(installed_checkpoints.VOXTRAL_REPOSITORY, cache) / "snapshots" / "abc"
+    folder = cache_folder(model_repositories.VOXTRAL_REPOSITORY, cache) / "snapshots" / "abc"
     shutil.copytree(model, folder)
     found, reason = choose_live_engine(settings, files)
     assert found is not None
@@ -57,11 +57,11 @@ def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> 
 
 def test_pull_fetches_one_of_two_layouts_of_the_weights() -> None:
     assert resolve_repository("voxtral") == (
-        installed_checkpoints.VOXTRAL_REPOSITORY,
+        model_repositories.VOXTRAL_REPOSITORY,
         VOXTRAL_LAYOUT,
     )
-    assert resolve_repository(installed_checkpoints.VOXTRAL_REPOSITORY) == (
-        installed_checkpoints.VOXTRAL_REPOSITORY,
+    assert resolve_repository(model_repositories.VOXTRAL_REPOSITORY) == (
+        model_repositories.VOXTRAL_REPOSITORY,
         VOXTRAL_LAYOUT,
     )
     names = ["model.safetensors", "consolidated.safetensors", "tekken.json", "params.json"]

@@ -12,7 +12,7 @@ import json
 import struct
 from pathlib import Path
 
-from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
+from sidecar.checkpoints.installed_voices import PulledFile, PulledVoice, PulledVoices
 
 LANGUAGE = "tr-tr"
 VOICE = "piper_tr_TR-dfki-medium"

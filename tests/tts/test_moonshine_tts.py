@@ -9,7 +9,7 @@ import pytest
 import tiny_piper_voice
 
 from sidecar import errors
-from sidecar.checkpoints.installed_checkpoints import PulledVoice, voice_for_language
+from sidecar.checkpoints.installed_voices import PulledVoice, voice_for_language
 from sidecar.config.settings import Settings
 from sidecar.engines import missing_packages
 from sidecar.interfaces.engine_interface import (

@@ -27,8 +27,11 @@ from tts_solver_reference import OwnScheduler
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
-from sidecar.checkpoints.installed_checkpoints import find_vibevoice_tts
-from sidecar.checkpoints.model_repositories import VIBEVOICE_TTS_LAYOUT, resolve_repository
+from sidecar.checkpoints.installed_checkpoints import (
+    VIBEVOICE_TTS_LAYOUT,
+    find_vibevoice_tts,
+    resolve_repository,
+)
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec as engine_of
 from sidecar.engines.engine_selection import EngineChoice
