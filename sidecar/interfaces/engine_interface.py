@@ -109,7 +109,7 @@ class EngineSpec(ModelSpec):
     ``steerable``: it takes a prompt, a number of speakers, a temperature and a limit of tokens.
     ``counted``: of these, the number of speakers. ``together``: the maximum of recordings in one
     batch; an engine with more than one is a `BatchEngine`. ``sessions``: the maximum of live
-    sessions in one process; an engine with any is a `interfaces.live_engine.LiveEngine`.
+    sessions in one process; an engine with any is a `interfaces.live_events.LiveEngine`.
     ``remote``: other machines do the work, so that batches cost this one nothing. ``translates``:
     into English. ``resumes``: version of its checkpoints, changed whenever their meaning changes;
     an engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from

@@ -1,1 +1,1 @@
-"""Metrics, health of outcomes, logs, crash notes and traces."""
+"""Metrics, health of outcomes, logs and traces."""

@@ -130,7 +130,9 @@ class OtlpExporter:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        self._propagator = TraceContextTextMapPropagator()
         given = {"service.version": version, "service.instance.id": str(uuid.uuid4())}
         if not os.environ.get("OTEL_SERVICE_NAME"):
             given["service.name"] = SERVICE_NAME
@@ -142,12 +144,11 @@ class OtlpExporter:
         """Start a trace at ``at`` (seconds since 1970), as a child of the client's trace."""
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         carrier = {}
         if arrival is not None:
             carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
-        above = TraceContextTextMapPropagator().extract(carrier, Context())
+        above = self._propagator.extract(carrier, Context())
         span = self._tracer.start_span(name, above, SpanKind.SERVER, start_time=_to_nanoseconds(at))
         return _OtlpTrace(self._tracer, span)
 

@@ -157,7 +157,7 @@ class RemoteEventChecker:
         self._end += len(raw) / live_options.SampleEncoding(encoding).width / rate
 
     def events(self, values: Any) -> list[dict[str, Any]]:
-        """Return the events of a message, as `interfaces.live_engine.from_wire` reads them.
+        """Return the events of a message, as `interfaces.live_events.from_wire` reads them.
 
         Raises:
             ValueError: they are malformed or impossible.

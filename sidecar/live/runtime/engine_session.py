@@ -28,7 +28,7 @@ SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
 
 
 class EngineSession:
-    """Session of a `LiveScheduler` (see `interfaces.live_engine.LiveSession`). ``state``: the state
+    """Session of a `LiveScheduler` (see `interfaces.live_events.LiveSession`). ``state``: the state
     of the VAD for its audio. A caller that uses more than a `LiveSession` has holds the scheduler's
     lock."""
 
