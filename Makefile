@@ -13,8 +13,8 @@ RELEASE_STAMP := $(VENV)/.installed-release
 MODULES ?=
 NEWEST ?=
 CLIENTS := $(VENV)/clients
-# One per processor: with more, each test takes more processor time.
-PROCESSES ?= logical
+# One more than processors, because tests wait as well; at most 8.
+PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1 )))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_LOG := $(VENV)/setup.log
 COMMA := ,
