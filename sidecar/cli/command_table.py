@@ -10,6 +10,7 @@ import typer
 from sidecar import errors
 from sidecar.cli import (
     config,
+    demo,
     doctor,
     jobs,
     live,
@@ -60,7 +61,7 @@ def build_command() -> Any:
         "live": (live.HELP, command(live.run, about="source")),
         "talk": (talk.HELP, command(talk.talk, about="file")),
         "estimate": (transcribe.ESTIMATE_HELP, command(transcribe.estimate, about="file")),
-        "demo": (open.DEMO_HELP, command(open.demo)),
+        "demo": (demo.HELP, command(demo.demo)),
         "status": (monitor.STATUS_HELP, command(monitor.status, SERVER_OR_SETTINGS_HELP)),
         "monitor": (monitor.HELP, command(monitor.monitor, SERVER_OR_SETTINGS_HELP)),
         "open": (open.HELP, command(open.open_page, SERVER_OR_SETTINGS_HELP)),

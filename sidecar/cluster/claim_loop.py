@@ -31,9 +31,6 @@ from sidecar.storage import postgres_database
 
 log = logging.getLogger(__name__)
 
-# One machine may be at fault. If two fail alike, the recording is to blame.
-MAX_NODE_ATTEMPTS = 2
-"""Nodes that try a job before it fails."""
 # If a claim is lost, another node's work is wasted until that is noticed.
 CLAIM_CHECK_INTERVAL_S = 3.0
 """Seconds between two checks of claims and of waiting jobs."""
@@ -278,8 +275,7 @@ class ClaimLoop:
 
     def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
-        record = held.claimed_record if held.job is None else held.job.record
-        if record.passed + 1 >= MAX_NODE_ATTEMPTS:
+        if not held.may_pass_on:
             return False
         self._spawn(self._pass_on(held, error))
         return True

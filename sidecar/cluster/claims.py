@@ -33,6 +33,9 @@ from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unav
 
 log = logging.getLogger(__name__)
 
+# One machine may be at fault. If two fail alike, the recording is to blame.
+MAX_NODE_ATTEMPTS = 2
+"""Nodes that try a job before it fails."""
 # Memory and loaded engines change within half a minute, and a verdict costs milliseconds.
 ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
@@ -323,6 +326,12 @@ class HeldClaim:
         self._over = False
         self._task: asyncio.Task[bool] | None = None
         log.listen(self._on_event, self.id)
+
+    @property
+    def may_pass_on(self) -> bool:
+        """Return whether another node may try the job after this one."""
+        record = self.claimed_record if self.job is None else self.job.record
+        return record.passed + 1 < MAX_NODE_ATTEMPTS
 
     def open(self, ended: Callable[[bool], None]) -> None:
         """Start to report. ``ended`` is called with True once the end of the job is persisted, with

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from sidecar.errors.access_errors import *
 from sidecar.errors.audio_errors import *
-from sidecar.errors.conversation_errors import *
 from sidecar.errors.engine_errors import *
 from sidecar.errors.error_base import *
 from sidecar.errors.job_errors import *

@@ -14,14 +14,13 @@ from itertools import chain, islice
 from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
+from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
 
 
-NEXT_JOB_WAIT_S = 0.3
-"""Wait in which a client usually sends its next recording after the answer to the last."""
 BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
 """Chooser of a batch. It gets the waiting jobs of one precision in queue order, the due one first,
 and returns those to run together. The order is computed as the jobs are taken."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MAX_PASSED_OVER_S = 60.0
 """Longest time for which jobs of the loaded precision pass over one that is due."""
+NEXT_JOB_WAIT_S = 0.3
+"""Wait in which a client usually sends its next recording after the answer to the last."""
 BATCH_AGING_S = 600.0
 """Wait after which a batch job counts as interactive. For shared jobs the same value is in
 `later_1` (storage/migrations)."""

@@ -6,6 +6,7 @@ The LLM client, the TTS client and the upstreams share it. It sends no requests 
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,13 @@ MAX_MODELS = 200
 MAX_SERVER_MESSAGE_CHARS = 200
 """Characters of a server's message that are passed on."""
 DONE = b"[DONE]"
+TOO_LARGE_MESSAGE = re.compile(
+    r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
+    r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
+    re.IGNORECASE,
+)
+"""Servers' messages for a recording that is too long or too large, whatever the status (vLLM:
+400)."""
 
 
 def authorization(key: str) -> dict[str, str]:

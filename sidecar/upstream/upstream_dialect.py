@@ -7,7 +7,6 @@ Each upstream has one `UpstreamDialect`, which remembers what it learned of the 
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,17 +17,10 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.transcript import Notice, Segment
-from sidecar.upstream.openai_http import parse_retry_after, server_message
+from sidecar.upstream.openai_http import TOO_LARGE_MESSAGE, parse_retry_after, server_message
 
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Errors of parsing a malformed response."""
-_TOO_MUCH = re.compile(
-    r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
-    r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
-    re.IGNORECASE,
-)
-"""Servers' messages for a recording that is too long or too large, whatever the status (vLLM:
-400)."""
 
 
 class FailureStep(Enum):
@@ -81,7 +73,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
                 hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
             ),
         )
-    if status == 413 or _TOO_MUCH.search(said):
+    if status == 413 or TOO_LARGE_MESSAGE.search(said):
         return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(answered))
     if status == 429 and "insufficient_quota" in server_message(body, "code"):
         return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
@@ -102,7 +94,7 @@ def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
-    if _TOO_MUCH.search(said):
+    if TOO_LARGE_MESSAGE.search(said):
         return ChunkFailure(
             FailureStep.SMALLER, errors.UpstreamRefused(f"The upstream reports: {said}")
         )

@@ -39,7 +39,7 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
 from sidecar.workers import worker_heartbeat, worker_process
-from sidecar.workers.engine_supervisor import EngineSupervisor
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
 

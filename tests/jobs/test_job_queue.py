@@ -17,7 +17,7 @@ from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs import dispatcher
+from sidecar.jobs import scheduler
 from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -72,7 +72,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "NEXT_JOB_WAIT_S", 30.0)
+    monkeypatch.setattr(scheduler, "NEXT_JOB_WAIT_S", 30.0)
     loads = Loads()
     slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
     queue = JobQueue(slot, JobEventLog(), DispatchOptions(as_asked, max_s=60), limit=8)

@@ -27,7 +27,12 @@ from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import retries
-from sidecar.protocols.openai.messages import diarized_body, transcription_answer, verbose_body
+from sidecar.protocols.openai.messages import (
+    OpenAIJobEvents,
+    diarized_body,
+    transcription_answer,
+    verbose_body,
+)
 from sidecar.protocols.openai.request import (
     OpenAIAnswerOptions,
     OpenAIGranularity,
@@ -38,7 +43,6 @@ from sidecar.protocols.openai.request import (
     option_fields,
 )
 from sidecar.protocols.openai.retries import OpenAILocalRetries, OpenAISentRequest, timed_out
-from sidecar.protocols.openai.routes import OpenAIJobEvents
 from sidecar.protocols.openai_common import (
     chosen_precision,
     error_body,

@@ -76,8 +76,7 @@ TESTS = {
     "workers/engine_slot": "tests/workers/test_engine_slot.py "
     "tests/workers/test_shared_slot.py "
     "tests/workers/test_concurrent_slot.py",
-    "workers/engine_supervisor": "tests/workers/test_engine_slot.py "
-    "tests/workers/test_shared_slot.py",
+    "workers/engine_loading": "tests/workers/test_engine_slot.py tests/workers/test_shared_slot.py",
     "workers/rpc_client": "tests/workers/test_rpc_calls.py",
     "workers/worker_process": "tests/jobs/test_hung_engine.py "
     "tests/workers/test_shared_slot.py "

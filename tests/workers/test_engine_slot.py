@@ -26,8 +26,8 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
 )
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.engine_slot import EngineSlot, EngineState
-from sidecar.workers.engine_supervisor import EngineSupervisor
 from sidecar.workers.worker_process import WorkerProcess
 
 FP32, INT8 = Precision.FP32, Precision.INT8

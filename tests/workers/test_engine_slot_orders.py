@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.engine_slot import CONCURRENT, EXCLUSIVE, LIVE, EngineSlot, Sharing
-from sidecar.workers.engine_supervisor import EngineSupervisor
 
 Step = tuple[str, int]
 STEPS = st.lists(

@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import openapi
-from sidecar.api.http.responses import to_json
+from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments, to_json
 from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.jobs.job_record import JobRecord
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai.request import (
     MAX_KNOWN_SPEAKERS,
@@ -285,3 +286,54 @@ TRANSCRIBE = form(
         "known_speaker_references[]": openapi.texts("2 to 10 s of each voice, as data URLs."),
     },
 )
+
+
+class OpenAIJobEvents:
+    """Events of one job. Pure."""
+
+    def __init__(self, *, diarized: bool) -> None:
+        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
+        self._diarized = diarized
+        self._segments: dict[str, dict[str, Any]] = {}
+
+    def more(self, record: JobRecord) -> Iterator[dict[str, Any]]:
+        """Yield the events of new segments of a job."""
+        for index, segment in self._unsaid.more(record):
+            if not segment.is_speech:
+                continue
+            number = sum(one.is_speech for one in record.segments[:index])
+            body = segment_body(number, segment)
+            named = {"segment_id": body["id"]} if self._diarized else {}
+            if delta := self._saying.add(segment.text):
+                yield {"type": "transcript.text.delta", "delta": delta, **named}
+            if self._diarized:
+                yield from self._segment(body)
+
+    def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
+        """Yield the revised segments and the end.
+
+        Nothing is billed, so the token counts are 0; ``usage`` also has the duration of the audio.
+        """
+        done: dict[str, Any] = {
+            "type": "transcript.text.done",
+            "text": transcript.text,
+            "languages": transcript_languages(transcript),
+            "usage": {
+                "type": "tokens",
+                "input_tokens": 0,
+                "output_tokens": 0,
+                "total_tokens": 0,
+                "seconds": round(transcript.duration, 3),
+            },
+        }
+        if self._diarized:
+            done["segments"] = diarized_body(transcript)["segments"]
+            for body in done["segments"]:
+                yield from self._segment(body)
+        yield done | transcript_warnings(transcript)
+
+    def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the event of a segment, unless the same was sent before."""
+        if self._segments.get(body["id"]) != body:
+            self._segments[body["id"]] = body
+            yield body

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
 from sidecar.api.http import middleware, responses, upload
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.auth.identity import Identity
 from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
@@ -27,6 +25,7 @@ from sidecar.jobs.reservations import QueueReservation
 from sidecar.jobs.retention import render_result
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import messages, retries, speech
+from sidecar.protocols.openai.messages import OpenAIJobEvents
 from sidecar.protocols.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
 from sidecar.protocols.openai.retries import OpenAIFollowedJob
 from sidecar.service.facade import Service
@@ -249,54 +248,3 @@ async def event_frames(
 def token_revoked_frame() -> bytes:
     """Return the last frame for a client whose token was revoked."""
     return responses.sse_frame(openai_common.error_body(TokenInvalid())) + DONE
-
-
-class OpenAIJobEvents:
-    """Events of one job. Pure."""
-
-    def __init__(self, *, diarized: bool) -> None:
-        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
-        self._diarized = diarized
-        self._segments: dict[str, dict[str, Any]] = {}
-
-    def more(self, record: JobRecord) -> Iterator[dict[str, Any]]:
-        """Yield the events of new segments of a job."""
-        for index, segment in self._unsaid.more(record):
-            if not segment.is_speech:
-                continue
-            number = sum(one.is_speech for one in record.segments[:index])
-            body = messages.segment_body(number, segment)
-            named = {"segment_id": body["id"]} if self._diarized else {}
-            if delta := self._saying.add(segment.text):
-                yield {"type": "transcript.text.delta", "delta": delta, **named}
-            if self._diarized:
-                yield from self._segment(body)
-
-    def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
-        """Yield the revised segments and the end.
-
-        Nothing is billed, so the token counts are 0; ``usage`` also has the duration of the audio.
-        """
-        done: dict[str, Any] = {
-            "type": "transcript.text.done",
-            "text": transcript.text,
-            "languages": messages.transcript_languages(transcript),
-            "usage": {
-                "type": "tokens",
-                "input_tokens": 0,
-                "output_tokens": 0,
-                "total_tokens": 0,
-                "seconds": round(transcript.duration, 3),
-            },
-        }
-        if self._diarized:
-            done["segments"] = messages.diarized_body(transcript)["segments"]
-            for body in done["segments"]:
-                yield from self._segment(body)
-        yield done | messages.transcript_warnings(transcript)
-
-    def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the event of a segment, unless the same was sent before."""
-        if self._segments.get(body["id"]) != body:
-            self._segments[body["id"]] = body
-            yield body
