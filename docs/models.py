@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.checkpoints.model_repositories import BEST_FIRST, VOXTRAL_REPOSITORY, WHISPER_MODELS
+from sidecar.checkpoints.installed_checkpoints import BEST_FIRST
+from sidecar.checkpoints.model_repositories import VOXTRAL_REPOSITORY, WHISPER_MODELS
 from sidecar.engines.moonshine import SPEC as MOONSHINE
 from sidecar.engines.vibevoice import SPEC as VIBEVOICE
 from sidecar.engines.voxtral import SPEC as VOXTRAL

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 from sidecar import errors
 from sidecar.checkpoints import checkpoint, hugging_face_cache
 from sidecar.checkpoints.model_repositories import (
-    BEST_FIRST,
     DEFAULT_MODEL,
     VIBEVOICE_REPOSITORY,
     VIBEVOICE_TTS_NAMES,
@@ -196,6 +195,14 @@ def whisper_model_name(folder: Path) -> str:
         if cache.name == hugging_face_cache.cache_folder(one.repository, cache.parent).name:
             return f"whisper-{name}"
     return cache.name
+
+
+BEST_FIRST = (
+    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
+    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
+    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
+)
+"""Order of preference of the models in a cache: multilingual models before the others."""
 
 
 def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelCheckpoint:

@@ -59,12 +59,6 @@ WHISPER_MODELS = {
 }
 """Models by their names in faster-whisper. Sizes: two bytes a parameter of the published counts."""
 WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
-BEST_FIRST = (
-    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
-    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
-    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
-)
-"""Order of preference of the models in a cache: multilingual models before the others."""
 
 
 def vibevoice_repository(name: str) -> str:

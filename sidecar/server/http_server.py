@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from sidecar.api.http import uvicorn_protocols, websocket_connections
+from sidecar.api.http import middleware, uvicorn_protocols, websocket_connections
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
@@ -85,7 +85,7 @@ def uvicorn_config(
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
-        headers=tls.headers if tls else None,
+        headers=middleware.hsts_headers(self_signed=tls.fingerprint is not None) if tls else None,
     )
 
 

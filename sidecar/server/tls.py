@@ -22,10 +22,6 @@ from sidecar.observability.logs import default_data_folder
 
 log = logging.getLogger(__name__)
 
-HSTS_S = 365 * 86400
-"""Time for which browsers insist on TLS (HSTS), in seconds. Sent only with a certificate that
-others vouch for."""
-
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
@@ -36,13 +32,6 @@ class ServerTls:
     """Files of the certificate and the key."""
     fingerprint: str | None
     """SHA-256 fingerprint of a self-signed certificate, else `None`."""
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """Return the headers of every response over TLS."""
-        if self.fingerprint is not None:
-            return []
-        return [("Strict-Transport-Security", f"max-age={HSTS_S}")]
 
 
 def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:

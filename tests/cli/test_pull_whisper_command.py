@@ -14,6 +14,7 @@ from test_pull_command import Shell, check_one_line, check_same
 from sidecar import errors
 from sidecar.checkpoints.hugging_face_cache import cache_folder
 from sidecar.checkpoints.installed_checkpoints import (
+    BEST_FIRST,
     CTRANSLATE2_LAYOUT,
     TRANSFORMERS_LAYOUT,
     WEIGHTS_FILE,
@@ -22,7 +23,7 @@ from sidecar.checkpoints.installed_checkpoints import (
     resolve_repository,
     whisper_model_name,
 )
-from sidecar.checkpoints.model_repositories import BEST_FIRST, WHISPER_MODELS
+from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 
 pytest.importorskip("huggingface_hub")
 SMALL = WHISPER_MODELS["small"].repository

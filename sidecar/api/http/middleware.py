@@ -1,4 +1,4 @@
-"""ASGI middleware: metrics, disconnects, paths, shutdown responses, HEAD, CORS, body drain.
+"""ASGI middleware: metrics, disconnects, shutdown responses, HEAD, CORS, body drain, headers.
 
 `RequestMetrics` is the outermost middleware, so it counts refusals of the gate too. `RouteRecorder`
 is the innermost, where the matched route is known. Unknown paths have no route.
@@ -344,6 +344,16 @@ class AccessCors(CORSMiddleware):
     def is_allowed_origin(self, origin: str) -> bool:
         """Return whether the access policy lets pages of ``origin`` read responses."""
         return self._access.admits_origin(origin)
+
+
+HSTS_S = 365 * 86400
+"""Time for which browsers insist on TLS (HSTS), in seconds."""
+
+
+def hsts_headers(*, self_signed: bool) -> list[tuple[str, str]]:
+    """Return the headers of every response over TLS: none for a certificate for which nobody
+    vouches."""
+    return [] if self_signed else [("Strict-Transport-Security", f"max-age={HSTS_S}")]
 
 
 RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
