@@ -1,4 +1,4 @@
-"""Authentication: access policy, bearer tokens, access control of all protocols.
+"""Authentication: access policy, bearer tokens, access control of all protocols, limits.
 
 A token keeps out programs; `request_origin` keeps out web pages and other machines.
 """

@@ -1,4 +1,4 @@
-"""Signed tokens (JWT, ES256): verification, revocation list.
+"""Signed tokens (JWT, ES256): public keys, verification, revocation list.
 
 The answer to a refused token does not say why. One signature is checked for every token; a
 malformed token is replaced by a decoy that fails. So refusing a token takes as long as accepting

@@ -1,4 +1,4 @@
-"""Snapshot of a service and its sections. Pure, except for the fetch."""
+"""Sections of `monitor`, made of a snapshot of a service. Pure, except for the fetch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audio: errors of recordings: format, length, decoding, paths."""
+"""Audio and speakers: errors of recordings (format, length, decoding, paths) and of enrolment."""
 
 from __future__ import annotations
 

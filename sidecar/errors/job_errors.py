@@ -1,4 +1,4 @@
-"""Jobs: errors of jobs, the queue, edits and enrolled speakers."""
+"""Jobs: errors of jobs, the queue and edits."""
 
 from __future__ import annotations
 

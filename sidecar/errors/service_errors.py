@@ -1,4 +1,4 @@
-"""Service: errors of settings, port, disk, start and shutdown."""
+"""Service: errors of settings, port, disk, storage, start and shutdown."""
 
 from __future__ import annotations
 

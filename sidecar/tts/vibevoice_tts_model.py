@@ -1,4 +1,4 @@
-"""VibeVoice TTS model: language model, diffusion head, DPM-Solver, frame generation.
+"""VibeVoice TTS model: loading, language model, diffusion head, DPM-Solver, frame generation.
 
 The rows of all guidance branches go through the layers as one matrix, so that the weights are read
 once. Each row attends to the earlier positions of its own branch. Of the model's 151,936 tokens

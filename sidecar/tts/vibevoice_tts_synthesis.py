@@ -1,4 +1,4 @@
-"""VibeVoice TTS synthesis: loading, voice prompts, speech.
+"""VibeVoice TTS synthesis: voice samples, prompts, speech.
 
 Voices are recordings that the operator has put into the folder `voices` of the checkpoint. A client
 cannot send one: the engine does not clone voices for clients.

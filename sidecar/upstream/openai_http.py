@@ -1,4 +1,4 @@
-"""HTTP to OpenAI-compatible servers: client options, bodies, model lists, server-sent events.
+"""HTTP to OpenAI-compatible servers: client options, bodies, errors, model lists, event streams.
 
 The LLM client, the TTS client and the upstreams share it. It sends no requests by itself.
 """

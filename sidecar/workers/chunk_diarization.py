@@ -1,4 +1,4 @@
-"""Tee of a chunk's audio to diarization, parallel to recognition.
+"""Diarization of a chunk for another service, parallel to its recognition.
 
 The front, which has the whole recording, diarizes it with the embeddings from here
 (`TranscribeOptions.local_voices`). The engine transcribes the same audio.

@@ -1,4 +1,4 @@
-"""Uploads: multipart parser with limits and stall timeout.
+"""Uploads and fields of a request: multipart parser with limits and stall timeout, JSON bodies.
 
 Starlette's form parser has no limit for a file, and its errors cannot be distinguished. So the data
 comes from python-multipart's push parser and goes straight into the spool.

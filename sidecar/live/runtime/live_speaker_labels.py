@@ -1,4 +1,4 @@
-"""Speaker labels of a live session: provisional, then final. Pure.
+"""Speaker labels of a live session (provisional, then final) and enrolled speakers in it. Pure.
 
 Speakers are told apart by all of their audio, so labels that are assigned once and kept would stay
 wrong for minutes. Every embedding counts until the end. All are clustered again as new ones come,

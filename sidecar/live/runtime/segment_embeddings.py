@@ -1,4 +1,4 @@
-"""Speaker embeddings of live segments and identification of enrolled speakers. Pure.
+"""Speaker embeddings of live segments. Pure.
 
 An embedding costs as much as a partial, so each segment has one, of its first seconds of speech. If
 a thread is free, it is computed while the segment is open, so that the final has a label. Otherwise

@@ -1,4 +1,4 @@
-"""Encrypted capture files: names, limits, writing, owner. Reading them: `bench.capture_reader`.
+"""Encrypted capture files: folder, names, limits, writing, owner. Read by `bench.capture_reader`.
 
 Each file begins with a magic number, a salt and the capture's id, which links the two files of a
 capture. Small encrypted chunks follow, so that little is lost if the service dies.

@@ -1,4 +1,4 @@
-"""Response formats and schemas of OpenAI's transcription API.
+"""Response formats, stream events and schemas of OpenAI's transcription API.
 
 JSON has only speech and no other audio events (`[Music]`): `text` is the text of the segments.
 Additional keys that OpenAI's responses do not have are present only if they have a value.
