@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.checkpoints.installed_checkpoints import BEST_FIRST
+from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST
 from sidecar.checkpoints.model_repositories import VOXTRAL_REPOSITORY, WHISPER_MODELS
 from sidecar.engines.moonshine import SPEC as MOONSHINE
 from sidecar.engines.vibevoice import SPEC as VIBEVOICE
@@ -133,7 +133,7 @@ No engine returns confidences or raw output; `avg_logprob` in `verbose_json` is 
 {table(("Name", "Download"), _whispers())}
 Names with `.en` or `distil` are English only.
 `VIBEVOICE_WHISPER_MODEL` chooses one; default: the first that is installed of
-{", ".join(BEST_FIRST[:8])}, then English ones.
+{", ".join(WHISPER_BEST_FIRST[:8])}, then English ones.
 
 - **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
   the most frequent, the warning `several_languages` names the others. Silence is skipped.

@@ -15,8 +15,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import error_responses, openapi, request_headers
-from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http import error_responses, openapi
+from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
@@ -190,7 +190,7 @@ def build_reload_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
-        if request_headers.media_type(request) != "application/json":
+        if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request)
         if "precision" not in values:

@@ -28,6 +28,8 @@ from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, speakers_in
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 
+log = logging.getLogger(__name__)
+
 _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
 
 
@@ -158,8 +160,6 @@ def _changed(before: Transcript, after: Transcript) -> Iterator[dict[str, Any]]:
         if old != new or was != name:
             yield {"index": index, "segment": segment_body(new, after.name_of(new.speaker))}
 
-
-log = logging.getLogger(__name__)
 
 DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -13,9 +13,14 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import clock, errors
 from sidecar.api import job_edit_and_recording_routes, job_schemas
-from sidecar.api.http import request_headers, responses
+from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS
-from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
+from sidecar.api.http.request_headers import (
+    idempotency_key_of,
+    identity_of,
+    last_event_id,
+    request_digest,
+)
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import close_on_error, open_local, read_fields
 from sidecar.api.job_schemas import JobError, JobProgress, job_summary
@@ -337,10 +342,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def events(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        job, after = (
-            await service.owned.read(caller, job_id),
-            request_headers.last_event_id(request),
-        )
+        job, after = await service.owned.read(caller, job_id), last_event_id(request)
         if after > job.seq:
             raise errors.FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",

@@ -30,9 +30,7 @@ from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
 class SigningKeys:

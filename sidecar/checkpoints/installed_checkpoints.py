@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from sidecar import errors
 from sidecar.checkpoints import checkpoint, hugging_face_cache
 from sidecar.checkpoints.model_repositories import (
-    DEFAULT_MODEL,
+    DEFAULT_WHISPER_MODEL,
     VIBEVOICE_REPOSITORY,
     VIBEVOICE_TTS_NAMES,
     VIBEVOICE_TTS_REPOSITORY,
@@ -26,9 +26,9 @@ from sidecar.checkpoints.model_repositories import (
     WHISPER_ALIASES,
     WHISPER_MODELS,
     WHISPER_PREFIX,
-    pull_command,
     vibevoice_repository,
     whisper_model_named,
+    whisper_pull_command,
 )
 
 
@@ -197,7 +197,7 @@ def whisper_model_name(folder: Path) -> str:
     return cache.name
 
 
-BEST_FIRST = (
+WHISPER_BEST_FIRST = (
     *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
     *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
     *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
@@ -214,13 +214,16 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
         errors.BadCheckpoint: there is none, or the error of the first.
         errors.RepositoryNotFound: no model has the name ``name``.
     """
-    models = [whisper_model_named(name)] if name else [WHISPER_MODELS[one] for one in BEST_FIRST]
+    models = (
+        [whisper_model_named(name)] if name else [WHISPER_MODELS[one] for one in WHISPER_BEST_FIRST]
+    )
+    pulled = WHISPER_ALIASES.get(name, name) or DEFAULT_WHISPER_MODEL
     return hugging_face_cache.find_model(
         model_path,
         lambda root: [hugging_face_cache.cache_folder(one.repository, root) for one in models],
         read_whisper,
         f"Whisper model{f' {name!r}' if name else ''}",
-        f"Get one: {pull_command(WHISPER_ALIASES.get(name, name) or DEFAULT_MODEL)}.",
+        f"Get one: {whisper_pull_command(pulled)}.",
         (WEIGHTS_FILE, "config.json"),
     )
 
@@ -234,7 +237,7 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
-    with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(pull_command()):
+    with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(whisper_pull_command()):
         config = check_whisper_config(folder)
         vocabulary = _vocabulary(folder) or folder / VOCABULARIES[0]
         for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
@@ -250,12 +253,12 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
 
 def check_whisper_config(folder: Path) -> dict[str, Any]:
     """Return `config.json`, which must be that of a Whisper model in CTranslate2's layout."""
-    config = checkpoint.read_config(folder, f"Get a Whisper model: {pull_command()}.")
+    config = checkpoint.read_config(folder, f"Get a Whisper model: {whisper_pull_command()}.")
     if "architectures" in config or "model_type" in config:
         raise errors.CheckpointUnsupported(
             f"{folder} has a model of transformers ({str(config.get('model_type'))[:40]!r}), not "
             "one of CTranslate2.",
-            hint=f"Get a Whisper model: {pull_command()}.",
+            hint=f"Get a Whisper model: {whisper_pull_command()}.",
         )
     return config
 
@@ -274,7 +277,7 @@ def check_ctranslate2_weights(path: Path) -> None:
             if not 2 <= version <= 100 or name != "WhisperSpec":
                 raise errors.CheckpointUnsupported(
                     f"{path} is not a Whisper model of CTranslate2.",
-                    hint=f"Get one: {pull_command()}.",
+                    hint=f"Get one: {whisper_pull_command()}.",
                 )
             _, count = _read(file, "<II")
             for _ in range(count):

@@ -23,7 +23,7 @@ VOXTRAL_NAMES = frozenset(
 )
 WHISPER_PREFIX = "whisper:"
 """Prefix of a model's name, as in `vibevoice-asr pull whisper:small`."""
-DEFAULT_MODEL = "small"
+DEFAULT_WHISPER_MODEL = "small"
 """Default model: of those that run on a laptop, the one with the most languages."""
 
 
@@ -92,6 +92,6 @@ def whisper_model_named(name: str) -> WhisperModelName:
     return WHISPER_MODELS[word]
 
 
-def pull_command(name: str = DEFAULT_MODEL) -> str:
+def whisper_pull_command(name: str = DEFAULT_WHISPER_MODEL) -> str:
     """Return the command that downloads a model, with its size."""
     return f"vibevoice-asr pull {WHISPER_PREFIX}{name} ({WHISPER_MODELS[name].gb:g} GB)"

@@ -132,7 +132,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
             return True
     folder = to.expanduser() if to is not None else hugging_face_cache.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
-    small = model_repositories.DEFAULT_MODEL
+    small = model_repositories.DEFAULT_WHISPER_MODEL
     print_error_line(
         f"Without a name this gets '{DEFAULT_NAME}': {model_repositories.VIBEVOICE_REPOSITORY}, "
         f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "

@@ -321,12 +321,12 @@ def language_hint(tag: str, settings: Settings) -> str:
                 f"For '{tag}': name a server that knows it (setting 'upstream'), or install "
                 "vibevoice-asr with Python and its extra 'whisper'."
             )
-        pull = model_repositories.pull_command()
+        pull = model_repositories.whisper_pull_command()
         return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
     model = find_model(WHISPER, settings)
     if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
         return f"For '{tag}': {start}; its model is here."
-    return f"For '{tag}': {model_repositories.pull_command()}, then {start}."
+    return f"For '{tag}': {model_repositories.whisper_pull_command()}, then {start}."
 
 
 def install_hint(engine: str) -> str:

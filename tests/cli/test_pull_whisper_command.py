@@ -14,10 +14,10 @@ from test_pull_command import Shell, check_one_line, check_same
 from sidecar import errors
 from sidecar.checkpoints.hugging_face_cache import cache_folder
 from sidecar.checkpoints.installed_checkpoints import (
-    BEST_FIRST,
     CTRANSLATE2_LAYOUT,
     TRANSFORMERS_LAYOUT,
     WEIGHTS_FILE,
+    WHISPER_BEST_FIRST,
     find_whisper,
     read_whisper,
     resolve_repository,
@@ -82,7 +82,7 @@ def test_a_name_that_there_is_not_is_one_line_with_those_there_are(shell: Shell)
 
 
 def test_every_name_is_a_repository_of_its_kind() -> None:
-    assert set(BEST_FIRST) == set(WHISPER_MODELS)
+    assert set(WHISPER_BEST_FIRST) == set(WHISPER_MODELS)
     for name, named in WHISPER_MODELS.items():
         assert resolve_repository(f"whisper:{name}") == (named.repository, CTRANSLATE2_LAYOUT)
         assert resolve_repository(named.repository) == (named.repository, CTRANSLATE2_LAYOUT)

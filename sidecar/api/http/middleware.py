@@ -2,6 +2,9 @@
 
 `RequestMetrics` is the outermost middleware, so it counts refusals of the gate too. `RouteRecorder`
 is the innermost, where the matched route is known. Unknown paths have no route.
+
+RateLimit headers follow draft 11 of the IETF's httpapi group (structured fields: `q` quota, `w`
+window in seconds, `r` remaining, `t` seconds until it is whole again).
 """
 
 from __future__ import annotations
@@ -318,34 +321,6 @@ OPENAI_SDK_HEADERS = (
 """Headers that OpenAI's SDK sends from a page."""
 
 
-class AccessCors(CORSMiddleware):
-    """CORS by the rules of `AccessPolicy`."""
-
-    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
-        super().__init__(
-            app,
-            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
-            allow_headers=(
-                *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
-                *("If-Match", "If-None-Match", "Range"),
-                *OPENAI_SDK_HEADERS,
-            ),
-            expose_headers=(
-                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
-                *("X-Request-Id", "X-Should-Retry", "Warning", "WWW-Authenticate", "Allow"),
-                *("Accept-Ranges", "Content-Disposition", "Content-Range"),
-                *RATE_LIMIT_HEADERS,
-            ),
-            allow_private_network=True,
-            max_age=PREFLIGHT_MAX_AGE_S,
-        )
-        self._access = access
-
-    def is_allowed_origin(self, origin: str) -> bool:
-        """Return whether the access policy lets pages of ``origin`` read responses."""
-        return self._access.admits_origin(origin)
-
-
 HSTS_S = 365 * 86400
 """Time for which browsers insist on TLS (HSTS), in seconds."""
 
@@ -381,3 +356,31 @@ def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
         await send(message)
 
     return say
+
+
+class AccessCors(CORSMiddleware):
+    """CORS by the rules of `AccessPolicy`."""
+
+    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
+        super().__init__(
+            app,
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+            allow_headers=(
+                *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
+                *("If-Match", "If-None-Match", "Range"),
+                *OPENAI_SDK_HEADERS,
+            ),
+            expose_headers=(
+                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
+                *("X-Request-Id", "X-Should-Retry", "Warning", "WWW-Authenticate", "Allow"),
+                *("Accept-Ranges", "Content-Disposition", "Content-Range"),
+                *RATE_LIMIT_HEADERS,
+            ),
+            allow_private_network=True,
+            max_age=PREFLIGHT_MAX_AGE_S,
+        )
+        self._access = access
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Return whether the access policy lets pages of ``origin`` read responses."""
+        return self._access.admits_origin(origin)

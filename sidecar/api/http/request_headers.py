@@ -1,8 +1,4 @@
-"""Request headers (size limits, Prefer, Range, Idempotency-Key), identity, JSON messages.
-
-RateLimit headers follow draft 11 of the IETF's httpapi group (structured fields: `q` quota, `w`
-window in seconds, `r` remaining, `t` seconds until it is whole again).
-"""
+"""Request headers (size limits, Prefer, Range, Idempotency-Key), identity, JSON messages."""
 
 from __future__ import annotations
 

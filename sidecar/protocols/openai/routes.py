@@ -25,7 +25,6 @@ from sidecar.jobs.reservations import QueueReservation
 from sidecar.jobs.retention import render_result
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import messages, retries, speech
-from sidecar.protocols.openai.messages import OpenAIJobEvents
 from sidecar.protocols.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
 from sidecar.protocols.openai.retries import OpenAIFollowedJob
 from sidecar.service.facade import Service
@@ -228,7 +227,7 @@ async def event_frames(
     running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: AnnotateTranscript
 ) -> AsyncGenerator[bytes, None]:
     """Yield the event stream, with a comment as keep-alive while no event comes."""
-    told = OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
+    told = messages.OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
     try:
         async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
