@@ -181,7 +181,9 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
         before = len(page.messages)
         other_words = tone(2.0, 0.2) + tone(1.0, 0)  # the same would be an echo of the answer
         speaking = asyncio.create_task(page.speak(other_words))
-        transcript = await page.until("transcript")
+        # If the engine was back within the first tone, the rest of it is a turn of its own.
+        while "w199" not in (transcript := await page.until("transcript"))["user"]:
+            pass
         await speaking
         assert len(transcript["user"].split()) == pytest.approx(8, abs=1)
         assert transcript["assistant"] == f"You said: {transcript['user']}"
