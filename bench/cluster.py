@@ -29,7 +29,8 @@ from dataclasses import dataclass, replace
 
 from bench.fairness import Arrival, Policy, Served
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.scheduler import OwnerShares, Priority, SchedulerMoment, WaitingJob, next_job
+from sidecar.jobs.job_record import Priority
+from sidecar.jobs.scheduler import OwnerShares, SchedulerMoment, WaitingJob, next_job
 
 DAY_S = 86_400.0
 HOUR_S = 3_600.0

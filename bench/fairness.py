@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.scheduler import OwnerShares, Priority, SchedulerMoment, WaitingJob, next_job
+from sidecar.jobs.job_record import Priority
+from sidecar.jobs.scheduler import OwnerShares, SchedulerMoment, WaitingJob, next_job
 
 LOAD_S = 20.0
 Policy = Callable[[Sequence[WaitingJob], OwnerShares, SchedulerMoment], int]

@@ -15,7 +15,7 @@ from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.error_responses import problem
 from sidecar.api.http.request_headers import identity_of, media_type, parse_range
-from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
+from sidecar.api.http.sse_responses import StreamedResponse, json_response, send_until_disconnect
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
 from sidecar.interfaces.request_options import parse_integer

@@ -9,9 +9,8 @@ from pydantic import BaseModel, Field
 from sidecar import clock
 from sidecar.api.http import openapi
 from sidecar.api.http.openapi import RenderedBody, RoundedSeconds
-from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord, JobState, Priority
 from sidecar.jobs.job_store import QueuePosition
-from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.edit_serialization import operation_schemas
 from sidecar.transcripts.transcript_edits import MAX_OPERATIONS
 from sidecar.transcripts.transcript_formats import FORMATS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import Opens, open_file
-from sidecar.cli.output import keep_quiet, print_error_line
+from sidecar.cli.output import ProgressCallback, keep_quiet, print_error_line
 from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from sidecar.transcripts.transcript import Transcript
 
 
-ProgressCallback = Callable[[str, float, float | None], None]
-"""Callback for the progress of a recording: stage, amount done, total (`None`: unknown)."""
 TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
 """Function that returns the transcript of a recording or raises a `SidecarError`. If it is
 cancelled, its job is cancelled too, or left to be found again."""
@@ -140,10 +138,20 @@ def open_backend(
         errors.SidecarError: the service does not answer, or cannot be created.
     """
     if where.server is not None:
-        from sidecar.cli.remote_service import recordings_with_server
-
-        return recordings_with_server(where, options, opens)
+        return _recordings_with_server(where, options, opens)
     return _recordings_without_server(options, opens)
+
+
+@asynccontextmanager
+async def _recordings_with_server(
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens
+) -> AsyncGenerator[TranscribeRecording, None]:
+    from sidecar.cli.remote_service import transcribe_remotely
+
+    async with client_of(where) as client:
+        yield lambda path, told: transcribe_remotely(
+            client, path, opens, options, told, leave=where.leave
+        )
 
 
 @asynccontextmanager

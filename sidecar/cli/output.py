@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
 
+ProgressCallback = Callable[[str, float, float | None], None]
+"""Callback for the progress of a recording: stage, amount done, total (`None`: unknown)."""
 PROGRAM = "vibevoice-asr"
 COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
 """Variable that a shell sets to request completions."""

@@ -29,8 +29,7 @@ from vibevoice_asr_client.problems import wire_of
 
 from sidecar import errors
 from sidecar.cli.audio_input import Opens, idempotency_key
-from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, client_of
-from sidecar.cli.output import print_error_line
+from sidecar.cli.output import ProgressCallback, print_error_line
 from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, service_token
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
@@ -240,25 +239,24 @@ MAX_SUBMISSIONS = 3
 """Maximum for one recording, if the service forgets its job, as after a restart."""
 
 
-@asynccontextmanager
-async def recordings_with_server(
-    where: ServiceTarget, options: Mapping[str, str], opens: Opens
-) -> AsyncGenerator[TranscribeRecording, None]:
-    """Yield a function that sends a recording to a service, follows its job, and sends it again if
-    the service has forgotten the job."""
-    async with client_of(where) as client:
-
-        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
-            with opens(path) as source, translate_client_errors():
-                found_again = where.leave and not source.spooled
-                key = idempotency_key(path, source, options) if found_again else None
-                send = partial(_send_once, client, source.fd, key, options, told)
-                for _ in range(1, MAX_SUBMISSIONS):
-                    with suppress(NotFound):
-                        return await send()
+async def transcribe_remotely(
+    client: AsyncClient,
+    path: Path,
+    opens: Opens,
+    options: Mapping[str, str],
+    told: ProgressCallback,
+    *,
+    leave: bool,
+) -> Transcript:
+    """Send a recording to a service and follow its job; send it again if the service has forgotten
+    the job. ``leave``: the job continues if this is cancelled, and is found again."""
+    with opens(path) as source, translate_client_errors():
+        key = idempotency_key(path, source, options) if leave and not source.spooled else None
+        send = partial(_send_once, client, source.fd, key, options, told)
+        for _ in range(1, MAX_SUBMISSIONS):
+            with suppress(NotFound):
                 return await send()
-
-        yield transcribe
+        return await send()
 
 
 async def _send_once(

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from typing import Any
 
 from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
-from sidecar.config.settings import ROLE_NODE, load_settings
+from sidecar.config.secret_settings import resolve_token, take_stdin_secret
+from sidecar.config.settings import (
+    ROLE_NODE,
+    UNSUPPORTED_YAP_VARIABLES,
+    Settings,
+    load_settings,
+    unknown_variables,
+)
+from sidecar.observability.logs import ProcessLog, log_file
+from sidecar.server import listeners as server_listeners
+from sidecar.server.listeners import ReservedPorts, RunningService
 from sidecar.server.service_process import (
     IMPORT_THREAD,
     fatal_line,
-    serve,
+    raise_fd_limit,
+    ready_line,
     write_parent_line,
 )
 
@@ -65,7 +77,7 @@ def _serve(given: dict[str, Any]) -> int:
             from sidecar.cli import pull
 
             pull.download_if_missing(settings)
-        serve(settings)
+        _run_service(settings)
     except errors.SidecarError as error:
         return _fatal(error)
     except Exception:  # the parent process gets a line and an exit code in any case
@@ -79,6 +91,76 @@ def _serve(given: dict[str, Any]) -> int:
 def run_node(given: dict[str, Any]) -> int:
     """Serve as a node with the settings that were given as flags; return the exit code."""
     return run(given | {"role": ROLE_NODE})
+
+
+def _run_service(settings: Settings) -> None:
+    """Serve until shutdown.
+
+    Raises:
+        errors.SidecarError: the service cannot start; `EXIT_CODES` has the exit code.
+    """
+    raise_fd_limit()
+    given = server_listeners.take_activated_socket(os.environ)
+    if given is not None:
+        settings = settings.model_copy(update=server_listeners.socket_address(given))
+    logs = ProcessLog(
+        settings.log_level,
+        as_json=settings.log_format == "json",
+        file=log_file(settings.data_dir, settings.port),
+    )
+    try:
+        for name in UNSUPPORTED_YAP_VARIABLES:
+            if os.environ.get(name):
+                log.warning(
+                    "the variable %s has no effect: the value is fixed (docs/live.md); remove it",
+                    name,
+                )
+        for wrong, remedy in unknown_variables():
+            log.warning("%s %s", wrong, remedy)
+        settings = resolve_token(take_stdin_secret(settings))
+        _serve_on_port(settings, given)
+    finally:
+        logs.close()
+
+
+def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
+    place = server_listeners.acquire_port(settings) if given is None else given
+    besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
+    if isinstance(place, socket.socket):
+        # The port is bound, but not listening yet: the old host retries if a connection is refused,
+        # and gives up if it has to wait.
+        from sidecar.file_watcher import FileWatcher
+        from sidecar.server import app as server_app
+        from sidecar.server.http_server import serve_until_shutdown
+        from sidecar.server.tls import create_tls
+
+        watch = FileWatcher()
+        tls = create_tls(settings, watch)
+        service = server_app.create_service(settings)
+        entrance = server_app.create_entrance(settings, watch)
+        app = server_app.create_staged_app(service, watch, entrance)
+        pair = tls.pair if tls else None
+        listeners = server_app.create_listeners(settings, service, entrance, watch, besides, pair)
+        place = server_listeners.start_listening(place, settings)
+    if isinstance(place, RunningService):
+        used = "port %d: the service with pid %d is used instead of a new one"
+        log.info(used, place.port, place.pid)
+        write_parent_line(ready_line(settings, place.port, place.pid, reused=True, **place.also))
+        return
+    port = place.getsockname()[1]
+
+    def tell(also: dict[str, Any]) -> None:
+        log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
+        shown = dict(also)
+        if tls and tls.fingerprint:
+            shown["fingerprint"] = tls.fingerprint
+            log.info("SHA-256 fingerprint of the self-signed certificate: %s", tls.fingerprint)
+        if settings.generate_token and settings.token:
+            shown["token"] = settings.token.get_secret_value()
+        write_parent_line(ready_line(settings, port, os.getpid(), **shown))
+
+    with place:
+        serve_until_shutdown(app, service, place, tell, tls, listeners)
 
 
 def _fatal(error: errors.SidecarError) -> int:

@@ -16,9 +16,16 @@ import typer
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli import audio_input, backends, output, watch_folder
-from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording
+from sidecar.cli.backends import ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
-from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
+from sidecar.cli.output import (
+    PROGRAM,
+    ProgressCallback,
+    print_error_line,
+    print_text,
+    printable,
+    report_error,
+)
 from sidecar.interfaces.engine_interface import (
     DiarizationEffort,
     Precision,

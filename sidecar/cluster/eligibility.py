@@ -7,16 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sidecar import errors
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_record import JobFailure, JobRecord
 from sidecar.storage.postgres_database import retry_while_unavailable
 from sidecar.workers.engine_slot import EngineState
-
-if TYPE_CHECKING:
-    from sidecar.cluster.claims import ClaimStore
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +77,26 @@ ELIGIBILITY_BATCH = 20
 """Jobs that are judged at once."""
 
 
+class EligibilityStore(Protocol):
+    """Verdicts of all nodes (`claims.ClaimStore`)."""
+
+    async def judge(self, verdicts: Mapping[str, JobFailure | None]) -> None:
+        """Persist this node's verdict on each job."""
+
+    async def unjudged(self, most: int) -> Sequence[JobRecord]:
+        """Return waiting jobs that no node is known to be able to run."""
+        ...
+
+    async def end_unschedulable(self, patience_s: float, every_s: float) -> None:
+        """End the jobs that all nodes have refused for ``patience_s``."""
+
+
 class EligibilityJudge:
     """Judge of the eligibility of one node for jobs."""
 
     def __init__(
         self,
-        claims: ClaimStore,
+        claims: EligibilityStore,
         refusal: Callable[[JobRecord], errors.SidecarError | None],
         patience_s: float = UNSCHEDULABLE_AFTER_S,
     ) -> None:

@@ -27,12 +27,12 @@ from sidecar.jobs.job_record import (
     JobEvent,
     JobRecord,
     JobState,
+    Priority,
     apply_event,
 )
 from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import OwnerLocks, is_short, retained_bytes
-from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 

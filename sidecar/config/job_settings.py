@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import SecretStr
 
-from sidecar.config import secret_settings, setting_types
+from sidecar.config import setting_types
 from sidecar.config.setting_types import setting
 
 DEFAULT_JOB_RETENTION_S = 600.0
@@ -80,7 +80,7 @@ class JobSettings(setting_types.SettingsGroup):
         "profile, or a role; AWS_ENDPOINT_URL_S3 if it is not AWS; AWS_DEFAULT_REGION.",
     )
     journal_key: Annotated[
-        SecretStr | None, secret_settings.at_least(secret_settings.MIN_JOURNAL_KEY_CHARACTERS)
+        SecretStr | None, setting_types.at_least(setting_types.MIN_JOURNAL_KEY_CHARACTERS)
     ] = setting(
         None,
         "Key that encrypts persisted jobs, enrolled speakers and captures (@FILE), of 32 "

@@ -6,23 +6,17 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 
 from sidecar import files
+from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
+from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-
-if TYPE_CHECKING:
-    from sidecar.config.settings import Settings
 
 STDIN = "@-"
 MAX_SECRET_BYTES = 1 << 16
 _MAX_LINE = 4096
-MIN_TOKEN_CHARACTERS = 16
-"""Shorter tokens can be guessed."""
-MIN_JOURNAL_KEY_CHARACTERS = 32
-"""128 bits as hexadecimal digits."""
 GENERATED_TOKEN_BYTES = 32
 CLIENT_TOKEN_VARIABLE = "VIBEVOICE_CLIENT_TOKEN"  # noqa: S105 - a name
 """Variable of the token that the commands of this program send as a client. VIBEVOICE_TOKEN is the
@@ -86,19 +80,6 @@ def _read_line() -> str:
     while len(line) < _MAX_LINE and (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
     return line.decode("utf-8", "replace").strip()
-
-
-def at_least(characters: int) -> AfterValidator:
-    """Return a validator of a secret's minimum length; a file's content is checked when it is
-    read."""
-
-    def check(value: SecretStr | None) -> SecretStr | None:
-        said = value.get_secret_value() if value is not None else "@"
-        if len(said) < characters and not said.startswith("@"):
-            raise ValueError(f"shorter than {characters} characters")
-        return value
-
-    return AfterValidator(check)
 
 
 def resolve_token(settings: Settings) -> Settings:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
-from sidecar.config import secret_settings, setting_types
+from sidecar.config import setting_types
 from sidecar.config.setting_types import setting
 
 TLS_OFF, TLS_SELF_SIGNED = "off", "self-signed"
@@ -93,7 +93,7 @@ class AccessSettings(setting_types.SettingsGroup):
     """Access: tokens, origins, TLS, and limits of an owner."""
 
     token: Annotated[
-        SecretStr | None, secret_settings.at_least(secret_settings.MIN_TOKEN_CHARACTERS)
+        SecretStr | None, setting_types.at_least(setting_types.MIN_TOKEN_CHARACTERS)
     ] = setting(
         None,
         "Token that clients have to send as 'Authorization: Bearer'; if unset, none is "

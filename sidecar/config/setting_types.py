@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,6 +26,10 @@ ROLE_ALL: Final = "all"
 ROLE_FRONT: Final = "front"
 ROLE_NODE: Final = "node"
 """Role of a service that shares a journal with others."""
+MIN_TOKEN_CHARACTERS = 16
+"""Shorter tokens can be guessed."""
+MIN_JOURNAL_KEY_CHARACTERS = 32
+"""128 bits as hexadecimal digits."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -107,6 +112,19 @@ class DatabaseUrl(SecretStr):
         """Return whether the address has a password."""
         before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
         return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
+
+
+def at_least(characters: int) -> AfterValidator:
+    """Return a validator of a secret's minimum length; a file's content is checked when it is
+    read."""
+
+    def check(value: SecretStr | None) -> SecretStr | None:
+        said = value.get_secret_value() if value is not None else "@"
+        if len(said) < characters and not said.startswith("@"):
+            raise ValueError(f"shorter than {characters} characters")
+        return value
+
+    return AfterValidator(check)
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:

@@ -16,7 +16,6 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import RecordingRef
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -28,6 +27,14 @@ from sidecar.transcripts.transcript import (
     TranscriptionEvent,
 )
 from sidecar.transcripts.transcript_edits import EditHistory, EditStep
+
+
+class Priority(StrEnum):
+    """Priority among an owner's own jobs; between owners it makes no difference."""
+
+    INTERACTIVE = "interactive"
+    """A user waits for the result."""
+    BATCH = "batch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,16 +24,15 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.job_record import JobRecord, Priority
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
     from sidecar.interfaces.engine_interface import EngineSpec
-    from sidecar.jobs.job_record import JobRecord
     from sidecar.jobs.job_runner import Job
     from sidecar.workers.engine_host import EngineHost
 
@@ -44,14 +43,6 @@ NEXT_JOB_WAIT_S = 0.3
 BATCH_AGING_S = 600.0
 """Wait after which a batch job counts as interactive. For shared jobs the same value is in
 `later_1` (storage/migrations)."""
-
-
-class Priority(StrEnum):
-    """Priority among an owner's own jobs; between owners it makes no difference."""
-
-    INTERACTIVE = "interactive"
-    """A user waits for the result."""
-    BATCH = "batch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,8 @@ from sidecar.audio.audio_source import (
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
-from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, Priority
 from sidecar.jobs.persistent_recordings import RecordingArchive
-from sidecar.jobs.scheduler import Priority
 from sidecar.serialization import to_plain
 from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
 from sidecar.storage.encryption import DecryptionFailed

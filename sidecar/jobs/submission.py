@@ -19,10 +19,9 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import owner_quotas, reservations
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
 from sidecar.jobs.job_event_log import DuplicateRequestKey
-from sidecar.jobs.job_record import IdempotencyKey, JobRecord
+from sidecar.jobs.job_record import IdempotencyKey, JobRecord, Priority
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobTraceContext, JobTraces
-from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
 

@@ -1,4 +1,4 @@
-"""Service process: start, ready line, watch of the parent process, limit of file descriptors.
+"""Service process: ready line, watch of the parent process, limit of file descriptors.
 
 The watch does not use PR_SET_PDEATHSIG, which fires when the thread that spawned this process ends:
 hosts spawn from the threads of a pool.
@@ -12,151 +12,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
-import socket
 import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.config.secret_settings import resolve_token, take_stdin_secret
-from sidecar.config.settings import UNSUPPORTED_YAP_VARIABLES, Settings, unknown_variables
-from sidecar.observability.logs import ProcessLog, log_file
-from sidecar.server import listeners as server_listeners
-from sidecar.server.listeners import ReservedPorts, RunningService, bind_port
+from sidecar.config.settings import Settings
+from sidecar.server.listeners import service_url
 from sidecar.version import CONTRACT, __version__
-
-log = logging.getLogger(__name__)
 
 IMPORT_THREAD = "import"
 """Name of the thread that imports what the ready line does not need (`server/staged_app.py`)."""
-
-
-def serve(settings: Settings) -> None:
-    """Serve until shutdown.
-
-    Raises:
-        errors.SidecarError: the service cannot start; `EXIT_CODES` has the exit code.
-    """
-    raise_fd_limit()
-    given = server_listeners.take_activated_socket(os.environ)
-    if given is not None:
-        settings = settings.model_copy(update=server_listeners.socket_address(given))
-    logs = ProcessLog(
-        settings.log_level,
-        as_json=settings.log_format == "json",
-        file=log_file(settings.data_dir, settings.port),
-    )
-    try:
-        for name in UNSUPPORTED_YAP_VARIABLES:
-            if os.environ.get(name):
-                log.warning(
-                    "the variable %s has no effect: the value is fixed (docs/live.md); remove it",
-                    name,
-                )
-        for wrong, remedy in unknown_variables():
-            log.warning("%s %s", wrong, remedy)
-        settings = resolve_token(take_stdin_secret(settings))
-        _serve(settings, given)
-    finally:
-        logs.close()
-
-
-def _serve(settings: Settings, given: socket.socket | None) -> None:
-    place = acquire_port(settings) if given is None else given
-    besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
-    if isinstance(place, socket.socket):
-        # The port is bound, but not listening yet: the old host retries if a connection is refused,
-        # and gives up if it has to wait.
-        from sidecar.file_watcher import FileWatcher
-        from sidecar.server import app as server_app
-        from sidecar.server.http_server import serve_until_shutdown
-        from sidecar.server.tls import create_tls
-
-        watch = FileWatcher()
-        tls = create_tls(settings, watch)
-        service = server_app.create_service(settings)
-        entrance = server_app.create_entrance(settings, watch)
-        app = server_app.create_staged_app(service, watch, entrance)
-        pair = tls.pair if tls else None
-        listeners = server_app.create_listeners(settings, service, entrance, watch, besides, pair)
-        place = start_listening(place, settings)
-    if isinstance(place, RunningService):
-        used = "port %d: the service with pid %d is used instead of a new one"
-        log.info(used, place.port, place.pid)
-        write_parent_line(_ready_line(settings, place.port, place.pid, reused=True, **place.also))
-        return
-    port = place.getsockname()[1]
-
-    def tell(also: dict[str, Any]) -> None:
-        log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
-        shown = dict(also)
-        if tls and tls.fingerprint:
-            shown["fingerprint"] = tls.fingerprint
-            log.info("SHA-256 fingerprint of the self-signed certificate: %s", tls.fingerprint)
-        if settings.generate_token and settings.token:
-            shown["token"] = settings.token.get_secret_value()
-        write_parent_line(_ready_line(settings, port, os.getpid(), **shown))
-
-    with place:
-        serve_until_shutdown(app, service, place, tell, tls, listeners)
-
-
-def acquire_port(settings: Settings) -> socket.socket | RunningService:
-    """Return a bound socket that does not listen yet, or the service that keeps the port.
-
-    Raises:
-        errors.PortInUse: another program has the port and keeps it.
-        errors.SettingsInvalid: the address cannot be bound.
-    """
-    try:
-        return bind_port(settings.host, settings.port)
-    except errors.PortInUse as error:
-        other = server_listeners.find_service(settings.host, settings.port)
-        if other is None:
-            with contextlib.suppress(errors.PortInUse):  # a service that is exiting does not answer
-                return bind_port(settings.host, settings.port)
-            raise errors.PortInUse(
-                f"{error.detail} A program other than vibevoice-asr uses it.", hint=error.hint
-            ) from None
-        if other.stopping and other.ends():
-            return bind_port(settings.host, settings.port)
-        same = not other.stopping and other.version == __version__
-        if settings.if_port_taken == "reuse" and same:
-            return other
-        if settings.if_port_taken == "takeover":
-            log.warning("stopping the service with pid %d to take over its port", other.pid)
-            if other.stop():
-                return bind_port(settings.host, settings.port)
-        raise errors.PortInUse(
-            f"{error.detail} vibevoice-asr {other.version} with pid {other.pid} uses it.",
-            hint=(
-                "Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
-                f"{error.hint}"
-            ),
-        ) from None
-
-
-def start_listening(
-    place: socket.socket | RunningService, settings: Settings
-) -> socket.socket | RunningService:
-    """Return the socket, listening.
-
-    If another process listened first, return the result of another `acquire_port`.
-
-    Raises:
-        errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
-    """
-    while isinstance(place, socket.socket):
-        try:
-            server_listeners.listen(place)
-            break
-        except errors.PortInUse:
-            place.close()
-            place = acquire_port(settings)
-    return place
 
 
 MACOS_OPEN_MAX = 10_240
@@ -262,13 +130,13 @@ async def _poll_for_exit(pid: int) -> None:
         return
 
 
-def _ready_line(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:
+def ready_line(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:
     """Return the line that reports that the service is ready."""
     return {
         "event": "ready",
         "contract": CONTRACT,
         "port": port,
-        "url": server_listeners.service_url(settings.host, port, encrypted=settings.encrypted),
+        "url": service_url(settings.host, port, encrypted=settings.encrypted),
         "version": __version__,
         "pid": pid,
         **more,

@@ -19,7 +19,8 @@ from itertools import chain
 from typing import Protocol
 
 from sidecar import files
-from sidecar.config.secret_settings import MIN_JOURNAL_KEY_CHARACTERS, read_secret, secret_origin
+from sidecar.config.secret_settings import read_secret, secret_origin
+from sidecar.config.setting_types import MIN_JOURNAL_KEY_CHARACTERS
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command, is_frozen

@@ -29,6 +29,7 @@ from sidecar.jobs.job_record import (
     JobFailure,
     JobRecord,
     JobState,
+    Priority,
     ReportedChange,
     StartedChange,
 )
@@ -37,7 +38,6 @@ from sidecar.jobs.scheduler import (
     BATCH_AGING_S,
     MAX_PASSED_OVER_S,
     OwnerShares,
-    Priority,
     SchedulerMoment,
     WaitingJob,
     schedule_jobs,

@@ -24,11 +24,11 @@ from bench.fairness import (
     two_precisions,
 )
 from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.job_record import Priority
 from sidecar.jobs.scheduler import (
     BATCH_AGING_S,
     MAX_PASSED_OVER_S,
     OwnerShares,
-    Priority,
     SchedulerMoment,
     WaitingJob,
     next_job,

@@ -14,9 +14,8 @@ from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_record import JobState, Priority
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.scheduler import Priority
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript
 

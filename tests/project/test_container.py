@@ -19,7 +19,7 @@ import pytest
 from service_process import PATIENCE_S, free_port, wait_until
 
 from sidecar.cli.output import EXIT_CODES
-from sidecar.config.secret_settings import MIN_TOKEN_CHARACTERS
+from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "x" * MIN_TOKEN_CHARACTERS

@@ -14,7 +14,7 @@ import pytest
 from service_process import PATIENCE_S, Server
 
 from sidecar.cli.common_options import describe
-from sidecar.config.secret_settings import MIN_TOKEN_CHARACTERS
+from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 from sidecar.config.settings import Settings, load_settings
 from sidecar.engines import ENGINES
 from sidecar.engines.engine_selection import choose_engine_for_nodes, choose_live_engine

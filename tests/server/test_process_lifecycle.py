@@ -38,7 +38,7 @@ from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server import listeners
-from sidecar.server.service_process import acquire_port
+from sidecar.server.listeners import acquire_port
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 SERVE = [sys.executable, "-m", "sidecar.main"]

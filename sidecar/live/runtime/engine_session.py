@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -17,14 +17,26 @@ from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.load_shedding import ArrivingUtterance, ServedSession, SpeechShare
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 
-if TYPE_CHECKING:
-    from sidecar.live.runtime.live_scheduler import LiveScheduler
-
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are processed at a time: two seconds."""
 
 SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
 """Command that follows received audio; takes the time and returns events."""
+
+
+class InputScheduler(Protocol):
+    """Scheduler that a session passes its input to (`live_scheduler.LiveScheduler`)."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Return the lock of all sessions."""
+        ...
+
+    def enqueue(self, session: EngineSession, what: Block | SessionCommand) -> None:
+        """Add input of a session."""
+
+    def leave(self, session: EngineSession) -> None:
+        """Close a session."""
 
 
 class EngineSession:
@@ -34,7 +46,7 @@ class EngineSession:
 
     def __init__(
         self,
-        scheduler: LiveScheduler,
+        scheduler: InputScheduler,
         hearing: StreamRecognizer,
         tell: LiveEventCallback,
         client: str,

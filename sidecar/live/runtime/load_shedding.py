@@ -13,9 +13,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 
+from sidecar.interfaces import live_events
+from sidecar.transcripts.transcript import Notice
+
+UTTERANCE_DROPPED_NOTICE = Notice(
+    live_events.UTTERANCE_DROPPED, "Too many speak: what is said now is not recognised."
+)
+PARTIALS_LATE_NOTICE = Notice(
+    live_events.PARTIALS_LATE, "The service is overloaded: words come later than usual."
+)
 LATE_NOTICE_INTERVAL_S = 30.0
 """Seconds between two notices that partials are late."""
-
 
 TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many

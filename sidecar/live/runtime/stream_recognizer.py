@@ -30,6 +30,8 @@ from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResu
 from sidecar.live.runtime.load_shedding import (
     ENTRY_WINDOW_S,
     LATE_NOTICE_INTERVAL_S,
+    PARTIALS_LATE_NOTICE,
+    UTTERANCE_DROPPED_NOTICE,
     UtteranceAdmission,
 )
 from sidecar.live.runtime.partial_results import (
@@ -51,7 +53,6 @@ from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbedd
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
-SHED_TEXT = "Too many speak: what is said now is not recognised."
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 LEAD_IN_S = 1.0
@@ -327,8 +328,7 @@ class StreamRecognizer:
                     self._turn_began = at
                     yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open.shed:
-                    notice = Notice(live_events.UTTERANCE_DROPPED, SHED_TEXT)
-                    yield live_events.NoticeRaised(notice, self._turn)
+                    yield live_events.NoticeRaised(UTTERANCE_DROPPED_NOTICE, self._turn)
             case UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
@@ -429,11 +429,7 @@ class StreamRecognizer:
         """Yield the notice that partials come late, unless it was sent lately."""
         if self._late is None or task.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = task.to
-            notice = Notice(
-                live_events.PARTIALS_LATE,
-                "The service is overloaded: words come later than usual.",
-            )
-            yield live_events.NoticeRaised(notice)
+            yield live_events.NoticeRaised(PARTIALS_LATE_NOTICE)
 
     def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
         """Drop audio that is not needed any more; report the progress now and then."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
@@ -23,9 +23,6 @@ from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions import event_log, input_log
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice
-
-if TYPE_CHECKING:
-    from sidecar.live.sessions.session import Session
 
 CHECKPOINT_VERSION = 3
 """Version of the serialization; a checkpoint of another version is not read."""
@@ -199,6 +196,15 @@ class SessionSnapshot:
         return bool(self.said) or self.known is not None
 
 
+class CheckpointedSession(Protocol):
+    """Session as its checkpoint needs it, besides its events and its input."""
+
+    options: LiveOptions
+    received_orders: int
+    finishing: bool
+    counted: event_log.EventMetrics
+
+
 class SessionCheckpointer:
     """Checkpointer of one session. ``news`` is called when there is something to save; ``away``
     returns whether saving fails at present; ``tell`` sends an event to the client."""
@@ -285,7 +291,7 @@ class SessionCheckpointer:
             if self._away() and self._sound.at - known_s >= MAX_UNSAVED_AUDIO_S:
                 self._let_go()
 
-    def snapshot(self, session: Session, age_s: float) -> SessionSnapshot:
+    def snapshot(self, session: CheckpointedSession, age_s: float) -> SessionSnapshot:
         """Return the session as it is now, without the audio that its client sends again."""
         at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)

@@ -6,9 +6,9 @@ The engine decides by the load how many of them may speak at once (`live.runtime
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity, Scope
@@ -19,9 +19,6 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_language
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import ONCE_A_MINUTE
-
-if TYPE_CHECKING:
-    from sidecar.live.sessions.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +109,8 @@ class SessionAdmission:
         """Return the limit of sessions."""
         return min(self._room.sessions, self.spec.sessions if self.spec else 0)
 
-    def check(self, caller: Identity, there: Collection[Session]) -> None:
-        """Refuse another session if there are enough.
+    def check(self, caller: Identity, owners: Sequence[str]) -> None:
+        """Refuse another session if there are enough; ``owners``: of each session in progress.
 
         Raises:
             errors.LiveUnavailable: there is no live engine.
@@ -121,17 +118,16 @@ class SessionAdmission:
         """
         if self.spec is None:
             raise errors.LiveUnavailable()
-        going = [one for one in there if not one.over]
-        if len(going) >= self.most:
+        if len(owners) >= self.most:
             log.warning(
                 "live sessions are refused (live_full): %d are going on, as many as "
                 "live_sessions or the engine allows",
-                len(going),
+                len(owners),
                 extra=ONCE_A_MINUTE,
             )
             raise errors.LiveFull()
-        has = sum(one.owner == caller.owner for one in going)
-        if not self._may_have_more(caller, has, self.most - len(going)):
+        has = owners.count(caller.owner)
+        if not self._may_have_more(caller, has, self.most - len(owners)):
             raise errors.LiveLimited()
 
     def accepted(self, options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
@@ -163,15 +159,3 @@ class SessionAdmission:
 
 FINISH_TIMEOUT_S = 120.0
 """Seconds to send the remaining events of a session that becomes a job, after its time is up."""
-
-
-def is_finishing(session: Session, now: float) -> bool:
-    """Return whether a session that becomes a job still sends its remaining events."""
-    left = session.disconnected_at is not None
-    if not session.options.keep or session.over:
-        return False
-    if not session.finishing:
-        if not left and session.overdue(now) is None:
-            return False
-        session.finish(asked=False)
-    return now - session.touched < FINISH_TIMEOUT_S

@@ -382,7 +382,7 @@ class SessionRegistry:
             raise errors.ShuttingDown()
         if (caller.owner, number) in self._sessions:
             raise errors.SessionTaken()
-        self.admission.check(caller, self._sessions.values())
+        self.admission.check(caller, [one.owner for one in self._sessions.values() if not one.over])
 
     def _carried(self, session: Session, task: asyncio.Task[None]) -> None:
         del self._tasks[session]
@@ -406,7 +406,7 @@ class SessionRegistry:
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
         left = session.disconnected_at
-        if session_limits.is_finishing(session, now):
+        if _is_finishing(session, now):
             return
         if left is not None and now - left >= grace_s:
             self.end(session)
@@ -415,3 +415,15 @@ class SessionRegistry:
             session.end(wrong)
             with contextlib.suppress(KeyError):
                 self._tasks[session].cancel()
+
+
+def _is_finishing(session: Session, now: float) -> bool:
+    """Return whether a session that becomes a job still sends its remaining events."""
+    left = session.disconnected_at is not None
+    if not session.options.keep or session.over:
+        return False
+    if not session.finishing:
+        if not left and session.overdue(now) is None:
+            return False
+        session.finish(asked=False)
+    return now - session.touched < session_limits.FINISH_TIMEOUT_S

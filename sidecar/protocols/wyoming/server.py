@@ -90,7 +90,7 @@ class WyomingServer:
             full = f"{MOST_CONNECTIONS} connections are open, and no more are taken."
             _turn_away(writer, errors.QueueFull(full))
             return
-        connection = WyomingConnection(self._service, self._allowlist, reader, writer, peer)
+        connection = WyomingConnection(self._service, self._allowlist.enter, reader, writer, peer)
         task = asyncio.get_running_loop().create_task(connection.run())
         self._here[task] = connection
         task.add_done_callback(lambda ended: self._here.pop(ended, None))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing, suppress
-from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
@@ -22,9 +22,6 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.wyoming import messages
 from sidecar.service.facade import Service
-
-if TYPE_CHECKING:
-    from sidecar.protocols.wyoming.server import WyomingAllowlist
 
 
 class WyomingRecording:
@@ -105,17 +102,18 @@ AUDIO_EVENTS = ("audio-start", "audio-chunk")
 
 
 class WyomingConnection:
-    """Connection that owns its recording and the job of it; ``peer`` is the client's address."""
+    """Connection that owns its recording and the job of it. ``enter`` identifies the client by its
+    address ``peer``, for each request."""
 
     def __init__(
         self,
         service: Service,
-        allowlist: WyomingAllowlist,
+        enter: Callable[[str | None], Awaitable[Identity]],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str | None,
     ) -> None:
-        self._service, self._allowlist, self._peer = service, allowlist, peer
+        self._service, self._enter, self._peer = service, enter, peer
         self._reader, self._writer = messages.WyomingEventReader(reader), writer
         self._caller: Identity | None = None
         """Identity of the client, `None` before its first request: each use is counted."""
@@ -131,7 +129,7 @@ class WyomingConnection:
     async def run(self) -> None:
         """Serve the connection until it ends. Raises only if it is cancelled."""
         try:
-            self._caller = await self._allowlist.enter(self._peer)
+            self._caller = await self._enter(self._peer)
             while True:
                 await self._handle(await self._next())
         except (messages.WyomingClientGone, ConnectionError):
@@ -178,7 +176,7 @@ class WyomingConnection:
         form = messages.WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
-            caller = self._caller or await self._allowlist.enter(self._peer)
+            caller = self._caller or await self._enter(self._peer)
             self._caller = None
             place = await self._service.submissions.place(caller)
             self._recording = WyomingRecording(self._service, caller, form, place)

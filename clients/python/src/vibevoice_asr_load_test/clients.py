@@ -28,28 +28,10 @@ LONGEST_S = 3600.0
 """Timeout of a response."""
 
 
-_Play = Callable[[run.LoadTestSender], Awaitable[None]]
-"""Function that sends all audio of a session with a sender."""
-_Session = Callable[[str, _Play, LoadTestSession], Awaitable[None]]
-"""Function that runs one named session, from start to end; it raises if the session fails."""
 _LoadTestFileRequest = Callable[
     [speech.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
 ]
 """Function that sends a recording and waits for its whole result; it raises if that fails."""
-
-
-class LoadClient:
-    """Client that runs sessions on one service, by one protocol."""
-
-    def __init__(self, session: _Session, tempo: run.LoadTestTempo | None = None) -> None:
-        self._session, self._tempo = session, tempo or run.LoadTestTempo()
-
-    async def visit(self, name: str, course: speech.LoadTestScript) -> LoadTestSession:
-        """Run one session and return its record; never raise."""
-        visit = LoadTestSession(name)
-        with run.recorded_session(visit, course):
-            await self._session(name, partial(run.send_script, course, self._tempo, visit), visit)
-        return visit
 
 
 async def _recordings(
@@ -57,7 +39,7 @@ async def _recordings(
     recordings: Sequence[speech.LoadTestRecording],
     repeat: int,
     name: str,
-    _: _Play,
+    _: run.PlayScript,
     visit: LoadTestSession,
 ) -> None:
     """Send ``repeat`` recordings in turn, starting with another one for each session name."""
@@ -133,7 +115,7 @@ async def open_file_client(
     side: target.LoadTestTarget,
     recordings: Sequence[speech.LoadTestRecording],
     repeat: int,
-) -> AsyncGenerator[LoadClient, None]:
+) -> AsyncGenerator[run.LoadClient, None]:
     """Yield a client of ``side``, each session of which sends ``repeat`` recordings."""
     from vibevoice_asr_client import NEVER, AsyncClient
 
@@ -150,7 +132,7 @@ async def open_file_client(
                 if openai
                 else partial(_post, http, "/transcribe", "audio", {})
             )
-        yield LoadClient(partial(_recordings, asks, recordings, repeat))
+        yield run.LoadClient(partial(_recordings, asks, recordings, repeat))
 
 
 async def _context(side: target.LoadTestTarget) -> ssl.SSLContext | None:
@@ -174,7 +156,11 @@ async def _http(side: target.LoadTestTarget) -> httpx.AsyncClient:
 
 
 async def _live(
-    client: AsyncClient, options: Mapping[str, Any], _: str, play: _Play, visit: LoadTestSession
+    client: AsyncClient,
+    options: Mapping[str, Any],
+    _: str,
+    play: run.PlayScript,
+    visit: LoadTestSession,
 ) -> None:
     """Run a session of `/v1/live`, to its summary."""
     async with AsyncExitStack() as stack:
@@ -221,7 +207,7 @@ async def _streaming(
     side: target.LoadTestTarget,
     context: ssl.SSLContext | None,
     name: str,
-    play: _Play,
+    play: run.PlayScript,
     visit: LoadTestSession,
 ) -> None:
     """Run a session of yap's protocol, from the handshake to the `end` message."""
@@ -267,7 +253,7 @@ class _LoadTestYapSession(run.LoadTestSender):
                 while (await self._frame())["type"] not in READY:
                     pass
 
-    async def all_of(self, play: _Play) -> None:
+    async def all_of(self, play: run.PlayScript) -> None:
         """Send all audio, wait for the finals of all utterances, then send `end`."""
         await play(self)
         async with asyncio.timeout(run.ANSWER_TIMEOUT_S):
@@ -324,7 +310,7 @@ async def _grpc(
     side: target.LoadTestTarget,
     credentials: Any,
     name: str,
-    play: _Play,
+    play: run.PlayScript,
     visit: LoadTestSession,
 ) -> None:
     """Run a stream of the package `stt`; ``credentials``: `None` if it is not encrypted."""
@@ -344,7 +330,11 @@ async def _grpc(
 
 
 async def _stream(
-    side: target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
+    side: target.LoadTestTarget,
+    channel: Any,
+    name: str,
+    play: run.PlayScript,
+    visit: LoadTestSession,
 ) -> None:
     messages = side.messages
     metadata = [("authorization", f"Bearer {side.token}")] if side.token else []
@@ -392,7 +382,7 @@ def _grpc_code_of(error: Any) -> str:
 @asynccontextmanager
 async def open_live_client(
     side: target.LoadTestTarget, tempo: run.LoadTestTempo, **options: Any
-) -> AsyncGenerator[LoadClient, None]:
+) -> AsyncGenerator[run.LoadClient, None]:
     """Yield a client for live sessions of ``side``, without retries. ``options``: those of
     `/v1/live`.
 
@@ -403,12 +393,12 @@ async def open_live_client(
 
     match side.wire:
         case target.LoadTestLiveWire.STREAMING:
-            yield LoadClient(partial(_streaming, side, await _context(side)), tempo)
+            yield run.LoadClient(partial(_streaming, side, await _context(side)), tempo)
         case target.LoadTestLiveWire.GRPC:
-            yield LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
+            yield run.LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
         case _:
             async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
-                yield LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
+                yield run.LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
 
 
 async def _credentials(side: target.LoadTestTarget) -> Any:

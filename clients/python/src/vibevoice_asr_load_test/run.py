@@ -8,15 +8,13 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from vibevoice_asr_load_test import statistics
 from vibevoice_asr_load_test.speech import LIVE_RATE, SAMPLE_BYTES, LoadTestAudio, LoadTestScript
 from vibevoice_asr_load_test.statistics import LoadTestSession, LoadTestUtterance
 from vibevoice_asr_load_test.target import CpuShare, LoadTestTarget
-
-if TYPE_CHECKING:
-    from vibevoice_asr_load_test.clients import LoadClient
 
 SETTLE_S = 1.0
 """Seconds after each row, so that its sessions have ended before the next is measured."""
@@ -202,6 +200,26 @@ class LoadTestTempo:
 
     chunk_s: float = 0.1
     pace: float = 1.0
+
+
+PlayScript = Callable[[LoadTestSender], Awaitable[None]]
+"""Function that sends all audio of a session with a sender."""
+RunSession = Callable[[str, PlayScript, LoadTestSession], Awaitable[None]]
+"""Function that runs one named session, from start to end; it raises if the session fails."""
+
+
+class LoadClient:
+    """Client that runs sessions on one service, by one protocol."""
+
+    def __init__(self, session: RunSession, tempo: LoadTestTempo | None = None) -> None:
+        self._session, self._tempo = session, tempo or LoadTestTempo()
+
+    async def visit(self, name: str, course: LoadTestScript) -> LoadTestSession:
+        """Run one session and return its record; never raise."""
+        visit = LoadTestSession(name)
+        with recorded_session(visit, course):
+            await self._session(name, partial(send_script, course, self._tempo, visit), visit)
+        return visit
 
 
 async def send_script(

@@ -1,4 +1,4 @@
-"""Responses: JSON bodies, server-sent events, incremental text.
+"""Responses: server-sent events, other streams, incremental text, JSON bodies.
 
 A slow client holds up only its own connection: what it has not read waits in its buffer or is
 dropped, and the job goes on.
