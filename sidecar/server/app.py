@@ -164,15 +164,8 @@ def create_listeners(
     return found
 
 
-def create_app(
-    settings: Settings | None = None,
-    service: Service | None = None,
-    watch: FileWatcher | None = None,
-    entrance: authentication.AccessControl | None = None,
-) -> FastAPI:
+def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
     """Create the whole ASGI application of a service, which is created if ``service`` is `None`.
-
-    ``watch`` reloads files; ``entrance`` is the access control, shared with the other protocols.
 
     Raises:
         errors.SettingsInvalid: the environment or the file has an invalid setting.
@@ -181,8 +174,8 @@ def create_app(
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
-    watch = watch or FileWatcher()
-    entrance = entrance or create_entrance(settings, watch)
+    watch = FileWatcher()
+    entrance = create_entrance(settings, watch)
     from sidecar.server.http_app import create_whole_app
 
     lifespan = service_lifespan(service, watch, entrance.visits, opened=freeze_imports)
