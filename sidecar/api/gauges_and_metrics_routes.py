@@ -17,7 +17,7 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.sse_responses import json_response
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
-from sidecar.observability import metrics, prometheus
+from sidecar.observability import metrics, prometheus_exposition
 from sidecar.observability.metrics import METRIC_PREFIX
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
@@ -67,7 +67,7 @@ def metrics_nested(service: Service) -> dict[str, Any]:
     by_owner = None
     if "owners" in service.settings.metrics:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
-    return prometheus.stt_metrics_json(service.tally, len(service.live), by_owner)
+    return prometheus_exposition.stt_metrics_json(service.tally, len(service.live), by_owner)
 
 
 def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
@@ -283,11 +283,11 @@ def build_router(service: Service) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        await prometheus.import_library()
+        await prometheus_exposition.import_library()
         own = [*gauges(service, service.health()), *service.tally.measured()]
-        other = prometheus.stt_gauges(metrics_nested(service))
+        other = prometheus_exposition.stt_gauges(metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
-        page, media_type = prometheus.render_metrics(own, other, METRIC_PREFIX, accept)
+        page, media_type = prometheus_exposition.render_metrics(own, other, METRIC_PREFIX, accept)
         return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
     @router.get("/metrics.json", summary="The same as JSON", response_model=MetricsAnswer)

@@ -15,10 +15,15 @@ from dataclasses import dataclass, field
 from sidecar import errors
 from sidecar.concurrency import cancel_after
 from sidecar.storage import postgres_database
-from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
+HEARTBEAT_INTERVAL_S = 1.0
+"""Interval of heartbeats: short enough that the jobs of a dead service are free within seconds."""
+EXPIRY_HEARTBEATS = 3
+"""Observations, one each `HEARTBEAT_INTERVAL_S`, without a change of a heartbeat before its service
+expires. So a heartbeat that meets a dead connection and is repeated over another is not late yet
+(`storage/postgres_settings.py` has the time limits)."""
 COUNT_AGE_S, REQUESTED_COUNT_AGE_S = 0.9, 0.1
 """Age to which a count of all jobs serves all services, each second and on request: with ten
 thousand waiting jobs it takes a tenth of a second."""

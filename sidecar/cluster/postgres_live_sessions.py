@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
-from sidecar.cluster.membership import Membership
+from sidecar.cluster.membership import HEARTBEAT_INTERVAL_S, Membership
 from sidecar.concurrency import cancel_after
 from sidecar.live.sessions.session_checkpoint import (
     ResumedSession,
@@ -25,7 +25,6 @@ from sidecar.live.sessions.session_checkpoint import (
 from sidecar.live.sessions.session_handover import TAKEOVER_TIMEOUT_S
 from sidecar.storage.encryption import Cipher, DecryptionFailed
 from sidecar.storage.postgres_database import SESSIONS_CHANNEL, PostgresDatabase
-from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S
 
 SWEEP_INTERVAL_S = 30.0
 """Interval of the search for expired sessions; a take or a new save searches too."""

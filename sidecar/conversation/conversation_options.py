@@ -1,4 +1,4 @@
-"""Options of a conversation (end of turn, history, idle time) with defaults; its phases. Pure."""
+"""Options of a conversation (end of turn, history) with defaults; its phases. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sidecar.conversation import chat_completions
-from sidecar.limit_overrides import limit
-
-IDLE_S = limit("talk_idle", 600.0)
-"""Seconds without audio, typed text or another request of the client after which a conversation
-ends, counted once nothing is being said."""
 
 
 class ConversationPhase(StrEnum):

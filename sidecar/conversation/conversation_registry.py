@@ -16,13 +16,10 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.conversation.conversation_options import (
-    IDLE_S,
-    ConversationOptions,
-    ConversationPhase,
-)
+from sidecar.conversation.conversation_options import ConversationOptions, ConversationPhase
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions, abbreviate_names
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.workers.tts_client import TtsClient
@@ -35,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+IDLE_S = limit("talk_idle", 600.0)
+"""Seconds without audio, typed text or another request of the client after which a conversation
+ends, counted once nothing is being said."""
 SLOT_WAIT_S = 1.0
 """Seconds that a new conversation waits for a free slot: a page that is reloaded comes back before
 the server knows that it has left."""

@@ -69,9 +69,6 @@ class MemoryAccount:
 
 CPU_CHUNK_S = 8 / 3
 """Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
-MAX_WINDOWS = 8
-"""Maximum number of windows of a recording in one batch: an eighth of the decoder passes. Each
-further window adds one more border and saves ever less."""
 TYPICAL_AUDIO_S = 600.0
 """Duration of audio in the plan if a recording's is not known, and for the first load."""
 
@@ -173,7 +170,7 @@ class MemoryAdmission:
                 self._shape,
                 precision,
                 memory_footprint.WINDOW_S if audio_s is None else audio_s,
-                MAX_WINDOWS,
+                memory_plan.MAX_WINDOWS,
                 self.available_bytes(now),
                 text_tokens=_prompt_tokens(options),
                 apart=now.on_gpu,

@@ -24,6 +24,9 @@ from sidecar.gpu_memory.memory_footprint import (
 )
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
+MAX_WINDOWS = 8
+"""Maximum number of windows of a recording in one batch: an eighth of the decoder passes. Each
+further window adds one more border and saves ever less."""
 PREFERRED_PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
 """Precisions that `auto` chooses from on a GPU: the most accurate first."""
 

@@ -4,8 +4,8 @@ The code in which an event happens counts it here, independent of the readers. L
 values, which the code defines: no path, name, id or address.
 
 Only the event loop's thread changes them. `prometheus_client` renders them
-(`observability/prometheus`). Counting with it would take a lock for each count, and import it at
-every start.
+(`observability/prometheus_exposition`). Counting with it would take a lock for each count, and
+import it at every start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Address of PostgreSQL; time limits, heartbeat interval and expiry of shared jobs."""
+"""Address of PostgreSQL, and time limits of its calls."""
 
 from __future__ import annotations
 
@@ -80,12 +80,6 @@ def error_first_line(error: Exception) -> str:
     return f"{said} {lines[1]}" if said.endswith(":") and len(lines) > 1 else said.rstrip(":")
 
 
-HEARTBEAT_INTERVAL_S = 1.0
-"""Interval of heartbeats: short enough that the jobs of a dead service are free within seconds."""
-EXPIRY_HEARTBEATS = 3
-"""Observations, one each `HEARTBEAT_INTERVAL_S`, without a change of a heartbeat before
-its service expires. So a heartbeat that meets a dead connection and is repeated over
-another is not late yet."""
 CONNECT_TIMEOUT_S = 2
 """Limit for a server to accept a connection; whole seconds, as libpq requires."""
 LOCK_TIMEOUT_S = 2.0

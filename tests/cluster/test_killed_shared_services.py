@@ -15,7 +15,7 @@ from bench.deployment import deployment, postgres_is_here
 from bench.queue_clients import FORM, Recording
 from bench.serving import Server
 from bench.shared_kills import SETTLES, tried
-from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
+from sidecar.cluster.membership import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 pytestmark = [
     pytest.mark.slow,

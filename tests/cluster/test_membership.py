@@ -16,10 +16,14 @@ from shared_job_services import SEGMENT, Service, service, submitted
 
 from sidecar import errors
 from sidecar.cluster.claims import WAITING
-from sidecar.cluster.membership import HeartbeatObserver, Membership
+from sidecar.cluster.membership import (
+    EXPIRY_HEARTBEATS,
+    HEARTBEAT_INTERVAL_S,
+    HeartbeatObserver,
+    Membership,
+)
 from sidecar.jobs.job_record import InterruptedChange, JobFailure, JobState, StartedChange
 from sidecar.storage.postgres_database import SESSIONS_CHANNEL
-from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 NO = JobFailure.of(errors.AudioTooLong())
 

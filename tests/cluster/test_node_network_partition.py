@@ -25,7 +25,7 @@ from service_process import PATIENCE_S, wait_until
 from bench.deployment import COMMAND, NODE, Deployment, deployment, postgres_is_here
 from bench.queue_clients import FORM, Recording
 from bench.serving import ROOT
-from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S
+from sidecar.cluster.membership import HEARTBEAT_INTERVAL_S
 
 pytestmark = [
     pytest.mark.slow,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.cluster import membership
 from sidecar.storage import postgres_settings
 
 HEARD_OF_S = 5.0
@@ -26,11 +27,11 @@ def test_a_call_has_time_for_a_second_attempt_to_connect() -> None:
 
 def test_a_heartbeat_that_meets_a_dead_connection_and_is_repeated_does_not_expire() -> None:
     late_s = (
-        postgres_settings.HEARTBEAT_INTERVAL_S
+        membership.HEARTBEAT_INTERVAL_S
         + postgres_settings.TCP_USER_TIMEOUT_S
         + postgres_settings.MIN_RETRY_PAUSE_S
     )
-    assert late_s < postgres_settings.HEARTBEAT_INTERVAL_S * postgres_settings.EXPIRY_HEARTBEATS
+    assert late_s < membership.HEARTBEAT_INTERVAL_S * membership.EXPIRY_HEARTBEATS
 
 
 def test_a_dead_connection_is_found_out_within_the_call_that_meets_it() -> None:
@@ -44,5 +45,5 @@ def test_an_outage_costs_at_most_one_attempt_for_each_heartbeat() -> None:
     assert (
         postgres_settings.MIN_RETRY_PAUSE_S
         < postgres_settings.MAX_RETRY_PAUSE_S
-        <= postgres_settings.HEARTBEAT_INTERVAL_S
+        <= membership.HEARTBEAT_INTERVAL_S
     )
