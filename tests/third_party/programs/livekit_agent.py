@@ -1,19 +1,30 @@
 """LiveKit's agent over the Realtime API: `livekit_agent.py PORT`.
 
 It goes on with a conversation that went before, is asked by text, and calls a tool; then it is
-asked what comes from standard input.
+asked what comes from standard input, once it has reconnected. It sends its history anew then, and
+until that is confirmed it would place a new item before all others (1.8.9).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 from common import tell
 from livekit.agents import Agent, AgentSession, ChatContext, RunContext, function_tool
 from livekit.plugins import openai
 
 called: list[str] = []
+sessions: list[Any] = []
+
+
+class RealtimeModel(openai.realtime.RealtimeModel):
+    """Model whose sessions can be watched."""
+
+    def session(self, **options: Any) -> Any:
+        sessions.append(super().session(**options))
+        return sessions[-1]
 
 
 @function_tool
@@ -27,19 +38,25 @@ async def main(port: str) -> None:
     before = ChatContext.empty()
     before.add_message(role="user", content="I am Eve.")
     before.add_message(role="assistant", content="Hello, Eve.")
-    model = openai.realtime.RealtimeModel(base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-none")
+    model = RealtimeModel(base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-none")
     errors: list[str] = []
     async with AgentSession(llm=model) as session:
         session.on("error", lambda event: errors.append(str(event.error)))
         await session.start(Agent(instructions="Be brief.", chat_ctx=before, tools=[weather]))
+        reconnected = asyncio.Event()
+        sessions[0].on("session_reconnected", lambda event: reconnected.set())
         question = "It asks"
         while question:
             await session.run(user_input=question)
             items = session.history.items
             spoken = [one for one in items if one.type == "message" and one.role == "assistant"]
             said = [one.text_content for one in spoken]
+            confirmed = len(sessions[0].chat_ctx.items)
             tell({"said": said, "called": called, "errors": errors})
             question = (await asyncio.to_thread(sys.stdin.readline)).strip()
+            await reconnected.wait()
+            while len(sessions[0].chat_ctx.items) < confirmed:  # noqa: ASYNC110 - no event says it
+                await asyncio.sleep(0.01)
 
 
 asyncio.run(main(*sys.argv[1:]))
