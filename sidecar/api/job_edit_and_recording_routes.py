@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.error_responses import problem
-from sidecar.api.http.request_headers import identity_of, media_type, parse_range
+from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.api.http.sse_responses import StreamedResponse, json_response, send_until_disconnect
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
@@ -216,6 +216,32 @@ def add_recording_routes(router: APIRouter, service: Service) -> None:
             return await _answer(request, service, job_id, file)
 
 
+_NUMBER = re.compile(r"\d{0,18}", re.ASCII)
+
+
+def _parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """Return the first requested byte and the one after the last, or `None` for the whole file. A
+    malformed header counts as none, as the standard requires.
+
+    Raises:
+        errors.RangeUnsatisfiable: the file has no such bytes.
+    """
+    unit, _, span = header.partition("=")
+    first, dash, last = (part.strip() for part in span.partition("-"))
+    wanted = unit.strip().lower() == "bytes" and dash and first + last
+    if not wanted or not all(_NUMBER.fullmatch(one) for one in (first, last)):
+        return None
+    if first == "":  # the last bytes of the file
+        begin, end = max(0, size - int(last)), size
+    else:
+        begin, end = int(first), min(size, int(last or size) + 1)
+        if last and int(last) < begin:
+            return None
+    if begin >= end:
+        raise errors.RangeUnsatisfiable(f"The recording has {size} bytes.")
+    return begin, end
+
+
 async def _answer(request: Request, service: Service, job_id: str, file: EncryptedFile) -> Response:
     media_type, ending = media_type_of(await service.recordings.read(file, 0, SNIFF_BYTES))
     tag = f'"{job_id}"'  # a recording never changes
@@ -230,7 +256,7 @@ async def _answer(request: Request, service: Service, job_id: str, file: Encrypt
     wanted, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
     if wanted and same:
         try:
-            span = parse_range(wanted, file.size)
+            span = _parse_range(wanted, file.size)
         except errors.RangeUnsatisfiable as error:
             file.close()
             refused = problem(error)

@@ -1,4 +1,4 @@
-"""Commands `serve` and `node`."""
+"""Commands `serve` and `node`: settings, log, port (or the service that has it), ready line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
@@ -20,7 +21,7 @@ from sidecar.config.settings import (
 )
 from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
-from sidecar.server.listeners import ReservedPorts, RunningService
+from sidecar.server.listeners import ReservedPorts, RunningService, bind_port
 from sidecar.server.service_process import (
     IMPORT_THREAD,
     fatal_line,
@@ -28,6 +29,7 @@ from sidecar.server.service_process import (
     ready_line,
     write_parent_line,
 )
+from sidecar.version import __version__
 
 HELP = f"""
 Serve over HTTP until stopped.
@@ -124,7 +126,7 @@ def _run_service(settings: Settings) -> None:
 
 
 def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
-    place = server_listeners.acquire_port(settings) if given is None else given
+    place = acquire_port(settings) if given is None else given
     besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
     if isinstance(place, socket.socket):
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
@@ -141,7 +143,7 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
         app = server_app.create_staged_app(service, watch, entrance)
         pair = tls.pair if tls else None
         listeners = server_app.create_listeners(settings, service, entrance, watch, besides, pair)
-        place = server_listeners.start_listening(place, settings)
+        place = start_listening(place, settings)
     if isinstance(place, RunningService):
         used = "port %d: the service with pid %d is used instead of a new one"
         log.info(used, place.port, place.pid)
@@ -161,6 +163,61 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
 
     with place:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
+
+
+def acquire_port(settings: Settings) -> socket.socket | RunningService:
+    """Return a bound socket that does not listen yet, or the service that keeps the port.
+
+    Raises:
+        errors.PortInUse: another program has the port and keeps it.
+        errors.SettingsInvalid: the address cannot be bound.
+    """
+    try:
+        return bind_port(settings.host, settings.port)
+    except errors.PortInUse as error:
+        other = server_listeners.find_service(settings.host, settings.port)
+        if other is None:
+            with suppress(errors.PortInUse):  # a service that is exiting does not answer
+                return bind_port(settings.host, settings.port)
+            raise errors.PortInUse(
+                f"{error.detail} A program other than vibevoice-asr uses it.", hint=error.hint
+            ) from None
+        if other.stopping and other.ends():
+            return bind_port(settings.host, settings.port)
+        same = not other.stopping and other.version == __version__
+        if settings.if_port_taken == "reuse" and same:
+            return other
+        if settings.if_port_taken == "takeover":
+            log.warning("stopping the service with pid %d to take over its port", other.pid)
+            if other.stop():
+                return bind_port(settings.host, settings.port)
+        raise errors.PortInUse(
+            f"{error.detail} vibevoice-asr {other.version} with pid {other.pid} uses it.",
+            hint=(
+                "Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
+                f"{error.hint}"
+            ),
+        ) from None
+
+
+def start_listening(
+    place: socket.socket | RunningService, settings: Settings
+) -> socket.socket | RunningService:
+    """Return the socket, listening.
+
+    If another process listened first, return the result of another `acquire_port`.
+
+    Raises:
+        errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
+    """
+    while isinstance(place, socket.socket):
+        try:
+            server_listeners.listen(place)
+            break
+        except errors.PortInUse:
+            place.close()
+            place = acquire_port(settings)
+    return place
 
 
 def _fatal(error: errors.SidecarError) -> int:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sidecar import errors
 from sidecar.config.settings import ROLE_NODE, Settings
-from sidecar.version import __version__
 
 if TYPE_CHECKING:
     import psutil
@@ -350,58 +349,3 @@ def listens_on(process: psutil.Process, port: int) -> bool:
         one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
         for one in process.net_connections(kind="tcp")
     )
-
-
-def acquire_port(settings: Settings) -> socket.socket | RunningService:
-    """Return a bound socket that does not listen yet, or the service that keeps the port.
-
-    Raises:
-        errors.PortInUse: another program has the port and keeps it.
-        errors.SettingsInvalid: the address cannot be bound.
-    """
-    try:
-        return bind_port(settings.host, settings.port)
-    except errors.PortInUse as error:
-        other = find_service(settings.host, settings.port)
-        if other is None:
-            with suppress(errors.PortInUse):  # a service that is exiting does not answer
-                return bind_port(settings.host, settings.port)
-            raise errors.PortInUse(
-                f"{error.detail} A program other than vibevoice-asr uses it.", hint=error.hint
-            ) from None
-        if other.stopping and other.ends():
-            return bind_port(settings.host, settings.port)
-        same = not other.stopping and other.version == __version__
-        if settings.if_port_taken == "reuse" and same:
-            return other
-        if settings.if_port_taken == "takeover":
-            log.warning("stopping the service with pid %d to take over its port", other.pid)
-            if other.stop():
-                return bind_port(settings.host, settings.port)
-        raise errors.PortInUse(
-            f"{error.detail} vibevoice-asr {other.version} with pid {other.pid} uses it.",
-            hint=(
-                "Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
-                f"{error.hint}"
-            ),
-        ) from None
-
-
-def start_listening(
-    place: socket.socket | RunningService, settings: Settings
-) -> socket.socket | RunningService:
-    """Return the socket, listening.
-
-    If another process listened first, return the result of another `acquire_port`.
-
-    Raises:
-        errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
-    """
-    while isinstance(place, socket.socket):
-        try:
-            listen(place)
-            break
-        except errors.PortInUse:
-            place.close()
-            place = acquire_port(settings)
-    return place

@@ -35,10 +35,10 @@ from service_process import (
 )
 
 from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.cli.serve import acquire_port
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server import listeners
-from sidecar.server.listeners import acquire_port
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 SERVE = [sys.executable, "-m", "sidecar.main"]

@@ -1,4 +1,4 @@
-"""Request headers (size limits, Prefer, Range, Idempotency-Key), identity, JSON messages."""
+"""Request headers (size limits, Prefer, Idempotency-Key), identity, JSON messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.revocable_streams import RevocableStreams
-from sidecar.errors import HeaderTooLarge, RangeUnsatisfiable
+from sidecar.errors import HeaderTooLarge
 
 _IDENTITY_KEY = "identity"
 _REVOCABLE_KEY = "visits"
@@ -112,32 +112,6 @@ def wants_async(headers: Iterable[str]) -> bool:
         if name.strip().lower() == "respond-async":
             return value.strip() in ("", '""')
     return False
-
-
-_NUMBER = re.compile(r"\d{0,18}", re.ASCII)
-
-
-def parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return the first requested byte and the one after the last, or `None` for the whole file. A
-    malformed header counts as none, as the standard requires.
-
-    Raises:
-        errors.RangeUnsatisfiable: the file has no such bytes.
-    """
-    unit, _, span = header.partition("=")
-    first, dash, last = (part.strip() for part in span.partition("-"))
-    wanted = unit.strip().lower() == "bytes" and dash and first + last
-    if not wanted or not all(_NUMBER.fullmatch(one) for one in (first, last)):
-        return None
-    if first == "":  # the last bytes of the file
-        begin, end = max(0, size - int(last)), size
-    else:
-        begin, end = int(first), min(size, int(last or size) + 1)
-        if last and int(last) < begin:
-            return None
-    if begin >= end:
-        raise RangeUnsatisfiable(f"The recording has {size} bytes.")
-    return begin, end
 
 
 MAX_JSON_VALUES = 100_000
