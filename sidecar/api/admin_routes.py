@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import error_responses, openapi
 from sidecar.api.http.request_headers import identity_of, media_type
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind

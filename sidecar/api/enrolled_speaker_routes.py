@@ -11,7 +11,7 @@ from pydantic import AliasPath, BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import Fields, open_local, read_fields
 from sidecar.interfaces.request_options import parse_text
 from sidecar.service.facade import Service

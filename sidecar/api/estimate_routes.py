@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import Fields, open_local, read_fields
 from sidecar.api.transcribe_routes import TRANSCRIBE_FIELDS, TranscribeWarning
 from sidecar.audio.audio_source import AudioSource

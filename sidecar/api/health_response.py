@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.config.settings import Settings
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.api.health_response import PATH, health_response
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.errors import JournalUnreachable
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import WINDOW_FORMAT

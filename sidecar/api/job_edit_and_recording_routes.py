@@ -15,7 +15,7 @@ from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.error_responses import problem
 from sidecar.api.http.request_headers import identity_of, media_type
-from sidecar.api.http.sse_responses import StreamedResponse, json_response, send_until_disconnect
+from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
 from sidecar.interfaces.request_options import parse_integer
@@ -200,23 +200,8 @@ class _RecordingResponse(StreamedResponse):
             log.warning("playback of a recording stopped before its end: %s", error.detail)
 
 
-def add_recording_routes(router: APIRouter, service: Service) -> None:
-    """Add the route of the recording."""
-
-    @router.get(
-        "/{job_id}/audio",
-        summary="The recording, if it is kept",
-        response_class=Response,
-        responses=job_schemas.AUDIO,
-        openapi_extra=job_schemas.RANGE,
-    )
-    async def audio(request: Request, job_id: str) -> Response:
-        file = await service.recordings.open(identity_of(request), job_id)
-        with close_on_error(file):
-            return await _answer(request, service, job_id, file)
-
-
 _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
+"""Position in a recording: fits into 64 bits."""
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
@@ -240,6 +225,22 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     if begin >= end:
         raise errors.RangeUnsatisfiable(f"The recording has {size} bytes.")
     return begin, end
+
+
+def add_recording_routes(router: APIRouter, service: Service) -> None:
+    """Add the route of the recording."""
+
+    @router.get(
+        "/{job_id}/audio",
+        summary="The recording, if it is kept",
+        response_class=Response,
+        responses=job_schemas.AUDIO,
+        openapi_extra=job_schemas.RANGE,
+    )
+    async def audio(request: Request, job_id: str) -> Response:
+        file = await service.recordings.open(identity_of(request), job_id)
+        with close_on_error(file):
+            return await _answer(request, service, job_id, file)
 
 
 async def _answer(request: Request, service: Service, job_id: str, file: EncryptedFile) -> Response:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import clock, errors
 from sidecar.api import job_edit_and_recording_routes, job_schemas
-from sidecar.api.http import sse_responses
+from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import (
     idempotency_key_of,
@@ -21,7 +21,7 @@ from sidecar.api.http.request_headers import (
     last_event_id,
     request_digest,
 )
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import close_on_error, open_local, read_fields
 from sidecar.api.job_schemas import JobError, JobProgress, job_summary
 from sidecar.audio.audio_source import AudioSource
@@ -140,7 +140,7 @@ def event_body(
 
 def token_revoked_frame() -> bytes:
     """Return the last frame of a stream after the client's token was revoked."""
-    return sse_responses.sse_frame(
+    return responses.sse_frame(
         {"error": JobError.render(job_record.JobFailure.of(TokenInvalid()))}, "unauthorized"
     )
 
@@ -188,7 +188,7 @@ class JobEventFrames:
         frame = self._written.get((job_id, event.seq))
         if frame is None:
             named = event_body(job_id, event, self._remaining_s, resumed_s)
-            frame = sse_responses.sse_frame(named[1], named[0], event.seq) if named else b""
+            frame = responses.sse_frame(named[1], named[0], event.seq) if named else b""
             while len(self._written) >= self._most:
                 del self._written[next(iter(self._written))]
             self._written[job_id, event.seq] = frame
@@ -203,16 +203,16 @@ class JobEventFrames:
         resumption = _Resumption(seen)
         yield SSE_RETRY
         try:
-            async with aclosing(subscription.batches(sse_responses.SSE_KEEP_ALIVE_S)) as batches:
+            async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
                 async for events in batches:
                     if not events:
-                        yield sse_responses.SSE_KEEP_ALIVE
+                        yield responses.SSE_KEEP_ALIVE
                     elif frames := b"".join(
                         self.of(job_id, event, resumption.after(event)) for event in events
                     ):
                         yield frames
         except SubscriberTooSlow as behind:
-            yield sse_responses.sse_frame({"resume_after": behind.seq}, "behind")
+            yield responses.sse_frame({"resume_after": behind.seq}, "behind")
 
 
 PATH = "/v1/jobs"
@@ -355,7 +355,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
             return Response(status_code=204)  # stops the reconnects of a browser
         subscription = await service.owned.events(caller, job, after)
         stream = frames.following(job.id, subscription, job if after else None)
-        return sse_responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
+        return responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
 
     @router.get(
         "/{job_id}/transcript",

@@ -16,7 +16,7 @@ from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes

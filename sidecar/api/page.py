@@ -28,7 +28,7 @@ from sidecar.api.http import openapi
 from sidecar.api.http.auth_gate import sent_token
 from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.request_headers import identity_of, media_type
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes

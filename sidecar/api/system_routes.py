@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import clock
-from sidecar.api.gauges_and_metrics_routes import demand_metrics_scope
 from sidecar.api.health_routes import NO_STORE
 from sidecar.api.http import openapi
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
+from sidecar.api.metrics_routes import demand_metrics_scope
 from sidecar.service.facade import Service, ServiceHealth
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar import errors
 from sidecar.api import job_schemas
-from sidecar.api.http import error_responses, middleware, openapi, sse_responses, upload
+from sidecar.api.http import error_responses, middleware, openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of, wants_async
-from sidecar.api.http.sse_responses import json_response, to_json
+from sidecar.api.http.responses import json_response, to_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -240,7 +240,7 @@ KEEP_ALIVE = b"\n"
 """An empty line, which every client ignores."""
 
 
-class NdjsonResponse(sse_responses.EventStreamResponse):
+class NdjsonResponse(responses.EventStreamResponse):
     """Streamed response of NDJSON lines."""
 
     media_type = MEDIA_TYPE
@@ -254,9 +254,9 @@ def wants_ndjson(request: Request) -> bool:
 
 async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a response, and an empty line as a keep-alive."""
-    unsaid = sse_responses.UnsentSegments()
+    unsaid = responses.UnsentSegments()
     try:
-        async with aclosing(job.watched(sse_responses.SSE_KEEP_ALIVE_S)) as changes:
+        async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
                     yield KEEP_ALIVE

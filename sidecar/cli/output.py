@@ -1,4 +1,4 @@
-"""Messages, transcript files, exit codes, Ctrl-C."""
+"""Messages, progress, transcript files, exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
 
-ProgressCallback = Callable[[str, float, float | None], None]
-"""Callback for the progress of a recording: stage, amount done, total (`None`: unknown)."""
 PROGRAM = "vibevoice-asr"
 COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
 """Variable that a shell sets to request completions."""
@@ -46,6 +44,10 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
     errors.HubUnreachable.code: 69,
     **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
 }
+
+
+ProgressCallback = Callable[[str, float, float | None], None]
+"""Callback for the progress of a recording: stage, amount done, total (`None`: unknown)."""
 
 
 def printable(name: str) -> str:

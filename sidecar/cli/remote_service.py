@@ -249,7 +249,8 @@ async def transcribe_remotely(
     leave: bool,
 ) -> Transcript:
     """Send a recording to a service and follow its job; send it again if the service has forgotten
-    the job. ``leave``: the job continues if this is cancelled, and is found again."""
+    the job. ``leave``: unless it comes from standard input, the job continues if this is cancelled,
+    and is found again."""
     with opens(path) as source, translate_client_errors():
         key = idempotency_key(path, source, options) if leave and not source.spooled else None
         send = partial(_send_once, client, source.fd, key, options, told)

@@ -79,7 +79,7 @@ def _serve(given: dict[str, Any]) -> int:
             from sidecar.cli import pull
 
             pull.download_if_missing(settings)
-        _run_service(settings)
+        _start_service(settings)
     except errors.SidecarError as error:
         return _fatal(error)
     except Exception:  # the parent process gets a line and an exit code in any case
@@ -95,8 +95,8 @@ def run_node(given: dict[str, Any]) -> int:
     return run(given | {"role": ROLE_NODE})
 
 
-def _run_service(settings: Settings) -> None:
-    """Serve until shutdown.
+def _start_service(settings: Settings) -> None:
+    """Open the log, read the secrets, and serve until shutdown.
 
     Raises:
         errors.SidecarError: the service cannot start; `EXIT_CODES` has the exit code.
@@ -126,6 +126,8 @@ def _run_service(settings: Settings) -> None:
 
 
 def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
+    """Serve on the socket ``given``, or on the port of the settings unless another service keeps
+    it."""
     place = acquire_port(settings) if given is None else given
     besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
     if isinstance(place, socket.socket):

@@ -6,13 +6,16 @@ import os
 import re
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from sidecar import files
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
-from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
+
+if TYPE_CHECKING:
+    from sidecar.config.settings import Settings
 
 STDIN = "@-"
 MAX_SECRET_BYTES = 1 << 16

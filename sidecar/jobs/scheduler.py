@@ -28,11 +28,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_record import JobRecord, Priority
+from sidecar.jobs.job_record import Priority
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
     from sidecar.interfaces.engine_interface import EngineSpec
+    from sidecar.jobs.job_record import JobRecord
     from sidecar.jobs.job_runner import Job
     from sidecar.workers.engine_host import EngineHost
 

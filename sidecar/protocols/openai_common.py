@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.error_responses import STATUS, error_headers, log_error
-from sidecar.api.http.sse_responses import to_json
+from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
 

@@ -22,9 +22,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import error_responses, openapi, request_headers, sse_responses
+from sidecar.api.http import error_responses, openapi, request_headers, responses
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.sse_responses import UnsentSegments
+from sidecar.api.http.responses import UnsentSegments
 from sidecar.api.http.upload import close_on_error, read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
@@ -241,8 +241,8 @@ def build_router(service: Service) -> APIRouter:
         except BaseException:  # no client follows the job yet
             closed()
             raise
-        farewell = sse_responses.sse_frame({"error": TOKEN_INVALID}, "error")
-        return sse_responses.EventStreamResponse(
+        farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
+        return responses.EventStreamResponse(
             event_frames(service, caller, job, told), closed, farewell
         )
 
@@ -260,7 +260,7 @@ def build_router(service: Service) -> APIRouter:
         jobs = [*ended.values(), *(job_info(job, turns.get(job.id)) for job in going)]
         waiting = (await service.looked()).jobs_waiting
         body = VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
-        return sse_responses.json_response(body.model_dump())
+        return responses.json_response(body.model_dump())
 
     return router
 
@@ -283,23 +283,23 @@ async def event_frames(
     If a client reads slowly, at most the job's record is buffered for it, and nothing waits for it.
     """
     fragments = VvvFragments()
-    yield sse_responses.sse_frame(told, "queue")
+    yield responses.sse_frame(told, "queue")
     async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
         async for change in changes:
             place = await _queue_position(service, caller, job)
             if place is not None and place["position"] != told["position"]:
                 told = place
-                yield sse_responses.sse_frame(place, "queue")
+                yield responses.sse_frame(place, "queue")
             elif change is None:
-                yield sse_responses.SSE_KEEP_ALIVE
+                yield responses.SSE_KEEP_ALIVE
             else:
                 for text in fragments.more(change):
-                    yield sse_responses.sse_frame({"text": text})
+                    yield responses.sse_frame({"text": text})
     if job.state is JobState.DONE:
-        yield sse_responses.sse_frame({"job_id": job.id}, "done")
+        yield responses.sse_frame({"job_id": job.id}, "done")
     else:
         assert job.error is not None
-        yield sse_responses.sse_frame({"error": job.error.detail}, "error")
+        yield responses.sse_frame({"error": job.error.detail}, "error")
 
 
 async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:

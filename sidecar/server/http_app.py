@@ -17,10 +17,10 @@ from sidecar.api import (
     admin_routes,
     enrolled_speaker_routes,
     estimate_routes,
-    gauges_and_metrics_routes,
     health_routes,
     job_routes,
     live_routes,
+    metrics_routes,
     system_routes,
     transcribe_routes,
 )
@@ -72,8 +72,7 @@ def create_whole_app(
         },
         dialects=_error_dialects(settings),
         opens=lambda asked: (
-            api_page.is_public_page(asked)
-            or gauges_and_metrics_routes.is_public_metrics(settings, asked)
+            api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
         ),
         tickets=tickets,
         tidy_prefixes=openai_routes.PREFIXES,
@@ -133,7 +132,7 @@ def _not_on_a_node() -> errors.SidecarError:
 def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> list[APIRouter]:
     """Return the routers of all HTTP protocols of this service."""
     operations = (
-        gauges_and_metrics_routes.build_router,
+        metrics_routes.build_router,
         system_routes.build_router,
         health_routes.build_probes_router,
     )

@@ -16,8 +16,6 @@ from sidecar.version import __version__
 
 log = logging.getLogger(__name__)
 
-STDERR_TAIL_LINES = 40
-"""Last lines of a worker's standard error that are kept for its note."""
 MAX_CRASH_NOTES = 20
 """Newest notes that are kept."""
 

@@ -18,7 +18,6 @@ from typing import IO, Any
 
 from sidecar.installation import own_command
 from sidecar.workers import channel, worker_environment
-from sidecar.workers.crash_notes import STDERR_TAIL_LINES
 from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
 from sidecar.workers.rpc_server import BegunCallsPage
 
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 1.0
 """Minimum time for a process to answer a ping, and for a cancelled call to stop."""
 EXIT_GRACE_S = 2.0
+STDERR_TAIL_LINES = 40
+"""Last lines of a worker's standard error that are kept, for its crash note."""
 HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """Last line in the crash note of a process that hung."""
 LIVE_OPERATION = "live"

@@ -14,7 +14,7 @@ from service_process import PATIENCE_S, Server, until
 from sse_reader import parse
 
 from bench.subscribers import many
-from sidecar.api.http import sse_responses
+from sidecar.api.http import responses
 from sidecar.api.http.uvicorn_protocols import http_protocol
 from sidecar.api.job_routes import JobEventFrames
 from sidecar.audio.audio_decoder import AudioInfo
@@ -53,10 +53,10 @@ class Reader:
 
 
 def test_a_frame_is_one_line_of_json_after_its_id_and_name() -> None:
-    assert sse_responses.sse_frame({"text": "a\nb\u2028"}, "data", 7) == (
+    assert responses.sse_frame({"text": "a\nb\u2028"}, "data", 7) == (
         b'id: 7\nevent: data\ndata: {"text":"a\\nb\\u2028"}\n\n'
     )
-    assert sse_responses.sse_frame({}) == b"data: {}\n\n"
+    assert responses.sse_frame({}) == b"data: {}\n\n"
 
 
 def submitted() -> JobRecord:
@@ -67,7 +67,7 @@ async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
     store, job, reader = JobEventLog(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
-    answer = sse_responses.EventStreamResponse(
+    answer = responses.EventStreamResponse(
         JobEventFrames().following(job.id, subscription), subscription.close
     )
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
@@ -97,14 +97,14 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
     async def endless() -> AsyncGenerator[bytes, None]:
         try:
             while True:
-                yield sse_responses.SSE_KEEP_ALIVE
+                yield responses.SSE_KEEP_ALIVE
                 await asyncio.sleep(0)
         finally:
             ended.append(True)
 
     if reads:
         reader.reads.set()
-    answer = sse_responses.EventStreamResponse(endless(), lambda: closed.append(True))
+    answer = responses.EventStreamResponse(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
     reader.gone.set()
@@ -120,10 +120,10 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
 
     async def endless() -> AsyncGenerator[bytes, None]:
         while True:
-            yield sse_responses.SSE_KEEP_ALIVE
+            yield responses.SSE_KEEP_ALIVE
             await asyncio.sleep(0)
 
-    answer = sse_responses.EventStreamResponse(endless(), lambda: closed.append(True))
+    answer = responses.EventStreamResponse(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({"head": True}, reader.receive, reader.send))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -210,7 +210,7 @@ async def test_an_event_is_written_once_for_all_who_follow_it(
 ) -> None:
     store, job, frames, written = JobEventLog(), submitted(), JobEventFrames(), []
     store.add(job)
-    monkeypatch.setattr(sse_responses, "to_json", lambda data: written.append(data) or b"{}")
+    monkeypatch.setattr(responses, "to_json", lambda data: written.append(data) or b"{}")
     followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]
     store.append(job.id, StartedChange())
     store.append(job.id, CancelledChange())
@@ -235,7 +235,7 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             yield b":" + b"x" * (16 << 10) + b"\n\n"
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await sse_responses.EventStreamResponse(much(), closed)(scope, receive, send)
+        await responses.EventStreamResponse(much(), closed)(scope, receive, send)
 
     config = uvicorn.Config(app, http=http_protocol(15, 2.0), lifespan="off", log_config=None)
     server = uvicorn.Server(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from vibevoice_asr_client import transport
 
 from sidecar.api import live_routes
-from sidecar.api.http import sse_responses, websocket_connections
+from sidecar.api.http import responses, websocket_connections
 from sidecar.audio import ffmpeg
 from sidecar.config.settings import Settings
 from sidecar.server import listeners
@@ -25,7 +25,7 @@ def default(name: str) -> float:
 def test_two_keep_alives_come_before_a_reader_gives_up_a_silent_answer() -> None:
     assert (
         min(transport.SILENCE_S, upstream_client.STREAM_SILENCE_TIMEOUT_S)
-        > 2 * sse_responses.SSE_KEEP_ALIVE_S
+        > 2 * responses.SSE_KEEP_ALIVE_S
     )
 
 

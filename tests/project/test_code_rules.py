@@ -39,7 +39,7 @@ HEAVY = {
 }
 
 
-def test_the_rooms_import_each_other_in_one_direction_only() -> None:
+def test_rooms_and_files_import_each_other_in_one_direction_only() -> None:
     result = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=ROOT,

@@ -17,7 +17,7 @@ from many_cases import for_each
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.api.http.sse_responses import UnsentSegments, covered_spans
+from sidecar.api.http.responses import UnsentSegments, covered_spans
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.audio.upload_spool import UploadSpool

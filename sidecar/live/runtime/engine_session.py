@@ -32,11 +32,11 @@ class InputScheduler(Protocol):
         """Return the lock of all sessions."""
         ...
 
-    def enqueue(self, session: EngineSession, what: Block | SessionCommand) -> None:
-        """Add input of a session."""
+    def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
+        """Queue audio for a session, or a command that follows the audio so far."""
 
-    def leave(self, session: EngineSession) -> None:
-        """Close a session."""
+    def leave(self, seat: EngineSession) -> None:
+        """Remove a session."""
 
 
 class EngineSession:

@@ -155,7 +155,3 @@ class SessionAdmission:
         if limits.live_sessions is not None and has >= limits.live_sessions:
             return False
         return not limits.shares or is_within_fair_share(has, 1, free)
-
-
-FINISH_TIMEOUT_S = 120.0
-"""Seconds to send the remaining events of a session that becomes a job, after its time is up."""

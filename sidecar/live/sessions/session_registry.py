@@ -44,6 +44,8 @@ LEAVE_TIMEOUT_S = 2.0
 REMOTE_START_WAIT_S = 1.0
 """Seconds that a session of a remote engine waits for its admission, at most, before its client is
 notified that it has begun."""
+FINISH_TIMEOUT_S = 120.0
+"""Seconds to send the remaining events of a session that becomes a job, after its time is up."""
 TIMEOUT_POLL_S = 1.0
 """Interval of the check of time limits."""
 
@@ -426,4 +428,4 @@ def _is_finishing(session: Session, now: float) -> bool:
         if not left and session.overdue(now) is None:
             return False
         session.finish(asked=False)
-    return now - session.touched < session_limits.FINISH_TIMEOUT_S
+    return now - session.touched < FINISH_TIMEOUT_S

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import openapi
-from sidecar.api.http.sse_responses import IncrementalTextResponse, UnsentSegments, to_json
+from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments, to_json
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.job_record import JobRecord
 from sidecar.protocols import openai_common

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
-from sidecar.api.http import middleware, sse_responses, upload
+from sidecar.api.http import middleware, responses, upload
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
 from sidecar.auth.identity import Identity
 from sidecar.errors import SidecarError, TokenInvalid
@@ -92,7 +92,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         body = messages.OpenAIModelList(object="list", data=models)
-        return sse_responses.json_response(body.model_dump(), headers=_request_id())
+        return responses.json_response(body.model_dump(), headers=_request_id())
 
     @router.get(
         f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
@@ -101,7 +101,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     )
     async def model(model: str) -> Response:
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
-        return sse_responses.json_response(body.model_dump(), headers=_request_id())
+        return responses.json_response(body.model_dump(), headers=_request_id())
 
     return router
 
@@ -165,9 +165,9 @@ async def _answered(
     if asked.answer.stream:
         sent = event_frames(running, asked.answer.format, noted)
         closed = cancel if begun.live else _nothing
-        return sse_responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
+        return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
     async with middleware.watch_disconnect(request, gone, cancel):
-        async for _ in running.watched(sse_responses.SSE_KEEP_ALIVE_S):
+        async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
     body, kind = await render_result(
@@ -229,21 +229,21 @@ async def event_frames(
     """Yield the event stream, with a comment as keep-alive while no event comes."""
     told = messages.OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
     try:
-        async with aclosing(running.watched(sse_responses.SSE_KEEP_ALIVE_S)) as changes:
+        async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
-                    yield sse_responses.SSE_KEEP_ALIVE
+                    yield responses.SSE_KEEP_ALIVE
                     continue
                 for event in told.more(record):
-                    yield sse_responses.sse_frame(event)
+                    yield responses.sse_frame(event)
                 if record.over:
                     for event in told.end(noted(record)):
-                        yield sse_responses.sse_frame(event)
+                        yield responses.sse_frame(event)
     except SidecarError as error:
-        yield sse_responses.sse_frame(openai_common.error_body(error))
+        yield responses.sse_frame(openai_common.error_body(error))
     yield DONE
 
 
 def token_revoked_frame() -> bytes:
     """Return the last frame for a client whose token was revoked."""
-    return sse_responses.sse_frame(openai_common.error_body(TokenInvalid())) + DONE
+    return responses.sse_frame(openai_common.error_body(TokenInvalid())) + DONE

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import openapi, sse_responses, upload
+from sidecar.api.http import openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
@@ -266,12 +266,12 @@ async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[by
     async with aclosing(audio) as parts:
         async for part in parts:
             told = base64.b64encode(part).decode()
-            yield sse_responses.sse_frame({"type": "speech.audio.delta", "audio": told})
+            yield responses.sse_frame({"type": "speech.audio.delta", "audio": told})
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-    yield sse_responses.sse_frame({"type": "speech.audio.done", "usage": usage})
+    yield responses.sse_frame({"type": "speech.audio.done", "usage": usage})
 
 
-class SpeechResponse(sse_responses.StreamedResponse):
+class SpeechResponse(responses.StreamedResponse):
     """Response that streams audio while it is synthesized.
 
     An error before the first audio has its own response; a later one breaks the connection. A
@@ -287,7 +287,7 @@ class SpeechResponse(sse_responses.StreamedResponse):
         caller: Identity,
     ) -> None:
         events = asked.stream is SpeechStreamFormat.SSE
-        self.media_type = sse_responses.SSE_MEDIA_TYPE if events else asked.form.media_type
+        self.media_type = responses.SSE_MEDIA_TYPE if events else asked.form.media_type
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._tts, self._spec, self._asked = tts, spec, asked
@@ -297,9 +297,7 @@ class SpeechResponse(sse_responses.StreamedResponse):
         """Handle an ASGI request."""
         with self._quota.held(self._caller, len(self._asked.text)):
             try:
-                revoked = await sse_responses.send_until_disconnect(
-                    scope, receive, self._speak(send)
-                )
+                revoked = await responses.send_until_disconnect(scope, receive, self._speak(send))
             except errors.SidecarError as error:
                 if not self._begun:
                     raise
@@ -320,7 +318,7 @@ class SpeechResponse(sse_responses.StreamedResponse):
 
 _CONTENT: dict[str, Any] = {
     **openapi.content(*(one.media_type for one in EncodedFormat), schema=openapi.AUDIO_FILE),
-    **openapi.content(sse_responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
+    **openapi.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
 }
 _FIELDS: dict[str, Any] = {
     "input": openapi.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),

@@ -21,7 +21,7 @@ from sidecar import clock, errors
 from sidecar.api.http import auth_gate, openapi, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, EPHEMERAL_KEY_PREFIX, TicketGrant, sent_token
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec

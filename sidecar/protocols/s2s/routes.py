@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.openapi import PROBLEMS
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.conversation import audio_pacing, conversation_events
 from sidecar.conversation.assistant_turn import ReplyLatency
 from sidecar.conversation.chat_completions import Llm

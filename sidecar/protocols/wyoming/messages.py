@@ -15,7 +15,7 @@ import pydantic.dataclasses
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.sse_responses import IncrementalTextResponse, UnsentSegments
+from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.live_options import NumberRange

@@ -103,7 +103,7 @@ AUDIO_EVENTS = ("audio-start", "audio-chunk")
 
 class WyomingConnection:
     """Connection that owns its recording and the job of it. ``enter`` identifies the client by its
-    address ``peer``, for each request."""
+    address ``peer`` for each request, or refuses it (`server.WyomingAllowlist.enter`)."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
 from sidecar.api.http import websocket_connections
-from sidecar.api.http.sse_responses import json_response
+from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import YapCloseCodes

@@ -27,6 +27,20 @@ class RealtimeModel(openai.realtime.RealtimeModel):
         return sessions[-1]
 
 
+RECONNECT_S = 60.0
+
+
+def sent_again(session: Any) -> set[str]:
+    """The confirmed items that it sends anew when it reconnects."""
+    kept = session.chat_ctx.copy(
+        exclude_instructions=True,
+        exclude_empty_message=True,
+        exclude_handoff=True,
+        exclude_config_update=True,
+    )
+    return {one.id for one in kept.items}
+
+
 @function_tool
 async def weather(context: RunContext, city: str) -> str:
     """How it is outside."""
@@ -51,12 +65,14 @@ async def main(port: str) -> None:
             items = session.history.items
             spoken = [one for one in items if one.type == "message" and one.role == "assistant"]
             said = [one.text_content for one in spoken]
-            confirmed = len(sessions[0].chat_ctx.items)
+            before = sent_again(sessions[0])
             tell({"said": said, "called": called, "errors": errors})
             question = (await asyncio.to_thread(sys.stdin.readline)).strip()
-            await reconnected.wait()
-            while len(sessions[0].chat_ctx.items) < confirmed:  # noqa: ASYNC110 - no event says it
-                await asyncio.sleep(0.01)
+            if question:
+                async with asyncio.timeout(RECONNECT_S):
+                    await reconnected.wait()
+                    while not before <= sent_again(sessions[0]):  # noqa: ASYNC110 - no event says it
+                        await asyncio.sleep(0.01)
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -39,7 +39,7 @@ async def _recordings(
     recordings: Sequence[speech.LoadTestRecording],
     repeat: int,
     name: str,
-    _: run.PlayScript,
+    _: run.LoadTestPlay,
     visit: LoadTestSession,
 ) -> None:
     """Send ``repeat`` recordings in turn, starting with another one for each session name."""
@@ -159,7 +159,7 @@ async def _live(
     client: AsyncClient,
     options: Mapping[str, Any],
     _: str,
-    play: run.PlayScript,
+    play: run.LoadTestPlay,
     visit: LoadTestSession,
 ) -> None:
     """Run a session of `/v1/live`, to its summary."""
@@ -207,7 +207,7 @@ async def _streaming(
     side: target.LoadTestTarget,
     context: ssl.SSLContext | None,
     name: str,
-    play: run.PlayScript,
+    play: run.LoadTestPlay,
     visit: LoadTestSession,
 ) -> None:
     """Run a session of yap's protocol, from the handshake to the `end` message."""
@@ -253,7 +253,7 @@ class _LoadTestYapSession(run.LoadTestSender):
                 while (await self._frame())["type"] not in READY:
                     pass
 
-    async def all_of(self, play: run.PlayScript) -> None:
+    async def all_of(self, play: run.LoadTestPlay) -> None:
         """Send all audio, wait for the finals of all utterances, then send `end`."""
         await play(self)
         async with asyncio.timeout(run.ANSWER_TIMEOUT_S):
@@ -310,7 +310,7 @@ async def _grpc(
     side: target.LoadTestTarget,
     credentials: Any,
     name: str,
-    play: run.PlayScript,
+    play: run.LoadTestPlay,
     visit: LoadTestSession,
 ) -> None:
     """Run a stream of the package `stt`; ``credentials``: `None` if it is not encrypted."""
@@ -333,7 +333,7 @@ async def _stream(
     side: target.LoadTestTarget,
     channel: Any,
     name: str,
-    play: run.PlayScript,
+    play: run.LoadTestPlay,
     visit: LoadTestSession,
 ) -> None:
     messages = side.messages

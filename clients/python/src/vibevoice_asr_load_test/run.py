@@ -202,16 +202,16 @@ class LoadTestTempo:
     pace: float = 1.0
 
 
-PlayScript = Callable[[LoadTestSender], Awaitable[None]]
+LoadTestPlay = Callable[[LoadTestSender], Awaitable[None]]
 """Function that sends all audio of a session with a sender."""
-RunSession = Callable[[str, PlayScript, LoadTestSession], Awaitable[None]]
+LoadTestSessionRunner = Callable[[str, LoadTestPlay, LoadTestSession], Awaitable[None]]
 """Function that runs one named session, from start to end; it raises if the session fails."""
 
 
 class LoadClient:
     """Client that runs sessions on one service, by one protocol."""
 
-    def __init__(self, session: RunSession, tempo: LoadTestTempo | None = None) -> None:
+    def __init__(self, session: LoadTestSessionRunner, tempo: LoadTestTempo | None = None) -> None:
         self._session, self._tempo = session, tempo or LoadTestTempo()
 
     async def visit(self, name: str, course: LoadTestScript) -> LoadTestSession:
