@@ -225,7 +225,9 @@ def truncated(path: Path) -> None:
 def altered(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(1000)
-        file.write(bytes([file.read(1)[0] ^ 1]))
+        byte = file.read(1)[0]
+        file.seek(1000)  # the next byte may already be what this one becomes
+        file.write(bytes([byte ^ 1]))
 
 
 def longer(path: Path) -> None:
