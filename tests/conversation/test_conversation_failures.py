@@ -181,9 +181,8 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
         assert page.heard_s > APOLOGY_S or transcript["interrupted"]
         await page.until("status", state="ready")
         before = len(page.messages)
-        other_words = tone(2.0, OTHER_LEVEL) + tone(
-            1.0, 0
-        )  # the same would be an echo of the answer
+        # The same words would be an echo of the answer.
+        other_words = tone(2.0, OTHER_LEVEL) + tone(1.0, 0)
         speaking = asyncio.create_task(page.speak(other_words))
         transcript = await page.until("transcript")
         if OTHER_WORD not in transcript["user"]:

@@ -32,10 +32,10 @@ class InputScheduler(Protocol):
         """Return the lock of all sessions."""
         ...
 
-    def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
+    def enqueue(self, session: EngineSession, what: Block | SessionCommand) -> None:
         """Queue audio for a session, or a command that follows the audio so far."""
 
-    def leave(self, seat: EngineSession) -> None:
+    def leave(self, session: EngineSession) -> None:
         """Remove a session."""
 
 

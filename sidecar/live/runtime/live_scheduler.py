@@ -155,7 +155,7 @@ class LiveScheduler:
         self._about = engine, precision
         self.lock = threading.RLock()
         self._came, self._wanted = (threading.Condition(self.lock) for _ in range(2))
-        self._seats: list[EngineSession] = []
+        self._sessions: list[EngineSession] = []
         self._served: dict[str, float] = {}
         self._closed = False
         targets = [self._look, *[self._work] * threads]
@@ -178,56 +178,56 @@ class LiveScheduler:
             schedule=self._schedule,
             context=self._ears.behind is not None,
         )
-        seat = EngineSession(self, hearing, tell, options.client, self.detector.state())
-        hearing.verdict = partial(self._verdict, seat)
+        session = EngineSession(self, hearing, tell, options.client, self.detector.state())
+        hearing.verdict = partial(self._verdict, session)
         if options.diarize and self._ears.encoder is None and not begin.at:
             tell(NoticeRaised(live_speaker_labels.SPEAKERS_UNAVAILABLE))
         with self.lock:
             self._load.limit_s = options.wait_s or self._load.limit_s
-            self._seats.append(seat)
-        return seat
+            self._sessions.append(session)
+        return session
 
     def close(self) -> None:
         """End the threads; no session gets events after that."""
         with self.lock:
             self._closed = True
-            self._seats.clear()
+            self._sessions.clear()
             self._came.notify_all()
             self._wanted.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
+    def enqueue(self, session: EngineSession, what: Block | SessionCommand) -> None:
         """Queue audio for a session, or a command that follows the audio so far."""
         with self.lock:
-            seat.take(what)
+            session.take(what)
             self._came.notify()
 
-    def leave(self, seat: EngineSession) -> None:
+    def leave(self, session: EngineSession) -> None:
         """Remove a session."""
-        with self.lock, self._ending_failed_session(seat):
-            self._drop(seat)
+        with self.lock, self._ending_failed_session(session):
+            self._drop(session)
 
-    def _drop(self, seat: EngineSession) -> None:
-        seat.left = True
-        self._seats = [one for one in self._seats if one is not seat]
-        if all(one.client != seat.client for one in self._seats):
-            self._served.pop(seat.client, None)
-        seat.hearing.leave()
+    def _drop(self, session: EngineSession) -> None:
+        session.left = True
+        self._sessions = [one for one in self._sessions if one is not session]
+        if all(one.client != session.client for one in self._sessions):
+            self._served.pop(session.client, None)
+        session.hearing.leave()
 
     @contextlib.contextmanager
-    def _ending_failed_session(self, seat: EngineSession) -> Iterator[None]:
+    def _ending_failed_session(self, session: EngineSession) -> Iterator[None]:
         """End this session if work for it fails; the thread goes on for the others."""
         try:
             yield
         except Exception as fault:
             log.exception("internal error in a live session, which ended")
             with self.lock:
-                if seat.left:
+                if session.left:
                     return
                 with contextlib.suppress(Exception):  # the fault may occur again
-                    self._drop(seat)
-                seat.failed(errors.EngineFailed(f"The engine failed: {type(fault).__name__}."))
+                    self._drop(session)
+                session.failed(errors.EngineFailed(f"The engine failed: {type(fault).__name__}."))
 
     # ── the VAD thread ──
 
@@ -235,7 +235,7 @@ class LiveScheduler:
         while True:
             begun = time.monotonic()
             with self.lock:
-                while not (self._closed or any(one.busy for one in self._seats)):
+                while not (self._closed or any(one.busy for one in self._sessions)):
                     self._came.wait()
                 if self._closed:
                     return
@@ -250,47 +250,47 @@ class LiveScheduler:
     def _due(self) -> list[tuple[EngineSession, Block]]:
         """Return the frames of all sessions that are due; run the commands before them."""
         now, due = time.monotonic(), []
-        for seat in self._seats:
-            with self._ending_failed_session(seat):
-                frames = seat.frames(now, partial(self._say, seat))
+        for session in self._sessions:
+            with self._ending_failed_session(session):
+                frames = session.frames(now, partial(self._say, session))
                 if frames is not None:
-                    due.append((seat, frames))
+                    due.append((session, frames))
         return due
 
     def _detect(self, due: list[tuple[EngineSession, Block]]) -> None:
         """Run the VAD: one batch of the first frames of all sessions, then of the second, …"""
         for step in range(max(len(frames) for _, frames in due)):
-            rows = [(seat, frames) for seat, frames in due if len(frames) > step]
+            rows = [(session, frames) for session, frames in due if len(frames) > step]
             batch = np.stack([frames[step] for _, frames in rows])
-            found = self.detector.probabilities(batch, [seat.state for seat, _ in rows])
+            found = self.detector.probabilities(batch, [session.state for session, _ in rows])
             with self.lock:
                 now = time.monotonic()
-                for row, (seat, _) in enumerate(rows):
-                    if not seat.left:
-                        with self._ending_failed_session(seat):
-                            self._say(seat, seat.hearing.looked(float(found[row]), now))
+                for row, (session, _) in enumerate(rows):
+                    if not session.left:
+                        with self._ending_failed_session(session):
+                            self._say(session, session.hearing.looked(float(found[row]), now))
         with self.lock:
             now = time.monotonic()
-            for seat, frames in due:
-                seat.looked(len(frames), now)
-            speaking = sum(seat.hearing.speaking for seat in self._seats)
+            for session, frames in due:
+                session.looked(len(frames), now)
+            speaking = sum(session.hearing.speaking for session in self._sessions)
             self._load.look(speaking, self._waiting_s(), now)
             self._wanted.notify_all()
 
     def _waiting_s(self) -> float:
-        return sum(seat.hearing.waiting_s for seat in self._seats)
+        return sum(session.hearing.waiting_s for session in self._sessions)
 
-    def _verdict(self, seat: EngineSession) -> load_shedding.UtteranceAdmission:
+    def _verdict(self, session: EngineSession) -> load_shedding.UtteranceAdmission:
         """Return the admission of an utterance that begins."""
         now = time.monotonic()
-        found = (one.speaker(now) for one in self._seats)
+        found = (one.speaker(now) for one in self._sessions)
         speakers = [speaker for speaker in found if speaker is not None]
-        if seat.hearing.resumed:
+        if session.hearing.resumed:
             verdict = load_shedding.UtteranceAdmission.SERVE
         else:
-            verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
+            verdict = self._load.verdict(session.newcomer(), speakers, self._waiting_s())
         if verdict is load_shedding.UtteranceAdmission.SERVE:
-            seat.admit_utterance(self._let, now)
+            session.admit_utterance(self._let, now)
             self._let += 1
         return verdict
 
@@ -324,31 +324,31 @@ class LiveScheduler:
                 if self._closed:
                     return
                 assert chosen is not None
-                seat, work = chosen[0], None
-                with self._ending_failed_session(seat):
+                session, work = chosen[0], None
+                with self._ending_failed_session(session):
                     work = self._begun(*chosen)
             if work is not None:
-                with self._ending_failed_session(seat), seat.around():
+                with self._ending_failed_session(session), session.around():
                     work()
-            del work, chosen, seat  # a thread that waits keeps no session alive
+            del work, chosen, session  # a thread that waits keeps no session alive
 
-    def _begun(self, seat: EngineSession, due: SessionTask) -> Callable[[], None]:
+    def _begun(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
         if isinstance(due, partial_results.RecognitionTask):
-            audio, before = seat.hearing.began(due)
+            audio, before = session.hearing.began(due)
             goes_on = (
                 due.urgency is partial_results.RecognitionUrgency.PARTIAL or self._schedule.grows
             )
             draft = due.segment.draft if goes_on else None
-            options = replace(seat.hearing.options, language=seat.hearing.language)
-            return partial(self._recognise, seat, due, audio, before or draft, options)
-        sound = seat.hearing.began_voice(due)
+            options = replace(session.hearing.options, language=session.hearing.language)
+            return partial(self._recognise, session, due, audio, before or draft, options)
+        sound = session.hearing.began_voice(due)
         self._encoding += 1
-        return partial(self._tell_apart, seat, due, sound)
+        return partial(self._tell_apart, session, due, sound)
 
     def _recognise(
         self,
-        seat: EngineSession,
+        session: EngineSession,
         task: partial_results.RecognitionTask,
         audio: Block,
         known: partial_results.RecognitionHypothesis | partial_results.PrecedingContext | None,
@@ -366,7 +366,7 @@ class LiveScheduler:
             self._count(task, found, now - begun)
             if self._pace is not None and found is not None:
                 self._pace.took(task.urgency, now - begun, now)
-            self._say(seat, seat.hearing.recognised(task, found, now, now - begun))
+            self._say(session, session.hearing.recognised(task, found, now, now - begun))
             self._wanted.notify_all()
 
     def _count(
@@ -386,15 +386,17 @@ class LiveScheduler:
             self._load.costs.spoken(max(0, new) / LIVE_RATE)
             self._load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
 
-    def _tell_apart(self, seat: EngineSession, voiced: EmbeddingTask, sound: Block | None) -> None:
+    def _tell_apart(
+        self, session: EngineSession, voiced: EmbeddingTask, sound: Block | None
+    ) -> None:
         begun = time.monotonic()
         try:
             vector = None if sound is None else self._ears.voice(sound)
             with self.lock:
-                question = seat.hearing.heard_voice(voiced, vector)
+                question = session.hearing.heard_voice(voiced, vector)
             decision = None if question is None else self._decision(question)
             with self.lock:
-                self._say(seat, seat.hearing.decided(voiced, decision))
+                self._say(session, session.hearing.decided(voiced, decision))
         finally:
             with self.lock:
                 self._encoding -= 1
@@ -414,15 +416,15 @@ class LiveScheduler:
         voices = self._encoding < self._encode_at_once
         labels = self._load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
         tasks = list[tuple[EngineSession, SessionTask]]()
-        for seat in self._seats:
-            heard = voices and (labels or seat.hearing.finishing)
-            with self._ending_failed_session(seat):
-                task = seat.hearing.due(heard, partial(self._worth, seat))
+        for session in self._sessions:
+            heard = voices and (labels or session.hearing.finishing)
+            with self._ending_failed_session(session):
+                task = session.hearing.due(heard, partial(self._worth, session))
                 if task is not None:
-                    tasks.append((seat, task))
+                    tasks.append((session, task))
         requests = (
-            partial_results.RecognitionRequest(number, seat.client, one.urgency, one.since)
-            for number, (seat, one) in enumerate(tasks)
+            partial_results.RecognitionRequest(number, session.client, one.urgency, one.since)
+            for number, (session, one) in enumerate(tasks)
         )
         due = partial_results.most_urgent(requests, self._served)
         if due is None:
@@ -433,17 +435,17 @@ class LiveScheduler:
                 self._pace.tried(due.urgency, now)
         return tasks[due.session]
 
-    def _worth(self, seat: EngineSession, task: partial_results.RecognitionTask) -> bool:
+    def _worth(self, session: EngineSession, task: partial_results.RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
         if self._is_shed(task):
-            self._say(seat, seat.hearing.partials_late(task))
+            self._say(session, session.hearing.partials_late(task))
             return False
         if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):
             return True
-        if task.urgency is partial_results.RecognitionUrgency.PARTIAL and not seat.wordless:
-            seat.wordless = True
-            self._say(seat, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
+        if task.urgency is partial_results.RecognitionUrgency.PARTIAL and not session.wordless:
+            session.wordless = True
+            self._say(session, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
         return False
 
     def _is_extra(self, task: partial_results.RecognitionTask) -> bool:
@@ -457,9 +459,9 @@ class LiveScheduler:
         level = self._load.level(time.monotonic())
         return self._is_extra(task) and level >= load_shedding.SheddingLevel.PARTIALS
 
-    def _say(self, seat: EngineSession, events: Iterable[LiveEvent]) -> None:
+    def _say(self, session: EngineSession, events: Iterable[LiveEvent]) -> None:
         for event in events:
-            if not (seat.left or self._closed):
-                seat.tell(event)
-        if seat.hearing.over:
-            self._drop(seat)
+            if not (session.left or self._closed):
+                session.tell(event)
+        if session.hearing.over:
+            self._drop(session)

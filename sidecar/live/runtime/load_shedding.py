@@ -24,7 +24,6 @@ PARTIALS_LATE_NOTICE = Notice(
 )
 LATE_NOTICE_INTERVAL_S = 30.0
 """Seconds between two notices that partials are late."""
-
 TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
 speak at once) and for partials. The share is smaller if the work for one final is long compared

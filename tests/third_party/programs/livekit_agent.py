@@ -65,13 +65,13 @@ async def main(port: str) -> None:
             items = session.history.items
             spoken = [one for one in items if one.type == "message" and one.role == "assistant"]
             said = [one.text_content for one in spoken]
-            before = sent_again(sessions[0])
+            history = sent_again(sessions[0])
             tell({"said": said, "called": called, "errors": errors})
             question = (await asyncio.to_thread(sys.stdin.readline)).strip()
             if question:
                 async with asyncio.timeout(RECONNECT_S):
                     await reconnected.wait()
-                    while not before <= sent_again(sessions[0]):  # noqa: ASYNC110 - no event says it
+                    while not history <= sent_again(sessions[0]):  # noqa: ASYNC110 - no event says it
                         await asyncio.sleep(0.01)
 
 
