@@ -23,7 +23,6 @@ from sidecar.cli.output import (
     print_error_line,
     report_error,
 )
-from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 from sidecar.transcripts.transcript_formats import SUBTITLES
@@ -100,10 +99,18 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     def serve(**given: Any) -> int:
         return run({name: value for name, value in given.items() if value is not None})
 
-    parameters = [_removed_parameter(name, removed) for name, removed in REMOVED.items()]
+    parameters = []
     for flag in describe():
         kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
-        parameters.append(_parameter(flag.name, kind, flag.option, **flag.shown))
+        option = typer.Option(None, flag.option, **flag.shown)
+        parameters.append(
+            inspect.Parameter(
+                flag.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=option,
+                annotation=kind | None,
+            )
+        )
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return serve
 
@@ -120,23 +127,6 @@ def refuse_plain_secrets(given: Mapping[str, Any]) -> None:
                 f"Other programs can read '{flag.name}' on the command line.",
                 hint=f"Give it in {flag.env}, or by {flag.option} @FILE.",
             )
-
-
-def _removed_parameter(name: str, removed: RemovedSetting) -> inspect.Parameter:
-    """Return a hidden option for a removed setting, so that `load_settings` reports what to use
-    instead."""
-    option = removed.option or f"--{name.replace('_', '-')}"
-    if removed.switch:
-        option = f"{option}/--no-{option[2:]}"
-    kind = bool if removed.switch else str
-    return _parameter(name, kind, option, hidden=True)
-
-
-def _parameter(name: str, kind: Any, flag: str, **shown: Any) -> inspect.Parameter:
-    option = typer.Option(None, flag, **shown)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
-    )
 
 
 def _flag(name: str, field: FieldInfo) -> SettingFlag:

@@ -32,7 +32,6 @@ from sidecar.config import job_settings, server_settings
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
-from sidecar.config.removed_settings import CONVERT, REMOVED, refuse_removed
 from sidecar.config.setting_types import (
     ENV_PREFIX,
     ROLE_ALL,
@@ -126,7 +125,6 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         errors.SettingsInvalid: a value is not valid; the detail names the setting.
     """
-    refuse_removed(flags)
     if DatabaseUrl(str(flags.get("journal") or "")).has_password:
         raise errors.SettingsInvalid(
             "Other programs can read the password on the command line.",
@@ -191,7 +189,10 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
         errors.SettingsInvalid: it cannot be read, or has an unknown key.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
-        raise SettingsInvalid(f"The file {path} is YAML.", hint=CONVERT)
+        raise SettingsInvalid(
+            f"The file {path} is YAML.",
+            hint="Make TOML of it with 'vibevoice-asr config convert', and name that by --config.",
+        )
     try:
         given = tomllib.loads(files.read(path, MAX_FILE_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -199,8 +200,7 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise SettingsInvalid(
-                f"{path}: there is no setting '{name}'.",
-                hint=REMOVED[name].hint if name in REMOVED else suggestion(name, known),
+                f"{path}: there is no setting '{name}'.", hint=suggestion(name, known)
             )
     return given
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 from grpc_client import Client
-from service_process import REPOSITORY, popen, run_command
+from service_process import REPOSITORY, popen
 
 from sidecar import errors
 from sidecar.cli import config
-from sidecar.cli.output import EXIT_CODES
 from sidecar.config import grpc_yaml_config
 from sidecar.config.settings import Settings, load_settings
 
@@ -132,31 +131,15 @@ def test_each_key_sets_what_it_means_here_and_null_sets_nothing(files: tuple[Pat
     assert meant.unheeded == LEFT_OUT
 
 
-@pytest.mark.parametrize("way", ["flag", "environment", "flag of the model", "model", "our file"])
+@pytest.mark.parametrize("way", ["flag", "environment"])
 def test_a_service_that_is_to_read_the_yaml_itself_says_what_converts_it(
-    way: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags: dict[str, Path] = {}
-    if way == "flag":
-        flags = {"config": files[0]}
-    elif way == "environment":
+    if way == "environment":
         monkeypatch.setenv("VIBEVOICE_CONFIG", str(files[0]))
-    elif way == "flag of the model":
-        flags = {"config_model": files[1]}
-    elif way == "model":
-        monkeypatch.setenv("VIBEVOICE_CONFIG_MODEL", str(files[1]))
-    else:
-        (tmp_path / "none.toml").write_text("config_model = 'model.yml'\n", "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
-        load_settings(**flags)
+        load_settings(**({"config": files[0]} if way == "flag" else {}))
     assert "config convert" in caught.value.hint
-
-
-def test_the_flag_that_named_the_yaml_of_the_model_says_what_converts_it() -> None:
-    command = [sys.executable, "-m", "sidecar.main", "serve", "--model-config", "model.yml"]
-    done = run_command(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == EXIT_CODES["settings_invalid"]
-    assert "config convert" in done.stderr
 
 
 def test_every_key_means_a_setting_that_there_is_or_none() -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from many_cases import for_each
 from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
-from sidecar.config.removed_settings import REMOVED
 from sidecar.config.settings import Settings, YapCloseCodes, load_settings, unknown_variables
 from sidecar.server.app import create_app, create_service
 
@@ -183,30 +181,6 @@ def test_a_file_that_is_no_toml_is_named(config):
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
     assert str(config) in caught.value.detail
-
-
-@pytest.mark.parametrize("way", ["flag", "environment", "file"])
-@for_each("name", sorted(REMOVED))
-def test_a_setting_that_was_is_an_error_that_says_what_to_do(way, name, config, monkeypatch):
-    flags = {}
-    with monkeypatch.context() as patch:
-        if way == "flag":
-            flags[name] = "1"
-        elif way == "environment":
-            patch.setenv(f"VIBEVOICE_{name.upper()}", "1")
-        else:
-            config.write_text(f"{name} = 1\n")
-        with pytest.raises(errors.SettingsInvalid) as caught:
-            load_settings(**flags)
-    assert name in caught.value.detail
-    assert caught.value.hint == REMOVED[name].hint
-
-
-def test_no_setting_that_was_is_one_and_what_is_to_be_used_instead_is():
-    assert not REMOVED.keys() & Settings.model_fields.keys()
-    for removed in REMOVED.values():
-        for variable in re.findall(r"VIBEVOICE_([A-Z_]+)", removed.hint):
-            assert variable.lower() in Settings.model_fields
 
 
 def test_every_setting_is_described_once_with_its_default():
