@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from asyncapi import asyncapi
 from limits import PAGES, limits_page
 from models import models_page, models_plot
 from pydantic import BaseModel
-from rooms import architecture_page, rooms_page
 
 from sidecar import errors
 from sidecar.api.http.error_responses import STATUS
@@ -28,6 +29,7 @@ from sidecar.errors import ErrorKind
 from sidecar.server.app import create_app
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 CLIENT_CODES = "../clients/python/src/vibevoice_asr_client/codes.py"
 ENV_EXAMPLE = "../deploy/env.example"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
@@ -244,6 +246,32 @@ def _field_line(name: str, schema: Mapping[str, Any]) -> str:
     return f"- `{name}` ({values}{default}): {said}\n"
 
 
+BEGIN_PACKAGES = "<!-- packages: by docs/generate.py -->\n"
+END_PACKAGES = "<!-- end of the packages -->\n"
+
+
+def architecture_page() -> str:
+    """The architecture as it is written, with a line for each package, from the highest tier."""
+    text = (HERE / "architecture.md").read_text("utf-8")
+    before, _, rest = text.partition(BEGIN_PACKAGES)
+    _, _, after = rest.partition(END_PACKAGES)
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = config["tool"]["importlinter"]["contracts"]
+    tiers = next(one["layers"] for one in contracts if one["type"] == "layers")
+    rows = [_package_row(name) for tier in tiers for name in tier.split(" : ")]
+    table = _table(("package", "what it is"), rows)
+    return f"{before}{BEGIN_PACKAGES}{table}{END_PACKAGES}{after}"
+
+
+def _package_row(name: str) -> tuple[str, str]:
+    """Return a package's folder, or a module's file, and the first line of its docstring."""
+    path = ROOT / name.replace(".", "/")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+    shown = path.relative_to(ROOT / "sidecar").as_posix()
+    return f"`{shown}{'/' if path.is_dir() else '.py'}`", docstring.partition("\n")[0]
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
@@ -260,8 +288,7 @@ def main(words: Sequence[str]) -> int:
         "http-api.md": http_api_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
-        "rooms.md": rooms_page(MARK),
-        "architecture.md": architecture_page(_table),
+        "architecture.md": architecture_page(),
         "live.asyncapi.json": asyncapi(),
         **{name: limits_page(name, _table) for name in PAGES},
         CLIENT_CODES: client_codes(),
