@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from itertools import starmap
@@ -75,7 +74,6 @@ class JobRows:
     """Encryption and decryption of database rows."""
 
     def __init__(self, seal: Cipher) -> None:
-        self._seal = seal  # for rows that a release before 0.2 wrote
         self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(seal.of_job)
 
     def encrypt_record(self, record: JobRecord) -> bytes:
@@ -178,10 +176,10 @@ class JobRows:
         return self._of_job(job_id).seal(text, about)
 
     def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
-        for seal in (self._of_job(job_id), self._seal):
-            with suppress(DecryptionFailed):
-                return seal.opened(sealed, about)
-        raise sqlite_event_log.UnreadableRecord("damaged")
+        try:
+            return self._of_job(job_id).opened(sealed, about)
+        except DecryptionFailed:
+            raise sqlite_event_log.UnreadableRecord("damaged") from None
 
 
 def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:

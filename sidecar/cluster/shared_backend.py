@@ -74,7 +74,7 @@ class SharedJobBackend:
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,
         )
-        self._housekeeping = SharedRetention(self._database, storage, disk, limits, rows)
+        self._housekeeping = SharedRetention(self._database, storage, disk, limits)
         self._beats = PostgresDatabase(address, 1)  # a slow call must not delay a heartbeat
         self._membership = Membership(
             self._database,

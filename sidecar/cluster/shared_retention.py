@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sidecar import errors
-from sidecar.cluster.job_rows import JobRows, recording_columns
 from sidecar.concurrency import ThreadLimiter, cancel_after
-from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage
 
@@ -73,11 +71,10 @@ class SharedRetention:
         storage: RecordingStorage,
         disk: ThreadLimiter,
         limits: RetentionLimits,
-        rows: JobRows,
     ) -> None:
         """``disk``: threads that may wait for the storage."""
         self._database, self._storage, self._disk = database, storage, disk
-        self._limits, self._rows = limits, rows
+        self._limits = limits
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle = asyncio.Event()
@@ -151,7 +148,7 @@ class SharedRetention:
         await asyncio.gather(
             postgres_database.run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
             postgres_database.run_periodically(self._settle_next, 0.0),
-            self._look_after_storage(),
+            postgres_database.run_periodically(self._sweep_storage, STORAGE_SWEEP_INTERVAL_S),
         )
 
     async def settled(self) -> None:
@@ -165,10 +162,6 @@ class SharedRetention:
         for owner in owners:
             await self._purge(owner)
         await self.delete_recordings()
-
-    async def _look_after_storage(self) -> None:
-        await postgres_database.retry_while_unavailable(self._adopt)
-        await postgres_database.run_periodically(self._sweep_storage, STORAGE_SWEEP_INTERVAL_S)
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
@@ -215,27 +208,6 @@ class SharedRetention:
             )
             return False
         return True
-
-    async def _adopt(self) -> None:
-        """Add the names of recordings to jobs of a release before 0.2, which stored them
-        only in encrypted records."""
-        while found := await self._database.fetch(
-            "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s",
-            (DELETE_BATCH,),
-        ):
-            for job_id, submitted in found:
-                name, size = self._recording_of(job_id, submitted)
-                await self._database.fetch(
-                    """UPDATE vibevoice.jobs SET recording = %s, recording_bytes = %s
-                        WHERE id = %s AND recording = ''""",
-                    (name, size, job_id),
-                )
-
-    def _recording_of(self, job_id: str, submitted: bytes) -> tuple[str | None, int | None]:
-        try:
-            return recording_columns(self._rows.record(job_id, submitted).audio)
-        except UnreadableRecord:
-            return None, None
 
     async def _sweep_storage(self) -> None:
         """Delete recordings that no job needs: they were never submitted, or their service

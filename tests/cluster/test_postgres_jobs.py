@@ -37,7 +37,7 @@ from sidecar.jobs.job_record import (
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
-from sidecar.storage.postgres_database import retry_while_unavailable
+from sidecar.storage.postgres_database import migrate_postgres, retry_while_unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import RenameSpeaker
 
@@ -551,7 +551,7 @@ async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_wi
         service(journal, folder) as one,
         service(journal, tmp_path / "mounted", "other") as other,
     ):
-        seal = one.rows._seal
+        seal = migrate_postgres(journal, KEY)
         here, there = (
             PersistentRecordings(load_settings(journal_key=KEY), each.storage, seal, shared=True)
             for each in (one, other)
@@ -569,29 +569,6 @@ async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_wi
         assert b"sound" not in (folder / "uploads" / name).read_bytes()
         await other.run(claim)
         assert not one.storage.ages()
-
-
-async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
-    front: Service, node: Service
-) -> None:
-    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
-    cluster = Path(__file__).parents[2] / "deploy/k8s/overlays/cluster/scaledobject.yaml"
-    scaled, _ = yaml.safe_load_all(cluster.read_text("utf-8"))
-    (trigger,) = scaled["spec"]["triggers"]
-
-    async def count() -> int:
-        ((counted,),) = await front.database.fetch(trigger["metadata"]["query"])
-        return int(counted)
-
-    assert await count() == 0
-    await front.submit("me", "me")
-    assert await count() == 2
-    claim = await claimed(node)
-    assert await count() == 2
-    assert await node.report(claim, claim.record, StartedChange())
-    assert await count() == 2
-    await front.jobs.cancel(claim.record.id)
-    assert await count() == 1
 
 
 async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_next(

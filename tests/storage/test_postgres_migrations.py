@@ -1,34 +1,19 @@
-"""Migrations of the tables: from every version before, of every service, and in the wheel."""
+"""Migrations of the tables: the first and the next, of every service, and in the wheel."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import psycopg
 import pytest
 from postgres import KEY, Cluster
-from shared_job_services import DONE, SAID, SEGMENT, kept, service, submitted
 
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.job_record import (
-    JobChange,
-    JobEvent,
-    JobRecord,
-    JobState,
-    ReportedChange,
-    StartedChange,
-)
-from sidecar.jobs.sqlite_event_log import serialize_change, serialize_record
 from sidecar.storage import postgres_database
-from sidecar.storage.encryption import Cipher
-from sidecar.storage.recording_storage import FolderStorage
-from sidecar.transcripts.transcript import Checkpoint
 
 ROOT = Path(__file__).parents[2]
 FOLDER = files("sidecar.storage") / "migrations"
@@ -60,117 +45,16 @@ def version(address: str) -> int:
         return int(row[0])
 
 
-@pytest.mark.slow_except("[1]", "[9]")
-@pytest.mark.parametrize("before", range(len(NAMES)))
-def test_tables_of_every_version_become_the_newest(
-    postgres_cluster: Cluster, journal: str, before: int, monkeypatch: pytest.MonkeyPatch
+def test_the_next_migration_runs_once_on_tables_of_the_version_before(
+    journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = postgres_database.migrations()
-    if before:
-        with monkeypatch.context() as earlier:
-            earlier.setattr(postgres_database, "migrations", lambda: steps[:before])
-            postgres_database.migrate_postgres(journal, KEY)
-        assert version(journal) == before
     postgres_database.migrate_postgres(journal, KEY)
-    fresh = postgres_cluster.new_database()
-    postgres_database.migrate_postgres(fresh, KEY)
-    assert version(journal) == version(fresh) == len(steps)
-    assert tables(journal) == tables(fresh) != []
-    postgres_cluster.drop(fresh)
-
-
-RELEASED: Sequence[str] = [
-    (ROOT / "tests/support/tables_of_0_1.sql").read_text("utf-8"),
-    *["-- in the first"] * 8,
-]
-"""What made the tables of release 0.1, by their version."""
-
-
-def insert_as_released(
-    journal: str, seal: Cipher, record: JobRecord, state: str, *changes: JobChange
-) -> None:
-    """Have a job in the tables as release 0.1 wrote it."""
-    events = [JobEvent(seq, 100.0 + seq, change) for seq, change in enumerate(changes, 1)]
-    claim = "a service of then" if state == "running" else None
-    with psycopg.connect(journal) as database:
-        database.execute(
-            """INSERT INTO vibevoice.jobs (id, owner, submitted, idempotency_key, urgent, work_s,
-                    charged_s, state, seq, claim, leased_until)
-                VALUES (%s, %s, %s, NULL, true, 3, %s, %s, %s, %s, now() + interval '1 hour')""",
-            (
-                record.id,
-                record.owner,
-                seal.seal(serialize_record(record), record.id),
-                3 if claim else 0,
-                state,
-                len(events),
-                claim,
-            ),
-        )
-        database.execute("INSERT INTO vibevoice.shares VALUES (%s, 3)", (record.owner,))
-        for one in events:
-            database.execute(
-                """INSERT INTO vibevoice.events (job, seq, at, fleeting, mark, change)
-                    VALUES (%s, %s, %s, false, 'a mark', %s)""",
-                (record.id, one.seq, one.at, _sealed(seal, record, one)),
-            )
-
-
-def _sealed(seal: Cipher, record: JobRecord, event: JobEvent) -> bytes:
-    return seal.seal(serialize_change(event.change), f"{record.id}/{event.seq}")
-
-
-def test_tables_of_the_release_before_become_the_newest(
-    postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as earlier:
-        earlier.setattr(postgres_database, "migrations", lambda: RELEASED)
+    steps = [*postgres_database.migrations(), "CREATE TABLE vibevoice.further (one int)"]
+    monkeypatch.setattr(postgres_database, "migrations", lambda: steps)
+    for _ in range(2):
         postgres_database.migrate_postgres(journal, KEY)
-    postgres_database.migrate_postgres(journal, KEY)
-    fresh = postgres_cluster.new_database()
-    postgres_database.migrate_postgres(fresh, KEY)
-    assert tables(journal) == tables(fresh) != []
-    postgres_cluster.drop(fresh)
-
-
-async def test_jobs_of_the_release_before_are_read_claimed_and_done(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as earlier:
-        earlier.setattr(postgres_database, "migrations", lambda: RELEASED)
-        seal = postgres_database.migrate_postgres(journal, KEY)
-    storage = FolderStorage(tmp_path / "uploads")
-    waiting, running, done = (
-        replace(submitted(name), audio=kept(f"recording of {name}"))
-        for name in ("waiting", "running", "done")
-    )
-    settled = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
-    insert_as_released(journal, seal, waiting, "queued")
-    insert_as_released(journal, seal, running, "running", StartedChange(), settled)
-    insert_as_released(journal, seal, done, "done", StartedChange(), SEGMENT, DONE)
-    for record in (waiting, running, done):
-        storage.put(f"recording of {record.owner}", [b"sound"])
-    async with service(journal, tmp_path) as one:
-        assert await one.jobs.get(waiting.id) == waiting
-        (listed,) = await one.jobs.list("done")
-        assert listed.state is JobState.DONE
-        assert list((await one.jobs.get(done.id)).segments) == [SAID]
-        again = await one.jobs.get(running.id)
-        assert (again.state, again.interruptions) == (JobState.QUEUED, 1)
-        assert len(again.settled) == 1
-        had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
-        assert had == [("done", 3.0), ("running", 0.0), ("waiting", 3.0)]
-        await one.housekeeping._adopt()
-        await one.housekeeping._sweep()
-        assert {*storage.ages()} == {"recording of waiting", "recording of running"}
-        for job in (running, waiting):
-            claim = await one.claim()
-            assert claim is not None
-            assert claim.record.id == job.id
-            assert claim.record.audio == job.audio
-            await one.run(claim)
-            assert list((await one.jobs.get(job.id)).segments) == [SAID]
-        assert not storage.ages()
+        assert version(journal) == len(steps)
+    assert ("column", "further.one", "integer YES") in tables(journal)
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])

@@ -125,7 +125,7 @@ async def service(
     disk = ThreadLimiter("disk", 1)
     tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
-    housekeeping = SharedRetention(database, storage, disk, limits, rows)
+    housekeeping = SharedRetention(database, storage, disk, limits)
     jobs = PostgresJobStore(
         database, rows, name, follower, housekeeping, lambda s: s / 10, queue_limit, tally
     )

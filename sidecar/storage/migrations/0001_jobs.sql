@@ -1,45 +1,114 @@
--- The tables of release 0.1, as far as a later step keeps any of them.
+-- Every change of a shared job is one autocommitted call of a function below. A call can be
+-- repeated without harm, because the caller names what it changes (a job's id, a claim's token, the
+-- last event number that it knows). No lock outlives a call. Function names end in their version: a
+-- release that changes a function adds the next version, and the release after it drops the old
+-- one.
+--
+-- Lock order: services by id, jobs by id, owners by name. Only `submit` locks an owner first, and
+-- then no job that others can see.
+
+SET LOCAL lock_timeout = '10s';
+
 CREATE TABLE vibevoice.key (salt bytea NOT NULL, check_value bytea NOT NULL);
 
+-- What each owner of jobs has had: the predicted seconds of work of its claimed jobs.
+CREATE TABLE vibevoice.owners (
+    owner text PRIMARY KEY, had_s double precision NOT NULL) WITH (fillfactor = 50);
+-- The work that has passed for all: what was claimed, divided by the owners that wanted it.
+CREATE TABLE vibevoice.passed (had_s double precision NOT NULL) WITH (fillfactor = 50);
+INSERT INTO vibevoice.passed VALUES (0);
+
+-- Registered services. Each service increments its own heartbeat (`beat`); the others observe by
+-- their own clocks whether it stands still. A new row begins with a number that no earlier row of
+-- the service had. `places`: jobs at once that the node is given on submission; `begins`: whether
+-- it starts such a job at once and alone.
+CREATE TABLE vibevoice.services (
+    id text PRIMARY KEY,
+    beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    works boolean NOT NULL,
+    draining boolean NOT NULL DEFAULT false,
+    places int NOT NULL DEFAULT 0,
+    begins boolean NOT NULL DEFAULT false,
+    beaten timestamptz NOT NULL DEFAULT clock_timestamp(),  -- a hint
+    given timestamptz NOT NULL DEFAULT '-infinity',
+    walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
+
+-- Columns by which jobs are claimed, listed and purged are not encrypted; the rest is. Encrypted
+-- data cannot be compressed.
 CREATE TABLE vibevoice.jobs (
     place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id text NOT NULL UNIQUE,
     owner text NOT NULL,
     submitted bytea NOT NULL,
     idempotency_key text,
+    kept boolean NOT NULL DEFAULT true,
     came timestamptz NOT NULL DEFAULT now(),
     urgent boolean NOT NULL,
-    work_s double precision NOT NULL,
-    charged_s double precision NOT NULL DEFAULT 0,
+    wanted text NOT NULL DEFAULT 'auto',     -- the requested precision
+    audio_s double precision,
+    work_s double precision NOT NULL CHECK (work_s >= 0 AND work_s < 'Infinity'),
     state text NOT NULL DEFAULT 'queued',
-    seq bigint NOT NULL DEFAULT 0,
+    seq bigint NOT NULL DEFAULT 0,           -- the number of its last event
     claim text,
-    leased_until timestamptz);
-
+    node text,                               -- the service that has claimed it
+    begins boolean NOT NULL DEFAULT false,   -- whether the claim counts as an attempt if its node dies
+    reported_by text,                        -- the claim by which its last event was reported
+    fraction double precision NOT NULL DEFAULT 0,
+    behind text NOT NULL DEFAULT '',         -- the job that it waits for at the engine
+    followers text[] NOT NULL DEFAULT '{}',  -- the services that are notified of its events
+    awaited_by text,                         -- the service at which its client waits for the answer
+    ended timestamptz,
+    touched timestamptz,                     -- its end, last edit or last read: retention counts from there
+    weight bigint NOT NULL DEFAULT 16384,    -- bytes that it counts for its owner's results
+    summary bytea,          -- the summary for lists of a job that is done
+    recording text,                          -- its name in the storage, while it is there
+    recording_bytes bigint,
+    able_by text,                            -- a node that can run it, perhaps expired since
+    refused_by text[],                       -- the nodes whose refusals its last `refused` event contains
+    left_as text,                            -- its client timed out: a code of its request,
+    left_until timestamptz,                  -- until when a repeated request is accepted,
+    left_taker text,                         -- the call that took it, not confirmed yet,
+    left_taken timestamptz                   -- and the time of that call
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX jobs_by_key ON vibevoice.jobs (owner, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
+CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, (place + 0))  -- of no other index
+    WHERE state = 'queued' AND claim IS NULL;
+CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
+CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
+CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
+CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
+    WHERE ended IS NOT NULL AND recording IS NOT NULL;
+CREATE INDEX jobs_by_recording ON vibevoice.jobs (recording) WHERE recording IS NOT NULL;
+CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
+CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
+CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
 
+-- `kind` is the kind of the event; an event that a function appends has no encrypted `change`, its
+-- kind says all. `whole`: a checkpoint with the engine's state, until its job has ended.
 CREATE TABLE vibevoice.events (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
     seq bigint NOT NULL,
     at double precision NOT NULL,
     fleeting boolean NOT NULL,
-    mark text NOT NULL,
-    change bytea NOT NULL,
-    PRIMARY KEY (job, seq));
+    kind text NOT NULL,
+    change bytea,
+    whole bytea,
+    PRIMARY KEY (job, seq)) WITH (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE vibevoice.events ALTER change SET STORAGE EXTERNAL, ALTER whole SET STORAGE EXTERNAL;
+CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
+CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
-CREATE TABLE vibevoice.shares (
-    owner text PRIMARY KEY, had_s double precision NOT NULL);
-
--- Enrolled speakers. Encrypted data cannot be compressed.
+-- Enrolled speakers.
 CREATE TABLE vibevoice.people (
     id text PRIMARY KEY,
     owner text NOT NULL,
     created double precision NOT NULL,
     sealed bytea NOT NULL);
-
 ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL;
-
 CREATE INDEX people_by_owner ON vibevoice.people (owner);
 
 -- Live sessions: of the service that has them (`front`), as of their last save, or of none (until
@@ -63,3 +132,689 @@ CREATE TABLE vibevoice.stories (
     said bytea NOT NULL,
     PRIMARY KEY (owner, id, place),
     FOREIGN KEY (owner, id) REFERENCES vibevoice.sessions ON DELETE CASCADE);
+
+-- Why nodes cannot run jobs, by their last verdicts.
+CREATE TABLE vibevoice.refusals (
+    job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
+    node text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- time of the last refusal
+    failure bytea NOT NULL,
+    PRIMARY KEY (job, node));
+
+-- Deleted jobs, whose submission may yet be executed late by the server.
+CREATE TABLE vibevoice.tombstones (
+    id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+-- Recordings to be deleted from the storage: a service deletes them there, and then here.
+CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
+
+-- Tasks that one service does for all, and when it last began. 'count': the jobs that waited and
+-- ran, and the last `place` of that time.
+CREATE TABLE vibevoice.sweeps (
+    task text PRIMARY KEY, at timestamptz NOT NULL DEFAULT '-infinity',
+    waiting bigint DEFAULT 0, running bigint DEFAULT 0, place bigint DEFAULT 0
+) WITH (fillfactor = 50);
+INSERT INTO vibevoice.sweeps VALUES ('retention'), ('refused'), ('count');
+
+-- Return a row if it is the caller's turn to do a task that is done every `every_s` seconds.
+CREATE FUNCTION vibevoice.turn_1(task_ text, every_s float8) RETURNS SETOF text LANGUAGE sql AS $$
+    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE task = (
+        SELECT task FROM vibevoice.sweeps WHERE task = task_ AND NOT at
+            BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp()
+        FOR UPDATE SKIP LOCKED) RETURNING task $$;
+
+-- Return how many jobs wait and run, as counted at most `age_s` seconds ago.
+CREATE FUNCTION vibevoice.count_1(age_s float8) RETURNS TABLE (waiting bigint, running bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM vibevoice.turn_1('count', age_s)) THEN
+        UPDATE vibevoice.sweeps s SET (place, waiting, running) = (
+            SELECT (SELECT last_value FROM vibevoice.jobs_place_seq),
+                count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running')
+            FROM vibevoice.jobs WHERE ended IS NULL) WHERE task = 'count';
+    END IF;
+    RETURN QUERY SELECT s.waiting, s.running FROM vibevoice.sweeps s WHERE task = 'count';
+END $$;
+
+-- Notify the services that follow a job of its events. If all services were notified, each would
+-- wake up for every event of the cluster. `events`: the events themselves, unless they are too long
+-- for a notification; a follower that has all events before them need not read them.
+CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text, events text DEFAULT '')
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('vibevoice_events_' || follower, job_
+        || CASE WHEN events = '' OR octet_length(events) > 7800 THEN '' ELSE E'\n' || events END)
+    FROM unnest(followers) follower;
+END $$;
+
+-- Append an event to a job whose row is locked; return its number.
+CREATE FUNCTION vibevoice.append_1(
+    job_ text, kind_ text, change_ bytea DEFAULT NULL, at_ float8 DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING * INTO j;
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
+        VALUES (job_, j.seq, coalesce(at_, extract(epoch FROM clock_timestamp())), false, kind_,
+            change_);
+    PERFORM vibevoice.notify_1(j.followers, job_);
+    RETURN j.seq;
+END $$;
+
+-- End a job whose row is locked; `seq_`: the number of its last event, if a claim reported it.
+CREATE FUNCTION vibevoice.finish_1(
+    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL,
+    seq_ bigint DEFAULT NULL, claim_ text DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM vibevoice.refusals WHERE job = job_;
+    UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
+    UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
+        touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
+        weight = coalesce(weight_, weight), summary = summary_, seq = coalesce(seq_, seq),
+        reported_by = coalesce(claim_, reported_by)
+    WHERE id = job_;
+END $$;
+
+-- Owners with unfinished jobs, or only those with waiting jobs (`waits`, a constant, so that the index
+-- suits); one index descent for each.
+CREATE FUNCTION vibevoice.owners_1(waits boolean) RETURNS TABLE (owner text) STABLE LANGUAGE sql
+AS $$
+    WITH RECURSIVE found (owner) AS (
+        SELECT min(j.owner) FROM vibevoice.jobs j
+            WHERE CASE WHEN waits THEN state = 'queued' AND claim IS NULL ELSE ended IS NULL END
+        UNION ALL
+        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j
+            WHERE CASE WHEN waits THEN state = 'queued' AND claim IS NULL ELSE ended IS NULL END
+            AND j.owner > found.owner) FROM found WHERE found.owner IS NOT NULL)
+    SELECT found.owner FROM found WHERE found.owner IS NOT NULL $$;
+
+-- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
+-- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers.
+CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;  -- claims update it
+    IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
+        RETURN;
+    END IF;
+    INSERT INTO vibevoice.owners AS o SELECT owner_, had_s FROM vibevoice.passed
+        ON CONFLICT (owner) DO UPDATE SET had_s = greatest(o.had_s, excluded.had_s);
+END $$;
+
+-- Charge an owner for a job that is claimed. By its end the owner does not count as behind the work
+-- that has passed for all, as one would whose jobs no node could run for long; and what has passed
+-- is at least what this owner had had before. Not LANGUAGE sql, whose plans are not kept.
+CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE tag float8;
+BEGIN
+    UPDATE vibevoice.owners o SET had_s = greatest(o.had_s + work_s, p.had_s)
+        FROM vibevoice.passed p WHERE owner = owner_ RETURNING o.had_s INTO tag;
+    UPDATE vibevoice.passed SET had_s = greatest(had_s, tag - work_s, least(tag,
+        had_s + work_s / (SELECT count(*) FROM (
+            SELECT w.owner FROM vibevoice.owners_1(true) w UNION SELECT owner_) wanted)));
+END $$;
+
+-- Return whether a job of this id was deleted before its submission. Calls with one id are
+-- serialized.
+CREATE FUNCTION vibevoice.buried_1(id_ text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(id_, 8530221459172614243));
+    RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
+END $$;
+
+-- Submit a job. Returns 'accepted', 'known' (its key or id exists, as `job`), 'queue_full', or
+-- 'deleted' (it was deleted before this call was executed). `front_`: the service at which its
+-- client waits; `follower_`: a service that is notified of its events. If a node is idle, this
+-- claims the job for it and sends it the whole job, which saves a call before the job starts.
+CREATE FUNCTION vibevoice.submit_1(
+    id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
+    wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
+    front_ text, follower_ text, limit_ int)
+RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
+-- Planned once for a connection: else anew in each of its first five calls.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+DECLARE there text; idle record; token text := gen_random_uuid();
+BEGIN
+    IF vibevoice.buried_1(id_) THEN
+        RETURN QUERY SELECT 'deleted', id_;
+        RETURN;
+    END IF;
+    -- No more wait than at the last count and came since; only if that is too many, they are counted.
+    IF limit_ <= (SELECT waiting + last_value - place FROM vibevoice.sweeps, vibevoice.jobs_place_seq
+            WHERE task = 'count')
+        AND limit_ <= (SELECT count(*) FROM (
+            SELECT FROM vibevoice.jobs WHERE state = 'queued' AND ended IS NULL LIMIT limit_) waiting)
+        AND NOT EXISTS (SELECT FROM vibevoice.jobs
+            WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_)) THEN
+        RETURN QUERY SELECT 'queue_full', ''::text;
+        RETURN;
+    END IF;
+    PERFORM vibevoice.join_1(owner_);
+    -- A node that can start it; none if other jobs wait, which go first. The choice rotates: a node
+    -- that was given a job a moment ago may not show it yet, and a node whose heartbeat is not late
+    -- may be dead.
+    SELECT s.id AS node, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
+            AS begins INTO idle
+        FROM vibevoice.services s
+        WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id)
+            AND NOT draining AND beaten > clock_timestamp() - interval '1.5 s'
+            AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
+            AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
+            AND octet_length(submitted_) < 5000
+        ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
+            work_s, recording, recording_bytes, awaited_by, followers, node, claim, begins)
+        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
+            recording_, recording_bytes_, front_, array_remove(ARRAY[follower_], NULL), idle.node,
+            CASE WHEN idle.node IS NOT NULL THEN token END, coalesce(idle.begins, false))
+        ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT id INTO there FROM vibevoice.jobs
+            WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_) LIMIT 1;
+        RETURN QUERY SELECT CASE WHEN there = id_ THEN 'accepted' ELSE 'known' END, there;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_) THEN  -- the insert waited for that
+        DELETE FROM vibevoice.jobs WHERE id = id_;
+        RETURN QUERY SELECT 'deleted', id_;
+        RETURN;
+    END IF;
+    IF idle.node IS NOT NULL THEN
+        UPDATE vibevoice.services SET given = clock_timestamp() WHERE id = idle.node;
+        PERFORM vibevoice.charge_1(owner_, work_s_);
+        PERFORM pg_notify('vibevoice_given_' || idle.node, concat_ws(
+            E'\t', token, id_, idle.begins::int, encode(submitted_, 'base64')));
+    ELSE
+        PERFORM pg_notify('vibevoice_waiting', '');
+    END IF;
+    RETURN QUERY SELECT 'accepted', id_;
+END $$;
+
+-- Import a job that has ended already, with all its events: a live session.
+CREATE FUNCTION vibevoice.import_1(
+    id_ text, owner_ text, submitted_ bytea, audio_s_ float8, recording_ text,
+    recording_bytes_ bigint, seqs bigint[], ats float8[], kinds text[], changes bytea[],
+    state_ text, weight_ bigint, summary_ bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF vibevoice.buried_1(id_) THEN RETURN; END IF;
+    PERFORM vibevoice.join_1(owner_);
+    INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, audio_s, work_s, recording,
+            recording_bytes, state, seq, ended, touched, weight, summary)
+        VALUES (id_, owner_, submitted_, true, audio_s_, 0, recording_,
+            recording_bytes_, state_, seqs[cardinality(seqs)], clock_timestamp(),
+            clock_timestamp(), weight_, summary_)
+        ON CONFLICT (id) DO NOTHING;
+    IF FOUND THEN
+        INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
+            SELECT id_, s, a, false, k, c FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c);
+    END IF;
+END $$;
+
+-- Return whether a job goes behind interactive ones: a batch job, for its first 10 minutes.
+CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
+    STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
+
+-- Return the next job for a node: of each owner the first that the node does not refuse; of these
+-- the one whose owner would have had least by its end. `only_`: only jobs of these precisions.
+-- `near_`: jobs of an owner and priority that are searched, since all claims wait for this; NULL:
+-- all. Not NOT EXISTS: that would be a join that reads all refusals.
+CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
+RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
+    SELECT first.id, first.wanted, first.came
+    FROM vibevoice.owners_1(true) o LEFT JOIN vibevoice.owners had USING (owner)
+    CROSS JOIN LATERAL (
+        SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
+            SELECT near.* FROM (
+                SELECT id, q.wanted, q.came, work_s, place + 0 AS place, q.urgent FROM vibevoice.jobs q
+                WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
+                    AND claim IS NULL
+                ORDER BY place LIMIT near_) near
+            WHERE (only_ IS NULL OR near.wanted = ANY (only_)) AND NOT near.id = ANY (skip)
+                AND (SELECT r.at FROM vibevoice.refusals r
+                    WHERE r.job = near.id AND r.node = node_) IS NULL
+            ORDER BY near.place LIMIT 1) head
+        ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
+    ORDER BY greatest(had.had_s + first.work_s, (SELECT had_s FROM vibevoice.passed)), first.place
+    LIMIT 1 $$;
+
+-- Claim the next job. `loaded_`: the precisions that need no load, loaded for `loaded_for_s`
+-- seconds; they pass over a due job for at most `passed_over_s` seconds. `begins_`: an attempt of
+-- the job starts at once and alone, and counts from now on. `more`: other jobs may wait.
+CREATE FUNCTION vibevoice.claim_1(
+    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
+    begins_ boolean DEFAULT false)
+RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql
+-- Whatever the statistics say: `jobs_waiting` has the first jobs of each owner in their order.
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+DECLARE due record; other record; had vibevoice.jobs; skip text[] := '{}';
+BEGIN
+    -- One claim at a time, a few milliseconds each: each has to see what the one before took.
+    PERFORM pg_advisory_xact_lock(8530221459172614241);
+    RETURN QUERY SELECT j.id, j.seq, j.submitted, true FROM vibevoice.jobs j
+        WHERE j.claim = claim_;
+    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is sent again
+    PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
+        THEN RETURN; END IF;
+    WHILE cardinality(skip) < 20 LOOP
+        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
+        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so one node in 3 s, in turn
+            UPDATE vibevoice.services SET walked = clock_timestamp() FROM (
+                SELECT count(*) AS nodes, max(s.walked) AS last FROM vibevoice.services s
+                WHERE s.walked BETWEEN clock_timestamp() - interval '5 min' AND clock_timestamp()
+            ) w WHERE id = node_ AND NOT walked BETWEEN
+                    clock_timestamp() - nodes * interval '3 s' AND clock_timestamp()
+                AND (last < clock_timestamp() - interval '3 s') IS NOT FALSE;
+            IF FOUND THEN
+                SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
+            END IF;
+        END IF;
+        EXIT WHEN NOT FOUND;
+        IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
+                AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
+                    < passed_over_s THEN
+            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, 200);
+            IF FOUND THEN due := other; END IF;
+        END IF;
+        -- A row that another call has locked is passed over.
+        SELECT * INTO had FROM vibevoice.jobs
+            WHERE id = due.job AND (state || coalesce(claim, '')) = 'queued'  -- no partial index
+            FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND;
+        skip := skip || due.job;
+    END LOOP;
+    IF had.id IS NULL AND cardinality(skip) > 0 THEN  -- no other job waits: a call takes milliseconds
+        BEGIN
+            SET LOCAL lock_timeout = '200ms';
+            SELECT * INTO had FROM vibevoice.jobs
+                WHERE id = skip[1] AND (state || coalesce(claim, '')) = 'queued' FOR UPDATE;
+            SET LOCAL lock_timeout = '2s';
+        EXCEPTION WHEN lock_not_available THEN
+        END;
+    END IF;
+    IF had.id IS NULL THEN RETURN; END IF;
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, able_by = NULL, begins = begins_
+        WHERE id = had.id;
+    PERFORM vibevoice.charge_1(had.owner, had.work_s);
+    RETURN QUERY SELECT had.id, had.seq, had.submitted,
+        EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+END $$;
+
+-- End the claim on a job whose row is locked, and give its owner the work back.
+CREATE FUNCTION vibevoice.free_1(job_ text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_;
+    IF j.state = 'running' THEN  -- its node died in it, or while it waited behind another job
+        PERFORM vibevoice.append_1(job_, CASE WHEN EXISTS (SELECT FROM vibevoice.jobs
+            WHERE id = j.behind AND ended IS NULL) THEN 'waited' ELSE 'interrupted' END);
+    END IF;
+    UPDATE vibevoice.jobs SET state = 'queued', claim = NULL, node = NULL, begins = false,
+        fraction = 0, behind = '' WHERE id = job_;
+    UPDATE vibevoice.owners SET had_s = had_s - j.work_s WHERE owner = j.owner;
+END $$;
+
+-- Release a claim.
+CREATE FUNCTION vibevoice.release_1(claim_ text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM vibevoice.free_1(id) FROM (
+        SELECT id FROM vibevoice.jobs WHERE claim = claim_ FOR UPDATE) held;
+    PERFORM pg_notify('vibevoice_waiting', '');
+END $$;
+
+-- Append the events that a node reports of its job, all or nothing. Return whether they are
+-- persisted, also if an earlier call did it. False: the claim is lost. It is ended here if the
+-- node's last event number differs, as after the failover of a database that had lost its last
+-- commits.
+CREATE FUNCTION vibevoice.report_1(
+    job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
+    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
+    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
+DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF j.id IS NULL OR j.claim IS DISTINCT FROM claim_ OR j.seq <> base THEN
+        IF j.reported_by = claim_ AND j.seq >= last AND (j.claim = claim_ OR EXISTS (
+                SELECT FROM vibevoice.events e WHERE e.job = job_ AND e.seq = last
+                AND e.kind = kinds[cardinality(kinds)])) THEN
+            RETURN true;  -- persisted by another execution of this call
+        END IF;
+        IF j.claim = claim_ THEN PERFORM vibevoice.release_1(claim_); END IF;
+        RETURN false;
+    END IF;
+    IF true = ANY (fleeting_) THEN
+        DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
+    END IF;
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
+        SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
+    IF state_ IN ('done', 'failed', 'cancelled') THEN
+        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
+    ELSE
+        UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
+            fraction = fraction_, behind = behind_, refused_by = NULL WHERE id = job_;
+    END IF;
+    -- Commits with a notification are serialized, so there is none without a follower.
+    IF j.followers <> '{}' THEN
+        PERFORM vibevoice.notify_1(j.followers, job_, (
+            SELECT json_build_object('base', base, 'events', json_agg(
+                json_build_array(s, a, k, encode(c, 'base64'))))::text
+            FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c)));
+    END IF;
+    RETURN true;
+END $$;
+
+-- Increment a service's heartbeat, or register it. If others had expired it, jobs whose clients
+-- wait at it are kept.
+CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
+    places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE vibevoice.services SET beat = beat + 1, beaten = clock_timestamp(),
+        draining = draining_, places = places_ WHERE id = id_;
+    IF FOUND THEN RETURN; END IF;
+    INSERT INTO vibevoice.services (id, works, draining, places, begins)
+        VALUES (id_, works_, draining_, places_, begins_) ON CONFLICT (id) DO NOTHING;
+    UPDATE vibevoice.jobs SET left_until = NULL WHERE id IN (
+        SELECT id FROM vibevoice.jobs
+        WHERE awaited_by = id_ AND left_as IS NULL AND left_until IS NOT NULL
+        ORDER BY id FOR UPDATE);
+    PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
+END $$;
+
+-- Deregister services that leave, or whose heartbeats still have the observed number (NULL: any).
+-- Their running jobs are released in the same transaction.
+CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE gone text[]; j record;
+BEGIN
+    SELECT array_agg(id) INTO gone FROM (
+        SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
+        WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
+    FOR j IN SELECT id, begins FROM (SELECT id, owner, begins FROM vibevoice.jobs
+            WHERE node = ANY (gone) ORDER BY id FOR UPDATE) locked ORDER BY owner, id LOOP
+        IF j.begins THEN
+            UPDATE vibevoice.jobs SET state = 'running' WHERE id = j.id;
+            PERFORM vibevoice.append_1(j.id, 'begun');
+        END IF;
+        PERFORM vibevoice.free_1(j.id);
+    END LOOP;
+    DELETE FROM vibevoice.services WHERE id = ANY (gone);
+    PERFORM vibevoice.release_orphans_1();
+    PERFORM pg_notify('vibevoice_waiting', '');
+END $$;
+
+-- Release what waits for services that are not registered, also by calls that were executed late:
+-- jobs whose clients wait there (such a service may return), and live sessions. At most 1000 jobs;
+-- the next sweep does the rest.
+CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
+        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+    UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
+    WHERE (owner, id) IN (
+        SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
+        ORDER BY owner, id FOR UPDATE SKIP LOCKED);
+    IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
+END $$;
+
+-- Cancel a job, waiting or running anywhere; a job that has ended does not change. Return the
+-- seconds since its submission, if this call ended it.
+CREATE FUNCTION vibevoice.cancel_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF j.id IS NULL OR j.ended IS NOT NULL THEN RETURN NULL; END IF;
+    PERFORM vibevoice.finish_1(job_, 'cancelled');
+    PERFORM vibevoice.append_1(job_, 'cancelled');
+    IF j.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', job_); END IF;
+    RETURN extract(epoch FROM clock_timestamp() - j.came);
+END $$;
+
+-- After the deletion of a job by any statement: it cannot be submitted late, its recording is
+-- deleted, and the services that follow or run it are notified.
+CREATE FUNCTION vibevoice.deleted_1() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO vibevoice.tombstones (id) VALUES (OLD.id) ON CONFLICT DO NOTHING;
+    INSERT INTO vibevoice.doomed_recordings SELECT OLD.recording WHERE OLD.recording IS NOT NULL
+        ON CONFLICT DO NOTHING;
+    PERFORM vibevoice.notify_1(OLD.followers, OLD.id);
+    IF OLD.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', OLD.id); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER deleted AFTER DELETE ON vibevoice.jobs
+    FOR EACH ROW EXECUTE FUNCTION vibevoice.deleted_1();
+
+-- Delete a job with all its data, also one that is not submitted yet. Return the seconds since its
+-- submission, if this call ended it.
+CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE lasted_s float8;
+BEGIN
+    IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
+    -- First, since other calls that delete the job lock it before its tombstone.
+    DELETE FROM vibevoice.jobs WHERE id = job_
+        RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)
+        INTO lasted_s;
+    INSERT INTO vibevoice.tombstones (id) VALUES (job_) ON CONFLICT DO NOTHING;
+    RETURN lasted_s;
+END $$;
+
+-- Edit the transcript of a job that is done, if its last event is `base`; return whether it is
+-- edited.
+CREATE FUNCTION vibevoice.edit_1(
+    job_ text, base bigint, change_ bytea, at_ float8, weight_ bigint, summary_ bytea)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF j.state IS DISTINCT FROM 'done' OR j.seq <> base THEN
+        RETURN EXISTS (SELECT FROM vibevoice.events e
+            WHERE e.job = job_ AND e.seq = base + 1 AND e.change = change_);
+    END IF;
+    PERFORM vibevoice.append_1(job_, 'edited', change_, at_);
+    UPDATE vibevoice.jobs SET touched = clock_timestamp(), weight = weight_, summary = summary_
+        WHERE id = job_;
+    RETURN true;
+END $$;
+
+-- Persist which jobs a node can run (`failures` NULL) and which it cannot: waiting jobs, or jobs
+-- that it has claimed. A waiting job that another call has locked is left to the node's next
+-- verdict.
+CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE one record;
+BEGIN
+    PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
+    IF NOT FOUND THEN RETURN; END IF;  -- expired: it repeats its verdicts once it is registered
+    -- The states are written so that no index of waiting jobs applies, of which all would be read.
+    INSERT INTO vibevoice.refusals AS r (job, node, failure)
+        SELECT j.id, node_, f FROM unnest(jobs_, failures) u (i, f) JOIN vibevoice.jobs j ON j.id = i
+        WHERE f IS NOT NULL AND state || '' = 'queued' AND (claim IS NULL OR node = node_)
+        ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED
+        ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = excluded.failure;
+    FOR one IN SELECT j.id, f, able_by, refused_by FROM unnest(jobs_, failures) u (i, f)
+            JOIN vibevoice.jobs j ON j.id = i WHERE state || coalesce(claim, '') = 'queued'
+            AND (f IS NULL OR able_by = node_) ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
+        UPDATE vibevoice.jobs SET able_by = CASE WHEN one.f IS NULL THEN node_ END,
+            refused_by = NULL WHERE id = one.id;
+        CONTINUE WHEN one.f IS NOT NULL;
+        DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
+        IF one.refused_by IS NOT NULL THEN
+            PERFORM vibevoice.append_1(one.id, 'open');
+            PERFORM pg_notify('vibevoice_waiting', '');
+        END IF;
+    END LOOP;
+END $$;
+
+-- Return waiting jobs that no node is known to be able to run, and that this one did not refuse
+-- lately: those first that it has not judged for longest, or never since their submission.
+CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
+RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
+    SELECT j.id, j.submitted FROM vibevoice.jobs j
+    LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
+    WHERE state = 'queued' AND claim IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        AND (r.at BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
+    ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
+
+-- Waiting jobs that all registered nodes refuse: these nodes, whether the last `refused` event has
+-- them, and for how many seconds all nodes have refused. A node renews a refusal after 30 s; a busy
+-- one that refuses 2000 jobs renews each within 5 min.
+CREATE VIEW vibevoice.refused_1 AS
+    SELECT id AS job, seq, nodes, refused_by IS NOT DISTINCT FROM nodes AS told,
+        extract(epoch FROM clock_timestamp() - since)::float8 AS for_s
+    FROM vibevoice.jobs JOIN (
+        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since
+        FROM vibevoice.refusals r JOIN vibevoice.services s ON s.id = r.node
+        WHERE works AND NOT draining AND at > clock_timestamp() - interval '5 min'
+        GROUP BY r.job) said ON said.job = id
+    WHERE state = 'queued' AND claim IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        AND cardinality(nodes) = (
+            SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
+
+-- Append that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last
+-- event is still `base` and all still refuse. Return the seconds since its submission, if this call
+-- ended it.
+CREATE FUNCTION vibevoice.tell_refused_1(
+    job_ text, base bigint, nodes_ text[], ends_ boolean, change_ bytea)
+RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
+        AND claim IS NULL FOR UPDATE;
+    IF NOT FOUND OR cardinality(nodes_) > (SELECT count(*) FROM vibevoice.refusals
+        WHERE job = job_ AND node = ANY (nodes_)) OR EXISTS (
+        SELECT FROM vibevoice.services s WHERE s.id = j.able_by) THEN RETURN NULL; END IF;
+    IF ends_ THEN
+        PERFORM vibevoice.finish_1(job_, 'failed');
+    ELSE
+        UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
+    END IF;
+    PERFORM vibevoice.append_1(job_, CASE WHEN ends_ THEN 'failed' ELSE 'refused' END, change_);
+    RETURN CASE WHEN ends_ THEN extract(epoch FROM clock_timestamp() - j.came) END;
+END $$;
+
+-- Return the waiting jobs in the order of claims, with their seconds of work; and how many run, and
+-- their remaining seconds of work. It is one statement, so that a job that starts meanwhile is
+-- either in line or running. A row has at most 200 jobs: libpq keeps a buffer of the longest row.
+CREATE FUNCTION vibevoice.line_1()
+RETURNS TABLE (jobs text, works_s float8[], running bigint, left_s float8)
+STABLE LANGUAGE sql AS $$
+    SELECT string_agg(id, ' ' ORDER BY nth), array_agg(work_s ORDER BY nth), now.running, now.left_s
+    FROM (SELECT id, work_s, row_number() OVER (ORDER BY claim IS NULL, end_s, place) AS nth FROM (
+            SELECT id, place, work_s, claim, sum(work_s) OVER own
+                + greatest(o.had_s, passed.had_s - first_value(work_s) OVER own) AS end_s
+            FROM vibevoice.jobs LEFT JOIN vibevoice.owners o USING (owner), vibevoice.passed
+            WHERE state = 'queued' AND ended IS NULL
+            WINDOW own AS (PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place)) jobs
+        ) queued, (
+        SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
+        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now
+    GROUP BY nth / 200, now.running, now.left_s ORDER BY nth / 200 $$;
+
+-- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
+-- change.
+CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
+
+-- Delete some of an owner's results that exceed a limit: by age (NULL: no limit), by number or by
+-- size; the newest one stays whatever its size. Then delete some recordings of ended jobs. Those of
+-- jobs that are done stay, the newest first, up to `most_recorded` bytes. Return a count; if it
+-- reaches `batch`, there may be more.
+CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint,
+    most_recorded bigint, batch int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE deleted int; forgotten int;
+BEGIN
+    WITH results AS (
+        SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
+        FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
+            AND kept  -- others are deleted by the service at which the client waits
+        WINDOW newest AS (ORDER BY touched DESC, place DESC)),
+    due AS (
+        SELECT id, touched FROM results
+        WHERE touched < clock_timestamp() - make_interval(secs => age_s) OR nth > most
+            OR (nth > 1 AND held > most_bytes)
+        ORDER BY touched LIMIT batch),
+    locked AS MATERIALIZED (
+        SELECT j.id FROM vibevoice.jobs j
+        JOIN due ON due.id = j.id AND due.touched = j.touched  -- not renewed meanwhile
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+    DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    WITH shelf AS (
+        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded AS fits,
+            sum(coalesce(recording_bytes, 0)) FILTER (
+                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded)
+            OVER (ORDER BY ended DESC, place DESC) AS held
+        FROM vibevoice.jobs WHERE ended IS NOT NULL AND recording IS NOT NULL AND owner = owner_),
+    locked AS MATERIALIZED (
+        SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
+            SELECT id FROM shelf WHERE NOT fits OR held > most_recorded OR most_recorded = 0
+            ORDER BY ended LIMIT batch) due USING (id)
+        WHERE j.recording IS NOT NULL  -- not deleted by another call meanwhile
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
+    given_up AS (
+        UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
+        RETURNING locked.name)
+    INSERT INTO vibevoice.doomed_recordings SELECT name FROM given_up ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    RETURN greatest(deleted, forgotten);
+END $$;
+
+-- Delete owners without jobs, tombstones so old that no earlier call can still be executed, and
+-- refusals of nodes that have expired: some ten thousand in a tenth of a second.
+CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE idle text[];
+BEGIN
+    SELECT array_agg(owner) INTO idle FROM (
+        SELECT owner FROM vibevoice.owners o
+        WHERE NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner)
+        ORDER BY owner LIMIT 1000 FOR UPDATE SKIP LOCKED) locked;
+    -- A separate statement sees what was submitted before the rows were locked.
+    DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
+        AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
+    DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
+    DELETE FROM vibevoice.refusals WHERE ctid = ANY (ARRAY(SELECT ctid FROM vibevoice.refusals
+        WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
+        LIMIT 20000 FOR UPDATE SKIP LOCKED));
+END $$;
+
+-- Leave the job of a client that timed out to the next request with the same code. `taker_`: the
+-- call that had taken it before, so that a late execution does not undo a later take; an `await_1`
+-- of that call that is executed after this has no effect. `front_`: the service at which the client
+-- waited, if nothing there follows the job any more.
+CREATE FUNCTION vibevoice.leave_1(
+    job_ text, request_ text, for_s float8, taker_ text, front_ text DEFAULT NULL)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
+        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s),
+        followers = array_remove(followers, front_)
+    WHERE id = job_ AND left_taker IS NOT DISTINCT FROM taker_
+        AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
+
+-- Return the job that the same request left, for this taker alone until it confirms. A repeated
+-- call returns the same job. A taker that does not confirm within 12 s, more than two calls, never
+-- will.
+CREATE FUNCTION vibevoice.take_1(owner_ text, request_ text, taker_ text)
+RETURNS TABLE (job text) LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_taker = taker_, left_taken = clock_timestamp(),
+        left_until = greatest(left_until, clock_timestamp() + interval '20 s')
+    WHERE id = (
+        SELECT id FROM vibevoice.jobs
+        WHERE owner = owner_ AND left_as = request_ AND left_until > clock_timestamp()
+            AND state <> 'cancelled' AND (left_taker IS NULL OR left_taker = taker_
+            OR left_taken < clock_timestamp() - interval '12 s')
+        ORDER BY left_taker IS NOT DISTINCT FROM taker_ DESC, left_until LIMIT 1 FOR UPDATE)
+    RETURNING id $$;
+
+-- Confirm that a client waits at a service for the job that its call took; no row if another has
+-- it.
+CREATE FUNCTION vibevoice.await_1(job_ text, front_ text, taker_ text)
+RETURNS TABLE (job text) LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taken = NULL,
+        awaited_by = front_,
+        followers = array_append(array_remove(followers, front_), front_)
+    WHERE id = job_ AND left_taker = taker_ RETURNING id $$;

@@ -1,1 +1,0 @@
--- What remains of this step is in the first one: tables of this version were never released.

@@ -1,1 +1,0 @@
--- A key for each recording; a program before this version would take such a recording for damaged.
