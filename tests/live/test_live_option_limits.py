@@ -18,6 +18,7 @@ from scripted_speech import sound, talk
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from wyoming.event import async_read_event
 
 from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
@@ -436,11 +437,12 @@ async def of_wyoming(server: Server) -> None:
         try:
             writer.write(text.encode() + b"\n" + b'{"type": "ping", "data": {"text": "last"}}\n')
             async with asyncio.timeout(PATIENCE_S):
-                told = json.loads(await reader.readline())
+                told = await async_read_event(reader)
         finally:
             writer.close()
-        assert told["type"] in ("error", "pong", "info"), (text[:200], told)
-        assert told["data"].get("code") not in FAULTS, (text[:200], told)
+        assert told is not None, text[:200]
+        assert told.type in ("error", "pong", "info"), (text[:200], told)
+        assert told.data.get("code") not in FAULTS, (text[:200], told)
 
     await at_once([attack(*one, value) for one in asked for value in VALUES])
 

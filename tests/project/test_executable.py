@@ -597,7 +597,8 @@ def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest
         with socket.create_connection(("127.0.0.1", ready["wyoming_port"]), PATIENCE_S) as sock:
             sock.sendall(b'{"type": "describe"}\n')
             with sock.makefile("rb") as stream:
-                assert json.loads(stream.readline())["data"]["asr"]
+                described = json.loads(stream.readline())
+                assert json.loads(stream.read(described["data_length"]))["asr"]
         recording = next(guest.executable.parent.rglob(sample().name))
         answer = json.loads(get("/transcribe", {"audio_path": str(recording)}))
         assert answer["metadata"]["num_speakers"] == 2

@@ -1,17 +1,21 @@
-"""Wyoming messages: events, requests, answers.
+"""Wyoming messages of this service: what it reads of a client, within limits, and its answers.
 
-Lengths in headers are not trusted: the reader limits how many bytes it reads, and for how long.
+The package wyoming has the framing and the events. It believes every length in a header, so
+`WyomingEventReader` checks headers before the package reads on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, cast
 
+import pydantic
 import pydantic.dataclasses
+from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
+from wyoming.error import Error
+from wyoming.event import Event, Eventable, async_read_event
+from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from sidecar import errors
 from sidecar.api.http import request_headers
@@ -21,102 +25,45 @@ from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.live_options import NumberRange
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.jobs.job_record import JobRecord
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts import transcript
 from sidecar.version import __version__
 
 LONGEST_LINE = 64 << 10
 LARGEST_DATA = 64 << 10
-"""Maximum bytes of JSON, in the line and after it."""
-LARGEST_LENGTH = 1 << 53
+"""Maximum bytes of JSON behind the line."""
+LARGEST_PAYLOAD = 4 << 20
+"""Maximum bytes of audio of an event: it is in memory until it is read whole."""
 HINT = "docs/wyoming.md says which events there are, and what is in them."
 
-
-@dataclass(frozen=True, slots=True)
-class WyomingEvent:
-    """Event; its payload of ``payload`` bytes is read separately."""
-
-    type: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    payload: int = 0
-
-    def with_data(self, behind: bytes) -> WyomingEvent:
-        """Return the event with the data that came after its line.
-
-        Raises:
-            errors.MessageInvalid: the data is not an object.
-        """
-        if not behind:
-            return self
-        return replace(self, data={**self.data, **_object(behind, "'data' behind it")})
-
-
-def parse_event_header(line: bytes) -> tuple[WyomingEvent, int]:
-    """Parse the header line of an event; return it and the number of data bytes that follow it.
-
-    Raises:
-        errors.MessageInvalid: it is not the header of an event.
-        errors.MessageTooBig: it announces more data than is allowed.
-    """
-    said = _object(line, "line")
-    kind, data = said.get("type"), said.get("data")
-    if not isinstance(kind, str) or not isinstance(data, dict | None):
-        raise errors.MessageInvalid(
-            "An event needs a 'type', and its 'data' has to be an object.", hint=HINT
-        )
-    more, payload = (_length(said, f"{name}_length") for name in ("data", "payload"))
-    if more > LARGEST_DATA:
-        raise errors.MessageTooBig(f"'data_length' is beyond {LARGEST_DATA}.", hint=HINT)
-    return WyomingEvent(kind, data or {}, payload), more
-
-
-def event_bytes(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
-    """Return an event, completely in its line."""
-    return json.dumps({"type": kind, "data": dict(data or {})}).encode() + b"\n"
-
-
-def error_event(error: errors.SidecarError) -> bytes:
-    """Return the event of an error, with its hint."""
-    return event_bytes("error", {"text": f"{error.detail} {error.hint}", "code": error.code})
-
-
-def _object(text: bytes, what: str) -> dict[str, Any]:
-    try:
-        said = request_headers.parse_json_message(text)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise errors.MessageInvalid(f"The {what} of an event is not a JSON object.", hint=HINT)
-    return said
-
-
-def _length(said: Mapping[str, Any], name: str) -> int:
-    value = said.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_LENGTH:
-        raise errors.MessageInvalid(f"'{name}' is not a number of bytes.", hint=HINT)
-    return value
-
-
-PROGRAM_ATTRIBUTION = {"name": "vibevoice-asr", "url": ""}
-MODEL_ATTRIBUTIONS = {
-    "moonshine": {"name": "Moonshine AI", "url": "https://github.com/moonshine-ai/moonshine"},
-    "vibevoice": {"name": "Microsoft", "url": "https://github.com/microsoft/VibeVoice"},
-    "whisper": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
+MODEL_MAKERS = {
+    "moonshine": ("Moonshine AI", "https://github.com/moonshine-ai/moonshine"),
+    "vibevoice": ("Microsoft", "https://github.com/microsoft/VibeVoice"),
+    "whisper": ("OpenAI", "https://github.com/openai/whisper"),
 }
-"""Authors of the engines' models, if known."""
+"""Authors of the engines' models with their addresses, if known."""
 
 
-def info_data(spec: EngineSpec) -> dict[str, Any]:
+def error_event(error: errors.SidecarError) -> Error:
+    """Return the event of an error, with its hint."""
+    return Error(f"{error.detail} {error.hint}", error.code)
+
+
+def info_of(spec: EngineSpec) -> Info:
     """Return the description of this service: one program with the loaded model. If the engine
     takes any language, it lists all that have a code, because clients choose from the list."""
-    model = _artifact(spec.name, spec.title, MODEL_ATTRIBUTIONS.get(spec.name, PROGRAM_ATTRIBUTION))
-    program = _artifact("vibevoice-asr", "Speech to text", PROGRAM_ATTRIBUTION) | {
-        "models": [model | {"languages": list(spec.languages or LANGUAGE_NAMES), "version": None}],
-        "supports_transcript_streaming": True,
-    }
-    others = ("tts", "handle", "intent", "wake", "mic", "snd")
-    return {"asr": [program], **{name: [] for name in others}}
+    ours = "vibevoice-asr", ""
+    maker = Attribution(*MODEL_MAKERS.get(spec.name, ours))
+    languages = list(spec.languages or LANGUAGE_NAMES)
+    program = AsrProgram(
+        "vibevoice-asr",
+        Attribution(*ours),
+        installed=True,
+        description="Speech to text",
+        version=__version__,
+        models=[AsrModel(spec.name, maker, True, spec.title, None, languages)],
+        supports_transcript_streaming=True,
+    )
+    return Info(asr=[program])
 
 
 class WyomingJobEvents:
@@ -127,35 +74,24 @@ class WyomingJobEvents:
         self._segments, self._text = UnsentSegments(), IncrementalTextResponse()
         self._begun = False
 
-    def more(self, record: JobRecord) -> Iterator[bytes]:
+    def more(self, record: JobRecord) -> Iterator[Eventable]:
         """Yield the events of new segments."""
         for _, segment in self._segments.more(record):
             if segment.is_speech and (text := self._text.add(segment.text)):
                 yield from self._begin()
-                yield event_bytes("transcript-chunk", {"text": text})
+                yield TranscriptChunk(text)
 
-    def end(self, transcript: Transcript) -> Iterator[bytes]:
+    def end(self, whole: transcript.Transcript) -> Iterator[Eventable]:
         """Yield the events of the whole transcript."""
         yield from self._begin()
-        language = transcript.language
-        known = {} if language in (None, AUTO) else {"language": language}
-        yield event_bytes("transcript", {"text": transcript.text, **known})
-        yield event_bytes("transcript-stop")
+        language = None if whole.language == AUTO else whole.language
+        yield Transcript(whole.text, language=language)
+        yield TranscriptStop()
 
-    def _begin(self) -> Iterator[bytes]:
+    def _begin(self) -> Iterator[Eventable]:
         if not self._begun:
             self._begun = True
-            yield event_bytes("transcript-start")
-
-
-def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "description": description,
-        "version": __version__,
-        "installed": True,
-        "attribution": maker,
-    }
+            yield TranscriptStart()
 
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"strict": True})
@@ -187,7 +123,7 @@ class WyomingAudioFormat:
             ) from None
 
 
-def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
+def fields_of(asked: Transcribe, spec: EngineSpec) -> dict[str, object]:
     """Return the fields of `transcribe` as request options. Diarization is off: the protocol has no
     field for speakers.
 
@@ -195,11 +131,10 @@ def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
         errors.ModelNotFound: the model is not the loaded one.
         errors.FieldInvalid: names or terms are not lists of strings.
     """
-    check_model_name(data.get("name"), spec)
-    terms = [
-        term for name in ("transcript_names", "transcript_terms") for term in _texts(data, name)
-    ]
-    fields: dict[str, object] = {"language": data.get("language"), "diarize": False}
+    check_model_name(asked.name, spec)
+    terms = _texts("transcript_names", asked.transcript_names)
+    terms += _texts("transcript_terms", asked.transcript_terms)
+    fields: dict[str, object] = {"language": asked.language, "diarize": False}
     return fields | ({"hotwords": ", ".join(terms)} if terms else {})
 
 
@@ -215,16 +150,12 @@ def check_model_name(name: object, spec: EngineSpec) -> None:
         )
 
 
-def _texts(data: Mapping[str, Any], name: str) -> list[str]:
-    found = data.get(name)
+def _texts(name: str, found: object) -> list[str]:
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise errors.FieldInvalid(f"'{name}' is not a list of strings.", hint=HINT)
     return [text for one in found if (text := " ".join(one.split()))]
-
-
-READ_BYTES = 64 << 10
 
 
 class WyomingClientGone(Exception):
@@ -236,19 +167,19 @@ class WyomingClientEnded(WyomingClientGone):
 
 
 class WyomingEventReader:
-    """Reader of the events of a connection, in order, each with its payload."""
+    """Reader of the events of a connection, in order."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
-        self._ahead: asyncio.Task[WyomingEvent] | None = None
+        self._ahead: asyncio.Task[Event] | None = None
 
-    def ahead(self) -> asyncio.Task[WyomingEvent]:
+    def ahead(self) -> asyncio.Task[Event]:
         """Return the task that reads the next event, which `next` also returns."""
         if self._ahead is None:
             self._ahead = asyncio.get_running_loop().create_task(self._read())
         return self._ahead
 
-    async def next(self, timeout_s: float | None) -> WyomingEvent:
+    async def next(self, timeout_s: float | None) -> Event:
         """Return the next event.
 
         Raises:
@@ -263,29 +194,12 @@ class WyomingEventReader:
         finally:
             self._ahead = None
 
-    async def payload(self, size: int, timeout_s: Callable[[], float]) -> AsyncIterator[bytes]:
-        """Yield the payload of the event in blocks; ``timeout_s`` returns the timeout of each.
-
-        Raises:
-            WyomingClientGone, errors.UploadStalled: it ends early, or stalls.
-        """
-        while size:
-            try:
-                async with asyncio.timeout(timeout_s()):
-                    piece = await self._reader.read(min(size, READ_BYTES))
-            except TimeoutError:
-                raise errors.UploadStalled() from None
-            if not piece:
-                raise WyomingClientGone
-            size -= len(piece)
-            yield piece
-
     async def drop(self, most: int) -> None:
         """Read and discard input, at most about ``most`` bytes, until the client ends."""
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.wait({self._ahead})
-        while most > 0 and (piece := await self._reader.read(READ_BYTES)):
+        while most > 0 and (piece := await self._reader.read(LONGEST_LINE)):
             most -= len(piece)
 
     def close(self) -> None:
@@ -294,18 +208,81 @@ class WyomingEventReader:
         if ahead is not None and not ahead.cancel() and not ahead.cancelled():
             ahead.exception()  # retrieved, so that asyncio does not log it
 
-    async def _read(self) -> WyomingEvent:
+    async def _read(self) -> Event:
+        try:
+            event = await async_read_event(cast(Any, _CheckedStream(self._reader)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise WyomingClientGone from None
+        if event is None:
+            raise errors.MessageInvalid("The line of an event is not JSON.", hint=HINT)
+        return event
+
+
+class WyomingEventHeader(pydantic.BaseModel, strict=True):
+    """Line of an event."""
+
+    type: str
+    data: dict[str, Any] | None = None
+    data_length: Annotated[int, pydantic.Field(ge=0, le=LARGEST_DATA)] | None = None
+    payload_length: Annotated[int, pydantic.Field(ge=0, le=LARGEST_PAYLOAD)] | None = None
+
+
+class _CheckedStream:
+    """Stream of one event as the package reads it, with its header and data checked."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader, self._data_length = reader, 0
+
+    async def readline(self) -> bytes:
+        """Return the line, without what is null in it.
+
+        Raises:
+            WyomingClientGone, WyomingClientEnded: the client sends no more.
+            errors.MessageInvalid, errors.MessageTooBig: it is not the line of an event.
+        """
         try:
             line = await self._reader.readline()
-            if not line:
-                raise WyomingClientEnded
-            if not line.endswith(b"\n"):
-                raise WyomingClientGone
-            event, more = parse_event_header(line)
-            return event.with_data(await self._reader.readexactly(more))
         except ValueError:
             raise errors.MessageTooBig(
                 f"The line of an event is longer than {LONGEST_LINE} bytes.", hint=HINT
             ) from None
-        except (asyncio.IncompleteReadError, ConnectionError):
-            raise WyomingClientGone from None
+        if not line:
+            raise WyomingClientEnded
+        if not line.endswith(b"\n"):
+            raise WyomingClientGone
+        try:
+            header = WyomingEventHeader.model_validate(_json_object(line))
+        except pydantic.ValidationError as error:
+            if any(one["type"] == "less_than_equal" for one in error.errors()):
+                raise errors.MessageTooBig(
+                    f"'data_length' is beyond {LARGEST_DATA}, or 'payload_length' beyond "
+                    f"{LARGEST_PAYLOAD}.",
+                    hint=HINT,
+                ) from None
+            raise errors.MessageInvalid(
+                "An event needs a 'type', its 'data' has to be an object, and its lengths "
+                "numbers of bytes.",
+                hint=HINT,
+            ) from None
+        self._data_length = header.data_length or 0
+        return header.model_dump_json(exclude_none=True).encode()
+
+    async def readexactly(self, n: int) -> bytes:
+        """Return the data, if the line announced some, and then the payload."""
+        block = await self._reader.readexactly(n)
+        if self._data_length:
+            self._data_length = 0
+            _json_object(block)
+        return block
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    try:
+        said = request_headers.parse_json_message(text)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise errors.MessageInvalid(
+            "The line of an event, or the data behind it, is not a JSON object.", hint=HINT
+        )
+    return said

@@ -8,8 +8,11 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+
+from wyoming.event import async_write_event
 
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl
@@ -80,24 +83,24 @@ class WyomingServer:
         await asyncio.gather(*here, return_exceptions=True)
         self._reserved.close()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("peername")
         peer = str(address[0]).partition("%")[0] if isinstance(address, tuple) else None
         if self._stopping:
-            _turn_away(writer, errors.ShuttingDown())
-            return
-        if len(self._here) >= MOST_CONNECTIONS:
+            await _turn_away(writer, errors.ShuttingDown())
+        elif len(self._here) >= MOST_CONNECTIONS:
             full = f"{MOST_CONNECTIONS} connections are open, and no more are taken."
-            _turn_away(writer, errors.QueueFull(full))
-            return
-        connection = WyomingConnection(self._service, self._allowlist.enter, reader, writer, peer)
-        task = asyncio.get_running_loop().create_task(connection.run())
-        self._here[task] = connection
-        task.add_done_callback(lambda ended: self._here.pop(ended, None))
+            await _turn_away(writer, errors.QueueFull(full))
+        else:
+            entered = WyomingConnection(self._service, self._allowlist.enter, reader, writer, peer)
+            task = asyncio.get_running_loop().create_task(entered.run())
+            self._here[task] = entered
+            task.add_done_callback(lambda ended: self._here.pop(ended, None))
 
 
-def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
-    writer.write(error_event(error))
+async def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
+    with suppress(ConnectionError):
+        await async_write_event(error_event(error).event(), writer)
     writer.close()
 
 

@@ -11,6 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing, suppress
 
+from wyoming.asr import Transcribe
+from wyoming.event import Event, Eventable, async_write_event
+from wyoming.ping import Ping, Pong
+
 from sidecar import errors
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
@@ -94,8 +98,6 @@ def _now() -> float:
 
 log = logging.getLogger(__name__)
 
-MAX_IGNORED_BYTES = 1 << 20
-"""Maximum bytes of a payload that is ignored."""
 LINGER_S, LINGER_BYTES = 5.0, 16 << 20
 """Time and bytes for which input is still read while an error is sent to the client."""
 AUDIO_EVENTS = ("audio-start", "audio-chunk")
@@ -142,7 +144,7 @@ class WyomingConnection:
         finally:
             self._close()
 
-    async def _next(self) -> messages.WyomingEvent:
+    async def _next(self) -> Event:
         recording = self._recording
         idle = self._service.settings.live_idle
         try:
@@ -150,29 +152,28 @@ class WyomingConnection:
         except TimeoutError:
             raise errors.UploadStalled() if recording else errors.SessionIdle() from None
 
-    async def _handle(self, event: messages.WyomingEvent) -> None:
+    async def _handle(self, event: Event) -> None:
         if event.type in AUDIO_EVENTS:
             await self._receive_audio(event)
             return
-        await self._skip_payload(event.payload)
         match event.type:
             case "describe":
-                await self._send(
-                    messages.event_bytes("info", messages.info_data(self._service.spec))
-                )
+                await self._send(messages.info_of(self._service.spec))
             case "ping":
-                await self._send(messages.event_bytes("pong", {"text": event.data.get("text")}))
+                await self._send(Pong(Ping.from_event(event).text))
             case "select-program":
                 messages.check_model_name(event.data.get("name"), self._service.spec)
             case "transcribe":
-                fields = messages.fields_of(event.data, self._service.spec)
-                self._options = self._service.options(fields)
+                self._options = self._options_of(Transcribe.from_event(event))
             case "audio-stop":
                 await self._transcribe()
             case _:
                 pass  # the protocol wants unknown events ignored
 
-    async def _receive_audio(self, event: messages.WyomingEvent) -> None:
+    def _options_of(self, asked: Transcribe) -> TranscribeOptions:
+        return self._service.options(messages.fields_of(asked, self._service.spec))
+
+    async def _receive_audio(self, event: Event) -> None:
         form = messages.WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
@@ -180,15 +181,14 @@ class WyomingConnection:
             self._caller = None
             place = await self._service.submissions.place(caller)
             self._recording = WyomingRecording(self._service, caller, form, place)
-        recording = self._recording
-        if form != recording.form or event.payload % (form.width * form.channels):
+        recording, audio = self._recording, event.payload or b""
+        if form != recording.form or len(audio) % (form.width * form.channels):
             raise errors.SoundInvalid(
                 "A chunk has another format than those before it, or not a whole number of "
                 "samples.",
                 hint="Send all chunks in the format of 'audio-start', cut between two samples.",
             )
-        async for piece in self._reader.payload(event.payload, recording.timeout_s):
-            await recording.add(piece)
+        await recording.add(audio)
 
     async def _transcribe(self) -> None:
         recording, self._recording = self._recording, None
@@ -196,7 +196,7 @@ class WyomingConnection:
             raise errors.MessageInvalid(
                 "'audio-stop' came without any audio before it.", hint=messages.HINT
             )
-        options = self._options or self._service.options(messages.fields_of({}, self._service.spec))
+        options = self._options or self._options_of(Transcribe())
         self._options, self._answering = None, True
         try:
             with closing(recording):
@@ -237,19 +237,12 @@ class WyomingConnection:
                 for each in told.end(record.transcript):
                     await self._send(each)
 
-    async def _send(self, words: bytes) -> None:
-        self._writer.write(words)
+    async def _send(self, event: Eventable) -> None:
         try:
             async with asyncio.timeout(UPLOAD_STALL_S):
-                await self._writer.drain()
+                await async_write_event(event.event(), self._writer)
         except TimeoutError:  # the client does not read
             raise messages.WyomingClientGone from None
-
-    async def _skip_payload(self, size: int) -> None:
-        if size > MAX_IGNORED_BYTES:
-            raise errors.MessageTooBig("The payload is larger than the limit.", hint=messages.HINT)
-        async for _ in self._reader.payload(size, lambda: UPLOAD_STALL_S):
-            pass
 
     async def _refuse(self, error: errors.SidecarError) -> None:
         log.info("Wyoming client rejected: %s, from %s", error.code, self._peer)
@@ -271,7 +264,7 @@ class WyomingConnection:
         self._writer.close()
 
 
-def _is_ping(ahead: asyncio.Task[messages.WyomingEvent]) -> bool:
+def _is_ping(ahead: asyncio.Task[Event]) -> bool:
     """Return whether the next event is a ping. Raise the error if the connection ended, unless the
     client has only closed its side."""
     return (
