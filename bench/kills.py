@@ -1,7 +1,7 @@
 """Services, engines and both killed at random: ``python -m bench.kills --kills 200``.
 
 One folder of kept jobs (`--keep-jobs`) over many lives of a service: killed while it works, while
-it starts, while it brings a file of the version before up to date, with its engine or without.
+it starts, with its engine or without.
 Clients come back after each kill and send again what was not answered, with the same key.
 
 Every accepted job has to end with its own words, once: one job for each key, one end in its events,
@@ -16,14 +16,12 @@ import argparse
 import asyncio
 import contextlib
 import random
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +33,11 @@ from bench.connection import Connection
 from bench.load import KEY
 from bench.queue_clients import FORM, Recording
 from bench.serving import ROOT, Server
-from sidecar.storage.job_journal import JOURNAL_FILE, MIGRATIONS
 
 SECONDS = 40
 SPEED = 40
 SETTLES = 5
-WAYS = ("service", "service", "engine", "both", "start", "migration")
+WAYS = ("service", "service", "engine", "both", "start")
 ENDED = ("done", "failed", "cancelled")
 PATIENCE_S = 300.0
 
@@ -97,8 +94,8 @@ class Lives:
         """One more, and its end."""
         way = self.chance.choice(WAYS)
         self.told.kills[way] += 1
-        if way in ("start", "migration"):
-            self._killed_while_it_starts(way == "migration")
+        if way == "start":
+            self._killed_while_it_starts()
             return
         server = self.start()
         try:
@@ -204,9 +201,7 @@ class Lives:
         else:
             assert job["error"]["code"] == "engine_crashed", job
 
-    def _killed_while_it_starts(self, migrating: bool) -> None:
-        if migrating and (self.folder / "jobs" / JOURNAL_FILE).exists():
-            older(self.folder / "jobs" / JOURNAL_FILE)
+    def _killed_while_it_starts(self) -> None:
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 self._command,
@@ -219,17 +214,6 @@ class Lives:
         time.sleep(self.chance.uniform(0.2, 0.7))
         end([psutil.Process(process.pid)])
         process.communicate()
-
-
-def older(file: Path) -> None:
-    """Make it a file of the first version, as that one would have written it; from the second
-    on nothing but the number differs."""
-    assert len(MIGRATIONS) == 5, "say what the version before was like"
-    with closing(sqlite3.connect(file, isolation_level=None)) as database:
-        if database.execute("PRAGMA user_version").fetchone()[0] >= 2:
-            database.execute("DROP INDEX jobs_by_key")
-            database.execute("ALTER TABLE jobs DROP COLUMN idempotency_key")
-            database.execute("PRAGMA user_version = 1")
 
 
 def end(processes: list[psutil.Process]) -> None:

@@ -194,12 +194,11 @@ def missing_recording_ref() -> OpenUploadRef:
 @dataclass(frozen=True, slots=True)
 class StoredRecordingRef:
     """Stored upload, by its name in the storage of recordings, with the SHA-256 of the stored bytes
-    in hexadecimal digits and their number (None: an older version wrote it). ``storage``: the kind
-    of storage."""
+    in hexadecimal digits and their number. ``storage``: the kind of storage."""
 
     name: str
     sha256: str
-    size: int | None = None
+    size: int
     storage: str = "folder"
 
 

@@ -176,15 +176,11 @@ class RecordingArchive:
         audio = record.audio
         if not isinstance(audio, StoredRecordingRef):
             return
-        try:
-            if there is not None and audio.name not in there:
-                raise FileNotFoundError
-            size = audio.size if audio.size is not None else self._storage.size(audio.name)
-        except (OSError, SidecarError):
+        if there is not None and audio.name not in there:
             self._gone.add(audio)
             return
         sizes = self._sizes[record.owner]
-        sizes[audio] = size if record.state is job_record.JobState.DONE else self._limit + 1
+        sizes[audio] = audio.size if record.state is job_record.JobState.DONE else self._limit + 1
         if sizes[audio] > self._limit:  # too large alone: it displaces no other
             self._take(record.owner, audio)
         while sum(sizes.values()) > self._limit:

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,16 @@ log = logging.getLogger(__name__)
 
 # Names in stored jobs: they stay, whatever the classes are called.
 _REFS: dict[str, type[RecordingRef]] = {
-    "Held": OpenUploadRef,
-    "Kept": StoredRecordingRef,
-    "Named": ClientFileRef,
+    "open": OpenUploadRef,
+    "stored": StoredRecordingRef,
+    "file": ClientFileRef,
 }
 _PLAIN: dict[str, Callable[..., JobChange]] = {
-    "Begun": job_record.StartedChange,
-    "Crashed": job_record.CrashedChange,
-    "PutBack": job_record.RequeuedChange,
-    "Interrupted": job_record.InterruptedChange,
-    "Cancelled": job_record.CancelledChange,
+    "begun": job_record.StartedChange,
+    "crashed": job_record.CrashedChange,
+    "putback": job_record.RequeuedChange,
+    "interrupted": job_record.InterruptedChange,
+    "cancelled": job_record.CancelledChange,
 }
 _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
@@ -71,7 +71,7 @@ def serialize_record(record: JobRecord) -> bytes:
     """Serialize a record as it was submitted."""
     plain = {name: getattr(record, name) for name in _AS_SUBMITTED}
     more = {
-        "audio": _serialize_audio_ref(record.audio),
+        "audio": {"ref": _NAMES[type(record.audio)], **to_plain(record.audio)},
         "options": record.options.to_wire(),
         "unknown_fields": record.options.unknown_fields,
         "facts": record.facts.to_wire(),
@@ -91,15 +91,15 @@ def parse_record(text: bytes) -> JobRecord:
         values = json.loads(text)
         facts = AudioInfo.from_wire(values["facts"])
         return JobRecord(
-            audio=_parse_audio_ref(values["audio"]),
+            audio=_REFS[values["audio"].pop("ref")](**values["audio"]),
             options=replace(
                 TranscribeOptions.from_wire(values["options"]),
-                unknown_fields=tuple(values.get("unknown_fields", ())),
+                unknown_fields=tuple(values["unknown_fields"]),
             ),
             facts=facts,
             progress=Progress(0.0, facts.total_s),
-            priority=Priority(values.get("priority", Priority.INTERACTIVE)),
-            key=job_record.IdempotencyKey(**values["key"]) if values.get("key") else None,
+            priority=Priority(values["priority"]),
+            key=job_record.IdempotencyKey(**values["key"]) if values["key"] else None,
             **{name: value for name, value in values.items() if name in _AS_SUBMITTED},
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -145,22 +145,6 @@ def parse_change(text: bytes) -> JobChange:
     except (ValueError, KeyError, TypeError, errors.BadRequest) as error:
         raise UnreadableRecord(f"no change: {error}") from None
     raise UnreadableRecord("no change")
-
-
-def _serialize_audio_ref(ref: RecordingRef) -> dict[str, Any]:
-    values = {field.name: getattr(ref, field.name) for field in fields(ref)}
-    if isinstance(ref, StoredRecordingRef):
-        values["path"] = values.pop("name")  # as older versions read it
-    return {"ref": _NAMES[type(ref)], **values}
-
-
-def _parse_audio_ref(values: dict[str, Any]) -> RecordingRef:
-    kind = _REFS[values.pop("ref")]
-    if kind is StoredRecordingRef:  # older versions wrote a path
-        name = Path(values.pop("path")).name
-        known = {field.name for field in fields(StoredRecordingRef)}
-        return StoredRecordingRef(name, **{key: one for key, one in values.items() if key in known})
-    return kind(**values)
 
 
 def _to_json_bytes(values: dict[str, Any]) -> bytes:

@@ -15,7 +15,6 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Protocol
 
 from sidecar import files
@@ -26,9 +25,6 @@ from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command, is_frozen
 
 SALT_BYTES = 16
-FILE_MAGIC = b"VIBEVOICE RECORDING 2\n"
-"""Magic number of an encrypted recording, with the version of its format. Recordings of the first
-version have none, and were encrypted with the key of their journal."""
 CHUNK_BYTES = 1 << 20
 """Bytes of a recording that are encrypted as one chunk."""
 NONCE_PREFIX_BYTES = 7
@@ -97,23 +93,17 @@ class Cipher:
     def encrypt_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
         """Encrypt a recording under its own key."""
         own, prefix = self.of_recording(name), os.urandom(NONCE_PREFIX_BYTES)
-        yield FILE_MAGIC + prefix
+        yield prefix
         for number, piece, last in _number_chunks(rechunk(data, CHUNK_BYTES)):
             yield own.encrypt_chunk(piece, prefix, number, name, last=last)
 
     def decrypt_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
-        """Decrypt a recording, also one of the first version. Data that was yielded before an error
-        is valid.
+        """Decrypt a recording. Data that was yielded before an error is valid.
 
         Raises:
             DecryptionFailed: it was changed, has another name, or is incomplete.
         """
-        rest = iter(_split_stream(sealed, len(FILE_MAGIC)))
-        head = next(rest, b"")
-        if head == FILE_MAGIC:
-            yield from self.of_recording(name).decrypt_chunks(rest, name)
-        else:
-            yield from self.decrypt_chunks(chain([head], rest), name)
+        return self.of_recording(name).decrypt_chunks(sealed, name)
 
     def encrypt_chunk(
         self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
@@ -263,15 +253,11 @@ class EncryptedFile:
         Raises:
             DecryptionFailed: it was changed, has another name, or is incomplete.
         """
-        self._seal, self._stored, self._name = seal, stored, name
+        self._seal, self._stored, self._name = seal.of_recording(name), stored, name
         self._step = CHUNK_BYTES + TAG_BYTES
         try:
-            head, begin = self._at(0, len(FILE_MAGIC) + NONCE_PREFIX_BYTES), 0
-            if head.startswith(FILE_MAGIC):
-                self._seal, begin = seal.of_recording(name), len(FILE_MAGIC)
-            self._prefix = head[begin:][:NONCE_PREFIX_BYTES]
-            self._begin = begin + NONCE_PREFIX_BYTES
-            sealed = stored.size - self._begin
+            self._prefix = self._at(0, NONCE_PREFIX_BYTES)
+            sealed = stored.size - NONCE_PREFIX_BYTES
             self._last = max(0, -(-sealed // self._step) - 1)
             self.size = sealed - (self._last + 1) * TAG_BYTES
             """Bytes of the recording."""
@@ -299,7 +285,7 @@ class EncryptedFile:
         self._stored.close()
 
     def _piece(self, number: int) -> bytes:
-        data = self._at(self._begin + number * self._step, self._step)
+        data = self._at(NONCE_PREFIX_BYTES + number * self._step, self._step)
         last = number == self._last
         return self._seal.decrypt_chunk(data, self._prefix, number, self._name, last=last)
 

@@ -37,24 +37,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         encrypted_sqlite.KEY_TABLE,
         "CREATE TABLE jobs (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, "
-        "owner TEXT NOT NULL, submitted BLOB NOT NULL)",
+        "owner TEXT NOT NULL, submitted BLOB NOT NULL, idempotency_key TEXT)",
+        "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key) "
+        "WHERE idempotency_key IS NOT NULL",
         "CREATE TABLE events (job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, "
         "seq INTEGER NOT NULL, at REAL NOT NULL, change BLOB NOT NULL, "
         "PRIMARY KEY (job, seq)) WITHOUT ROWID",
     ),
-    (
-        "ALTER TABLE jobs ADD COLUMN idempotency_key TEXT",
-        "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key) "
-        "WHERE idempotency_key IS NOT NULL",
-    ),
-    (),
-    (),
-    (),
 )
-"""Migrations of the file from each version to the next; a released step never changes.
-An empty step marks data that an older program would take for damage. The third adds a
-kind of event, an edit; the fourth, an attempt that waits behind another job's; the
-fifth, a key for each recording."""
+"""Migrations of the file from each version to the next; a released step never changes."""
 
 
 class JournalDamaged(Exception):

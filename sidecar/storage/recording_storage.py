@@ -61,13 +61,6 @@ class RecordingStorage(Protocol):
             OSError: as `read`.
         """
 
-    def size(self, name: str) -> int:
-        """Return the stored bytes of a recording.
-
-        Raises:
-            OSError: as `read`.
-        """
-
     def delete(self, name: str) -> None:
         """Delete a recording within a moment; a missing one does nothing.
 
@@ -164,11 +157,6 @@ class FolderStorage:
         """Open a recording for random access."""
         with _unavailable_errors():
             return LocalObject(self._opened(name))
-
-    def size(self, name: str) -> int:
-        """Return the stored bytes of a recording."""
-        with _unavailable_errors():
-            return (self._path / name).stat().st_size
 
     def delete(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""

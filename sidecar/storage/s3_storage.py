@@ -253,7 +253,7 @@ class S3Storage:
 
     def open(self, name: str) -> S3Object:
         """Open a recording for random access."""
-        return S3Object(self, name, self.size(name))
+        return S3Object(self, name, self._size(name))
 
     def range(self, name: str, at: int, size: int) -> bytes:
         """Return ``size`` bytes from the offset ``at``; they must exist."""
@@ -261,7 +261,7 @@ class S3Storage:
         with _s3_errors_as_ours():
             return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
 
-    def size(self, name: str) -> int:
+    def _size(self, name: str) -> int:
         """Return the stored bytes of a recording."""
         key = self._key(name)
         with _s3_errors_as_ours():

@@ -38,7 +38,6 @@ from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SEQ_STRIDE, SqliteJobEventLog
 from sidecar.storage import encrypted_sqlite, job_journal
-from sidecar.storage.encrypted_sqlite import migrate_sqlite
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
 from sidecar.transcripts.transcript import (
     Checkpoint,
@@ -349,26 +348,6 @@ def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_ha
     with pytest.raises(errors.SettingsInvalid, match="later version"):
         SqliteJobEventLog(folder, KEY)
     assert not broken_files(folder)
-
-
-def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with closing(SqliteJobEventLog(folder, KEY)) as store:
-        job = added(store)
-        store.append(job.id, StartedChange())
-    with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as database:
-        database.execute("DROP INDEX jobs_by_key")
-        database.execute("ALTER TABLE jobs DROP COLUMN idempotency_key")
-        database.execute("PRAGMA user_version = 1")
-        halfway = (*job_journal.MIGRATIONS[:1], (job_journal.MIGRATIONS[1][0], "no SQL"))
-        monkeypatch.setattr(job_journal, "MIGRATIONS", halfway)
-        with pytest.raises(sqlite3.Error):  # it dies in the middle
-            migrate_sqlite(database, job_journal.MIGRATIONS, job_journal.JOURNAL_LABELS)
-    monkeypatch.undo()
-    with closing(SqliteJobEventLog(folder, KEY)) as store:
-        assert store.get(job.id).state is JobState.RUNNING
-        store.add(submitted(durable=True, key=IdempotencyKey("k", "digest")))
 
 
 async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobEventLog) -> None:

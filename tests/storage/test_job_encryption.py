@@ -43,14 +43,7 @@ from sidecar.storage.job_journal import JOURNAL_LABELS
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = Cipher(KEY, b"salt")
-HEAD = len(encryption.FILE_MAGIC) + encryption.NONCE_PREFIX_BYTES
-OLD = bytes.fromhex(
-    "9591bfc24c92784262e3e25e528137c90652b58f8ef7ce4908253910bfb5d924c657dee202e3446b496ef8a84fcfcd"
-    "db435c174805ddfe15de0e3577b670d83d365f1e65884729b3545624313ed15294d058e59d6ee2d2c98cb8b830e062"
-    "18be968ecc97885e0ff3"
-)
-"""A recording as it was written before each had a key of its own: of `KEY`, `OLD_SALT`, "name"."""
-OLD_SALT, OLD_SAID = b"salt of 16 bytes", b"sound of an older version, " * 3
+HEAD = encryption.NONCE_PREFIX_BYTES
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8), st.integers(0, 8))
@@ -83,17 +76,6 @@ def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
         b"".join(seal.decrypt_recording([altered], "other" if harm == "name" else "name"))
 
 
-def test_a_recording_of_the_first_version_is_read_as_before(tmp_path: Path) -> None:
-    seal, path = Cipher(KEY, OLD_SALT), tmp_path / "sealed"
-    path.write_bytes(OLD)
-    for size in range(1, 30):
-        cuts = [OLD[at : at + size] for at in range(0, len(OLD), size)]
-        assert b"".join(seal.decrypt_recording(cuts, "name")) == OLD_SAID
-    assert read_all(seal, path, "name") == OLD_SAID
-    with pytest.raises(DecryptionFailed):
-        b"".join(seal.decrypt_recording([OLD], "another"))
-
-
 def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -104,11 +86,10 @@ def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
     assert not {one[at : at + 8] for at in range(HEAD, len(one) - 7)} & {
         other[at : at + 8] for at in range(HEAD, len(other) - 7)
     }
-    inner = one[len(encryption.FILE_MAGIC) :]
-    assert b"".join(SEAL.of_recording("one").decrypt_chunks([inner], "one")) == sound[0]
+    assert b"".join(SEAL.of_recording("one").decrypt_chunks([one], "one")) == sound[0]
     for seal in (SEAL, SEAL.of_recording("other"), Cipher(KEY, b"another")):
         with pytest.raises(DecryptionFailed):
-            b"".join(seal.decrypt_chunks([inner], "one"))
+            b"".join(seal.decrypt_chunks([one], "one"))
 
 
 def opened(path: Path) -> LocalObject:
