@@ -11,8 +11,8 @@ from sidecar.transcripts import transcript
 
 
 def test_a_stored_job_names_its_events_as_every_version_has() -> None:
-    assert {*sqlite_event_log._REFS} == {"Held", "Kept", "Named"}
-    assert {*sqlite_event_log._PLAIN} == {"Begun", "Crashed", "PutBack", "Interrupted", "Cancelled"}
+    assert {*sqlite_event_log._REFS} == {"open", "stored", "file"}
+    assert {*sqlite_event_log._PLAIN} == {"begun", "crashed", "putback", "interrupted", "cancelled"}
     names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
     names |= {transcript.to_wire(transcript.Peaks(0, b""))["event"]}
     names |= {transcript.to_wire(transcript.Checkpoint(0.0, ""))["event"]}
