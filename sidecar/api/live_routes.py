@@ -33,39 +33,8 @@ LIVE_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {
     errors.ErrorKind.TIMEOUT: 4408,
     errors.ErrorKind.CONFLICT: 4409,
     errors.ErrorKind.LIMITED: 4429,
-    errors.SessionHandedOver.code: 1012,
 }
 """Close codes of this protocol: HTTP statuses plus 4000; all others are `CLOSE_CODES`."""
-
-
-class ResentAudio:
-    """Input that a client sends again on one connection: which of it the service has already, at
-    ``rate`` samples per second."""
-
-    def __init__(self, session: Session, rate: int) -> None:
-        self._session, self._rate = session, rate
-        seconds, self._orders = session.acknowledged  # float sums: off by a millionth of a sample
-        self._samples = round(seconds * rate)
-
-    @property
-    def acknowledged(self) -> tuple[int, int]:
-        """Return how many samples and commands need not be sent again. Input that is being sent
-        again counts once it has arrived again: otherwise the client would skip input that it has
-        not sent yet."""
-        seconds, orders = self._session.acknowledged
-        return min(round(seconds * self._rate), self._samples), min(orders, self._orders)
-
-    def sound(self, raw: bytes, width: int) -> bytes:
-        """Return the part of the next audio that was not received before; ``width``: bytes per
-        sample."""
-        there = round(self._session.received_s * self._rate) - self._samples
-        self._samples += len(raw) // width
-        return raw[there * width :] if there > 0 else raw
-
-    def order(self) -> bool:
-        """Return whether the next command was received before."""
-        self._orders += 1
-        return self._orders <= self._session.received_orders
 
 
 BEGIN_TIMEOUT_S = 10.0
@@ -95,12 +64,13 @@ async def serve_live_connection(
     decoder = await ThreadLimiter("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = await _session(socket, service, begin)
     taken, done = session.taken, False
-    talk = _LiveConnection(socket, session, begin, rate, decoder)
     try:
-        await socket.send(talk.began(service))
-        await socket.run_until_first_ends(
-            socket.read(talk.take), talk.tell(), talk.acknowledge(), _raise_when_moved(taken)
-        )
+        async with session.line:  # the previous connection has stopped: `began` counts all of it
+            talk = _LiveConnection(socket, session, begin, rate, decoder)
+            await socket.send(talk.began(service))
+            await socket.run_until_first_ends(
+                socket.read(talk.take), talk.tell(), talk.acknowledge(), _raise_when_moved(taken)
+            )
     except websocket_connections.WebSocketGone as gone:
         done = gone.code == SESSION_DONE_CODE
         raise
@@ -135,13 +105,11 @@ async def _session(
         session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
-        if begin.moves:
-            await service.live.move(session)
         await service.live.placed(session)
         return session
     if begin.session is None:
         raise errors.FieldMissing("'after' requires 'session', the session to resume.")
-    return await service.live.find_or_take_over(socket.caller, begin.session, begin.after)
+    return service.live.find(socket.caller, begin.session)
 
 
 async def _raise_when_moved(taken: asyncio.Event) -> None:
@@ -163,7 +131,6 @@ class _LiveConnection:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = session.told.heard_s, False
-        self._resent = ResentAudio(session, rate)
         self._summed_up = False
         """True if the summary was sent: no message follows it."""
 
@@ -188,7 +155,6 @@ class _LiveConnection:
         """
         if not (isinstance(message, bytes) and message):  # audio has limits of its own
             self._socket.count()
-        await self._session.stays.wait()
         try:
             await self._do(message)
         except errors.SessionOver:
@@ -202,15 +168,12 @@ class _LiveConnection:
                 message, encoding = self._decoder.samples(message), SampleEncoding.PCM16
             else:
                 encoding = SampleEncoding(self._begin.encoding)
-            message = self._resent.sound(message, encoding.width)
             await self._session.send(message, encoding, self._rate)
             return
         order = parse_request(message)
         match order:
             case LiveBeginRequest():
                 raise errors.MessageInvalid("This connection has already sent 'begin'.")
-            case _ if self._resent.order():
-                self._finished = self._finished or order.type == "finish"
             case LiveChangeRequest():
                 self._session.change(order.upon(self._session.options))
             case _ if order.type == "commit":
@@ -234,19 +197,19 @@ class _LiveConnection:
 
     async def acknowledge(self) -> None:
         """Acknowledge received audio whenever there is more."""
-        reported = self._standing()
+        reported = self._received()
         while True:
             await asyncio.sleep(RECEIVED_INTERVAL_S)
-            if not self._summed_up and (now := self._standing()) != reported:
-                reported = now  # received audio is reported too, even if it is acknowledged later
-                await self._socket.send(live_messages.message("received", **self._received()))
-
-    def _standing(self) -> tuple[object, ...]:
-        return self._session.received_s, self._session.received_orders, self._received()
+            if not self._summed_up and (now := self._received()) != reported:
+                reported = now
+                await self._socket.send(live_messages.message("received", **now))
 
     def _received(self) -> dict[str, object]:
-        samples, orders = self._resent.acknowledged
-        return live_messages.received_message(samples, samples / self._rate, orders, self._heard_s)
+        one = self._session
+        samples = round(one.received_s * self._rate)  # float sums: a millionth of a sample off
+        return live_messages.received_message(
+            samples, one.received_s, one.received_orders, self._heard_s
+        )
 
 
 PATH = "/v1/live"

@@ -16,7 +16,6 @@ from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.job_rows import JobRows
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_jobs import PostgresJobStore
-from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
 from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
@@ -128,8 +127,6 @@ class SharedJobBackend:
             self._database, seal, service_id, self.store, self.queue
         )
         """Jobs whose clients timed out."""
-        self.sessions = PostgresSessionStore(self._database, seal, self._membership)
-        """Live sessions that other services find."""
 
     @property
     def reachable(self) -> bool:
@@ -153,7 +150,6 @@ class SharedJobBackend:
         background.spawn("observe services", self._membership.observe())
         background.spawn("follow jobs", self._follower.run())
         background.spawn("retention", self._housekeeping.run())
-        background.spawn("share live sessions", self.sessions.run())
         if self._role != ROLE_NODE:
             background.spawn("end jobs of lost clients", self.client_timeouts.end_in_time())
         self.queue.open()

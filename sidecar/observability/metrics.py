@@ -299,9 +299,6 @@ class LiveMetrics:
             "Ended live sessions by outcome: 'done', 'left' by their clients, or an error code.",
             ("wire", "reason"),
         )
-        self.taken_up = by_wire(
-            "live_sessions_taken_up_total", "Live sessions taken over from another service."
-        )
         self.audio = by_wire(
             "live_audio_seconds_total", "Seconds of audio that live sessions received."
         )

@@ -272,7 +272,6 @@ class Service:
             add_known_speakers=self.voices.with_enrolled_speakers_live,
             save=self.live_archive.session,
             new_recording=self.live_archive.tape,
-            store=self._shared.sessions if self._shared else None,
             is_loaded=lambda: self.fleet.live.loaded,
         )
 

@@ -282,8 +282,6 @@ MIGRATION_STEP_TIMEOUT_S = 60.0
 """Limit for a statement of a migration: a table may be large, and another service may migrate."""
 MIGRATION_LOCK_ID = 0x766962656A6F6273
 """Advisory lock of migrations."""
-SESSIONS_CHANNEL = "vibevoice_sessions"
-"""Channel of live sessions that their service has left, or is requested to leave."""
 JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 

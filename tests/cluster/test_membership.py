@@ -23,7 +23,6 @@ from sidecar.cluster.membership import (
     Membership,
 )
 from sidecar.jobs.job_record import InterruptedChange, JobFailure, JobState, StartedChange
-from sidecar.storage.postgres_database import SESSIONS_CHANNEL
 
 NO = JobFailure.of(errors.AudioTooLong())
 
@@ -221,24 +220,13 @@ async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
 ) -> None:
     async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
         heard = list[str]()
-        for channel in (WAITING, SESSIONS_CHANNEL):
-            one.database.listen(channel, lambda _, channel=channel: heard.append(channel))
+        one.database.listen(WAITING, heard.append)
         (job,) = await one.submit("a")
         await other.claims.judge({job.id: None})
         await until(lambda: one.database._callbacks.keys() <= one.database._listened)
-        await one.database.call("release_orphans_1")
         await one.membership._expire({"other": None})
         assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
-        await until(lambda: WAITING in heard)
-        heard.clear()
-        await one.database.fetch(
-            """INSERT INTO vibevoice.sessions (owner, id, front, grace_s, pieces, session)
-                VALUES ('me', 'a session', 'other', 60, 0, '')"""
-        )
-        for _ in range(2):  # the second finds nothing
-            await one.database.call("release_orphans_1")
         await until(lambda: heard)
-        assert heard == [SESSIONS_CHANNEL]
 
 
 async def test_a_node_is_given_jobs_only_while_it_hears_of_them(

@@ -128,7 +128,7 @@ def test_an_engine_that_goes_on_knows_how_sure_the_one_before_it_was_of_the_lang
     begin = told.so_far(2.0)
     assert begin.doubted
     assert LiveSessionStart.from_wire(json.loads(json.dumps(begin.to_wire()))) == begin
-    [first, *_] = told.state.kept
+    [first, *_] = told._kept
     assert from_wire(json.loads(json.dumps(to_wire(first.event)))) == first.event
 
 
@@ -142,17 +142,11 @@ async def test_that_a_turn_begins_is_told_once() -> None:
 
 
 async def test_that_a_turn_stops_is_told_once_and_so_is_each_pause_of_one_that_goes_on() -> None:
-    first = EventLog()
-    first.add(SpeechStopped(0, 0.9))
-    first.add(SpeechStopped(0, 0.9))
-    first.add(SpeechStopped(0, 2.5))
-    second = EventLog()
-    second.restore(first.state)
-    second.add(SpeechStopped(0, 0.9 + 1e-6))
-    second.add(SpeechStopped(0, 2.5))
-    second.add(SpeechStopped(1, 4.0))
-    second.end()
-    assert await read(second) == [
+    told = EventLog()
+    for turn, at in ((0, 0.9), (0, 0.9), (0, 2.5), (0, 0.9 + 1e-6), (0, 2.5), (1, 4.0)):
+        told.add(SpeechStopped(turn, at))
+    told.end()
+    assert await read(told) == [
         SpeechStopped(0, 0.9),
         SpeechStopped(0, 2.5),
         SpeechStopped(1, 4.0),

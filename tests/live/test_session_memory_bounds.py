@@ -91,21 +91,6 @@ def test_whatever_is_joined_each_engine_takes_all_of_it_in_order(
     assert sound.seconds == pytest.approx(len(said) / 2 / RATE)
 
 
-@given(st.lists(st.integers(1, 300), min_size=2, max_size=30), st.data())
-def test_a_client_is_told_of_any_place_though_chunks_are_joined(
-    sizes: list[int], data: st.DataObject
-) -> None:
-    """What another service goes on with ends where the client was told that it does."""
-    sound, places = InputLog(InputLogTotals(1 << 30)), [0.0]
-    for size in sizes:
-        sound.add(bytes(2 * size), SampleEncoding.PCM16, RATE)
-        places.append(sound.at)
-    number = data.draw(st.integers(0, len(sizes)))
-    state = sound.until(places[number], 0)
-    chunks = [one for one in state.items if isinstance(one, InputChunk)]
-    assert state.samples == sum(sizes[:number]) == sum(one.samples for one in chunks)
-
-
 def rest(sound: InputLog) -> list[InputChunk]:
     found = []
     while isinstance(item := sound.take(), InputChunk):

@@ -55,8 +55,6 @@ export class LiveStream {
   #haveSamples = 0;
   #haveOrders = 0;
   #last = 0;
-  #turn = -1;
-  #stoppedAt = -1;
   #unanswered = 0;
   #ready = false;
   #tried = false;
@@ -119,7 +117,7 @@ export class LiveStream {
   opening() {
     const resumed = this.#tried ? { after: this.#last } : {};
     [this.#ready, this.#sent, this.#unanswered, this.#tried] = [false, 0, 0, true];
-    return JSON.stringify({ type: "begin", session: this.session, moves: true, ...resumed, ...this.#begin });
+    return JSON.stringify({ type: "begin", session: this.session, ...resumed, ...this.#begin });
   }
 
   /**
@@ -170,7 +168,6 @@ export class LiveStream {
     if (typeof body.number !== "number" || body.number <= this.#last) return null;
     [this.#last, this.#failures, this.#lostAt] = [body.number, 0, null];
     this.ended = body.type === "summary";
-    if (this.#knows(body)) return null;
     return /** @type {import("./live.js").LiveEvent} */ (/** @type {unknown} */ (body));
   }
 
@@ -190,7 +187,6 @@ export class LiveStream {
       this.#tried = false; // it never got there, and begins now
       return 0;
     }
-    if (code === "session_handed_over" && told) return 0; // another service waits for it
     const said = error instanceof ServiceError || error instanceof AnswerNotUnderstood;
     // Who wants to begin is told at once that there is no room; who comes again, comes again.
     // A proxy has answers of its own while the service is away.
@@ -222,19 +218,6 @@ export class LiveStream {
     if (wait === null || asked !== null) return wait;
     // The last one finds out whether it is gone. Chance spreads clients that were cut together.
     return Math.min(wait, RECONNECT_MS * (0.5 + chance / 2), left + 100 + 1000 * chance);
-  }
-
-  /**
-   * Whether it is said anew, by who goes on for a service that died: of a turn that goes on is not
-   * known what that one told.
-   *
-   * @param {Record<string, any>} event
-   */
-  #knows({ type, turn, at }) {
-    let knows = false;
-    if (type === "speech_started") [knows, this.#turn] = [turn <= this.#turn, Math.max(turn, this.#turn)];
-    if (type === "speech_stopped") [knows, this.#stoppedAt] = [at <= this.#stoppedAt, Math.max(at, this.#stoppedAt)];
-    return knows;
   }
 
   get #most() {

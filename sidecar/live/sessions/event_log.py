@@ -16,21 +16,6 @@ from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""
-TAKEOVER_SEQ_STRIDE = 1_000_000
-"""Offset of the event numbers of a service that takes over from one that died: only the client
-knows the last number of that one."""
-UNSAVED_SEQ_OFFSET = TAKEOVER_SEQ_STRIDE // 2
-"""Offset of the numbers of events that were sent without being saved: a client with such a number
-has more than was saved."""
-FINAL_EVENTS = (
-    live_events.Final
-    | live_events.TurnEnded
-    | live_events.TurnDropped
-    | live_events.SpeakersRevised
-    | live_events.NoticeRaised
-    | live_events.Summary
-)
-"""Events that an engine does not send again if it takes over from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +40,11 @@ class EventLogState:
 
 class EventLog:
     """Event log of one session. Of partials and of progress only the last is kept; so a client that
-    reads slowly misses some of these and nothing else.
-
-    If the log is `guarded`, `FINAL_EVENTS` and all events after them wait until they are
-    `saved`: so no client gets more final events than are saved.
-    """
+    reads slowly misses some of these and nothing else."""
 
     def __init__(self) -> None:
         self.last = 0
         """The number of the last event."""
-        self.guarded = False
-        """True if final events wait until they are saved."""
-        self._until: int | None = None
-        """Last number that may be sent; None without such a limit."""
-        self.passed = 0
-        """Number of the last event that was sent to its client, as far as is known."""
-        self._telling: object | None = None
         self._started, self._stopped = -1, -1.0
         self._kept: list[NumberedEvent] = []
         self._partial: NumberedEvent | None = None
@@ -95,11 +69,6 @@ class EventLog:
         return EventLogState(self.last, self._started, kept, self._voices, self._context)
 
     @property
-    def held(self) -> bool:
-        """Return whether an event is held back until it is saved."""
-        return self._until is not None
-
-    @property
     def heard_s(self) -> float:
         """Return the seconds of audio that were recognized, according to the events."""
         told = self._heard.event if self._heard is not None else None
@@ -115,43 +84,6 @@ class EventLog:
         self._stopped = max(stops, default=-1.0)
         if self._kept and isinstance(self._kept[-1].event, live_events.Summary):
             self.end()
-
-    def goes_on(self, after: int) -> None:
-        """Resume for a client that reconnects and names its last event. Later events that were sent
-        to its broken connection do not count."""
-        self.passed, self._telling = after, None
-
-    def since(self, number: int) -> tuple[NumberedEvent, ...]:
-        """Return the kept events after ``number``."""
-        return tuple(self._kept[self._place_behind(number) :])
-
-    def stands_behind(self, number: int) -> int | None:
-        """Return the number of the first final event after ``number``; None if there is none."""
-        found = (one.number for one in self.since(number) if isinstance(one.event, FINAL_EVENTS))
-        return next(found, None)
-
-    def saved(self, number: int) -> None:
-        """Note that all events up to ``number`` are saved."""
-        if self._until is not None:
-            first = self.stands_behind(number)
-            self._until = None if first is None else first - 1
-            self._ring()
-
-    def loosen(self) -> None:
-        """Send everything without waiting for a save: pending events, and later ones, with numbers
-        that show it (`UNSAVED_SEQ_OFFSET`)."""
-        first = self.last + 1 if self._until is None else self._until + 1
-
-        def further(one: NumberedEvent) -> NumberedEvent:
-            offset = UNSAVED_SEQ_OFFSET if one.number >= first else 0
-            return NumberedEvent(one.number + offset, one.event)
-
-        self._kept = [further(one) for one in self._kept]
-        self._partial = self._partial and further(self._partial)
-        self._heard = self._heard and further(self._heard)
-        self.last += UNSAVED_SEQ_OFFSET
-        self.guarded, self._until = False, None
-        self._ring()
 
     def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
         """Return the start for an engine that knows nothing of the session and resumes at
@@ -234,8 +166,6 @@ class EventLog:
             self._stopped = event.at
         self.last += 1
         numbered = NumberedEvent(self.last, event)
-        if self.guarded and self._until is None and isinstance(event, FINAL_EVENTS):
-            self._until = self.last - 1
         if isinstance(event, live_events.Partial):
             self._partial = numbered
         elif isinstance(event, live_events.InputProcessed):
@@ -259,38 +189,27 @@ class EventLog:
         Raises:
             errors.SidecarError: the error that ended the session.
         """
-        read = self._place_behind(number)
-        telling = self._telling = object()
+        read = bisect_right(self._kept, number, key=lambda one: one.number)
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
-                if isinstance(found.event, live_events.Partial | live_events.InputProcessed):
-                    number = found.number
-                else:
-                    read, number = read + 1, max(number, found.number)
+                number = found.number
+                read += not isinstance(
+                    found.event, live_events.Partial | live_events.InputProcessed
+                )
                 yield found
-                # `InputProcessed` is not sent to clients.
-                if telling is self._telling and not isinstance(
-                    found.event, live_events.InputProcessed
-                ):
-                    self.passed = max(self.passed, found.number)
-            if self.over and self._until is None:
+            if self.over:
                 if self.wrong is not None:
                     raise self.wrong
                 return
             await bell.wait()
-
-    def _place_behind(self, number: int) -> int:
-        return bisect_right(self._kept, number, key=lambda one: one.number)
 
     def _next(self, number: int, read: int) -> NumberedEvent | None:
         kept = self._kept[read] if read < len(self._kept) else None
         latest = filter(None, (self._partial, self._heard))
         fleeting = [one for one in latest if one.number > number]
         candidates = fleeting if kept is None else [kept, *fleeting]
-        first = min(candidates, key=lambda one: one.number, default=None)
-        told = first is None or self._until is None or first.number <= self._until
-        return first if told else None
+        return min(candidates, key=lambda one: one.number, default=None)
 
     def _ring(self) -> None:
         self._bell.set()

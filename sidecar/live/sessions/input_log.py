@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.interfaces.live_options import SampleEncoding
@@ -40,11 +40,6 @@ class InputChunk:
         raw = self.raw[samples * self.encoding.width :]
         return InputChunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
 
-    def before(self, at: float) -> InputChunk:
-        """Return the audio of it before ``at``, in whole samples."""
-        samples = max(0, round((at - self.at) * self.rate))
-        return replace(self, raw=self.raw[: samples * self.encoding.width])
-
     def joined(self, other: object) -> InputChunk | None:
         """Return both as one chunk if ``other`` is small and follows directly, else None."""
         if not isinstance(other, InputChunk) or len(other.raw) >= SMALL_BYTES:
@@ -58,16 +53,12 @@ class InputChunk:
 
 @dataclass(frozen=True, slots=True)
 class InputCommit:
-    """End of a turn by the client; ``number``: of the command, 0 if not numbered."""
-
-    number: int = 0
+    """End of a turn by the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputDiscard:
-    """Cancel of the open turn by the client; ``number``: as of `InputCommit`."""
-
-    number: int = 0
+    """Cancel of the open turn by the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +77,6 @@ class InputLogState:
 
 def _chunks(*items: InputChunk | InputCommit | InputDiscard) -> Iterator[InputChunk]:
     return (one for one in items if isinstance(one, InputChunk))
-
-
-def input_before(
-    line: Iterable[InputChunk | InputCommit | InputDiscard], at: float, orders: int
-) -> Iterator[InputChunk | InputCommit | InputDiscard]:
-    """Yield the beginning of the input: audio before ``at``, and commands up to ``orders``."""
-    for one in line:
-        if one.at > at - SAME_TIME_S if isinstance(one, InputChunk) else one.number > orders:
-            return
-        yield one.before(at) if isinstance(one, InputChunk) else one
 
 
 FULL_BUFFER_TURN_S = 1.0
@@ -166,36 +147,10 @@ class InputLog:
         return first.behind(self._wanted).at
 
     @property
-    def first(self) -> float:
-        """Return the start of the audio that is kept; none before it is needed."""
-        return next((one.at for one in _chunks(*self._past, *self._items)), self.at)
-
-    @property
-    def unanswered(self) -> int | None:
-        """Return the number of the first command without an answer; None if there is none."""
-        orders = (one.number for one in self._items if not isinstance(one, InputChunk))
-        return next(orders, None)
-
-    @property
     def seconds(self) -> float:
         """Return the seconds of kept audio that is not settled."""
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
-
-    def until(self, at: float, orders: int) -> InputLogState:
-        """Return the state from which another service continues, as if the audio had ended at
-        ``at``, the border of a received chunk, and with only ``orders`` commands. ``settled`` may
-        lie after that."""
-        past = tuple(_chunks(*input_before(self._past, at, orders)))
-        whole = len(past) == len(self._past)
-        items = tuple(input_before(self._items, at, orders)) if whole else ()
-        kept = sum(one.samples for one in _chunks(*self._past, *self._items))
-        here = sum(one.samples for one in _chunks(*past, *items))
-        samples = self.samples - kept + here
-        rate, counted = self._rate, self._at_rate
-        if at < counted[0]:
-            rate, counted = 0, (at, samples)
-        return InputLogState(at, samples, self.settled, rate, counted, items, past, self._wanted)
 
     def restore(self, state: InputLogState) -> None:
         """Continue from the state of another log; no engine has taken any input yet."""
@@ -218,19 +173,19 @@ class InputLog:
         if len(self._items) - max(self._taken, self._had) > 1:
             self._join(len(self._items) - 1)
 
-    def commit(self, number: int = 0) -> None:
-        """End the turn here; ``number``: of this command."""
-        self._items.append(InputCommit(number))
+    def commit(self) -> None:
+        """End the turn here."""
+        self._items.append(InputCommit())
 
-    def forget(self, number: int = 0) -> None:
+    def forget(self) -> None:
         """Discard the open turn; turns that ended before stay. Its audio that no engine has taken
-        becomes silence, as audio is the clock. ``number``: of this command."""
+        becomes silence, as audio is the clock."""
         items = list(self._items)
         ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, InputChunk)]
         place = max([self._taken, *ends])
         unheard = [one for one in items[place:] if isinstance(one, InputChunk)]
         quiet = (replace(one, raw=bytes(len(one.raw))) for one in unheard)
-        self._items = deque([*items[:place], InputDiscard(number), *quiet])
+        self._items = deque([*items[:place], InputDiscard(), *quiet])
 
     def dropped(self) -> None:
         """Drop the input up to the first discard: an engine has confirmed that."""

@@ -21,7 +21,6 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
-from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer
 from sidecar.live.sessions.session_limits import (
     MAX_COMMANDS,
     MAX_EVENTS,
@@ -109,22 +108,18 @@ class Session:
         """Observers of all events."""
         self.told = EventLog()
         self.sound = InputLog(held)
-        self.began = self.touched = self.held_since = now()
+        self.began = self.touched = now()
         self.disconnected_at: float | None = None
         """Time when the last connection ended; None while one is open."""
         self.taken = asyncio.Event()
         """Set when another connection takes the session over, which then gets a new event."""
+        self.line = asyncio.Lock()
+        """Lock of the connection that sends and reads here."""
         self.placed = asyncio.Event()
         """Set once an engine has the session, or the session has ended."""
         self.received_orders = 0
         """Number of received commits, cancels, changes and finish: the client need not repeat
         them."""
-        self.stays = asyncio.Event()
-        """Set unless it is being handed over: new input waits, and is refused afterwards."""
-        self.stays.set()
-        self.steady = asyncio.Event()
-        """Set if the engine has reported its position after all finals, so that it can be saved."""
-        self.steady.set()
         self.finishing = False
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""
@@ -136,10 +131,6 @@ class Session:
         """Function that makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
-        self.moves = False
-        """True if its client reconnects after a hand-over to another service."""
-        self.checkpointer: SessionCheckpointer | None = None
-        """Saver of its checkpoints for other services; None without a database."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
         """Metrics of its events."""
         self._now, self._held = now, held
@@ -157,29 +148,9 @@ class Session:
         return self.sound.at
 
     @property
-    def acknowledged(self) -> tuple[float, int]:
-        """Return the seconds of audio and the commands that a client need not send again."""
-        if self.checkpointer is None:
-            return self.sound.at, self.received_orders
-        return self.checkpointer.acknowledged(self.received_orders)
-
-    @property
     def over(self) -> bool:
         """Return whether no more events come."""
         return self.told.over
-
-    def goes_on(self, after: int) -> None:
-        """Resume for a client that reconnects and has no more than event ``after``."""
-        self.told.goes_on(after)
-        if self.checkpointer is not None:
-            self.checkpointer.goes_on(after)
-
-    def restore(self, one: SessionCheckpoint) -> None:
-        """Continue from a checkpoint; no engine has taken any input yet."""
-        self.told.restore(one.told)
-        self.sound.restore(one.sound)
-        self.received_orders, self.finishing = one.received_orders, one.finishing
-        self.began -= one.age_s
 
     @property
     def place(self) -> float:
@@ -240,14 +211,14 @@ class Session:
             errors.SessionOver: the session accepts no more input.
         """
         self._order({"commit": True})
-        self.sound.commit(self.received_orders)
+        self.sound.commit()
         self.news.set()
 
     def forget(self) -> None:
         """Drop the open turn, and the audio since then that was not recognized. Results of ended
         turns are sent first; then one `TurnDropped` confirms it, even if the engine dies."""
         self._order({"forget": True})
-        self.sound.forget(self.received_orders)
+        self.sound.forget()
         self.news.set()
 
     def meet(self, options: LiveOptions) -> None:
@@ -318,15 +289,11 @@ class Session:
             for witness in self.observers:
                 witness.over(wrong)
         self.told.end(wrong)
-        if wrong is not None and self.checkpointer is not None:
-            self.checkpointer.failed()
         self.sound.clear()
         if self.recording is not None:
             self.recording.close()
         self.news.set()
         self._room.set()
-        self.stays.set()
-        self.steady.set()
         self.placed.set()
 
     def catches_up(self) -> None:
@@ -343,7 +310,6 @@ class Session:
         ):
             return
         if isinstance(event, live_events.InputProcessed):
-            self.steady.set()
             self._answered = max(self._answered, event.commits)
             self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
@@ -372,14 +338,10 @@ class Session:
     def _say(self, event: live_events.LiveEvent) -> None:
         """Send an event to the client and the observers."""
         self.counted.said(event)
-        if isinstance(event, live_events.Final | live_events.TurnEnded):
-            self.steady.clear()  # the engine reports next how much audio that was
         numbered = self.told.add(event)
         if numbered is not None:
             for witness in self.observers:
                 witness.told(numbered)
-        if self.checkpointer is not None:
-            self.checkpointer.said(event)
         if self.told.kept > MAX_EVENTS:
             self.end(
                 errors.SessionTooLong(f"The session has reached its limit of {MAX_EVENTS} events.")
@@ -426,8 +388,6 @@ class Session:
                     f"The session has reached its limit of {MAX_COMMANDS} commands."
                 )
             self.received_orders += 1
-            if self.checkpointer is not None:
-                self.checkpointer.ordered(self.received_orders, finish=finish)
         for witness in self.observers:
             witness.ordered(order)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Deque, Dict, List, Mapping, Optional, Union
 
-from vibevoice_asr_client.codes import SessionHandedOver, SessionNotFound
+from vibevoice_asr_client.codes import SessionNotFound
 from vibevoice_asr_client.errors import (
     AnswerNotUnderstood,
     Busy,
@@ -27,8 +27,6 @@ from vibevoice_asr_client.errors import (
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import (
     LiveEvent,
-    SpeechStarted,
-    SpeechStopped,
     Summary,
     live_event_of,
 )
@@ -95,7 +93,6 @@ class Stream:
         self._samples = self._orders = 0
         self._have_samples = self._have_orders = 0
         self._last = 0
-        self._turn, self._stopped_at = -1, -1.0
         self._ready = False
         self._unanswered = 0
         self._tried = False
@@ -143,7 +140,7 @@ class Stream:
         self._ready, self._sent = False, 0
         resumed: Dict[str, Any] = {"after": self._last} if self._tried else {}
         self._tried = True
-        named = {"type": "begin", "session": self.session, "moves": True}
+        named = {"type": "begin", "session": self.session}
         return json.dumps({**named, **resumed, **self._begin})
 
     def next(self) -> Union[bytes, str, None]:
@@ -188,7 +185,7 @@ class Stream:
             return []
         self._last, self._failures, self._lost_at = event.number, 0, None
         self.ended = isinstance(event, Summary)
-        return [] if self._knows(event) else [event]
+        return [event]
 
     def lost(self, error: Optional[ClientError]) -> float:
         """The connection is no more; how long to wait before the next.
@@ -200,8 +197,6 @@ class Stream:
         if isinstance(error, SessionNotFound) and not self.began:
             self._tried = False  # it never got there, and begins now
             return 0.0
-        if isinstance(error, SessionHandedOver) and told:
-            return 0.0  # another service waits for it
         final = isinstance(error, (ServiceError, AnswerNotUnderstood, CertificateRefused))
         # Who wants to begin is told at once that there is no room; who comes again, comes again.
         # A proxy has answers of its own while the service is away.
@@ -238,18 +233,6 @@ class Stream:
     @property
     def _bytes_a_second(self) -> int:
         return self._rate * self._width
-
-    def _knows(self, event: LiveEvent) -> bool:
-        """Whether it is said anew, by who goes on for a service that died: of a turn that goes on
-        is not known what that one told."""
-        if isinstance(event, SpeechStarted):
-            knows, self._turn = event.turn <= self._turn, max(self._turn, event.turn)
-            return knows
-        if isinstance(event, SpeechStopped):
-            knows = event.at <= self._stopped_at
-            self._stopped_at = max(self._stopped_at, event.at)
-            return knows
-        return False
 
     def _check(self) -> None:
         if self.finishing:
