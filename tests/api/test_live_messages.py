@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import re
@@ -172,6 +173,28 @@ async def test_of_two_on_one_session_the_newer_holds_it(server: Server) -> None:
         await newer.send(talk(0.3))
         await say(newer, "finish")
         assert (await rest(newer))[0][-1]["type"] == "summary"
+
+
+async def test_what_the_older_still_sends_when_the_newer_comes_is_counted_or_refused(
+    server: Server,
+) -> None:
+    async def send_on(socket: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await socket.send(bytes(64))
+
+    for number in range(5):
+        async with wire(server) as older, wire(server) as newer:
+            await say(older, "begin", session=f"both-{number}")
+            await next_of(older, "began")
+            sending = asyncio.create_task(send_on(older))
+            await asyncio.sleep(0.05)
+            await say(newer, "begin", session=f"both-{number}", after=0)
+            began = await next_of(newer, "began")
+            await sending
+            await say(newer, "finish")
+            duration = (await next_of(newer, "summary"))["transcript"]["metadata"]["duration"]
+            assert duration == began["received_s"] > 0
 
 
 async def test_orders_end_drop_and_change_turns(server: Server) -> None:

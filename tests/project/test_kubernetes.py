@@ -282,7 +282,7 @@ def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules(name: str) -> 
             assert not selector.items() <= labels.items()
     service = of_kind(objects, "Service")["spec"]
     assert service["selector"][PART] == "front"
-    assert "sessionAffinity" not in service, "jobs are everybody's"
+    assert service["sessionAffinity"] == "ClientIP", "live sessions are one pod's"
     assert len(of_kind(objects, "NetworkPolicy", "node")["spec"]["ingress"]) == 1
     claims = {one["metadata"]["name"] for one in objects if one["kind"].endswith("VolumeClaim")}
     mounted = {

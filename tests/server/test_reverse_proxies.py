@@ -1,4 +1,5 @@
-"""nginx and Caddy with the blocks of docs/deploy.md: live audio, events and uploads go through."""
+"""nginx and Caddy with the blocks of docs/deploy.md: live audio, events and uploads go through.
+With those of docs/scale.md nginx brings clients back to the service that has their session."""
 
 from __future__ import annotations
 
@@ -14,16 +15,20 @@ import ssl
 import subprocess
 import textwrap
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from grpc_client import Client as GrpcClient
+from network_faults import network
+from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 from sse_reader import parse
-from websockets.sync.client import connect
+from vibevoice_asr_client import Client, Retry, Summary, Trust
+from websockets.sync.client import ClientConnection, connect
 
 from sidecar.auth.self_signed_certificate import ensure_certificate
 
@@ -36,12 +41,15 @@ UPLOAD_MB = 24  # far beyond what either proxy takes or stores unless it is told
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy that runs, and the service behind it. ``folder`` has all that it writes."""
+    """A proxy that runs. ``folder`` has all that it writes."""
 
-    server: Server
     port: int
-    trust: ssl.SSLContext
+    certificate: Path
     folder: Path
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.certificate))
 
     def client(self) -> httpx.Client:
         url = f"https://127.0.0.1:{self.port}"
@@ -55,14 +63,25 @@ class Proxy:
         plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
         return self.trust.wrap_socket(plain, server_hostname=NAME)
 
+    def live(self, host: str = "") -> ClientConnection:
+        """A connection for live audio, from an address of this machine."""
+        plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S, (host, 0))
+        return connect(
+            f"wss://{NAME}/v1/live",
+            sock=plain,
+            ssl=self.trust,
+            additional_headers=BEARER,
+            open_timeout=PATIENCE_S,
+        )
 
-def block_of(heading: str) -> str:
-    """The first indented block below a heading of the page, as somebody would copy it."""
-    page = (REPOSITORY / "docs/deploy.md").read_text("utf-8")
-    section = page.partition(f"### {heading}\n")[2].splitlines()
-    rest = itertools.dropwhile(lambda line: not line.startswith("    "), section)
-    block = itertools.takewhile(lambda line: not line or line.startswith("    "), rest)
-    return textwrap.dedent("\n".join(block))
+
+def blocks_of(heading: str, page: str = "deploy") -> list[str]:
+    """The indented blocks below a heading of a page, as somebody would copy them."""
+    text = (REPOSITORY / f"docs/{page}.md").read_text("utf-8")
+    section = text.partition(f"### {heading}\n")[2].partition("\n#")[0].splitlines()
+    grouped = itertools.groupby(section, lambda line: not line or line.startswith("    "))
+    found = ("\n".join(lines) for indented, lines in grouped if indented)
+    return [textwrap.dedent(block) for block in found if block.strip()]
 
 
 def replaced(block: str, changes: dict[str, str]) -> str:
@@ -71,10 +90,6 @@ def replaced(block: str, changes: dict[str, str]) -> str:
         assert block.count(old) == 1, old
         block = block.replace(old, new)
     return block
-
-
-def trust_of(certificate: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(certificate))
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +105,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def nginx(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
-    pair = ensure_certificate(folder, frozenset({NAME}))
+    address = {"http://127.0.0.1:8765": f"http://127.0.0.1:{service.port}"}
+    return nginx_with(folder, {"443": port}, replaced(blocks_of("nginx")[0], address))
+
+
+def nginx_with(folder: Path, ports: dict[str, int], block: str) -> tuple[list[str], Path]:
+    pair = ensure_certificate(folder, frozenset({NAME, "localhost"}))
     block = replaced(
-        block_of("nginx"),
-        {
-            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
-            f"/etc/ssl/{NAME}/fullchain.pem": str(pair.certificate),
-            f"/etc/ssl/{NAME}/privkey.pem": str(pair.key),
-            "http://127.0.0.1:8765": f"http://127.0.0.1:{service.port}",
-        },
+        block, {f"listen {one} ssl": f"listen 127.0.0.1:{ports[one]} ssl" for one in ports}
     )
+    block = block.replace(f"/etc/ssl/{NAME}/fullchain.pem", str(pair.certificate))
+    block = block.replace(f"/etc/ssl/{NAME}/privkey.pem", str(pair.key))
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temp = "".join(f"{kind}_temp_path {folder}/temp-{kind};" for kind in kinds)
     (folder / "nginx.conf").write_text(
@@ -111,7 +127,7 @@ def nginx(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
 
 
 def caddy(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
-    block = replaced(block_of("Caddy"), {"127.0.0.1:8765": f"127.0.0.1:{service.port}"})
+    block = replaced(blocks_of("Caddy")[0], {"127.0.0.1:8765": f"127.0.0.1:{service.port}"})
     (folder / "Caddyfile").write_text(
         "{\n admin off\n auto_https disable_redirects\n local_certs\n skip_install_trust\n"
         f" https_port {port}\n storage file_system {folder}/storage\n}}\n{block}"
@@ -125,10 +141,21 @@ def proxy(
     request: pytest.FixtureRequest, service: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxy]:
     name = request.param.__name__
-    if shutil.which(name) is None:
-        pytest.skip(f"NO {name.upper()} HERE (Debian's package {name}): NOT TESTED")
+    skip_without(name)
     folder, port = tmp_path_factory.mktemp(name), free_port()
     command, certificate = request.param(service, folder, port)
+    with running(command, certificate, folder, port) as there:
+        yield there
+
+
+def skip_without(name: str) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"NO {name.upper()} HERE (Debian's package {name}): NOT TESTED")
+
+
+@contextlib.contextmanager
+def running(command: list[str], certificate: Path, folder: Path, port: int) -> Iterator[Proxy]:
+    """A proxy, from its first answer on."""
     env = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=said, stderr=said)
@@ -136,16 +163,16 @@ def proxy(
 
         def answers() -> Proxy | None:
             told = (folder / "said").read_text("utf-8")
-            assert process.poll() is None, f"{name} ended at its start\n{told}"
+            assert process.poll() is None, f"{command[0]} ended at its start\n{told}"
             if not certificate.exists():
                 return None
-            there = Proxy(service, port, trust_of(certificate), folder)
+            there = Proxy(port, certificate, folder)
             try:
                 return there if there.sent("GET", "/health").status_code == 200 else None
             except httpx.TransportError:
                 return None
 
-        yield wait_until(answers, PATIENCE_S, f"{name} passes a request on")
+        yield wait_until(answers, PATIENCE_S, f"{command[0]} passes a request on")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
@@ -161,13 +188,7 @@ def wav(megabytes: float) -> bytes:
 
 
 def test_live_audio_goes_through(proxy: Proxy) -> None:
-    with connect(
-        f"wss://{NAME}/v1/live",
-        sock=socket.create_connection(("127.0.0.1", proxy.port), PATIENCE_S),
-        ssl=proxy.trust,
-        additional_headers=BEARER,
-        open_timeout=PATIENCE_S,
-    ) as live:
+    with proxy.live() as live:
         live.send(json.dumps({"type": "begin", "encoding": "pcm16", "rate": 16000}))
         assert json.loads(live.recv(PATIENCE_S))["type"] == "began"
         live.send(bytes(32_000))
@@ -254,3 +275,99 @@ def test_a_websocket_that_lost_its_upgrade_on_the_way_is_told_so(
     assert body["code"] == "upgrade_required"
     assert "Upgrade" in answer.text
     assert "nginx" in answer.text
+
+
+@dataclass(frozen=True)
+class Balancer:
+    """nginx before two services, as docs/scale.md has it."""
+
+    proxy: Proxy
+    grpc_port: int
+    services: Sequence[Server]
+
+    def sessions(self) -> list[int]:
+        """How many each service has."""
+        return [
+            one.client.get("/health", headers=BEARER).json()["active_sessions"]
+            for one in self.services
+        ]
+
+
+@pytest.fixture(scope="module")
+def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
+    skip_without("nginx")
+    folder, port, grpc_port = tmp_path_factory.mktemp("balancer"), free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        services = [
+            stack.enter_context(
+                Server(
+                    tmp_path_factory.mktemp("one of two"),
+                    token=TOKEN,
+                    allowed_hosts=NAME,
+                    forwarded_allow_ips="127.0.0.1",
+                    grpc_port=0,
+                    live_grace=60,
+                )
+            )
+            for _ in range(2)
+        ]
+        upstream, grpc = blocks_of("Sticky load balancing", "scale")
+        for number, one in enumerate(services, start=1):
+            there = one.client.get("/health", headers=BEARER).json()["grpc_port"]
+            upstream = replaced(upstream, {f"10.0.0.{number}:8765": f"127.0.0.1:{one.port}"})
+            grpc = replaced(grpc, {f"10.0.0.{number}:50051": f"127.0.0.1:{there}"})
+        server = replaced(blocks_of("nginx")[0], {"http://127.0.0.1:8765": "http://vibevoice"})
+        ports = {"443": port, "50051": grpc_port}
+        command, certificate = nginx_with(folder, ports, "\n".join((upstream, server, grpc)))
+        proxy = stack.enter_context(running(command, certificate, folder, port))
+        yield Balancer(proxy, grpc_port, services)
+
+
+def test_clients_are_spread_and_each_that_was_cut_finds_its_session(balancer: Balancer) -> None:
+    left = dict[str, int]()
+    for number in range(2, 100):
+        host = f"127.0.0.{number}"
+        with balancer.proxy.live(host) as live:
+            live.send(json.dumps({"type": "begin", "session": f"from-{number}"}))
+            assert json.loads(live.recv(PATIENCE_S))["type"] == "began"
+            live.send(bytes(3200 * number))
+            while json.loads(live.recv(PATIENCE_S)).get("received_samples") != 1600 * number:
+                pass
+            live.socket.shutdown(socket.SHUT_RDWR)
+        left[host] = number
+        if number > 5 and all(balancer.sessions()):
+            break
+    assert all(balancer.sessions())
+    assert sum(balancer.sessions()) == len(left)
+    for host, number in left.items():
+        with balancer.proxy.live(host) as live:
+            live.send(json.dumps({"type": "begin", "session": f"from-{number}", "after": 0}))
+            assert json.loads(live.recv(PATIENCE_S))["received_samples"] == 1600 * number
+    wait_until(lambda: not sum(balancer.sessions()), PATIENCE_S, "all were given back")
+
+
+def test_our_client_goes_on_over_a_balancer_that_cuts_it(balancer: Balancer) -> None:
+    retry, trust = Retry(attempts=100, first_s=0.01), Trust(balancer.proxy.certificate)
+    with network(balancer.proxy.port, 0, *[2600] * 8) as between:
+        url = f"https://localhost:{between.port}"
+        with (
+            Client(url, TOKEN, trust=trust, retry=retry) as client,
+            client.live(partials=False, diarize=False) as live,
+        ):
+            for piece in pieces(talk(*[0.3, 0.2, 0.35] * 3)):
+                live.send(piece)
+            live.finish()
+            events = list(live)
+        assert between.connections >= 5
+    assert isinstance(events[-1], Summary)
+    assert len(events[-1].transcript.segments) == 9
+
+
+def test_a_call_over_grpc_finds_the_session_that_another_one_created(balancer: Balancer) -> None:
+    trust, bearer = balancer.proxy.certificate.read_bytes(), BEARER["Authorization"]
+    for number in range(4):
+        with GrpcClient(balancer.grpc_port, trust, authorization=bearer) as first:
+            first.create(f"call-{number}")
+        with GrpcClient(balancer.grpc_port, trust, authorization=bearer) as second:
+            said = second.say(f"call-{number}", talk(0.3))
+        assert (said.number, len(said.finals)) == ("", 1)

@@ -56,12 +56,16 @@ class Ended:
 
 
 class Client:
-    """Makes calls on a channel of its own; ``metadata`` goes with each."""
+    """Makes calls on a channel of its own; ``metadata`` goes with each. ``trust``: the certificate
+    of TLS."""
 
-    def __init__(self, port: int, **metadata: str) -> None:
-        self.channel = grpc.insecure_channel(
-            f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]
-        )
+    def __init__(self, port: int, trust: bytes | None = None, **metadata: str) -> None:
+        options = [("grpc.max_send_message_length", -1)]
+        if trust is None:
+            self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
+        else:
+            believed = grpc.ssl_channel_credentials(trust)
+            self.channel = grpc.secure_channel(f"localhost:{port}", believed, options)
         self._metadata = [(name.replace("_", "-"), text) for name, text in metadata.items()]
 
     def __enter__(self) -> Self:
