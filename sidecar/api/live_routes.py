@@ -83,7 +83,7 @@ async def serve_live_connection(
         elif done:
             service.live.end(session)
         else:
-            service.live.leave(session, unheard=True)
+            service.live.leave(session)
 
 
 async def _read_begin(socket: websocket_connections.WebSocketConnection) -> LiveBeginRequest:

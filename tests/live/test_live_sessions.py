@@ -135,7 +135,7 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
     assert summary.transcript.duration == pytest.approx(17.0, abs=0.05)
     assert (session.received_s, session.sound.samples) == (17.0, 17 * RATE)
     assert len(service.live) == 0, "what has said all takes nobody's place"
-    service.live.leave(session)
+    service.live.end(session)
     with pytest.raises(errors.SessionNotFound):
         service.live.find(ANONYMOUS, session.id)
 
@@ -417,7 +417,7 @@ async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its
         await say(session, SPEECH)
         session.finish()
         assert of(await reading, Summary)
-        service.live.leave(session, unheard=True)  # its client may come for its last words
+        service.live.leave(session)  # its client may come for its last words
     assert (await service.erase(ANONYMOUS)).live_sessions == 0
     with pytest.raises(errors.SessionNotFound):
         service.live.find(ANONYMOUS, "mine")
@@ -432,7 +432,7 @@ async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_a
     gone.end()  # its client is still on the line
     assert (await service.erase(ANONYMOUS)).live_sessions == 0
     comes = service.live.open(ANONYMOUS, LiveOptions(), "mine")
-    service.live.leave(gone)
+    service.live.end(gone)
     assert service.live.find(ANONYMOUS, "mine") is comes
     with pytest.raises(errors.LiveLimited):
         service.live.open(ANONYMOUS, LiveOptions())

@@ -5,8 +5,8 @@ import { readFile } from "node:fs/promises";
 
 import { FORMATS, ServiceError, VibevoiceClient } from "../src/index.js";
 
-const { SERVICE_URL: url, RECORDING: recording, KNOWN_BY: token } = process.env;
-const client = new VibevoiceClient({ url, token, retry: { attempts: 100, firstMs: 10, longestMs: 50 } });
+const { SERVICE_URL: url, RECORDING: recording } = process.env;
+const client = new VibevoiceClient({ url, retry: { attempts: 100, firstMs: 10, longestMs: 50 } });
 const audio = fs.openAsBlob ? await fs.openAsBlob(recording) : new Blob([await readFile(recording)]);
 
 async function all(iterator) {
@@ -94,11 +94,6 @@ const CASES = {
     await live.return();
     const wrong = await all(client.liveFile(new Blob(["RIFF, but no wav"]))).catch((error) => error.constructor.name);
     return { events, kept, wrong };
-  },
-
-  /** As if it were spoken, twice as quick. */
-  async pace() {
-    return { events: await all(client.liveFile(audio, { pace: 2, partials: false })) };
   },
 
   async left() {

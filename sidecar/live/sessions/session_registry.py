@@ -90,7 +90,7 @@ class SessionRegistry:
     def __len__(self) -> int:
         """Return the number of sessions in progress; one that has ended only waits for its
         client."""
-        return sum(not session.over for session in self._sessions.values())
+        return len(self.going_on())
 
     @property
     def spec(self) -> EngineSpec | None:
@@ -203,10 +203,10 @@ class SessionRegistry:
             self.end(session)
             raise
 
-    def leave(self, session: Session, *, unheard: bool = False) -> None:
-        """Release the session from its connection; it ends if no client reconnects in time. If it
-        has ended it is deleted now, unless its last events may be ``unheard``."""
-        if (session.over and not unheard) or not self.room.grace_s:
+    def leave(self, session: Session) -> None:
+        """Release the session from its connection; it is deleted if no client reconnects in
+        time."""
+        if not self.room.grace_s:
             self.end(session)
         else:
             session.disconnected_at = self._now()
