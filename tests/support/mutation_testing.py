@@ -69,8 +69,7 @@ TESTS = {
     "live/runtime/stream_recognizer": "tests/live/test_stream_recognizer.py "
     "tests/live/test_segment_embeddings.py",
     "live/runtime/vad": "tests/live/test_vad.py",
-    "live/sessions/event_log": "tests/live/test_event_log.py "
-    "tests/live/test_event_log_embeddings.py",
+    "live/sessions/event_log": "tests/live/test_event_log.py",
     "live/sessions/input_log": "tests/live/test_replay_buffer.py",
     "workers/channel": "tests/workers/test_channel.py tests/workers/test_rpc_calls.py",
     "workers/engine_slot": "tests/workers/test_engine_slot.py "
