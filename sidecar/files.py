@@ -122,14 +122,14 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         raise unusable_error(text, path.parent, error) from None
 
 
-def open_new(path: Path, mode: int = PRIVATE, buffering: int = -1) -> BinaryIO:
+def open_new(path: Path, mode: int = PRIVATE) -> BinaryIO:
     """Create and open a file with the permissions ``mode``; by default only its owner may read it.
 
     Raises:
         OSError: it cannot be created, or it already exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, mode), "wb", buffering)
+    return os.fdopen(os.open(path, flags, mode), "wb")
 
 
 def touch(path: Path) -> None:

@@ -142,7 +142,6 @@ class _LiveConnection:
             session=self._session.id,
             engine=spec.name if spec else "",
             grace_s=service.live.room.grace_s,
-            **self._session.greeting,
             **self._received(),
         )
 

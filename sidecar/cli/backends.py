@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import Opens, open_file
-from sidecar.cli.output import ProgressCallback, keep_quiet, print_error_line
+from sidecar.cli.output import ProgressCallback, keep_quiet
 from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
@@ -234,13 +234,10 @@ async def open_live_backend(
             client_of(where) as client,
             client.live(rate=rate, encoding=encoding.value, **options) as live,
         ):
-            if live.captured:
-                print_error_line("this service writes what is said to files, for debugging.")
             yield RemoteLiveBackend(live)
         return
-    # The only client is in this process: it does not reconnect, so it needs no grace, and its
-    # session is not captured.
-    async with own_service(live_grace=0.0, capture=False) as service:
+    # The only client is in this process: it does not reconnect, so it needs no grace.
+    async with own_service(live_grace=0.0) as service:
         await service.open()
         session = service.live.open(ANONYMOUS, LiveOptions.from_wire(options))
         try:

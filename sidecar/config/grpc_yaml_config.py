@@ -23,6 +23,8 @@ from sidecar.installation import needed_for
 
 UNLIMITED_S = 86_400.0
 """Replacement for a timeout that is off in that server: a day, in seconds."""
+UNLIMITED_MB = 1 << 20
+"""Replacement for the size of recordings that is unlimited in that server: a terabyte."""
 MB = 1 << 20
 DAY_S = 86_400
 
@@ -48,6 +50,11 @@ LOG_LEVELS = {"critical": "error", "fatal": "error", "warn": "warning"}
 def bytes_to_mb(value: int) -> int:
     """Return bytes as MB, rounded up, at least 1."""
     return max(1, math.ceil(value / MB))
+
+
+def to_recordings_mb(value: int) -> int:
+    """Return the most bytes of recordings as MB; 0 and less mean no limit there."""
+    return bytes_to_mb(value) if value > 0 else UNLIMITED_MB
 
 
 def to_precision(value: str) -> str:
@@ -116,12 +123,12 @@ MODEL_KEYS = {
     "default_decode_profile": YamlKey("grpc_profile"),
 }
 STORAGE_KEYS = {
-    "persist_audio": YamlKey("capture", bool),
+    "persist_audio": YamlKey("grpc_keep", bool),
     "directory": YamlKey(),
     "queue_max_chunks": YamlKey(usual=(256,)),
-    "max_bytes": YamlKey("capture_mb", int, lambda size: bytes_to_mb(size) if size > 0 else 0),
+    "max_bytes": YamlKey("keep_recordings_mb", int, to_recordings_mb),
     "max_files": YamlKey(usual=(1000,)),
-    "max_age_days": YamlKey("capture_age", float, lambda days: max(0.0, days) * DAY_S),
+    "max_age_days": YamlKey("job_retention", float, lambda days: days * DAY_S),
 }
 DECODING_KEYS = {
     "beam_size": YamlKey(),
@@ -263,8 +270,12 @@ def _resolve_combinations(settings: dict[str, Any]) -> dict[str, Any]:
     """Resolve keys that depend on each other.
 
     A language counts only if it is fixed. A model is one of Whisper's, by its name or by its
-    folder.
+    folder. Limits of recordings count only if audio is recorded; an age of 0 and less is no limit.
     """
+    size, age_s = settings.pop("keep_recordings_mb", UNLIMITED_MB), settings.pop("job_retention", 0)
+    if settings.get("grpc_keep"):
+        settings |= {"keep_jobs": True, "keep_recordings_mb": size}
+        settings |= {"job_retention": age_s} if age_s > 0 else {}
     fixed = settings.pop("language_fix", False)
     if not fixed:
         settings.pop("language", None)

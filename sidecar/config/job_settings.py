@@ -83,9 +83,8 @@ class JobSettings(setting_types.SettingsGroup):
         SecretStr | None, setting_types.at_least(setting_types.MIN_JOURNAL_KEY_CHARACTERS)
     ] = setting(
         None,
-        "Key that encrypts persisted jobs, enrolled speakers and captures (@FILE), of 32 "
-        "characters or more. If unset: one in the system's keyring, if the package "
-        "'keyring' is installed.",
+        "Key that encrypts persisted jobs and enrolled speakers (@FILE), of 32 characters or "
+        "more. If unset: one in the system's keyring, if the package 'keyring' is installed.",
     )
 
 

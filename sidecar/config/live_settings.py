@@ -1,4 +1,4 @@
-"""Settings of live sessions, captures and gRPC."""
+"""Settings of live sessions and gRPC."""
 
 from __future__ import annotations
 
@@ -56,22 +56,6 @@ class LiveSettings(SettingsGroup):
     live_timeout: Duration = setting(20.0, "Timeout of the recognition of a live segment.", gt=0)
 
 
-class CaptureSettings(SettingsGroup):
-    """Captures: live sessions written to files, for debugging."""
-
-    capture: bool = setting(
-        False,
-        "Write audio and events of live sessions to encrypted files for debugging; every "
-        "client is told (docs/capture.md).",
-    )
-    capture_mb: int = setting(
-        1024, "Maximum MB of captures; beyond it the oldest are deleted. 0: unlimited.", ge=0
-    )
-    capture_age: Duration = setting(
-        7 * 86_400, "Age at which a capture is deleted; 0: never.", ge=0
-    )
-
-
 class GrpcSettings(SettingsGroup):
     """gRPC: port, and defaults of sessions."""
 
@@ -102,4 +86,9 @@ class GrpcSettings(SettingsGroup):
     grpc_task: Literal["transcribe", "translate"] = setting(
         "transcribe",
         "Task: default of gRPC sessions; 'translate' (into English) if the engine supports it.",
+    )
+    grpc_keep: bool = setting(
+        False,
+        "Keep gRPC sessions as jobs of their owners, as 'keep' does on /v1/live (docs/live.md); "
+        "with 'keep_jobs' and 'keep_recordings_mb' their audio too.",
     )

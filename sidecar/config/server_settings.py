@@ -53,9 +53,9 @@ class ProcessSettings(setting_types.SettingsGroup):
     data_dir: Path | None = setting(
         None,
         "Folder for all that the service writes: the log file, crash notes, its "
-        "certificate and tokens; in subfolders, if a setting turns them on, 'jobs', "
-        "'people' and 'captures', encrypted, and 'voices'. If unset: the user's state "
-        "folder, and for the subfolders the user's data folder.",
+        "certificate and tokens; in subfolders, if a setting turns them on, 'jobs' "
+        "and 'people', encrypted, and 'voices'. If unset: the user's state folder, and for "
+        "the subfolders the user's data folder.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "Lowest severity that is logged (to stderr and the log file)."

@@ -31,7 +31,7 @@ from sidecar import errors, files
 from sidecar.config import job_settings, server_settings
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
-from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
+from sidecar.config.live_settings import GrpcSettings, LiveSettings
 from sidecar.config.setting_types import (
     ENV_PREFIX,
     ROLE_ALL,
@@ -53,7 +53,6 @@ class Settings(
     job_settings.JobSettings,
     EnrolledSpeakerSettings,
     LiveSettings,
-    CaptureSettings,
     GrpcSettings,
     server_settings.WyomingSettings,
     ConversationSettings,

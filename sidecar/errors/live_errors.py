@@ -137,13 +137,6 @@ class CommitEmpty(BadRequest, code="input_audio_buffer_commit_empty"):
     default_hint = "Send audio first; with turn detection on, the service commits by itself."
 
 
-class CaptureUnreadable(SidecarError, code="capture_unreadable", kind=ErrorKind.MALFORMED):
-    """Capture file that cannot be read."""
-
-    default_detail = "The file is not a capture of a session."
-    default_hint = "Name one of the two files of a capture (docs/capture.md)."
-
-
 class TalkFull(SidecarError, code="talk_full", kind=ErrorKind.BUSY):
     """Limit of conversations of the service."""
 

@@ -196,7 +196,7 @@ EVENT_TYPES: dict[str, type[LiveEvent]] = {
     "TurnedAway": SessionRejected,
     "Summary": Summary,
 }
-"""Types by their names in messages and captures; the names stay if a class is renamed."""
+"""Types by their names in messages; the names stay if a class is renamed."""
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
 
 

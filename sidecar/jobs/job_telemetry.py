@@ -11,7 +11,13 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobListener
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
-from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival, Tracer, TraceSpan, Value
+from sidecar.observability.tracing import (
+    CURRENT_ARRIVAL,
+    OtlpExporter,
+    RequestArrival,
+    TraceSpan,
+    Value,
+)
 from sidecar.transcripts.transcript import Finished
 
 log = logging.getLogger(__name__)
@@ -83,7 +89,7 @@ class JobTraces:
 
     def __init__(
         self,
-        traces: Tracer,
+        traces: OtlpExporter,
         listen: Callable[[JobListener], None],
         engine: str,
         loaded: LastLoad,
@@ -153,10 +159,8 @@ class JobTraces:
         code: str,
     ) -> None:
         began = way.arrival.at if way.arrival is not None else way.begun
-        trace = self._traces.begin(TRACE_NAME, began, way.arrival)
-        for stage in found:
-            trace.tell(stage)
-        trace.end(at, {"vibevoice.engine": self._engine, **attributes}, code)
+        named = {"vibevoice.engine": self._engine, **attributes}
+        self._traces.send(TraceSpan(TRACE_NAME, began, at, named, code, found), way.arrival)
 
 
 def _stages_before_queue(way: JobTraceContext, created: float, code: str = "") -> list[TraceSpan]:

@@ -1,8 +1,8 @@
-"""Trace spans of requests, jobs and live sessions, and their export over OTLP/HTTP.
+"""Trace spans of requests and jobs, and their export over OTLP/HTTP.
 
 Stages are reported when they have ended, from data that exists anyway. Spans contain no spoken
-text, path or name: only seconds, counts, codes, and names of engines. If tracing is off, the tracer
-is a `NullTracer` and is not called, and OpenTelemetry is not imported.
+text, path or name: only seconds, counts, codes, and names of engines. If tracing is off,
+OpenTelemetry is not imported.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opentelemetry import trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanKind
 
 Value = str | int | float | bool
 OTLP_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -65,42 +66,6 @@ CURRENT_ARRIVAL: ContextVar[RequestArrival | None] = ContextVar("ARRIVED", defau
 """Request being answered; set only if tracing is on."""
 
 
-class RequestTrace(Protocol):
-    """Trace of one request."""
-
-    def tell(self, stage: TraceSpan) -> None:
-        """Record a stage that has ended."""
-
-    def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
-        """End the trace."""
-
-
-class Tracer(Protocol):
-    """Exporter of traces."""
-
-    on: bool
-    """True if traces are recorded."""
-
-    def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """Start a trace at ``at`` (seconds since 1970), as a child of the client's trace."""
-
-    def close(self) -> None:
-        """Send the remaining spans; this waits for the network for a few seconds at most."""
-
-
-class NullTracer:
-    """Tracer that records nothing."""
-
-    on = False
-
-    def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """Raise: tracing is off."""
-        raise AssertionError("traces are off")
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 def is_tracing_configured(environment: Mapping[str, str]) -> bool:
     """Return whether the environment configures traces, by the standard's variables."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
@@ -140,50 +105,34 @@ class OtlpExporter:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("sidecar", version)
 
-    def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """Start a trace at ``at`` (seconds since 1970), as a child of the client's trace."""
+    def send(self, trace: TraceSpan, arrival: RequestArrival | None) -> None:
+        """Send the trace of a request that has ended, as a child of its client's trace."""
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
 
         carrier = {}
         if arrival is not None:
             carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
-        above = self._propagator.extract(carrier, Context())
-        span = self._tracer.start_span(name, above, SpanKind.SERVER, start_time=_to_nanoseconds(at))
-        return _OtlpTrace(self._tracer, span)
+        self._send(trace, self._propagator.extract(carrier, Context()), SpanKind.SERVER)
+
+    def _send(self, one: TraceSpan, above: Context, kind: SpanKind) -> None:
+        from opentelemetry.context import Context
+        from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+
+        span = self._tracer.start_span(one.name, above, kind, start_time=_to_nanoseconds(one.begin))
+        for stage in one.stages:
+            self._send(stage, set_span_in_context(span, Context()), SpanKind.INTERNAL)
+        span.set_attributes(one.attributes)
+        if one.error:
+            span.set_attribute("error.type", one.error)
+            span.set_status(StatusCode.ERROR)
+        span.end(_to_nanoseconds(one.end))
 
     def close(self) -> None:
         """Send the remaining spans, for at most `EXPORT_TIMEOUT_S`."""
         sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         sending.start()
         sending.join(EXPORT_TIMEOUT_S)
-
-
-class _OtlpTrace:
-    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
-        self._tracer, self._span = tracer, span
-
-    def tell(self, stage: TraceSpan) -> None:
-        """Record a stage that has ended, with its child stages."""
-        from opentelemetry import trace
-        from opentelemetry.context import Context
-
-        within = trace.set_span_in_context(self._span, Context())
-        span = self._tracer.start_span(stage.name, within, start_time=_to_nanoseconds(stage.begin))
-        one = _OtlpTrace(self._tracer, span)
-        for part in stage.stages:
-            one.tell(part)
-        one.end(stage.end, stage.attributes, stage.error)
-
-    def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
-        """End the span."""
-        from opentelemetry.trace import StatusCode
-
-        self._span.set_attributes(attributes)
-        if error:
-            self._span.set_attribute("error.type", error)
-            self._span.set_status(StatusCode.ERROR)
-        self._span.end(_to_nanoseconds(at))
 
 
 def _to_nanoseconds(at: float) -> int:

@@ -89,7 +89,7 @@ def create_whole_app(
         docs_url=None,
         redoc_url=None,
     )
-    if service.traces.on:
+    if service.traces is not None:
         app.add_middleware(middleware.ArrivalRecorder)
     if settings.role != ROLE_NODE:
         openapi.install_docs_page(app)

@@ -1,4 +1,4 @@
-"""Service facade: what protocols call; health, erasure, observers.
+"""Service facade: what protocols call; health, erasure, traces.
 
 It knows no protocol. The caller's identity is the first argument of every call. Parts that only
 some settings need are imported where they are created: every service waits for its imports.
@@ -37,12 +37,11 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
-from sidecar.live.sessions.session import SessionObserverFactory
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import metrics
 from sidecar.observability.metrics import ServiceMetrics
-from sidecar.observability.tracing import NullTracer, OtlpExporter, Tracer, is_tracing_configured
+from sidecar.observability.tracing import OtlpExporter, is_tracing_configured
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.postgres_settings import shared_address
@@ -54,7 +53,6 @@ from sidecar.workers.engine_slot import EngineState
 
 if TYPE_CHECKING:
     from sidecar.cluster.shared_backend import SharedJobBackend
-    from sidecar.live.sessions.capture_writer import CaptureObserver
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,67 +104,15 @@ class ErasureResult:
     live_sessions: int
 
 
-def create_tracing(version: str) -> Tracer:
-    """Return the trace exporter that the environment (OTEL_…) configures."""
+def create_tracing(version: str) -> OtlpExporter | None:
+    """Return the trace exporter that the environment (OTEL_…) configures, if it does."""
     if not is_tracing_configured(os.environ):
-        return NullTracer()
+        return None
     try:
         return OtlpExporter(version)
     except ImportError:  # the variables may be meant for other programs
         log.warning("traces are off: packages are missing: %s", install_command("otel"))
-        return NullTracer()
-
-
-class ServiceObservers:
-    """Observers of the service: traces and captures. ``jobs``: source of events of traced jobs.
-    ``live``: the engine for live audio, or None."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        fleet: EngineFleet,
-        jobs: job_backend.JobBackend,
-        live: EngineSpec | None,
-        now: clock.Clock,
-    ) -> None:
-        self.traces = create_tracing(__version__)
-        """Tracer; by default it records nothing."""
-        self.jobs: JobTraces | None = None
-        """Traces of jobs; None if tracing is off."""
-        self.sessions: list[SessionObserverFactory] = []
-        """Observers of live sessions."""
-        self._captures: CaptureObserver | None = None
-        if self.traces.on:
-            from sidecar.live.sessions.session_traces import SessionTracer
-
-            name, hears = fleet.files.spec.name, live.name if live is not None else ""
-            self.jobs = JobTraces(
-                self.traces, jobs.listen, name, lambda: fleet.files.slot.last_load(now()), now
-            )
-            self.sessions.append(
-                SessionTracer(self.traces, hears, lambda: fleet.live.last_load(now()), now)
-            )
-        if settings.capture and live is not None:
-            from sidecar.live.sessions.capture_writer import CaptureObserver
-
-            self._captures = CaptureObserver(settings, live.name, now)
-            self.sessions.append(self._captures)
-
-    async def forget(self, owner: str) -> None:
-        """Delete the captures of an owner's finished sessions.
-
-        Raises:
-            errors.SidecarError: it cannot be deleted.
-        """
-        if self._captures is not None:
-            await self._captures.forget(owner)
-
-    async def close(self) -> None:
-        """Flush captures and traces."""
-        if self._captures is not None:
-            await asyncio.to_thread(self._captures.close)
-        if self.traces.on:
-            await asyncio.to_thread(self.traces.close)
+        return None
 
 
 log = logging.getLogger(__name__)
@@ -233,11 +179,12 @@ class Service:
         self.offers_voices = not self.shares and not self.spec.remote
         """True if clients may request the local speakers of a chunk: not with upstreams, nor if
         answers pass through a database."""
-        hears = live.spec if live is not None else None
-        self._observed = ServiceObservers(settings, self.fleet, self._backend, hears, now)
-        self.traces = self._observed.traces
-        """Tracer; by default it records nothing."""
-        traced = self._observed.jobs
+        self.traces = create_tracing(__version__)
+        """Exporter of traces, if they are on."""
+        traced = None
+        if self.traces is not None:
+            listen, loaded = self._backend.listen, lambda: self._slot.last_load(now())
+            traced = JobTraces(self.traces, listen, self.spec.name, loaded, now)
         self.submissions = JobSubmissions(
             settings, self._backend, self._provision, self._intake, threads, counts, traced, now
         )
@@ -268,7 +215,6 @@ class Service:
             SessionBounds.of(settings),
             settings.live_timeout,
             tally=self.tally.live,
-            observers=self._observed.sessions,
             add_known_speakers=self.voices.with_enrolled_speakers_live,
             save=self.live_archive.session,
             new_recording=self.live_archive.tape,
@@ -300,7 +246,8 @@ class Service:
         await self._background.close()
         await self.live.close()
         await self.conversations.close()
-        await self._observed.close()
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.close)
         await self._backend.close()
         await self.voices.close()
         await self._intake.close()
@@ -324,7 +271,7 @@ class Service:
 
     async def erase(self, caller: Identity) -> ErasureResult:
         """Delete the caller's enrolled speakers, then its jobs (waiting and running ones end), then
-        its finished live sessions and their captures. A repeated call is harmless, and completes an
+        its finished live sessions. A repeated call is harmless, and completes an
         erasure that failed.
 
         Raises:
@@ -334,7 +281,6 @@ class Service:
         people = await self.voices.forget(caller)
         jobs = await self.owned.delete_all(caller)
         self.live.forget_over(caller.owner)
-        await self._observed.forget(caller.owner)
         going = sum(one.owner == caller.owner for one in self.live.going_on())
         return ErasureResult(jobs, people, going)
 

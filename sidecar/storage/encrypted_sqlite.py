@@ -113,9 +113,9 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
         raise errors.SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
             hint=(
-                "Set VIBEVOICE_JOURNAL_KEY to the key that they were written with: kept jobs, "
-                "enrolled speakers and captures have one key. Without it they cannot be read; to "
-                f"begin anew, set {words.setting} to an empty {words.place}."
+                "Set VIBEVOICE_JOURNAL_KEY to the key that they were written with: kept jobs and "
+                "enrolled speakers have one key. Without it they cannot be read; to begin anew, "
+                f" set {words.setting} to an empty {words.place}."
             ),
         ) from None
     return seal

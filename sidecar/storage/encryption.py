@@ -55,8 +55,7 @@ class Cipher:
         except ImportError:
             raise SettingsInvalid(
                 "Persisted data is encrypted, and the package 'cryptography' is not installed.",
-                hint=f"{install_command('auth')}, or start without --keep-jobs, --people, "
-                "--capture.",
+                hint=f"{install_command('auth')}, or start without --keep-jobs, --people.",
             ) from None
         about = f"vibevoice-asr {purpose}".encode()
         derived = HKDF(SHA256(), 32, salt, about).derive(secret.encode())
@@ -111,11 +110,8 @@ class Cipher:
         """Encrypt one chunk of a stream; a number must never be used for other ``data`` again."""
         return self._cipher.encrypt(_nonce(prefix, number, last), data, about.encode())
 
-    def decrypt_chunks(
-        self, sealed: Iterable[bytes], about: str, piece: int = CHUNK_BYTES
-    ) -> Iterator[bytes]:
-        """Decrypt a stream of chunks of ``piece`` bytes. Data that was yielded before an error is
-        valid.
+    def decrypt_chunks(self, sealed: Iterable[bytes], about: str) -> Iterator[bytes]:
+        """Decrypt a stream of chunks. Data that was yielded before an error is valid.
 
         Raises:
             DecryptionFailed: it was changed, ``about`` differs, or it is incomplete.
@@ -124,7 +120,7 @@ class Cipher:
         prefix = next(rest, b"")
         if len(prefix) != NONCE_PREFIX_BYTES:
             raise DecryptionFailed
-        for number, data, last in _number_chunks(rechunk(rest, piece + TAG_BYTES)):
+        for number, data, last in _number_chunks(rechunk(rest, CHUNK_BYTES + TAG_BYTES)):
             yield self._decrypted(_nonce(prefix, number, last), data, about)
 
     def decrypt_chunk(
@@ -307,8 +303,8 @@ def _key_hint() -> str:
         make = "write 64 random characters into a FILE that only you can read"
     keyring = "" if is_frozen() else "; or install the package 'keyring'"
     return (
-        "If jobs, speakers or captures were stored before, use the key that they were written "
-        f"with. Else make one: {make}, and start with --journal-key @FILE; or set "
+        "If jobs or speakers were stored before, use the key that they were written with. "
+        f"Else make one: {make}, and start with --journal-key @FILE; or set "
         f"VIBEVOICE_JOURNAL_KEY{keyring}."
     )
 

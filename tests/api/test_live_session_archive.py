@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from grpc_client import Client as GrpcClient
+from grpc_client import chunks_of
 from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import Client
@@ -19,6 +21,8 @@ from vibevoice_asr_client.live_events import Summary
 from websockets.asyncio.client import connect
 
 KEY = "0123456789abcdef" * 4
+DEADLY = 0.7
+"""Loudness of what kills the engine."""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,9 @@ def serving(home: Path) -> Server:
         journal_key=KEY,
         keep_recordings_mb=10,
         live_grace=1,
+        grpc_port=0,
+        grpc_keep=1,
+        scripted_poison="w699,w700",
     )
 
 
@@ -118,6 +125,57 @@ async def test_a_talk_that_its_client_does_not_want_is_no_job(keeps: Server) -> 
         await socket.send(talk(0.5))
     await spoken(keeps, talk(0.5))  # by then the other is over
     assert len(jobs(keeps)) == before
+
+
+async def test_a_talk_whose_engine_fails_is_a_job_with_what_was_said_until_then(
+    keeps: Server,
+) -> None:
+    before = {one["id"] for one in jobs(keeps)}
+    fine, deadly = talk(0.3), talk(DEADLY)
+    async with connect(f"ws://127.0.0.1:{keeps.port}/v1/live", proxy=None) as socket:
+        await socket.send('{"type": "begin", "keep": true}')
+        await socket.send(fine)
+        while (final := json.loads(await socket.recv()))["type"] != "final":
+            pass
+        await socket.send(deadly)
+        while (wrong := json.loads(await socket.recv()))["type"] != "error":
+            pass
+    assert wrong["code"] == "engine_crashed"
+    (made,) = {one["id"] for one in jobs(keeps)} - before
+    result = keeps.job(made)["result"]
+    assert [one["text"] for one in result["segments"]] == [final["segment"]["text"]]
+    assert [one["code"] for one in result["metadata"]["warnings"]] == ["engine_crashed"]
+    assert keeps.client.get(f"/v1/jobs/{made}/audio").content.endswith(fine + deadly)
+
+
+def test_sessions_over_grpc_are_jobs_where_the_service_says_so(keeps: Server) -> None:
+    def new() -> list[dict[str, Any]]:
+        return [one for one in jobs(keeps) if one["id"] not in before]
+
+    before = {one["id"] for one in jobs(keeps)}
+    raw = talk(0.3, 0.1)
+    with GrpcClient(keeps.health()["grpc_port"]) as client:
+        client.create("silent")
+        assert not client.say("silent", b"").number
+        assert new() == []
+
+        client.create("whole")
+        finals = [one.text for one in client.say("whole", raw).finals]
+        (whole,) = new()
+        assert [one["text"] for one in keeps.job(whole["id"])["result"]["segments"]] == finals
+        audio = keeps.client.get(f"/v1/jobs/{whole['id']}/audio").content
+        assert audio.endswith(raw)
+
+        before.add(whole["id"])
+        client.create("cut off")
+        chunks = chunks_of("cut off", raw, then=lambda: True)
+        call = client.open((one.SerializeToString() for one in chunks), "cut off")
+        assert next(one for one in call if one.is_final).text == finals[0]
+        call.cancel()
+        (cut,) = wait_until(new, PATIENCE_S, "it is a job")
+        assert keeps.job(cut["id"])["result"]["segments"][0]["text"] == finals[0]
+        assert keeps.client.get(f"/v1/jobs/{cut['id']}/audio").is_success
+        wait_until(lambda: client.creates("cut off"), PATIENCE_S, "its id is free again")
 
 
 def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ logging:
   level: WARNING
   file: null
 storage:
-  persist_audio: false
+  persist_audio: true
   directory: data/audio
   queue_max_chunks: 99
   max_bytes: 5000000
@@ -78,8 +78,10 @@ MEANT: dict[str, Any] = {
     "live_buffer_mb": 65,
     "grpc_silence": 0.7,
     "grpc_threshold": 0.4,
-    "capture_mb": 5,
-    "capture_age": 43_200,
+    "grpc_keep": True,
+    "keep_jobs": True,
+    "keep_recordings_mb": 5,
+    "job_retention": 43_200,
     "log_level": "warning",
     "metrics": ("owners",),
     "live_engine": "whisper",
@@ -198,6 +200,28 @@ def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing()
     assert timeless.settings == {"live_timeout": grpc_yaml_config.UNLIMITED_S}
 
 
+@pytest.mark.parametrize(
+    ("storage", "settings"),
+    [
+        ({"max_bytes": 1 << 20, "max_age_days": 7}, {}),
+        ({"persist_audio": False, "max_bytes": 1 << 20}, {"grpc_keep": False}),
+        (
+            {"persist_audio": True, "max_bytes": -1, "max_age_days": 0},
+            {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 << 20},
+        ),
+        (
+            {"persist_audio": True, "max_bytes": None},
+            {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 << 20},
+        ),
+    ],
+)
+def test_limits_of_recordings_count_where_audio_is_recorded_and_may_be_none(
+    storage: dict[str, object], settings: dict[str, object]
+) -> None:
+    meant = grpc_yaml_config.convert_yaml_config([("server.yaml", {"storage": storage})])
+    assert (meant.settings, meant.unheeded) == (settings, ())
+
+
 def test_a_converted_file_starts_the_service_with_the_same_settings(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +234,7 @@ def test_a_converted_file_starts_the_service_with_the_same_settings(
     theirs = load_settings(**grpc_yaml_config.read(files).settings)
     assert as_they_are(converted) == as_they_are(theirs)
     env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_LIVE_ENGINE": "scripted"}
+    env["VIBEVOICE_JOURNAL_KEY"] = "k" * 32
     child = popen(
         [sys.executable, "-m", "sidecar.main", "--config", ours, "--data-dir", tmp_path / "data"],
         cwd=REPOSITORY,

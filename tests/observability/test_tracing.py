@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc_client import Client
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from scripted_speech import sound, talk
+from scripted_speech import sound
 from service_process import PATIENCE_S, Server, wait_until
-from websockets.sync.client import connect
 
 from sidecar.config.settings import load_settings
 from sidecar.installation import install_command
-from sidecar.interfaces.live_events import Final
 from sidecar.jobs.job_record import (
     CrashedChange,
     JobChange,
@@ -33,16 +30,12 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_telemetry import JobTraceContext, job_stages
-from sidecar.live.sessions.session_traces import utterance_stages
 from sidecar.observability.tracing import (
-    NullTracer,
     RequestArrival,
-    TraceSpan,
     is_tracing_configured,
 )
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
-from sidecar.transcripts.transcript import Segment
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 ABOVE = "b7ad6b7169203331"
@@ -132,7 +125,7 @@ def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> It
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")  # which must not tell addresses
-        with Server(tmp_path_factory.mktemp("traced"), grpc_port=0) as one:
+        with Server(tmp_path_factory.mktemp("traced")) as one:
             yield one
 
 
@@ -189,36 +182,6 @@ def test_what_is_refused_and_what_is_fetched_later_are_told_too(
     assert not later.parent_span_id
 
 
-def test_an_utterance_over_grpc_is_a_span_of_its_session_in_the_trace_of_its_client(
-    server: Server, collector: Collector
-) -> None:
-    with Client(server.health()["grpc_port"], traceparent=TRACEPARENT) as client:
-        client.create("anna-talks")
-        finals = client.say("anna-talks", talk(0.3, 0.1)).finals
-    root = collector.root("live session", utterances=len(finals))
-    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, ABOVE)
-    parts = collector.below(root)
-    assert sorted(one.name for one in parts) == ["loaded", *["utterance"] * len(finals)]
-    for one in parts:
-        if one.name == "utterance":
-            stages = [part.name for part in collector.below(one)]
-            assert sorted(stages) == ["queued", "received", "run"]
-    for word in ("anna", *{word for one in finals for word in one.text.split()}):
-        assert word.encode() not in collector.raw
-
-
-def test_a_websocket_brings_its_trace_in_its_head(server: Server, collector: Collector) -> None:
-    url = f"ws://127.0.0.1:{server.port}/v1/live"
-    with connect(url, additional_headers={"traceparent": TRACEPARENT}) as live:
-        live.send('{"type": "begin"}')
-        live.send(sound((1.25, 0.0)))
-        live.send('{"type": "finish"}')
-        while '"summary"' not in live.recv(PATIENCE_S):
-            pass
-    root = collector.root("live session", audio_s=1.25)
-    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, ABOVE)
-
-
 def test_a_trace_that_its_client_does_not_keep_is_not_sent(
     server: Server, collector: Collector
 ) -> None:
@@ -240,9 +203,7 @@ def test_off_nothing_is_there_to_be_asked(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.delenv(name)
     settings = load_settings(engine="scripted", data_dir=tmp_path)
     service = create_service(settings)
-    assert isinstance(service.traces, NullTracer)
-    assert service._observed.jobs is None
-    assert service.live._observers == []
+    assert service.traces is None
     layers = [layer.cls.__name__ for layer in create_app(settings, service).user_middleware]
     assert "ArrivalRecorder" not in layers
 
@@ -261,7 +222,7 @@ def test_without_the_packages_nothing_is_traced_and_the_log_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    assert not facade.create_tracing("1").on
+    assert facade.create_tracing("1") is None
     assert install_command("otel") in caplog.text
 
 
@@ -293,17 +254,3 @@ def test_each_attempt_is_a_stage_and_a_load_is_told_where_it_was_waited_for() ->
     ]
     waited = job_stages(JobTraceContext(9.0, None), record(ended=11.0), (0.0, 1.0))
     assert [one.name for one in waited] == ["looked_at", "queued"]
-
-
-def test_an_utterance_falls_into_sound_waiting_and_work_and_never_begins_before_itself() -> None:
-    final = Final(0, 0, Segment(1.0, 3.0, "secret"), wait_s=0.5, work_s=1.0)
-    parts = utterance_stages(final, 100.0, 104.0).stages
-    assert [(one.name, one.begin, one.end) for one in parts] == [
-        ("received", 100.0, 102.5),
-        ("queued", 102.5, 103.0),
-        ("run", 103.0, 104.0),
-    ]
-    assert all(
-        100.0 <= one.begin <= one.end for one in utterance_stages(final, 100.0, 100.2).stages
-    )
-    assert TraceSpan("a", 0.0, 1.0).stages == ()

@@ -20,7 +20,7 @@ def test_a_stored_job_names_its_events_as_every_version_has() -> None:
     assert {*transcript._NAMES.values()} == names | {"SegmentReady", "Finished"}
 
 
-def test_a_capture_and_a_lease_name_their_events_as_every_version_has() -> None:
+def test_a_lease_names_its_events_as_every_version_has() -> None:
     words = """SpeechStarted SpeechStopped Partial Final TurnEnded TurnDropped SpeakersRevised
         VoicesKnown ContextKnown Heard Noticed TurnedAway Summary"""
     assert {*live_events.EVENT_TYPES} == {*words.split()}

@@ -56,7 +56,7 @@ def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> 
 
     subprocess.run([*SERVE, "token", "create", "--subject", "anna"], cwd=REPOSITORY, env=env,
                    check=True, capture_output=True)  # fmt: skip
-    words = ["--port=0", "--keep-jobs", "--people", "--capture", "--tls=self-signed"]
+    words = ["--port=0", "--keep-jobs", "--people", "--tls=self-signed"]
     with subprocess.Popen(
         [*SERVE, *words], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as service:

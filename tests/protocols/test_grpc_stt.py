@@ -202,17 +202,9 @@ def test_who_cancels_leaves_no_session(client: Client, heard: Server) -> None:
     call = client.open((one.SerializeToString() for one in chunks_of("gone", SPEECH, 0.05)), "gone")
     next(call)
     call.cancel()
-    wait_until(lambda: _creates(client, "gone"), PATIENCE_S, "the id is free again")
+    wait_until(lambda: client.creates("gone"), PATIENCE_S, "the id is free again")
     assert client.say("gone", b"").status is Status.OK
     assert "Traceback" not in heard.log()
-
-
-def _creates(client: Client, session_id: str) -> bool:
-    try:
-        client.create(session_id)
-    except grpc.RpcError:
-        return False
-    return True
 
 
 # --- who may come in

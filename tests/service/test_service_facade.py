@@ -23,7 +23,6 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.recovery import jobs_folder
-from sidecar.live.sessions.capture_files import captures_folder
 from sidecar.observability import logs
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
@@ -110,7 +109,7 @@ def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folde
     asked = "from sidecar.observability import logs; print(logs.default_data_folder(None))"
     started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     settings = load_settings(engine="scripted")
-    kept = [jobs_folder(settings), speaker_folder(settings), captures_folder(settings)]
+    kept = [jobs_folder(settings), speaker_folder(settings)]
     for folder in [*kept, Path(started.stdout.strip()), logs.default_data_folder(None)]:
         assert folder is not None
         assert folder.is_relative_to(users_folder)

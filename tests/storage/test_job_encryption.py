@@ -324,7 +324,7 @@ def test_another_key_over_stored_data_is_told_to_be_that_of_all_stores() -> None
         verify_cipher(salt, check_value, KEY[::-1], JOURNAL_LABELS)
     hint = refused.value.hint
     assert hint.startswith("Set VIBEVOICE_JOURNAL_KEY to the key that they were written with")
-    assert "kept jobs, enrolled speakers and captures" in hint
+    assert "kept jobs and enrolled speakers" in hint
     assert hint.index("empty folder") > hint.index("cannot be read")
 
 

@@ -97,6 +97,14 @@ class Client:
             return Ended([], error.code(), error.details(), _texts(error.trailing_metadata()))
         raise AssertionError("it was let in")
 
+    def creates(self, session_id: str) -> bool:
+        """Whether the id is free; the session is there then."""
+        try:
+            self.create(session_id)
+        except grpc.RpcError:
+            return False
+        return True
+
     def open(self, chunks: Iterator[bytes], session_id: str | None = None, **metadata: str) -> Any:
         """StreamingRecognize of chunks as bytes; a call that goes on."""
         make = self.channel.stream_stream(RECOGNIZE, _same, STTResult.FromString)

@@ -33,7 +33,6 @@ import psutil
 MODULES = (
     *("sidecar.cli", "sidecar.server.app", "sidecar.server.service_process", "uvicorn"),
     *("sidecar.server.http_app", "sidecar.jobs.recovery", "sidecar.cluster.shared_backend"),
-    *("sidecar.live.sessions.capture_writer", "sidecar.live.sessions.session_traces"),
     *("sidecar.cli.command_table", "sidecar.cli.serve", "sidecar.server.http_server"),
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),

@@ -38,7 +38,7 @@ USUAL = [sys.executable, "-m", "sidecar.main"]
 FORKER: Forker | None = None
 """What forks services whose command is `USUAL`, in tests (`conftest.py`); benchmarks start each."""
 USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA")
-"""What says where a user's data is: there are jobs, people and captures that got no folder."""
+"""What says where a user's data is: there are jobs and people that got no folder."""
 web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
 """Connects anew for each request, as `httpx.get`, which waits for 5 s at most, and reads all of the
 system's certificates each time."""

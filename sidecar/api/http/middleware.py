@@ -115,14 +115,14 @@ class RequestMetrics:
 
 
 class ArrivalRecorder:
-    """Record of arrival, trace context and end of every request and connection."""
+    """Record of arrival, trace context and end of every request."""
 
     def __init__(self, app: ASGIApp, now: clock.Clock = clock.wall_time) -> None:
         self._app, self._now = app, now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -115,11 +115,11 @@ async def relay_session(
             )
             losses = losses + 1 if place == lost_at else 1
             if not session.forgiving or losses > MAX_CONSECUTIVE_LOSSES:
-                return session.end(errors.EngineCrashed())
+                return await session.fail(errors.EngineCrashed())
             session.lose()
             deaths, lost_at = EngineDeathCounter(), session.place
         except errors.SidecarError as error:
-            return session.end(error)
+            return await session.fail(error)
 
 
 async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool) -> None:

@@ -49,18 +49,6 @@ class SessionObserver(Protocol):
         """Observe the end of the events; called once."""
 
 
-class SessionObserverFactory(Protocol):
-    """Factory of an observer of every session."""
-
-    @property
-    def greeting(self) -> Mapping[str, Any]:
-        """Return values for each client at the start of its session; each protocol sends them in
-        its own way."""
-
-    def begin(self, session: Session) -> SessionObserver:
-        """Return the observer of a new session."""
-
-
 log = logging.getLogger(__name__)
 
 MIN_BUFFER_S = 1.0
@@ -94,7 +82,6 @@ class Session:
         held: InputLogTotals,
         now: Callable[[], float] = time.monotonic,
         counted: EventMetrics | None = None,
-        greeting: Mapping[str, Any] | None = None,
         accepted: Callable[[LiveOptions, SessionBounds], LiveOptions] = clamp_options,
     ) -> None:
         self._accepted = accepted
@@ -102,8 +89,6 @@ class Session:
         self.owner = owner
         self.options = options
         self.bounds = bounds
-        self.greeting: Mapping[str, Any] = greeting or {}
-        """Fields for the client at the start, beside those of its wire."""
         self.observers: Sequence[SessionObserver] = ()
         """Observers of all events."""
         self.told = EventLog()
@@ -129,6 +114,8 @@ class Session:
         """Recording of its audio, if that is kept."""
         self.save: SaveSession | None = None
         """Function that makes a job of it."""
+        self.engine = ""
+        """Name of its engine, for a job that has no summary."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
@@ -261,18 +248,31 @@ class Session:
             self.news.set()
 
     async def kept(self, summary: live_events.Summary) -> live_events.Summary:
-        """Return the last event, after making a job of the session if the client requested one. If
-        that fails, send a notice; the client still gets the summary."""
-        if not self.options.keep or self.save is None:
-            return summary
+        """Return the last event, after making a job of the session if that is to be kept."""
+        return replace(summary, job=await self._keep(summary.transcript))
+
+    async def fail(self, wrong: errors.SidecarError) -> None:
+        """End the session with the error of its engine. If it is to be kept, what was recognized so
+        far becomes a job, which says the error in a notice."""
+        said, language = self.told.so_far(self.place).said, self.options.language
+        notice = Notice(wrong.code, wrong.detail)
+        await self._keep(
+            Transcript(said, language, self.received_s, self.engine, "", notices=(notice,))
+        )
+        self.end(wrong)
+
+    async def _keep(self, transcript: Transcript) -> str | None:
+        """Make a job of the session if it is to be kept and has audio; return the job's id. If that
+        fails, send a notice."""
+        if self.save is None or not (self.options.keep and self.received_s):
+            return None
         try:
-            job = await self.save(self, summary.transcript)
+            return await self.save(self, transcript)
         except errors.SidecarError as error:
             log.warning("a finished live session could not be saved: %s", error.code)
             notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
             self.heard(live_events.NoticeRaised(notice))
-            return summary
-        return replace(summary, job=job)
+            return None
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Return an iterator over all events after number ``after``, until the end.

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
@@ -19,7 +19,7 @@ from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import SaveSession, Session, SessionObserverFactory
+from sidecar.live.sessions.session import SaveSession, Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
@@ -63,7 +63,6 @@ class SessionRegistry:
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
         tally: LiveMetrics | None = None,
-        observers: Sequence[SessionObserverFactory] = (),
         add_known_speakers: AddKnownSpeakers | None = None,
         save: SaveSession | None = None,
         new_recording: Callable[[], SessionRecording | None] = lambda: None,
@@ -77,9 +76,6 @@ class SessionRegistry:
         self._add_known_speakers, self._save = add_known_speakers, save
         self._new_recording = new_recording
         self._now = now
-        self._observers = observers
-        said = [observer.greeting for observer in observers]
-        self._greeting = {name: value for one in said for name, value in one.items()}
         self.held = InputLogTotals(room.sound_bytes)
         self._sessions: dict[tuple[str, str], Session] = {}
         """Sessions by owner and the id that the client uses."""
@@ -147,15 +143,13 @@ class SessionRegistry:
             self.held,
             self._now,
             counted=EventMetrics(self._tally, wire, self._patience_s),
-            greeting=self._greeting,
             accepted=self.admission.accepted,
         )
-        session.save = self._save
+        session.save, session.engine = self._save, self.spec.name if self.spec else ""
         session.forgiving, session.stranger = forgiving, self._add_known_speakers is not None
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.recording = self._new_recording() if options.keep else None
-        session.observers = [observer.begin(session) for observer in self._observers]
         self._sessions[session.owner, session.id] = session
         create_task = asyncio.get_running_loop().create_task
         task = self._tasks[session] = create_task(self._carry(session), name="live")
@@ -210,6 +204,16 @@ class SessionRegistry:
             self.end(session)
         else:
             session.disconnected_at = self._now()
+
+    def release(self, session: Session) -> None:
+        """End a session to which its client cannot return; one that is kept is finished first."""
+        task = self._tasks.get(session)
+        if session.options.keep and task is not None and not session.over:
+            session.finish(asked=False)
+            session.disconnected_at = self._now()
+            task.add_done_callback(lambda _: self.end(session))
+        else:
+            self.end(session)
 
     def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
         """End a session now, whatever its state."""

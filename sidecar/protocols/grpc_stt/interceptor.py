@@ -16,12 +16,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from sidecar import clock, errors
+from sidecar import errors
 from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
 from sidecar.observability.metrics import ProtocolMetrics
-from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 from sidecar.protocols.grpc_stt.errors import abort_call
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -71,12 +70,11 @@ NO_METHOD = "(none)"
 @dataclass(eq=False)
 class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Interceptor that admits or refuses each call and counts calls. The servicer authenticates the
-    caller. ``traced``: record the arrival and the trace context of each call."""
+    caller."""
 
     entrance: AccessControl
     tally: ProtocolMetrics
     encrypted: bool
-    traced: bool = False
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -99,10 +97,6 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
 
     async def _arrive(self, context: Any) -> None:
         metadata = context.invocation_metadata() or ()
-        if self.traced:
-            said = dict(metadata)
-            traced = said.get("traceparent", ""), said.get("tracestate", "")
-            CURRENT_ARRIVAL.set(RequestArrival(clock.wall_time(), *traced))
         try:
             check_header_sizes((_bytes(name), _bytes(value)) for name, value in metadata)
             self.entrance.admit_request(

@@ -87,9 +87,9 @@ class GrpcServer:
         Raises:
             errors.PortInUse: another program listened on the port first.
         """
-        encrypted, traced = self._credentials is not None, self._service.traces.on
+        encrypted = self._credentials is not None
         tally = self._service.tally.wires
-        doorway = GrpcInterceptor(self._entrance, tally, encrypted=encrypted, traced=traced)
+        doorway = GrpcInterceptor(self._entrance, tally, encrypted=encrypted)
         options = channel_options()
         self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -138,7 +137,6 @@ class GrpcServicer:
         is_known = caller.proof is not AuthMethod.PLACE
         token = secrets.token_hex(16) if request.require_token or is_known else ""
         self._waiting.add(GrpcSession(session, caller, token, request.require_token))
-        await _send_session_metadata(context, session)
         return asked.answer(token)
 
     async def _recognize(self, context: Any, times: GrpcTimings) -> None:
@@ -159,13 +157,16 @@ class GrpcServicer:
             if self.stopping:
                 raise errors.ShuttingDown()
             session.touch()
-            await _send_session_metadata(context, session)
+            # grpc.aio would send the initial metadata with the first result. If that write is
+            # cancelled, gRPC sends it again with the status, which fails, and the client never
+            # gets a status.
+            await context.send_initial_metadata(())
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             sent_away = partial(revoked.set_exception, errors.TokenInvalid())
             with self._entrance.visits.lasting(created.caller, sent_away):
                 await GrpcStream(context, created, times, lambda: self.stopping).run(first, revoked)
         finally:
-            self._service.live.end(session)
+            self._service.live.release(session)
 
     async def _claimed(
         self, context: Any, number: str, caller: Identity | None, token: str
@@ -214,16 +215,6 @@ class GrpcServicer:
 def _metadata(context: Any) -> interceptor.Metadata:
     found: interceptor.Metadata = context.invocation_metadata() or ()
     return found
-
-
-async def _send_session_metadata(context: Any, session: Session) -> None:
-    """Send the initial metadata of a session, which is usually empty.
-
-    grpc.aio would send it with the first result. If that write is cancelled, gRPC sends the
-    metadata again with the status, which fails, and the client never gets a status.
-    """
-    said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
-    await context.send_initial_metadata(said)
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:

@@ -113,6 +113,7 @@ def session_options(
         diarize=False,
         translate=translates and spec is not None and spec.translates,
         accurate=profile == "accurate",
+        keep=settings.grpc_keep,
     )
     return GrpcSessionOptions(request, options, profile, api_key_in(request))
 

@@ -87,8 +87,7 @@ class RealtimeConnection(ABC):
 
     def _described(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
         """Return the event ``name`` with the current session."""
-        body = view(f"sess_{self._session.id}", self._expires_at)
-        return {"type": name, "session": {**body, **self._session.greeting}}
+        return {"type": name, "session": view(f"sess_{self._session.id}", self._expires_at)}
 
     async def _take(self, asked: client_events.RealtimeClientEvent) -> None:
         order = asked.order

@@ -142,7 +142,7 @@ async def serve_conversation(
     async with service.conversations.open(socket.caller, options, manner) as talk:
         connection = _S2SConnection(service, socket, talk, manner)
         rates = {"input_sample_rate": messages.IN_RATE, "output_sample_rate": messages.OUT_RATE}
-        await socket.send(messages.status_message("ready", **rates, **talk.session.greeting))
+        await socket.send(messages.status_message("ready", **rates))
         await socket.run_until_first_ends(
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )

@@ -88,9 +88,7 @@ class _YapConnection:
     def greeting(self) -> str:
         """Return the first message, for which clients wait before they send."""
         body = {"id": self._session.id, "created": int(clock.wall_time()), "model": self._model}
-        return message_text(
-            "session.created", YapIds(self._session.id), body | dict(self._session.greeting)
-        )
+        return message_text("session.created", YapIds(self._session.id), body)
 
     async def at_once(self, message: websocket_connections.Message) -> bool:
         """Answer a message at once if its type allows that, else queue it."""

@@ -82,11 +82,6 @@ class AsyncLive:
         return self._stream.session
 
     @property
-    def captured(self) -> bool:
-        """Whether the service writes what is said to files, for debugging."""
-        return self._stream.began.get("captured") is True
-
-    @property
     def received_s(self) -> float:
         """Seconds of sound that the service has."""
         return self._stream.received_s

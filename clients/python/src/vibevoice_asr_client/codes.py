@@ -88,12 +88,6 @@ class CallUnknown(errors.NotFound):
     known_code = "call_unknown"
 
 
-class CaptureUnreadable(errors.Refused):
-    """The file is not a capture of a session."""
-
-    known_code = "capture_unreadable"
-
-
 class CheckpointDamaged(errors.Busy):
     """A file of the checkpoint is damaged."""
 
@@ -918,7 +912,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_too_long": AudioTooLong,
     "audio_undecodable": AudioUndecodable,
     "call_unknown": CallUnknown,
-    "capture_unreadable": CaptureUnreadable,
     "checkpoint_damaged": CheckpointDamaged,
     "checkpoint_incomplete": CheckpointIncomplete,
     "checkpoint_not_converted": CheckpointNotConverted,

@@ -48,11 +48,6 @@ class Live:
         return self._live.session
 
     @property
-    def captured(self) -> bool:
-        """As `AsyncLive.captured`."""
-        return self._live.captured
-
-    @property
     def received_s(self) -> float:
         """Seconds of sound that the service has."""
         return self._live.received_s
