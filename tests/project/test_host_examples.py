@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 from recordings import Studio
-from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until
+from service_process import PATIENCE_S, REPOSITORY, free_port, read_answer, wait_until
 
 from sidecar import errors
 from sidecar.cli.output import EXIT_CODES
@@ -37,7 +42,6 @@ GONE_S = 30.0
 """Two seconds are promised; a starved machine takes longer, and who does not go at all for ever."""
 BUILD_LIMIT_S = 580
 FOREIGN_FLAGS = {
-    *("--audio", "--requests", "--patience"),  # examples/tauri-host
     *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
 }
 
@@ -288,20 +292,134 @@ def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_the_classic_rust_host_finds_everything_that_it_relies_on(
-    built: dict[str, Path], service: list[str], stage: Stage, recording: Path
+class OriginalHost:
+    """The original Rust host: it starts the service without arguments, reads its standard error
+    only, sends these very bytes, and kills it."""
+
+    def __init__(self, stage: Stage, command: list[str]) -> None:
+        self.port = stage.port
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**stage.environment, "TRISPR_DEV_BUILD": "0"},
+            stdout=subprocess.PIPE,  # held, and never read
+            stderr=subprocess.PIPE,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.decode("utf-8"))  # what is not UTF-8 ends the reader
+
+    def ask(self, method: str, path: str, body: str = "", limit_s: float = 3.0) -> tuple[int, Any]:
+        """Send a request; the status, and the JSON of the answer."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+        head += "User-Agent: ureq/2.12.1\r\nAccept: */*\r\n"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        with socket.create_connection(("127.0.0.1", self.port), limit_s) as sock:
+            sock.sendall(f"{head}\r\n{body}".encode())
+            status, _, content = read_answer(sock)
+        return status, json.loads(content)
+
+    def health(self) -> dict[str, Any]:
+        """Whether it is well, as strictly as the host's parser takes it; integers and no floats."""
+        status, body = self.ask("GET", "/health")
+        assert (status, type(body["status"])) == (200, str)
+        assert {type(body[name]) for name in ("model_loaded", "gpu_available")} == {bool}
+        memory = {type(body.get(name)) for name in ("vram_used_mb", "vram_total_mb")}
+        assert memory <= {int, type(None)}
+        return dict(body)
+
+    def wait(self) -> dict[str, Any]:
+        """The first answer: only a refused connection is tried again."""
+        for _ in range(int(2 * PATIENCE_S)):
+            try:
+                return self.health()
+            except ConnectionRefusedError:
+                time.sleep(0.5)
+        raise AssertionError("".join(self.lines))
+
+    def transcribe(self, path: str) -> tuple[int, Any]:
+        body = f'{{"audio_path":{json.dumps(path)},"language":"auto","precision":"fp16"}}'
+        return self.ask("POST", "/transcribe", body, 300.0)
+
+    def levels(self) -> Counter[str]:
+        """How severe the host takes the lines of standard error to be."""
+        marks = {
+            "error": r"ERROR:|.* - (ERROR|CRITICAL) - ",
+            "warning": r"WARNING:|.*( - WARNING - |DeprecationWarning|UserWarning)",
+            "debug": "",
+        }
+        return Counter(
+            next(level for level, mark in marks.items() if re.match(mark, line))
+            for line in self.lines
+        )
+
+    def kill(self) -> list[psutil.Process]:
+        """End it as the host does, without a word; those of its children that outlive it."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        return [
+            one
+            for one in psutil.wait_procs(family, GONE_S)[1]
+            if one.status() != psutil.STATUS_ZOMBIE
+        ]
+
+
+def test_the_original_rust_host_finds_everything_that_it_relies_on(
+    service: list[str], stage: Stage, recording: Path
 ) -> None:
-    words = ["classic", "--audio", recording, "--port", stage.port, "--", *service]
-    result = stage.run(built["tauri-host"], *words)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "FAIL" not in result.stdout
+    host = OriginalHost(stage, service)
+    assert host.wait()["status"] in ("ok", "loading")
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(host.transcribe, str(recording))
+        polls = 0
+        while not working.done():
+            host.health()
+            polls += 1
+    assert polls > 1
+    status, body = working.result()
+    assert (status, body["status"]) == (200, "success")
+    segments, about = body["segments"], body["metadata"]
+    assert [one["start_time"] for one in segments] == sorted(one["start_time"] for one in segments)
+    assert all(re.fullmatch(r"Speaker_\d+", one["speaker"]) and one["text"] for one in segments)
+    assert all(one["end_time"] >= one["start_time"] for one in segments)
+    assert (len(segments), type(about["num_speakers"])) == (3, int)
+    assert about["duration"] > 0
+    assert about["processing_time"] >= 0
+    assert {type(about[name]) for name in ("language", "model_precision")} == {str}
+    status, body = host.ask("POST", "/reload-model", '{"precision":"int8"}', 60.0)
+    assert (status, body["status"], type(body["message"])) == (200, "success", str)
+    status, body = host.transcribe("/no/such.wav")
+    assert (status, "detail" in body) == (404, True)
+    for _ in range(1500):  # standard output may stay unread
+        host.health()
+    assert not host.levels()["error"]
+    assert host.levels()["debug"]
+
+    with ThreadPoolExecutor(1) as pool:
+        broken = pool.submit(host.transcribe, str(recording))
+        wait_until(lambda: host.health()["engine_state"] == "busy", PATIENCE_S, "it works")
+        assert host.kill() == []
+        assert broken.exception(GONE_S) is not None, "the call ends at once"
+    time.sleep(1.0)
+    again = OriginalHost(stage, service)
+    again.wait()
+    assert again.kill() == []
+    with pytest.raises(ConnectionRefusedError):
+        again.health()
     assert stage.left() == []
 
 
-def test_the_modern_rust_host_finds_everything_that_it_relies_on(
+def test_the_rust_host_finds_everything_that_it_relies_on(
     built: dict[str, Path], service: list[str], stage: Stage, recording: Path
 ) -> None:
-    words = ["modern", "--audio", recording, "--", *service]
+    words = ["--audio", recording, "--", *service]
     result = stage.run(built["tauri-host"], *words)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "FAIL" not in result.stdout
@@ -312,18 +430,9 @@ def test_the_rust_host_says_so_when_something_does_not_hold(
     built: dict[str, Path], stage: Stage, recording: Path
 ) -> None:
     ends = [sys.executable, "-c", "import sys; sys.exit('no')"]
-    for name in ("classic", "modern"):
-        words = [name, "--audio", recording, "--port", stage.port, "--patience", 1, "--", *ends]
-        result = stage.run(built["tauri-host"], *words)
-        assert result.returncode == 1
-        assert "FAIL" in result.stdout
-
-
-def test_the_rust_host_s_own_tests_pass(
-    cargo: Callable[..., None], built: dict[str, Path], tmp_path: Path
-) -> None:
-    shutil.copytree(RUST, tmp_path, dirs_exist_ok=True)
-    cargo(tmp_path, "test")
+    result = stage.run(built["tauri-host"], "--audio", recording, "--", *ends)
+    assert result.returncode == 1
+    assert "FAIL" in result.stdout
 
 
 def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signatures(

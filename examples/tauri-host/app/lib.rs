@@ -28,7 +28,6 @@ struct Step {
     loading: bool, // the model, which takes seconds: the job has not begun
     fraction: Option<f64>,
     seconds_left: Option<f64>,
-    segments: Vec<wire::Segment>,
 }
 
 /// Why there is no transcript. The page decides by `code`; `detail` is for developers.
@@ -113,8 +112,7 @@ async fn transcribe(
             let step = Step {
                 loading: !begun && client.health().map_or(false, |it| it.engine_state == "loading"),
                 fraction: job.progress.fraction,
-                seconds_left: client.seconds_left(&job.id).unwrap_or(None),
-                segments: job.segments.clone(),
+                seconds_left: job.estimated_remaining_seconds,
             };
             let heard = on_step.send(step).is_ok(); // a closed window cancels its job
             heard && !speech.cancelled.load(Ordering::Relaxed)

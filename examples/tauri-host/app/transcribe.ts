@@ -2,7 +2,7 @@ import { invoke, Channel } from "@tauri-apps/api/core";
 import { open } from "@tauri-apps/plugin-dialog";
 
 type Segment = { speaker: string; start_time: number; end_time: number; text: string };
-type Step = { loading: boolean; fraction: number | null; secondsLeft: number | null; segments: Segment[] };
+type Step = { loading: boolean; fraction: number | null; secondsLeft: number | null };
 type Warning = { code: string; message: string };
 type Metadata = { duration: number; language: string; num_speakers: number; engine: string; warnings: Warning[] };
 type Transcription = { segments: Segment[]; metadata: Metadata };
@@ -28,22 +28,18 @@ const ERRORS: Record<string, string> = {
 export async function transcribe(bar: HTMLProgressElement, list: HTMLElement, options: Options = {}) {
   const path = await open({ filters: [{ name: "Audio", extensions: ["wav", "mp3", "m4a", "ogg", "opus", "flac", "webm", "mp4"] }] });
   if (!path) return;
-  const show = (segments: Segment[]) => {
+  const onStep = new Channel<Step>();
+  onStep.onmessage = ({ loading, fraction, secondsLeft }) => {
+    bar.title = loading ? "Loading the model" : secondsLeft === null ? "" : `${Math.ceil(secondsLeft)} s left`;
+    fraction === null ? bar.removeAttribute("value") : (bar.value = fraction);
+  };
+  try {
+    const { segments, metadata } = await invoke<Transcription>("transcribe", { path, options, onStep });
     list.replaceChildren(...segments.map(({ speaker, text }) => {
       const line = document.createElement("p");
       line.textContent = `${speaker}: ${text}`; // never innerHTML: it is what somebody said
       return line;
     }));
-  };
-  const onStep = new Channel<Step>();
-  onStep.onmessage = ({ loading, fraction, secondsLeft, segments }) => {
-    bar.title = loading ? "Loading the model" : secondsLeft === null ? "" : `${Math.ceil(secondsLeft)} s left`;
-    fraction === null ? bar.removeAttribute("value") : (bar.value = fraction);
-    show(segments);
-  };
-  try {
-    const { segments, metadata } = await invoke<Transcription>("transcribe", { path, options, onStep });
-    show(segments); // who is who is settled at the end: names may change once more
     for (const { code, message } of metadata.warnings) {
       console.warn(code, message); // for developers, like the detail of an error
       if (!WARNINGS[code]) continue;

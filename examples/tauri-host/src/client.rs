@@ -4,7 +4,7 @@
 #![allow(dead_code)] // a host calls what it needs of it
 
 use crate::wire::{
-    Health, Job, JobState, Problem, Ready, Reloaded, TimeLeft, TranscribeOptions, Transcription,
+    Health, Job, JobState, Problem, Ready, Reloaded, TranscribeOptions, Transcription,
 };
 use serde_json::{json, Value};
 use std::fmt;
@@ -145,31 +145,25 @@ impl Client {
                 job = self.job(&job.id)?;
             }
         }
-        match (job.state, job.result, job.error) {
-            (JobState::Done, Some(result), _) => Ok(result),
-            (JobState::Failed, _, Some(error)) => Err(CallError::Problem(Problem {
+        match (job.state, job.error) {
+            (JobState::Failed, Some(error)) => Err(CallError::Problem(Problem {
                 status: 500,
                 code: error.code,
                 detail: error.detail,
                 hint: error.hint,
             })),
-            (JobState::Cancelled, _, _) => Err(CallError::Cancelled),
-            (state, _, _) => Err(CallError::Strange(format!("a job that is {state:?}"))),
+            (JobState::Cancelled, _) => Err(CallError::Cancelled),
+            _ => answer(self.request("GET", &format!("/v1/jobs/{}/transcript", job.id), 60).call()),
         }
     }
 
     pub fn job(&self, id: &str) -> Result<Job, CallError> {
-        answer(self.request("GET", &format!("/jobs/{id}"), 10).call())
+        answer(self.request("GET", &format!("/v1/jobs/{id}"), 10).call())
     }
 
-    /// The seconds that a running job will still take, if that is known.
-    pub fn seconds_left(&self, id: &str) -> Result<Option<f64>, CallError> {
-        let job: TimeLeft = answer(self.request("GET", &format!("/v1/jobs/{id}"), 10).call())?;
-        Ok(job.estimated_remaining_seconds)
-    }
-
+    /// End a job; the job, as it is then.
     pub fn cancel(&self, id: &str) -> Result<Job, CallError> {
-        answer(self.request("DELETE", &format!("/jobs/{id}"), 10).call())
+        answer(self.request("DELETE", &format!("/v1/jobs/{id}?keep=true"), 10).call())
     }
 
     /// Load the engine anew at another precision: fp16, int8, int4 …

@@ -41,12 +41,12 @@ impl Report {
     }
 
     /// The last line; whether everything held.
-    pub fn end(&self, name: &str, outcome: Result<(), String>) -> bool {
+    pub fn end(&self, outcome: Result<(), String>) -> bool {
         if let Err(error) = &outcome {
             println!("FAIL  {error}");
         }
         let broken = self.broken + usize::from(outcome.is_err());
-        println!("{name}: {} held, {broken} did not", self.held);
+        println!("{} held, {broken} did not", self.held);
         broken == 0 && self.held > 0
     }
 }

@@ -37,17 +37,7 @@ pub struct Fatal {
     pub hint: String,
 }
 
-/// GET /health, as the classic host reads it.
-#[derive(Debug, Deserialize)]
-pub struct ClassicHealth {
-    pub status: String,
-    pub model_loaded: bool,
-    pub gpu_available: bool,
-    pub vram_used_mb: Option<u64>,
-    pub vram_total_mb: Option<u64>,
-}
-
-/// GET /health, with what came since.
+/// GET /health.
 #[derive(Debug, Deserialize)]
 pub struct Health {
     pub contract: u32,
@@ -88,7 +78,6 @@ pub struct Segment {
 pub struct Metadata {
     pub duration: f64,
     pub language: String,
-    pub processing_time: f64,
     pub model_precision: String,
     pub num_speakers: u32,
     pub engine: String,
@@ -103,10 +92,9 @@ pub struct Warning {
     pub message: String,
 }
 
-/// POST /transcribe.
+/// GET /v1/jobs/{id}/transcript.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Transcription {
-    pub status: String,
     pub segments: Vec<Segment>,
     pub metadata: Metadata,
 }
@@ -124,21 +112,15 @@ pub struct Progress {
     pub fraction: Option<f64>,
 }
 
-/// GET /jobs/{id}.
+/// GET /v1/jobs/{id}.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Job {
     pub id: String,
     pub state: JobState,
     pub progress: Progress,
-    pub segments: Vec<Segment>,
-    pub result: Option<Transcription>,
-    pub error: Option<JobError>,
-}
-
-/// GET /v1/jobs/{id}, which has more than GET /jobs/{id}.
-#[derive(Clone, Debug, Deserialize)]
-pub struct TimeLeft {
+    /// The seconds that a running job will still take, if that is known.
     pub estimated_remaining_seconds: Option<f64>,
+    pub error: Option<JobError>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
