@@ -212,7 +212,8 @@ The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `
 {fields}
 ## Fields of the answer
 
-Of `POST /transcribe`, and `result` of a job. No engine returns confidences or raw output.
+Of `POST /transcribe`; the transcript of a job lacks `processing_time` and `job_id`. No engine
+returns confidences or raw output.
 
 `segments`:
 

@@ -41,17 +41,16 @@ public sealed class Sidecar : IDisposable
             Headers = { { "Prefer", "respond-async" } },
         };
         var job = await ReadAsync(await http.SendAsync(request));
-        var address = $"/jobs/{job.GetProperty("id").GetString()}";
+        var address = $"/v1/jobs/{job.GetProperty("id").GetString()}";
         while (job.GetProperty("state").GetString() is "queued" or "running")
         {
             var fraction = job.GetProperty("progress").GetProperty("fraction");
             progress.Report(fraction.ValueKind == JsonValueKind.Null ? null : fraction.GetDouble());
             await Task.Delay(100);
             job = await ReadAsync(stop.IsCancellationRequested
-                ? await http.DeleteAsync(address) : await http.GetAsync(address));
+                ? await http.DeleteAsync(address + "?keep=true") : await http.GetAsync(address));
         }
-        return job.TryGetProperty("result", out var result) ? result
-            : throw new InvalidOperationException(job.GetProperty("state").GetString());
+        return await ReadAsync(await http.GetAsync(address + "/transcript")); // else why there is none
     }
 
     private static async Task<JsonElement> ReadAsync(HttpResponseMessage response)

@@ -48,12 +48,12 @@ final class Sidecar {
         while ["queued", "running"].contains(job["state"] as? String ?? "") {
             onProgress((job["progress"] as? [String: Any])?["fraction"] as? Double)
             try await Task.sleep(nanoseconds: 100_000_000)
-            job = try await call("GET", "/jobs/\(job["id"]!)")
+            job = try await call("GET", "/v1/jobs/\(job["id"]!)")
         }
-        guard let result = job["result"] as? [String: Any] else {
+        guard job["state"] as? String == "done" else {
             throw NSError(domain: "transcription", code: 1, userInfo: job)  // failed, or cancelled
         }
-        return result
+        return try await call("GET", "/v1/jobs/\(job["id"]!)/transcript")
     }
 
     func stop() { try? input.fileHandleForWriting.close() }

@@ -45,14 +45,13 @@ export async function transcribe(sidecar, path, { onProgress = () => {}, signal,
   const body = { audio_path: resolve(path), ...options }; // it takes no relative path
   let job = await call(sidecar, "POST", "/transcribe", body, { prefer: "respond-async" });
   while (job.state === "queued" || job.state === "running") {
-    onProgress(job.progress.fraction, job.segments);
+    onProgress(job.progress.fraction);
     await sleep(100);
-    const method = signal?.aborted ? "DELETE" : "GET";
-    job = await call(sidecar, method, `/jobs/${job.id}`);
+    job = signal?.aborted
+      ? await call(sidecar, "DELETE", `/v1/jobs/${job.id}?keep=true`)
+      : await call(sidecar, "GET", `/v1/jobs/${job.id}`);
   }
-  if (job.state === "failed") throw problem(job.error);
-  if (job.state !== "done") throw new Error(job.state); // cancelled
-  return job.result;
+  return call(sidecar, "GET", `/v1/jobs/${job.id}/transcript`); // else why there is none
 }
 
 /** Let it end; its exit code. */

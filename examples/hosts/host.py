@@ -75,12 +75,8 @@ class Sidecar:
         while job["state"] in ("queued", "running"):
             on_progress(job["progress"]["fraction"])
             time.sleep(0.1)
-            job = self.call("GET", f"/jobs/{job['id']}")
-        if job["state"] == "failed":
-            raise SpeechError(job["error"])
-        if job["state"] != "done":
-            raise RuntimeError(job["state"])  # cancelled
-        return job["result"]
+            job = self.call("GET", f"/v1/jobs/{job['id']}")
+        return self.call("GET", f"/v1/jobs/{job['id']}/transcript")  # else why there is none
 
     def stop(self) -> int:
         """Let it end; its exit code."""

@@ -59,9 +59,11 @@ fn run() -> Result<(), Box<dyn Error>> {
     while job["state"] == "queued" || job["state"] == "running" {
         println!("progress {}", job["progress"]["fraction"]);
         sleep(Duration::from_millis(100));
-        job = answer(call("GET", &format!("/jobs/{}", job["id"].as_str().unwrap())).call())?;
+        job = answer(call("GET", &format!("/v1/jobs/{}", job["id"].as_str().unwrap())).call())?;
     }
-    for segment in job["result"]["segments"].as_array().ok_or_else(|| text(&job["error"]))? {
+    let address = format!("/v1/jobs/{}/transcript", job["id"].as_str().unwrap());
+    let result = answer(call("GET", &address).call())?; // else why there is none
+    for segment in result["segments"].as_array().unwrap() {
         println!("{:8.2} {}: {}", segment["start_time"].as_f64().unwrap(),
             segment["speaker"].as_str().unwrap(), segment["text"].as_str().unwrap());
     }

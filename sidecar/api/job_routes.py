@@ -23,7 +23,7 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import close_on_error, open_local, read_fields
-from sidecar.api.job_schemas import JobError, JobProgress, job_summary
+from sidecar.api.job_schemas import JobError, JobProgress
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
@@ -38,6 +38,8 @@ from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
 from sidecar.transcripts.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
 from sidecar.transcripts.transcript_formats import formatter_of, render_transcript, segment_body
+
+PATH = "/v1/jobs"
 
 
 async def read_request(
@@ -71,13 +73,21 @@ def job_body(
     turn: QueuePosition | None,
     expires_in_s: float | None = None,
 ) -> dict[str, Any]:
-    """Return the state of a job, without its transcript; times in seconds."""
+    """Return the state of a job, without its transcript; times in seconds, dates in UTC."""
+    done = job.state is job_record.JobState.DONE and job.transcript is not None
+    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
     running = job.state is job_record.JobState.RUNNING
     remaining_s = (
         service.remaining_s(job.progress, job.processing_s, job.resumed_s) if running else None
     )
-    return {
-        **job_summary(job, turn),
+    body: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state.value,
+        "position": turn and turn.position,
+        "attempts": job.attempts,
+        "created": clock.format_utc(job.created),
+        "duration": duration and round(duration, 3),
+        "progress": JobProgress.render(job.progress),
         "priority": job.priority.value,
         "estimated_wait_seconds": turn and round(turn.wait_s, 1),
         "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
@@ -87,6 +97,26 @@ def job_body(
         "recording": service.recordings.has(job),
         "expires_in": None if expires_in_s is None else round(expires_in_s, 1),
     }
+    if job.error is not None:
+        body["error"] = JobError.render(job.error)
+    if job.refused is not None:
+        body["refused"] = JobError.render(job.refused)
+    return body
+
+
+async def job_response(
+    service: Service,
+    caller: Identity,
+    job: job_record.JobRecord,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the response with one job; one that was accepted (202) has its address."""
+    turn = await service.owned.turn(caller, job)
+    expires_in_s = (await service.owned.expires_in_s(caller, [job])).get(job.id)
+    address = {"Location": f"{PATH}/{job.id}"} if status == 202 else {}
+    body = job_body(service, job, turn, expires_in_s)
+    return json_response(body, status, {**address, **(headers or {})})
 
 
 SSE_RETRY = b"retry: 1000\n\n"
@@ -215,9 +245,6 @@ class JobEventFrames:
             yield responses.sse_frame({"resume_after": behind.seq}, "behind")
 
 
-PATH = "/v1/jobs"
-
-
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/jobs."""
     router = APIRouter(prefix=PATH, responses=PROBLEMS)
@@ -251,20 +278,22 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
                 record, replayed = await service.submissions.submit_once(
                     *recording, key, priority=priority
                 )
-        headers = {"Location": f"{PATH}/{record.id}"}
-        if replayed:
-            headers["Idempotent-Replayed"] = "true"
-        turn = await service.owned.turn(caller, record)
-        return json_response(job_body(service, record, turn), 202, headers)
+        headers = {"Idempotent-Replayed": "true"} if replayed else {}
+        return await job_response(service, caller, record, 202, headers)
 
     @router.delete(
         "/{job_id}",
         summary="Cancel a job and delete it with its transcript",
         status_code=204,
+        responses={200: {"model": job_schemas.JobAnswer, "description": "With 'keep': the job"}},
+        openapi_extra=job_schemas.DELETE,
     )
     async def delete(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        await service.owned.delete(caller, await service.owned.job(caller, job_id))
+        job = await service.owned.job(caller, job_id)
+        if request_options.parse_flag("keep", request.query_params.get("keep"), default=False):
+            return await job_response(service, caller, await service.owned.cancel(caller, job))
+        await service.owned.delete(caller, job)
         return Response(status_code=204)
 
 
@@ -290,10 +319,7 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
     @router.get("/{job_id}", summary="Progress of a job", response_model=job_schemas.JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        job = await service.owned.read(caller, job_id)
-        turn = await service.owned.turn(caller, job)
-        expires_in_s = await service.owned.expires_in_s(caller, [job])
-        return json_response(job_body(service, job, turn, expires_in_s.get(job.id)))
+        return await job_response(service, caller, await service.owned.read(caller, job_id))
 
 
 async def _page(

@@ -1,4 +1,4 @@
-"""Schemas of jobs, and of /v1/jobs."""
+"""Schemas of /v1/jobs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sidecar import clock
 from sidecar.api.http import openapi
 from sidecar.api.http.openapi import RenderedBody, RoundedSeconds
-from sidecar.jobs.job_record import JobRecord, JobState, Priority
-from sidecar.jobs.job_store import QueuePosition
+from sidecar.jobs.job_record import JobState, Priority
 from sidecar.transcripts.edit_serialization import operation_schemas
 from sidecar.transcripts.transcript_edits import MAX_OPERATIONS
 from sidecar.transcripts.transcript_formats import FORMATS
@@ -32,7 +30,7 @@ class JobError(RenderedBody):
     hint: str
 
 
-class JobSummary(BaseModel):
+class JobAnswer(BaseModel):
     """State of a job, without its transcript."""
 
     id: str
@@ -49,31 +47,6 @@ class JobSummary(BaseModel):
         None,
         description="Reason why no available node can run it, while it waits for one that can.",
     )
-
-
-def job_summary(job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
-    """Return a job's body in a list; times in seconds, dates in UTC."""
-    done = job.state is JobState.DONE and job.transcript is not None
-    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
-    body: dict[str, Any] = {
-        "id": job.id,
-        "state": job.state.value,
-        "position": turn and turn.position,
-        "attempts": job.attempts,
-        "created": clock.format_utc(job.created),
-        "duration": duration and round(duration, 3),
-        "progress": JobProgress.render(job.progress),
-    }
-    if job.error is not None:
-        body["error"] = JobError.render(job.error)
-    if job.refused is not None:
-        body["refused"] = JobError.render(job.refused)
-    return body
-
-
-class JobAnswer(JobSummary):
-    """State of a job, without its transcript."""
-
     priority: Literal["interactive", "batch"]
     estimated_wait_seconds: float | None = Field(
         description="Estimated seconds until it starts; null once it runs."
@@ -140,6 +113,13 @@ SUBMIT: dict[str, Any] = {
             "Key of this request: if it is sent again, the answer is the same job.",
         )
     ],
+}
+DELETE: dict[str, Any] = {
+    "parameters": [
+        openapi.parameter(
+            "keep", "query", openapi.flag(False), "True: it is cancelled, and stays in the list."
+        )
+    ]
 }
 SUBMIT_FIELDS = openapi.schema_fields(SUBMIT["requestBody"])
 RESUME: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Routes of /transcribe and /jobs for the desktop app, with schemas.
+"""Route of /transcribe for the desktop app, with schemas.
 
 The fields that the app's parser reads keep their names and types; all other fields are additions.
 
@@ -7,7 +7,7 @@ Segments may be revised until the end, as in every stream of this service; the t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,17 +17,16 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar import errors
-from sidecar.api import job_schemas
 from sidecar.api.http import error_responses, middleware, openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
+from sidecar.api.job_routes import job_response
+from sidecar.api.job_schemas import JobAnswer
 from sidecar.audio.audio_source import AudioSource
-from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.request_options import unknown_fields
-from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.retention import render_result
 from sidecar.service.facade import Service
 from sidecar.transcripts import speaker_embeddings
@@ -139,19 +138,6 @@ class TranscribeAnswer(BaseModel):
     local_voices: TranscribeLocalVoices | None = Field(None, description="Present if requested.")
 
 
-class TranscribeJob(job_schemas.JobSummary):
-    """A job with its segments so far. A running job's speakers may be revised in its result."""
-
-    segments: list[TranscribeSegment]
-    result: TranscribeAnswer | None = None
-
-
-class TranscribeJobList(BaseModel):
-    """The jobs of requests with 'Prefer: respond-async', oldest first."""
-
-    jobs: list[job_schemas.JobSummary]
-
-
 TRANSCRIBE_BODY = openapi.submission(
     openapi.OPTIONS
     | {
@@ -173,66 +159,6 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     if (voices := transcript.local_voices) is not None:
         body[speaker_embeddings.LOCAL_VOICES_FIELD] = asdict(voices)
     return {"status": "success", **body}
-
-
-def job_rendering(
-    service: Service, job: JobRecord, turn: QueuePosition | None
-) -> Callable[[], bytes]:
-    """Return the function that renders the current body of a job, with its result once it is done;
-    it may be called in a thread."""
-    summary, segments = job_schemas.job_summary(job, turn), job.segments
-    transcript = job.transcript if job.state is JobState.DONE else None
-
-    def render() -> bytes:
-        body = summary | {"segments": [segment_body(segment) for segment in segments]}
-        if transcript is not None:
-            body["result"] = answer_body(service, job, transcript)
-        return to_json(body)
-
-    return render
-
-
-async def job_response(
-    service: Service,
-    caller: Identity,
-    job: JobRecord,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """Return the response with one job."""
-    turn = await service.owned.turn(caller, job)
-    body = await service.owned.answer(caller, job, job_rendering(service, job, turn))
-    return json_response(body, status, headers)
-
-
-def add_routes(router: APIRouter, service: Service) -> None:
-    """Add the routes of jobs that were submitted with 'Prefer: respond-async'."""
-
-    @router.get(
-        "/jobs",
-        summary="List the jobs of requests with 'Prefer: respond-async'",
-        response_model=TranscribeJobList,
-    )
-    async def jobs(request: Request) -> Response:
-        caller = identity_of(request)
-        own = await service.owned.jobs(caller)
-        turns = await service.owned.turns(caller, own)
-        return json_response(
-            {"jobs": [job_schemas.job_summary(job, turns.get(job.id)) for job in own]}
-        )
-
-    @router.get(
-        "/jobs/{job_id}", summary="Progress and result of a job", response_model=TranscribeJob
-    )
-    async def job_state(request: Request, job_id: str) -> Response:
-        caller = identity_of(request)
-        return await job_response(service, caller, await service.owned.read(caller, job_id))
-
-    @router.delete("/jobs/{job_id}", summary="Cancel a job", response_model=TranscribeJob)
-    async def cancel_job(request: Request, job_id: str) -> Response:
-        caller = identity_of(request)
-        job = await service.owned.job(caller, job_id)
-        return await job_response(service, caller, await service.owned.cancel(caller, job))
 
 
 MEDIA_TYPE = "application/x-ndjson"
@@ -283,7 +209,7 @@ def _line(name: str, body: Mapping[str, Any]) -> bytes:
 
 
 def build_router(service: Service) -> APIRouter:
-    """Return the routes of /transcribe and /jobs."""
+    """Return the route of /transcribe."""
     router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(
@@ -292,7 +218,7 @@ def build_router(service: Service) -> APIRouter:
         response_model=TranscribeAnswer,
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
-            202: {"model": TranscribeJob},
+            202: {"model": JobAnswer},
         },
         openapi_extra={"requestBody": TRANSCRIBE_BODY},
     )
@@ -303,8 +229,8 @@ def build_router(service: Service) -> APIRouter:
             source, options = await _read_request(request, service, kept=later)
             job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
-            headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-            return await job_response(service, caller, job.record, 202, headers)
+            applied = {"Preference-Applied": "respond-async"}
+            return await job_response(service, caller, job.record, 202, applied)
         cancel = partial(service.owned.hang_up, caller, job.record)
         if wants_ndjson(request):
             farewell = error_line(errors.TokenInvalid())
@@ -318,7 +244,6 @@ def build_router(service: Service) -> APIRouter:
             )
         )
 
-    add_routes(router, service)
     return router
 
 

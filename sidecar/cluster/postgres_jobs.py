@@ -32,7 +32,7 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
-from sidecar.jobs.retention import OwnerLocks, is_short, retained_bytes
+from sidecar.jobs.retention import OwnerLocks, retained_bytes
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 
@@ -318,12 +318,6 @@ class PostgresJobStore:
             (UNKNOWN_AUDIO_CHARGE_S, owner),
         )
         return OwnerLoad(jobs, waiting, waiting_s)
-
-    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return what ``render`` makes of a job, in a thread if it is long."""
-        if is_short(record.segments):
-            return render()
-        return await self.form(record, render)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return a result in one of its formats, rendered in a thread, one at a time for each

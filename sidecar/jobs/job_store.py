@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
+from sidecar.errors import JobNotFound, TranscriptChanged
 from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
@@ -132,9 +132,6 @@ class JobStore(Protocol):
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""
 
-    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return what ``render`` makes of a job; a store may cache it once the job has ended."""
-
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return a result in one of several formats, as ``render`` makes it in a thread."""
 
@@ -239,14 +236,6 @@ class LocalJobStore:
         waiting = self._queue.of(owner, running=False)
         audio_s = sum(charged_audio_s(job.facts.total_s) for job in waiting)
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s)
-
-    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """As `JobStore.answer`; the answer of a job that has ended is rendered once."""
-        if record.over:
-            # a record that cannot be persisted is answered all the same
-            with suppress(SidecarError):
-                await self._persisted(record)
-        return await self._results.answer(record, render)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """As `JobStore.form`."""

@@ -82,17 +82,6 @@ class OwnedJobs:
         by id because a client waits for them at some service."""
         return await self._store.list(caller.owner, JobFilter(UNFINISHED_STATES, private=True))
 
-    async def answer(
-        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
-    ) -> bytes:
-        """Return what ``render`` makes of a job, without blocking the event loop. The store may
-        cache the answer of a job that has ended.
-
-        Raises:
-            errors.JobNotFound: it belongs to another owner.
-        """
-        return await self._store.answer(_require_owned(caller, record), render)
-
     async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.
 

@@ -42,18 +42,13 @@ MIN_RETENTION_S = 2.0
 once a second or more often."""
 
 
-def is_short(segments: Iterable[Segment]) -> bool:
-    """Return whether a result is rendered in about a millisecond. An edited segment may have
-    thousands of words."""
-    return sum(1 + len(one.words) + len(one.text) // 100 for one in segments) <= SHORT_RESULT
-
-
 async def render_result(
     segments: Iterable[Segment], render: Callable[[], T], *, subtitles: bool = False
 ) -> T:
     """Return what ``render`` makes of a result; in a thread if it is long or of ``subtitles``,
     whose line breaks take many times as long."""
-    short = not subtitles and is_short(segments)
+    size = sum(1 + len(one.words) + len(one.text) // 100 for one in segments)  # edited: any length
+    short = not subtitles and size <= SHORT_RESULT
     return render() if short else await asyncio.to_thread(render)
 
 
@@ -69,11 +64,8 @@ class OwnerLocks:
         return self._locks.setdefault(owner, asyncio.Lock())
 
 
-def retained_bytes(
-    record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | None = None
-) -> int:
-    """Return the bytes of memory that an ended job is charged for, with its
-    events and its cached answer."""
+def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
+    """Return the bytes of memory that an ended job is charged for, with its events."""
     told = [
         event.change.event.segment
         for event in events
@@ -82,7 +74,7 @@ def retained_bytes(
     spoken = _segments_bytes(record.segments) + _segments_bytes(told)
     if record.transcript is not None:
         spoken += EMBEDDING_BYTES * len(record.transcript.prints)
-    return JOB_BYTES + spoken + _edit_history_bytes(record.history) + len(answer or b"")
+    return JOB_BYTES + spoken + _edit_history_bytes(record.history)
 
 
 def _edit_history_bytes(history: EditHistory) -> int:
@@ -115,8 +107,6 @@ class _EndedJob:
     young_at: float
     """Begin of its retention: reads and edits by its owner renew it."""
     weight: int = 0
-    answer: bytes | None = None
-    """Rendered response of a protocol."""
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -159,22 +149,6 @@ class Retention:
         store.listen(self._on_event)
         store.when_gone(self._gone)
 
-    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a job rendered for a protocol. Once the job has ended, the answer is
-        cached and counts as fetched."""
-        result = self._ended.get(record.id)
-        if result is None or not record.over:
-            return await self._rendered(record, render)
-        answer = result.answer
-        if answer is None:
-            answer = await self._rendered(record, render)
-            if result.record is record:  # it was not edited meanwhile
-                result.answer = answer
-                if record.id in self._ended:
-                    self._charge(result)
-        result.fetched.set()
-        return answer
-
     async def written(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return a result in one of many formats: rendered each time, and marked as fetched."""
         async with self._rendering.of(record.owner):
@@ -188,6 +162,8 @@ class Retention:
         if (result := self._ended.pop(job_id, None)) is not None:
             result.young_at = time.monotonic()
             self._ended[job_id] = result
+            if result.record.state is JobState.FAILED:  # it has no result that is yet to come
+                result.fetched.set()
 
     def expires_in_s(self, job_id: str) -> float | None:
         """Return the seconds until a result is deleted for its age; None if it is not."""
@@ -195,10 +171,6 @@ class Retention:
         if result is None or self._retention_s == math.inf:
             return None
         return max(0.0, result.young_at + self._retention_s - time.monotonic())
-
-    def fetched(self, job_id: str) -> bool:
-        """Return whether the result of a stored job was fetched."""
-        return job_id in self._ended and self._ended[job_id].fetched.is_set()
 
     async def all_fetched(self) -> None:
         """Wait until the results of the last seconds were fetched, at most `MIN_RETENTION_S` from
@@ -218,16 +190,6 @@ class Retention:
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _rendered(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Render; a long result in a thread, one at a time for each owner."""
-        if is_short(record.segments):
-            return render()
-        async with self._rendering.of(record.owner):
-            result = self._ended.get(record.id)
-            if record.over and result is not None and result.answer is not None:
-                return result.answer  # another request was first
-            return await asyncio.to_thread(render)
-
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         """Start the retention of a job that ended, or restart it after an edit."""
         if not record.over:
@@ -239,7 +201,7 @@ class Retention:
         if event.ends:
             self._take(_EndedJob(record, now, now))
         elif (result := self._ended.pop(record.id, None)) is not None:
-            result.record, result.young_at, result.answer = record, now, None
+            result.record, result.young_at = record, now
             self._ended[record.id] = result
             self._charge(result)
 
@@ -258,7 +220,7 @@ class Retention:
     def _charge(self, result: _EndedJob) -> None:
         """Charge a job's memory, and delete older ones of its owner if a limit is exceeded."""
         record = result.record
-        now = retained_bytes(record, self._store.events(record.id), result.answer)
+        now = retained_bytes(record, self._store.events(record.id))
         self._held[record.owner] += now - result.weight
         result.weight = now
         while (

@@ -187,7 +187,7 @@ def test_the_hosts_own_pages_work_and_see_the_answers(
 
 def test_our_own_page_and_one_that_somebody_opens_work(server: Server) -> None:
     own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
-    assert server.client.get("/jobs", headers=own).status_code == 200
+    assert server.client.get("/v1/jobs", headers=own).status_code == 200
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert server.client.get("/docs", headers=link).status_code == 200
     assert server.client.post("/transcribe", headers=link).status_code == 403
@@ -220,7 +220,7 @@ def test_a_container_transcribes_without_a_token_and_a_page_of_that_name_gets_no
         assert sent.status_code == 200, sent.text
     for path in ("/health", "/v1/models"):
         assert ask.get(path, headers=host_named(name)).status_code == 200
-    for path in ("/jobs", "/", "/docs"):
+    for path in ("/v1/jobs", "/", "/docs"):
         read = ask.get(path, headers=host_named(name))
         check_problem(read, 403, "host_not_allowed")
         assert "VIBEVOICE_TOKEN" in read.json()["hint"]
@@ -237,9 +237,9 @@ def test_a_container_that_has_the_token_gets_all_and_a_page_of_that_name_has_non
 ) -> None:
     for name in sorted(CONTAINER_HOST_NAMES):
         key = {"Authorization": f"Bearer {TOKEN}"}
-        assert guarded.client.get("/jobs", headers=host_named(name, **key)).status_code == 200
+        assert guarded.client.get("/v1/jobs", headers=host_named(name, **key)).status_code == 200
         own = host_named(name, Origin=f"http://{name}:8765")
-        check_problem(guarded.client.get("/jobs", headers=own), 401, "token_missing")
+        check_problem(guarded.client.get("/v1/jobs", headers=own), 401, "token_missing")
 
 
 def test_all_of_a_scheme_is_never_all_of_the_web() -> None:
@@ -281,8 +281,8 @@ def test_with_a_token_nobody_else_gets_anything_but_health(
 
 
 def test_the_token_is_in_no_log(guarded: Server) -> None:
-    guarded.client.get("/jobs", headers={"Authorization": f"Bearer {TOKEN}"})
-    guarded.client.get("/jobs", headers={"Authorization": "Bearer somebody-elses-secret"})
+    guarded.client.get("/v1/jobs", headers={"Authorization": f"Bearer {TOKEN}"})
+    guarded.client.get("/v1/jobs", headers={"Authorization": "Bearer somebody-elses-secret"})
     assert TOKEN not in guarded.log()
     assert "somebody-elses-secret" not in guarded.log()
 
@@ -290,15 +290,16 @@ def test_the_token_is_in_no_log(guarded: Server) -> None:
 def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for host in ("my-box.lan", "OTHER.lan:8765"):
-        assert guarded.client.get("/jobs", headers={**bearer, "Host": host}).status_code == 200
+        assert guarded.client.get("/v1/jobs", headers={**bearer, "Host": host}).status_code == 200
     for origin in ("http://localhost:3000", "https://127.0.0.1:5173", "http://[::1]"):
-        response = guarded.client.get("/jobs", headers={**bearer, "Origin": origin})
+        response = guarded.client.get("/v1/jobs", headers={**bearer, "Origin": origin})
         assert response.headers["access-control-allow-origin"] == origin
-        refused = guarded.client.get("/jobs", headers={"Origin": origin})
+        refused = guarded.client.get("/v1/jobs", headers={"Origin": origin})
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == origin
     assert (
-        guarded.client.get("/jobs", headers={"Origin": "http://localhost.evil"}).status_code == 403
+        guarded.client.get("/v1/jobs", headers={"Origin": "http://localhost.evil"}).status_code
+        == 403
     )
 
 
@@ -466,7 +467,7 @@ async def test_without_a_token_only_this_machine_gets_anything(
 async def test_without_a_token_all_of_this_machine_is_served(
     address: str, open_app: FastAPI
 ) -> None:
-    assert await ask(open_app, "GET", "/jobs", (address, 40_000)) == (200, "")
+    assert await ask(open_app, "GET", "/v1/jobs", (address, 40_000)) == (200, "")
 
 
 @pytest.mark.parametrize("name", STRANGERS)
@@ -478,8 +479,8 @@ async def test_with_the_token_strangers_are_served_but_read_no_files(
     (tmp_path / "text.wav").write_text("no audio")
     peer, headers = STRANGERS[name]
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    assert await ask(app, "GET", "/jobs", peer, headers | bearer) == (200, "")
-    assert await ask(app, "GET", "/jobs", peer, headers) == (401, "token_missing")
+    assert await ask(app, "GET", "/v1/jobs", peer, headers | bearer) == (200, "")
+    assert await ask(app, "GET", "/v1/jobs", peer, headers) == (401, "token_missing")
     post = bearer | {"Content-Type": "application/json"}
     body = json.dumps({"audio_path": str(tmp_path / "text.wav")}).encode()
     answer = await ask(app, "POST", path, peer, headers | post, body)
@@ -490,4 +491,4 @@ async def test_with_the_token_strangers_are_served_but_read_no_files(
 
 def test_what_was_sent_on_is_not_taken_for_our_own_by_the_real_server(server: Server) -> None:
     for headers in ({"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=127.0.0.1"}):
-        check_problem(server.client.get("/jobs", headers=headers), 403, "peer_not_allowed")
+        check_problem(server.client.get("/v1/jobs", headers=headers), 403, "peer_not_allowed")

@@ -68,15 +68,15 @@ function image() {
   return new Promise((done, refused) => {
     const picture = new Image();
     picture.onload = () => done("loaded"); picture.onerror = refused;
-    picture.src = base + "/jobs";
+    picture.src = base + "/v1/jobs";
   });
 }
 (async () => {
   const json = {"Content-Type": "application/json"}, path = '{"audio_path": "/etc/hostname"}';
   const blind = {mode: "no-cors"}, post = {method: "POST"};
   await attempt("fetch", asked(base + "/health"));
-  await attempt("jobs", asked(base + "/jobs"));
-  await attempt("no-cors", asked(base + "/jobs", blind));
+  await attempt("jobs", asked(base + "/v1/jobs"));
+  await attempt("no-cors", asked(base + "/v1/jobs", blind));
   await attempt("post", asked(base + "/transcribe", {...post, body: form()}));
   await attempt("blind post", asked(base + "/transcribe", {...post, ...blind, body: form()}));
   await attempt("json", asked(base + "/transcribe", {...post, headers: json, body: path}));

@@ -58,7 +58,7 @@ def test_beside_a_recording_that_fills_the_disk_others_are_refused_and_it_is_not
         check_problem(answer, 507, "disk_full")
     assert used(tiny_disk) == before
     assert server.job(first)["state"] == "running"
-    assert server.client.delete(f"/jobs/{first}").is_success
+    server.cancel(first)
     wait_until(lambda: used(tiny_disk) == 0, PATIENCE_S, "the recording is gone from the disk")
     server.wait_state(server.submit(big), "running")
 

@@ -39,7 +39,7 @@ async def test_every_operation_has_a_summary_and_a_schema_for_its_answer(
     operations = [
         operation for methods in schema["paths"].values() for operation in methods.values()
     ]
-    assert {"/transcribe", "/health", "/reload-model", "/jobs/{job_id}"} <= set(schema["paths"])
+    assert {"/transcribe", "/health", "/reload-model", "/v1/jobs/{job_id}"} <= set(schema["paths"])
     for operation in operations:
         assert operation["summary"]
         good = {status: answer for status, answer in operation["responses"].items() if status < "3"}

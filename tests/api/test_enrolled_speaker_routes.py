@@ -112,7 +112,8 @@ def test_a_jobs_speaker_becomes_a_person_and_confirms_one(
     person = known.client.post("/v1/people", json=nell).json()
     assert person["name"] == "Nell"
     again = known.submit(sounds["play"])
-    result = known.wait_state(again, "done")["result"]
+    known.wait_state(again, "done")
+    result = known.transcript(again)
     assert [one["name"] for one in result["metadata"]["speakers"]] == [None, "Nell"]
 
     path = f"/v1/people/{person['id']}"
@@ -142,7 +143,8 @@ def test_two_people_who_were_taken_for_one_are_split_by_voice_and_that_is_undone
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     job = known.submit(sounds["play"])
-    heard = known.wait_state(job, "done")["result"]["segments"]
+    known.wait_state(job, "done")
+    heard = known.transcript(job)["segments"]
     path = f"/v1/jobs/{job}/transcript"
 
     def edit(*operations: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ PROXIED = {
 
 @pytest.mark.parametrize("who", REAL)
 def test_what_real_clients_send_is_answered(who: str, server: Server) -> None:
-    assert server.client.get("/jobs", headers=REAL[who]).status_code == 200
+    assert server.client.get("/v1/jobs", headers=REAL[who]).status_code == 200
 
 
 def test_what_proxies_add_is_not_too_large() -> None:
@@ -72,7 +72,7 @@ def test_what_proxies_add_is_not_too_large() -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/jobs"),
+        ("GET", "/v1/jobs"),
         ("GET", "/v1/models"),
         ("POST", "/v1/audio/transcriptions"),
         ("GET", "/v1/queue/status"),

@@ -439,7 +439,7 @@ def test_who_asks_whether_to_send_is_told_to_go_on_and_served(
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/jobs/x/y", "/..%2f..%2fetc/passwd", "/health/x", "/" + "a" * 5000]
+    "path", ["/nothing", "/v1/jobs/x/y", "/..%2f..%2fetc/passwd", "/health/x", "/" + "a" * 5000]
 )
 def test_an_unknown_address_is_a_problem_too(path: str, server: Server) -> None:
     response = server.client.get(path, follow_redirects=False)
@@ -453,7 +453,7 @@ def test_an_unknown_address_is_a_problem_too(path: str, server: Server) -> None:
         ("PUT", "/transcribe", "POST"),
         ("POST", "/health", "GET, HEAD"),
         ("GET", "/reload-model", "POST"),
-        ("POST", "/jobs", "GET"),
+        ("PUT", "/v1/jobs", "GET"),
         ("TRACE", "/health", "GET"),
     ],
 )
@@ -475,8 +475,8 @@ def test_pages_say_too_what_they_take(method: str, path: str, server: Server) ->
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/health", "/jobs", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css", "/jobs/x",
-     "/transcribe", "/nothing"],
+    ["/", "/health", "/v1/jobs", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css",
+     "/v1/jobs/x", "/transcribe", "/nothing"],
 )  # fmt: skip
 def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> None:
     with server.raw() as sock:
@@ -523,7 +523,7 @@ async def test_what_the_framework_refuses_is_said_in_our_words(
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
 def test_allow_lists_every_method_of_a_job(method: str, server: Server) -> None:
-    response = server.client.request(method, "/jobs/nothing")
+    response = server.client.request(method, "/v1/jobs/nothing")
     check_problem(response, 405, "method_not_allowed")
     allowed = {word.strip() for word in response.headers["allow"].split(",")}
     assert {"GET", "DELETE"} <= allowed
@@ -532,7 +532,7 @@ def test_allow_lists_every_method_of_a_job(method: str, server: Server) -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("job_id", ["nothing", "%00", "a" * 3000, "'; drop table jobs"])
 def test_an_unknown_job_is_not_found(method: str, job_id: str, server: Server) -> None:
-    response = server.client.request(method, f"/jobs/{job_id}")
+    response = server.client.request(method, f"/v1/jobs/{job_id}")
     check_problem(response, 404, "job_not_found")
     assert len(response.content) < 1000
 

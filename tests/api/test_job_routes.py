@@ -21,6 +21,10 @@ from sse_reader import Event, events_of, follow, read_until
 from two_fronts_and_node import WAYS, started
 
 from sidecar.api.job_schemas import MEDIA_TYPES
+from sidecar.config.settings import Settings
+from sidecar.engines.engine_selection import choose_engine
+from sidecar.server.app import create_app
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript_formats import FORMATS
 
 SECOND = b"\1\0" * 16_000
@@ -103,7 +107,7 @@ def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(
     response = slow.client.get(f"/v1/jobs/{first}/transcript")
     check_problem(response, 409, "job_not_done")
     assert int(response.headers["retry-after"]) > 0
-    slow.client.delete(f"/jobs/{first}")  # the other wire's, which only ends it
+    slow.cancel(first)
     check_problem(slow.client.get(f"/v1/jobs/{first}/transcript"), 409, "job_cancelled")
 
 
@@ -357,4 +361,18 @@ def test_the_commands_of_the_document_do_what_it_says(
     assert json.loads(said[4])["peaks"]
     assert json.loads(said[5])["state"] == "done"
     assert set(json.loads(said[6])) == {"jobs", "next"}
+    assert json.loads(said[7])["id"] == environment["ID"]
     check_problem(server.client.get(f"/v1/jobs/{environment['ID']}"), 404, "job_not_found")
+
+
+async def test_times_are_by_the_clock_that_the_service_was_given(voice: bytes) -> None:
+    settings = Settings(engine="scripted")
+    service = Service(settings, choose_engine(settings), now=lambda: 1_700_000_000.0)
+    await service.open()
+    try:
+        transport = httpx.ASGITransport(app=create_app(settings, service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            sent = await client.post("/v1/jobs", files={"audio": voice})
+    finally:
+        await service.close()
+    assert sent.json()["created"] == "2023-11-14T22:13:20Z"

@@ -86,7 +86,7 @@ async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(
     (job,) = jobs(keeps)
     assert (job["id"], job["state"]) == (summary["job"], "done")
     path = f"/v1/jobs/{summary['job']}"
-    result = keeps.job(summary["job"])["result"]
+    result = keeps.transcript(summary["job"])
     assert result["segments"] == summary["transcript"]["segments"]
     assert len(result["segments"]) == 2
     assert keeps.client.get(path).json()["recording"] is True
@@ -114,7 +114,7 @@ async def test_who_is_gone_for_good_finds_the_talk_among_the_jobs(keeps: Server)
     text = said[-1]["segment"]["text"]
     wait_until(lambda: {one["id"] for one in jobs(keeps)} - before, PATIENCE_S, "it is a job")
     (made,) = {one["id"] for one in jobs(keeps)} - before
-    result = keeps.job(made)["result"]
+    result = keeps.transcript(made)
     assert result["segments"][0]["text"] == text
 
 
@@ -189,9 +189,9 @@ def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> No
         summary = said[-1]
         assert isinstance(summary, Summary)
         assert summary.job is not None
-        before = up.job(summary.job)["result"]
+        before = up.transcript(summary.job)
     with serving(home) as up:
-        assert up.job(summary.job)["result"] == before
+        assert up.transcript(summary.job) == before
         assert up.client.get(f"/v1/jobs/{summary.job}/audio").status_code == 200
 
 
@@ -207,7 +207,7 @@ async def test_all_that_is_kept_is_deleted_after_a_restart_and_stays_so_after_th
         up.wait_state(job_id, "done")
         edit = {"operations": [{"op": "text", "segment": 0, "text": "edited afterwards"}]}
         assert up.client.patch(f"/v1/jobs/{job_id}/transcript", json=edit).is_success
-        text = up.job(job_id)["result"]["segments"][0]["text"]
+        text = up.transcript(job_id)["segments"][0]["text"]
         assert text == "edited afterwards"
     with serving(home) as up:
         assert {one["id"] for one in jobs(up)} == {talk_id, job_id}

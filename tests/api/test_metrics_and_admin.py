@@ -81,10 +81,10 @@ def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: byt
     assert day.post(voice, precision="int8").json()["code"] == "model_load_failed"
     running = day.submit(voice)
     cancelled = day.submit(long(600))  # nobody is so slow that it could be done by then
-    assert day.client.delete(f"/jobs/{cancelled}").is_success
+    day.cancel(cancelled)
     assert day.post(b"").status_code == 400
     assert day.client.get("/nothing/of/mine").status_code == 404
-    assert web.get(f"http://127.0.0.1:{day.port}/jobs").status_code == 401
+    assert web.get(f"http://127.0.0.1:{day.port}/v1/jobs").status_code == 401
     for _ in range(2):
         asyncio.run(spoken(day))
     asyncio.run(knock(day))
@@ -299,7 +299,7 @@ def test_the_numbers_can_be_open_and_health_stays_200_where_hosts_want_it(
     )  # fmt: skip
     for path in ("/metrics", "/metrics.json", "/system"):
         assert server.client.get(path).status_code == 200
-    check_problem(server.client.get("/jobs"), 401, "token_missing")
+    check_problem(server.client.get("/v1/jobs"), 401, "token_missing")
     server.client.headers.update(MINE)
     assert server.post(voice, precision="int8").status_code == 503
     health = server.health()
@@ -412,7 +412,7 @@ def test_another_model_takes_the_place_of_the_first_and_no_job_is_lost(
 
     def heard_by(job: str) -> str:
         wait_until(lambda: server.job(job)["state"] == "done", PATIENCE_S, "it is done")
-        return str(server.job(job)["result"]["metadata"]["model"])
+        return str(server.transcript(job)["metadata"]["model"])
 
     assert server.post(audio).json()["metadata"]["model"] == first.name
     assert said(load("x", tmp_path / "elsewhere")) == (403, "ERR4005")

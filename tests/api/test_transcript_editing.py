@@ -82,13 +82,10 @@ def test_every_format_shows_what_was_edited_and_after_undoing_what_was_before(
         assert "Nell" in after[fmt]
         assert "In other words." in after[fmt]
     assert f"Speaker_{new}" in after["rttm"]
-    whole = server.job(job_id)
-    assert whole["result"]["segments"] == segments, "the other wire says the same"
-    assert server.client.get(f"/v1/jobs/{job_id}").json()["revision"] == 1
+    assert server.job(job_id)["revision"] == 1
 
     assert edit(server, job_id, {"op": "undo"}).json()["redo"] == 1
     assert {fmt: shown(server, job_id, fmt).text for fmt in formats} == before
-    assert server.job(job_id)["result"]["segments"] == was
     assert edit(server, job_id, {"op": "redo"}).json()["revision"] == 3
     assert {fmt: shown(server, job_id, fmt).text for fmt in formats} == after
 

@@ -171,7 +171,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Serv
     os.kill(old, signal.SIGKILL)
     ended = server.wait_state(job, "done", "failed")
     assert ended["state"] == "done", ended
-    check_right(ended["result"], PLAY)
+    check_right(server.transcript(job), PLAY)
     assert server.health()["worker_pid"] != old
 
 
@@ -190,7 +190,7 @@ def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Serve
             PATIENCE_S,
             "so far",
         )
-        assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
+        assert server.cancel(job)["state"] == "cancelled"
         wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
     assert server.health()["worker_pid"] == worker
     check_right(server.post(audio(PLAY)).json(), PLAY)
@@ -205,7 +205,8 @@ def test_memory_is_given_back_after_an_unload(tmp_path_factory: pytest.TempPathF
         server.wait_state(job, "running")
         pid = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "a worker")
         worker = psutil.Process(int(pid))
-        check_right(server.wait_state(job, "done", "failed")["result"], PROSE)
+        server.wait_state(job, "done", "failed")
+        check_right(server.transcript(job), PROSE)
         wait_until(lambda: not worker.is_running(), PATIENCE_S, "the worker is gone")
         assert server.rss() < before + 20 * MB
 

@@ -135,7 +135,6 @@ async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job)
             lambda other=other: service.owned.events(other, job.record),
             lambda other=other: service.owned.cancel(other, job.record),
             lambda other=other: service.owned.delete(other, job.record),
-            lambda other=other: service.owned.answer(other, job.record, lambda: b"what was said"),
             lambda other=other: service.owned.written(other, job.record, lambda: b"what was said"),
         ):
             with pytest.raises(errors.JobNotFound):
@@ -190,16 +189,16 @@ async def test_over_the_wire_another_s_job_is_404_and_in_no_list(
     def as_(name: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {name}"}
 
-    nobody = await client.get("/jobs/none", headers=as_("mallory"))
+    nobody = await client.get("/v1/jobs/none", headers=as_("mallory"))
     for method in ("GET", "DELETE"):
-        answer = await client.request(method, f"/jobs/{job.id}", headers=as_("mallory"))
+        answer = await client.request(method, f"/v1/jobs/{job.id}", headers=as_("mallory"))
         assert answer.status_code == 404
         same = [json.loads(one.content) | {"request_id": ""} for one in (answer, nobody)]
         assert same[0] == same[1], "not even that there is one"
-    assert (await client.get("/jobs", headers=as_("mallory"))).json() == {"jobs": []}
-    (listed,) = (await client.get("/jobs", headers=as_("alice"))).json()["jobs"]
+    assert (await client.get("/v1/jobs", headers=as_("mallory"))).json()["jobs"] == []
+    (listed,) = (await client.get("/v1/jobs", headers=as_("alice"))).json()["jobs"]
     assert listed["id"] == job.id
     refused = await client.post("/reload-model", json={"precision": "int8"}, headers=as_("alice"))
     assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
-    gone = await client.delete(f"/jobs/{job.id}", headers=as_("alice"))
+    gone = await client.delete(f"/v1/jobs/{job.id}?keep=true", headers=as_("alice"))
     assert gone.json()["state"] == "cancelled"

@@ -228,7 +228,7 @@ def ask(gate: AuthGate, token: str) -> Callable[[], Any]:
     async def get() -> httpx.Response:
         transport = httpx.ASGITransport(gate, client=("203.0.113.7", 5))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get("/jobs", headers={"Authorization": f"Bearer {token}"})
+            return await client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"})
 
     return get
 
@@ -268,7 +268,7 @@ async def test_a_task_that_is_born_in_a_request_does_not_keep_its_scope() -> Non
 
     gate = AuthGate(bears, AccessControl(AccessPolicy()), PortRules())
     scope = HeldScope(
-        type="http", method="GET", path="/jobs", scheme="http", client=("127.0.0.1", 5),
+        type="http", method="GET", path="/v1/jobs", scheme="http", client=("127.0.0.1", 5),
         headers=[(b"host", b"localhost")], query_string=b"", state={},
     )  # fmt: skip
     seen = weakref.ref(scope)
@@ -319,7 +319,7 @@ def test_jobs_of_one_owner_have_an_end(
         assert "retry-after" in answers[-1].headers
         sent = [job["id"] for job in server.jobs()]
         for job_id in sent:
-            server.client.delete(f"/jobs/{job_id}")
+            server.cancel(job_id)
         for job_id in sent:
             server.wait_state(job_id, "cancelled")
         # one that ran counts until the engine has left it, a moment after it is cancelled
@@ -334,4 +334,4 @@ def test_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
         answer = server.client.post("/transcribe", files=big)
         check_problem(answer, 429, "uploads_limited")
         assert 0 < int(answer.headers["retry-after"]) <= 3600
-        assert server.client.get("/jobs").status_code == 200
+        assert server.client.get("/v1/jobs").status_code == 200

@@ -40,14 +40,16 @@ def test_names_and_pages_hold_behind_a_proxy_and_what_it_says_of_tls_is_believed
 ) -> None:
     sent = FORWARDED | {"X-Forwarded-For": "203.0.113.1"} | BEARER
     check_problem(
-        behind.client.get("/jobs", headers=sent | {"Host": "evil.example"}), 403, "host_not_allowed"
+        behind.client.get("/v1/jobs", headers=sent | {"Host": "evil.example"}),
+        403,
+        "host_not_allowed",
     )
     ours = {"Host": "speech.example", "Origin": "https://speech.example"}
-    assert behind.client.get("/jobs", headers=sent | ours).status_code == 200
+    assert behind.client.get("/v1/jobs", headers=sent | ours).status_code == 200
     for page in ("http://speech.example", "https://evil.example"):
-        answer = behind.client.get("/jobs", headers=sent | ours | {"Origin": page})
+        answer = behind.client.get("/v1/jobs", headers=sent | ours | {"Origin": page})
         check_problem(answer, 403, "origin_not_allowed")
-    check_problem(behind.client.get("/jobs", headers=FORWARDED), 401, "token_missing")
+    check_problem(behind.client.get("/v1/jobs", headers=FORWARDED), 401, "token_missing")
     path = behind.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent)
     check_problem(path, 403, "audio_path_forbidden")
 
@@ -71,9 +73,9 @@ def test_addresses_behind_a_proxy_are_counted_each_for_itself(behind: Server) ->
 
 def test_nobody_is_believed_who_was_not_named(unbelieved: Server) -> None:
     sent = FORWARDED | BEARER | {"Host": "speech.example"}
-    assert unbelieved.client.get("/jobs", headers=sent).status_code == 200
+    assert unbelieved.client.get("/v1/jobs", headers=sent).status_code == 200
     page = {"Origin": "https://speech.example"}
-    check_problem(unbelieved.client.get("/jobs", headers=sent | page), 403, "origin_not_allowed")
+    check_problem(unbelieved.client.get("/v1/jobs", headers=sent | page), 403, "origin_not_allowed")
     check_problem(
         unbelieved.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent),
         403,
@@ -88,10 +90,10 @@ def test_the_log_says_which_address_was_refused_at_which_route(
         headers = FORWARDED | {"X-Forwarded-For": address} | sent
         assert behind.client.request(method, path, headers=headers).status_code in (401, 403, 429)
 
-    refused("203.0.113.20", "GET", "/jobs")
+    refused("203.0.113.20", "GET", "/v1/jobs")
     refused("2001:db8::7", "DELETE", "/v1/jobs/name-of-a-person?key=in-the-address")
     refused("203.0.113.21", "POST", "/transcribe", Authorization="Bearer somebody-elses-secret")
-    refused("203.0.113.22", "GET", "/jobs", Host="evil.example")
+    refused("203.0.113.22", "GET", "/v1/jobs", Host="evil.example")
     refused("a" * 900, "BREW", "/nowhere/at/all")
     while behind.client.get("/health", headers={"X-Forwarded-For": "203.0.113.23"}).is_success:
         pass
@@ -100,16 +102,16 @@ def test_the_log_says_which_address_was_refused_at_which_route(
         additional_headers={"X-Forwarded-For": "203.0.113.24"},
     ) as live:
         assert "token_missing" in str(live.recv(PATIENCE_S))
-    unbelieved.client.get("/jobs", headers=FORWARDED)
+    unbelieved.client.get("/v1/jobs", headers=FORWARDED)
     for server, line in (
-        (behind, "answered token_missing to 203.0.113.20, GET /jobs, request "),
+        (behind, "answered token_missing to 203.0.113.20, GET /v1/jobs, request "),
         (behind, "answered token_missing to 2001:db8::7, DELETE /v1/jobs/{job_id}, request "),
         (behind, "answered token_invalid to 203.0.113.21, POST /transcribe, request "),
-        (behind, "answered host_not_allowed to 203.0.113.22, GET /jobs, request "),
+        (behind, "answered host_not_allowed to 203.0.113.22, GET /v1/jobs, request "),
         (behind, "answered token_missing to an unknown address, other (none), request "),
         (behind, "answered rate_limited to 203.0.113.23, GET /health, request "),
         (behind, "answered token_missing to 203.0.113.24, WebSocket /v1/live"),
-        (unbelieved, "answered token_missing to 127.0.0.1, GET /jobs, request "),
+        (unbelieved, "answered token_missing to 127.0.0.1, GET /v1/jobs, request "),
     ):
         wait_until(lambda s=server, t=line: t in s.log(), PATIENCE_S, line)
     for private in ("name-of-a-person", "in-the-address", "somebody-elses-secret", "aaaa"):

@@ -539,7 +539,7 @@ def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[.
     where = ("--server", f"http://127.0.0.1:{slow.port}")
     with terminal.start("transcribe", BECKETT, *where) as process:
         wait_until(
-            lambda: [job for job in slow.jobs() if slow.job(job["id"])["segments"]],
+            lambda: [job for job in slow.jobs() if job["progress"]["audio_seconds_done"]],
             PATIENCE_S,
             "it runs, and who asked knows its id",
         )

@@ -11,7 +11,6 @@ import wave
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -114,8 +113,10 @@ def right(server: Server) -> Callable[[int], list[str]]:
     return texts
 
 
-def texts_of(job: dict[str, Any]) -> list[str]:
-    return [segment["text"] for segment in job["result"]["segments"]]
+def texts_of(server: Server, job_id: str) -> list[str]:
+    """What was said in a job, once it is done."""
+    server.wait_state(job_id, "done")
+    return [segment["text"] for segment in server.transcript(job_id)["segments"]]
 
 
 def kill(process: psutil.Process) -> None:
@@ -136,9 +137,7 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
     with life.start() as server:
         job_id = server.submit(spoken(1))
         waiting = server.submit(spoken(2, 5))
-        wait_until(
-            lambda: len(server.job(job_id)["segments"]) > 2 * SETTLES, PATIENCE_S, "some is settled"
-        )
+        server.segments(job_id, 2 * SETTLES + 1)  # some is settled
         done_s = server.job(job_id)["progress"]["audio_seconds_done"]
         with follow(server, job_id) as events:
             heard = [next(events) for _ in range(3 * SETTLES)]
@@ -152,8 +151,8 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         settled = found["progress"]["audio_seconds_done"]
         assert settled >= 2 * SETTLES
         assert done_s - settled <= 2 * SETTLES, "too much of it is done again"
-        assert texts_of(server.wait_state(job_id, "done")) == right(1)
-        assert len(texts_of(server.wait_state(waiting, "done"))) == 5
+        assert texts_of(server, job_id) == right(1)
+        assert len(texts_of(server, waiting)) == 5
         with follow(server, job_id, heard[-1].id) as events:
             rest = list(events)
         numbers = [event.id for event in (*heard, *rest)]
@@ -213,8 +212,8 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
     assert restore_jobs(file, life.home / "restored" / "jobs").jobs == 2
     with life.start() as server:
         assert server.job(job_id)["progress"]["audio_seconds_done"] >= SETTLES
-        assert texts_of(server.wait_state(job_id, "done")) == right(1)
-        assert len(texts_of(server.wait_state(waiting, "done"))) == 5
+        assert texts_of(server, job_id) == right(1)
+        assert len(texts_of(server, waiting)) == 5
 
 
 @pytest.mark.slow
@@ -249,7 +248,7 @@ def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
     with life.start() as server:
         done, cancelled = server.submit(spoken(1, 2)), server.submit(spoken(2, 3600))
         server.wait_state(done, "done")
-        for address in (f"/jobs/{cancelled}", f"/v1/jobs/{done}"):
+        for address in (f"/v1/jobs/{cancelled}?keep=true", f"/v1/jobs/{done}"):
             with life.disk_held() as free:
                 assert server.client.delete(address).is_success
                 assert free.is_set(), "told before it was written"
@@ -267,14 +266,13 @@ def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_st
     with life.start() as server:
         ids = [server.submit(spoken(number)) for number in (1, 2)]
         cancelled = server.submit(spoken(3))
-        server.client.delete(f"/jobs/{cancelled}").raise_for_status()
-        wait_until(lambda: len(server.job(ids[0])["segments"]) > SETTLES, PATIENCE_S, "it runs")
+        server.cancel(cancelled)
+        server.segments(ids[0], SETTLES + 1)
     with life.start() as server:
         assert server.job(cancelled)["state"] == "cancelled"
         for number, job_id in enumerate(ids, 1):
-            job = server.wait_state(job_id, "done")
-            assert texts_of(job) == right(number)
-            assert job["attempts"] == 1
+            assert texts_of(server, job_id) == right(number)
+            assert server.job(job_id)["attempts"] == 1
 
 
 @pytest.mark.slow
@@ -286,12 +284,11 @@ def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
         job_id = server.submit(spoken(1))
         for attempt in (1, 2):
             wait_until(
-                lambda attempt=attempt: (
-                    server.job(job_id)["attempts"] == attempt and server.job(job_id)["segments"]
-                ),
+                lambda attempt=attempt: server.job(job_id)["attempts"] == attempt,
                 PATIENCE_S,
                 "it is tried",
             )
+            server.segments(job_id)
             kill(psutil.Process(server.health()["worker_pid"]))
         job = server.wait_state(job_id, "failed")
         assert job["error"]["code"] == "engine_crashed"

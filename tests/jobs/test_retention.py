@@ -1,4 +1,4 @@
-"""What is remembered of jobs: as long as was said, within bounds, and made ready once."""
+"""What is remembered of jobs: as long as was said, and within bounds."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ class Kept:
         job.enter(self.store)
         return finish(job, segments)
 
-    async def answer(self, job: Job, render: Callable[[], bytes]) -> bytes:
-        return await self.results.answer(job.record, render)
+    async def fetch(self, job: Job) -> None:
+        """As a client does: its state, and its result if there is one."""
+        self.results.renew(job.id)
+        if job.record.transcript is not None:
+            await self.results.written(job.record, bytes)
 
 
 def finish(job: Job, segments: int = 1) -> Job:
@@ -200,7 +203,6 @@ async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
     events = kept.store.events(job.id)
     told, untold = retained_bytes(job.record, events), retained_bytes(job.record)
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
-    assert retained_bytes(job.record, events, bytes(5000)) == told + 5000
 
 
 async def test_edits_weigh_what_they_say_and_what_it_takes_to_undo_them(new_job: NewJob) -> None:
@@ -217,65 +219,20 @@ async def test_edits_weigh_what_they_say_and_what_it_takes_to_undo_them(new_job:
     assert retained_bytes(undone) > before + 5000, "it can be done again"
 
 
-async def test_an_edit_renews_a_result_s_time_and_makes_its_answer_anew(new_job: NewJob) -> None:
+async def test_an_edit_renews_a_result_s_time(new_job: NewJob) -> None:
     kept = Kept(DAY_S, weight_of(new_job(), 100) * 9 // 2)
     edited, *others = (kept.finished(new_job(), 100) for _ in range(3))
-
-    def render() -> bytes:
-        return kept.store.get(edited.id).segments[0].text.encode()
-
-    assert await kept.results.answer(edited.record, render) == b"said"
-    record = kept.store.append(edited.id, EditedChange((RewriteSegment(0, "edited"),)))
-    assert await kept.results.answer(edited.record, lambda: b"of before") == b"of before"
-    assert await kept.results.answer(record, render) == b"edited"
-    assert await kept.results.answer(record, lambda: b"once more") == b"edited"
+    kept.store.append(edited.id, EditedChange((RewriteSegment(0, "edited"),)))
     more = [kept.finished(new_job(), 100) for _ in range(2)]
     left = [edited, others[1], *more]
     assert kept.ids == [one.id for one in left], "the oldest that nobody edited goes"
 
 
-async def test_the_answer_about_an_ended_job_is_made_once_and_beside_the_loop(
-    new_job: NewJob,
-) -> None:
-    threads: list[int] = []
-
-    def render() -> bytes:
-        threads.append(threading.get_ident())
-        return b"all that was said"
-
+async def test_a_result_is_rendered_beside_the_loop(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20)
-    job = kept.finished(new_job(), 1000)
-    assert not kept.results.fetched(job.id)
-    assert {await kept.answer(job, render) for _ in range(3)} == {b"all that was said"}
-    assert len(threads) == 1
-    assert threads[0] != threading.get_ident()
-    assert kept.results.fetched(job.id)
-
-
-async def test_two_who_ask_at_once_for_the_same_result_have_it_made_once(new_job: NewJob) -> None:
-    made: list[int] = []
-    kept = Kept(DAY_S, 1 << 20)
-    job = kept.finished(new_job(), 1000)
-
-    def render() -> bytes:
-        time.sleep(0.02)
-        made.append(1)
-        return b"all"
-
-    assert await asyncio.gather(*(kept.answer(job, render) for _ in range(3))) == [b"all"] * 3
-    assert len(made) == 1
-
-
-async def test_what_was_made_of_a_result_is_charged_too(new_job: NewJob) -> None:
-    size = weight_of(new_job(), 1)
-    kept = Kept(DAY_S, 2 * size + 5000)
-    first, second = kept.finished(new_job()), kept.finished(new_job())
-    await kept.answer(second, lambda: bytes(5000))
-    assert kept.ids == [first.id, second.id], "that much is allowed"
-    third = kept.finished(new_job())
-    assert kept.ids == [second.id, third.id]
-    await kept.answer(third, lambda: bytes(size))
-    assert kept.ids == [third.id]
+    job = kept.finished(new_job())
+    thread = await kept.results.written(job.record, lambda: b"%d" % threading.get_ident())
+    assert int(thread) != threading.get_ident()
 
 
 async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
@@ -286,15 +243,6 @@ async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
     assert kept.ids == [job.id]
 
 
-async def test_a_job_on_its_way_is_shown_as_it_stands_each_time(new_job: NewJob) -> None:
-    kept = Kept(DAY_S, 1 << 20)
-    job = new_job()
-    job.enter(kept.store)
-    answers = [await kept.answer(job, str(now).encode) for now in range(2)]
-    assert answers == [b"0", b"1"]
-    assert not kept.results.fetched(job.id)
-
-
 async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_no_others(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +251,7 @@ async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_n
     fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
     for job in (fetched, cancelled, put_off, waiting):
         job.enter(kept.store)
-    await kept.answer(finish(fetched), lambda: b"")
+    await kept.fetch(finish(fetched))
     cancelled.cancel()
     put_off.fail(errors.ShuttingDown())
     await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
@@ -315,7 +263,7 @@ async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_n
     for job in (done, failed):
         await asyncio.sleep(0.01)
         assert not ending.done()
-        await kept.answer(job, lambda: b"")
+        await kept.fetch(job)
     await asyncio.wait_for(ending, PATIENCE_S)
 
 

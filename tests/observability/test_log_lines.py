@@ -125,7 +125,7 @@ async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
 ) -> None:
     server = start_server(token=TOKEN)
     wrong = {"Authorization": "Bearer a guess"}
-    for path in ("/jobs", "/v1/models", "/v1/transcribe", "/admin/load_model"):
+    for path in ("/v1/jobs", "/v1/models", "/v1/transcribe", "/admin/load_model"):
         server.client.post(path, headers=wrong)
     wait_until(lambda: len(lines(server, " to 127.0.0.1, POST ")) == 4, PATIENCE_S, "four lines")
 
@@ -146,11 +146,11 @@ async def test_only_the_address_of_a_refused_request_is_parsed_and_its_route_is_
     caplog.set_level(logging.INFO)
     way = httpx.ASGITransport(app, root_path="/speech", client=("127.0.0.1", 40_000))
     async with httpx.AsyncClient(transport=way, base_url="http://localhost") as client:
-        assert (await client.get("/speech/jobs/of-somebody")).status_code == 401
+        assert (await client.get("/speech/v1/jobs/of-somebody")).status_code == 401
         assert parsed == ["127.0.0.1"]
         await client.get("/speech/nowhere", headers={"Authorization": "Bearer " + TOKEN})
     assert parsed == ["127.0.0.1"]
-    assert " to 127.0.0.1, GET /jobs/{job_id}, request " in caplog.text
+    assert " to 127.0.0.1, GET /v1/jobs/{job_id}, request " in caplog.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")

@@ -98,7 +98,7 @@ def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
             counted.said(Final(0, 0, Segment(0, 1, f"said by {who.subject}"), work_s=0.1))
             counted.said(TurnEnded(0, 0, 1, "said"))
             counted.ended(None, finished=True)
-            tally.wires.requests.add("GET", "/jobs/{job_id}", "200")
+            tally.wires.requests.add("GET", "/v1/jobs/{job_id}", "200")
             tally.jobs.done(3, 1, 2)
         return render_metrics(
             tally.measured(),

@@ -301,9 +301,9 @@ def test_with_a_token_it_serves_whom_it_knows_and_the_health_check_agrees(tree: 
             with httpx.Client(
                 base_url=f"http://127.0.0.1:{tree.port}", timeout=PATIENCE_S
             ) as client:
-                assert client.get("/jobs").status_code == 401
+                assert client.get("/v1/jobs").status_code == 401
                 known = {"Authorization": f"Bearer {TOKEN}"}
-                assert client.get("/jobs", headers=known).status_code == 200
+                assert client.get("/v1/jobs", headers=known).status_code == 200
         finally:
             process.terminate()
             assert process.wait(PATIENCE_S) == 0

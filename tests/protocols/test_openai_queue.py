@@ -62,7 +62,7 @@ def test_each_that_is_refused_is_told_a_later_time_and_none_more_than_a_minute(
         answers = [busy.client.post("/v1/audio/transcriptions", content=b"x") for _ in range(30)]
     finally:
         for one in ids:
-            busy.client.delete(f"/jobs/{one}")
+            busy.cancel(one)
     assert {answer.status_code for answer in answers} == {429}
     told = [int(answer.headers["retry-after"]) for answer in answers]
     assert told == sorted(told)

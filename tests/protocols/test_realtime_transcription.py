@@ -316,7 +316,7 @@ async def check_that_a_key_opens_nothing_else(server: Server) -> None:
             refusals = ("ticket_invalid", "authentication_failed")
             assert any(one in str(said) for one in refusals)
     bearer = {"Authorization": f"Bearer {key()}"}
-    assert server.client.get("/jobs", headers=bearer).status_code == 401
+    assert server.client.get("/v1/jobs", headers=bearer).status_code == 401
     other = "?model=gpt-realtime"
     async with connected(
         server, other, additional_headers={"Authorization": f"Bearer {key()}"}

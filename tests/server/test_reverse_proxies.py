@@ -247,19 +247,19 @@ def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy) -> 
 
 def test_the_service_s_own_page_may_ask(proxy: Proxy) -> None:
     for origin, status in ((f"https://{NAME}", 200), ("https://evil.example", 403)):
-        assert proxy.sent("GET", "/jobs", headers={"Origin": origin}).status_code == status
+        assert proxy.sent("GET", "/v1/jobs", headers={"Origin": origin}).status_code == status
 
 
 def test_the_page_may_ask_at_another_port_than_the_usual_one(proxy: Proxy) -> None:
     name = f"{NAME}:{proxy.port}"
     there = {"Host": name, "Origin": f"https://{name}"}
-    sent = proxy.sent("GET", "/jobs", headers=there)
+    sent = proxy.sent("GET", "/v1/jobs", headers=there)
     assert sent.status_code == 200, sent.text
 
 
 def test_a_page_whose_port_got_lost_on_the_way_is_told_to_pass_it(service: Server) -> None:
     sent = {"Host": NAME, "Origin": f"https://{NAME}:8443", "X-Forwarded-Proto": "https"}
-    refused = service.client.get("/jobs", headers=BEARER | sent)
+    refused = service.client.get("/v1/jobs", headers=BEARER | sent)
     assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
     assert "Host with its port" in refused.json()["hint"]
 

@@ -229,12 +229,34 @@ class Server:
         return str(response.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """GET /jobs/{id}."""
-        return dict(self.client.get(f"/jobs/{job_id}").raise_for_status().json())
+        """GET /v1/jobs/{id}."""
+        return dict(self.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
+
+    def transcript(self, job_id: str) -> dict[str, Any]:
+        """GET /v1/jobs/{id}/transcript."""
+        return dict(self.client.get(f"/v1/jobs/{job_id}/transcript").raise_for_status().json())
+
+    def segments(self, job_id: str, least: int = 1) -> list[dict[str, Any]]:
+        """The first segments of a job that runs, by its events, once there are so many."""
+        found: dict[int, dict[str, Any]] = {}
+        with self.client.stream("GET", f"/v1/jobs/{job_id}/events") as response:
+            for line in response.iter_lines():
+                body = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if "segment" in body:
+                    found[body["index"]] = body["segment"]
+                if len(found) >= least:
+                    break
+        return list(found.values())
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job that stays in the list; the job as it is then."""
+        answer = self.client.delete(f"/v1/jobs/{job_id}?keep=true")
+        return dict(answer.raise_for_status().json())
 
     def jobs(self) -> list[dict[str, Any]]:
-        """GET /jobs."""
-        return list(self.client.get("/jobs").raise_for_status().json()["jobs"])
+        """GET /v1/jobs."""
+        answer = self.client.get("/v1/jobs", params={"limit": 500})
+        return list(answer.raise_for_status().json()["jobs"])
 
     def wait_state(
         self, job_id: str, *states: str, timeout_s: float = PATIENCE_S

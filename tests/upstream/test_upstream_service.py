@@ -61,7 +61,7 @@ def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_
         return [job for job in map(here.job, jobs) if job["state"] == "done"]
 
     def heard_by() -> set[str]:
-        return {job["result"]["metadata"]["engine"] for job in done()}
+        return {here.transcript(job["id"])["metadata"]["engine"] for job in done()}
 
     wait_until(lambda: heard_by() == named, PATIENCE_S, "both have heard something")
     jobs += [here.submit(sound.wav()) for sound in sounds[JOBS // 2 :]]
@@ -73,7 +73,8 @@ def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_
     for job, sound in zip(jobs, sounds, strict=True):
         body = here.wait_state(job, "done", "failed", timeout_s=PATIENCE_S)
         assert body["state"] == "done", body
-        assert [segment["text"] for segment in body["result"]["segments"]] == fingerprints(sound)
+        said = [segment["text"] for segment in here.transcript(job)["segments"]]
+        assert said == fingerprints(sound)
 
 
 def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
@@ -86,7 +87,7 @@ def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
         proxy.plan.append("slow")
         job = here.submit(noise(2, 2).wav())
         wait_until(lambda: len(proxy.posts) == 2, PATIENCE_S, "it is sent")
-        here.client.delete(f"/jobs/{job}")
+        here.cancel(job)
         assert proxy.hung_up.wait(PATIENCE_S)
         assert here.post(noise(3, 2).wav()).status_code == 200
         stayed = here.health()["worker_pid"] == worker

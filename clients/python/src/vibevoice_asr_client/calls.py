@@ -135,7 +135,7 @@ def jobs(state: Optional[str], limit: Optional[int], after: Optional[str]) -> Ca
 def cancel(job_id: str, keep: bool = False) -> Call:
     """End a job, or forget one that has ended; with ``keep`` it is forgotten in no case."""
     if keep:
-        return Call("DELETE", _job(job_id).replace("/v1/", "/", 1))
+        return Call("DELETE", _job(job_id), params={"keep": "true"})
     return Call("DELETE", _job(job_id), ends=True)
 
 
