@@ -145,7 +145,6 @@ class ClaimStore:
             ],
             record.state.value,
             record.progress.fraction or 0.0,
-            record.behind,
             retained_bytes(record) if record.over else 0,
             self._rows.encrypt_summary(record),
         )

@@ -26,7 +26,6 @@ _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
     "begun": job_record.StartedChange,
     "cancelled": job_record.CancelledChange,
     "interrupted": job_record.InterruptedChange,
-    "waited": lambda: job_record.InterruptedChange(waited=True),
     "open": job_record.UnschedulableChange,
 }
 """Changes by the kinds of events that the database's functions append."""

@@ -28,17 +28,11 @@ and returns those to run together. The order is computed as the jobs are taken."
 
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
-    """Options of dispatch, equal for all dispatchers of a queue.
-
-    ``lead_s``: if a job is likely to end within so many seconds, the next one is handed to the
-    engine, which starts it without a pause. At 0 the next job is handed over when the last has
-    ended.
-    """
+    """Options of dispatch, equal for all dispatchers of a queue."""
 
     plan: OptionsPlanner
     max_s: float
     company: BatchChooser = lambda waiting, _: [next(waiting)]
-    lead_s: float = 0.0
 
 
 class Dispatcher:
@@ -53,16 +47,15 @@ class Dispatcher:
         self._waiting = lineup
         self._terms = terms
         self._news = asyncio.Event()
-        """Set if the queue or a run has changed."""
-        self._runs: list[JobRun] = []
-        """At most two: the run at work, then the run that waits at the engine."""
+        """Set if the queue has changed."""
+        self._run: JobRun | None = None
         self._runner: asyncio.Task[None] | None = None
         lineup.watch(self._news.set)
 
     def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
         """Start the dispatcher task; ``ended`` is called if the task ends
         without `close`: a fault."""
-        runner = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self._at}")
+        runner = asyncio.get_running_loop().create_task(self._dispatch(), name=f"lane-{self._at}")
         self._runner = runner
 
         def over(task: asyncio.Task[None]) -> None:
@@ -87,86 +80,39 @@ class Dispatcher:
 
     @property
     def running(self) -> list[Job]:
-        """Jobs that run, or wait at the engine."""
-        return [job for run in self._runs for job in run.jobs]
+        """Jobs that run."""
+        return [*self._run.jobs] if self._run is not None else []
 
     def leave(self, job: Job) -> None:
         """Drop a job that was ended from outside, and go on with the others of its run."""
-        for run in self._runs:
-            if job in run.jobs:
-                run.leave(job)
+        if self._run is not None and job in self._run.jobs:
+            self._run.leave(job)
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""
-        for run in self._runs:
-            run.interrupt()
+        if self._run is not None:
+            self._run.interrupt()
 
     def stop(self, end: Callable[[Job], None]) -> None:
         """Call ``end`` for all running jobs, and stop their use of the engine."""
-        busy = [run for run in self._runs if not all(job.ended for job in run.jobs)]
+        busy = not all(job.ended for job in self.running)
         for job in self.running:
             end(job)
-        for run in busy:
-            run.stop()
+        if self._run is not None and busy:
+            self._run.stop()
 
-    async def _run(self) -> None:
+    async def _dispatch(self) -> None:
         while True:
-            self._start(await self._take_next())
+            jobs = await self._take_next()
+            self._waiting.begin(jobs, self._at)
+            run = self._run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
             try:
-                await self._see_to_runs()
+                await run.over()
             finally:
-                for run in self._runs:
-                    run.interrupt()
-                    await run.end()
-                self._take_back()
-
-    def _start(self, jobs: Sequence[Job], behind: JobRun | None = None) -> None:
-        self._waiting.begin(jobs, self._at)
-        terms = self._terms
-        run = JobRun(jobs, self._place, terms.plan, terms.max_s, self._news.set, behind)
-        self._runs.append(run)
-
-    async def _see_to_runs(self) -> None:
-        """Wait until nothing runs; shortly before a job ends, hand the next one to the engine."""
-        lead_s = self._terms.lead_s
-        while self._runs:
-            self._news.clear()
-            busy_s = self._waiting.busy_s(self._at)
-            if lead_s and busy_s <= lead_s:
-                self._follow()
-            followed = len(self._runs) > 1 or not (lead_s and self._waiting)
-            pause_s = None if followed else max(busy_s - lead_s, lead_s / 2)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._news.wait()
-            self._take_back()
-
-    def _follow(self) -> None:
-        """Start the next job behind the one at work, if the loaded
-        engine needs no change for it."""
-        run = self._runs[0]
-        free = run.followable and self._place.loaded and not self._place.awaited
-        if len(self._runs) > 1 or not free:
-            return
-        try:
-            job = self._waiting.due(self._at)
-            if job is None or self._needs_a_load(job):
-                return
-            alone = len(self._with_company(job)) == 1
-        except Exception:
-            log.debug("no job was chosen in advance", exc_info=True)
-            return  # the choice is repeated when this run has ended; an error is reported then
-        if alone:
-            self._start([job], run)
-
-    def _take_back(self) -> None:
-        """Remove ended runs, the last first, so that a job that was put back
-        keeps its queue position."""
-        for run in list(reversed(self._runs)):
-            waits_again = not all(job.ended for job in run.jobs)
-            if run.over and (not waits_again or run is self._runs[-1]):
-                self._runs.remove(run)
-                self._waiting.finish(run.jobs, self._at)
+                run.interrupt()
+                await run.end()
+                self._run = None
+                self._waiting.finish(jobs, self._at)
 
     async def _take_next(self) -> Sequence[Job]:
         """Wait for a job and take it out of the queue, with the others of its batch. An error in

@@ -18,7 +18,6 @@ from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.duration_prediction import (
-    MIN_JOB_S,
     DurationFile,
     DurationPredictor,
     estimate_remaining_s,
@@ -49,13 +48,6 @@ class EngineProvisioning:
         self._admission = lodging.admission
         self.spec, self.slot = lodging.spec, lodging.slot
         self.batching = JobBatching(settings, lodging)
-
-    @property
-    def lead_s(self) -> float:
-        """Return how many seconds before a job's predicted end the next may be handed to the engine
-        (`JobQueue`). 0 if plans depend on the memory that is free when a job begins. Also 0 if the
-        engine runs jobs concurrently: the next would not wait there."""
-        return MIN_JOB_S if self._admission is None and not self.slot.sharing.concurrent else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
         """Return the options with a precision that fits; refuse a job that does
@@ -132,7 +124,7 @@ class LocalQueueSetup:
         self.provision, self.places = provision, places
         self._limit = settings.queue_limit
         self._terms = DispatchOptions(
-            plan, settings.max_audio_hours * 3600, provision.batching.company, provision.lead_s
+            plan, settings.max_audio_hours * 3600, provision.batching.company
         )
         self._file = DurationFile(default_data_folder(settings.data_dir))
         self.pace = DurationPredictor(provision.spec.name, model, self._file.read())

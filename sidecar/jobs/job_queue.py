@@ -187,7 +187,7 @@ class JobQueue(SubmissionQueue):
 
     @property
     def running(self) -> int:
-        """Return the number of jobs that run, or wait at the engine."""
+        """Return the number of jobs that run."""
         return len(self._running)
 
     @property

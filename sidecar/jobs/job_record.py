@@ -59,10 +59,9 @@ class JobFailure:
 @dataclass(frozen=True, slots=True)
 class StartedChange:
     """An attempt starts from the checkpoints; ``anew``: without them, because the engine cannot
-    read them. ``behind``: id of the job before it, whose end it waits for at the engine."""
+    read them."""
 
     anew: bool = False
-    behind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +82,7 @@ class RequeuedChange:
 @dataclass(frozen=True, slots=True)
 class InterruptedChange:
     """The service that had the job died; the job is queued again, and if it was at
-    work, its next attempts run alone. ``waited``: the job waited at the engine then, so
-    the death does not count."""
-
-    waited: bool = False
+    work, its next attempts run alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +206,7 @@ class JobRecord:
     loudness of each tenth of a second. ``crashes`` and ``interruptions``: how often the worker
     process or the service died in it since its last progress; ``passed``: how many services could
     not do it.
-    ``behind``: the job behind whose call its own waits at the engine, or waited before its attempt
-    began. ``refused``: why no node can run it, as long as none can. ``transcript`` and
+    ``refused``: why no node can run it, as long as none can. ``transcript`` and
     ``segments``: as they are after all edits (``history``).
     """
 
@@ -232,7 +227,6 @@ class JobRecord:
     crashes: int = 0
     interruptions: int = 0
     passed: int = 0
-    behind: str = ""
     refused: JobFailure | None = None
     settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
@@ -292,13 +286,13 @@ def apply_event(record: JobRecord, event: JobEvent) -> JobRecord:
 def _apply_before_end(record: JobRecord, event: JobEvent) -> JobRecord | None:
     running = record.state is JobState.RUNNING
     match event.change:
-        case StartedChange(anew, behind):
+        case StartedChange(anew):
             settled = () if anew else record.settled
             first = event.at if record.begun is None else record.begun
             at_work = _reset_to_checkpoints(replace(record, settled=settled), JobState.RUNNING)
             attempts, resumed_s = record.attempts + 1, at_work.progress.audio_s_done
             at_work = replace(at_work, attempts=attempts, resumed_s=resumed_s)
-            return replace(at_work, behind=behind, refused=None, begun=first)
+            return replace(at_work, refused=None, begun=first)
         case CrashedChange() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
         case RequeuedChange(counted, alone, passed) if running:
@@ -310,11 +304,10 @@ def _apply_before_end(record: JobRecord, event: JobEvent) -> JobRecord | None:
                 passed=record.passed + passed,
                 alone=waiting.alone or alone,
             )
-        case InterruptedChange(waited):
+        case InterruptedChange():
             waiting = _reset_to_checkpoints(record, JobState.QUEUED)
-            died = running and not waited
-            alone = waiting.alone or died  # if it dies again, no other job's work is lost
-            return replace(waiting, interruptions=record.interruptions + died, alone=alone)
+            alone = waiting.alone or running  # if it dies again, no other job's work is lost
+            return replace(waiting, interruptions=record.interruptions + running, alone=alone)
         case UnschedulableChange(failure) if not running and failure != record.refused:
             return replace(record, refused=failure)
         case ReportedChange(report, processing_s) if running:

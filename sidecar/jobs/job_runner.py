@@ -1,8 +1,5 @@
 """Running jobs: one alone or several in a batch, attempts, cancellation.
 
-A job may run behind another that runs alone: its call waits in the worker process, which starts it
-the moment it is free. Until then no failure there counts against the waiting job.
-
 A job whose engine dies is tried once more (`poison_error`), alone and on a fresh worker process.
 Jobs whose batch fails are tried again one by one.
 """
@@ -24,7 +21,7 @@ from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
-from sidecar.workers.engine_slot import EngineLease, EngineSlot, SequentialLease
+from sidecar.workers.engine_slot import EngineLease, EngineSlot
 from sidecar.workers.worker_process import WorkerDied
 
 
@@ -139,11 +136,10 @@ class Job:
                     yield None
         yield self.record
 
-    def begin(self, form: str = "", behind: str = "") -> None:
-        """Start an attempt from the checkpoints, if the engine reads their format (``form``);
-        ``behind``: the id of the job that it runs behind."""
+    def begin(self, form: str = "") -> None:
+        """Start an attempt from the checkpoints, if the engine reads their format (``form``)."""
         anew = any(one.form != form for one in self.record.settled)
-        self._append(job_record.StartedChange(anew, behind))
+        self._append(job_record.StartedChange(anew))
 
     def apply_report(self, event: transcript.TranscriptionEvent, processing_s: float = 0.0) -> None:
         """Apply a report of the engine; a transcript ends the job."""
@@ -206,10 +202,7 @@ OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 
 
 class JobRun:
-    """Run of jobs on the engine, now or ``behind`` another run; unfinished jobs are queued again.
-
-    ``news`` is called when it has ended, and when a job could run behind it.
-    """
+    """Run of jobs on the engine; unfinished jobs are queued again."""
 
     def __init__(
         self,
@@ -217,45 +210,26 @@ class JobRun:
         place: EngineSlot[EngineSpec],
         plan: OptionsPlanner,
         max_s: float,
-        news: Callable[[], None] = lambda: None,
-        behind: JobRun | None = None,
     ) -> None:
         self.jobs = jobs
         self._place = place
         self._plan = plan
         self._max_s = max_s
-        self._news = news
-        self._stay: SequentialLease | None = None
-        """Lease of the engine while the run has it."""
-        self._behind = ""
-        if behind is not None and behind._stay is not None:
-            self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
-        self._leaving: asyncio.Task[None] | None = None
         self._engine: EngineLease | None = None
         self._in_step: Sequence[Job] = ()
         """Jobs of the batch, in the order of the engine's numbers for them."""
         self._interrupted = False
-        self._asked = False
-        """Whether its call was sent to the worker process."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
-        self._task.add_done_callback(self._ended)
 
-    @property
-    def over(self) -> bool:
-        """Return whether the run has ended."""
-        return self._task.done()
-
-    @property
-    def followable(self) -> bool:
-        """Return whether a job could run behind this run now."""
-        return self._asked and not self._interrupted and not self.over
+    async def over(self) -> None:
+        """Wait until the run has ended."""
+        await asyncio.wait({self._task})
 
     async def end(self) -> None:
         """Cancel the run and wait for its end."""
-        if not self.over:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        self._task.cancel()
+        await self.over()
 
     def leave(self, job: Job) -> None:
         """Drop a job that was ended from outside, and go on with the others."""
@@ -275,26 +249,17 @@ class JobRun:
         self._interrupted = True
         self._task.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Release the engine: a task that was cancelled before its first step has not done so."""
-        if self._stay is not None:
-            self._leaving = asyncio.get_running_loop().create_task(self._leave())
-        self._news()
-
     async def _alone(self, job: Job) -> None:
         try:
             while not job.ended:
-                behind = self._behind
-                job.begin(self._place.spec.resumes, behind)
+                job.begin(self._place.spec.resumes)
                 # before the attempt, so that it counts if the service dies in it
                 await job.written()
                 if job.ended:  # ended elsewhere as it began here
                     break
                 try:
                     await self._attempt(job)
-                except WorkerDied as died:
-                    if behind and not died.began:
-                        return job.requeue()
+                except WorkerDied:
                     log.error("the worker process died in job %s", job.id)
                     job.crash()
                     known = job.record
@@ -310,43 +275,27 @@ class JobRun:
         except Exception:
             log.exception("internal error in job %s", job.id)
             job.fail(errors.EngineFailed())
-        finally:
-            await self._leave()
 
     async def _attempt(self, job: Job) -> None:
-        if self._stay is None:
-            alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
-            lease = self._place.lease(job.options.precision, job.arrived_at, alone)
-            self._stay = await SequentialLease.begin(lease)
-        try:
-            await self._transcribe(self._stay, job)
-        finally:
-            await self._leave()
+        alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
+        async with self._place.lease(job.options.precision, job.arrived_at, alone) as engine:
+            await self._transcribe(engine, job)
         if not job.ended:
             raise errors.EngineFailed("The engine returned no transcript.")
 
-    async def _transcribe(self, stay: SequentialLease, job: Job) -> None:
-        engine = stay.engine
+    async def _transcribe(self, engine: EngineLease, job: Job) -> None:
+        since = time.monotonic()
         options = await self._plan(job, engine.precision)
         resumes = job.record.durable and self._place.spec.resumes
         settled = job.record.settled if resumes else None
         events = engine.transcribe(job.source, job.facts, options, self._max_s, settled)
-        self._asked = True  # the call is sent before any task that `_news` wakes up can run
-        self._news()
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
                     event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
-                job.apply_report(event, time.monotonic() - stay.since)
+                job.apply_report(event, time.monotonic() - since)
                 if isinstance(event, transcript.Checkpoint):
                     await job.written()
-
-    async def _leave(self) -> None:
-        """Leave the engine to the run behind this one."""
-        self._asked, self._behind = False, ""
-        stay, self._stay = self._stay, None
-        if stay is not None:
-            await stay.leave()
 
     async def _together(self) -> None:
         crashed = False

@@ -83,9 +83,8 @@ async def requeue_unfinished(
     resumes from its checkpoint."""
     store = keeping.store
     unfinished = [one for one in store.all() if one.durable and not one.over]
-    there = {record.id for record in unfinished}
     for record in unfinished:
-        store.append(record.id, InterruptedChange(waited=record.behind in there))
+        store.append(record.id, InterruptedChange())
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
     for record in unfinished:

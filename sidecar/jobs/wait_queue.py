@@ -29,8 +29,8 @@ class RunningJobs:
         self, place: EngineSlot[EngineSpec], pace: DurationPredictor, takes_s: PredictJobSeconds
     ) -> None:
         self.place = place
-        self.running: list[Sequence[Job]] = []
-        """First the job or batch at work, then the job behind it."""
+        self.running: Sequence[Job] = ()
+        """The job or batch at work."""
         self.shut = False
         """Whether the dispatcher has ended."""
         self._pace = pace
@@ -44,31 +44,22 @@ class RunningJobs:
         return not self.running and not self.shut
 
     def begin(self, jobs: Sequence[Job], now: float) -> None:
-        """Add a job or batch, which runs when those before it have ended."""
-        if not self.running:
-            self._begun_at = now
-        self.running.append(jobs)
+        """Start a job or batch."""
+        self._begun_at = now
+        self.running = jobs
 
-    def finish(self, jobs: Sequence[Job], now: float) -> None:
-        """Remove jobs that run no more; the duration of a load is learned."""
-        if jobs is self.running[0]:
-            self._begun_at = now
-        self.running.remove(jobs)
+    def finish(self) -> None:
+        """Remove the jobs that ran; the duration of a load is learned."""
+        self.running = ()
         if self.place.loaded and self.place.loaded_at != self._loaded_at:
             self._loaded_at = self.place.loaded_at
             self._pace.learn_load(self.place.precision, self.place.load_s)
 
-    def busy_s(self, now: float) -> float:
-        """Return the seconds that running jobs still take, with the engine's load."""
-        first, *behind = [[job for job in jobs if not job.ended] for jobs in self.running] or [[]]
-        after_s = sum(max(map(self._takes_s, jobs), default=0.0) for jobs in behind)
-        return self._at_work_s(first, now) + after_s
-
     def open_in_s(self, now: float) -> float:
-        """Return the seconds until a job could start."""
-        return math.inf if self.shut else self.busy_s(now)
-
-    def _at_work_s(self, working: Sequence[Job], now: float) -> float:
+        """Return the seconds until a job could start, with the engine's load."""
+        if self.shut:
+            return math.inf
+        working = [job for job in self.running if not job.ended]
         if not working:
             return 0.0
         if not self.place.loaded:
@@ -159,8 +150,8 @@ class WaitQueue:
         self._changed()
 
     def begin(self, jobs: Sequence[Job], at: int) -> None:
-        """Move a job or batch from the queue to a dispatcher, behind what runs there, and
-        charge its work to the owners."""
+        """Move a job or batch from the queue to a dispatcher, and charge its work to the
+        owners."""
         active = self._active()
         for job in jobs:
             self._gone(job)
@@ -172,7 +163,7 @@ class WaitQueue:
     def finish(self, jobs: Sequence[Job], at: int) -> None:
         """Remove jobs that run no more. A job that has not ended is queued again, in front, and its
         owner gets its work back."""
-        self._working[at].finish(jobs, time.monotonic())
+        self._working[at].finish()
         for job in jobs:
             if job.ended:
                 self._learn(job, len(jobs))
@@ -254,11 +245,6 @@ class WaitQueue:
             self._turns_until = now + POSITIONS_MAX_AGE_S
         return self._turns
 
-    def busy_s(self, at: int) -> float:
-        """Return the seconds that running jobs of a dispatcher still
-        take, with its engine's load."""
-        return self._working[at].busy_s(time.monotonic())
-
     def _worked_out(
         self,
         now: float,
@@ -291,7 +277,7 @@ class WaitQueue:
 
     def _active(self) -> set[str]:
         running = chain.from_iterable(one.running for one in self._working)
-        return {job.record.owner for job in chain(self._jobs.values(), *running)}
+        return {job.record.owner for job in chain(self._jobs.values(), running)}
 
     def _takes_s(self, job: Job) -> float:
         """Predict a job's seconds of work by what is known now. Shares of owners use the prediction

@@ -1,6 +1,6 @@
 """Engine slot: state machine of one engine, its turns, leases, reloads, idle time (`keep_alive`).
 
-A lease transcribes one recording or a batch; `SequentialLease` serves consecutive jobs.
+A lease transcribes one recording or a batch.
 
 A *turn* is the right to change the engine; turns are first in, first out. An exclusive lease keeps
 its turn. A concurrent lease gives it back once the engine is loaded, so that the next one can share
@@ -17,14 +17,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
-    ExitStack,
     aclosing,
     asynccontextmanager,
 )
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, Generic, Self
+from typing import Any, Generic
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -148,35 +147,6 @@ class EngineLease:
             self._batch.send_nowait(leave=number)
 
 
-class SequentialLease:
-    """Lease that consecutive jobs share; it ends when the last of them has left."""
-
-    def __init__(self, engine: EngineLease, ends: AsyncExitStack) -> None:
-        self.engine = engine
-        self._ends = ends
-        self._holders = 1
-        self.since = time.monotonic()
-        """Time when the engine was free for the current job (`time.monotonic`)."""
-
-    @classmethod
-    async def begin(cls, lease: AbstractAsyncContextManager[EngineLease]) -> Self:
-        """Wait for the lease; the first job holds it."""
-        ends = AsyncExitStack()
-        return cls(await ends.enter_async_context(lease), ends)
-
-    def joined(self) -> Self:
-        """Add a job."""
-        self._holders += 1
-        return self
-
-    async def leave(self) -> None:
-        """Remove a job; end the lease after the last one."""
-        self._holders -= 1
-        self.since = time.monotonic()
-        if not self._holders:
-            await self._ends.aclose()
-
-
 log = logging.getLogger(__name__)
 
 PRELOADED_KEEP_S = 60.0
@@ -275,8 +245,6 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self.sharing = sharing
         self._keep_alive_s = keep_alive_s
         self._turn = asyncio.Lock()
-        self._waiting = 0
-        """Number of callers that wait for their turn."""
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
@@ -287,11 +255,6 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._pending: _PendingReload | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         self._reloaded_at = -math.inf
-
-    @property
-    def awaited(self) -> bool:
-        """Return whether a caller waits for its turn."""
-        return self._waiting > 0
 
     @property
     def in_use(self) -> bool:
@@ -432,22 +395,15 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         """Hold the turn, once all leases have ended that a change must wait for. ``joins``: do not
         wait for leases of an engine that is loaded."""
         try:
-            with ExitStack() as line:
-                self._waiting += 1
-                line.callback(self._leave_line)
-                async with self._turn:
-                    if not (self.sharing.sessions or (joins and self.worker is not None)):
-                        await self._unheld.wait()
-                    line.close()
-                    self._settled()
-                    if self._closed:
-                        raise errors.ShuttingDown()
-                    yield
+            async with self._turn:
+                if not (self.sharing.sessions or (joins and self.worker is not None)):
+                    await self._unheld.wait()
+                self._settled()
+                if self._closed:
+                    raise errors.ShuttingDown()
+                yield
         finally:  # also after a failed load that kept the old engine
             self._settled()
-
-    def _leave_line(self) -> None:
-        self._waiting -= 1
 
     async def _leased_worker(self, wanted: Precision, since: float) -> worker_process.WorkerProcess:
         """Return the worker process for a lease that has the turn: the one in use, or one loaded if

@@ -150,8 +150,6 @@ class RpcCall:
         """Set once all calls before it have ended and it executes, or once it has ended."""
         self.over = asyncio.Event()
         """Set once it has ended on the other side, or the connection is closed."""
-        self.began = False
-        """True if the worker has ever started it."""
         self._line = line
         self._answers: deque[channel.ChannelFrame] = deque()
         self._unread = 0
@@ -225,7 +223,6 @@ class RpcCall:
 
     def begin(self) -> None:
         """Note that the worker executes it."""
-        self.began = True
         self.reached.set()
 
     def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:

@@ -42,9 +42,9 @@ def worker_command() -> list[str]:
 
 
 class WorkerDied(Exception):
-    """Raised if the worker process ends during a call, or if the call cannot begin. ``began``:
-    whether this call was executing. ``explained``: it is known which calls were executing, or the
-    service ended the process on purpose. ``sole``: no other call was executing."""
+    """Raised if the worker process ends during a call, or if the call cannot begin. Of a live
+    session, ``began``: whether it was being executed; ``explained``: it is known which sessions
+    were, or the service ended the process on purpose; ``sole``: no other session was."""
 
     def __init__(
         self, why: str, began: bool = True, explained: bool = True, sole: bool = False
@@ -151,8 +151,7 @@ class WorkerProcess:
         try:
             yield call
         except channel.ChannelClosed as error:
-            began = call.number in self._blamed if operation == LIVE_OPERATION else call.began
-            raise self._died(error, began) from None
+            raise self._died(error, call.number in self._blamed) from None
         finally:
             if not (call.over.is_set() or self._dead):
                 await self._stop(call)
@@ -276,7 +275,7 @@ class WorkerProcess:
                         )
                     return self.kill(hung=not hears)
         except asyncio.CancelledError:
-            if call.began and not self._options.shared:  # else it is dropped in its turn
+            if call.reached.is_set() and not self._options.shared:  # else it is dropped in its turn
                 self.kill()
             raise
 

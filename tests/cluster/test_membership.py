@@ -22,7 +22,7 @@ from sidecar.cluster.membership import (
     HeartbeatObserver,
     Membership,
 )
-from sidecar.jobs.job_record import InterruptedChange, JobFailure, JobState, StartedChange
+from sidecar.jobs.job_record import JobFailure, JobState, StartedChange
 
 NO = JobFailure.of(errors.AudioTooLong())
 
@@ -185,23 +185,6 @@ async def test_without_its_synchronous_standby_no_service_expires(
         assert {*dict(await one.database.fetch(services))} == {"one", "other"}
 
 
-async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(
-    journal: str, tmp_path: Path
-) -> None:
-    async with service(journal, tmp_path) as one:
-        await one.submit("a", "b")
-        at_work, behind = await one.claim(), await one.claim()
-        assert at_work is not None
-        assert behind is not None
-        await one.report(at_work, at_work.record, StartedChange())
-        await one.report(behind, behind.record, StartedChange(behind=at_work.record.id))
-        await one.membership.leave()
-        events = [event async for event in _told(one, behind.record.id)]
-        assert InterruptedChange(waited=True) in events
-        assert (await one.jobs.get(behind.record.id)).interruptions == 0
-        assert (await one.jobs.get(at_work.record.id)).interruptions == 1
-
-
 async def test_jobs_whose_clients_waited_at_a_dead_service_end_unless_it_comes_back(
     journal: str, tmp_path: Path
 ) -> None:
@@ -267,12 +250,3 @@ async def test_who_leaves_gives_back_what_it_was_charged(
             await one.membership.leave()
         had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
         assert had == [("a", 0.0), ("b", 0.0)]
-
-
-async def _told(one: object, job_id: str):  # type: ignore[no-untyped-def]
-    with await one.jobs.subscribe(job_id) as events:  # type: ignore[attr-defined]
-        async for batch in events.batches(0.2):
-            if not batch:
-                return
-            for event in batch:
-                yield event.change

@@ -28,6 +28,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
+from sidecar.jobs.dispatcher import Dispatcher
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
@@ -85,14 +86,12 @@ class Held:
     """A run whose engine says what a test has it say."""
 
     jobs: Sequence[Job]
-    left: Callable[[], None]
-
-    @property
-    def over(self) -> bool:
-        return all(job.ended for job in self.jobs)
+    lane: Dispatcher
 
     def leave(self, job: Job) -> None:
-        self.left()
+        if job.ended:
+            self.lane._run = None
+            self.lane._waiting.finish(self.jobs, 0)
 
     def stop(self) -> None:
         """There is nothing to stop."""
@@ -127,9 +126,10 @@ class Local:
                 job = self._queue.live(job_id)
                 assert job is not None
                 lane._waiting.begin([job], 0)
-                lane._runs.append(Held([job], lane._take_back))  # type: ignore[arg-type]
+                lane._run = Held([job], lane)  # type: ignore[assignment]
             self._log.append(job_id, change)
-            lane._take_back()
+            if lane._run is not None:
+                lane._run.leave(lane._run.jobs[0])
 
 
 def recording() -> AudioSource:

@@ -89,13 +89,11 @@ def test_a_job_that_gets_further_in_each_attempt_is_never_given_up(deaths: list[
         assert poison_error(record.crashes, record.interruptions) is None
 
 
-def test_who_only_waited_and_who_could_not_do_it_do_not_count() -> None:
+def test_who_could_not_do_it_does_not_count() -> None:
     record = submitted()
     passed = RequeuedChange(counted=True, passed=True)
     for _ in range(POISON_WEIGHT):
-        record = happened(
-            record, StartedChange(), passed, StartedChange(), InterruptedChange(waited=True)
-        )
+        record = happened(record, StartedChange(), passed)
     assert (record.crashes, record.interruptions, record.passed) == (0, 0, POISON_WEIGHT)
     assert happened(record, StartedChange(), SETTLED).passed == 0
 

@@ -133,7 +133,7 @@ async def follow(sharing: Sharing, steps: list[Step]) -> None:
                 await asyncio.sleep(0)
         outcomes = await orders.finish()
         slot = orders.slot
-        assert (slot.awaited, slot.in_use) == (False, False)
+        assert not slot.in_use
         await slot.close()
         with pytest.raises(errors.ShuttingDown):
             await slot.preload()

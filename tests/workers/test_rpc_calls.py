@@ -302,17 +302,16 @@ async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_
 
 async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:
     (first, asked), (second, _), (third, _) = [await ends.begun() for _ in range(3)]
-    assert [call.began for call in (first, second, third)] == [True, False, False]
+    assert [call.reached.is_set() for call in (first, second, third)] == [True, False, False]
     asked.answer({"n": 0})
     asked.end(done=True)
     assert await read(first) == [0]
-    assert [call.began for call in (second, third)] == [True, False]
+    assert [call.reached.is_set() for call in (second, third)] == [True, False]
     ends.peer.sock.close()
     ends.line.close()
     async with asyncio.timeout(PATIENCE_S):
         await third.reached.wait()
     assert [call.over.is_set() for call in (second, third)] == [True, True]
-    assert not third.began, "it was never at work"
 
 
 async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> None:

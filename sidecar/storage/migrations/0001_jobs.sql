@@ -54,7 +54,6 @@ CREATE TABLE vibevoice.jobs (
     begins boolean NOT NULL DEFAULT false,   -- whether the claim counts as an attempt if its node dies
     reported_by text,                        -- the claim by which its last event was reported
     fraction double precision NOT NULL DEFAULT 0,
-    behind text NOT NULL DEFAULT '',         -- the job that it waits for at the engine
     followers text[] NOT NULL DEFAULT '{}',  -- the services that are notified of its events
     awaited_by text,                         -- the service at which its client waits for the answer
     ended timestamptz,
@@ -445,12 +444,11 @@ CREATE FUNCTION vibevoice.free_1(job_ text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_;
-    IF j.state = 'running' THEN  -- its node died in it, or while it waited behind another job
-        PERFORM vibevoice.append_1(job_, CASE WHEN EXISTS (SELECT FROM vibevoice.jobs
-            WHERE id = j.behind AND ended IS NULL) THEN 'waited' ELSE 'interrupted' END);
+    IF j.state = 'running' THEN  -- its node died in it
+        PERFORM vibevoice.append_1(job_, 'interrupted');
     END IF;
     UPDATE vibevoice.jobs SET state = 'queued', claim = NULL, node = NULL, begins = false,
-        fraction = 0, behind = '' WHERE id = job_;
+        fraction = 0 WHERE id = job_;
     UPDATE vibevoice.owners SET had_s = had_s - j.work_s WHERE owner = j.owner;
 END $$;
 
@@ -468,7 +466,7 @@ END $$;
 -- commits.
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
-    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
+    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8,
     weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
@@ -492,7 +490,7 @@ BEGIN
         PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
     ELSE
         UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
-            fraction = fraction_, behind = behind_, refused_by = NULL WHERE id = job_;
+            fraction = fraction_, refused_by = NULL WHERE id = job_;
     END IF;
     -- Commits with a notification are serialized, so there is none without a follower.
     IF j.followers <> '{}' THEN
