@@ -183,15 +183,12 @@ class LiveBeginRequest(LiveOptionsRequest):
     """First message of a connection: starts a session, or with ``after`` resumes one.
 
     ``session``: the client's id of it; ``after``: the last event that the client received, 0 if
-    none. ``encoding``: of samples, or ``opus``: a packet in each message. ``lease``: the client
-    is another service, which keeps the session itself (`upstream.remote_live_messages`); all other
-    fields are then ignored.
+    none. ``encoding``: of samples, or ``opus``: a packet in each message.
     """
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     after: live_options.SequenceNumber | None = None
-    lease: dict[str, Any] | None = None
     encoding: Literal["pcm16", "float32", "opus"] = "pcm16"
     rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api import leased_live_session, live_messages
+from sidecar.api import live_messages
 from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
 from sidecar.api.http.openapi import PROBLEMS
@@ -58,8 +58,6 @@ async def serve_live_connection(
         errors.SidecarError: the error that ended the connection.
     """
     begin = await _read_begin(socket)
-    if begin.lease is not None:
-        return await leased_live_session.serve(socket, service, begin.lease)
     rate = begin.counted_rate
     decoder = await ThreadLimiter("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = await _session(socket, service, begin)
@@ -102,11 +100,8 @@ async def _session(
     socket: websocket_connections.WebSocketConnection, service: Service, begin: LiveBeginRequest
 ) -> Session:
     if begin.after is None:
-        session = service.live.open(
-            socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
-        )
-        await service.live.placed(session)
-        return session
+        options = begin.upon(LiveOptions())
+        return service.live.open(socket.caller, options, begin.session, wire="live")
     if begin.session is None:
         raise errors.FieldMissing("'after' requires 'session', the session to resume.")
     return service.live.find(socket.caller, begin.session)

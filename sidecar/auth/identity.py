@@ -22,8 +22,6 @@ class Scope(StrEnum):
     """Interrupt running jobs for a reload."""
     AUDIO_PATH = "audio_path"
     """Name a file of this machine instead of sending its audio."""
-    LEASE = "lease"
-    """Have live sessions of other services transcribed here, and receive all their results."""
     METRICS = "metrics"
     """Read the metrics and the state of the machine."""
     ADMIN = "admin"

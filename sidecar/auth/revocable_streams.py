@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sidecar import errors
-from sidecar.auth.identity import Identity, Scope, SignedCredential
+from sidecar.auth.identity import Identity, SignedCredential
 from sidecar.auth.rate_limits import counted, is_within_fair_share
 from sidecar.file_watcher import WATCH_INTERVAL_S
 
@@ -59,13 +59,12 @@ class RevocableStreams:
     def opened(self, caller: Identity) -> Iterator[None]:
         """Count a request or connection as the caller's within this context.
 
-        Each owner may have one; more only if they leave others a fair share. A token with the scope
-        'lease' belongs to a service, which counts its own owners.
+        Each owner may have one; more only if they leave others a fair share.
 
         Raises:
             errors.ConnectionsLimited: the caller's share is used up.
         """
-        if not caller.limits.shares or Scope.LEASE in caller.scopes:
+        if not caller.limits.shares:
             yield
             return
         has = self._open[caller.owner]

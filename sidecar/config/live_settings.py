@@ -15,13 +15,12 @@ class LiveSettings(SettingsGroup):
     """Live sessions: engine, limits and timeouts."""
 
     live_engine: Literal[
-        "auto", "vibevoice", "whisper", "voxtral", "moonshine", "upstream", "scripted"
+        "auto", "none", "vibevoice", "whisper", "voxtral", "moonshine", "scripted"
     ] = setting(
         "auto",
         "Engine for live audio, in its own process: 'auto' uses the engine for files if it "
-        "supports live audio, else the embedded one; 'voxtral' supports live audio only; "
-        "'vibevoice' does not support it, and ends the start; 'upstream' uses the services "
-        "of the setting upstream.",
+        "supports live audio, else the embedded one; 'none' refuses live audio; 'voxtral' supports "
+        "live audio only; 'vibevoice' does not support it, and ends the start.",
     )
     live_sessions: int = setting(
         100, "Maximum live sessions at once; fewer if the engine supports fewer.", ge=0
@@ -29,8 +28,7 @@ class LiveSettings(SettingsGroup):
     live_sessions_per_owner: int | None = setting(
         None,
         "Maximum live sessions of one owner; 0: unlimited. If unset: unlimited on the "
-        "loopback, 32 if other machines can reach the service, except for tokens with the "
-        "scope 'lease'.",
+        "loopback, 32 if other machines can reach the service.",
         ge=0,
     )
     live_delay: Duration = setting(

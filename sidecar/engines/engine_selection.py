@@ -112,13 +112,10 @@ def torch_has_cuda() -> bool:
     return any(any(Path(folder).glob("lib/*torch_cuda.*")) for folder in folders or ())
 
 
+NO_LIVE_ENGINE = "none"
+"""Value of the setting `live_engine` for a service that refuses live audio."""
 ENGINES_WITH_EXTRAS = (VIBEVOICE, WHISPER, VOXTRAL)
 """Engines whose packages are installed by an extra of the engine's name."""
-
-
-MAX_REMOTE_SESSIONS = 10_000
-"""Maximum number of sessions that upstreams recognize for one service: the service's own limits and
-the upstreams' apply."""
 
 
 Spec = TypeVar("Spec", bound=ModelSpec)
@@ -155,7 +152,9 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
     name, reason = decide_engine(settings.engine, facts)
     spec = engines.engine_spec(name)
     if name == UPSTREAM:
-        return _upstream_choice(settings, spec, f"{reason}; recordings go to")
+        others = upstream_options(settings)
+        hosts = ", ".join(map(host_of, others.urls))
+        return EngineChoice(spec, f"{reason}; recordings go to {hosts}", upstream=others)
     found = facts.found(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
@@ -191,7 +190,7 @@ def choose_live_engine(
     settings: Settings, files: EngineChoice[EngineSpec]
 ) -> tuple[EngineChoice[EngineSpec] | None, str]:
     """Choose the engine for live audio beside the engine for ``files``; return it with the reason.
-    It is `None` if no engine was named and none is available.
+    It is `None` if the settings want none, or no engine was named and none is available.
 
     Raises:
         errors.EngineUnavailable: the named engine cannot run here, or has no live recognition.
@@ -200,10 +199,8 @@ def choose_live_engine(
     wanted = settings.live_engine
     if wanted == AUTO:
         return _auto_live_spec(files)
-    if wanted == UPSTREAM:
-        spec = replace(engines.engine_spec(UPSTREAM), sessions=MAX_REMOTE_SESSIONS, translates=True)
-        found = _upstream_choice(settings, spec, "as set; sound goes to")
-        return found, found.reason
+    if wanted == NO_LIVE_ENGINE:
+        return None, "as set"
     named = files
     if wanted != files.spec.name:  # the configured folder is for the engine for files
         named = choose_engine(settings.model_copy(update={"engine": wanted, "model_path": None}))
@@ -214,14 +211,6 @@ def choose_live_engine(
             hint=f"Engines that do: {able or 'none'}; or set 'auto'.",
         )
     return named, "as set"
-
-
-def _upstream_choice(settings: Settings, spec: EngineSpec, reason: str) -> EngineChoice[EngineSpec]:
-    """Return the upstreams of the settings as engine. Their capacity and languages are not known
-    here."""
-    others = upstream_options(settings)
-    hosts = ", ".join(map(host_of, others.urls))
-    return EngineChoice(spec, f"{reason} {hosts}", None, others)
 
 
 def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[EngineSpec] | None, str]:

@@ -24,7 +24,7 @@ from sidecar.limit_overrides import limit
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
 """Maximum combinations of labels of one metric. Every metric has fewer: this bounds mistakes."""
-LIVE_WIRES = ("live", "streaming", "realtime", "grpc", "lease", "talk")
+LIVE_WIRES = ("live", "streaming", "realtime", "grpc", "talk")
 """Values of the label `wire`."""
 OTHER_LABEL = "(other)"
 """Label of all combinations beyond the limit."""

@@ -199,17 +199,17 @@ class Service:
             settings, self._backend.store, keeping, self.spool_threads, now
         )
         """Archive of finished live sessions and conversations as jobs."""
-        self.live = self._session_registry()
+        self.live = self._session_registry(live.spec if live is not None else None)
         """Live sessions of all owners."""
         self.tts = self.fleet.voice if self.fleet.tts_spec is not None else None
         """TTS client, None without a TTS engine."""
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
         """Conversations of all owners."""
 
-    def _session_registry(self) -> SessionRegistry:
+    def _session_registry(self, spec: EngineSpec | None) -> SessionRegistry:
         settings = self.settings
         return SessionRegistry(
-            self.fleet.live_spec,
+            spec,
             lambda: self.fleet.live.lease(),
             SessionLimits.of(settings),
             SessionBounds.of(settings),

@@ -8,10 +8,8 @@ A vector travels as text: the service stores and forwards it, and only a worker 
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,8 +18,6 @@ from sidecar.errors import FieldInvalid
 
 MAX_NAME_CHARACTERS = 200
 """Maximum characters of a speaker's name."""
-ROUNDED = 0.01
-"""Tolerance of a unit vector's length, because of float16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +31,6 @@ class SpeakerEmbedding:
 
     vector: str = field(repr=False)
     seconds: float
-
-
-def is_valid_embedding(one: SpeakerEmbedding) -> bool:
-    """Return whether an embedding from outside is valid: 256 numbers, of length 1 up to
-    rounding."""
-    try:
-        numbers = struct.unpack("<256e", base64.b64decode(one.vector, validate=True))
-    except (ValueError, struct.error):
-        return False
-    return abs(math.hypot(*numbers) - 1) < ROUNDED and 0 <= one.seconds < math.inf
 
 
 @dataclass(frozen=True, slots=True)

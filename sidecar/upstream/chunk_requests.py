@@ -65,9 +65,7 @@ class ChunkRequests:
             UpstreamClient(self._client, url, key, options)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool: UpstreamBalancer[int] = UpstreamBalancer(random.random)
-        for index in range(len(self.servers)):
-            self._pool.found(index, {index: 0})
+        self._pool = UpstreamBalancer(len(self.servers), random.random)
         self._silent = [0 for _ in self.servers]
         self._lost = [asyncio.Event() for _ in self.servers]
         self._at_work = 0
@@ -151,9 +149,7 @@ class ChunkRequests:
     async def _hear(self, work: _ChunkWork) -> list[ChunkResult]:
         await work.sound(voices=self.voices)
         within_s = EXTRA_TIMEOUT_S + self._options.timeout * work.piece.duration_s
-        patience: ChunkAttempts[int] = ChunkAttempts(
-            time.monotonic(), time.monotonic() + 2 * within_s
-        )
+        patience = ChunkAttempts(time.monotonic(), time.monotonic() + 2 * within_s)
         while True:
             index = await self._next_candidate(patience)
             patience.asked.add(index)
@@ -187,7 +183,7 @@ class ChunkRequests:
                 self._pool.left(index)
             return await self._smaller(work, server, patience)
 
-    async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
+    async def _next_candidate(self, patience: ChunkAttempts) -> int:
         """Return the server to try next, after waiting until one is free.
 
         Raises:
@@ -221,7 +217,7 @@ class ChunkRequests:
         raise ChunkFailure(FailureStep.ELSEWHERE, last)
 
     async def _smaller(
-        self, work: _ChunkWork, server: UpstreamClient, patience: ChunkAttempts[int]
+        self, work: _ChunkWork, server: UpstreamClient, patience: ChunkAttempts
     ) -> list[ChunkResult]:
         """Send the chunk in two halves, and limit the server to that length from now on."""
         piece = work.piece

@@ -233,7 +233,10 @@ def _http_errors_as_failures() -> Iterator[None]:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if _is_certificate_error(error):
-            raise upstream_dialect.certificate_failure(FailureStep.ELSEWHERE) from None
+            raise upstream_dialect.refused_failure(
+                "The upstream's certificate is not one that is trusted.",
+                "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+            ) from None
         raise upstream_dialect.unreachable_failure() from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
         raise upstream_dialect.connection_lost_failure("went away in the middle") from None

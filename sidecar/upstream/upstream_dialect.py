@@ -111,27 +111,15 @@ def connection_lost_failure(what: str) -> ChunkFailure:
     return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
 
 
-def unreachable_failure(
-    detail: str | None = None, step: FailureStep = FailureStep.AGAIN
-) -> ChunkFailure:
+def unreachable_failure(detail: str | None = None) -> ChunkFailure:
     """Return the failure of a server that received nothing."""
-    return ChunkFailure(step, errors.UpstreamUnreachable(detail), sent=False)
+    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamUnreachable(detail), sent=False)
 
 
-def refused_failure(
-    detail: str, hint: str | None = None, step: FailureStep = FailureStep.ELSEWHERE
-) -> ChunkFailure:
+def refused_failure(detail: str, hint: str | None = None) -> ChunkFailure:
     """Return the failure of a server that cannot be used and received nothing."""
-    return ChunkFailure(step, errors.UpstreamRefused(detail, hint=hint), sent=False)
-
-
-def certificate_failure(step: FailureStep) -> ChunkFailure:
-    """Return the failure of a connection because of the server's certificate."""
-    return refused_failure(
-        "The upstream's certificate is not one that is trusted.",
-        "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
-        step,
-    )
+    refused = errors.UpstreamRefused(detail, hint=hint)
+    return ChunkFailure(FailureStep.ELSEWHERE, refused, sent=False)
 
 
 def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarError:

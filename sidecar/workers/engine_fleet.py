@@ -23,7 +23,6 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
 from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.remote_live_engine import RemoteEngineSlot
 from sidecar.workers.tts_client import TtsClient
 
 
@@ -56,12 +55,6 @@ class EngineStatus:
     load_s: float
     reserved_bytes: int
     on_gpu: bool
-
-    @classmethod
-    def of_remote(cls, slot: RemoteEngineSlot) -> EngineStatus:
-        """Return the status of a remote live engine: nothing of it is on this machine."""
-        precision = slot.spec.precisions[0].value
-        return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
 
     @classmethod
     def of(cls, host: EngineHost[Any]) -> EngineStatus:
@@ -111,12 +104,9 @@ class EngineFleet:
         )
         """Host of the engine for files."""
         self.hosts: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES: self.files}
-        """Host of each ASR engine on this machine, by role."""
-        self._live: engine_slot.EngineSlot[EngineSpec] | RemoteEngineSlot | None = None
-        if live is not None and live.upstream is not None:
-            self._live = RemoteEngineSlot(live.spec, live.upstream)
-        elif live is not None:
-            host = EngineHost(
+        """Host of each ASR engine, by role."""
+        if live is not None:
+            self.hosts[EngineRole.LIVE] = EngineHost(
                 EngineRole.LIVE,
                 settings,
                 live,
@@ -125,24 +115,11 @@ class EngineFleet:
                 live=True,
                 beside=beside,
             )
-            self.hosts[EngineRole.LIVE] = host
-            self._live = host.slot
 
     @property
-    def live_spec(self) -> EngineSpec | None:
-        """Return the spec of the live engine; None if there is none."""
-        return self._live.spec if self._live is not None else None
-
-    @property
-    def live(self) -> engine_slot.EngineSlot[EngineSpec] | RemoteEngineSlot:
-        """Return the slot for live audio, on this machine or remote.
-
-        Raises:
-            errors.EngineUnavailable: no engine transcribes live audio.
-        """
-        if self._live is None:
-            raise errors.EngineUnavailable("No engine of this service transcribes live audio.")
-        return self._live
+    def live(self) -> engine_slot.EngineSlot[EngineSpec]:
+        """Return the slot for live audio; only if there is a live engine."""
+        return self.hosts[EngineRole.LIVE].slot
 
     @property
     def tts_spec(self) -> TtsSpec | None:
@@ -170,8 +147,6 @@ class EngineFleet:
     def standing(self) -> dict[EngineRole, EngineStatus]:
         """Return the status of each engine; from memory, without a call."""
         found = {EngineRole(role): EngineStatus.of(host) for role, host in self.hosts.items()}
-        if isinstance(self._live, RemoteEngineSlot):
-            found[EngineRole.LIVE] = EngineStatus.of_remote(self._live)
         if self._voice is not None:
             found[EngineRole.VOICE] = EngineStatus.of(self._voice)
         return found
@@ -184,9 +159,8 @@ class EngineFleet:
         """Unload all engines, the last one opened first."""
         if self._voice is not None:
             await self._voice.slot.close()
-        if self._live is not None:
-            await self._live.close()
-        await self.files.slot.close()
+        for host in reversed(self.hosts.values()):
+            await host.slot.close()
 
 
 log = logging.getLogger(__name__)

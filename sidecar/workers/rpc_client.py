@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
@@ -125,26 +125,10 @@ class RpcCallEnded(Exception):
     """Raised on a send to a call that has ended."""
 
 
-class RpcTransport(Protocol):
-    """Transport of a call: `RpcConnection` to a worker process, or a connection to a remote
-    service."""
-
-    async def send(
-        self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
-    ) -> None:
-        """Send a message; raise `channel.ChannelClosed` if the other side is gone."""
-
-    def send_nowait(self, message: dict[str, Any]) -> None:
-        """Send a message without waiting; it is lost if the other side is gone."""
-
-    def close(self, why: str = "closed") -> None:
-        """Close the connection."""
-
-
 class RpcCall:
     """One call, seen from the service: a reader of its answers, and a sender of more input."""
 
-    def __init__(self, number: int, line: RpcTransport) -> None:
+    def __init__(self, number: int, line: RpcConnection) -> None:
         self.number = number
         self.reached = asyncio.Event()
         """Set once all calls before it have ended and it executes, or once it has ended."""

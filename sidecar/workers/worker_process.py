@@ -53,11 +53,6 @@ class WorkerDied(Exception):
         self.began, self.explained, self.sole = began, explained, sole
 
 
-class EngineHandedOver(WorkerDied):
-    """Raised if the service that runs the engine shuts down and another service takes over: no call
-    is at fault."""
-
-
 class WorkerProcess:
     """Child process that answers calls; its owner must await `close`."""
 

@@ -217,7 +217,7 @@ def test_what_alerts_watch_is_there_before_the_first_event(start_server: Any) ->
         assert watched, (name, label, value)
         assert {one.value for one in watched} == {0}, name
     refused = {one.labels["wire"] for one in samples if "sessions_refused_total" in one.name}
-    assert refused == {"live", "streaming", "realtime", "grpc", "lease", "talk"}
+    assert refused == {"live", "streaming", "realtime", "grpc", "talk"}
 
 
 def names_in(expression: str) -> set[str]:

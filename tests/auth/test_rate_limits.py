@@ -27,7 +27,6 @@ from sidecar.auth.identity import (
     AuthMethod,
     Identity,
     OwnerLimits,
-    Scope,
 )
 from sidecar.auth.rate_limits import (
     MAX_DELAYED_ANSWERS,
@@ -209,11 +208,7 @@ def test_who_shares_leaves_others_room_and_each_may_have_one() -> None:
             held.enter_context(visits.opened(one))
             with pytest.raises(errors.ConnectionsLimited):
                 held.enter_context(visits.opened(one))
-        front = Identity(
-            "front", AuthMethod.JWT, frozenset({Scope.LEASE}), OwnerLimits(shares=True)
-        )
         for _ in range(9):
-            held.enter_context(visits.opened(front))
             held.enter_context(visits.opened(ANONYMOUS))
     with visits.opened(bob), visits.opened(bob), visits.opened(bob):
         pass

@@ -20,16 +20,12 @@ from token_attacks import Attacker
 from two_fronts_and_node import WAYS, Fronts, started
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TokenInvalid
-from websockets.asyncio.client import connect
 
 from sidecar import errors
 from sidecar.auth.signed_tokens import LEEWAY_S
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_events import LiveSessionStart
-from sidecar.interfaces.live_options import LiveOptions
 from sidecar.server.app import create_app
-from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 NOTICED_S = 30.0
 """The service's promise: so soon it knows of a change of keys and revocations."""
@@ -298,23 +294,3 @@ def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
         assert len(recordings) == 1, "of bob's"
         again = call("DELETE", "/v1/data", headers=ada)
         assert again.json() == {"jobs": 0, "people": 0, "live_sessions": 0}
-
-
-async def test_live_places_are_for_services_that_were_given_the_scope_for_it(
-    door: Server, attacker: Attacker
-) -> None:
-    asked = json.dumps(
-        {
-            "type": "begin",
-            "lease": RemoteSessionRequest(
-                PROTOCOL_VERSION, LiveOptions(), LiveSessionStart()
-            ).to_wire(),
-        }
-    )
-    for scopes, answer in (((), "scope_missing"), (("lease",), None)):
-        token = attacker.issuer.create("anna", scopes=scopes)[0]
-        headers = {"Authorization": f"Bearer {token}"}
-        address = f"ws://127.0.0.1:{door.port}/v1/live"
-        async with connect(address, additional_headers=headers, proxy=None) as socket:
-            await socket.send(asked)
-            assert json.loads(await socket.recv()).get("code") == answer

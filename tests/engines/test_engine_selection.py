@@ -244,6 +244,7 @@ def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():
         pytest.param({"scripted", "moonshine"}, "moonshine", "scripted", "moonshine", "as set"),
         pytest.param({"scripted"}, "scripted", "scripted", "scripted", "as set"),
         pytest.param({"scripted"}, "moonshine", "scripted", "scripted", "refused", id="deaf"),
+        pytest.param({"scripted"}, "none", "scripted", None, "as set", id="not-wanted"),
     ],
 )
 def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
@@ -269,16 +270,7 @@ def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
     assert (found and found.spec.name, reason in why) == (live, True)
 
 
-def test_live_audio_goes_elsewhere_where_that_is_said_and_never_else() -> None:
-    there = ("http://box:8765",)
-    by_itself = Settings(engine="upstream", upstream=there)
-    found, _ = choose_live_engine(by_itself, choose_engine(by_itself))
-    assert found is None or found.upstream is None, "recordings go there, by name"
-    settings = Settings(engine="scripted", live_engine="upstream", upstream=there)
-    found, why = choose_live_engine(settings, choose_engine(settings))
-    assert found is not None
-    assert found.upstream is not None
-    assert (found.upstream.urls, "box:8765" in why) == (there, True)
-    nowhere = Settings(engine="scripted", live_engine="upstream")
-    with pytest.raises(errors.SettingsInvalid):
-        choose_live_engine(nowhere, choose_engine(nowhere))
+def test_live_audio_never_goes_to_the_upstreams_of_recordings() -> None:
+    settings = Settings(engine="upstream", upstream=("http://box:8765",))
+    found, _ = choose_live_engine(settings, choose_engine(settings))
+    assert found is None or found.upstream is None

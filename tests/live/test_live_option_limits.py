@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any, get_args
@@ -23,9 +23,6 @@ from wyoming.event import async_read_event
 from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
 from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
-from sidecar.interfaces.live_events import ContextUtterance
-from sidecar.interfaces.live_events import LiveSessionStart as PlaceToBegin
-from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.session_config import (
@@ -34,8 +31,6 @@ from sidecar.protocols.openai_realtime.session_config import (
 )
 from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.wyoming.messages import WyomingAudioFormat
-from sidecar.transcripts.transcript import Segment, Word
-from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 NUMBERS = (
     *("1e308", "-1e308", "1e305", "5e-324", "-0.0", "1e400", "-1e400"),
@@ -168,69 +163,6 @@ async def of_live(server: Server) -> None:
             ),
         ]
     )
-
-
-LEASE = RemoteSessionRequest(
-    PROTOCOL_VERSION,
-    LiveOptions(known_voices=()),
-    PlaceToBegin(
-        at=2.0,
-        turn=1,
-        piece=1,
-        said=(Segment(0.5, 1.5, "words", 0, (Word(0.5, 1.5, "words"),)),),
-        open=1,
-        pieces=(0,),
-        lead=1.0,
-        context=(ContextUtterance(0.5, 1.5, (1, 2)),),
-    ),
-).to_wire()
-
-
-def leaves(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
-    """Where something lies in plain values, whole lists and objects included."""
-    yield path
-    known: Iterable[Any] = ()
-    if isinstance(value, dict):
-        known = value.items()
-    elif isinstance(value, list | tuple):
-        known = enumerate(value)
-    for name, one in known:
-        yield from leaves(one, *path, name)
-
-
-def replaced(value: Any, path: tuple[str | int, ...], by: str) -> str:
-    """The JSON of plain values with something else at that path."""
-    if not path:
-        return by
-    name, *rest = path
-    keys = value if isinstance(value, dict) else range(len(value))
-    parts = [
-        replaced(value[key], tuple(rest), by) if key == name else json.dumps(value[key])
-        for key in keys
-    ]
-    if not isinstance(value, dict):
-        return f"[{', '.join(parts)}]"
-    named = zip(map(json.dumps, keys), parts, strict=True)
-    return f"{{{', '.join(f'{key}: {part}' for key, part in named)}}}"
-
-
-async def of_leases(server: Server) -> None:
-    async def attack(path: tuple[str | int, ...], value: str) -> None:
-        async with wire(server, "/v1/live") as socket:
-            try:
-                await socket.send(nested("lease", replaced(LEASE, path, value), type="begin"))
-                await socket.send('{"type": "sound", "encoding": "pcm16", "rate": 16000}')
-                await socket.send(SPEECH)
-                await socket.send('{"type": "finish"}')
-            except ConnectionClosed:
-                pass  # it was refused
-            async for event in heard(socket):
-                assert event.get("code") not in FAULTS, (path, value[:20], event)
-                if event["type"] == "events" and event["events"][-1]["live"] == "Summary":
-                    return
-            assert event["type"] == "error", (path, value[:20], event)
-
-    await at_once([attack(path, value) for path in leaves(LEASE) for value in NUMBERS])
 
 
 # OpenAI's Realtime API: what a session can be is read from how it is told
@@ -476,7 +408,7 @@ async def of_http(server: Server) -> None:
 @pytest.mark.parametrize(
     "attack",
     [
-        *(of_live, of_leases, of_transcriptions, of_dialogues),
+        *(of_live, of_transcriptions, of_dialogues),
         *(of_grpc, of_streaming, of_talks, of_wyoming, of_http),
     ],
 )

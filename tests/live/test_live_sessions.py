@@ -18,7 +18,7 @@ import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits, Scope
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
@@ -152,7 +152,7 @@ async def test_a_load_of_the_engine_is_told_at_once_and_is_no_overload(
     await say(session, SPEECH)
     session.finish()
     await until(lambda: codes(session) == first, "it is told")
-    assert not session.placed.is_set(), "before the engine is there"
+    assert not service.fleet.live.loaded, "before the engine is there"
     told = await reading
     assert [one.notice.code for one in of(told, NoticeRaised)] == first
     assert of(told, Summary)
@@ -372,26 +372,24 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
 
 
 @pytest.mark.parametrize(
-    ("limits", "scopes", "said", "hers"),
+    ("limits", "said", "hers"),
     [
-        (OwnerLimits(), (), {}, 8),
-        (OwnerLimits(shares=True), (), {}, 6),
-        (OwnerLimits(shares=True, live_sessions=2), (), {}, 2),
-        (OwnerLimits(shares=True, live_sessions=2), (Scope.LEASE,), {}, 8),
-        (OwnerLimits(shares=True, live_sessions=2), (), {"live_sessions_per_owner": 0}, 8),
-        (OwnerLimits(shares=True), (Scope.LEASE,), {"live_sessions_per_owner": 3}, 3),
+        (OwnerLimits(), {}, 8),
+        (OwnerLimits(shares=True), {}, 6),
+        (OwnerLimits(shares=True, live_sessions=2), {}, 2),
+        (OwnerLimits(shares=True, live_sessions=2), {"live_sessions_per_owner": 0}, 8),
+        (OwnerLimits(shares=True), {"live_sessions_per_owner": 3}, 3),
     ],
-    ids=["nobody else", "shared", "exposed", "of a service", "without a limit", "as was said"],
+    ids=["nobody else", "shared", "exposed", "without a limit", "as was said"],
 )
 async def test_how_many_sessions_one_owner_may_have_of_eight(
     open_service: Open,
     limits: OwnerLimits,
-    scopes: tuple[Scope, ...],
     said: dict[str, int],
     hers: int,
 ) -> None:
     service = await open_service(live_sessions=8, **said)
-    ada = Identity("ada", AuthMethod.JWT, frozenset(scopes), limits)
+    ada = Identity("ada", AuthMethod.JWT, frozenset(), limits)
     for _ in range(hers):
         service.live.open(ada, LiveOptions())
     with pytest.raises(errors.LiveFull if hers == 8 else errors.LiveLimited):

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from service_process import until
 
-from sidecar.api.leased_live_session import open_leased_session
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
-from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
-from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 if TYPE_CHECKING:
-    from sidecar.service.facade import Service
+    pass
 
 ANNA = SpeakerCandidate("a", "Anna", ())
 
@@ -58,34 +54,4 @@ async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() 
     session.change(LiveOptions(language="en"))
     assert session.options.known_voices == (ANNA,)
     assert asked == [ANONYMOUS.owner]
-    await sessions.close()
-
-
-async def test_a_place_for_another_service_recognises_whom_that_one_knows_and_nobody_else() -> None:
-    engines = list[LiveOptions]()
-
-    async def acquaint(options: LiveOptions, owner: str) -> LiveOptions:
-        return replace(options, known_voices=(), voiceprints=False)
-
-    @asynccontextmanager
-    async def share() -> Any:
-        engines.append(session.options)
-        await asyncio.Event().wait()
-        yield
-
-    sessions = SessionRegistry(
-        engine_spec("scripted"),
-        share,
-        SessionLimits(),
-        SessionBounds(),
-        add_known_speakers=acquaint,
-    )
-    wanted = LiveOptions(known_voices=(ANNA,), voiceprints=True)
-    service = cast("Service", SimpleNamespace(live=sessions))
-    session = open_leased_session(
-        service, ANONYMOUS, RemoteSessionRequest(PROTOCOL_VERSION, wanted, LiveSessionStart())
-    )
-    await until(lambda: engines)
-    (told,) = engines
-    assert (told.recognise, told.known_voices, told.voiceprints) == (True, (ANNA,), True)
     await sessions.close()

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from service_process import PATIENCE_S, Server
 
+from sidecar.api import live_routes
 from sidecar.cli.common_options import describe
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 from sidecar.config.settings import Settings, load_settings
 from sidecar.engines import ENGINES
-from sidecar.engines.engine_selection import choose_engine_for_nodes, choose_live_engine
+from sidecar.protocols.grpc_stt.servicer import NAME
+from sidecar.protocols.openai_realtime.routes import REALTIME
+from sidecar.protocols.s2s import routes as s2s_routes
+from sidecar.protocols.yap import routes as yap_routes
 from sidecar.storage.s3_storage import S3Storage
 from sidecar.storage.storage_selection import create_recording_storage
 
@@ -312,42 +316,36 @@ def test_rules_say_of_the_other_end_what_its_owner_says_and_no_more(name: str) -
         assert len(labels) == 1, "clients, PostgreSQL and names are no pods of ours"
 
 
-def test_fronts_that_hear_nothing_know_where_those_are_who_do_and_may_go_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_ingress_sends_live_requests_to_the_ears_and_all_else_to_fronts_that_refuse_them() -> (
+    None
+):
     objects = rendered("overlays/cluster-ears")
-    front = of_kind(objects, "Deployment", "front")["spec"]["template"]
-    ears = of_kind(objects, "Deployment", "ears")["spec"]["template"]
-    service = of_kind(objects, "Service", "ears")
-    assert service["spec"]["clusterIP"] == "None", "its name leads to each of them"
-    assert service["spec"]["selector"].items() <= ears["metadata"]["labels"].items()
-    for setting, value in of_kind(objects, "ConfigMap", "front")["data"].items():
-        monkeypatch.setenv(setting, value)
-    secrets = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in _env(front)}
-    assert secrets["VIBEVOICE_UPSTREAM_KEY"] == _env(ears)[0]["valueFrom"]["secretKeyRef"]
-    monkeypatch.setenv("VIBEVOICE_TOKEN", "x" * MIN_TOKEN_CHARACTERS)
-    monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://somebody@somewhere/jobs")
-    monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", "x" * 64)
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
-    settings = load_settings()
-    chosen, _ = choose_live_engine(settings, choose_engine_for_nodes(settings))
-    assert chosen is not None
-    assert chosen.upstream is not None
-    port = service["spec"]["ports"][0]["port"]
-    assert chosen.upstream.urls == (f"http://{service['metadata']['name']}:{port}",)
-    (rule,) = of_kind(objects, "NetworkPolicy", "ears")["spec"]["ingress"][:1]
-    selector = rule["from"][0]["podSelector"]["matchLabels"]
-    assert selector.items() <= front["metadata"]["labels"].items()
-    out = of_kind(objects, "NetworkPolicy", "front")["spec"]["egress"][-1]
-    selector = out["to"][0]["podSelector"]["matchLabels"]
-    assert selector.items() <= ears["metadata"]["labels"].items()
-    assert out["ports"] == [{"port": port}]
-
-
-def _env(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    env: list[dict[str, Any]] = pod["spec"]["containers"][0]["env"]
-    return env
+    assert of_kind(objects, "ConfigMap", "front")["data"]["VIBEVOICE_LIVE_ENGINE"] == "none"
+    assert "VIBEVOICE_LIVE_ENGINE" not in of_kind(objects, "ConfigMap", "ears")["data"]
+    sent = {
+        path["path"]: path["backend"]["service"]
+        for one in objects
+        if one["kind"] == "Ingress"
+        for path in one["spec"]["rules"][0]["http"]["paths"]
+    }
+    for part, port, paths in (
+        ("front", "http", {"/"}),
+        (
+            "ears",
+            "http",
+            {live_routes.PATH, REALTIME, "/v1/talk", s2s_routes.PATH, yap_routes.PATH},
+        ),
+        ("ears", "grpc", {f"/{NAME}"}),
+    ):
+        service = of_kind(objects, "Service", part)
+        backend = {"name": service["metadata"]["name"], "port": {"name": port}}
+        assert {path for path, to in sent.items() if to == backend} == paths
+        assert port in {one["name"] for one in service["spec"]["ports"]}
+        labels = of_kind(objects, "Deployment", part)["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
+        rule = of_kind(objects, "NetworkPolicy", part)["spec"]["ingress"][0]
+        assert "ingress-nginx" in str(rule["from"])
+        assert {"port": port} in rule["ports"]
 
 
 def test_what_kubelet_and_prometheus_ask_for_is_answered(server: Server) -> None:

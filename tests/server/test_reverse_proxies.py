@@ -63,11 +63,11 @@ class Proxy:
         plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
         return self.trust.wrap_socket(plain, server_hostname=NAME)
 
-    def live(self, host: str = "") -> ClientConnection:
+    def live(self, host: str = "", path: str = "/v1/live") -> ClientConnection:
         """A connection for live audio, from an address of this machine."""
         plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S, (host, 0))
         return connect(
-            f"wss://{NAME}/v1/live",
+            f"wss://{NAME}{path}",
             sock=plain,
             ssl=self.trust,
             additional_headers=BEARER,
@@ -371,3 +371,33 @@ def test_a_call_over_grpc_finds_the_session_that_another_one_created(balancer: B
         with GrpcClient(balancer.grpc_port, trust, authorization=bearer) as second:
             said = second.say(f"call-{number}", talk(0.3))
         assert (said.number, len(said.finals)) == ("", 1)
+
+
+def test_live_requests_go_to_a_service_with_a_live_engine_and_all_else_to_fronts(
+    service: Server, tmp_path: Path
+) -> None:
+    skip_without("nginx")
+    own = {"token": TOKEN, "allowed_hosts": NAME, "forwarded_allow_ips": "127.0.0.1"}
+    with Server(tmp_path / "front", live_engine="none", **own) as front:  # type: ignore[arg-type]
+        block = "\n".join(
+            (
+                blocks_of("Sticky load balancing", "scale")[0],
+                blocks_of("Live audio", "scale")[0],
+                replaced(blocks_of("nginx")[0], {"http://127.0.0.1:8765": "http://$service"}),
+            )
+        )
+        there = (("10.0.0.1", service), ("10.0.0.2", service))
+        for host, one in (*there, ("10.0.0.11", front), ("10.0.0.12", front)):
+            block = replaced(block, {f"{host}:8765": f"127.0.0.1:{one.port}"})
+        port = free_port()
+        command, certificate = nginx_with(tmp_path, {"443": port}, block)
+        with running(command, certificate, tmp_path, port) as proxy:
+            test_live_audio_goes_through(proxy)
+            for path in ("/v1/realtime?intent=transcription", "/api/asr-streaming"):
+                with proxy.live(path=path) as live:
+                    assert json.loads(live.recv(PATIENCE_S))["type"] != "error"
+            assert proxy.sent("POST", "/v1/live/ticket").status_code == 201
+            assert proxy.sent("GET", "/v1/live-not").json()["code"] == "not_found"
+            assert proxy.sent("GET", "/v1/talk").json()["hears"]["name"] == "scripted"
+            answered = proxy.sent("GET", "/health").json()["instance"]
+            assert answered == front.client.get("/health", headers=BEARER).json()["instance"]

@@ -16,12 +16,9 @@ def impatient() -> None:
     """The figures as they are."""
 
 
-def of(count: int, dice: float = 1.0) -> UpstreamBalancer[int]:
+def of(count: int, dice: float = 1.0) -> UpstreamBalancer:
     """So many upstreams, by their numbers."""
-    pool: UpstreamBalancer[int] = UpstreamBalancer(lambda: dice)
-    for number in range(count):
-        pool.found(number, {number: 0})
-    return pool
+    return UpstreamBalancer(count, lambda: dice)
 
 
 def trouble(step: FailureStep = FailureStep.AGAIN, *, sent: bool = True) -> ChunkFailure:
@@ -110,13 +107,13 @@ def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_af
 
 
 def test_one_recording_breaks_three_servers_at_most() -> None:
-    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
+    patience = ChunkAttempts(0.0, 100.0)
     steps = [patience.after(index, trouble()) for index in range(MAX_BROKEN_SERVERS)]
     assert steps == [FailureStep.AGAIN, FailureStep.AGAIN, FailureStep.NEVER]
 
 
 def test_a_server_that_read_nothing_and_one_that_is_busy_cost_no_attempt() -> None:
-    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
+    patience = ChunkAttempts(0.0, 100.0)
     for _ in range(50):
         assert patience.after(0, trouble(sent=False)) is FailureStep.AGAIN
         assert patience.after(0, trouble(FailureStep.LATER)) is FailureStep.LATER
@@ -124,7 +121,7 @@ def test_a_server_that_read_nothing_and_one_that_is_busy_cost_no_attempt() -> No
 
 def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() -> None:
     pool = of(2)
-    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
+    patience = ChunkAttempts(0.0, 100.0)
     for index in (0, 1):
         assert pool.take(0.0, patience.refused) == index
         patience.after(index, trouble(FailureStep.ELSEWHERE))
@@ -134,10 +131,29 @@ def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() ->
 
 
 def test_servers_out_of_reach_are_waited_for_some_seconds_and_busy_ones_to_the_deadline() -> None:
-    patience: ChunkAttempts[int] = ChunkAttempts(0.0, 100.0)
+    patience = ChunkAttempts(0.0, 100.0)
     patience.after(0, trouble(sent=False))
     assert patience.waits(7.0, 0.5)
     assert not patience.waits(7.0, 1.5)
     patience.after(0, trouble(FailureStep.LATER))
     assert patience.waits(90.0, 9.0)
     assert not patience.waits(90.0, 11.0)
+
+
+def test_who_was_in_trouble_is_not_asked_where_only_those_are_who_are_well() -> None:
+    pool = of(2)
+    assert pool.take(0.0, {1}) == 0
+    pool.failed(0, 0.0)
+    pool.left(0)
+    assert pool.take(100.0, well=True) == 1
+    assert pool.take(100.0, {1}, well=True) is None
+    assert pool.take(100.0, {1}) == 0
+
+
+def test_who_stands_aside_for_longer_than_is_waited_is_asked_once_all_the_same() -> None:
+    pool, patience = of(1), ChunkAttempts(0.0, 30.0)
+    pool.failed(0, 0.0, retry_after=60.0)
+    assert pool.choose(0.0, patience) == (0, None)
+    pool.left(0)
+    patience.asked.add(0)
+    assert pool.choose(0.0, patience) == (None, None)

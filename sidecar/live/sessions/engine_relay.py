@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.concurrency import running
@@ -19,8 +18,9 @@ from sidecar.live.sessions.session import Session
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
+from sidecar.workers.engine_slot import EngineLease
 from sidecar.workers.rpc_client import RpcCall, RpcCallEnded
-from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
+from sidecar.workers.worker_process import WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,6 @@ OVERLOADED_HINT = (
 )
 
 
-class SharedLiveEngine(Protocol):
-    """Engine that several sessions use at once."""
-
-    def calling(self, operation: str, **arguments: Any) -> AbstractAsyncContextManager[RpcCall]:
-        """Call the engine, as `workers.worker_process.WorkerProcess.calling`."""
-
-
 MAX_DEATHS_AT_POSITION = 2
 """Engine deaths at one position of the audio that end a session which was being recognized."""
 MAX_SOLE_DEATHS = 5
@@ -52,7 +45,7 @@ MAX_CONSECUTIVE_LOSSES = 3
 """Skips of audio in a row, without recognition in between, before the session ends: the audio is
 not the cause then."""
 
-AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[SharedLiveEngine]]
+AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[EngineLease]]
 """Function that leases an engine for as long as the session needs it, and loads it if necessary."""
 
 
@@ -102,8 +95,6 @@ async def relay_session(
                     session.catches_up()
                 await _relay_once(session, engine, alone=deaths.suspects(session.place))
                 return session.end()
-        except EngineHandedOver:
-            continue
         except WorkerDied as died:
             place = session.place
             if not (session.sound.seconds and deaths.add(died, place)):
@@ -122,23 +113,22 @@ async def relay_session(
             return await session.fail(error)
 
 
-async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool) -> None:
+async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:
     session.begins_anew()
     begin = session.told.so_far(session.sound.settled, session.sound.lead).to_wire()
     options = session.options.to_wire()
-    async with engine.calling("live", options=options, begin=begin, alone=alone) as call:
-        session.placed.set()
-        async with running(_send_input(session, call)):
-            async for answer, _ in call.answers():
-                event = from_wire(answer)
-                if isinstance(event, SessionRejected):
-                    log.warning(
-                        "a live session ended (live_full): too many speak", extra=ONCE_A_MINUTE
-                    )
-                    raise errors.LiveFull(OVERLOADED_DETAIL, hint=OVERLOADED_HINT)
-                if isinstance(event, Summary):
-                    event = await session.kept(event)
-                session.heard(event)
+    async with (
+        engine.calling("live", options=options, begin=begin, alone=alone) as call,
+        running(_send_input(session, call)),
+    ):
+        async for answer, _ in call.answers():
+            event = from_wire(answer)
+            if isinstance(event, SessionRejected):
+                log.warning("a live session ended (live_full): too many speak", extra=ONCE_A_MINUTE)
+                raise errors.LiveFull(OVERLOADED_DETAIL, hint=OVERLOADED_HINT)
+            if isinstance(event, Summary):
+                event = await session.kept(event)
+            session.heard(event)
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:

@@ -100,8 +100,6 @@ class Session:
         """Set when another connection takes the session over, which then gets a new event."""
         self.line = asyncio.Lock()
         """Lock of the connection that sends and reads here."""
-        self.placed = asyncio.Event()
-        """Set once an engine has the session, or the session has ended."""
         self.received_orders = 0
         """Number of received commits, cancels, changes and finish: the client need not repeat
         them."""
@@ -294,7 +292,6 @@ class Session:
             self.recording.close()
         self.news.set()
         self._room.set()
-        self.placed.set()
 
     def catches_up(self) -> None:
         """Note that the engine was loaded just now: until it has recognized the audio so far,

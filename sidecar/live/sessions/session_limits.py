@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from sidecar import errors
-from sidecar.auth.identity import Identity, Scope
+from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import is_within_fair_share
-from sidecar.config.settings import Settings
+from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_language
@@ -74,14 +74,16 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """Limits of sessions: in all, and per owner (None: by the owner's limits); the seconds that one
-    waits for a disconnected client; bytes of audio that all of them keep; and the seconds that a
-    final may wait because of others, 0 without limit."""
+    waits for a disconnected client; bytes of audio that all of them keep; the seconds that a final
+    may wait because of others, 0 without limit; and whether the service is a ``front``, so that
+    other services may have a live engine if it has none."""
 
     sessions: int = 100
     of_owner: int | None = None
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
     delay_s: float = 0.0
+    front: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -94,6 +96,7 @@ class SessionLimits:
             settings.live_grace,
             settings.live_buffer_mb << 20,
             settings.live_delay,
+            settings.role == ROLE_FRONT,
         )
 
 
@@ -109,6 +112,22 @@ class SessionAdmission:
         """Return the limit of sessions."""
         return min(self._room.sessions, self.spec.sessions if self.spec else 0)
 
+    @property
+    def engine(self) -> EngineSpec:
+        """Return the spec of the live engine.
+
+        Raises:
+            errors.LiveUnavailable: there is none.
+        """
+        if self.spec is None:
+            if not self._room.front:
+                raise errors.LiveUnavailable()
+            raise errors.LiveUnavailable(
+                "This front has no live engine: nodes transcribe live audio.",
+                hint="Send live requests to a node with a live engine (docs/scale.md, Live audio).",
+            )
+        return self.spec
+
     def check(self, caller: Identity, owners: Sequence[str]) -> None:
         """Refuse another session if there are enough; ``owners``: of each session in progress.
 
@@ -116,9 +135,8 @@ class SessionAdmission:
             errors.LiveUnavailable: there is no live engine.
             errors.LiveFull, errors.LiveLimited: a limit is reached.
         """
-        if self.spec is None:
-            raise errors.LiveUnavailable()
-        if len(owners) >= self.most:
+        most = min(self._room.sessions, self.engine.sessions)
+        if len(owners) >= most:
             log.warning(
                 "live sessions are refused (live_full): %d are going on, as many as "
                 "live_sessions or the engine allows",
@@ -127,7 +145,7 @@ class SessionAdmission:
             )
             raise errors.LiveFull()
         has = owners.count(caller.owner)
-        if not self._may_have_more(caller, has, self.most - len(owners)):
+        if not self._may_have_more(caller, has, most - len(owners)):
             raise errors.LiveLimited()
 
     def accepted(self, options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
@@ -145,13 +163,10 @@ class SessionAdmission:
 
     def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
         """Return whether the caller may have another session besides ``has``. By default some are
-        left to others. A token with the scope 'lease' belongs to a service that counts its own
-        owners."""
+        left to others."""
         if self._room.of_owner is not None:
             return has < self._room.of_owner
         limits = caller.limits
-        if Scope.LEASE in caller.scopes:
-            return True
         if limits.live_sessions is not None and has >= limits.live_sessions:
             return False
         return not limits.shares or is_within_fair_share(has, 1, free)

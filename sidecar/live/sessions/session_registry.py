@@ -37,9 +37,6 @@ SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
-REMOTE_START_WAIT_S = 1.0
-"""Seconds that a session of a remote engine waits for its admission, at most, before its client is
-notified that it has begun."""
 FINISH_TIMEOUT_S = 120.0
 """Seconds to send the remaining events of a session that becomes a job, after its time is up."""
 TIMEOUT_POLL_S = 1.0
@@ -92,6 +89,15 @@ class SessionRegistry:
     def spec(self) -> EngineSpec | None:
         """Return the spec of the live engine; None if there is none."""
         return self.admission.spec
+
+    @property
+    def engine(self) -> EngineSpec:
+        """Return the spec of the live engine.
+
+        Raises:
+            errors.LiveUnavailable: there is none.
+        """
+        return self.admission.engine
 
     def going_on(self) -> list[Session]:
         """Return the sessions in progress."""
@@ -177,25 +183,6 @@ class SessionRegistry:
         session.taken.set()
         session.taken = asyncio.Event()
         return session
-
-    async def placed(self, session: Session) -> None:
-        """Wait shortly until a remote engine has admitted a new session, so that its client gets a
-        refusal at once.
-
-        Raises:
-            errors.SidecarError: the engine refused it; the session has ended.
-        """
-        if self.spec is None or not self.spec.remote:
-            return
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REMOTE_START_WAIT_S):
-                    await session.placed.wait()
-            if session.told.wrong is not None:
-                raise session.told.wrong
-        except BaseException:
-            self.end(session)
-            raise
 
     def leave(self, session: Session) -> None:
         """Release the session from its connection; it is deleted if no client reconnects in

@@ -269,7 +269,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
         return False
     if dialogue_config.stands_for_any(model):
         return True
-    transcribes = (live_spec(service).name, *ALIASES, *LIVE_ALIASES)
+    transcribes = (service.live.engine.name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:
         return False
     return model in await service.conversations.models()
@@ -285,7 +285,7 @@ async def start_dialogue(
         errors.ToolsUnavailable: the model cannot call tools.
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
-    conversations, spec = service.conversations, live_spec(service)
+    conversations, spec = service.conversations, service.live.engine
     model = session.get("model") or ""
     if not isinstance(model, str):
         raise errors.ModelNotFound()
@@ -342,19 +342,8 @@ async def serve_dialogue(
     ) as talk:
         talk.stages.thinker = thinker
         connection = RealtimeDialogueConnection(
-            *(socket, service, talk, manners, usual, live_spec(service)), expires_at=expires_at
+            *(socket, service, talk, manners, usual, service.live.engine), expires_at=expires_at
         )
         await connection.change(session)
         await connection.greet(again=again)
         await socket.run_until_first_ends(connection.hear(), talk.run(), connection.tell())
-
-
-def live_spec(service: Service) -> EngineSpec:
-    """Return the specification of the live engine.
-
-    Raises:
-        errors.LiveUnavailable: there is none.
-    """
-    if service.live.spec is None:
-        raise errors.LiveUnavailable()
-    return service.live.spec

@@ -135,7 +135,7 @@ def build_router(
             view = manners.view(NO_SESSION, expires_at)
         else:
             configuration = updated_transcription(
-                RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
+                RealtimeTranscriptionConfig(), session, service.live.engine
             )
             view = configuration.view(NO_SESSION, expires_at)
         return _unread(
@@ -151,7 +151,7 @@ def build_router(
     async def transcription_session(request: Request) -> Response:
         session = await read_json(request)
         configuration = updated_transcription(
-            RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
+            RealtimeTranscriptionConfig(), session, service.live.engine
         )
         expires_at = int(now() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
@@ -224,7 +224,7 @@ async def _serve(
         named = {"model": query["model"]} if "model" in query else {}
         await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
     else:
-        configuration = initial_config(query, session or {}, dialogue_session.live_spec(service))
+        configuration = initial_config(query, session or {}, service.live.engine)
         await _transcribe(socket, service, configuration, expires_at, open=open)
     raise errors.ShuttingDown()  # nothing else ends a session without an error
 
@@ -243,7 +243,7 @@ async def _transcribe(
     )
     try:
         connection = transcription_session.RealtimeTranscriptionConnection(
-            *(socket, session, configuration, dialogue_session.live_spec(service)),
+            *(socket, session, configuration, service.live.engine),
             expires_at=expires_at,
             beta=_is_beta(socket.websocket),
             open=open,
