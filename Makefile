@@ -131,23 +131,10 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.overhead
 	-$(BIN)/python -m bench.accuracy
 	-$(BIN)/python -m bench.diarization
-	$(BIN)/python -m bench.moonshine_recognition
+	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.live
-	$(BIN)/python -m bench.live_load
-	$(BIN)/python -m bench.live_wires
-	$(BIN)/python -m bench.metrics_scrape
-	$(BIN)/python -m bench.vad
-	$(BIN)/python -m bench.live_speakers
 	$(BIN)/python -m bench.conversation
-	$(BIN)/python -m bench.many_conversations
-	$(BIN)/python -m bench.upload_cost
-	$(BIN)/python -m bench.long
-	$(BIN)/python -m bench.vibevoice_tts
-	$(BIN)/python -m bench.cluster
-	$(BIN)/python -m bench.scale
-	$(BIN)/python -m bench.database_journal
-	$(BIN)/python -m bench.recording_over_nodes
-	$(BIN)/python -m bench.hour_over_nodes
+	-$(BIN)/python -m bench.cluster_store
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
 	$(call build,cpu,$(EXE))

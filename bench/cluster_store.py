@@ -1,17 +1,16 @@
 """The store of shared jobs against its goals: ``python -m bench.cluster_store``.
 
-One PostgreSQL is started for it, which does not wait for its disk. A table has each figure beside
-its goal and beside what it was with a copy of all jobs in every service.
+One PostgreSQL is started for each part, which does not wait for its disk. A table has each figure
+beside its goal and beside what it was before 22 November 2026.
 
 overhead   of a job of a tenth of a second that comes alone, over a front and three nodes, which
            have rested until their pools have no more connections than such jobs need.
 memory     a front (PSS) with `--waiting` jobs more than before; one that accepted them all, and one
            that did not.
+throughput of the engines' time, with recordings that take an engine `WORK_S` each, all at once.
 claims     how long one takes while `--waiting` jobs of 50 owners wait, before and after PostgreSQL
            has analyzed the tables (which its autovacuum does), and how many 50 nodes get in a
            second: 50 tasks over one store, so a simulation.
-fairness   Jain's index of the work of five owners, of which one sends ten times as much as each
-           other, until the first of them has nothing left.
 """
 
 from __future__ import annotations
@@ -25,15 +24,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import arrangements, scale, serving
-from bench.connection import Connection
-from bench.deployment import Deployment
-from bench.fairness import Arrival, Served, jain, shared
-from bench.queue_clients import FORM, Recording
+from bench import serving
+from bench.deployment import Deployment, deployment
+from bench.queue_clients import FORM, Connection, Recording
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.cluster.claims import ClaimPreferences
@@ -51,19 +49,20 @@ CLAIMS = 300  # one after the other
 CLAIMS_EACH = 20  # of each node at once
 WARM = 200  # jobs after which a front has loaded what it needs
 REST_S = 5 * IDLE_CONNECTION_S  # one connection less each time, down to one of four
-GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each of the others
+ENGINES, SPEED = 3, 10  # nodes that are up, and seconds of audio that each hears in one
+SMALL = 30  # recordings of a second, one after the other
+EACH, WORK_S = 3, 20  # recordings for each node, and real seconds that one takes it
 AUDIO = ClientFileRef("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table; ``before``: what it was with a copy of all jobs in every service."""
+    """One line of the table."""
 
     what: str
     value: float
     unit: str
     goal: float | None
-    before: str
     at_least: bool = False
 
     def row(self) -> list[str]:
@@ -72,7 +71,7 @@ class Figure:
         if self.goal is not None:
             verdict = serving.verdict(self.value, self.goal, at_least=self.at_least)
         value = f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:.3g}"
-        return [self.what, f"{value} {self.unit}".strip(), verdict, self.before]
+        return [self.what, f"{value} {self.unit}".strip(), verdict]
 
 
 def waiting(owner: str, seconds: float) -> JobRecord:
@@ -131,8 +130,8 @@ async def claims(store: Service, count: int) -> Iterator[Figure]:
             await claimed(store)
             took.append(1000 * (time.perf_counter() - begun))
         what = f"a claim, {many}, {state}"
-        found.append(Figure(f"{what}, p50", statistics.median(took), "ms", None, "17 at 3,000"))
-        found.append(Figure(f"{what}, p95", p95(took), "ms", 10, "50 at 3,000"))
+        found.append(Figure(f"{what}, p50", statistics.median(took), "ms", None))
+        found.append(Figure(f"{what}, p95", p95(took), "ms", 10))
 
     async def node(report: bool) -> None:
         for _ in range(CLAIMS_EACH):
@@ -148,40 +147,64 @@ async def claims(store: Service, count: int) -> Iterator[Figure]:
     return iter(
         [
             *found,
-            Figure(f"claims by {NODES} nodes", rates[0], "a second", 100, "91 by three", True),
-            Figure("the same, each reported as done", rates[1], "a second", None, ""),
+            Figure(f"claims by {NODES} nodes", rates[0], "a second", 100, True),
+            Figure("the same, each reported as done", rates[1], "a second", None),
         ]
     )
 
 
-async def fairness(store: Service) -> Figure:
-    """The owners' shares of one engine that takes each job in the store's order."""
-    chance = random.Random(3)
-    counts = {"many": GREEDY, **dict.fromkeys(("ada", "bob", "cleo", "dan"), MODEST)}
-    jobs = [
-        waiting(owner, chance.uniform(10, 600)) for owner in counts for _ in range(counts[owner])
-    ]
-    chance.shuffle(jobs)
-    for record in jobs:
-        await store.jobs.submit(record)
-    served, now = list[Served](), 0.0
-    for _ in jobs:
-        claim = await claimed(store)
-        await done(store, claim)
-        work_s = float(claim.record.facts.total_s or 0.0)
-        served.append(Served(Arrival(0.0, claim.record.owner, work_s), now, now + work_s))
-        now += work_s
-    index = jain(shared(served).values())
-    return Figure("Jain's index of five owners", index, "", 0.97, "0.977 (simulation)", True)
+@contextmanager
+def front_and_nodes() -> Iterator[int]:
+    """A front and nodes with all engines loaded; the front's port."""
+    settings = {"scripted_speed": SPEED, "keep_alive": -1}
+    with serving.workshop() as folder, deployment(folder, 1, ENGINES, **settings) as served:
+        asyncio.run(heard(served.ports[0], [Recording(0, 10)] * (3 * ENGINES)))
+        yield served.ports[0]
+
+
+async def heard(port: int, recordings: Sequence[Recording]) -> float:
+    """Seconds until so many recordings are done that came at once."""
+    forms = [one.form(diarize="false") for one in recordings]
+
+    async def client(form: bytes) -> None:
+        async with Connection(port) as connection:
+            job = await connection.json("POST", "/v1/jobs", form, FORM)
+            await connection.ask("GET", f"/v1/jobs/{job['id']}/events")
+            names = [event.name async for event in connection.events()]
+            assert names[-1] == "done", names
+
+    begun = time.perf_counter()
+    await asyncio.gather(*map(client, forms))
+    return time.perf_counter() - begun
+
+
+async def alone(port: int) -> list[float]:
+    """What is added to the work of recordings that come alone, in milliseconds."""
+    found = []
+    async with Connection(port) as connection:
+        for number in range(SMALL):
+            form = Recording(number, 1).form(diarize="false")
+            begun = time.perf_counter()
+            await connection.json("POST", "/transcribe", form, FORM)
+            found.append(1000 * (time.perf_counter() - begun - 1 / SPEED))
+    return found
 
 
 def overhead() -> Iterator[Figure]:
     """What a front, nodes and the database add to a job that comes alone."""
-    with serving.workshop() as folder, arrangements.over_postgres(folder) as of:
+    with front_and_nodes() as port:
         time.sleep(REST_S)
-        took = [1000 * one for one in asyncio.run(scale.overhead(of))]
-    yield Figure("overhead of a job alone, p50", statistics.median(took), "ms", 15, "27")
-    yield Figure("overhead of a job alone, p95", p95(took), "ms", None, "32")
+        took = asyncio.run(alone(port))
+    yield Figure("overhead of a job alone, p50", statistics.median(took), "ms", 15)
+    yield Figure("overhead of a job alone, p95", p95(took), "ms", None)
+
+
+def throughput() -> Iterator[Figure]:
+    """How much of their time the engines work while there is something to do."""
+    recordings = [Recording(number, WORK_S * SPEED) for number in range(EACH * ENGINES)]
+    with front_and_nodes() as port:
+        used = EACH * WORK_S / asyncio.run(heard(port, recordings))
+    yield Figure(f"of the engines' time, {ENGINES} nodes", used, "", 0.95, True)
 
 
 def memory(server: Cluster, folder: Path, count: int) -> Iterator[Figure]:
@@ -195,7 +218,7 @@ def memory(server: Cluster, folder: Path, count: int) -> Iterator[Figure]:
         for front, was in zip(served.fronts, before, strict=True):
             how = "that accepted none" if front else "that accepted them"
             more = held_mb(served, front) - was
-            yield Figure(f"a front {how}, {count:,} wait", more, "MB more", 5, "12 at 2,153")
+            yield Figure(f"a front {how}, {count:,} wait", more, "MB more", 5)
     finally:
         served.stop()
 
@@ -228,15 +251,9 @@ async def of_claims(server: Cluster, folder: Path, count: int) -> list[Figure]:
         return [*await claims(store, count)]
 
 
-async def of_fairness(server: Cluster, folder: Path) -> Figure:
-    """The figure of fairness, which needs no services."""
-    async with service(server.new_database(), folder) as store:
-        return await fairness(store)
-
-
 def main() -> int:
     """Print the table; 1 where a goal is missed."""
-    parts = ("overhead", "memory", "claims", "fairness")
+    parts = ("overhead", "throughput", "memory", "claims")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -247,14 +264,14 @@ def main() -> int:
     found: list[Figure] = []
     if "overhead" in given.only:
         found += overhead()
+    if "throughput" in given.only:
+        found += throughput()
     with cluster() as server, tempfile.TemporaryDirectory(prefix="vibevoice-store-") as name:
         if "memory" in given.only:
             found += memory(server, Path(name), given.waiting)
         if "claims" in given.only:
             found += asyncio.run(of_claims(server, Path(name), given.waiting))
-        if "fairness" in given.only:
-            found.append(asyncio.run(of_fairness(server, Path(name))))
-    headers = ["", "", "goal", "with a copy of all jobs in every service"]
+    headers = ["", "", "goal"]
     serving.table("Jobs shared over PostgreSQL", headers, [one.row() for one in found])
     return int(any("MISSED" in one.row()[2] for one in found))
 

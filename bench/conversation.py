@@ -15,9 +15,12 @@ import argparse
 import asyncio
 import json
 import statistics
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +28,14 @@ import numpy as np
 import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.conversation_stages import (
-    ANSWER,
-    FIRST_TOKEN_S,
-    TOKENS_A_SECOND,
-    Thought,
-    model,
-    words_of_first,
-)
 from bench.serving import clip, machine, ours, workshop
 from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.conversation.chat_completions import REPEAT_PREFIX
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
+from sidecar.conversation.tts_text import SentenceSplitter
 
+TOKENS_A_SECOND, FIRST_TOKEN_S = 30, 0.15
+ANSWER = "That is a good question, and the answer to it is longer than you may think it is. " * 3
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1
 """Of sound in a message. The page itself sends 0.256 s, which comes late by half of that."""
@@ -55,6 +54,72 @@ HEARS_S = 0.05
 """What the scripted recogniser takes for each look."""
 
 Samples = npt.NDArray[np.int16]
+
+
+@dataclass
+class Thought:
+    """One answer of a model, on its own clock: when it was asked, and when each word went out."""
+
+    asked: float
+    said: list[float] = field(default_factory=list)
+
+
+class Model(BaseHTTPRequestHandler):
+    """A language model that answers the same at a known speed; called 'repeats', what was said."""
+
+    thoughts: list[Thought]
+
+    def do_POST(self) -> None:
+        """An answer as a stream."""
+        thought = Thought(time.monotonic())
+        self.thoughts.append(thought)
+        wanted = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        due = thought.asked + FIRST_TOKEN_S
+        with suppress(BrokenPipeError, ConnectionResetError):  # who was interrupted has left
+            for word in _words(wanted)[: wanted["max_tokens"]]:
+                time.sleep(max(0.0, due - time.monotonic()))
+                thought.said.append(time.monotonic())
+                chunk = {"choices": [{"delta": {"content": f"{word} "}}]}
+                self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+                due += 1 / TOKENS_A_SECOND
+            self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def _words(wanted: dict[str, Any]) -> list[str]:
+    if wanted["model"] == "repeats":
+        return f"{REPEAT_PREFIX} {wanted['messages'][-1]['content']}".split()
+    return ANSWER.split()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+@contextmanager
+def model() -> Iterator[tuple[str, list[Thought]]]:
+    """Its address while it is there, and what it was asked for."""
+    thoughts: list[Thought] = []
+    kind = type("Model", (Model,), {"thoughts": thoughts})
+    with _Server(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", thoughts
+        server.shutdown()
+
+
+def words_of_first(answer: str) -> int:
+    """How many words of an answer there have to be before a voice has something to say."""
+    sentences = SentenceSplitter()
+    for count, word in enumerate(answer.split(), 1):
+        if sentences.feed(f"{word} "):
+            return count
+    return len(answer.split())
 
 
 def sayings() -> list[Samples]:
@@ -147,7 +212,7 @@ class Caller:
             pass
         began = time.monotonic()
         saying = asyncio.create_task(self.say(piece, 2.5))
-        await self.until("interrupted")
+        await self.until("transcript", interrupted=True)
         decided, quiet = time.monotonic() - began, self.plays_until - began
         await self.until("transcript", interrupted=False)
         await self.until("status", state="ready")
@@ -229,8 +294,8 @@ async def typed(port: int, thoughts: Sequence[Thought], turns: int) -> list[tupl
             behind = first - thought.said[enough - 1] - VOICE_S
             if turn:  # the first has connections to make
                 found.append((first - began - thinking - VOICE_S, behind))
-            await socket.send(json.dumps({"type": "interrupt"}))
-            await caller.until("transcript")
+            await socket.send(json.dumps({"type": "reset"}))
+            await caller.until("status", state="reset")
     return found
 
 
@@ -282,7 +347,7 @@ def measure(folder: Path, voice: str, turns: int) -> None:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--voice", default="espeak")
     parser.add_argument("--own", action="store_true", help="only what is our own")

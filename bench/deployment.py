@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bench import serving
-from bench.load import KEY
-from bench.serving import ROOT, Server
+from bench.serving import KEY, ROOT, Server
 
-sys.path.insert(0, str(ROOT / "tests" / "support"))
 if TYPE_CHECKING:
-    from postgres import Cluster
+    from tests.support.postgres import Cluster
 
 FRONT, NODE = "front", "node"
 COMMAND = [sys.executable, "-m", "sidecar.main"]
@@ -111,7 +109,7 @@ def deployment(
     folder: Path, fronts: int, nodes: int, at: str = "127.0.0.1", **more: object
 ) -> Iterator[Deployment]:
     """A database and services, up; gone at the end. ``at``: an address of the database's, too."""
-    from postgres import cluster
+    from tests.support.postgres import cluster
 
     with cluster(at=at) as database:
         made = Deployment(folder, database, fronts, nodes, **more)

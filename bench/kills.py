@@ -29,10 +29,8 @@ from typing import Any
 import psutil
 
 from bench import serving
-from bench.connection import Connection
-from bench.load import KEY
-from bench.queue_clients import FORM, Recording
-from bench.serving import ROOT, Server
+from bench.queue_clients import FORM, Connection, Recording
+from bench.serving import KEY, ROOT, Server
 
 SECONDS = 40
 SPEED = 40

@@ -10,23 +10,18 @@ feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that
 were shown and taken back. Then the engine's process is killed while somebody speaks, and how long
-it is until there are words again. And the library's own streaming, in a process of its own as it is
-made for one stream: processor time for each second of sound, at its default of an update each half
-second; two cores hold so many.
+it is until there are words again. More sessions, and other wires: `vibevoice-asr bench live`.
 
-    python -m bench.live [--sessions 1 16 32 40 48] [--seconds 40] [--engine moonshine]
+    python -m bench.live [--sessions 1 16 32 40 48] [--seconds 40] [--engine moonshine] [--short]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -52,7 +47,6 @@ CHUNK_S = 0.1
 QUIET_S = 1.0
 """Of silence in front, while the engine is loaded."""
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-LIBRARY_CLIPS = 3
 KILLS, BETWEEN_KILLS_S = 10, 7.0
 
 
@@ -260,28 +254,6 @@ async def recovery(service: Service, sound: bytes, kills: int) -> list[float]:
     return found
 
 
-def library() -> dict[str, float]:
-    """The library's own streaming of some clips, in this process: CPU-seconds for a second."""
-    from moonshine_voice import ModelArch, Transcriber, get_model_path
-
-    os.environ["MOONSHINE_ORT_SINGLE_THREAD"] = "1"
-    transcriber = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, update_interval=0.5)
-    chosen = [clip for clip in clips() if clip.text][:LIBRARY_CLIPS]
-    spent = heard = 0.0
-    for clip in chosen:
-        samples = decode_audio_file(clip.path, LIVE_RATE)
-        stream = transcriber.create_stream(0.5)
-        stream.start()
-        before = time.process_time()
-        for at in range(0, len(samples), 1600):
-            stream.add_audio(samples[at : at + 1600].tolist(), LIVE_RATE)
-        stream.stop()
-        spent += time.process_time() - before
-        heard += len(samples) / LIVE_RATE
-        stream.close()
-    return {"cpu": spent / heard}
-
-
 async def measure(arguments: argparse.Namespace, folder: Path) -> None:
     """All of it."""
     settings = load_settings(
@@ -308,13 +280,8 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
         plain = await file_path(service, chosen)
         print(f"\nWER live {live.wer:.2f} %, of files {plain.wer:.2f} %; ", end="")
         print(f"words taken back for each word {back:.3f}")
-        own = subprocess.run(  # noqa: ASYNC221 - nothing else goes on
-            [sys.executable, "-m", "bench.live", "--library"], stdout=subprocess.PIPE, check=True
-        )
-        cpu = json.loads(own.stdout.splitlines()[-1])["cpu"]
         found = await recovery(service, b"".join(sounds), KILLS)
         print(f"killed {KILLS} times, {len(found)} went on: words again after {quantiles(found)} s")
-        print(f"the library's own streaming: {cpu:.3f} CPU-s/s, {CPUS / cpu:.0f} on {CPUS} cores")
     await service.close()
 
 
@@ -325,11 +292,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--engine", default="moonshine")
     parser.add_argument("--short", action="store_true", help="only the sessions")
-    parser.add_argument("--library", action="store_true", help=argparse.SUPPRESS)
     arguments: Any = parser.parse_args()
-    if arguments.library:
-        print(json.dumps(library()))
-        return
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(arguments, Path(folder)))
 

@@ -6,7 +6,7 @@ the vvv wire, `/transcribe`) in the names of five owners, one of whom has most o
 
 throughput  seconds of audio a second, beside what the engine is told to hear, beside the engine's
             process alone with the same recordings (each opened, decoded, told of and slept through,
-            no service anywhere), and beside one client that never waits.
+            no service anywhere).
 right       every recording is answered once, with its own words; who is not stops the run.
 CPU         of a recording, in the service, in the engine's process, and in all clients, which have
             one process on the same machine; `/health` and the cancelled jobs below included.
@@ -27,9 +27,10 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 from bench import serving
 from bench.queue_clients import (
@@ -37,13 +38,12 @@ from bench.queue_clients import (
     OWNERS,
     Seen,
     Sendable,
-    ahead,
     crowd,
     evenness,
     high,
     recordings,
 )
-from bench.serving import ours, table, verdict
+from bench.serving import KEY, ours, table, verdict
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.token_issuing import TokenIssuer
@@ -52,27 +52,14 @@ from sidecar.transcripts.transcript import Finished
 from sidecar.workers.engine_slot import EngineLease
 from sidecar.workers.worker_process import WorkerProcess
 
-KEY = "0123456789abcdef0123456789abcdef"
 HOUR_S = 3600.0
 GOALS = {"in memory": 0.95, "kept": 0.85}
 """Of the engine's own speed."""
 
 
-@contextmanager
-def told(**variables: str) -> Iterator[None]:
-    """Processes that are started meanwhile find these in their environment."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
     """Seconds that the engine's process takes, which always has one that waits inside."""
-    with told(VIBEVOICE_SCRIPTED_SPEED=str(speed)):
+    with mock.patch.dict(os.environ, VIBEVOICE_SCRIPTED_SPEED=str(speed)):
         worker = WorkerProcess("alone")
     try:
         await worker.ask("load", engine="scripted", options=LoadOptions().to_wire())
@@ -123,11 +110,6 @@ class Side:
             token_keys=str(issuer.keys.public),
             **(kept if keep else {}),
         )
-
-    def by_one(self) -> float:
-        """Seconds of audio a second, of one client that never waits."""
-        token = self._tokens[OWNERS[1]]
-        return _audio_s(self._work) / asyncio.run(ahead(self.server.port, token, self._work))
 
     def by_all(self) -> float:
         """The same of all clients; each answer was looked at."""
@@ -184,7 +166,7 @@ def under_load(folder: Path, given: argparse.Namespace) -> None:
 
         measures = {"engine": by_engine}
         for name, side in sides.items():
-            measures |= {f"{name}, one": side.by_one, f"{name}, all": side.by_all}
+            measures[f"{name}, all"] = side.by_all
         taken = serving.interleaved(given.rounds, measures)
         told = [f"{given.speed}"] * given.rounds
 
@@ -203,7 +185,6 @@ def under_load(folder: Path, given: argparse.Namespace) -> None:
                     f"{statistics.median(taken[every]):.1f}",
                     f"{of_told:.3f}",
                     f"{of_engine:.3f}; {verdict(of_engine, GOALS[name], at_least=True)}",
-                    f"{part(every, taken[f'{name}, one']):.3f}",
                     f"{of_memory:.3f}",
                     side.cpu(),
                 ]
@@ -214,7 +195,7 @@ def under_load(folder: Path, given: argparse.Namespace) -> None:
     title = f"{given.clients} clients, {given.rounds} x {given.jobs} recordings, medians, {load}"
     headers = (
         *("jobs", "audio s/s", f"of the {given.speed} it is told", f"of the engine's {own:.1f}"),
-        *("of one client's", "of that in memory", "CPU ms: service, engine, clients"),
+        *("of that in memory", "CPU ms: service, engine, clients"),
     )
     table(title, headers, fast)
     headers = (

@@ -5,10 +5,10 @@ planner lets through at once, the plan for it, what it takes as planned and as m
 are planned / measured, of the whole process and of its tensors alone: below 1.00 a job would run
 out of memory that was promised, above 1.05 memory is left lying.
 
-``--device simulated`` (the default where there is no GPU): the full-size model on fake tensors
-(`bench.memory_simulation`); what it cannot see, context and fragmentation, is added as planned.
+``--device simulated`` (the default where there is no GPU): the full-size model on fake tensors, by
+`tests/support/memory_simulation.py`; what it cannot see, context and fragmentation, is as planned.
 ``--device cuda``: the full-size model with random weights, loaded and run by the engine's own code,
-each row in a process of its own that is held to the card's size (`bench.memory_run`). ``--device
+each row in a process of its own that is held to the card's size (`run`). ``--device
 cpu``: the same rows with a small checkpoint, to see that all of this runs: cards that are as large
 as each plan asks for and one that is too small, and living tensors counted. ``--frozen`` prints the
 table of tests/gpu_memory/test_memory_plan.py.
@@ -20,17 +20,22 @@ import argparse
 import contextlib
 import functools
 import json
+import os
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bench import memory_simulation
-from bench.memory_run import Row, Taken, taken
-from bench.serving import machine, table, workshop
+from bench.serving import ROOT, machine, table, workshop
 from sidecar import errors
+from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import (
+    CONTEXT_BYTES,
     VIBEVOICE_7B_SHAPE,
     ModelShape,
     RecordingWork,
@@ -47,6 +52,8 @@ from sidecar.gpu_memory.memory_plan import (
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 GIB, MIB = 1 << 30, 1 << 20
+PATIENCE_S = 540.0
+RATE = 24_000
 CARDS_GB = (24, 16, 12, 8)
 PROMISED = (
     (24, Precision.BF16, 60.0),
@@ -58,18 +65,205 @@ ON_CPU = (Precision.FP32, Precision.BF16)
 CPU_MINUTES = 2.0
 """Of the rows with a small checkpoint."""
 HEADERS = (
-    "card",
-    "precision",
-    "minutes",
-    "plan",
-    "planned",
-    "measured",
-    "ratio",
-    "tensors planned",
-    "measured",
-    "ratio",
-    "s",
+    *("card", "precision", "minutes", "plan", "planned", "measured", "ratio"),
+    *("tensors planned", "measured", "ratio", "s"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is to be run. ``load``: of it counts what it keeps on the host; ``cap`` in bytes."""
+
+    folder: str
+    device: str
+    cap: int
+    precision: Precision
+    load: MemoryPlan
+    plan: MemoryPlan
+    work: RecordingWork
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> Row:
+        """The row that `asdict` made."""
+        return cls(
+            **{
+                **values,
+                "precision": Precision(values["precision"]),
+                "load": MemoryPlan(**values["load"]),
+                "plan": MemoryPlan(**values["plan"]),
+                "work": RecordingWork(**values["work"]),
+            }
+        )
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a row took, in bytes.
+
+    ``tensors``: the most that lived at once. ``reserved``: the most that the allocator held.
+    ``process``: that, and the context with all that the libraries keep outside of the allocator.
+    ``phases``: the most tensors in each. ``failed``: why it did not come to its end.
+    """
+
+    tensors: int = 0
+    reserved: int | None = None
+    process: int = 0
+    phases: dict[str, int] = field(default_factory=dict)
+    failed: str | None = None
+    seconds: float = 0.0
+
+
+def taken(row: Row) -> Taken:
+    """Run a row in a fresh process. Whatever becomes of that, this returns."""
+    command = [sys.executable, "-m", "bench.memory", "--row"]
+    environment = {**os.environ, "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    try:
+        child = subprocess.run(
+            command,
+            input=json.dumps(asdict(row)),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            cwd=ROOT,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        return Taken(failed=f"not done after {PATIENCE_S:.0f} s")
+    lines = child.stdout.strip().splitlines()
+    if child.returncode or not lines:
+        said = child.stderr.strip().splitlines() or [""]
+        return Taken(failed=f"ended with {child.returncode}: {said[-1][:120]}")
+    return Taken(**json.loads(lines[-1]))
+
+
+class CardScale:
+    """A GPU that is told to be as small as ``cap``."""
+
+    def __init__(self, cap: int) -> None:
+        self._before = _used()
+        import torch
+
+        self._cuda = torch.cuda
+        torch.zeros(1, device="cuda")
+        context = self._share() - self._cuda.memory_reserved()
+        total = self._cuda.get_device_properties(0).total_memory
+        self._cuda.set_per_process_memory_fraction(min(1.0, max(0, cap - context) / total))
+        self._phases: dict[str, int] = {}
+        self._phase: str | None = None
+        self._reserved = 0
+
+    def begin(self, phase: str) -> None:
+        """Keep what the last phase took, and begin at zero."""
+        self._note()
+        self._cuda.reset_peak_memory_stats()
+        self._phase = phase
+
+    def loaded(self, model: Any) -> None:
+        """The allocator knows them already."""
+
+    def read(self, into: Taken) -> None:
+        """The allocator's figures, and what is taken beside it by now."""
+        self._note()
+        outside = self._share() - self._cuda.memory_reserved()
+        into.phases, into.tensors = self._phases, max(self._phases.values(), default=0)
+        into.reserved, into.process = self._reserved, self._reserved + outside
+
+    def _note(self) -> None:
+        self._cuda.synchronize()
+        self._reserved = max(self._reserved, self._cuda.max_memory_reserved())
+        if self._phase is not None:
+            self._phases[self._phase] = self._cuda.max_memory_allocated()
+
+    def _share(self) -> int:
+        """What this process takes of the card; where that is not told, what more is taken."""
+        return _used(os.getpid()) or _used() - self._before
+
+
+def _used(pid: int | None = None) -> int:
+    """Bytes of the card that are taken, by a process (0 where that is not told) or in all."""
+    gpu = read_gpu_memory()
+    if gpu is None:
+        raise RuntimeError("the driver of the GPU does not answer")
+    return gpu.used_bytes if pid is None else gpu.processes.get(pid, 0)
+
+
+class HostScale:
+    """Living tensors of the CPU, and what a card would take beside them.
+
+    ``samples``: bytes of a chunk of the recording, which is no card's.
+    """
+
+    def __init__(self, cap: int, samples: int) -> None:
+        from tests.support.memory_simulation import Counter, Peaks
+
+        self._samples = samples
+        self._peaks = Peaks(limit=cap - CONTEXT_BYTES + samples)
+        self._counter = Counter(self._peaks, "cpu")
+        self._counting = contextlib.ExitStack()
+
+    def begin(self, phase: str) -> None:
+        """What lives now is where it begins."""
+        self._peaks.begin(phase)
+
+    def loaded(self, model: Any) -> None:
+        """Count the weights, and from now on what operations make."""
+        self._counting.enter_context(self._counter)
+        for tensor in (*model.parameters(), *model.buffers()):
+            self._counter.count(tensor)
+
+    def read(self, into: Taken) -> None:
+        """The most that lived; what a card would take beside it, as planned."""
+        self._counting.close()
+        into.phases = self._peaks.phases
+        if "encode" in into.phases:
+            into.phases["encode"] -= self._samples
+        into.tensors = max(into.phases.values(), default=0)
+        into.process = into.tensors + reserve_bytes(into.tensors)
+
+
+def run(row: Row) -> Taken:
+    """Load, hear, answer; memory that runs out is an outcome like any other."""
+    result, begun = Taken(), time.perf_counter()
+    on_gpu = row.device == "cuda"
+    samples = 0 if row.precision is Precision.FP32 else 4 * round(row.plan.encoder_chunk_s * RATE)
+    scale = CardScale(row.cap) if on_gpu else HostScale(row.cap, samples)
+    import torch
+
+    from sidecar.engines import vibevoice
+    from sidecar.engines.vibevoice import vibevoice_model
+    from tests.support import memory_simulation
+
+    phase = "load"
+
+    def begin(name: str) -> None:
+        nonlocal phase
+        phase = name
+        scale.begin(name)
+
+    def move(part: torch.nn.Module, device: str) -> None:
+        part.to(device)
+
+    vibevoice.keep_freed_memory()
+    begin(phase)
+    as_on_a_gpu = contextlib.nullcontext() if on_gpu else memory_simulation.as_on_a_gpu()
+    try:
+        loaded = vibevoice_model.load_vibevoice(
+            Path(row.folder),
+            row.precision,
+            vibevoice_model.pick_device(row.device),
+            evict_encoders=row.load.evict_encoders,
+            host_token_table=row.load.host_token_table,
+        )
+        with torch.inference_mode(), as_on_a_gpu:
+            scale.loaded(loaded.model)
+            table = loaded.model.get_input_embeddings()
+            move(table, "cpu" if row.plan.host_token_table else str(loaded.device))
+            memory_simulation.transcribe(loaded.model, row.plan, row.work, begin, move, whole=True)
+    except torch.OutOfMemoryError:
+        result.failed = f"out of memory: {phase}"
+    scale.read(result)
+    result.seconds = time.perf_counter() - begun
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +335,8 @@ class Bench:
 @functools.cache
 def simulated(case: Case, plan: MemoryPlan, work: RecordingWork) -> Taken:
     """The peak on fake tensors, and the reserve as planned."""
+    from tests.support import memory_simulation
+
     peak = memory_simulation.simulate(
         memory_simulation.full_size(), case.precision, plan, work
     ).highest
@@ -203,6 +399,8 @@ def small_cards(bench: Bench, precisions: Sequence[Precision], minutes: float) -
 
 def frozen() -> None:
     """Print the rows that the tests hold the planner to."""
+    from tests.support import memory_simulation
+
     for precision in (Precision.FP32, *PREFERRED_PRECISIONS):
         for minutes in (1, 30, 60):
             work = RecordingWork.of(VIBEVOICE_7B_SHAPE, 60.0 * minutes)
@@ -217,12 +415,12 @@ def with_weights(given: argparse.Namespace, folder: Path) -> None:
     """The tables that need a checkpoint: a full-size one on a GPU, a small one on the CPU."""
     import torch
 
-    from bench import vibevoice_random_weights
+    from bench import vibevoice_card
 
     size = given.size or ("full" if given.device == "cuda" else "mid")
     home = given.weights or Path(tempfile.mkdtemp(dir=folder))
     if not (home / "model.safetensors.index.json").exists():
-        vibevoice_random_weights.write(home, vibevoice_random_weights.SIZES[size], given.device)
+        vibevoice_card.write(home, size, given.device)
     shape = ModelShape.from_config(json.loads((home / "config.json").read_text()))
     measure = in_a_process(home, given.device, shape)
     if given.device == "cpu":
@@ -246,7 +444,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder to keep the random weights in")
     parser.add_argument("--minutes", type=float, default=CPU_MINUTES, help="with --device cpu")
     parser.add_argument("--frozen", action="store_true", help="print the rows of the tests")
+    parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.row:
+        print(json.dumps(asdict(run(Row.from_wire(json.load(sys.stdin))))))
+        return
     if given.frozen:
         frozen()
         return

@@ -2,122 +2,102 @@
 
 Every figure stands beside its bare counterpart, taken in turns in the same run:
 
-transcribe  wall time of ``POST /transcribe`` (an upload, warm) / the same file in a plain process:
-            our engine without a server, and the library's own transcriber (see
-            `bench.overhead_baseline`). start       from the spawn to an answer of ``/health`` / the
-            same of a bare FastAPI app. memory      resident memory of the API process, idle and
-            after an upload / a bare FastAPI app's. RSS counts shared pages whole, PSS their share,
-            USS only what is nobody else's. requests    uploads per second, scripted engine, four
-            keep-alive clients / a bare multipart app that reads the file and says its size; with
-            the audio decoded, and without (the service alone). health      latency of ``/health``
-            under 50 keep-alive pollers while real recordings are being transcribed / the same while
-            nothing happens. A bare app's latency beside the same transcription tells what the
-            machine's busy cores account for.
+start     from the spawn to an answer of ``/health`` / the same of a bare FastAPI app.
+memory    resident memory of the API process, idle and after an upload / a bare FastAPI app's. RSS
+          counts shared pages whole, PSS their share, USS only what is nobody else's.
+requests  uploads per second, scripted engine, four keep-alive clients, each in a process of its own
+          / a bare multipart app that reads the file and says its size; with the audio decoded, and
+          without (the service alone).
+health    latency of ``/health`` under 50 keep-alive pollers while real recordings are being
+          transcribed / the same while nothing happens. A bare app's latency beside the same
+          transcription tells what the machine's busy cores account for.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import http.client
 import io
-import json
-import subprocess
-import sys
 import threading
 import time
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-from bench import overhead_clients, serving
+from bench import serving
 from bench.serving import Server, bare, clip, interleaved, median, ours, table, verdict
 
 CLIENTS = 4
 POLLERS = 50
-SECTIONS = ("transcribe", "start", "memory", "requests", "health")
+SECTIONS = ("start", "memory", "requests", "health")
 
 
 @contextmanager
-def bare_side(side: str) -> Iterator[Callable[[Path, bool], float]]:
-    """A plain process that transcribes; call it for the seconds that one recording takes."""
-    command = [sys.executable, "-m", "bench.overhead_baseline", side]
-    process = subprocess.Popen(
-        command,
-        cwd=serving.ROOT,
-        env=serving.child_env(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def seconds(path: Path, diarize: bool) -> float:
-            print(json.dumps({"path": str(path), "diarize": diarize}), file=stdin, flush=True)
-            answer = json.loads(stdout.readline())
-            assert answer["characters"] > 0
-            return float(answer["seconds"])
-
-        yield seconds
-        stdin.close()
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """``count`` processes that are up and have imported this."""
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        for future in [pool.submit(time.sleep, 0.5) for _ in range(count)]:
+            future.result()
+        yield pool
 
 
-def transcribe(folder: Path, rounds: int, speakers: Sequence[bool]) -> None:
-    """Through the service, in the engine alone, in the library alone; with and without speakers."""
-    rows = []
-    with (
-        ours(folder, engine="moonshine", keep_alive="-1") as server,
-        bare_side("engine") as engine,
-        bare_side("library") as library,
-    ):
-        for name in serving.CLIPS:
-            for diarize in speakers:
-                taken = interleaved(rounds, _three_sides(server, engine, library, name, diarize))
-                service = median(taken["service"])
-                for side in ("engine", "library"):
-                    ratio = service / median(taken[side])
-                    rows.append(
-                        (
-                            name,
-                            "yes" if diarize else "no",
-                            side,
-                            f"{service:.3f}",
-                            f"{median(taken[side]):.3f}",
-                            f"{service - median(taken[side]):+.3f}",
-                            f"{ratio:.3f}",
-                            verdict(ratio, 1.05),
-                        )
-                    )
-    headers = ("clip", "speakers", "bare side", "service s", "bare s", "diff s", "ratio", "goal")
-    table(f"transcribe: upload to answer, warm, median of {rounds}", headers, rows)
+def post_for(
+    port: int, path: str, body: bytes, content_type: str, begin: float, seconds: float
+) -> int:
+    """Post one request after the other on one connection; how many were answered in time.
+
+    ``begin`` is a moment of `time.time`, the same for all clients.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Type": content_type}
+    time.sleep(max(0.0, begin - time.time()))
+    deadline, count = begin + seconds, 0
+    while True:
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        text = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status} {text[:300]!r}")
+        if time.time() > deadline:
+            connection.close()
+            return count
+        count += 1
 
 
-def _three_sides(
-    server: Server,
-    engine: Callable[[Path, bool], float],
-    library: Callable[[Path, bool], float],
-    name: str,
-    diarize: bool,
-) -> dict[str, Callable[[], float]]:
-    path = clip(name)
-    audio = path.read_bytes()
+def poll_for(port: int, pollers: int, pause_s: float, seconds: float) -> list[float]:
+    """``pollers`` keep-alive connections asking ``/health``; every answer's latency in seconds.
 
-    def service() -> float:
-        begun = time.perf_counter()
-        answer = server.transcribe(audio, diarize=str(diarize).lower())
-        seconds = time.perf_counter() - begun
-        assert answer["segments"]
-        return seconds
+    ``pause_s`` lies between two questions of one poller; 0 asks again at once.
+    """
+    return asyncio.run(_poll_all(port, pollers, pause_s, seconds))
 
-    return {
-        "service": service,
-        "engine": lambda: engine(path, diarize),
-        "library": lambda: library(path, diarize),
-    }
+
+async def _poll_all(port: int, pollers: int, pause_s: float, seconds: float) -> list[float]:
+    latencies: list[float] = []
+    deadline = time.perf_counter() + seconds
+
+    async def poll(number: int) -> None:
+        await asyncio.sleep(pause_s * number / pollers)  # spread, as strangers' polls are
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        question = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        while (asked := time.perf_counter()) < deadline:
+            writer.write(question)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            latencies.append(time.perf_counter() - asked)
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(head.decode())
+            await asyncio.sleep(pause_s)
+        writer.close()
+
+    await asyncio.gather(*(poll(number) for number in range(pollers)))
+    return latencies
 
 
 def start(folder: Path, rounds: int) -> None:
@@ -190,13 +170,13 @@ def _uploads(
     with (
         ours(folder, engine="scripted", keep_alive="-1", scripted_deaf=str(int(deaf))) as server,
         bare(folder, "echo_main") as echo,
-        overhead_clients.processes(CLIENTS) as pool,
+        processes(CLIENTS) as pool,
     ):
 
         def rate(port: int, path: str) -> float:
             begin = time.time() + 0.2
             work = (port, path, body, serving.FORM_TYPE, begin, seconds)
-            futures = [pool.submit(overhead_clients.post_for, *work) for _ in range(CLIENTS)]
+            futures = [pool.submit(post_for, *work) for _ in range(CLIENTS)]
             return sum(future.result() for future in futures) / seconds
 
         taken = interleaved(
@@ -225,7 +205,7 @@ def health(folder: Path, rounds: int, seconds: float) -> None:
     with (
         ours(folder, engine="moonshine", keep_alive="-1") as server,
         bare(folder) as hello,
-        overhead_clients.processes(1) as pool,
+        processes(1) as pool,
     ):
         for pause_s in (0.1, 0.0):
             sides = {"ours": server.port, "bare FastAPI": hello.port}
@@ -266,9 +246,7 @@ def _latency(
     pool: ProcessPoolExecutor, port: int, pause_s: float, seconds: float
 ) -> tuple[float, float]:
     """p50 and p99 in seconds."""
-    latencies = sorted(
-        pool.submit(overhead_clients.poll_for, port, POLLERS, pause_s, seconds).result()
-    )
+    latencies = sorted(pool.submit(poll_for, port, POLLERS, pause_s, seconds).result())
     assert latencies, "no poll was answered"
     return latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
 
@@ -319,16 +297,10 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS, action="append", help="may be repeated")
     parser.add_argument("--rounds", type=int, help="of each section; its own number if not given")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round under load")
-    parser.add_argument(
-        "--text-only", action="store_true", help="transcribe: leave out the runs with speakers"
-    )
     given = parser.parse_args()
     wanted = given.only or SECTIONS
     print(serving.machine())
     with serving.workshop() as folder:
-        if "transcribe" in wanted:
-            speakers = (False,) if given.text_only else (False, True)
-            transcribe(folder, given.rounds or 3, speakers)
         if "start" in wanted:
             start(folder, given.rounds or 10)
         if "memory" in wanted:

@@ -28,10 +28,11 @@ from typing import Any, Self
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIPS = ("endgame_nagg_nell.wav", "two_cities.wav")
-"""Two voices in 28 s at 24 kHz, one voice in 44 s at 48 kHz: the clips of the wheel."""
+sys.path.append(str(ROOT / "tests" / "support"))
 BOUNDARY = "benchboundary7f3a"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+KEY = "0123456789abcdef0123456789abcdef"
+"""Of journals."""
 START_LIMIT_S = 300.0
 _POLL_S = 0.005
 _KEPT: list[socket.socket] = []
@@ -247,21 +248,15 @@ def answers(port: int, timeout_s: float) -> bool:
         return False
 
 
-def form_ends(fields: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """What stands before and behind the audio in a multipart body."""
+def form(audio: bytes, **fields: str) -> bytes:
+    """A multipart body (of `FORM_TYPE`)."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
     ]
-    audio = 'Content-Disposition: form-data; name="audio"; filename="audio.wav"'
-    head = f"{''.join(parts)}--{BOUNDARY}\r\n{audio}\r\nContent-Type: audio/wav\r\n\r\n"
-    return head.encode(), f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def form(audio: bytes, **fields: str) -> bytes:
-    """A multipart body (of `FORM_TYPE`)."""
-    head, tail = form_ends(fields)
-    return head + audio + tail
+    named = 'Content-Disposition: form-data; name="audio"; filename="audio.wav"'
+    head = f"{''.join(parts)}--{BOUNDARY}\r\n{named}\r\nContent-Type: audio/wav\r\n\r\n"
+    return head.encode() + audio + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def clip(name: str) -> Path:
@@ -269,32 +264,6 @@ def clip(name: str) -> Path:
     import moonshine_voice
 
     return Path(str(moonshine_voice.get_assets_path())) / name
-
-
-def ffmpeg(*arguments: str) -> None:
-    """Run the ffmpeg that comes with imageio-ffmpeg."""
-    import imageio_ffmpeg
-
-    exe = imageio_ffmpeg.get_ffmpeg_exe()
-    subprocess.run([exe, "-nostdin", "-y", "-loglevel", "error", *arguments], check=True)
-
-
-def looped(folder: Path, seconds: float, suffix: str) -> Path:
-    """The wheel's clips one after the other until ``seconds``, 16 kHz mono, as ``suffix``."""
-    target = folder / f"looped-{seconds:.0f}.{suffix}"
-    once = folder / "once.wav"
-    if not once.exists():
-        inputs = [part for name in CLIPS for part in ("-i", str(clip(name)))]
-        rates = ";".join(f"[{index}:a]aresample=16000[{index}]" for index in range(len(CLIPS)))
-        joined = "".join(f"[{index}]" for index in range(len(CLIPS)))
-        graph = f"{rates};{joined}concat=n={len(CLIPS)}:v=0:a=1"
-        ffmpeg(*inputs, "-filter_complex", graph, "-ac", "1", "-c:a", "pcm_s16le", str(once))
-    loop = ("-stream_loop", "-1", "-i", str(once), "-t", f"{seconds:.3f}")
-    if suffix == "mp3":
-        ffmpeg(*loop, "-c:a", "libmp3lame", "-b:a", "64k", str(target))
-    else:
-        ffmpeg(*loop, "-sample_fmt", "s16", str(target))
-    return target
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,17 +305,6 @@ def cpu_s(processes: Sequence[psutil.Process]) -> float:
     return total
 
 
-def peak_rss(pid: int) -> float | None:
-    """The highest resident memory so far in MB (VmHWM); None where the system does not tell."""
-    if sys.platform == "win32":
-        return float(psutil.Process(pid).memory_info().peak_wset) / 1e6
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return None
-
-
 def interleaved(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Each side once per round, in turn, after one round that is thrown away."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
@@ -380,11 +338,6 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         if index == 0:
             print(f"|{'|'.join('-' * (width + 2) for width in widths)}|")
     sys.stdout.flush()
-
-
-def load() -> float:
-    """Of the last minute; 0 where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def machine() -> str:

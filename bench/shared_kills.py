@@ -10,10 +10,6 @@ and of every third the whole service with it; a node that is gone is started aga
 how many ended, how many were given up because too many died in them before anything was settled
 (`sidecar.jobs.job_record`), how many attempts a poison cost, and how much of what a client had been
 told was heard again after each interruption, where a stretch of `SETTLES` seconds is settled.
-
-With ``--outage 5 40 120`` nothing is killed. For each of these a fresh deployment works on its
-jobs, and in the middle of them PostgreSQL is stopped (SIGSTOP) for so many seconds: how long after
-that the last job ended, and how many attempts there were before and after.
 """
 
 from __future__ import annotations
@@ -31,12 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import serving
-from bench.connection import Connection, Refused
 from bench.deployment import Deployment, deployment
-from bench.queue_clients import FORM, Recording
+from bench.queue_clients import FORM, Connection, Recording, Refused
 
 SECONDS = 20
-JOBS, OUTAGE_JOBS = 200, 12
 SPEED = 10
 SETTLES = 5
 WAYS = ("node", "node", "nodes", "front", "fronts", "all")
@@ -47,8 +41,6 @@ PAUSE_S = (1.0, 4.0)
 ENDED = ("done", "failed", "cancelled")
 LOST = OSError, asyncio.IncompleteReadError, ValueError, Refused
 PATIENCE_S = 1800.0
-OUTLAST_S = 150.0
-"""Behind an outage; the work that is left takes 10 s."""
 
 
 @dataclass
@@ -69,24 +61,6 @@ class Told:
     """Of each attempt that was not the first: segments of before that were told anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outlasted:
-    """What became of jobs while the database stood still in the middle of them."""
-
-    outage_s: float
-    last_end_s: float | None
-    """From the end of the outage; None: not all ended within `OUTLAST_S`."""
-    before: dict[str, int]
-    """Attempts of each job when the outage began."""
-    after: dict[str, int]
-    states: Counter[str]
-
-    @property
-    def more(self) -> int:
-        """Jobs whose attempts grew by more than the first one that the outage kept waiting."""
-        return sum(count > max(1, self.before.get(job, 0)) for job, count in self.after.items())
-
-
 class Trial:
     """Clients, and who kills."""
 
@@ -99,7 +73,6 @@ class Trial:
         self._count, self._poison, self._pause_s = jobs, poison, pause_s
         self._busy = asyncio.Lock()
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._quarter = asyncio.Event()
 
     async def run(self, kills: int, restarts: int) -> Told:
         """All jobs to their ends, with so many kills while they last."""
@@ -111,35 +84,9 @@ class Trial:
         tending.cancel()
         return self.told
 
-    async def outlast(self, outage_s: float) -> Outlasted:
-        """All jobs to their ends; once a quarter has ended the database stops for so long."""
-        async with asyncio.timeout(PATIENCE_S):
-            clients = asyncio.create_task(self._clients())
-            await self._quarter.wait()
-            before = await self._attempts()
-            with self.served.cluster.frozen():
-                await asyncio.sleep(outage_s)
-            back = time.monotonic()
-            await asyncio.wait([clients], timeout=OUTLAST_S)
-            last_end_s = time.monotonic() - back if clients.done() else None
-            after = await self._attempts()
-            await self._check_all() if clients.done() else clients.cancel()
-        return Outlasted(outage_s, last_end_s, before, after, await self._states())
-
     async def _clients(self) -> None:
         numbers = range(self._count)
         await asyncio.gather(*(self._client(f"request-{one}", one) for one in numbers))
-
-    async def _attempts(self) -> dict[str, int]:
-        return {job["id"]: job["attempts"] for job in await self._jobs()}
-
-    async def _states(self) -> Counter[str]:
-        return Counter(job["state"] for job in await self._jobs())
-
-    async def _jobs(self) -> list[dict[str, Any]]:
-        async with Connection(self.served.ports[0]) as client:
-            page = await client.json("GET", "/v1/jobs?limit=500")
-        return list(page["jobs"])
 
     async def _tend(self) -> None:
         """Whoever looks after nodes starts one that is gone."""
@@ -209,8 +156,6 @@ class Trial:
                 told.last_id[job_id] = event.id
                 if event.name in ENDED:
                     told.ends[job_id] += 1
-                    if told.ends.total() >= self._count // 4:
-                        self._quarter.set()
 
     async def _check_all(self) -> None:
         for front in self.served.fronts:
@@ -284,47 +229,22 @@ async def tried(
         return await Trial(served, jobs, seed, poison, pause_s).run(kills, restarts)
 
 
-async def outlasted(folder: Path, jobs: int, outage_s: float, seed: int) -> Outlasted:
-    """What became of so many jobs while the database stood still."""
-    with deployment(folder, 2, 3, scripted_speed=SPEED, scripted_settles=SETTLES) as served:
-        return await Trial(served, jobs, seed, 0, PAUSE_S).outlast(outage_s)
-
-
-def print_outages(seconds: list[float], jobs: int, seed: int) -> None:
-    """Print one line for each outage."""
-    for outage_s in seconds:
-        with tempfile.TemporaryDirectory(prefix="vibevoice-shared-") as folder:
-            found = asyncio.run(outlasted(Path(folder), jobs, outage_s, seed))
-        ends = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
-        last = "not all" if found.last_end_s is None else f"the last {found.last_end_s:.1f} s"
-        print(
-            f"PostgreSQL stopped for {outage_s:g} s: {ends}, {last} after it;"
-            f" attempts {sum(found.before.values())} before, {sum(found.after.values())} after,"
-            f" {found.more} jobs with more than they had to have",
-            flush=True,
-        )
-
-
 def main() -> None:
     """Print what came of it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jobs", type=int, help="200, or 12 for each outage")
+    parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--poison", type=int, default=0, help="jobs that kill who hears them")
     parser.add_argument("--pause", type=float, nargs=2, default=PAUSE_S, help="between two kills")
-    parser.add_argument("--outage", type=float, nargs="+", metavar="S", help="no kills: stop it")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     given = parser.parse_args()
     print(f"{serving.machine()}; seed {given.seed}", flush=True)
-    if given.outage:
-        print_outages(given.outage, given.jobs or OUTAGE_JOBS, given.seed)
-        return
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vibevoice-shared-") as folder:
-        counts = given.jobs or JOBS, given.kills, given.restarts, given.seed, given.poison
+        counts = given.jobs, given.kills, given.restarts, given.seed, given.poison
         told = asyncio.run(tried(Path(folder), *counts, (given.pause[0], given.pause[1])))
     kills = ", ".join(f"{way} {count}" for way, count in sorted(told.kills.items()))
     print(f"{given.kills} kills ({kills}) in {time.monotonic() - begun:.0f} s")

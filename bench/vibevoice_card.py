@@ -1,29 +1,286 @@
-"""P4, P5, P16: decoding against the card's bandwidth, an hour end to end, quantized weights."""
+"""P4, P5, P16 of `bench.vibevoice`: decoding against the card's bandwidth, an hour end to end,
+quantized weights.
+
+They are measured on a checkpoint of the released architecture with random weights, for speed and
+memory do not depend on what the weights say. The model is built on the meta device, each tensor
+made on the device that is measured, and written as any checkpoint is: so precision, quantization
+and loading are the product's own.
+
+Random weights say nothing that could be parsed, so the engine's parts are driven as its `Model`
+drives them, without the reading of the answer and without drafts of it: `VibeVoiceAudioEncoder`,
+`VibeVoiceDecoder`, `TokenGeneration.token`; plain ``generate`` in turns with them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
+from transformers import (
+    StoppingCriteria,
+    StoppingCriteriaList,
+    VibeVoiceAsrForConditionalGeneration,
+)
 
-from bench import vibevoice_random_weights
 from bench.serving import median, table, verdict
-from bench.vibevoice_time_split import HOUR_TOKENS, Split, measure, settle, synthetic
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.vibevoice_decoder import GRAPH_POSITIONS
-from sidecar.engines.vibevoice.vibevoice_model import LoadedVibeVoice, load_vibevoice
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    GRAPH_POSITIONS,
+    PlannedDecoder,
+    VibeVoiceDecoder,
+)
+from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
+from sidecar.engines.vibevoice.vibevoice_model import (
+    SAMPLE_RATE,
+    LoadedVibeVoice,
+    VibeVoiceAudioEncoder,
+    build_prompt_ids,
+    load_vibevoice,
+    token_count,
+)
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from tests.support import memory_simulation
 
 LONG_MINUTES = 30.0
 """From here on the goal is that of 60 minutes."""
+_SHARD = 4 << 30
+HOUR_TOKENS = 16_000
+"""Of text in an hour of speech (4.5 a second)."""
+_WARM_TOKENS = 8
+_WARM_S = 16
 T = TypeVar("T")
+
+
+SIZES: dict[str, Callable[[], Any]] = {
+    "tiny": memory_simulation.small_size,
+    "mid": partial(memory_simulation.small_size, hidden_size=256, intermediate_size=512),
+    "full": memory_simulation.full_size,
+}
+"""`full` is the released model: 8.330 billion parameters; the others have as many words as the
+tokenizer."""
+
+
+def write(folder: Path, size: str, device: str, seed: int = 1) -> int:
+    """Write the checkpoint in bf16; its parameters."""
+    processor, config = _processor(), SIZES[size]()
+    if size != "full":
+        config.text_config.vocab_size = len(processor.tokenizer)
+    for name in ("audio_token_id", "audio_bos_token_id", "audio_eos_token_id"):
+        setattr(config, name, getattr(processor, name))
+    with torch.device("meta"):
+        model = VibeVoiceAsrForConditionalGeneration(config)
+    random = torch.Generator(device=device).manual_seed(seed)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    where: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+    for number, (name, shape) in enumerate(shapes.items()):
+        shard[name] = _random(name, shape, device, random).cpu()
+        if _bytes(shard) > _SHARD or number == len(shapes) - 1:
+            file = f"model-{len(set(where.values())):05}.safetensors"
+            save_file(shard, folder / file, {"format": "pt"})
+            where |= dict.fromkeys(shard, file)
+            shard = {}
+    total = sum(shape.numel() for shape in shapes.values())
+    index = {"metadata": {"total_size": 2 * total}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config.dtype = torch.bfloat16
+    config.architectures = ["VibeVoiceAsrForConditionalGeneration"]
+    config.save_pretrained(folder)
+    model.generation_config.update(do_sample=False, max_new_tokens=32_768)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    model.generation_config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return total
+
+
+def _bytes(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _random(name: str, shape: torch.Size, device: str, random: torch.Generator) -> torch.Tensor:
+    """Values under which activations keep their size, so that nothing overflows in 28 layers."""
+    if len(shape) == 1:
+        value = 0.0 if name.endswith("bias") else 1.0 if "norm" in name else 0.1
+        return torch.full(shape, value, device=device, dtype=torch.bfloat16)
+    fan_in = shape[1:].numel()
+    values = torch.randn(shape, device=device, dtype=torch.bfloat16, generator=random)
+    return values.mul_(fan_in**-0.5)
+
+
+def _processor() -> Any:
+    """The released processor's parts around the small vocabulary of the tests' checkpoints."""
+    from tests.support import tiny_vibevoice, train_tiny_vibevoice
+
+    rows = [
+        {"segments": segments, "prompt": None, "endless": False}
+        for segments in tiny_vibevoice.answers("tiny").values()
+    ]
+    return train_tiny_vibevoice.build_processor(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where the time goes for one recording; rates in tokens per second, one per round."""
+
+    context: int
+    encode_s: float
+    prefill_s: float
+    rates: list[float]
+    last_rates: list[float]
+    """Of the last tokens of an answer as long as the audio makes it."""
+    plain_rates: list[float]
+    plain_first_s: list[float]
+    capture_s: list[float]
+    """What the first pass of a graph takes more than the next ones."""
+
+
+def settle(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def synthetic(seconds: float) -> Block:
+    """Noise that swells and fades like sentences do."""
+    random = np.random.default_rng(4)
+    count = round(seconds * SAMPLE_RATE)
+    sound = random.standard_normal(count, np.float32)
+    sound *= 0.05 + 0.1 * np.abs(np.sin(np.arange(count, dtype=np.float32) / SAMPLE_RATE))
+    return sound
+
+
+def measure(
+    model: LoadedVibeVoice, sound: Block, tokens: int, rounds: int, *, plain: bool
+) -> Split:
+    """One recording through our parts and, in turns with the decoding, through ``generate``."""
+    device = model.device
+    answer_tokens = round(HOUR_TOKENS * len(sound) / SAMPLE_RATE / 3600)
+    ids = build_prompt_ids(model.processor, len(sound), "")
+    taken = _WARM_TOKENS + tokens
+    plan = MemoryPlan(cache_tokens=len(ids) + max(answer_tokens, taken) + GRAPH_POSITIONS + taken)
+    decoder = VibeVoiceDecoder(model.model)
+    encoder = VibeVoiceAudioEncoder(model.model, model.processor.feature_extractor)
+    with torch.inference_mode():
+        some = sound[: _WARM_S * SAMPLE_RATE]  # the first pass chooses its kernels
+        hidden = model.model.config.text_config.hidden_size
+        room = torch.empty(token_count(len(some)), hidden, device=device, dtype=decoder.dtype)
+        encoder.encode(some, plan.encoder_chunk_s, room, _go_on)
+        settle(device)
+        begun = time.perf_counter()
+        embeddings = decoder.embed(ids)
+        heard = embeddings.new_empty(token_count(len(sound)), embeddings.shape[1])
+        encoder.encode(sound, plan.encoder_chunk_s, heard, _go_on)
+        embeddings[(ids == model.processor.audio_token_id).to(device)] = heard
+        settle(device)
+        encoded = time.perf_counter()
+        cache = decoder.new_cache(plan, len(ids))
+        logits = decoder.prefill(embeddings, cache, plan.prefill_tile, _go_on)
+        settle(device)
+        filled = time.perf_counter()
+
+        end = len(ids) + max(0, answer_tokens - taken)
+        rows: list[tuple[float, ...]] = []
+        for _ in range(rounds + 1):
+            theirs = by_generate(model, sound, tokens) if plain else (0.0, 0.0)
+            parts = []
+            for position in (len(ids), end):
+                cache.length = within_a_span(position, taken)
+                generation = TokenGeneration(PlannedDecoder(decoder, plan), cache, logits)
+                parts.append(decoded(generation, tokens, device))
+                del generation  # its graphs write to the cache, the next one has its own
+            (rate, capture), (last, _) = parts
+            rows.append((rate, last, *theirs, capture))
+    rates, last_rates, plain_rates, plain_first_s, capture_s = map(
+        list, zip(*rows[1:], strict=True)
+    )
+    return Split(
+        len(ids),
+        encoded - begun,
+        filled - encoded,
+        rates,
+        last_rates,
+        plain_rates,
+        plain_first_s,
+        capture_s,
+    )
+
+
+def within_a_span(position: int, tokens: int) -> int:
+    """Where to decode ``tokens`` without a new graph: at ``position``, or where the next begins.
+
+    One graph serves some two thousand tokens; among a hundred that are timed it would count too
+    much. Positions that nothing was written to hold zeros, which take as long to read.
+    """
+    border = -(-(position + 1) // GRAPH_POSITIONS) * GRAPH_POSITIONS
+    return position if position + tokens <= border else border
+
+
+def decoded(generation: TokenGeneration, tokens: int, device: torch.device) -> tuple[float, float]:
+    """Tokens per second, and what the first pass took more than one of those."""
+    generation.token()  # the prompt's
+    settle(device)
+    begun = time.perf_counter()
+    generation.token()
+    settle(device)
+    first = time.perf_counter() - begun
+    for _ in range(_WARM_TOKENS - 2):
+        generation.token()
+    settle(device)
+    begun = time.perf_counter()
+    for _ in range(tokens):
+        generation.token()
+    settle(device)
+    rate = tokens / (time.perf_counter() - begun)
+    return rate, max(0.0, first - 1 / rate)
+
+
+def _go_on() -> None:
+    """Nobody cancels."""
+
+
+class _Stamps(StoppingCriteria):
+    """When each token came."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        self.times.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def by_generate(model: LoadedVibeVoice, sound: Block, tokens: int) -> tuple[float, float]:
+    """``generate``: tokens per second after the first, and seconds to the first."""
+    stamps = _Stamps()
+    settle(model.device)
+    begun = time.perf_counter()
+    inputs = model.processor.apply_transcription_request(audio=sound)
+    inputs = inputs.to(model.device, model.model.dtype)
+    model.model.generation_config.eos_token_id = None  # random weights may end at any token
+    model.model.generate(
+        **inputs,
+        sample=False,
+        max_new_tokens=tokens,
+        stopping_criteria=StoppingCriteriaList([stamps]),
+    )
+    settle(model.device)
+    ended = time.perf_counter()
+    assert len(stamps.times) == tokens
+    return (tokens - 1) / (ended - stamps.times[0]), stamps.times[0] - begun
 
 
 def card(folder: Path, wanted: Sequence[str], given: argparse.Namespace) -> None:
@@ -35,9 +292,7 @@ def card(folder: Path, wanted: Sequence[str], given: argparse.Namespace) -> None
     home = given.weights or Path(tempfile.mkdtemp(dir=folder))
     begun = time.perf_counter()
     if not (home / "model.safetensors.index.json").exists():
-        count = vibevoice_random_weights.write(
-            home, vibevoice_random_weights.SIZES[size], given.device
-        )
+        count = write(home, size, given.device)
         print(f"{count / 1e9:.3f} billion random weights in {time.perf_counter() - begun:.0f} s")
     copied = copy_rate(device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"

@@ -64,9 +64,8 @@ Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s,
 
 WHISPER_LIVE_MEASURED = """\
 Live, with a thread for each of two cores and people who all talk; the last column is the machine's
-load. Finals: seconds from the end of a segment to its words, p50 / p95 (`python -m
-bench.whisper_live
---sizes tiny base --sessions 1 2 4 6 --seconds 15`).
+load. Finals: seconds from the end of a segment to its words, p50 / p95 (`bench.whisper_live
+--sizes tiny base --sessions 1 2 4 6 --seconds 15` at 9d96464c).
 
 | Size | sessions | finals | partials a second | CPU-s a second, each | load |
 |---|---|---|---|---|---|

@@ -2,8 +2,8 @@
 
 The phases follow the engine's order of operations (`tts.vibevoice_tts`): the sample of a voice in
 chunks of a few seconds, the whole prompt, then one frame after another. All caches of an utterance
-are allocated at its start. `bench/tts_memory_simulation.py` runs the real model on fake tensors,
-and the tests compare these figures with it.
+are allocated at its start. `tests/support/tts_memory_simulation.py` runs the real model on fake
+tensors, and the tests compare these figures with it.
 """
 
 from __future__ import annotations

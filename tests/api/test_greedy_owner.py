@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from greedy_owner import Greedy, Operation, Owner, operations, settings, wav
 from service_process import MB, PATIENCE_S, Server, wait_until
 
-from bench.greedy_owner import Greedy, Operation, Owner, operations, settings, wav
 from sidecar.auth.token_issuing import TokenIssuer
 
 SLOWER = 20
@@ -75,7 +75,7 @@ def test_every_route_answers_one_owner_as_before_while_another_holds_all_it_can(
     before = statuses(two.bob, two.page, voice)
     alone_s = time.monotonic() - begun
     assert Counter(one < 300 for one in before.values())[True] >= 20, before
-    with Greedy(two.ada, two.page, job, job, bodies=16) as greedy:
+    with Greedy(two.ada, two.page, job, bodies=16) as greedy:
         greedy.open()
         assert set(greedy.refusals) >= TOO_MANY, greedy.refusals
         begun = time.monotonic()

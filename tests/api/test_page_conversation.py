@@ -11,8 +11,9 @@ import pytest
 from service_process import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
 from test_page_in_browser import ESCAPE, GONE, Visitor, is_a_phone, pictures, spoken
+from wheel_recordings import write_scene
 
-from bench.page_conversation import microphone
+from bench.conversation import IN_RATE, ORDER_S, sayings
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 4
 LONG = LONG.strip()
@@ -213,7 +214,8 @@ def test_where_nothing_speaks_that_is_said_and_answers_are_read(
 
 @pictures
 def test_a_picture_of_a_conversation(tmp_path: Path, start_server: Callable[..., Server]) -> None:
-    visitor = Visitor(microphone(tmp_path / "microphone.wav"))
+    pieces = [one for one in sayings() if len(one) > ORDER_S * IN_RATE]
+    visitor = Visitor(write_scene(tmp_path / "microphone.wav", pieces, [6.0]))
     try:
         visitor.driver.set_window_size(1280, 800)
         begins(visitor, start_server(engine="moonshine", voice_engine="espeak"))

@@ -27,7 +27,6 @@ from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_unti
 from test_browser_access import CHROMIUM
 from test_page import TOKEN, opened
 
-from bench.page import LONG, made_up
 from sidecar.auth.token_issuing import TokenIssuer
 
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -44,6 +43,27 @@ BAD = (
     "Uncaught",
     "Error:",
 )
+LONG = 1500
+INTERCEPTS = """
+const segments = Array.from({length: LONG}, (_, i) => {
+  const start = i * 2.4;
+  const said = Array.from({length: 8}, (_, j) => `word${(i * 7 + j * 3) % 211}`);
+  const at = (j) => start + j * 0.28;
+  return {speaker: `Speaker_${Math.floor(i / 2) % 4}`, start_time: start,
+    end_time: start + 2.3, text: said.join(" ") + ".", flags: [],
+    words: said.map((text, j) => ({text, start_time: at(j), end_time: at(j) + 0.25}))};
+});
+const body = JSON.stringify({segments, metadata: {duration: LONG * 2.4, language: "en",
+  num_speakers: 4, engine: "made up", model_precision: "none", processing_time: 1,
+  diarized: true, no_speech: false, job_id: "x", warnings: []}});
+const real = window.fetch;
+const answer = (address) =>
+  /history/.test(address) ? JSON.stringify({revision: 0, undo: 0, redo: 0}) : body;
+window.fetch = async (address, ...more) => /transcript/.test(address)
+  ? new Response(answer(address), {headers: {"Content-Type": "application/json"}})
+  : real(address, ...more);
+"""
+"""Puts the transcript of an hour of four people in the place of every transcript."""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 if CHROMIUM is None or CHROMEDRIVER is None or find_spec("selenium") is None:
@@ -1427,9 +1447,8 @@ def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, serv
 def test_a_long_transcript_is_built_in_slices_and_searched_whole(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    """What takes its time in a slice is measured by bench/page.py."""
     visitor.opens(server)
-    visitor.js(made_up())
+    visitor.js(INTERCEPTS.replace("LONG", str(LONG)))
     visitor.sends(tone(tmp_path / "hour.wav", 3))
     wait_until(lambda: visitor.rows() == LONG, PATIENCE_S, "all rows")
     chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"

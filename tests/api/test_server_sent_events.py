@@ -13,7 +13,7 @@ import uvicorn
 from service_process import PATIENCE_S, Server, until
 from sse_reader import parse
 
-from bench.subscribers import many
+from bench.queue_clients import FORM, Connection, Recording
 from sidecar.api.http import responses
 from sidecar.api.http.uvicorn_protocols import http_protocol
 from sidecar.api.job_routes import JobEventFrames
@@ -270,9 +270,29 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
 async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_nothing(
     start_server: Callable[..., Server],
 ) -> None:
-    """`python -m bench.subscribers` is the same with ten thousand, and says what it costs."""
-    server = start_server(scripted_speed=1)
-    cost = await many(server.port, server.process.pid, 400, 2)
-    assert len(cost.spread_s) >= 2
-    assert cost.left_fds <= 0
-    assert cost.each_kb < 100
+    server, count, together = start_server(scripted_speed=1), 400, asyncio.Barrier(401)
+
+    async def follower(path: str, vanishes: bool) -> list[Any]:
+        heard: list[Any] = []
+        async with Connection(server.port) as one:
+            await one.ask("GET", path)
+            await together.wait()
+            async for event in one.events():
+                heard += [event.data["index"]] * (event.name == "segment")
+                heard += [event.name] * (event.name == "cancelled")
+                if vanishes and len(heard) == 3:
+                    break
+        return heard
+
+    async with asyncio.timeout(PATIENCE_S), Connection(server.port) as client:
+        job = await client.json("POST", "/v1/jobs", Recording(1, 300).form(), FORM)
+        path = f"/v1/jobs/{job['id']}"
+        opened, held = server.process.num_fds(), server.process.memory_info().rss
+        tasks = [asyncio.create_task(follower(f"{path}/events", n % 2 > 0)) for n in range(count)]
+        await together.wait()
+        assert server.process.memory_info().rss - held < 100_000 * count
+        assert all(heard == [0, 1, 2] for heard in await asyncio.gather(*tasks[1::2]))
+        await client.ask("DELETE", path)
+        for heard in await asyncio.gather(*tasks[::2]):
+            assert heard == [*range(len(heard) - 1), "cancelled"]
+    await until(lambda: server.process.num_fds() < opened)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 
+import echo_rooms
 import numpy as np
 import pytest
+from echo_rooms import RATE, Samples, pcm16
 
-from bench import acoustic_echo
-from bench.acoustic_echo import RATE, Samples, pcm16
 from sidecar.conversation import acoustic_echo as acoustic_echo_detection
 from sidecar.conversation.acoustic_echo import (
     HISTORY_S,
@@ -29,12 +29,12 @@ TIMES = 24
 @pytest.fixture(scope="module")
 def speech() -> Samples:
     """Eight seconds of it without a pause in between."""
-    return acoustic_echo.voices()["two_cities"][2 * RATE : 10 * RATE]
+    return echo_rooms.voices()["two_cities"][2 * RATE : 10 * RATE]
 
 
-def shares(scene: acoustic_echo.Scene, seconds: float) -> tuple[float, float]:
+def shares(scene: echo_rooms.Scene, seconds: float) -> tuple[float, float]:
     """How often that is an echo where its words are the reply's, and with any words."""
-    found = np.array(list(acoustic_echo.measured(scene, seconds, TIMES)))
+    found = np.array(list(echo_rooms.measured(scene, seconds, TIMES)))
     return float(np.mean(found >= OWN_WORDS_ECHO_SIMILARITY)), float(
         np.mean(found >= ECHO_SIMILARITY)
     )
@@ -42,17 +42,17 @@ def shares(scene: acoustic_echo.Scene, seconds: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
 def test_an_echo_in_a_room_is_known_by_its_sound(seconds: float) -> None:
-    assert shares(acoustic_echo.ECHO, seconds)[0] > 0.9
-    assert shares(acoustic_echo.FAR, seconds)[0] > 0.6
+    assert shares(echo_rooms.ECHO, seconds)[0] > 0.9
+    assert shares(echo_rooms.FAR, seconds)[0] > 0.6
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
 def test_who_speaks_is_no_echo_whatever_the_words_nor_as_loud_as_one(seconds: float) -> None:
-    own_words, any_words = shares(acoustic_echo.PERSON, seconds)
+    own_words, any_words = shares(echo_rooms.PERSON, seconds)
     assert own_words < 0.1, "of two dozen one may be, with the answer's words besides"
     assert any_words == 0.0
-    assert shares(acoustic_echo.LOUDER, seconds)[1] == 0.0
-    assert shares(acoustic_echo.EQUAL, seconds)[1] < 0.1
+    assert shares(echo_rooms.LOUDER, seconds)[1] == 0.0
+    assert shares(echo_rooms.EQUAL, seconds)[1] < 0.1
 
 
 def played(speech: Samples, seconds: float = 8.0) -> EchoDetector:
@@ -65,8 +65,8 @@ def played(speech: Samples, seconds: float = 8.0) -> EchoDetector:
 
 def test_a_word_of_the_persons_behind_a_long_echo_counts(speech: Samples) -> None:
     evidence = played(speech, 3.0)
-    _, word = acoustic_echo.some(
-        np.random.default_rng(1), acoustic_echo.voices()["endgame_nagg_nell"], 0.5
+    _, word = echo_rooms.some(
+        np.random.default_rng(1), echo_rooms.voices()["endgame_nagg_nell"], 0.5
     )
     heard = pcm16(np.concatenate([speech[: 3 * RATE] * 0.5, word]))
     evidence.hear(heard, SampleEncoding.PCM16, RATE, 3.5)
@@ -185,8 +185,8 @@ def test_words_of_the_persons_before_a_long_echo_count_also_when_their_sound_is_
     speech: Samples,
 ) -> None:
     evidence, seconds = played(np.tile(speech, 2), 16.0), round(HISTORY_S) + 3
-    _, words = acoustic_echo.some(
-        np.random.default_rng(1), acoustic_echo.voices()["endgame_nagg_nell"], 2.0
+    _, words = echo_rooms.some(
+        np.random.default_rng(1), echo_rooms.voices()["endgame_nagg_nell"], 2.0
     )
     heard = np.concatenate([words, np.tile(speech, 2)[len(words) :]])
     for at in range(seconds):

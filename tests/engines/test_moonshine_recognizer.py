@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from moonshine_library import LibraryRecognizer
 from moonshine_voice import get_assets_path
 
-from bench.moonshine_library import LibraryRecognizer
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 import tiny_vibevoice
 
-from bench.memory_run import Row, taken
+from bench.memory import Row, taken
 from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
     MemoryBreakdown,

@@ -40,7 +40,7 @@ FP32, BF16, FP16, INT8, INT4 = (
     Precision(name) for name in ("fp32", "bf16", "fp16", "int8", "int4")
 )
 
-# What `bench.memory_simulation` counts at full size: precision, minutes of audio, step of the
+# What `memory_simulation` counts at full size: precision, minutes of audio, step of the
 # ladder, peak in bytes. A change of the engine's order of operations changes them (the test after
 # next says so); `python -m bench.memory --frozen` prints them anew.
 FROZEN = [
@@ -96,7 +96,7 @@ def test_the_simulation_still_counts_what_was_frozen(
     precision: Precision, minutes: int, step: int
 ) -> None:
     pytest.importorskip("transformers")
-    from bench import memory_simulation
+    import memory_simulation
 
     work = hour(minutes)
     peaks = memory_simulation.simulate(
@@ -110,7 +110,7 @@ def test_the_simulation_still_counts_what_was_frozen(
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
 def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
     pytest.importorskip("transformers")
-    from bench import memory_simulation
+    import memory_simulation
 
     # Of 20 minutes the first words: the cache grows twice, and each growth is like the other.
     work = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1200.0, output_tokens=1500)
@@ -122,8 +122,8 @@ def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
 
 def test_the_simulation_notices_memory_that_is_freed() -> None:
     torch = pytest.importorskip("torch")
-    from bench import memory_simulation
-    from bench.tensor_counting import Counter, Peaks
+    import memory_simulation
+    from memory_simulation import Counter, Peaks
 
     peaks = Peaks()
     with Counter(peaks):
@@ -143,7 +143,7 @@ def test_the_simulation_notices_memory_that_is_freed() -> None:
 def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from bench import memory_simulation
+    import memory_simulation
 
     config = getattr(memory_simulation, size)()
     with torch.device("meta"):
@@ -165,7 +165,7 @@ def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
     pytest.importorskip("transformers")
-    from bench import memory_simulation
+    import memory_simulation
 
     config = memory_simulation.small_size()
     shape = ModelShape.from_config(config.to_dict())

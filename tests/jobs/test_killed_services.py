@@ -13,7 +13,8 @@ import pytest
 from job_event_histories import submitted
 from service_process import PATIENCE_S, REPOSITORY
 
-from bench.kills import KEY, SECONDS, SETTLES, killed
+from bench.kills import SECONDS, SETTLES, killed
+from bench.serving import KEY
 from sidecar.jobs.job_record import IdempotencyKey, StartedChange
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.job_journal import JOURNAL_FILE, MIGRATIONS

@@ -11,18 +11,18 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bench.fairness import (
+from scheduler_simulation import (
     LOAD_S,
     Arrival,
     behind_forty,
     first_come_first_served,
     four_owners,
-    jain,
     served,
     shared,
     two_precisions,
 )
+
+from bench.queue_clients import jain
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_record import Priority
 from sidecar.jobs.scheduler import (

@@ -3,11 +3,16 @@ by what that said there, and from a browser that speaks, is answered, and speaks
 
 from __future__ import annotations
 
+import http.server
 import json
+import shutil
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,8 +23,9 @@ from s2s_client import Page, tone
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, run_command, wait_until, web
 from test_browser_access import CHROMIUM
 from websockets.exceptions import ConnectionClosed
+from wheel_recordings import write_scene
 
-from bench import conversation, page_barge_in
+from bench import conversation
 from sidecar import errors
 from sidecar.config.settings import load_settings
 from sidecar.file_watcher import FileWatcher
@@ -27,6 +33,8 @@ from sidecar.server.app import create_entrance, create_service
 from sidecar.server.http_app import create_talk_app
 
 PAGE_PORT = 3000
+PAGE = REPOSITORY / "tests" / "support" / "pages" / "talk.html"
+"""Behaves as that of the speech-to-speech demo."""
 
 
 @pytest.fixture(scope="module")
@@ -111,24 +119,68 @@ def test_where_a_token_is_asked_for_there_is_no_such_port(tmp_path: Path) -> Non
         create_talk_app(create_service(settings), entrance, PAGE_PORT)
 
 
+GAPS_S = (2.4, 2.47, 2.53, 2.6)
+"""Between two pieces: an answer is there by then, and no two begin at the same place of a frame."""
+
+
+@contextmanager
+def site() -> Iterator[int]:
+    """A web server that has the page alone; its port."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(PAGE.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def page(port: int, wire: int, spoken: Path) -> Iterator[Any]:
+    """A browser that shows the page at ``port``, connected to ``wire``, and hears ``spoken`` again
+    and again once somebody talks."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio",
+        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={spoken}",
+        "--autoplay-policy=no-user-gesture-required",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        driver.get(f"http://localhost:{port}/{PAGE.name}?wire={wire}")
+        ready = "return document.body.dataset.ready"
+        wait_until(lambda: driver.execute_script(ready), PATIENCE_S, "the page is there")
+        yield driver
+    finally:
+        driver.quit()
+
+
 LACKING = "no Chromium with selenium, or no espeakng-loader: nobody spoke on that page"
 
 
 @pytest.mark.slow
 def test_somebody_speaks_on_that_page_sees_both_sides_and_speaks_over_the_answer(
-    start_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     """The embedded engine hears a recorded voice in a real browser; answers are never brief."""
     if CHROMIUM is None or not all(map(find_spec, ("selenium", "espeakng_loader"))):
         warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
         pytest.skip(LACKING)
     pieces = [one for one in conversation.sayings() if len(one) > 2 * conversation.IN_RATE][:2]
-    spoken = page_barge_in.scene(tmp_path / "spoken.wav", pieces)
-    with conversation.model() as (url, _), page_barge_in.site() as at:
+    spoken = write_scene(tmp_path / "spoken.wav", pieces, GAPS_S)
+    with conversation.model() as (url, _), site() as at:
         settings: dict[str, Any] = {"engine": "auto", "voice_engine": "espeak", "llm": url}
         settings |= {"llm_model": "scripted", "limits": {"llm_max_tokens": 20}}
         server = start_server(talk_ports=f"0:{at}", **settings)
-        with page_barge_in.page(at, port_of(server), spoken) as driver:
+        with page(at, port_of(server), spoken) as driver:
             driver.execute_script("talk()")
             lines = "return [...document.querySelectorAll('li')].map((one) => one.textContent)"
 
@@ -152,6 +204,3 @@ def test_somebody_speaks_on_that_page_sees_both_sides_and_speaks_over_the_answer
     assert seen["states"][:3] == ["ready", "processing", "ready"]
     assert seen["played"]
     assert (seen["errors"], seen["closed"]) == ([], None)
-    with capsys.disabled():
-        quiet = [round(1000 * one) for one in page_barge_in.until_quiet(seen)]
-        print(f"\n  first sound over an answer → quiet on that page: {quiet} ms")

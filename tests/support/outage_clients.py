@@ -20,9 +20,8 @@ import httpx
 import psutil
 
 from bench import serving
-from bench.connection import Connection, Event
 from bench.deployment import Deployment
-from bench.queue_clients import FORM, Recording
+from bench.queue_clients import FORM, Connection, Event, Recording
 from bench.serving import Server
 
 ENDED = ("done", "failed", "cancelled")

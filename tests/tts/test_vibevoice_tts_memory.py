@@ -37,7 +37,7 @@ RELEASED = {
 """Of `config.json` what is not as in the defaults."""
 VOICE = TtsModelShape.from_config(RELEASED)
 
-# What `bench.tts_memory_simulation` counts at full size: precision, characters, seconds of the
+# What `tts_memory_simulation` counts at full size: precision, characters, seconds of the
 # sample, peak in bytes.
 FROZEN = [
     (BF16, 100, 10, 5_485_786_578),
@@ -58,7 +58,7 @@ def test_the_plan_is_never_low_and_at_most_one_percent_high(
 @pytest.mark.slow
 def test_the_simulation_still_counts_what_was_frozen_and_each_phase_as_planned() -> None:
     pytest.importorskip("transformers")
-    from bench import tts_memory_simulation
+    import tts_memory_simulation
 
     precision, characters, sample_s, frozen = FROZEN[0]
     peaks = tts_memory_simulation.simulate(
@@ -77,7 +77,7 @@ def test_the_simulation_still_counts_what_was_frozen_and_each_phase_as_planned()
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
     pytest.importorskip("transformers")
-    from bench import tts_memory_simulation
+    import tts_memory_simulation
 
     config = tts_memory_simulation.small_size()
     fake, real = (
@@ -92,7 +92,7 @@ def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
 @pytest.mark.parametrize("size", ["full_size", "small_size"])
 def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
     pytest.importorskip("transformers")
-    from bench import tts_memory_simulation
+    import tts_memory_simulation
 
     config = getattr(tts_memory_simulation, size)()
     model = tts_memory_simulation.build(config, BF16)
@@ -110,8 +110,8 @@ def test_the_engine_itself_takes_what_is_planned_for_it(tmp_path: Path) -> None:
 
     import tiny_vibevoice
     import tiny_vibevoice_tts
+    from memory_simulation import Counter, Peaks
 
-    from bench.tensor_counting import Counter, Peaks
     from sidecar.interfaces.engine_interface import LoadOptions
     from sidecar.tts import vibevoice_tts_model, vibevoice_tts_synthesis
 

@@ -5,7 +5,7 @@ A window's segments have the model's own speaker numbers, which mean nothing in 
 The models of `sidecar.diarization` find pauses and compare speakers. They run on the CPU once a
 window, over some seconds of audio, however long the window is.
 
-This module does not import torch: the benchmarks use it for another engine.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -168,9 +168,9 @@ SAME_SPEAKER_SIMILARITY = 0.4
 """Similarity of one speaker in two windows: the cosine between embeddings, and the share of an
 overlap.
 
-Of 153480 pairs of LibriSpeech readers (`bench.windows --voices`) one in 250 reaches it with 3 s of
-each speaker; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175, and none. In
-the conversations of the benchmark no two speakers are as similar with 3 s or more.
+Of 153480 pairs of LibriSpeech readers (`bench.windows --voices` at 9d96464c) one in 250 reaches it
+with 3 s of each speaker; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175,
+and none. In the conversations of the benchmark no two speakers are as similar with 3 s or more.
 """
 SHARED, SHARED_BESIDE = 0.8, 0.2
 """Weights of the share of seconds that two windows give to one speaker, without and with

@@ -1,35 +1,27 @@
-"""Many conversations at once on scripted stages: nothing mixed, nothing lost, nothing left.
+"""Many conversations at once on scripted stages.
 
-Each has words and a loudness of its own. Its turns are spoken, typed, ended by a key and spoken
-over, in turn; of every answer each word and each sample is compared with what its own turn asked
-for. The model is a server with 30 tokens a second. Memory, open files and threads of the service
-are looked at all the time.
-
-    python -m bench.many_conversations [--conversations 10] [--minutes 10]
-"""
+Each has words and a loudness of its own. Its turns are spoken, typed and spoken over, in
+turn; of every answer each word and each sample is compared with what its own turn asked
+for."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
-import statistics
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.conversation_stages import Voice, model
-from bench.serving import machine, ours, table, workshop
 from sidecar.conversation.chat_completions import REPEAT_PREFIX
+from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
+from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
+from sidecar.tts.scripted_tts import ScriptedTts
+from sidecar.workers.worker_operations import resample_speech
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1
@@ -37,11 +29,10 @@ STEP_S = 0.1
 SPOKEN_S, QUIET_S = 1.2, 0.9
 """Of a turn that is spoken, and of the silence behind it."""
 HEARD_S = 0.8
-"""So much of an answer is heard before it is ended."""
+"""So much of an answer is heard before somebody speaks over it."""
 BREATH_S = 1.0
 """Before a turn: who says the same as an answer right behind it is its echo."""
 PATIENCE_S = 60.0
-LOOK_S = 1.0
 EDGES = 2
 """Words of a turn that may sound otherwise: at its edges is silence."""
 NUMBERS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
@@ -57,10 +48,7 @@ class Counts:
     """What all of them had, in sum."""
 
     turns: Counter[str] = field(default_factory=Counter)
-    words: int = 0
-    samples: int = 0
     wrong: list[str] = field(default_factory=list)
-    totals: list[float] = field(default_factory=list)
 
 
 class Conversation:
@@ -76,7 +64,7 @@ class Conversation:
     async def go_on(self, until: float) -> None:
         """Turn after turn, and one at least; what is wrong is noted, and the next is tried."""
         await self._until("status", state="ready")
-        kinds = (self.spoken, self.typed, self.ended_by_key, self.spoken_over)
+        kinds = (self.spoken, self.typed, self.spoken_over)
         for turn in itertools.islice(itertools.cycle(kinds), self.number, None):
             await asyncio.sleep(BREATH_S)
             kind = turn.__name__
@@ -98,13 +86,6 @@ class Conversation:
         """Somebody types, and is answered."""
         said = await self._type()
         await self._answered(lambda user: user == said, whole=True)
-
-    async def ended_by_key(self) -> None:
-        """Somebody has heard enough of an answer."""
-        said = await self._type()
-        await self._heard()
-        await self._socket.send(json.dumps({"type": "interrupt"}))
-        await self._answered(lambda user: user == said, whole=False)
 
     async def spoken_over(self) -> None:
         """Somebody speaks over an answer, and is answered."""
@@ -144,7 +125,7 @@ class Conversation:
 
     async def _answered(self, is_mine: Any, *, whole: bool) -> None:
         """The answer, compared to its last sample."""
-        metrics = await self._until("metrics")
+        await self._until("metrics")
         got = await self._until("transcript")
         if not is_mine(got["user"]):
             raise Mixed(f"said: {got['user']!r}")
@@ -155,9 +136,6 @@ class Conversation:
             raise Mixed(f"heard: {got['assistant']!r}, not {meant!r}")
         if not made.startswith(sound) or (whole and sound != made):
             raise Mixed(f"{len(sound) // 2} samples of {len(made) // 2}, or others")
-        self._counts.words += len(heard.split())
-        self._counts.samples += len(sound) // 2
-        self._counts.totals.append(metrics["total_latency_ms"])
         await self._until("status", state="ready")
 
     async def _next(self) -> Any:
@@ -178,37 +156,29 @@ class Conversation:
                 return message
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the service holds at a moment: MB (``own``: without its engines), open files, threads,
-    processes."""
-
-    at: float
-    rss: float
-    own: float
-    files: int
-    threads: int
-    processes: int
-
-    @classmethod
-    def of(cls, tree: Sequence[psutil.Process], at: float) -> Look:
-        """Of all its processes."""
-        rss, own, files, threads = 0.0, 0.0, 0, 0
-        for process in tree:
-            with suppress(psutil.NoSuchProcess):
-                rss += process.memory_info().rss / 1e6
-                own = own or rss
-                files += process.num_fds() if sys.platform != "win32" else process.num_handles()
-                threads += process.num_threads()
-        return cls(at, rss, own, files, threads, len(tree))
+def pieces(answer: str) -> list[TtsPhrase]:
+    """What a voice is given of an answer, one after the other."""
+    sentences = SentenceSplitter()
+    found = [piece for word in answer.split() for piece in sentences.feed(f"{word} ")]
+    return found + sentences.flush()
 
 
-async def watched(server: Any, looks: list[Look]) -> None:
-    """Look all the time."""
-    begun = time.monotonic()
-    while True:
-        looks.append(Look.of(await asyncio.to_thread(server.tree), time.monotonic() - begun))
-        await asyncio.sleep(LOOK_S)
+class Voice:
+    """What the scripted voice says."""
+
+    def __init__(self, rate: int) -> None:
+        self._voice, self._rate = ScriptedTts(), rate
+        list(self._voice.load(LoadOptions(speaks=True)))
+
+    def sound(self, answer: str) -> bytes:
+        """All samples of an answer that is heard to its end."""
+        return b"".join(self._said(piece.text) for piece in pieces(answer) if piece.text)
+
+    def _said(self, text: str) -> bytes:
+        sounds = resample_speech(
+            self._voice.say(text, SynthesisOptions(), lambda: False), self._rate
+        )
+        return b"".join(sound.pcm for sound in sounds)
 
 
 async def converse(port: int, count: int, seconds: float, counts: Counts) -> None:
@@ -221,76 +191,3 @@ async def converse(port: int, count: int, seconds: float, counts: Counts) -> Non
             await Conversation(number, socket, counts, voice).go_on(until)
 
     await asyncio.gather(*(one(number) for number in range(count)))
-
-
-async def measured(server: Any, count: int, seconds: float) -> tuple[Counts, list[Look], Look]:
-    """What came of it, what the service held meanwhile, and what it holds when all have left."""
-    counts, looks = Counts(), list[Look]()
-    await converse(server.port, 1, 1.0, Counts())  # all is loaded
-    watching = asyncio.create_task(watched(server, looks))
-    await converse(server.port, count, seconds, counts)
-    watching.cancel()
-    await asyncio.sleep(2.0)
-    return counts, looks, Look.of(server.tree(), 0.0)
-
-
-def parts(looks: Sequence[Look], count: int = 10) -> Iterator[list[Look]]:
-    """The time in parts that are as long as each other."""
-    whole = looks[-1].at + 1e-6
-    for part in range(count):
-        found = [one for one in looks if part <= count * one.at / whole < part + 1]
-        if found:
-            yield found
-
-
-def report(counts: Counts, looks: Sequence[Look], after: Look) -> None:
-    """Print it."""
-    turns = ", ".join(f"{many} {kind.replace('_', ' ')}" for kind, many in counts.turns.items())
-    print(f"\nturns: {sum(counts.turns.values())} ({turns})")
-    print(f"compared: {counts.words} words, {counts.samples} samples ({OUT_RATE} a second)")
-    print(f"wrong: {len(counts.wrong)}")
-    for line in counts.wrong[:20]:
-        print(f"  {line}")
-    if counts.totals:
-        ordered = sorted(counts.totals)
-        p95 = ordered[round(0.95 * (len(ordered) - 1))]
-        p50 = statistics.median(ordered)
-        print(f"last sound → first of the answer: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
-    table(
-        "What the service holds",
-        ("minute", "MB", "its own", "open files", "threads", "processes"),
-        [
-            *(_row(f"{part[-1].at / 60:.1f}", part) for part in parts(looks)),
-            _row("after", [after]),
-        ],
-    )
-
-
-def _row(name: str, part: Sequence[Look]) -> list[str]:
-    """What is in the middle of a part of the time."""
-    middle = [
-        statistics.median(getattr(one, what) for one in part)
-        for what in ("rss", "own", "files", "threads", "processes")
-    ]
-    return [name, *(f"{value:.1f}" for value in middle[:2]), *(f"{one:.0f}" for one in middle[2:])]
-
-
-def main() -> None:
-    """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--conversations", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    wanted = parser.parse_args()
-    print(machine())
-    with workshop() as folder, model() as (url, _):
-        settings = {"engine": "scripted", "voice_engine": "scripted", "llm": url}
-        many = str(wanted.conversations)
-        with ours(folder, **settings, llm_model="repeats", conversations=many) as server:
-            found = asyncio.run(measured(server, wanted.conversations, 60 * wanted.minutes))
-    report(*found)
-    print(f"\n{machine().replace('start', 'end')}")
-    sys.exit(bool(found[0].wrong))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,28 +6,30 @@ birth to its end; the largest sum is the peak. The full-size model takes seconds
 
 - **Attention** (`VibeVoiceDecoder._attend`) is what a fused kernel of a GPU allocates, no square
 matrix.
-- **int8, int4**: `stand_ins` hold and allocate what bitsandbytes does on CUDA.
+- **int8, int4**: `Int8Linear` and `Int4Linear` hold and allocate what bitsandbytes 0.50 does on
+  CUDA (`MatMul8bitLt`, `gemm_4bit`).
 - **Sizes**: an allocator rounds up and fragments, cuDNN and cuBLAS have workspaces, the context
-  takes its share. None of that is here; `footprint.reserve_bytes` adds it.
+  takes its share. None of that is here; `memory_footprint.reserve_bytes` adds it.
 
-`transcribe` runs on real devices as well (`memory_run`).
+`transcribe` runs on real devices as well (`python -m bench.memory`).
 """
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.gpu_kernel_stand_ins import Int4Linear, Int8Linear, fused_attention
-from bench.tensor_counting import Counter, Peaks
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     DRAFT_WIDTH_TOKENS,
     PlannedDecoder,
@@ -40,6 +42,130 @@ from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 DEVICE = "meta"
 DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}
+
+
+@dataclass
+class Peaks:
+    """The most bytes that lived at once, in all and in each phase; more than ``limit`` are none."""
+
+    limit: int | None = None
+    live: int = 0
+    highest: int = 0
+    phases: dict[str, int] = field(default_factory=dict)
+    phase: str = "load"
+
+    def begin(self, phase: str) -> None:
+        """From here on it is ``phase``."""
+        self.phase = phase
+        self.phases[phase] = self.live
+
+    def grew(self, size: int) -> None:
+        """``size`` bytes more, or less.
+
+        Raises:
+            torch.OutOfMemoryError: they are more than the limit.
+        """
+        self.live += size
+        if self.limit is not None and size > 0 and self.live > self.limit:
+            raise torch.OutOfMemoryError(f"{self.live:,} bytes, of {self.limit:,}")
+        self.highest = max(self.highest, self.live)
+        self.phases[self.phase] = max(self.phases.get(self.phase, 0), self.live)
+
+
+class Counter(TorchDispatchMode):
+    """Counts the storages that operations make on a device, until they are gone."""
+
+    def __init__(self, peaks: Peaks, device: str = "meta") -> None:
+        super().__init__()
+        self.peaks = peaks
+        self.device = device
+        self.known: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors(result):
+            self.count(tensor)
+        return result
+
+    def count(self, tensor: Tensor) -> None:
+        """Count the storage below ``tensor`` once."""
+        if tensor.device.type != self.device:
+            return
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+
+        def gone(_: Any) -> None:
+            del self.known[key]
+            self.peaks.grew(-size)
+
+        self.known[key] = weakref.ref(storage, gone)
+        self.peaks.grew(size)
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, (tuple, list)):
+        for part in result:
+            yield from _tensors(part)
+
+
+def fused_attention(_: VibeVoiceDecoder, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """What a fused kernel allocates: its output, and one float32 per head and query."""
+    query.new_empty(query.shape[:-1], dtype=torch.float32)
+    return torch.empty_like(query)
+
+
+class Int8Linear(nn.Module):
+    """LLM.int8: a byte per weight, a scale per row; the input quantized, the sum in int32."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.dtype = linear.weight.dtype
+        self.weight = nn.Buffer(torch.empty_like(linear.weight, dtype=torch.int8))
+        self.scales = nn.Buffer(linear.weight.new_empty(len(linear.weight), dtype=torch.float32))
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Allocate what the CUDA path allocates, in its order."""
+        small = self._quantized(x.to(torch.float16))
+        total = small.new_empty(*x.shape[:-1], len(self.weight), dtype=torch.int32)
+        return torch.empty_like(total, dtype=torch.float16).to(self.dtype)
+
+    @staticmethod
+    def _quantized(x: Tensor) -> Tensor:
+        x.new_empty(x.shape[:-1], dtype=torch.float32)
+        small = torch.empty_like(x, dtype=torch.int8)
+        x.abs() >= 6.0  # noqa: B015  (the look for outliers: a copy and a mask)
+        return small
+
+
+class Int4Linear(nn.Module):
+    """NF4, scales quantized once more; many tokens at once need the weight in 16 bit."""
+
+    BLOCK, SCALE_BLOCK, FEW = 64, 256, 64
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.rows, self.columns = linear.weight.shape
+        size = linear.weight.numel()
+        blocks = math.ceil(size / self.BLOCK)
+        empty = linear.weight.new_empty
+        self.weight = nn.Buffer(empty(math.ceil(size / 2), dtype=torch.uint8))
+        self.scales = nn.Buffer(empty(blocks, dtype=torch.uint8))
+        self.outer = nn.Buffer(empty(math.ceil(blocks / self.SCALE_BLOCK), dtype=torch.float32))
+        self.codes = nn.Buffer(empty(16 + 256 + 1, dtype=torch.float32))
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Allocate what the CUDA path allocates, in its order."""
+        if x.shape[1] > self.FEW:
+            x.new_empty(len(self.scales), dtype=torch.float32)
+            whole = x.new_empty(self.rows, self.columns)
+            return nn.functional.linear(x, whole, self.bias)
+        return x.new_empty(*x.shape[:-1], self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +350,15 @@ def full_size() -> Any:
     )
 
 
-def small_size() -> Any:
+def small_size(hidden_size: int = 96, intermediate_size: int = 256) -> Any:
     """One that a CPU runs in a moment."""
     return configured(
         4,
         [1] * 7,
-        hidden_size=96,
+        hidden_size=hidden_size,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=256,
+        intermediate_size=intermediate_size,
         vocab_size=580,
     )

@@ -1,10 +1,8 @@
 """The memory of VibeVoice that speaks without a GPU: the real model on fake tensors.
 
-As `bench.memory_simulation` does it for the engine that hears: the engine's own code and the
+As `memory_simulation` does it for the engine that hears: the engine's own code and the
 model's own classes, every storage on the (fake) GPU counted. What would look at numbers is left
 out: a word is always a frame of sound. Attention allocates what a fused kernel of a GPU does.
-
-``python -m bench.tts_memory_simulation`` prints what the released size takes, planned and counted.
 """
 
 from __future__ import annotations
@@ -15,25 +13,16 @@ from typing import Any
 from unittest import mock
 
 import torch
+from memory_simulation import DEVICE, DTYPES, Counter, Peaks, place
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.memory_simulation import DEVICE, DTYPES, place
-from bench.serving import table
-from bench.tensor_counting import Counter, Peaks
-from sidecar.gpu_memory.memory_admission import TYPICAL_AUDIO_S
-from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, RecordingWork
-from sidecar.gpu_memory.memory_plan import GB, best_precision
-from sidecar.interfaces.engine_interface import MAX_TTS_CHARACTERS, Precision
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.tts.vibevoice_tts_memory import (
     CACHED_VOICE_SAMPLES,
-    MAX_SAMPLE_S,
     RATE,
-    TtsModelShape,
     max_frames,
     prompt_tokens,
-    tts_memory_phases,
-    tts_peak_bytes,
 )
 from sidecar.tts.vibevoice_tts_model import (
     TtsGenerationOptions,
@@ -174,38 +163,3 @@ def configured(filters: int, depths: Sequence[int], head: int, **text: Any) -> A
         audio_eos_token_id=2,
         audio_token_id=SOUND,
     )
-
-
-def main() -> None:
-    """Print the table."""
-    config, rows = full_size(), []
-    shape = TtsModelShape.from_config(config.to_dict())
-    for precision in (Precision.BF16, Precision.FP32):
-        for characters, sample_s in ((100, 10.0), (MAX_TTS_CHARACTERS, MAX_SAMPLE_S)):
-            counted = simulate(config, precision, characters, sample_s)
-            for phase in tts_memory_phases(shape, precision, characters, sample_s):
-                simulated = counted.phases[phase.phase]
-                rows.append(
-                    [
-                        precision.value,
-                        f"{characters} characters, {sample_s:.0f} s",
-                        phase.phase,
-                        f"{simulated / GB:.2f}",
-                        f"{phase.tensors / simulated:.4f}",
-                        f"{phase.total / GB:.2f}",
-                    ]
-                )
-    headers = ["precision", "text, sample", "phase", "GB of tensors", "planned", "GB in all"]
-    table("VibeVoice 1.5B that speaks", headers, rows)
-    speaking = tts_peak_bytes(shape, Precision.BF16).total
-    usual = RecordingWork.of(VIBEVOICE_7B_SHAPE, TYPICAL_AUDIO_S)
-    beside = [
-        [f"{card} GB", best.precision.value if best.fits else "no room"]
-        for card in (12, 16, 24)
-        for best in [best_precision(VIBEVOICE_7B_SHAPE, usual, (card << 30) - speaking)]
-    ]
-    table("VibeVoice-ASR beside it, ten minutes", ["card, all of it free", "precision"], beside)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`bench.accuracy`: what is missing is said in one line, before anything is measured."""
+"""Benchmarks start, and `bench.accuracy` says in one line what is missing, before it measures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from bench.accuracy import address_side
 from bench.metrics import own_clips, without_text
 
 ROOT = Path(__file__).parents[2]
+BENCHMARKS = sorted(
+    path.stem for path in (ROOT / "bench").glob("*.py") if "\ndef main(" in path.read_text("utf-8")
+)
 WITHOUT_JIWER = (
     "import sys; sys.modules['jiwer'] = None; sys.path.insert(0, '.'); "
     "from bench.accuracy import main; main()"
@@ -36,6 +39,15 @@ def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") 
     assert (run.returncode, run.stdout) == (1, "")
     (line,) = run.stderr.splitlines()
     return line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_starts_and_says_what_it_measures(name: str) -> None:
+    asked = [sys.executable, "-m", f"bench.{name}", "--help"]
+    run = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"python -m bench.{name}" in " ".join(run.stdout.split())
 
 
 @pytest.fixture

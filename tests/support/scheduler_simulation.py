@@ -1,23 +1,15 @@
-"""``python -m bench.fairness``: how the engine's time is shared between owners, by `jobs.scheduler`
-and by first come, first served, in one run.
-
-A simulation on the pure policy: one engine, jobs with known work, loads that cost time. Jain's
-index is of the work that each owner had while all of them had something waiting (1: all the same;
-1/n: one had it all).
-"""
+"""How an engine's time is shared between owners by `jobs.scheduler`, simulated on the pure policy:
+one engine, jobs with known work, loads that cost time."""
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_record import Priority
-from sidecar.jobs.scheduler import OwnerShares, SchedulerMoment, WaitingJob, next_job
+from sidecar.jobs.scheduler import OwnerShares, SchedulerMoment, WaitingJob
 
 LOAD_S = 20.0
 Policy = Callable[[Sequence[WaitingJob], OwnerShares, SchedulerMoment], int]
@@ -83,13 +75,6 @@ def served(arrivals: Iterable[Arrival], policy: Policy, load_s: float = LOAD_S) 
     return done
 
 
-def jain(values: Iterable[float]) -> float:
-    """Jain's index of fairness (Jain, Chiu, Hawe 1984)."""
-    values = list(values)
-    squares = len(values) * sum(value * value for value in values)
-    return sum(values) ** 2 / squares if squares else 1.0
-
-
 def shared(done: Sequence[Served]) -> dict[str, float]:
     """Seconds of work that each owner had until the first of them had nothing left."""
     last: dict[str, float] = {}
@@ -129,26 +114,3 @@ def two_precisions(seed: int = 2) -> list[Arrival]:
         for owner, wanted in (("eight", Precision.INT8), ("four", Precision.INT4))
         for minute in range(120)
     ]
-
-
-def main() -> None:
-    """Print a table."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    policies = {"first come, first served": first_come_first_served, "by jobs.order": next_job}
-    print("| policy | a short job behind forty long ones waits | Jain's index, four owners |")
-    print("|---|---|---|")
-    for name, policy in policies.items():
-        (short,) = [one for one in served(behind_forty(), policy) if one.job.owner == "one"]
-        index = jain(shared(served(four_owners(), policy)).values())
-        print(f"| {name} | {short.wait_s:.0f} s | {index:.3f} |")
-    print("\n| policy | two precisions, two hours: loads | median wait | longest |")
-    print("|---|---|---|---|")
-    for name, policy in policies.items():
-        done = served(two_precisions(), policy)
-        loads = 1 + sum(a.job.wanted is not b.job.wanted for a, b in pairwise(done))
-        waits = [one.wait_s for one in done]
-        print(f"| {name} | {loads} | {statistics.median(waits):.0f} s | {max(waits):.0f} s |")
-
-
-if __name__ == "__main__":
-    main()

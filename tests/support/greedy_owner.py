@@ -1,25 +1,16 @@
-"""One owner opens everything it can; what another owner's requests take with and without that. Run
-``python -m bench.greedy_owner``.
-
-A fresh service with the scripted engine knows two owners by signed tokens. The greedy one holds
-half-sent bodies at every route that reads one, event streams of a running job, live sessions and
-sockets without a request, and sends probes that take seconds of a core and edits that take tenths.
-The other one sends requests of a few kinds, in rounds, before that and meanwhile.
-"""
+"""One owner of a service opens everything that it can: half-sent bodies at every route that reads
+one, event streams of a running job, live sessions, and sockets without a request."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import io
 import json
 import re
 import socket
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -29,16 +20,11 @@ import numpy as np
 import soundfile
 from websockets.sync.client import connect
 
-from bench.serving import machine, median, ours, table, workshop
 from sidecar.auth.token_issuing import TokenIssuer
 
 PATIENCE_S = 300.0
 BODIES, SOCKETS, MOST = 4, 64, 4000
 """Half-sent bodies at each route, sockets without a request, and all of them at the most."""
-PROBES, EDITS = 6, 4
-"""Requests that cost much, side by side."""
-REFUSED_S = 0.5
-"""After a refusal it tries again."""
 _FORM = b'--f\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n'
 
 
@@ -109,27 +95,21 @@ class Owner:
 
 
 class Greedy:
-    """Opens everything that ``owner`` can, and closes it at the end. ``done``: a job with a
-    transcript; ``running``: one that goes on."""
+    """Opens everything that ``owner`` can, and closes it at the end. ``job``: one of the
+    owner's."""
 
     def __init__(
         self,
         owner: Owner,
         page: Mapping[str, Any],
-        done: str,
-        running: str,
+        job: str,
         bodies: int = BODIES,
     ) -> None:
-        self._owner, self._page, self._bodies = owner, page, bodies
-        self._done, self._running = done, running
+        self._owner, self._page, self._bodies, self._job = owner, page, bodies, job
         self._sockets: list[socket.socket] = []
         self._held = contextlib.ExitStack()
-        self._threads: list[threading.Thread] = []
-        self._enough = threading.Event()
         self.refusals = Counter[str]()
         """Codes of what the service did not let it open."""
-        self.finished = Counter[str]()
-        """What it worked on for it, by kind."""
 
     def open(self) -> None:
         """All that costs the service nothing but to hold it."""
@@ -137,7 +117,7 @@ class Greedy:
         others = [one for one in operations(self._page) if not one.part and one.method != "DELETE"]
         for operation in (*reading, *others):
             for _ in range(self._bodies):
-                self._send(operation.half_sent(self._owner.authorization, self._running))
+                self._send(operation.half_sent(self._owner.authorization, self._job))
         for _ in range(SOCKETS):
             self._send(b"GET /health HTTP/1.1\r\nHost: localh")
         begun = {"type": "began"}
@@ -154,21 +134,11 @@ class Greedy:
                 self._send(fields)
         self._read_refusals()
 
-    def work(self, slow: bytes) -> None:
-        """Have it work, again and again; ``slow`` is a recording that takes long to look at."""
-        for _ in range(PROBES):
-            self._again("estimate", lambda: self._post_estimate(slow))
-        for _ in range(EDITS):
-            self._again("edit", self._patch)
-
     def close(self) -> None:
         """Let go of everything."""
-        self._enough.set()
         for sock in self._sockets:
             sock.close()
         self._held.close()
-        for thread in self._threads:
-            thread.join()
 
     def _send(self, said: bytes) -> None:
         sock = socket.create_connection(("127.0.0.1", self._owner.port), PATIENCE_S)
@@ -185,26 +155,6 @@ class Greedy:
                 sock.close()
                 self.refusals[code] += 1
         self._sockets = kept
-
-    def _again(self, kind: str, work: Callable[[], httpx.Response]) -> None:
-        def run() -> None:
-            while not self._enough.is_set():
-                with contextlib.suppress(httpx.HTTPError):
-                    went_well = work().is_success
-                    self.finished[kind] += went_well
-                    self._enough.wait(0 if went_well else REFUSED_S)
-
-        thread = threading.Thread(target=run, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _post_estimate(self, slow: bytes) -> httpx.Response:
-        return self._owner.http.post("/v1/estimate", files={"audio": ("a", slow)})
-
-    def _patch(self) -> httpx.Response:
-        return self._owner.http.patch(
-            f"/v1/jobs/{self._done}/transcript", json={"operations": hard_edit()}
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -242,75 +192,12 @@ def _code(body: str) -> str:
     return said[1] if said is not None else ""
 
 
-def hard_edit() -> list[dict[str, Any]]:
-    """Operations that take as long as any of their size: lines whose words are alike."""
-
-    def line(other: str) -> str:
-        return " ".join(other if at % 2 else "a" for at in range(199))
-
-    texts = (f"x {line('b')} y", f"z {line('c')} w")
-    return [{"op": "text", "segment": 0, "text": texts[at % 2]} for at in range(100)]
-
-
-def slow_flac(hours: float = 4.5) -> bytes:
-    """A small recording that takes seconds to look at: silence at 2 kHz."""
-    out = io.BytesIO()
-    block = np.zeros(1 << 20, np.int16)
-    with soundfile.SoundFile(out, "w", 2000, 1, "PCM_16", format="FLAC") as file:
-        for _ in range(int(hours * 3600 * 2000 / len(block))):
-            file.write(block)
-    return out.getvalue()
-
-
 def wav(seconds: float) -> bytes:
     """A recording, as the scripted engine takes any."""
     out = io.BytesIO()
     noise = np.random.default_rng(1).integers(-9000, 9000, int(16_000 * seconds), np.int16)
     soundfile.write(out, noise, 16_000, "PCM_16", format="WAV")
     return out.getvalue()
-
-
-def flac(seconds: float) -> bytes:
-    """A recording that a process has to look at."""
-    out = io.BytesIO()
-    soundfile.write(out, np.zeros(int(16_000 * seconds), np.int16), 16_000, format="FLAC")
-    return out.getvalue()
-
-
-def kinds(owner: Owner) -> dict[str, Callable[[], bool]]:
-    """What the other owner does; each says whether it went well."""
-    voice, small = wav(1), flac(1)
-
-    def job() -> bool:
-        answer = owner.http.post("/v1/jobs", files={"audio": ("a", voice)})
-        if answer.status_code == 202:
-            owner.http.delete(f"/v1/jobs/{answer.json()['id']}")
-        return answer.status_code == 202
-
-    def live() -> bool:
-        with owner.live() as said:
-            return bool(said["type"] == "began")
-
-    return {
-        "GET /health": lambda: owner.http.get("/health").is_success,
-        "GET /v1/jobs": lambda: owner.http.get("/v1/jobs").is_success,
-        "POST /v1/jobs": job,
-        "POST /v1/estimate (flac)": lambda: (
-            owner.http.post("/v1/estimate", files={"audio": ("a", small)}).is_success
-        ),
-        "/v1/live": live,
-    }
-
-
-def timed(does: Mapping[str, Callable[[], bool]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, in rounds; infinity where it was refused."""
-    taken: dict[str, list[float]] = {name: [] for name in does}
-    for _ in range(rounds):
-        for name, do in does.items():
-            begun = time.perf_counter()
-            went_well = do()
-            taken[name].append(time.perf_counter() - begun if went_well else float("inf"))
-    return taken
 
 
 def settings(issuer: TokenIssuer) -> dict[str, str]:
@@ -324,62 +211,3 @@ def settings(issuer: TokenIssuer) -> dict[str, str]:
         "test_limits": json.dumps({"upload_stall": PATIENCE_S, "request_deadline": PATIENCE_S}),
         "live_delay": "0",
     }
-
-
-def main() -> None:
-    """Measure it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10, help="of requests in each phase")
-    parser.add_argument("--phases", type=int, default=3, help="without and with the greedy one")
-    given = parser.parse_args()
-    print(machine())
-    with workshop() as folder:
-        issuer = TokenIssuer(folder / "tokens")
-        tokens = [issuer.create(name)[0] for name in ("greedy", "other")]
-        env = {"SCRIPTED_SPEED": "1"}
-        with ours(folder, **settings(issuer), **env) as server:
-            greedy, other = (Owner(server.port, token) for token in tokens)
-            report(greedy, other, given.rounds, given.phases)
-
-
-def report(greedy: Owner, other: Owner, rounds: int, phases: int) -> None:
-    """Print the table: both sides in turns."""
-    page = greedy.http.get("/openapi.json").raise_for_status().json()
-    done = greedy.submit(wav(2))
-    while greedy.http.get(f"/v1/jobs/{done}").json()["state"] != "done":
-        time.sleep(0.1)
-    running = greedy.submit(wav(1800))
-    does, slow = kinds(other), slow_flac()
-    timed(does, 2)  # processes start
-    alone, beside = ({name: list[float]() for name in does} for _ in range(2))
-    for _ in range(phases):
-        _add(alone, timed(does, rounds))
-        with Greedy(greedy, page, done, running) as load:
-            load.work(slow)
-            load.open()
-            _add(beside, timed(does, rounds))
-            said = f"refused: {dict(load.refusals)}; worked on meanwhile: {dict(load.finished)}"
-    print(said)
-    rows = [
-        (name, *(f"{1000 * one:.1f}" for one in _figures(alone[name], beside[name])))
-        for name in does
-    ]
-    headers = ("ms", "alone p50", "alone p95", "beside p50", "beside p95")
-    table(f"another owner's requests, {phases} x {rounds}", headers, rows)
-
-
-def _add(to: dict[str, list[float]], taken: Mapping[str, list[float]]) -> None:
-    for name, seconds in taken.items():
-        to[name] += seconds
-
-
-def _figures(*sides: list[float]) -> Iterator[float]:
-    for taken in sides:
-        yield median(taken)
-        yield sorted(taken)[int(0.95 * (len(taken) - 1))]
-
-
-if __name__ == "__main__":
-    main()

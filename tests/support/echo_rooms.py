@@ -2,26 +2,20 @@
 
 A reply is read aloud by one of the clips of the wheel or by espeak. What the microphone hears is
 that, late, through a loudspeaker and a room, with noise; or somebody else; or both at once. What is
-counted is how often the likeness (`conversation.acoustic_echo`) reaches the limits of
-`conversation.barge_in`.
-
-    python -m bench.acoustic_echo [--times 100]
+measured is the likeness (`conversation.acoustic_echo`).
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from wheel_recordings import clip
 
-from bench.serving import clip
-from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.conversation.acoustic_echo import EchoDetector
-from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, SynthesizedAudio
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.tts.espeak_tts import EspeakTts
@@ -54,18 +48,15 @@ class Scene:
 
 ECHO = Scene("echo")
 FAR = Scene("echo in a bare room, far away", room_s=0.6, direct_db=-3.0)
-NOISY = Scene("echo in noise (5 dB)", noise_db=5.0)
 PERSON = Scene("somebody else", echo=False, person_db=0.0)
 LOUDER = Scene("both, the person 6 dB louder", person_db=6.0)
 EQUAL = Scene("both, as loud", person_db=0.0)
-SOFTER = Scene("both, the person 6 dB softer", person_db=-6.0)
-SCENES = (ECHO, FAR, NOISY, PERSON, LOUDER, EQUAL, SOFTER)
 
 
 @cache
 def voices() -> dict[str, Samples]:
     """Real speech by clip, and espeak's, as loud as each other."""
-    found = {name: decode_audio_file(clip(f"{name}.wav"), RATE).astype(float) for name in CLIPS}
+    found = {name: clip(name).astype(float) for name in CLIPS}
     engine = EspeakTts()
     list(engine.load(LoadOptions()))
     said = engine.say(ANSWER * 2, SynthesisOptions("", "en", rate=RATE), lambda: False)
@@ -135,30 +126,3 @@ def measured(scene: Scene, seconds: float, times: int, seed: int = 1) -> Iterato
     for _ in range(times):
         played, person = chance.choice([*known], 2, replace=False)
         yield likeness(chance, known[played], known[person], seconds, scene)
-
-
-def main() -> None:
-    """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--times", type=int, default=100)
-    times = parser.parse_args().times
-    lengths = (0.5, 1.0, 2.0)
-    print(
-        "Taken for an echo: where its words are the reply's, "
-        f"{OWN_WORDS_ECHO_SIMILARITY}; others, {ECHO_SIMILARITY}"
-    )
-    print("\n| | " + " | ".join(f"{one:g} s" for one in lengths) + " |\n|---|" + "---|" * 3)
-    for scene in SCENES:
-        row = []
-        for seconds in lengths:
-            found = np.array(list(measured(scene, seconds, times)))
-            own, any_words = (
-                np.mean(found >= OWN_WORDS_ECHO_SIMILARITY),
-                np.mean(found >= ECHO_SIMILARITY),
-            )
-            row.append(f"{100 * own:.0f} %, {100 * any_words:.0f} %")
-        print(f"| {scene.name} | {' | '.join(row)} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
