@@ -278,8 +278,10 @@ async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_noth
             await one.ask("GET", path)
             await together.wait()
             async for event in one.events():
-                heard += [event.data["index"]] * (event.name == "segment")
-                heard += [event.name] * (event.name == "cancelled")
+                if event.name == "segment":
+                    heard.append(event.data["index"])
+                elif event.name == "cancelled":
+                    heard.append(event.name)
                 if vanishes and len(heard) == 3:
                     break
         return heard
