@@ -203,9 +203,8 @@ class Caller:
         await saying
         return seen
 
-    async def interrupt(self, piece: Samples) -> tuple[float, float]:
-        """Speak over an answer: seconds from the first loud sample until it is decided, and until
-        the ear is quiet."""
+    async def interrupt(self, piece: Samples) -> float:
+        """Speak over an answer: seconds from the first loud sample until the ear is quiet."""
         await asyncio.sleep(BREATH_S)
         await self.socket.send(json.dumps({"type": "text", "text": ANSWER}))
         while not isinstance(await self.next(), bytes):
@@ -213,11 +212,11 @@ class Caller:
         began = time.monotonic()
         saying = asyncio.create_task(self.say(piece, 2.5))
         await self.until("transcript", interrupted=True)
-        decided, quiet = time.monotonic() - began, self.plays_until - began
+        quiet = self.plays_until - began
         await self.until("transcript", interrupted=False)
         await self.until("status", state="ready")
         await saying
-        return decided, quiet
+        return quiet
 
 
 def row(name: str, values: Sequence[float]) -> str:
@@ -264,7 +263,7 @@ async def conversation(port: int, turns: int) -> list[Turn]:
         return found
 
 
-async def interruptions(port: int, turns: int) -> list[tuple[float, float]]:
+async def interruptions(port: int, turns: int) -> list[float]:
     """Some answers that are spoken over."""
     pieces = sayings()
     async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
@@ -338,8 +337,7 @@ def measure(folder: Path, voice: str, turns: int) -> None:
         report("Repeated", asyncio.run(conversation(server.port, turns)))
         over = asyncio.run(interruptions(server.port, turns))
         print("\nSpoken over\n\n| | p50 ms | p95 ms |\n|---|---|---|")
-        print(row("first loud sample → decided", [one for one, _ in over]))
-        print(row("first loud sample → the ear is quiet", [one for _, one in over]))
+        print(row("first loud sample → the ear is quiet", over))
     with model() as (url, _), ours(folder, **stages, llm=url, llm_model="scripted") as server:
         title = f"A model of {TOKENS_A_SECOND} tokens/s, the first after {FIRST_TOKEN_S} s"
         report(title, asyncio.run(conversation(server.port, turns)))
