@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import dataclasses
 import inspect
 import json
 import sys
 import tomllib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import vibevoice_asr_client as package
+from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
-from vibevoice_asr_client import AsyncClient, Client, Retry, calls, codes
+from vibevoice_asr_client import AsyncClient, Client, Event, Retry, calls, codes, transport
 from vibevoice_asr_client import errors as families
 from vibevoice_asr_client.calls import Answer, Call
-from vibevoice_asr_client.flows import Following, Lost, Send, Surroundings, Wait, asking
+from vibevoice_asr_client.flows import Following, Lost, Surroundings, asking
 from vibevoice_asr_client.retry import asked_s
-from vibevoice_asr_client.sse import Frame, Parser
 from vibevoice_asr_client.uploads import Upload
 
 from sidecar import errors
@@ -39,19 +42,34 @@ def lost(*, sent: bool) -> Lost:
 
 
 def run(call: Call, *replies: Answer | Lost) -> tuple[list[float], Answer]:
-    """What a flow waited for, and what it came to, where the service replied so."""
-    flow, left, waits = asking(call, AROUND), list(replies), []
-    effect = next(flow)
-    try:
-        while True:
-            if isinstance(effect, Wait):
-                waits.append(effect.seconds)
-                effect = flow.send(None)
-            else:
-                assert isinstance(effect, Send)
-                effect = flow.send(left.pop(0))
-    except StopIteration as end:
-        return waits, end.value
+    """What was waited for, and what it came to, where the service replied so."""
+    left, waits = list(replies), []
+
+    async def send(_: Call) -> Answer | Lost:
+        return left.pop(0)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    return waits, asyncio.run(asking(call, AROUND, send, sleep))
+
+
+def read(*pieces: bytes) -> list[ServerSentEvent]:
+    """The events in a body that comes in such pieces."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def all_of() -> list[ServerSentEvent]:
+        return [told async for told in transport.events_in(body())]
+
+    return asyncio.run(all_of())
+
+
+def took(following: Following, *pieces: bytes) -> list[Event]:
+    """The events of a connection that are new."""
+    return [event for told in read(*pieces) if (event := following.took(told)) is not None]
 
 
 @given(
@@ -66,33 +84,22 @@ def run(call: Call, *replies: Answer | Lost) -> tuple[list[float], Answer]:
     st.data(),
 )
 def test_events_are_the_same_however_their_bytes_are_cut(events, end, data) -> None:
-    said = [Frame(event, text, str(number)) for event, text, number in events]
     raw = "".join(
-        f": alive{end}event: {frame.event}{end}id: {frame.id}{end}data: {frame.data}{end}{end}"
-        for frame in said
+        f": alive{end}event: {event}{end}id: {number}{end}data: {text}{end}{end}"
+        for event, text, number in events
     ).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
-    parser, heard = Parser(), []
-    for begin, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True):
-        heard += parser.feed(raw[begin:stop])
-    assert heard == said
-
-
-def test_events_are_read_as_the_standard_has_it() -> None:
-    parser = Parser()
-    raw = (
-        b"\xef\xbb\xbfdata:a\ndata: b\nretry: 1500\n\nid: 7\n\nevent: x\ndata\n\nid: 8\ndata: half"
-    )
-    assert list(parser.feed(raw)) == [Frame("message", "a\nb"), Frame("x", "", "7")]
-    assert parser.retry_s == 1.5
+    pieces = [raw[begin:stop] for begin, stop in pairwise([0, *cuts, len(raw)])]
+    heard = [(told.event, told.data, int(told.id)) for told in read(*pieces)]
+    assert heard == events
 
 
 def test_an_event_without_an_end_is_given_up(monkeypatch) -> None:
-    monkeypatch.setattr("vibevoice_asr_client.sse.MOST_CHARACTERS", 1000)
+    monkeypatch.setattr("vibevoice_asr_client.transport.LONGEST_EVENT", 1000)
     for piece in (b"x" * 100, b"data: " + b"x" * 90 + b"\n"):
-        parser = Parser()
         with pytest.raises(package.AnswerNotUnderstood):
-            [list(parser.feed(piece)) for _ in range(20)]
+            read(*[piece] * 20)
+    assert len(read(*[b"data: x\n\n"] * 200)) == 200
 
 
 def test_what_may_be_sent_twice_is_and_waits_grow() -> None:
@@ -202,14 +209,14 @@ def test_a_job_is_followed_over_connections_without_a_gap_or_a_repeat() -> None:
     following = Following("a", None, AROUND)
     assert "Last-Event-ID" not in following.call.headers
     assert following.opened(Answer(200, STREAM, "")) is None
-    assert [event.id for event in following.took(frames(1, 2) + b"id: 3\ndata: {")] == [1, 2]
+    assert [event.id for event in took(following, frames(1, 2) + b"id: 3\ndata: {")] == [1, 2]
     assert following.closed(families.ConnectionLost("cut")) == 1.0
     assert following.call.headers["Last-Event-ID"] == "2"
     following.opened(Answer(200, STREAM, ""))
-    assert [event.id for event in following.took(frames(1, 2, 3))] == [3]
+    assert [event.id for event in took(following, frames(1, 2, 3))] == [3]
     assert following.closed() == 0.0, "told to come again, it comes at once"
     following.opened(Answer(200, STREAM, ""))
-    (last,) = following.took(b'event: done\nid: 9\ndata: {"state": "done"}\n\n')
+    (last,) = took(following, b'event: done\nid: 9\ndata: {"state": "done"}\n\n')
     assert last.ends
     assert following.ended
 
@@ -218,11 +225,11 @@ def test_a_job_that_is_over_ends_the_following_though_its_last_event_was_there_a
     """As where a proxy drops `Last-Event-ID`: all comes again, and nothing of it is new."""
     following = Following("a", 9, AROUND)
     following.opened(Answer(200, STREAM, ""))
-    assert list(following.took(frames(1, 2))) == []
+    assert took(following, frames(1, 2)) == []
     assert not following.ended
     assert following.closed() == 1.0, "nothing new is no reason to come again at once"
     following.opened(Answer(200, STREAM, ""))
-    assert list(following.took(frames(1, 2) + b"event: done\nid: 9\ndata: {}\n\n")) == []
+    assert took(following, frames(1, 2) + b"event: done\nid: 9\ndata: {}\n\n") == []
     assert following.ended
 
 
@@ -231,7 +238,7 @@ def test_a_stream_that_stays_away_is_given_up_and_what_comes_in_between_counts()
     cut = families.ConnectionLost("cut")
     assert [following.closed(cut), following.closed(cut)] == [1.0, 2.0]
     following.opened(Answer(200, STREAM, ""))
-    list(following.took(frames(6)))
+    took(following, frames(6))
     assert [following.closed(cut), following.closed(cut)] == [1.0, 2.0]
     with pytest.raises(package.ConnectionLost):
         following.closed(cut)
@@ -308,8 +315,9 @@ def test_it_needs_httpx_and_nothing_of_the_service_and_websockets_for_live_audio
         tree = ast.parse(module.read_text("utf-8"), feature_version=(3, 9))
         at_once |= {name for node in tree.body for name in imported(node)}
         ever |= {name for node in ast.walk(tree) for name in imported(node)}
-    assert at_once - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client"}
-    assert ever - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client", "websockets"}
+    needed = {"httpx", "httpx_sse", "vibevoice_asr_client"}
+    assert at_once - sys.stdlib_module_names == needed
+    assert ever - sys.stdlib_module_names == {*needed, "websockets", "typing_extensions"}
 
 
 def imported(node: ast.AST) -> set[str]:

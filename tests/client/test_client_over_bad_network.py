@@ -175,7 +175,7 @@ async def test_whoever_leaves_a_service_that_hangs_asks_it_once_to_end_the_job_a
     kind: type, silence_s: float, farewell_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "FAREWELL_S", farewell_s)
-    monkeypatch.setattr(kind, "wait", left)
+    monkeypatch.setattr(AsyncClient, "wait", left)
     service = Hanging()
     how = {"retry": Retry(attempts=3, first_s=0.01), "silence_s": silence_s}
     with contextlib.closing(service):

@@ -1,4 +1,4 @@
-"""The client of programs that do other things meanwhile: `AsyncClient`."""
+"""The client: `AsyncClient`, for programs that do other things meanwhile."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import (
     Any,
     AsyncGenerator,
+    Callable,
     Dict,
     Mapping,
     Optional,
     Sequence,
-    TypeVar,
     Union,
     overload,
 )
@@ -23,15 +23,15 @@ import httpx
 from vibevoice_asr_client import calls, transport
 from vibevoice_asr_client.async_live import AsyncLive
 from vibevoice_asr_client.calls import Answer, Call
-from vibevoice_asr_client.client import Told, counted
 from vibevoice_asr_client.errors import ClientError, ServiceUnreachable
-from vibevoice_asr_client.flows import Flow, Following, Reply, Wait, asking
+from vibevoice_asr_client.flows import Following, Lost, Surroundings, asking
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import carry, opened_wave
 from vibevoice_asr_client.models import (
     Event,
     Job,
     JobPage,
+    Progress,
     Transcript,
     job_of,
     page_of,
@@ -42,7 +42,7 @@ from vibevoice_asr_client.retry import NEVER, Retry
 from vibevoice_asr_client.tls import Trust
 from vibevoice_asr_client.uploads import Source, Upload
 
-Value = TypeVar("Value")
+Told = Callable[[Progress], None]
 
 
 class AsyncClient:
@@ -72,7 +72,8 @@ class AsyncClient:
         self._silence_s = silence_s
         self._around = transport.surroundings(retry or Retry())
         self._answered = False
-        self._opened: Optional[httpx.AsyncClient] = None
+        given = (self.url, token, silence_s, self._trust)
+        self._shell = transport.Looping(lambda: transport.options(*given))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -82,17 +83,15 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        if self._opened is not None:
-            await self._opened.aclose()
-            self._opened = None
+        await self._shell.close()
 
     # Questions
 
     async def health(self) -> Dict[str, Any]:
         """How the service is, now: asked once, whatever becomes of it."""
-        return (await self._drive(asking(calls.health(), transport.surroundings(NEVER)))).body()
+        return (await self._ask(calls.health(), around=transport.surroundings(NEVER))).body()
 
-    async def estimate(self, source: Source, **options: Any) -> Dict[str, Any]:
+    async def estimate(self, /, source: Source, **options: Any) -> Dict[str, Any]:
         """Whether a recording fits into the service's memory, and how long it takes."""
         with Upload(source) as upload:
             return (await self._ask(calls.estimate(options), upload)).body()
@@ -144,6 +143,7 @@ class AsyncClient:
 
     async def submit(
         self,
+        /,
         source: Source,
         *,
         name: str = "",
@@ -187,17 +187,16 @@ class AsyncClient:
         while not following.ended:
             error: Optional[ClientError] = None
             try:
-                async with (await self._http()).stream(
-                    **transport.request(following.call)
-                ) as response:
+                async with self._shell.stream(**transport.request(following.call)) as response:
                     self._answered = True
+                    body, text = self._shell.pieces(response), ""
                     if not response.is_success:
-                        await response.aread()
-                    text = "" if response.is_success else response.text
+                        text = b"".join([piece async for piece in body]).decode("utf-8", "replace")
                     error = following.opened(transport.answer(response, text))
                     if error is None:
-                        async for piece in response.aiter_bytes():
-                            for event in following.took(piece):
+                        async for told in transport.events_in(body):
+                            event = following.took(told)
+                            if event is not None:
                                 yield event
             except httpx.TransportError as trouble:
                 error = transport.lost(trouble, self.url, self._answered).error
@@ -205,7 +204,7 @@ class AsyncClient:
                 following.silent and not error and (await self.job(job_id)).ended
             ):
                 return
-            await asyncio.sleep(following.closed(error))
+            await self._shell.sleep(following.closed(error))
 
     async def wait(self, job_id: str, on_progress: Optional[Told] = None) -> Job:
         """The job, once it has ended in whatever way."""
@@ -213,11 +212,14 @@ class AsyncClient:
         if on_progress is not None:
             on_progress(job.progress)
         if not job.ended:
-            async for event in self.events(job_id):
-                if on_progress is not None:
+            events = self.events(job_id)
+            try:
+                async for event in events:
                     progress = progress_after(event)
-                    if progress is not None:
+                    if on_progress is not None and progress is not None:
                         on_progress(progress)
+            finally:
+                await events.aclose()
             job = await self.job(job_id)
         return job
 
@@ -269,6 +271,7 @@ class AsyncClient:
 
     async def transcribe(
         self,
+        /,
         source: Source,
         *,
         name: str = "",
@@ -329,44 +332,32 @@ class AsyncClient:
 
     # The shell
 
-    async def _http(self) -> httpx.AsyncClient:
-        if self._opened is None:
-            said = (self.url, self._token, self._silence_s, self._trust)
-            # It may ask for a certificate. Who comes second meanwhile does so too, and is first.
-            given = await asyncio.get_running_loop().run_in_executor(
-                None, lambda: transport.options(*said)
-            )
-            self._opened = self._opened or httpx.AsyncClient(**given)
-        return self._opened
+    async def _ask(
+        self, call: Call, upload: Optional[Upload] = None, around: Optional[Surroundings] = None
+    ) -> Answer:
+        async def send(call: Call) -> Union[Answer, Lost]:
+            try:
+                response = await self._shell.request(**transport.request(call, upload))
+            except httpx.TransportError as error:
+                return transport.lost(error, self.url, self._answered)
+            except httpx.InvalidURL as error:
+                raise ServiceUnreachable(f"'{self.url}' is no address: {error}.") from None
+            self._answered = True
+            return transport.whole(call, response)
 
-    async def _ask(self, call: Call, upload: Optional[Upload] = None) -> Answer:
-        return await self._drive(asking(call, self._around), upload)
+        return await asking(call, around or self._around, send, self._shell.sleep)
 
     async def _leave(self, job_id: str) -> None:
         """Cancel a job once: whoever leaves early waits for no service that hangs."""
         with suppress(httpx.TransportError):
             ending = transport.request(calls.cancel(job_id))
-            http = await self._http()
-            await http.request(**ending, timeout=min(self._silence_s, transport.FAREWELL_S))
+            limit_s = min(self._silence_s, transport.FAREWELL_S)
+            await self._shell.request(**ending, timeout=limit_s)
 
-    async def _drive(self, flow: Flow[Value], upload: Optional[Upload] = None) -> Value:
-        reply: Reply = None
-        while True:
-            try:
-                effect = flow.send(reply)
-            except StopIteration as end:
-                value: Value = end.value
-                return value
-            if isinstance(effect, Wait):
-                await asyncio.sleep(effect.seconds)
-                reply = None
-                continue
-            try:
-                http = await self._http()
-                response = await http.request(**transport.request(effect.call, upload))
-                self._answered = True
-                reply = transport.whole(effect.call, response)
-            except httpx.TransportError as error:
-                reply = transport.lost(error, self.url, self._answered)
-            except httpx.InvalidURL as error:
-                raise ServiceUnreachable(f"'{self.url}' is no address: {error}.") from None
+
+def counted(on_progress: Optional[Told]) -> Optional[Callable[[int, int], None]]:
+    """What an upload tells, as progress."""
+    if on_progress is None:
+        return None
+    told = on_progress
+    return lambda sent, total: told(Progress("uploading", sent, total))

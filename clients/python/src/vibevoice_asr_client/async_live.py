@@ -111,7 +111,7 @@ class AsyncLive:
         """Drop the turn, and what was sent and not heard."""
         self._order("cancel")
 
-    async def change(self, **options: Any) -> None:
+    async def change(self, /, **options: Any) -> None:
         """Hear on with other options; those that are not named stay."""
         self._order("change", options)
 

@@ -1,14 +1,12 @@
-"""What is done one after the other for one call of a client: one text for both clients. Pure.
-
-A flow is a generator of effects. A client carries each out, waiting in its own way, and sends the
-reply back in; what the generator returns is what was asked for.
-"""
+"""What is done one after the other for one call of a client, and for the events of one job."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Callable, Generator, Iterator, Optional, TypeVar, Union
+from typing import Awaitable, Callable, Optional, Union
+
+from httpx_sse import ServerSentEvent
 
 from vibevoice_asr_client import calls
 from vibevoice_asr_client.calls import EVENT_STREAM, Answer, Call
@@ -22,24 +20,15 @@ from vibevoice_asr_client.errors import (
 )
 from vibevoice_asr_client.models import Event, event_of
 from vibevoice_asr_client.retry import PASSING, Retry
-from vibevoice_asr_client.sse import Parser
 
 LIMITED = 429
 NOTHING_DONE = frozenset({"queue_full", "uploads_full", "machine_busy", "shutting_down"})
 """Said, as `LIMITED` is, before anything was done: what must not be done twice may be sent again.
 Other answers that pass say nothing of it: `journal_unreachable` comes behind an edit, too."""
 NOT_FOUND = 404
+LONGEST_ASKED_MS = 10**9
 BEHIND = "behind"
 """The event of a stream that was read too slowly, its last: it goes on after what was read."""
-
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Send:
-    """Make this request; the reply is an `Answer`, or `Lost`."""
-
-    call: Call
 
 
 @dataclass(frozen=True)
@@ -51,18 +40,6 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Wait:
-    """Do nothing for a while."""
-
-    seconds: float
-
-
-Effect = Union[Send, Wait]
-Reply = Union[Answer, Lost, None]
-Flow = Generator[Effect, Reply, Value]
-
-
-@dataclass(frozen=True)
 class Surroundings:
     """What decisions need of the world: patience, chance (0 to 1), the time of day."""
 
@@ -71,8 +48,13 @@ class Surroundings:
     now: Callable[[], datetime]
 
 
-def asking(call: Call, around: Surroundings) -> Flow[Answer]:
-    """Ask until there is an answer, or it has been enough.
+async def asking(
+    call: Call,
+    around: Surroundings,
+    send: Callable[[Call], Awaitable[Union[Answer, Lost]]],
+    sleep: Callable[[float], Awaitable[None]],
+) -> Answer:
+    """Ask by ``send`` until there is an answer, or it has been enough.
 
     Raises:
         ServiceUnreachable: there was none.
@@ -81,7 +63,7 @@ def asking(call: Call, around: Surroundings) -> Flow[Answer]:
     """
     failures, perhaps_done = 0, False
     while True:
-        reply = yield Send(call)
+        reply = await send(call)
         if isinstance(reply, Answer) and reply.fine:
             return reply
         error: ClientError
@@ -94,7 +76,6 @@ def asking(call: Call, around: Surroundings) -> Flow[Answer]:
             nothing_done = reply.status == LIMITED or error.code in NOTHING_DONE
             passes = reply.status in PASSING
         else:
-            assert isinstance(reply, Lost)
             error = reply.error
             nothing_done = not reply.sent
             passes = not isinstance(error, CertificateRefused)
@@ -106,7 +87,7 @@ def asking(call: Call, around: Surroundings) -> Flow[Answer]:
             raise error
         if around.retry.on_wait is not None:
             around.retry.on_wait(error)
-        yield Wait(wait_s)
+        await sleep(wait_s)
 
 
 class Following:
@@ -118,7 +99,7 @@ class Following:
         self._last = after
         self._around = around
         self._failures = 0
-        self._parser = Parser()
+        self._asked_s = 0.0
         self._heard = False
 
     @property
@@ -127,13 +108,13 @@ class Following:
         return calls.events(self._job_id, self._last)
 
     def opened(self, answer: Answer) -> Optional[ClientError]:
-        """There is an answer, whose body comes in pieces; or what the service said no with for now.
+        """There is an answer, whose body has events; or what the service said no with for now.
 
         Raises:
             ServiceError: the service said no, for good.
             AnswerNotUnderstood: it is something else.
         """
-        self._parser, self._heard = Parser(), False
+        self._asked_s, self._heard = 0.0, False
         if not answer.fine:
             error = answer.error(self._around.now())
             if answer.status not in PASSING:
@@ -145,23 +126,24 @@ class Following:
             raise AnswerNotUnderstood("What answers sends no events.")
         return None
 
-    def took(self, piece: bytes) -> Iterator[Event]:
-        """The events that ``piece`` completes, without those that were there already."""
-        for frame in self._parser.feed(piece):
-            event = event_of(frame)
-            if event is None:
-                continue
-            if event.kind == BEHIND:
-                self._heard = True
-                continue
-            # Also where it was there already: a proxy may drop the header that says so.
-            self.ended = self.ended or event.ends
-            if event.id is not None:
-                if self._last is not None and event.id <= self._last:
-                    continue
-                self._last = event.id
-            self._heard, self._failures = True, 0
-            yield event
+    def took(self, told: ServerSentEvent) -> Optional[Event]:
+        """The event in what was sent, unless it was there already."""
+        if told.retry is not None:
+            self._asked_s = min(told.retry, LONGEST_ASKED_MS) / 1000
+        event = event_of(told)
+        if event is None:
+            return None
+        if event.kind == BEHIND:
+            self._heard = True
+            return None
+        # Also where it was there already: a proxy may drop the header that says so.
+        self.ended = self.ended or event.ends
+        if event.id is not None:
+            if self._last is not None and event.id <= self._last:
+                return None
+            self._last = event.id
+        self._heard, self._failures = True, 0
+        return event
 
     def closed(self, error: Optional[ClientError] = None) -> float:
         """The connection is no more; how long to wait before the next.
@@ -180,7 +162,7 @@ class Following:
             raise error or ConnectionLost("The service sends no more events of this job.")
         if self._around.retry.on_wait is not None and error is not None:
             self._around.retry.on_wait(error)
-        return max(wait_s, self._parser.retry_s or 0.0)
+        return max(wait_s, self._asked_s)
 
     @property
     def silent(self) -> bool:

@@ -10,11 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, Coroutine, Iterator, TypeVar
 
 from vibevoice_asr_client.async_live import AsyncLive
-from vibevoice_asr_client.errors import (
-    ClientError,
-)
+from vibevoice_asr_client.errors import ClientError
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import carry
+from vibevoice_asr_client.waiting import waited
 
 Value = TypeVar("Value")
 
@@ -24,7 +23,7 @@ class Live:
     events. One thread may send while another iterates."""
 
     def __init__(self, live: AsyncLive) -> None:
-        self._live = live
+        self._inner = live
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="vibevoice live", daemon=True
@@ -33,7 +32,7 @@ class Live:
     def __enter__(self) -> Live:
         self._thread.start()
         try:
-            self._do(self._live.__aenter__())
+            self._do(self._inner.__aenter__())
         except BaseException:
             self.close()
             raise
@@ -45,42 +44,28 @@ class Live:
     @property
     def session(self) -> str:
         """Its id, by which the service knows it."""
-        return self._live.session
+        return self._inner.session
 
     @property
     def received_s(self) -> float:
         """Seconds of sound that the service has."""
-        return self._live.received_s
+        return self._inner.received_s
 
     @property
     def heard_s(self) -> float:
         """Seconds of it that were heard."""
-        return self._live.heard_s
+        return self._inner.heard_s
 
-    def send(self, sound: bytes) -> None:
-        """As `AsyncLive.send`."""
-        self._do(self._live.send(sound))
-
-    def commit(self) -> None:
-        """As `AsyncLive.commit`."""
-        self._do(self._live.commit())
-
-    def cancel(self) -> None:
-        """As `AsyncLive.cancel`."""
-        self._do(self._live.cancel())
-
-    def change(self, **options: Any) -> None:
-        """As `AsyncLive.change`."""
-        self._do(self._live.change(**options))
-
-    def finish(self) -> None:
-        """As `AsyncLive.finish`."""
-        self._do(self._live.finish())
+    send = waited(AsyncLive.send)
+    commit = waited(AsyncLive.commit)
+    cancel = waited(AsyncLive.cancel)
+    change = waited(AsyncLive.change)
+    finish = waited(AsyncLive.finish)
 
     @contextmanager
     def carrying(self, recording: wave.Wave_read, pace: float) -> Iterator[None]:
         """`carry` beside whatever is done here."""
-        work = carry(self._live, recording, pace)
+        work = carry(self._inner, recording, pace)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             yield
@@ -93,7 +78,8 @@ class Live:
         """Let go, as `AsyncLive.close` does."""
         if self._loop.is_closed():
             return
-        self._do(self._live.close())
+        self._do(self._inner.close())
+        self._do(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -103,14 +89,14 @@ class Live:
 
     def __next__(self) -> LiveEvent:
         try:
-            return self._do(self._live.__anext__())
+            return self._do(self._inner.__anext__())
         except StopAsyncIteration:
             raise StopIteration from None
 
     def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
         if self._loop.is_closed():
             work.close()
-            self._live._check()
+            self._inner._check()
         future: concurrent.futures.Future[Value] = asyncio.run_coroutine_threadsafe(
             work, self._loop
         )

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+from httpx_sse import ServerSentEvent
+
 from vibevoice_asr_client.errors import AnswerNotUnderstood, ServiceError
 from vibevoice_asr_client.problems import error_of
-from vibevoice_asr_client.sse import Frame
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 _NOTHING: Mapping[str, Any] = {}
@@ -125,16 +126,16 @@ class Event:
         return self.kind in ENDED or self.data.get("state") in ENDED
 
 
-def event_of(frame: Frame) -> Optional[Event]:
+def event_of(told: ServerSentEvent) -> Optional[Event]:
     """The event in what was sent; None where it is none of ours."""
     try:
-        data = json.loads(frame.data)
+        data = json.loads(told.data)
     except ValueError:
         return None
     if not isinstance(data, dict):
         return None
-    number = int(frame.id) if frame.id.isascii() and frame.id.isdigit() else None
-    return Event(frame.event, data, number)
+    number = int(told.id) if told.id.isascii() and told.id.isdigit() else None
+    return Event(told.event, data, number)
 
 
 def job_of(body: Mapping[str, Any]) -> Job:

@@ -1,17 +1,30 @@
-"""What both clients say to httpx in the same words."""
+"""What the client says to httpx, and the two ways of waiting for it: on an event loop, or blocking.
+
+`AsyncClient` is written once. Over `Blocking` none of its coroutines ever waits for a loop, so that
+`Client` runs each to its end in one step.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, AsyncIterator, Callable, Dict, Mapping, Optional
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent
 
 from vibevoice_asr_client import calls
-from vibevoice_asr_client.calls import Answer, Call
-from vibevoice_asr_client.errors import CertificateRefused, ConnectionLost, ServiceUnreachable
+from vibevoice_asr_client.calls import EVENT_STREAM, Answer, Call
+from vibevoice_asr_client.errors import (
+    AnswerNotUnderstood,
+    CertificateRefused,
+    ConnectionLost,
+    ServiceUnreachable,
+)
 from vibevoice_asr_client.flows import Lost, Surroundings
 from vibevoice_asr_client.retry import Retry
 from vibevoice_asr_client.tls import HINT, Trust, refusal, unreachable
@@ -25,6 +38,8 @@ and says on a stream every few that it is there."""
 
 FAREWELL_S = 10.0
 """So long a service may take to end a job that nobody waits for any more."""
+LONGEST_EVENT = 64 << 20
+"""Bytes: ten times the transcript of a day. Nobody needs more."""
 
 
 def surroundings(retry: Retry) -> Surroundings:
@@ -105,3 +120,102 @@ def lost(error: httpx.TransportError, url: str, answered: bool) -> Lost:
         hint = ""
     said = f"The service at {url} broke off ({type(error).__name__})."
     return Lost(ConnectionLost(said, hint=hint), sent=sent)
+
+
+async def events_in(body: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
+    """The events of a stream.
+
+    Raises:
+        AnswerNotUnderstood: one has no end.
+    """
+    held = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal held
+        async for piece in body:
+            held += len(piece)
+            if held > LONGEST_EVENT:
+                raise AnswerNotUnderstood("An event of the service has no end.")
+            yield piece
+
+    response = httpx.Response(200, headers={"content-type": EVENT_STREAM}, content=pieces())
+    async for told in EventSource(response).aiter_sse():
+        held = 0
+        yield told
+
+
+class Looping:
+    """Requests on an event loop; ``options``: the arguments of httpx's client, once it is used."""
+
+    def __init__(self, options: Callable[[], Dict[str, Any]]) -> None:
+        self.options = options
+        self._opened: Optional[httpx.AsyncClient] = None
+
+    async def _http(self) -> httpx.AsyncClient:
+        if self._opened is None:
+            # It may ask for a certificate. Who comes second meanwhile does so too, and is first.
+            given = await asyncio.get_running_loop().run_in_executor(None, self.options)
+            self._opened = self._opened or httpx.AsyncClient(**given)
+        return self._opened
+
+    async def request(self, **said: Any) -> httpx.Response:
+        """An answer, read to its end."""
+        return await (await self._http()).request(**said)
+
+    @asynccontextmanager
+    async def stream(self, **said: Any) -> AsyncIterator[httpx.Response]:
+        """An answer whose body is read by `pieces`."""
+        async with (await self._http()).stream(**said) as response:
+            yield response
+
+    def pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """The body as it comes."""
+        return response.aiter_bytes()
+
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        if self._opened is not None:
+            await self._opened.aclose()
+            self._opened = None
+
+
+class Blocking(Looping):
+    """The same for a caller that waits: what is awaited here is there at once."""
+
+    def __init__(self, options: Callable[[], Dict[str, Any]]) -> None:
+        super().__init__(options)
+        self._blocking: Optional[httpx.Client] = None
+
+    @property
+    def _client(self) -> httpx.Client:
+        self._blocking = self._blocking or httpx.Client(**self.options())
+        return self._blocking
+
+    async def request(self, **said: Any) -> httpx.Response:
+        """As `Looping.request`."""
+        return self._client.request(**said)
+
+    @asynccontextmanager
+    async def stream(self, **said: Any) -> AsyncIterator[httpx.Response]:
+        """As `Looping.stream`."""
+        with self._client.stream(**said) as response:
+            yield response
+
+    async def pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """As `Looping.pieces`."""
+        for piece in response.iter_bytes():
+            yield piece
+
+    async def sleep(self, seconds: float) -> None:
+        """As `Looping.sleep`."""
+        time.sleep(seconds)
+
+    async def close(self) -> None:
+        """As `Looping.close`."""
+        if self._blocking is not None:
+            self._blocking.close()
+            self._blocking = None

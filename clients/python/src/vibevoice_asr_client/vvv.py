@@ -13,8 +13,9 @@ from enum import Enum
 from typing import Any, AsyncIterator, Dict, Optional, Union
 
 import httpx
+from httpx_sse import ServerSentEvent
 
-from vibevoice_asr_client.sse import Frame, Parser
+from vibevoice_asr_client.transport import events_in
 from vibevoice_asr_client.uploads import CONTENT_TYPE, Upload
 
 TIMEOUT = httpx.Timeout(600.0, connect=10.0, write=60.0)
@@ -65,7 +66,6 @@ class VibevoiceClient:
     ) -> AsyncIterator[TranscriptionEvent]:
         """Upload a recording; its events as they come, to the last."""
         fields = {"hotwords": hotwords} if hotwords else {}
-        parser = Parser()
         with Upload(audio_path) as upload:
             files = {"audio": (upload.name, upload, CONTENT_TYPE)}
             async with (
@@ -78,11 +78,10 @@ class VibevoiceClient:
                 ) as response,
             ):
                 response.raise_for_status()
-                async for piece in response.aiter_bytes():
-                    for frame in parser.feed(piece):
-                        event = event_of(frame)
-                        if event is not None:
-                            yield event
+                async for told in events_in(response.aiter_bytes()):
+                    event = event_of(told)
+                    if event is not None:
+                        yield event
 
     async def queue_status(self) -> Dict[str, Any]:
         """The caller's jobs, and how many wait in all."""
@@ -97,11 +96,11 @@ class VibevoiceClient:
         )
 
 
-def event_of(frame: Frame) -> Optional[TranscriptionEvent]:
+def event_of(told: ServerSentEvent) -> Optional[TranscriptionEvent]:
     """The event in what was sent; None where it is none of the four, or no JSON."""
     try:
-        kind = EventType("data" if frame.event == "message" else frame.event)
-        data = json.loads(frame.data)
+        kind = EventType("data" if told.event == "message" else told.event)
+        data = json.loads(told.data)
     except ValueError:
         return None
     if not isinstance(data, dict):
