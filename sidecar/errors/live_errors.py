@@ -49,13 +49,6 @@ class SessionMoved(SidecarError, code="session_moved", kind=ErrorKind.CONFLICT):
     default_hint = "A session has one connection: the latest one."
 
 
-class SessionHandedOver(SidecarError, code="session_handed_over", kind=ErrorKind.BUSY):
-    """Live session that a service hands over to another one at its shutdown."""
-
-    default_detail = "This service shuts down; another one continues the live session."
-    default_hint = "Reconnect now, with its id and 'after'."
-
-
 class SessionOver(SidecarError, code="session_over", kind=ErrorKind.CONFLICT):
     """Audio for a live session that has ended."""
 

@@ -133,7 +133,7 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
     assert [one.segment for one in finals] == list(summary.transcript.segments)
     assert finals[0].segment.words[0].text.startswith("w")
     assert summary.transcript.duration == pytest.approx(17.0, abs=0.05)
-    assert (session.received_s, session.sound.samples) == (17.0, 17 * RATE)
+    assert session.received_s == 17.0
     assert len(service.live) == 0, "what has said all takes nobody's place"
     service.live.end(session)
     with pytest.raises(errors.SessionNotFound):

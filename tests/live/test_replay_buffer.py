@@ -15,6 +15,7 @@ from sidecar.live.sessions.input_log import (
     InputChunk,
     InputCommit,
     InputDiscard,
+    InputItem,
     InputLog,
     InputLogTotals,
 )
@@ -29,7 +30,7 @@ def kept(held: InputLogTotals | None = None) -> InputLog:
     return InputLog(held or InputLogTotals(1 << 30))
 
 
-def taken(sound: InputLog) -> list[InputChunk | InputCommit | InputDiscard]:
+def taken(sound: InputLog) -> list[InputItem]:
     items = []
     while (item := sound.take()) is not None:
         items.append(item)
@@ -106,7 +107,7 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
     chance = random.Random(seed)
     sound = kept()
     asked = answered = forgotten = dropped = done = 0
-    pending: list[InputChunk | InputCommit | InputDiscard] = []
+    pending: list[InputItem] = []
     for _ in range(80):
         match chance.randrange(6):
             case 0:

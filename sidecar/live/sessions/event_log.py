@@ -26,18 +26,6 @@ class NumberedEvent:
     event: live_events.LiveEvent
 
 
-@dataclass(frozen=True, slots=True)
-class EventLogState:
-    """State of an `EventLog` for another one: the last number and turn, the kept events, the
-    speakers' embeddings, and the context. It has no partials."""
-
-    last: int
-    started: int
-    kept: tuple[NumberedEvent, ...]
-    voices: Mapping[int, SpeakerEmbedding]
-    context: tuple[live_events.ContextUtterance, ...] = ()
-
-
 class EventLog:
     """Event log of one session. Of partials and of progress only the last is kept; so a client that
     reads slowly misses some of these and nothing else."""
@@ -63,27 +51,10 @@ class EventLog:
         return len(self._kept)
 
     @property
-    def state(self) -> EventLogState:
-        """Return the state from which another service continues."""
-        kept = tuple(self._kept)
-        return EventLogState(self.last, self._started, kept, self._voices, self._context)
-
-    @property
     def heard_s(self) -> float:
         """Return the seconds of audio that were recognized, according to the events."""
         told = self._heard.event if self._heard is not None else None
         return self.behind_finals(told.at if isinstance(told, live_events.InputProcessed) else 0.0)
-
-    def restore(self, state: EventLogState) -> None:
-        """Continue from the state of another log; no event follows a `Summary`."""
-        self.last, self._started = state.last, state.started
-        self._kept, self._voices = list(state.kept), state.voices
-        self._context = state.context
-        kept = (one.event for one in self._kept)
-        stops = (one.at for one in kept if isinstance(one, live_events.SpeechStopped))
-        self._stopped = max(stops, default=-1.0)
-        if self._kept and isinstance(self._kept[-1].event, live_events.Summary):
-            self.end()
 
     def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
         """Return the start for an engine that knows nothing of the session and resumes at
@@ -226,8 +197,6 @@ class EventMetrics:
     def __init__(self, tally: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
         self._tally, self._patience_s = tally, patience_s
-        self._turn = -1
-        """Last turn that began."""
         self._speaking = False
         self._summed = False
         tally.opened.add(wire)
@@ -245,10 +214,9 @@ class EventMetrics:
         self._tally.emitted.see(seconds)
 
     def said(self, event: live_events.LiveEvent) -> None:
-        """Count an event."""
+        """Count a sent event."""
         match event:
-            case live_events.SpeechStarted(turn) if turn > self._turn:
-                self._turn = turn
+            case live_events.SpeechStarted():
                 self._tally.turns.add(self.wire)
                 self._speaks(True)
             case live_events.Partial():

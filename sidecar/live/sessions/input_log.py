@@ -25,11 +25,6 @@ class InputChunk:
     rate: int
 
     @property
-    def samples(self) -> int:
-        """Return the number of samples."""
-        return len(self.raw) // self.encoding.width
-
-    @property
     def seconds(self) -> float:
         """Return the duration in seconds."""
         return len(self.raw) / self.encoding.width / self.rate
@@ -61,21 +56,10 @@ class InputDiscard:
     """Cancel of the open turn by the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputLogState:
-    """State of an `InputLog` for another one; the fields are the same."""
-
-    at: float
-    samples: int
-    settled: float
-    rate: int
-    at_rate: tuple[float, int]
-    items: tuple[InputChunk | InputCommit | InputDiscard, ...]
-    past: tuple[InputChunk, ...]
-    wanted: float
+InputItem = InputChunk | InputCommit | InputDiscard
 
 
-def _chunks(*items: InputChunk | InputCommit | InputDiscard) -> Iterator[InputChunk]:
+def _chunks(*items: InputItem) -> Iterator[InputChunk]:
     return (one for one in items if isinstance(one, InputChunk))
 
 
@@ -119,15 +103,14 @@ class InputLog:
     def __init__(self, held: InputLogTotals) -> None:
         self.at = 0.0
         """End of the received audio, in seconds: the session's clock."""
-        self.samples = 0
-        """Number of samples, at whatever rate."""
         self.settled = 0.0
         """End of the audio that is not needed any more."""
         self.bytes = 0
         """Bytes of the kept audio."""
         self._held = held
-        self._rate, self._at_rate = 0, (0.0, 0)
-        self._items: deque[InputChunk | InputCommit | InputDiscard] = deque()
+        self._rate, self._since, self._samples = 0, 0.0, 0
+        """Rate of the last audio, when it began, and the samples since."""
+        self._items: deque[InputItem] = deque()
         self._past: deque[InputChunk] = deque()
         """Settled audio that a new engine needs as lead-in."""
         self._ahead: deque[InputChunk] = deque()
@@ -142,9 +125,7 @@ class InputLog:
     def lead(self) -> float:
         """Return the start of the audio that is taken after `rewind`."""
         first = next(_chunks(*self._past, *self._items), None)
-        if first is None:  # the client still has to send the wanted audio again
-            return min(self.settled, max(self.at, self._wanted))
-        return first.behind(self._wanted).at
+        return self.settled if first is None else first.behind(self._wanted).at
 
     @property
     def seconds(self) -> float:
@@ -152,22 +133,13 @@ class InputLog:
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
 
-    def restore(self, state: InputLogState) -> None:
-        """Continue from the state of another log; no engine has taken any input yet."""
-        self.at, self.samples, self.settled = state.at, state.samples, state.settled
-        self._rate, self._at_rate = state.rate, state.at_rate
-        self._items, self._past = deque(state.items), deque(state.past)
-        self._count(sum(len(one.raw) for one in _chunks(*state.past, *state.items)))
-        self._wanted = state.wanted
-
     def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """Add audio of whole samples."""
         chunk = InputChunk(self.at, raw, encoding, rate)
         if rate != self._rate:
-            self._rate, self._at_rate = rate, (self.at, self.samples)
-        self.samples += len(raw) // encoding.width
-        since, before = self._at_rate
-        self.at = since + (self.samples - before) / rate  # sums of tenths would drift
+            self._rate, self._since, self._samples = rate, self.at, 0
+        self._samples += len(raw) // encoding.width
+        self.at = self._since + self._samples / rate  # sums of tenths would drift
         self._count(len(raw))
         self._items.append(chunk)
         if len(self._items) - max(self._taken, self._had) > 1:
@@ -201,7 +173,7 @@ class InputLog:
                 self.settled = max(self.settled, oldest.at + oldest.seconds)
         self._let_go(self.settled)
 
-    def take(self) -> InputChunk | InputCommit | InputDiscard | None:
+    def take(self) -> InputItem | None:
         """Return the next item that was not taken; None if there is none."""
         if self._ahead:
             return self._ahead.popleft().behind(self._wanted)

@@ -106,8 +106,6 @@ class Session:
         self.finishing = False
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""
-        self.stranger = False
-        """True until the enrolled speakers of its owner are loaded."""
         self.recording: SessionRecording | None = None
         """Recording of its audio, if that is kept."""
         self.save: SaveSession | None = None
@@ -211,7 +209,6 @@ class Session:
         self.options = replace(
             self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
         )
-        self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
         """Change the options from now on. The enrolled speakers stay as they were at the start, and
@@ -334,9 +331,9 @@ class Session:
 
     def _say(self, event: live_events.LiveEvent) -> None:
         """Send an event to the client and the observers."""
-        self.counted.said(event)
         numbered = self.told.add(event)
         if numbered is not None:
+            self.counted.said(event)
             for witness in self.observers:
                 witness.told(numbered)
         if self.told.kept > MAX_EVENTS:

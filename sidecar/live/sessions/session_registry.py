@@ -151,8 +151,8 @@ class SessionRegistry:
             counted=EventMetrics(self._tally, wire, self._patience_s),
             accepted=self.admission.accepted,
         )
-        session.save, session.engine = self._save, self.spec.name if self.spec else ""
-        session.forgiving, session.stranger = forgiving, self._add_known_speakers is not None
+        session.save, session.forgiving = self._save, forgiving
+        session.engine = self.spec.name if self.spec else ""
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.recording = self._new_recording() if options.keep else None
@@ -165,7 +165,7 @@ class SessionRegistry:
         return session
 
     async def _carry(self, session: Session) -> None:
-        if session.stranger and self._add_known_speakers is not None:
+        if self._add_known_speakers is not None:
             session.meet(await self._add_known_speakers(session.options, session.owner))
         tells_load = session.counted.wire == OWN_WIRE
         await relay_session(session, self._share, self._is_loaded, tells_load=tells_load)

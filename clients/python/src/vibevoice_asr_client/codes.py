@@ -628,12 +628,6 @@ class ServiceUnreachable(errors.Busy):
     known_code = "service_unreachable"
 
 
-class SessionHandedOver(errors.Busy):
-    """This service shuts down; another one continues the live session."""
-
-    known_code = "session_handed_over"
-
-
 class SessionIdle(errors.Busy):
     """This live session received nothing for too long."""
 
@@ -1002,7 +996,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
-    "session_handed_over": SessionHandedOver,
     "session_idle": SessionIdle,
     "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
