@@ -115,25 +115,25 @@ class EventLog:
         start = pieces[0].start if pieces else at
         return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
-    def add(self, event: live_events.LiveEvent) -> NumberedEvent | None:
-        """Append an event and return it with its number; None if it is not sent.
+    def add(self, event: live_events.LiveEvent) -> bool:
+        """Append an event; return whether it is sent.
 
         The start of a turn, or a pause, is sent once, though an engine that takes over reports it
         again. Embeddings and context are kept for such an engine, and never sent.
         """
         if isinstance(event, live_events.SpeakerEmbeddingsKnown):
             self._voices = event.voices
-            return None
+            return False
         if isinstance(event, live_events.ContextKnown):
             self._context = event.pieces
-            return None
+            return False
         if isinstance(event, live_events.SpeechStarted):
             if event.turn <= self._started:
-                return None
+                return False
             self._started = event.turn
         if isinstance(event, live_events.SpeechStopped):
             if event.at <= self._stopped + SAME_SAMPLE_S:
-                return None
+                return False
             self._stopped = event.at
         self.last += 1
         numbered = NumberedEvent(self.last, event)
@@ -146,7 +146,7 @@ class EventLog:
             if isinstance(event, live_events.Final):
                 self._partial = None
         self._ring()
-        return numbered
+        return True
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
         """End the events."""

@@ -1,4 +1,4 @@
-"""Live session: input in, numbered events out; its observer protocol.
+"""Live session: input in, numbered events out.
 
 A session outlives the connection of its client: `live.sessions.session_registry` ends it if the
 client does not reconnect. It also outlives the worker process of its engine:
@@ -12,9 +12,9 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces import live_events
@@ -31,23 +31,6 @@ from sidecar.live.sessions.session_limits import (
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Notice, Transcript
-
-
-class SessionObserver(Protocol):
-    """Observer of one session. Its methods run in the event loop, so they must not block."""
-
-    def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """Observe accepted audio of the client."""
-
-    def ordered(self, order: Mapping[str, Any]) -> None:
-        """Observe a command as plain values: `commit`, `forget`, `change`, `finish`."""
-
-    def told(self, numbered: NumberedEvent) -> None:
-        """Observe a sent event."""
-
-    def over(self, wrong: errors.SidecarError | None) -> None:
-        """Observe the end of the events; called once."""
-
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +72,6 @@ class Session:
         self.owner = owner
         self.options = options
         self.bounds = bounds
-        self.observers: Sequence[SessionObserver] = ()
-        """Observers of all events."""
         self.told = EventLog()
         self.sound = InputLog(held)
         self.began = self.touched = now()
@@ -181,8 +162,6 @@ class Session:
             self.counted.sound(len(raw) / encoding.width / rate)
             self.sound.add(raw, encoding, rate)
             self.news.set()
-            for witness in self.observers:
-                witness.sound(raw, encoding, rate)
             if self.recording is not None:
                 with contextlib.suppress(errors.SidecarError):  # there is no recording then
                     await self.recording.add(raw, encoding, rate)
@@ -193,14 +172,14 @@ class Session:
         Raises:
             errors.SessionOver: the session accepts no more input.
         """
-        self._order({"commit": True})
+        self._order()
         self.sound.commit()
         self.news.set()
 
     def forget(self) -> None:
         """Drop the open turn, and the audio since then that was not recognized. Results of ended
         turns are sent first; then one `TurnDropped` confirms it, even if the engine dies."""
-        self._order({"forget": True})
+        self._order()
         self.sound.forget()
         self.news.set()
 
@@ -228,17 +207,17 @@ class Session:
             patience_s=before.patience_s,
             wait_s=before.wait_s,
         )
-        order = {"change": changed.spoken.to_wire()}
-        self._order(order)
+        self._order()
         self.options = changed
-        self._orders.append(order)
+        self._orders.append({"change": changed.spoken.to_wire()})
         self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
         """End the audio: the remaining events are sent, and then the summary. ``asked``: requested
         by the client, which counts its commands."""
         if not (self.finishing or self.over):
-            self._order({"finish": True}, asked=asked, finish=True)
+            self.touched = self._now()
+            self.received_orders += asked
             self.finishing = True
             self.news.set()
 
@@ -281,8 +260,6 @@ class Session:
         """End the session."""
         if not self.over:
             self.counted.ended(wrong, finished=self.finishing)
-            for witness in self.observers:
-                witness.over(wrong)
         self.told.end(wrong)
         self.sound.clear()
         if self.recording is not None:
@@ -330,12 +307,9 @@ class Session:
         self._room.set()
 
     def _say(self, event: live_events.LiveEvent) -> None:
-        """Send an event to the client and the observers."""
-        numbered = self.told.add(event)
-        if numbered is not None:
+        """Send an event to the client."""
+        if self.told.add(event):
             self.counted.said(event)
-            for witness in self.observers:
-                witness.told(numbered)
         if self.told.kept > MAX_EVENTS:
             self.end(
                 errors.SessionTooLong(f"The session has reached its limit of {MAX_EVENTS} events.")
@@ -373,17 +347,15 @@ class Session:
             return True
         return held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.sound, self._now())
 
-    def _order(self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False) -> None:
+    def _order(self) -> None:
+        """Count a command of the client, except the last one."""
         self._check()
         self.touched = self._now()
-        if asked:
-            if self.received_orders >= MAX_COMMANDS and not finish:
-                raise errors.SessionTooLong(
-                    f"The session has reached its limit of {MAX_COMMANDS} commands."
-                )
-            self.received_orders += 1
-        for witness in self.observers:
-            witness.ordered(order)
+        if self.received_orders >= MAX_COMMANDS:
+            raise errors.SessionTooLong(
+                f"The session has reached its limit of {MAX_COMMANDS} commands."
+            )
+        self.received_orders += 1
 
     def _check(self) -> None:
         if self.over or self.finishing:

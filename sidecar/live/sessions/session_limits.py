@@ -149,7 +149,7 @@ class SessionAdmission:
             raise errors.LiveLimited()
 
     def accepted(self, options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
-        """Return the options of a session that begins, changes or is taken over.
+        """Return the options of a session that begins or changes.
 
         Raises:
             errors.LanguageUnsupported: the engine does not support the language.
