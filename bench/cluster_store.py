@@ -195,7 +195,7 @@ def overhead() -> Iterator[Figure]:
     with front_and_nodes() as port:
         time.sleep(REST_S)
         took = asyncio.run(alone(port))
-    yield Figure("overhead of a job alone, p50", statistics.median(took), "ms", 15)
+    yield Figure("overhead of a job alone, p50", statistics.median(took), "ms", 25)
     yield Figure("overhead of a job alone, p95", p95(took), "ms", None)
 
 

@@ -85,7 +85,6 @@ class ClaimLoop:
     def open(self) -> None:
         """Start to claim."""
         self._claims.on_waiting(self._waiting.set)
-        self._claims.on_given(self._given)
         self._claims.on_ended(self._ended_elsewhere)
         self._spawn(self._claim_forever())
         self._checking.spawn("check claims", postgres_database.run_periodically(self._check, 0.0))
@@ -123,19 +122,6 @@ class ClaimLoop:
     def held(self) -> int:
         """Return the number of claims, including those whose last report is being sent."""
         return len(self._held)
-
-    def _given(self, claim: Claim) -> None:
-        """Start a job that was given to this node on submission, or release it at once."""
-        if self._draining:
-            return
-        no_place = self._aside or self._asking or self._held.busy >= self._places
-        held = self._held.add(claim)
-        if no_place:
-            self._spawn(self._held.release(held))
-        elif (failure := self._judging.failure(held.claimed_record)) is not None:
-            self._spawn(self._refuse(held, failure))
-        else:
-            self._spawn(self._begin([held]))
 
     async def _claim_forever(self) -> None:
         while True:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,9 +40,8 @@ ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
 UNSCHEDULABLE_BATCH = 1000
 """Refused jobs of one call: tenths of a second."""
-WAITING, GIVEN, ENDED = "vibevoice_waiting", "vibevoice_given_", "vibevoice_ended"
-"""Channels: a job may be claimed; a submitted job is given to this node (with its id); a
-job was ended or deleted."""
+WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
+"""Channels: a job may be claimed; a job was ended or deleted."""
 _EVENTS = """
     SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
@@ -211,18 +209,6 @@ class ClaimStore:
     def on_waiting(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` when there may be a job to claim."""
         self._database.listen(WAITING, lambda _: tell())
-
-    def on_given(self, tell: Callable[[Claim], None]) -> None:
-        """Call ``tell`` with the claims of jobs that were given to this node on submission. A claim
-        that it misses or cannot read is released as an unknown one (`HeldClaims.check`)."""
-
-        def heard(payload: str) -> None:
-            if payload:
-                token, job_id, begins, sealed = payload.split("\t")
-                record = self._rows.record(job_id, b64decode(sealed))
-                tell(Claim(token, record, begins == "1", more=False))
-
-        self._database.listen(GIVEN + self._node, heard)
 
     def on_ended(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the id of each claimed job that another service ended or deleted; with

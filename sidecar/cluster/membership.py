@@ -66,15 +66,12 @@ class Membership:
         *,
         works: bool,
         beats: postgres_database.PostgresDatabase | None = None,
-        places: int = 0,
-        begins: bool = False,
     ) -> None:
         """``works``: whether it claims jobs. ``beats``: a connection for heartbeats only, which no
-        slow call delays. ``places``: jobs at once that this service is given on submission;
-        ``begins``: whether it starts such a job at once and alone."""
+        slow call delays."""
         self.id, self.draining = service_id, False
         self._database, self._beats = database, beats or database
-        self._works, self._places, self._begins = works, places, begins
+        self._works = works
         self._looks = HeartbeatObserver()
         self.waiting = self.running = 0
         """Jobs of all services, as of the last observation or a second before."""
@@ -86,10 +83,7 @@ class Membership:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        # without notifications it would miss jobs given to it
-        places = self._places if self._database.hears else 0
-        values = self._works, self.draining, places, self._begins
-        await self._beats.call("beat_1", self.id, *values)
+        await self._beats.call("beat_1", self.id, self._works, self.draining)
 
     async def send_heartbeat(self) -> None:
         """Increment the heartbeat, for ever: one row, which other calls lock only briefly."""

@@ -80,8 +80,6 @@ class SharedJobBackend:
             service_id,
             works=settings.role != ROLE_FRONT,
             beats=self._beats,
-            places=engine.places if settings.role != ROLE_FRONT else 0,
-            begins=provision.batching.most_beside == 1,
         )
         self.store = PostgresJobStore(
             self._database,

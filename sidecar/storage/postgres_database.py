@@ -73,12 +73,6 @@ class PostgresDatabase:
         """Return whether the database answers, as far as the last call showed it."""
         return self._outlook.up
 
-    @property
-    def hears(self) -> bool:
-        """Return whether notifications of all channels are received."""
-        listening = self._listening_connection is not None
-        return listening and self._callbacks.keys() <= self._listened
-
     async def open(self) -> None:
         """Start to connect, once; this does not wait for the database."""
         await self._pool.open()

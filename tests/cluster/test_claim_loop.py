@@ -201,47 +201,6 @@ async def test_a_node_claims_one_job_after_the_other_without_being_told_of_each(
         assert one.claims.calls.count("claim") == 3
 
 
-async def test_a_job_that_is_given_to_an_idle_node_runs_without_a_claim(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
-    monkeypatch.setattr(shared, "tell_waiting", lambda: None)
-    async with services(1, shared) as (one,):
-        await until(lambda: "claim" in one.claims.calls)
-        for _ in range(2):
-            job_id = sent(shared, recording)
-            one.claims.hand(job_id)
-            (record,) = await ended(shared, job_id)
-            assert record.state is JobState.DONE
-        assert one.claims.calls.count("claim") == 1
-
-
-@pytest.mark.parametrize("why", ["stands aside", "works", "claims", "cannot do it"])
-async def test_a_job_that_is_given_to_a_node_with_no_place_for_it_is_released_at_once(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, why: str
-) -> None:
-    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
-    monkeypatch.setattr(shared, "tell_waiting", lambda: None)
-    async with AsyncExitStack() as stack:
-        (one,) = await stack.enter_async_context(services(1, shared))
-        await until(lambda: "claim" in one.claims.calls)
-        await until(lambda: not one.node._asking)
-        if why == "stands aside":
-            stack.enter_context(one.node.aside())
-        elif why == "cannot do it":
-            one.refuses_all()
-        elif why == "claims":
-            one.node._asking = "a claim that is not answered"
-        else:
-            monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-            one.claims.hand(sent(shared, recording))
-        job_id = sent(shared, recording)
-        one.claims.hand(job_id)
-        await until(lambda: shared.jobs[job_id].node is None)
-        assert changes(shared, job_id, StartedChange) == 0
-        assert (job_id in one.claims.verdicts) is (why == "cannot do it")
-
-
 async def test_an_idle_node_that_is_told_of_a_job_claims_it_at_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

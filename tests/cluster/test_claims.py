@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -327,68 +326,6 @@ async def test_a_death_before_the_start_is_reported_counts_if_the_claim_tells_of
     await die(node)
     after = await node.jobs.get(job.id)
     assert (after.attempts, after.interruptions) == (1 + begins, 1 + begins)
-
-
-async def test_a_job_is_given_to_a_node_that_does_nothing_and_the_next_to_another(
-    shared: Services,
-) -> None:
-    nodes = [shared.one, await shared.more(), await shared.more()]
-    given = list[tuple[int, Claim]]()
-    for number, one in enumerate(nodes):
-        one.claims.on_given(lambda claim, number=number: given.append((number, claim)))
-        channels = one.database._callbacks
-        await until(lambda one=one, channels=channels: channels.keys() <= one.database._listened)
-    await shared.one.database.fetch(
-        "UPDATE vibevoice.services SET places = 1, begins = true, beaten = 'infinity'"
-    )
-    jobs = await nodes[0].submit("a", "b", "b", "b", "a")
-    await until(lambda: len(given) == 3)
-    assert {number for number, _ in given} == {0, 1, 2}
-    assert [claim.record for _, claim in given] == jobs[:3]
-    for number, claim in given:
-        assert await nodes[number].claims.mine() == {claim.token}
-        again = await nodes[number].claims.claim(claim.token, ClaimPreferences(begins=True))
-        assert again == claim, "a node that missed it asks by the token"
-    assert all(claim.begins for _, claim in given)
-    assert await owners_of(nodes[0], 2) == ["a", "b"], "what was given was had"
-
-
-async def test_a_node_with_several_places_is_given_as_many_jobs_and_begins_with_one_alone(
-    node: Service,
-) -> None:
-    fetch = node.database.fetch
-    await fetch("UPDATE vibevoice.services SET places = 2, begins = true, beaten = 'infinity'")
-    for _ in range(3):
-        await node.submit("a")
-        await fetch("UPDATE vibevoice.services SET given = '-infinity'")
-    given = await fetch("SELECT node IS NOT NULL, begins FROM vibevoice.jobs ORDER BY place")
-    assert given == [(True, True), (True, False), (False, False)]
-
-
-async def test_a_job_is_not_given_before_others_that_wait(shared: Services) -> None:
-    node = shared.one
-    (first,) = await node.submit("a")
-    await node.database.fetch("UPDATE vibevoice.services SET places = 1, beaten = 'infinity'")
-    await node.submit("b")
-    assert not await node.claims.mine()
-    assert (await claimed(node)).record.id == first.id
-
-
-async def test_a_job_is_given_to_no_node_whose_heartbeat_is_late(node: Service) -> None:
-    fetch = node.database.fetch
-    await fetch(
-        "UPDATE vibevoice.services SET places = 1, beaten = clock_timestamp() - interval '1.6 s'"
-    )
-    await node.submit("a")
-    assert not await node.claims.mine()
-    ((before,),) = await fetch("SELECT beaten FROM vibevoice.services")
-    await node.membership.register()
-    ((after,),) = await fetch("SELECT beaten FROM vibevoice.services")
-    assert after - before >= timedelta(seconds=1.6)
-    await claimed(node)
-    await fetch("UPDATE vibevoice.services SET places = 2, beaten = 'infinity'")
-    await node.submit("a")
-    assert len(await node.claims.mine()) == 2
 
 
 async def test_submissions_of_an_owner_hold_up_no_claim(node: Service, journal: str) -> None:

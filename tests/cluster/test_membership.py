@@ -20,7 +20,6 @@ from sidecar.cluster.membership import (
     EXPIRY_HEARTBEATS,
     HEARTBEAT_INTERVAL_S,
     HeartbeatObserver,
-    Membership,
 )
 from sidecar.jobs.job_record import JobFailure, JobState, StartedChange
 
@@ -210,25 +209,6 @@ async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
         await one.membership._expire({"other": None})
         assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
         await until(lambda: heard)
-
-
-async def test_a_node_is_given_jobs_only_while_it_hears_of_them(
-    journal: str, tmp_path: Path
-) -> None:
-    async with service(journal, tmp_path) as one:
-        node = Membership(one.database, "one", works=True, places=1)
-        given = list[str]()
-        one.claims.on_given(lambda claim: given.append(claim.record.id))
-        await node.register()  # it does not listen yet
-        await one.submit("a")
-        assert not await one.claims.mine()
-        claim = await one.claim()
-        assert claim is not None
-        await one.run(claim)
-        await until(lambda: one.database.hears)
-        await node.register()
-        (job,) = await one.submit("a")
-        await until(lambda: given == [job.id])
 
 
 async def test_a_node_that_drains_claims_nothing(journal: str, tmp_path: Path) -> None:

@@ -119,19 +119,12 @@ class FakeClaims(ClaimStore):
         self.verdicts: dict[str, Verdict] = {}
         self.tell_waiting: Callable[[], None] = lambda: None
         self.tell_ended: Callable[[str], None] = lambda job_id: None
-        self.give: Callable[[Claim], None] = lambda claim: None
         if works:
             shared.nodes.append(self)
 
     def leave(self) -> None:
         """This node is there no more."""
         self.shared.nodes.remove(self)
-
-    def hand(self, job_id: str) -> None:
-        """Give this node a job, as a submission does it."""
-        job = self.shared.jobs[job_id]
-        job.node, job.token = self, f"given {job_id}"
-        self.give(Claim(job.token, job.record, more=False))
 
     async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
         self._reach("claim")
@@ -194,9 +187,6 @@ class FakeClaims(ClaimStore):
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
         self.tell_waiting = tell
-
-    def on_given(self, tell: Callable[[Claim], None]) -> None:
-        self.give = tell
 
     def on_ended(self, tell: Callable[[str], None]) -> None:
         self.tell_ended = tell

@@ -20,17 +20,12 @@ INSERT INTO vibevoice.passed VALUES (0);
 
 -- Registered services. Each service increments its own heartbeat (`beat`); the others observe by
 -- their own clocks whether it stands still. A new row begins with a number that no earlier row of
--- the service had. `places`: jobs at once that the node is given on submission; `begins`: whether
--- it starts such a job at once and alone.
+-- the service had.
 CREATE TABLE vibevoice.services (
     id text PRIMARY KEY,
     beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     works boolean NOT NULL,
     draining boolean NOT NULL DEFAULT false,
-    places int NOT NULL DEFAULT 0,
-    begins boolean NOT NULL DEFAULT false,
-    beaten timestamptz NOT NULL DEFAULT clock_timestamp(),  -- a hint
-    given timestamptz NOT NULL DEFAULT '-infinity',
     walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
 -- Columns by which jobs are claimed, listed and purged are not encrypted; the rest is. Encrypted
@@ -109,28 +104,6 @@ CREATE TABLE vibevoice.people (
     sealed bytea NOT NULL);
 ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL;
 CREATE INDEX people_by_owner ON vibevoice.people (owner);
-
--- Live sessions: of the service that has them (`front`), as of their last save, or of none (until
--- `until`); and their event logs (`stories`), a piece in each row.
-CREATE TABLE vibevoice.sessions (
-    owner text NOT NULL,
-    id text NOT NULL,
-    front text,
-    until timestamptz,
-    grace_s double precision NOT NULL DEFAULT 15,
-    taker text,
-    asked timestamptz,
-    pieces integer NOT NULL DEFAULT 0,
-    session bytea NOT NULL,
-    PRIMARY KEY (owner, id));
-
-CREATE TABLE vibevoice.stories (
-    owner text NOT NULL,
-    id text NOT NULL,
-    place integer NOT NULL,
-    said bytea NOT NULL,
-    PRIMARY KEY (owner, id, place),
-    FOREIGN KEY (owner, id) REFERENCES vibevoice.sessions ON DELETE CASCADE);
 
 -- Why nodes cannot run jobs, by their last verdicts.
 CREATE TABLE vibevoice.refusals (
@@ -263,8 +236,7 @@ END $$;
 
 -- Submit a job. Returns 'accepted', 'known' (its key or id exists, as `job`), 'queue_full', or
 -- 'deleted' (it was deleted before this call was executed). `front_`: the service at which its
--- client waits; `follower_`: a service that is notified of its events. If a node is idle, this
--- claims the job for it and sends it the whole job, which saves a call before the job starts.
+-- client waits; `follower_`: a service that is notified of its events.
 CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
@@ -272,7 +244,7 @@ CREATE FUNCTION vibevoice.submit_1(
 RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
 -- Planned once for a connection: else anew in each of its first five calls.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
-DECLARE there text; idle record; token text := gen_random_uuid();
+DECLARE there text;
 BEGIN
     IF vibevoice.buried_1(id_) THEN
         RETURN QUERY SELECT 'deleted', id_;
@@ -289,23 +261,10 @@ BEGIN
         RETURN;
     END IF;
     PERFORM vibevoice.join_1(owner_);
-    -- A node that can start it; none if other jobs wait, which go first. The choice rotates: a node
-    -- that was given a job a moment ago may not show it yet, and a node whose heartbeat is not late
-    -- may be dead.
-    SELECT s.id AS node, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
-            AS begins INTO idle
-        FROM vibevoice.services s
-        WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id)
-            AND NOT draining AND beaten > clock_timestamp() - interval '1.5 s'
-            AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
-            AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
-            AND octet_length(submitted_) < 5000
-        ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
     INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
-            work_s, recording, recording_bytes, awaited_by, followers, node, claim, begins)
+            work_s, recording, recording_bytes, awaited_by, followers)
         VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
-            recording_, recording_bytes_, front_, array_remove(ARRAY[follower_], NULL), idle.node,
-            CASE WHEN idle.node IS NOT NULL THEN token END, coalesce(idle.begins, false))
+            recording_, recording_bytes_, front_, array_remove(ARRAY[follower_], NULL))
         ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         SELECT id INTO there FROM vibevoice.jobs
@@ -318,14 +277,7 @@ BEGIN
         RETURN QUERY SELECT 'deleted', id_;
         RETURN;
     END IF;
-    IF idle.node IS NOT NULL THEN
-        UPDATE vibevoice.services SET given = clock_timestamp() WHERE id = idle.node;
-        PERFORM vibevoice.charge_1(owner_, work_s_);
-        PERFORM pg_notify('vibevoice_given_' || idle.node, concat_ws(
-            E'\t', token, id_, idle.begins::int, encode(submitted_, 'base64')));
-    ELSE
-        PERFORM pg_notify('vibevoice_waiting', '');
-    END IF;
+    PERFORM pg_notify('vibevoice_waiting', '');
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
 
@@ -504,14 +456,13 @@ END $$;
 
 -- Increment a service's heartbeat, or register it. If others had expired it, jobs whose clients
 -- wait at it are kept.
-CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
-    places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.services SET beat = beat + 1, beaten = clock_timestamp(),
-        draining = draining_, places = places_ WHERE id = id_;
+    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
     IF FOUND THEN RETURN; END IF;
-    INSERT INTO vibevoice.services (id, works, draining, places, begins)
-        VALUES (id_, works_, draining_, places_, begins_) ON CONFLICT (id) DO NOTHING;
+    INSERT INTO vibevoice.services (id, works, draining)
+        VALUES (id_, works_, draining_) ON CONFLICT (id) DO NOTHING;
     UPDATE vibevoice.jobs SET left_until = NULL WHERE id IN (
         SELECT id FROM vibevoice.jobs
         WHERE awaited_by = id_ AND left_as IS NULL AND left_until IS NOT NULL
@@ -541,8 +492,8 @@ BEGIN
 END $$;
 
 -- Release what waits for services that are not registered, also by calls that were executed late:
--- jobs whose clients wait there (such a service may return), and live sessions. At most 1000 jobs;
--- the next sweep does the rest.
+-- jobs whose clients wait there (such a service may return). At most 1000; the next sweep does the
+-- rest.
 CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off AS $$
 BEGIN
@@ -550,12 +501,6 @@ BEGIN
         SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
         ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
-    UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
-    WHERE (owner, id) IN (
-        SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
-            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
-        ORDER BY owner, id FOR UPDATE SKIP LOCKED);
-    IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
 END $$;
 
 -- Cancel a job, waiting or running anywhere; a job that has ended does not change. Return the
