@@ -142,7 +142,7 @@ async def test_a_talk_whose_engine_fails_is_a_job_with_what_was_said_until_then(
             pass
     assert wrong["code"] == "engine_crashed"
     (made,) = {one["id"] for one in jobs(keeps)} - before
-    result = keeps.job(made)["result"]
+    result = keeps.transcript(made)
     assert [one["text"] for one in result["segments"]] == [final["segment"]["text"]]
     assert [one["code"] for one in result["metadata"]["warnings"]] == ["engine_crashed"]
     assert keeps.client.get(f"/v1/jobs/{made}/audio").content.endswith(fine + deadly)
@@ -162,7 +162,7 @@ def test_sessions_over_grpc_are_jobs_where_the_service_says_so(keeps: Server) ->
         client.create("whole")
         finals = [one.text for one in client.say("whole", raw).finals]
         (whole,) = new()
-        assert [one["text"] for one in keeps.job(whole["id"])["result"]["segments"]] == finals
+        assert [one["text"] for one in keeps.transcript(whole["id"])["segments"]] == finals
         audio = keeps.client.get(f"/v1/jobs/{whole['id']}/audio").content
         assert audio.endswith(raw)
 
@@ -173,7 +173,7 @@ def test_sessions_over_grpc_are_jobs_where_the_service_says_so(keeps: Server) ->
         assert next(one for one in call if one.is_final).text == finals[0]
         call.cancel()
         (cut,) = wait_until(new, PATIENCE_S, "it is a job")
-        assert keeps.job(cut["id"])["result"]["segments"][0]["text"] == finals[0]
+        assert keeps.transcript(cut["id"])["segments"][0]["text"] == finals[0]
         assert keeps.client.get(f"/v1/jobs/{cut['id']}/audio").is_success
         wait_until(lambda: client.creates("cut off"), PATIENCE_S, "its id is free again")
 

@@ -498,15 +498,22 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
     service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
     monkeypatch.setattr(service.live, "_now", lambda: now)
     idle = service.live.open(ANONYMOUS, LiveOptions())
-    left = service.live.open(ANONYMOUS, LiveOptions())
+    left, kept = (service.live.open(ANONYMOUS, LiveOptions(keep=keep)) for keep in (False, True))
+    await kept.send(bytes(3200))
     service.live.leave(left)
+    service.live.leave(kept)
     now = 99.0
     await asyncio.sleep(0.05)
-    assert [one.over for one in (idle, left)] == [False, False]
+    assert [one.over for one in (idle, left, kept)] == [False, False, False]
+    await kept.send(bytes(3200))
+    service.live.leave(kept)
     now = 100.0
     with pytest.raises(errors.SessionIdle):
         await story(idle)
     await until(lambda: left.over, "nobody came back")
+    assert not kept.finishing
+    now = 199.0
+    assert of(await story(kept), Summary)[0].job
     busy = service.live.open(ANONYMOUS, LiveOptions())
 
     async def talk() -> None:

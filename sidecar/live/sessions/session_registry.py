@@ -188,7 +188,7 @@ class SessionRegistry:
         """Release the session from its connection; it is deleted if no client reconnects in
         time."""
         if not self.room.grace_s:
-            self.end(session)
+            self.release(session)
         else:
             session.disconnected_at = self._now()
 
@@ -264,24 +264,18 @@ class SessionRegistry:
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
         left = session.disconnected_at
-        if _is_finishing(session, now):
+        is_gone = left is not None and now - left >= grace_s
+        wrong = None if session.over else session.overdue(now)
+        if not is_gone and wrong is None:
             return
-        if left is not None and now - left >= grace_s:
+        if session.options.keep and not session.over:
+            session.finish(asked=False)
+            if now - session.touched < FINISH_TIMEOUT_S:
+                return
+        if is_gone:
             self.end(session)
-        elif not session.over and (wrong := session.overdue(now)) is not None:
+        elif wrong is not None:
             log.info("a live session reached a time limit and ends: %s", wrong.code)
             session.end(wrong)
             with contextlib.suppress(KeyError):
                 self._tasks[session].cancel()
-
-
-def _is_finishing(session: Session, now: float) -> bool:
-    """Return whether a session that becomes a job still sends its remaining events."""
-    left = session.disconnected_at is not None
-    if not session.options.keep or session.over:
-        return False
-    if not session.finishing:
-        if not left and session.overdue(now) is None:
-            return False
-        session.finish(asked=False)
-    return now - session.touched < FINISH_TIMEOUT_S
