@@ -31,12 +31,12 @@ class SlowSpool(UploadSpool):
         self.asked, self.may = threading.Event(), threading.Event()
         self.fails: errors.SidecarError | None = None
 
-    def spill(self) -> None:
+    def _spill(self) -> None:
         self.asked.set()
         assert self.may.wait(PATIENCE_S)
         if self.fails is not None:
             raise self.fails
-        super().spill()
+        super()._spill()
 
 
 @pytest.fixture

@@ -136,8 +136,8 @@ async def _send_input(session: Session, call: RpcCall) -> None:
     with suppress(channel.ChannelClosed, RpcCallEnded):  # the reader of the call gets the error
         while True:
             session.news.clear()
-            for order in session.orders():
-                await call.send(order)
+            if (change := session.take_change()) is not None:
+                await call.send(change)
             match session.sound.take():
                 case InputChunk(raw=raw, encoding=encoding, rate=rate):
                     if raw:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -103,8 +102,8 @@ class Session:
         self._answered = 0
         self._backlog_end_s = 0.0
         """End of the audio that came while the engine was being loaded."""
-        self._orders: deque[dict[str, Any]] = deque(maxlen=1)
-        """Options that no engine has got yet: each entry is complete, so only the last counts."""
+        self._changed: dict[str, Any] | None = None
+        """Change of the options that no engine has got yet; it is complete, so the last counts."""
 
     @property
     def received_s(self) -> float:
@@ -209,7 +208,7 @@ class Session:
         )
         self._order()
         self.options = changed
-        self._orders.append({"change": changed.spoken.to_wire()})
+        self._changed = {"change": changed.spoken.to_wire()}
         self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
@@ -319,18 +318,17 @@ class Session:
         """Note that the client is connected."""
         self.touched = self._now()
 
-    def orders(self) -> list[dict[str, Any]]:
-        """Return the new commands for an engine; each once."""
-        orders = list(self._orders)
-        self._orders.clear()
-        return orders
+    def take_change(self) -> dict[str, Any] | None:
+        """Return the change of the options that an engine has not got yet, once."""
+        order, self._changed = self._changed, None
+        return order
 
     def begins_anew(self) -> None:
         """Reset the input for a new engine, which gets the current options."""
         self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
-        self._orders.clear()
+        self._changed = None
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """Return the error if a time limit is exceeded, else None."""

@@ -75,13 +75,9 @@ class SessionRecording:
 
     def close(self) -> None:
         """Discard the recording."""
-        spool, self._spool = self._spool, None
-        if spool is None:
-            return
-        if self._spilling is None or self._spilling.done():
-            spool.close()
-        else:  # the file is closed only after the running write
-            self._spilling.add_done_callback(lambda _: spool.close())
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
     async def _spilled(self) -> None:
         """Wait for the disk; if the caller is cancelled the write goes on."""
@@ -96,13 +92,12 @@ class SessionRecording:
         self._spilling = None
 
     def _measure(self, raw: bytes) -> None:
-        each = self._rate // PEAKS_PER_SECOND * self._encoding.width
+        step = self._rate // PEAKS_PER_SECOND
+        each = step * self._encoding.width
         raw = self._rest + raw
         whole = len(raw) // each * each
-        kind = "h" if self._encoding is SampleEncoding.PCM16 else "f"
+        kind, full = ("h", 32768) if self._encoding is SampleEncoding.PCM16 else ("f", 1.0)
         samples, zero = array(kind, raw[:whole]), array(kind, [0])
-        full = 32768 if self._encoding is SampleEncoding.PCM16 else 1.0
-        step = each // self._encoding.width
         for at in range(0, len(samples), step):
             part = zero + samples[at : at + step]  # NaN counts only as the first in a comparison
             loud = max(max(part), -min(part)) / full
