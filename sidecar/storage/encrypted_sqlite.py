@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -125,12 +125,10 @@ log = logging.getLogger(__name__)
 
 WRITE_DELAY_S = 1.0
 """Delay of writes that no caller waits for and that may be lost. Also the delay until deleted rows
-are removed from the write-ahead log, unless a caller waits for that: a truncation takes as long as
+are removed from the write-ahead log, unless a caller waits for that: a checkpoint takes as long as
 five commits, and other callers' commits would wait for it."""
-READER_TIMEOUT_S = 5.0
-"""Time for which a deletion waits for another program that reads the file, such as a backup."""
 READER_BUSY_TIMEOUT_MS = 100
-"""Time for which a truncation blocks on such a reader."""
+"""Time for which a checkpoint blocks on another program that reads the file, such as a backup."""
 
 Statement = tuple[str, Sequence[object]]
 WriteCallback = Callable[[errors.SidecarError | None], None]
@@ -159,15 +157,11 @@ class SqliteWriter:
         self._waiting: list[tuple[str | None, WriteCallback]] = []
         self._due = float("inf")
         self._closing = False
-        self._shorten_at = float("inf")
+        self._checkpoint_at = float("inf")
         self._owed: defaultdict[str, list[JobWrite]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
-        self._deleted: set[str | None] = {None}
-        """Deleted jobs that are still in the write-ahead log; None: those that an earlier service
-        had deleted when it was killed."""
-        self._uncut: errors.SidecarError | None = None
-        """Error because of which they are still there although a caller waits."""
-        self._patient_until = 0.0
+        self._deleted: set[str] = set()
+        """Jobs that were deleted since the last checkpoint: the write-ahead log may have them."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -180,8 +174,8 @@ class SqliteWriter:
 
     def on_written(self, job_id: str | None, told: WriteCallback) -> None:
         """Call ``told`` (from the writer's thread) once all earlier writes were tried,
-        with the error of that job. Without a job: with the error because of which deleted
-        data is still on the disk."""
+        with the error of that job; without a job: with that of a deletion that failed. If
+        anything was deleted by them, a checkpoint comes first."""
         with self._news:
             if self._closing:
                 told(None)
@@ -199,7 +193,7 @@ class SqliteWriter:
         self._database.close()
 
     def _run(self) -> None:
-        self._shorten()
+        self._checkpoint()  # an earlier service may have been killed before its own
         while True:
             with self._news:
                 while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
@@ -209,34 +203,19 @@ class SqliteWriter:
                 self._due, closing = float("inf"), self._closing
             if parts or self._owed:
                 self._write(parts)
-            at_last = {None, *self._deleted}
-            self._tell(one for one in waiting if one[0] not in at_last)
-            last = [one for one in waiting if one[0] in at_last]
+            asked = any(job_id is None or job_id in self._deleted for job_id, _ in waiting)
             if self._deleted:
-                self._shorten_at = min(self._shorten_at, time.monotonic() + WRITE_DELAY_S)
-            asked = bool(last) and self._uncut is None
-            if tries := asked or closing or time.monotonic() >= self._shorten_at:
-                self._shorten()
-            patient = time.monotonic() < self._patient_until and not closing
-            if self._uncut is not None and (patient or not tries):
-                with self._news:
-                    self._waiting[:0] = last
-            else:
-                self._tell(last, self._uncut)
+                self._checkpoint_at = min(self._checkpoint_at, time.monotonic() + WRITE_DELAY_S)
+                if asked or closing or time.monotonic() >= self._checkpoint_at:
+                    self._checkpoint()
+            for job_id, told in waiting:
+                told(self._wrong.get(job_id) if job_id is not None else self._kept)
             if closing:
                 return
 
     @property
     def _next_at(self) -> float:
-        return min(self._due, self._shorten_at)
-
-    def _tell(
-        self,
-        waiting: Iterable[tuple[str | None, WriteCallback]],
-        wrong: errors.SidecarError | None = None,
-    ) -> None:
-        for job_id, told in waiting:
-            told(self._wrong.get(job_id, wrong) if job_id is not None else self._kept or wrong)
+        return min(self._due, self._checkpoint_at)
 
     @property
     def _kept(self) -> errors.SidecarError | None:
@@ -288,43 +267,19 @@ class SqliteWriter:
                 part.after()
         return None
 
-    def _shorten(self) -> None:
-        """Truncate the write-ahead log, which still contains deleted jobs. If another program reads
-        it, that is retried, and waiting callers get the error after a while."""
-        self._shorten_at = float("inf")
-        if not self._deleted:
-            return
-        try:
-            if not self._truncated():
-                if self._uncut is None:
-                    self._patient_until = time.monotonic() + READER_TIMEOUT_S
-                self._uncut = errors.SpoolUnwritable(
-                    "Another program has the file of persisted jobs open."
-                )
-                self._shorten_at = time.monotonic() + WRITE_DELAY_S
-                return
-            self._deleted.clear()
-            self._uncut = None
-        except sqlite3.Error as error:
-            if self._uncut is None:
-                log.warning(
-                    "the write-ahead log of the job journal could not be truncated and is tried "
-                    "again: %s",
-                    error,
-                )
-            self._uncut, self._patient_until = _storage_error(error), 0.0
-            self._shorten_at = time.monotonic() + WRITE_DELAY_S
-
-    def _truncated(self) -> bool:
-        """Truncate the write-ahead log; return whether no reader prevented it. It blocks on readers
-        only briefly, so that commits do not wait."""
+    def _checkpoint(self) -> None:
+        """Truncate the write-ahead log, which contains deleted rows. If another program reads the
+        file, the next checkpoint does it. This blocks only briefly, so that commits do not wait."""
+        self._checkpoint_at = float("inf")
+        self._deleted.clear()
         ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
         self._database.execute(f"PRAGMA busy_timeout = {READER_BUSY_TIMEOUT_MS}")
         try:
-            ((busy, *_),) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            log.warning("the write-ahead log of kept jobs cannot be truncated now: %s", error)
         finally:
             self._database.execute(f"PRAGMA busy_timeout = {usual_ms}")
-        return not busy
 
 
 def _storage_error(error: sqlite3.Error) -> errors.SidecarError:

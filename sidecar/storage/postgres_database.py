@@ -128,25 +128,6 @@ class PostgresDatabase:
 
         return await self._shielded(self._with_retries(alone))
 
-    async def maintain(self, sql: str, within_s: float) -> None:
-        """Execute a statement that runs in no transaction, over a separate connection.
-
-        Raises:
-            errors.JournalUnreachable: the database does not answer, or not in time.
-        """
-        limit = f"{round(within_s * 1000)}"
-
-        async def work(connection: AsyncConnection[Row]) -> None:
-            await connection.execute(f"SET statement_timeout = {limit}")
-            await connection.execute(f"SET lock_timeout = {limit}")
-            await connection.execute(sql)
-
-        async def own() -> None:
-            async with await self._driver.connected(self._address) as connection:
-                await self._with_timeout(connection, within_s, work)
-
-        await self._shielded(own())
-
     def listen(self, channel: str, tell: NotificationCallback) -> None:
         """Call ``tell`` with each notification of a channel, and with "" after a connection, as
         some may have been missed."""

@@ -6,10 +6,8 @@ memory.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,26 +23,9 @@ log = logging.getLogger(__name__)
 
 KEY_PURPOSE = "people"
 """Purpose that the key is derived for, so that it differs from that of jobs."""
-OLDER_TRANSACTIONS_TIMEOUT_S, OLDER_TRANSACTIONS_POLL_S = 2.0, 0.02
-"""Limit and interval of the wait for transactions that may still see deleted rows."""
-VACUUM_TIMEOUT_S = 10.0
-"""Limit for rewriting the table, which waits for its readers and copies all rows."""
-VACUUM_REST = 4
-"""Rest after each rewrite, in durations of it: a client that deletes many speakers, one by one,
-leaves the table to readers for four fifths of the time."""
 POOL_CONNECTIONS = 2
 """More than one, so that a call that waits for a lock does not block reads."""
 _ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-# Also those of standbys with `hot_standby_feedback`, which name no database. A vacuum of another
-# table, which may take hours, is none of them.
-_OLDER_TRANSACTIONS = """
-    SELECT count(*) FROM (
-        SELECT greatest(age(backend_xmin), age(backend_xid)) FROM pg_stat_activity
-        WHERE coalesce(datname, current_database()) = current_database()
-            AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum) AND pid <> pg_backend_pid()
-        UNION ALL SELECT age(xmin) FROM pg_replication_slots
-    ) transactions (age) WHERE age >= age(%s::xid)"""
-_VACUUM = "VACUUM (FULL) vibevoice.people"
 
 
 class PostgresSpeakerStore:
@@ -58,9 +39,6 @@ class PostgresSpeakerStore:
         """
         self._database = PostgresDatabase(address, POOL_CONNECTIONS)
         self._seal = migrate_postgres(address, secret, KEY_PURPOSE)
-        self._deletions = self._rewritten = 0
-        """Committed deletions, and those of them that a rewrite was for."""
-        self._rewriting, self._rests_until = asyncio.Lock(), 0.0
 
     async def of(self, owner: str) -> Sequence[speaker_store.EnrolledSpeaker]:
         """As `SpeakerStore.of`."""
@@ -82,40 +60,27 @@ class PostgresSpeakerStore:
         return await self._ask(put)
 
     async def delete(self, owner: str, person: str) -> None:
-        """As `SpeakerStore.delete`: the table is rewritten without the speaker. If that is
-        prevented, the next deletion does it, or PostgreSQL's own vacuum."""
+        """As `SpeakerStore.delete`. The row stays in the database's files, encrypted, until
+        PostgreSQL vacuums the table."""
         await self._drop(owner, person)
 
     async def empty(self, owner: str) -> int:
-        """As `SpeakerStore.empty`; the table is rewritten once. Speakers that cannot
-        be read are deleted, too."""
-        await self._database.open()
-        count = "SELECT count(*) FROM vibevoice.people WHERE owner = %s"
-        ((there,),) = await self._database.fetch(count, (owner,))
-        if there:
-            await self._drop(owner)
-        return int(there)
+        """As `SpeakerStore.empty`. Speakers that cannot be read are deleted, too."""
+        return await self._drop(owner)
 
-    async def _drop(self, owner: str, person: str | None = None) -> None:
-        """Delete one of an owner's speakers, or all of them."""
+    async def _drop(self, owner: str, person: str | None = None) -> int:
+        """Delete one of an owner's speakers, or all of them; return how many."""
 
-        async def drop(cursor: Any) -> None:
+        async def drop(cursor: Any) -> int:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
             await cursor.execute(
                 """DELETE FROM vibevoice.people
                     WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
                 {"owner": owner, "id": person},
             )
+            return int(cursor.rowcount)
 
-        await self._ask(drop)
-        self._deletions += 1
-        number = self._deletions
-        async with self._rewriting:
-            if self._rewritten < number:
-                await asyncio.sleep(self._rests_until - time.monotonic())
-                number = self._deletions
-                await self._rewrite()
-                self._rewritten = number
+        return await self._ask(drop)
 
     async def close(self) -> None:
         """Close the connections to the database."""
@@ -124,31 +89,6 @@ class PostgresSpeakerStore:
     async def _ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
         await self._database.open()
         return await self._database.transaction(work)
-
-    async def _rewrite(self) -> None:
-        """Rewrite the table's files without deleted rows, once no older transaction may see
-        them."""
-        try:
-            now = await self._database.fetch("SELECT pg_current_xact_id()::xid::text")
-            until = time.monotonic() + OLDER_TRANSACTIONS_TIMEOUT_S
-            while (await self._database.fetch(_OLDER_TRANSACTIONS, now[0]))[0][0]:
-                if time.monotonic() >= until:
-                    log.warning(
-                        "deleted speakers stay, encrypted, in the database's files until VACUUM "
-                        "FULL of vibevoice.people: an older transaction is open"
-                    )
-                    return
-                await asyncio.sleep(OLDER_TRANSACTIONS_POLL_S)
-            began = time.monotonic()
-            try:
-                await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
-            finally:
-                self._rests_until = began + (1 + VACUUM_REST) * (time.monotonic() - began)
-        except errors.JournalUnreachable:
-            log.warning(
-                "deleted speakers stay, encrypted, in the database's files until VACUUM FULL of "
-                "vibevoice.people: the database does not answer"
-            )
 
     async def _read(self, cursor: Any, owner: str) -> list[speaker_store.EnrolledSpeaker]:
         await cursor.execute(

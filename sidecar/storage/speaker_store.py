@@ -116,7 +116,7 @@ class SpeakerStore(Protocol):
         """
 
     async def delete(self, owner: str, person: str) -> None:
-        """Delete all data of a speaker, including its encrypted remains in the files of the store.
+        """Delete all data of a speaker.
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.

@@ -37,7 +37,7 @@ from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SEQ_STRIDE, SqliteJobEventLog
-from sidecar.storage import encrypted_sqlite, job_journal
+from sidecar.storage import job_journal
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
 from sidecar.transcripts.transcript import (
     Checkpoint,
@@ -380,8 +380,8 @@ async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_
         assert job.id.encode() not in _bytes_in(folder)
 
 
-async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
-    folder: Path, store: SqliteJobEventLog, monkeypatch: pytest.MonkeyPatch
+async def test_a_deletion_waits_for_no_reader_and_the_next_one_cuts_the_log(
+    folder: Path, store: SqliteJobEventLog
 ) -> None:
     jobs = [added(store) for _ in range(2)]
     await store.written()
@@ -389,35 +389,22 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM jobs").fetchall()
         store.forget(jobs[0].id)
-        deleting = asyncio.ensure_future(store.written(jobs[0].id))
-        await store.written(added(store).id)  # others wait for no reader
-        assert not deleting.done()
-    await asyncio.wait_for(deleting, PATIENCE_S)
-    assert jobs[0].id.encode() not in _bytes_in(folder)
-    monkeypatch.setattr(encrypted_sqlite, "READER_TIMEOUT_S", 0.0)
-    with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as backup:
-        backup.execute("BEGIN")
-        backup.execute("SELECT * FROM jobs").fetchall()
-        store.forget(jobs[1].id)
-        with pytest.raises(errors.SpoolUnwritable):
-            await store.written(jobs[1].id)
-    await until(lambda: jobs[1].id.encode() not in _bytes_in(folder))
+        await store.written(jobs[0].id)
+        assert jobs[0].id not in _kept_in(folder)
+    store.forget(jobs[1].id)
     await store.written(jobs[1].id)
+    assert not any(job.id.encode() in _bytes_in(folder) for job in jobs)
 
 
-@pytest.mark.parametrize("hindrance", ["reader", "writer"])
-async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
-    hindrance: str, folder: Path, store: SqliteJobEventLog, monkeypatch: pytest.MonkeyPatch
+async def test_a_deletion_that_cannot_be_written_is_said_each_time_until_it_is(
+    folder: Path, store: SqliteJobEventLog
 ) -> None:
-    monkeypatch.setattr(encrypted_sqlite, "READER_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(encrypted_sqlite, "WRITE_DELAY_S", 0.1)
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
     store._journal.database.execute("PRAGMA busy_timeout = 0")
     async with _owned(store) as owned:
         with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as other:
-            other.execute("BEGIN" if hindrance == "reader" else "BEGIN IMMEDIATE")
-            other.execute("SELECT * FROM jobs").fetchall()
+            other.execute("BEGIN IMMEDIATE")
             for _ in range(3):
                 with pytest.raises(errors.SpoolUnwritable):
                     await owned.delete_all(ANONYMOUS)
@@ -430,7 +417,7 @@ async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_befo
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
-    monkeypatch.setattr(store._writer, "_shorten", lambda: None)  # it is killed before that
+    monkeypatch.setattr(store._writer, "_checkpoint", lambda: None)  # it is killed before that
     store.forget(job.id)
     await until(lambda: job.id not in _kept_in(folder))
     killed = tmp_path / "killed"

@@ -9,10 +9,7 @@ import pytest
 from job_fixtures import new_job as new_job
 from job_fixtures import recording as recording
 from postgres import Cluster
-from service_process import PATIENCE_S
 from speaker_stores import DATABASE, FILE, InDatabase, InFile, Place
-
-from sidecar.storage import postgres_speaker_store
 
 
 @pytest.fixture
@@ -24,12 +21,8 @@ async def in_file(tmp_path: Path) -> AsyncIterator[InFile]:
 
 
 @pytest.fixture
-async def in_database(
-    postgres_cluster: Cluster, fresh_journal: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[InDatabase]:
-    """People in a database whose files are of this test alone; whoever may still see who was
-    deleted is waited for."""
-    monkeypatch.setattr(postgres_speaker_store, "OLDER_TRANSACTIONS_TIMEOUT_S", PATIENCE_S)
+async def in_database(postgres_cluster: Cluster, fresh_journal: str) -> AsyncIterator[InDatabase]:
+    """People in a database whose files are of this test alone."""
     place = InDatabase(postgres_cluster, fresh_journal)
     yield place
     await place.close()

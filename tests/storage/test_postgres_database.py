@@ -355,12 +355,6 @@ async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
     assert shared.up
 
 
-async def test_maintenance_has_a_limit_of_its_own(shared: PostgresDatabase) -> None:
-    await shared.maintain("VACUUM (FULL) numbers", 60.0)
-    with pytest.raises(errors.JournalUnreachable):
-        await shared.maintain("SELECT pg_sleep(60)", 0.2)
-
-
 @pytest.mark.parametrize("frozen", [False, True])
 async def test_nothing_is_left_after_the_close(
     journal: str, postgres_cluster: Cluster, frozen: bool

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
 from typing import Any
 
-import psycopg
 import pytest
-from service_process import until
 from speaker_stores import SECRET, InDatabase, InFile, closing, heard
 
 from sidecar import errors
@@ -70,130 +66,6 @@ async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
     await another.change(ANONYMOUS, anna.id, heard=heard(1))
     await deleting[0]
     assert await another.all(ANONYMOUS) == []
-
-
-async def test_who_is_deleted_waits_for_whoever_still_sees_them(
-    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    people = in_database.open()
-    anna = await people.add(ANONYMOUS, "Anna", heard(1))
-    ben = await people.add(ANONYMOUS, "Ben", heard(2))
-    traces = {one.id: in_database.sealed(one.id)[0][:32] for one in (anna, ben)}
-    with in_database.connected() as other:
-        other.autocommit = False
-        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # as a dump has it
-        other.execute("SELECT 1")
-        deleting = asyncio.create_task(people.delete(ANONYMOUS, anna.id))
-        while len(await people.all(ANONYMOUS)) == 2:
-            assert not deleting.done()
-        assert not deleting.done()
-        other.commit()
-        await deleting
-        assert traces[anna.id] not in in_database.written()
-        other.execute("SELECT 1")
-        with monkeypatch.context() as impatient:
-            impatient.setattr(postgres_speaker_store, "OLDER_TRANSACTIONS_TIMEOUT_S", 0.0)
-            await people.delete(ANONYMOUS, ben.id)
-    assert "until VACUUM FULL" in caplog.text
-    assert await people.all(ANONYMOUS) == []
-    carla = await people.add(ANONYMOUS, "Carla", heard(3))
-    await people.delete(ANONYMOUS, carla.id)
-    assert traces[ben.id] not in in_database.written()
-
-
-async def test_a_vacuum_of_another_table_holds_up_no_deletion(
-    in_database: InDatabase, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As PostgreSQL's own may take hours over the table of events; it sees no deleted row."""
-    people = in_database.open()
-    anna = await people.add(ANONYMOUS, "Anna", heard(1))
-    trace = in_database.sealed(anna.id)[0][:32]
-    async with await psycopg.AsyncConnection.connect(in_database.journal, autocommit=True) as other:
-        await other.execute("CREATE TABLE large AS SELECT FROM generate_series(1, 300000)")
-        await other.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
-        vacuum = asyncio.ensure_future(other.execute("VACUUM large"))
-        with in_database.connected() as look:
-            sees = (
-                "SELECT FROM pg_stat_activity WHERE query = 'VACUUM large' AND backend_xmin <> '0'"
-            )
-            await until(lambda: look.execute(sees).rowcount)
-        await people.delete(ANONYMOUS, anna.id)
-        assert not vacuum.done()
-        other.cancel()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            await vacuum
-    assert trace not in in_database.written()
-    assert "until VACUUM FULL" not in caplog.text
-
-
-@pytest.mark.parametrize("slot", ["", "standby"])
-async def test_who_is_deleted_while_a_standby_still_sees_them_is_logged(
-    in_database: InDatabase,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    slot: str,
-) -> None:
-    """With `hot_standby_feedback`, over a connection or a slot that keeps rows for it."""
-    people = in_database.open()
-    anna = await people.add(ANONYMOUS, "Anna", heard(1))
-    monkeypatch.setattr(postgres_speaker_store, "OLDER_TRANSACTIONS_TIMEOUT_S", 0.1)
-    cluster, name = in_database.cluster, in_database.journal.rsplit("/", 1)[1]
-    settings = {"hot_standby_feedback": "on", "primary_slot_name": slot}
-    sees = "SELECT FROM {} WHERE {} <> '0'".format(
-        *(("pg_replication_slots", "xmin") if slot else ("pg_stat_replication", "backend_xmin"))
-    )
-    with cluster.connected() as look:
-        for setting, value in settings.items():
-            look.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-        if slot:
-            look.execute("SELECT pg_create_physical_replication_slot(%s)", (slot,))
-        try:
-            with cluster.standby() as standby, standby.connected(name) as other:
-                other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-                await until(lambda: look.execute(sees).rowcount)
-                await people.delete(ANONYMOUS, anna.id)
-        finally:
-            for setting in settings:
-                look.execute(f"ALTER SYSTEM RESET {setting}")
-            if slot:
-                await until(lambda: not look.execute("SELECT FROM pg_stat_replication").rowcount)
-                look.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
-    assert "until VACUUM FULL" in caplog.text
-
-
-async def test_of_several_who_are_deleted_at_once_nothing_is_left(
-    in_database: InDatabase, caplog: pytest.LogCaptureFixture
-) -> None:
-    people = in_database.open()
-    who = [await people.add(ANONYMOUS, f"person {number}", heard(number)) for number in range(4)]
-    traces = [in_database.sealed(one.id)[0][:32] for one in who]
-    await asyncio.gather(*(people.delete(ANONYMOUS, one.id) for one in who))
-    written = in_database.written()
-    assert not any(trace in written for trace in traces)
-    assert "until VACUUM FULL" not in caplog.text
-
-
-async def test_many_who_are_deleted_leave_the_table_to_its_readers_most_of_the_time(
-    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    people = in_database.open()
-    who = [await people.add(ANONYMOUS, f"person {number}", heard(number)) for number in range(9)]
-    rewrites = list[tuple[float, float]]()
-    maintain = postgres_database.PostgresDatabase.maintain
-
-    async def slowly(database: postgres_database.PostgresDatabase, sql: str, most_s: float) -> None:
-        began = time.monotonic()
-        await asyncio.sleep(0.1)
-        await maintain(database, sql, most_s)
-        rewrites.append((began, time.monotonic()))
-
-    monkeypatch.setattr(postgres_database.PostgresDatabase, "maintain", slowly)
-    deleting = [asyncio.create_task(people.delete(ANONYMOUS, one.id)) for one in who[:8]]
-    await asyncio.gather(*deleting)
-    assert len(rewrites) < len(deleting)
-    await people.delete(ANONYMOUS, who[8].id)
-    for (began, ended), (next_began, _) in itertools.pairwise(rewrites):
-        assert next_began - ended > 3 * (ended - began)
 
 
 async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:

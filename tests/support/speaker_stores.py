@@ -55,9 +55,6 @@ class Place(Protocol):
     def written(self) -> bytes:
         """Every byte of the files that have them."""
 
-    def sealed(self, person: str) -> list[bytes]:
-        """What lies there of somebody, as it lies there."""
-
 
 class _Place:
     def __init__(self, settings: dict[str, object], kind: type[SpeakerStore]) -> None:
@@ -122,10 +119,3 @@ class InDatabase(_Place):
             with contextlib.suppress(FileNotFoundError):  # PostgreSQL has some for a moment only
                 found += path.read_bytes()
         return found
-
-    def sealed(self, person: str) -> list[bytes]:
-        with self.connected() as look:
-            rows = look.execute(
-                "SELECT sealed FROM vibevoice.people WHERE id = %s", (person,)
-            ).fetchall()
-        return [bytes(row[0]) for row in rows]  # type: ignore[call-overload]
