@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from sidecar.api.live_messages import LiveBeginRequest as BeginLive
-from sidecar.protocols.s2s import messages as s2s_messages
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- limits: by docs/generate.py -->\n", "<!-- end of the limits -->\n"
-PAGES: Mapping[str, Sequence[type[BaseModel]]] = {
-    "live-wire.md": (BeginLive,),
-    "talk-wire.md": get_args(s2s_messages.S2SCommand),
-}
-"""The pages that have such a table, and the messages in it."""
+PAGES: Mapping[str, type[BaseModel]] = {"live-wire.md": BeginLive}
+"""The pages that have such a table, and the message in it."""
 HEAD = ("field", "least", "most", "default")
-"""Without the last one if no field of the page has a description, which stands beside it."""
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -29,9 +24,7 @@ def limits_page(name: str, table: Table) -> str:
     text = (DOCS / name).read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    rows = dict.fromkeys(row for model in PAGES[name] for row in _rows(model))
-    width = 4 if any(usual for *_, usual in rows) else 3
-    return f"{before}{BEGIN}{table(HEAD[:width], [row[:width] for row in rows])}{END}{after}"
+    return f"{before}{BEGIN}{table(HEAD, list(_rows(PAGES[name])))}{END}{after}"
 
 
 def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,20 +82,19 @@ def talk(
     if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
     rate, sound = (LIVE_RATE, None) if text else _sound_of(file, device)
-    player = talk_client.Loudspeaker(speaker, rate) if aloud else talk_client.PlaybackDevice(rate)
-    wishes = {name: one for name, one in (("voice", voice), ("model", model)) if one is not None}
+    player = talk_client.Loudspeaker(speaker) if aloud else None
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has printed the reason
             return 1
-        interrupted, failed = asyncio.run(_run(there.with_token(), rate, wishes, sound, player))
+        interrupted, failed = asyncio.run(
+            _run(there.with_token(), rate, (voice, model), sound, player)
+        )
     if not (text or file is not None):  # Ctrl-C is the only end of a microphone
         return 0
     attended = text and sys.stdin is not None and sys.stdin.isatty()
     return INTERRUPTED if interrupted else int(failed and not attended)
 
 
-HIGHEST_RATE = 48_000
-"""Maximum sample rate of a conversation in Hz, both ways."""
 LOOK_S = 0.2
 
 
@@ -113,7 +112,6 @@ def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerato
         check_recording(file)
         return LIVE_RATE, stream_file(file, 1.0)
     microphone = Microphone(device)
-    microphone.rate = min(microphone.rate, HIGHEST_RATE)
     return microphone.rate, microphone.sound()
 
 
@@ -144,21 +142,23 @@ def _running(where: ServiceTarget) -> ServiceTarget | None:
 async def _run(
     where: ServiceTarget,
     rate: int,
-    wishes: dict[str, str],
+    wishes: tuple[str | None, str | None],
     sound: AsyncGenerator[bytes, None] | None,
-    player: talk_client.PlaybackDevice,
+    player: talk_client.Loudspeaker | None,
 ) -> tuple[bool, bool]:
-    """Hold the conversation to its end; return whether Ctrl-C ended it, and whether an answer
-    failed."""
+    """Hold the conversation to its end, with the voice and the model of ``wishes``; return whether
+    Ctrl-C ended it, and whether an answer failed."""
     ended = asyncio.Event()
     with handle_interrupts(ended) as interrupted:
         async with (
             client_of(where) as client,
-            talk_client.connect_talk(client.url, where.token, where.trust) as wire,
+            talk_client.connect_talk(client.url, where.token, where.trust) as socket,
         ):
-            await wire.say("begin", rate=rate, **wishes)
-            with talk_client.open_talk_display(spoken=sound is not None) as show, player.playing():
-                party = talk_client.TalkSession(wire, player, show, rate=rate)
+            playing = nullcontext() if player is None else player.stream
+            show = talk_client.TalkDisplay(spoken=sound is not None)
+            with closing(show), playing:
+                party = talk_client.TalkSession(socket, player, show, rate=rate)
+                await party.begin(*wishes)
                 await party.go_on(_heard(sound, client) if sound else None, ended)
         return interrupted(), party.failed
 

@@ -1,4 +1,4 @@
-"""Client of a spoken conversation: connection, screen, loudspeaker and keyboard.
+"""Client of a spoken conversation over the Realtime API: connection, screen, loudspeaker, keyboard.
 
 The screen is used on a terminal only.
 """
@@ -6,21 +6,15 @@ The screen is used on a terminal only.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-import re
 import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import (
-    AbstractContextManager,
-    aclosing,
-    asynccontextmanager,
-    closing,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from sidecar import errors
 from sidecar.cli import output
@@ -35,81 +29,41 @@ from sidecar.cli.output import print_error_line
 from sidecar.concurrency import running
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from vibevoice_asr_client import Trust
     from websockets.asyncio.client import ClientConnection
 
 
-PATH = "/stream"
-LONGEST_MESSAGE = 64 << 20
-"""Bytes: the end message of a long conversation is large."""
-CONNECT_S = 10.0
-PING_S = 10.0
+PATH = "/v1/realtime"
+OUT_RATE = 24_000
+"""Sample rate of answers in Hz."""
 CLOSE_TIMEOUT_S = 2.0
-Message = bytes | dict[str, Any]
-"""Audio of the reply that started last, or a JSON message."""
-
-
-class TalkConnection:
-    """Connection of a conversation. If the service is gone, only `messages` raises; sending does
-    not."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._over = False
-
-    async def say(self, type: str, **fields: Any) -> None:
-        """Send a JSON message."""
-        await self.send(json.dumps({"type": type, **fields}))
-
-    async def end(self) -> None:
-        """End the conversation. `ended` is the last message, or there is none if the service stops
-        too."""
-        self._over = True
-        await self.say("end")
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """Yield all messages, up to the requested end.
-
-        Raises:
-            errors.SidecarError: the conversation ended otherwise; the error is the reason.
-        """
-        from websockets.exceptions import ConnectionClosed
-
-        last: Message = {}
-        with suppress(ConnectionClosed):
-            async for raw in self._socket:
-                last = raw if isinstance(raw, bytes) else _parsed(raw)
-                yield last
-                if isinstance(last, dict) and last.get("type") == "ended":
-                    return
-        if self._over:
-            return
-        if isinstance(last, dict) and last.get("type") == "error":
-            raise error_of(last)
-        raise errors.ServiceUnreachable("The service closed the connection of the conversation.")
-
-    async def send(self, message: str | bytes) -> None:
-        """Send a message, or the user's audio: 16-bit mono at the rate of `begin`."""
-        from websockets.exceptions import ConnectionClosed
-
-        with suppress(ConnectionClosed):
-            await self._socket.send(message)
+LOOK_S = 0.05
+"""Interval in which the end of playback is noticed."""
+SETTLED_S = 2.0
+"""Seconds of silence after a recording, without an answer, until the conversation ends."""
+STAYS_S = 20.0
+"""Interval of the silence that a client without audio sends; a service ends a session without
+audio."""
+TURN = "turn"
+"""Id of the events that request an answer."""
+LONGEST = 1 << 16
+Event = dict[str, Any]
 
 
 @asynccontextmanager
 async def connect_talk(
     url: str, token: str | None, trust: Trust | None
-) -> AsyncGenerator[TalkConnection, None]:
+) -> AsyncGenerator[ClientConnection, None]:
     """Connect to the conversations of the service at ``url``.
 
     Raises:
         errors.ServiceUnreachable: the service does not answer, or has no conversations.
+        typer.Exit: it refuses; its error was printed.
     """
     from vibevoice_asr_client import Trust, calls
     from vibevoice_asr_client.tls import unreachable
     from websockets.asyncio.client import connect
-    from websockets.exceptions import InvalidHandshake
+    from websockets.exceptions import InvalidHandshake, InvalidStatus
 
     from sidecar.cli.remote_service import translate_client_errors
 
@@ -122,179 +76,237 @@ async def connect_talk(
             additional_headers=calls.authorization(token),
             proxy=None,
             compression=None,
-            max_size=LONGEST_MESSAGE,
-            open_timeout=CONNECT_S,
-            ping_interval=PING_S,
-            ping_timeout=2 * PING_S,
             close_timeout=CLOSE_TIMEOUT_S,
             **tls,
         )
     except InvalidHandshake as error:
+        if isinstance(error, InvalidStatus):
+            with suppress(ValueError, KeyError, TypeError):
+                print_error_line(json.loads(error.response.body)["error"]["message"])
+                raise typer.Exit(1) from None
         raise errors.ServiceUnreachable(f"{url} has no conversations: {error}.") from None
     except (OSError, TimeoutError) as error:
         raise errors.ServiceUnreachable(unreachable(url, error).detail) from None
     async with socket:
-        yield TalkConnection(socket)
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        message = json.loads(text)
-    except ValueError:
-        message = None
-    if not isinstance(message, dict):
-        raise errors.ServiceUnreachable(f"What answers at {PATH} is not this service.")
-    return message
-
-
-def error_of(message: dict[str, Any]) -> errors.SidecarError:
-    """Return the error in a message. Before `begin` is processed, the code is in parentheses after
-    the text."""
-    text = str(message.get("message", ""))
-    if "hint" not in message and (found := re.fullmatch(r"(.*) \((\w+)\)", text, re.DOTALL)):
-        return errors.from_wire({"detail": found[1], "code": found[2]})
-    return errors.from_wire({**message, "detail": text})
-
-
-REPORTS_S = 0.1
-"""Interval of reports of what was played."""
-IDLE = "idle"
-SETTLED_S = 2.0
-"""Seconds of silence after a recording, without an answer, until the conversation ends."""
-STAYS_S = 20.0
-"""Interval of the silence that a client without audio sends; a service ends a session without
-audio."""
-FAREWELL_S = 3.0
-"""Time for the last messages of the service after `end`."""
+        yield socket
 
 
 class TalkSession:
-    """Tasks of a `TalkConnection`; ``rate``: sample rate of the user's audio in Hz."""
+    """Conversation over a connection; ``rate``: sample rate of the user's audio in Hz. ``player``
+    is `None` if answers are read."""
 
     def __init__(
-        self, wire: TalkConnection, player: PlaybackDevice, show: TalkDisplay, *, rate: int
+        self,
+        socket: ClientConnection,
+        player: Loudspeaker | None,
+        show: TalkDisplay,
+        *,
+        rate: int,
     ) -> None:
-        self._wire, self._player, self._show = wire, player, show
+        self._socket, self._player, self._show, self._rate = socket, player, show, rate
         self._silence = bytes(2 * round(PIECE_S * rate))
-        self._phase, self._since = IDLE, asyncio.get_running_loop().time()
-        self._replies = 0
-        self._warned = ""
+        self._speaking = False
+        self._going = self._replies = 0
+        """Answers that are made or heard, and those that have ended."""
+        self._since = asyncio.get_running_loop().time()
+        self._sent: Event | None = None
+        """The response of which all was sent and not all was heard yet."""
+        self._cutting = ""
+        self._complaint = ""
         self.failed = False
         """True if an answer failed."""
         self._begun = asyncio.Event()
         self._news = asyncio.Condition()
+
+    async def begin(self, voice: str | None, model: str | None) -> None:
+        """Agree on the conversation; `None`: the default one."""
+        session: Event = {
+            "type": "realtime",
+            "output_modalities": ["text" if self._player is None else "audio"],
+            "audio": {
+                "input": {"format": {"type": "audio/pcm", "rate": self._rate}},
+                "output": {} if voice is None else {"voice": voice},
+            },
+        }
+        session |= {} if model is None else {"model": model}
+        await self._say("session.update", session=session)
 
     async def go_on(self, sound: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
         """Hold the conversation until ``ended``, or until the end of ``sound``, or of typed input
         if ``sound`` is `None`.
 
         Raises:
-            errors.SidecarError: the error that ended it.
+            errors.ServiceUnreachable: the connection broke.
+            typer.Exit: an error ended it, and was printed.
         """
         brought = self._typing(alone=True) if sound is None else self._bring(sound)
         beside = self._stay() if sound is None else self._typing(alone=False)
-        async with running(self._read(), ended.wait(), brought, self._report(), beside) as tasks:
-            reading, stop, bringing, *_ = tasks
-            await asyncio.wait({reading, stop, bringing}, return_when=asyncio.FIRST_COMPLETED)
-            if bringing.done():
-                bringing.result()
-            if not reading.done():
-                await self._wire.end()
-                await asyncio.wait({reading}, timeout=FAREWELL_S)
-            if reading.done():
-                reading.result()
+        async with running(self._read(), ended.wait(), brought, self._listen(), beside) as tasks:
+            done, _ = await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    async def _say(self, type: str, **fields: Any) -> None:
+        """Send an event. If the service is gone, only reading raises."""
+        from websockets.exceptions import ConnectionClosed
+
+        with suppress(ConnectionClosed):
+            await self._socket.send(json.dumps({"type": type, **fields}))
+
+    async def _speak(self, sound: bytes) -> None:
+        audio = base64.b64encode(sound).decode()
+        await self._say("input_audio_buffer.append", audio=audio)
 
     async def _read(self) -> None:
-        async for message in self._wire.messages():
-            if isinstance(message, bytes):
-                self._player.add(message)
-            else:
-                await self._told(message)
+        from websockets.exceptions import ConnectionClosed
 
-    async def _told(self, message: dict[str, Any]) -> None:
-        match message:
-            case {"type": "person_saying", "text": text}:
-                self._show.saying(text)
-            case {"type": "person_said", "text": text, "typed": typed}:
-                self._show.said(text, typed=typed)
-            case {"type": "nothing_said"}:
-                self._show.saying("")
-            case {"type": "reply_started", "turn": turn}:
-                self._player.begin(turn)
-            case {"type": "reply_written", "text": text}:
-                self._show.writing(text)
-            case {"type": "hold" | "release" as what}:
-                self._player.hold(held=what == "hold")
-            case {"type": "clear"}:
-                await self._cleared()
-            case {"type": "reply_ended", "text": text, "ending": ending}:
-                self.failed = self.failed or ending == "failed"
-                if text or ending != "failed":  # else its error was printed
-                    self._show.answered(text or "…")
-                self._replies += 1
-                self._show.ready()
-                await self._changed()
-            case {"type": "phase", "phase": phase}:
-                self._phase, self._since = phase, asyncio.get_running_loop().time()
-                await self._changed()
-            case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
-                raise error_of(message)
-            case {"type": "error", "hint": _}:  # without a hint it is the last message, and raised
-                self._complain(message)
-            case {"type": "began"}:
-                self._began(message)
+        event: Event = {}
+        with suppress(ConnectionClosed):
+            async for raw in self._socket:
+                event = parse_event(raw)
+                await self._told(event)
+        if event.get("type") == "error":
+            raise typer.Exit(1)
+        raise errors.ServiceUnreachable("The service closed the connection of the conversation.")
 
-    def _complain(self, message: dict[str, Any]) -> None:
+    async def _told(self, event: Event) -> None:
+        match event:
+            case {"type": "error", "error": error}:
+                await self._refused(error)
+            case {"type": "session.updated", "session": session}:
+                self._began(session)
+            case {"type": "input_audio_buffer.speech_started"}:
+                self._speaking = True
+            case {"type": "input_audio_buffer.speech_stopped"}:
+                self._speaking = False
+                self._show.drop()
+                await self._changed()
+            case {
+                "type": "conversation.item.input_audio_transcription.delta"
+                | "response.output_audio_transcript.delta"
+                | "response.output_text.delta",
+                "delta": more,
+            }:
+                self._show.grow(more)
+            case {
+                "type": "conversation.item.input_audio_transcription.completed",
+                "transcript": text,
+            } if text:
+                self._show.line(YOU, text)
+            case {
+                "type": "conversation.item.done",
+                "item": {"role": "user", "content": [{"type": "input_text", "text": text}]},
+            } if not self._show.on_terminal:  # where it stands already
+                self._show.line(YOU, text)
+            case {"type": "response.created"}:
+                await self._heard_out()
+                self._going += 1
+            case {"type": "response.output_audio.delta", "item_id": item, "delta": sound}:
+                if self._player is not None:
+                    self._player.add(item, base64.b64decode(sound))
+            case {"type": "output_audio_buffer.cleared"}:
+                await self._cut()
+            case {"type": "response.done", "response": response}:
+                await self._done(response)
+            case {"type": "conversation.item.truncated", "item_id": item}:
+                await self._say("conversation.item.retrieve", item_id=item)
+            case {"type": "conversation.item.retrieved", "item": item}:
+                self._cutting = ""
+                await self._answered(_text_of([item]) or "…")
+
+    async def _done(self, response: Event) -> None:
+        """Handle that all of an answer was sent, or no more comes of it."""
+        items = [item for item in response["output"] if item["type"] == "message"]
+        if response["status"] == "failed":
+            self.failed = True
+            self._complain(response["status_details"]["error"]["message"])
+            self._complaint = ""
+        if response["status"] != "cancelled":
+            self._sent = response
+        elif not items:
+            await self._answered("…")
+        elif items[0]["id"] != self._cutting:
+            await self._say("conversation.item.retrieve", item_id=items[0]["id"])
+
+    async def _heard_out(self) -> None:
+        """End the answer that was sent: all of it was heard."""
+        response, self._sent = self._sent, None
+        if response is not None:
+            await self._answered(_text_of(response["output"]))
+
+    async def _answered(self, text: str) -> None:
+        if text:  # else its error was printed
+            self._show.line(MACHINE, text)
+        self._going -= 1
+        await self._over()
+
+    async def _over(self) -> None:
+        self._replies += 1
+        self._show.prompt()
+        await self._changed()
+
+    async def _refused(self, error: Event) -> None:
+        if error["code"] == errors.ResponseNotActive.code:  # it has ended by itself
+            return
+        self._complain(error["message"])
+        if error["event_id"] == TURN:  # there will be no answer
+            self.failed = True
+            await self._over()
+
+    def _complain(self, message: str) -> None:
         """Print an error; not again if the warning before the first answer said the same."""
-        line = f"{message.get('message', '')} {message.get('hint', '')}"
-        if line != self._warned:
-            print_error_line(line)
-        self._warned = "" if message.get("turn") else line
+        if message != self._complaint:
+            print_error_line(message)
+        self._complaint = message
 
-    def _began(self, message: dict[str, Any]) -> None:
+    def _began(self, session: Event) -> None:
         if sys.stderr is not None and sys.stderr.isatty():
-            speaks = message["speaks"]
-            aloud = f"a machine's voice ({speaks}) says it" if speaks else "nobody says it aloud"
+            spoken = session["output_modalities"] == ["audio"]
+            aloud = "a machine's voice says it" if spoken else "nobody says it aloud"
             how = "Enter interrupts, Ctrl-C ends."
-            print_error_line(f"{message['model']} answers, {aloud}. {how}")
-        self._show.ready()
+            print_error_line(f"{session['model']} answers, {aloud}. {how}")
+        self._show.prompt()
         self._begun.set()
 
     async def _changed(self) -> None:
+        self._since = asyncio.get_running_loop().time()
         async with self._news:
             self._news.notify_all()
 
-    async def _cleared(self) -> None:
-        turn, seconds = self._player.heard()
-        self._player.clear()
-        if turn:
-            await self._wire.say("played", turn=turn, seconds=round(seconds, 3), cleared=True)
+    async def _cut(self) -> bool:
+        """Drop what was not heard of an answer, and report how much was; return whether there was
+        any."""
+        item, heard_ms = ("", 0) if self._player is None else self._player.clear()
+        if item:
+            self._cutting, self._sent = item, None
+            place = {"item_id": item, "content_index": 0, "audio_end_ms": heard_ms}
+            await self._say("conversation.item.truncate", **place)
+        return bool(item)
 
-    async def _report(self) -> None:
-        before = (0, 0.0)
+    async def _listen(self) -> None:
+        """Notice that an answer was heard to its end."""
         while True:
-            await asyncio.sleep(REPORTS_S)
-            if (heard := self._player.heard()) != before and heard[0]:
-                before = heard
-                await self._wire.say("played", turn=heard[0], seconds=round(heard[1], 3))
+            await asyncio.sleep(LOOK_S)
+            if self._player is None or self._player.finished():
+                await self._heard_out()
 
     async def _bring(self, sound: AsyncGenerator[bytes, None]) -> None:
-        """Send all audio, and then silence until the conversation has been idle for `SETTLED_S`."""
+        """Send all audio, and then silence until nothing was said for `SETTLED_S`."""
         await self._begun.wait()
         async with aclosing(sound):
             async for piece in sound:
                 self._show.level(loudness(piece))
-                await self._wire.send(piece)
+                await self._speak(piece)
         loop = asyncio.get_running_loop()
         ended = loop.time()
-        while self._phase != IDLE or loop.time() - max(ended, self._since) < SETTLED_S:
-            await self._wire.send(self._silence)
+        while self._speaking or self._going or loop.time() - max(ended, self._since) < SETTLED_S:
+            await self._speak(self._silence)
             await asyncio.sleep(PIECE_S)
 
     async def _stay(self) -> None:
         await self._begun.wait()
         while True:
-            await self._wire.send(self._silence)
+            await self._speak(self._silence)
             await asyncio.sleep(STAYS_S)
 
     async def _typing(self, *, alone: bool) -> None:
@@ -303,169 +315,119 @@ class TalkSession:
         await self._begun.wait()
         at_once = sys.stdin is not None and sys.stdin.isatty()
         async for line in read_stdin_lines():
+            await self._interrupt()
             if not line:
-                await self._interrupt()
                 continue
-            await self._wire.say("text", text=line)
+            before, part = self._replies, {"type": "input_text", "text": line}
+            item = {"type": "message", "role": "user", "content": [part]}
+            await self._say("conversation.item.create", event_id=TURN, item=item)
+            await self._say("response.create", event_id=TURN)
             if not at_once:
-                await self._answered(self._replies)
+                await self._until(lambda before=before: self._replies > before)  # type: ignore[misc]
         if alone:
-            await self._until(lambda: self._phase == IDLE)
+            await self._until(lambda: not self._going)
 
     async def _interrupt(self) -> None:
-        turn, seconds = self._player.heard()
-        self._player.clear()
-        if self._phase == IDLE:
-            self._show.ready()
-        elif turn:
-            await self._wire.say("interrupt", turn=turn, seconds=round(seconds, 3))
+        if await self._cut():
+            return
+        if self._going:
+            await self._say("output_audio_buffer.clear")
         else:
-            await self._wire.say("interrupt")
-
-    async def _answered(self, before: int) -> None:
-        await self._until(lambda: self._replies > before)
+            self._show.prompt()
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         async with self._news:
             await self._news.wait_for(reached)
 
 
+def parse_event(text: str | bytes) -> Event:
+    """Return an event of the service.
+
+    Raises:
+        errors.ServiceUnreachable: it is none.
+    """
+    try:
+        event = json.loads(text)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise errors.ServiceUnreachable(f"What answers at {PATH} is not this service.")
+    return event
+
+
+def _text_of(items: list[Event]) -> str:
+    """Return the text of an answer's items."""
+    parts = [part for item in items for part in item.get("content", ())]
+    return " ".join(part.get("transcript") or part.get("text") or "" for part in parts).strip()
+
+
 YOU, MACHINE = "You", "Machine"
+STYLES = {YOU: "cyan", MACHINE: "magenta"}
 
 
 class TalkDisplay:
-    """Output for programs: whole lines, each once it is final."""
+    """Lines of both sides on standard output, each once it is final. On a terminal also the level
+    of the microphone, if the user speaks (``spoken``), and the text in progress."""
 
-    def ready(self) -> None:
+    def __init__(self, *, spoken: bool) -> None:
+        self._spoken, self._loud, self._text = spoken, 0.0, ""
+        self.on_terminal = sys.stdout.isatty()
+        if self.on_terminal:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(), auto_refresh=False, transient=True)
+
+    def prompt(self) -> None:
         """Show that it is the user's turn."""
-
-    def level(self, loud: float) -> None:
-        """Show the level of the user's audio, 0 to 1."""
-
-    def saying(self, text: str) -> None:
-        """Show the user's text so far."""
-
-    def said(self, text: str, *, typed: bool) -> None:
-        """Show the user's final text."""
-        self._print(YOU, text, "cyan")
-
-    def writing(self, text: str) -> None:
-        """Show more of the answer."""
-
-    def answered(self, text: str) -> None:
-        """Show the answer as far as it was played."""
-        self._print(MACHINE, text, "magenta")
-
-    def _print(self, who: str, text: str, style: str) -> None:
-        output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
-
-
-@contextmanager
-def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
-    """Open the display on standard output; ``spoken``: show a level meter, else the user types."""
-    if not sys.stdout.isatty():
-        yield TalkDisplay()
-        return
-    from rich.console import Console
-    from rich.live import Live
-
-    live = Live(console=Console(), auto_refresh=False, transient=True)
-    with closing(_TalkScreenDisplay(live, spoken=spoken)) as screen:
-        yield screen
-
-
-class _TalkScreenDisplay(TalkDisplay):
-    """Display for people: final lines, and below them the level and the text in progress."""
-
-    def __init__(self, live: Live, *, spoken: bool) -> None:
-        self._live, self._spoken = live, spoken
-        self._loud, self._saying, self._writing = 0.0, "", ""
-
-    def ready(self) -> None:
-        if not self._spoken:
-            self.close()
+        if self.on_terminal and not self._spoken:
+            self._live.stop()
             self._live.console.print("> ", end="")
 
     def level(self, loud: float) -> None:
+        """Show the level of the user's audio, 0 to 1."""
         self._loud = max(loud, self._loud * 0.7)
-        self._draw()
+        self.grow("")
 
-    def saying(self, text: str) -> None:
-        self._saying = text
-        self._draw()
+    def drop(self) -> None:
+        """Drop the text in progress."""
+        self._text = ""
+        self.grow("")
 
-    def said(self, text: str, *, typed: bool) -> None:
-        self._saying = ""
-        if not typed:  # it is on the screen already
-            super().said(text, typed=typed)
-
-    def writing(self, text: str) -> None:
-        self._writing += text
-        self._draw()
-
-    def answered(self, text: str) -> None:
-        self._writing = ""
-        super().answered(text)
-
-    def close(self) -> None:
-        """Stop the display."""
-        self._live.stop()
-
-    def _print(self, who: str, text: str, style: str) -> None:
-        from rich.text import Text
-
-        self._draw()  # remove the text in progress first
-        self._live.console.print(
-            Text.assemble((f"{who}: ", "bold"), (output.printable(text), style))
-        )
-
-    def _draw(self) -> None:
+    def grow(self, more: str) -> None:
+        """Add to the text in progress."""
+        self._text += more
+        if not self.on_terminal:
+            return
         from rich.text import Text
 
         if not self._live.is_started:
             self._live.start()
-        parts = []
-        if self._spoken:
-            parts.append(Text(f"{level_meter(self._loud)} ", style="green"))
-        parts.append(Text(output.printable(self._writing or self._saying), style="dim"))
-        self._live.update(Text.assemble(*parts), refresh=True)
+        meter = [Text(f"{level_meter(self._loud)} ", style="green")] if self._spoken else []
+        text = Text(output.printable(self._text), style="dim")
+        self._live.update(Text.assemble(*meter, text), refresh=True)
+
+    def line(self, who: str, text: str) -> None:
+        """Show a final text."""
+        self.drop()
+        if not self.on_terminal:
+            output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
+            return
+        from rich.text import Text
+
+        line = Text.assemble((f"{who}: ", "bold"), (output.printable(text), STYLES[who]))
+        self._live.console.print(line)
+
+    def close(self) -> None:
+        """Stop the display."""
+        if self.on_terminal:
+            self._live.stop()
 
 
-class PlaybackDevice:
-    """Playback of the answer of one turn at a time. This one shows text only, so all audio counts
-    as heard."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._turn = self._given = 0
-
-    def playing(self) -> AbstractContextManager[object]:
-        """Return a context manager that holds the device."""
-        return nullcontext()
-
-    def begin(self, turn: int) -> None:
-        """Begin the audio of a turn, and drop that of another."""
-        self._turn, self._given = turn, 0
-
-    def add(self, pcm: bytes) -> None:
-        """Add audio of the turn: 16-bit mono."""
-        self._given += len(pcm) // 2
-
-    def hold(self, *, held: bool) -> None:
-        """Pause playback and keep the rest, or resume it."""
-
-    def clear(self) -> None:
-        """Drop the audio that was not played."""
-
-    def heard(self) -> tuple[int, float]:
-        """Return the turn whose audio plays, and how many seconds of it were heard."""
-        return self._turn, self._given / self._rate
-
-
-class Loudspeaker(PlaybackDevice):
+class Loudspeaker:
     """Output device of this machine, by its number or a part of its name; `None`: the system's
-    default. Its own thread fetches the audio; audio that was not played yet does not count as
-    heard.
+    default. It plays the answer of one item at a time. Its own thread fetches the audio; audio that
+    was not played yet does not count as heard.
 
     Raises:
         errors.LoudspeakerUnavailable: there is no such device, or it does not support the sample
@@ -473,15 +435,14 @@ class Loudspeaker(PlaybackDevice):
         errors.MicrophoneUnavailable: the library for both is missing.
     """
 
-    def __init__(self, device: str | None, rate: int) -> None:
-        super().__init__(rate)
+    def __init__(self, device: str | None) -> None:
         sound = import_sounddevice()
         self._lock = threading.Lock()
+        self._item, self._given = "", 0
         self._waiting = bytearray()
-        self._held = False
         try:
-            self._stream = sound.RawOutputStream(
-                samplerate=rate,
+            self.stream = sound.RawOutputStream(
+                samplerate=OUT_RATE,
                 device=int(device) if device is not None and device.isdecimal() else device,
                 channels=1,
                 dtype="int16",
@@ -493,51 +454,35 @@ class Loudspeaker(PlaybackDevice):
                 f"The loudspeaker cannot be used: {error}."
             ) from None
 
-    def playing(self) -> AbstractContextManager[object]:
-        """Return the stream, a context manager that holds the device."""
-        stream: AbstractContextManager[object] = self._stream
-        return stream
-
-    def begin(self, turn: int) -> None:
-        """Begin the audio of a turn; drop the rest of the last one."""
+    def add(self, item: str, pcm: bytes) -> None:
+        """Queue audio of an item: 16-bit mono. Drop the rest of another."""
         with self._lock:
-            super().begin(turn)
-            self._waiting.clear()
-            self._held = False
-
-    def add(self, pcm: bytes) -> None:
-        """Queue audio of the turn: 16-bit mono."""
-        with self._lock:
+            if item != self._item:
+                self._item, self._given = item, 0
+                self._waiting.clear()
             self._waiting += pcm
 
-    def hold(self, *, held: bool) -> None:
-        """Play silence while ``held``, and then the rest."""
+    def finished(self) -> bool:
+        """Return whether all audio was played."""
         with self._lock:
-            self._held = held
+            return not self._waiting
 
-    def clear(self) -> None:
-        """Drop all waiting audio."""
+    def clear(self) -> tuple[str, int]:
+        """Drop all waiting audio. Return the item, '' if all was played, and how many milliseconds
+        of it were heard: played, less the latency of the device."""
         with self._lock:
+            item = self._item if self._waiting else ""
             self._waiting.clear()
-            self._held = False
-
-    def heard(self) -> tuple[int, float]:
-        """Return the turn and its seconds that were heard: played, less the latency of the
-        device."""
-        with self._lock:
-            late = self._stream.latency if self._waiting else 0.0
-            return self._turn, max(0.0, self._given / self._rate - late)
+            heard_s = self._given / OUT_RATE - self.stream.latency
+            return item, max(0, round(1000 * heard_s))
 
     def _fill(self, out: Any, frames: int, *_: Any) -> None:
         with self._lock:
-            size = 0 if self._held else min(2 * frames, len(self._waiting))
+            size = min(2 * frames, len(self._waiting))
             out[:size] = bytes(self._waiting[:size])
             out[size : 2 * frames] = bytes(2 * frames - size)
             del self._waiting[:size]
             self._given += size // 2
-
-
-LONGEST = 1 << 16
 
 
 async def read_stdin_lines() -> AsyncIterator[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sidecar.conversation import assistant_turn
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
 from sidecar.conversation.chat_completions import ChatMessage
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.errors import ReplyEmpty, SidecarError
 
 
@@ -64,7 +63,7 @@ class Assistant:
     def give(
         self,
         text: str,
-        latency: assistant_turn.ReplyLatency,
+        latency: events.ReplyLatency,
         now: float,
         options: ConversationOptions | None = None,
     ) -> None:
@@ -88,7 +87,7 @@ class Assistant:
         """Answer the history. ``name`` is the client's name for its request."""
         self.discard()
         if self._messages(options=options):
-            self.give("", assistant_turn.ReplyLatency(0, total=now), now, options)
+            self.give("", events.ReplyLatency(0, total=now), now, options)
         else:
             error = ReplyEmpty(
                 "There are neither items nor instructions to answer.",
@@ -100,7 +99,7 @@ class Assistant:
         """Report an error that came before there was text to answer."""
         self.discard()
         self._begin("", now).fail(error, now)
-        self._confirm(assistant_turn.ReplyLatency(0, total=since), now)
+        self._confirm(events.ReplyLatency(0, total=since), now)
 
     def _begin(
         self, said: str, now: float, options: ConversationOptions | None = None
@@ -118,7 +117,7 @@ class Assistant:
             command = replace(command, entry=entry.number)
         self._do(command)
 
-    def _confirm(self, latency: assistant_turn.ReplyLatency, now: float) -> None:
+    def _confirm(self, latency: events.ReplyLatency, now: float) -> None:
         assert self.turn is not None
         entry = self.history.begin(self.turn.number, self.turn.reply)
         self.turn.confirm(now, latency, entry.number)
@@ -206,7 +205,7 @@ class Assistant:
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
         self.last_made_s = made = turn.reply.made_s
-        self._do(events.ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
+        self._do(events.ReplyEnded(turn.number, ending, text, made))
 
     def forget(self) -> None:
         """Clear the history."""

@@ -15,32 +15,10 @@ from dataclasses import dataclass, replace
 
 from sidecar.conversation import chat_completions
 from sidecar.conversation import conversation_events as events
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyLatency(events.ConversationClientEvent):
-    """Latencies before a reply was heard, in seconds.
-
-    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
-    recognition; ``thought``: to the LLM's first words; ``phrased``: from these to the first phrase
-    for TTS; ``voiced``: to its first audio; ``total``: from the end of speech to the first audio of
-    the reply. Zero if there was none.
-
-    They may overlap: the last recognition, the LLM and TTS begin before the end of the turn is
-    certain.
-    """
-
-    turn: int
-    endpoint: float = 0.0
-    recognised: float = 0.0
-    thought: float = 0.0
-    voiced: float = 0.0
-    total: float = 0.0
-    phrased: float = 0.0
 
 
 @dataclass(slots=True)
@@ -161,7 +139,7 @@ class AssistantTurn:
         self.ending = events.ReplyEnding.COMPLETED
         self.progress = now
         self._first: dict[str, float] = {}
-        self._latency: ReplyLatency | None = None
+        self._latency: events.ReplyLatency | None = None
         self.sounding = False
 
     # Commands
@@ -177,7 +155,7 @@ class AssistantTurn:
         self._failed(error)
         self._apologise(now)
 
-    def confirm(self, now: float, latency: ReplyLatency, entry: int) -> None:
+    def confirm(self, now: float, latency: events.ReplyLatency, entry: int) -> None:
         """Confirm that the user's turn has ended: send the output that was held back.
 
         ``latency`` contains ``endpoint`` and ``recognised``; its ``total`` is the time at which the
@@ -296,9 +274,7 @@ class AssistantTurn:
             self._limit(event.at, events.ConversationStage.VOICE)
             return
         self._first.setdefault("voiced", event.at)
-        if self.reply.sounded(event.piece, event.sound):
-            told = events.ReplyAudioStarted(self.number, event.piece, parts[event.piece].piece.text)
-            self._out(told, event.at)
+        self.reply.sounded(event.piece, event.sound)
         self._out(events.SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
     def ended(self, event: events.StageEnded) -> None:
@@ -364,20 +340,16 @@ class AssistantTurn:
         if self._latency is not None and isinstance(command, first):
             self._measure(self._latency, now)
 
-    def _measure(self, known: ReplyLatency, now: float) -> None:
+    def _measure(self, known: events.ReplyLatency, now: float) -> None:
         first = self._first
         self._latency = None
         thought = first.get("token", now) - first["think"] if "think" in first else 0.0
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
-        phrased = (
-            max(0.0, first["say"] - first["token"]) if {"say", "token"} <= first.keys() else 0.0
-        )
         self._do(
             replace(
                 known,
                 turn=self.number,
                 thought=thought,
-                phrased=phrased,
                 voiced=voiced,
                 total=now - known.total,
             )

@@ -3,7 +3,7 @@
 Some clients queue all audio that arrives and cannot drop it. Their audio is sent at most
 `MAX_AUDIO_LEAD_S` ahead of playback, so that an interruption is heard at once. Other clients can
 clear their queue. Their audio is sent as fast as it is made, and the playback position follows the
-clock, or the client's reports.
+clock.
 """
 
 from __future__ import annotations
@@ -23,16 +23,6 @@ frame. So frames are not shorter than necessary, and end between two words if po
 UNDERRUN_S = 0.02
 """Seconds of buffered audio below which a client gets all audio that is available."""
 _SLACK_S = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class PlaybackClient:
-    """Capabilities of a client that plays audio: drop queued audio (``clears``), pause and resume
-    (``holds``). ``lead_s``: seconds that it gets ahead, at most, if it cannot drop audio."""
-
-    clears: bool = False
-    holds: bool = False
-    lead_s: float = MAX_AUDIO_LEAD_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +58,11 @@ class _TurnAudio:
 
 
 class AudioPacer:
-    """Pacer of the audio that is sent to ``client``, one turn after the other."""
+    """Pacer of the audio that is sent to a client, one turn after the other. ``clears``: the client
+    can drop queued audio."""
 
-    def __init__(self, client: PlaybackClient | None = None) -> None:
-        self.client = client or PlaybackClient()
-        """Capabilities of the client; may be replaced at any time."""
+    def __init__(self, *, clears: bool = False) -> None:
+        self._clears = clears
         self._line: _TurnAudio | None = None
         self._hushed = 0
         self._paused = False
@@ -131,10 +121,10 @@ class AudioPacer:
         ahead = line.sent - self.heard(now)
         if not line.pcm or self._paused:
             return now + ahead if ahead > _SLACK_S else None
-        if self.client.clears:
+        if self._clears:
             return now
         waiting = line.made - line.sent
-        start = self.client.lead_s - MIN_FRAME_S if waiting >= MIN_FRAME_S else UNDERRUN_S
+        start = MAX_AUDIO_LEAD_S - MIN_FRAME_S if waiting >= MIN_FRAME_S else UNDERRUN_S
         return now + max(0.0, ahead - start)
 
     def heard(self, now: float) -> float:
@@ -149,25 +139,19 @@ class AudioPacer:
     def played(self, now: float) -> float:
         """Return the seconds for `PlaybackReported`: the audio that will have been heard if
         playback stops now. For a client that cannot drop audio that is all that was sent."""
-        if self.client.clears or self._line is None:
+        if self._clears or self._line is None:
             return self.heard(now)
         return self._line.sent
 
-    def report(self, turn: int, seconds: float, now: float) -> None:
-        """Set the playback position to the client's report; from there it follows the clock."""
-        line = self._line
-        if line is not None and line.turn == turn:
-            line.heard, line.since = min(line.sent, max(0.0, seconds)), max(now, line.since)
-
     def pause(self, now: float) -> None:
-        """Pause sending without loss. A client that can neither pause nor drop plays all that it
-        has, which counts as heard."""
+        """Pause sending without loss. A client that cannot drop audio plays all that it has, which
+        counts as heard."""
         line = self._line
         if self._paused:
             return
         if line is not None:
             self._settle(line, now)
-            if not self.client.holds and not self.client.clears:
+            if not self._clears:
                 line.heard = line.sent
         self._paused = True
 
@@ -199,7 +183,7 @@ class AudioPacer:
     @property
     def _stands(self) -> bool:
         """Return whether the client's playback is paused, too."""
-        return self._paused and (self.client.holds or not self.client.clears)
+        return self._paused and not self._clears
 
     def _settle(self, line: _TurnAudio, now: float) -> None:
         """Count the audio that was played up to now."""
@@ -208,10 +192,10 @@ class AudioPacer:
     def _next(self, line: _TurnAudio) -> float:
         """Return the duration of the next frame in seconds; 0 while there is none to send."""
         waiting = len(line.pcm) / (2 * line.rate)
-        if self.client.clears:
+        if self._clears:
             return min(waiting, MAX_FRAME_S)
         ahead = line.sent - line.heard
-        most = min(waiting, self.client.lead_s - ahead, MAX_FRAME_S) + _SLACK_S
+        most = min(waiting, MAX_AUDIO_LEAD_S - ahead, MAX_FRAME_S) + _SLACK_S
         if waiting < MIN_FRAME_S:
             return waiting if ahead <= UNDERRUN_S + _SLACK_S and most >= waiting else 0.0
         if most < MIN_FRAME_S:

@@ -1,4 +1,4 @@
-"""Events, commands and outputs of a conversation. Pure.
+"""Options, phases, events, commands and outputs of a conversation. Pure.
 
 The caller carries out all commands of one event without awaiting in between. What happens before
 the first await determines how fast an interruption is.
@@ -9,15 +9,79 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.conversation import chat_completions
-from sidecar.conversation.chat_completions import ChatRole, ToolCall
-from sidecar.conversation.conversation_options import ConversationOptions, ConversationPhase
+from sidecar.conversation.chat_completions import (
+    NO_TOOLS,
+    ChatMessage,
+    ChatRole,
+    ToolCall,
+    ToolCallDelta,
+    ToolSet,
+)
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
 
 MAX_PENDING_OUTPUT = 2_000
 """Maximum number of outputs that wait for a slow client: minutes of audio."""
+
+
+class ConversationPhase(StrEnum):
+    """Phase of a conversation."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    """The user speaks."""
+    TRANSCRIBING = "transcribing"
+    """The user is silent, and it is not decided yet whether the turn has ended."""
+    GENERATING = "generating"
+    SYNTHESIZING = "synthesizing"
+    """The reply has text, but no audio yet."""
+    SPEAKING = "speaking"
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTurnDelays:
+    """Pauses that end a user's turn, in seconds: after a finished sentence, usually, and at most.
+    ``scale`` multiplies all of them."""
+
+    finished_s: float = 0.2
+    usual_s: float = 0.3
+    most_s: float = 1.5
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.finished_s <= self.usual_s <= self.most_s < float("inf"):
+            raise ValueError(
+                "finished_s, usual_s and most_s must be at least 0, in ascending order"
+            )
+        if not 0 < self.scale < float("inf"):
+            raise ValueError("scale must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationOptions:
+    """Options of a conversation.
+
+    ``instructions``: system prompt of the LLM. ``tools``: tools of the client, which the LLM may
+    call before or instead of an answer. ``apology``: spoken if there is nothing else to speak.
+    ``voiced``: replies are spoken; else they are text. ``ends_turns``: a pause ends a user's turn;
+    else only the client does. ``answers``: each turn is answered; else only on request.
+    ``interruptible``: by speech. ``guarded``: the microphone picks up the played audio as an echo;
+    this also takes effect once an echo was heard. ``longest_reply_s``: seconds of audio.
+    """
+
+    instructions: str = ""
+    tools: ToolSet = NO_TOOLS
+    apology: str = "Sorry, something went wrong. Please try again."
+    voiced: bool = True
+    ends_turns: bool = True
+    answers: bool = True
+    interruptible: bool = True
+    guarded: bool = False
+    patience: EndOfTurnDelays = field(default_factory=EndOfTurnDelays)
+    longest_reply_s: float = 60.0
+    most_messages: int = 40
+    most_bytes: int = 4096
 
 
 class ConversationCommand:
@@ -52,13 +116,6 @@ class ReplyEnding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseChanged(ConversationClientEvent):
-    """Change of the conversation's phase."""
-
-    phase: ConversationPhase
-
-
-@dataclass(frozen=True, slots=True)
 class UserTurnStarted(ConversationClientEvent):
     """Start of a user's turn, with that utterance. Over a reply it is sent only once the reply is
     interrupted."""
@@ -84,12 +141,10 @@ class UserTurnStopped(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnFinal(ConversationClientEvent):
-    """Final text of the user's turn, as stored in the history entry ``entry``; ``typed``: not
-    spoken. ``backchannel``: start and end of words over a reply that did not interrupt it and are
-    not answered."""
+    """Final text of the user's turn, as stored in the history entry ``entry``. ``backchannel``:
+    start and end of words over a reply that did not interrupt it and are not answered."""
 
     text: str
-    typed: bool = False
     entry: int = field(default=0, compare=False)
     backchannel: tuple[float, float] | None = None
 
@@ -107,9 +162,7 @@ class HistoryEntryRecorded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnDropped(ConversationClientEvent):
-    """End of a user's turn without words: noise, an echo (``echo``), or discarded by the client."""
-
-    echo: bool = field(default=False, compare=False)
+    """End of a user's turn without words: noise, an echo, or discarded by the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,23 +211,34 @@ class ToolCallEnded(ConversationClientEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyAudioStarted(ConversationClientEvent):
-    """Start of a phrase's audio; ``text`` is the phrase's spoken text."""
+class ReplyLatency(ConversationClientEvent):
+    """Latencies before a reply was heard, in seconds.
+
+    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
+    recognition; ``thought``: to the LLM's first words; ``voiced``: from the first phrase to its
+    first audio; ``total``: from the end of speech to the first audio of the reply. Zero if there
+    was none.
+
+    They may overlap: the last recognition, the LLM and TTS begin before the end of the turn is
+    certain.
+    """
 
     turn: int
-    piece: int
-    text: str
+    endpoint: float = 0.0
+    recognised: float = 0.0
+    thought: float = 0.0
+    voiced: float = 0.0
+    total: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded(ConversationClientEvent):
-    """End of a turn's output. ``text`` is the heard part, as stored in the history; ``heard_s`` of
-    ``made_s`` seconds of audio were heard."""
+    """End of a turn's output. ``text`` is the heard part, as stored in the history; ``made_s``
+    seconds of audio were made."""
 
     turn: int
     ending: ReplyEnding
     text: str
-    heard_s: float
     made_s: float
 
 
@@ -211,16 +275,15 @@ class ConversationStarted(ConversationClientEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class PauseReplyAudio(ConversationCommand, ConversationOutput):
-    """Request to pause the turn's audio, at the client too if it can, without loss. The turn's
-    audio events wait as well."""
+class PauseReplyAudio(ConversationCommand):
+    """Request to pause sending the turn's audio, without loss."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeReplyAudio(ConversationCommand, ConversationOutput):
-    """Request to resume the turn's audio."""
+class ResumeReplyAudio(ConversationCommand):
+    """Request to resume sending the turn's audio."""
 
     turn: int
 
@@ -345,11 +408,11 @@ class HistoryEntryAdded(ConversationEvent):
     it. It is added after the entry ``after``, as in `ChatHistory.add`. With a ``call`` it is a tool
     call from a previous conversation."""
 
-    role: chat_completions.ChatRole
+    role: ChatRole
     text: str
     name: str = ""
     after: int | None = None
-    call: chat_completions.ToolCall | None = None
+    call: ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +453,7 @@ class LlmToken(ReplyEvent):
 class LlmToolCallDelta(ReplyEvent):
     """Fragment of a tool call of the LLM."""
 
-    fragment: chat_completions.ToolCallDelta
+    fragment: ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,22 +522,13 @@ class TimerFired(ConversationEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class RecognizeUtterance(ConversationCommand):
-    """Request to recognize the utterance's audio up to ``upto``, as it may have ended, and to
-    report `RecognizedWords` that cover it. Recognizers that do so by themselves ignore it."""
-
-    utterance: int
-    upto: float
-
-
-@dataclass(frozen=True, slots=True)
 class GenerateReply(ConversationCommand):
     """Request to answer ``messages`` for this turn, token by token, or to call one of the
     ``tools``."""
 
     turn: int
-    messages: tuple[chat_completions.ChatMessage, ...]
-    tools: chat_completions.ToolSet = chat_completions.NO_TOOLS
+    messages: tuple[ChatMessage, ...]
+    tools: ToolSet = NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,11 +560,9 @@ class StopStage(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SetSpeechDetection(ConversationCommand):
-    """Change of speech detection from now on: ``threshold`` is added to the usual probability, and
-    ``speech_s`` seconds of speech are required before a reply is held."""
+    """Change of speech detection from now on: ``threshold`` is added to the usual probability."""
 
     threshold: float
-    speech_s: float
 
 
 @dataclass(frozen=True, slots=True)

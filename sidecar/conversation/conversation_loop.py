@@ -12,11 +12,10 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.concurrency import running
-from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as events
+from sidecar.conversation.audio_pacing import AudioPacer
 from sidecar.conversation.chat_completions import Llm
-from sidecar.conversation.conversation_events import MAX_PENDING_OUTPUT
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_events import MAX_PENDING_OUTPUT, ConversationOptions
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions
@@ -125,8 +124,8 @@ class ConversationLoop:
     """One conversation. It runs in one thread and without waiting: an event goes to the state
     machine, and its commands are started before the next event.
 
-    ``client``: what the client's player can do. ``manner``: synthesis options. ``seen``: callback
-    for the client's events.
+    ``clears``: as in `AudioPacer`. ``manner``: synthesis options. ``seen``: callback for the
+    client's events.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class ConversationLoop:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: audio_pacing.PlaybackClient | None = None,
+        clears: bool = False,
         seen: Callable[[events.ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -151,7 +150,7 @@ class ConversationLoop:
         """Audio of the user, and how it is recognized."""
         self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
         """LLM and TTS: changes take effect on replies that these have not begun."""
-        self.pacer = audio_pacing.AudioPacer(client)
+        self.pacer = AudioPacer(clears=clears)
         """Player of the client."""
         self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
         self._out: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
@@ -213,14 +212,6 @@ class ConversationLoop:
 
         order(done)
         await settled
-
-    def played(self, turn: int, seconds: float) -> None:
-        """Record how much of a turn's audio the client has played by now. A report of a turn that
-        has ended is too late and is ignored."""
-        now = self._now()
-        self.session.touch()
-        self.pacer.report(turn, seconds, now)
-        self._happened(events.TimerFired(now))
 
     def end(self) -> None:
         """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
@@ -317,10 +308,8 @@ class ConversationLoop:
                 self._out.put_nowait(command)
             case events.PauseReplyAudio():
                 self.pacer.pause(now)
-                self._tell_holder(command)
             case events.ResumeReplyAudio():
                 self.pacer.resume(now)
-                self._tell_holder(command)
             case events.GenerateReply():
                 self.stages.think(command)
             case events.SynthesizeText():
@@ -331,7 +320,6 @@ class ConversationLoop:
                 self.input.attend(threshold)
             case events.SetTimer(at):
                 self._due = at
-            # `RecognizeUtterance` is ignored: the session recognizes utterances by itself
             case events.ConversationClientEvent():
                 if isinstance(command, events.ReplyEnded):
                     self.session.touch()  # a client that plays a reply is present
@@ -339,10 +327,6 @@ class ConversationLoop:
                         self._out.put_nowait(frame)
                 self._seen(command)
                 self._out.put_nowait(command)
-
-    def _tell_holder(self, command: events.ConversationOutput) -> None:
-        if self.pacer.client.holds:
-            self._out.put_nowait(command)
 
     def _set_timer(self, now: float) -> None:
         """Set the timer to the next time that the state machine or the pacer needs."""

@@ -16,7 +16,14 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.conversation.conversation_options import ConversationOptions, ConversationPhase
+from sidecar.conversation.conversation_events import (
+    ConversationClientEvent,
+    ConversationError,
+    ConversationOptions,
+    ConversationPhase,
+    ReplyLatency,
+    ReplyStarted,
+)
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions, abbreviate_names
 from sidecar.limit_overrides import limit
@@ -25,9 +32,6 @@ from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.workers.tts_client import TtsClient
 
 if TYPE_CHECKING:
-    from sidecar.conversation.assistant_turn import ReplyLatency
-    from sidecar.conversation.audio_pacing import PlaybackClient
-    from sidecar.conversation.conversation_events import ConversationClientEvent
     from sidecar.conversation.conversation_loop import ConversationLoop
 
 log = logging.getLogger(__name__)
@@ -148,11 +152,10 @@ class ConversationRegistry:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: PlaybackClient | None = None,
-        session: str | None = None,
+        clears: bool = False,
     ) -> AsyncIterator[ConversationLoop]:
-        """Open a conversation until the context ends; prepare the LLM and TTS meanwhile. ``client``
-        and ``manner`` as in `ConversationLoop`; ``session``: the session's id.
+        """Open a conversation until the context ends; prepare the LLM and TTS meanwhile. ``manner``
+        and ``clears`` as in `ConversationLoop`.
 
         Raises:
             errors.TalkFull: no slot is free.
@@ -166,14 +169,12 @@ class ConversationRegistry:
         try:
             thinker = await self._found()
             hears = speech_input_options(self._settings.language)
-            live = self._sessions.open(
-                caller, hears, session, wire="talk", forgiving=True, idle_s=IDLE_S
-            )
+            live = self._sessions.open(caller, hears, wire="talk", forgiving=True, idle_s=IDLE_S)
         finally:
             self._opening -= 1
             self._left.set()  # if this one failed, its slot is free
         talk = ConversationLoop(
-            live, thinker, self._voice, options, manner, client=client, seen=self._seen
+            live, thinker, self._voice, options, manner, clears=clears, seen=self._seen
         )
         self._going.add(talk)
         warming = [self._warm(talk, thinker.ready)]
@@ -242,13 +243,11 @@ class ConversationRegistry:
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
     def _seen(self, told: ConversationClientEvent) -> None:
-        from sidecar.conversation import assistant_turn, conversation_events
-
-        if isinstance(told, assistant_turn.ReplyLatency):
+        if isinstance(told, ReplyLatency):
             self.last = told
-        elif isinstance(told, conversation_events.ReplyStarted):
+        elif isinstance(told, ReplyStarted):
             self.replies += 1
-        elif isinstance(told, conversation_events.ConversationError):
+        elif isinstance(told, ConversationError):
             log.warning(
                 "a turn of a conversation failed: %s (docs/errors.md)",
                 told.error.code,

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from sidecar.conversation import conversation_events
+from sidecar.conversation.audio_pacing import ReplyAudioFrame
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -30,7 +32,7 @@ class _TranscriptEntry:
 
 
 class ConversationTranscript:
-    """Transcript of one conversation since ``began``, made from its client events in order."""
+    """Transcript of one conversation since ``began``, made from its outputs in order."""
 
     def __init__(self, began: float) -> None:
         self._began = began
@@ -38,8 +40,8 @@ class ConversationTranscript:
         self._person: _TranscriptEntry | None = None
         self._reply: _TranscriptEntry | None = None
 
-    def take(self, told: conversation_events.ConversationClientEvent, at: float) -> None:
-        """Add a client event, sent at ``at``."""
+    def take(self, told: conversation_events.ConversationOutput, at: float) -> None:
+        """Add an output, sent at ``at``."""
         match told:
             case conversation_events.UserTurnStarted(began=began):
                 self._person = _TranscriptEntry(PERSON, began, NEVER, "")
@@ -51,19 +53,18 @@ class ConversationTranscript:
                 self._person = None
             case conversation_events.UserTurnFinal(text, backchannel=(began, ended)):
                 self._keep(_TranscriptEntry(PERSON, began, ended, text))
-            case conversation_events.UserTurnFinal(text, typed):
-                self._said(text, at, typed=typed)
+            case conversation_events.UserTurnFinal(text):
+                self._said(text, at)
+            case conversation_events.HistoryEntryRecorded(role=ChatRole.USER, text=text):
+                self._keep(_TranscriptEntry(PERSON, at, at, text))
             case conversation_events.ReplyStarted(turn):
                 self._reply = _TranscriptEntry(MACHINE, at, at, "", turn)
-            case conversation_events.ReplyAudioStarted(turn=turn, piece=0):
+            case ReplyAudioFrame(turn=turn, start=0.0):
                 self._spoken(turn, at)
             case conversation_events.ReplyEnded(turn=turn, text=text):
                 self._ended(turn, text, at)
             case conversation_events.ReplyTruncated(turn=turn, text=text):
                 self._truncated(turn, text)
-            case conversation_events.ConversationStarted():
-                self._lines.clear()
-                self._person = self._reply = None
 
     def transcript(
         self, at: float, *, engine: str, precision: str, language: str, machine: str
@@ -82,12 +83,8 @@ class ConversationTranscript:
         about = language, self._since(at), engine, precision
         return Transcript(tuple(segments), *about, diarized=True, voices=names)
 
-    def _said(self, text: str, at: float, *, typed: bool) -> None:
-        line = self._person
-        if typed or line is None:
-            self._keep(_TranscriptEntry(PERSON, at, at, text))
-            return
-        self._person = None
+    def _said(self, text: str, at: float) -> None:
+        line, self._person = self._person or _TranscriptEntry(PERSON, at, at, ""), None
         self._keep(_TranscriptEntry(PERSON, line.began, max(line.began, line.ended), text))
 
     def _spoken(self, turn: int, at: float) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from sidecar.conversation.chat_history import truncate_utf8
-from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.tts_text import normalized_words, word_set
 from sidecar.errors import SidecarError
 
@@ -97,10 +97,10 @@ def _ends_in_digit_group(words: Sequence[str], *, ended: bool) -> bool:
     return digits >= 3 and len(run) >= 2 if ended else digits >= 2
 
 
-SPECULATE_AFTER_S = 0.1
-"""Seconds of silence after which words are requested: the turn may have ended."""
+RECOGNIZED_AFTER_S = 0.1
+"""Seconds of silence after which an utterance is recognized: the turn may have ended."""
 RECOGNIZER_TIMEOUT_S = 20.0
-"""Seconds after which a recognizer has failed."""
+"""Seconds after that in which a recognizer without words has failed."""
 MAX_UTTERANCES = 100
 """Maximum number of utterances of one turn that are stored separately; of older ones only the text
 is kept."""
@@ -110,14 +110,13 @@ _SLACK_S = 0.02
 @dataclass(slots=True)
 class UserUtterance:
     """Utterance of the user since ``began``. ``upto``: time up to which it is recognized;
-    ``ended``: time of its end; ``asked``: time at which its words were requested. ``likeness``:
-    similarity of its audio to the audio played then; ``echo``: it is an echo."""
+    ``ended``: time of its end. ``likeness``: similarity of its audio to the audio played then;
+    ``echo``: it is an echo."""
 
     began: float
     text: str = ""
     upto: float = float("-inf")
     ended: float | None = None
-    asked: float | None = None
     likeness: float = 0.0
     echo: bool = False
 
@@ -203,7 +202,7 @@ class UserTurn:
         self.speaking, self.current, self.since = True, utterance, began
         self.committed = self.dismissed = self.backchannel = False
         one = self.utterances.setdefault(utterance, UserUtterance(began))
-        one.ended = one.asked = None
+        one.ended = None
         if len(self.utterances) > MAX_UTTERANCES:
             oldest = self.utterances.pop(next(iter(self.utterances)))
             text = "" if oldest.echo else oldest.text.strip()
@@ -231,22 +230,13 @@ class UserTurn:
         if one is not None and one.ended is not None and not one.settled:
             one.upto, self.failure = one.ended, error
 
-    def wanted(self) -> list[tuple[float, int, UserUtterance]]:
-        """Return the utterances that have ended and whose words were not requested yet, each with
-        the time at which to request them."""
-        return [
-            (one.ended + SPECULATE_AFTER_S, number, one)
-            for number, one in self.utterances.items()
-            if one.ended is not None and one.asked is None and not one.settled
-        ]
-
     def late(self) -> list[tuple[float, int]]:
-        """Return the utterances whose words were requested, each with the time at which that
-        fails."""
+        """Return the utterances that have ended and whose words are not known, each with the time
+        at which its recognizer has failed."""
         return [
-            (one.asked + RECOGNIZER_TIMEOUT_S, number)
+            (one.ended + RECOGNIZED_AFTER_S + RECOGNIZER_TIMEOUT_S, number)
             for number, one in self.utterances.items()
-            if one.asked is not None and not one.settled
+            if one.ended is not None and not one.settled
         ]
 
     def over_at(self, settings: EndOfTurnDelays) -> float:
@@ -257,6 +247,5 @@ class UserTurn:
 
     @property
     def recognised_s(self) -> float:
-        """Return the seconds from the request of the last words to their result."""
-        asked = self.utterances[self.current].asked
-        return max(0.0, self.settled_at - asked) if asked is not None else 0.0
+        """Return the seconds of the last recognition."""
+        return max(0.0, self.settled_at - self.ended - RECOGNIZED_AFTER_S)

@@ -87,16 +87,14 @@ class ReplyText:
         """Add a phrase; ``silent`` if it is not synthesized."""
         self.parts.append(ReplyPart(piece, silent=silent or not piece.text))
 
-    def sounded(self, number: int, sound: SynthesizedAudio) -> bool:
-        """Add audio of phrase ``number``; return whether it is the phrase's first."""
+    def sounded(self, number: int, sound: SynthesizedAudio) -> None:
+        """Add audio of phrase ``number``."""
         part = self.parts[number]
-        began = part.start is None
         if part.start is None:
             part.start = self.made_s
         part.seconds += sound.seconds
         part.marks += sound.marks
         self.made_s += sound.seconds
-        return began
 
     def said(self, number: int) -> None:
         """Record that there is no more audio of phrase ``number``."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
-from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
+from sidecar.conversation.barge_in import GUARDED_THRESHOLD
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.conversation_options import ConversationOptions, ConversationPhase
+from sidecar.conversation.conversation_events import ConversationOptions, ConversationPhase
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
 
@@ -30,9 +30,7 @@ class ConversationStateMachine:
         self._commands: list[events.ConversationCommand] = []
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
-        self._attending = (0.0, PAUSE_AFTER_S)
-        self.phase = ConversationPhase.IDLE
-        """Current phase."""
+        self._threshold = 0.0
         self._due: float | None = None
 
     @property
@@ -44,6 +42,18 @@ class ConversationStateMachine:
     def turn(self) -> int:
         """Return the number of the turn that is answered, or of the next."""
         return self._answering.number
+
+    @property
+    def phase(self) -> ConversationPhase:
+        """Return the current phase."""
+        person, reply = self._floor.person, self._answering.given
+        if person is not None and person.told and person.speaking:
+            return ConversationPhase.LISTENING
+        if reply is not None:
+            if reply.sounding:
+                return ConversationPhase.SPEAKING
+            return ConversationPhase.SYNTHESIZING if reply.saying else ConversationPhase.GENERATING
+        return ConversationPhase.TRANSCRIBING if person is not None else ConversationPhase.IDLE
 
     @property
     def replying(self) -> int:
@@ -130,7 +140,7 @@ class ConversationStateMachine:
         self._floor.abandon(events.ReplyEnding.INTERRUPTED)
         self._floor.bank()
         entry = self.history.add(ChatRole.USER, text)
-        self._do(events.UserTurnFinal(entry.text, typed=True, entry=entry.number))
+        self._do(events.UserTurnFinal(entry.text, entry=entry.number))
         self._answering.give_any(self._floor.at)
 
     def _noted(self, noted: events.HistoryEntryAdded) -> None:
@@ -202,27 +212,13 @@ class ConversationStateMachine:
             self._floor.leave()
 
     def _settle_up(self) -> None:
-        """Emit the changes of phase, speech detection and timer that follow from an event."""
-        phase = self._phase_now()
-        if phase is not self.phase:
-            self.phase = phase
-            self._do(events.PhaseChanged(phase))
+        """Emit the changes of speech detection and timer that follow from an event."""
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
-        attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
-        if attending != self._attending:
-            self._attending = attending
-            self._do(events.SetSpeechDetection(*attending))
+        threshold = GUARDED_THRESHOLD if guarded else 0.0
+        if threshold != self._threshold:
+            self._threshold = threshold
+            self._do(events.SetSpeechDetection(threshold))
         due = min((at for at, _ in self._timers()), default=None)
         if due != self._due:
             self._due = due
             self._do(events.SetTimer(due))
-
-    def _phase_now(self) -> ConversationPhase:
-        person, reply = self._floor.person, self._answering.given
-        if person is not None and person.told and person.speaking:
-            return ConversationPhase.LISTENING
-        if reply is not None:
-            if reply.sounding:
-                return ConversationPhase.SPEAKING
-            return ConversationPhase.SYNTHESIZING if reply.saying else ConversationPhase.GENERATING
-        return ConversationPhase.TRANSCRIBING if person is not None else ConversationPhase.IDLE

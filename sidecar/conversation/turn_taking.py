@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.conversation import assistant_turn, barge_in, conversation_events
+from sidecar.conversation import barge_in, conversation_events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import truncate_utf8
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn
 from sidecar.errors import SidecarError, StageSilent
 
@@ -116,7 +116,7 @@ class TurnTaking:
     def _nothing_said(self, person: UserTurn) -> None:
         if person.told:
             person.told = False
-            self._do(conversation_events.UserTurnDropped(echo=person.echoed))
+            self._do(conversation_events.UserTurnDropped())
 
     def _saying(self, person: UserTurn) -> str:
         """Return the text of the assistant that may be heard as an echo: of now, or just before."""
@@ -174,7 +174,7 @@ class TurnTaking:
             self._answering.discard()
             return
         endpoint, recognised = self.at - person.ended, person.recognised_s
-        known = assistant_turn.ReplyLatency(0, endpoint, recognised, total=person.ended)
+        known = conversation_events.ReplyLatency(0, endpoint, recognised, total=person.ended)
         self._answering.give(text, known, self.at, person.answer_by)
         self.leave_if_done()
 
@@ -335,9 +335,9 @@ class TurnTaking:
         person, reply = self.person, self._answering.given
         if person is None:
             return []
-        found = [(at, lambda: self._words_late(person)) for at, _ in person.late()]
+        found: list[tuple[float, Callable[[], None]]] = []
         if reply is None or not person.dismissed:
-            found += [(at, lambda: self._want_words(person)) for at, _, _ in person.wanted()]
+            found = [(at, lambda: self._words_late(person)) for at, _ in person.late()]
         if reply is None:
             if person.settled:
                 found.append((self._over_at(person), lambda: self._consider(person)))
@@ -353,12 +353,6 @@ class TurnTaking:
                 at = person.since + self.pause_after
                 found.append((at, lambda: self._hold(person, reply)))
         return found
-
-    def _want_words(self, person: UserTurn) -> None:
-        for at, number, one in person.wanted():
-            if at <= self.at and one.ended is not None:
-                one.asked = self.at
-                self._do(conversation_events.RecognizeUtterance(number, one.ended))
 
     def _words_late(self, person: UserTurn) -> None:
         for at, number in person.late():

@@ -30,10 +30,9 @@ from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.config.settings import ROLE_NODE, Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.protocols import openai_common, vvv
+from sidecar.protocols import openai_common, s2s, vvv
 from sidecar.protocols.openai import routes as openai_routes
 from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
-from sidecar.protocols.s2s import routes as s2s_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.server.staged_app import Lifespan, install_middleware
 from sidecar.service.facade import Service
@@ -68,7 +67,7 @@ def create_whole_app(
             live_routes.PATH: live_routes.DIALECT.send_refusal,
             openai_realtime_routes.REALTIME: openai_realtime_routes.DIALECT.send_refusal,
             yap_routes.PATH: yap_routes.dialect().send_refusal,
-            s2s_routes.PATH: s2s_routes.DIALECT.send_refusal,
+            s2s.PATH: s2s.DIALECT.send_refusal,
         },
         dialects=_error_dialects(settings),
         opens=lambda asked: (
@@ -151,7 +150,8 @@ def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> 
         api_page.build_router,
         live_routes.build_router,
         yap_routes.build_router,
-        s2s_routes.build_router,
+        s2s.build_router,
+        openai_realtime_routes.build_talk_router,
         *operations,
         admin_routes.build_router,
     )
@@ -187,13 +187,13 @@ def create_talk_app(service: Service, entrance: authentication.AccessControl, pa
             "The service requires a token, and the pages of --talk-ports cannot send one.",
             hint="Remove one of the two; the routes of --port serve pages with a token, too.",
         )
-    access = replace(entrance.access, origins=s2s_routes.page_origins(page))
+    access = replace(entrance.access, origins=s2s.page_origins(page))
     return _application(
         service,
         replace(entrance, access=access),
-        [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)],
+        [s2s.build_router(service), s2s.build_secondary_port_router(service)],
         auth_gate.PortRules(
-            refusals={s2s_routes.PATH: s2s_routes.DIALECT.send_refusal},
+            refusals={s2s.PATH: s2s.DIALECT.send_refusal},
             tidy_prefixes=openai_routes.PREFIXES,
         ),
         openapi_url=None,

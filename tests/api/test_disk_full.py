@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from s2s_client import Page
 from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
+from test_realtime_dialogue import calling
 
 
 def used(folder: Path) -> int:
@@ -102,17 +102,9 @@ async def test_a_conversation_that_cannot_be_kept_ends_with_its_transcript_all_t
     for full in (False, True):
         if full:
             fill(tiny_disk)
-        async with Page(server) as page:
-            await page.send(type="begin")
-            await page.send(type="text", text="Hello there.")
-            await page.until("reply_ended")
-            await page.send(type="end", keep=True)
-            ended = await page.until("ended")
-        notices = [
-            one["code"]
-            for one in page.messages
-            if isinstance(one, dict) and one["type"] == "notice"
-        ]
-        assert notices == ["not_kept"] * full
+        async with calling(server) as caller:
+            await caller.answered("Hello there.", output_modalities=["text"])
+            codes, ended = await caller.ended(keep=True)
+        assert codes == ["disk_full"] * full
         assert (ended["job"] is None) is full
         assert len(ended["transcript"]["segments"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from service_process import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
-from test_page_in_browser import ESCAPE, GONE, Visitor, is_a_phone, pictures, spoken
+from test_page_in_browser import ESCAPE, Visitor, is_a_phone, pictures, spoken
 from wheel_recordings import write_scene
 
 from bench.conversation import IN_RATE, ORDER_S, sayings
@@ -185,7 +186,8 @@ def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
     visitor.sees(".notice", "Allow it beside the address")
     says(visitor, "Hello.")
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello.")
-    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    gone = json.dumps({"type": "error", "error": {"message": "It is gone.", "code": "gone"}})
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", gone)
     visitor.sees(".trouble", "It is gone.")
     assert visitor.findings() == []
     says(visitor, "Again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pty
@@ -292,27 +293,23 @@ class _Device:
         return bytes(out)
 
 
-def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
+def test_a_loudspeaker_drops_at_once_and_says_what_was_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
     monkeypatch.setattr(talk_client, "import_sounddevice", lambda: device)
-    loud = talk_client.Loudspeaker(None, 1000)
-    loud.begin(3)
-    loud.add(b"\1\1" * 1000)
-    assert device.asks(700) == b"\1\1" * 700
-    turn, seconds = loud.heard()
-    assert (turn, round(seconds, 3)) == (3, 0.2), "half a second of it is not out yet"
-    loud.hold(held=True)
-    assert device.asks(100) == bytes(200)
-    loud.hold(held=False)
-    assert device.asks(400) == b"\1\1" * 300 + bytes(200)
-    assert loud.heard() == (3, 1.0)
-    loud.add(b"\2\2" * 50)
-    loud.clear()
+    loud = talk_client.Loudspeaker(None)
+    loud.add("first", b"\1\1" * 24_000)
+    assert device.asks(16_800) == b"\1\1" * 16_800
+    assert not loud.finished()
+    assert loud.clear() == ("first", 200), "half a second of it is not out yet"
     assert device.asks(10) == bytes(20)
-    loud.begin(4)
-    assert loud.heard() == (4, 0.0)
+    loud.add("second", b"\2\2" * 100)
+    assert device.asks(400) == b"\2\2" * 100 + bytes(600)
+    assert loud.finished()
+    assert loud.clear() == ("", 0), "all of it was heard"
+    loud.add("third", b"\3\3" * 50)
+    assert loud.clear() == ("third", 0)
 
 
 @pytest.mark.parametrize("said", ["<html>", "[1]", '"began"'])
@@ -326,14 +323,8 @@ async def test_a_server_that_sends_something_else_is_an_error_and_no_traceback(s
         serve(answer, "127.0.0.1", 0) as server,
         connect_talk(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, None) as talk,
     ):
+        session = talk_client.TalkSession(
+            talk, None, talk_client.TalkDisplay(spoken=False), rate=RATE
+        )
         with pytest.raises(errors.ServiceUnreachable, match="not this service"):
-            _ = [message async for message in talk.messages()]
-
-
-def test_a_refusal_is_understood_before_and_behind_the_beginning() -> None:
-    from sidecar.cli.talk_client import error_of
-
-    old = error_of({"type": "error", "message": "There are enough. (talk_full)"})
-    assert (type(old), old.detail) == (errors.TalkFull, "There are enough.")
-    ours = error_of({"type": "error", "message": "None.", "hint": "Do.", "code": "llm_failed"})
-    assert (ours.code, ours.detail, ours.hint) == ("llm_failed", "None.", "Do.")
+            await session.go_on(None, asyncio.Event())

@@ -12,7 +12,6 @@ from sidecar.conversation.audio_pacing import (
     MAX_FRAME_S,
     MIN_FRAME_S,
     AudioPacer,
-    PlaybackClient,
     ReplyAudioFrame,
 )
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
@@ -61,7 +60,7 @@ def test_a_turn_that_ends_loses_not_one_sample() -> None:
 
 
 def test_a_client_that_clears_gets_all_at_once() -> None:
-    pacer = AudioPacer(PlaybackClient(clears=True))
+    pacer = AudioPacer(clears=True)
     pacer.add(1, 0, numbered(2.0), 10.0)
     frames = pacer.due(10.0)
     assert sum(frame.seconds for frame in frames) == pytest.approx(2.0)
@@ -90,32 +89,20 @@ def test_small_sounds_go_out_together() -> None:
 
 
 def test_a_frame_ends_between_two_words_where_it_can() -> None:
-    pacer = AudioPacer(PlaybackClient(lead_s=0.5))
-    pacer.add(
-        1,
-        0,
-        SynthesizedAudio(
-            bytes(2 * RATE), RATE, (WordMark(0, 0.0), WordMark(3, 0.2), WordMark(7, 0.9))
-        ),
-        0.0,
-    )
-    assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
-    pacer = AudioPacer(PlaybackClient(lead_s=1.0))
-    marks = (
-        WordMark(0, 0.1),
-        WordMark(2, 0.2),
-        WordMark(3, 0.24),
-        WordMark(7, 0.34),
-        WordMark(9, 0.46),
-    )
-    pacer.add(1, 0, SynthesizedAudio(bytes(2 * RATE), RATE, marks), 0.0)
-    assert [frame.start for frame in pacer.due(0.0)][:3] == pytest.approx([0.0, 0.24, 0.46])
-    pacer = AudioPacer(PlaybackClient(lead_s=0.5))
+    for marks, ends in (
+        ((0.0, 0.13, 0.9), 0.13),
+        ((0.0, 0.1, 0.9), MAX_AUDIO_LEAD_S),  # none within what may be sent
+        ((0.1, 0.125, 0.14, 0.4), 0.14),
+    ):
+        pacer = AudioPacer()
+        words = tuple(WordMark(number, at) for number, at in enumerate(marks))
+        pacer.add(1, 0, SynthesizedAudio(bytes(2 * RATE), RATE, words), 0.0)
+        assert pacer.due(0.0)[0].seconds == pytest.approx(ends)
+    pacer = AudioPacer()
     pacer.add(1, 0, silence(0.06), 0.0)
-    pacer.add(
-        1, 1, SynthesizedAudio(bytes(RATE), RATE, (WordMark(0, 0.14),)), 0.0
-    )  # its piece begins at 0.06
-    assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
+    second = SynthesizedAudio(bytes(RATE), RATE, (WordMark(0, 0.07),))
+    pacer.add(1, 1, second, 0.0)  # its piece begins at 0.06
+    assert pacer.due(0.0)[0].seconds == pytest.approx(0.13)
 
 
 def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
@@ -134,7 +121,7 @@ def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
 
 
 def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
-    pacer = AudioPacer(PlaybackClient(clears=True))
+    pacer = AudioPacer(clears=True)
     pacer.add(1, 0, silence(2.0), 0.0)
     pacer.due(0.0)
     assert pacer.played(0.5) == pytest.approx(0.5)
@@ -143,12 +130,8 @@ def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
     assert pacer.played(9.0) == 0.0
 
 
-@pytest.mark.parametrize(
-    "client",
-    [PlaybackClient(), PlaybackClient(clears=True, holds=True), PlaybackClient(holds=True)],
-)
-def test_a_pause_loses_nothing(client: PlaybackClient) -> None:
-    pacer = AudioPacer(client)
+def test_a_pause_loses_nothing() -> None:
+    pacer = AudioPacer()
     pacer.add(1, 0, numbered(1.0), 0.0)
     sent = run(pacer, 0.0, 0.3)
     pacer.pause(0.3)
@@ -162,8 +145,8 @@ def test_a_pause_loses_nothing(client: PlaybackClient) -> None:
     assert pacer.heard(5.0 + 1.0 - heard) == pytest.approx(1.0)
 
 
-def test_a_client_that_clears_and_cannot_hold_plays_on_through_a_pause() -> None:
-    pacer = AudioPacer(PlaybackClient(clears=True))
+def test_a_client_that_clears_plays_on_through_a_pause() -> None:
+    pacer = AudioPacer(clears=True)
     pacer.add(1, 0, silence(1.0), 0.0)
     pacer.due(0.0)
     pacer.pause(0.2)
@@ -235,22 +218,3 @@ def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
     got = b"".join(sent)
     assert got == expected[: len(got)]
     assert hushed or (got == expected and pacer.heard(now + 99) == pytest.approx(made / RATE))
-
-
-def test_what_a_client_says_that_it_played_counts_and_goes_on_by_time() -> None:
-    pacer = AudioPacer(PlaybackClient(clears=True, holds=True))
-    pacer.add(1, 0, numbered(4.0), 0.0)
-    assert sum(frame.seconds for frame in pacer.due(0.0)) == 4.0
-    assert pacer.played(1.0) == 1.0
-    pacer.report(1, 0.7, 1.0)
-    assert (pacer.played(1.0), pacer.played(1.5)) == (0.7, 1.2)
-    pacer.pause(1.5)
-    assert pacer.played(9.0) == 1.2
-    pacer.report(1, 1.3, 9.0)
-    assert pacer.played(9.5) == 1.3, "it stands"
-    pacer.resume(10.0)
-    assert pacer.played(11.0) == 2.3
-    pacer.report(1, 99.0, 11.0)
-    assert pacer.played(11.0) == 4.0, "no more than it has"
-    pacer.report(2, 0.5, 11.0)
-    assert pacer.played(11.0) == 4.0, "another turn's"

@@ -15,11 +15,12 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.conversation import speech_input
-from sidecar.conversation.audio_pacing import PlaybackClient, ReplyAudioFrame
+from sidecar.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole, RepeatLlm
 from sidecar.conversation.conversation_events import (
     MAX_PENDING_OUTPUT,
     CommitAcknowledged,
+    ConversationOptions,
     ConversationOutput,
     DiscardAcknowledged,
     HistoryEntryAdded,
@@ -38,7 +39,6 @@ from sidecar.conversation.conversation_events import (
     UserTurnStopped,
 )
 from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
 from sidecar.live.sessions.input_log import InputLogTotals
@@ -87,7 +87,7 @@ class Call:
             self.voice,
             options,
             SynthesisOptions(),
-            client=PlaybackClient(clears=True),
+            clears=True,
         )
         self.outs: list[ConversationOutput] = []
         self._outgoing = self.talk.outgoing()

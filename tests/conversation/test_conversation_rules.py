@@ -18,9 +18,12 @@ from sidecar.conversation.barge_in import (
 )
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole, RepeatLlm
 from sidecar.conversation.chat_history import ChatHistory, truncate_utf8
-from sidecar.conversation.conversation_events import ConversationStage, GenerateReply
+from sidecar.conversation.conversation_events import (
+    ConversationStage,
+    EndOfTurnDelays,
+    GenerateReply,
+)
 from sidecar.conversation.conversation_loop import ConversationTasks
-from sidecar.conversation.conversation_options import EndOfTurnDelays
 from sidecar.conversation.end_of_turn import end_of_turn_delay_s
 from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.tts_text import TtsPhrase, normalized_words

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sidecar.conversation import conversation_events
+from sidecar.conversation.audio_pacing import ReplyAudioFrame
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.conversation_transcript import (
     MACHINE,
     MAX_CHARACTERS,
@@ -32,12 +34,12 @@ def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
         (13.4, conversation_events.UserTurnFinal("Good day.")),
         (13.4, conversation_events.ReplyStarted(1)),
         (13.6, conversation_events.ReplyTextDelta(1, "You said: Good day.")),
-        (13.7, conversation_events.ReplyAudioStarted(1, 0, "You said: Good day.")),
-        (14.5, conversation_events.ReplyAudioStarted(1, 1, "More.")),
+        (13.7, ReplyAudioFrame(1, bytes(2), 1, 0.0)),
+        (14.5, ReplyAudioFrame(1, bytes(2), 1, 1.0)),
         (
             15.0,
             conversation_events.ReplyEnded(
-                1, conversation_events.ReplyEnding.INTERRUPTED, "You said: Good…", 1.3, 2.0
+                1, conversation_events.ReplyEnding.INTERRUPTED, "You said: Good…", 2.0
             ),
         ),
         (15.0, conversation_events.UserTurnStarted(2, 14.6)),
@@ -62,32 +64,29 @@ def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
         (1.0, conversation_events.UserTurnStarted(1, 1.0)),
         (1.2, conversation_events.UserTurnPartial("hm")),
         (1.3, conversation_events.UserTurnDropped()),
-        (2.0, conversation_events.UserTurnFinal("Typed.", typed=True)),
+        (2.0, conversation_events.HistoryEntryRecorded(1, ChatRole.USER, "Typed.")),
+        (2.0, conversation_events.HistoryEntryRecorded(2, ChatRole.SYSTEM, "Be brief.")),
         (2.0, conversation_events.ReplyStarted(3)),
         (
             2.5,
-            conversation_events.ReplyEnded(
-                3, conversation_events.ReplyEnding.CANCELLED, "", 0.0, 0.2
-            ),
+            conversation_events.ReplyEnded(3, conversation_events.ReplyEnding.CANCELLED, "", 0.2),
         ),
         (
             2.6,
             conversation_events.ReplyEnded(
-                3, conversation_events.ReplyEnding.CANCELLED, "twice", 0.0, 0.2
+                3, conversation_events.ReplyEnding.CANCELLED, "twice", 0.2
             ),
         ),
     ):
         account.take(one, at)
     assert rows(written(account)) == [(PERSON, 2.0, 2.0, "Typed.")]
     assert written(account).voices == ()
-    account.take(conversation_events.ConversationStarted(), 3.0)
-    assert rows(written(account)) == []
 
 
 def test_a_conversation_without_end_keeps_its_last_lines() -> None:
     account = ConversationTranscript(0.0)
     for at in range(MAX_ENTRIES + 7):
-        account.take(conversation_events.UserTurnFinal(str(at), typed=True), float(at))
+        account.take(conversation_events.UserTurnFinal(str(at)), float(at))
     assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
 
 
@@ -95,14 +94,14 @@ def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() ->
     account = ConversationTranscript(10.0)
     for at, one in (
         (11.0, conversation_events.ReplyStarted(1)),
-        (11.0, conversation_events.ReplyAudioStarted(1, 0, "Listen.")),
+        (11.0, ReplyAudioFrame(1, bytes(2), 1, 0.0)),
         (15.0, conversation_events.UserTurnStarted(3, 15.0)),
         (15.0, conversation_events.UserTurnFinal("mm-hm", backchannel=(12.0, 12.5))),
         (15.5, conversation_events.UserTurnPartial("But")),
         (
             15.6,
             conversation_events.ReplyEnded(
-                1, conversation_events.ReplyEnding.INTERRUPTED, "Listen.", 4.0, 5.0
+                1, conversation_events.ReplyEnding.INTERRUPTED, "Listen.", 5.0
             ),
         ),
     ):

@@ -21,12 +21,12 @@ from sidecar.conversation.conversation_events import (
     ConversationCommand,
     ConversationError,
     ConversationEvent,
+    ConversationOptions,
     ConversationPhase,
     ConversationStage,
     DropReplyAudio,
     GenerateReply,
     PauseReplyAudio,
-    RecognizeUtterance,
     ReplyEnded,
     ReplyEnding,
     ReplyStarted,
@@ -44,7 +44,6 @@ from sidecar.conversation.conversation_events import (
     UserTurnFinal,
     UserTurnStarted,
 )
-from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.conversation.tts_text import normalized_words
@@ -54,6 +53,9 @@ from sidecar.interfaces.engine_interface import WordMark
 WORD_S = 0.3
 BROKEN = EngineFailed("It broke.")
 SAID = ["", "stop it", "mm-hm", "yes", "what now?", "and", "um", "No.", "tell me more", "10 11"]
+
+
+TYPED = "typed text"
 
 
 @dataclass
@@ -97,7 +99,6 @@ class World:
         """Turns without a voice, or with words that are no thinker's."""
         self.ended: dict[int, ReplyEnded] = {}
         self.told: list[object] = []
-        self.wants: list[RecognizeUtterance] = []
         self.calls: dict[str, int] = {}
         """Calls that are to be carried out, by their turns."""
         self.stopped_at: dict[int, float] = {}
@@ -106,7 +107,6 @@ class World:
         """What utterances said, once that is certain."""
         self.sounds: dict[int, float] = {}
         """How like what was played then they sound."""
-        self.asked_at: dict[int, float] = {}
         self.excused: set[int] = set()
         """Utterances that the client did not want, or that a recogniser failed at."""
 
@@ -149,9 +149,6 @@ class World:
                 self.paused = False
             case StopStage(turn=turn, stage=stage):
                 self.stopped.add((turn, stage))
-            case RecognizeUtterance():
-                self.wants.append(command)
-                self.asked_at.setdefault(command.utterance, self.now)
             case SetTimer(at=at):
                 self.due = at
             case SetSpeechDetection():
@@ -282,7 +279,7 @@ class World:
         text, upto = self.words_of.get(utterance, ("", -1.0))
         if upto >= self.stopped_at.get(utterance, float("inf")):
             self.final[utterance] = text
-            if self.now - self.asked_at.get(utterance, self.now) > RECOGNIZER_TIMEOUT_S:
+            if self.now - self.stopped_at[utterance] > RECOGNIZER_TIMEOUT_S:
                 self.excused.add(utterance)
 
     def sound(self, number: int) -> None:
@@ -371,7 +368,7 @@ class World:
         turn = max(1, self.talk.turn - number % 2)
         ear = self.ears.get(turn, Ear())
         events: list[ConversationEvent] = [
-            conversation_events.TextTyped(self.now, "typed text"),
+            conversation_events.TextTyped(self.now, TYPED),
             conversation_events.ResponseCancelled(self.now),
             conversation_events.TurnCommitted(self.now),
             conversation_events.TurnDiscarded(self.now),
@@ -480,9 +477,9 @@ class World:
             self.speak(0)
         for _ in range(400 if alive else 0):
             before = len(self.told), len(self.says), self.now
-            if self.wants:
-                want = self.wants.pop()
-                self.words(want.utterance, "what now?", want.upto)
+            waiting = [one for one in self.stopped_at if one not in self.final]
+            for utterance in waiting[-1:]:
+                self.words(utterance, "what now?", self.stopped_at[utterance])
             turn = self.talk.turn
             if turn in self.scripts and self.thought[turn] < 99:
                 self.think(0 if not self.scripts[turn] else 6 if turn == max(self.scripts) else 0)
@@ -536,7 +533,7 @@ class World:
         said = [
             one
             for one in self.told
-            if isinstance(one, UserTurnFinal) and not one.typed and not one.backchannel
+            if isinstance(one, UserTurnFinal) and not (one.text == TYPED or one.backchannel)
         ]
         nothing = [one for one in self.told if isinstance(one, UserTurnDropped)]
         unheard = [one for one in self.told if isinstance(one, ConversationError)]

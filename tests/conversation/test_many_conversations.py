@@ -13,7 +13,6 @@ from service_process import PATIENCE_S, Server, until, wait_until
 from bench.conversation import model
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
-from sidecar.conversation.audio_pacing import PlaybackClient
 from sidecar.conversation.conversation_events import ReplyEnded, TextTyped
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import SynthesisOptions
@@ -60,7 +59,7 @@ async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
                     ANONYMOUS,
                     options,
                     SynthesisOptions(speed=20.0),
-                    client=PlaybackClient(clears=True),
+                    clears=True,
                 )
             )
             running = asyncio.create_task(talk.run())

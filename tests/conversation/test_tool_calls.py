@@ -18,6 +18,7 @@ from sidecar.conversation.chat_completions import (
 )
 from sidecar.conversation.conversation_events import (
     ConversationError,
+    ConversationOptions,
     ConversationStage,
     GenerateReply,
     HistoryEntryDeleted,
@@ -39,7 +40,6 @@ from sidecar.conversation.conversation_events import (
     ToolCallStarted,
     ToolResultAdded,
 )
-from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.errors import CallUnknown, LlmGarbled
 
 TOOLS = ToolSet((ToolDefinition("weather"), ToolDefinition("clock")))

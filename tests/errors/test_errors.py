@@ -9,7 +9,6 @@ from sidecar import errors
 from sidecar.api import live_messages
 from sidecar.api.http.error_responses import STATUS
 from sidecar.protocols.openai_realtime import server_events
-from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.yap import messages as yap_messages
 
 ALL = list(errors.all_errors())
@@ -62,7 +61,6 @@ def test_an_error_without_words_speaks_with_its_defaults():
     ("said", "page"),
     [
         (live_messages.error_message, "docs/live-wire.md"),
-        (s2s_messages.native_error_message, "docs/talk-wire.md"),
         (yap_messages.yap_error, "docs/live.md"),
         (server_events.error_event, "docs/openai.md"),
     ],

@@ -27,7 +27,7 @@ from sidecar.live.sessions.input_log import (
 )
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.protocols.s2s import messages as s2s_messages
+from sidecar.protocols.openai_realtime.client_events import LONGEST_TEXT
 from sidecar.protocols.yap import messages as yap_messages
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_bytes
@@ -165,13 +165,11 @@ def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() 
 def test_the_transcript_of_a_conversation_keeps_so_many_characters() -> None:
     account = ConversationTranscript(0.0)
     for number in range(100):
-        account.take(UserTurnFinal("x" * s2s_messages.LONGEST_TEXT, typed=True), float(number))
+        account.take(UserTurnFinal("x" * LONGEST_TEXT), float(number))
     assert sum(len(one.text) for one in account._lines) <= MAX_CHARACTERS
 
 
-def test_a_turn_that_is_typed_and_an_id_of_a_client_have_a_longest() -> None:
-    with pytest.raises(errors.FieldInvalid):
-        s2s_messages.parse_command({"type": "text", "text": "x" * (s2s_messages.LONGEST_TEXT + 1)})
+def test_an_id_of_a_client_has_a_longest() -> None:
     ids = {"type": "ping", "session_id": "s", "request_id": "x" * (yap_messages.LONGEST_ID + 1)}
     with pytest.raises(yap_messages.YapRefused):
         yap_messages.parse_message(json.dumps({**ids, "payload": {}}))

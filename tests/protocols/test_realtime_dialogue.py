@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import random
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from llm_server import completions
 from openai import AsyncOpenAI
@@ -146,10 +149,27 @@ class Caller:
         assert event["error"]["message"]
         return event["error"]["code"], event["error"]["param"]
 
+    async def ended(self, *, keep: bool) -> tuple[list[str], dict[str, Any]]:
+        """The end, which is an event of ours, and the codes of the errors before it."""
+        await self.send("session.end", keep=keep)
+        codes = []
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                event = json.loads(await self.connection.recv_bytes())
+                if event["type"] == "session.ended":
+                    return codes, event
+                codes += [event["error"]["code"]] if event["type"] == "error" else []
+
     def kinds(self) -> list[str]:
         """What came, in order, but for the deltas, of which there are as many as it likes."""
         types = [event["type"] for event in self.events]
         return [type for type in types if not type.endswith(".delta")]
+
+    @property
+    def sound(self) -> bytes:
+        """All that came of it."""
+        deltas = [event["delta"] for event in self.events if event["type"] == SOUND]
+        return b"".join(map(base64.b64decode, deltas))
 
     def joined(self, type: str) -> str:
         return "".join(event["delta"] for event in self.events if event["type"] == type)
@@ -211,8 +231,7 @@ async def test_who_speaks_is_heard_and_answered_aloud_event_by_event(talks: Serv
     assert types.index("response.content_part.added") < types.index(SOUND)
     assert types.index(SOUND) < types.index("response.output_audio.done")
     assert types.count(SOUND) > 2, "as it is made"
-    deltas = [one["delta"] for one in caller.events if one["type"] == SOUND]
-    seconds = sum(len(base64.b64decode(one)) for one in deltas) / 2 / RATE
+    seconds = len(caller.sound) / 2 / RATE
     assert seconds == pytest.approx(sum(0.05 * len(w) + 0.05 for w in transcript.split()), abs=0.01)
     started, stopped = (one for one in caller.events if "_buffer.speech_" in one["type"])
     assert started["audio_start_ms"] == pytest.approx(200, abs=150)
@@ -294,8 +313,10 @@ async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
             )
             await caller.send("response.create", response={"instructions": "Be long."})
             await caller.until("response.done")
-    assert {body["model"] for body in llm.replies[-2:]} == {"plain"}
-    told = [[(m["role"], m["content"]) for m in body["messages"]] for body in llm.replies[-2:]]
+            assert (await caller.update(model="torn"))["model"] == "torn"
+            await caller.answered("And now?")
+    assert [body["model"] for body in llm.replies[-3:]] == ["plain", "plain", "torn"]
+    told = [[(m["role"], m["content"]) for m in body["messages"]] for body in llm.replies[-3:-1]]
     assert told[0] == [
         ("system", "Be brief."),
         ("user", "Hello."),
@@ -411,10 +432,9 @@ async def test_telephones_get_their_own_sound(talks: Server) -> None:
         assert session["audio"]["output"] == {"format": law, "voice": "high", "speed": 1.0}
         done = await caller.answered("Hello there.")
         assert done["audio"]["output"]["format"] == law
-        said = b"".join(base64.b64decode(e["delta"]) for e in caller.events if e["type"] == SOUND)
         words = done["output"][0]["content"][0]["transcript"].split()
         seconds = sum(0.05 * len(word) + 0.05 for word in words)
-        assert len(said) / 8000 == pytest.approx(seconds, abs=0.05)
+        assert len(caller.sound) / 8000 == pytest.approx(seconds, abs=0.05)
 
 
 async def test_a_voice_of_a_server_that_lists_none_is_passed_on_by_its_name(
@@ -442,6 +462,8 @@ async def test_errors_say_what_was_wrong_and_leave_the_connection_open(talks: Se
         ("session.update", {"session": {"tools": [{}]}}, "field_invalid", "session.tools"),
         ("session.update", {"session": {"audio": {"output": {"voice": "x"}}}}, *VOICE),
         ("session.update", {"session": {"audio": {"output": {"speed": 9}}}}, *SPEED),
+        ("session.update", {"session": {"model": "none such"}}, "model_not_found", "model"),
+        ("session.end", {"keep": "x"}, "field_invalid", "keep"),
         ("conversation.item.create", {}, "field_invalid", "item"),
         ("conversation.item.create", {"item": {"type": "item_reference"}}, *FIELD, "item.type"),
         ("conversation.item.create", message(content=[]), *FIELD, "item.content"),
@@ -506,6 +528,67 @@ async def test_who_says_nothing_but_nonsense_is_sent_away(talks: Server) -> None
         assert said[-1]["error"]["code"] == "rate_limited"
         with pytest.raises(ConnectionClosed):
             await caller.next()
+
+
+async def test_a_conversation_becomes_a_transcript_of_two_and_a_job_where_it_is_kept(
+    talks: Server,
+) -> None:
+    for keep in (False, True):
+        async with calling(talks) as caller:
+            await caller.answered("Hello there.", output_modalities=["text"])
+            codes, ended = await caller.ended(keep=keep)
+            with pytest.raises(ConnectionClosed) as closed:
+                await caller.next()
+        assert closed.value.rcvd is not None
+        assert (codes, closed.value.rcvd.code) == ([], 1000)
+        text = ended["written"]["text"].splitlines()
+        assert [line.partition("] ")[2] for line in text] == [
+            "Speaker_0: Hello there.",
+            "Machine (repeat): You said: Hello there.",
+        ]
+        assert "-->" in ended["written"]["srt"]
+        jobs = talks.client.get("/v1/jobs").json()["jobs"]
+        assert [(job["id"], job["state"]) for job in jobs] == [(ended["job"], "done")] * keep
+    kept = talks.client.get(f"/v1/jobs/{ended['job']}/transcript").json()
+    assert kept["segments"] == ended["transcript"]["segments"]
+    talks.client.delete(f"/v1/jobs/{ended['job']}")
+
+
+@pytest.mark.slow
+async def test_what_a_microphone_hears_of_the_loudspeaker_is_no_turn(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(engine="auto", voice_engine="espeak")
+    async with calling(server) as caller:
+        around = asyncio.create_task(_loudspeaker(caller))
+        await caller.answered("There is a train at nine in the morning.")
+        await asyncio.sleep(len(caller.sound) / 2 / RATE + 2.0)  # what comes of its last words
+        around.cancel()
+        _, ended = await caller.ended(keep=False)
+    texts = [one["text"] for one in ended["transcript"]["segments"]]
+    assert texts[1:] == [f"You said: {texts[0]}"]
+
+
+async def _loudspeaker(caller: Caller) -> None:
+    """Send what comes, 0.2 s late and softer, and silence where nothing does."""
+    frame, taken, waiting = RATE // 10, 0, bytearray(bytes(2 * RATE // 5))
+    begun = time.monotonic()
+    for number in itertools.count(1):
+        await asyncio.sleep(max(0.0, begun + number / 10 - time.monotonic()))
+        come = caller.sound
+        waiting += come[taken:]
+        taken = len(come)
+        heard = np.frombuffer(bytes(waiting[: 2 * frame]).ljust(2 * frame, b"\0"), "<i2")
+        del waiting[: 2 * frame]
+        audio = base64.b64encode((heard * 0.4).astype("<i2").tobytes()).decode()
+        await caller.send("input_audio_buffer.append", audio=audio)
+
+
+def test_what_a_conversation_can_use_is_listed(talks: Server) -> None:
+    parts = talks.client.get("/v1/talk").json()
+    assert parts["hears"]["name"] == "scripted"
+    assert parts["thinks"] == {"name": "repeat", "models": ["repeat"]}
+    assert (parts["speaks"]["voices"], parts["speaks"]["voice"]) == (["low", "high"], "low")
 
 
 async def test_what_goes_wrong_in_an_answer_is_its_status_and_the_next_is_tried(

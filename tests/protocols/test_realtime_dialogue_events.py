@@ -18,9 +18,11 @@ from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.conversation_events import (
     CommitAcknowledged,
     ConversationError,
+    ConversationOptions,
     ConversationOutput,
     DiscardAcknowledged,
     DropReplyAudio,
+    EndOfTurnDelays,
     HistoryEntryRecorded,
     ReplyEnded,
     ReplyEnding,
@@ -34,7 +36,6 @@ from sidecar.conversation.conversation_events import (
     UserTurnStarted,
     UserTurnStopped,
 )
-from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
 from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions
@@ -264,7 +265,7 @@ def test_a_response_is_done_once_in_the_words_of_its_ending(
         told.hear(ConversationError(1, errors.EngineFailed()))
     if sent_first:
         told.hear(TurnAudioSent(1, ending))
-    told.hear(DropReplyAudio(1), ReplyEnded(1, ending, "One…", 0.2, 0.4), ReplyTextDelta(2, "late"))
+    told.hear(DropReplyAudio(1), ReplyEnded(1, ending, "One…", 0.4), ReplyTextDelta(2, "late"))
     (done,) = told.of("response.done")
     assert done["response"]["status"] == status
     found = done["response"]["status_details"]
@@ -281,7 +282,7 @@ def test_a_response_is_done_once_in_the_words_of_its_ending(
 def test_an_answer_of_which_nothing_came_has_no_item() -> None:
     told = Told()
     told.hear(ReplyStarted(1), ConversationError(1, errors.EngineFailed()))
-    told.hear(ReplyEnded(1, ReplyEnding.FAILED, "", 0, 0))
+    told.hear(ReplyEnded(1, ReplyEnding.FAILED, "", 0))
     assert told.kinds() == ["response.created", "response.done"]
     assert told.said[-1]["response"]["output"] == []
 

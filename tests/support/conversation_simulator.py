@@ -10,6 +10,7 @@ from sidecar.conversation import conversation_events
 from sidecar.conversation.conversation_events import (
     ConversationCommand,
     ConversationEvent,
+    ConversationOptions,
     ConversationStage,
     EchoSimilarity,
     LlmToken,
@@ -21,7 +22,6 @@ from sidecar.conversation.conversation_events import (
     UserSpeechStarted,
     UserSpeechStopped,
 )
-from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 

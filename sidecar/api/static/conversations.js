@@ -18,7 +18,7 @@ export class Conversations {
     [this.#store, this.#made] = [store, made];
   }
 
-  /** @param {{ voice: string, model: string, typed: boolean }} wishes */
+  /** @param {{ voice: string, model: string, typed: boolean, speaks?: string }} wishes */
   async begin(wishes) {
     const { Conversation } = await import("./conversation/conversation.js");
     this.going?.close();

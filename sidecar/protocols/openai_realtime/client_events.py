@@ -12,7 +12,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
-from sidecar.interfaces.request_options import parse_integer, parse_text
+from sidecar.interfaces.request_options import parse_flag, parse_integer, parse_text
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
 
@@ -125,6 +125,13 @@ class RealtimeResponseCancel(RealtimeCommand):
 @dataclass(frozen=True, slots=True)
 class RealtimeOutputClear(RealtimeCommand):
     """Discard of the audio that the client has not played yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeSessionEnd(RealtimeCommand):
+    """End of the session, which becomes a job if it is to be kept (``keep``)."""
+
+    keep: bool
 
 
 class RealtimeEventInvalid(Exception):
@@ -280,12 +287,15 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], RealtimeCommand]] = {
     ),
     "response.cancel": lambda event: RealtimeResponseCancel(_word(event, "response_id")),
     "output_audio_buffer.clear": lambda _: RealtimeOutputClear(),
+    "session.end": lambda event: RealtimeSessionEnd(
+        parse_flag("keep", event.get("keep"), default=False)
+    ),
 }
 _KNOWN = {
     RealtimeSessionType.TRANSCRIPTION: tuple(
         name
         for name in _READERS
-        if name.startswith(("session.", "transcription_session.", "input_audio_buffer."))
+        if name.startswith(("session.update", "transcription_session.", "input_audio_buffer."))
     ),
     RealtimeSessionType.CONVERSATION: tuple(
         name for name in _READERS if "transcription" not in name

@@ -18,7 +18,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
 from sidecar.conversation.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
-from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
@@ -303,8 +303,8 @@ def stands_for_any(model: str) -> bool:
 def updated_dialogue(
     before: RealtimeDialogueConfig, session: object, spec: EngineSpec
 ) -> RealtimeDialogueConfig:
-    """Return the configuration after a client's ``session``. The existence of the voice is not
-    checked.
+    """Return the configuration after a client's ``session``. The existence of the model and the
+    voice is not checked.
 
     Raises:
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
@@ -322,6 +322,7 @@ def updated_dialogue(
     after = replace(
         before,
         instructions=parse_instructions(given, "session.instructions", before.instructions),
+        model=request_options.parse_text("session.model", given.get("model")) or before.model,
         aloud=parse_modalities(given, "session.output_modalities", before.aloud),
         tools=parse_tools(given, "session", before.tools),
     )

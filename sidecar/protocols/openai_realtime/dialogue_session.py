@@ -7,6 +7,7 @@ was recognized. So a requested response never misses what the user said.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation import conversation_events
-from sidecar.conversation.audio_pacing import PlaybackClient
 from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
+from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.conversation_transcript import ConversationTranscript
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 from sidecar.protocols.openai_realtime import client_events, dialogue_config, server_events
@@ -26,6 +27,7 @@ from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeD
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType
 from sidecar.protocols.openai_realtime.transcription_session import MAX_CHUNK_S, RealtimeConnection
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
 
 PLAYER_CLOCK_SLACK_S = 0.1
 """Seconds by which a player's report may exceed the audio that it was sent."""
@@ -56,7 +58,9 @@ class RealtimeDialogueConnection(RealtimeConnection):
             self.name, talk.machine.options.most_messages, talk.input.span
         )
         self._recorded = asyncio.Event()
-        self._use(manners)
+        self._transcript = ConversationTranscript(time.monotonic())
+        self._keep = self.over = False
+        self._use(manners, talk.stages.thinker)
 
     async def greet(self, *, again: bool = False) -> None:
         """Send the first events; ``again``: the session was a transcription before."""
@@ -66,12 +70,16 @@ class RealtimeDialogueConnection(RealtimeConnection):
         await self._say(lambda: [{"type": "conversation.created", "conversation": body}])
 
     async def tell(self) -> None:
-        """Send the events of the conversation.
+        """Send the events of the conversation until the client ends it.
 
         Raises:
             WebSocketGone: the client disconnected.
         """
         async for out in self._talk.outgoing():
+            if isinstance(out, conversation_events.ConversationEnded):
+                await self._end()
+                return
+            self._transcript.take(out, time.monotonic())
             await self._say(lambda out=out: self._telling.of(out))  # type: ignore[misc]
             self._recorded.set()
 
@@ -82,10 +90,13 @@ class RealtimeDialogueConnection(RealtimeConnection):
             errors.SidecarError: a field is invalid or not available here.
         """
         after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
-        self._check(after.tools)
+        thinker = self._talk.stages.thinker
+        if after.model != self._manners.model:
+            thinker = await find_llm(self._service, after.model)
+        check_tools(after.tools, thinker)
         if after.own_voice != self._manners.own_voice:
             await check_voice(self._service, after)
-        self._use(after)
+        self._use(after, thinker)
 
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         match order:
@@ -118,6 +129,9 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 self._truncate(order)
             case client_events.RealtimeItemDelete(name):
                 await self._delete(self._telling.items.find(name))
+            case client_events.RealtimeSessionEnd(keep):
+                self._keep = keep
+                self._talk.end()
 
     async def _commit(self) -> None:
         await self._say(lambda: self._telling.person.commit(self._talk.session.received_s))
@@ -163,16 +177,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
         )
         aloud = dialogue_config.parse_modalities(given, "response.output_modalities", now.aloud)
         tools = dialogue_config.parse_tools(given, "response", now.tools)
-        self._check(tools)
+        check_tools(tools, self._talk.stages.thinker)
         if (instructions, aloud, tools) == (now.instructions, now.aloud, now.tools):
             return None
         voiced = now.speaks and aloud
         return replace(options, instructions=instructions, voiced=voiced, tools=tools)
-
-    def _check(self, tools: ToolSet) -> None:
-        """Reject tools if the LLM cannot call any."""
-        if tools.all and not self._talk.stages.thinker.calls:
-            raise errors.ToolsUnavailable()
 
     def _cancel(self, order: client_events.RealtimeResponseCancel) -> None:
         if not self._talk.sending or order.response not in ("", self._telling.replies.current):
@@ -249,13 +258,37 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._telling.items.drop(item)
         await self._say(lambda: [{"type": "conversation.item.deleted", "item_id": item.id}])
 
-    def _use(self, manners: dialogue_config.RealtimeDialogueConfig) -> None:
+    async def _end(self) -> None:
+        """Send the transcript of the conversation; store it as a job first if the client wants
+        that."""
+        transcript = self._transcript.transcript(
+            time.monotonic(),
+            engine=self._spec.name,
+            precision=self._spec.precisions[0].value,
+            language=self._service.settings.language,
+            machine=f"Machine ({self._talk.stages.thinker.name})",
+        )
+        job = None
+        if self._keep and transcript.segments:
+            try:
+                archive = self._service.live_archive
+                job = await archive.conversation(self._socket.caller, transcript)
+            except errors.SidecarError as error:
+                await self._refuse(error, None)
+        written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
+        body = transcript_body(transcript)
+        ended = {"type": "session.ended", "job": job, "transcript": body, "written": written}
+        await self._say(lambda: [ended])
+        self.over = True
+
+    def _use(self, manners: dialogue_config.RealtimeDialogueConfig, thinker: Llm) -> None:
         self._manners = manners
         self._telling.use(manners)
         self._talk.wish(
             conversation_events.OptionsChanged, manners.options(self._talk.machine.options)
         )
         self._talk.input.use(manners.hearing(self._talk.input.options))
+        self._talk.stages.thinker = thinker
         self._talk.stages.manner = manners.manner(self._usual)
 
     def _view(self, what: str) -> EventBody:
@@ -285,12 +318,11 @@ async def start_dialogue(
         errors.ToolsUnavailable: the model cannot call tools.
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
-    conversations, spec = service.conversations, service.live.engine
-    model = session.get("model") or ""
+    spec, model = service.live.engine, session.get("model") or ""
     if not isinstance(model, str):
         raise errors.ModelNotFound()
-    thinker = await conversations.thinker("" if dialogue_config.stands_for_any(model) else model)
-    usual = conversations.options()
+    thinker = await find_llm(service, model)
+    usual = service.conversations.options()
     speaks = service.fleet.tts_spec
     manners = dialogue_config.RealtimeDialogueConfig(
         model or thinker.name,
@@ -300,9 +332,28 @@ async def start_dialogue(
         any_voice=speaks is not None and not speaks.lists_voices,
     )
     found = dialogue_config.updated_dialogue(manners, session, spec)
-    if found.tools.all and not thinker.calls:
-        raise errors.ToolsUnavailable()
+    check_tools(found.tools, thinker)
     return found, thinker
+
+
+async def find_llm(service: Service, model: str) -> Llm:
+    """Return the LLM of a name; OpenAI's names stand for the default one.
+
+    Raises:
+        errors.ModelNotFound: there is no model of that name.
+    """
+    own = "" if dialogue_config.stands_for_any(model) else model
+    return await service.conversations.thinker(own)
+
+
+def check_tools(tools: ToolSet, thinker: Llm) -> None:
+    """Reject tools if the LLM cannot call any.
+
+    Raises:
+        errors.ToolsUnavailable: it cannot.
+    """
+    if tools.all and not thinker.calls:
+        raise errors.ToolsUnavailable()
 
 
 async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogueConfig) -> None:
@@ -326,7 +377,8 @@ async def serve_dialogue(
     *,
     again: bool = False,
 ) -> None:
-    """Serve a conversation until it ends; ``again``: the connection was a transcription before.
+    """Serve a conversation until the client ends it; ``again``: the connection was a transcription
+    before.
 
     Raises:
         WebSocketGone: the client disconnected.
@@ -336,9 +388,8 @@ async def serve_dialogue(
     conversations, settings = service.conversations, service.settings
     options = manners.options(conversations.options())
     usual = SynthesisOptions(settings.talk_voice, settings.language)
-    client = PlaybackClient(clears=True)
     async with conversations.open(
-        socket.caller, options, manners.manner(usual), client=client
+        socket.caller, options, manners.manner(usual), clears=True
     ) as talk:
         talk.stages.thinker = thinker
         connection = RealtimeDialogueConnection(
@@ -347,3 +398,5 @@ async def serve_dialogue(
         await connection.change(session)
         await connection.greet(again=again)
         await socket.run_until_first_ends(connection.hear(), talk.run(), connection.tell())
+    if not connection.over:
+        raise errors.ShuttingDown()  # nothing else ends a conversation without an error

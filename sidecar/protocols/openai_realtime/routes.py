@@ -1,4 +1,4 @@
-"""WebSocket /v1/realtime and client secrets.
+"""WebSocket /v1/realtime, client secrets, and the list of what a conversation can use.
 
 OpenAI's clients can use them unchanged; the secrets are for clients in browsers. A session lasts as
 long as its connection. It is a conversation if the client names a conversation model, or sets the
@@ -38,9 +38,42 @@ from sidecar.protocols.openai_realtime.session_config import (
     updated_transcription,
 )
 from sidecar.service.facade import Service
+from sidecar.tts.tts_engine_selection import NO_TTS_ENGINE_HINT
 
 NO_SESSION = "sess_none"
 """Id of a session that is not open yet."""
+
+
+class TalkEngine(BaseModel):
+    """Engine of a stage."""
+
+    name: str
+    title: str
+
+
+class TalkLlm(BaseModel):
+    """Language model."""
+
+    name: str = Field(examples=["repeat"])
+    models: list[str] = Field(
+        description="Available models, the default first; 'repeat' is built in."
+    )
+
+
+class TalkTts(TalkEngine):
+    """TTS engine; its speech is synthetic."""
+
+    voices: list[str]
+    voice: str = Field(description="Default voice.")
+
+
+class TalkEngines(BaseModel):
+    """Engines of conversations, and those to choose from."""
+
+    hears: TalkEngine | None
+    thinks: TalkLlm
+    speaks: TalkTts | None = Field(description="None if answers are text only.")
+    remedy: str = Field(description="Command that installs a TTS voice, if there is none.")
 
 
 class RealtimeClientKey(BaseModel):
@@ -161,6 +194,33 @@ def build_router(
     return router
 
 
+def build_talk_router(service: Service) -> APIRouter:
+    """Build the route that lists what a conversation can use."""
+    router = APIRouter()
+
+    @router.get(
+        "/v1/talk",
+        summary="Engines of conversations, and those to choose from",
+        response_model=TalkEngines,
+        responses=openapi.PROBLEMS,
+    )
+    async def parts() -> Response:
+        asr, tts, talks = service.live.spec, service.fleet.tts_spec, service.conversations
+        models, voices = list(await talks.models()), list(await talks.voices())
+        voice = service.settings.talk_voice or next(iter(voices), "")
+        body = TalkEngines(
+            hears=TalkEngine(name=asr.name, title=asr.title) if asr else None,
+            thinks=TalkLlm(name=talks.llm, models=models),
+            speaks=TalkTts(name=tts.name, title=tts.title, voices=voices, voice=voice)
+            if tts
+            else None,
+            remedy="" if tts else NO_TTS_ENGINE_HINT,
+        )
+        return json_response(body.model_dump())
+
+    return router
+
+
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
     """Return how ``error`` ends a connection. A shutdown sends only the close code: clients treat
     an error as final, and reconnect after a lost connection."""
@@ -226,7 +286,6 @@ async def _serve(
     else:
         configuration = initial_config(query, session or {}, service.live.engine)
         await _transcribe(socket, service, configuration, expires_at, open=open)
-    raise errors.ShuttingDown()  # nothing else ends a session without an error
 
 
 async def _transcribe(
@@ -250,7 +309,7 @@ async def _transcribe(
         )
         await connection.greet()
         await socket.run_until_first_ends(connection.hear(), connection.tell())
-        return
+        raise errors.ShuttingDown()  # nothing else ends a transcription without an error
     except transcription_session.RealtimeDialogueRequested as requested:
         wanted = requested.session
     finally:

@@ -3,8 +3,7 @@
 import { html } from "../view.js";
 
 const STAGES = [
-  ["endpoint_s", "pause"],
-  ["recognised_s", "words"],
+  ["pause_s", "pause"],
   ["thought_s", "thought"],
   ["voiced_s", "voice"],
 ];
@@ -15,8 +14,7 @@ const FULL_S = 1;
 const said = (seconds) => (seconds >= 10 ? `${seconds.toFixed(0)} s` : `${Math.round(seconds * 1000)} ms`);
 
 export function Bars({ stages }) {
-  const spoken = stages.endpoint_s > 0;
-  const shown = STAGES.filter(([stage]) => spoken || stage === "thought_s" || stage === "voiced_s");
+  const shown = STAGES.filter(([stage]) => stages[stage] > 0);
   return html`<ul class="stages quiet" aria-label="How long it took">
     ${shown.map(([stage, name]) => html`<li key=${stage}>${name}
       <svg viewBox=${`0 0 ${WIDE} 6`} width=${WIDE} height="6" aria-hidden="true">

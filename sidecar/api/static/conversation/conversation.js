@@ -7,7 +7,7 @@ import { Player } from "./player.js";
 import { after, NOTHING } from "./told.js";
 import { Wire } from "./wire.js";
 
-/** Samples a second, where there is no microphone that has its own. */
+/** Samples a second of what is heard, and of a microphone that has no rate of its own. */
 const RATE = 24000;
 /** Seconds of sound in a piece: what is said over a reply is known that much later. */
 const PIECE_S = 0.04;
@@ -33,29 +33,36 @@ export class Conversation {
   wrong = null;
   /** What keeps the microphone from being heard: then turns are typed. */
   deaf = "";
+  /** The TTS engine, if there is one. */
+  speaks = "";
   #capture = null;
   #context = null;
   #player = new Player();
   #wire = new Wire();
   #changed;
-  #turn = 0;
   #timers = [];
+  /** The response of which all has come, the answer that was cut, and the times of a turn in seconds. */
+  #done = "";
+  #cut = "";
+  #times = {};
 
   /** @param {() => void} changed */
   constructor(changed) {
     this.#changed = changed;
   }
 
-  /** @param {{ voice: string, model: string, typed: boolean }} wishes */
-  async begin({ voice, model, typed }) {
+  /** @param {{ voice: string, model: string, typed: boolean, speaks?: string }} wishes */
+  async begin({ voice, model, typed, speaks }) {
+    this.speaks = speaks;
     try {
       if (!typed) await this.#listen();
-      this.#context ??= new AudioContext({ sampleRate: RATE });
-      await this.#player.begin(this.#context, (turn, seconds, why) => this.#played(turn, seconds, why));
+      this.#context = new AudioContext({ sampleRate: RATE });
+      await this.#player.begin(this.#context, (item) => this.#tell({ type: "heard", item, done: item === this.#done }));
       this.#context.onstatechange = () => this.#changed();
       this.#context.resume(); // where the browser wants a click first, that is said
-      const begin = { rate: this.#context.sampleRate, voice, model };
-      await this.#wire.open(begin, (message) => this.#hear(message), (error) => this.#over(error));
+      const input = { format: { type: "audio/pcm", rate: this.#capture?.rate ?? RATE } };
+      const session = { ...(model && { model }), audio: { input, output: { ...(voice && { voice }) } } };
+      await this.#wire.open(session, (event) => this.#hear(event), (error) => this.#over(error));
       if (!this.#capture) this.#timers.push(setInterval(() => this.#wire.sound(new Int16Array(RATE / 10)), THERE_MS));
     } catch (error) {
       this.#over(trouble(error));
@@ -73,29 +80,31 @@ export class Conversation {
   }
 
   /** @param {string} text a turn of the person's */
-  say(text) {
-    if (text.trim()) this.#wire.send({ type: "text", text });
-  }
-
-  /** @param {{ voice?: string, model?: string }} wishes from the next reply on */
-  change(wishes) {
-    this.#wire.send({ type: "change", ...wishes });
+  async say(text) {
+    if (!text.trim()) return;
+    await this.interrupt();
+    const item = { type: "message", role: "user", content: [{ type: "input_text", text }] };
+    this.#wire.send("conversation.item.create", { item });
+    this.#wire.send("response.create");
+    this.#times.spoke = this.#times.turn = now();
   }
 
   /** Interrupt, at once. */
-  interrupt() {
-    this.#player.drop(this.#turn, "interrupt");
+  async interrupt() {
+    if (this.told.phase === "idle") return;
+    this.#tell({ type: "cancelled" });
+    if (!(await this.#drop())) this.#wire.send("output_audio_buffer.clear");
   }
 
   /** @param {boolean} keep whether it becomes a job of the service */
-  end(keep) {
+  async end(keep) {
     if (this.state !== "live") return this.close();
-    this.#player.drop(this.#turn, "clear");
-    this.#capture?.close();
     this.state = "ending";
-    this.#wire.send({ type: "end", keep });
+    this.#capture?.close();
     this.#timers.push(setTimeout(() => this.#over(null), ENDING_MS));
     this.#changed();
+    await this.#drop();
+    this.#wire.send("session.end", { keep });
   }
 
   /** Let go of all of it. */
@@ -114,14 +123,16 @@ export class Conversation {
       this.deaf = refusal(error);
       return;
     }
-    [this.#capture, this.#context] = [capture, capture.context];
+    this.#capture = capture;
   }
 
   #said(piece) {
     let sum = 0;
     for (const one of piece) sum += one * one;
     this.level = Math.min(1, (LOUDER * Math.sqrt(sum / piece.length)) / 32768);
-    if (this.state === "live") this.#wire.sound(piece);
+    if (this.state !== "live") return;
+    this.#times.began ??= now() - PIECE_S;
+    this.#wire.sound(piece);
   }
 
   #lost() {
@@ -129,21 +140,46 @@ export class Conversation {
     this.#changed();
   }
 
-  #hear(message) {
-    if (message instanceof ArrayBuffer) return this.#player.sound(this.#turn, message);
-    const { type, turn } = message;
-    if (type === "began" && this.state === "opening") this.state = "live";
-    if (type === "reply_started") this.#turn = turn;
-    if (type === "hold" || type === "release") return this.#player.order(type);
-    if (type === "clear") return this.#player.drop(turn, type);
-    if (type === "ended") [this.ended, this.state] = [message, "ending"];
-    this.told = after(this.told, message);
+  #hear(event) {
+    const { type, item_id: item, response } = event;
+    if (type === "session.updated" && this.state === "opening") this.state = "live";
+    if (type === "response.output_audio.delta") this.#player.sound(item, samples(event.delta));
+    if (type === "output_audio_buffer.cleared") this.#drop();
+    if (type === "conversation.item.truncated") this.#wire.send("conversation.item.retrieve", { item_id: item });
+    if (type === "response.done") {
+      const answer = response.output.find((one) => one.type === "message")?.id ?? "";
+      this.#done = answer;
+      if (response.status === "cancelled" && answer && answer !== this.#cut) this.#wire.send("conversation.item.retrieve", { item_id: answer });
+    }
+    if (type === "session.ended") [this.ended, this.state] = [event, "ending"];
+    if (type === "response.output_audio.delta" && this.told.phase === "speaking") return;
+    this.#measure(event);
+    this.#tell({ ...event, playing: this.#player.item !== "" });
+  }
+
+  /** Where the time goes from the end of what was said to the answer. */
+  #measure({ type, response_id, audio_end_ms }) {
+    const times = this.#times;
+    if (type === "input_audio_buffer.speech_stopped") [times.spoke, times.turn] = [times.began + audio_end_ms / 1000, now()];
+    if (type === "response.created") times.words = 0;
+    if (type.endsWith("_transcript.delta") || type === "response.output_text.delta") times.words ||= now();
+    if (type !== (this.told.began?.spoken ? "response.output_audio.delta" : "response.output_text.delta") || times.told === response_id) return;
+    times.told = response_id;
+    const stages = { pause_s: times.turn - times.spoke, thought_s: times.words - times.turn, voiced_s: now() - times.words, total_s: now() - times.spoke };
+    this.#tell({ type: "latency", response_id, stages });
+  }
+
+  #tell(event) {
+    this.told = after(this.told, event);
     this.#changed();
   }
 
-  #played(turn, seconds, why) {
-    if (why === "interrupt") this.#wire.send({ type: "interrupt", ...(turn && { turn, seconds }) });
-    else if (turn) this.#wire.send({ type: "played", turn, seconds, ...(why && { cleared: true }) });
+  /** Drop what was not heard of an answer, and say how much was. @returns {Promise<boolean>} whether there was any */
+  async #drop() {
+    this.#cut = this.#player.item || this.#cut;
+    const [item, seconds] = await this.#player.drop();
+    if (item) this.#wire.send("conversation.item.truncate", { item_id: item, content_index: 0, audio_end_ms: Math.round(1000 * seconds) });
+    return item !== "";
   }
 
   #over(error) {
@@ -156,3 +192,7 @@ export class Conversation {
     this.#changed();
   }
 }
+
+const now = () => performance.now() / 1000;
+/** @param {string} text samples of 16 bits in base64 */
+const samples = (text) => new Int16Array(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer);

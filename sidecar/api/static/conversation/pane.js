@@ -11,9 +11,7 @@ const NEAR_PX = 160;
 const PHASES = {
   idle: "Your turn: speak, or type.",
   listening: "Listening.",
-  transcribing: "Listening.",
   generating: "Generating the answer. Escape cancels it.",
-  synthesizing: "Synthesizing speech. Escape cancels it.",
   speaking: "Speaking. To interrupt, speak, or press Escape or the space bar.",
 };
 const READS = { ...PHASES, idle: "Your turn: speak, or type. Answers are text only.", speaking: PHASES.generating };
@@ -39,8 +37,8 @@ export function ConversationPane({ conversations, recordings, say }) {
   </main>`;
 }
 
-const said = ({ state, told }) => (state === "live" ? (told.began.speaks ? PHASES : READS)[told.phase] : STATES[state]);
-const facts = ({ told: { began } }) => `${began.synthetic ? `You hear synthetic speech (${began.speaks})` : "No TTS voice: answers are text only"} · answers by ${began.model}`;
+const said = ({ state, told }) => (state === "live" ? (told.began.spoken ? PHASES : READS)[told.phase] : STATES[state]);
+const facts = ({ speaks, told: { began } }) => `${began.spoken ? `You hear synthetic speech (${speaks})` : "No TTS voice: answers are text only"} · answers by ${began.model}`;
 
 /** Who takes part, and the beginning. */
 function Start({ conversations, again }) {
@@ -53,7 +51,7 @@ function Start({ conversations, again }) {
     return () => (gone = true);
   }, []);
   const wish = (change) => setWishes((conversations.wishes = { ...wishes, ...change }));
-  const begin = (typed) => conversations.begin({ ...wishes, typed });
+  const begin = (typed) => conversations.begin({ ...wishes, typed, speaks: parts.speaks?.name });
   if (wrong) return html`<${Trouble} error=${wrong} />`;
   if (!parts) return html`<p class="quiet">Loading.</p>`;
   const { hears, thinks, speaks, remedy } = parts;
@@ -115,7 +113,7 @@ function Controls({ going, conversations }) {
     <button type="button" disabled=${!live} onClick=${() => going.interrupt()} aria-keyshortcuts="Escape">${icon("quiet")} Interrupt</button>
     <label class="check"><input type="checkbox" checked=${keeps} onChange=${(event) => (keepTalks(event.target.checked), setKeeps(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" onClick=${() => conversations.end(keeps)}>${icon("stop")} Stop</button>
-    <p class="quiet kept">${said(going)}${began?.synthetic && " The voice is synthetic."}</p>
+    <p class="quiet kept">${said(going)}${began?.spoken && " The voice is synthetic."}</p>
   </div>`;
 }
 
@@ -131,7 +129,7 @@ function Lines({ going, over }) {
   useLayoutEffect(() => {
     if (near.current && !over) end.current.scrollIntoView({ block: "nearest", behavior: "instant" });
   }, [lines]);
-  return html`<div class="said-list" role="log" aria-label="What was said" aria-live=${began?.speaks ? "off" : "polite"}>
+  return html`<div class="said-list" role="log" aria-label="What was said" aria-live=${began?.spoken ? "off" : "polite"}>
     ${lines.map((line) => html`<${Line} key=${line.key} line=${line} />`)}
     <div ref=${end} class="end"></div>
   </div>`;

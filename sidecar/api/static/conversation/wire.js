@@ -1,8 +1,7 @@
-/** The connection of a conversation: `/stream` in our own words (docs/talk-wire.md). */
+/** The connection of a conversation: the Realtime API, with the end that is ours (docs/talk-wire.md). */
 
 import { client, token } from "../session.js";
 
-const SPOKEN = "vibevoice-talk";
 /** What may stand in a subprotocol; a token with other characters goes by a ticket. */
 const PLAIN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 /** Bytes that wait to be sent: beyond them what is said is lost, and not minutes late. */
@@ -15,13 +14,13 @@ export class Wire {
   #over = false;
 
   /**
-   * @param {object} begin who speaks and thinks, and at which rate
-   * @param {(message: Record<string, any> | ArrayBuffer) => void} hear
+   * @param {object} session who speaks and thinks, and at which rate
+   * @param {(event: Record<string, any>) => void} hear
    * @param {(trouble: { detail: string, hint: string } | null) => void} ended null: as it was asked to
    */
-  async open(begin, hear, ended) {
-    const offered = [SPOKEN];
-    let address = `ws${location.origin.slice("http".length)}/stream`;
+  async open(session, hear, ended) {
+    const offered = ["realtime"];
+    let address = `ws${location.origin.slice("http".length)}/v1/realtime`;
     if (PLAIN.test(token())) offered.push(`bearer.${token()}`);
     else if (token()) {
       const { ticket } = await client().question("/v1/live/ticket", { method: "POST", once: true });
@@ -30,29 +29,28 @@ export class Wire {
     if (this.#over) return;
     let last = null;
     this.#socket = new WebSocket(address, offered);
-    this.#socket.binaryType = "arraybuffer";
-    this.#socket.onopen = () => this.send({ type: "begin", ...begin });
+    this.#socket.onopen = () => this.send("session.update", { session: { type: "realtime", ...session } });
     this.#socket.onmessage = ({ data }) => {
-      const message = typeof data === "string" ? JSON.parse(data) : data;
-      last = message.type === "error" ? message : null;
-      hear(message);
+      const event = JSON.parse(data);
+      last = event.type === "error" ? { detail: event.error.message, hint: "" } : null;
+      hear(event);
     };
     this.#socket.onclose = ({ code }) => {
       if (this.#over) return;
       this.#over = true;
-      const said = last && { detail: last.message, hint: last.hint ?? "" };
-      ended(code === 1000 ? null : code === 1006 ? BROKEN : said ?? BROKEN);
+      ended(code === 1000 ? null : code === 1006 ? BROKEN : (last ?? BROKEN));
     };
   }
 
-  /** @param {object} order */
-  send(order) {
-    if (this.#open) this.#socket.send(JSON.stringify(order));
+  /** @param {string} type @param {object} [fields] */
+  send(type, fields = {}) {
+    if (this.#open) this.#socket.send(JSON.stringify({ type, ...fields }));
   }
 
   /** @param {Int16Array} piece */
   sound(piece) {
-    if (this.#open && this.#socket.bufferedAmount < BEHIND) this.#socket.send(piece);
+    if (!this.#open || this.#socket.bufferedAmount > BEHIND) return;
+    this.send("input_audio_buffer.append", { audio: btoa(String.fromCharCode(...new Uint8Array(piece.buffer))) });
   }
 
   close() {

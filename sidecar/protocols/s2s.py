@@ -1,0 +1,305 @@
+"""Speech-to-speech protocol of the VibeVoice demo: /stream, /status and /config.
+
+Binary messages are audio, 16-bit mono at the rates of the greeting. Text messages are JSON; both
+sides ignore unknown ones. A turn consists of 'processing', its audio, 'metrics', one 'transcript',
+and 'ready'. The page writes both sides of a transcript, so both are always sent. No message makes
+the page drop audio, so audio is not sent far ahead (`conversation.audio_pacing`).
+
+The secondary port also has the demo's `/` and `/health`. On the main port these paths are the
+service's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from starlette.websockets import WebSocket
+
+from sidecar import errors
+from sidecar.api.http import request_headers, websocket_connections
+from sidecar.api.http.responses import json_response
+from sidecar.conversation import audio_pacing
+from sidecar.conversation import conversation_events as output
+from sidecar.conversation.conversation_events import ReplyLatency
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.service.facade import Service
+
+PATH = "/stream"
+IN_RATE, OUT_RATE = 16_000, 24_000
+MAX_TYPED_CHARACTERS = 65_536
+
+
+class S2SMetrics(BaseModel):
+    """Latencies of the last reply, in milliseconds."""
+
+    vad_ms: float = Field(description="From the end of speech to the end-of-turn decision.")
+    asr_ms: float = Field(description="Duration of the final recognition.")
+    llm_ms: float = Field(description="To the first token of the reply.")
+    tts_first_chunk_ms: float = Field(description="To the first audio of the reply.")
+    total_ms: float = Field(
+        description="From the end of the user's speech to the first audio of the reply."
+    )
+
+    @classmethod
+    def of(cls, latency: ReplyLatency) -> S2SMetrics:
+        """Return the latencies of a reply."""
+        return cls(
+            vad_ms=_ms(latency.endpoint),
+            asr_ms=_ms(latency.recognised),
+            llm_ms=_ms(latency.thought),
+            tts_first_chunk_ms=_ms(latency.voiced),
+            total_ms=_ms(latency.total),
+        )
+
+
+class S2SStatus(BaseModel):
+    """Status of conversations."""
+
+    state: str = Field(examples=["idle"])
+    initialized: bool
+    total_requests: int = Field(description="Replies since the service started.")
+    last_metrics: S2SMetrics
+
+
+class S2SConfiguration(BaseModel):
+    """Engines of the service."""
+
+    asr_model: str = Field(examples=["moonshine"])
+    llm_model: str = Field(examples=["repeat"])
+    tts_model: str = Field(examples=["espeak"], description="'none' if answers are text only.")
+    input_sample_rate: int
+    output_sample_rate: int
+
+
+def build_router(service: Service) -> APIRouter:
+    """Build the routes of this protocol."""
+    router = APIRouter()
+
+    @router.websocket(PATH)
+    async def stream(websocket: WebSocket) -> None:
+        await DIALECT.serve(websocket, partial(serve_conversation, service))
+
+    @router.get("/status", summary="State of conversations", response_model=S2SStatus)
+    async def status() -> Response:
+        talks = service.conversations
+        body = S2SStatus(
+            state=talks.phase.value,
+            initialized=service.live.spec is not None,
+            total_requests=talks.replies,
+            last_metrics=S2SMetrics.of(talks.last or ReplyLatency(0)),
+        )
+        return json_response(body.model_dump())
+
+    @router.get("/config", summary="Engines of conversations", response_model=S2SConfiguration)
+    async def config() -> Response:
+        asr, tts = service.live.spec, service.fleet.tts_spec
+        body = S2SConfiguration(
+            asr_model=asr.name if asr is not None else "none",
+            llm_model=service.conversations.llm,
+            tts_model=tts.name if tts is not None else "none",
+            input_sample_rate=IN_RATE,
+            output_sample_rate=OUT_RATE,
+        )
+        return json_response(body.model_dump())
+
+    return router
+
+
+def page_origins(page: int) -> frozenset[str]:
+    """Return the origins of the demo's page, if it is served on this machine at port ``page``."""
+    return frozenset(f"http://{name}:{page}" for name in ("localhost", "127.0.0.1", "[::1]"))
+
+
+def build_secondary_port_router(service: Service) -> APIRouter:
+    """Build the routes that only the secondary port has."""
+    router = APIRouter()
+
+    @router.get("/")
+    async def root() -> Response:
+        return json_response({"message": "S2S Pipeline API", "status": "running"})
+
+    @router.get("/health")
+    async def health() -> Response:
+        body = {
+            "status": "ok",
+            "pipeline_state": service.conversations.phase.value,
+            "initialized": service.live.spec is not None,
+        }
+        return json_response(body)
+
+    return router
+
+
+def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
+    """Return the last message and the close code for ``error``."""
+    return websocket_connections.ConnectionEnding(
+        websocket_connections.close_code(error), error.code, s2s_error_message(error)
+    )
+
+
+DIALECT = websocket_connections.WebSocketDialect((), ending_of)
+
+
+async def serve_conversation(
+    service: Service, socket: websocket_connections.WebSocketConnection
+) -> None:
+    """Serve a conversation until the connection ends.
+
+    Raises:
+        WebSocketGone: the client disconnected.
+        errors.SidecarError: the conversation failed.
+    """
+    settings, options = service.settings, service.conversations.options()
+    manner = SynthesisOptions(settings.talk_voice, settings.language, rate=OUT_RATE)
+    async with service.conversations.open(socket.caller, options, manner) as talk:
+        rates = {"input_sample_rate": IN_RATE, "output_sample_rate": OUT_RATE}
+        await socket.send(_status("ready", **rates))
+        await socket.run_until_first_ends(
+            socket.read(partial(_handle_text, socket, talk)),
+            _hear(socket, talk),
+            talk.run(),
+            _tell(socket, talk),
+        )
+    raise errors.ShuttingDown()  # nothing else ends a conversation without an error
+
+
+async def _handle_text(
+    socket: websocket_connections.WebSocketConnection,
+    talk: ConversationLoop,
+    message: websocket_connections.Message,
+) -> bool:
+    """Handle a message ahead of queued audio; return False for audio, which is queued."""
+    if isinstance(message, bytes) and message:  # audio has its own limits
+        return False
+    socket.count()
+    if isinstance(message, bytes):
+        return True
+    try:
+        match request_headers.parse_json_message(message):
+            case {"type": "text", "text": str(text)} if len(text) > MAX_TYPED_CHARACTERS:
+                detail = f"'text' has more than {MAX_TYPED_CHARACTERS} characters."
+                await socket.send(s2s_error_message(errors.FieldInvalid(detail)))
+            case {"type": "text", "text": str(text)}:
+                talk.wish(output.TextTyped, text)
+            case {"type": "reset"}:
+                socket.inbound.clear()
+                talk.wish(output.ConversationReset)
+    except ValueError:
+        error = errors.RequestInvalid("The message is not JSON.")
+        await socket.send(s2s_error_message(error))
+    return True
+
+
+async def _hear(socket: websocket_connections.WebSocketConnection, talk: ConversationLoop) -> None:
+    """Process the queued audio in order."""
+    async for raw in socket.inbound:
+        try:
+            await talk.hear(raw, rate=IN_RATE)
+        except (errors.SoundInvalid, errors.ChunkTooLong) as error:
+            await socket.send(s2s_error_message(error))
+        except errors.SessionOver:
+            continue  # shutting down: `_tell` sends the rest and the reason
+
+
+async def _tell(socket: websocket_connections.WebSocketConnection, talk: ConversationLoop) -> None:
+    """Send the output of the conversation."""
+    dialect = S2SDialect()
+    async for out in talk.outgoing():
+        await socket.send(*dialect.of(out))
+
+
+class S2SDialect:
+    """Messages of the protocol for one connection."""
+
+    def __init__(self) -> None:
+        self._person = ""
+        self._pieces = 0
+        self._latency = ReplyLatency(0)
+        self._processing = False
+
+    def of(self, out: output.ConversationOutput) -> Iterator[websocket_connections.Message]:
+        """Yield the messages for an output of the conversation."""
+        match out:
+            case audio_pacing.ReplyAudioFrame():
+                yield out.pcm
+            case output.UserTurnStopped():
+                yield from self._begun()
+            case output.UserTurnFinal(backchannel=None):
+                self._person = out.text
+                yield from self._begun()
+            case output.UserTurnDropped():
+                yield from self._ready()
+            case output.ReplyStarted():
+                self._pieces, self._latency = 0, ReplyLatency(out.turn)
+                yield from self._begun()
+            case output.ReplyTextDelta():
+                self._pieces += 1
+            case ReplyLatency():
+                self._latency = out
+            case output.ReplyEnded():
+                yield from self._ended(out)
+            case output.ConversationError():
+                yield s2s_error_message(out.error)
+            case output.ConversationNotice(notice):
+                yield _message("notice", message=notice.message, code=notice.code)
+            case output.ConversationStarted():
+                self._person = ""
+                yield _status("reset")
+
+    def _begun(self) -> Iterator[str]:
+        if not self._processing:
+            self._processing = True
+            yield _status("processing")
+
+    def _ready(self) -> Iterator[str]:
+        if self._processing:
+            self._processing = False
+            yield _status("ready")
+
+    def _ended(self, reply: output.ReplyEnded) -> Iterator[str]:
+        found = S2SMetrics.of(self._latency)
+        yield _message(
+            "metrics",
+            vad_latency_ms=found.vad_ms,
+            asr_latency_ms=found.asr_ms,
+            llm_latency_ms=found.llm_ms,
+            tts_first_chunk_ms=found.tts_first_chunk_ms,
+            total_latency_ms=found.total_ms,
+            tokens_generated=self._pieces,
+            audio_duration_ms=_ms(reply.made_s),
+        )
+        yield _message(
+            "transcript",
+            user=self._person,
+            assistant=reply.text,
+            llm_ms=found.llm_ms,
+            tts_first_ms=found.tts_first_chunk_ms,
+            interrupted=reply.ending is output.ReplyEnding.INTERRUPTED,
+        )
+        self._person = ""
+        yield from self._ready()
+
+
+def s2s_error_message(error: errors.SidecarError) -> str:
+    """Return the message of an error: its text, which the page shows as it is, its code, and the
+    time until a retry, if one can succeed."""
+    retry = {} if error.retry_after is None else {"retry_after": error.retry_after}
+    return _message("error", message=f"{error.detail} ({error.code})", code=error.code, **retry)
+
+
+def _status(state: str, **fields: Any) -> str:
+    return _message("status", state=state, **fields)
+
+
+def _message(type: str, **fields: Any) -> str:
+    return json.dumps({"type": type, **fields}, ensure_ascii=False)
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)

@@ -1,1 +1,0 @@
-"""Speech-to-speech protocol of the VibeVoice demo."""
