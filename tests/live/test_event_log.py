@@ -43,27 +43,37 @@ async def read(told: EventLog, after: int = 0) -> list[LiveEvent]:
     return [one.event async for one in told.after(after)]
 
 
-async def test_who_reads_slowly_misses_partials_that_were_replaced_and_nothing_else() -> None:
+SLOWLY = (
+    SpeechStarted(0, 0.0),
+    partial(0, "one"),
+    InputProcessed(1.0, 0.0),
+    partial(0, "one two"),
+    InputProcessed(2.0, 0.0),
+)
+BEGINS = tuple(SpeechStarted(turn, at) for turn, at in ((0, 0.0), (0, 0.1), (1, 0.2)))
+STOPS = tuple(
+    SpeechStopped(turn, at)
+    for turn, at in ((0, 0.9), (0, 0.9), (0, 2.5), (0, 0.9 + 1e-6), (0, 2.5), (1, 4.0))
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        pytest.param(SLOWLY, (0, 3, 4), id="partials that were replaced"),
+        pytest.param((partial(0, "one"), final(0, 0)), (1,), id="a partial behind its final"),
+        pytest.param(BEGINS, (0, 2), id="a turn that begins again"),
+        pytest.param(STOPS, (0, 2, 5), id="a pause that is told again"),
+    ],
+)
+async def test_who_reads_slowly_misses_this_and_nothing_else(
+    said: tuple[LiveEvent, ...], left: tuple[int, ...]
+) -> None:
     told = EventLog()
-    said: list[LiveEvent] = [
-        SpeechStarted(0, 0.0),
-        partial(0, "one"),
-        InputProcessed(1.0, 0.0),
-        partial(0, "one two"),
-        InputProcessed(2.0, 0.0),
-    ]
     for event in said:
         told.add(event)
     told.end()
-    assert await read(told) == [said[0], said[3], said[4]]
-
-
-async def test_a_partial_is_not_told_behind_its_final() -> None:
-    told = EventLog()
-    told.add(partial(0, "one"))
-    told.add(final(0, 0))
-    told.end()
-    assert await read(told) == [final(0, 0)]
+    assert await read(told) == [said[at] for at in left]
 
 
 async def test_who_comes_again_hears_what_came_behind_a_number() -> None:
@@ -134,27 +144,6 @@ def test_an_engine_that_goes_on_knows_how_sure_the_one_before_it_was_of_the_lang
     assert from_wire(json.loads(json.dumps(to_wire(first.event)))) == first.event
 
 
-async def test_that_a_turn_begins_is_told_once() -> None:
-    told = EventLog()
-    told.add(SpeechStarted(0, 0.0))
-    told.add(SpeechStarted(0, 0.1))
-    told.add(SpeechStarted(1, 0.2))
-    told.end()
-    assert await read(told) == [SpeechStarted(0, 0.0), SpeechStarted(1, 0.2)]
-
-
-async def test_that_a_turn_stops_is_told_once_and_so_is_each_pause_of_one_that_goes_on() -> None:
-    told = EventLog()
-    for turn, at in ((0, 0.9), (0, 0.9), (0, 2.5), (0, 0.9 + 1e-6), (0, 2.5), (1, 4.0)):
-        told.add(SpeechStopped(turn, at))
-    told.end()
-    assert await read(told) == [
-        SpeechStopped(0, 0.9),
-        SpeechStopped(0, 2.5),
-        SpeechStopped(1, 4.0),
-    ]
-
-
 async def test_no_client_hears_what_voices_sound_like() -> None:
     told = EventLog()
     voices = SpeakerEmbeddingsKnown({0: SpeakerEmbedding("AAAA", 2.5)})
@@ -167,9 +156,5 @@ async def test_no_client_hears_what_voices_sound_like() -> None:
     assert [one.number for one in numbered] == [1, 2]
     begin = told.so_far(1.0)
     assert begin.voices == voices.voices
+    assert from_wire(to_wire(voices)) == voices, "between our processes"
     assert (begin.pieces, begin.said[0].speaker) == ((3,), 0)
-
-
-def test_voices_come_back_from_the_wire_between_our_processes() -> None:
-    voices = SpeakerEmbeddingsKnown({4: SpeakerEmbedding("AAAA", 2.5)})
-    assert from_wire(to_wire(voices)) == voices

@@ -37,26 +37,6 @@ def labels(speakers: LiveSpeakerLabels, pieces: int) -> list[int | None]:
     return [speakers.of(piece) for piece in range(pieces)]
 
 
-def test_the_first_to_speak_is_somebody_and_the_next_nobody_until_heard() -> None:
-    speakers = LiveSpeakerLabels()
-    assert speakers.tell(0) == 0
-    assert speakers.tell(1) is None
-    hear(speakers, 0, 7)
-    assert speakers.revised() == {}
-    hear(speakers, 1, 8)
-    assert speakers.revised() == {1: 1}
-    assert speakers.revised() == {}, "a change is told once"
-
-
-def test_a_voice_that_was_heard_while_it_spoke_is_known_when_its_piece_is_told() -> None:
-    speakers = LiveSpeakerLabels()
-    told = []
-    for piece, who in enumerate((7, 8, 7, 8, 9)):
-        hear(speakers, piece, who)
-        told.append(speakers.tell(piece))
-    assert told == [0, 1, 0, 1, 2]
-
-
 @pytest.mark.parametrize(
     ("heard", "expected"),
     [
@@ -79,17 +59,6 @@ def test_who_is_never_heard_is_whoever_spoke_before_or_else_after(
     speakers.settle()
     speakers.revised()
     assert labels(speakers, 4) == expected
-
-
-def test_too_little_voice_founds_nobody_and_is_given_to_the_nearest() -> None:
-    speakers = LiveSpeakerLabels()
-    hear(speakers, 0, 7)
-    hear(speakers, 1, 8)
-    speakers.hear(2, voice(9), 0.6)
-    decide(speakers, last=True)
-    for piece in range(3):
-        speakers.tell(piece)
-    assert speakers.of(2) in (0, 1)
 
 
 def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
@@ -139,21 +108,6 @@ def test_decisions_grow_rare() -> None:
             if piece < 40:
                 speakers.take(relabel(question))
     assert count < 130
-
-
-def test_who_goes_on_for_another_knows_its_voices_by_their_numbers() -> None:
-    first = LiveSpeakerLabels()
-    for piece, who in enumerate((7, 8, 7, 9)):
-        hear(first, piece, who)
-        first.tell(piece)
-    second = LiveSpeakerLabels({0: 0, 1: 1, 2: 0, 3: 2}, first.voices)
-    for piece, who in ((4, 9), (5, 5), (6, 8)):
-        hear(second, piece, who)
-        second.tell(piece)
-    assert labels(second, 7) == [0, 1, 0, 2, 2, 3, 1]
-    decide(second, last=True)
-    second.settle()
-    assert second.revised() == {}
 
 
 def test_without_their_voices_the_numbers_of_before_are_nobody_elses() -> None:

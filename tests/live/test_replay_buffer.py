@@ -243,14 +243,3 @@ async def test_what_was_committed_before_is_not_overtaken() -> None:
     session.heard(TurnDropped(1, 0.05))
     session.begins_anew()
     assert told_to(session) == everything[3:]
-
-
-def test_a_commit_that_was_answered_is_not_asked_of_the_next_engine() -> None:
-    session = begun()
-    for _ in range(2):
-        session.commit()
-        assert isinstance(session.sound.take(), InputCommit)
-    session.heard(TurnEnded(0, 0.0, 0.0, "", committed=True))
-    session.begins_anew()
-    assert isinstance(session.sound.take(), InputCommit), "the second has no answer yet"
-    assert session.sound.take() is None

@@ -192,6 +192,8 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
                 seen.add((number, status.name))
                 assert found.trailing["error-code"] in CODES, found
                 assert found.trailing["error-hint"], found
+            if number == "ERR1012":
+                assert int(found.trailing["retry-after"]) > 0
 
     async with Inside(tmp_path / "one") as inside:
         caller = await inside.caller()
@@ -212,11 +214,14 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
     assert {(one.number, one.status.name) for one in said} - seen == NOT_HERE
 
 
-def test_every_kind_of_error_has_a_status_and_what_passes_has_one_that_clients_retry() -> None:
+def test_every_error_has_a_number_and_what_passes_has_a_status_that_clients_retry() -> None:
     assert set(grpc_stt_errors.STATUS_BY_KIND) == set(ErrorKind)
     may_pass = Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED
     for error in all_errors():
-        status = grpc_stt_errors.error_status(error()).status
+        said = grpc_stt_errors.error_status(error())
+        status = said.status
+        assert said.number.startswith("ERR")
+        assert said.message
         if error.kind in (
             ErrorKind.BUSY,
             ErrorKind.LIMITED,
