@@ -33,8 +33,8 @@ EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
     live_events.NoticeRaised: "notice",
     live_events.Summary: "summary",
 }
-"""Message type of each event. `InputProcessed` has none: `received_message` reports it. Those that
-only engines need are sent to no client."""
+"""Message type of each event. `InputProcessed` has none: `received` reports it. Those that only
+engines need are sent to no client."""
 
 
 def event_message(numbered: NumberedEvent) -> str:
@@ -42,16 +42,6 @@ def event_message(numbered: NumberedEvent) -> str:
     event = numbered.event
     kind = EVENT_TYPES[type(event)]
     return _text({"type": kind, "number": numbered.number, **_body(event)})
-
-
-def received_message(samples: int, seconds: float, orders: int, heard_s: float) -> dict[str, Any]:
-    """Return the message that acknowledges audio."""
-    return {
-        "received_samples": samples,
-        "received_s": round(seconds, 3),
-        "received_orders": orders,
-        "heard_s": round(heard_s, 3),
-    }
 
 
 def message(kind: str, **body: Any) -> str:

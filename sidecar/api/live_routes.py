@@ -35,8 +35,6 @@ LIVE_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {
     errors.ErrorKind.LIMITED: 4429,
 }
 """Close codes of this protocol: HTTP statuses plus 4000; all others are `CLOSE_CODES`."""
-
-
 BEGIN_TIMEOUT_S = 10.0
 """Time for a client to send its first message."""
 RECEIVED_INTERVAL_S = 0.5
@@ -199,11 +197,13 @@ class _LiveConnection:
                 await self._socket.send(live_messages.message("received", **now))
 
     def _received(self) -> dict[str, object]:
-        one = self._session
-        samples = round(one.received_s * self._rate)  # float sums: a millionth of a sample off
-        return live_messages.received_message(
-            samples, one.received_s, one.received_orders, self._heard_s
-        )
+        seconds = self._session.received_s  # a float sum: off by a millionth of a sample
+        return {
+            "received_samples": round(seconds * self._rate),
+            "received_s": round(seconds, 3),
+            "received_orders": self._session.received_orders,
+            "heard_s": round(self._heard_s, 3),
+        }
 
 
 PATH = "/v1/live"
