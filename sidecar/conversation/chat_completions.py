@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeAlias
 
 from sidecar import errors
 from sidecar.upstream import openai_http
-from sidecar.upstream.openai_http import EventStream
 
 MAX_TOOL_CALLS = 16
 """Maximum number of tool calls in one answer."""
@@ -182,8 +181,8 @@ class RepeatLlm:
 
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
-MAX_LINE_BYTES = 1 << 20
-"""Maximum size of one line of a stream in bytes."""
+MAX_EVENT_BYTES = 1 << 20
+"""Maximum size of one event of a stream in bytes."""
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 """Names of the field that limits the answer. All servers know the first, except OpenAI's reasoning
 models, which reject it. Other servers ignore the second, and answer without a limit."""
@@ -239,36 +238,24 @@ class ChatStreamParser:
     """Incremental parser of a stream of chat completion chunks."""
 
     def __init__(self) -> None:
-        self._events = EventStream(MAX_LINE_BYTES, _wrong)
+        self.done = False
+        """Whether the server has sent the end of the stream."""
         self._aloud = ReasoningFilter()
         self._calls = -1
 
-    @property
-    def done(self) -> bool:
-        """Return whether the server has sent the end of the stream."""
-        return self._events.done
-
     def feed(self, data: bytes) -> list[LlmDelta]:
-        """Return the deltas in ``data``; adjacent texts are merged.
+        """Return the deltas in an event.
 
         Raises:
             errors.LlmFailed: the server reports an error.
-            errors.LlmGarbled: the data is not such a stream.
+            errors.LlmGarbled: it is not a chunk.
         """
-        chunks = map(openai_http.loads, self._events.feed(data))
-        said = [piece for chunk in chunks for piece in self._said(chunk)]
-        return _merge_text([*said, self._aloud.end()] if self.done else said)
-
-    def end(self) -> list[LlmDelta]:
-        """Return the remaining deltas at the end of the stream.
-
-        Raises:
-            errors.LlmFailed, errors.LlmGarbled: as `feed`, or the stream ended early.
-        """
-        said = self.feed(b"\n")
-        if not self.done:
-            raise errors.LlmFailed("The response of the language model ended early.")
-        return said
+        self.done = self.done or data.strip() == openai_http.DONE
+        if self.done:
+            said: list[LlmDelta] = [self._aloud.end()]
+        else:
+            said = self._said(openai_http.loads(data))
+        return [piece for piece in said if piece]
 
     def _said(self, chunk: object) -> list[LlmDelta]:
         if wrong := stream_error(chunk):
@@ -336,26 +323,17 @@ def _tool_call_values(calls: object) -> list[dict[str, Any]]:
     raise errors.LlmGarbled()
 
 
-def _merge_text(pieces: Sequence[LlmDelta]) -> list[LlmDelta]:
-    """Merge adjacent texts; drop empty ones."""
-    found: list[LlmDelta] = []
-    for piece in pieces:
-        if isinstance(piece, str) and found and isinstance(found[-1], str):
-            found[-1] += piece
-        elif piece:
-            found.append(piece)
-    return found
-
-
 def _partial_mark_length(text: str, mark: str) -> int:
     """Return the number of characters at the end of ``text`` that may begin ``mark``."""
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
 
-def _wrong(line: bytes | None) -> errors.LlmError:
-    if line is None:
-        return errors.LlmGarbled("A line of the response of the language model is too long.")
-    return stream_error(openai_http.loads(line)) or errors.LlmGarbled()
+def stream_fault(first: bytes | None) -> errors.LlmError:
+    """Return the error of a response that is no stream, by its beginning; of an event that is too
+    long, if that is None."""
+    if first is None:
+        return errors.LlmGarbled("An event of the language model's response is too long.")
+    return stream_error(openai_http.loads(first)) or errors.LlmGarbled()
 
 
 def stream_error(body: object) -> errors.LlmFailed | None:

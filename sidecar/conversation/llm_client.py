@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -116,11 +116,11 @@ class LlmClient:
         await self._known()
         within_s = self._address.first_s
         since: float | None = asyncio.get_running_loop().time()
-        async with self._asked(messages, self._address.max_tokens, tools) as pieces:
+        async with self._asked(messages, self._address.max_tokens, tools) as events:
             words = chat_completions.ChatStreamParser()
             while not words.done:
                 async with self._within(within_s, since):
-                    found = await self._next(pieces, words)
+                    found = await self._next(events, words)
                 for piece in found:
                     yield piece
                     within_s, since = self._address.next_s, None
@@ -130,13 +130,13 @@ class LlmClient:
         await self._client.aclose()
 
     async def _next(
-        self, pieces: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
+        self, events: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
     ) -> list[chat_completions.LlmDelta]:
-        """Return the next deltas; none at the end. Data without deltas is skipped."""
-        async for piece in pieces:
-            if (said := words.feed(piece)) or words.done:
+        """Return the next deltas; none at the end. Events without deltas are skipped."""
+        async for event in events:
+            if (said := words.feed(event)) or words.done:
                 return said
-        return words.end()
+        raise errors.LlmFailed("The response of the language model ended early.")
 
     async def _known(self) -> None:
         """Determine the model to use, if it is not configured."""
@@ -166,14 +166,20 @@ class LlmClient:
         most: int,
         tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send a request; yield the body of the accepted response."""
+        """Send a request; yield the events of the accepted response."""
         async with _map_http_errors(self._address.url):
             while True:
                 limit = self._limit  # the response to a parallel request may change it
                 response = await self._sent(messages, most, tools)
                 try:
                     if response.status_code == 200:
-                        yield response.aiter_bytes()
+                        events = openai_http.event_data(
+                            response.aiter_bytes(),
+                            chat_completions.MAX_EVENT_BYTES,
+                            chat_completions.stream_fault,
+                        )
+                        async with aclosing(events):
+                            yield events
                         return
                     said = await self._said(response)
                 finally:

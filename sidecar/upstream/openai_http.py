@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
@@ -24,6 +24,7 @@ MAX_MODELS = 200
 MAX_SERVER_MESSAGE_CHARS = 200
 """Characters of a server's message that are passed on."""
 DONE = b"[DONE]"
+EVENT_STREAM = "text/event-stream"
 TOO_LARGE_MESSAGE = re.compile(
     r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
     r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
@@ -126,36 +127,36 @@ def model_names(body: object) -> list[str]:
     return [str(one["id"]) for one in listed_models(body) if one.get("id")]
 
 
-class EventStream:
-    """Parser of server-sent events from arbitrary slices of bytes. ``done`` once the server sent
-    the end of the stream; later events are ignored.
+async def event_data(
+    body: AsyncIterator[bytes], longest: int, wrong: Callable[[bytes | None], Exception]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the data of the server-sent events in a body, `DONE` included.
 
-    ``wrong`` creates the error for a line that belongs to no event stream; it gets None if a line
-    is too long.
+    ``wrong`` creates the error for a body without events, of its beginning; it gets None if an
+    event is longer than ``longest`` bytes.
     """
+    import httpx
+    import httpx_sse
 
-    def __init__(self, longest_line: int, wrong: Callable[[bytes | None], Exception]) -> None:
-        self.done = False
-        self.rest = b""
-        """Start of a line whose end has not arrived yet."""
-        self._longest = longest_line
-        self._wrong = wrong
+    first, held, begun = b"", 0, False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the data of the events that ``data`` completes. Read the iterator to its end."""
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > self._longest:
-            raise self._wrong(None)
-        for line in lines:
-            name, _, value = line.strip().partition(b":")
-            if self.done or name in (b"", b"event", b"id", b"retry"):
-                continue
-            if name != b"data":
-                raise self._wrong(line)
-            if value.strip() == DONE:
-                self.done = True
-            else:
-                yield value
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal first, held
+        async for piece in body:
+            first, held = first or piece, held + len(piece)
+            if held > longest:
+                raise wrong(None)
+            yield piece
+        yield b"\n\n"  # some servers leave it out behind the last event
+
+    stream = httpx.Response(200, headers={"content-type": EVENT_STREAM}, content=pieces())
+    async for event in httpx_sse.EventSource(stream).aiter_sse():
+        held = 0
+        if event.data:
+            begun = True
+            yield event.data.encode()
+    if first and not begun:
+        raise wrong(first[:SMALL_BYTES])
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,8 @@ STREAM_SILENCE_TIMEOUT_S = 60.0
 """Maximum pause within a streamed answer."""
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
+MAX_EVENT_BYTES = 4 << 20
+"""Maximum bytes of an event of a streamed answer; some servers resend the whole text in each."""
 
 SegmentsCallback = Callable[[Sequence[Segment]], None]
 """Callback for segments as they arrive, in seconds from the chunk's start."""
@@ -174,16 +176,24 @@ class UpstreamClient:
                     if response.status_code != 200:
                         body = await openai_http.read_small(response)
                         raise hearing.refused(response.status_code, response.headers, body)
-                    count = 0
-                    async for data in response.aiter_bytes():
-                        count += len(data)
-                        if count > MAX_ANSWER_BYTES:
-                            raise upstream_dialect.garbled_failure("has no end")
+
+                    async def pieces() -> AsyncIterator[bytes]:
+                        count = 0
+                        async for piece in response.aiter_bytes():
+                            count += len(piece)
+                            if count > MAX_ANSWER_BYTES:
+                                raise upstream_dialect.garbled_failure("has no end")
+                            yield piece
+                            if call.streams:
+                                now = asyncio.get_running_loop().time()
+                                clock.reschedule(min(until, now + STREAM_SILENCE_TIMEOUT_S))
+
+                    body_of = pieces()
+                    if call.accept == openai_http.EVENT_STREAM:
+                        body_of = openai_http.event_data(body_of, MAX_EVENT_BYTES, _wrong_event)
+                    async for data in body_of:
                         if found := hearing.feed(data):
                             told(found)
-                        if call.streams:
-                            now = asyncio.get_running_loop().time()
-                            clock.reschedule(min(until, now + STREAM_SILENCE_TIMEOUT_S))
         return hearing.finish()
 
     async def _find(self) -> UpstreamDialect:
@@ -215,6 +225,12 @@ class UpstreamClient:
             if found.step is not FailureStep.AGAIN:
                 raise
             raise upstream_dialect.unreachable_failure() from None
+
+
+def _wrong_event(first: bytes | None) -> ChunkFailure:
+    return upstream_dialect.garbled_failure(
+        "has an event without end" if first is None else "is no stream of events"
+    )
 
 
 def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:

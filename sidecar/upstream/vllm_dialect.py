@@ -19,7 +19,7 @@ from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 from sidecar.upstream import upstream_dialect
-from sidecar.upstream.openai_http import EventStream, loads
+from sidecar.upstream.openai_http import DONE, EVENT_STREAM, loads
 from sidecar.upstream.upstream_dialect import (
     FLAC,
     ChunkFailure,
@@ -28,14 +28,6 @@ from sidecar.upstream.upstream_dialect import (
     UpstreamLimits,
     UpstreamRequest,
 )
-
-MAX_SSE_LINE_BYTES = 4 << 20
-
-
-def _wrong(line: bytes | None) -> ChunkFailure:
-    return upstream_dialect.garbled_failure(
-        "has a line without end" if line is None else "is no stream of events"
-    )
 
 
 def _parse_object(value: bytes) -> dict[str, Any]:
@@ -64,34 +56,29 @@ class VllmAnswerReader:
         """True if the model reached its token limit."""
         self._guard = loop_guard.LoopGuard(duration_s, self.segments)
         self._text = text
-        self._events = EventStream(MAX_SSE_LINE_BYTES, _wrong)
-        self._ended = False
-
-    @property
-    def over(self) -> bool:
-        """Return whether the server sent the end of the answer, or `end_here` ended it."""
-        return self._events.done or self._ended
+        self.over = False
+        """True once the server has sent the end of the answer, or `end_here` ended it."""
 
     def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
-        """Return the segments that ``data`` completes, and the loop that it reveals."""
+        """Return the segments that an event completes, and the loop that it reveals."""
         found: list[Segment] = []
-        for event in () if self._ended else self._events.feed(data):
-            try:
-                piece = self._piece(_parse_object(event))
-            except upstream_dialect.PARSE_ERRORS:
-                raise upstream_dialect.garbled_failure("has an event that is none") from None
-            if not piece:
-                continue
-            closed = self.parser.feed(piece)
-            loop = self._guard.token(zlib.crc32(piece.encode()), self.parser.open_content)
-            for segment in closed:
-                if loop is None:
-                    self.segments.append(segment)
-                    found.append(segment)
-                    loop = self._guard.segment(segment)
-            if loop is not None:
-                return found, loop
-        return found, None
+        self.over = self.over or data.strip() == DONE
+        if self.over:
+            return found, None
+        try:
+            piece = self._piece(_parse_object(data))
+        except upstream_dialect.PARSE_ERRORS:
+            raise upstream_dialect.garbled_failure("has an event that is none") from None
+        if not piece:
+            return found, None
+        closed = self.parser.feed(piece)
+        loop = self._guard.token(zlib.crc32(piece.encode()), self.parser.open_content)
+        for segment in closed:
+            if loop is None:
+                self.segments.append(segment)
+                found.append(segment)
+                loop = self._guard.segment(segment)
+        return found, loop
 
     def text_until(self, count: int) -> str:
         """Return the answer up to the brace that closes its ``count``-th segment."""
@@ -102,7 +89,7 @@ class VllmAnswerReader:
         del self.segments[count:]
         self.parser = VibeVoiceOutputParser(None)
         self.parser.feed("[]")
-        self._ended = True
+        self.over = True
 
     def _piece(self, event: Mapping[str, Any]) -> str:
         """Return the new text of an event; some servers resend the whole text each time."""
@@ -178,7 +165,9 @@ class VllmChunkRequest:
         if not self._dialect.goes_on:
             self._kept, self._prefix = [], ""
         self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
-        return UpstreamRequest(CHAT_COMPLETIONS_PATH, body=self._body(sound), streams=True)
+        return UpstreamRequest(
+            CHAT_COMPLETIONS_PATH, body=self._body(sound), streams=True, accept=EVENT_STREAM
+        )
 
     def _body(self, sound: bytes) -> bytes:
         said = self._options.prompt
@@ -223,7 +212,7 @@ class VllmChunkRequest:
         return b"".join((before, base64.b64encode(sound), after))  # avoids copies of 100 MB
 
     def feed(self, data: bytes) -> list[Segment]:
-        """Add to the stream and return the segments that it completes."""
+        """Add an event and return the segments that it completes."""
         found, loop = self._reading.take(data)
         if len(self._reading.segments) > self._place:
             self._sampling = None

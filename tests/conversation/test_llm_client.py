@@ -415,11 +415,6 @@ async def test_who_repeats_says_that_it_calls_no_tools() -> None:
             pass
 
 
-def test_a_line_without_end_is_given_up() -> None:
-    with pytest.raises(errors.LlmGarbled):
-        chat_completions.ChatStreamParser().feed(b"data: " + bytes(chat_completions.MAX_LINE_BYTES))
-
-
 def test_what_only_looks_like_a_thought_is_said() -> None:
     aloud = chat_completions.ReasoningFilter()
     pieces = [aloud.feed(piece) for piece in ("a <", "b> and <thin", "g> <thi")]

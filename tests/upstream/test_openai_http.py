@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -10,42 +12,46 @@ from hypothesis import strategies as st
 
 from sidecar.upstream.openai_http import (
     MAX_MODELS,
-    EventStream,
     authorization,
     client_options,
+    event_data,
     model_names,
 )
 
-STREAM = (
-    b': a comment\nevent: x\ndata: {"a":1}\r\n\nid: 7\ndata:2\n\ndata: [DONE]\n\nbroken\ndata: 3\n'
-)
+STREAM = b': a comment\nevent: x\ndata: {"a":1}\r\n\nid: 7\ndata:2\n\n: alive\n\ndata: [DONE]\n'
 
 
 class Wrong(Exception):
     """What a stream raises."""
 
 
+def read(*pieces: bytes, longest: int = 100) -> list[bytes]:
+    async def body() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def all_of() -> list[bytes]:
+        return [data async for data in event_data(body(), longest, Wrong)]
+
+    return asyncio.run(all_of())
+
+
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_events_are_the_same_in_whatever_pieces_they_come(cuts: list[int]) -> None:
-    events, found = EventStream(100, Wrong), list[bytes]()
     borders = [0, *sorted(cuts), len(STREAM)]
-    for start, end in itertools.pairwise(borders):
-        found += events.feed(STREAM[start:end])
-    assert [one.strip() for one in found] == [b'{"a":1}', b"2"]
-    assert events.done
+    pieces = [STREAM[start:end] for start, end in itertools.pairwise(borders)]
+    assert read(*pieces) == [b'{"a":1}', b"2", b"[DONE]"]
 
 
-def test_what_comes_before_a_line_that_is_none_is_read() -> None:
-    events = EventStream(100, Wrong)
-    read = events.feed(b'data: 1\n{"error": "full"}\ndata: 2\n')
-    assert next(read) == b" 1"
+def test_a_body_without_events_is_told_by_its_beginning() -> None:
     with pytest.raises(Wrong, match="full"):
-        next(read)
+        read(b'{"error": "full"}\n')
 
 
-def test_a_line_without_an_end_is_not_collected_for_ever() -> None:
+def test_an_event_without_an_end_is_not_collected_for_ever() -> None:
     with pytest.raises(Wrong, match="None"):
-        list(EventStream(100, Wrong).feed(bytes(101)))
+        read(b"data: " + bytes(50), bytes(50))
+    assert len(read(*[b"data: " + b"x" * 50 + b"\n\n"] * 9)) == 9
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {"data": None}, {"data": [1, {}, {"id": ""}]}])
