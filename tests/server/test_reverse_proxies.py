@@ -207,7 +207,7 @@ def test_events_come_while_the_job_runs(proxy: Proxy) -> None:
         ) as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")
-        events = parse(response.iter_lines())
+        events = parse(response)
         first = next(events)
         state = proxy.sent("GET", f"/v1/jobs/{job}").json()["state"]
         assert state in ("queued", "running"), "an event is held back by nothing"

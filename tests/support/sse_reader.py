@@ -1,14 +1,18 @@
-"""A reader of server-sent events by the standard (WHATWG HTML, 9.2.6), as browsers have it."""
+"""Server-sent events, as httpx-sse reads them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+from httpx_sse import EventSource
 from service_process import Server
+
+EVENT_STREAM = {"content-type": "text/event-stream"}
 
 
 @dataclass(frozen=True)
@@ -20,23 +24,13 @@ class Event:
     id: int | None
 
 
-def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """The events in the lines of a body; those without data are none."""
-    name, data, last = "", [], None
-    for line in lines:
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match field:
-            case "event":
-                name = value
-            case "data":
-                data.append(value)
-            case "id":
-                last = int(value)
-        if not line:
-            if data:
-                yield Event(name or "message", json.loads("\n".join(data)), last)
-            name, data = "", []
+def parse(response: httpx.Response | bytes) -> Iterator[Event]:
+    """The events of a response, or in a body; those without data are none."""
+    if isinstance(response, bytes):
+        response = httpx.Response(200, headers=EVENT_STREAM, content=response)
+    for told in EventSource(response).iter_sse():
+        if told.data:
+            yield Event(told.event, json.loads(told.data), int(told.id) if told.id else None)
 
 
 @contextlib.contextmanager
@@ -46,8 +40,7 @@ def follow(server: Server, job_id: str, after: int | None = None) -> Iterator[It
     url = f"/v1/jobs/{job_id}/events"
     with server.client.stream("GET", url, headers=headers) as response:
         assert response.status_code == 200, response.read()
-        assert response.headers["content-type"].startswith("text/event-stream")
-        yield parse(response.iter_lines())
+        yield parse(response)
 
 
 def events_of(server: Server, job_id: str) -> list[Event]:
