@@ -10,7 +10,6 @@ from starlette.responses import Response
 from sidecar.api.http.responses import json_response
 from sidecar.config.settings import Settings
 from sidecar.service.facade import Service, ServiceHealth
-from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT
 
 PATH = "/health"
@@ -45,7 +44,6 @@ async def health_response(service: Service) -> Response:
             "vllm": VLLM_STATUS[_status(now)],
             "pipeline_state": service.conversations.phase.value,
             "initialized": service.live.spec is not None,
-            **({LOCAL_VOICES_FIELD: WINDOW_FORMAT} if service.offers_voices else {}),
             **now.also,
             **_classic_health(service, now),
         },

@@ -14,7 +14,6 @@ from sidecar.api.health_response import PATH, health_response
 from sidecar.api.http.responses import json_response
 from sidecar.errors import JournalUnreachable
 from sidecar.service.facade import Service, ServiceHealth
-from sidecar.transcripts.speaker_embeddings import WINDOW_FORMAT
 from sidecar.version import __version__
 
 
@@ -80,14 +79,6 @@ class HealthAnswer(BaseModel):
         default=0,
         examples=[8005],
         description="Port for the page of the speech-to-speech demo, if it is on.",
-    )
-    local_voices: str = Field(
-        default="",
-        examples=[WINDOW_FORMAT],
-        description=(
-            "Format of the speaker embeddings that a service of the same build can request "
-            "with a chunk, if available."
-        ),
     )
     grpc_running: bool
     model_pool_healthy: bool = Field(description="True if recent recognitions succeeded.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -29,7 +29,6 @@ from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import render_result
 from sidecar.service.facade import Service
-from sidecar.transcripts import speaker_embeddings
 from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_formats import segment_body, transcript_body
 
@@ -119,35 +118,15 @@ class TranscribeMetadata(BaseModel):
     )
 
 
-class TranscribeLocalVoices(BaseModel):
-    """Window embeddings of a chunk of a recording."""
-
-    form: str = Field(examples=[speaker_embeddings.WINDOW_FORMAT])
-    windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
-    same: bool = Field(
-        description="True if the speaker labels of the segments come from such embeddings."
-    )
-
-
 class TranscribeAnswer(BaseModel):
     """Result of a transcription."""
 
     status: Literal["success"]
     segments: list[TranscribeSegment]
     metadata: TranscribeMetadata
-    local_voices: TranscribeLocalVoices | None = Field(None, description="Present if requested.")
 
 
-TRANSCRIBE_BODY = openapi.submission(
-    openapi.OPTIONS
-    | {
-        speaker_embeddings.LOCAL_VOICES_FIELD: openapi.text(
-            "For another vibevoice-asr, which sends chunks of a recording and diarizes it "
-            "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and "
-            "begins. The result is not stored in the job."
-        )
-    }
-)
+TRANSCRIBE_BODY = openapi.submission(openapi.OPTIONS)
 
 TRANSCRIBE_FIELDS = openapi.schema_fields(TRANSCRIBE_BODY)
 
@@ -156,8 +135,6 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     """Return the body of a finished transcription."""
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
-    if (voices := transcript.local_voices) is not None:
-        body[speaker_embeddings.LOCAL_VOICES_FIELD] = asdict(voices)
     return {"status": "success", **body}
 
 
@@ -226,7 +203,7 @@ def build_router(service: Service) -> APIRouter:
         caller = identity_of(request)
         later = wants_async(request.headers.getlist("prefer"))
         with await service.submissions.place(caller) as place:
-            source, options = await _read_request(request, service, kept=later)
+            source, options = await _read_request(request, service)
             job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
             applied = {"Preference-Applied": "respond-async"}
@@ -248,17 +225,11 @@ def build_router(service: Service) -> APIRouter:
 
 
 async def _read_request(
-    request: Request, service: Service, *, kept: bool
+    request: Request, service: Service
 ) -> tuple[AudioSource, TranscribeOptions]:
-    """Return the recording and the options of a request, from JSON or a form. Speaker embeddings
-    are left out of a result that is ``kept``."""
+    """Return the recording and the options of a request, from JSON or a form."""
     fields, source = await upload.read_fields(request, service)
     with upload.close_on_error(source):
         odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
-        embeddings = speaker_embeddings.embeddings_request_of(
-            fields.get(speaker_embeddings.LOCAL_VOICES_FIELD)
-        )
-        if service.offers_voices and options.diarize and not kept:
-            options = replace(options, local_voices=embeddings)
         return source or await upload.open_local(request, fields, service), options

@@ -182,7 +182,6 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
             yield CheckFinding("upstream", CheckState.WARNING, wrong.detail, wrong.hint)
         elif server.dialect is not None:
             own = "" if server.dialect.diarizes else "; speakers are told apart here"
-            own += "; says what voices are like" if server.dialect.voices else ""
             text = f"{server.name} answers ({server.dialect.name}){own}"
             yield CheckFinding("upstream", CheckState.GOOD, text)
 

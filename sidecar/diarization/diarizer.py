@@ -141,17 +141,6 @@ class Diarizer:
         self._listening.hear(block)
         self._take(self._listening.windows())
 
-    def take(
-        self, windows: Sequence[window_embeddings.DiarizationWindow], next_window: int, end: int
-    ) -> None:
-        """Append windows that were computed elsewhere (`diarization.window_embeddings`).
-
-        Their audio is not needed: the recording is known up to ``end``, and the next window starts
-        at ``next_window``; both in samples.
-        """
-        self._listening.skip_to(next_window, end)
-        self._take(list(windows))
-
     def snapshot(self, after: int = 0) -> dict[str, Any]:
         """Return the state without the first ``after`` windows, as plain values."""
         return {

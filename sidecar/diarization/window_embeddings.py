@@ -1,14 +1,11 @@
-"""Local speakers of ten-second windows and their embeddings, for recordings and chunks.
+"""Local speakers of ten-second windows of a recording, and their embeddings.
 
-A window depends only on the audio of its own blocks. So if the windows of each chunk start at the
-border of a block, all chunks together give the same windows as the whole recording on one machine.
+A window depends only on the audio of its own blocks.
 """
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +23,6 @@ from sidecar.diarization.speaker_models import (
     SpeakerEncoder,
     SpeakerModels,
     trunk_frames,
-)
-from sidecar.transcripts.speaker_embeddings import (
-    WINDOW_FORMAT,
-    EncodedWindowEmbeddings,
-    WindowEmbeddingsRequest,
 )
 
 WINDOW_SAMPLES = 160_000
@@ -152,12 +144,6 @@ class WindowExtractor:
     def go_on(self, next_window: int) -> None:
         """Skip the windows before ``next_window``; the audio before it comes by `replay_audio`."""
         self.next = next_window
-
-    def skip_to(self, next_window: int, end: int) -> None:
-        """Skip the windows before ``next_window`` and the audio before ``end``, both in samples."""
-        self.next, self._sound_begin = next_window, end
-        self._sound = self._sound[:0]
-        self._blocks = {}
 
     def replay_audio(self, sound: Block) -> None:
         """Append audio of known windows."""
@@ -335,143 +321,3 @@ def _embedding_frames(window: DiarizationWindow) -> npt.NDArray[np.bool_]:
 def _speaker_vector(total: npt.NDArray[np.float32] | float, seconds: float) -> SpeakerVector | None:
     length = float(np.linalg.norm(total))
     return SpeakerVector(np.asarray(total, np.float32) / length, seconds) if length else None
-
-
-_PACKED = -(-WINDOW_FRAMES * MAX_WINDOW_SPEAKERS // 8)
-_NORM_TOLERANCE = 0.01
-"""Maximum deviation of a vector's length from 1: it is sent with eleven bits of precision."""
-
-
-class WindowEmbeddingsInvalid(Exception):
-    """Error of invalid windows from another service; the message says why."""
-
-
-def embed_windows(
-    models: SpeakerModels,
-    blocks: Iterable[Block],
-    asked: WindowEmbeddingsRequest,
-    step_s: float,
-    stop: Callable[[], bool] = lambda: False,
-) -> list[DiarizationWindow]:
-    """Return the windows of a chunk; ``blocks``: its audio at 16 kHz from the start on.
-
-    If the recording starts with the chunk, frames count from 0. Else they count from an arbitrary
-    frame, and `decode_windows` or `place_windows` set the real ones. Return no windows if
-    ``stop()`` returns `True`.
-    """
-    listening = WindowExtractor(models, SpeakerEncoder(models), step_s)
-    begin = 0 if asked.begins else BLOCK  # not 0: only a recording's start has half steps
-    listening.skip_to(begin, begin)
-    left_out = round(asked.first_s * SAMPLE_RATE)
-    until = None if asked.until_s is None else begin + round(asked.until_s * SAMPLE_RATE) - left_out
-    found: list[DiarizationWindow] = []
-    for block in blocks:
-        if stop():
-            return []
-        listening.hear(block[left_out:])
-        left_out = max(0, left_out - len(block))
-        found += listening.windows()
-    listening.finish()
-    found += listening.windows()
-    if until is not None:
-        last = round(until / SAMPLE_RATE / FRAME_STEP_S)
-        found = [window for window in found if window.start < last]
-    return found
-
-
-def window_starts(asked: WindowEmbeddingsRequest, end: int, step_s: float) -> list[int]:
-    """Return the starts of the windows of `embed_windows` for ``end`` samples.
-
-    They are in samples from the start of the chunk.
-    """
-    step, first = round(step_s * SAMPLE_RATE), round(asked.first_s * SAMPLE_RATE)
-    until = end if asked.until_s is None else round(asked.until_s * SAMPLE_RATE)
-    found, at = [], first
-    while at < until and at + WINDOW_SAMPLES <= end:
-        found.append(at)
-        at += step // (2 if asked.begins and at - first < step else 1)
-    last = max(first, end - WINDOW_SAMPLES)
-    rest = asked.until_s is None and at < end and end - first >= FRAME_SAMPLES
-    if rest and (not found or at - step < last):
-        found.append(last)
-    return found
-
-
-def encode_windows(
-    windows: Sequence[DiarizationWindow], *, same: bool = False
-) -> EncodedWindowEmbeddings:
-    """Encode windows for the wire: the activity and the embeddings, from which the rest follows.
-
-    ``same``: as in `EncodedWindowEmbeddings`.
-    """
-    records = np.zeros(len(windows), _window_dtype())
-    for record, window in zip(records, windows, strict=True):
-        record["packed"], record["vectors"] = window.packed, window.vectors
-    return EncodedWindowEmbeddings(WINDOW_FORMAT, b64encode(records.tobytes()).decode(), same)
-
-
-def decode_windows(
-    given: EncodedWindowEmbeddings, begins: Sequence[int]
-) -> list[DiarizationWindow]:
-    """Parse the output of `encode_windows`; ``begins``: starts in samples of the recording.
-
-    Raises:
-        WindowEmbeddingsInvalid: another format, another number of windows, or invalid values. No
-            window is used then.
-    """
-    if given.form != WINDOW_FORMAT:
-        raise WindowEmbeddingsInvalid("they are of another form")
-    size = len(begins) * _window_dtype().itemsize
-    if len(given.windows) != -(-size // 3) * 4:
-        raise WindowEmbeddingsInvalid(f"they are not {len(begins)} windows")
-    try:
-        data = b64decode(given.windows, validate=True)
-    except (binascii.Error, ValueError):
-        raise WindowEmbeddingsInvalid("they are not base64") from None
-    if len(data) != size:
-        raise WindowEmbeddingsInvalid(f"they are not {len(begins)} windows")
-    records = np.frombuffer(data, _window_dtype())
-    if not np.isfinite(records["vectors"]).all():
-        raise WindowEmbeddingsInvalid("a vector is not finite")
-    lengths = np.linalg.norm(records["vectors"].astype(np.float32), axis=2)
-    heard = lengths > 0
-    if (np.abs(lengths[heard] - 1) > _NORM_TOLERANCE).any():
-        raise WindowEmbeddingsInvalid("a vector is not of length 1")
-    found = [
-        _window(begin, record, one)
-        for begin, record, one in zip(begins, records, heard, strict=True)
-    ]
-    if any((window.heard & ~window.activity.any(axis=0)).any() for window in found):
-        raise WindowEmbeddingsInvalid("a voice is never heard")
-    return found
-
-
-def place_windows(
-    windows: Sequence[DiarizationWindow], begins: Sequence[int]
-) -> list[DiarizationWindow]:
-    """Return the windows of `embed_windows` with their starts (samples) in the recording."""
-    return [
-        DiarizationWindow(_frame(begin), one.packed, one.vectors, one.alone_s, one.heard)
-        for begin, one in zip(begins, windows, strict=True)
-    ]
-
-
-def _window_dtype() -> np.dtype[np.void]:
-    """Return the dtype of a window on the wire: 1,757 bytes."""
-    return np.dtype(
-        [("packed", np.uint8, _PACKED), ("vectors", "<f2", (MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE))]
-    )
-
-
-def _window(
-    begin: int, record: npt.NDArray[np.void], heard: npt.NDArray[np.bool_]
-) -> DiarizationWindow:
-    packed = np.array(record["packed"], np.uint8)
-    alone_s = (solo_activity(unpack_activity(packed)).sum(axis=0) * FRAME_STEP_S).astype(np.float32)
-    return DiarizationWindow(
-        _frame(begin), packed, np.array(record["vectors"], np.float16), alone_s, heard
-    )
-
-
-def _frame(begin: int) -> int:
-    return round(begin / SAMPLE_RATE / FRAME_STEP_S)

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.serialization import WireValues, to_plain
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, WindowEmbeddingsRequest
+from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
 
 AUTO = "auto"
@@ -166,9 +166,8 @@ class TranscribeOptions(WireValues):
     if they take extra work. ``memory_fallback``: the plan for a second try if memory runs out.
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
-    kept where it was submitted. ``local_voices``: the recording is a chunk, and the front requests
-    these window embeddings of it; the worker computes them, not the engine. ``unknown_fields``: a
-    sentence for each unknown field of the request, only for its response.
+    kept where it was submitted. ``unknown_fields``: a sentence for each unknown field of the
+    request, only for its response.
     """
 
     precision: Precision = Precision.AUTO
@@ -187,7 +186,6 @@ class TranscribeOptions(WireValues):
     recognise: bool = True
     known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
-    local_voices: WindowEmbeddingsRequest | None = None
     unknown_fields: tuple[str, ...] = ()
 
     @property

@@ -176,9 +176,6 @@ class Service:
         """True if other services share the jobs."""
         self.client_timeouts = self._shared.client_timeouts if self._shared else None
         """Jobs whose clients timed out, if the client may ask another service next; else None."""
-        self.offers_voices = not self.shares and not self.spec.remote
-        """True if clients may request the local speakers of a chunk: not with upstreams, nor if
-        answers pass through a database."""
         self.traces = create_tracing(__version__)
         """Exporter of traces, if they are on."""
         traced = None

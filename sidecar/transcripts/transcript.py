@@ -80,7 +80,6 @@ class Transcript:
     ``voices``: profiles of its speakers, if speaker identification was requested. ``prints``:
     embeddings of the segments, by index; None for a segment with too little speech. It is empty if
     they were not requested. ``model``: the model, if the engine may have one of several.
-    ``local_voices``: window embeddings of a chunk, if `TranscribeOptions` requested them.
     """
 
     segments: tuple[Segment, ...]
@@ -93,9 +92,6 @@ class Transcript:
     voices: tuple[speaker_embeddings.SpeakerProfile, ...] = ()
     prints: tuple[speaker_embeddings.SpeakerEmbedding | None, ...] = field(default=(), repr=False)
     model: str = ""
-    local_voices: speaker_embeddings.EncodedWindowEmbeddings | None = field(
-        default=None, repr=False
-    )
 
     def name_of(self, speaker: int | None) -> str | None:
         """Return the name of a speaker; None if it has none."""

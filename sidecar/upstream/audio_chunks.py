@@ -14,7 +14,6 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization.word_attribution import attribute_words, context_span, merge_turns
 from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
-from sidecar.transcripts import speaker_embeddings
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
@@ -35,14 +34,6 @@ MIN_EVEN_CHUNK_S = 180.0
 CHUNKS_PER_UPSTREAM = 3
 """Chunks of a long recording for each upstream. If one is slow or fails, it then delays the others
 by a third of its share."""
-CHUNK_GRID_S = 0.01
-"""Chunks start at multiples of it: whole samples at the sample rate of every engine."""
-MARGIN_S = speaker_embeddings.BLOCK_S + speaker_embeddings.MIN_LAST_S
-"""End of a full chunk that no cut falls into. The embeddings of a chunk need the audio behind its
-words, up to the next block border plus `BLOCK_MARGIN_S`. The last chunk then has enough audio of
-its own."""
-MIN_CHUNK_WITH_MARGIN_S = 4 * MARGIN_S
-"""Minimum length of chunks with margins: below it the embeddings are not worth the margin."""
 PAUSE_S = 0.3
 _FULL = 32_768
 
@@ -50,14 +41,12 @@ _FULL = 32_768
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
     """Chunk of a recording that starts ``start_s`` seconds into it, 16 bits a sample. ``last``: the
-    recording ends with it. ``margin``: audio behind it that its embeddings need too, None if no
-    embeddings are requested."""
+    recording ends with it."""
 
     start_s: float
     samples: npt.NDArray[np.int16]
     rate: int
     last: bool
-    margin: npt.NDArray[np.int16] | None = None
 
     @property
     def duration_s(self) -> float:
@@ -69,31 +58,12 @@ class AudioChunk:
         """Return its end in the recording, in seconds."""
         return self.start_s + self.duration_s
 
-    @property
-    def voices(self) -> speaker_embeddings.WindowEmbeddingsRequest | None:
-        """Return the request for its window embeddings; None for chunks without margins."""
-        if self.margin is None:
-            return None
-        until_s = None if self.last else _next_block_border_s(self.end_s) - self.start_s
-        first_s = _next_block_border_s(self.start_s) - self.start_s
-        return speaker_embeddings.WindowEmbeddingsRequest(
-            self.duration_s, round(first_s, 2), until_s and round(until_s, 2), not self.start_s
-        )
-
-    @property
-    def with_margin(self) -> npt.NDArray[np.int16]:
-        """Return the samples that its embeddings are computed from: the chunk and its margin."""
-        if self.margin is None:
-            return self.samples
-        return np.concatenate([self.samples, self.margin])
-
-    def flac(self, *, margin: bool = False) -> bytes:
+    def flac(self) -> bytes:
         """Return the chunk as FLAC: lossless, about half the bytes."""
         import soundfile
 
         file = io.BytesIO()
-        samples = self.with_margin if margin else self.samples
-        soundfile.write(file, samples, self.rate, format="FLAC", subtype="PCM_16")
+        soundfile.write(file, self.samples, self.rate, format="FLAC", subtype="PCM_16")
         return file.getvalue()
 
     def silent(self) -> AudioChunk:
@@ -118,7 +88,7 @@ class AudioChunk:
 def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
     """Return the length of chunks that keeps all upstreams busy to the end; None to cut only where
     ``longest_s`` requires it."""
-    most_s = longest_s - 2 * EVEN_CUT_TOLERANCE_S - MARGIN_S
+    most_s = longest_s - 2 * EVEN_CUT_TOLERANCE_S
     if upstreams < 2 or total_s is None or most_s < MIN_EVEN_CHUNK_S:
         return None
     count = min(max(1, int(total_s / MIN_EVEN_CHUNK_S)), CHUNKS_PER_UPSTREAM * upstreams)
@@ -130,19 +100,12 @@ def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> flo
 
 
 def cut_into_chunks(
-    audio: AudioStream,
-    rate: int,
-    longest_s: float,
-    *,
-    even: float | None = None,
-    margin: bool = False,
+    audio: AudioStream, rate: int, longest_s: float, *, even: float | None = None
 ) -> Iterator[AudioChunk]:
     """Yield the recording in chunks of at most ``longest_s`` seconds; hold one in memory at a time.
 
-    ``even``: desired length, which the cuts follow as far as pauses allow. ``margin``: add the
-    audio that the embeddings need; it counts towards ``longest_s``.
+    ``even``: desired length, which the cuts follow as far as pauses allow.
     """
-    kept = round(MARGIN_S * rate) if margin else 0
     held = np.empty(rate, np.int16)
     count, start, number = 0, 0, 1
     size = zone = 0
@@ -152,22 +115,18 @@ def cut_into_chunks(
         nonlocal size, zone
         if even is None:
             size = max(rate, round(longest_s * rate))
-            zone = min(round(CUT_SEARCH_S * rate), (size - kept) // 4)
+            zone = min(round(CUT_SEARCH_S * rate), size // 4)
         else:
-            size = round((number * even + EVEN_CUT_TOLERANCE_S) * rate) - start + kept
+            size = round((number * even + EVEN_CUT_TOLERANCE_S) * rate) - start
             zone = round(2 * EVEN_CUT_TOLERANCE_S * rate)
 
     sized()
     for block in audio:
         while len(block):
             if count == size:
-                least = size - kept - zone
-                cut = least + _quietest(held[least : size - kept], rate)
-                if margin or even is not None:
-                    cut -= (start + cut) % max(1, round(CHUNK_GRID_S * rate))
+                cut = size - zone + _quietest(held[size - zone : size], rate)
                 rest = held[cut:count].copy()
-                behind = _margin_samples(start + cut, rest, rate) if margin else None
-                yield AudioChunk(start / rate, held[:cut], rate, last=False, margin=behind)
+                yield AudioChunk(start / rate, held[:cut], rate, last=False)
                 held = rest  # the yielded chunk owns the old buffer
                 count, start, number = len(rest), start + cut, number + 1
                 sized()
@@ -177,19 +136,7 @@ def cut_into_chunks(
             held[count : count + len(part)] = to_16_bit(part)
             count += len(part)
     if count:
-        over = held[:0] if margin else None
-        yield AudioChunk(start / rate, held[:count], rate, last=True, margin=over)
-
-
-def _margin_samples(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
-    """Return the samples behind a cut that the last windows before it need."""
-    end = round((_next_block_border_s(cut / rate) + speaker_embeddings.BLOCK_MARGIN_S) * rate)
-    return rest[: end - cut].copy()
-
-
-def _next_block_border_s(time_s: float) -> float:
-    """Return the first block border at or after a time."""
-    return math.ceil(round(time_s / speaker_embeddings.BLOCK_S, 6)) * speaker_embeddings.BLOCK_S
+        yield AudioChunk(start / rate, held[:count], rate, last=True)
 
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:
@@ -256,26 +203,17 @@ class ChunkResult:
     answer: UpstreamAnswer
     server: str
 
-    @property
-    def by_voices(self) -> bool:
-        """Return whether its speakers come from its own window embeddings."""
-        return self.answer.local_voices is not None and self.answer.local_voices.same
-
     def settled(self) -> ChunkResult:
-        """Return what of it is needed until the end: without samples and embeddings."""
-        said = self.answer.local_voices
-        bare = None if said is None else replace(said, windows="")
-        return replace(
-            self, piece=self.piece.silent(), answer=replace(self.answer, local_voices=bare)
-        )
+        """Return what of it is needed until the end: without samples."""
+        return replace(self, piece=self.piece.silent())
 
-    def without_guesses(self) -> ChunkResult:
-        """Return the result without word times that were estimated by rule."""
-        bare = tuple(
-            replace(one, words=(), words_by="") if one.words_by == WORDS_BY_RULE else one
-            for one in self.answer.segments
-        )
-        return replace(self, answer=replace(self.answer, segments=bare))
+
+def without_guesses(segments: Iterable[Segment]) -> list[Segment]:
+    """Return the segments without word times that were estimated by rule."""
+    return [
+        replace(one, words=(), words_by="") if one.words_by == WORDS_BY_RULE else one
+        for one in segments
+    ]
 
 
 def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:
@@ -304,24 +242,24 @@ def place_segments(heard: ChunkResult) -> list[Segment]:
 
 
 def assign_speakers(
-    heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn] | None, *, diarize: bool
+    heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn], *, diarize: bool
 ) -> list[Segment]:
     """Return the segments of all chunks, with speakers numbered in order of appearance.
 
-    ``turns``: the speaker turns of the whole recording; None if it was not diarized here. If one
-    server transcribed the whole recording, its speakers are kept. With several chunks each has its
-    own speakers: these are matched with the turns, or dropped if the turns come from the chunk's
-    embeddings (`EncodedWindowEmbeddings.same`).
+    ``turns``: the speaker turns of the whole recording, none if it was not diarized here. If one
+    server diarized the whole recording, its speakers are kept. With several chunks each has its
+    own speakers, which are matched with the turns. Words of chunks that no server diarized go to
+    the speakers of the turns.
     """
     found: list[Segment] = []
     for number, one in enumerate(heard):
         segments = place_segments(one)
         if not diarize:
             segments = [replace(segment, speaker=None) for segment in segments]
-        elif one.answer.diarized and len(heard) > 1 and not (turns and one.by_voices):
-            segments = _link_speakers(segments, turns or (), 1000 * (number + 1), one)
-        elif not one.answer.diarized or len(heard) > 1:
-            segments = attribute_words(segments, turns or ())
+        elif not one.answer.diarized:
+            segments = attribute_words(segments, turns)
+        elif len(heard) > 1:
+            segments = _link_speakers(segments, turns, 1000 * (number + 1), one)
         found += segments
     return number_speakers_by_appearance(sorted(found, key=lambda one: (one.start, one.end)))
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TypeVar
 
 from sidecar import errors
@@ -122,9 +121,9 @@ class ChunkRequests:
         return all(one.dialect is not None and one.dialect.surely_timed for one in self.servers)
 
     @property
-    def voices(self) -> bool:
-        """Return whether any server sends window embeddings."""
-        return any(one.dialect is not None and one.dialect.voices for one in self.servers)
+    def by_voices(self) -> bool:
+        """Return whether all servers diarize as this service does, as far as is known."""
+        return all(one.dialect is not None and one.dialect.by_voices for one in self.servers)
 
     @property
     def cuts(self) -> bool:
@@ -147,7 +146,7 @@ class ChunkRequests:
             self._at_work -= 1
 
     async def _hear(self, work: _ChunkWork) -> list[ChunkResult]:
-        await work.sound(voices=self.voices)
+        await work.sound()
         within_s = EXTRA_TIMEOUT_S + self._options.timeout * work.piece.duration_s
         patience = ChunkAttempts(time.monotonic(), time.monotonic() + 2 * within_s)
         while True:
@@ -205,7 +204,7 @@ class ChunkRequests:
         if self._pool.servers[index].failures:
             self._seen(index, await server.look())
         hearing = work.request(dialect, server.name)
-        sound = await work.sound(voices=dialect.voices)
+        sound = await work.sound()
         for _ in range(MAX_REQUESTS_PER_CHUNK):
             try:
                 asking = server.ask(hearing, sound, work.told, within_s)
@@ -224,14 +223,13 @@ class ChunkRequests:
         if piece.duration_s < 2 * MIN_SPLIT_CHUNK_S:
             raise patience.error from None
         server.longest_s = min(server.longest_s, piece.duration_s / 2)
-        options = replace(work.options, local_voices=None)  # computed here after a split
         found: list[ChunkResult] = []
         for part in piece.halves():
 
             def of_part(segments: Sequence[Segment], part: AudioChunk = part) -> None:
                 work.told(shift_segments(segments, part.start_s - piece.start_s))
 
-            found += await self._hear(_ChunkWork(part, options, of_part))
+            found += await self._hear(_ChunkWork(part, work.options, of_part))
         return found
 
     def _begin_to_watch(self) -> None:
@@ -275,14 +273,14 @@ class ChunkRequests:
 
 
 class _ChunkWork:
-    """Chunk on its way to upstreams, with its requests and its encodings; each is made once."""
+    """Chunk on its way to upstreams, with its requests and its encoding; each is made once."""
 
     def __init__(
         self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> None:
         self.piece, self.options, self.told = piece, options, told
         self._requests: dict[str, ChunkRequest] = {}
-        self._made: dict[bool, bytes] = {}
+        self._sound: bytes | None = None
 
     def request(self, dialect: UpstreamDialect, server: str) -> ChunkRequest:
         """Return the request to a server, or to those that can go on from each other's answers."""
@@ -291,10 +289,8 @@ class _ChunkWork:
             self._requests[name] = dialect.hearing(self.piece.duration_s, self.options)
         return self._requests[name]
 
-    async def sound(self, *, voices: bool) -> bytes:
-        """Return the chunk as FLAC; with its margin if embeddings are requested and the server has
-        them (``voices``)."""
-        margin = voices and self.options.local_voices is not None
-        if margin not in self._made:
-            self._made[margin] = await asyncio.to_thread(self.piece.flac, margin=margin)
-        return self._made[margin]
+    async def sound(self) -> bytes:
+        """Return the chunk as FLAC."""
+        if self._sound is None:
+            self._sound = await asyncio.to_thread(self.piece.flac)
+        return self._sound

@@ -11,7 +11,6 @@ from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts import transcript
-from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_in_answer
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
@@ -26,8 +25,6 @@ NDJSON = "application/x-ndjson"
 MAX_AUDIO_S = 3600.0
 """The server would take five hours (its default); an hour limits memory here to 115 MB."""
 MAX_BODY_BYTES = 1 << 30
-WORD_TIME_SLACK_S = 1.0
-"""Tolerance of the chunk duration that the server reports."""
 _SERVER_TROUBLE_KINDS = {
     ErrorKind.BUSY,
     ErrorKind.FAILED,
@@ -49,13 +46,13 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
     limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
     surely_timed = True
 
-    def __init__(self, rate: int, *, voices: bool = False) -> None:
+    def __init__(self, rate: int, *, by_voices: bool = False) -> None:
         self.rate = rate
-        self.voices = voices
+        self.by_voices = by_voices
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
         """Return the request of a chunk."""
-        return SidecarChunkRequest(self, options)
+        return SidecarChunkRequest(options)
 
     def waiting(self, health: bytes) -> int:
         """Return the jobs in its /health: those that wait, and the one that runs."""
@@ -69,11 +66,10 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
 class SidecarChunkRequest:
     """Request of one chunk; the answer is NDJSON, or one JSON body from an older build."""
 
-    def __init__(self, dialect: SidecarDialect, options: TranscribeOptions) -> None:
-        self._dialect = dialect
+    def __init__(self, options: TranscribeOptions) -> None:
         self._options = options
         self._rest = bytearray()
-        self._body: object = None
+        self._body: Any = None
 
     def call(self, sound: bytes) -> UpstreamRequest:
         """Return the request with all options, because the server knows them all."""
@@ -96,8 +92,6 @@ class SidecarChunkRequest:
             fields["num_speakers"] = str(options.num_speakers)
         if options.max_tokens is not None:
             fields["max_tokens"] = str(options.max_tokens)
-        if options.local_voices is not None and self._dialect.voices:
-            fields[LOCAL_VOICES_FIELD] = options.local_voices.to_text()
         return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
 
     def feed(self, data: bytes) -> list[transcript.Segment]:
@@ -112,16 +106,9 @@ class SidecarChunkRequest:
         """Return the transcript."""
         self._told(self._rest)
         try:
-            body: Any = self._body
-            answer = parse_sidecar_answer(body)
-            heard_s = float(body["metadata"].get("duration", 0.0))
+            return parse_sidecar_answer(self._body)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("is no transcript") from None
-        asked = self._options.local_voices
-        if asked is not None and heard_s > asked.words_s + WORD_TIME_SLACK_S:
-            self._dialect.voices = False  # another build by now: it transcribed the margin, too
-            raise upstream_dialect.garbled_failure("is about more than was asked for")
-        return answer
 
     def _told(self, line: bytes | bytearray) -> list[transcript.Segment]:
         """Return the segment in a line; any other line ends the answer."""
@@ -171,7 +158,6 @@ def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
             transcript.Notice(str(one["code"]), str(one["message"]))
             for one in about.get("warnings", ())
         ),
-        local_voices=embeddings_in_answer(body),
     )
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
-from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.load_balancer import PROBE_TIMEOUT_S
@@ -36,7 +35,7 @@ HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
 UPSTREAM_ENGINE = "upstream"
 """Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
-MODEL_SAMPLE_RATES = {VIBEVOICE: 24_000}
+VIBEVOICE_SAMPLE_RATE = 24_000
 DEFAULT_SAMPLE_RATE = 16_000
 """Sample rate in Hz of all engines except VibeVoice-ASR."""
 
@@ -54,10 +53,9 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     engine = str(body["engine"])
     if engine == UPSTREAM_ENGINE:
         raise upstream_dialect.refused_failure("The upstream has the engine 'upstream' itself.")
-    return SidecarDialect(
-        MODEL_SAMPLE_RATES.get(engine, DEFAULT_SAMPLE_RATE),
-        voices=body.get(LOCAL_VOICES_FIELD) == WINDOW_FORMAT,
-    )
+    if engine == VIBEVOICE:
+        return SidecarDialect(VIBEVOICE_SAMPLE_RATE)
+    return SidecarDialect(DEFAULT_SAMPLE_RATE, by_voices=True)
 
 
 def choose_model(models: bytes, wanted: str | None) -> str | None:

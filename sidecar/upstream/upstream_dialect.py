@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.transcript import Notice, Segment
 from sidecar.upstream.openai_http import TOO_LARGE_MESSAGE, parse_retry_after, server_message
 
@@ -153,8 +152,7 @@ class UpstreamAnswer:
 
     ``timed``: whether the server returned times; if not, one segment covers the chunk.
     ``diarized``: whether it diarized. ``precision`` and ``language``: 'auto' if it did not return
-    them. ``ignored``: options that it does not support. ``local_voices``: its window embeddings,
-    unchecked, if they were requested.
+    them. ``ignored``: options that it does not support.
     """
 
     segments: tuple[Segment, ...]
@@ -164,7 +162,6 @@ class UpstreamAnswer:
     precision: str = AUTO
     notices: tuple[Notice, ...] = ()
     ignored: tuple[str, ...] = ()
-    local_voices: EncodedWindowEmbeddings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +220,9 @@ class UpstreamDialect(ABC):
     """True if it is known before the first answer that the server returns times."""
     alike = ""
     """Servers with the same non-empty value can go on from each other's answers."""
-    voices = False
-    """True if it returns the local speakers of a chunk (`transcripts.speaker_embeddings`), for
-    diarization of a whole recording. They are requested only from servers that offer them."""
+    by_voices = False
+    """True if it diarizes as this service does (`EngineSpec.by_voices`). Its chunks are requested
+    without speakers if the whole recording is diarized here."""
 
     @property
     def diarizes(self) -> bool:

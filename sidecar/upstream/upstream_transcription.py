@@ -15,7 +15,6 @@ from sidecar.audio import Block
 from sidecar.diarization.speaker_models import shared_speaker_models
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     Finished,
@@ -27,7 +26,6 @@ from sidecar.transcripts.transcript import (
     TranscriptionEvent,
 )
 from sidecar.upstream.audio_chunks import (
-    MIN_CHUNK_WITH_MARGIN_S,
     AudioChunk,
     ChunkResult,
     assemble_transcript,
@@ -37,6 +35,7 @@ from sidecar.upstream.audio_chunks import (
     even_chunk_s,
     shift_segments,
     to_float,
+    without_guesses,
 )
 from sidecar.upstream.chunk_requests import ChunkRequests
 
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector
+    from sidecar.diarization.speaker_identification import DiarizedSpeakers
     from sidecar.diarization.speaker_models import SpeakerModels
 
 
@@ -55,11 +54,6 @@ CANCEL_POLL_S = 0.05
 SPEAKERS_UNAVAILABLE = Notice(
     "speakers_unavailable",
     "Diarization is not available on this machine: there are no speaker labels.",
-)
-
-UPSTREAM_VOICES_REFUSED = Notice(
-    "upstream_voices_refused",
-    "The speaker embeddings of an upstream could not be used; diarization ran on this machine.",
 )
 
 
@@ -90,8 +84,6 @@ class UpstreamTranscription:
         self._futures: set[Future[list[ChunkResult]]] = set()
         self._turns: UpstreamDiarization | None = None
         self._followed_s = 0.0
-        self._margins = False
-        """True if chunks have margins for embeddings, so that servers can compute them."""
         self._heard: list[ChunkResult] = []
         self._lanes = len(upstreams.servers)
         self._ready = 0
@@ -122,12 +114,9 @@ class UpstreamTranscription:
         sent: deque[_PendingChunk] = deque()
         watched = engine_interface.InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), upstreams.longest_s
-        self._margins = self._has_margins(even or longest_s)
-        for piece in cut_into_chunks(
-            watched, self._rate, longest_s, even=even, margin=self._margins
-        ):
+        for piece in cut_into_chunks(watched, self._rate, longest_s, even=even):
             self._end_s = piece.end_s
-            if not self._margins and (self._turns is not None or self._needs_turns(piece)):
+            if self._turns is not None or self._needs_turns(piece):
                 self._follow(piece)
             if upstreams.timed:
                 sent.append(self._send(piece))
@@ -152,15 +141,6 @@ class UpstreamTranscription:
             None if found and self._options.diarize and shared_speaker_models() is None else found
         )
 
-    def _has_margins(self, length_s: float) -> bool:
-        """Return whether to request window embeddings: a server offers them, and chunks are long
-        enough."""
-        upstreams = self._upstreams
-        possible = self._options.diarize and upstreams.voices and upstreams.timed
-        return (
-            possible and length_s >= MIN_CHUNK_WITH_MARGIN_S and shared_speaker_models() is not None
-        )
-
     def _needs_turns(self, piece: AudioChunk) -> bool:
         """Return whether diarization has to run here: a server does not diarize, several chunks
         each have their own speakers, or the client asks for enrolled speakers."""
@@ -178,8 +158,8 @@ class UpstreamTranscription:
     def _is_heard(self, piece: AudioChunk) -> bool:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
-    def _follow(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None = None) -> None:
-        """Feed the next chunk to the diarization: the server's embeddings, or its audio."""
+    def _follow(self, piece: AudioChunk) -> None:
+        """Feed the next chunk to the diarization."""
         if piece.end_s <= self._followed_s:
             return
         self._followed_s = piece.end_s
@@ -187,18 +167,15 @@ class UpstreamTranscription:
             self._turns = UpstreamDiarization(
                 here, self._options, lambda: self._over or self._cancelled()
             )
-        if self._turns is not None and self._margins:
-            self._turns.take(piece, given)
-        elif self._turns is not None:
+        if self._turns is not None:
             self._turns.feed(piece)
 
     def _send(self, piece: AudioChunk) -> _PendingChunk:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
-        if self._needs_turns(piece):
-            # Words with times are attributed to speakers of the whole recording.
-            words = options.words or piece.voices is not None
-            options = replace(options, local_voices=piece.voices, words=words)
+        if self._turns is not None and self._upstreams.by_voices:
+            # Words with times go to the speakers of the whole recording.
+            options = replace(options, diarize=False, words=True)
         future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
         future.add_done_callback(lambda over: told.put(()))  # wakes the thread in _come
         self._futures.add(future)
@@ -215,12 +192,9 @@ class UpstreamTranscription:
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()
-        if self._options.diarize and (len(parts) > 1 or self._needs_turns(sent.piece)):
-            # If it was too large, each part has its own speakers now.
-            self._follow(sent.piece, parts[0].answer.local_voices if len(parts) == 1 else None)
+        if self._options.diarize and len(parts) > 1:
+            self._follow(sent.piece)  # it was too large, and each part has its own speakers now
         for heard in parts:
-            if not (self._options.words or heard.by_voices):
-                heard = heard.without_guesses()
             if heard.answer.timed:
                 yield from self._take(heard)
             else:
@@ -258,10 +232,18 @@ class UpstreamTranscription:
     def _take(self, heard: ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._heard.append(heard.settled())
-        diarize = self._options.diarize
-        turns = self._known()[0] if diarize and not heard.answer.diarized else ()
-        yield from self._announce(assign_speakers([heard], turns, diarize=diarize))
+        # Segments that were streamed came without speakers: do not wait for those of the others.
+        lacking = not (heard.answer.diarized or self._upstreams.by_voices)
+        turns = self._known()[0] if self._options.diarize and lacking else ()
+        yield from self._announce(self._assigned([heard], turns))
         yield self._progress(heard.piece.end_s)
+
+    def _assigned(
+        self, heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn]
+    ) -> Sequence[Segment]:
+        """Return the segments with speakers, and without words that nobody asked for."""
+        found = assign_speakers(heard, turns, diarize=self._options.diarize)
+        return found if self._options.words else without_guesses(found)
 
     def _announce(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
         for segment in segments:
@@ -282,13 +264,11 @@ class UpstreamTranscription:
         own = len(heard) == 1 and heard[0].answer.diarized
         transcript = assemble_transcript(
             heard,
-            assign_speakers(heard, turns, diarize=diarize),
+            self._assigned(heard, turns),
             self._options,
             self._end_s,
             diarized=diarize and (own or self._turns is not None),
         )
-        if self._turns is not None and self._turns.refused:
-            transcript = transcript.with_notice(UPSTREAM_VOICES_REFUSED)
         lacking = diarize and not transcript.diarized and transcript.has_speech
         return transcript.with_notice(SPEAKERS_UNAVAILABLE) if lacking else transcript
 
@@ -330,32 +310,18 @@ class UpstreamDiarization:
     def __init__(
         self, given: SpeakerModels, options: TranscribeOptions, stop: Callable[[], bool]
     ) -> None:
-        from sidecar.diarization.diarizer import STEPS_S, Diarizer
+        from sidecar.diarization.diarizer import Diarizer
 
-        self._models = given
         self._diarizer = Diarizer.wished(given, options)
         self._thread = ThreadPoolExecutor(1, "voices")
         self._stop = stop
         self._resample: Any = None
-        self._step_s = STEPS_S[options.diarization]
-        self._start_s: float | None = None
         self._finished = False
-        self.refused = ""
-        """Reason why a server's embeddings were rejected; '' if none were."""
         self._fed: list[Future[None]] = []
 
     def feed(self, piece: AudioChunk) -> None:
         """Submit the next chunk; return at once."""
-        if self._start_s is None:
-            self._start_s = piece.start_s
         self._fed.append(self._thread.submit(self._hear, piece))
-
-    def take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
-        """Submit the next chunk, which has a margin, and its server's embeddings. If these are None
-        or invalid, they are computed here. Do not mix with `feed` in one recording. Return at
-        once."""
-        self._start_s = 0.0
-        self._fed.append(self._thread.submit(self._take, piece, given))
 
     def known(self) -> Future[tuple[list[SpeakerTurn], float]]:
         """Return the turns once all submitted audio is diarized, and the time up to which they are
@@ -375,43 +341,6 @@ class UpstreamDiarization:
             if self._stop():
                 return
             self._diarizer.feed(block)
-        self._finish_after(piece)
-
-    def _take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
-        from sidecar.diarization import window_embeddings
-
-        asked, step_s = piece.voices, self._step_s
-        assert asked is not None
-        begin = round(piece.start_s * DIARIZATION_SAMPLE_RATE)
-        end = round(len(piece.with_margin) * DIARIZATION_SAMPLE_RATE / piece.rate)
-        windows = None
-        if given is not None:
-            begins = [begin + at for at in window_embeddings.window_starts(asked, end, step_s)]
-            try:
-                windows = window_embeddings.decode_windows(given, begins)
-            except window_embeddings.WindowEmbeddingsInvalid as error:
-                self.refused = str(error)
-                log.warning(
-                    "the speaker embeddings of an upstream cannot be used and are computed here: "
-                    "%s",
-                    error,
-                )
-        if windows is None:
-            self._resample = None
-            blocks = list(self._blocks(piece.with_margin, piece.rate, last=True))
-            found = window_embeddings.embed_windows(self._models, blocks, asked, step_s, self._stop)
-            if self._stop():
-                return
-            end = sum(map(len, blocks))
-            begins = [begin + at for at in window_embeddings.window_starts(asked, end, step_s)]
-            windows = window_embeddings.place_windows(found, begins)
-        following = begin + (
-            end if piece.last else round((asked.until_s or 0.0) * DIARIZATION_SAMPLE_RATE)
-        )
-        self._diarizer.take(windows, following, begin + end)
-        self._finish_after(piece)
-
-    def _finish_after(self, piece: AudioChunk) -> None:
         if piece.last:
             self._diarizer.finish()
             self._finished = True
@@ -434,23 +363,11 @@ class UpstreamDiarization:
         return found
 
     def _speakers(self) -> DiarizedSpeakers:
-        turns, _ = self._known()
-        heard = self._diarizer.speakers()
-
-        def passages(stretches: Sequence[tuple[float, float]]) -> Sequence[SpeakerVector | None]:
-            begin_s = self._start_s or 0.0
-            assert heard.passages is not None
-            return heard.passages([(one - begin_s, other - begin_s) for one, other in stretches])
-
-        return replace(heard, turns=turns, passages=passages)
+        self._known()
+        return self._diarizer.speakers()
 
     def _known(self) -> tuple[list[SpeakerTurn], float]:
         while self._fed:
             self._fed.pop().result()  # done by now; errors are raised here
-        start_s = self._start_s or 0.0
-        heard_s = float("inf") if self._finished else start_s + self._diarizer.heard_s
-        turns = [
-            SpeakerTurn(turn.start + start_s, turn.end + start_s, turn.label)
-            for turn in self._diarizer.turns
-        ]
-        return turns, heard_s
+        heard_s = float("inf") if self._finished else self._diarizer.heard_s
+        return self._diarizer.turns, heard_s

@@ -18,7 +18,6 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
-from sidecar.workers import chunk_diarization
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ class WorkerOperations:
     def __init__(self, on_end: Callable[[RpcRequest], object]) -> None:
         self._engine: engine_interface.TranscriptionEngine | None = None
         self._sample_rate = 0
-        self._by_voices = False
         self._on_end = on_end
         self._live_sessions: WorkerLiveSessions | None = None
         self._tts: engine_interface.TtsEngine | None = None
@@ -108,7 +106,7 @@ class WorkerOperations:
         for part in engine.load(options):
             yield {"loaded": part}
         spec = engine_spec(name)
-        self._engine, self._sample_rate, self._by_voices = engine, spec.sample_rate, spec.by_voices
+        self._engine, self._sample_rate = engine, spec.sample_rate
         if isinstance(engine, engine_interface.LoadedRateEngine):
             self._sample_rate = engine.sample_rate
 
@@ -137,9 +135,7 @@ class WorkerOperations:
         events: Iterator[transcript.TranscriptionEvent]
         with ExitStack() as opened:
             one = self._opened(operation, request.fds[0], request.is_cancelled, opened)
-            if one.tee is not None:
-                events = map(one.tee.completed, self._engine.transcribe(one.request))
-            elif operation.get("settled") is None:
+            if operation.get("settled") is None:
                 events = self._engine.transcribe(one.request)
             else:
                 settled = [
@@ -173,9 +169,8 @@ class WorkerOperations:
                     yield {"number": number, "failed": error.to_wire()}
             numbers = list(recordings)
             requests = [one.request for one in recordings.values()]
-            tees = [one.tee for one in recordings.values()]
             events = engine.transcribe_together(requests) if requests else ()
-            for index, event in chunk_diarization.join_diarization(events, tees):
+            for index, event in events:
                 number = numbers[index]
                 if isinstance(event, errors.SidecarError):
                     yield {"number": number, "failed": event.to_wire()}
@@ -197,19 +192,8 @@ class WorkerOperations:
         audio = until.enter_context(
             audio_decoder.open_audio(fd, facts, rate=rate, max_s=operation["max_s"])
         )
-        tee = None
-        if options.local_voices is not None:
-            tee = chunk_diarization.DiarizationTee(
-                audio,
-                rate,
-                options.local_voices,
-                options.diarization,
-                is_cancelled,
-                same=self._by_voices,
-            )
-            until.callback(tee.close)
-        request = engine_interface.TranscriptionRequest(tee or audio, options, is_cancelled)
-        return TranscribedRecording(audio, request, tee)
+        request = engine_interface.TranscriptionRequest(audio, options, is_cancelled)
+        return TranscribedRecording(audio, request)
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
@@ -259,16 +243,14 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
 
 class TranscribedRecording:
     """Recording of a transcription: its audio, its request to the engine, and the report to the
-    service. ``tee``: passes the audio to diarization, if that is requested."""
+    service."""
 
     def __init__(
         self,
         audio: audio_decoder.DecodedAudio,
         request: engine_interface.TranscriptionRequest,
-        tee: chunk_diarization.DiarizationTee | None = None,
     ) -> None:
         self.request = request
-        self.tee = tee
         self._audio = audio
         self._progress_at = 0.0
         self._peaks_sent = 0

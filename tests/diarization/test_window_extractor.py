@@ -17,8 +17,7 @@ from sidecar.diarization.speaker_models import (
     SpeakerEncoder,
     SpeakerModels,
 )
-from sidecar.diarization.window_embeddings import DiarizationWindow, WindowExtractor, window_starts
-from sidecar.transcripts.speaker_embeddings import WindowEmbeddingsRequest
+from sidecar.diarization.window_embeddings import DiarizationWindow, WindowExtractor
 
 
 class Counted:
@@ -50,8 +49,9 @@ def listened(
 
 
 def starts(sound: Block, step_s: float = STEP_S) -> list[int]:
-    asked = WindowEmbeddingsRequest(len(sound) / RATE, begins=True)
-    return window_starts(asked, len(sound), step_s)
+    """One window each step, one more half a step behind the first, and one up to the end."""
+    step, last = round(step_s * RATE), len(sound) - 160_000
+    return sorted({step // 2, *range(0, last + 1, step), last})
 
 
 def heard_s(trunk: Counted) -> float:

@@ -138,7 +138,6 @@
  * @property {"absent" | "loading" | "ready" | "busy" | "stuck" | null} live_engine_state
  * @property {number} [grpc_port]
  * @property {number} [wyoming_port]
- * @property {string} [local_voices]
  * @property {number} [talk_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm

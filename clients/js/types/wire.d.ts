@@ -236,7 +236,6 @@ export type Health = {
     live_engine_state: "absent" | "loading" | "ready" | "busy" | "stuck" | null;
     grpc_port?: number | undefined;
     wyoming_port?: number | undefined;
-    local_voices?: string | undefined;
     talk_port?: number | undefined;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";
