@@ -39,7 +39,7 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
         _gauge("jobs_running", "Running jobs.", now.jobs_running),
         _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
         metrics.Gauge("live_sessions", "Live sessions in progress.", sessions, ("wire",)),
-        _gauge("live_sessions_limit", "Maximum live sessions.", service.live.admission.most),
+        _gauge("live_sessions_limit", "Maximum live sessions.", service.live.most),
         _gauge("live_speaking", "Utterances in progress.", service.tally.live.speaking),
         _gauge("live_sound_bytes", "Bytes of buffered live audio.", service.live.held.bytes),
         _gauge("http_requests_answering", "HTTP requests in progress.", wires.answering),
@@ -126,7 +126,7 @@ def _live(service: Service) -> dict[str, Any]:
     live, sessions = service.tally.live, service.live.going_on()
     return {
         "sessions": len(sessions),
-        "limit": service.live.admission.most,
+        "limit": service.live.most,
         "by_wire": collections.Counter(session.counted.wire for session in sessions),
         "opened": live.opened.total,
         "opened_by_wire": live.opened.by("wire"),

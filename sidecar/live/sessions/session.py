@@ -17,6 +17,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces import live_events
+from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
@@ -25,7 +26,7 @@ from sidecar.live.sessions.session_limits import (
     MAX_EVENTS,
     SAMPLE_RATES,
     SessionBounds,
-    clamp_options,
+    accepted_options,
 )
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import ServiceMetrics
@@ -51,8 +52,7 @@ SaveSession = Callable[["Session", Transcript], Awaitable[str]]
 class Session:
     """Live session. One connection holds it at a time; only `events` allows two tasks at once.
 
-    ``now`` is a monotonic clock. ``accepted`` checks changed options as those at the start were
-    checked.
+    ``now``: a monotonic clock. ``spec``: of the engine.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Session:
         held: InputLogTotals,
         now: Callable[[], float] = time.monotonic,
         counted: EventMetrics | None = None,
-        accepted: Callable[[LiveOptions, SessionBounds], LiveOptions] = clamp_options,
+        spec: EngineSpec | None = None,
     ) -> None:
-        self._accepted = accepted
         self.id = number
         self.owner = owner
+        self.spec = spec
         self.options = options
         self.bounds = bounds
         self.told = EventLog()
@@ -90,8 +90,6 @@ class Session:
         """Recording of its audio, if that is kept."""
         self.save: SaveSession | None = None
         """Function that makes a job of it."""
-        self.engine = ""
-        """Name of its engine, for a job that has no summary."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
@@ -199,7 +197,7 @@ class Session:
         """
         before = self.options
         changed = replace(
-            self._accepted(options, self.bounds),
+            accepted_options(options, self.bounds, self.spec),
             known_voices=before.known_voices,
             voiceprints=before.voiceprints,
             client=before.client,
@@ -229,9 +227,8 @@ class Session:
         far becomes a job, which says the error in a notice."""
         said, language = self.told.so_far(self.place).said, self.options.language
         notice = Notice(wrong.code, wrong.detail)
-        await self._keep(
-            Transcript(said, language, self.received_s, self.engine, "", notices=(notice,))
-        )
+        engine = self.spec.name if self.spec is not None else ""
+        await self._keep(Transcript(said, language, self.received_s, engine, "", notices=(notice,)))
         self.end(wrong)
 
     async def _keep(self, transcript: Transcript) -> str | None:

@@ -5,8 +5,6 @@ The engine decides by the load how many of them may speak at once (`live.runtime
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,9 +16,6 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_language
 from sidecar.limit_overrides import limit
-from sidecar.observability.logs import ONCE_A_MINUTE
-
-log = logging.getLogger(__name__)
 
 MAX_COMMANDS = 20_000
 """Commits, cancels and changes of one session: each leaves events, which are kept."""
@@ -51,12 +46,15 @@ class SessionBounds:
         return cls(settings.live_idle, settings.live_longest, MAX_CHUNK_S, BUFFER_S)
 
 
-def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
-    """Return the options within the bounds: an utterance is at most half as long as the buffer, so
-    that a whole one is kept.
+def accepted_options(
+    options: LiveOptions, bounds: SessionBounds, spec: EngineSpec | None
+) -> LiveOptions:
+    """Return the options of a session that begins or changes, within the bounds: an utterance is at
+    most half as long as the buffer, so that a whole one is kept. ``spec``: of the engine.
 
     Raises:
         errors.LanguageInvalid: the language does not have the form of a tag.
+        errors.LanguageUnsupported: the engine does not support it.
         errors.FieldInvalid: the pre-roll leaves too little of that for an utterance.
     """
     ends = options.endpointing
@@ -68,6 +66,8 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
             hint="Reduce pre_roll_s, min_speech_s or min_sure_speech_s.",
         ) from None
     language = parse_language(options.language)
+    if spec is not None and not spec.speaks(language):
+        raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{language}'.")
     return replace(options, endpointing=ends, language=language)
 
 
@@ -99,73 +99,11 @@ class SessionLimits:
             settings.role == ROLE_FRONT,
         )
 
-
-class SessionAdmission:
-    """Admission of live sessions; ``spec``: of the live engine, None if there is none."""
-
-    def __init__(self, spec: EngineSpec | None, room: SessionLimits) -> None:
-        self.spec = spec
-        self._room = room
-
-    @property
-    def most(self) -> int:
-        """Return the limit of sessions."""
-        return min(self._room.sessions, self.spec.sessions if self.spec else 0)
-
-    @property
-    def engine(self) -> EngineSpec:
-        """Return the spec of the live engine.
-
-        Raises:
-            errors.LiveUnavailable: there is none.
-        """
-        if self.spec is None:
-            if not self._room.front:
-                raise errors.LiveUnavailable()
-            raise errors.LiveUnavailable(
-                "This front has no live engine: nodes transcribe live audio.",
-                hint="Send live requests to a node with a live engine (docs/scale.md, Live audio).",
-            )
-        return self.spec
-
-    def check(self, caller: Identity, owners: Sequence[str]) -> None:
-        """Refuse another session if there are enough; ``owners``: of each session in progress.
-
-        Raises:
-            errors.LiveUnavailable: there is no live engine.
-            errors.LiveFull, errors.LiveLimited: a limit is reached.
-        """
-        most = min(self._room.sessions, self.engine.sessions)
-        if len(owners) >= most:
-            log.warning(
-                "live sessions are refused (live_full): %d are going on, as many as "
-                "live_sessions or the engine allows",
-                len(owners),
-                extra=ONCE_A_MINUTE,
-            )
-            raise errors.LiveFull()
-        has = owners.count(caller.owner)
-        if not self._may_have_more(caller, has, most - len(owners)):
-            raise errors.LiveLimited()
-
-    def accepted(self, options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
-        """Return the options of a session that begins or changes.
-
-        Raises:
-            errors.LanguageUnsupported: the engine does not support the language.
-            errors.BadRequest: as `clamp_options`.
-        """
-        options = clamp_options(options, bounds)
-        if self.spec is not None and not self.spec.speaks(options.language):
-            detail = f"The engine '{self.spec.name}' does not support '{options.language}'."
-            raise errors.LanguageUnsupported(detail)
-        return options
-
-    def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
-        """Return whether the caller may have another session besides ``has``. By default some are
-        left to others."""
-        if self._room.of_owner is not None:
-            return has < self._room.of_owner
+    def allow_more(self, caller: Identity, has: int, free: int) -> bool:
+        """Return whether the caller may have another session besides ``has`` while ``free`` more
+        are possible. By default some are left to others."""
+        if self.of_owner is not None:
+            return has < self.of_owner
         limits = caller.limits
         if limits.live_sessions is not None and has >= limits.live_sessions:
             return False

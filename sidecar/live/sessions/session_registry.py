@@ -15,13 +15,13 @@ from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import SaveSession, Session
-from sidecar.live.sessions.session_limits import SessionBounds
+from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits, accepted_options
 from sidecar.live.sessions.session_recording import SessionRecording
+from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
 from sidecar.transcripts.transcript import Notice
 
@@ -55,7 +55,7 @@ class SessionRegistry:
         self,
         spec: EngineSpec | None,
         share: AcquireLiveEngine,
-        room: session_limits.SessionLimits,
+        room: SessionLimits,
         bounds: SessionBounds,
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
@@ -66,7 +66,7 @@ class SessionRegistry:
         is_loaded: Callable[[], bool] = lambda: True,
     ) -> None:
         self._is_loaded = is_loaded
-        self.admission = session_limits.SessionAdmission(spec, room)
+        self.spec = spec
         self._tally = tally or ServiceMetrics().live
         self._share, self.room, self._bounds = share, room, bounds
         self._patience_s = patience_s
@@ -86,9 +86,9 @@ class SessionRegistry:
         return len(self.going_on())
 
     @property
-    def spec(self) -> EngineSpec | None:
-        """Return the spec of the live engine; None if there is none."""
-        return self.admission.spec
+    def most(self) -> int:
+        """Return the limit of sessions."""
+        return min(self.room.sessions, self.spec.sessions if self.spec else 0)
 
     @property
     def engine(self) -> EngineSpec:
@@ -97,7 +97,14 @@ class SessionRegistry:
         Raises:
             errors.LiveUnavailable: there is none.
         """
-        return self.admission.engine
+        if self.spec is not None:
+            return self.spec
+        if not self.room.front:
+            raise errors.LiveUnavailable()
+        raise errors.LiveUnavailable(
+            "This front has no live engine: nodes transcribe live audio.",
+            hint="Send live requests to a node with a live engine (docs/scale.md, Live audio).",
+        )
 
     def going_on(self) -> list[Session]:
         """Return the sessions in progress."""
@@ -130,8 +137,9 @@ class SessionRegistry:
                 raise errors.ShuttingDown()
             if (caller.owner, number) in self._sessions:
                 raise errors.SessionTaken()
-            self.admission.check(caller, [one.owner for one in self.going_on()])
-            options = self.admission.accepted(options, self._bounds)
+            spec = self.engine
+            self._check_limits(caller)
+            options = accepted_options(options, self._bounds, spec)
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
@@ -149,10 +157,9 @@ class SessionRegistry:
             self.held,
             self._now,
             counted=EventMetrics(self._tally, wire, self._patience_s),
-            accepted=self.admission.accepted,
+            spec=spec,
         )
         session.save, session.forgiving = self._save, forgiving
-        session.engine = self.spec.name if self.spec else ""
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.recording = self._new_recording() if options.keep else None
@@ -163,6 +170,21 @@ class SessionRegistry:
         if self._looking is None:
             self._looking = create_task(self._look(), name="live clock")
         return session
+
+    def _check_limits(self, caller: Identity) -> None:
+        """Refuse another session if there are enough, as described for `open`."""
+        owners = [one.owner for one in self.going_on()]
+        if len(owners) >= self.most:
+            log.warning(
+                "live sessions are refused (live_full): %d are going on, as many as "
+                "live_sessions or the engine allows",
+                len(owners),
+                extra=ONCE_A_MINUTE,
+            )
+            raise errors.LiveFull()
+        has = owners.count(caller.owner)
+        if not self.room.allow_more(caller, has, self.most - len(owners)):
+            raise errors.LiveLimited()
 
     async def _carry(self, session: Session) -> None:
         if self._add_known_speakers is not None:
