@@ -1,5 +1,5 @@
-"""Values that no client means, for every option of every live wire: a clear answer, and the session
-of somebody else does not notice."""
+"""Values that no client means, for every option of the live wires of text: a clear answer, and the
+session of somebody else does not notice. Those of gRPC: `tests/protocols/test_grpc_stt_fuzz.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any
 
-import grpc
 import pytest
-from grpc_client import Client
 from scripted_speech import sound, talk
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
@@ -23,7 +21,6 @@ from wyoming.event import async_read_event
 from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
 from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
-from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.session_config import (
     RealtimeDelay,
@@ -51,7 +48,6 @@ MANY = 6
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(
         tmp_path_factory.mktemp("limits"),
-        grpc_port=0,
         wyoming_port=0,
         voice_engine="none",
         conversations=20,
@@ -229,57 +225,6 @@ async def of_dialogues(server: Server) -> None:
     await of_realtime(server, "model=gpt-realtime", [*session, *EVENTS], "realtime")
 
 
-# gRPC
-
-
-async def of_grpc(server: Server) -> None:
-    await asyncio.to_thread(calls, server)
-
-
-def calls(server: Server) -> None:
-    wild: Mapping[int, tuple[Any, ...]] = {
-        1: tuple(float(one) for one in NUMBERS if len(one) < 400),
-        5: (2**31 - 1, -(2**31), 1),
-        8: (True,),
-        9: ("x" * 100_000, "\0", "1e308"),
-        12: (b"", b"\1", bytes(2), bytes(400_001)),
-        14: (2**31 - 1, -(2**31)),
-    }
-    fine = {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-    }
-    with Client(int(server.health()["grpc_port"])) as client:
-
-        def create(number: str, **given: Any) -> bool:
-            try:
-                client.call(SessionRequest(**{"session_id": number, **given}).SerializeToString())
-            except grpc.RpcError as error:
-                status = error.code()
-            else:
-                return True
-            assert status in fine, (given, status)
-            return False
-
-        def stream(number: str, **given: Any) -> None:
-            last = AudioChunk(**{"session_id": number, "is_final": True, **given})
-            ended = client.stream([AudioChunk(pcm16=SPEECH), last], number)
-            assert ended.status in {grpc.StatusCode.OK, *fine}, (given, ended)
-
-        for field in SessionRequest.DESCRIPTOR.fields:
-            known = wild.get(field.type, ({"decode_profile": "x" * 1000}, {"": "\0"}))
-            for at, value in enumerate(known):
-                number = f"{field.name}-{at}"
-                if create(number, **{field.name: value}) and field.name != "session_id":
-                    stream(number)
-        for field in AudioChunk.DESCRIPTOR.fields:
-            for at, value in enumerate(wild[field.type]):
-                number = f"chunk-{field.name}-{at}"
-                assert create(number)
-                stream(number, **{field.name: value})
-
-
 # /api/asr-streaming
 
 
@@ -397,7 +342,7 @@ async def of_http(server: Server) -> None:
     "attack",
     [
         *(of_live, of_transcriptions, of_dialogues),
-        *(of_grpc, of_streaming, of_talks, of_wyoming, of_http),
+        *(of_streaming, of_talks, of_wyoming, of_http),
     ],
 )
 async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(

@@ -72,12 +72,14 @@ def mutated(raw: bytes, chance: random.Random) -> bytes:
 
 def wild_request(chance: random.Random) -> bytes:
     """One that can be read, with any values."""
-    number = [0.0, -0.0, 0.5, 1.0, 1e-300, 1e308, -1.0, float("nan"), float("inf")]
+    number = [0.0, -0.0, 0.5, 1.0, 5e-324, 1e308, -1.0, float("nan"), float("inf"), -float("inf")]
     pick = chance.choice
     request = SessionRequest(
-        session_id=pick(["", "a", "\x00", "ü" * 256, "a/../b"]),
+        session_id=pick(["", "a", "\x00", "ü" * 256, "a/../b", "x" * 100_000]),
         attributes={
-            pick(["decode_profile", "api_key", "", "x"]): pick(["", "accurate", "\n" * 99])
+            pick(["decode_profile", "api_key", "", "x"]): pick(
+                ["", "accurate", "\n" * 99, "x" * 1000]
+            )
         },
         vad_silence=pick(number),
         vad_threshold=pick(number),
@@ -85,7 +87,8 @@ def wild_request(chance: random.Random) -> bytes:
         require_token=pick([False, True]),
     )
     for field, values in (("vad_mode", 4), ("task", 5), ("decode_profile", 5)):
-        setattr(request, field, chance.randrange(values))  # beyond the last, too
+        beyond = pick([chance.randrange(values), values - 1, 2**31 - 1, -(2**31)])
+        setattr(request, field, beyond)
     if pick([False, True]):
         request.vad_threshold_override = pick(number)
     return request.SerializeToString()
@@ -105,7 +108,7 @@ def request_of(chance: random.Random) -> bytes:
 def chunks_of(session_id: str, token: str, chance: random.Random) -> Iterator[bytes]:
     """Some for a stream, most of them not as they should be, and a last one."""
     for _ in range(chance.randint(1, 3)):
-        rate = chance.choice([RATE, RATE, RATE, 0, -1, 7999, 192_000, 2**31 - 1])
+        rate = chance.choice([RATE, RATE, RATE, 0, -1, 7999, 192_000, 2**31 - 1, -(2**31)])
         chunk = AudioChunk(
             pcm16=sound((0.3, chance.choice([0, 0.02, 0.3]))),
             sample_rate=rate,

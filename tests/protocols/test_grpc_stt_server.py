@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import re
+import signal
 import socket
+import sys
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -311,67 +314,37 @@ async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
         await until(lambda: not len(service.live))
 
 
+TALKS = """
+import sys
+from grpc_client import Client, chunks_of, sound
+with Client(int(sys.argv[1])) as client:
+    client.create("gone")
+    chunks = chunks_of("gone", sound((0.3, 1.0)), then=lambda: True)
+    for result in client.open((one.SerializeToString() for one in chunks), "gone"):
+        print(result.text, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops a process with a POSIX signal")
 async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.protocols.grpc_stt.server.LIVE_PING_S", 1.0)
-    settings = load_settings(engine="scripted", data_dir=tmp_path, live_idle=3600)
-    service = create_service(settings)
-    listener = GrpcServer(service, entrance(), reserved())
-    cable = Cable((await listener.start())["grpc_port"])
+    client = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", TALKS, str(await start(entrance()))),
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert client.stdout is not None
     try:
-        async with Caller(await cable.plug_in()) as caller:
-            await caller.create("gone")
-            call = recognize(caller.channel)(metadata=[("session-id", "gone")])
-            await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
-            assert (await call.read()).text
-            assert len(service.live) == 1
-            cable.cut()
-            async with asyncio.timeout(30):  # two seconds are promised; gRPC by itself has a minute
-                await until(lambda: not len(service.live))
-            call.cancel()
+        assert await client.stdout.readline()
+        assert len(service.live) == 1
+        client.send_signal(signal.SIGSTOP)  # its system answers for it, and no more
+        async with asyncio.timeout(30):  # two seconds are promised; gRPC by itself has a minute
+            await until(lambda: not len(service.live))
     finally:
-        await cable.pull_out()
-        await listener.close()
-        await service.close()
-
-
-class Cable:
-    """Between a client and a port: one that is cut brings nothing more, and nobody is told."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._whole = True
-        self._carrying: set[asyncio.Task[None]] = set()
-
-    async def plug_in(self) -> int:
-        """The port at the client's end."""
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def cut(self) -> None:
-        """From now on nothing passes."""
-        self._whole = False
-
-    async def pull_out(self) -> None:
-        """Both ends are free."""
-        self._server.close()
-        for one in self._carrying:
-            one.cancel()
-        await asyncio.wait(self._carrying)
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        for each in (self._carry(reader, back), self._carry(there, writer)):
-            self._carrying.add(asyncio.create_task(each))
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                if self._whole:
-                    writer.write(data)
-        finally:
-            writer.close()
+        client.kill()
+        await client.communicate()
 
 
 async def test_metadata_have_an_end(start: Start) -> None:
