@@ -1,4 +1,4 @@
-"""Claim loop of a node."""
+"""Claim loop of a node, and the eligibility of the node for jobs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from sidecar.cluster.claims import (
     HeldClaim,
     HeldClaims,
 )
-from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record, job_runner
+from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import JobFailure, JobRecord
 from sidecar.storage import postgres_database
+from sidecar.workers.engine_slot import EngineState
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,99 @@ ENGINE_STOP_POLL_S = 0.02
 # After so long without heartbeats of this service, others expire it and free its jobs.
 FINAL_REPORT_TIMEOUT_S = 3.0
 """Seconds, at least, for the last reports of a node that stops."""
+
+
+LIVE_DECODER = "live"
+"""Decoder of a recording that was transcribed in a live session: it cannot be opened again."""
+
+
+def ineligibility(
+    record: JobRecord, provision: EngineProvisioning, max_s: float
+) -> errors.SidecarError | None:
+    """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
+    that it accepts, in seconds."""
+    spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
+    if provision.slot.state is EngineState.STUCK:
+        return errors.EngineStuck()
+    if record.facts.decoder == LIVE_DECODER:
+        return errors.AudioLost("The live session of this job did not end.")
+    if not spec.speaks(language):
+        return errors.LanguageUnsupported(
+            f"The engine '{spec.name}' does not support '{language}'.",
+            hint=f"It supports: {', '.join(spec.languages)}.",
+        )
+    if length_s is not None and length_s > max_s:
+        return errors.AudioTooLong(
+            f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
+        )
+    try:
+        provision.admitted(record.options, length_s)
+    except errors.SidecarError as error:
+        return error
+    return None
+
+
+# A memory plan takes milliseconds of the event loop.
+UNSCHEDULABLE_AFTER_S = 600.0
+"""Seconds that a job waits while every available node refuses it. Time without any node does not
+count. All services that share jobs must use the same value."""
+UNSCHEDULABLE_CHECK_INTERVAL_S = 3.0
+"""Seconds between two searches for unschedulable jobs, which read all refusals, by one node for
+all."""
+ELIGIBILITY_BATCH = 20
+"""Jobs that are judged at once."""
+
+
+class EligibilityJudge:
+    """Judge of the eligibility of one node for jobs."""
+
+    def __init__(
+        self,
+        claims: ClaimStore,
+        refusal: Callable[[JobRecord], errors.SidecarError | None],
+        patience_s: float = UNSCHEDULABLE_AFTER_S,
+    ) -> None:
+        """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
+        that a job waits that all nodes refuse."""
+        self._claims, self._refusal, self._patience_s = claims, refusal, patience_s
+
+    def failure(self, record: JobRecord) -> JobFailure | None:
+        """Return why this node cannot do a job; None if it can."""
+        try:
+            error = self._refusal(record)
+        except Exception:
+            log.exception(
+                "internal error while the eligibility of job %s was determined", record.id
+            )
+            error = errors.SidecarError()
+        return None if error is None else JobFailure.of(error)
+
+    async def refuse(self, job_id: str, failure: JobFailure) -> None:
+        """Persist that this node cannot do a job; retried while the database does not answer."""
+        await postgres_database.retry_while_unavailable(
+            partial(self._claims.judge, {job_id: failure})
+        )
+
+    async def judge_waiting(self) -> None:
+        """Judge the next jobs that no node is known to be able to do.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        verdicts = dict[str, JobFailure | None]()
+        for record in await self._claims.unjudged(ELIGIBILITY_BATCH):
+            verdicts[record.id] = self.failure(record)
+            await asyncio.sleep(0)  # each verdict may take a while
+        if verdicts:
+            await self._claims.judge(verdicts)
+
+    async def end_unschedulable(self) -> None:
+        """End jobs that all nodes have refused for ``patience_s``.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
 
 
 class ClaimLoop:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, log_unreadable, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import cancel_after
@@ -221,6 +221,25 @@ class ClaimStore:
         await self.judge(
             {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
         )
+
+
+def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:
+    """Return the error of a job that all nodes refuse: each reason once, the most frequent first.
+    Its hint is that of the most frequent reason."""
+    by_code = Counter(one.code for one in refusals)
+    one_of: Mapping[str, JobFailure] = {one.code: one for one in reversed(refusals)}
+    parts = [
+        f"{count} × {code} ({one_of[code].detail.rstrip('.')})"
+        for code, count in by_code.most_common()
+    ]
+    single = len(refusals) == 1
+    nodes = "The only node that is there" if single else f"None of {len(refusals)} nodes"
+    cannot = "cannot do it" if single else "that are there can do it"
+    hint = one_of[by_code.most_common(1)[0][0]].hint
+    return errors.Unschedulable(
+        f"{nodes} {cannot}: {', '.join(parts)}.",
+        hint=f"{hint} Or start a node that can do it.".lstrip(),
+    )
 
 
 NODE_ERRORS = (

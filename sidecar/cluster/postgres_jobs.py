@@ -31,7 +31,7 @@ from sidecar.jobs.job_record import (
     apply_event,
 )
 from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition
-from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
+from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import OwnerLocks, retained_bytes
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable

@@ -8,9 +8,8 @@ import time
 from functools import partial
 
 from sidecar import clock
-from sidecar.cluster.claim_loop import ClaimLoop
+from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge, ineligibility
 from sidecar.cluster.claims import ClaimPreferences, ClaimStore
-from sidecar.cluster.eligibility import EligibilityJudge, ineligibility
 from sidecar.cluster.front_queue import ClientTimeouts, SharedJobQueue
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.job_rows import JobRows

@@ -19,7 +19,7 @@ from sidecar.jobs.job_record import (
     JobRecord,
     JobState,
 )
-from sidecar.jobs.owner_quotas import charged_audio_s
+from sidecar.jobs.reservations import charged_audio_s
 from sidecar.jobs.retention import Retention
 
 
@@ -35,7 +35,7 @@ class QueuePosition:
 @dataclass(frozen=True, slots=True)
 class OwnerLoad:
     """Unfinished jobs of an owner. ``jobs``: waiting and running; ``waiting_audio_s``: recordings
-    of unknown duration count `owner_quotas.UNKNOWN_AUDIO_CHARGE_S`."""
+    of unknown duration count `reservations.UNKNOWN_AUDIO_CHARGE_S`."""
 
     jobs: int
     waiting: int

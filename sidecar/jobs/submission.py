@@ -16,7 +16,7 @@ from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs import owner_quotas, reservations
+from sidecar.jobs import reservations
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, Priority
@@ -55,7 +55,7 @@ class JobSubmissions:
         self._room = reservations.Reservations(
             settings.queue_limit + 1, settings.upload_room_mb << 20
         )
-        self._uploads = owner_quotas.UploadQuotas()
+        self._uploads = reservations.UploadQuotas()
 
     async def place(
         self, caller: Identity, key: str | None = None
@@ -220,8 +220,8 @@ class JobSubmissions:
             return
         load = await self._store.load(caller.owner)
         coming, free = self._room.owners[caller.owner], self._queue_limit - self._queue.depth
-        owner_quotas.check_jobs(caller, load.jobs + coming)
-        owner_quotas.check_queue(caller, load.waiting + coming, free - self._room.promised)
+        reservations.check_jobs(caller, load.jobs + coming)
+        reservations.check_queue(caller, load.waiting + coming, free - self._room.promised)
 
     async def _admitted(
         self, caller: Identity, facts: AudioInfo, options: TranscribeOptions
@@ -232,7 +232,7 @@ class JobSubmissions:
             options = self._provision.admitted(options, facts.total_s)
         if caller.limits.queued_audio_s is not None:
             load = await self._store.load(caller.owner)
-            owner_quotas.check_audio(caller, facts.total_s, load.waiting_audio_s)
+            reservations.check_audio(caller, facts.total_s, load.waiting_audio_s)
         return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:

@@ -6,11 +6,17 @@ decides on snapshots of memory, which are taken here.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Generic
+from pathlib import Path
+from typing import Any, Generic
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
 from sidecar.gpu_memory import gpu_devices, memory_admission
@@ -18,7 +24,7 @@ from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
 from sidecar.tts.vibevoice_tts_memory import TtsMemoryAdmission, TtsModelShape
-from sidecar.workers.crash_notes import CrashNotes
+from sidecar.version import __version__
 from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -297,3 +303,50 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
         return spec
     return replace(spec, stands_for={Precision.FP16: Precision.BF16})
+
+
+MAX_CRASH_NOTES = 20
+"""Newest notes that are kept."""
+
+
+class CrashNotes:
+    """Folder of crash notes: last lines of the engine's log, versions, GPU, memory plan."""
+
+    def __init__(self, data: Path | None) -> None:
+        self.folder = data and data / "crash"
+
+    def write(
+        self, who: str, exit_code: int | None, last_lines: Sequence[str], about: Mapping[str, Any]
+    ) -> Path | None:
+        """Write a note about a worker's death; return the file, or None if it cannot be written."""
+        if self.folder is None:
+            return None
+        note = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "who": who,
+            "exit_code": exit_code,
+            "version": __version__,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            **about,
+            "last_lines": list(last_lines),
+        }
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}"
+        path = self.folder / f"{name}.json"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with files.open_new(path) as file:
+                file.write(json.dumps(note, indent=2, default=str).encode() + b"\n")
+            for old in self.notes()[:-MAX_CRASH_NOTES]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the crash note cannot be written: %s", error.strerror)
+            return None
+        log.warning("crash note written: %s", path.name)
+        return path
+
+    def notes(self) -> list[Path]:
+        """Return all notes, oldest first."""
+        if self.folder is None or not self.folder.is_dir():
+            return []
+        return sorted(self.folder.glob("*.json"))

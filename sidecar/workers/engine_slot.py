@@ -37,7 +37,7 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
 )
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
-from sidecar.workers import worker_heartbeat, worker_process
+from sidecar.workers import worker_process
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
@@ -180,7 +180,7 @@ class Sharing:
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    ping_timeout_s: float = worker_heartbeat.PING_TIMEOUT_S
+    ping_timeout_s: float = worker_process.PING_TIMEOUT_S
 
 
 EXCLUSIVE = Sharing()
@@ -193,7 +193,7 @@ LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
-    ping_timeout_s=worker_heartbeat.LIVE_PING_TIMEOUT_S,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """Live sessions: people wait for each word, so the process runs at normal priority, and one that
 hangs is killed soon."""
@@ -201,7 +201,7 @@ SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    ping_timeout_s=worker_heartbeat.LIVE_PING_TIMEOUT_S,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """TTS: the engine executes one call after the other, so a call that does not stop blocks all
 others, and the process is killed."""
@@ -248,7 +248,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self._heartbeat = worker_heartbeat.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
+        self._heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""

@@ -39,7 +39,7 @@ from sidecar.auth.rate_limits import (
 from sidecar.auth.request_origin import RequestOrigin
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.config.settings import Settings
-from sidecar.jobs.owner_quotas import UploadQuotas, check_audio, check_jobs
+from sidecar.jobs.reservations import UploadQuotas, check_audio, check_jobs
 
 TOKEN = "correct-horse-battery-staple"
 ANNA, BEN = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))

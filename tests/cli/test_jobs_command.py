@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, OwnerLimits
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.cli import jobs, run
-from sidecar.jobs.owner_quotas import check_jobs
+from sidecar.jobs.reservations import check_jobs
 from sidecar.storage.job_backup import BackupSummary
 
 Told = Callable[..., tuple[int, list[str], str]]

@@ -24,14 +24,12 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster import claim_loop
-from sidecar.cluster.claim_loop import ClaimLoop
+from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
-from sidecar.cluster.eligibility import ELIGIBILITY_BATCH, EligibilityJudge
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
     CrashedChange,
@@ -783,7 +781,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
-    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     sharing = replace(OverheardSlot.shares, ping_timeout_s=0.5)

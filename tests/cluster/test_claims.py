@@ -18,8 +18,8 @@ from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
 from sidecar.cluster import claims, eligibility
+from sidecar.cluster.claim_loop import EligibilityJudge
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
-from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import job_runner
 from sidecar.jobs.job_event_log import JobEventLog

@@ -10,7 +10,8 @@ from instrumented_slot import job_of
 from job_event_histories import submitted
 
 from sidecar import errors
-from sidecar.cluster.eligibility import ineligibility, unschedulable_error
+from sidecar.cluster.claim_loop import ineligibility
+from sidecar.cluster.claims import unschedulable_error
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import TranscribeOptions

@@ -13,13 +13,11 @@ from instrumented_slot import OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.claim_loop import ClaimLoop
-from sidecar.cluster.eligibility import EligibilityJudge
+from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge
 from sidecar.cluster.front_queue import SharedJobQueue
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventLog
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation

@@ -16,7 +16,7 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.eligibility import ineligibility
+from sidecar.cluster.claim_loop import ineligibility
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
@@ -31,7 +31,7 @@ DEAF_S = 0.5
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
-    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr(
         "sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0
     )  # a busy machine is not deaf
@@ -80,7 +80,7 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker_heartbeat.IDLE_HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.IDLE_HEARTBEAT_INTERVAL_S", 0.05)
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         await slot.preload()

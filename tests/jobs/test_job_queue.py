@@ -18,9 +18,8 @@ from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import scheduler
-from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention

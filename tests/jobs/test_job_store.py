@@ -28,9 +28,8 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
-from sidecar.jobs.dispatcher import Dispatcher
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_queue import Dispatcher, JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
     EditedChange,
@@ -46,7 +45,7 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter, JobStore, LocalJobStore, OwnerLoad
-from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
+from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import postgres_database

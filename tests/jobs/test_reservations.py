@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
-from sidecar.jobs.owner_quotas import check_queue
-from sidecar.jobs.reservations import Reservations, UploadReservation
+from sidecar.jobs.reservations import Reservations, UploadReservation, check_queue
 
 
 def owner(name: str) -> Identity:

@@ -24,7 +24,7 @@ from sidecar.api.http import error_responses
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import JsonFormatter, rotating_file_handler
 from sidecar.server.app import create_app
-from sidecar.workers.crash_notes import CrashNotes
+from sidecar.workers.engine_host import CrashNotes
 
 PATIENCE_S = 30
 TOKEN = "a word that nobody guesses"

@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from sidecar import clock, errors
-from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
-from sidecar.cluster.eligibility import unschedulable_error
+from sidecar.cluster.claims import (
+    ELIGIBILITY_TTL_S,
+    Claim,
+    ClaimPreferences,
+    ClaimStore,
+    unschedulable_error,
+)
 from sidecar.jobs.job_record import (
     CancelledChange,
     FailedChange,

@@ -19,9 +19,8 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent

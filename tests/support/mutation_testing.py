@@ -20,12 +20,11 @@ QUICK = "-x -q -p no:cacheprovider"
 TESTS = {
     "auth/authentication": "tests/api/test_auth_gate.py",
     "auth/identity": "tests/auth/test_identity.py",
-    "cluster/claim_loop": "tests/cluster/test_claim_loop.py",
+    "cluster/claim_loop": "tests/cluster/test_claim_loop.py tests/cluster/test_eligibility.py",
     "cluster/claims": "tests/cluster/test_claim_loop.py "
     "tests/cluster/test_claim_reports.py "
     "tests/cluster/test_claims_contract.py "
     "tests/cluster/test_claims.py",
-    "cluster/eligibility": "tests/cluster/test_eligibility.py",
     "cluster/front_queue": "tests/cluster/test_front_queue.py",
     "cluster/job_follower": "tests/cluster/test_job_follower.py",
     "cluster/membership": "tests/cluster/test_membership.py",
@@ -51,13 +50,9 @@ TESTS = {
     "tests/conversation/test_generated_conversations.py",
     "jobs/duration_prediction": "tests/jobs/test_duration_prediction.py",
     "jobs/job_event_log": "tests/jobs/test_job_event_log.py",
-    "jobs/job_queue": "tests/jobs/test_next_call_queued_in_worker.py "
-    "tests/jobs/test_job_queue.py "
-    "tests/jobs/test_batched_jobs.py",
+    "jobs/job_queue": "tests/jobs/test_job_queue.py tests/jobs/test_batched_jobs.py",
     "jobs/job_record": "tests/jobs/test_job_record.py",
-    "jobs/job_runner": "tests/jobs/test_job_queue.py "
-    "tests/jobs/test_batched_jobs.py "
-    "tests/jobs/test_next_call_queued_in_worker.py",
+    "jobs/job_runner": "tests/jobs/test_job_queue.py tests/jobs/test_batched_jobs.py",
     "jobs/job_store": "tests/jobs/test_job_store.py",
     "jobs/retention": "tests/jobs/test_retention.py",
     "jobs/scheduler": "tests/jobs/test_scheduler.py",

@@ -59,7 +59,7 @@ async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
     fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
-    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     async with fleet.live.lease() if role is EngineRole.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None

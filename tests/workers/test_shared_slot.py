@@ -168,7 +168,7 @@ async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_l
     build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     slot = build()
     speaking = [Speaking(slot, recording) for _ in range(2)]
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
