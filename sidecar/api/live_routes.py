@@ -129,11 +129,10 @@ class _LiveConnection:
 
     def began(self, service: Service) -> str:
         """Return the first message to the client."""
-        spec = service.live.spec
         return live_messages.message(
             "began",
             session=self._session.id,
-            engine=spec.name if spec else "",
+            engine=service.live.engine.name,
             grace_s=service.live.room.grace_s,
             **self._received(),
         )

@@ -22,7 +22,7 @@ from sidecar.transcripts.speaker_turns import (
     turn_agreement,
     turns_within,
 )
-from sidecar.transcripts.transcript import WORDS_BY_RULE, Notice, Segment, Transcript
+from sidecar.transcripts.transcript import Notice, Segment, Transcript
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
 CUT_SEARCH_S = 60.0
@@ -208,12 +208,9 @@ class ChunkResult:
         return replace(self, piece=self.piece.silent())
 
 
-def without_guesses(segments: Iterable[Segment]) -> list[Segment]:
-    """Return the segments without word times that were estimated by rule."""
-    return [
-        replace(one, words=(), words_by="") if one.words_by == WORDS_BY_RULE else one
-        for one in segments
-    ]
+def without_words(segments: Iterable[Segment]) -> list[Segment]:
+    """Return the segments without word times."""
+    return [replace(one, words=(), words_by="") for one in segments]
 
 
 def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -35,7 +34,7 @@ from sidecar.upstream.audio_chunks import (
     even_chunk_s,
     shift_segments,
     to_float,
-    without_guesses,
+    without_words,
 )
 from sidecar.upstream.chunk_requests import ChunkRequests
 
@@ -208,7 +207,7 @@ class UpstreamTranscription:
         if not self._options.diarize or self._needs_turns(piece):
             told = [replace(one, speaker=None) for one in told]
         if not self._options.words:
-            told = [replace(one, words=(), words_by="") for one in told]
+            told = without_words(told)
         return told
 
     def _by_stretches(self, piece: AudioChunk) -> Iterator[TranscriptionEvent]:
@@ -241,9 +240,10 @@ class UpstreamTranscription:
     def _assigned(
         self, heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn]
     ) -> Sequence[Segment]:
-        """Return the segments with speakers, and without words that nobody asked for."""
+        """Return the segments with speakers, and without words that were requested for these."""
         found = assign_speakers(heard, turns, diarize=self._options.diarize)
-        return found if self._options.words else without_guesses(found)
+        unasked = self._upstreams.by_voices and not self._options.words
+        return without_words(found) if unasked else found
 
     def _announce(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
         for segment in segments:
@@ -296,8 +296,6 @@ class UpstreamTranscription:
         if self._cancelled():
             raise _UpstreamCancelled
 
-
-log = logging.getLogger(__name__)
 
 DIARIZATION_SAMPLE_RATE = 16_000
 STEP_S = 5.0

@@ -17,14 +17,13 @@ from wheel_recordings import clip
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.speaker_models import load_models
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.transcripts.transcript import WORDS_BY_RULE, Segment, Word
+from sidecar.transcripts.transcript import Segment, Word
 from sidecar.upstream import audio_chunks, upstream_client, upstream_transcription
 from sidecar.upstream.audio_chunks import (
     AudioChunk,
     ChunkResult,
     assign_speakers,
     even_chunk_s,
-    without_guesses,
 )
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
@@ -104,7 +103,7 @@ def test_who_speaks_is_what_one_machine_says_over_all_pieces(
     assert there.told == alone  # type: ignore[attr-defined]
     assert found.diarized
     assert found.notices == ()
-    assert {one.words for one in found.segments} == {()}  # guesses that nobody asked for
+    assert {one.words for one in found.segments} == {()}  # no client has asked for them
     assert found.duration == pytest.approx(len(talk.samples) / RATE)
     assert sum(one.end - one.start for one in found.segments) == pytest.approx(
         found.duration, abs=0.01
@@ -161,15 +160,6 @@ def test_words_go_to_who_has_the_floor_where_a_piece_has_no_speakers_of_its_own(
     else:
         assert texts[:2] == first
         assert [text for text, _ in texts[2:]] == ["6. 7. 8. 9. 10. 11."]
-
-
-def test_words_by_rule_are_dropped_and_those_by_attention_stay() -> None:
-    words = (Word(0.0, 1.0, "so"),)
-    by = [Segment(0.0, 1.0, "so", 0, words, words_by=way) for way in (WORDS_BY_RULE, "attention")]
-    assert [(one.words, one.words_by) for one in without_guesses(by)] == [
-        ((), ""),
-        (words, "attention"),
-    ]
 
 
 def quiet(seconds: float, rate: int) -> Sound:

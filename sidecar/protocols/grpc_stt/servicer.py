@@ -130,7 +130,7 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = session_options(request, live.spec, self._service.settings)
+        asked = session_options(request, live.engine, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, request.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.

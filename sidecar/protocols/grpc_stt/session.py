@@ -86,7 +86,7 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
 
 
 def session_options(
-    request: stt_pb2.SessionRequest, spec: EngineSpec | None, settings: Settings
+    request: stt_pb2.SessionRequest, spec: EngineSpec, settings: Settings
 ) -> GrpcSessionOptions:
     """Return the options of a request, limited to what ``spec`` supports; ``settings`` has the
     defaults.
@@ -111,7 +111,7 @@ def session_options(
         turns=TurnControl.ONE if request.vad_mode == stt_pb2.VAD_AUTO_END else TurnControl.SILENCE,
         endpointing=_endpointing(request, settings),
         diarize=False,
-        translate=translates and spec is not None and spec.translates,
+        translate=translates and spec.translates,
         accurate=profile == "accurate",
         keep=settings.grpc_keep,
     )
@@ -151,16 +151,16 @@ def _profile(request: stt_pb2.SessionRequest, usual: str) -> str:
     return named if named in PROFILES else usual
 
 
-def _language(code: str, spec: EngineSpec | None, usual: str) -> str:
+def _language(code: str, spec: EngineSpec, usual: str) -> str:
     """Return the language for the engine. If it does not support the language, it detects it, as
     this protocol specifies."""
     if not code.strip():
-        return usual if spec is None or spec.speaks(usual) else AUTO
+        return usual if spec.speaks(usual) else AUTO
     try:
         tag = parse_language(code.strip().lower())
     except errors.LanguageInvalid:
         return AUTO
-    return tag if spec is None or spec.speaks(tag) else AUTO
+    return tag if spec.speaks(tag) else AUTO
 
 
 @dataclass(eq=False, slots=True)

@@ -82,7 +82,8 @@ class _YapConnection:
     """Connection of a client: reading, processing and sending, each in its own task."""
 
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
-        self._service, self._socket, self._session = service, socket, session
+        self._model = service.live.engine.name
+        self._socket, self._session = socket, session
         self._utterances = YapUtterances(BUFFER_S)
 
     def greeting(self) -> str:
@@ -201,8 +202,3 @@ class _YapConnection:
                 window_seconds=round(MINUTE_S),
                 kind=kind,
             ) from None
-
-    @property
-    def _model(self) -> str:
-        spec = self._service.live.spec
-        return spec.name if spec is not None else ""
