@@ -345,25 +345,6 @@ def test_tokens_that_cross_the_network_unencrypted_are_warned_of_at_the_start(
     assert ("cross the network unencrypted" in caplog.text) is warns
 
 
-async def test_a_websocket_is_refused_at_its_handshake() -> None:
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, str]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    app = create_app(Settings(engine="scripted"))
-    for headers in (
-        [(b"host", b"evil.example")],
-        [(b"host", b"localhost"), (b"origin", b"https://evil.example")],
-    ):
-        scope = {"type": "websocket", "path": "/live", "headers": headers, "app": app}
-        await app(scope, receive, send)
-    assert [message["type"] for message in sent] == ["websocket.close"] * 2
-
-
 def test_the_network_needs_a_token() -> None:
     with pytest.raises(errors.SettingsInvalid, match="neither a token"):
         create_app(Settings(engine="scripted", host="0.0.0.0"))

@@ -199,10 +199,3 @@ def test_a_file_that_is_no_recording_is_refused_and_leaves_nothing(server: Serve
     check_problem(response, 415, "content_type_unsupported")
     wait_until(lambda: server.process.num_fds() <= before, PATIENCE_S, "they are closed")
     assert not server.leftovers()
-
-
-def test_a_path_may_be_estimated_like_it_may_be_transcribed(server: Server, tmp_path: Path) -> None:
-    relative = server.client.post("/v1/estimate", json={"audio_path": "a.wav"})
-    check_problem(relative, 422, "audio_path_invalid")
-    folder = server.client.post("/v1/estimate", json={"audio_path": str(tmp_path)})
-    check_problem(folder, {400, 422}, "audio_path_not_a_file")

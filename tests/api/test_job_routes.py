@@ -249,20 +249,6 @@ def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:
     slow.client.delete(f"/v1/jobs/{job_id}")
 
 
-def test_two_who_follow_one_job_both_get_all_of_it(slow: Server) -> None:
-    job_id = submitted(slow, wav(SECOND * 30))
-    with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(lambda _: events_of(slow, job_id), range(2))
-    assert one[-1].name == "done"
-    numbers = [event.id for event in one]
-    assert numbers == sorted(set(numbers))
-    for events in (one, other):
-        assert [each.data["index"] for each in events if each.name == "segment"] == list(range(30))
-    assert [each for each in one if each.name != "progress"] == [
-        each for each in other if each.name != "progress"
-    ]
-
-
 def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server) -> None:
     job_id = submitted(slow, wav(SECOND * 40))
     seen: list[Event] = []
@@ -299,26 +285,6 @@ def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
             assert last.data["error"]["code"] == "shutting_down"
     assert server.process.wait(PATIENCE_S) == 0
     assert "Traceback" not in server.log()
-
-
-def test_who_left_leaves_nothing_behind(slow: Server) -> None:
-    job_id = submitted(slow, long(2400))
-    slow.wait_state(job_id, "running")
-    with follow(slow, job_id) as events:
-        read_until(events, "segment")
-    before = slow.process.num_fds()
-    for _ in range(20):
-        streams = [follow(slow, job_id) for _ in range(5)]
-        for stream in streams:
-            read_until(stream.__enter__(), "begun")
-        for stream in streams:
-            stream.__exit__(None, None, None)
-    wait_until(
-        lambda: slow.process.num_fds() <= before + 5, PATIENCE_S, "the descriptors are closed"
-    )
-    assert job(slow, job_id)["state"] == "running"
-    slow.client.delete(f"/v1/jobs/{job_id}")
-    assert "Traceback" not in slow.log()
 
 
 def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:

@@ -106,6 +106,17 @@ class Visitor:
         self.driver.get(f"http://127.0.0.1:{server.port}{path}")
         self.sees(".page[data-ready=yes], .door")
 
+    def reads(self, server: Server, recording: Path, rows: int) -> None:
+        """Opens the page, sends a recording of two speakers, and has its transcript."""
+        self.opens(server)
+        self.sends(recording)
+        self.has_rows(rows)
+
+    def has_rows(self, rows: int) -> None:
+        """The transcript of two speakers has so many rows, at last."""
+        self.sees("#main .title", "2 speakers")
+        wait_until(lambda: self.rows() == rows, PATIENCE_S, "all rows")
+
     def sees(self, selector: str, text: str = "") -> Any:
         """What is there, once it is, with this text in it."""
         from selenium.common.exceptions import StaleElementReferenceException
@@ -123,6 +134,14 @@ class Visitor:
             return wait_until(look, PATIENCE_S, f"{selector} {text!r}")
         except AssertionError as late:
             raise AssertionError(f"{late}\n{self.text()}\n{self.said()}") from None
+
+    def all(self, selector: str) -> list[Any]:
+        """All that is there now."""
+        return list(self.driver.find_elements("css selector", selector))
+
+    def one(self, selector: str) -> Any:
+        """What is there now."""
+        return self.driver.find_element("css selector", selector)
 
     def text(self) -> str:
         """All that is to be read."""
@@ -298,17 +317,16 @@ def test_a_dropped_recording_is_heard_and_read_played_and_searched(
     visitor.sees("h1", "Who said what")
     assert visitor.findings() == []
     visitor.drops("talk.wav", tone(tmp_path / "talk.wav", 40).read_bytes())
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 40, PATIENCE_S, "all rows")
+    visitor.has_rows(40)
     visitor.sees(".job .name", "talk.wav")
-    assert visitor.driver.find_elements("css selector", ".lanes li")[1].text.split()[1] == "Speaker"
+    assert visitor.all(".lanes li")[1].text.split()[1] == "Speaker"
     wait_until(
         lambda: visitor.js("return document.querySelector('canvas').clientHeight") > 50,
         PATIENCE_S,
         "the waveform, above two lanes",
     )
     # played from a segment
-    visitor.driver.find_elements("css selector", ".row .said")[5].click()
+    visitor.all(".row .said")[5].click()
     place = PLACE
     wait_until(lambda: visitor.js(place)[0] > 5.2, PATIENCE_S, "it plays from there")
     assert visitor.js(place)[0] < 40
@@ -320,18 +338,18 @@ def test_a_dropped_recording_is_heard_and_read_played_and_searched(
     visitor.sees(".player .round[aria-label=Pause]").click()
     assert visitor.js(place)[1]
     # by keys alone, on the timeline and in the transcript
-    track = visitor.driver.find_element("css selector", ".track")
+    track = visitor.one(".track")
     track.send_keys("\ue011")  # Home
     assert visitor.js(place)[0] == 0
     track.send_keys("\ue014")  # right
     assert track.get_attribute("aria-valuetext") == "5 seconds of 40 seconds"
-    first = visitor.driver.find_elements("css selector", ".row .at")[0]
+    first = visitor.all(".row .at")[0]
     assert visitor.js("return document.querySelectorAll('.at[tabindex=\"0\"]').length") == 1
     first.send_keys("\ue015\ue015")  # down, down
     assert visitor.js("return document.activeElement.closest('.row').dataset.index") in ("2", "7")
     # searched
     said = visitor.js("return document.querySelectorAll('.said')[7].textContent")
-    field = visitor.driver.find_element("css selector", ".search input")
+    field = visitor.one(".search input")
     field.send_keys(said)
     visitor.sees(".found", "1 of 1")
     assert visitor.js("return CSS.highlights.get('found')?.size") == 1
@@ -361,7 +379,7 @@ def names(visitor: Visitor) -> list[str]:
 
 def line(visitor: Visitor, index: int) -> Any:
     """The time of a line, which takes the keys."""
-    return visitor.driver.find_elements("css selector", ".row .at")[index]
+    return visitor.all(".row .at")[index]
 
 
 def said(visitor: Visitor, index: int) -> str:
@@ -375,10 +393,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
 ) -> None:
     from selenium.webdriver import ActionChains
 
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "talk.wav", 12))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 12, PATIENCE_S, "all rows")
+    visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
     before = [said(visitor, index) for index in range(12)]
     # a line: corrected, and left as it was
     line(visitor, 3).send_keys("e")
@@ -393,7 +408,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     visitor.driver.switch_to.active_element.send_keys("something else", ESCAPE)
     assert said(visitor, 4) == before[4]
     # a speaker: renamed
-    visitor.driver.find_element("css selector", ".lane").send_keys(ENTER)
+    visitor.one(".lane").send_keys(ENTER)
     wait_until(lambda: visitor.js(f"return {FOCUS}.id") == "called", PATIENCE_S, "it asks")
     field = visitor.driver.switch_to.active_element
     assert visitor.findings() == []
@@ -410,12 +425,12 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     visitor.sees(".chosen-lines", "2 lines chosen")
     assert "chosen" in line(visitor, 7).get_attribute("aria-label")
     assert visitor.findings() == []
-    visitor.driver.find_element("css selector", ".chosen-lines .main").send_keys(ENTER)
+    visitor.one(".chosen-lines .main").send_keys(ENTER)
     visitor.sees("#main .title", "3 speakers")
     assert names(visitor)[2] == "Speaker 2"
     wait_until(lambda: visitor.js(f"return {FOCUS}.closest('.row') !== null"), PATIENCE_S, "back")
     # merged again, into the one with the name
-    visitor.driver.find_elements("css selector", ".lane")[2].send_keys(ENTER)
+    visitor.all(".lane")[2].send_keys(ENTER)
     visitor.sees("#same").submit()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees("#said", "Speaker 2 was merged into Nell")
@@ -465,8 +480,7 @@ def reads_with_holds(visitor: Visitor, server: Server, folder: Path) -> None:
     visitor.opens(server)
     visitor.late(early)
     visitor.sends(tone(folder / "talk.wav", 6))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    visitor.has_rows(6)
 
 
 @pytest.mark.slow
@@ -496,7 +510,7 @@ def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
     field.send_keys(ENTER)
     visitor.sees("#said", "Segment corrected.")
     assert said(visitor, 2).endswith(" And more.")
-    assert visitor.driver.find_elements("css selector", ".trouble") == []
+    assert visitor.all(".trouble") == []
 
 
 def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
@@ -525,7 +539,7 @@ def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
     visitor.driver.execute_async_script("setTimeout(arguments[0], 100)")
     writes("Three.")
     wait_until(lambda: said(visitor, 2) == "Three.", PATIENCE_S, "the third")
-    assert visitor.driver.find_elements("css selector", ".trouble") == []
+    assert visitor.all(".trouble") == []
 
 
 def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
@@ -550,11 +564,10 @@ def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
     visitor.opens(slow)
     visitor.late(early)
     visitor.sends(tone(tmp_path / "talk.wav", 20))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 20, PATIENCE_S, "all rows")
+    visitor.has_rows(20)
     visitor.js("letGo()")
     # whose voice was not heard cannot be remembered, and that is said
-    visitor.driver.find_elements("css selector", ".row .name")[1].click()
+    visitor.all(".row .name")[1].click()
     visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
     visitor.sees(".lane", "Clov").click()
     visitor.sees("dialog[open] button", "Remember this voice").click()
@@ -596,11 +609,10 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor.sees("#said", "third.wav was cancelled.")
     visitor.sees("[aria-label='Cancel long one.wav']").click()
     visitor.sees(".job .name", "second.wav").click()
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 45, PATIENCE_S, "all rows")
+    visitor.has_rows(45)
     # played from what the service kept: no more of it than is heard
     visitor.sees(".player .round[aria-label=Play]")
-    visitor.driver.find_elements("css selector", ".row .said")[40].click()
+    visitor.all(".row .said")[40].click()
     wait_until(lambda: visitor.js(PLACE)[0] > 40.2, PATIENCE_S, "it plays from there")
     visitor.sees(".player .round[aria-label=Pause]").click()
 
@@ -613,10 +625,7 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     def there() -> set[str]:
         return {one["id"] for one in server.client.get("/v1/jobs").json()["jobs"]}
 
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "read.wav", 6))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    visitor.reads(server, tone(tmp_path / "read.wav", 6), 6)
     (read,) = there()
     # who is in the middle of a correction has the transcript kept, although nothing else happens
     line(visitor, 3).send_keys("e")
@@ -656,7 +665,7 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     speaker = visitor.sees(".lane .name").text
     visitor.sees(".lane").click()
     visitor.sees("dialog[open]", "only names and lines can be changed")
-    assert visitor.driver.find_elements("css selector", "#same") == []
+    assert visitor.all("#same") == []
     visitor.sees("#called").send_keys("Nell", ENTER)
     visitor.sees("#said", f"{speaker} is called Nell now, in this browser only.")
     assert "Nell" in names(visitor)
@@ -692,10 +701,7 @@ def downloaded(visitor: Visitor, label: str) -> str:
 def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "talk.wav", 12))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 12, PATIENCE_S, "all rows")
+    visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
     job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
     move = {"op": "move", "segments": [1, 7], "speaker": "Speaker_0"}
     server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": [move]})
@@ -742,9 +748,7 @@ def test_what_is_made_of_a_transcript_is_offered_once_it_is_loaded(
 def test_what_was_read_is_shown_again_after_a_reload_until_it_is_deleted(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "first.wav", 3))
-    visitor.sees("#main .title", "2 speakers")
+    visitor.reads(server, tone(tmp_path / "first.wav", 3), 3)
     visitor.sends(tone(tmp_path / "second.wav", 2))
     visitor.sees(".job[data-state=done] .name", "second.wav")
     visitor.driver.refresh()
@@ -909,9 +913,7 @@ def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server(job_retention="6s")
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "first.wav", 5))
-    visitor.sees("#main .title", "2 speakers")
+    visitor.reads(server, tone(tmp_path / "first.wav", 5), 5)
     visitor.sends(tone(tmp_path / "second.wav", 7))
     headings = "return [...document.querySelectorAll('.side h2')].map((one) => one.textContent)"
     wait_until(lambda: visitor.js(headings) == ["Only in this browser"], PATIENCE_S, "both gone")
@@ -921,7 +923,7 @@ def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
     visitor.sees("[aria-label='Delete second.wav']").click()
     visitor.sees("dialog[open] .danger").click()
     visitor.sees("#said", "second.wav was deleted.")
-    names = [one.text for one in visitor.driver.find_elements("css selector", ".job .name")]
+    names = [one.text for one in visitor.all(".job .name")]
     assert names == ["first.wav"]
 
 
@@ -958,7 +960,7 @@ def test_copies_of_one_owner_are_not_shown_to_another(
     visitor.sends(tone(tmp_path / "berta's own.wav", 3))
     visitor.sees("#main .title", "2 speakers")
     wait_until(lambda: stored() == 2, PATIENCE_S, "and another's")
-    found = [one.text for one in visitor.driver.find_elements("css selector", ".side h2")]
+    found = [one.text for one in visitor.all(".side h2")]
     assert found == ["Done"], "none is only in this browser"
     assert "anna" not in visitor.text()
 
@@ -973,7 +975,7 @@ def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
     visitor.driver.switch_to.new_window("tab")
     visitor.opens(slow)
     visitor.sees(".job[data-state=running] .name", "shared.wav")
-    visitor.driver.find_element("css selector", "[aria-label='Cancel shared.wav']").click()
+    visitor.one("[aria-label='Cancel shared.wav']").click()
     visitor.sees("h1", "Who said what")
     visitor.driver.switch_to.window(first)
     wait_until(lambda: "shared.wav" not in visitor.text(), PATIENCE_S, "gone there, too")
@@ -1081,14 +1083,10 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
     visitor.sends(letter)
     visitor.sees(".job[data-state=failed] .how", "not audio in a supported format")
     visitor.sees(".job[data-state=failed] .how", "Send wav, flac")
-    assert visitor.driver.find_elements("css selector", ".again") == [], "it would fail again"
-    assert [one.text for one in visitor.driver.find_elements("css selector", ".side h2")] == [
-        "Failed"
-    ], "and nothing is in progress"
+    assert visitor.all(".again") == [], "it would fail again"
+    assert [one.text for one in visitor.all(".side h2")] == ["Failed"], "and nothing is in progress"
     assert visitor.findings() == []
-    visitor.driver.find_element(
-        "css selector", "[aria-label='Remove letter.wav from the list']"
-    ).click()
+    visitor.one("[aria-label='Remove letter.wav from the list']").click()
     visitor.sees("h1", "Who said what")
 
 
@@ -1148,9 +1146,7 @@ def test_the_page_says_which_language_it_understands_and_where(
 def test_pencil_and_box_are_there_before_anybody_points(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "talk.wav", 6))
-    visitor.sees("#main .title", "2 speakers")
+    visitor.reads(server, tone(tmp_path / "talk.wav", 6), 6)
     visitor.driver.refresh()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".row[data-index='0'] > .acts [aria-label='Edit this line']")
@@ -1163,13 +1159,10 @@ def test_lines_are_selected_by_mouse_one_after_the_other(
 ) -> None:
     from selenium.webdriver import ActionChains
 
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "talk.wav", 6))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    visitor.reads(server, tone(tmp_path / "talk.wav", 6), 6)
     drawn = "return document.querySelector(`${arguments[0]} path`).getAttribute('d')"
     for count, index in enumerate((1, 3), 1):
-        row = visitor.driver.find_elements("css selector", ".row")[index]
+        row = visitor.all(".row")[index]
         ActionChains(visitor.driver).move_to_element(row).perform()
         box = f".row[data-index='{index}'] > .acts [aria-label='Select this line']"
         tick, empty = visitor.sees(box), visitor.js(drawn, box)
@@ -1179,7 +1172,7 @@ def test_lines_are_selected_by_mouse_one_after_the_other(
     visitor.sees(".search input").send_keys("w", ESCAPE)
     visitor.sees(".chosen-lines", "2 lines")
     visitor.js("document.activeElement.blur()")
-    visitor.driver.find_element("css selector", "body").send_keys(ESCAPE)
+    visitor.one("body").send_keys(ESCAPE)
     none = "return document.querySelector('.chosen-lines, .row.chosen') === null"
     wait_until(lambda: visitor.js(none), PATIENCE_S, "Escape, wherever the focus is")
 
@@ -1199,7 +1192,7 @@ def test_options_are_those_that_the_engine_follows(
         )
         engine = server.client.get("/v1/page/about").json()["engine"]
         assert engine["steerable"] is bool(shown)
-        labels = visitor.driver.find_elements("css selector", ".fields label")
+        labels = visitor.all(".fields label")
         found = " ".join(str(one.get_attribute("textContent")) for one in labels)
         assert [word for word in ("speak", "Names") if word in found] == shown
 
@@ -1306,7 +1299,7 @@ def test_captions_that_are_kept_are_a_transcript_like_any_other(
     assert "only in this page" not in visitor.text()
     visitor.sees(".player .round[aria-label=Play]").click()
     wait_until(lambda: visitor.js(PLACE)[0] > 0.1, PATIENCE_S, "its sound is at hand")
-    visitor.driver.find_elements("css selector", ".row .name")[0].click()
+    visitor.all(".row .name")[0].click()
     visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
     visitor.sees(".lane", "Clov")
     assert visitor.findings() == []
@@ -1437,7 +1430,7 @@ def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, serv
     assert visitor.findings() == []
     before = server.health()["precision"]
     other = "int8" if before == "fp32" else "fp32"
-    visitor.driver.find_element("css selector", f".plan input[value={other}]").click()
+    visitor.one(f".plan input[value={other}]").click()
     visitor.sees(".precision button", f"Load {other}").click()
     visitor.sees(".status", f"scripted, {other}")
     assert server.health()["precision"] == other
@@ -1453,7 +1446,7 @@ def test_a_long_transcript_is_built_in_slices_and_searched_whole(
     wait_until(lambda: visitor.rows() == LONG, PATIENCE_S, "all rows")
     chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"
     assert visitor.js(chunk) == "auto"
-    visitor.driver.find_element("css selector", ".search input").send_keys("word7 ")
+    visitor.one(".search input").send_keys("word7 ")
     total = visitor.js(
         "return [...document.querySelectorAll('.said')]"
         ".reduce((sum, one) => sum + one.textContent.split('word7').length - 1, 0)"
@@ -1498,16 +1491,14 @@ def test_a_stranger_s_page_cannot_show_it_nor_ask_it(visitor: Visitor, server: S
 def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     looks: str, visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "talk.wav", 20))
-    visitor.sees("#main .title", "2 speakers")
+    visitor.reads(server, tone(tmp_path / "talk.wav", 20), 20)
     while visitor.js("return document.documentElement.dataset.theme") != looks:
-        visitor.driver.find_element("css selector", ".bar > .bare").click()
+        visitor.one(".bar > .bare").click()
     background = visitor.js("return getComputedStyle(document.documentElement).backgroundColor")
     assert (int(background.split("(")[1].split(",")[0]) < 128) is (looks == "dark")
-    visitor.driver.find_element("css selector", ".search input").send_keys("a")
+    visitor.one(".search input").send_keys("a")
     assert visitor.findings() == []
-    visitor.driver.find_element("css selector", "[popovertarget]").click()
+    visitor.one("[popovertarget]").click()
     visitor.sees("#formats button", "Subtitles")
     assert visitor.findings() == []
     is_a_phone(visitor)
@@ -1517,9 +1508,7 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
 def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    visitor.opens(server)
-    visitor.sends(tone(tmp_path / "a recording of the whole afternoon.wav", 20))
-    visitor.sees("#main .title", "2 speakers")
+    visitor.reads(server, tone(tmp_path / "a recording of the whole afternoon.wav", 20), 20)
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     wait_until(lambda: visitor.js("return innerWidth") == 390, PATIENCE_S, "it is a phone")
@@ -1576,7 +1565,7 @@ def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Ser
     ]
     server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": called})
     visitor.sees(".lanes .name", "Nell")
-    visitor.driver.find_elements("css selector", ".row .said")[2].click()
+    visitor.all(".row .said")[2].click()
     visitor.sees(".player .round[aria-label=Pause]").click()
     time.sleep(1)
     visitor.js("document.activeElement.blur(); scrollTo(0, 0)")
@@ -1586,7 +1575,7 @@ def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Ser
         ("page-phone", "light", {"width": 390, "height": 800}),
     ):
         while visitor.js("return document.documentElement.dataset.theme") != theme:
-            visitor.driver.find_element("css selector", ".bar > .bare").click()
+            visitor.one(".bar > .bare").click()
         visitor.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {**metrics, "deviceScaleFactor": 1, "mobile": False},

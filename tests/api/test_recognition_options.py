@@ -121,14 +121,6 @@ def test_json_of_the_wrong_type_names_its_field(field: str, value: Any, server: 
     assert f"'{field}'" in response.json()["detail"]
 
 
-def test_half_a_character_is_refused(server: Server) -> None:
-    body = b'{"audio_path": "/no/matter", "prompt": "\\ud83d"}'
-    response = server.client.post(
-        "/transcribe", content=body, headers={"Content-Type": "application/json"}
-    )
-    check_problem(response, 400, "json_invalid")
-
-
 def test_the_longest_prompt_passes_in_any_script(send: Send) -> None:
     (warning,) = warnings_of(send(prompt="長" * 4096))
     assert warning["code"] == "option_ignored"

@@ -175,6 +175,14 @@ async def serving(
         await task
 
 
+async def closed(live: websockets.ClientConnection) -> tuple[int, str]:
+    """Code and reason with which the service closes a connection."""
+    with pytest.raises(websockets.ConnectionClosed) as told:
+        await live.recv()
+    assert told.value.rcvd is not None
+    return told.value.rcvd.code, told.value.rcvd.reason
+
+
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 HANDSHAKE = (
     b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
@@ -216,10 +224,7 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
         for way in wrong:
             async with running.connect(**way) as live:
                 said = await live.recv()
-                with pytest.raises(websockets.ConnectionClosed) as closed:
-                    await live.recv()
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 4001
+                assert (await closed(live))[0] == 4001
                 assert said == running.refused[-1]
         invalid = "token_invalid"
         assert running.refused == ["token_missing", "ticket_invalid", invalid, invalid, invalid]
@@ -318,10 +323,7 @@ async def test_who_sends_more_than_is_taken_is_told_and_closed(
             for number in range(5):
                 await live.send(str(number))
         assert json.loads(await live.recv())["code"] == "inbound_full"
-        with pytest.raises(websockets.ConnectionClosed) as closed:
-            await live.recv()
-        assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "inbound_full")
+        assert await closed(live) == (1013, "inbound_full")
 
 
 async def test_messages_and_cancels_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,10 +338,7 @@ async def test_messages_and_cancels_are_counted_apart(monkeypatch: pytest.Monkey
                 assert answers[:-1] == sent[:-1]
                 assert json.loads(answers[-1])["code"] == "rate_limited"
                 assert 1 <= json.loads(answers[-1])["after"] <= 60
-                with pytest.raises(websockets.ConnectionClosed) as closed:
-                    await live.recv()
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 4008
+                assert (await closed(live))[0] == 4008
 
 
 async def test_what_is_too_big_is_closed_with_a_reason_and_what_is_no_text_too() -> None:
@@ -347,16 +346,10 @@ async def test_what_is_too_big_is_closed_with_a_reason_and_what_is_no_text_too()
         async with running.connect(additional_headers=BEARER) as live:
             with contextlib.suppress(websockets.ConnectionClosed):
                 await live.send(b"x" * (10 * MB))
-            with pytest.raises(websockets.ConnectionClosed) as closed:
-                await live.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1009
+            assert (await closed(live))[0] == 1009
         async with running.connect(additional_headers=BEARER) as live:
             await live.send(b"\xff\xfe", text=True)
-            with pytest.raises(websockets.ConnectionClosed) as closed:
-                await live.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1007
+            assert (await closed(live))[0] == 1007
         assert [await running.ended() for _ in range(2)] == ["gone", "gone"]
 
 
@@ -408,10 +401,7 @@ async def test_a_token_that_is_revoked_ends_the_connection_that_it_began() -> No
         papers.revoked = True
         running.visits.look()
         assert json.loads(await live.recv())["code"] == "token_invalid"
-        with pytest.raises(websockets.ConnectionClosed) as closed:
-            await live.recv()
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1008
+        assert (await closed(live))[0] == 1008
 
 
 async def test_the_end_of_the_service_leaves_a_wire_its_last_words() -> None:

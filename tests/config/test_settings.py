@@ -1,13 +1,10 @@
 import math
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
@@ -203,17 +200,6 @@ def test_a_described_default_means_the_default():
     given = {name: load_settings(**{name: default}) for name, default in described.items()}
     wrong = [name for name, one in given.items() if getattr(one, name) != getattr(usual, name)]
     assert [name for name in wrong if name != "spool_dir"] == []
-
-
-@pytest.mark.slow
-def test_the_generated_pages_are_up_to_date():
-    check = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert check.returncode == 0, check.stderr
 
 
 def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):

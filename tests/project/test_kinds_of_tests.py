@@ -5,17 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds, kind_of_function
+from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds
 from many_cases import case_count
-from postgres import Cluster
-from service_process import Server, wait_until, web
-
-from sidecar.transcripts import loop_guard
 
 ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
@@ -105,52 +100,6 @@ def test_each_test_has_one_kind(collected: list[pytest.Function]) -> None:
     for item in collected:
         kinds = [kind for kind in (UNIT, INTEGRATION, SYSTEM) if item.get_closest_marker(kind)]
         assert len(kinds) == 1, item.nodeid
-
-
-def by_a_service() -> object:
-    return Server(Path())
-
-
-def by_a_helper() -> object:
-    return by_a_service()
-
-
-def by_a_program() -> object:
-    return subprocess.run(["true"])
-
-
-def by_a_database(postgres: Cluster) -> object:
-    return Cluster(Path(), Path(), follows=postgres)
-
-
-def by_an_import() -> object:
-    import sqlite3
-
-    return sqlite3.connect(":memory:")
-
-
-def by_a_client() -> object:
-    return web.get("http://127.0.0.1")
-
-
-def by_functions() -> object:
-    return wait_until(lambda: loop_guard, 1.0, "it is there")
-
-
-@pytest.mark.parametrize(
-    ("function", "kind"),
-    [
-        (by_a_service, SYSTEM),
-        (by_a_helper, SYSTEM),
-        (by_a_program, SYSTEM),
-        (by_a_database, SYSTEM),
-        (by_an_import, INTEGRATION),
-        (by_a_client, INTEGRATION),
-        (by_functions, UNIT),
-    ],
-)
-def test_a_kind_is_told_from_what_is_named(function: Callable[..., object], kind: str) -> None:
-    assert kind_of_function(function) == kind
 
 
 def test_a_unit_test_that_starts_a_process_fails(tmp_path: Path) -> None:
