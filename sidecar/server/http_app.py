@@ -21,7 +21,6 @@ from sidecar.api import (
     job_routes,
     live_routes,
     metrics_routes,
-    system_routes,
     transcribe_routes,
 )
 from sidecar.api import page as api_page
@@ -132,7 +131,6 @@ def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> 
     """Return the routers of all HTTP protocols of this service."""
     operations = (
         metrics_routes.build_router,
-        system_routes.build_router,
         health_routes.build_probes_router,
     )
     if service.settings.role == ROLE_NODE:  # a node accepts no requests
