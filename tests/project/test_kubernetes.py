@@ -18,9 +18,9 @@ from sidecar.cli.common_options import describe
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 from sidecar.config.settings import Settings, load_settings
 from sidecar.engines import ENGINES
+from sidecar.protocols import s2s
 from sidecar.protocols.grpc_stt.servicer import NAME
 from sidecar.protocols.openai_realtime.routes import REALTIME
-from sidecar.protocols.s2s import routes as s2s_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.storage.s3_storage import S3Storage
 from sidecar.storage.storage_selection import create_recording_storage
@@ -333,7 +333,7 @@ def test_an_ingress_sends_live_requests_to_the_ears_and_all_else_to_fronts_that_
         (
             "ears",
             "http",
-            {live_routes.PATH, REALTIME, "/v1/talk", s2s_routes.PATH, yap_routes.PATH},
+            {live_routes.PATH, REALTIME, "/v1/talk", s2s.PATH, yap_routes.PATH},
         ),
         ("ears", "grpc", {f"/{NAME}"}),
     ):
