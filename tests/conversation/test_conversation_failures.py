@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from llm_server import WORDS, Obedient, obedient
-from s2s_client import Page, tone
+from s2s_client import Page
+from scripted_speech import tone
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar import errors

@@ -8,17 +8,15 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import psutil
 import pytest
-from service_process import PATIENCE_S, until
+from scripted_speech import tone
+from service_process import PATIENCE_S, until, workers
 
 from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
@@ -37,7 +35,6 @@ from sidecar.live.sessions.engine_relay import (
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage
 from sidecar.workers.worker_live_sessions import _WorkerLiveSession
@@ -46,26 +43,6 @@ from sidecar.workers.worker_process import WorkerDied
 RATE = 16_000
 POISON = 0.5
 Open = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def open_service(tmp_path: Path) -> AsyncIterator[Open]:
-    opened: list[Service] = []
-
-    async def start() -> Service:
-        usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
-        service = create_service(load_settings(**usual, data_dir=tmp_path))
-        await service.open()
-        opened.append(service)
-        return service
-
-    yield start
-    for service in opened:
-        await service.close()
-
-
-def sound(seconds: float, level: float) -> bytes:
-    return round(level * 32767).to_bytes(2, "little", signed=True) * round(seconds * RATE)
 
 
 class Client:
@@ -92,11 +69,11 @@ class Client:
     async def _speak(self) -> None:
         with contextlib.suppress(errors.SidecarError):
             while not self.enough.is_set():
-                await self.session.send(sound(0.704, 0.0))  # whole frames, so that all are alike
-                await self.session.send(sound(1.024, self.level))
+                await self.session.send(tone(0.704, 0.0))  # whole frames, so that all are alike
+                await self.session.send(tone(1.024, self.level))
                 self.said += 1
                 await asyncio.sleep(0.2)
-            await self.session.send(sound(0.704, 0.0))
+            await self.session.send(tone(0.704, 0.0))
             self.session.finish()
 
     async def outcome(self) -> errors.SidecarError | None:
@@ -122,17 +99,6 @@ async def all_heard(client: Client) -> None:
     assert len(client.heard()) == client.said
     assert client.heard() == client.summed_up()
     assert len(set(client.heard())) == 1, "and always the same"
-
-
-def workers() -> set[int]:
-    return {one.pid for one in psutil.Process().children() if _works(one)}
-
-
-def _works(child: psutil.Process) -> bool:
-    try:
-        return any("worker_main" in word for word in child.cmdline())
-    except psutil.ZombieProcess:  # of another test
-        return False
 
 
 @pytest.mark.parametrize("method", ["sound", "looked", "due", "recognised"])

@@ -17,10 +17,11 @@ import pytest
 from grpc_in_process import Caller
 from grpc_in_process import ended as ended_of
 from s2s_client import Page
+from scripted_speech import tone
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from yap_client import Streaming, base64_of, tone
+from yap_client import Streaming, base64_of
 
 from sidecar import errors
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk

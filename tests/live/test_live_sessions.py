@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psutil
 import pytest
-from service_process import PATIENCE_S, until
+from scripted_speech import sound
+from service_process import PATIENCE_S, until, workers
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
-from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
     Final,
@@ -40,38 +37,12 @@ from sidecar.interfaces.live_options import (
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment
 
 RATE = 16_000
 OTHER = Identity("other", AuthMethod.TOKEN)
 Open = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def open_service(tmp_path: Path) -> AsyncIterator[Open]:
-    opened: list[Service] = []
-
-    async def start(**settings: Any) -> Service:
-        usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
-        values = {**usual, "data_dir": tmp_path, **settings}
-        service = create_service(load_settings(**values))
-        await service.open()
-        opened.append(service)
-        return service
-
-    yield start
-    for service in opened:
-        await service.close()
-
-
-def sound(*levels: tuple[float, float]) -> bytes:
-    """Pcm16 of so many seconds at a level each."""
-    return b"".join(
-        round(level * 32767).to_bytes(2, "little", signed=True) * round(seconds * RATE)
-        for seconds, level in levels
-    )
 
 
 CHUNK = 32_000
@@ -98,16 +69,6 @@ async def heard(session: Session, said: bytes) -> list[LiveEvent]:
 
 def of(told: list[LiveEvent], kind: type[Any]) -> list[Any]:
     return [one for one in told if isinstance(one, kind)]
-
-
-def workers() -> list[psutil.Process]:
-    """Processes of engines that live, and are no other service's that tests share."""
-    found = []
-    for one in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
-            if any("workers.worker_main" in word for word in one.cmdline()):
-                found.append(one)
-    return found
 
 
 async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:

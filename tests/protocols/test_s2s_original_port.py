@@ -19,7 +19,8 @@ from typing import Any
 
 import httpx
 import pytest
-from s2s_client import Page, tone
+from s2s_client import Page
+from scripted_speech import tone
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, run_command, wait_until, web
 from test_browser_access import CHROMIUM
 from websockets.exceptions import ConnectionClosed

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import pytest
 from recordings import Studio
-from s2s_client import IN_RATE, Page, tone
+from s2s_client import IN_RATE, Page
+from scripted_speech import tone
 from service_process import PATIENCE_S, Server
 from websockets.exceptions import ConnectionClosed
 

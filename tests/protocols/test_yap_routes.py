@@ -17,10 +17,11 @@ from typing import Any
 import psutil
 import pytest
 import soundfile
+from scripted_speech import tone
 from service_process import PATIENCE_S, Server, wait_until, web
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from yap_client import RATE, Streaming, base64_of, tone
+from yap_client import RATE, Streaming, base64_of
 
 from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from s2s_client import Page, tone
+from s2s_client import Page
+from scripted_speech import tone
 from service_process import PATIENCE_S, Server, check_end, read_answer, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus

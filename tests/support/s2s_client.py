@@ -8,18 +8,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 FRAME = 4096
 """Samples that the page sends at once."""
-
-
-def tone(seconds: float, loud: float = 0.3) -> bytes:
-    """What the scripted engine takes for speech, or with a loudness of 0 for silence."""
-    return (np.full(round(seconds * IN_RATE), loud) * 32767).astype("<i2").tobytes()
 
 
 @dataclass

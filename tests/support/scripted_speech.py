@@ -15,6 +15,11 @@ def sound(*parts: tuple[float, float], rate: int = RATE) -> bytes:
     return samples.tobytes()
 
 
+def tone(seconds: float, loud: float = 0.3) -> bytes:
+    """One part: what is heard as speech, or with a loudness of 0 as silence."""
+    return sound((seconds, loud))
+
+
 def talk(*louds: float, rate: int = RATE) -> bytes:
     """A turn of 1.5 s for each, and a pause behind it."""
     turns = [part for loud in louds for part in ((1.5, loud), (0.8, 0.0))]

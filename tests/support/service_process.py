@@ -112,6 +112,16 @@ def runs(pid: int | None) -> bool:
     return False
 
 
+def workers() -> list[psutil.Process]:
+    """Processes of this process's engines that live."""
+    found = []
+    for one in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
+            if any("workers.worker_main" in word for word in one.cmdline()):
+                found.append(one)
+    return found
+
+
 class Server:
     """The service as its host sees it: a process, a port, a log, and a folder of its own."""
 

@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -18,11 +17,6 @@ from websockets.exceptions import ConnectionClosed
 RATE = 16_000
 CHUNK = 1280
 """Samples: 80 ms, as the clients send it."""
-
-
-def tone(seconds: float, loud: float = 0.3) -> bytes:
-    """Sound that the scripted engine takes for speech, or with a loudness of 0 for silence."""
-    return (np.full(round(seconds * RATE), loud) * 32767).astype("<i2").tobytes()
 
 
 def base64_of(pcm: bytes) -> str:
