@@ -20,6 +20,7 @@ from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
+from sidecar.config import grpc_yaml_config
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
 from sidecar.interfaces.request_options import field_missing, parse_flag, parse_number, parse_text
@@ -162,15 +163,7 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
 
 PATH = "/admin/"
 PRECISIONS: Mapping[str, Precision] = {
-    "default": Precision.AUTO,
-    "auto": Precision.AUTO,
-    "int8": Precision.INT8,
-    "int8_float16": Precision.INT8,
-    "int8_bfloat16": Precision.INT8,
-    "int8_float32": Precision.INT8,
-    "float16": Precision.FP16,
-    "bfloat16": Precision.BF16,
-    "float32": Precision.FP32,
+    **{name: Precision(value) for name, value in grpc_yaml_config.PRECISIONS.items()},
     **{one.value: one for one in Precision},
 }
 """Precisions by the names of CTranslate2 and of this service."""
