@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from recordings import Studio, long, wav
-from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, told_by, wait_until
 from sse_reader import Event, events_of, follow, read_until
 from two_fronts_and_node import WAYS, started
 
@@ -311,12 +310,10 @@ def test_the_commands_of_the_document_do_what_it_says(
     said = []
     for command in commands:
         here = command.replace("http://127.0.0.1:8765", str(server.client.base_url).rstrip("/"))
-        done = subprocess.run(
+        done = told_by(
             ["sh", "-c", here.replace("curl ", "curl -sS --fail-with-body ", 1)],
             cwd=tmp_path,
             env=environment,
-            capture_output=True,
-            text=True,
         )
         assert done.returncode == 0 or "17" in here, (here, done.stdout, done.stderr)
         said.append(done.stdout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from service_process import REPOSITORY, Server, check_problem
+from service_process import REPOSITORY, Server, check_problem, told_by
 from sse_reader import events_of
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TranscriptChanged
@@ -233,10 +232,7 @@ def test_the_commands_of_the_document_do_what_it_says(server: Server, job_id: st
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     here = block.replace("http://127.0.0.1:8765", str(server.client.base_url).rstrip("/"))
     script = "set -e\n" + here.replace("curl ", "curl -sS --fail-with-body ")
-    done = subprocess.run(
-        ["sh", "-c", script], env={"PATH": "/usr/bin:/bin", "ID": job_id},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = told_by(["sh", "-c", script], env={"PATH": "/usr/bin:/bin", "ID": job_id})  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nell: " in done.stdout
     assert shown(server, job_id).headers["etag"] == '"4"'

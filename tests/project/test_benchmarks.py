@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server
+from service_process import PATIENCE_S, Server, told_by
 
 from bench.accuracy import address_side
 from bench.metrics import own_clips, without_text
@@ -28,14 +28,7 @@ WITHOUT_JIWER = (
 def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") -> str:
     """The one line with which it ends."""
     start = ["-c", code] if code else ["-m", "bench.accuracy"]
-    run = subprocess.run(
-        [sys.executable, *start, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | (env or {}),
-        timeout=PATIENCE_S,
-    )
+    run = told_by([sys.executable, *start, *arguments], cwd=ROOT, env=os.environ | (env or {}))
     assert (run.returncode, run.stdout) == (1, "")
     (line,) = run.stderr.splitlines()
     return line

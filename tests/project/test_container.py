@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_process import PATIENCE_S, free_port, wait_until
+from service_process import PATIENCE_S, free_port, told_by, wait_until
 
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
@@ -226,14 +226,7 @@ class Tree:
         return [str(self.site / "bin" / "vibevoice-asr"), *words]
 
     def run(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            cwd=self.home,
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
+        return told_by(self.command(*words), cwd=self.home, env={**self.env, **env})
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, told_by, wait_until
 
 from sidecar.cli.common_options import describe
 from sidecar.cli.output import EXIT_CODES
@@ -28,12 +28,9 @@ EXPOSURE = {SYSTEM: 12, USER: 63}
 def analyzed(*words: str | Path, runtime: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("NOT CHECKED: systemd-analyze is not here, and no unit was looked at")
-    return subprocess.run(
+    return told_by(
         ["systemd-analyze", *map(str, words)],
         env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "SYSTEMD_COLORS": "0"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 import pytest
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, told_by
 
 from sidecar import engines, tts
 from sidecar.cli.demo import sample
@@ -140,13 +140,10 @@ def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_bu
         flavour = flavours.flavour(name)
         packed = found_by_reading(tops) | set(flavour.hidden)
         assert not {top for top in tops if top in flavour.excluded}
-        ran = subprocess.run(
+        ran = told_by(
             [sys.executable, "-m", "tests.support.minimal_dependencies"],
             cwd=ROOT,
             input="\n".join(packed),
-            text=True,
-            capture_output=True,
-            timeout=PATIENCE_S,
         )
         assert ran.returncode == 0, ran.stderr
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -179,13 +176,7 @@ def test_of_pygments_languages_only_those_are_packed_that_are_coloured() -> None
     left_out = {one for one in flavours.flavour("cpu").excluded if one.startswith("pygments.")}
     assert len(left_out) > 200
     assert not left_out & {"pygments.lexers", "pygments.lexers._mapping", "pygments.lexers.python"}
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT],
-        input="\n".join(left_out),
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE_S,
-    )
+    ran = told_by([sys.executable, "-c", WITHOUT], input="\n".join(left_out))
     assert ran.returncode == 0, ran.stderr
     assert "raise ValueError" in ran.stdout
 

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 from recordings import Studio
-from service_process import PATIENCE_S, REPOSITORY, free_port, read_answer, wait_until
+from service_process import PATIENCE_S, REPOSITORY, free_port, read_answer, told_by, wait_until
 
 from sidecar import errors
 from sidecar.cli.output import EXIT_CODES
@@ -132,7 +132,7 @@ def cargo() -> Callable[..., None]:
                 f'[source.debian]\ndirectory = "{CRATES.as_posix()}"\n',
                 "utf-8",
             )
-        result = subprocess.run(
+        result = told_by(
             [program, *words, "--target-dir", str(TARGET), *(["--offline"] if offline else [])],
             cwd=crate,
             env={
@@ -141,8 +141,6 @@ def cargo() -> Callable[..., None]:
                 "CARGO_INCREMENTAL": "0",
                 "CARGO_PROFILE_DEV_DEBUG": "0",  # the same for all: dependencies are built once
             },
-            capture_output=True,
-            encoding="utf-8",
             timeout=BUILD_LIMIT_S,
         )
         assert result.returncode == 0, result.stdout + result.stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_process import REPOSITORY
+from service_process import REPOSITORY, told_by
 
 from sidecar.engines import engine_selection
 from sidecar.errors import SettingsInvalid
@@ -90,11 +90,9 @@ LOCAL = ["--no-deps", "--disable-pip-version-check"]
 
 def copy_tree(tree: Path) -> None:
     """Copy the sources that a wheel is built of."""
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "sidecar", "clients", "*.toml", "*.py", "*.md", "LICENSE*"],
-        cwd=REPOSITORY, check=True, capture_output=True, text=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, names):
+    sources = ["sidecar", "clients", "*.toml", "*.py", "*.md", "LICENSE*"]
+    listed = told_by(["git", "ls-files", "-z", *sources], cwd=REPOSITORY, check=True).stdout
+    for name in filter(None, listed.split("\0")):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, tree / name)
 

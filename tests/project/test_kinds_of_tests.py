@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds
 from many_cases import case_count
+from service_process import told_by
 
 ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
@@ -122,11 +122,6 @@ def test_a_unit_test_that_starts_a_process_fails(tmp_path: Path) -> None:
         "def test_is_not_blamed_for_it():\n    begin.set()\n    assert done.wait(60)\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "-c", "pyproject.toml", "--rootdir", str(ROOT)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = told_by([*command, "-c", "pyproject.toml", "--rootdir", str(ROOT)], cwd=ROOT)
     assert "1 failed, 3 passed" in done.stdout
     assert "this unit test did ['subprocess.Popen']" in done.stdout

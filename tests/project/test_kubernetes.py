@@ -6,12 +6,11 @@ import copy
 import functools
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_process import PATIENCE_S, Server
+from service_process import Server, told_by
 
 from sidecar.api import live_routes
 from sidecar.cli.common_options import describe
@@ -50,12 +49,7 @@ def rendered(name: str) -> list[dict[str, Any]]:
 def _rendered(name: str) -> list[dict[str, Any]]:
     for program, words in (("kubectl", ["kustomize"]), ("kustomize", ["build"])):
         if shutil.which(program):
-            done = subprocess.run(
-                [program, *words, str(K8S / name)],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-            )
+            done = told_by([program, *words, str(K8S / name)])
             assert done.returncode == 0, done.stderr
             return [one for one in yaml.safe_load_all(done.stdout) if one]
     pytest.skip("NOT CHECKED: neither kubectl nor kustomize is here, and nothing was rendered")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from service_process import PATIENCE_S, REPOSITORY
+from service_process import REPOSITORY, told_by
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or shutil.which("make") is None, reason="there is no make here"
@@ -50,13 +50,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", *words],
-        cwd=folder,
-        env={**os.environ, "EXIT_CODE": "0", **environment},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PATIENCE_S,
+    return told_by(
+        ["make", *words], cwd=folder, env={**os.environ, "EXIT_CODE": "0", **environment}
     )
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from service_process import told_by
 from user_folders import NAMES, Guard
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="folders of POSIX")
@@ -25,12 +26,10 @@ exec(sys.argv[1])
 
 def run_guarded(code: str, home: Path) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in os.environ.items() if key not in NAMES}
-    return subprocess.run(
+    return told_by(
         [sys.executable, "-c", GUARDED, code],
         cwd=Path(__file__).parents[1] / "support",
         env={**env, "HOME": str(home)},
-        capture_output=True,
-        text=True,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service_process import told_by
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -50,13 +51,7 @@ def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each
     assert step["run"] == "make test-clients"
     assert step["env"]["NEWEST"] == "${{ github.event_name == 'schedule' && '1' || '' }}"
     newest, pinned = (
-        subprocess.run(
-            ["make", "-n", "test-clients", f"NEWEST={flag}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        told_by(["make", "-n", "test-clients", f"NEWEST={flag}"], cwd=ROOT, check=True).stdout
         for flag in ("1", "")
     )
     assert "s/==.*//" in newest

@@ -77,6 +77,15 @@ def run_command(
     return done
 
 
+def told_by(
+    command: Any, timeout: float = PATIENCE_S, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end as `subprocess.run` does; what it says is text."""
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=timeout, **options
+    )
+
+
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
     """Poll until ``condition`` is true, less often the longer it takes; its value.
 
