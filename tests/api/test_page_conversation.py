@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from service_process import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
-from test_page_in_browser import ESCAPE, Visitor, is_a_phone, pictures, spoken
-from wheel_recordings import write_scene
-
-from bench.conversation import IN_RATE, ORDER_S, sayings
+from test_page_in_browser import ESCAPE, Visitor, is_a_phone, spoken
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 4
 LONG = LONG.strip()
@@ -212,21 +208,6 @@ def test_where_nothing_speaks_that_is_said_and_answers_are_read(
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
     assert visitor.js("return document.querySelector('[role=log]').ariaLive") == "polite"
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
-
-
-@pictures
-def test_a_picture_of_a_conversation(tmp_path: Path, start_server: Callable[..., Server]) -> None:
-    pieces = [one for one in sayings() if len(one) > ORDER_S * IN_RATE]
-    visitor = Visitor(write_scene(tmp_path / "microphone.wav", pieces, [6.0]))
-    try:
-        visitor.driver.set_window_size(1280, 800)
-        begins(visitor, start_server(engine="moonshine", voice_engine="espeak"))
-        says(visitor, "How do I sound?")
-        wait_until(lambda: len(lines(visitor)) >= 6, PATIENCE_S, f"a talk\n{visitor.text()}")
-        visitor.sees("[data-phase=speaking]")
-        visitor.shot("page-talk")
-    finally:
-        visitor.driver.quit()
 
 
 def test_what_few_want_is_fetched_when_they_do(visitor: Visitor, talks: Server) -> None:

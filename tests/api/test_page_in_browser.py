@@ -1,6 +1,6 @@
 """The page in a real browser, on a real service: what a person does with it.
 
-One browser for all; with VIBEVOICE_SCREENSHOTS it also writes the pictures of docs/images.
+One browser for all.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 import random
 import re
 import shutil
@@ -30,7 +29,6 @@ from test_page import TOKEN, opened
 from sidecar.auth.token_issuing import TokenIssuer
 
 CHROMEDRIVER = shutil.which("chromedriver")
-AXE = os.environ.get("VIBEVOICE_AXE")
 WIDTH, HEIGHT = 1280, 860
 STRANGER = "evil.example"
 KEY = "0123456789abcdef" * 4
@@ -211,18 +209,12 @@ class Visitor:
         )
         return [f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]]
 
-    def shot(self, name: str) -> None:
-        """A picture for the docs, where somebody wants them."""
-        if folder := os.environ.get("VIBEVOICE_SCREENSHOTS"):
-            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
-
 
 def axe_source() -> str:
     package = find_spec("axe_core_python")
     assert package is not None
     assert package.origin is not None
-    path = Path(AXE) if AXE else Path(package.origin).with_name("axe.min.js")
-    return path.read_text("utf-8")
+    return Path(package.origin).with_name("axe.min.js").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -1523,64 +1515,9 @@ def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
     assert visitor.findings() == []
 
 
-pictures = pytest.mark.skipif(
-    "VIBEVOICE_SCREENSHOTS" not in os.environ,
-    reason="nobody wants pictures (VIBEVOICE_SCREENSHOTS)",
-)
-
-
 def endgame() -> Path:
     """Two people, of the wheel."""
     package = find_spec("moonshine_voice")
     assert package is not None
     assert package.origin is not None
     return Path(package.origin).parent / "assets/endgame_nagg_nell.wav"
-
-
-@pictures
-def test_a_picture_of_live_captions(start_server: Callable[..., Server]) -> None:
-    visitor = Visitor(endgame())
-    try:
-        visitor.opens(start_server(engine="moonshine"))
-        visitor.driver.set_window_size(1280, 800)
-        visitor.sees(".intake button", LIVE).click()
-        visitor.sees(".who .name", "Speaker 1")
-        captions(visitor, 2)
-        visitor.sees(".tail p", " ")
-        visitor.shot("page-live")
-    finally:
-        visitor.driver.quit()
-
-
-@pictures
-def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
-    server = start_server(engine="moonshine")
-    visitor.opens(server)
-    visitor.sends(endgame())
-    visitor.sees("#main .title", "2 speakers")
-    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
-    called = [
-        {"op": "rename", "speaker": f"Speaker_{number}", "name": name}
-        for number, name in enumerate(("Nagg", "Nell"))
-    ]
-    server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": called})
-    visitor.sees(".lanes .name", "Nell")
-    visitor.all(".row .said")[2].click()
-    visitor.sees(".player .round[aria-label=Pause]").click()
-    time.sleep(1)
-    visitor.js("document.activeElement.blur(); scrollTo(0, 0)")
-    for name, theme, metrics in (
-        ("page-light", "light", {"width": 1280, "height": 800}),
-        ("page-dark", "dark", {"width": 1280, "height": 800}),
-        ("page-phone", "light", {"width": 390, "height": 800}),
-    ):
-        while visitor.js("return document.documentElement.dataset.theme") != theme:
-            visitor.one(".bar > .bare").click()
-        visitor.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {**metrics, "deviceScaleFactor": 1, "mobile": False},
-        )
-        visitor.js("document.activeElement.blur()")
-        time.sleep(0.5)
-        visitor.shot(name)
-    assert REPOSITORY.exists()
