@@ -146,7 +146,7 @@ class ChunkRequests:
             self._at_work -= 1
 
     async def _hear(self, work: _ChunkWork) -> list[ChunkResult]:
-        await work.sound()
+        sound = await asyncio.to_thread(work.piece.flac)
         within_s = EXTRA_TIMEOUT_S + self._options.timeout * work.piece.duration_s
         patience = ChunkAttempts(time.monotonic(), time.monotonic() + 2 * within_s)
         while True:
@@ -154,22 +154,18 @@ class ChunkRequests:
             patience.asked.add(index)
             server = self.servers[index]
             try:
-                answer = await self._ask(index, work, within_s)
+                answer = await self._ask(index, work, sound, within_s)
             except ChunkFailure as found:
+                found.error = upstream_dialect.with_server_name(found.error, server.name)
                 step = patience.after(index, found)
-                patience.last = upstream_dialect.with_server_name(found.error, server.name)
                 log.info(
                     "upstream %s failed: %s; next step: %s",
                     server.name,
                     found.error.code,
                     step.name.lower(),
                 )
-                if (
-                    step in (FailureStep.AGAIN, FailureStep.LATER, FailureStep.NEVER)
-                    and found.step is not FailureStep.NEVER
-                ):
-                    after = found.retry_after if found.step is FailureStep.LATER else None
-                    self._pool.failed(index, time.monotonic(), after)
+                if found.step in (FailureStep.AGAIN, FailureStep.LATER):
+                    self._pool.failed(index, time.monotonic(), found.retry_after)
                 if step is FailureStep.NEVER:
                     raise patience.error from None
                 if step is not FailureStep.SMALLER:
@@ -196,7 +192,9 @@ class ChunkRequests:
                 raise patience.error
             await asyncio.sleep(wait_s)
 
-    async def _ask(self, index: int, work: _ChunkWork, within_s: float) -> UpstreamAnswer:
+    async def _ask(
+        self, index: int, work: _ChunkWork, sound: bytes, within_s: float
+    ) -> UpstreamAnswer:
         """Return one server's answer; check the health of one that failed before it gets a
         recording."""
         server = self.servers[index]
@@ -204,7 +202,6 @@ class ChunkRequests:
         if self._pool.servers[index].failures:
             self._seen(index, await server.look())
         hearing = work.request(dialect, server.name)
-        sound = await work.sound()
         for _ in range(MAX_REQUESTS_PER_CHUNK):
             try:
                 asking = server.ask(hearing, sound, work.told, within_s)
@@ -273,14 +270,13 @@ class ChunkRequests:
 
 
 class _ChunkWork:
-    """Chunk on its way to upstreams, with its requests and its encoding; each is made once."""
+    """Chunk on its way to upstreams, with its requests; each is made once."""
 
     def __init__(
         self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> None:
         self.piece, self.options, self.told = piece, options, told
         self._requests: dict[str, ChunkRequest] = {}
-        self._sound: bytes | None = None
 
     def request(self, dialect: UpstreamDialect, server: str) -> ChunkRequest:
         """Return the request to a server, or to those that can go on from each other's answers."""
@@ -288,9 +284,3 @@ class _ChunkWork:
         if name not in self._requests:
             self._requests[name] = dialect.hearing(self.piece.duration_s, self.options)
         return self._requests[name]
-
-    async def sound(self) -> bytes:
-        """Return the chunk as FLAC."""
-        if self._sound is None:
-            self._sound = await asyncio.to_thread(self.piece.flac)
-        return self._sound
