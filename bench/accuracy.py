@@ -41,25 +41,12 @@ from bench.metrics import (
     score,
     without_text,
 )
-from bench.serving import Server, ours, workshop
+from bench.serving import ours, workshop
 from sidecar.interfaces.engine_interface import DiarizationEffort
 
 Hypothesis = list[Piece]
 RATE = 16_000
 _CHUNK = RATE // 2
-
-
-def service_side(server: Server, diarization: str) -> Callable[[Clip], Hypothesis]:
-    """What the service answers."""
-
-    def transcribe(clip: Clip) -> Hypothesis:
-        body = server.transcribe(clip.path.read_bytes(), diarization=diarization)
-        return [
-            Piece(item["start_time"], item["end_time"], item["speaker"], item["text"])
-            for item in body["segments"]
-        ]
-
-    return transcribe
 
 
 def address_side(url: str, diarization: str) -> tuple[str, Callable[[Clip], Hypothesis]]:
@@ -148,7 +135,7 @@ def main() -> None:
         if not sides:
             folder = stack.enter_context(workshop())
             server = stack.enter_context(ours(folder, engine="moonshine"))
-            sides["service"] = service_side(server, args.diarization)
+            _, sides["service"] = address_side(f"http://127.0.0.1:{server.port}", args.diarization)
         if not args.no_library and not args.server:
             sides["library"] = library_side
         if args.recordings and (names := without_text(args.recordings)):

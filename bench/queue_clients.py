@@ -1,6 +1,8 @@
 """Clients for benchmarks of the queue: recordings no two alike, over all wires, for five owners.
 
 What they send and what they expect is made before the clock runs: it is none of the service's work.
+Those of the load test (`vibevoice_asr_load_test`) take several times as much of the processor that
+both sides share here, and follow no job over a kill.
 """
 
 from __future__ import annotations
