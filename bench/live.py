@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench.metrics import Clip, Piece, Scores, clips, score
+from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
@@ -293,6 +293,8 @@ def main() -> None:
     parser.add_argument("--engine", default="moonshine")
     parser.add_argument("--short", action="store_true", help="only the sessions")
     arguments: Any = parser.parse_args()
+    if not arguments.short:
+        check_packages()
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(arguments, Path(folder)))
 

@@ -7,7 +7,6 @@ transcript shows which audio it came from. Environment variables, all with the p
 - ``SPEED``: seconds of audio per second; unlimited if unset. ``LOAD``: seconds that loading takes.
 - ``FAILS``: a precision that does not load.
 - ``SETTLES``: seconds of audio between checkpoints. Default: 30.
-- ``CLOCK=1``: the text is the monotonic clock (one for all processes of a machine).
 - ``DEAF=1``: no audio is read.
 - ``POISON``: texts, with commas. The worker process dies at one of them; with a ``!`` behind it the
   service dies, too.
@@ -73,7 +72,6 @@ class ScriptedEngine:
         self._speed = float(_behaviour("SPEED", "0"))
         self._deaf = _behaviour("DEAF") == "1"
         self._settles = int(_behaviour("SETTLES", "30"))
-        self._clock = _behaviour("CLOCK") == "1"
         self._hear_s = float(_behaviour("HEAR", "0"))
         self._fault = _behaviour("FAULT")
         names = _behaviour("POISON").split(",")
@@ -131,7 +129,7 @@ class ScriptedEngine:
             segment = transcript.Segment(
                 start=start / SPEC.sample_rate,
                 end=samples / SPEC.sample_rate,
-                text=f"{time.monotonic():.6f}" if self._clock else f"{fingerprint:08x}",
+                text=f"{fingerprint:08x}",
                 speaker=len(segments) % 2 if options.diarize else None,
             )
             if segment.text in self._poison:

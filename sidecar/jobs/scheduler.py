@@ -114,11 +114,6 @@ class ScheduledJob:
     wait_s: float
 
 
-def next_job(waiting: Sequence[WaitingJob], shares: OwnerShares, moment: SchedulerMoment) -> int:
-    """Return the index of the job to run; ``waiting`` is in order of arrival and not empty."""
-    return next(schedule_jobs(waiting, shares, moment)).index
-
-
 def schedule_jobs(
     waiting: Sequence[WaitingJob],
     shares: OwnerShares,

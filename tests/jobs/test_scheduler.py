@@ -17,6 +17,7 @@ from scheduler_simulation import (
     behind_forty,
     first_come_first_served,
     four_owners,
+    next_job,
     served,
     shared,
     two_precisions,
@@ -31,7 +32,6 @@ from sidecar.jobs.scheduler import (
     OwnerShares,
     SchedulerMoment,
     WaitingJob,
-    next_job,
     schedule_jobs,
 )
 
@@ -139,7 +139,6 @@ def test_everybody_has_one_turn_and_the_first_turn_is_who_is_next(
 ) -> None:
     every = [*schedule_jobs(waiting, shares, moment, busy_s=[busy_s], load_s=load_s)]
     assert sorted(turn.index for turn in every) == [*range(len(waiting))]
-    assert next_job(waiting, shares, moment) == next(schedule_jobs(waiting, shares, moment)).index
     waits = [turn.wait_s for turn in every]
     assert waits[0] == busy_s
     for turn, wait_s, next_s in zip(every, waits, waits[1:], strict=False):

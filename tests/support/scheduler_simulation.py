@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_record import Priority
-from sidecar.jobs.scheduler import OwnerShares, SchedulerMoment, WaitingJob
+from sidecar.jobs.scheduler import OwnerShares, SchedulerMoment, WaitingJob, schedule_jobs
 
 LOAD_S = 20.0
 Policy = Callable[[Sequence[WaitingJob], OwnerShares, SchedulerMoment], int]
@@ -38,6 +38,11 @@ class Served:
     def wait_s(self) -> float:
         """From its arrival to its begin."""
         return self.began - self.job.at
+
+
+def next_job(waiting: Sequence[WaitingJob], shares: OwnerShares, moment: SchedulerMoment) -> int:
+    """The index of the job to run; ``waiting`` is in order of arrival and not empty."""
+    return next(schedule_jobs(waiting, shares, moment)).index
 
 
 def first_come_first_served(
