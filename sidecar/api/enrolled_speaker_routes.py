@@ -16,7 +16,7 @@ from sidecar.api.http.upload import Fields, open_local, read_fields
 from sidecar.interfaces.request_options import parse_text
 from sidecar.service.facade import Service
 from sidecar.storage.speaker_store import parse_speaker_name
-from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerEmbedding
+from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerEmbedding
 
 
 class PeopleVoice(openapi.RenderedBody):

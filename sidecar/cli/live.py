@@ -38,8 +38,7 @@ from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, 
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
-from sidecar.transcripts.speaker_embeddings import SpeakerProfile
-from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -34,8 +34,7 @@ from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, s
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.transcripts.speaker_embeddings import SpeakerProfile
-from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word
+from sidecar.transcripts.transcript import Notice, Segment, SpeakerProfile, Transcript, Word
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from sidecar.conversation import conversation_events
 from sidecar.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.transcripts.speaker_embeddings import SpeakerProfile
-from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 
 PERSON, MACHINE = 0, 1
 """Speaker numbers of the user and the assistant."""

@@ -27,8 +27,8 @@ from sidecar.diarization.window_embeddings import (
     Activity,
     segment_speakers,
 )
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import SpeakerEmbedding
 
 SAME_SPEAKER_DISTANCE = 0.55
 """Maximum mean distance (1 - cosine) between two clusters of one speaker. Values from 0.45 to 0.65

@@ -10,7 +10,7 @@ from sidecar.diarization import speaker_identification
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.speaker_identification import embedding_of
 from sidecar.diarization.speaker_models import SpeakerModels
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 
 OTHER_SPEAKER_S = 1.0
 """Speech of a second speaker with which a clip is rejected; a local speaker with less is not

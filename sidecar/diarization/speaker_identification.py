@@ -14,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts import speaker_embeddings
 from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speaker_turns_of
-from sidecar.transcripts.transcript import Notice, Transcript
+from sidecar.transcripts.transcript import (
+    Notice,
+    SpeakerCandidate,
+    SpeakerEmbedding,
+    SpeakerProfile,
+    Transcript,
+)
 
 SAME_SPEAKER_SIMILARITY = 0.55
 """Minimum cosine to an enrolled speaker (docs/decisions/diarization-parameters.md;
@@ -102,7 +107,7 @@ def identify_speakers(
 
 def _segment_embeddings(
     transcript: Transcript, speakers: DiarizedSpeakers
-) -> tuple[speaker_embeddings.SpeakerEmbedding | None, ...]:
+) -> tuple[SpeakerEmbedding | None, ...]:
     """Return the embedding of each segment."""
     if speakers.passages is None:
         return ()
@@ -110,7 +115,7 @@ def _segment_embeddings(
     return tuple(None if one is None else embedding_of(one) for one in heard)
 
 
-def embedding_if_long_enough(voice: SpeakerVector) -> speaker_embeddings.SpeakerEmbedding | None:
+def embedding_if_long_enough(voice: SpeakerVector) -> SpeakerEmbedding | None:
     """Return a speaker's embedding for storage; `None` if there is too little speech."""
     return embedding_of(voice) if voice.seconds >= MIN_SPEECH_S else None
 
@@ -118,8 +123,8 @@ def embedding_if_long_enough(voice: SpeakerVector) -> speaker_embeddings.Speaker
 def match_profiles(
     voices: Mapping[int, SpeakerVector],
     likely: Mapping[tuple[int, str], float],
-    known: Mapping[str, speaker_embeddings.SpeakerCandidate],
-) -> dict[int, speaker_embeddings.SpeakerProfile]:
+    known: Mapping[str, SpeakerCandidate],
+) -> dict[int, SpeakerProfile]:
     """Return the profile of each speaker: the enrolled speaker, or the highest similarity to one.
 
     ``likely``: cosine of each speaker to each enrolled speaker (`similarities`). ``known``: the
@@ -131,7 +136,7 @@ def match_profiles(
         person = persons.get(speaker)
         nearest = [value for (one, _), value in likely.items() if one == speaker]
         likeness = max(nearest, default=None) if person is None else likely[speaker, person]
-        found[speaker] = speaker_embeddings.SpeakerProfile(
+        found[speaker] = SpeakerProfile(
             speaker,
             round(voice.seconds, 2),
             person,
@@ -141,7 +146,7 @@ def match_profiles(
     return found
 
 
-def mean_vectors(known: Sequence[speaker_embeddings.SpeakerCandidate]) -> dict[str, Vector]:
+def mean_vectors(known: Sequence[SpeakerCandidate]) -> dict[str, Vector]:
     """Return the mean embedding of each enrolled speaker, by id."""
     return {one.person: mean_vector(one.prints) for one in known if one.prints}
 
@@ -199,7 +204,7 @@ def overlap_seconds(
     return found
 
 
-def mean_vector(prints: Sequence[speaker_embeddings.SpeakerEmbedding]) -> Vector:
+def mean_vector(prints: Sequence[SpeakerEmbedding]) -> Vector:
     """Return the mean embedding of a person, of length 1.
 
     Each second has the same weight, at most `MAX_WEIGHT_S` per recording.
@@ -210,13 +215,13 @@ def mean_vector(prints: Sequence[speaker_embeddings.SpeakerEmbedding]) -> Vector
     return found
 
 
-def embedding_of(voice: SpeakerVector) -> speaker_embeddings.SpeakerEmbedding:
+def embedding_of(voice: SpeakerVector) -> SpeakerEmbedding:
     """Return an embedding as plain values."""
     data = np.ascontiguousarray(voice.vector, "<f2").tobytes()
-    return speaker_embeddings.SpeakerEmbedding(b64encode(data).decode(), round(voice.seconds, 2))
+    return SpeakerEmbedding(b64encode(data).decode(), round(voice.seconds, 2))
 
 
-def vector_of(given: speaker_embeddings.SpeakerEmbedding) -> Vector:
+def vector_of(given: SpeakerEmbedding) -> Vector:
     """Parse the vector of `embedding_of`; its length is 1."""
     vector = np.frombuffer(b64decode(given.vector), "<f2").astype(np.float32)
     found: Vector = vector / np.linalg.norm(vector)

@@ -36,7 +36,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts import transcript
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 
 if TYPE_CHECKING:
     import numpy as np

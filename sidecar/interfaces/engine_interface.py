@@ -17,8 +17,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.serialization import WireValues, to_plain
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
-from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
+from sidecar.transcripts.transcript import Checkpoint, SpeakerCandidate, TranscriptionEvent
 
 AUTO = "auto"
 

@@ -13,8 +13,7 @@ from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
 from sidecar.interfaces.live_options import LiveOptions, SequenceNumber, TimePosition
 from sidecar.serialization import WireValues, from_plain
 from sidecar.transcripts.language_detection import Confidence
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
-from sidecar.transcripts.transcript import Notice, Segment, Transcript
+from sidecar.transcripts.transcript import Notice, Segment, SpeakerEmbedding, Transcript
 
 RECOGNITION_FAILED = "recognition_failed"
 """Code of the notice that a segment could not be recognized in time."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.serialization import WireValues
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
+from sidecar.transcripts.transcript import SpeakerCandidate
 
 
 @dataclass(frozen=True, slots=True)

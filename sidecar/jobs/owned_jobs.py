@@ -18,8 +18,7 @@ from sidecar.jobs.job_store import JobFilter, JobStore, QueuePosition
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.workers.audio_probe import AudioProbe
 

@@ -25,7 +25,7 @@ from sidecar.storage.speaker_store import (
     SqliteSpeakerStore,
     speaker_folder,
 )
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerCandidate, SpeakerEmbedding
 from sidecar.workers.audio_probe import AudioProbe
 
 

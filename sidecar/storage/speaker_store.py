@@ -19,7 +19,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
 from sidecar.storage.encrypted_sqlite import KEY_TABLE, DatabaseLabels, migrate_sqlite, open_cipher
 from sidecar.storage.encryption import DecryptionFailed
-from sidecar.transcripts import speaker_embeddings
+from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.word_timing import one_line
 
 MAX_ENROLLED_SPEAKERS = 200
@@ -34,7 +34,7 @@ class SpeakerSample:
     """Sample of an enrolled speaker; ``added``: seconds since 1970."""
 
     added: float
-    print: speaker_embeddings.SpeakerEmbedding
+    print: SpeakerEmbedding
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -43,7 +43,7 @@ class SpeakerSample:
         Raises:
             KeyError, TypeError: the fields are of no sample.
         """
-        return cls(values["added"], speaker_embeddings.SpeakerEmbedding(**values["print"]))
+        return cls(values["added"], SpeakerEmbedding(**values["print"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,9 @@ class EnrolledSpeaker:
     samples: tuple[SpeakerSample, ...]
 
     @property
-    def known(self) -> speaker_embeddings.SpeakerCandidate:
+    def known(self) -> SpeakerCandidate:
         """Return the enrolled speaker as a candidate for identification."""
-        return speaker_embeddings.SpeakerCandidate(
-            self.id, self.name, tuple(one.print for one in self.samples)
-        )
+        return SpeakerCandidate(self.id, self.name, tuple(one.print for one in self.samples))
 
     def hearing(self, sample: SpeakerSample) -> EnrolledSpeaker:
         """Return the speaker with one more sample; a duplicate changes nothing. Beyond
@@ -83,9 +81,9 @@ def parse_speaker_name(value: object) -> str:
     if not isinstance(value, str):
         raise errors.FieldInvalid("The field 'name' is not a string.")
     name = one_line(value)
-    if not 0 < len(name) <= speaker_embeddings.MAX_NAME_CHARACTERS:
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS:
         raise errors.FieldInvalid(
-            f"'name' has to have 1 to {speaker_embeddings.MAX_NAME_CHARACTERS} characters.",
+            f"'name' has to have 1 to {MAX_NAME_CHARACTERS} characters.",
             hint="Send the name of the person.",
         )
     return name

@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.errors import FieldInvalid, FieldMissing
 from sidecar.transcripts import transcript_edits
-from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
+from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.transcripts.word_timing import one_line
 

@@ -1,4 +1,4 @@
-"""Words, segments, transcripts and the events of a running transcription.
+"""Words, segments, speakers, transcripts and the events of a running transcription.
 
 In this project speakers are small integers from 0 in order of appearance, and times are seconds
 from the start of the recording. Each protocol has its own names for both.
@@ -14,7 +14,6 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.serialization import from_plain, to_plain
-from sidecar.transcripts import speaker_embeddings
 
 NON_SPEECH_FLAG = "non_speech"
 """Flag of a segment without words: music, silence, noise."""
@@ -28,6 +27,8 @@ WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spr
 """Sources of word times, from the surest to the least. attention: a model's attention (exact to
 some hundredths of a second). server: another server, whose method is unknown. spread: characters
 spread evenly over the segment (an estimate, exact at its ends only)."""
+MAX_NAME_CHARACTERS = 200
+"""Maximum characters of a speaker's name."""
 
 
 _MARKS = ",;:.!?…"
@@ -74,6 +75,48 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeakerEmbedding:
+    """Embedding of a speaker in one recording.
+
+    ``vector``: base64 of 256 little-endian float16, of length 1
+    (`diarization.speaker_identification`). ``seconds``: of this speaker alone, that it was computed
+    from. The vector travels as text: the service stores and forwards it, and only a worker decodes
+    it.
+    """
+
+    vector: str = field(repr=False)
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerCandidate:
+    """Enrolled speaker to identify in a recording; ``person`` is the caller's id for the
+    speaker."""
+
+    person: str
+    name: str
+    prints: tuple[SpeakerEmbedding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerProfile:
+    """Voice profile of a transcript's speaker.
+
+    ``seconds``: of voice that could be compared. ``person`` and ``name``: the enrolled speaker,
+    None if none is similar enough; a ``name`` without a ``person`` was set in an edit.
+    ``likeness``: the cosine to that person, or else to the most similar other one; None if none was
+    compared. ``print``: the embedding, only if the client asked for it.
+    """
+
+    speaker: int
+    seconds: float
+    person: str | None = None
+    name: str | None = None
+    likeness: float | None = None
+    print: SpeakerEmbedding | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """Transcript of a whole recording; ``duration`` in seconds, ``diarized`` if it was diarized.
 
@@ -89,8 +132,8 @@ class Transcript:
     precision: str
     diarized: bool = False
     notices: tuple[Notice, ...] = ()
-    voices: tuple[speaker_embeddings.SpeakerProfile, ...] = ()
-    prints: tuple[speaker_embeddings.SpeakerEmbedding | None, ...] = field(default=(), repr=False)
+    voices: tuple[SpeakerProfile, ...] = ()
+    prints: tuple[SpeakerEmbedding | None, ...] = field(default=(), repr=False)
     model: str = ""
 
     def name_of(self, speaker: int | None) -> str | None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from sidecar.errors import EditImpossible, EditsFull
-from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
     NON_SPEECH_FLAG,
     WORDS_BY_RULE,
     Segment,
+    SpeakerProfile,
     Transcript,
     Word,
 )

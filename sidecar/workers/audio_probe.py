@@ -21,7 +21,7 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.workers.engine_loading import WorkerShutdowns
 from sidecar.workers.rpc_server import BEGUN_MESSAGE
 from sidecar.workers.worker_environment import EnvironmentNeeds

@@ -15,7 +15,7 @@ from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEngine
 from sidecar.transcripts import transcript
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest

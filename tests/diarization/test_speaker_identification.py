@@ -26,9 +26,16 @@ from sidecar.diarization.speaker_identification import (
 )
 from sidecar.diarization.speaker_models import SpeakerModels
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.transcripts.transcript import Finished, Segment, Transcript, from_wire, to_wire
+from sidecar.transcripts.transcript import (
+    Finished,
+    Segment,
+    SpeakerCandidate,
+    SpeakerEmbedding,
+    Transcript,
+    from_wire,
+    to_wire,
+)
 
 
 def direction(*values: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
 from sidecar.diarization.speaker_models import SpeakerModels
 from sidecar.diarization.word_attribution import merge_turns
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 
 
 def voice_of(who: int, at: int, seconds: float = 3.0) -> SpeakerEmbedding:

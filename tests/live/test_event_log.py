@@ -27,8 +27,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.live.sessions.event_log import EventLog
 from sidecar.transcripts.language_detection import Confidence, doubtful_language_notice
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Segment, SpeakerEmbedding
 
 
 def final(turn: int, piece: int, text: str = "words", speaker: int | None = None) -> Final:

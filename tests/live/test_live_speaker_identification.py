@@ -14,7 +14,7 @@ from sidecar.engines import engine_spec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
+from sidecar.transcripts.transcript import SpeakerCandidate
 
 if TYPE_CHECKING:
     pass

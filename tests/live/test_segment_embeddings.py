@@ -43,8 +43,7 @@ from sidecar.live.runtime.segment_embeddings import (
     EmbeddingTask,
 )
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Segment, SpeakerCandidate
 
 ANNE, BERT, CLEO = 0.2, 0.3, 0.4
 """Who is so loud; all of them speak."""

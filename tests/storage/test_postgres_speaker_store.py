@@ -19,7 +19,7 @@ from sidecar.service import enrolled_speakers
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.storage import postgres_database, postgres_speaker_store, speaker_store
 from sidecar.storage.speaker_store import EnrolledSpeaker
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
+from sidecar.transcripts.transcript import SpeakerCandidate
 from sidecar.workers.audio_probe import AudioProbe
 
 OTHER = Identity("other", AuthMethod.TOKEN)

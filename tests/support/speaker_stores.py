@@ -17,7 +17,7 @@ from sidecar.config.settings import Settings
 from sidecar.service.enrolled_speakers import OwnedSpeakers, create_speaker_store
 from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import SpeakerStore, SqliteSpeakerStore
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 
 SECRET = "0123456789abcdef" * 4
 FILE, DATABASE = "file", "database"

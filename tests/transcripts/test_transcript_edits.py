@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from sidecar.errors import BadRequest, EditImpossible, EditsFull, FieldInvalid, FieldMissing
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding, SpeakerProfile
 from sidecar.transcripts.subtitle_cues import MAX_LINE_COLUMNS
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
@@ -25,6 +24,8 @@ from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
     WORDS_BY_RULE,
     Segment,
+    SpeakerEmbedding,
+    SpeakerProfile,
     Transcript,
     Word,
 )

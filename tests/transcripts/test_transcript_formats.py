@@ -8,11 +8,11 @@ from vibevoice_asr_client import calls, models
 
 from sidecar import errors
 from sidecar.cli.remote_service import convert_transcript
-from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import (
     NON_SPEECH_FLAG,
     Notice,
     Segment,
+    SpeakerProfile,
     Transcript,
     Word,
     collapse_commas,

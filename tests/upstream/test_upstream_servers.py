@@ -19,8 +19,14 @@ from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 from sidecar import errors
 from sidecar.diarization.speaker_enrolment import enrolment_embedding
 from sidecar.diarization.speaker_models import load_models
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
-from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript import (
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    SpeakerCandidate,
+    Transcript,
+)
 from sidecar.transcripts.transcript_formats import transcript_body
 from sidecar.upstream import audio_chunks, chunk_requests, load_balancer, upstream_client
 from sidecar.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect

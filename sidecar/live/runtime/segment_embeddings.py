@@ -25,7 +25,7 @@ from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_speaker_labels import LiveSpeakerIdentification
 from sidecar.live.runtime.partial_results import RecognitionUrgency
 from sidecar.live.runtime.resampling import SampleRingBuffer
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
+from sidecar.transcripts.transcript import SpeakerCandidate
 
 MAX_EMBEDDING_S = 3.0
 """Seconds of a segment's speech that become its embedding

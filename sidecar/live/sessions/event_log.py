@@ -12,7 +12,7 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding
 
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""

@@ -31,14 +31,13 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     majority_vector,
 )
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
     solo_spans,
     speaker_turns_of,
 )
-from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript import Segment, SpeakerCandidate, Transcript
 
 RATE = 24_000
 NAGG, NELL, READER = 0, 1, 2
