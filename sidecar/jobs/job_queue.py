@@ -58,6 +58,7 @@ class Dispatcher:
         self._news = asyncio.Event()
         """Set if the queue has changed."""
         self._run: JobRun | None = None
+        self._closing = False
         self._runner: asyncio.Task[None] | None = None
         lineup.watch(self._news.set)
 
@@ -77,8 +78,10 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Stop; jobs that run and have not ended are queued again."""
+        self._closing = True
         runner, self._runner = self._runner, None
         if runner is not None:
+            self.interrupt()
             runner.cancel()
             await asyncio.wait({runner})
 
@@ -111,15 +114,13 @@ class Dispatcher:
             self._run.stop()
 
     async def _dispatch(self) -> None:
-        while True:
+        while not self._closing:
             jobs = await self._take_next()
             self._waiting.begin(jobs, self._at)
-            run = self._run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
+            self._run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
             try:
-                await run.over()
+                await self._run.work()
             finally:
-                run.interrupt()
-                await run.end()
                 self._run = None
                 self._waiting.finish(jobs, self._at)
 

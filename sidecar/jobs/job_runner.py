@@ -219,35 +219,36 @@ class JobRun:
         self._in_step: Sequence[Job] = ()
         """Jobs of the batch, in the order of the engine's numbers for them."""
         self._interrupted = False
-        work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
-        self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
+        self._task = asyncio.current_task()
 
-    async def over(self) -> None:
-        """Wait until the run has ended."""
-        await asyncio.wait({self._task})
-
-    async def end(self) -> None:
-        """Cancel the run and wait for its end."""
-        self._task.cancel()
-        await self.over()
+    async def work(self) -> None:
+        """Run the jobs in this task, in which the run was made: a task of its own would cost each
+        job some turns of a busy event loop. If the run was cancelled, this returns."""
+        await (self._alone(self.jobs[0]) if len(self.jobs) == 1 else self._together())
+        while self._task is not None and self._task.cancelling():
+            self._task.uncancel()
 
     def leave(self, job: Job) -> None:
         """Drop a job that was ended from outside, and go on with the others."""
         if all(one.ended for one in self.jobs):
-            self._task.cancel()
+            self._cancel()
         elif self._engine is not None and job in self._in_step:
             self._engine.leave(self._in_step.index(job))
 
     def interrupt(self) -> None:
         """Release the engine; unfinished jobs are queued again."""
         if not all(job.ended for job in self.jobs):
-            self._interrupted = True
-            self._task.cancel()
+            self.stop()
 
     def stop(self) -> None:
         """Release the engine; the jobs were ended from outside, or survive the service."""
         self._interrupted = True
-        self._task.cancel()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Cancel the run, unless it is the caller: then it sees that its jobs have ended."""
+        if self._task is not None and asyncio.current_task() is not self._task:
+            self._task.cancel()
 
     async def _alone(self, job: Job) -> None:
         try:
@@ -296,6 +297,8 @@ class JobRun:
                 job.apply_report(event, time.monotonic() - since)
                 if isinstance(event, transcript.Checkpoint):
                     await job.written()
+                if job.ended and not isinstance(event, transcript.Finished):
+                    return  # a listener ended it
 
     async def _together(self) -> None:
         crashed = False

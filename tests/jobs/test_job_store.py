@@ -90,7 +90,7 @@ class Held:
     def leave(self, job: Job) -> None:
         if job.ended:
             self.lane._run = None
-            self.lane._waiting.finish(self.jobs, 0)
+            self.lane._waiting.finish(self.jobs, self.lane._at)
 
     def stop(self) -> None:
         """There is nothing to stop."""
@@ -119,12 +119,14 @@ class Local:
         await self._queue.submit(Job(recording(), record))
 
     async def work(self, job_id: str, *changes: JobChange) -> None:
-        lane = self._queue._lanes[0]
+        lanes = self._queue._lanes
+        runs = (one for one in lanes if job_id in [job.id for job in one.running])
+        lane = next(runs, None) or next(one for one in lanes if one._run is None)
         for change in changes:
             if isinstance(change, StartedChange):
                 job = self._queue.live(job_id)
                 assert job is not None
-                lane._waiting.begin([job], 0)
+                lane._waiting.begin([job], lane._at)
                 lane._run = Held([job], lane)  # type: ignore[assignment]
             self._log.append(job_id, change)
             if lane._run is not None:
@@ -139,7 +141,7 @@ def recording() -> AudioSource:
 
 @asynccontextmanager
 async def local(log: JobEventLog) -> AsyncIterator[Opened]:
-    async with queue_on(OverheardSlot(), store=log) as queue:  # type: ignore[arg-type]
+    async with queue_on(OverheardSlot(), store=log, places=2) as queue:  # type: ignore[arg-type]
         opened = Local(log, queue)
         yield opened
         opened.results.close()
