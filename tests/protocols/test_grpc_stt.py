@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -18,7 +17,6 @@ import grpc
 import pytest
 from grpc_client import Client, Ended, chunks_of, ended, sound
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_in_process import Caller
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -31,10 +29,8 @@ from service_process import (
     run_command,
     wait_until,
 )
-from yap_client import Streaming
 
 from sidecar import errors
-from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
@@ -44,8 +40,6 @@ from sidecar.server.listeners import ReservedPorts
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
 FORKS = "GRPC_ENABLE_FORK_SUPPORT"
-NO_ROOM = (4002, "server_at_capacity")
-"""How the streaming wire closes."""
 Status = grpc.StatusCode
 
 
@@ -225,57 +219,6 @@ def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> No
     known.create("named", require_token=True)
     assert known.say("named", b"").number == "ERR1005"
     assert known.say("named", b"").number == "ERR1004"  # a wrong one of its own ends it
-
-
-async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
-    issuer = TokenIssuer(tmp_path / "tokens")
-    anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
-    settings = {
-        "live_sessions": 4,
-        "live_sessions_per_owner": 3,
-        "limits": {"grpc_unused": PATIENCE_S},
-    }
-    with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:
-        port = server.health()["grpc_port"]
-        header = {"additional_headers": {"Authorization": anna}}
-        async with (
-            Caller(port, authorization=anna) as hers,
-            Caller(port, authorization=ben) as his,
-            Streaming(server, options=header) as first,
-            Streaming(server, options=header) as second,
-        ):
-            await first.ready()
-            await second.ready()
-            assert (await hers.create("third")).status is Status.OK
-            assert await refused(hers) == "live_limited"
-            async with Streaming(server, options=header) as fourth:
-                assert (await fourth.refused())["message"] == errors.LiveLimited.default_detail
-                assert await fourth.closed() == NO_ROOM
-
-            assert (await his.create("the fourth of all")).status is Status.OK
-            assert await refused(his) == "live_full"
-            theirs = {"additional_headers": {"Authorization": ben}}
-            async with Streaming(server, options=theirs) as fifth:
-                assert (await fifth.refused())["message"] == errors.LiveFull.default_detail
-                assert await fifth.closed() == NO_ROOM
-
-            last = AudioChunk(is_final=True)
-            for caller, name in ((his, "the fourth of all"), (hers, "third")):
-                assert (await caller.stream(last, session_id=name)).status is Status.OK
-            async with Streaming(server, options=header) as instead:
-                await instead.ready()
-                assert await refused(hers) == "live_limited"
-            async with asyncio.timeout(PATIENCE_S):
-                while (await hers.create("instead")).status is not Status.OK:
-                    pass  # until the other wire has noticed who went
-            assert await refused(hers) == "live_limited"
-
-
-async def refused(caller: Caller) -> str:
-    """The stable code of what one more session is refused with."""
-    found = await caller.create("one more")
-    assert (found.number, found.status) == ("ERR1008", Status.RESOURCE_EXHAUSTED), found
-    return found.trailing["error-code"]
 
 
 # --- what is beside it

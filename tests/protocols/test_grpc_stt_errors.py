@@ -155,7 +155,7 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
         patch.setattr("sidecar.protocols.grpc_stt.session.GrpcStream.run", failed)
         yield "ERR2002", Status.INTERNAL, await caller.stream(AudioChunk(), session_id="failed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service.live.admission, "spec", None)
+        patch.setattr(service.live, "spec", None)
         yield "ERR2002", Status.FAILED_PRECONDITION, await caller.create()
     await caller.create("late")
     for listener in inside.listeners:
@@ -165,9 +165,11 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
 
 
 async def of_little_room(caller: Caller) -> AsyncIterator[Case]:
-    """Where one session may go on, and the engine does not load."""
+    """Where an owner may have one session, and the engine does not load."""
     await caller.create("loads")
-    yield "ERR1008", Status.RESOURCE_EXHAUSTED, await caller.create("more")
+    more = await caller.create("more")
+    assert more.trailing["error-code"] == "live_limited"
+    yield "ERR1008", Status.RESOURCE_EXHAUSTED, more
     failed = await caller.stream(AudioChunk(pcm16=sound((0.3, 1.0))), session_id="loads")
     yield "ERR2002", Status.UNAVAILABLE, failed
 
@@ -207,7 +209,7 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
         await check(of_ours(caller, inside))
         assert caplog.text.count("internal error") == 2
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
-    async with Inside(tmp_path / "two", live_sessions=1) as inside:
+    async with Inside(tmp_path / "two", live_sessions_per_owner=1) as inside:
         await check(of_little_room(await inside.caller()))
     assert seen == set(documented())
     said = [grpc_stt_errors.error_status(error()) for error in all_errors()]
