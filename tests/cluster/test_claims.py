@@ -17,7 +17,7 @@ from service_process import until
 from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
-from sidecar.cluster import claims, eligibility
+from sidecar.cluster import claim_loop, claims
 from sidecar.cluster.claim_loop import EligibilityJudge
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -492,7 +492,7 @@ async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_n
 async def test_jobs_that_all_refuse_are_looked_for_by_one_node_for_all(
     shared: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eligibility, "UNSCHEDULABLE_CHECK_INTERVAL_S", 600.0, raising=False)
+    monkeypatch.setattr(claim_loop, "UNSCHEDULABLE_CHECK_INTERVAL_S", 600.0)
     nodes, asked = [shared.one, await shared.more()], list[str]()
     (job,) = await shared.one.submit("a")
     for node in nodes:
