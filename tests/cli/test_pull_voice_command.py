@@ -91,15 +91,6 @@ def test_what_is_here_is_neither_asked_for_nor_fetched_again(
     assert server.begins[MODEL] == [0]
 
 
-def test_a_connection_that_breaks_off_goes_on_where_it_was(
-    server: VoiceServer, tmp_path: Path
-) -> None:
-    server.cut[MODEL] = 200_000
-    pull_voice(tmp_path, server.url, VOICE)
-    assert (tmp_path / MODEL).read_bytes() == FILES[MODEL]
-    assert server.begins[MODEL] == [0, 200_000]
-
-
 def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
     server: VoiceServer, tmp_path: Path
 ) -> None:
@@ -210,15 +201,6 @@ def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
         pull_voice(tmp_path, server.url, VOICE)
     assert getattr(refused.value, "hint", "")
     assert left(tmp_path) == []
-
-
-def test_a_full_disk_is_seen_before_anything_comes(
-    server: VoiceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resumable_download, "RESERVE_BYTES", 1 << 60)
-    with pytest.raises(errors.DiskFull, match="voice needs 0 MB"):
-        pull_voice(tmp_path, server.url, VOICE)
-    assert server.begins == {}
 
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])

@@ -63,20 +63,6 @@ def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> No
     assert "vibevoice-asr pull whisper:large-v3-turbo (1.62 GB)" in missing.value.hint
 
 
-def test_a_download_that_broke_off_goes_on_where_it_was(shell: Shell, hub: Hub) -> None:
-    hub.cut[WEIGHTS_FILE] = 100_000
-    assert shell.pull("whisper:small").returncode == 0
-    size = (hub.repos[SMALL] / WEIGHTS_FILE).stat().st_size
-    assert hub.begins[WEIGHTS_FILE] == [0, 100_000]
-    assert hub.sent[WEIGHTS_FILE] == size
-
-
-def test_what_was_altered_on_the_way_is_not_kept(shell: Shell, hub: Hub) -> None:
-    hub.alter.add(WEIGHTS_FILE)
-    check_one_line(shell.pull("whisper:small"), WEIGHTS_FILE, "checksum")
-    assert shell.left(f"snapshots/*/{WEIGHTS_FILE}") == []
-
-
 def test_a_name_that_there_is_not_is_one_line_with_those_there_are(shell: Shell) -> None:
     check_one_line(shell.pull("whisper:huge"), "'huge'", "large-v3-turbo", "tiny")
 

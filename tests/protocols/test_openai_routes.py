@@ -397,15 +397,6 @@ def test_a_field_that_there_is_not_is_said(ask: Asking) -> None:
     assert "'language'" in warning["message"]
 
 
-@pytest.mark.slow
-def test_a_model_of_ours_may_name_a_precision(slow: Server) -> None:
-    client = sdk(slow)
-    client.audio.transcriptions.create(file=CLIP, model="scripted:int8")
-    assert slow.health()["precision"] == "int8"
-    client.audio.transcriptions.create(file=CLIP, model="scripted:fp32")
-    assert slow.health()["precision"] == "fp32"
-
-
 @pytest.mark.anywhere
 def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
     client = sdk(server)
@@ -551,23 +542,6 @@ def test_a_job_whose_client_timed_out_is_taken_over_by_the_retry(slow: Server) -
     assert len(checked(Transcription, raw.text).text.split()) == 16
     assert raw.retries_taken >= 1
     assert submitted(slow) == before + 1
-
-
-@pytest.mark.slow
-def test_another_recording_or_another_wish_is_no_retry(slow: Server) -> None:
-    """The count alone takes nothing over."""
-    clips = [("clip.wav", wav(bytes([seed, 0]) * 16_000 * 6)) for seed in (1, 2)]
-    with pytest.raises(openai.APITimeoutError):
-        sdk(slow, timeout=1.0).audio.transcriptions.create(file=clips[0], model="whisper-1")
-    answers = [
-        sdk(slow).audio.transcriptions.with_raw_response.create(
-            file=clip, model="whisper-1", extra_headers={"x-stainless-retry-count": "1"}, **more
-        )
-        for clip, more in ((clips[1], {}), (clips[0], {"language": "de"}), (clips[0], {}))
-    ]
-    texts = [json.loads(one.text)["text"] for one in answers]
-    assert texts[0] != texts[1] == texts[2]
-    assert len({one.headers["x-request-id"] for one in answers}) == 3
 
 
 def test_a_key_makes_one_job_of_a_request_that_is_sent_again(slow: Server) -> None:

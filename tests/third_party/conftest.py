@@ -30,6 +30,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 class Programs:
     """Programs of one runtime, by their names in ``programs/``."""
 
+    packages = CLIENTS
+
     def __init__(self, runtime: str) -> None:
         self._runtime = runtime
 

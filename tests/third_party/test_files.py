@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recordings import wav
-from service_process import Server
+from service_process import REPOSITORY, Server
 
 RunClient = Callable[..., Any]
 MP3 = ("fff3", "fffb")
@@ -54,6 +55,23 @@ def test_the_package_for_javascript(
     node_client: RunClient, speaking: Server, clip: Path, text: str
 ) -> None:
     check_package(node_client("openai_files.mjs", speaking.port, clip), text)
+
+
+def test_the_example_of_the_documents_for_javascript(
+    node_client: Any, speaking: Server, clip: Path, tmp_path: Path
+) -> None:
+    page = (REPOSITORY / "docs/openai.md").read_text("utf-8")
+    (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
+    here = example.replace("http://127.0.0.1:8765", f"http://127.0.0.1:{speaking.port}")
+    assert here != example
+    program = tmp_path / "example.mjs"
+    program.write_text(here.replace("meeting.wav", str(clip)), "utf-8")
+    (tmp_path / "node_modules").symlink_to(
+        node_client.packages / "node_modules", target_is_directory=True
+    )
+    with node_client.start(str(program)) as process:
+        said, _ = process.communicate()
+    assert re.fullmatch(r"A 0 1 \w{8}\nB 1 2 \w{8}\nA 2 3 \w{8}\n", said)
 
 
 def test_the_ai_sdk(node_client: RunClient, speaking: Server, clip: Path, text: str) -> None:
