@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.cli.audio_input import LONGEST_S, check_recording, expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.common_options import argument, command, option
-from sidecar.cli.demo import sample
+from sidecar.cli.open import sample
 from sidecar.cli.output import PROGRAM, print_error_line, write_atomically
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.installation import needed_for

@@ -10,11 +10,9 @@ import typer
 from sidecar import errors
 from sidecar.cli import (
     config,
-    demo,
     doctor,
     jobs,
     live,
-    models,
     monitor,
     open,
     people,
@@ -61,13 +59,13 @@ def build_command() -> Any:
         "live": (live.HELP, command(live.run, about="source")),
         "talk": (talk.HELP, command(talk.talk, about="file")),
         "estimate": (transcribe.ESTIMATE_HELP, command(transcribe.estimate, about="file")),
-        "demo": (demo.HELP, command(demo.demo)),
+        "demo": (open.DEMO_HELP, command(open.demo)),
         "status": (monitor.STATUS_HELP, command(monitor.status, SERVER_OR_SETTINGS_HELP)),
         "monitor": (monitor.HELP, command(monitor.monitor, SERVER_OR_SETTINGS_HELP)),
         "open": (open.HELP, command(open.open_page, SERVER_OR_SETTINGS_HELP)),
         "pull": (pull.HELP, command(pull.pull)),
-        "list": (models.LIST_HELP, command(models.list_models)),
-        "rm": (models.RM_HELP, command(models.remove_model)),
+        "list": (pull.LIST_HELP, command(pull.list_models)),
+        "rm": (pull.RM_HELP, command(pull.remove_model)),
         "doctor": (doctor.HELP, command(doctor.doctor)),
     }
     for name, (help, function) in commands.items():

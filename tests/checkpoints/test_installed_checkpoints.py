@@ -21,7 +21,7 @@ from sidecar.checkpoints.checkpoint import check_safetensors, checkpoint_name, r
 from sidecar.checkpoints.hugging_face_cache import cache_folder, hugging_face_cache
 from sidecar.checkpoints.installed_checkpoints import find_checkpoint
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, vibevoice_repository
-from sidecar.cli.models import list_models
+from sidecar.cli.pull import list_models
 
 OLD, NEW = "1" * 40, "2" * 40
 

@@ -31,7 +31,7 @@ import pytest
 from service_process import PATIENCE_S, told_by
 
 from sidecar import engines, tts
-from sidecar.cli.demo import sample
+from sidecar.cli.open import sample
 from sidecar.version import REVISION_FILE, build_version
 
 ROOT = Path(__file__).parents[2]
