@@ -12,9 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import threading
-import wave
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +23,8 @@ import moonshine_voice
 import psutil
 import pytest
 import tiny_vibevoice
+from command_terminal import Terminal, check_one_line, installed_command
+from recordings import wav
 from service_process import (
     PATIENCE_S,
     Server,
@@ -33,7 +33,6 @@ from service_process import (
     popen,
     run_command,
     runs,
-    shown_on,
     wait_until,
 )
 
@@ -55,67 +54,9 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 
 
-def command() -> str:
-    found = shutil.which("vibevoice-asr", path=sysconfig.get_path("scripts"))
-    assert found, "the package is not installed: pip install -e ."
-    return found
-
-
-class Terminal:
-    """Where commands are run: a folder, and an environment without settings of the machine's."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
-        config = home / "config.toml"
-        config.touch()
-        self.env = {
-            **outer,
-            "COLUMNS": "200",
-            "HF_HOME": str(home / "huggingface"),
-            "VIBEVOICE_CONFIG": str(config),
-            "VIBEVOICE_ENGINE": "scripted",
-        }
-
-    def start(self, *words: object, fresh: bool = False, **env: str) -> subprocess.Popen[str]:
-        return popen(
-            [command(), *map(str, words)],
-            fresh=fresh,
-            cwd=self.home,
-            env={**self.env, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            # Tests that run in the background of a shell inherit a Ctrl-C that is ignored.
-            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-            if os.name == "posix"
-            else None,
-        )
-
-    def run(
-        self, *words: object, fresh: bool = False, **env: str
-    ) -> subprocess.CompletedProcess[str]:
-        with self.start(*words, fresh=fresh, **env) as process:
-            try:
-                out, wrong = process.communicate(timeout=PATIENCE_S)
-            finally:
-                process.kill()
-        return subprocess.CompletedProcess(words, process.returncode, out, wrong)
-
-
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
-    return Terminal(tmp_path)
-
-
-def check_one_line(run: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    """It failed with this exit code and one line that says all of ``parts``."""
-    assert run.returncode == code, run.stderr
-    assert run.stderr.startswith("vibevoice-asr: ")
-    assert run.stderr.count("\n") == 1, run.stderr
-    for part in parts:
-        assert part in run.stderr
+    return Terminal(tmp_path, VIBEVOICE_ENGINE="scripted")
 
 
 def test_the_embedded_engine_writes_down_what_was_said(terminal):
@@ -161,7 +102,7 @@ def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
 def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, terminal, server):
     expected = terminal.run("transcribe", SUCCESS, "--format", "json")
     ways = {"-": [], "/dev/stdin": ["--server", f"127.0.0.1:{server.port}"]}[name]
-    words = [command(), "transcribe", name, *ways, "--format", "json", "--output", "out"]
+    words = [installed_command(), "transcribe", name, *ways, "--format", "json", "--output", "out"]
     temp = terminal.home / "temp"
     temp.mkdir()
     with popen(["cat", SUCCESS], stdout=subprocess.PIPE) as cat:
@@ -189,7 +130,7 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
     ],
 )
 def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, said, terminal):
-    line = f"{given} | {shlex.quote(command())} transcribe {' '.join(words)}"
+    line = f"{given} | {shlex.quote(installed_command())} transcribe {' '.join(words)}"
     env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
     run = run_command(
         line, shell=True, cwd=terminal.home, env=env, capture_output=True, text=True,
@@ -421,7 +362,7 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
 def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
     out = terminal.home / "out"
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "5"}
-    words = ("transcribe", tone(terminal.home, 1), tone(terminal.home, 600), "--output", out)
+    words = ("transcribe", *tones(terminal.home, 1, 600), "--output", out)
     with terminal.start(*words, fresh=True, **slowly) as process:
         wait_until((out / "1.txt").exists, PATIENCE_S, "the first is written")
         process.send_signal(signal.SIGINT)
@@ -440,7 +381,7 @@ def test_ctrl_c_before_the_first_is_written_promises_no_rest(
     terminal, start_server: Callable[..., Server]
 ):
     slow = start_server(scripted_speed=1)
-    files = tone(terminal.home, 600), tone(terminal.home, 601)
+    files = tones(terminal.home, 600, 601)
     words = ("transcribe", *files, "--output", "out", "--server", f"127.0.0.1:{slow.port}")
     with terminal.start(*words) as process:
         wait_until(slow.jobs, PATIENCE_S, "it is at work")
@@ -451,14 +392,11 @@ def test_ctrl_c_before_the_first_is_written_promises_no_rest(
     assert "--resume" not in said
 
 
-def tone(folder: Path, seconds: int) -> Path:
-    path = folder / f"{seconds}.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(b"\x00\x30" * 8000 * seconds)
-    return path
+def tones(folder: Path, *seconds: int) -> list[Path]:
+    """Recordings of so many seconds."""
+    for count in seconds:
+        (folder / f"{count}.wav").write_bytes(wav(b"\x00\x30" * 8000 * count, rate=8000))
+    return [folder / f"{count}.wav" for count in seconds]
 
 
 INTERRUPTED_IMPORT = """
@@ -514,11 +452,7 @@ def test_without_the_load_test_only_bench_is_missing(words, terminal):
 
 def test_a_recording_in_which_nobody_speaks_is_said_so(terminal):
     quiet = terminal.home / "quiet.wav"
-    with wave.open(str(quiet), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(160_000))
+    quiet.write_bytes(wav(bytes(160_000)))
     run = terminal.run("transcribe", quiet, VIBEVOICE_ENGINE="moonshine")
     assert run.stdout == ""
     check_one_line(run, 0, "quiet.wav", "No speech was found")
@@ -557,67 +491,33 @@ def test_a_reader_that_goes_away_is_no_traceback(terminal):
 @pytest.mark.slow
 @posix
 def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
-    import pty
-
-    ours, theirs = pty.openpty()
-    process = popen(
-        [command(), "transcribe", str(BECKETT)],
-        env={**terminal.env, "TERM": "xterm", "VIBEVOICE_SCRIPTED_SPEED": "5"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
+    code, shown, out = terminal.shown(
+        "transcribe", BECKETT, piped=True, VIBEVOICE_SCRIPTED_SPEED="5"
     )
-    os.close(theirs)
-    shown = shown_on(ours)
-    out, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0
-    assert b"Speaker_0" in out
+    assert code == 0
+    assert "Speaker_0" in out
     for part in (b"beckett.wav", b"%", b"0:00:0"):
         assert part in shown
 
 
 @posix
 def test_on_a_narrow_terminal_the_terminal_wraps_and_not_the_program(terminal):
-    import pty
-
-    ours, theirs = pty.openpty()
-    process = popen(
-        [command(), "transcribe", str(BECKETT)],
-        env={**terminal.env, "TERM": "xterm", "COLUMNS": "24"},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = shown_on(ours)
-    assert process.wait(PATIENCE_S) == 0
+    code, shown, _ = terminal.shown("transcribe", BECKETT, COLUMNS="24")
+    assert code == 0
     assert re.search(rb"\[00:00:00\.0\] Speaker_0: [0-9a-f]{8}\r\n", shown), shown
 
 
 @posix
 def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
-    import pty
-
     junk = terminal.home / "junk.wav"
     junk.write_bytes(b"this is no recording" * 100)
-    ours, theirs = pty.openpty()
-    process = popen(
-        [command(), "transcribe", BECKETT, str(junk), SUCCESS, "--output", "texts"],
-        env={**terminal.env, "TERM": "xterm"},
-        cwd=terminal.home,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = shown_on(ours)
-    process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
+    words = ("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
+    code, shown, _ = terminal.shown(*words, piped=True)
+    assert code == 1
     assert shown.splitlines()[-1] == b"vibevoice-asr: 2 written, 1 failed."
     quiet = terminal.run("transcribe", BECKETT, SUCCESS, "--output", "texts")
     assert (quiet.returncode, quiet.stderr) == (0, ""), "a script hears of no success"
-    partly = terminal.run("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
-    assert partly.stderr.splitlines()[-1] == "vibevoice-asr: 2 written, 1 failed."
+    assert terminal.run(*words).stderr.splitlines()[-1] == "vibevoice-asr: 2 written, 1 failed."
 
 
 @posix
@@ -657,13 +557,20 @@ def test_jobs_of_no_service_are_one_clear_line_at_once(terminal):
     check_one_line(run, 1, "No service answers", "vibevoice-asr")
 
 
+def browser(terminal: Terminal, program: str = "") -> str:
+    """What is called in place of a browser."""
+    path = terminal.home / "browser"
+    path.write_text(f"#!/bin/sh\n{program}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another there")
 def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
-    seen, browser = terminal.home / "seen", terminal.home / "browser"
-    browser.write_text(f'#!/bin/sh\nprintf "%s" "$1" >{seen}.part && mv {seen}.part {seen}\n')
-    browser.chmod(0o755)
+    seen = terminal.home / "seen"
+    tells = f'printf "%s" "$1" >{seen}.part && mv {seen}.part {seen}'
     port = free_port()
-    given = {"VIBEVOICE_PORT": str(port), "BROWSER": str(browser)}
+    given = {"VIBEVOICE_PORT": str(port), "BROWSER": browser(terminal, tells)}
     opened = terminal.start("open", **given)
     try:
         wait_until(seen.exists, PATIENCE_S, "the browser is called")
@@ -692,10 +599,8 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
 
 
 def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_given(terminal):
-    (terminal.home / "browser").write_text("#!/bin/sh\n")
-    (terminal.home / "browser").chmod(0o755)
     port = free_port()
-    given = {"BROWSER": str(terminal.home / "browser"), "VIBEVOICE_ENGINE": "auto"}
+    given = {"BROWSER": browser(terminal), "VIBEVOICE_ENGINE": "auto"}
     words = ["--engine", "scripted", "--language", "de"]
     opened = terminal.start("open", "--port", port, *words, VIBEVOICE_JOB_RETENTION="30d", **given)
     try:
@@ -713,9 +618,7 @@ def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_g
 
 
 def test_open_starts_a_service_at_any_free_port(terminal):
-    (terminal.home / "browser").write_text("#!/bin/sh\n")
-    (terminal.home / "browser").chmod(0o755)
-    opened = terminal.start("open", "--port", 0, BROWSER=str(terminal.home / "browser"))
+    opened = terminal.start("open", "--port", 0, BROWSER=browser(terminal))
     try:
         said = opened.stderr.readline() + opened.stderr.readline()
         assert re.search(r"Serving at http://127\.0\.0\.1:[1-9]\d+ until Ctrl-C\.", said), said
@@ -963,7 +866,9 @@ def test_a_port_that_another_has_ends_it_with_75(terminal):
 @pytest.mark.slow_except("words0")
 @pytest.mark.parametrize("words", [[], ["--log-level", "info"], ["serve"]])
 def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_path):
-    with Server(tmp_path, [sys.executable, "-X", "importtime", command(), *words]) as server:
+    with Server(
+        tmp_path, [sys.executable, "-X", "importtime", installed_command(), *words]
+    ) as server:
         log = server.log()
     imported = {line.rpartition("|")[2].strip() for line in log.splitlines() if "|" in line}
     assert "uvicorn" in imported
@@ -986,7 +891,7 @@ def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
 
 
 async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
-    monkeypatch.setattr(worker_process, "worker_command", lambda: [command(), "worker"])
+    monkeypatch.setattr(worker_process, "worker_command", lambda: [installed_command(), "worker"])
     child = worker_process.WorkerProcess("frozen")
     try:
         assert await child.ask("load", engine="scripted", options=LoadOptions().to_wire()) == {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_piper_voice
-from service_process import PATIENCE_S, popen, wait_until
+from command_terminal import Terminal, check_one_line
+from service_process import PATIENCE_S, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
@@ -209,35 +208,12 @@ def test_no_file_leaves_the_folder(server: VoiceServer, tmp_path: Path, key: str
         HubFile(key, 1)
 
 
-class Shell:
-    """Where the command is run: a home of its own, and the server of the test."""
+class Shell(Terminal):
+    """Where the command is run, and the server of the test."""
 
     def __init__(self, home: Path, url: str) -> None:
-        self.folder, self.url = home / "voices", url
-        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
-        self.env = {
-            **outer,
-            "VIBEVOICE_DATA_DIR": str(home),
-            "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
-            "NO_PROXY": "127.0.0.1",
-        }
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return popen(
-            [sys.executable, "-m", "sidecar.main", "pull", "voice", "--from", self.url, *words],
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-
-    def run(self, *words: str) -> tuple[int, str, str]:
-        with self.start(*words) as process:
-            try:
-                out, wrong = process.communicate(timeout=PATIENCE_S)
-            finally:
-                process.kill()
-        return process.returncode, out, wrong
+        super().__init__(home, VIBEVOICE_DATA_DIR=str(home), NO_PROXY="127.0.0.1")
+        self.folder, self.voices = home / "voices", ("pull", "voice", "--from", url)
 
 
 def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before(
@@ -248,7 +224,7 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
     model, config = files
     with VoiceServer(files, stall={model: 150_000}) as server:
         shell = Shell(tmp_path, server.url)
-        with shell.start(tiny_piper_voice.VOICE) as process:
+        with shell.start(*shell.voices, tiny_piper_voice.VOICE) as process:
             assert server.stalled.wait(PATIENCE_S)
             begun = shell.folder / model
             wait_until(
@@ -264,13 +240,13 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
             process.kill()
         server.stall.clear()
         server.go_on.set()
-        code, out, wrong = shell.run("tr_TR-dfki-medium", "--language", "tr")
-        assert (code, out) == (0, f"{shell.folder}\n"), wrong
-        assert wrong == f"vibevoice-asr: {tiny_piper_voice.VOICE} speaks tr-tr (checked).\n"
+        run = shell.run(*shell.voices, "tr_TR-dfki-medium", "--language", "tr")
+        assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n"), run.stderr
+        assert run.stderr == f"vibevoice-asr: {tiny_piper_voice.VOICE} speaks tr-tr (checked).\n"
         assert server.begins[config] == [0]
         first, second = server.begins[model]
         assert first == 0 < second <= 150_000  # what the disk had of it
-    listed = shell.run("--list", "--language", "tr")[1].splitlines()
+    listed = shell.run(*shell.voices, "--list", "--language", "tr").stdout.splitlines()
     assert f"tr-tr    {tiny_piper_voice.VOICE}  (here)" in listed
     assert f"tr-tr    {tiny_piper_voice.OTHER}" in listed
     engine = create_tts_engine("moonshine")
@@ -287,8 +263,6 @@ def test_the_command_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
         ("nobody",): "no voice 'nobody'",
         (): "cannot be reached",
     }.items():
-        code, out, wrong = shell.run(*words)
-        assert code != 0
-        assert out == ""
-        assert said in wrong
-        assert wrong.count("\n") == 1, wrong
+        run = shell.run(*shell.voices, *words)
+        assert run.stdout == ""
+        check_one_line(run, run.returncode or 1, said)

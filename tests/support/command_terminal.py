@@ -1,0 +1,97 @@
+"""Where `vibevoice-asr` is run as people run it: a folder, an environment, a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from service_process import PATIENCE_S, popen, shown_on
+
+
+def installed_command() -> str:
+    """The path of `vibevoice-asr`."""
+    found = shutil.which("vibevoice-asr", path=sysconfig.get_path("scripts"))
+    assert found, "the package is not installed: pip install -e ."
+    return found
+
+
+class Terminal:
+    """A folder in which commands are run, with an environment without settings of the machine's."""
+
+    def __init__(self, home: Path, **env: str) -> None:
+        self.home = home
+        (home / "config.toml").touch()
+        theirs = ("VIBEVOICE", "_VIBEVOICE", "HF_", "HUGGING", "XDG_CACHE")
+        self.env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(theirs)},
+            "COLUMNS": "200",
+            "HF_HOME": str(home / "huggingface"),
+            "VIBEVOICE_CONFIG": str(home / "config.toml"),
+            **env,
+        }
+
+    def start(self, *words: object, fresh: bool = False, **env: str) -> subprocess.Popen[str]:
+        """Start a command whose output goes to pipes."""
+        return popen(
+            [installed_command(), *map(str, words)],
+            fresh=fresh,
+            cwd=self.home,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            # Tests that run in the background of a shell inherit a Ctrl-C that is ignored.
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            if os.name == "posix"
+            else None,
+        )
+
+    def run(
+        self, *words: object, fresh: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        with self.start(*words, fresh=fresh, **env) as process:
+            try:
+                out, wrong = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, out, wrong)
+
+    def shown(
+        self, *words: object, typed: bytes | None = None, piped: bool = False, **env: str
+    ) -> tuple[int, bytes, str]:
+        """Run a command at a terminal where ``typed`` is typed: its exit code, what was shown, and
+        what went into the pipe of its output if it is ``piped``."""
+        import pty
+
+        ours, theirs = pty.openpty()
+        if typed:
+            os.write(ours, typed)
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL if typed is None else theirs}
+        with popen(
+            [installed_command(), *map(str, words)],
+            cwd=self.home,
+            env={**self.env, "TERM": "xterm", **env},
+            stdout=subprocess.PIPE if piped else theirs,
+            stderr=theirs,
+            **how,
+        ) as process:
+            os.close(theirs)
+            shown = shown_on(ours)
+            out, _ = process.communicate(timeout=PATIENCE_S)
+        return process.returncode, shown, (out or b"").decode()
+
+
+def check_one_line(run: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """It failed with this exit code and one line that says all of ``parts``."""
+    assert run.returncode == code, run.stderr
+    assert run.stderr.startswith("vibevoice-asr: ")
+    assert run.stderr.count("\n") == 1, run.stderr
+    for part in parts:
+        assert part in run.stderr
