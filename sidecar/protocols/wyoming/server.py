@@ -1,5 +1,4 @@
-"""Wyoming server: its connections and their recordings, and the allowlist of its clients, which
-send no token.
+"""Wyoming server: connections with their recordings, allowlist of clients, which send no token.
 
 After an error event the connection is closed. Clients of this protocol wait for a transcript and
 ignore everything else: only the close makes them notice.
