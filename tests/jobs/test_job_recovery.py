@@ -10,6 +10,7 @@ import threading
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -282,14 +283,17 @@ def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
     life = kept(scripted_speed=1)
     with life.start() as server:
         job_id = server.submit(spoken(1))
+        killed: int | None = None
+
+        def tries(attempt: int) -> int | None:
+            """The process that works on it, once it is another than the one that was killed."""
+            health = server.health()
+            works = health["engine_state"] == "busy" and server.job(job_id)["attempts"] == attempt
+            return health["worker_pid"] if works and health["worker_pid"] != killed else None
+
         for attempt in (1, 2):
-            wait_until(
-                lambda attempt=attempt: server.job(job_id)["attempts"] == attempt,
-                PATIENCE_S,
-                "it is tried",
-            )
-            server.segments(job_id)
-            kill(psutil.Process(server.health()["worker_pid"]))
+            killed = int(wait_until(partial(tries, attempt), PATIENCE_S, "it is tried"))
+            kill(psutil.Process(killed))
         job = server.wait_state(job_id, "failed")
         assert job["error"]["code"] == "engine_crashed"
     with life.start() as server:
