@@ -35,7 +35,7 @@ from transformers import (
 
 from bench.serving import median, table, verdict
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     GRAPH_POSITIONS,
     PlannedDecoder,
@@ -43,7 +43,6 @@ from sidecar.engines.vibevoice.vibevoice_decoder import (
 )
 from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_model import (
-    SAMPLE_RATE,
     LoadedVibeVoice,
     VibeVoiceAudioEncoder,
     build_prompt_ids,
@@ -157,9 +156,9 @@ def settle(device: torch.device) -> None:
 def synthetic(seconds: float) -> Block:
     """Noise that swells and fades like sentences do."""
     random = np.random.default_rng(4)
-    count = round(seconds * SAMPLE_RATE)
+    count = round(seconds * VIBEVOICE_SAMPLE_RATE)
     sound = random.standard_normal(count, np.float32)
-    sound *= 0.05 + 0.1 * np.abs(np.sin(np.arange(count, dtype=np.float32) / SAMPLE_RATE))
+    sound *= 0.05 + 0.1 * np.abs(np.sin(np.arange(count, dtype=np.float32) / VIBEVOICE_SAMPLE_RATE))
     return sound
 
 
@@ -168,14 +167,14 @@ def measure(
 ) -> Split:
     """One recording through our parts and, in turns with the decoding, through ``generate``."""
     device = model.device
-    answer_tokens = round(HOUR_TOKENS * len(sound) / SAMPLE_RATE / 3600)
+    answer_tokens = round(HOUR_TOKENS * len(sound) / VIBEVOICE_SAMPLE_RATE / 3600)
     ids = build_prompt_ids(model.processor, len(sound), "")
     taken = _WARM_TOKENS + tokens
     plan = MemoryPlan(cache_tokens=len(ids) + max(answer_tokens, taken) + GRAPH_POSITIONS + taken)
     decoder = VibeVoiceDecoder(model.model)
     encoder = VibeVoiceAudioEncoder(model.model, model.processor.feature_extractor)
     with torch.inference_mode():
-        some = sound[: _WARM_S * SAMPLE_RATE]  # the first pass chooses its kernels
+        some = sound[: _WARM_S * VIBEVOICE_SAMPLE_RATE]  # the first pass chooses its kernels
         hidden = model.model.config.text_config.hidden_size
         room = torch.empty(token_count(len(some)), hidden, device=device, dtype=decoder.dtype)
         encoder.encode(some, plan.encoder_chunk_s, room, _go_on)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.audio import Block, audio_format, ffmpeg
+from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg
 from sidecar.audio.loudness import PeakMeter
 from sidecar.serialization import WireValues
 
@@ -66,7 +66,7 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
     for decoder in ("sndfile", "ffmpeg") if container.in_process else ("ffmpeg",):
         facts = AudioInfo(container.name, decoder, None)
         try:
-            with open_audio(fd, facts, rate=16_000, max_s=max_s) as audio:
+            with open_audio(fd, facts, rate=SAMPLE_RATE, max_s=max_s) as audio:
                 blocks = iter(audio)
                 if next(blocks, None) is None:
                     continue

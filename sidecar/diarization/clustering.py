@@ -15,9 +15,9 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import vector_of
-from sidecar.diarization.speaker_models import SAMPLE_RATE, SpeakerModels
+from sidecar.diarization.speaker_models import SpeakerModels
 from sidecar.diarization.window_embeddings import (
     FRAME_LEAD_S,
     FRAME_STEP_S,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sidecar.audio import SAMPLE_RATE
 from sidecar.checkpoints.onnx_models import OnnxGraphBuilder, OrtModelFile
 
 WAVEFORMS = "waveforms"
@@ -18,7 +19,7 @@ _SAMPLES, _FRAMES, _SPEAKERS = 160_000, 589, 3
 _HIDDEN = 128
 _EPSILON, _SLOPE = 1e-5, 0.01
 _SINC_SIDE, _SINC_STRIDE, _SIDE, _POOL = 251, 10, 5, 3
-_RATE, _LOWEST_HZ, _LEAST_BAND_HZ = 16_000, 50.0, 50.0
+_LOWEST_HZ, _LEAST_BAND_HZ = 50.0, 50.0
 _LSTMS = ((791, 792, 790), (834, 835, 833), (877, 878, 876), (920, 921, 919))
 """Numbers of each layer's weights for its input and its state, and of its bias."""
 _LINEAR, _CLASSIFIER = (922, 923), "onnx::MatMul_924"
@@ -130,7 +131,7 @@ def sinc_filters(weights: dict[str, npt.NDArray[np.generic]]) -> Weights:
     )
     low_hz = np.float32(_LOWEST_HZ) + np.abs(low_hz)
     high_hz = low_hz + np.float32(_LEAST_BAND_HZ) + np.abs(band_hz)
-    high_hz = np.clip(high_hz, np.float32(_LOWEST_HZ), np.float32(_RATE / 2))
+    high_hz = np.clip(high_hz, np.float32(_LOWEST_HZ), np.float32(SAMPLE_RATE / 2))
     low, high = low_hz @ angles, high_hz @ angles
     even = (np.sin(high) - np.sin(low)) / (angles / 2) * window
     odd = (np.cos(low) - np.cos(high)) / (angles / 2) * window

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, Attribute, OnnxGraphBuilder
 from sidecar.diarization.segmentation_graph import build_segmentation_graph
@@ -161,7 +161,6 @@ def _encoder_weights(encoder: onnx_models.OrtModelFile, node: str) -> TrunkConvo
     )
 
 
-SAMPLE_RATE = 16_000
 FRAME_SAMPLES, HOP_SAMPLES = 400, 160
 _FFT = 512
 _LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0

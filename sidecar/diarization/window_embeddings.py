@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import SpeakerVector
 from sidecar.diarization.speaker_models import (
     EMBEDDING_SIZE,
     FRAME_S,
     FRAME_SAMPLES,
-    SAMPLE_RATE,
     Frames,
     Mask,
     SpeakerEncoder,

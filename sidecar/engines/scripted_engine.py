@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 SPEC = engine_interface.EngineSpec(
     name="scripted",
     title="Made-up text at once, for tests",
-    sample_rate=16_000,
+    sample_rate=SAMPLE_RATE,
     precisions=(engine_interface.Precision.FP32, engine_interface.Precision.INT8),
     languages=(),
     diarizes=True,

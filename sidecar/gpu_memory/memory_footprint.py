@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
 
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 
@@ -204,7 +205,6 @@ VIBEVOICE_7B_SHAPE = ModelShape(
 """Dimensions of the released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
 
 
-SAMPLE_RATE = 24_000
 WINDOW_S = 3600.0
 """Longest window of the model (64 K positions)."""
 
@@ -265,7 +265,7 @@ class RecordingWork:
     ) -> RecordingWork:
         """Return the work of a recording; ``output_tokens`` default to the maximum."""
         window_s = min(audio_s, WINDOW_S)
-        heard = ceil(window_s * SAMPLE_RATE / shape.acoustic.hop)
+        heard = ceil(window_s * VIBEVOICE_SAMPLE_RATE / shape.acoustic.hop)
         if output_tokens is None:
             output_tokens = MIN_OUTPUT_TOKENS + ceil(TOKENS_PER_SECOND * window_s)
         return cls(audio_s, heard + text_tokens, output_tokens)
@@ -420,8 +420,8 @@ def _encoder_chunk_bytes(
     They include the states of the convolutions and the results of the last chunk.
     """
     hop = shape.acoustic.hop
-    whole = ceil(work.audio_s * SAMPLE_RATE / hop) * hop
-    samples = min(max(1, round(plan.encoder_chunk_s * SAMPLE_RATE / hop)) * hop, whole)
+    whole = ceil(work.audio_s * VIBEVOICE_SAMPLE_RATE / hop) * hop
+    samples = min(max(1, round(plan.encoder_chunk_s * VIBEVOICE_SAMPLE_RATE / hop)) * hop, whole)
     widest = max(widest_stage(shape.acoustic, samples), widest_stage(shape.semantic, samples))
     states = 64 * sum(shape.semantic.widths)
     results = 3 * shape.hidden * (samples // hop)

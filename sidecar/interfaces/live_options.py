@@ -13,6 +13,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Self, get_args, get_type_hints
 
+from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.serialization import WireValues
 from sidecar.transcripts.transcript import SpeakerCandidate
@@ -71,7 +72,7 @@ def _short(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-LIVE_RATE = 16_000
+LIVE_RATE = SAMPLE_RATE
 """Samples per second of live engines, whatever rate a client sends."""
 Probability = Annotated[float, NumberRange(0, 1)]
 Seconds = Annotated[float, NumberRange(0, 60)]

@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from sidecar import errors
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.gpu_memory import memory_admission, memory_footprint
 from sidecar.gpu_memory.memory_plan import GB, best_precision
 from sidecar.interfaces.engine_interface import (
@@ -33,7 +34,6 @@ FRAMES_PER_CHARACTER, MIN_FRAMES = 2, 40
 predicts no end."""
 GUIDANCE_BRANCHES = 3
 """Branches: with the text, without it for the audio, without it for the tokens."""
-RATE = 24_000
 
 
 def prompt_tokens(characters: int) -> int:
@@ -162,7 +162,7 @@ def tts_peak_bytes(shape: TtsModelShape, precision: Precision) -> memory_footpri
 
 def audio_tokens(shape: TtsModelShape, seconds: float) -> int:
     """Return the number of audio tokens for ``seconds`` of audio."""
-    return ceil(seconds * RATE / shape.model.acoustic.hop)
+    return ceil(seconds * VIBEVOICE_SAMPLE_RATE / shape.model.acoustic.hop)
 
 
 def _timestep_values(shape: TtsModelShape) -> int:
@@ -176,7 +176,7 @@ def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
     They include the samples of the chunk, the states, and the latents of the whole voice sample.
     """
     codec = shape.model.acoustic
-    samples = round(min(sample_s, SAMPLE_CHUNK_S) * RATE)
+    samples = round(min(sample_s, SAMPLE_CHUNK_S) * VIBEVOICE_SAMPLE_RATE)
     states = 64 * sum(codec.widths)
     return (
         memory_footprint.widest_stage(codec, samples)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sidecar import errors
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
 from sidecar.engines.vibevoice.vibevoice_decoder import StepCheck
@@ -58,8 +59,8 @@ class VoiceSamples:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            sound = decode_audio_file(self._files[name], vibevoice_tts_memory.RATE)[
-                : round(vibevoice_tts_memory.MAX_SAMPLE_S * vibevoice_tts_memory.RATE)
+            sound = decode_audio_file(self._files[name], VIBEVOICE_SAMPLE_RATE)[
+                : round(vibevoice_tts_memory.MAX_SAMPLE_S * VIBEVOICE_SAMPLE_RATE)
             ]
         except (errors.SidecarError, OSError) as error:
             log.error(
@@ -69,7 +70,7 @@ class VoiceSamples:
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
         extract = self._loaded.processor.feature_extractor
-        inputs = extract(sound, sampling_rate=vibevoice_tts_memory.RATE, return_tensors="pt")
+        inputs = extract(sound, sampling_rate=VIBEVOICE_SAMPLE_RATE, return_tensors="pt")
         return sample_embeddings(model.model, inputs["input_values"].view(-1))
 
 
@@ -82,7 +83,7 @@ def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
     """
     like = inner.multi_modal_projector.linear_1.weight
     chunks = vibevoice_tts_model.StreamingCodec(partial(inner.audio_tower.encode, sample=False))
-    parts = sound.split(round(vibevoice_tts_memory.SAMPLE_CHUNK_S * vibevoice_tts_memory.RATE))
+    parts = sound.split(round(vibevoice_tts_memory.SAMPLE_CHUNK_S * VIBEVOICE_SAMPLE_RATE))
     latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
     scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
     heard: Tensor = inner.multi_modal_projector(scaled)
@@ -110,7 +111,7 @@ def sanitize_text(text: str, tokenizer: Any) -> str:
     return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
 
 
-FRAME_S = 3_200 / vibevoice_tts_memory.RATE
+FRAME_S = 3_200 / VIBEVOICE_SAMPLE_RATE
 """Seconds of audio that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
 """Diffusion steps on a slow machine, and the real-time factor above which they are used: the values
@@ -159,7 +160,7 @@ class VibeVoiceSynthesizer:
             manner = vibevoice_tts_model.TtsGenerationOptions(most, GUIDANCE_SCALE)
             for frame in self._frames(words, voice or self.voices[0], manner, check):
                 said += 1
-                yield engine_interface.SynthesizedAudio(frame, vibevoice_tts_memory.RATE)
+                yield engine_interface.SynthesizedAudio(frame, VIBEVOICE_SAMPLE_RATE)
         except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
@@ -24,7 +25,6 @@ from sidecar.upstream.load_balancer import (
     UpstreamBalancer,
 )
 from sidecar.upstream.upstream_client import (
-    DEFAULT_SAMPLE_RATE,
     EXTRA_TIMEOUT_S,
     SegmentsCallback,
     UpstreamClient,
@@ -94,9 +94,7 @@ class ChunkRequests:
     @property
     def rate(self) -> int:
         """Return the sample rate in Hz of recordings sent: the highest that a known server uses."""
-        return max(
-            (one.dialect.rate for one in self.servers if one.dialect), default=DEFAULT_SAMPLE_RATE
-        )
+        return max((one.dialect.rate for one in self.servers if one.dialect), default=SAMPLE_RATE)
 
     @property
     def longest_s(self) -> float:

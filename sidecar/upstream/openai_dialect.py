@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.transcripts import loop_guard
@@ -63,8 +64,6 @@ TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
 """OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
 samples, and a model with a window of half a minute loses nothing by a cut."""
-OPENAI_SAMPLE_RATE = 16_000
-"""Sample rate in Hz of Whisper and its derivatives."""
 DIARIZING_MODEL_WORD = "diarize"
 """Word in the name of a model that diarizes (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {name: code for code, name in LANGUAGE_NAMES.items()}
@@ -97,7 +96,7 @@ class OpenAiDialect(upstream_dialect.UpstreamDialect):
 
     name = "openai"
     health = "/v1/models"
-    rate = OPENAI_SAMPLE_RATE
+    rate = SAMPLE_RATE
     limits = OPENAI_LIMITS
 
     def __init__(self, model: str) -> None:

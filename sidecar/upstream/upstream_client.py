@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
@@ -35,9 +36,6 @@ HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
 UPSTREAM_ENGINE = "upstream"
 """Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
-VIBEVOICE_SAMPLE_RATE = 24_000
-DEFAULT_SAMPLE_RATE = 16_000
-"""Sample rate in Hz of all engines except VibeVoice-ASR."""
 
 
 def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
@@ -55,7 +53,7 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
         raise upstream_dialect.refused_failure("The upstream has the engine 'upstream' itself.")
     if engine == VIBEVOICE:
         return SidecarDialect(VIBEVOICE_SAMPLE_RATE)
-    return SidecarDialect(DEFAULT_SAMPLE_RATE, by_voices=True)
+    return SidecarDialect(SAMPLE_RATE, by_voices=True)
 
 
 def choose_model(models: bytes, wanted: str | None) -> str | None:
@@ -201,7 +199,7 @@ class UpstreamClient:
             if (found := sidecar_dialect_of(body)) is not None:
                 return found
             if kind == "sidecar":
-                return SidecarDialect(DEFAULT_SAMPLE_RATE)
+                return SidecarDialect(SAMPLE_RATE)
         status, body = await self._get(MODELS_PATH)
         if status in (401, 403):
             raise upstream_dialect.failure_of_status(status, {}, body)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 SPEC = engine_interface.EngineSpec(
     name="upstream",
     title="Another server transcribes",
-    sample_rate=16_000,
+    sample_rate=SAMPLE_RATE,
     precisions=(engine_interface.Precision.AUTO,),  # the upstreams choose
     languages=(),
     diarizes=True,

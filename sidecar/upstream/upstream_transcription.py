@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.speaker_models import shared_speaker_models
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -297,7 +297,6 @@ class UpstreamTranscription:
             raise _UpstreamCancelled
 
 
-DIARIZATION_SAMPLE_RATE = 16_000
 STEP_S = 5.0
 """Audio processed between two checks for cancellation."""
 
@@ -351,12 +350,12 @@ class UpstreamDiarization:
             yield self._at_its_rate(part, rate, last and at + step >= len(samples))
 
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
-        if rate == DIARIZATION_SAMPLE_RATE:
+        if rate == SAMPLE_RATE:
             return block
         if self._resample is None:
             import soxr
 
-            self._resample = soxr.ResampleStream(rate, DIARIZATION_SAMPLE_RATE, 1, dtype="float32")
+            self._resample = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
         found: Block = self._resample.resample_chunk(block, last=over)
         return found
 

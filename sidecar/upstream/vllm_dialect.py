@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Segment
@@ -110,7 +111,6 @@ CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
 VLLM_LIMITS = UpstreamLimits(3600.0, 200_000_000, 4 / 3)
 """An hour is what the model takes; the plugin's own front takes bodies of 200 MB. Newer versions of
 vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
-VLLM_SAMPLE_RATE = 24_000
 SYSTEM_PROMPT = (
     "You are a helpful assistant that transcribes audio input into text output in JSON format."
 )
@@ -132,7 +132,7 @@ class VllmDialect(upstream_dialect.UpstreamDialect):
 
     name = "vllm"
     health = "/health"
-    rate = VLLM_SAMPLE_RATE
+    rate = VIBEVOICE_SAMPLE_RATE
     limits = VLLM_LIMITS
     surely_timed = True
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
-from sidecar.audio import audio_decoder
+from sidecar.audio import SAMPLE_RATE, audio_decoder
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEngine
@@ -199,7 +199,7 @@ class WorkerOperations:
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
     """Return the embedding of the only speaker in a clip, as plain values."""
     from sidecar.diarization.speaker_enrolment import enrolment_embedding
-    from sidecar.diarization.speaker_models import SAMPLE_RATE, available_speaker_models
+    from sidecar.diarization.speaker_models import available_speaker_models
 
     models = available_speaker_models()
     if models is None:

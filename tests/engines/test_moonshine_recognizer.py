@@ -16,11 +16,11 @@ from moonshine_library import LibraryRecognizer
 from moonshine_voice import get_assets_path
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.audio.loudness import quietest_sample
 from sidecar.engines.moonshine import moonshine_decoder
-from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE, MoonshineTokenizer
+from sidecar.engines.moonshine.moonshine_decoder import MoonshineTokenizer
 from sidecar.engines.moonshine.moonshine_recognizer import (
     MoonshineHypothesis,
     MoonshineRecognizer,

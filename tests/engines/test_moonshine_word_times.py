@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moonshine_voice import get_assets_path
 
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import (
     MoonshineRecognizer,
     align_words,

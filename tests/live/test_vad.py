@@ -15,10 +15,9 @@ from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import find_embedded_models
 from sidecar.errors import LiveUnavailable
 from sidecar.interfaces.live_options import LIVE_RATE
-from sidecar.live.runtime import endpointing, vad
+from sidecar.live.runtime import vad
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.vad import (
-    FRAME_SAMPLES,
-    SAMPLE_RATE,
     SILERO_MODEL,
     SileroVad,
     VadState,
@@ -34,9 +33,9 @@ def detector() -> SileroVad:
 @pytest.fixture(scope="module")
 def streams() -> Block:
     """Three streams of 4 s, in frames (3, 125, 512): two people, a reader, and some noise."""
-    noise = np.random.default_rng(1).normal(0, 0.05, 4 * SAMPLE_RATE).astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 0.05, 4 * LIVE_RATE).astype(np.float32)
     sounds = (clip("endgame_nagg_nell"), clip("two_cities"), noise)
-    return np.stack([sound[: 4 * SAMPLE_RATE].reshape(-1, FRAME_SAMPLES) for sound in sounds])
+    return np.stack([sound[: 4 * LIVE_RATE].reshape(-1, FRAME_SAMPLES) for sound in sounds])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def expected(streams: Block) -> npt.NDArray[np.float32]:
         find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_models.session_options()
     )
     state, before = np.zeros((2, 3, 128), np.float32), np.zeros((3, 64), np.float32)
-    said, rate = [], np.array(SAMPLE_RATE, np.int64)
+    said, rate = [], np.array(LIVE_RATE, np.int64)
     for frames in streams.swapaxes(0, 1):
         sound = np.concatenate([before, frames], axis=1)
         probability, state = session.run(None, {"input": sound, "state": state, "sr": rate})
@@ -117,7 +116,3 @@ def test_without_the_model_there_is_one_error_that_says_why(
     monkeypatch.setattr(vad, "SILERO_MODEL", other)
     with pytest.raises(LiveUnavailable, match="does not carry the voice activity detector"):
         load_vad_weights()
-
-
-def test_what_decides_counts_in_what_hears() -> None:
-    assert (LIVE_RATE, endpointing.FRAME_SAMPLES) == (SAMPLE_RATE, FRAME_SAMPLES)

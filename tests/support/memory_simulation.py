@@ -30,13 +30,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     DRAFT_WIDTH_TOKENS,
     PlannedDecoder,
     PromptContinuation,
     VibeVoiceDecoder,
 )
-from sidecar.engines.vibevoice.vibevoice_model import SAMPLE_RATE, VibeVoiceAudioEncoder
+from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceAudioEncoder
 from sidecar.gpu_memory.memory_footprint import WINDOW_S, RecordingWork
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
@@ -205,7 +206,10 @@ def transcribe(
     window_s = min(work.audio_s, WINDOW_S)
     chunks_s = window_s if whole else min(window_s, 2 * plan.encoder_chunk_s)
     VibeVoiceAudioEncoder(model, NoLoudness()).encode(
-        np.zeros(int(chunks_s * SAMPLE_RATE), np.float32), plan.encoder_chunk_s, heard, _go_on
+        np.zeros(int(chunks_s * VIBEVOICE_SAMPLE_RATE), np.float32),
+        plan.encoder_chunk_s,
+        heard,
+        _go_on,
     )
     embeddings[:] = heard
     del heard

@@ -13,8 +13,7 @@ from moonshine_voice.errors import check_error
 from moonshine_voice.moonshine_api import TranscriptC
 from moonshine_voice.transcriber import Transcriber
 
-from sidecar.audio import Block
-from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis
 from sidecar.transcripts.transcript import collapse_commas, join_texts
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 SPEC = engine_interface.EngineSpec(
     name="moonshine",
     title="Embedded CPU engine (moonshine tiny-en)",
-    sample_rate=16_000,
+    sample_rate=SAMPLE_RATE,
     precisions=(engine_interface.Precision.INT8,),  # the wheel's weights are quantized to 8 bits
     languages=("en",),
     diarizes=True,

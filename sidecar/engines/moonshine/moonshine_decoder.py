@@ -24,12 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, OnnxGraphBuilder, OrtModelFile
 from sidecar.interfaces.engine_interface import CancelCheck
 
-SAMPLE_RATE = 16_000
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
 TOKENS_PER_S = 6.5
 """Maximum number of tokens per second, the library's: a model with more repeats itself."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.speaker_models import REINSTALL_COMMAND
 from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
@@ -29,7 +29,7 @@ from sidecar.transcripts.transcript import Word, collapse_commas
 _MIN_SAMPLES = 4096
 """Minimum number of samples; the encoder's first layers need 895."""
 _MARKS = ".,;:?!"
-_TAIL_SAMPLES = moonshine_decoder.SAMPLE_RATE // 10
+_TAIL_SAMPLES = SAMPLE_RATE // 10
 """Samples of silence that are added to a segment: without it more words are lost (word error rate
 4.5 instead of 4.2 %)."""
 
@@ -92,7 +92,7 @@ class MoonshineRecognizer:
         by segment. Times count from there. Return `None` if it was cancelled."""
         tokens = tuple(token for one in given for token in one)
         if (
-            len(tokens) >= samples / moonshine_decoder.SAMPLE_RATE * moonshine_decoder.TOKENS_PER_S
+            len(tokens) >= samples / SAMPLE_RATE * moonshine_decoder.TOKENS_PER_S
         ):  # a repetition loop
             return self.hear(audio[samples:], None, cancelled, words=words)
         request = moonshine_decoder.DecodeRequest(audio, cancelled, given=tokens, align=words)
@@ -121,9 +121,8 @@ class MoonshineRecognizer:
         begins = [piece.startswith(" ") for piece in pieces]
         at = [
             (
-                first * moonshine_decoder.FRAME_SAMPLES / moonshine_decoder.SAMPLE_RATE,
-                min(end * moonshine_decoder.FRAME_SAMPLES, len(behind))
-                / moonshine_decoder.SAMPLE_RATE,
+                first * moonshine_decoder.FRAME_SAMPLES / SAMPLE_RATE,
+                min(end * moonshine_decoder.FRAME_SAMPLES, len(behind)) / SAMPLE_RATE,
             )
             for first, end in token_spans(attention, silent, begins)
         ]
@@ -177,7 +176,7 @@ def model_folder() -> Path:
 def warm_up_audio() -> Block | None:
     """Return four seconds of speech from the wheel, a usual utterance, with which a live engine is
     warmed up; `None` if it has none."""
-    rate = moonshine_decoder.SAMPLE_RATE
+    rate = SAMPLE_RATE
     try:
         with wave.open(str(model_folder().parent / "beckett.wav")) as file:
             file.setpos(rate)

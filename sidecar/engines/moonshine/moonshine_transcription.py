@@ -12,11 +12,10 @@ from dataclasses import astuple, dataclass, replace
 from math import inf
 from typing import Any
 
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
 from sidecar.engines.moonshine import SPEC
-from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
 from sidecar.transcripts import transcript

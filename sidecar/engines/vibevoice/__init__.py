@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SPEC = engine_interface.EngineSpec(
     name="vibevoice",
     title="VibeVoice-ASR 7B",
-    sample_rate=24_000,
+    sample_rate=VIBEVOICE_SAMPLE_RATE,
     precisions=(
         engine_interface.Precision.BF16,
         engine_interface.Precision.FP16,

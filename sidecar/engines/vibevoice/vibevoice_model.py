@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
 from sidecar.gpu_memory.memory_footprint import ModelShape
@@ -33,7 +33,6 @@ from sidecar.interfaces.engine_interface import (
     Precision,
 )
 
-SAMPLE_RATE = 24_000
 HOP_SAMPLES = 3_200
 """Samples per token (model card: 7.5 tokens per second)."""
 _LOUDNESS_BLOCK_SAMPLES = 1 << 20
@@ -78,7 +77,7 @@ class VibeVoiceAudioEncoder:
         The samples stay in host memory; one chunk at a time is copied to the device.
         """
         weight = self._projector.acoustic_linear_1.weight
-        chunk = max(1, round(chunk_s * SAMPLE_RATE / HOP_SAMPLES)) * HOP_SAMPLES
+        chunk = max(1, round(chunk_s * VIBEVOICE_SAMPLE_RATE / HOP_SAMPLES)) * HOP_SAMPLES
         factor = 1.0
         if self._extractor.normalize_audio:
             factor = loudness_factor(samples, self._extractor.target_dB_FS, self._extractor.eps)
@@ -113,7 +112,7 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
     text = processor.apply_transcription_request(
         audio=audio, prompt=sanitize_context(processor, context) or None, tokenize=False
     )[0]
-    text = text.replace(processor.audio_duration_token, f"{samples / SAMPLE_RATE:.2f}")
+    text = text.replace(processor.audio_duration_token, f"{samples / VIBEVOICE_SAMPLE_RATE:.2f}")
     text = text.replace(processor.audio_token, processor.audio_token * token_count(samples))
     ids: Tensor = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt")[
         "input_ids"
@@ -431,7 +430,7 @@ class VibeVoiceModel:
         generation = vibevoice_generation.TokenGeneration(decoding, cache, logits, self.frame)
         tokenizer = processor.tokenizer.backend_tokenizer
         return vibevoice_generation.WindowGeneration(
-            generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE
+            generation, tokenizer, self._ends, len(samples) / VIBEVOICE_SAMPLE_RATE
         )
 
     def widen(self) -> None:

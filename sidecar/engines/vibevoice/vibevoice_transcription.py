@@ -12,6 +12,7 @@ from math import ceil
 import torch
 
 from sidecar import errors
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
@@ -59,7 +60,7 @@ class _WindowInProgress:
 
     @property
     def duration_s(self) -> float:
-        return len(self.window.samples) / vibevoice_model.SAMPLE_RATE
+        return len(self.window.samples) / VIBEVOICE_SAMPLE_RATE
 
 
 class VibeVoiceTranscription:
@@ -80,11 +81,9 @@ class VibeVoiceTranscription:
         self._audio, self._options, self._cancelled = audio, options, request.cancelled
         watched = engine_interface.InterruptibleAudio(audio, self._check)
         self._windows = VibeVoiceWindows(
-            watched, vibevoice_model.SAMPLE_RATE, options.memory.window_s, detect_window_speech
+            watched, VIBEVOICE_SAMPLE_RATE, options.memory.window_s, detect_window_speech
         )
-        self._voices = (
-            WindowSpeakerMatcher(vibevoice_model.SAMPLE_RATE) if options.diarize else None
-        )
+        self._voices = WindowSpeakerMatcher(VIBEVOICE_SAMPLE_RATE) if options.diarize else None
         self._whole = TranscriptStitcher(self._voices, remember=options.identifies_speakers)
         self._notices: dict[str, Notice] = {}
         self._announced = 0

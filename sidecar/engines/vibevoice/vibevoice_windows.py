@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization import speaker_models
 from sidecar.diarization.clustering import detect_speech
@@ -422,9 +422,9 @@ def majority_vector(
 
 def resample_for_diarization(samples: Block, rate: int) -> Block:
     """Return the samples at the rate of the detector and the encoder."""
-    if rate == speaker_models.SAMPLE_RATE:
+    if rate == SAMPLE_RATE:
         return samples
     import soxr
 
-    resampled: Block = soxr.resample(samples, rate, speaker_models.SAMPLE_RATE)
+    resampled: Block = soxr.resample(samples, rate, SAMPLE_RATE)
     return resampled

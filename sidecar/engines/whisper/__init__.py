@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
@@ -36,7 +37,7 @@ LANGUAGES = (
 SPEC = engine_interface.EngineSpec(
     name="whisper",
     title="Whisper (faster-whisper)",
-    sample_rate=16_000,
+    sample_rate=SAMPLE_RATE,
     precisions=(
         engine_interface.Precision.INT8,
         engine_interface.Precision.FP16,

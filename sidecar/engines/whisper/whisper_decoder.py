@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints.installed_checkpoints import whisper_model_name
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
@@ -118,7 +118,6 @@ def language_code(language: str) -> str | None:
     return None if language == AUTO else language.split("-")[0].lower()
 
 
-SAMPLE_RATE = 16_000
 BEAM_SIZE = 5
 """Number of hypotheses, the same as in Whisper and faster-whisper."""
 MAX_POSITIONS = 448

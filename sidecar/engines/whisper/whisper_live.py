@@ -11,7 +11,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.diarizer import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
 from sidecar.engines.whisper import whisper_decoder
@@ -105,7 +105,7 @@ class WhisperLiveRecognizer:
         heard = wait_unless_cancelled(hearing, cancelled)
         if heard is None:
             return None
-        length_s = len(audio) / whisper_decoder.SAMPLE_RATE
+        length_s = len(audio) / SAMPLE_RATE
         words = tuple(
             Word(min(word.start, length_s), min(word.end, length_s), text)
             for word in heard.words

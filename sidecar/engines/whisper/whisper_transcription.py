@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer
 from sidecar.diarization.word_attribution import attribute_words, ends_sentence
@@ -215,7 +215,7 @@ OUTPUT_TRUNCATED = transcript.Notice(
 WINDOWS_NOT_PARALLEL = transcript.Notice(
     "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )
-_STEP_SAMPLES = whisper_decoder.SAMPLE_RATE
+_STEP_SAMPLES = SAMPLE_RATE
 _PAUSE_S = 0.1
 
 
@@ -238,7 +238,7 @@ class WhisperTranscription:
         self._follower = follower
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
-        self._audio = AudioHistoryBuffer(whisper_decoder.SAMPLE_RATE)
+        self._audio = AudioHistoryBuffer(SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
         self._segments: list[transcript.Segment] = []
         self._ready = 0
@@ -281,11 +281,7 @@ class WhisperTranscription:
 
     def _quiet(self, start: float, end: float) -> float:
         sound = self._audio.between(start, end)
-        return (
-            start
-            + quietest_sample(sound, whisper_decoder.SAMPLE_RATE, _PAUSE_S)
-            / whisper_decoder.SAMPLE_RATE
-        )
+        return start + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
 
     def _hear(self, window: WhisperWindow) -> whisper_decoder.WhisperResult | None:
         """Return the result of a window; `None` if it was cancelled."""

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions
 
 FRAME_SAMPLES = 512
-"""Samples of a frame, which has one speech probability."""
+"""Samples of a frame, which has one speech probability: 32 ms."""
 
 EndReason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
 """Reason of an end: a pause; the maximum length; a commit of the client; the end of the session."""

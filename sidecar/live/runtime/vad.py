@@ -20,13 +20,10 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import EmbeddedModel, find_embedded_models
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 
 Floats = npt.NDArray[np.float32]
 
-SAMPLE_RATE = 16_000
-"""Samples per second of the input."""
-FRAME_SAMPLES = 512
-"""Samples of a frame, which has one probability: 32 ms."""
 SILERO_MODEL = EmbeddedModel(
     "voice activity detector",
     2_421_280,

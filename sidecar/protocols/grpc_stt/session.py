@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.auth.identity import Identity
 from sidecar.concurrency import running
 from sidecar.config.settings import Settings
@@ -214,7 +215,6 @@ class GrpcTimings:
 
 SEND_TIMEOUT_S = 30.0
 """Time without a read after which a client is disconnected, in seconds."""
-DEFAULT_SAMPLE_RATE = 16_000
 FINAL_CHUNK_S = 1.0
 """Length of the chunks into which a long last message is split, in seconds."""
 
@@ -231,7 +231,7 @@ class GrpcStream:
         self._times = times
         self._stopping = stopping
         self._results = GrpcResults(created.session.options)
-        self._rate = DEFAULT_SAMPLE_RATE
+        self._rate = SAMPLE_RATE
         self._all_said = False
         """True if the client has ended its audio."""
 
