@@ -11,13 +11,12 @@ import signal
 import subprocess
 import sys
 import termios
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from recordings import Studio
+from recordings import Studio, wav
 from scripted_speech import talk
 from service_process import PATIENCE_S, REPOSITORY, Server, popen, shown_on, wait_until
 
@@ -145,9 +144,7 @@ def test_a_session_that_ends_in_the_middle_of_a_recording_leaves_what_was_said_a
 ) -> None:
     limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
     server, path = start_server(**limits), tmp_path / "talk.wav"
-    with wave.open(str(path), "wb") as recording:
-        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
-        recording.writeframes(talk(*[0.3, 0.2] * 10))
+    path.write_bytes(wav(talk(*[0.3, 0.2] * 10)))
     process = live(path, "--keep", "--server", f"http://127.0.0.1:{server.port}")
     assert process.stdout is not None
     assert "w299" in process.stdout.readline().decode()
@@ -163,9 +160,7 @@ def test_a_session_that_reaches_its_limit_unkept_leaves_a_file_of_what_was_final
     live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server, path, written = start_server(live_longest=3), tmp_path / "a.wav", tmp_path / "a.srt"
-    with wave.open(str(path), "wb") as recording:
-        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
-        recording.writeframes(talk(*[0.3, 0.2] * 10))
+    path.write_bytes(wav(talk(*[0.3, 0.2] * 10)))
     where = f"http://127.0.0.1:{server.port}"
     process = live(path, "--format", "srt", "-o", written, "--server", where)
     _, complained = ended(process, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,45 +81,42 @@ def test_every_name_is_a_repository_of_its_kind() -> None:
     }
 
 
+def without(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def with_weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda folder: (folder / WEIGHTS_FILE).write_bytes(
+        change((folder / WEIGHTS_FILE).read_bytes())
+    )
+
+
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("spoil", "error"),
     [
-        ("no config", errors.CheckpointNotFound),
-        ("config of transformers", errors.CheckpointUnsupported),
-        ("no weights", errors.CheckpointIncomplete),
-        ("no tokenizer", errors.CheckpointIncomplete),
-        ("no vocabulary", errors.CheckpointIncomplete),
-        ("cut short", errors.CheckpointDamaged),
-        ("cut in the head", errors.CheckpointDamaged),
-        ("a pickle", errors.CheckpointUnsupported),
-        ("garbled vocabulary", errors.CheckpointDamaged),
+        (without("config.json"), errors.CheckpointNotFound),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "whisper"}'),
+            errors.CheckpointUnsupported,
+        ),
+        (without(WEIGHTS_FILE), errors.CheckpointIncomplete),
+        (without("tokenizer.json"), errors.CheckpointIncomplete),
+        (without("vocabulary.json"), errors.CheckpointIncomplete),
+        (with_weights(lambda whole: whole[:-1000]), errors.CheckpointDamaged),
+        (with_weights(lambda whole: whole[:25]), errors.CheckpointDamaged),
+        (with_weights(lambda whole: b"PK\3\4" + whole), errors.CheckpointUnsupported),
+        (
+            lambda folder: (folder / "vocabulary.json").write_text("{"),
+            errors.CheckpointDamaged,
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_loaded_says_why(
-    fault: str, error: type[errors.BadCheckpoint], tmp_path: Path
+    spoil: Callable[[Path], object], error: type[errors.BadCheckpoint], tmp_path: Path
 ) -> None:
     folder = tiny_whisper.write_like(tmp_path / "model")
     assert read_whisper(folder).bytes > 400_000
-    whole = (folder / WEIGHTS_FILE).read_bytes()
-    match fault:
-        case "no config":
-            (folder / "config.json").unlink()
-        case "config of transformers":
-            (folder / "config.json").write_text('{"model_type": "whisper"}')
-        case "no weights":
-            (folder / WEIGHTS_FILE).unlink()
-        case "no tokenizer":
-            (folder / "tokenizer.json").unlink()
-        case "no vocabulary":
-            (folder / "vocabulary.json").unlink()
-        case "cut short":
-            (folder / WEIGHTS_FILE).write_bytes(whole[:-1000])
-        case "cut in the head":
-            (folder / WEIGHTS_FILE).write_bytes(whole[:25])
-        case "a pickle":
-            (folder / WEIGHTS_FILE).write_bytes(b"PK\3\4" + whole)
-        case "garbled vocabulary":
-            (folder / "vocabulary.json").write_text("{")
+    spoil(folder)
     with pytest.raises(error):
         find_whisper(folder)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +14,6 @@ import moonshine_voice
 import pytest
 from service_process import PATIENCE_S, Server, halted, wait_until
 from vibevoice_asr_client import Client
-from vibevoice_asr_client.vvv import EventType, VibevoiceClient
 
 from sidecar import errors
 from sidecar.cli import watch_folder
@@ -202,12 +200,3 @@ def test_a_recording_counts_once_it_has_stayed_as_it_is() -> None:
     assert settling.settled({path: FileSnapshot(11, 2)}, 6.0) == [path]
     assert settling.settled({}, 7.0) == []
     assert settling.settled({path: FileSnapshot(11, 2)}, 8.0) == [], "it came back"
-
-
-async def test_the_original_s_library_reads_the_real_service(server: Server) -> None:
-    client = VibevoiceClient(f"http://127.0.0.1:{server.port}", "any")
-    events = [event async for event in client.transcribe(TALK, "Nagg")]
-    assert events[-1].event_type is EventType.DONE
-    text = "".join(event.text or "" for event in events)
-    assert set(json.loads(text)[0]) >= {"Start", "End", "Speaker", "Content"}
-    assert "your_jobs" in await client.queue_status()

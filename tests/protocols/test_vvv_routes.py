@@ -1,5 +1,4 @@
-"""The queue server's wire: its own client and command line work here as they are
-(tests/support/vvv_client.py)."""
+"""The queue server's wire: the golden stream, and the names and words of its client."""
 
 from __future__ import annotations
 
@@ -13,10 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
-import vvv_client
 from recordings import wav
 from service_process import PATIENCE_S, REPOSITORY, Server, wait_until, web
 from two_fronts_and_node import WAYS, Fronts, started
+from vibevoice_asr_client import vvv_cli
+from vibevoice_asr_client.vvv import VibevoiceClient
 
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
@@ -67,17 +67,12 @@ def busy(queue: Server) -> Iterator[str]:
 
 
 def cli(server: Server, *words: str) -> int:
-    return vvv_client.main(
-        ["--server", f"http://127.0.0.1:{server.port}", "--token", TOKEN, *words]
-    )
-
-
-def client(server: Server) -> vvv_client.VibevoiceClient:
-    return vvv_client.VibevoiceClient(f"http://127.0.0.1:{server.port}", TOKEN)
+    return vvv_cli.run(["--server", f"http://127.0.0.1:{server.port}", "--token", TOKEN, *words])
 
 
 def status(server: Server) -> dict[str, Any]:
-    return asyncio.run(client(server).queue_status())
+    client = VibevoiceClient(f"http://127.0.0.1:{server.port}", TOKEN)
+    return asyncio.run(client.queue_status())
 
 
 def test_its_command_line_prints_a_list_of_segments_and_its_place_in_the_queue(
@@ -89,7 +84,7 @@ def test_its_command_line_prints_a_list_of_segments_and_its_place_in_the_queue(
     )
     said = capsys.readouterr()
     assert re.fullmatch(r"\[Queue\] Position: 1, ETA: \d+s\n", said.err)
-    assert output.read_text("utf-8") == said.out
+    assert output.read_text("utf-8") == said.out.removesuffix("\n")
     segments = json.loads(said.out)
     assert [set(one) for one in segments] == [{"Start", "End", "Speaker", "Content"}] * 3
     assert [one["Start"] for one in segments] == [0, 1, 2]
@@ -146,7 +141,7 @@ def test_the_status_lists_who_waits_and_for_half_a_minute_who_has_ended(
     assert listed[busy]["status"] in ("processing", "streaming")
     assert listed[busy]["position"] is listed[busy]["estimated_wait_seconds"] is None
     assert cli(queue, "status") == 0
-    assert f"{place['job_id'][:8]} queued position 1, ETA" in capsys.readouterr().out
+    assert f"{place['job_id'][:8]}... status=queued position=1 eta=" in capsys.readouterr().out
     response.close()  # which cancels it
     if isinstance(queue, Fronts):  # the status of a job that has ended has the front that had it
         wait_until(lambda: status(queue)["total_queued"] == 0, PATIENCE_S, "it is cancelled")
