@@ -28,6 +28,7 @@ class Assistant:
         do: Callable[[events.ConversationCommand], None],
     ) -> None:
         self.options = options
+        """Options from the next turn on."""
         self.history = ChatHistory(options.most_messages, options.most_bytes)
         self.number = 1
         self.turn: AssistantTurn | None = None
@@ -45,11 +46,6 @@ class Assistant:
     def sounding(self) -> bool:
         """Return whether audio of a reply was sent that may still be heard."""
         return self.turn is not None and self.turn.sounding
-
-    def use(self, options: ConversationOptions) -> None:
-        """Set the options from the next turn on."""
-        self.options = options
-        self.history.bound(options.most_messages, options.most_bytes)
 
     # Start of a turn
 

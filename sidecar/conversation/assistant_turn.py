@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from sidecar.conversation import chat_completions
 from sidecar.conversation import conversation_events as events
+from sidecar.conversation.chat_history import ReplyText
 from sidecar.conversation.conversation_events import ConversationOptions
-from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
 
@@ -106,6 +106,8 @@ def _is_object(text: str) -> bool:
 
 TTS_AHEAD_PHRASES = 2
 """Phrases that the TTS engine has at once: the one that it synthesizes, and the next."""
+APOLOGY = "Sorry, something went wrong. Please try again."
+"""What is spoken if there is nothing else to speak."""
 STAGE_TIMEOUT_S = 30.0
 """Seconds without an event after which a stage, or the client's playback, has failed."""
 _SLACK_S = 0.002
@@ -122,7 +124,7 @@ class AssistantTurn:
         options: ConversationOptions,
         do: Callable[[events.ConversationCommand], None],
         now: float,
-        taken: Callable[[str], bool] = lambda _: False,
+        taken: Callable[[str], bool],
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
@@ -406,8 +408,8 @@ class AssistantTurn:
 
     def _apologise(self, now: float) -> None:
         """Speak the apology. It is not part of the history; clients show the error."""
-        if not self._mute and self._options.apology:
-            self._write("", [TtsPhrase("", self._options.apology)], now)
+        if not self._mute:
+            self._write("", [TtsPhrase("", APOLOGY)], now)
 
     def _failed(self, error: SidecarError) -> None:
         self.ending = events.ReplyEnding.FAILED

@@ -63,21 +63,18 @@ class ConversationOptions:
     """Options of a conversation.
 
     ``instructions``: system prompt of the LLM. ``tools``: tools of the client, which the LLM may
-    call before or instead of an answer. ``apology``: spoken if there is nothing else to speak.
-    ``voiced``: replies are spoken; else they are text. ``ends_turns``: a pause ends a user's turn;
-    else only the client does. ``answers``: each turn is answered; else only on request.
-    ``interruptible``: by speech. ``guarded``: the microphone picks up the played audio as an echo;
-    this also takes effect once an echo was heard. ``longest_reply_s``: seconds of audio.
+    call before or instead of an answer. ``voiced``: replies are spoken; else they are text.
+    ``ends_turns``: a pause ends a user's turn; else only the client does. ``answers``: each turn is
+    answered; else only on request. ``interruptible``: by speech. ``longest_reply_s``: seconds of
+    audio.
     """
 
     instructions: str = ""
     tools: ToolSet = NO_TOOLS
-    apology: str = "Sorry, something went wrong. Please try again."
     voiced: bool = True
     ends_turns: bool = True
     answers: bool = True
     interruptible: bool = True
-    guarded: bool = False
     patience: EndOfTurnDelays = field(default_factory=EndOfTurnDelays)
     longest_reply_s: float = 60.0
     most_messages: int = 40

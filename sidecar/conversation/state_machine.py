@@ -129,7 +129,7 @@ class ConversationStateMachine:
             case events.ConversationReset():
                 self._reset()
             case events.OptionsChanged():
-                self._answering.use(event.options)
+                self._answering.options = event.options
 
     # Requests of the client
 
@@ -213,7 +213,7 @@ class ConversationStateMachine:
 
     def _settle_up(self) -> None:
         """Emit the changes of speech detection and timer that follow from an event."""
-        guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
+        guarded = self._answering.sounding and self._floor.guarded
         threshold = GUARDED_THRESHOLD if guarded else 0.0
         if threshold != self._threshold:
             self._threshold = threshold

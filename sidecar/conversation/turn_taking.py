@@ -189,8 +189,7 @@ class TurnTaking:
     @property
     def pause_after(self) -> float:
         """Return the seconds of speech that pause a reply."""
-        guarded = self.guarded or self.options.guarded
-        return barge_in.GUARDED_PAUSE_AFTER_S if guarded else barge_in.PAUSE_AFTER_S
+        return barge_in.GUARDED_PAUSE_AFTER_S if self.guarded else barge_in.PAUSE_AFTER_S
 
     def _hold(self, person: UserTurn, reply: AssistantTurn) -> None:
         """Pause the reply until it is known what the user says."""

@@ -275,7 +275,8 @@ async def test_another_manner_counts_from_the_next_reply_on() -> None:
 
 
 async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes() -> None:
-    async with call(dataclasses.replace(MANUAL, guarded=True)) as one:
+    async with call() as one:
+        one.talk.machine._floor.guarded = True
         usual = one.talk.input.options
         deaf = dataclasses.replace(usual.endpointing, threshold=0.6, pre_roll_s=0.5)
         one.talk.input.use(dataclasses.replace(usual, language="de", endpointing=deaf))

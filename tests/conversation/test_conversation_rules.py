@@ -17,7 +17,7 @@ from sidecar.conversation.barge_in import (
     decide_barge_in,
 )
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole, RepeatLlm
-from sidecar.conversation.chat_history import ChatHistory, truncate_utf8
+from sidecar.conversation.chat_history import ChatHistory, ReplyText, truncate_utf8
 from sidecar.conversation.conversation_events import (
     ConversationStage,
     EndOfTurnDelays,
@@ -25,7 +25,6 @@ from sidecar.conversation.conversation_events import (
 )
 from sidecar.conversation.conversation_loop import ConversationTasks
 from sidecar.conversation.end_of_turn import end_of_turn_delay_s
-from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.tts_text import TtsPhrase, normalized_words
 from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio, WordMark
 

@@ -549,7 +549,6 @@ KINDS = [
 MANNERS = [
     ConversationOptions(),
     ConversationOptions(),
-    ConversationOptions(guarded=True),
     ConversationOptions(voiced=False),
     ConversationOptions(interruptible=False),
     ConversationOptions(most_messages=4, longest_reply_s=2.0),

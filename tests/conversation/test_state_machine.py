@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table, silence
 
+from sidecar.conversation.assistant_turn import APOLOGY
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.conversation_events import (
@@ -612,9 +613,14 @@ def test_sound_that_is_like_the_replys_is_no_turn() -> None:
     ]
 
 
-def test_a_guarded_conversation_attends_less_while_it_speaks() -> None:
-    table = answering(ConversationOptions(guarded=True))
+def test_after_an_echo_a_conversation_attends_less_while_it_speaks() -> None:
+    table = answering()
+    table.starts()
+    table.sounds(ECHO_SIMILARITY)
     assert table.of(SetSpeechDetection)[-1] == SetSpeechDetection(0.15)
+    table.until(table.now + 0.1)
+    table.stops()
+    table.words("")
     table.starts()
     table.until(table.now + 0.39)
     assert not table.of(PauseReplyAudio)
@@ -864,7 +870,7 @@ def test_a_thinker_that_fails_is_apologised_for_and_the_next_turn_works() -> Non
     table.says("Hello?")
     table.take(StageFailed(table.now, 1, ConversationStage.THINKER, BROKEN))
     assert table.told(ConversationError) == [ConversationError(1, BROKEN)]
-    assert [one.text for one in table.of(SynthesizeText)] == [ConversationOptions().apology]
+    assert [one.text for one in table.of(SynthesizeText)] == [APOLOGY]
     table.voices()
     table.plays(99)
     assert table.told(ReplyEnded)[0].ending is ReplyEnding.FAILED
@@ -906,7 +912,7 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     table.take(StageFailed(1.1, 1, ConversationStage.RECOGNISER, BROKEN))
     table.until(1.5)
     assert table.told(ConversationError)[0].error is BROKEN
-    assert [one.text for one in table.of(SynthesizeText)] == [ConversationOptions().apology]
+    assert [one.text for one in table.of(SynthesizeText)] == [APOLOGY]
     table.voices()
     assert table.told(ReplyLatency)[0].thought == 0.0
     table.plays(99)

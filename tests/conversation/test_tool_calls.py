@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table
 
+from sidecar.conversation.assistant_turn import APOLOGY
 from sidecar.conversation.chat_completions import (
     MAX_ARGUMENT_CHARACTERS,
     MAX_TOOL_CALLS,
@@ -201,7 +202,7 @@ def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
     table.calls(*fragments)
     assert [type(one.error) for one in table.told(ConversationError)] == [LlmGarbled]
     assert table.told(ToolCallEnded) == []
-    assert [one.text for one in table.of(SynthesizeText)] == [ConversationOptions().apology]
+    assert [one.text for one in table.of(SynthesizeText)] == [APOLOGY]
     assert not table.talk.history.awaits("call_a")
 
 

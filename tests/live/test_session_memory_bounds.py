@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.conversation.conversation_events import UserTurnFinal
-from sidecar.conversation.conversation_transcript import MAX_CHARACTERS, ConversationTranscript
 from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
@@ -27,7 +25,6 @@ from sidecar.live.sessions.input_log import (
 )
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.protocols.openai_realtime.client_events import LONGEST_TEXT
 from sidecar.protocols.yap import messages as yap_messages
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_bytes
@@ -160,13 +157,6 @@ def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() 
     assert len(clock._ends) <= 2 * CLOCK_HISTORY_S / MIN_CLOCK_STEP_S + 2
     for position in (200.0, 230.005, 240.9):
         assert clock.time(position) == pytest.approx(position - 1.0, abs=MIN_CLOCK_STEP_S)
-
-
-def test_the_transcript_of_a_conversation_keeps_so_many_characters() -> None:
-    account = ConversationTranscript(0.0)
-    for number in range(100):
-        account.take(UserTurnFinal("x" * LONGEST_TEXT), float(number))
-    assert sum(len(one.text) for one in account._lines) <= MAX_CHARACTERS
 
 
 def test_an_id_of_a_client_has_a_longest() -> None:

@@ -46,6 +46,7 @@ from sidecar.protocols.openai_realtime.client_events import (
     RealtimeSessionUpdate,
     read_event,
 )
+from sidecar.protocols.openai_realtime.server_events import RealtimeTranscriptionTurns
 from sidecar.protocols.openai_realtime.session_config import (
     RealtimeSessionType,
     RealtimeTranscriptionConfig,
@@ -53,7 +54,6 @@ from sidecar.protocols.openai_realtime.session_config import (
     check_model,
     updated_transcription,
 )
-from sidecar.protocols.openai_realtime.user_turns import RealtimeTranscriptionTurns
 from sidecar.transcripts.transcript import Notice, Segment, join_texts
 
 SPEC = scripted_engine.SPEC

@@ -18,11 +18,13 @@ from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
 from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.conversation_transcript import ConversationTranscript
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 from sidecar.protocols.openai_realtime import client_events, dialogue_config, server_events
-from sidecar.protocols.openai_realtime.dialogue_events import RealtimeDialogueEvents
+from sidecar.protocols.openai_realtime.dialogue_events import (
+    ConversationTranscript,
+    RealtimeDialogueEvents,
+)
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeDialogueItem
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType
 from sidecar.protocols.openai_realtime.transcription_session import MAX_CHUNK_S, RealtimeConnection

@@ -15,8 +15,7 @@ from sidecar.interfaces.live_events import TurnDropped
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.openai_realtime import client_events, server_events, session_config
-from sidecar.protocols.openai_realtime.server_events import EventBody
-from sidecar.protocols.openai_realtime.user_turns import RealtimeTranscriptionTurns
+from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeTranscriptionTurns
 
 ITEM_ID_CHARACTERS = 16
 """Characters of the session's id in the ids of its items."""

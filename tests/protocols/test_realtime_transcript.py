@@ -5,7 +5,7 @@ from __future__ import annotations
 from sidecar.conversation import conversation_events
 from sidecar.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.conversation_transcript import (
+from sidecar.protocols.openai_realtime.dialogue_events import (
     MACHINE,
     MAX_CHARACTERS,
     MAX_ENTRIES,
