@@ -112,15 +112,6 @@ async def test_three_hundred_jobs_are_claimed_by_three_nodes_each_once_and_fairl
     assert {early[f"owner {index}"] for index in range(3)} <= {*range(17, 24)}
 
 
-async def test_claims_at_once_over_several_connections_give_no_job_twice(shared: Services) -> None:
-    nodes = [shared.one, await shared.more(), await shared.more()]
-    jobs = await shared.one.submit(*"abc" * 5)
-    claims = await asyncio.gather(*(node.claim() for node in nodes for _ in range(8)))
-    got = [claim.record.id for claim in claims if claim is not None]
-    assert sorted(got) == sorted(job.id for job in jobs)
-    assert len({claim.token for claim in claims if claim is not None}) == len(jobs)
-
-
 async def test_a_job_whose_row_another_client_keeps_locked_holds_up_no_other(
     node: Service, journal: str
 ) -> None:
@@ -171,13 +162,6 @@ async def test_the_order_of_claims_is_that_of_one_service_and_is_told_before(
     assert [claim.record.id for claim in claims] == expected
     assert sorted(told, key=lambda job_id: told[job_id].position) == expected
     assert sorted(turn.position for turn in told.values()) == [*range(80)]
-
-
-async def test_nobody_saves_up(node: Service) -> None:
-    await node.submit(*["early"] * 4)
-    await owners_of(node, 2)
-    await node.submit(*["late"] * 4)
-    assert sorted(await owners_of(node, 4)) == ["early"] * 2 + ["late"] * 2
 
 
 @pytest.mark.parametrize("runs", [False, True])

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -31,7 +29,6 @@ from outage_clients import (
     cleared,
     eventually,
     follow,
-    name_of,
     observed,
     plainly,
     stopped,
@@ -168,116 +165,6 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
 async def _is_heard(clients: Clients, job_id: str) -> bool:
     job = await clients.job(job_id)
     return bool(job) and job["progress"]["audio_seconds_done"] > 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["1 s", "4 s"])
-async def test_connections_cut_during_commits_lose_and_double_nothing(
-    seconds: float, deployed: Deployment, database: Cluster
-) -> None:
-    async with cleared(deployed) as clients:
-        over, answers = asyncio.Event(), list[Answer]()
-
-        async def send(front: int) -> None:
-            while not over.is_set():
-                number = next(NUMBERS)
-                sent = Recording(number, 1 + number % 3), f"key-{number}"
-                answers.extend(await clients.insist(front, *sent))
-                if number % 2:  # sent again, as after an answer that was lost, to another front
-                    answers.extend(await clients.insist(1 - front, *sent))
-
-        sending = [asyncio.create_task(send(number % 2)) for number in range(6)]
-        cuts = await asyncio.to_thread(_cut, database, deployed.journal, seconds)
-        over.set()
-        await asyncio.wait_for(asyncio.gather(*sending), AFTER_S)
-        await clients.wait_for_ends(AFTER_S)
-        attempts = await clients.check_ended()
-        kinds = Counter((one.status, one.code) for one in answers)
-        print(f"\n{cuts} connections cut in {seconds} s: {dict(kinds)}, attempts {dict(attempts)}")
-        assert cuts > 5 * seconds
-        assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
-        assert len({*clients.keys.values()}) == len(clients.keys) == len(clients.jobs)
-        assert await clients.listed(0) == await clients.listed(1) == {*clients.jobs}
-
-
-def _cut(database: Cluster, journal: str, seconds: float) -> int:
-    """Cut all connections to a database every 50 ms; how many there were."""
-    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
-    count, until = 0, time.monotonic() + seconds
-    with database.connected() as connection:
-        while time.monotonic() < until:
-            count += connection.execute(query, [name_of(journal)]).fetchone()[0]
-            time.sleep(0.05)
-    return count
-
-
-@pytest.mark.slow
-async def test_a_client_that_keeps_jobs_locked_holds_up_no_others(
-    deployed: Deployment, database: Cluster
-) -> None:
-    """Like a process that stops in the middle of a claim."""
-    async with cleared(deployed) as clients:
-        await clients.submit_many(NODES, 2 * SPEED)
-        held = await clients.submit_many(4, 1)
-        with database.connected(name_of(deployed.journal)) as other, other.transaction():
-            ids = "replace(id::text, '-', '')"
-            locks = f"SELECT FROM vibevoice.jobs WHERE {ids} = ANY(%s) FOR UPDATE"
-            assert other.execute(locks, [held]).rowcount == len(held)
-            assert {job["state"] for job in (await clients.shown(held)).values()} == {"queued"}
-            begun = time.monotonic()
-            free = await clients.submit_many(2, 1)
-            await clients.wait_for_ends(AFTER_S, free)
-            done_s = time.monotonic() - begun
-            deleting = [clients.ask(one, "DELETE", f"/v1/jobs/{held[0]}") for one in (0, 1)]
-            reading = [clients.ask(one, "GET", f"/v1/jobs/{held[1]}") for one in (0, 1)]
-            deleted, read = await asyncio.gather(*deleting), await asyncio.gather(*reading)
-            await asyncio.sleep(max(0.0, STOP_S - (time.monotonic() - begun)))
-        print(f"\nrows locked: others done in {done_s:.1f} s; {plainly([*deleted, *read])}")
-        assert all(one.status == 204 or one.refused for one in deleted), plainly(deleted)
-        assert [one.status for one in read] == [200, 200]
-        assert max(one.took_s for one in (*deleted, *read)) < REFUSED_S + BUSY_S
-        await _end_but(clients, held[0])
-
-
-async def _end_but(clients: Clients, deleted: str) -> None:
-    """Wait for all but the job that was deleted, if that came to pass, and check them."""
-    if not await clients.job(deleted):
-        del clients.jobs[deleted]
-    await clients.wait_for_ends(AFTER_S)
-    assert set(await clients.check_ended()) == {1}
-
-
-@pytest.mark.slow
-async def test_nodes_that_stop_while_they_claim_hold_up_nobody(
-    deployed: Deployment, database: Cluster
-) -> None:
-    """Most are stopped for less than the expiry; one that holds a transaction open, for longer."""
-    seed = random.randrange(1 << 30)
-    chance = random.Random(seed)
-    async with cleared(deployed) as clients:
-        await clients.submit_many(60, 1)
-        answers, caught = [], False
-        nodes = itertools.cycle([deployed.servers[number] for number in deployed.nodes])
-        with database.connected(name_of(deployed.journal)) as looking:
-            for node in itertools.islice(nodes, 20):
-                assert node is not None
-                await asyncio.sleep(chance.uniform(0.0, 0.1))
-                with stopped(node):
-                    answers += [await clients.submit(0, Recording(next(NUMBERS), 1))]
-                    if caught := await _stays_open(looking):
-                        answers += await _others_go_on(clients)
-                        await asyncio.sleep(STOP_S)
-                if caught:
-                    break
-        answers += [await clients.submit(1, Recording(next(NUMBERS), 1))]
-        await clients.wait_for_ends(AFTER_S)
-        attempts = await clients.check_ended()
-        longest_s = max(one.took_s for one in answers)
-        how = "in a transaction" if caught else "never in a transaction"
-        print(f"\nseed {seed}: a node stopped {how}; attempts {dict(attempts)}; {longest_s:.1f} s")
-        assert {one.status for one in answers} == {202}
-        assert longest_s < REFUSED_S + BUSY_S
-        assert caught or set(attempts) == {1}, "a stop shorter than the expiry cost an attempt"
 
 
 async def _stays_open(looking: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import random
 import sqlite3
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from service_process import PATIENCE_S, Server, free_port, wait_until
-from sse_reader import events_of, follow
+from sse_reader import follow
 
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
 from sidecar.storage.job_journal import JOURNAL_FILE
@@ -167,31 +166,6 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         assert not list((life.home / "moved" / "jobs" / "uploads").iterdir()), (
             "ended jobs need no recording"
         )
-
-
-@pytest.mark.slow
-def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
-    kept: Callable[..., Kept],
-) -> None:
-    """Checkpoints, starts and peaks are no events for clients; their numbers are left out."""
-    service = kept(scripted_speed=10)
-    with service.start() as server:
-        name = server.client.post("/v1/jobs", files={"audio": spoken(7)}).json()["id"]
-        wait_until(
-            lambda: server.job(name)["progress"]["audio_seconds_done"] > 2 * SETTLES,
-            PATIENCE_S,
-            "something is settled",
-        )
-        kill(server.process)
-    service.settings["scripted_speed"] = 0
-    with service.start() as server:
-        told = events_of(server, name)
-        assert told[-1].name == "done"
-        assert {"begun", "segment", "put_back"} <= {event.name for event in told}
-        state = server.client.get(f"/v1/jobs/{name}").json()
-        assert state["last_event"] == told[-1].id
-        levels = base64.b64decode(server.client.get(f"/v1/jobs/{name}/peaks").json()["peaks"])
-        assert len(levels) == 10 * SECONDS
 
 
 @pytest.mark.slow

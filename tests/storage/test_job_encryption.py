@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,10 @@ from service_process import PATIENCE_S, REPOSITORY, popen, run_command
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import LocalJobStore
-from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.recovery import JobPersistence
-from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import encryption
 from sidecar.storage.encrypted_sqlite import create_cipher, verify_cipher
@@ -287,35 +282,6 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
         assert error is not None, "the end was owed"
         assert error.code == "disk_full"
         assert again.get(later.id).state is JobState.DONE
-
-
-async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_next_that_can(
-    new_job: Callable[..., Job], tmp_path: Path
-) -> None:
-    store = SqliteJobEventLog(tmp_path / "jobs", KEY)
-    results = Retention(store, 3600, 1 << 20)
-    async with queue_on(OverheardSlot(), store=store) as queue:
-        owned = OwnedJobs(LocalJobStore(store, queue, results))
-        ended, deleted = new_job(durable=True), new_job(durable=True)
-        for job in (ended, deleted):
-            job.record = replace(job.record, owner=ANONYMOUS.owner)
-            await queue.submit(job)
-        database = store._journal.database
-        database.execute("PRAGMA query_only = ON")
-        with pytest.raises(errors.SpoolUnwritable):
-            await owned.cancel(ANONYMOUS, ended.record)
-        with pytest.raises(errors.SpoolUnwritable):
-            await owned.delete(ANONYMOUS, deleted.record)
-        with pytest.raises(errors.JobNotFound):
-            await owned.job(ANONYMOUS, deleted.id)
-        database.execute("PRAGMA query_only = OFF")
-        await owned.cancel(ANONYMOUS, ended.record)
-        kept = database.execute("SELECT id FROM jobs").fetchall()
-    results.close()
-    store.close()
-    assert kept == [(ended.id,)]
-    with closing(SqliteJobEventLog(tmp_path / "jobs", KEY)) as reopened:
-        assert [job.state for job in reopened.all()] == [JobState.CANCELLED]
 
 
 def test_another_key_over_stored_data_is_told_to_be_that_of_all_stores() -> None:

@@ -19,13 +19,13 @@ import psutil
 import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
-from service_process import PATIENCE_S, runs, until, wait_until
+from service_process import PATIENCE_S, runs, wait_until
 
 from sidecar import errors
 from sidecar.engines import engine_spec
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker_main
-from sidecar.workers.engine_slot import EngineSlot, EngineState
+from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
 from sidecar.workers.worker_environment import EnvironmentNeeds
 from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
@@ -275,39 +275,6 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
     wait_until(lambda: not runs(pid), PATIENCE_S, "the worker is gone")
 
 
-async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
-    assert slot.state is EngineState.ABSENT
-    try:
-        async with slot.lease() as engine:
-            assert slot.state is EngineState.BUSY
-            assert engine.precision is Precision.FP32
-        assert slot.loaded
-        old = slot.worker_pid
-        await slot.reload(Precision.INT8)
-        assert slot.precision is Precision.INT8
-        assert slot.worker_pid != old
-        assert not runs(old)
-        with pytest.raises(errors.PrecisionUnavailable) as refused:
-            await slot.reload(Precision.INT4)
-        assert "fp32, int8" in refused.value.hint
-        assert slot.loaded
-    finally:
-        await slot.close()
-    assert slot.state is EngineState.ABSENT
-
-
-@pytest.mark.parametrize("keep_alive_s", [0.0, 0.05])
-async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
-    async with slot.lease():
-        pid = slot.worker_pid
-    assert pid is not None
-    await until(lambda: not runs(pid))
-    assert not slot.loaded
-    await slot.close()
-
-
 async def test_unloading_gives_all_memory_back() -> None:
     before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
     slot = EngineSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
@@ -317,19 +284,6 @@ async def test_unloading_gives_all_memory_back() -> None:
     await slot.close()
     assert set(psutil.Process().children()) <= others
     assert psutil.Process().memory_info().rss - before < 20 << 20
-
-
-async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
-    order: list[int] = []
-
-    async def work(number: int) -> None:
-        async with slot.lease():
-            order.append(number)
-
-    await asyncio.gather(*(work(number) for number in range(8)))
-    await slot.close()
-    assert order == list(range(8))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
