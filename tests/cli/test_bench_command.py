@@ -216,32 +216,6 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     assert "not.wav: The content is not audio" in capsys.readouterr().err
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["live", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
-        (["live", "--fail-if", "speed>1"], 1, "There is no figure 'speed'"),
-        (["live", "--fail-if", "final_p95 over 1"], 1, "is not a bound"),
-        (["live", "--fail-if", "final_p95>2x"], 1, "--against"),
-        (["live", "--audio", "nowhere.wav"], 1, "There is no such file"),
-        (["live", "--format", "xml"], 1, "Use one of: jsonl, csv, tsv, markdown."),
-        (["live", "--sessions", "8,many"], 2, "no list of numbers"),
-        (["live", "--wire", "smoke"], 2, "smoke"),
-        (["live", "--start", "--server", "http://127.0.0.1:1"], 2, "--start goes without"),
-        (["files", "nowhere.wav"], 1, "There is no such file"),
-        (["live", "--server", "grpc://127.0.0.1:1"], 1, "is for gRPC only"),
-    ],
-)
-def test_what_is_wrong_is_said_in_a_line(
-    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["bench", *words]) == code
-    written = capsys.readouterr()
-    assert said in written.err
-    assert (written.out, len(written.err.splitlines())) == ("", 1)
-
-
 def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     slow: Server,
     server: Server,

@@ -20,7 +20,6 @@ from recordings import Studio, wav
 from scripted_speech import talk
 from service_process import PATIENCE_S, REPOSITORY, Server, popen, shown_on, wait_until
 
-from sidecar.cli import run
 from sidecar.cli.live import CUT_OFF, line_of
 from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
 from sidecar.transcripts.transcript import Segment
@@ -207,34 +206,6 @@ def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_pa
     (tmp_path / "sounddevice.py").write_text("raise ImportError")
     _, complained = ended(live("--devices", environment=with_one), 1)
     assert "pip install -e '.[microphone]'" in complained
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["nowhere.wav"], 1, "nowhere.wav: There is no such file."),
-        (["README.md"], 1, "README.md: "),
-        (["--format", "mp3", "-"], 1, "There is no format 'mp3'"),
-        (["--device", "1", "-"], 2, "--device goes without FILE"),
-        (["-", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
-    ],
-)
-def test_what_is_wrong_is_said_in_a_line(
-    words: list[str],
-    code: int,
-    said: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    assert run(["live", *words]) == code
-    written = capsys.readouterr()
-    assert said in written.err
-    assert written.out == ""
-    assert code == 2 or len(written.err.splitlines()) == 1
 
 
 def test_a_line_has_its_time_and_its_speaker_also_before_that_is_known() -> None:

@@ -74,16 +74,6 @@ def test_where_nobody_answers_it_says_so_and_fails(capsys: pytest.CaptureFixture
     assert said.err == "vibevoice-asr: Nothing answers there.\n"
 
 
-@pytest.mark.parametrize("words", [["--server", "somewhere"], ["--metrics-url", "file:///etc"]])
-def test_what_is_no_address_is_said_in_a_line(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["monitor", "--once", *words]) == 1
-    said = capsys.readouterr()
-    assert "is not an address" in said.err
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-
-
 def test_the_token_goes_to_the_service_and_to_nobody_else(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:

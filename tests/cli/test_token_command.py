@@ -65,24 +65,3 @@ def test_the_list_has_a_head_on_a_terminal() -> None:
     assert head.split("  ")[0] == "id"
     assert head.index("name") == row.index("anna")
     assert head.index("until") == row.index("for ever")
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["create", "--subject", "\u00fcnal"], "is not a valid subject"),
-        (["create", "--subject", "anna", "--expires", "soon"], "not a duration"),
-        (["create", "--subject", "anna", "--expires", "0"], "above zero"),
-        (["create", "--subject", "anna", "--scope", "root"], "no scope 'root'"),
-        (["revoke", "nobody"], "No token was issued"),
-    ],
-)
-def test_what_cannot_be_is_one_line_and_leaves_nothing(
-    words: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["token", *words]) == 78
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert why in said.err
-    assert len(said.err.splitlines()) == 1
-    assert TokenIssuer(tmp_path / "tokens").issued() == []

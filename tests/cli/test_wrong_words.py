@@ -1,0 +1,58 @@
+"""Commands whose words cannot be meant say so in a line, and leave nothing."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.cli import run
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("live nowhere.wav", 1, "nowhere.wav: There is no such file."),
+        (f"live {Path(__file__).parents[2] / 'README.md'}", 1, "README.md: "),
+        ("live --format mp3 -", 1, "There is no format 'mp3'"),
+        ("live --device 1 -", 2, "--device goes without FILE"),
+        ("live - --server http://127.0.0.1:1", 1, "No service answers"),
+        ("bench live --server http://127.0.0.1:1", 1, "No service answers"),
+        ("bench live --fail-if 'speed>1'", 1, "There is no figure 'speed'"),
+        ("bench live --fail-if 'final_p95 over 1'", 1, "is not a bound"),
+        ("bench live --fail-if 'final_p95>2x'", 1, "--against"),
+        ("bench live --audio nowhere.wav", 1, "There is no such file"),
+        ("bench live --format xml", 1, "Use one of: jsonl, csv, tsv, markdown."),
+        ("bench live --sessions 8,many", 2, "no list of numbers"),
+        ("bench live --wire smoke", 2, "smoke"),
+        ("bench live --start --server http://127.0.0.1:1", 2, "--start goes without"),
+        ("bench files nowhere.wav", 1, "There is no such file"),
+        ("bench live --server grpc://127.0.0.1:1", 1, "is for gRPC only"),
+        ("monitor --once --server somewhere", 1, "is not an address"),
+        ("monitor --once --metrics-url file:///etc", 1, "is not an address"),
+        ("token create --subject \u00fcnal", 78, "is not a valid subject"),
+        ("token create --subject anna --expires soon", 78, "not a duration"),
+        ("token create --subject anna --expires 0", 78, "above zero"),
+        ("token create --subject anna --scope root", 78, "no scope 'root'"),
+        ("token revoke nobody", 78, "No token was issued"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    line: str,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
+    assert run(shlex.split(line)) == code
+    written = capsys.readouterr()
+    assert said in written.err
+    assert (written.out, len(written.err.splitlines())) == ("", 1)
+    assert TokenIssuer(tmp_path / "tokens").issued() == []
