@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -151,11 +151,13 @@ class LlmClient:
 
     async def _listed(self) -> object:
         """Return the server's list of models."""
-        async with self._within(MODELS_TIMEOUT_S), _map_http_errors(self._address.url):
-            response = await self._client.get(chat_completions.MODELS_PATH)
-        if response.status_code != 200:
-            raise chat_completions.response_error(response.status_code, response.content)
-        if (body := openai_http.loads(response.content)) is None:
+        try:
+            async with self._within(MODELS_TIMEOUT_S):
+                with self._http_errors_as_ours():
+                    listed = await openai_http.get(self._client, chat_completions.MODELS_PATH)
+        except openai_http.RequestRefused as refused:
+            raise chat_completions.response_error(refused.status, refused.body) from None
+        if (body := openai_http.loads(listed)) is None:
             raise errors.LlmGarbled()
         return body
 
@@ -167,43 +169,46 @@ class LlmClient:
         tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Send a request; yield the events of the accepted response."""
-        async with _map_http_errors(self._address.url):
-            while True:
-                limit = self._limit  # the response to a parallel request may change it
-                response = await self._sent(messages, most, tools)
-                try:
-                    if response.status_code == 200:
-                        events = openai_http.event_data(
-                            response.aiter_bytes(),
-                            chat_completions.MAX_EVENT_BYTES,
-                            chat_completions.stream_fault,
-                        )
-                        async with aclosing(events):
-                            yield events
-                        return
-                    said = await self._said(response)
-                finally:
-                    await response.aclose()
-                newer = chat_completions.wants_newer_limit(said)
-                if limit != chat_completions.LIMIT or not newer:
-                    raise chat_completions.response_error(response.status_code, said)
-                self._limit = chat_completions.NEWER_LIMIT
+        with self._http_errors_as_ours():
+            async with AsyncExitStack() as stack:
+                response = await self._sent(stack, messages, most, tools)
+                events = openai_http.event_data(
+                    response.aiter_bytes(),
+                    chat_completions.MAX_EVENT_BYTES,
+                    chat_completions.stream_fault,
+                )
+                yield await stack.enter_async_context(aclosing(events))
 
     async def _sent(
         self,
+        stack: AsyncExitStack,
         messages: Sequence[chat_completions.ChatMessage],
         most: int,
         tools: chat_completions.ToolSet,
     ) -> httpx.Response:
-        body = chat_completions.chat_request(messages, self._model, most, tools, self._limit)
-        sent = self._client.build_request("POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body)
-        async with self._within(self._address.first_s):
-            return await self._client.send(sent, stream=True)
+        """Send a request, once more if the server wants the newer name of the limit."""
+        while True:
+            limit = self._limit  # the response to a parallel request may change it
+            body = chat_completions.chat_request(messages, self._model, most, tools, limit)
+            sent = openai_http.accepted(
+                self._client, "POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body
+            )
+            try:
+                async with self._within(self._address.first_s):
+                    return await stack.enter_async_context(sent)
+            except openai_http.RequestRefused as refused:
+                newer = chat_completions.wants_newer_limit(refused.body)
+                if limit != chat_completions.LIMIT or not newer:
+                    raise chat_completions.response_error(refused.status, refused.body) from None
+                self._limit = chat_completions.NEWER_LIMIT
 
-    async def _said(self, response: httpx.Response) -> bytes:
-        """Return the body of a rejection."""
-        async with self._within(self._address.next_s):
-            return await openai_http.read_small(response)
+    def _http_errors_as_ours(self) -> AbstractContextManager[None]:
+        return openai_http.http_errors_as(
+            lambda _: errors.LlmUnreachable(f"No server answers at {self._address.url}."),
+            lambda error: errors.LlmFailed(
+                f"The connection to the language model broke: {type(error).__name__}."
+            ),
+        )
 
     @asynccontextmanager
     async def _within(self, seconds: float, since: float | None = None) -> AsyncIterator[None]:
@@ -214,21 +219,6 @@ class LlmClient:
                 yield
         except TimeoutError:
             raise errors.LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
-
-
-@asynccontextmanager
-async def _map_http_errors(url: str) -> AsyncIterator[None]:
-    """Raise errors of the HTTP client as LLM errors."""
-    import httpx
-
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise errors.LlmUnreachable(f"No server answers at {url}.") from None
-    except httpx.HTTPError as error:
-        raise errors.LlmFailed(
-            f"The connection to the language model broke: {type(error).__name__}."
-        ) from None
 
 
 AUTO = "auto"
@@ -292,11 +282,11 @@ async def _probe_model(url: str, wanted: str) -> str:
     no server or model."""
     import httpx
 
+    options = openai_http.client_options(PROBE_TIMEOUT_S, url=url)
     try:
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PROBE_TIMEOUT_S):
-            response = await client.get(url + chat_completions.MODELS_PATH)
-    except (TimeoutError, httpx.HTTPError):
+        async with httpx.AsyncClient(**options) as client, asyncio.timeout(PROBE_TIMEOUT_S):
+            body = await openai_http.get(client, chat_completions.MODELS_PATH)
+    except (TimeoutError, httpx.HTTPError, openai_http.RequestRefused):
         return ""
-    body = openai_http.loads(response.content) if response.status_code == 200 else None
-    names = openai_http.model_names(body)
+    names = openai_http.model_names(openai_http.loads(body))
     return wanted or names[0] if names else ""

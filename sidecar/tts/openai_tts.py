@@ -79,8 +79,6 @@ class OpenAiTts:
         Raises:
             errors.SpeechFailed: the server did not answer, or not with audio.
         """
-        import httpx
-
         assert self._client is not None
         body = {
             "model": self._model,
@@ -91,13 +89,8 @@ class OpenAiTts:
         }
         answer = _answer(self._client, body)
         try:
-            yield from _whole_samples(self._until_cancelled(answer, cancelled), cancelled)
-        except httpx.TimeoutException:
-            raise errors.SpeechFailed("The speech server sent nothing in time.") from None
-        except httpx.HTTPError as error:
-            raise errors.SpeechFailed(
-                f"The connection to the speech server failed: {type(error).__name__}."
-            ) from None
+            with openai_http.http_errors_as(_connection_error, _connection_error):
+                yield from _whole_samples(self._until_cancelled(answer, cancelled), cancelled)
         finally:
             self._loop.run(answer.aclose())
 
@@ -110,13 +103,18 @@ class OpenAiTts:
 
 async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     """Send a request; yield the body of the response."""
-    async with client.stream("POST", SPEECH_PATH, json=body) as response:
-        kind = response.headers.get("content-type", "")
-        if response.status_code != 200 or "json" in kind or kind.startswith("text/"):
-            said = await openai_http.read_small(response)
-            raise _refused_error(response.status_code, said)
-        async for piece in response.aiter_bytes():
-            yield piece
+    try:
+        async with openai_http.accepted(client, "POST", SPEECH_PATH, json=body) as response:
+            kind = response.headers.get("content-type", "")
+            if "json" in kind or kind.startswith("text/"):
+                text = await openai_http.read_small(response)
+                raise openai_http.RequestRefused(response.status_code, response.headers, text)
+            async for piece in response.aiter_bytes():
+                yield piece
+    except openai_http.RequestRefused as refused:
+        said = openai_http.server_message(refused.body)
+        end = f": {said}" if said else ", and no sound."
+        raise errors.SpeechFailed(f"The speech server answered {refused.status}{end}") from None
 
 
 async def _next_piece(
@@ -155,7 +153,11 @@ def _whole_samples(
         raise errors.SpeechFailed("The speech server answered without audio.")
 
 
-def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:
-    said = openai_http.server_message(body)
-    end = f": {said}" if said else ", and no sound."
-    return errors.SpeechFailed(f"The speech server answered {status}{end}")
+def _connection_error(error: Exception) -> errors.SpeechFailed:
+    import httpx
+
+    if isinstance(error, httpx.TimeoutException):
+        return errors.SpeechFailed("The speech server sent nothing in time.")
+    return errors.SpeechFailed(
+        f"The connection to the speech server failed: {type(error).__name__}."
+    )

@@ -1,6 +1,6 @@
-"""HTTP to OpenAI-compatible servers: client options, bodies, errors, model lists, event streams.
+"""HTTP to OpenAI-compatible servers: requests, bodies, errors, model lists, event streams.
 
-The LLM client, the TTS client and the upstreams share it. It sends no requests by itself.
+The LLM client, the TTS client and the upstreams share it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
@@ -80,6 +81,52 @@ def trusted(ca: str | None) -> ssl.SSLContext:
             hint="Set VIBEVOICE_UPSTREAM_CA to a PEM file of certificates.",
         ) from None
     return context
+
+
+class RequestRefused(Exception):
+    """Status other than 200; ``body``: its first bytes."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+        super().__init__(f"status {status}")
+
+
+@asynccontextmanager
+async def accepted(
+    client: httpx.AsyncClient, method: str, url: str, **content: Any
+) -> AsyncIterator[httpx.Response]:
+    """Send a request and yield its response, whose body is not read yet.
+
+    Raises:
+        RequestRefused: the status is not 200.
+        httpx.HTTPError: there is no response.
+    """
+    async with client.stream(method, url, **content) as response:
+        if response.status_code != 200:
+            body = await read_small(response)
+            raise RequestRefused(response.status_code, response.headers, body)
+        yield response
+
+
+async def get(client: httpx.AsyncClient, url: str, **content: Any) -> bytes:
+    """Return the body of a small resource; raise as `accepted`."""
+    async with accepted(client, "GET", url, **content) as response:
+        return await read_small(response)
+
+
+@contextmanager
+def http_errors_as(
+    unreachable: Callable[[Exception], Exception], broken: Callable[[Exception], Exception]
+) -> Iterator[None]:
+    """Raise other errors for those of httpx: of a failed connection, and of all others."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise unreachable(error) from None
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise broken(error) from None
 
 
 async def read_small(response: httpx.Response) -> bytes:

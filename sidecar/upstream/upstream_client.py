@@ -162,16 +162,13 @@ class UpstreamClient:
             ChunkFailure: there is no answer.
         """
         call = hearing.call(sound)
-        headers = self._headers | {"Accept": call.accept}
-        with _http_errors_as_failures():
+        headers, content = self._headers | {"Accept": call.accept}, _request_content(call, sound)
+        with _refusals_of(hearing), _http_errors_as_failures():
             async with asyncio.timeout(within_s) as clock:
                 until = clock.when() or 0.0
-                async with self._client.stream(
-                    "POST", self._url + call.path, headers=headers, **_request_content(call, sound)
+                async with openai_http.accepted(
+                    self._client, "POST", self._url + call.path, headers=headers, **content
                 ) as response:
-                    if response.status_code != 200:
-                        body = await openai_http.read_small(response)
-                        raise hearing.refused(response.status_code, response.headers, body)
 
                     async def pieces() -> AsyncIterator[bytes]:
                         count = 0
@@ -212,11 +209,12 @@ class UpstreamClient:
         unreachable."""
         try:
             with _http_errors_as_failures():
-                async with (
-                    asyncio.timeout(PROBE_TIMEOUT_S),
-                    self._client.stream("GET", self._url + path, headers=self._headers) as response,
-                ):
-                    return response.status_code, await openai_http.read_small(response)
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    return 200, await openai_http.get(
+                        self._client, self._url + path, headers=self._headers
+                    )
+        except openai_http.RequestRefused as refused:
+            return refused.status, refused.body
         except ChunkFailure as found:
             if found.step is not FailureStep.AGAIN:
                 raise
@@ -237,23 +235,34 @@ def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def _http_errors_as_failures() -> Iterator[None]:
-    """Turn HTTP errors into `ChunkFailure`."""
-    import httpx
-
+def _refusals_of(hearing: ChunkRequest) -> Iterator[None]:
+    """Turn a refusal into the `ChunkFailure` that it means for a request."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        if _is_certificate_error(error):
-            raise upstream_dialect.refused_failure(
-                "The upstream's certificate is not one that is trusted.",
-                "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
-            ) from None
-        raise upstream_dialect.unreachable_failure() from None
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
-        raise upstream_dialect.connection_lost_failure("went away in the middle") from None
+    except openai_http.RequestRefused as refused:
+        raise hearing.refused(refused.status, refused.headers, refused.body) from None
+
+
+@contextmanager
+def _http_errors_as_failures() -> Iterator[None]:
+    """Turn errors of the connection into `ChunkFailure`."""
+    try:
+        with openai_http.http_errors_as(
+            _unreachable,
+            lambda _: upstream_dialect.connection_lost_failure("went away in the middle"),
+        ):
+            yield
     except TimeoutError:
         raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamTimeout()) from None
+
+
+def _unreachable(error: Exception) -> ChunkFailure:
+    if not _is_certificate_error(error):
+        return upstream_dialect.unreachable_failure()
+    return upstream_dialect.refused_failure(
+        "The upstream's certificate is not one that is trusted.",
+        "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+    )
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:

@@ -17,10 +17,10 @@ from memory_simulation import DEVICE, DTYPES, Counter, Peaks, place
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.tts.vibevoice_tts_memory import (
     CACHED_VOICE_SAMPLES,
-    RATE,
     max_frames,
     prompt_tokens,
 )
@@ -45,7 +45,8 @@ def speak(model: Any, characters: int, sample_s: float, begin: Callable[[str], N
     characters with the sample of a voice; ``begin`` is told each phase."""
     speaker = VibeVoiceTtsModel(model, 10)
     begin("hear")
-    table, sound = model.get_input_embeddings().weight, torch.zeros(round(sample_s * RATE))
+    table = model.get_input_embeddings().weight
+    sound = torch.zeros(round(sample_s * VIBEVOICE_SAMPLE_RATE))
     tokens = len(sound) // HOP
     others = table.new_empty((CACHED_VOICE_SAMPLES - 1) * tokens, table.shape[1])
     heard = sample_embeddings(model.model, sound)
