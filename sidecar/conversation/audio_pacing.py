@@ -161,23 +161,18 @@ class AudioPacer:
             self._line.since = now
         self._paused = False
 
-    def drop_audio(self, turn: int, now: float) -> float:
-        """Drop the unsent audio of the turn, and ignore later audio of it. Return the seconds that
-        were heard, or will be if the client cannot drop audio."""
+    def drop_audio(self, turn: int) -> None:
+        """Drop the unsent audio of the turn, and ignore later audio of it."""
         self._hushed = max(self._hushed, turn)
-        line = self._line
-        if line is None or line.turn != turn:
-            return 0.0
-        heard = self.played(now)
-        self._line, self._paused = None, False
-        return heard
+        if self.turn == turn:
+            self._line, self._paused = None, False
 
-    def end(self, turn: int, now: float) -> list[ReplyAudioFrame]:
+    def end(self, turn: int) -> list[ReplyAudioFrame]:
         """End a turn that is done; return the rest of its audio, which is too short to wait for."""
         line, found = self._line, list[ReplyAudioFrame]()
         if line is not None and line.turn == turn and line.pcm:
             found.append(ReplyAudioFrame(turn, bytes(line.pcm), line.rate, line.sent))
-        self.drop_audio(turn, now)
+        self.drop_audio(turn)
         return found
 
     @property

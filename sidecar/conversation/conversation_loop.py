@@ -304,7 +304,7 @@ class ConversationLoop:
                 self.pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
             case events.DropReplyAudio(turn):
-                self.pacer.drop_audio(turn, now)
+                self.pacer.drop_audio(turn)
                 self._out.put_nowait(command)
             case events.PauseReplyAudio():
                 self.pacer.pause(now)
@@ -323,7 +323,7 @@ class ConversationLoop:
             case events.ConversationClientEvent():
                 if isinstance(command, events.ReplyEnded):
                     self.session.touch()  # a client that plays a reply is present
-                    for frame in self.pacer.end(command.turn, now):
+                    for frame in self.pacer.end(command.turn):
                         self._out.put_nowait(frame)
                 self._seen(command)
                 self._out.put_nowait(command)

@@ -45,7 +45,7 @@ class Driven(Table):
                 case ResumeReplyAudio():
                     self.pacer.resume(self.now)
                 case DropReplyAudio(turn=turn):
-                    self.pacer.drop_audio(turn, self.now)
+                    self.pacer.drop_audio(turn)
 
     def run(self, until: float, step: float = 0.01) -> None:
         while self.now < until:
