@@ -635,3 +635,7 @@ async def test_a_key_for_a_page_opens_a_conversation_as_it_was_agreed(talks: Ser
     ):
         caller = Caller(connection)
         assert (await caller.next())["session"]["instructions"] == "Be brief."
+        other = {"type": "realtime", "model": "repeat"}
+        assert await caller.refused("session.update", session=other) == (*FIELD, "session.model")
+        assert await caller.refused("session.end", keep=True) == (*FIELD, "keep")
+        assert (await caller.ended(keep=False))[1]["job"] is None

@@ -38,7 +38,8 @@ UNSUPPORTED_RESPONSE_FIELDS = ("input", "prompt")
 
 
 class RealtimeDialogueConnection(RealtimeConnection):
-    """Connection of a conversation. ``usual``: default synthesis options of the service."""
+    """Connection of a conversation. ``usual``: default synthesis options of the service.
+    ``agreed``: the client has a client secret, which opens one session as it was agreed."""
 
     kind = RealtimeSessionType.CONVERSATION
 
@@ -52,9 +53,10 @@ class RealtimeDialogueConnection(RealtimeConnection):
         spec: EngineSpec,
         *,
         expires_at: int,
+        agreed: bool,
     ) -> None:
         super().__init__(socket, talk.session, expires_at)
-        self._service, self._talk = service, talk
+        self._service, self._talk, self._agreed = service, talk, agreed
         self._usual, self._spec = usual, spec
         self._telling = RealtimeDialogueEvents(
             self.name, talk.machine.options.most_messages, talk.input.span
@@ -94,6 +96,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
         thinker = self._talk.stages.thinker
         if after.model != self._manners.model:
+            self._refuse_agreed("session.model")
             thinker = await find_llm(self._service, after.model)
         check_tools(after.tools, thinker)
         if after.own_voice != self._manners.own_voice:
@@ -132,8 +135,15 @@ class RealtimeDialogueConnection(RealtimeConnection):
             case client_events.RealtimeItemDelete(name):
                 await self._delete(self._telling.items.find(name))
             case client_events.RealtimeSessionEnd(keep):
+                if keep:
+                    self._refuse_agreed("keep")
                 self._keep = keep
                 self._talk.end()
+
+    def _refuse_agreed(self, name: str) -> None:
+        """Refuse a field that would go beyond what was agreed."""
+        if self._agreed:
+            raise errors.FieldInvalid(f"'{name}' is not for clients with a client secret.")
 
     async def _commit(self) -> None:
         await self._say(lambda: self._telling.person.commit(self._talk.session.received_s))
@@ -378,9 +388,10 @@ async def serve_dialogue(
     expires_at: int,
     *,
     again: bool = False,
+    agreed: bool = False,
 ) -> None:
     """Serve a conversation until the client ends it; ``again``: the connection was a transcription
-    before.
+    before; ``agreed``: as in `RealtimeDialogueConnection`.
 
     Raises:
         WebSocketGone: the client disconnected.
@@ -395,7 +406,9 @@ async def serve_dialogue(
     ) as talk:
         talk.stages.thinker = thinker
         connection = RealtimeDialogueConnection(
-            *(socket, service, talk, manners, usual, service.live.engine), expires_at=expires_at
+            *(socket, service, talk, manners, usual, service.live.engine),
+            expires_at=expires_at,
+            agreed=agreed,
         )
         await connection.change(session)
         await connection.greet(again=again)

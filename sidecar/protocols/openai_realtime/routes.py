@@ -282,7 +282,9 @@ async def _serve(
                 "Conversations are not supported with the beta API.", hint=NO_BETA
             )
         named = {"model": query["model"]} if "model" in query else {}
-        await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
+        await dialogue_session.serve_dialogue(
+            socket, service, session or named, expires_at, agreed=agreed is not None
+        )
     else:
         configuration = initial_config(query, session or {}, service.live.engine)
         await _transcribe(socket, service, configuration, expires_at, open=open)
