@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
+    aclosing,
     asynccontextmanager,
 )
 from dataclasses import dataclass, field
@@ -27,7 +28,6 @@ from typing import Any, Generic
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
-from sidecar.concurrency import wait_for_event
 from sidecar.engines.engine_selection import Spec
 from sidecar.gpu_memory.memory_admission import MemoryAccount
 from sidecar.interfaces.engine_interface import (
@@ -36,21 +36,12 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.transcripts.transcript import (
-    Checkpoint,
-    Finished,
-    TranscriptionEvent,
-    from_wire,
-    to_wire,
-)
+from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
 from sidecar.workers import worker_process
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
 
-END_GRACE_S = 0.05
-"""Time for a call to end behind its transcript, before that is passed on: then the next job starts
-before clients are served."""
 BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
 """One recording of a batch that is transcribed together."""
 
@@ -112,7 +103,7 @@ class EngineLease:
             errors.SidecarError: the engine refused or failed.
         """
         self._set_memory(options.memory)
-        calling = self.calling(
+        frames = self._worker.call(
             "transcribe",
             [source.fd],
             facts=facts.to_wire(),
@@ -121,12 +112,9 @@ class EngineLease:
             settled=None if settled is None else [to_wire(one) for one in settled],
             **self._call_options,
         )
-        async with calling as call:
-            async for frame, _ in call.answers():
-                event = from_wire(frame)
-                if isinstance(event, Finished):
-                    await wait_for_event(call.over, END_GRACE_S)
-                yield event
+        async with aclosing(frames):
+            async for frame in frames:
+                yield from_wire(frame)
 
     async def transcribe_together(
         self, requests: Sequence[BatchedRecording], max_s: float
