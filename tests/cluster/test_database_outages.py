@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from outage_clients import (
@@ -165,26 +164,6 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
 async def _is_heard(clients: Clients, job_id: str) -> bool:
     job = await clients.job(job_id)
     return bool(job) and job["progress"]["audio_seconds_done"] > 5
-
-
-async def _stays_open(looking: Any) -> bool:
-    """Return whether a transaction stays open that a client does not go on with."""
-    query = (
-        "SELECT pid, xact_start FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-    )
-    before = {*looking.execute(query).fetchall()}
-    await asyncio.sleep(0.2)
-    return bool(before & {*looking.execute(query).fetchall()})
-
-
-async def _others_go_on(clients: Clients) -> list[Answer]:
-    """Raise if jobs that come now are not done; the answers to those that sent them."""
-    before = set(clients.jobs)
-    answers = [await clients.submit(front, Recording(next(NUMBERS), 1)) for front in (0, 1) * 2]
-    new = [job_id for job_id in clients.jobs if job_id not in before]
-    await clients.wait_for_ends(AFTER_S, new)
-    return answers
 
 
 @pytest.fixture
