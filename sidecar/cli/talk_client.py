@@ -199,6 +199,8 @@ class TalkSession:
             } if not self._show.on_terminal:  # where it stands already
                 self._show.line(YOU, text)
             case {"type": "response.created"}:
+                if self._sent is not None and self._player is not None:
+                    self._player.clear()  # by the service's clock it was heard
                 await self._heard_out()
                 self._going += 1
             case {"type": "response.output_audio.delta", "item_id": item, "delta": sound}:
