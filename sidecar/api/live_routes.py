@@ -19,7 +19,7 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
-from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_events import InputProcessed, Summary
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding

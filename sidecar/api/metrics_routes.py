@@ -21,8 +21,8 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
-from sidecar.observability import metrics, prometheus_exposition
-from sidecar.observability.metrics import METRIC_PREFIX
+from sidecar.observability import metrics
+from sidecar.observability.metrics import METRIC_PREFIX, import_library, render_metrics, stt_gauges
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
@@ -74,7 +74,7 @@ def metrics_nested(service: Service) -> dict[str, Any]:
     by_owner = None
     if "owners" in service.settings.metrics:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
-    return prometheus_exposition.stt_metrics_json(service.tally, len(service.live), by_owner)
+    return metrics.stt_metrics_json(service.tally, len(service.live), by_owner)
 
 
 def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
@@ -386,11 +386,11 @@ def build_router(service: Service) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        await prometheus_exposition.import_library()
+        await import_library()
         own = [*gauges(service, service.health()), *service.tally.measured()]
-        other = prometheus_exposition.stt_gauges(metrics_nested(service))
+        other = stt_gauges(metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
-        page, media_type = prometheus_exposition.render_metrics(own, other, METRIC_PREFIX, accept)
+        page, media_type = render_metrics(own, other, METRIC_PREFIX, accept)
         return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
     @router.get("/metrics.json", summary="The same as JSON", response_model=MetricsAnswer)

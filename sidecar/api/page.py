@@ -30,8 +30,8 @@ from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, requ
 from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
+from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, Scope
-from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.service import system_checks
 from sidecar.service.facade import Service

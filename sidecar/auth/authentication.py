@@ -1,6 +1,8 @@
 """Authentication: access policy, bearer tokens, access control of all protocols, limits.
 
-A token keeps out programs; `request_origin` keeps out web pages and other machines.
+A token keeps out programs; `request_origin` keeps out web pages and other machines. A token in a
+URL would stay in browser histories and process lists, so sign-in links and WebSockets of browsers
+have one-time codes, which are worth nothing once they were used.
 """
 
 from __future__ import annotations
@@ -8,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import secrets
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens
-from sidecar.auth.rate_limits import RateLimiter
+from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
 from sidecar.auth.request_origin import OriginPolicy, RequestOrigin, is_loopback_address
-from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -219,3 +224,68 @@ def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
 
 def _limit_or_default(given: int | None, default: int | None) -> int | None:
     return default if given is None else given or None
+
+
+T = TypeVar("T")
+CODE_LIFETIME_S = 120.0
+"""Time from the command to the page in the browser, which may have to start first."""
+MAX_CODES_PER_OWNER = 64
+"""Maximum of unused codes of one owner; beyond it the oldest is dropped."""
+MAX_CODES = 8 * MAX_CODES_PER_OWNER
+"""Maximum of unused codes of all owners. It bounds the memory that a client with many owners gets:
+beyond it the oldest code of the owner with the most codes is dropped."""
+_CODE_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _OneTimeCode(Generic[T]):
+    """Value of a code, its owner, and its expiry."""
+
+    until: float
+    owner: str
+    meaning: T
+
+
+class OneTimeCodes(Generic[T]):
+    """Unused one-time codes, each with its value; in memory only."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._waiting: dict[str, _OneTimeCode[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def give(self, meaning: T, owner: str) -> str:
+        """Return a new code for ``meaning``. Beyond the limit the oldest code of the same ``owner``
+        is dropped."""
+        self._drop_old()
+        self._make_room(owner)
+        word = secrets.token_urlsafe(_CODE_BYTES)
+        self._waiting[word] = _OneTimeCode(self._now() + CODE_LIFETIME_S, owner, meaning)
+        return word
+
+    def take(self, word: str) -> T:
+        """Return the value of a code; the code is used up.
+
+        Raises:
+            errors.LinkInvalid: the code was used, has expired or is unknown.
+        """
+        self._drop_old()
+        # The time of this look-up gives nothing away that helps to guess 32 random bytes.
+        found = self._waiting.pop(word, None)
+        if found is None:
+            raise errors.LinkInvalid()
+        return found.meaning
+
+    def _make_room(self, owner: str) -> None:
+        having = Counter(one.owner for one in self._waiting.values())
+        if having[owner] < MAX_CODES_PER_OWNER:
+            if len(self._waiting) < MAX_CODES:
+                return
+            ((owner, _),) = having.most_common(1)
+        del self._waiting[next(word for word, one in self._waiting.items() if one.owner == owner)]
+
+    def _drop_old(self) -> None:
+        now = self._now()
+        self._waiting = {word: one for word, one in self._waiting.items() if one.until > now}

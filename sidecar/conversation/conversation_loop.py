@@ -22,7 +22,7 @@ from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
-from sidecar.workers.tts_client import TtsClient
+from sidecar.workers.engine_fleet import TtsClient
 
 log = logging.getLogger(__name__)
 

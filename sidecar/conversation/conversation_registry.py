@@ -29,7 +29,7 @@ from sidecar.interfaces.engine_interface import SynthesisOptions, abbreviate_nam
 from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability.logs import ONCE_A_MINUTE
-from sidecar.workers.tts_client import TtsClient
+from sidecar.workers.engine_fleet import TtsClient
 
 if TYPE_CHECKING:
     from sidecar.conversation.conversation_loop import ConversationLoop

@@ -26,7 +26,7 @@ from sidecar.api import (
 from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, error_responses, middleware, openapi
 from sidecar.auth import authentication
-from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.authentication import OneTimeCodes
 from sidecar.config.settings import ROLE_NODE, Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.protocols import openai_common, s2s, vvv

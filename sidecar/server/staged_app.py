@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sidecar.api.health_response import PATH, health_response
 from sidecar.api.http import auth_gate, error_responses, middleware
 from sidecar.auth import authentication
-from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.rate_limits import RevocableStreams
 from sidecar.concurrency import ThreadLimiter, running
 from sidecar.file_watcher import FileWatcher
 from sidecar.server.service_process import IMPORT_THREAD

@@ -3,14 +3,15 @@
 An engine has one model at a time. A new one is loaded beside the old one if memory allows, else
 instead of it. If it cannot be loaded, the old one goes on.
 
-Recognition of files and of live audio have an engine each, so that neither waits for the other.
+Recognition of files and of live audio have an engine each, so that neither waits for the other. The
+TTS engine has a client, which retries once in a new process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +21,18 @@ from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, choose_engine
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
+from sidecar.interfaces.engine_interface import (
+    MAX_TTS_CHARACTERS,
+    EngineSpec,
+    Precision,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsSpec,
+    WordMark,
+)
 from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.tts_client import TtsClient
+from sidecar.workers.worker_process import WorkerDied
 
 
 class EngineRole(StrEnum):
@@ -72,6 +81,76 @@ class EngineStatus:
             reserved_bytes=host.reserved_bytes,
             on_gpu=host.on_gpu,
         )
+
+
+class TtsClient:
+    """Client of the one TTS engine. Texts are synthesized one after the other, in the order of the
+    calls."""
+
+    def __init__(self, slot: engine_slot.EngineSlot[TtsSpec]) -> None:
+        self._slot = slot
+        self._voices: tuple[str, ...] = ()
+        self._voices_load = 0
+        """The load of the engine that has these voices."""
+
+    @property
+    def known_voices(self) -> tuple[str, ...]:
+        """Names of the voices of the loaded engine; none before the first `ready` of that load."""
+        return self._voices if self._voices_load == self._slot.loads else ()
+
+    async def ready(self) -> tuple[str, ...]:
+        """Load the engine if necessary; return the names of its voices.
+
+        Raises:
+            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it cannot be loaded.
+            errors.EngineFailed: its process ended.
+        """
+        try:
+            async with self._slot.lease() as engine, engine.calling("voices") as call:
+                async for answer, _ in call.answers():
+                    self._voices = tuple(answer["voices"])
+                    self._voices_load = self._slot.loads
+                    return self._voices
+        except WorkerDied:
+            raise _engine_failed_error() from None
+        return ()
+
+    async def say(
+        self, text: str, options: SynthesisOptions | None = None
+    ) -> AsyncGenerator[SynthesizedAudio, None]:
+        """Yield the audio of ``text`` (at most `MAX_TTS_CHARACTERS`), loading the engine if
+        necessary. Leaving early returns at once; the engine stops between two frames of audio. If
+        the process ends before the first audio (because of another text, or before this call),
+        retry once in a new process.
+
+        Raises:
+            errors.VoiceUnknown: there is no such voice.
+            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine cannot be
+                loaded.
+            errors.EngineFailed: it failed, or its process ended.
+        """
+        if len(text) > MAX_TTS_CHARACTERS:
+            raise ValueError(f"more than {MAX_TTS_CHARACTERS} characters at once")
+        values = (options or SynthesisOptions()).to_wire()
+        begun = False
+        for last in (False, True):
+            try:
+                async with (
+                    self._slot.lease() as engine,
+                    engine.calling("say", text=text, options=values) as call,
+                ):
+                    async for answer, pcm in call.answers():
+                        begun = True
+                        marks = tuple(WordMark(at, start) for at, start in answer["marks"])
+                        yield SynthesizedAudio(pcm, answer["rate"], marks)
+                return
+            except WorkerDied:
+                if begun or last:
+                    raise _engine_failed_error() from None
+
+
+def _engine_failed_error() -> errors.EngineFailed:
+    return errors.EngineFailed("The worker process of the TTS engine died.")
 
 
 class EngineFleet:

@@ -15,7 +15,7 @@ from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.api.page import FOLDER, PageFiles
-from sidecar.auth.one_time_codes import (
+from sidecar.auth.authentication import (
     CODE_LIFETIME_S,
     MAX_CODES,
     MAX_CODES_PER_OWNER,

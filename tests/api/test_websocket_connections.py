@@ -43,11 +43,9 @@ from sidecar.api.http.websocket_connections import (
     WebSocketGone,
     close_code,
 )
-from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
+from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
-from sidecar.auth.one_time_codes import OneTimeCodes
-from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
-from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.rate_limits import RateLimit, RevocableStreams, SlidingWindowLimit
 
 TOKEN = "correct-horse-battery-staple"
 MB = 1 << 20

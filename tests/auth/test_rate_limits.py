@@ -33,11 +33,11 @@ from sidecar.auth.rate_limits import (
     FailedTokenDelays,
     RateLimit,
     RateLimiter,
+    RevocableStreams,
     TokenBuckets,
     rate_limit_key,
 )
 from sidecar.auth.request_origin import RequestOrigin
-from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.config.settings import Settings
 from sidecar.jobs.reservations import UploadQuotas, check_audio, check_jobs
 

@@ -10,7 +10,7 @@ from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.interfaces.live_events import AUDIO_UNHEARD, Final, SpeechStarted, TurnEnded
 from sidecar.live.sessions.event_log import EventMetrics
-from sidecar.observability import prometheus_exposition
+from sidecar.observability import metrics
 from sidecar.observability.metrics import (
     MAX_LABEL_SETS,
     MAX_OUTCOME_SECONDS,
@@ -25,8 +25,8 @@ from sidecar.observability.metrics import (
     ServiceMetrics,
     health_problem,
     outcome_of_error,
+    render_metrics,
 )
-from sidecar.observability.prometheus_exposition import render_metrics
 from sidecar.transcripts.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -102,7 +102,7 @@ def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
             tally.jobs.done(3, 1, 2)
         return render_metrics(
             tally.measured(),
-            prometheus_exposition.stt_gauges(prometheus_exposition.stt_metrics_json(tally, 0)),
+            metrics.stt_gauges(metrics.stt_metrics_json(tally, 0)),
             METRIC_PREFIX,
             "",
         )[0].decode()
@@ -132,9 +132,7 @@ def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
     tally.jobs.done(3, 1, 2)
     tally.wires.calls.add("/stt.STTBackend/CreateSession", "UNAUTHENTICATED")
     by_owner = {"jwt:a-b": 1, "jwt:a_b": 2}  # of which the names are the same by then
-    other = prometheus_exposition.stt_gauges(
-        prometheus_exposition.stt_metrics_json(tally, 3, by_owner)
-    )
+    other = metrics.stt_gauges(metrics.stt_metrics_json(tally, 3, by_owner))
 
     def numbers(accept: str, read: object) -> dict[tuple[str, str], float]:
         page, kind = render_metrics(tally.measured(), other, METRIC_PREFIX, accept)

@@ -20,9 +20,8 @@ from sidecar.auth.identity import (
     SignedCredential,
     bearer_token,
 )
-from sidecar.auth.rate_limits import RateLimiter
+from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
 from sidecar.auth.request_origin import RequestOrigin
-from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,

@@ -38,7 +38,7 @@ _MODULES = {
             f"sidecar.workers.{name}"
             for name in (
                 *("audio_probe", "engine_fleet", "engine_host", "engine_slot"),
-                *("engine_loading", "tts_client", "worker_process"),
+                *("engine_loading", "worker_process"),
             )
         ),
     ),

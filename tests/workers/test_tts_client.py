@@ -27,9 +27,8 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.tts import TTS_SPECS, create_tts_engine, tts_spec
 from sidecar.tts.tts_engine_selection import choose_tts_engine
-from sidecar.workers.engine_fleet import EngineFleet, EngineRole
+from sidecar.workers.engine_fleet import EngineFleet, EngineRole, TtsClient
 from sidecar.workers.engine_slot import SERIAL, EngineState
-from sidecar.workers.tts_client import TtsClient
 from sidecar.workers.worker_environment import WorkerOptions
 
 TEXT = "Good morning, who is there?"

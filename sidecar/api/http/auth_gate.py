@@ -23,9 +23,8 @@ from sidecar import errors
 from sidecar.api.http import error_responses, middleware, request_headers
 from sidecar.api.http.middleware import AccessCors
 from sidecar.api.http.request_headers import check_header_sizes
-from sidecar.auth.authentication import AccessControl, SleepFunction, identify_request
+from sidecar.auth.authentication import AccessControl, OneTimeCodes, SleepFunction, identify_request
 from sidecar.auth.identity import split_authorization
-from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
 from sidecar.errors import RequestInvalid
 

@@ -20,7 +20,7 @@ from starlette.types import Scope
 from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
-from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.rate_limits import RevocableStreams
 from sidecar.errors import HeaderTooLarge
 
 _IDENTITY_KEY = "identity"

@@ -29,7 +29,7 @@ from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.limit_overrides import limit
 from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
-from sidecar.workers.tts_client import TtsClient
+from sidecar.workers.engine_fleet import TtsClient
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from sidecar.api.http.auth_gate import ANONYMOUS, EPHEMERAL_KEY_PREFIX, TicketGr
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
-from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES, error_response, status_of
