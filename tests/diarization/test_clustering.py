@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.diarization.clustering import MAX_CLUSTERED_VECTORS, cluster_embeddings, linkage_tree
+from sidecar.diarization.clustering import (
+    MAX_CLUSTERED_VECTORS,
+    NO_SPEAKER,
+    cluster_embeddings,
+    linkage_tree,
+    renumber_speakers,
+    speaker_activity,
+    speakers_of_windows,
+    speech_spans,
+    turns_from_activity,
+)
+from sidecar.diarization.window_embeddings import FRAME_STEP_S, MAX_WINDOW_SPEAKERS, WINDOW_FRAMES
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
 def people(counts: list[int], spread: float = 0.03, seed: int = 1) -> tuple[np.ndarray, list[int]]:
@@ -81,3 +93,90 @@ def test_a_number_of_speakers_parts_people_whose_voices_are_alike() -> None:
     unaided = cluster_embeddings(vectors, seconds)
     assert len(set(unaided.tolist())) == 2
     assert cluster_embeddings(vectors, seconds, 2).tolist() == in_order(who)
+
+
+STEP = 148  # frames between two windows
+
+
+def assigned(*alike: list[float], heard: tuple[bool, bool, bool] = (True, True, True)) -> list[int]:
+    found = speakers_of_windows(np.array([alike], np.float32), np.array([heard]))
+    assert found.shape == (1, MAX_WINDOW_SPEAKERS)
+    return found[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("alike", "heard", "expected"),
+    [
+        (([0.9, 0.1, 0.0], [0.2, 0.8, 0.1], [0.0, 0.0, 0.7]), (1, 1, 1), [0, 1, 2]),
+        # Both are most like 0: the second best there is, for the two together.
+        (([0.9, 0.5, 0.0], [0.8, 0.7, 0.0], [0.0, 0.0, 0.0]), (1, 1, 0), [0, 1, NO_SPEAKER]),
+        # Both are 0, and by far: one voice that the window took for two.
+        (([0.9, 0.1, 0.0], [0.8, 0.1, 0.0], [0.0, 0.0, 0.0]), (1, 1, 0), [0, 0, NO_SPEAKER]),
+        (([0.9], [0.8], [0.7]), (1, 1, 1), [0, 0, 0]),
+        (([0.9], [0.8], [0.7]), (0, 0, 0), [NO_SPEAKER] * 3),
+        (([], [], []), (1, 1, 1), [NO_SPEAKER] * 3),
+    ],
+)
+def test_voices_of_a_window_are_persons_one_to_one(
+    alike: tuple[list[float], ...], heard: tuple[bool, bool, bool], expected: list[int]
+) -> None:
+    assert assigned(*alike, heard=heard) == expected
+
+
+def window(*spans: tuple[int, int, int]) -> np.ndarray:
+    """A window's activity: (voice, first frame, frame behind the last)."""
+    active = np.zeros((WINDOW_FRAMES, MAX_WINDOW_SPEAKERS), np.bool_)
+    for voice, first, last in spans:
+        active[first:last, voice] = True
+    return active
+
+
+def test_windows_with_different_voices_in_their_places_give_one_turn() -> None:
+    windows = [window((0, 300, WINDOW_FRAMES)), window((2, 300 - STEP, 500))]
+    active = speaker_activity(
+        [0, STEP], windows, np.array([[0, NO_SPEAKER, NO_SPEAKER], [NO_SPEAKER, NO_SPEAKER, 0]])
+    )
+    (turn,) = turns_from_activity(active, 0, 100.0)
+    assert turn.label == 0
+    assert turn.end - turn.start == pytest.approx((500 + STEP - 300) * FRAME_STEP_S)
+
+
+def test_what_two_say_at_once_are_two_turns_that_overlap() -> None:
+    active = speaker_activity(
+        [0], [window((0, 0, 400), (1, 200, WINDOW_FRAMES))], np.array([[4, 2, NO_SPEAKER]])
+    )
+    first, second = turns_from_activity(active, 0, 100.0)
+    assert (first.label, second.label) == (4, 2)
+    assert first.end - second.start == pytest.approx(200 * FRAME_STEP_S)
+
+
+def test_what_one_window_of_three_hears_is_not_said() -> None:
+    windows = [
+        window((0, 0, WINDOW_FRAMES)),
+        window((0, 0, WINDOW_FRAMES), (1, 100, 200)),
+        window((0, 0, 589)),
+    ]
+    active = speaker_activity([0, 10, 20], windows, np.array([[0, 1, NO_SPEAKER]] * 3))
+    assert {turn.label for turn in turns_from_activity(active, 0, 100.0)} == {0}
+
+
+def test_breath_is_no_pause_and_a_click_is_no_turn() -> None:
+    speaking = np.zeros(1000, np.bool_)
+    speaking[100:200] = speaking[220:300] = True  # 0.34 s apart
+    speaking[400:404] = True  # 0.07 s
+    speaking[500:600] = speaking[640:700] = True  # 0.68 s apart
+    found = speech_spans(speaking, 0, 100.0)
+    assert [round((end - start) / FRAME_STEP_S) for start, end in found] == [200, 100, 60]
+
+
+def test_no_turn_goes_beyond_the_end() -> None:
+    assert turns_from_activity(np.ones((589, 1), np.bool_), 0, 3.0) == [SpeakerTurn(0.0, 3.0, 0)]
+
+
+def test_who_is_found_again_keeps_the_number_and_who_is_new_gets_another() -> None:
+    before = np.array([[0, 1, NO_SPEAKER], [0, 1, NO_SPEAKER], [0, NO_SPEAKER, NO_SPEAKER]])
+    after = np.array([[1, 0, NO_SPEAKER], [1, 0, NO_SPEAKER], [2, NO_SPEAKER, NO_SPEAKER]])
+    assert renumber_speakers(before, after, 3).tolist() == [1, 0, 2]
+    assert renumber_speakers(
+        np.empty((0, 3), np.int64), np.empty((0, 3), np.int64), 2
+    ).tolist() == [0, 1]

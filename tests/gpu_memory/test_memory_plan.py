@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.engines.vibevoice import vibevoice_windows
+from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import (
     DRAFT_TOKENS,
     VIBEVOICE_7B_SHAPE,
     WINDOW_S,
     ModelShape,
     RecordingWork,
+    cache_bytes,
     loading_bytes,
     memory_phases,
     peak_bytes,
@@ -22,8 +25,11 @@ from sidecar.gpu_memory.memory_footprint import (
 )
 from sidecar.gpu_memory.memory_plan import (
     LOAD_PLANS,
+    MAX_WINDOW_LOSS_S,
+    MIN_WINDOW_S,
     PREFERRED_PRECISIONS,
     MemoryEstimate,
+    batched_windows_plan,
     best_precision,
     estimate_sentence,
     estimated_seconds,
@@ -33,7 +39,12 @@ from sidecar.gpu_memory.memory_plan import (
     plan_job,
     plan_ladder,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    WindowingMode,
+)
 
 GIB = 1 << 30
 FP32, BF16, FP16, INT8, INT4 = (
@@ -120,25 +131,6 @@ def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
         assert peaks.phases[phase.phase] <= phase.tensors <= 1.05 * peaks.phases[phase.phase]
 
 
-def test_the_simulation_notices_memory_that_is_freed() -> None:
-    torch = pytest.importorskip("torch")
-    import memory_simulation
-    from memory_simulation import Counter, Peaks
-
-    peaks = Peaks()
-    with Counter(peaks):
-        first = torch.empty(1000, dtype=torch.uint8, device=memory_simulation.DEVICE)
-        view = first[:10]
-        del first
-        assert peaks.live == 1000, "a view keeps its memory alive"
-        del view
-        second = torch.empty(600, dtype=torch.uint8, device=memory_simulation.DEVICE)
-        torch.empty(5000, dtype=torch.uint8)
-    assert (peaks.live, peaks.highest) == (600, 1000)
-    del second
-    assert peaks.live == 0
-
-
 @pytest.mark.parametrize("size", ["full_size", "small_size"])
 def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
     torch = pytest.importorskip("torch")
@@ -159,23 +151,6 @@ def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
         outside -= sum(one.numel() for one in language.parameters())
         assert shape.encoder_parameters == outside
         assert (shape == VIBEVOICE_7B_SHAPE) is (size == "full_size")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", [FP32, BF16])
-def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
-    pytest.importorskip("transformers")
-    import memory_simulation
-
-    config = memory_simulation.small_size()
-    shape = ModelShape.from_config(config.to_dict())
-    work = RecordingWork.of(shape, 12.0)
-    plan = MemoryPlan(encoder_chunk_s=4.0, prefill_tile=100, cache_tokens=500, cache_step=100)
-    real = memory_simulation.simulate(config, precision, plan, work, real=True)
-    fake = memory_simulation.simulate(config, precision, plan, work)
-    on_the_host = 0 if precision is FP32 else 4 * 24_000 * 4  # the chunk before it is cast
-    assert real.highest == pytest.approx(fake.highest + on_the_host, rel=0.001)
-    assert fake.highest <= peak_bytes(shape, precision, plan, work).tensors <= 1.05 * fake.highest
 
 
 def test_the_released_model_has_8_33_billion_parameters_and_takes_15_5_gb_in_16_bit() -> None:
@@ -446,3 +421,69 @@ def test_an_estimate_is_a_sentence(
     known: dict[str, Any], others: list[Precision], said: str
 ) -> None:
     assert estimate_sentence(estimate(**known), [estimate(precision=one) for one in others]) == said
+
+
+GB = 1 << 30
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("audio_s", [601.0, 1800.0, HOUR, 3 * HOUR])
+@pytest.mark.parametrize("most", [2, 5, 8])
+@pytest.mark.parametrize("card_gb", [80, 141])
+def test_a_big_card_takes_as_many_as_may_be_and_they_cover_the_recording(
+    audio_s: float, most: int, card_gb: int
+) -> None:
+    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, audio_s, most, card_gb * GB)
+    assert plan is not None
+    assert plan.together == min(most, int(audio_s // MIN_WINDOW_S))
+    assert MIN_WINDOW_S < plan.window_s <= HOUR
+    if plan.window_s < HOUR:
+        assert plan.together * (plan.window_s - MAX_WINDOW_LOSS_S) >= audio_s - 1e-6
+
+
+def test_what_is_planned_for_fits_and_one_more_window_would_not() -> None:
+    available = 24 * GB
+    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, 3 * HOUR, 8, available)
+    more = batched_windows_plan(
+        VIBEVOICE_7B_SHAPE, Precision.BF16, 3 * HOUR, 8, available + 16 * GB
+    )
+    assert plan is not None
+    assert more is not None
+    assert plan.together < more.together
+    one = RecordingWork.of(VIBEVOICE_7B_SHAPE, plan.window_s)
+    caches = plan.together * cache_bytes(VIBEVOICE_7B_SHAPE, Precision.BF16, one.positions)
+    if plan.cache_tokens >= one.positions:
+        assert weights_bytes(VIBEVOICE_7B_SHAPE, Precision.BF16, plan) + caches < available
+
+
+def test_a_small_card_and_a_short_recording_have_one_window() -> None:
+    tight = plan_job(
+        VIBEVOICE_7B_SHAPE, Precision.BF16, RecordingWork.of(VIBEVOICE_7B_SHAPE, 700.0), 80 * GB
+    ).plan
+    least = peak_bytes(
+        VIBEVOICE_7B_SHAPE, Precision.BF16, tight, RecordingWork.of(VIBEVOICE_7B_SHAPE, 60.0)
+    ).total
+    assert batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, HOUR, 8, least) is None
+    assert (
+        batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, 2 * MIN_WINDOW_S - 1, 8, 141 * GB)
+        is None
+    )
+
+
+def test_the_price_of_a_border_is_the_engines() -> None:
+    assert MAX_WINDOW_LOSS_S == vibevoice_windows.BORDER_SEARCH_S + vibevoice_windows.OVERLAP_S
+
+
+@pytest.mark.parametrize("audio_s", [1800.0, None])
+def test_a_client_that_asks_gets_them_with_one_at_a_time_to_fall_back_on(
+    audio_s: float | None,
+) -> None:
+    admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, (Precision.BF16,), None)
+    now = MemoryState(141 * GB, None, on_gpu=True)
+    asked = TranscribeOptions(windows=WindowingMode.PARALLEL)
+    options = admission.planned(Precision.BF16, audio_s, asked, now)
+    assert options.memory.together > 1
+    assert options.memory_fallback is not None
+    assert options.memory_fallback.together == 1
+    plain = admission.planned(Precision.BF16, audio_s, TranscribeOptions(), now)
+    assert plain.memory.together == 1

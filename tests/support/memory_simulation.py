@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -290,20 +290,13 @@ def place(part: nn.Module, device: str, without: Collection[nn.Module] = ()) -> 
                     tensors[name] = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
 
 
-def simulate(
-    config: Any, precision: Precision, plan: MemoryPlan, work: RecordingWork, *, real: bool = False
-) -> Peaks:
-    """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`.
-
-    ``real``: with real tensors on the CPU (of a small model), to see that the fake ones do not lie;
-    there is no other device then to evict to.
-    """
+def simulate(config: Any, precision: Precision, plan: MemoryPlan, work: RecordingWork) -> Peaks:
+    """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`."""
     peaks = Peaks()
     model = build(config, precision)
-    device = "cpu" if real else DEVICE
-    mode = nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.inference_mode(), as_on_a_gpu(), mode, Counter(peaks, device):
-        load(model, plan, device)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.inference_mode(), as_on_a_gpu(), fake, Counter(peaks):
+        load(model, plan, DEVICE)
         transcribe(model, plan, work, peaks.begin, place)
     return peaks
 

@@ -199,7 +199,7 @@ def fit(model: Any, lessons: list[Lesson], size: Size) -> bool:
 def train(task: dict[str, Any], folder: str, seed: int) -> bool:
     """One attempt: True when each token of each answer is sure, so that they are what is decoded.
 
-    test_tiny_checkpoints.py has them decoded.
+    test_vibevoice_decoder.py has them decoded.
     """
     torch.manual_seed(seed)
     size, rows, start = SIZES[task["size"]], task["samples"], task["start"]

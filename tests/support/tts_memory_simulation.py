@@ -8,7 +8,7 @@ out: a word is always a frame of sound. Attention allocates what a fused kernel 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -80,19 +80,13 @@ def load(model: Any, device: str) -> None:
         model.lm_head._parameters["weight"] = model.get_input_embeddings().weight
 
 
-def simulate(
-    config: Any, precision: Precision, characters: int, sample_s: float, *, real: bool = False
-) -> Peaks:
-    """The peaks of one text, weights included. ``config`` is a `VibeVoiceConfig`.
-
-    ``real``: with real tensors on the CPU (of a small model), to see that the fake ones do not lie.
-    """
+def simulate(config: Any, precision: Precision, characters: int, sample_s: float) -> Peaks:
+    """The peaks of one text, weights included. ``config`` is a `VibeVoiceConfig`."""
     peaks = Peaks()
     model = build(config, precision)
-    device = "cpu" if real else DEVICE
-    mode = nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.inference_mode(), as_on_a_gpu(), mode, Counter(peaks, device):
-        load(model, device)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.inference_mode(), as_on_a_gpu(), fake, Counter(peaks):
+        load(model, DEVICE)
         speak(model, characters, sample_s, peaks.begin)
     return peaks
 

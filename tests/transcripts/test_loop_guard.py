@@ -19,8 +19,12 @@ from sidecar.transcripts.loop_guard import (
     LoopGuard,
     LoopReason,
     RepetitionLoop,
+    SamplingOptions,
+    SkippedAudio,
+    next_skipped_audio,
+    retry_sampling,
 )
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
 Tokenizer = Callable[[str], list[str]]
@@ -339,50 +343,61 @@ def test_distinct_sentences_with_rising_times_are_never_a_loop(
     assert len(watched.kept) == len(said)
 
 
-@given(
-    st.lists(st.sampled_from(WORDS), min_size=1, max_size=30),
-    st.floats(0, 100),
-    st.lists(st.sampled_from(WORDS), max_size=10, unique=True),
-)
-def test_every_phrase_that_never_ends_is_cut(
-    phrase: list[str], span_s: float, before: list[str]
-) -> None:
-    repeated = " ".join(phrase) + ". "
-    text = stuck_text(repeated, f'"Start":9,"End":{9 + span_s},').replace(
-        '"Content":"' + repeated, '"Content":"' + " ".join(before) + " " + repeated
-    )
-    watched = watch(text)
-    assert watched.loop is not None
-    assert watched.loop.cut == 0
-    content = len(watched.read) - len(answer(INTRO)) - 50
-    assert content <= most(span_s, repeated) + len(" ".join(before)) + 3 * len(repeated)
-
-
-@pytest.mark.slow
-@given(
-    st.lists(
-        st.tuples(st.floats(0.1, 5), st.sampled_from(WORDS), st.integers(0, 2)),
-        min_size=1,
-        max_size=12,
-    )
-)
-def test_every_cycle_that_comes_back_at_the_same_times_is_cut_to_its_first_round(
-    lines: list[tuple[float, str, int]],
-) -> None:
-    ends = list(itertools.accumulate((length for length, _, _ in lines), initial=9.0))
-    said: list[Said] = [
-        (ends[n], ends[n + 1], f"{n} {text}", speaker) for n, (_, text, speaker) in enumerate(lines)
-    ]
-    watched = watch(answer([*INTRO, *said * 5]))
-    assert watched.loop is not None
-    assert [segment.text for segment in watched.kept] == [
-        text for _, _, text, *_ in [*INTRO, *said]
-    ]
-    assert len(watched.read) <= len(answer([*INTRO, *said * 3])) + 4
-
-
 @given(st.lists(st.integers(0, 3), max_size=400))
 def test_no_stream_of_tokens_makes_it_raise(tokens: list[int]) -> None:
     guard = LoopGuard(None)
     for token in tokens:
         guard.token(token, None)
+
+
+def test_there_are_three_retries_and_each_is_less_strict() -> None:
+    assert [retry_sampling(tried) for tried in range(4)] == [
+        SamplingOptions(0.2, 0.95),
+        SamplingOptions(0.3, 0.95),
+        SamplingOptions(0.4, 0.95),
+        None,
+    ]
+
+
+def test_behind_a_skip_there_is_no_retry() -> None:
+    assert retry_sampling(0, lost_s=15.0) is None
+
+
+@pytest.mark.parametrize(
+    ("stuck_s", "lost_s", "claimed_end_s", "end_s"),
+    [
+        (100, 0, None, 115),
+        (100, 15, None, 115),
+        (100, 45, None, 115),
+        (100, 120, None, 130),
+        (100, 900, None, 160),
+        (100, 0, 122.5, 122.5),
+        (100, 0, 101, 105),
+        (100, 0, 500, 160),
+        (100, 0, 99, 115),
+        (100, 15, 122.5, 115),
+        (590, 0, None, 600),
+        (590, 900, 599, 600),
+        (599.5, 0, None, None),
+        (600, 0, None, None),
+    ],
+)
+def test_a_skip_is_as_long_as_the_text_claimed_and_grows_where_it_was_not_enough(
+    stuck_s: float, lost_s: float, claimed_end_s: float | None, end_s: float | None
+) -> None:
+    skip = next_skipped_audio(stuck_s, 600.0, lost_s, claimed_end_s)
+    assert skip == (None if end_s is None else SkippedAudio(stuck_s, end_s))
+
+
+def test_a_skip_is_an_item_that_the_parser_reads() -> None:
+    skip = SkippedAudio(100.0, 115.004)
+    assert skip.text == '{"Start":100,"End":115,"Content":"[Unintelligible Speech]"}'
+    (segment,) = VibeVoiceOutputParser(600.0).feed(skip.text)
+    assert segment == Segment(100, 115, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG,))
+    assert SkippedAudio(99.999, 100.129).text.startswith('{"Start":100,"End":100.13,')
+
+
+def test_a_skip_is_flagged_on_the_clock_of_the_recording() -> None:
+    assert SkippedAudio(100, 115).segment(3600.0) == Segment(
+        3700, 3715, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG, LOOP_FLAG)
+    )

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.diarization.word_attribution import dominant_speaker
 from sidecar.transcripts.speaker_turns import (
@@ -70,26 +68,6 @@ def test_the_clearest_stretches_come_in_parts_the_first_of_each_before_the_rest(
     ]
     assert longest_solo_spans(turns, 0, 2.25, 1.0) == [(6, 8.25), (0, 2), (3, 5), (8.25, 10.5)]
     assert longest_solo_spans(turns, 1, 2.5, 1.5) == []
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9), st.integers(0, 2)), max_size=12),
-)
-def test_a_voice_alone_has_every_second_that_is_its_own_only(
-    rows: list[tuple[int, int, int]],
-) -> None:
-    turns = [SpeakerTurn(start, start + length, label) for start, length, label in rows]
-    alone = {at for start, end in solo_spans(turns, 0) for at in range(int(start), int(end))}
-    said = {
-        label: {
-            at
-            for turn in turns
-            if turn.label == label
-            for at in range(int(turn.start), int(turn.end))
-        }
-        for label in range(3)
-    }
-    assert alone == said[0] - said[1] - said[2]
 
 
 def test_how_long_each_label_speaks_in_a_stretch() -> None:

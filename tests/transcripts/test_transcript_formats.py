@@ -20,7 +20,6 @@ from sidecar.transcripts.transcript import (
 )
 from sidecar.transcripts.transcript_formats import (
     FORMATS,
-    SUBTITLES,
     file_extension,
     render_transcript,
 )
@@ -188,10 +187,6 @@ def test_the_clients_and_the_page_offer_every_format():
         lines = (root / f"docs/{page}.md").read_text().splitlines()
         (line,) = [line for line in lines if line.startswith(item)]
         assert set(FORMATS) <= set(re.findall(r"[a-z]+", line)), page
-
-
-def test_word_times_are_the_default_of_subtitles_and_of_no_other_format():
-    assert SUBTITLES == ("srt", "vtt")
 
 
 def test_text_files_end_in_txt_and_the_others_in_their_name():

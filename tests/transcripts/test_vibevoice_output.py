@@ -53,29 +53,18 @@ def test_a_segment_comes_out_with_the_character_that_closes_it() -> None:
     assert not parser.skipped
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        ANSWER,
-        json.dumps(ITEMS, indent=2),
-        json.dumps(ITEMS, ensure_ascii=True),
-        "<|im_start|>assistant\n```json\n" + json.dumps(ITEMS, indent=1) + "\n```<|im_end|>",
-        'Here is [the] transcript, it\'s "all" here:\n' + ANSWER,
-        ANSWER + 'That was {"Start": 1, "End": 2, "Content": "nothing"} and [more].',
-        "\n".join(json.dumps(item) for item in ITEMS),
-        json.dumps([{f" {key.upper()}": value for key, value in item.items()} for item in ITEMS]),
-    ],
-    ids=[
-        "as the model writes it",
-        "indented",
-        "escaped",
-        "in a fence, between special tokens",
-        "text before",
-        "text after",
-        "no list around it",
-        "keys in capitals",
-    ],
-)
+AROUND = {
+    "indented": json.dumps(ITEMS, indent=2),
+    "escaped": json.dumps(ITEMS, ensure_ascii=True),
+    "in a fence": "<|im_start|>assistant\n```json\n" + json.dumps(ITEMS) + "\n```<|im_end|>",
+    "text before": 'Here is [the] transcript, it\'s "all" here:\n' + ANSWER,
+    "text after": ANSWER + 'That was {"Start": 1, "End": 2, "Content": "nothing"} and [more].',
+    "no list around it": "\n".join(json.dumps(item) for item in ITEMS),
+    "keys in capitals": json.dumps([{f" {k.upper()}": v for k, v in one.items()} for one in ITEMS]),
+}
+
+
+@pytest.mark.parametrize("answer", AROUND.values(), ids=AROUND)
 def test_what_is_around_the_list_does_not_matter(answer: str) -> None:
     assert parse(answer) == SEGMENTS
 
@@ -93,13 +82,6 @@ def test_what_is_around_the_list_does_not_matter(answer: str) -> None:
 def test_every_spelling_of_the_keys_that_was_ever_used_is_understood(keys: tuple[str, ...]) -> None:
     item = dict(zip(keys, (1.5, 2.5, 3, "Hello."), strict=True))
     assert parse(json.dumps([item])) == [Segment(1.5, 2.5, "Hello.", 3)]
-
-
-def test_one_object_instead_of_a_list_is_one_segment() -> None:
-    parser = VibeVoiceOutputParser(30.0)
-    assert parser.feed(json.dumps(ITEMS[3])) == [SEGMENTS[3]]
-    parser.finish()
-    assert not parser.truncated
 
 
 @pytest.mark.parametrize(
@@ -211,10 +193,7 @@ def test_every_text_can_be_written_as_utf_8(escaped: str) -> None:
     (segment,) = parse('[{"Start":0,"End":1,"Content":"So: ' + escaped + '"}]')
     assert segment.text.startswith("So: ")
     segment.text.encode("utf-8")
-
-
-def test_an_escaped_pair_is_one_character() -> None:
-    assert parse('[{"Start":0,"End":1,"Content":"\\ud83d\\ude42"}]')[0].text == "🙂"
+    assert (segment.text == "So: 🙂") == (escaped == "\\ud83d\\ude42")
 
 
 @pytest.mark.parametrize(
@@ -462,13 +441,3 @@ def work(text: str) -> int:
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_the_work_grows_with_the_length_and_not_with_its_square(text: str) -> None:
     assert work(text) / work(text[: len(text) // 4]) < 6
-
-
-@pytest.mark.slow_except("contents", "unclosed")
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_megabyte_of_nonsense_is_read_to_its_end(name: str) -> None:
-    repeated = HOSTILE[name]
-    parser = VibeVoiceOutputParser(30.0)
-    parser.feed(repeated + repeated[-1000:] * 1000)
-    parser.finish()
-    assert len(parser.closed_at) <= 2000

@@ -63,17 +63,6 @@ def model() -> Model:
     return AutoProcessor.from_pretrained(folder), model.eval()
 
 
-def scheduler() -> Any:
-    """The one of diffusers, which VibeVoice was made with, where it is installed."""
-    if find_spec("diffusers") is None:
-        return OwnScheduler()
-    from diffusers import DPMSolverMultistepScheduler
-
-    return DPMSolverMultistepScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
-    )
-
-
 def asked(model: Model, text: str) -> Any:
     processor, _ = model
     turn = {"role": "0", "content": [{"type": "text", "text": text}]}
@@ -91,7 +80,7 @@ def plainly(model: Model, text: str, manner: TtsGenerationOptions, steps: int) -
             max_new_tokens=manner.frames,
             guidance_scale=manner.guidance,
             num_diffusion_steps=steps,
-            noise_scheduler=scheduler(),
+            noise_scheduler=OwnScheduler(),
         )
     return audio.view(-1)
 
@@ -125,8 +114,9 @@ def test_our_loop_says_what_generate_says_sample_by_sample(
     assert float((ours - plain).norm() / plain.norm()) <= 1e-5
 
 
-def solved(scheduler: Any, count: int) -> float:
+def solved(count: int) -> float:
     """Where a made-up head leads in so many steps: away from what is there, the more the later."""
+    scheduler = OwnScheduler()
     latent = torch.ones(1, 1)
     scheduler.set_timesteps(num_inference_steps=count)
     for time_ in scheduler.timesteps:
@@ -141,8 +131,7 @@ SOLVED = {1: 0.4990493, 2: 0.7232746, 3: 0.7932065, 5: 0.8810267, 10: 0.9204569,
 
 @pytest.mark.parametrize("count", SOLVED)
 def test_the_table_of_the_solver_is_that_of_diffusers(count: int) -> None:
-    assert solved(OwnScheduler(), count) == pytest.approx(SOLVED[count], rel=1e-5)
-    assert solved(scheduler(), count) == pytest.approx(SOLVED[count], rel=1e-5)
+    assert solved(count) == pytest.approx(SOLVED[count], rel=1e-5)
 
 
 def test_nothing_is_said_once_nobody_wants_to_hear_it(model: Model) -> None:
@@ -248,7 +237,7 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
             max_new_tokens=FRAMES,
             guidance_scale=1.3,
             num_diffusion_steps=10,
-            noise_scheduler=scheduler(),
+            noise_scheduler=OwnScheduler(),
             sample=False,
         )
     loaded = vibevoice_tts_model.LoadedVibeVoiceTts(plain_model, processor, folder)

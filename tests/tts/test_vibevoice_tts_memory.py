@@ -73,22 +73,6 @@ def test_the_simulation_still_counts_what_was_frozen_and_each_phase_as_planned()
             assert phase.tensors - weights <= 1.1 * (simulated - weights), phase.phase
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", [FP32, BF16])
-def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
-    pytest.importorskip("transformers")
-    import tts_memory_simulation
-
-    config = tts_memory_simulation.small_size()
-    fake, real = (
-        tts_memory_simulation.simulate(config, precision, 200, 6.0, real=real)
-        for real in (False, True)
-    )
-    real.phases["hear"] -= 6 * 24_000 * 4  # the sound, which is no card's
-    for phase in fake.phases:
-        assert fake.phases[phase] == pytest.approx(real.phases[phase], rel=0.02)
-
-
 @pytest.mark.parametrize("size", ["full_size", "small_size"])
 def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
     pytest.importorskip("transformers")

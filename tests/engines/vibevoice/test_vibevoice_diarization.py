@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import tiny_vibevoice
 
-from bench.metrics import clips
 from sidecar.audio import Block
-from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization import speaker_models
 from sidecar.diarization.speaker_identification import (
     DiarizedSpeakers,
@@ -34,7 +32,6 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
-    solo_spans,
     speaker_turns_of,
 )
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate, Transcript
@@ -105,50 +102,6 @@ def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger
     alike = voices.likenesses(new)
     assert len(alike) == len(PEOPLE) - 1
     assert match_speakers(alike, SAME_SPEAKER_SIMILARITY) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("most_s", [3.0, 5.0])
-def test_the_people_of_real_conversations_are_told_apart(most_s: float) -> None:
-    """Half of what each says against the other half: a telephone, a panel, an interview."""
-    heard = 0
-    for clip in clips():
-        names = sorted({turn[2] for turn in clip.turns or []})
-        if len(names) < 2 or "ami" in clip.name:  # the meetings are too short
-            continue
-        turns = [
-            SpeakerTurn(start, end, names.index(name)) for start, end, name in clip.turns or []
-        ]
-        samples = np.ascontiguousarray(decode_audio_file(clip.path, 16_000))
-        before, after = [], []
-        for who in range(len(names)):
-            alone = [SpeakerTurn(*span, who) for span in solo_spans(turns, who) if span[0] < 300]
-            before += some(alone[::2], most_s)
-            after += some(alone[1::2], most_s)
-        voices = WindowSpeakerMatcher(16_000)
-        voices.remember(voices.hear(samples, before), {who: who for who in range(len(names))})
-        alike = voices.likenesses(voices.hear(samples, after))
-        assert any(known == new for known, new in alike), clip.name
-        for (known, new), likely in alike.items():
-            assert (likely >= SAME_SPEAKER_SIMILARITY) == (known == new), (
-                clip.name,
-                names[known],
-                names[new],
-            )
-        heard += 1
-    if not heard:
-        pytest.skip("NO CONVERSATIONS HERE: VIBEVOICE_BENCH_AUDIO names the folder of them")
-
-
-def some(turns: list[SpeakerTurn], most_s: float) -> list[SpeakerTurn]:
-    """The first ``most_s`` seconds of them."""
-    found: list[SpeakerTurn] = []
-    for turn in turns:
-        found.append(SpeakerTurn(turn.start, min(turn.end, turn.start + most_s), turn.label))
-        most_s -= found[-1].end - turn.start
-        if most_s < 0.1:
-            break
-    return found
 
 
 def test_a_voice_is_what_most_of_its_pieces_agree_on() -> None:
