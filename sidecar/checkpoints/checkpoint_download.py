@@ -20,7 +20,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
 
 from sidecar import errors
-from sidecar.checkpoints import checkpoint, hugging_face_cache, resumable_download
+from sidecar.checkpoints import checkpoint, resumable_download
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
 from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
 from sidecar.version import __version__
@@ -50,12 +50,10 @@ def pull_checkpoint(
         errors.PullRunning: another process downloads it.
     """
     meter = meter or resumable_download.DownloadProgress()
-    cache = hugging_face_cache.cache_folder(
-        repo, hugging_face_cache.hugging_face_cache()
-    ).absolute()
+    cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
     if is_offline():
         return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
-    with hub_errors_as_ours(repo, revision or hugging_face_cache.MAIN_REVISION):
+    with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
         pinned = (
             checkpoint.pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
         )
@@ -74,7 +72,7 @@ def pull_checkpoint(
             download = resumable_download.RunningDownload(place, meter)
             _fetch_all(snapshot, download, layout)
             pulled = layout.read(place.folder)
-            place.finish(revision or hugging_face_cache.MAIN_REVISION)
+            place.finish(revision or checkpoint.MAIN_REVISION)
     meter.notice(f"{repo} at commit {snapshot.commit}")
     return pulled
 
@@ -90,12 +88,12 @@ def _look_up(
 
     If no revision is requested, use the ``pinned`` commit, or else `MAIN_REVISION`.
     """
-    snapshot = list_snapshot(repo, revision or hugging_face_cache.MAIN_REVISION, layout)
+    snapshot = list_snapshot(repo, revision or checkpoint.MAIN_REVISION, layout)
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
-        f"{hugging_face_cache.MAIN_REVISION} of {repo} is now at {snapshot.commit}; the checkpoint "
-        f"here stays at {pinned}. For the newer one: --revision {hugging_face_cache.MAIN_REVISION}."
+        f"{checkpoint.MAIN_REVISION} of {repo} is now at {snapshot.commit}; the checkpoint "
+        f"here stays at {pinned}. For the newer one: --revision {checkpoint.MAIN_REVISION}."
     )
     with hub_errors_as_ours(repo, pinned):
         return list_snapshot(repo, pinned, layout)
@@ -147,19 +145,15 @@ def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
 
     It is that of `MAIN_REVISION`; if that is not recorded, the newest complete one.
     """
-    return hugging_face_cache.cached_commit(cache) or hugging_face_cache.complete_commit(
-        cache, layout.read
-    )
+    return checkpoint.cached_commit(cache) or checkpoint.complete_commit(cache, layout.read)
 
 
 def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) -> Path:
     """Return the folder of a revision in the cache, which may not exist."""
     commit = (
-        hugging_face_cache.cached_commit(cache, revision)
-        if revision
-        else _pinned_commit(cache, layout)
+        checkpoint.cached_commit(cache, revision) if revision else _pinned_commit(cache, layout)
     )
-    return cache / "snapshots" / (commit or revision or hugging_face_cache.MAIN_REVISION)
+    return cache / "snapshots" / (commit or revision or checkpoint.MAIN_REVISION)
 
 
 def _pull_offline(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
-from sidecar.checkpoints import checkpoint, hugging_face_cache
+from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.model_repositories import (
     DEFAULT_WHISPER_MODEL,
     VIBEVOICE_REPOSITORY,
@@ -41,7 +41,7 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    return hugging_face_cache.find_model(
+    return checkpoint.find_model(
         model_path,
         _cached_vibevoice,
         checkpoint.read_checkpoint,
@@ -51,7 +51,7 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
 
 
 def _cached_vibevoice(root: Path) -> list[Path]:
-    canonical = hugging_face_cache.cache_folder(VIBEVOICE_REPOSITORY, root)
+    canonical = checkpoint.cache_folder(VIBEVOICE_REPOSITORY, root)
     cached = [folder for folder in root.glob("models--*") if is_vibevoice_cache(folder.name)]
     return sorted(cached, key=lambda each: (each != canonical, each.name))
 
@@ -83,9 +83,9 @@ def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    return hugging_face_cache.find_model(
+    return checkpoint.find_model(
         voice_path,
-        lambda root: [hugging_face_cache.cache_folder(VIBEVOICE_TTS_REPOSITORY, root)],
+        lambda root: [checkpoint.cache_folder(VIBEVOICE_TTS_REPOSITORY, root)],
         read_vibevoice_tts,
         "VibeVoice that speaks",
         f"Get it: {VIBEVOICE_TTS_COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
@@ -140,9 +140,9 @@ def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    return hugging_face_cache.find_model(
+    return checkpoint.find_model(
         model_path,
-        lambda root: [hugging_face_cache.cache_folder(VOXTRAL_REPOSITORY, root)],
+        lambda root: [checkpoint.cache_folder(VOXTRAL_REPOSITORY, root)],
         read_voxtral,
         "Voxtral Realtime",
         f"Get it: {VOXTRAL_COMMAND}.",
@@ -192,7 +192,7 @@ def whisper_model_name(folder: Path) -> str:
     """
     cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
     for name, one in WHISPER_MODELS.items():
-        if cache.name == hugging_face_cache.cache_folder(one.repository, cache.parent).name:
+        if cache.name == checkpoint.cache_folder(one.repository, cache.parent).name:
             return f"whisper-{name}"
     return cache.name
 
@@ -218,9 +218,9 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
         [whisper_model_named(name)] if name else [WHISPER_MODELS[one] for one in WHISPER_BEST_FIRST]
     )
     pulled = WHISPER_ALIASES.get(name, name) or DEFAULT_WHISPER_MODEL
-    return hugging_face_cache.find_model(
+    return checkpoint.find_model(
         model_path,
-        lambda root: [hugging_face_cache.cache_folder(one.repository, root) for one in models],
+        lambda root: [checkpoint.cache_folder(one.repository, root) for one in models],
         read_whisper,
         f"Whisper model{f' {name!r}' if name else ''}",
         f"Get one: {whisper_pull_command(pulled)}.",
@@ -427,7 +427,7 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
         VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
         VOXTRAL_REPOSITORY: "voxtral",
     }
-    for folder in sorted((cache or hugging_face_cache.hugging_face_cache()).glob("models--*")):
+    for folder in sorted((cache or checkpoint.hugging_face_cache()).glob("models--*")):
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
         if repository not in names and not is_vibevoice_cache(folder.name):
             continue
@@ -440,5 +440,5 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
             folder,
             layout.engine,
             sum(path.stat().st_size for path in content),
-            hugging_face_cache.complete_commit(folder, layout.read) or "",
+            checkpoint.complete_commit(folder, layout.read) or "",
         )

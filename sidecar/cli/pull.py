@@ -123,7 +123,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
         typer.BadParameter: there is no terminal to ask on.
     """
     from sidecar.checkpoints import (
-        hugging_face_cache,
+        checkpoint,
         installed_checkpoints,
         model_repositories,
     )
@@ -132,7 +132,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
         with suppress(errors.BadCheckpoint):
             installed_checkpoints.find_checkpoint(to)
             return True
-    folder = to.expanduser() if to is not None else hugging_face_cache.hugging_face_cache()
+    folder = to.expanduser() if to is not None else checkpoint.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     small = model_repositories.DEFAULT_WHISPER_MODEL
     print_error_line(

@@ -138,15 +138,13 @@ def check_llm(settings: Settings) -> CheckFinding:
 def check_checkpoint(settings: Settings) -> CheckFinding:
     """Check the checkpoint that VibeVoice-ASR would load: the one that is set, or the cached
     one."""
-    from sidecar.checkpoints import hugging_face_cache, installed_checkpoints
+    from sidecar.checkpoints import checkpoint, installed_checkpoints
 
     try:
         found = installed_checkpoints.find_checkpoint(settings.model_path)
     except errors.BadCheckpoint as error:
         if isinstance(error, errors.CheckpointNotFound) and settings.model_path is None:
-            text = (
-                f"none in {hugging_face_cache.hugging_face_cache()}; the embedded engine needs none"
-            )
+            text = f"none in {checkpoint.hugging_face_cache()}; the embedded engine needs none"
             return CheckFinding("checkpoint", CheckState.ABSENT, text)
         return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     text = f"{found.folder}, {found.bytes / 1e6:,.0f} MB, commit {found.revision or 'unknown'}"

@@ -17,8 +17,13 @@ from hypothesis import strategies as st
 from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import check_safetensors, checkpoint_name, read_checkpoint
-from sidecar.checkpoints.hugging_face_cache import cache_folder, hugging_face_cache
+from sidecar.checkpoints.checkpoint import (
+    cache_folder,
+    check_safetensors,
+    checkpoint_name,
+    hugging_face_cache,
+    read_checkpoint,
+)
 from sidecar.checkpoints.installed_checkpoints import find_checkpoint
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, vibevoice_repository
 from sidecar.cli.pull import list_models

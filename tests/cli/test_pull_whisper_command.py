@@ -12,7 +12,7 @@ from model_hub import COMMIT, Hub
 from test_pull_command import Shell, check_one_line, check_same
 
 from sidecar import errors
-from sidecar.checkpoints.hugging_face_cache import cache_folder
+from sidecar.checkpoints.checkpoint import cache_folder
 from sidecar.checkpoints.installed_checkpoints import (
     CTRANSLATE2_LAYOUT,
     TRANSFORMERS_LAYOUT,

@@ -10,8 +10,7 @@ import pytest
 import tiny_whisper
 
 from sidecar import engines, errors
-from sidecar.checkpoints.checkpoint import ModelCheckpoint
-from sidecar.checkpoints.hugging_face_cache import cache_folder
+from sidecar.checkpoints.checkpoint import ModelCheckpoint, cache_folder
 from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import (

@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints import installed_checkpoints, model_repositories
-from sidecar.checkpoints.hugging_face_cache import cache_folder
+from sidecar.checkpoints.checkpoint import cache_folder
 from sidecar.checkpoints.installed_checkpoints import (
     TEKKEN_FILE,
     VOXTRAL_LAYOUT,
