@@ -1,4 +1,4 @@
-"""Streaming diarizer, its snapshot, and diarization in the background of decoding.
+"""Streaming diarizer, its snapshot, diarization in the background of decoding, and enrolment.
 
 Windows of ten seconds start every ``step_s``. Speech regions are final up to `heard_s`. Speaker
 labels may be revised until `finish`, because speakers are distinguished by all of their speech:
@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization import window_embeddings
 from sidecar.diarization.clustering import (
@@ -36,8 +37,10 @@ from sidecar.diarization.clustering import (
     turns_from_activity,
 )
 from sidecar.diarization.speaker_identification import (
+    MIN_SPEECH_S,
     DiarizedSpeakers,
     SpeakerVector,
+    embedding_of,
     identify_speakers,
 )
 from sidecar.diarization.speaker_models import (
@@ -49,7 +52,7 @@ from sidecar.diarization.speaker_models import (
 )
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
@@ -129,11 +132,9 @@ class Diarizer:
         self._finished = False
 
     @classmethod
-    def wished(
-        cls, models: SpeakerModels, options: TranscribeOptions, speech_step_s: float = SPEECH_STEP_S
-    ) -> Self:
+    def wished(cls, models: SpeakerModels, options: TranscribeOptions) -> Self:
         """Return a diarizer for the options of a request: diarization, effort, speaker count."""
-        step_s = STEPS_S[options.diarization] if options.diarize else speech_step_s
+        step_s = STEPS_S[options.diarization] if options.diarize else SPEECH_STEP_S
         return cls(models, step_s, options.num_speakers, tell_apart=options.diarize)
 
     def feed(self, block: Block) -> None:
@@ -426,3 +427,42 @@ def wait_unless_cancelled(
             future.cancel()
             return None
     return future.result()
+
+
+OTHER_SPEAKER_S = 1.0
+"""Speech of a second speaker with which a clip is rejected; a local speaker with less is not
+compared."""
+MIN_CLIP_SIMILARITY = 0.3
+"""Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
+docs/decisions/diarization-parameters.md one second in a hundred is below it."""
+
+
+def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> SpeakerEmbedding:
+    """Return the embedding of the only speaker in a recording at 16 kHz.
+
+    Raises:
+        errors.VoiceAbsent: there is no speech.
+        errors.VoiceTooShort: there are less than two seconds of speech.
+        errors.SeveralVoices: there is more than one speaker.
+    """
+    diarizer = Diarizer(models)
+    for block in blocks:
+        diarizer.feed(block)
+    diarizer.finish()
+    speakers = diarizer.speakers()
+    if not speakers.voices:
+        raise errors.VoiceAbsent()
+    person = max(speakers.voices, key=lambda one: speakers.voices[one].seconds)
+    voice = speakers.voices[person]
+    others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
+    strange = any(
+        seconds >= OTHER_SPEAKER_S and float(vector @ voice.vector) < MIN_CLIP_SIMILARITY
+        for seconds, vector in diarizer.local_voices()
+    )
+    if strange or others >= OTHER_SPEAKER_S:
+        raise errors.SeveralVoices()
+    if voice.seconds < MIN_SPEECH_S:
+        raise errors.VoiceTooShort(
+            f"The clip has {voice.seconds:.1f} s of speech; the minimum is {MIN_SPEECH_S:g} s."
+        )
+    return embedding_of(voice)

@@ -198,7 +198,7 @@ class WorkerOperations:
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
     """Return the embedding of the only speaker in a clip, as plain values."""
-    from sidecar.diarization.speaker_enrolment import enrolment_embedding
+    from sidecar.diarization.diarizer import enrolment_embedding
     from sidecar.diarization.speaker_models import available_speaker_models
 
     models = available_speaker_models()

@@ -12,8 +12,7 @@ from wheel_recordings import RATE
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization.clustering import split_speaker
-from sidecar.diarization.diarizer import Diarizer
-from sidecar.diarization.speaker_enrolment import enrolment_embedding
+from sidecar.diarization.diarizer import Diarizer, enrolment_embedding
 from sidecar.diarization.speaker_identification import (
     SAME_SPEAKER_SIMILARITY,
     SIMILARITY_MARGIN,

@@ -17,7 +17,7 @@ from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
 from sidecar import errors
-from sidecar.diarization.speaker_enrolment import enrolment_embedding
+from sidecar.diarization.diarizer import enrolment_embedding
 from sidecar.diarization.speaker_models import load_models
 from sidecar.transcripts.transcript import (
     Finished,

@@ -52,9 +52,6 @@ SPEC = engine_interface.EngineSpec(
     sessions=4,  # users who talk, with `tiny` on two cores; with `base` one (docs/models.md)
 )
 
-SPEECH_STEP_S = 10.0
-"""Interval of speech detection in seconds without diarization: each second is analysed once."""
-
 
 class WhisperEngine:
     """Whisper engine: recognized words and speaker turns, joined into segments."""
@@ -94,7 +91,7 @@ class WhisperEngine:
 
         assert self._model is not None
         assert self._voices is not None
-        follower = Diarizer.wished(self._voices, request.options, SPEECH_STEP_S)
+        follower = Diarizer.wished(self._voices, request.options)
         work = WhisperTranscription(self._model, self._thread, follower, request)
         for event in work.events():
             if request.cancelled():
