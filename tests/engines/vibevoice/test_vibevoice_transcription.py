@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -227,19 +228,23 @@ def test_a_recording_that_breaks_off_fails_on_its_own(model: VibeVoiceModel) -> 
     assert transcript(other).segments
 
 
+def full_at(number: int) -> Callable[[Sequence[TokenGeneration]], None]:
+    """Passes of which one finds no memory."""
+    numbers = itertools.count(1)
+
+    def tight(generations: Sequence[TokenGeneration]) -> None:
+        if next(numbers) == number:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        decode_pass(generations)
+
+    return tight
+
+
 @pytest.mark.slow
 def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = [25]
-
-    def tight(generations: Sequence[TokenGeneration]) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        decode_pass(generations)
-
-    monkeypatch.setattr(vibevoice_generation, "decode_pass", tight)
+    monkeypatch.setattr(vibevoice_generation, "decode_pass", full_at(25))
     options = TranscribeOptions(memory_fallback=SMALL)
     names = ("beckett", "two_cities")
     for name, events in zip(
@@ -256,7 +261,6 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
 ) -> None:
     caches: weakref.WeakSet[KeyValueCache] = weakref.WeakSet()
     alive: list[int] = []
-    left = [25]
     new_cache = VibeVoiceDecoder.new_cache
 
     def counted(self: VibeVoiceDecoder, *arguments: Any) -> KeyValueCache:
@@ -264,14 +268,8 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
         caches.add(cache := new_cache(self, *arguments))
         return cache
 
-    def tight(generations: Sequence[TokenGeneration]) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        decode_pass(generations)
-
     monkeypatch.setattr(VibeVoiceDecoder, "new_cache", counted)
-    monkeypatch.setattr(vibevoice_generation, "decode_pass", tight)
+    monkeypatch.setattr(vibevoice_generation, "decode_pass", full_at(25))
     assert transcript(
         list(begun(model, "two_cities", TranscribeOptions(memory_fallback=SMALL)).events())
     )
