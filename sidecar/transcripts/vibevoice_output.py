@@ -41,9 +41,7 @@ _FIELDS = {
 }
 
 
-def parse_segment(
-    item: dict[str, Any], duration_s: float | None, offset_s: float
-) -> Segment | None:
+def parse_segment(item: dict[str, Any], duration_s: float | None) -> Segment | None:
     """Convert an object of the list to a segment; return None without text or without any time.
 
     Numbers are expected as the strings that were written. A missing time is taken from the other
@@ -54,7 +52,7 @@ def parse_segment(
     text = _without_surrogates(content).strip() if isinstance(content, str) else ""
     if not text or span is None:
         return None
-    start, end = span[0] + offset_s, span[1] + offset_s
+    start, end = span
     if tag := _TAG.fullmatch(text):
         known = " ".join(tag[1].replace("_", " ").split()).casefold()
         return Segment(start, end, _CANONICAL.get(known, text), flags=(NON_SPEECH_FLAG,))
@@ -143,14 +141,12 @@ class OpenSegment:
 class VibeVoiceOutputParser:
     """Parser that yields each segment as soon as it is closed, in the order of the output.
 
-    ``duration_s``: length of the model's audio (None: unknown). ``offset_s``: start of that audio
-    in the recording. The segments do not depend on how the text is split, and the time is linear in
-    its length.
+    ``duration_s``: length of the model's audio (None: unknown). The segments do not depend on how
+    the text is split, and the time is linear in its length.
     """
 
-    def __init__(self, duration_s: float | None, offset_s: float = 0.0) -> None:
+    def __init__(self, duration_s: float | None) -> None:
         self._duration = duration_s
-        self._offset = offset_s
         self.skipped = 0
         """Number of objects that could not be read, or had no text or no time."""
         self.closed_at: list[int] = []
@@ -172,11 +168,7 @@ class VibeVoiceOutputParser:
         if self._object is None or self._object.content_from is None:
             return None
         start, end = time_span(self._object.fields_before_content(), self._duration) or (None, None)
-        return OpenSegment(
-            None if start is None else start + self._offset,
-            None if end is None else end + self._offset,
-            self._object.content_length(),
-        )
+        return OpenSegment(start, end, self._object.content_length())
 
     def feed(self, text: str) -> list[Segment]:
         """Return the segments that ``text`` completes."""
@@ -199,7 +191,7 @@ class VibeVoiceOutputParser:
         self.ended = self._final = True
         self.truncated = self._in_list or self._last == "[" or self._object is not None
         tail = parse_truncated_object("".join(self._object.characters)) if self._object else None
-        if tail and parse_segment(tail, self._duration, self._offset):
+        if tail and parse_segment(tail, self._duration):
             self._keep(tail, self._position)
         self._object = None
         return self.feed("")
@@ -237,7 +229,7 @@ class VibeVoiceOutputParser:
             self._object = _PartialObject(head, last=":")
 
     def _keep(self, item: dict[str, Any] | None, position: int) -> None:
-        segment = None if item is None else parse_segment(item, self._duration, self._offset)
+        segment = None if item is None else parse_segment(item, self._duration)
         if segment is None:
             self.skipped += 1
         else:
