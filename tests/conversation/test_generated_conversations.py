@@ -363,6 +363,11 @@ class World:
             return None
         return list(known)[number % len(known)] if number % 3 == 2 else max(known)
 
+    def carry_out(self, number: int) -> None:
+        """The client says what came of a call, or of one that there is not."""
+        call = [*self.calls, "none"][number % (len(self.calls) + 1)]
+        self.take(conversation_events.ToolResultAdded(self.now, call, "a"))
+
     def wish(self, number: int) -> None:
         """Something of the client's."""
         turn = max(1, self.talk.turn - number % 2)
@@ -381,9 +386,6 @@ class World:
             conversation_events.HistoryEntryAdded(self.now, ChatRole.USER, "noted"),
             conversation_events.StageFailed(
                 self.now, self.utterance, ConversationStage.RECOGNISER, BROKEN
-            ),
-            conversation_events.ToolResultAdded(
-                self.now, [*self.calls, "none"][number // 20 % (len(self.calls) + 1)], "a"
             ),
         ]
         event = events[number % len(events)]
@@ -458,6 +460,7 @@ class World:
             "recognise": self.recognise,
             "think": self.think,
             "call": self.call,
+            "carry out": self.carry_out,
             "say": self.say,
             "wish": self.wish,
             "ask": self.ask,
@@ -544,7 +547,7 @@ class World:
 
 KINDS = [
     *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
-    *["think", "say", "wish", "wait", "wait", "call", "answer", "answer", "sound"],
+    *["think", "say", "wish", "wait", "wait", "call", "carry out", "answer", "answer", "sound"],
 ]
 MANNERS = [
     ConversationOptions(),
