@@ -12,6 +12,13 @@ class LiveUnavailable(SidecarError, code="live_unavailable", kind=ErrorKind.UNSU
     default_hint = "Send the finished recording; 'vibevoice-asr doctor' shows what is missing."
 
 
+class NotHere(SidecarError, code="not_here", kind=ErrorKind.UNSUPPORTED):
+    """Front without an engine for live audio."""
+
+    default_detail = "This front has no live engine: nodes transcribe live audio."
+    default_hint = "Send live requests to a node with a live engine (docs/scale.md, Live audio)."
+
+
 class LiveFull(SidecarError, code="live_full", kind=ErrorKind.BUSY):
     """Limit of live sessions of the service."""
 

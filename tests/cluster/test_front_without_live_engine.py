@@ -15,7 +15,7 @@ from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-CODE = "live_unavailable"
+CODE = "not_here"
 DETAIL = "This front has no live engine: nodes transcribe live audio."
 HINT = "Send live requests to a node with a live engine (docs/scale.md, Live audio)."
 OPENAI = {"message": f"{DETAIL} {HINT}", "type": "invalid_request_error", "code": CODE}

@@ -96,15 +96,13 @@ class SessionRegistry:
 
         Raises:
             errors.LiveUnavailable: there is none.
+            errors.NotHere: there is none at this front.
         """
         if self.spec is not None:
             return self.spec
         if not self.room.front:
             raise errors.LiveUnavailable()
-        raise errors.LiveUnavailable(
-            "This front has no live engine: nodes transcribe live audio.",
-            hint="Send live requests to a node with a live engine (docs/scale.md, Live audio).",
-        )
+        raise errors.NotHere()
 
     def going_on(self) -> list[Session]:
         """Return the sessions in progress."""
@@ -124,7 +122,7 @@ class SessionRegistry:
         protocol; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own idle timeout, if any.
 
         Raises:
-            errors.LiveUnavailable: there is no live engine.
+            errors.LiveUnavailable, errors.NotHere: there is no live engine.
             errors.LanguageUnsupported: the engine does not support the language.
             errors.BadRequest: other options are not possible here.
             errors.LiveFull, errors.LiveLimited: a limit of sessions is reached.

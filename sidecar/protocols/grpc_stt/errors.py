@@ -85,6 +85,7 @@ STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
     errors.TokenInvalid.code: _UNAUTHENTICATED,
     errors.SoundInvalid.code: AUDIO_INVALID,
     errors.LiveUnavailable.code: _PRECONDITION_FAILED,
+    errors.NotHere.code: _PRECONDITION_FAILED,
 }
 """Statuses by error code, if the error's kind is not specific enough."""
 _FAILED = GrpcErrorStatus("ERR2002", StatusCode.INTERNAL)

@@ -502,6 +502,12 @@ class NotFound(errors.NotFound):
     known_code = "not_found"
 
 
+class NotHere(errors.Refused):
+    """This front has no live engine: nodes transcribe live audio."""
+
+    known_code = "not_here"
+
+
 class OriginNotAllowed(errors.Forbidden):
     """Web pages of this origin may not use this service."""
 
@@ -975,6 +981,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
     "not_found": NotFound,
+    "not_here": NotHere,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
     "people_full": PeopleFull,
