@@ -22,7 +22,7 @@ from sidecar.cli.output import (
     report_error,
     write_atomically,
 )
-from sidecar.transcripts import transcript_formats
+from sidecar.transcripts.transcript_formats import file_extension, render_transcript
 
 POLL_S = 1.0
 SETTLED_S = 3.0
@@ -83,7 +83,7 @@ class FileSettling:
 def output_of(recording: Path, to: Path, fmt: str) -> Path:
     """Return the path of a transcript: by the recording's whole name, which is unique in its
     folder."""
-    return to / f"{recording.name}.{transcript_formats.file_extension(fmt)}"
+    return to / f"{recording.name}.{file_extension(fmt)}"
 
 
 async def run(
@@ -164,9 +164,7 @@ class _FolderWatch:
         for notice in transcript.notices:
             print_error_line(f"{path}: {notice.message}")
         try:
-            write_atomically(
-                output, transcript_formats.render_transcript(transcript, self._fmt, path.stem)
-            )
+            write_atomically(output, render_transcript(transcript, self._fmt, path.stem))
         except OSError as error:  # a full disk, say
             print_error_line(f"{path}: {output} was not written: {error.strerror}.")
             self._not_before[path] = time.monotonic() + RETRY_S

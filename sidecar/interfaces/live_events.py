@@ -281,10 +281,6 @@ class LiveSessionStart(WireValues):
     doubted: bool = False
 
 
-NEW_SESSION = LiveSessionStart()
-"""Start without a previous engine."""
-
-
 class LiveEngine(TranscriptionEngine, Protocol):
     """Live engine, for at most `EngineSpec.sessions` streams at once."""
 

@@ -74,6 +74,12 @@ class Notice:
     message: str
 
 
+SPEAKERS_UNAVAILABLE = Notice(
+    "speakers_unavailable",
+    "Diarization is not available on this machine: there are no speaker labels.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SpeakerEmbedding:
     """Embedding of a speaker in one recording.

@@ -66,11 +66,6 @@ class AudioChunk:
         soundfile.write(file, self.samples, self.rate, format="FLAC", subtype="PCM_16")
         return file.getvalue()
 
-    def silent(self) -> AudioChunk:
-        """Return the same chunk with silence for its samples, so that these can be freed."""
-        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
-        return AudioChunk(self.start_s, nothing, self.rate, self.last)
-
     def part(self, start_s: float, end_s: float, *, last: bool = False) -> AudioChunk:
         """Return the part of the chunk between two times of the recording."""
         first = max(0, round((start_s - self.start_s) * self.rate))
@@ -149,12 +144,6 @@ def to_float(samples: npt.NDArray[np.int16]) -> Block:
     return samples.astype(np.float32) / np.float32(_FULL)
 
 
-def quietest_cut(piece: AudioChunk, start_s: float, end_s: float) -> float:
-    """Return the quietest time between two times of a chunk, all in seconds of the recording."""
-    zone = piece.part(start_s, end_s)
-    return zone.start_s + _quietest(zone.samples, piece.rate) / piece.rate
-
-
 def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
     return quietest_sample(to_float(samples), rate, PAUSE_S)
 
@@ -183,7 +172,8 @@ def chunks_of_turns(
 def _short_chunk(piece: AudioChunk, start_s: float, end_s: float) -> Iterator[AudioChunk]:
     while end_s - start_s > MAX_TURN_CHUNK_S:
         latest_s = start_s + MAX_TURN_CHUNK_S
-        cut_s = quietest_cut(piece, latest_s - TURN_CUT_SEARCH_S, latest_s)
+        zone = piece.part(latest_s - TURN_CUT_SEARCH_S, latest_s)
+        cut_s = zone.start_s + _quietest(zone.samples, piece.rate) / piece.rate
         yield piece.part(start_s, cut_s)
         start_s = cut_s
     if end_s - start_s >= MIN_TURN_CHUNK_S:
@@ -204,8 +194,10 @@ class ChunkResult:
     server: str
 
     def settled(self) -> ChunkResult:
-        """Return what of it is needed until the end: without samples."""
-        return replace(self, piece=self.piece.silent())
+        """Return what of it is needed until the end: silence for its samples, which can be
+        freed."""
+        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.piece.samples))
+        return replace(self, piece=replace(self.piece, samples=nothing))
 
 
 def without_words(segments: Iterable[Segment]) -> list[Segment]:

@@ -56,11 +56,6 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     return SidecarDialect(SAMPLE_RATE, by_voices=True)
 
 
-def choose_model(models: bytes, wanted: str | None) -> str | None:
-    """Return ``wanted``, or the first model of the list; None if none is listed."""
-    return wanted or next(iter(openai_http.model_names(openai_http.loads(models))), None)
-
-
 def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     """Return the dialect of a server that is not a vibevoice-asr.
 
@@ -69,7 +64,8 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     Raises:
         ChunkFailure: no model is set and none is listed.
     """
-    model = choose_model(models, wanted)
+    body = openai_http.loads(models)
+    model = wanted or next(iter(openai_http.model_names(body)), None)
     if model is None:
         raise upstream_dialect.refused_failure(
             "The upstream lists no models.",
@@ -77,17 +73,10 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
             "VIBEVOICE_UPSTREAM_DIALECT.",
         )
     if kind == "auto":
-        listed = openai_http.listed_models(openai_http.loads(models))
+        listed = openai_http.listed_models(body)
         shown = wanted or " ".join(str(one.get(key)) for one in listed for key in ("id", "root"))
         kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
     return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
-
-
-def unknown_server_error() -> ChunkFailure:
-    """Return the failure of a server that has neither a known /health nor a list of models."""
-    return upstream_dialect.refused_failure(
-        "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
-    )
 
 
 EXTRA_TIMEOUT_S = 60.0
@@ -201,7 +190,9 @@ class UpstreamClient:
         if status in (401, 403):
             raise upstream_dialect.failure_of_status(status, {}, body)
         if kind == AUTO and status != 200 and not self._options.model:
-            raise unknown_server_error()
+            raise upstream_dialect.refused_failure(
+                "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
+            )
         return dialect_of(kind, body, self._options.model)
 
     async def _get(self, path: str) -> tuple[int, bytes]:

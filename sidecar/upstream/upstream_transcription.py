@@ -16,8 +16,8 @@ from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
+    SPEAKERS_UNAVAILABLE,
     Finished,
-    Notice,
     Progress,
     Segment,
     SegmentReady,
@@ -50,10 +50,6 @@ Result = TypeVar("Result")
 
 CANCEL_POLL_S = 0.05
 """Poll interval for cancellation."""
-SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable",
-    "Diarization is not available on this machine: there are no speaker labels.",
-)
 
 
 class _UpstreamCancelled(Exception):

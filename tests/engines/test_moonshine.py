@@ -24,7 +24,7 @@ from sidecar.diarization import speaker_models
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
-from sidecar.interfaces.live_events import NEW_SESSION, LiveEvent, NoticeRaised, Summary
+from sidecar.interfaces.live_events import LiveEvent, LiveSessionStart, NoticeRaised, Summary
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
@@ -157,7 +157,7 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
     told: queue.Queue[LiveEvent] = queue.Queue()
     options = LiveOptions(words=True, partials=False, patience_s=PATIENCE_S)
-    session = engine.open(options, NEW_SESSION, told.put)
+    session = engine.open(options, LiveSessionStart(), told.put)
     session.push(endgame)
     session.finish()
     while not isinstance(last := told.get(timeout=PATIENCE_S), Summary):
@@ -180,7 +180,7 @@ def test_live_what_is_no_english_has_one_notice_and_a_warning_in_the_summary(
 ) -> None:
     told: queue.Queue[LiveEvent] = queue.Queue()
     options = LiveOptions(partials=False, diarize=False, patience_s=PATIENCE_S)
-    session = engine.open(options, NEW_SESSION, told.put)
+    session = engine.open(options, LiveSessionStart(), told.put)
     session.push(np.ascontiguousarray(endgame[::step]))
     session.finish()
     noticed = []

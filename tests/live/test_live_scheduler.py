@@ -15,7 +15,6 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad
 from sidecar.interfaces.live_events import (
-    NEW_SESSION,
     Final,
     LiveEvent,
     LiveSessionStart,
@@ -24,8 +23,7 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime.engine_session import EngineSession
-from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
@@ -61,7 +59,8 @@ def said(
     hall: LiveScheduler, level: float, before: Callable[[EngineSession], None]
 ) -> tuple[EngineSession, list[LiveEvent]]:
     told: list[LiveEvent] = []
-    seat = hall.open(LiveOptions(partials=False, client=str(level)), NEW_SESSION, told.append)
+    options = LiveOptions(partials=False, client=str(level))
+    seat = hall.open(options, LiveSessionStart(), told.append)
     before(seat)
     seat.push(talk(level))
     seat.finish()
@@ -144,7 +143,7 @@ def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
         return 1.5
 
     monkeypatch.setattr(StreamRecognizer, "backlog_s", property(backlog_s))
-    seat = hall.open(LiveOptions(), NEW_SESSION, lambda event: None)
+    seat = hall.open(LiveOptions(), LiveSessionStart(), lambda event: None)
     assert (seat.backlog_s, held) == (1.5, [True])
 
 
@@ -161,7 +160,7 @@ def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
 
     hall = LiveScheduler(LiveRecognizers(nothing), LoudnessVad(), "made-up", "fp32", threads=1)
     monkeypatch.setattr(hall._load.costs, "spoken", spoken.append)
-    seat = hall.open(LiveOptions(partials=False, client="one"), NEW_SESSION, lambda _: None)
+    seat = hall.open(LiveOptions(partials=False, client="one"), LiveSessionStart(), lambda _: None)
     seat.push(talk(0.3))
     assert heard.acquire(timeout=PATIENCE_S)
     if cancelled:

@@ -18,7 +18,6 @@ from sidecar.diarization.speaker_identification import SpeakerVector, embedding_
 from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad, ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.interfaces.live_events import (
-    NEW_SESSION,
     Final,
     LiveEvent,
     LiveSessionStart,
@@ -54,10 +53,10 @@ class Table:
     """A session, and an engine that hears words and voices when it is let."""
 
     def __init__(
-        self, options: LiveOptions | None = None, begin: LiveSessionStart = NEW_SESSION
+        self, options: LiveOptions | None = None, begin: LiveSessionStart | None = None
     ) -> None:
         options = options or LiveOptions(partials=False)
-        self.hearing = StreamRecognizer(options, begin, voices=True)
+        self.hearing = StreamRecognizer(options, begin or LiveSessionStart(), voices=True)
         self.told: list[LiveEvent] = []
         self.going: list[tuple[RecognitionTask | EmbeddingTask, Block | None]] = []
         self.encoded_s: list[float] = []
@@ -432,7 +431,7 @@ def test_in_a_hall_each_session_has_speakers_of_its_own() -> None:
     list(engine.load(LoadOptions()))
     listeners = [Listener() for _ in range(3)]
     talks = [talk(ANNE, BERT, ANNE), talk(CLEO, ANNE), talk(BERT)]
-    seats = [engine.open(LiveOptions(), NEW_SESSION, one) for one in listeners]
+    seats = [engine.open(LiveOptions(), LiveSessionStart(), one) for one in listeners]
     for seat, sound in zip(seats, talks, strict=True):
         seat.push(sound)
         seat.finish()
@@ -473,7 +472,7 @@ def test_finals_come_while_all_that_may_are_at_voices() -> None:
     hall = LiveScheduler(
         LiveRecognizers(words, encoder=ear), LoudnessVad(), "made-up", "fp32", threads=4
     )
-    first, *others = [hall.open(LiveOptions(), NEW_SESSION, listener) for _ in range(4)]
+    first, *others = [hall.open(LiveOptions(), LiveSessionStart(), listener) for _ in range(4)]
     first.push(talk(ANNE, BERT, CLEO))
     wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
     for seat in others:
@@ -496,7 +495,7 @@ def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
     hall = LiveScheduler(
         LiveRecognizers(words, encoder=ear), LoudnessVad(), "made-up", "fp32", threads=2
     )
-    seat = hall.open(LiveOptions(), NEW_SESSION, listener)
+    seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
     seat.push(talk(ANNE, BERT))
     seat.finish()
     finals = 0
@@ -517,7 +516,7 @@ def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFi
     hall = LiveScheduler(
         LiveRecognizers(words, encoder=Ear(wrong=True)), LoudnessVad(), "made-up", "fp32", threads=2
     )
-    seat = hall.open(LiveOptions(), NEW_SESSION, listener)
+    seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
     seat.push(talk(ANNE, BERT))
     seat.finish()
     told = listener.all()
@@ -528,7 +527,8 @@ def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFi
 def test_without_an_ear_it_is_said_once_that_nobody_is_told_apart() -> None:
     hall = LiveScheduler(LiveRecognizers(words), LoudnessVad(), "made-up", "fp32", threads=1)
     noticed = []
-    for begin in (NEW_SESSION, LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))):
+    later = LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))
+    for begin in (LiveSessionStart(), later):
         listener = Listener()
         seat = hall.open(LiveOptions(), begin, listener)
         seat.push(talk(ANNE))

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from sidecar.interfaces.live_events import (
     AUDIO_UNHEARD,
-    NEW_SESSION,
     UTTERANCE_DROPPED,
     Final,
     InputProcessed,
@@ -53,13 +52,14 @@ class Table:
     def __init__(
         self,
         options: LiveOptions | None = None,
-        begin: LiveSessionStart = NEW_SESSION,
+        begin: LiveSessionStart | None = None,
         schedule: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
     ) -> None:
         self.hearing = StreamRecognizer(
-            options or LiveOptions(), begin, "made-up", "fp32", schedule=schedule, context=context
-        )
+            options or LiveOptions(), begin or LiveSessionStart(), "made-up", "fp32",
+            schedule=schedule, context=context,
+        )  # fmt: skip
         self.behind: list[PrecedingContext | None] = []
         self.told: list[LiveEvent] = []
         self.going: list[RecognitionTask] = []

@@ -21,13 +21,13 @@ from sidecar.live.runtime.vad import (
     SILERO_MODEL,
     SileroVad,
     VadState,
-    load_vad_weights,
+    load_vad,
 )
 
 
 @pytest.fixture(scope="module")
 def detector() -> SileroVad:
-    return SileroVad(load_vad_weights())
+    return load_vad()
 
 
 @pytest.fixture(scope="module")
@@ -115,4 +115,4 @@ def test_without_the_model_there_is_one_error_that_says_why(
     other = dataclasses.replace(SILERO_MODEL, digest="of another release")
     monkeypatch.setattr(vad, "SILERO_MODEL", other)
     with pytest.raises(LiveUnavailable, match="does not carry the voice activity detector"):
-        load_vad_weights()
+        load_vad()

@@ -8,11 +8,12 @@ belongs to no session ends the thread.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -32,16 +33,20 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime import live_speaker_labels, load_shedding, partial_results
-from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.partial_results import (
+    RecognitionHypothesis,
+    RecognitionTask,
+    RecognitionUrgency,
+)
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
-from sidecar.transcripts.transcript import Notice
+from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
 log = logging.getLogger(__name__)
 
 RecognizeFunction: TypeAlias = Callable[
-    [Block, partial_results.RecognitionHypothesis | None, LiveOptions, CancelCheck],
-    partial_results.RecognitionHypothesis | None,
+    [Block, RecognitionHypothesis | None, LiveOptions, CancelCheck], RecognitionHypothesis | None
 ]
 """Recognition of a segment, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of its
 beginning. Returns None once it is cancelled. Several threads call it at once. A language in the
@@ -49,7 +54,7 @@ options is certain: the client requested it, or the session was recognized in it
 
 RecognizeWithContextFunction: TypeAlias = Callable[
     [Block, partial_results.PrecedingContext, LiveOptions, CancelCheck],
-    partial_results.RecognitionHypothesis | None,
+    RecognitionHypothesis | None,
 ]
 """`RecognizeFunction` of a segment, for audio that begins with the segments before it. It returns
 the text of the segment alone, with word times from its start."""
@@ -77,18 +82,18 @@ class LiveRecognizers:
     def words(
         self,
         audio: Block,
-        known: partial_results.RecognitionHypothesis | partial_results.PrecedingContext | None,
-        urgency: partial_results.RecognitionUrgency,
+        known: RecognitionHypothesis | partial_results.PrecedingContext | None,
+        urgency: RecognitionUrgency,
         options: LiveOptions,
         unwanted: CancelCheck,
-    ) -> partial_results.RecognitionHypothesis | None:
+    ) -> RecognitionHypothesis | None:
         """Recognize a segment. ``known`` is the hypothesis of its beginning or the context before
         it. Return None if the result is not wanted any more, or if recognition failed."""
         try:
             if isinstance(known, partial_results.PrecedingContext):
                 assert self.behind is not None
                 return self.behind(audio, known, options, unwanted)
-            if urgency is partial_results.RecognitionUrgency.PARTIAL:
+            if urgency is RecognitionUrgency.PARTIAL:
                 glimpse = self.glimpse or self.hear
                 return glimpse(audio, known, replace(options, words=False), unwanted)
             return self.hear(audio, known, options, unwanted)
@@ -123,6 +128,130 @@ class VadModel(Protocol):
     def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
         """Return the probability of speech in each of ``frames``, shape (streams, `FRAME`); update
         the ``states`` of their streams."""
+
+
+MAX_FRAMES_AT_ONCE = 64
+"""Frames of one session that are processed at a time: two seconds."""
+
+SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
+"""Command that follows received audio; takes the time and returns events."""
+
+
+class EngineSession:
+    """Session of a `LiveScheduler` (see `interfaces.live_events.LiveSession`). ``state``: the state
+    of the VAD for its audio. A caller that uses more than a `LiveSession` has holds the scheduler's
+    lock."""
+
+    def __init__(
+        self,
+        scheduler: LiveScheduler,
+        hearing: StreamRecognizer,
+        tell: LiveEventCallback,
+        client: str,
+        state: Any,
+    ) -> None:
+        self.hearing, self.tell, self.client, self.state = hearing, tell, client, state
+        self.left = False
+        """True if the session has left the scheduler: no more events are sent."""
+        self.wordless = False
+        """True if the client was notified that there are no partials."""
+        self.around: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.failed: Callable[[errors.SidecarError], object] = lambda error: None
+        self.rank: int | None = None
+        """Order of its first admission among the sessions; None before that."""
+        self.share: load_shedding.SpeechShare | None = None
+        """Share of the time with speech, since that admission."""
+        self._scheduler = scheduler
+        self._inbox: deque[Block | SessionCommand] = deque()
+        self._unread = 0
+
+    @property
+    def backlog_s(self) -> float:
+        """Return the seconds of pushed audio that are not processed or recognized yet."""
+        with self._scheduler.lock:
+            return self.hearing.backlog_s + self._unread / LIVE_RATE
+
+    @property
+    def busy(self) -> bool:
+        """Return whether some of its audio waits for analysis."""
+        return bool(self._inbox or self.hearing.backlog)
+
+    def speaker(self, now: float) -> load_shedding.ServedSession | None:
+        """Return its share of the speech; None before its first admission."""
+        if self.rank is None or self.share is None:
+            return None
+        return load_shedding.ServedSession(
+            self.client, self.rank, self.hearing.speaking, self.share.at(now)
+        )
+
+    def newcomer(self) -> load_shedding.ArrivingUtterance:
+        """Return its utterance that begins, as the load model needs it."""
+        entering = self.rank is None and self.hearing.new
+        return load_shedding.ArrivingUtterance(self.client, self.rank, entering)
+
+    def admit_utterance(self, rank: int, now: float) -> None:
+        """Admit its utterance for recognition."""
+        if self.share is None:
+            self.rank, self.share = rank, load_shedding.SpeechShare(now)
+
+    def looked(self, frames: int, now: float) -> None:
+        """Record how much of its audio was processed."""
+        if self.share is not None:
+            speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
+            self.share.spoken(speech_s, now)
+
+    def take(self, what: Block | SessionCommand) -> None:
+        """Append audio or a command to the inbox."""
+        self._inbox.append(what)
+        if isinstance(what, np.ndarray):
+            self._unread += len(what)
+
+    def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
+        """Return the frames to process now; before there are any, run the commands that precede
+        them and send their events."""
+        hearing = self.hearing
+        while True:
+            while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
+                if hearing.backlog >= MAX_FRAMES_AT_ONCE:
+                    break
+                self._inbox.popleft()
+                self._unread -= len(sound)
+                hearing.sound(sound)
+            frames = hearing.frames(MAX_FRAMES_AT_ONCE)
+            if frames is not None or not self._inbox:
+                return frames
+            order = self._inbox.popleft()
+            assert not isinstance(order, np.ndarray)
+            say(order(now))
+
+    def push(self, block: Block) -> None:
+        """Add audio."""
+        self._scheduler.enqueue(self, block)
+
+    def change(self, options: LiveOptions) -> None:
+        """Change the options from here on."""
+
+        def change(now: float) -> Iterable[LiveEvent]:
+            self.hearing.change(options)
+            return ()
+
+        self._scheduler.enqueue(self, change)
+
+    def commit(self) -> None:
+        """End the turn here."""
+        self._scheduler.enqueue(self, self.hearing.commit)
+
+    def cancel(self) -> None:
+        """Drop the results that are not sent yet."""
+        self._scheduler.enqueue(self, lambda now: self.hearing.cancel())
+
+    def finish(self) -> None:
+        """End the audio."""
+        self._scheduler.enqueue(self, self.hearing.finish)
+
+    def close(self) -> None:
+        """Close the session."""
+        self._scheduler.leave(self)
 
 
 class LiveScheduler:
@@ -181,7 +310,7 @@ class LiveScheduler:
         session = EngineSession(self, hearing, tell, options.client, self.detector.state())
         hearing.verdict = partial(self._verdict, session)
         if options.diarize and self._ears.encoder is None and not begin.at:
-            tell(NoticeRaised(live_speaker_labels.SPEAKERS_UNAVAILABLE))
+            tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
         with self.lock:
             self._load.limit_s = options.wait_s or self._load.limit_s
             self._sessions.append(session)
@@ -215,7 +344,7 @@ class LiveScheduler:
             self._served.pop(session.client, None)
         session.hearing.leave()
 
-    @contextlib.contextmanager
+    @contextmanager
     def _ending_failed_session(self, session: EngineSession) -> Iterator[None]:
         """End this session if work for it fails; the thread goes on for the others."""
         try:
@@ -225,7 +354,7 @@ class LiveScheduler:
             with self.lock:
                 if session.left:
                     return
-                with contextlib.suppress(Exception):  # the fault may occur again
+                with suppress(Exception):  # the fault may occur again
                     self._drop(session)
                 session.failed(errors.EngineFailed(f"The engine failed: {type(fault).__name__}."))
 
@@ -301,14 +430,8 @@ class LiveScheduler:
         if self._sample is None:
             return
         begun = time.monotonic()
-        options = LiveOptions(words=False)
-        found = self._ears.words(
-            self._sample,
-            None,
-            partial_results.RecognitionUrgency.FINAL,
-            options,
-            lambda: self._closed,
-        )
+        options, final = LiveOptions(words=False), RecognitionUrgency.FINAL
+        found = self._ears.words(self._sample, None, final, options, lambda: self._closed)
         if found is None:  # a failure at once says nothing of costs
             return
         with self.lock:
@@ -334,11 +457,9 @@ class LiveScheduler:
 
     def _begun(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
-        if isinstance(due, partial_results.RecognitionTask):
+        if isinstance(due, RecognitionTask):
             audio, before = session.hearing.began(due)
-            goes_on = (
-                due.urgency is partial_results.RecognitionUrgency.PARTIAL or self._schedule.grows
-            )
+            goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._schedule.grows
             draft = due.segment.draft if goes_on else None
             options = replace(session.hearing.options, language=session.hearing.language)
             return partial(self._recognise, session, due, audio, before or draft, options)
@@ -349,9 +470,9 @@ class LiveScheduler:
     def _recognise(
         self,
         session: EngineSession,
-        task: partial_results.RecognitionTask,
+        task: RecognitionTask,
         audio: Block,
-        known: partial_results.RecognitionHypothesis | partial_results.PrecedingContext | None,
+        known: RecognitionHypothesis | partial_results.PrecedingContext | None,
         options: LiveOptions,
     ) -> None:
         begun = time.monotonic()
@@ -370,10 +491,7 @@ class LiveScheduler:
             self._wanted.notify_all()
 
     def _count(
-        self,
-        task: partial_results.RecognitionTask,
-        found: partial_results.RecognitionHypothesis | None,
-        work_s: float,
+        self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
     ) -> None:
         """Count the cost of a recognition. A second of speech counts once, whether or not events
         are sent for it. Work that was stopped as unwanted says nothing of costs."""
@@ -429,13 +547,13 @@ class LiveScheduler:
         due = partial_results.most_urgent(requests, self._served)
         if due is None:
             return None
-        if due.urgency is not partial_results.RecognitionUrgency.FINAL:
+        if due.urgency is not RecognitionUrgency.FINAL:
             now = self._served[due.client] = time.monotonic()
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
         return tasks[due.session]
 
-    def _worth(self, session: EngineSession, task: partial_results.RecognitionTask) -> bool:
+    def _worth(self, session: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
         if self._is_shed(task):
@@ -443,18 +561,16 @@ class LiveScheduler:
             return False
         if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):
             return True
-        if task.urgency is partial_results.RecognitionUrgency.PARTIAL and not session.wordless:
+        if task.urgency is RecognitionUrgency.PARTIAL and not session.wordless:
             session.wordless = True
             self._say(session, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
         return False
 
-    def _is_extra(self, task: partial_results.RecognitionTask) -> bool:
+    def _is_extra(self, task: RecognitionTask) -> bool:
         """Return whether no final needs this task: a growing segment is recognized only once."""
-        return (
-            task.urgency is partial_results.RecognitionUrgency.PARTIAL and not self._schedule.grows
-        )
+        return task.urgency is RecognitionUrgency.PARTIAL and not self._schedule.grows
 
-    def _is_shed(self, task: partial_results.RecognitionTask) -> bool:
+    def _is_shed(self, task: RecognitionTask) -> bool:
         """Return whether this task is left out because of load."""
         level = self._load.level(time.monotonic())
         return self._is_extra(task) and level >= load_shedding.SheddingLevel.PARTIALS

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from sidecar.diarization import clustering, speaker_identification
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
 from sidecar.transcripts.transcript import (
-    Notice,
     SpeakerCandidate,
     SpeakerEmbedding,
     SpeakerProfile,
@@ -25,12 +24,6 @@ from sidecar.transcripts.transcript import (
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
-
-SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable",
-    "Diarization is not available on this machine: there are no speaker labels.",
-)
-
 
 MIN_FOUNDING_S = 1.5
 """Seconds of speech: a segment with less founds no speaker, unless none has more; it is assigned to

@@ -18,10 +18,15 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime.live_speaker_labels import SPEAKERS_UNAVAILABLE
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
 from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
-from sidecar.transcripts.transcript import Segment, Transcript, Word, join_texts
+from sidecar.transcripts.transcript import (
+    SPEAKERS_UNAVAILABLE,
+    Segment,
+    Transcript,
+    Word,
+    join_texts,
+)
 
 
 @dataclass(frozen=True, slots=True)

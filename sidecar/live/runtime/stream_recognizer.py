@@ -114,7 +114,7 @@ class StreamRecognizer:
 
     @property
     def resumed(self) -> bool:
-        """Return whether the turn that begins was recognized by an engine that died or moved."""
+        """Return whether the turn that begins was recognized by an engine that died."""
         return self._turn < self._began or self._turn_began is not None
 
     @property

@@ -18,8 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints import onnx_models
-from sidecar.checkpoints.onnx_models import EmbeddedModel, find_embedded_models
+from sidecar.checkpoints.onnx_models import EmbeddedModel, find_embedded_models, parse_ort_model
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 
 Floats = npt.NDArray[np.float32]
@@ -62,15 +61,15 @@ class VadWeights:
     last: tuple[Floats, float]
 
 
-def load_vad_weights() -> VadWeights:
-    """Return the weights from the library that contains them; several detectors may share them.
+def load_vad() -> SileroVad:
+    """Return the detector, with the weights from the library that contains them.
 
     Raises:
         errors.LiveUnavailable: the library or onnxruntime is missing, or the library has other
             weights.
     """
     try:
-        model = onnx_models.parse_ort_model(
+        model = parse_ort_model(
             find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], SILERO_MODEL.what
         )
     except KeyError:
@@ -79,7 +78,7 @@ def load_vad_weights() -> VadWeights:
     except (ImportError, OSError) as error:
         raise errors.LiveUnavailable(f"The {SILERO_MODEL.what} cannot be read: {error}") from None
     found = {name.removeprefix(_BRANCH): values for name, values in model.weights.items()}
-    return _arrange_tensors(found)
+    return SileroVad(_arrange_tensors(found))
 
 
 def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
@@ -189,12 +188,3 @@ def _convolve(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
     rows = rows @ matrix
     rows += bias
     return np.maximum(rows, 0, out=rows)
-
-
-def load_vad() -> SileroVad:
-    """Return the detector, for a live engine.
-
-    Raises:
-        errors.LiveUnavailable: its weights are not available.
-    """
-    return SileroVad(load_vad_weights())
