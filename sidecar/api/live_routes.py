@@ -61,7 +61,7 @@ async def serve_live_connection(
     session = await _session(socket, service, begin)
     taken, done = session.taken, False
     try:
-        async with session.line:  # the previous connection has stopped: `began` counts all of it
+        async with session.connection_lock:  # the previous one has stopped: `began` counts it all
             talk = _LiveConnection(socket, session, begin, rate, decoder)
             await socket.send(talk.began(service))
             await socket.run_until_first_ends(

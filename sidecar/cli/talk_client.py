@@ -37,14 +37,14 @@ PATH = "/v1/realtime"
 OUT_RATE = 24_000
 """Sample rate of answers in Hz."""
 CLOSE_TIMEOUT_S = 2.0
-LOOK_S = 0.05
+PLAYBACK_POLL_S = 0.05
 """Interval in which the end of playback is noticed."""
 SETTLED_S = 2.0
 """Seconds of silence after a recording, without an answer, until the conversation ends."""
-STAYS_S = 20.0
+SILENCE_INTERVAL_S = 20.0
 """Interval of the silence that a client without audio sends; a service ends a session without
 audio."""
-TURN = "turn"
+ANSWER_REQUEST = "turn"
 """Id of the events that request an answer."""
 LONGEST = 1 << 16
 Event = dict[str, Any]
@@ -251,7 +251,7 @@ class TalkSession:
         if error["code"] == errors.ResponseNotActive.code:  # it has ended by itself
             return
         self._complain(error["message"])
-        if error["event_id"] == TURN:  # there will be no answer
+        if error["event_id"] == ANSWER_REQUEST:  # there will be no answer
             self.failed = True
             await self._over()
 
@@ -288,7 +288,7 @@ class TalkSession:
     async def _listen(self) -> None:
         """Notice that an answer was heard to its end."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(PLAYBACK_POLL_S)
             if self._player is None or self._player.finished():
                 await self._heard_out()
 
@@ -309,7 +309,7 @@ class TalkSession:
         await self._begun.wait()
         while True:
             await self._speak(self._silence)
-            await asyncio.sleep(STAYS_S)
+            await asyncio.sleep(SILENCE_INTERVAL_S)
 
     async def _typing(self, *, alone: bool) -> None:
         """Send each typed line as a turn; an empty one interrupts. Without a terminal each line
@@ -322,8 +322,8 @@ class TalkSession:
                 continue
             before, part = self._replies, {"type": "input_text", "text": line}
             item = {"type": "message", "role": "user", "content": [part]}
-            await self._say("conversation.item.create", event_id=TURN, item=item)
-            await self._say("response.create", event_id=TURN)
+            await self._say("conversation.item.create", event_id=ANSWER_REQUEST, item=item)
+            await self._say("response.create", event_id=ANSWER_REQUEST)
             if not at_once:
                 await self._until(lambda before=before: self._replies > before)  # type: ignore[misc]
         if alone:

@@ -115,7 +115,7 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
             hint=(
                 "Set VIBEVOICE_JOURNAL_KEY to the key that they were written with: kept jobs and "
                 "enrolled speakers have one key. Without it they cannot be read; to begin anew, "
-                f" set {words.setting} to an empty {words.place}."
+                f"set {words.setting} to an empty {words.place}."
             ),
         ) from None
     return seal

@@ -78,8 +78,8 @@ class Session:
         """Time when the last connection ended; None while one is open."""
         self.taken = asyncio.Event()
         """Set when another connection takes the session over, which then gets a new event."""
-        self.line = asyncio.Lock()
-        """Lock of the connection that sends and reads here."""
+        self.connection_lock = asyncio.Lock()
+        """Held by the connection that sends and reads here."""
         self.received_orders = 0
         """Number of received commits, cancels, changes and finish: the client need not repeat
         them."""

@@ -26,6 +26,7 @@ from sidecar.conversation.chat_completions import ChatRole
 from sidecar.interfaces import live_events
 from sidecar.protocols.openai_common import error_body, language_code, speaker_letters
 from sidecar.transcripts.transcript import Segment, join_texts
+from sidecar.transcripts.word_timing import common_prefix_length
 
 FIRST = "root"
 """Name of the position before the first item."""
@@ -494,11 +495,8 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         """Yield the words on which this partial and the one before agree."""
         now, before = text.split(), self._last.split()
         self._last = text
-        alike = 0
-        while alike < min(len(now), len(before)) and now[alike] == before[alike]:
-            alike += 1
         if self.detects or item.id in self._items:
-            yield from self._show(item, " ".join(now[:alike]))
+            yield from self._show(item, " ".join(now[: common_prefix_length(now, before)]))
 
     def _complete(
         self, item: RealtimeDialogueItem, text: str, entry: int, seconds: float | None = None

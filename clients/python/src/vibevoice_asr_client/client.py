@@ -1,4 +1,4 @@
-"""The client that waits: `Client`, which is `AsyncClient` run to the end of each call."""
+"""Blocking client: `AsyncClient`, run to the end of each call."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Coroutine, Iterator, Optional, TypeVar, Union, overload
 
 from vibevoice_asr_client import transport
 from vibevoice_asr_client.async_client import AsyncClient
+from vibevoice_asr_client.blocking import blocking, blocking_iterator
 from vibevoice_asr_client.live import Live
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import opened_wave
 from vibevoice_asr_client.models import Transcript
 from vibevoice_asr_client.retry import Retry
 from vibevoice_asr_client.tls import Trust
-from vibevoice_asr_client.waiting import iterated, waited
 
 Value = TypeVar("Value")
 
@@ -49,32 +49,32 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    close = waited(AsyncClient.close)
+    close = blocking(AsyncClient.close)
 
     # Questions
 
-    health = waited(AsyncClient.health)
-    estimate = waited(AsyncClient.estimate)
-    queue_status = waited(AsyncClient.queue_status)
-    page_path = waited(AsyncClient.page_path)
+    health = blocking(AsyncClient.health)
+    estimate = blocking(AsyncClient.estimate)
+    queue_status = blocking(AsyncClient.queue_status)
+    page_path = blocking(AsyncClient.page_path)
 
     # People
 
-    people = waited(AsyncClient.people)
-    export_people = waited(AsyncClient.export_people)
-    add_person = waited(AsyncClient.add_person)
-    add_speaker = waited(AsyncClient.add_speaker)
-    change_person = waited(AsyncClient.change_person)
-    delete_person = waited(AsyncClient.delete_person)
+    people = blocking(AsyncClient.people)
+    export_people = blocking(AsyncClient.export_people)
+    add_person = blocking(AsyncClient.add_person)
+    add_speaker = blocking(AsyncClient.add_speaker)
+    change_person = blocking(AsyncClient.change_person)
+    delete_person = blocking(AsyncClient.delete_person)
 
     # Jobs
 
-    submit = waited(AsyncClient.submit)
-    job = waited(AsyncClient.job)
-    jobs = waited(AsyncClient.jobs)
-    cancel = waited(AsyncClient.cancel)
-    events = iterated(AsyncClient.events)
-    wait = waited(AsyncClient.wait)
+    submit = blocking(AsyncClient.submit)
+    job = blocking(AsyncClient.job)
+    jobs = blocking(AsyncClient.jobs)
+    cancel = blocking(AsyncClient.cancel)
+    events = blocking_iterator(AsyncClient.events)
+    wait = blocking(AsyncClient.wait)
 
     @overload
     def transcript(self, job_id: str) -> Transcript: ...
@@ -86,11 +86,11 @@ class Client:
             return self._do(self._inner.transcript(job_id, fmt))
         return self._do(self._inner.transcript(job_id))
 
-    recording = waited(AsyncClient.recording)
-    edit = waited(AsyncClient.edit)
-    split_speaker = waited(AsyncClient.split_speaker)
-    history = waited(AsyncClient.history)
-    transcribe = waited(AsyncClient.transcribe)
+    recording = blocking(AsyncClient.recording)
+    edit = blocking(AsyncClient.edit)
+    split_speaker = blocking(AsyncClient.split_speaker)
+    history = blocking(AsyncClient.history)
+    transcribe = blocking(AsyncClient.transcribe)
 
     # Live
 

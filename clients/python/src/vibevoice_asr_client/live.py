@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, Coroutine, Iterator, TypeVar
 
 from vibevoice_asr_client.async_live import AsyncLive
+from vibevoice_asr_client.blocking import blocking
 from vibevoice_asr_client.errors import ClientError
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import carry
-from vibevoice_asr_client.waiting import waited
 
 Value = TypeVar("Value")
 
@@ -56,11 +56,11 @@ class Live:
         """Seconds of it that were heard."""
         return self._inner.heard_s
 
-    send = waited(AsyncLive.send)
-    commit = waited(AsyncLive.commit)
-    cancel = waited(AsyncLive.cancel)
-    change = waited(AsyncLive.change)
-    finish = waited(AsyncLive.finish)
+    send = blocking(AsyncLive.send)
+    commit = blocking(AsyncLive.commit)
+    cancel = blocking(AsyncLive.cancel)
+    change = blocking(AsyncLive.change)
+    finish = blocking(AsyncLive.finish)
 
     @contextmanager
     def carrying(self, recording: wave.Wave_read, pace: float) -> Iterator[None]:
