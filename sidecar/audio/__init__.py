@@ -13,4 +13,4 @@ Block: TypeAlias = "npt.NDArray[np.float32]"
 SAMPLE_RATE = 16_000
 """Sample rate in Hz of live audio, of diarization, of VAD and of all engines but VibeVoice's."""
 VIBEVOICE_SAMPLE_RATE = 24_000
-"""Sample rate in Hz of VibeVoice-ASR and VibeVoice TTS."""
+"""Sample rate in Hz of VibeVoice-ASR."""

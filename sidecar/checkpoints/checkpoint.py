@@ -20,7 +20,7 @@ from sidecar import errors
 MODEL_TYPE = "vibevoice_asr"
 """`model_type` in `config.json` in the layout of transformers (`VibeVoiceAsrConfig`)."""
 ORIGINAL_MODEL_TYPE = "vibevoice"
-"""`model_type` in the original layout, which the TTS models share."""
+"""`model_type` in the original layout, which the TTS model shares."""
 ADAPTER_FILE = "adapter_config.json"
 """File that peft writes in place of `config.json`."""
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -86,12 +86,8 @@ def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
     return None
 
 
-def read_checkpoint(
-    folder: Path, check: Callable[[Path], dict[str, Any]] | None = None
-) -> ModelCheckpoint:
+def read_checkpoint(folder: Path) -> ModelCheckpoint:
     """Check a folder without loading it, and return its checkpoint.
-
-    ``check``: reads the configuration of a model other than VibeVoice-ASR.
 
     Raises:
         errors.CheckpointNotFound: there is no `config.json`.
@@ -101,7 +97,7 @@ def read_checkpoint(
         errors.CheckpointUnsafe: it has its own code, or only pickled weights.
     """
     with disk_errors_as_ours():
-        config = (check or check_vibevoice_config)(folder)
+        config = check_vibevoice_config(folder)
         files = weight_files(folder)
         _check_processor(folder)
         return ModelCheckpoint.of(folder, config, files)

@@ -1,4 +1,4 @@
-"""Installed checkpoints: search, checks and layouts of VibeVoice, VibeVoice TTS, Voxtral, Whisper.
+"""Installed checkpoints: search, checks and layouts of VibeVoice, Voxtral, Whisper.
 
 This module reads `config.json`, the headers of the weights and Whisper's vocabulary. It imports
 nothing heavy, because the process that answers requests uses it.
@@ -19,8 +19,6 @@ from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.model_repositories import (
     DEFAULT_WHISPER_MODEL,
     VIBEVOICE_REPOSITORY,
-    VIBEVOICE_TTS_NAMES,
-    VIBEVOICE_TTS_REPOSITORY,
     VOXTRAL_NAMES,
     VOXTRAL_REPOSITORY,
     WHISPER_ALIASES,
@@ -59,74 +57,6 @@ def _cached_vibevoice(root: Path) -> list[Path]:
 def is_vibevoice_cache(name: str) -> bool:
     """Return whether the ``name`` of a cache folder is that of a VibeVoice-ASR."""
     return "vibevoice" in name.lower() and "asr" in name.lower()
-
-
-VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
-VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
-"""`model_type` in `config.json` of both layouts, which differ in the names of the parts."""
-_MODEL_PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
-_ORIGINAL_MODEL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
-
-
-VOICES_FOLDER = "voices"
-"""Folder beside the weights of a TTS model, with recordings of its voices."""
-
-
-def voice_samples(folder: Path) -> list[Path]:
-    """Return the recordings of voices beside a checkpoint, sorted by name."""
-    return sorted((folder / VOICES_FOLDER).glob("*.wav"))
-
-
-def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
-    """Return the checkpoint in ``voice_path`` (of the checkpoint or a cache), or in the cache.
-
-    Raises:
-        errors.BadCheckpoint: there is none, or the error of the first.
-    """
-    return checkpoint.find_model(
-        voice_path,
-        lambda root: [checkpoint.cache_folder(VIBEVOICE_TTS_REPOSITORY, root)],
-        read_vibevoice_tts,
-        "VibeVoice that speaks",
-        f"Get it: {VIBEVOICE_TTS_COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
-    )
-
-
-def read_vibevoice_tts(folder: Path) -> checkpoint.ModelCheckpoint:
-    """Check a folder without loading it, and return its checkpoint.
-
-    Raises:
-        errors.BadCheckpoint: there is none, it is incomplete, or of another model.
-    """
-    with checkpoint.repaired_by(VIBEVOICE_TTS_COMMAND):
-        return checkpoint.read_checkpoint(folder, check_vibevoice_tts_config)
-
-
-def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json`, which must be that of VibeVoice TTS in the layout of transformers."""
-    config = checkpoint.read_config(folder, f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}")
-    checkpoint.refuse_code(folder, config)
-    kind = config.get("model_type")
-    if kind == VIBEVOICE_TTS_MODEL_TYPE and config.keys() >= _MODEL_PARTS:
-        _check_parts(folder, config)
-        return config
-    if kind == checkpoint.ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_MODEL_PARTS:
-        raise errors.CheckpointNotConverted(
-            f"{folder} has the original layout of VibeVoice, not the one of transformers.",
-            hint=f"Get the converted one: {VIBEVOICE_TTS_COMMAND}",
-        )
-    raise errors.CheckpointUnsupported(
-        f"{folder} is not a checkpoint of VibeVoice TTS: its model_type is {str(kind)[:60]!r}.",
-        hint=f"Get a checkpoint: {VIBEVOICE_TTS_COMMAND}",
-    )
-
-
-def _check_parts(folder: Path, config: dict[str, Any]) -> None:
-    whole = all(isinstance(config[part], dict) for part in _MODEL_PARTS)
-    if not whole or "hidden_size" not in config["text_config"]:
-        raise checkpoint.damaged_error(
-            folder / "config.json", "does not have the dimensions of the model"
-        )
 
 
 VOXTRAL_COMMAND = "vibevoice-asr pull voxtral"
@@ -331,8 +261,8 @@ class CheckpointLayout:
     """Layout of a checkpoint: its files, checks and search.
 
     ``fetched``: whether a file is downloaded. ``is_large``: whether it has weights, which are
-    downloaded last. ``check_config``: raises if the weights cannot be used. ``engine``: the ASR
-    engine that loads it, '' for a TTS model.
+    downloaded last. ``check_config``: raises if the weights cannot be used. ``engine``: the
+    one that loads it.
     """
 
     engine: str
@@ -371,15 +301,6 @@ VOXTRAL_LAYOUT = CheckpointLayout(
     read_voxtral,
     find_voxtral,
 )
-VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
-    "",
-    TRANSFORMERS_LAYOUT.weights,
-    TRANSFORMERS_LAYOUT.fetched,
-    TRANSFORMERS_LAYOUT.is_large,
-    check_vibevoice_tts_config,
-    read_vibevoice_tts,
-    find_vibevoice_tts,
-)
 
 
 def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
@@ -392,8 +313,6 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
         return whisper_model_named(name.removeprefix(WHISPER_PREFIX)).repository, CTRANSLATE2_LAYOUT
     if name.strip().lower() in VOXTRAL_NAMES:
         return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
-    if name.strip().lower() in VIBEVOICE_TTS_NAMES:
-        return VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
     known = {one.repository for one in WHISPER_MODELS.values()}
     repository = vibevoice_repository(name)
     return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
@@ -403,8 +322,8 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
 class InstalledModel:
     """Repository in the Hugging Face cache, in ``folder``, for an engine of this service.
 
-    ``name``: its name for `pull`. ``engine``: the ASR engine that loads it, '' for a TTS model.
-    ``bytes``: size on disk. ``commit``: of the snapshot that can be loaded, '' if none is complete.
+    ``name``: its name for `pull`. ``engine``: the one that loads it. ``bytes``: size on disk.
+    ``commit``: of the snapshot that can be loaded, '' if none is complete.
     """
 
     name: str
@@ -422,11 +341,7 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
     """
     whisper = WHISPER_MODELS.items()
     names = {one.repository: f"{WHISPER_PREFIX}{name}" for name, one in whisper}
-    names |= {
-        VIBEVOICE_REPOSITORY: "vibevoice",
-        VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
-        VOXTRAL_REPOSITORY: "voxtral",
-    }
+    names |= {VIBEVOICE_REPOSITORY: "vibevoice", VOXTRAL_REPOSITORY: "voxtral"}
     for folder in sorted((cache or checkpoint.hugging_face_cache()).glob("models--*")):
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
         if repository not in names and not is_vibevoice_cache(folder.name):

@@ -12,11 +12,6 @@ VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
 VIBEVOICE_REPOSITORY_GB = 16.7
 """Size of the weights of VibeVoice-ASR: 8.33 billion parameters of two bytes."""
 _VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
-VIBEVOICE_TTS_REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
-"""VibeVoice TTS, as the configuration class of transformers names it."""
-VIBEVOICE_TTS_NAMES = frozenset(
-    {"vibevoice-1.5b", "vibevoice-1.5b-hf", "vibevoice/vibevoice-1.5b-hf"}
-)
 VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
 VOXTRAL_NAMES = frozenset(
     {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}

@@ -55,9 +55,8 @@ DEFAULT_NAME = "vibevoice"
 def pull(
     name: str = argument(
         "",
-        "'vibevoice', 'vibevoice-1.5b' (TTS), 'whisper:small' (tiny to large-v3), "
-        "'voxtral' (live), 'voice', or OWNER/NAME; each with @REV. Default: 'vibevoice', "
-        "after a question.",
+        "'vibevoice', 'whisper:small' (tiny to large-v3), 'voxtral' (live), 'voice', or "
+        "OWNER/NAME; each with @REV. Default: 'vibevoice', after a question.",
         metavar="NAME",
     ),
     voice: str = argument(
@@ -149,22 +148,17 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
 
 def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
     """Return instructions to copy a checkpoint by hand, from a machine that reaches the hub."""
-    from sidecar.checkpoints.installed_checkpoints import (
-        CTRANSLATE2_LAYOUT,
-        VIBEVOICE_TTS_LAYOUT,
-        WHISPER_FILES,
-    )
+    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, WHISPER_FILES
 
     files = f"{layout.weights}, and the small files beside it (config.json, tokenizer.json …)"
     if layout is CTRANSLATE2_LAYOUT:
         files = ", ".join(sorted(WHISPER_FILES))
-    variable = "VIBEVOICE_VOICE_PATH" if layout is VIBEVOICE_TTS_LAYOUT else "VIBEVOICE_MODEL_PATH"
     return f"""To copy it by hand, from a machine that has a network:
   1. There:  {PROGRAM} pull {name} --to model
      or, without this program: the files of https://huggingface.co/{repository}
      into a folder: {files}
   2. Copy that folder here, whole, to any place.
-  3. Here:   export {variable}=/that/folder HF_HUB_OFFLINE=1
+  3. Here:   export VIBEVOICE_MODEL_PATH=/that/folder HF_HUB_OFFLINE=1
      then:   {PROGRAM} doctor"""
 
 
@@ -440,15 +434,14 @@ async def remove_model(
 
 
 async def _refuse_in_use(model: InstalledModel) -> None:
-    """Raise if the service of the settings has the engine that this model is for. A TTS model
-    counts as used, as the service does not report its TTS engine."""
+    """Raise if the service of the settings has the engine that this model is for."""
     from sidecar.cli.remote_service import service_at
 
     with suppress(errors.ServiceUnreachable, errors.SettingsInvalid):
         there = ServiceTarget().or_ours()
         async with service_at(there.server or "", trust=there.trust) as client:
             health = await client.health()
-        if model.engine in ("", health["engine"], health["live_engine"]):
+        if model.engine in (health["engine"], health["live_engine"]):
             raise errors.EngineUnavailable(
                 f"The service at {there.server} may have '{model.name}' in use.",
                 hint="Stop it first, or start it with another engine.",

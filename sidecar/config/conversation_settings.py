@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
@@ -43,22 +42,15 @@ class ConversationSettings(SettingsGroup):
 class TtsSettings(SettingsGroup):
     """Voices: TTS engine of conversations."""
 
-    voice_engine: Literal[
-        "auto", "none", "vibevoice", "moonshine", "system", "espeak", "speech", "scripted"
-    ] = setting(
-        "auto",
-        "TTS engine of conversations, in its own process: 'auto' uses what is installed, "
-        "'none' returns text only; 'vibevoice' needs a GPU to keep up, and a checkpoint "
-        "('vibevoice-asr pull vibevoice-1.5b'); 'moonshine' has the voices of "
-        "'vibevoice-asr pull voice', 'system' those of macOS and Windows, 'espeak' robotic "
-        "ones in a hundred languages (the extra 'espeak'); 'speech' uses a server, to "
-        "which the answers are sent ('auto' never does that); 'scripted' returns tones "
-        "(for developers of pages).",
-    )
-    voice_path: Path | None = setting(
-        None,
-        "Folder of a checkpoint of VibeVoice TTS, or of a Hugging Face cache with one; if "
-        "unset, the cache of 'vibevoice-asr pull'.",
+    voice_engine: Literal["auto", "none", "moonshine", "system", "espeak", "speech", "scripted"] = (
+        setting(
+            "auto",
+            "TTS engine of conversations, in its own process: 'auto' uses what is installed, "
+            "'none' returns text only; 'moonshine' has the voices of 'vibevoice-asr pull voice', "
+            "'system' those of macOS and Windows, 'espeak' robotic ones in a hundred languages "
+            "(the extra 'espeak'); 'speech' uses a server, to which the answers are sent "
+            "('auto' never does that); 'scripted' returns tones (for developers of pages).",
+        )
     )
     speech_url: str = setting(
         "", "Server with OpenAI's /v1/audio/speech, for the voice_engine 'speech'."

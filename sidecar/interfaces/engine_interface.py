@@ -227,8 +227,7 @@ class LoadOptions(WireValues):
     ``evict_encoders`` and ``host_token_table``: these parts stay out of the device's memory during
     the load; what a recording needs of them is moved there by its `MemoryPlan`. ``upstream``: for
     an engine that uses upstreams. ``live``: it serves many live sessions at once, and no
-    recordings. ``speaks``: it is a TTS engine. ``steps``: of diffusion; 0: as many as the machine
-    has time for.
+    recordings. ``speaks``: it is a TTS engine.
     """
 
     precision: Precision = Precision.AUTO
@@ -239,7 +238,6 @@ class LoadOptions(WireValues):
     upstream: UpstreamOptions | None = None
     live: bool = False
     speaks: bool = False
-    steps: int = 0
 
 
 CancelCheck = Callable[[], bool]
@@ -334,20 +332,16 @@ PCM16_BYTES = 2
 """Bytes of a sample of synthesized audio: 16 bit, mono, little-endian."""
 MAX_TTS_CHARACTERS = 2_000
 """Characters of one synthesis at most; a client with more text sends it sentence by sentence."""
-MAX_TTS_STEPS = 20
-"""Diffusion steps from noise to a frame of audio, of a diffusion engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TtsSpec(ModelSpec):
     """Capabilities of a TTS engine.
 
-    ``streams``: audio is sent while it is computed, and can be stopped in between; otherwise a
-    phrase is computed as a whole. ``marks``: it reports when each word begins. ``lists_voices``:
-    its voices are known here; otherwise any name is passed on to the server.
+    ``marks``: it reports when each word begins. ``lists_voices``: its voices are known here;
+    otherwise any name is passed on to the server.
     """
 
-    streams: bool = False
     marks: bool = False
     lists_voices: bool = True
 

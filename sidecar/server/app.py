@@ -57,7 +57,7 @@ def create_service(settings: Settings) -> Service:
         return Service(settings, choice)
     live, reason = engine_selection.choose_live_engine(settings, choice)
     _log_choice("live engine", live, reason, wanted=True)
-    voice, reason = choose_tts_engine(settings, choice)
+    voice, reason = choose_tts_engine(settings)
     _log_choice("TTS engine", voice, reason, wanted=voice is not None)
     return Service(settings, choice, live=live, voice=voice)
 

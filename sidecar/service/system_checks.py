@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -99,14 +98,10 @@ def check_live_engine(settings: Settings) -> CheckFinding:
 def check_tts(settings: Settings) -> CheckFinding:
     """Check the TTS engine of conversations; return it with the reason, and what a better one
     lacks."""
-    from sidecar.engines.engine_selection import choose_engine
     from sidecar.tts.tts_engine_selection import better_voice_hint, choose_tts_engine
 
-    files = None
-    with contextlib.suppress(errors.SidecarError):  # reported by the finding "engine"
-        files = choose_engine(settings)
     try:
-        chosen, reason = choose_tts_engine(settings, files)
+        chosen, reason = choose_tts_engine(settings)
     except errors.SidecarError as error:
         return CheckFinding("voice", CheckState.BAD, error.detail, error.hint)
     better = better_voice_hint(settings, chosen)

@@ -9,11 +9,9 @@ from sidecar.tts import (
     openai_tts,
     scripted_tts,
     system_tts,
-    vibevoice_tts,
 )
 
 _ENGINES: tuple[tuple[TtsSpec, type[TtsEngine]], ...] = (
-    (vibevoice_tts.SPEC, vibevoice_tts.VibeVoiceTts),
     (moonshine_tts.SPEC, moonshine_tts.MoonshineTts),
     (system_tts.SPEC, system_tts.SystemTts),
     (espeak_tts.SPEC, espeak_tts.EspeakTts),
@@ -21,7 +19,6 @@ _ENGINES: tuple[tuple[TtsSpec, type[TtsEngine]], ...] = (
     (scripted_tts.SPEC, scripted_tts.ScriptedTts),
 )
 """All TTS engines; imported literally, because a packager cannot see names built from strings."""
-TTS_SPECS = tuple(spec for spec, _ in _ENGINES)
 
 
 def create_tts_engine(name: str) -> TtsEngine:
@@ -31,4 +28,4 @@ def create_tts_engine(name: str) -> TtsEngine:
 
 def tts_spec(name: str) -> TtsSpec:
     """Return the spec of the engine ``name``."""
-    return next(spec for spec in TTS_SPECS if spec.name == name)
+    return next(spec for spec, _ in _ENGINES if spec.name == name)

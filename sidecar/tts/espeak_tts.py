@@ -17,7 +17,6 @@ SPEC = engine_interface.TtsSpec(
     name="espeak",
     title="espeak-ng",
     requires=("espeakng_loader",),
-    streams=True,
     marks=True,
 )
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 SPEC = engine_interface.TtsSpec(
     name="speech",
     title="A server with OpenAI's /v1/audio/speech",
-    streams=True,
     lists_voices=False,
 )
 

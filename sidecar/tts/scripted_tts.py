@@ -21,7 +21,6 @@ from sidecar.interfaces import engine_interface
 SPEC = engine_interface.TtsSpec(
     name="scripted",
     title="Tones for words, for tests",
-    streams=True,
     marks=True,
 )
 

@@ -102,7 +102,7 @@ class TtsClient:
         """Load the engine if necessary; return the names of its voices.
 
         Raises:
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it cannot be loaded.
+            errors.ModelLoadFailed, errors.ShuttingDown: it cannot be loaded.
             errors.EngineFailed: its process ended.
         """
         try:
@@ -125,8 +125,7 @@ class TtsClient:
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine cannot be
-                loaded.
+            errors.ModelLoadFailed, errors.ShuttingDown: the engine cannot be loaded.
             errors.EngineFailed: it failed, or its process ended.
         """
         if len(text) > MAX_TTS_CHARACTERS:
@@ -168,31 +167,21 @@ class EngineFleet:
     ) -> None:
         self._devices = MemoryDevices()
         self._voice: EngineHost[TtsSpec] | None = None
-        beside = 0
         if voice is not None:
             self._voice = EngineHost(
                 EngineRole.VOICE, settings, voice, self._devices, engine_slot.SERIAL, speaks=True
             )
-            beside = self._voice.needed_bytes
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """Number of recordings transcribed at once: one here, or one for each upstream, all of them
         in one worker process."""
         sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
-        self.files = EngineHost(
-            EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
-        )
+        self.files = EngineHost(EngineRole.FILES, settings, files, self._devices, sharing)
         """Host of the engine for files."""
         self.hosts: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES: self.files}
         """Host of each ASR engine, by role."""
         if live is not None:
             self.hosts[EngineRole.LIVE] = EngineHost(
-                EngineRole.LIVE,
-                settings,
-                live,
-                self._devices,
-                engine_slot.LIVE,
-                live=True,
-                beside=beside,
+                EngineRole.LIVE, settings, live, self._devices, engine_slot.LIVE, live=True
             )
 
     @property

@@ -23,7 +23,6 @@ from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
-from sidecar.tts.vibevoice_tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.version import __version__
 from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
@@ -43,8 +42,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     """Host of an engine: owns its slot and accounts for its memory.
 
     ``name``: its name in ledgers and crash notes. ``live``: it serves live sessions. ``speaks``: it
-    is a TTS engine. ``beside``: bytes of the device that another engine of this service will take
-    later, considered in the choice of the first precision.
+    is a TTS engine.
     """
 
     def __init__(
@@ -57,7 +55,6 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         *,
         live: bool = False,
         speaks: bool = False,
-        beside: int = 0,
     ) -> None:
         self.name = name
         self._choice = choice
@@ -70,25 +67,17 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             devices.gpu.begin()
         self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
         self.admission: memory_admission.MemoryAdmission | None = None
-        self.voice_admission: TtsMemoryAdmission | None = None
-        limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-        planned = choice.checkpoint if choice.spec.planned else None
-        if planned is not None and speaks:
-            tts_shape = TtsModelShape.from_config(planned.config)
-            self.voice_admission = TtsMemoryAdmission(tts_shape, limit)
-        elif planned is not None:
-            shape = ModelShape.from_config(planned.config)
+        if choice.checkpoint is not None and choice.spec.planned:
+            shape = ModelShape.from_config(choice.checkpoint.config)
             if not self.on_gpu and (obstacle := shape.int4_obstacle):
                 self.spec = self.spec.without(Precision.INT4, obstacle)
                 if settings.precision is Precision.INT4:
                     log.warning("%s", self.spec.replacement(Precision.INT4))
+            limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
             self.admission = memory_admission.MemoryAdmission(shape, self.spec.precisions, limit)
-        self._room = self.admission or self.voice_admission
         precision = settings.precision
-        if precision is Precision.AUTO and self._room is not None:
-            now = self._memory(None)
-            now = replace(now, free_bytes=now.free_bytes - beside)
-            precision = self._room.first_precision(now)
+        if precision is Precision.AUTO and self.admission is not None:
+            precision = self.admission.first_precision(self._memory(None))
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
         self._replaced: gpu_devices.EngineMemoryHolding | None = None
         """Holding of the old engine while a new one loads; None otherwise."""
@@ -170,12 +159,6 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         device = self._devices.gpu if self.on_gpu else self._devices.host
         return device.ledger.reserved_bytes(self.name)
 
-    @property
-    def needed_bytes(self) -> int:
-        """Return the bytes of GPU memory that it will take once loaded; 0 if it uses none."""
-        precision = self.slot.precision
-        return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
-
     def memory_now(self) -> memory_admission.MemoryState:
         """Return the memory of its device at the last query."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
@@ -190,19 +173,19 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     async def look(self) -> None:
         """Query the free memory, for a plan that depends on it (`MemoryAccount`)."""
         self._expected = 0
-        if self._room is not None:
+        if self.admission is not None:
             await self._devices.gpu.look()
 
     def place(self, precision: Precision) -> memory_admission.LoadPlan:
         """Return the placement of a new engine (`MemoryAccount`)."""
-        if self._room is None:
+        if self.admission is None:
             return memory_admission.LoadPlan()
-        return self._room.place(precision, self.memory_now())
+        return self.admission.place(precision, self.memory_now())
 
     def load_begins(self, precision: Precision, plan: memory_admission.LoadPlan) -> None:
         """Reserve the memory of an engine that is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
-        size = self._standing(precision, plan.memory)
+        size = self._weights(precision, plan.memory)
         if plan.placement is memory_admission.LoadPlacement.BESIDE and old.pid is not None:
             size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.name))
         self._replaced = old
@@ -217,7 +200,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         if self.slot.worker_pid is None:
             self._release()
         elif arrived:
-            self._reserve(self._standing(self.slot.precision, self.slot.memory))
+            self._reserve(self._weights(self.slot.precision, self.slot.memory))
 
     def held(self, sessions: int) -> None:
         """Record the number of live sessions, each with its memory beside the weights
@@ -255,15 +238,9 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
         """Return the bytes of an idle engine; the size of its files if its memory is not
         planned."""
-        if self._room is None:
+        if self.admission is None:
             return self._file_bytes
-        return self._room.loaded_bytes(precision, memory)
-
-    def _standing(self, precision: Precision, memory: MemoryPlan) -> int:
-        """Return the bytes that an engine reserves while it is idle; for a TTS engine also those of
-        synthesis, which is not admitted call by call."""
-        speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
-        return self._weights(precision, memory) + speaking
+        return self.admission.loaded_bytes(precision, memory)
 
     def _memory(self, held: Precision | None) -> memory_admission.MemoryState:
         gpu, watch = self.gpu, self._devices.gpu

@@ -477,7 +477,6 @@ def test_without_a_name_and_without_a_terminal_nothing_comes(shell, hub):
     [
         ("vibevoice", (VIBEVOICE_REPOSITORY, "*.safetensors", "VIBEVOICE_MODEL_PATH=")),
         ("whisper:small", ("faster-whisper-small", "model.bin", "VIBEVOICE_MODEL_PATH=")),
-        ("vibevoice-1.5b", ("VibeVoice-1.5B-hf", "*.safetensors", "VIBEVOICE_VOICE_PATH=")),
     ],
 )
 def test_a_person_without_a_network_is_told_how_to_copy_it(name, parts, shell):

@@ -28,7 +28,6 @@ USES = re.compile(rf"\b([A-Z_0-9]+)\s*\.\s*({'|'.join(METHODS)})\b").findall
 """Of a source: constants, and the methods that are called of them."""
 MADE: Mapping[str, str] = {
     "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
-    "sidecar/tts/vibevoice_tts_synthesis.py:marks": r"<\|im_start\|>|<\|im_end\|>",
     "sidecar/checkpoints/voice_download.py:pattern": r"sha-256=:([^:]+):|md5=([^,\s]+)|(\S+)",
 }
 """For expressions that are made while the service runs: one that is like them."""

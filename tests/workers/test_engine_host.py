@@ -20,7 +20,7 @@ from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.tts import tts_spec as voice_of
-from sidecar.workers import engine_fleet, engine_slot
+from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
 from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
 
@@ -172,41 +172,6 @@ async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_hos
     )
 
 
-VOICE = {"text_config": {**TEXT, "tie_word_embeddings": True}}
-"""As if it spoke with the language model that hears."""
-
-
-def speaking(folder: Path, **values: Any) -> EngineChoice[Any]:
-    spec = replace(voice_of("scripted"), planned=True, precisions=(Precision.FP32, Precision.BF16))
-    return EngineChoice(spec, "", ModelCheckpoint(folder, VOICE, (), 0, None), **values)
-
-
-async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
-    house: House, tmp_path: Path
-) -> None:
-    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
-    voice = EngineHost(
-        "voice", settings, speaking(tmp_path), house.devices, engine_slot.LIVE, speaks=True
-    )
-    house.card.engines.append(voice)
-    assert voice.voice_admission is not None
-    needed = voice.voice_admission.peak_bytes(Precision.FP32) / GIB
-    silent = voice.voice_admission.loaded_bytes(Precision.FP32) / GIB
-    assert needed > silent + 1
-    await house.files.slot.preload()
-    house.files.expect_peak(60 * GIB)
-    with pytest.raises(errors.WontFit, match=r"18\.0 GB are"):
-        await voice.slot.preload()
-    await house.files.slot.close()
-    assert await house.room(house.live) == 78, "nobody has spoken yet"
-    for _ in range(2):
-        async with voice.slot.lease():
-            assert await house.room(house.live) == pytest.approx(78 - needed, abs=0.01)
-    assert voice.reserved_bytes == round(needed * GIB)
-    await voice.slot.close()
-    assert await house.room(house.live) == 78
-
-
 async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card(
     house: House, tmp_path: Path
 ) -> None:
@@ -222,19 +187,14 @@ async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card
     assert voice.reserved_bytes == 0
 
 
-def test_the_first_precision_leaves_room_for_the_voice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("gigabytes", "best"), [(80, Precision.BF16), (16, Precision.INT8)])
+def test_first_precision_is_the_best_that_fits_on_the_card(
+    tmp_path: Path, gigabytes: int, best: Precision
 ) -> None:
-    card = Card(tells=True, gigabytes=32)
-    monkeypatch.setattr(engine_fleet, "MemoryDevices", lambda: MemoryDevices(GpuMonitor(card)))
-    settings = Settings(data_dir=tmp_path)
-    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     precisions = (Precision.BF16, Precision.INT8, Precision.INT4)
     spec = replace(engine_spec("scripted"), planned=True, precisions=precisions)
-    files = EngineChoice(spec, "", checkpoint)
-
-    def first(voice: EngineChoice[Any] | None) -> Precision:
-        return engine_fleet.EngineFleet(settings, files, None, voice).files.slot.precision
-
-    assert first(None) is Precision.BF16
-    assert first(speaking(tmp_path)) is Precision.INT8
+    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    devices = MemoryDevices(GpuMonitor(Card(tells=True, gigabytes=gigabytes)))
+    choice = EngineChoice(spec, "", checkpoint)
+    one = EngineHost(FILES, Settings(data_dir=tmp_path), choice, devices, EXCLUSIVE)
+    assert one.slot.precision is best
