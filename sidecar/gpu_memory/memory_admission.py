@@ -7,7 +7,7 @@ of a new engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -73,10 +73,6 @@ TYPICAL_AUDIO_S = 600.0
 """Duration of audio in the plan if a recording's is not known, and for the first load."""
 
 
-LOAD_PLAN_ALL_ON_GPU = memory_plan.LOAD_PLANS[0]
-"""Nothing stays on the host."""
-
-
 @dataclass(frozen=True, slots=True)
 class MemoryState:
     """Free bytes of the engine's device, and the loaded precision.
@@ -92,17 +88,6 @@ class MemoryState:
     on_gpu: bool
     bandwidth: float | None = None
     own_bytes: int | None = None
-
-    def available_bytes(self, loaded: Callable[[Precision], int], limit_bytes: int | None) -> int:
-        """Return the bytes that an engine may use in all: those free, and those it holds.
-
-        ``loaded`` returns the bytes of the idle engine at a precision.
-        """
-        own = self.own_bytes
-        if own is None:
-            own = loaded(self.held) if self.held is not None else 0
-        available = max(0, self.free_bytes + own)
-        return available if limit_bytes is None else min(available, limit_bytes)
 
 
 class MemoryAdmission:
@@ -232,14 +217,23 @@ class MemoryAdmission:
 
     def available_bytes(self, now: MemoryState) -> int:
         """Return the bytes that the engine may use in all."""
-        return now.available_bytes(self.loaded_bytes, self._limit)
+        available = self._free_and_own_bytes(now)
+        return available if self._limit is None else min(available, self._limit)
 
     def _unlimited_bytes(self, now: MemoryState) -> int | None:
         """Return the available bytes without the limit; `None` if it withholds none."""
-        unlimited = now.available_bytes(self.loaded_bytes, None)
+        unlimited = self._free_and_own_bytes(now)
         return unlimited if self._limit is not None and self._limit < unlimited else None
 
-    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
+    def _free_and_own_bytes(self, now: MemoryState) -> int:
+        own = now.own_bytes
+        if own is None:
+            own = self.loaded_bytes(now.held) if now.held is not None else 0
+        return max(0, now.free_bytes + own)
+
+    def loaded_bytes(
+        self, precision: Precision, memory: MemoryPlan = memory_plan.LOAD_PLANS[0]
+    ) -> int:
         """Return the bytes of an engine that loads or is idle; ``memory``: parts on the host."""
         return memory_footprint.loading_bytes(self._shape, precision, memory).total
 

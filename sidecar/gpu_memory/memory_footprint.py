@@ -422,13 +422,13 @@ def _encoder_chunk_bytes(
     hop = shape.acoustic.hop
     whole = ceil(work.audio_s * VIBEVOICE_SAMPLE_RATE / hop) * hop
     samples = min(max(1, round(plan.encoder_chunk_s * VIBEVOICE_SAMPLE_RATE / hop)) * hop, whole)
-    widest = max(widest_stage(shape.acoustic, samples), widest_stage(shape.semantic, samples))
+    widest = max(_widest_stage(shape.acoustic, samples), _widest_stage(shape.semantic, samples))
     states = 64 * sum(shape.semantic.widths)
     results = 3 * shape.hidden * (samples // hop)
     return (widest + samples + states + results) * value_bytes(precision)
 
 
-def widest_stage(encoder: EncoderShape, samples: int) -> int:
+def _widest_stage(encoder: EncoderShape, samples: int) -> int:
     """Return the number of values alive at once in the stage that has the most.
 
     They are the stage's input and, at its own width, the block's input, the residual, the norm's
@@ -461,8 +461,8 @@ def _prefill_tile_bytes(
         inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
     if work.prompt_tokens > tile:
         beside += tile * size * hidden
-    kept = rotary_cache_values(shape, precision, positions)
-    return max(kept + beside + inside, rotary_temporary_values(shape, positions))
+    kept = _rotary_cache_bytes(shape, precision, positions)
+    return max(kept + beside + inside, _rotary_temporary_bytes(shape, positions))
 
 
 def _decoding_bytes(
@@ -477,20 +477,20 @@ def _decoding_bytes(
     rows = DRAFT_TOKENS + 1
     shares = rows * (12 * shape.heads + 1) * last + 16 * last
     little = rows * (shape.vocab + 4 * shape.mlp) * value_bytes(precision)
-    step = rotary_cache_values(shape, precision, last) + shares + little
+    step = _rotary_cache_bytes(shape, precision, last) + shares + little
     if last == first:
         return step
     copied = cache_bytes(shape, precision, last) // (2 * shape.layers)
-    before = rotary_cache_values(shape, precision, last - plan.cache_step)
-    return max(step, before + max(copied, rotary_temporary_values(shape, last)))
+    before = _rotary_cache_bytes(shape, precision, last - plan.cache_step)
+    return max(step, before + max(copied, _rotary_temporary_bytes(shape, last)))
 
 
-def rotary_cache_values(shape: ModelShape, precision: Precision, positions: int) -> int:
+def _rotary_cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
     """Return the bytes of a cosine and a sine for each position and dimension of a head."""
     return positions * 2 * shape.head_dim * value_bytes(precision)
 
 
-def rotary_temporary_values(shape: ModelShape, positions: int) -> int:
+def _rotary_temporary_bytes(shape: ModelShape, positions: int) -> int:
     """Return the bytes needed to compute the rotary table.
 
     They are the angles (half and whole) and both results twice, all in float32.
