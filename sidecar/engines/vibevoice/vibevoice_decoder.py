@@ -25,8 +25,8 @@ class KeyValueCache:
     """One pair of tensors per layer, each of shape ``(1, kv_heads, capacity, head_dim)``.
 
     ``length`` is the number of filled positions. Positions after it are never read, so setting
-    ``length`` goes back. A step that is a CUDA graph masks them instead, so there they must be
-    finite numbers: ``zeroed``. Without it, pages get memory only as positions are filled.
+    ``length`` goes back. A step that is a CUDA graph masks them instead, so they begin as zeros:
+    they must be finite numbers.
     """
 
     def __init__(
@@ -38,12 +38,10 @@ class KeyValueCache:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        zeroed: bool,
     ) -> None:
         shape = (1, kv_heads, capacity, head_dim)
-        allocate = torch.zeros if zeroed else torch.empty
-        self.keys = [allocate(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.values = [allocate(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
         self.length = 0
 
     @property
@@ -115,18 +113,13 @@ class VibeVoiceDecoder:
     def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
         """Return an empty cache for a prompt and the tokens that ``plan`` provides for after it."""
         capacity = max(plan.cache_tokens, prompt_tokens + 1)
-        return self.empty_cache(-(-capacity // CACHE_ROUND) * CACHE_ROUND, zeroed=True)
-
-    def empty_cache(self, positions: int, *, zeroed: bool) -> KeyValueCache:
-        """Return an empty cache for ``positions`` positions."""
         return KeyValueCache(
             len(self.layers),
             self.kv_heads,
             self.head_dim,
-            positions,
+            -(-capacity // CACHE_ROUND) * CACHE_ROUND,
             device=self.device,
             dtype=self.dtype,
-            zeroed=zeroed,
         )
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -217,7 +210,7 @@ class VibeVoiceDecoder:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values ``(1, heads, n, dim)`` of a layer, at their positions."""
         attention = layer.self_attn
-        normed = self.normed(layer.input_layernorm, hidden)
+        normed = layer.input_layernorm(hidden)
         query = self._split(attention.q_proj(normed), self.heads)
         key = self._split(attention.k_proj(normed), self.kv_heads)
         value = self._split(attention.v_proj(normed), self.kv_heads)
@@ -227,14 +220,8 @@ class VibeVoiceDecoder:
         """Return a layer's output from its input and its attention's output."""
         count = hidden.shape[1]
         hidden = hidden + layer.self_attn.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
-        normed = self.normed(layer.post_attention_layernorm, hidden)
-        result: Tensor = hidden + layer.mlp(normed)
+        result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return result
-
-    def normed(self, norm: Any, hidden: Tensor) -> Tensor:
-        """Return the rows normalized by a module of the model."""
-        normed: Tensor = norm(hidden)
-        return normed
 
     def rotation(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return cosines and sines ``(positions or more, dim)``; cached, as every step needs
