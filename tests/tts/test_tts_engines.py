@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tiny_piper_voice
@@ -28,6 +29,7 @@ from sidecar.interfaces.engine_interface import (
     TtsSpec,
     UpstreamOptions,
 )
+from sidecar.service.system_checks import check_tts
 from sidecar.tts import (
     create_tts_engine,
     espeak_tts,
@@ -35,6 +37,7 @@ from sidecar.tts import (
     openai_tts,
     scripted_tts,
     system_tts,
+    tts_engine_selection,
 )
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 
@@ -297,16 +300,39 @@ def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
     assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_what_is_here_speaks_and_a_server_only_where_it_is_named(
-    there: bool, monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("pulled", "system", "espeak", "chosen"),
+    [
+        (True, True, True, "moonshine"),
+        (False, True, True, "system"),
+        (False, False, True, "espeak"),
+        (False, False, False, None),
+    ],
+)
+def test_auto_takes_the_first_engine_that_is_here(
+    pulled: bool,
+    system: bool,
+    espeak: bool,
+    chosen: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: there)
-    chosen, _ = choose_tts_engine(Settings(speech_url=server, data_dir=tmp_path))
-    found = chosen.spec if chosen else None
-    assert found is (
-        system_tts.SPEC if there else None if missing_packages(espeak_tts.SPEC) else espeak_tts.SPEC
+    if pulled:
+        tiny_piper_voice.pulled(tmp_path / "voices")
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: system)
+    installed = {moonshine_tts.SPEC.name, *([espeak_tts.SPEC.name] if espeak else [])}
+    monkeypatch.setattr(
+        tts_engine_selection,
+        "missing_packages",
+        lambda spec: [] if spec.name in installed else [*spec.requires],
     )
+    found, reason = choose_tts_engine(Settings(data_dir=tmp_path))
+    assert (found and found.spec.name) == chosen
+    assert (found and found.folder) == (tmp_path / "voices" if pulled else None)
+    assert ("pull voice" in reason) is (chosen is None)
+
+
+def test_named_server_speaks_and_needs_an_address(server: str) -> None:
     named, _ = choose_tts_engine(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
     assert named is not None
     assert named.upstream == UpstreamOptions((server,), ("",))
@@ -315,8 +341,13 @@ def test_what_is_here_speaks_and_a_server_only_where_it_is_named(
 
 
 def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_tts_engine(Settings(voice_engine="moonshine", data_dir=tmp_path))
+    assert "pull voice" in (refused.value.hint or "")
+    monkeypatch.undo()
     monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
     with pytest.raises(errors.EngineUnavailable) as refused:
         choose_tts_engine(Settings(voice_engine="system"))
@@ -328,6 +359,20 @@ def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
     with pytest.raises(errors.EngineUnavailable, match="moonshine_voice") as refused:
         choose_tts_engine(Settings(voice_engine="moonshine"))
     assert refused.value.hint == f"Install it again: {install_command('')}"
+
+
+@pytest.mark.parametrize(("engine", "better"), [("auto", True), ("espeak", False)])
+def test_doctor_names_a_better_voice_where_auto_found_only_espeak(
+    engine: Literal["auto", "espeak"],
+    better: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
+    monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])
+    said = check_tts(Settings(voice_engine=engine, data_dir=tmp_path)).text
+    assert said.startswith(f"espeak ({engine})")
+    assert said.endswith("a better one: vibevoice-asr pull voice") is better
 
 
 def characters(sounds: Sequence[SynthesizedAudio]) -> list[int]:

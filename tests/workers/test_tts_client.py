@@ -7,9 +7,10 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tiny_piper_voice
@@ -25,7 +26,7 @@ from sidecar.interfaces.engine_interface import (
     SynthesizedAudio,
     WordMark,
 )
-from sidecar.tts import TTS_SPECS, create_tts_engine, tts_spec
+from sidecar.tts import create_tts_engine
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, TtsClient
 from sidecar.workers.engine_slot import SERIAL, EngineState
@@ -33,17 +34,26 @@ from sidecar.workers.worker_environment import WorkerOptions
 
 TEXT = "Good morning, who is there?"
 HEARS = EngineChoice(engine_of("scripted"), "")
+VoiceEngine = Literal["scripted", "none", "moonshine"]
+
+
+@asynccontextmanager
+async def fleet_with(voice_engine: VoiceEngine, folder: Path) -> AsyncIterator[EngineFleet]:
+    settings = Settings(
+        engine="scripted", voice_engine=voice_engine, data_dir=folder, keep_alive=-1
+    )
+    voice, _ = choose_tts_engine(settings)
+    one = EngineFleet(settings, HEARS, None, voice)
+    try:
+        yield one
+    finally:
+        await one.close()
 
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
-    settings = Settings(
-        engine="scripted", voice_engine="scripted", data_dir=tmp_path, keep_alive=-1
-    )
-    voice, _ = choose_tts_engine(settings)
-    one = EngineFleet(settings, HEARS, None, voice)
-    yield one
-    await one.close()
+    async with fleet_with("scripted", tmp_path) as one:
+        yield one
 
 
 async def said(spoken: TtsClient, text: str, **options: object) -> list[SynthesizedAudio]:
@@ -144,43 +154,25 @@ async def test_an_engine_that_hangs_in_a_text_ends_with_who_left_it_and_others_a
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
     sharing = replace(SERIAL, worker=WorkerOptions(niceness=0, patience_s=0.2))
     monkeypatch.setattr("sidecar.workers.engine_slot.SERIAL", sharing)
-    settings = Settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
-    voice, _ = choose_tts_engine(settings)
-    one = EngineFleet(settings, HEARS, None, voice)
-    try:
-        async with asyncio.timeout(PATIENCE_S), aclosing(one.voice.say("I hang now")) as sounds:
+    async with fleet_with("scripted", tmp_path) as fleet:
+        async with asyncio.timeout(PATIENCE_S), aclosing(fleet.voice.say("I hang now")) as sounds:
             async for _ in sounds:
-                waits = asyncio.create_task(said(one.voice, "So what?"))
+                waits = asyncio.create_task(said(fleet.voice, "So what?"))
                 break
         assert await waits == here("So what?"), "though its process ended under it"
-    finally:
-        await one.close()
 
 
 async def test_where_nothing_speaks_whoever_wants_it_is_told(tmp_path: Path) -> None:
-    settings = Settings(engine="scripted", voice_engine="none", data_dir=tmp_path)
-    assert choose_tts_engine(settings) == (None, "as set")
-    fleet = EngineFleet(settings, HEARS, None)
-    assert EngineRole.VOICE not in fleet.standing()
-    with pytest.raises(errors.EngineUnavailable, match="no TTS engine"):
-        fleet.voice.say("Hello.")
-    await fleet.close()
-
-
-def test_every_engine_that_speaks_is_there_by_its_name() -> None:
-    assert [tts_spec(spec.name) for spec in TTS_SPECS] == list(TTS_SPECS)
-    assert len({spec.name for spec in TTS_SPECS}) == len(TTS_SPECS)
+    async with fleet_with("none", tmp_path) as fleet:
+        assert EngineRole.VOICE not in fleet.standing()
+        with pytest.raises(errors.EngineUnavailable, match="no TTS engine"):
+            fleet.voice.say("Hello.")
 
 
 async def test_a_voice_that_was_pulled_speaks_in_a_process_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("moonshine_voice")
     tiny_piper_voice.pulled(tmp_path / "voices")
-    settings = Settings(engine="scripted", voice_engine="moonshine", data_dir=tmp_path)
-    voice, _ = choose_tts_engine(settings)
-    one = EngineFleet(settings, HEARS, None, voice)
-    try:
-        assert await one.voice.ready() == (tiny_piper_voice.VOICE,)
-        (sound,) = await said(one.voice, "Merhaba.")
+    async with fleet_with("moonshine", tmp_path) as fleet:
+        assert await fleet.voice.ready() == (tiny_piper_voice.VOICE,)
+        (sound,) = await said(fleet.voice, "Merhaba.")
         assert sound.seconds > 0
-    finally:
-        await one.close()
