@@ -9,10 +9,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from fastapi import FastAPI
@@ -167,34 +168,16 @@ def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[...,
 
 async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any]]:
     """Send a body in pieces, in this process."""
-    pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
-    sent: list[Any] = []
 
-    async def receive() -> dict[str, Any]:
-        if pieces:
-            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
-        return await asyncio.Event().wait()  # type: ignore[return-value]
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 65_536):
+            yield body[start : start + 65_536]
 
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    headers = {b"host": b"localhost", b"content-type": kind.encode()}
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "scheme": "http",
-        "method": "POST",
-        "path": "/transcribe",
-        "raw_path": b"/transcribe",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [*headers.items(), (b"content-length", b"%d" % len(body))],
-        "client": ("127.0.0.1", 40_000),
-        "server": ("127.0.0.1", 8000),
-        "state": {},
-    }
-    await app(scope, receive, send)
-    return sent[0]["status"], json.loads(b"".join(part["body"] for part in sent[1:]))
+    headers = {"Content-Type": kind, "Content-Length": str(len(body))}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/transcribe", content=pieces(), headers=headers)
+    return answer.status_code, answer.json()
 
 
 async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
