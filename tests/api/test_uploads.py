@@ -80,29 +80,6 @@ def test_a_place_that_came_to_nothing_is_given_back(
     assert server.post(voice).status_code == 200
 
 
-@pytest.mark.slow
-def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
-    start_server: Callable[..., Server], voice: bytes
-) -> None:
-    server = start_server(queue_limit=8, upload_room_mb=3, limits={"upload_stall": PATIENCE_S})
-    first, second, third = (server.raw() for _ in range(3))
-    first.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
-    wait_until(lambda: server.disk() >= 2 * MB, PATIENCE_S, "the first is on its way")
-    second.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
-    status, _, content = read_answer(second)  # the one that found no room any more
-    assert (status, json.loads(content)["code"]) == (503, "uploads_full")
-    first.sendall(bytes(2 * MB))  # one alone may have more
-    wait_until(lambda: server.disk() >= 4 * MB, PATIENCE_S, "the first goes on")
-    third.sendall(head(64 * MB))
-    status, headers, content = read_answer(third)
-    assert (status, json.loads(content)["code"]) == (503, "uploads_full")
-    assert headers["connection"] == "close"
-    for sock in (first, second, third):
-        sock.close()
-    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
-    assert server.post(voice + bytes(4 * MB)).status_code == 200
-
-
 def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:

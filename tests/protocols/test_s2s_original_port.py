@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import socket
 import sys
 import threading
@@ -19,10 +18,10 @@ from typing import Any
 
 import httpx
 import pytest
+from browser_visitor import IS_HERE, Visitor
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, run_command, wait_until, web
-from test_browser_access import CHROMIUM
 from websockets.exceptions import ConnectionClosed
 from wheel_recordings import write_scene
 
@@ -142,26 +141,13 @@ def site() -> Iterator[int]:
 def page(port: int, wire: int, spoken: Path) -> Iterator[Any]:
     """A browser that shows the page at ``port``, connected to ``wire``, and hears ``spoken`` again
     and again once somebody talks."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio",
-        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={spoken}",
-        "--autoplay-policy=no-user-gesture-required",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
+    visitor = Visitor(spoken)
     try:
-        driver.get(f"http://localhost:{port}/{PAGE.name}?wire={wire}")
-        ready = "return document.body.dataset.ready"
-        wait_until(lambda: driver.execute_script(ready), PATIENCE_S, "the page is there")
-        yield driver
+        visitor.driver.get(f"http://localhost:{port}/{PAGE.name}?wire={wire}")
+        visitor.until("document.body.dataset.ready", "the page is there")
+        yield visitor.driver
     finally:
-        driver.quit()
+        visitor.driver.quit()
 
 
 LACKING = "no Chromium with selenium, or no espeakng-loader: nobody spoke on that page"
@@ -172,7 +158,7 @@ def test_somebody_speaks_on_that_page_sees_both_sides_and_speaks_over_the_answer
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     """The embedded engine hears a recorded voice in a real browser; answers are never brief."""
-    if CHROMIUM is None or not all(map(find_spec, ("selenium", "espeakng_loader"))):
+    if not IS_HERE or find_spec("espeakng_loader") is None:
         warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
         pytest.skip(LACKING)
     pieces = [one for one in conversation.sayings() if len(one) > 2 * conversation.IN_RATE][:2]
