@@ -33,6 +33,7 @@ from service_process import (
     popen,
     run_command,
     runs,
+    told_by,
     wait_until,
 )
 
@@ -65,14 +66,6 @@ def test_the_embedded_engine_writes_down_what_was_said(terminal):
     assert run.stderr == ""
     assert "Speaker_0: Ever tried" in run.stdout
     assert "no matter" in run.stdout.lower()
-
-
-def test_in_a_pipe_there_is_the_transcript_and_nothing_else(terminal):
-    run = terminal.run("transcribe", BECKETT, "--format", "json")
-    assert (run.returncode, run.stderr) == (0, "")
-    body = json.loads(run.stdout)
-    assert body["metadata"]["engine"] == "scripted"
-    assert body["segments"][0]["speaker"] == "Speaker_0"
 
 
 @pytest.mark.slow_except("json")
@@ -141,19 +134,9 @@ def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, s
 
 
 def test_options_reach_the_engine_on_both_ways(terminal, server):
+    words = ("--no-diarize", "--language", "de", "--diarization", "accurate", "--format", "json")
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
-        run = terminal.run(
-            *(
-                "transcribe",
-                SUCCESS,
-                "--no-diarize",
-                "--language",
-                "de",
-                "--diarization",
-                "accurate",
-            ),
-            *("--format", "json", *way),
-        )
+        run = terminal.run("transcribe", SUCCESS, *words, *way)
         assert run.returncode == 0, run.stderr
         about = json.loads(run.stdout)["metadata"]
         assert (about["diarized"], about["language"]) == (False, "de")
@@ -204,7 +187,6 @@ def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
     served = terminal.run("estimate", SUCCESS, "--server", f"http://127.0.0.1:{server.port}")
     assert served.stdout.startswith(fits)
     check_one_line(terminal.run("estimate", "gone.wav"), 1, "gone.wav", "no such file")
-    check_one_line(terminal.run("estimate", SUCCESS, "--precision", "int9"), 1, "int8")
 
 
 def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
@@ -222,10 +204,6 @@ def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
     assert (run.returncode, run.stderr) == (0, "")
     assert "fits: bf16" in run.stdout
     assert run.stdout.endswith("; how long it takes is known after a first recording\n")
-    served = terminal.run("estimate", BECKETT, "--engine", "scripted", "--server", "127.0.0.1:1")
-    check_one_line(served, 2, "--engine goes without --server")
-    unknown = terminal.run("estimate", BECKETT, "--engine", "nosuch")
-    check_one_line(unknown, 78, "engine", "vibevoice")
 
 
 def test_one_bad_file_of_many_stops_no_other(terminal):
@@ -302,29 +280,6 @@ def test_names_that_differ_in_case_only_are_told_apart():
     assert names[:2] == ["Talk.txt", "talk-2.txt"]
 
 
-@pytest.mark.slow_except("words0", "words4", "words5")
-@pytest.mark.parametrize(
-    ("words", "code", "parts"),
-    [
-        (["--format", "docx"], 1, ["docx", "srt"]),
-        (["--precision", "fp99"], 1, ["precision", "int8"]),
-        (["--language", "!!"], 1, ["language"]),
-        (["--diarization", "psychic"], 1, ["balanced"]),
-        (["--output", str(BECKETT)], 1, ["cannot be written"]),
-        (["--server", "http://127.0.0.1:1"], 1, ["No service answers", "--server"]),
-        (["--server", "http://[::"], 1, ["no address"]),
-        (["--server", "http://127.0.0.1:99999"], 1, ["no address"]),
-        (["--colour"], 2, ["No such option: --colour. See 'vibevoice-asr transcribe --help'."]),
-    ],
-)
-def test_a_wrong_option_is_one_clear_line(words, code, parts, terminal):
-    check_one_line(terminal.run("transcribe", SUCCESS, *words), code, *parts)
-
-
-def test_no_files_are_one_clear_line(terminal):
-    check_one_line(terminal.run("transcribe"), 2, "FILE", "--help")
-
-
 def test_an_address_of_something_else_is_said_so(terminal):
     with popen(
         [sys.executable, "-m", "http.server", str(port := free_port()), "--bind", "127.0.0.1"],
@@ -345,6 +300,13 @@ def is_free(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
+def interrupted(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """What Ctrl-C makes of a command."""
+    process.send_signal(signal.SIGINT)
+    out, wrong = process.communicate(timeout=PATIENCE_S)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, wrong)
+
+
 @posix
 def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "0.1"}
@@ -352,9 +314,8 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
         parent = psutil.Process(process.pid)
         wait_until(parent.children, PATIENCE_S, "the engine is at work")
         children = parent.children(recursive=True)
-        process.send_signal(signal.SIGINT)
-        out, wrong = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, out, wrong) == (130, "", "")
+        ended = interrupted(process)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
     assert psutil.wait_procs(children, PATIENCE_S)[1] == []
 
 
@@ -365,10 +326,8 @@ def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
     words = ("transcribe", *tones(terminal.home, 1, 600), "--output", out)
     with terminal.start(*words, fresh=True, **slowly) as process:
         wait_until((out / "1.txt").exists, PATIENCE_S, "the first is written")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE_S)
-    interrupted = subprocess.CompletedProcess(words, process.returncode, "", said)
-    check_one_line(interrupted, 130, f"1 of 2 written to {out}: 1.txt.", "--resume", "skips these")
+        ended = interrupted(process)
+    check_one_line(ended, 130, f"1 of 2 written to {out}: 1.txt.", "--resume", "skips these")
     assert not (out / "600.txt").exists()
     before = (out / "1.txt").stat().st_mtime_ns
     assert terminal.run(*words, "--resume", VIBEVOICE_SCRIPTED_SPEED="0").returncode == 0
@@ -385,11 +344,9 @@ def test_ctrl_c_before_the_first_is_written_promises_no_rest(
     words = ("transcribe", *files, "--output", "out", "--server", f"127.0.0.1:{slow.port}")
     with terminal.start(*words) as process:
         wait_until(slow.jobs, PATIENCE_S, "it is at work")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE_S)
-    interrupted = subprocess.CompletedProcess(words, process.returncode, "", said)
-    check_one_line(interrupted, 130, "Interrupted: nothing of 2 written.", "same command again")
-    assert "--resume" not in said
+        ended = interrupted(process)
+    check_one_line(ended, 130, "Interrupted: nothing of 2 written.", "same command again")
+    assert "--resume" not in ended.stderr
 
 
 def tones(folder: Path, *seconds: int) -> list[Path]:
@@ -417,10 +374,7 @@ main()
 
 @posix
 def test_ctrl_c_before_a_command_has_begun_is_no_traceback(terminal):
-    program = [sys.executable, "-c", INTERRUPTED_IMPORT]
-    run = subprocess.run(
-        program, env=terminal.env, cwd=terminal.home, capture_output=True, text=True, check=False
-    )
+    run = told_by([sys.executable, "-c", INTERRUPTED_IMPORT], env=terminal.env, cwd=terminal.home)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
 
 
@@ -441,9 +395,7 @@ main()
 )
 def test_without_the_load_test_only_bench_is_missing(words, terminal):
     program = [sys.executable, "-c", WITHOUT_LOAD_TEST, *words]
-    run = subprocess.run(
-        program, env=terminal.env, cwd=terminal.home, capture_output=True, text=True, check=False
-    )
+    run = told_by(program, env=terminal.env, cwd=terminal.home)
     if words[0] == "bench":
         check_one_line(run, 78, "vibevoice_asr_load_test", install_command(""))
     else:
@@ -469,9 +421,8 @@ def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[.
             PATIENCE_S,
             "it runs, and who asked knows its id",
         )
-        process.send_signal(signal.SIGINT)
-        out, wrong = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, out, wrong) == (130, "", "")
+        ended = interrupted(process)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
     wait_until(
         lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on it any more"
     )
@@ -669,17 +620,38 @@ def test_open_without_a_browser_says_that_a_link_works_once_only_if_it_does(
     check_one_line(signed, 0, "There is no browser here", "once, within two minutes")
 
 
-def test_doctor_names_a_variable_and_a_precision_that_have_no_effect(terminal):
-    run = terminal.run(
-        "doctor",
-        VIBEVOICE_PRECISON="fp16",
-        VIBEVOICE_PRECISION="bf16",
-        VIBEVOICE_PORT=str(free_port()),
-    )
-    assert run.returncode == 0
-    assert "There is no setting VIBEVOICE_PRECISON" in run.stdout
-    assert "VIBEVOICE_PRECISION?" in run.stdout.splitlines()[-1]
-    assert "The engine 'scripted' has no bf16; fp32 is used" in run.stdout
+@pytest.mark.slow_except("PRECISON", "bf16", "port", "auto")
+@pytest.mark.parametrize(
+    ("settings", "code", "said", "next_step"),
+    [
+        ("PRECISON=fp16", 0, "There is no setting VIBEVOICE_PRECISON", "VIBEVOICE_PRECISION?"),
+        ("PRECISION=bf16", 0, "The engine 'scripted' has no bf16; fp32 is used", ""),
+        ("PORT=99999", 1, "Bad setting: port", "docs/settings.md"),
+        ("MODEL_PATH=HOME ENGINE=auto", 1, "has no config.json", "VIBEVOICE_MODEL_PATH"),
+        ("MODEL_PATH=HOME ENGINE=scripted", 0, "has no config.json", "VIBEVOICE_MODEL_PATH"),
+        (
+            "VOICE_ENGINE=moonshine DATA_DIR=HOME",
+            1,
+            "There is no voice for 'moonshine' in HOME/voices",
+            "Run: vibevoice-asr pull voice",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_doctor_says_what_is_wrong_and_what_to_do_and_fails_if_the_service_could_not_start(
+    settings, code, said, next_step, terminal
+):
+    home = str(terminal.home)
+    pairs = [pair.split("=") for pair in settings.replace("HOME", home).split()]
+    given = {f"VIBEVOICE_{name}": value for name, value in pairs}
+    run = terminal.run("doctor", **{"VIBEVOICE_PORT": str(free_port()), **given})
+    assert run.returncode == code
+    assert run.stdout.startswith("Not ready: " if code else "Ready: ")
+    assert said.replace("HOME", home) in run.stdout
+    assert run.stdout.splitlines()[-1].startswith("Next: ")
+    assert next_step in run.stdout.splitlines()[-1]
+    optional = run.stdout.partition("\nOptional, not here:\n")[2]
+    assert "no engine at all" not in optional
 
 
 def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
@@ -711,47 +683,10 @@ def test_doctor_has_no_list_of_what_is_absent_if_nothing_is(capsys):
 
 
 @pytest.mark.slow
-def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
-    run = terminal.run(
-        "doctor",
-        VIBEVOICE_VOICE_ENGINE="moonshine",
-        VIBEVOICE_DATA_DIR=str(terminal.home),
-        VIBEVOICE_PORT=str(free_port()),
-    )
-    assert f"There is no voice for 'moonshine' in {terminal.home / 'voices'}" in run.stdout
-    assert run.stdout.splitlines()[-1] == "Next: Run: vibevoice-asr pull voice"
-    assert run.returncode == 1, "it keeps the service from its start"
-
-
-@pytest.mark.slow
 def test_doctor_names_the_service_that_has_the_port(terminal, server):
     run = terminal.run("doctor", VIBEVOICE_PORT=str(server.port))
     assert f"pid {server.health()['pid']}" in run.stdout
     assert run.returncode == 0
-
-
-def test_doctor_finds_what_is_wrong_and_fails(terminal):
-    run = terminal.run("doctor", VIBEVOICE_PORT="99999")
-    assert run.returncode == 1
-    assert run.stdout.startswith("Not ready: ")
-    assert "Bad setting: port" in run.stdout
-    assert "docs/settings.md" in run.stdout.splitlines()[-1]
-
-
-@pytest.mark.slow_except("auto")
-@pytest.mark.parametrize(("engine", "exit_code"), [("auto", 1), ("scripted", 0)])
-def test_doctor_says_what_a_checkpoint_folder_lacks(terminal, engine, exit_code):
-    run = terminal.run(
-        "doctor",
-        VIBEVOICE_ENGINE=engine,
-        VIBEVOICE_MODEL_PATH=str(terminal.home),
-        VIBEVOICE_PORT=str(free_port()),
-    )
-    assert "has no config.json" in run.stdout
-    assert "VIBEVOICE_MODEL_PATH" in run.stdout.splitlines()[-1]
-    assert run.returncode == exit_code, "only where it keeps the service from its start"
-    optional = run.stdout.partition("\nOptional, not here:\n")[2]
-    assert "no engine at all" not in optional
 
 
 def test_doctor_says_of_each_engine_how_its_packages_are_installed(monkeypatch):
@@ -811,56 +746,24 @@ def test_a_shell_completes_words_and_options(terminal):
     assert run.stdout.split() == ["warning"]
 
 
-@pytest.mark.slow_except("words1", "words2")
+@pytest.mark.slow_except("parrot", "soon", "grpc")
 @pytest.mark.parametrize(
-    ("words", "env", "part"),
+    ("line", "env", "parts"),
     [
-        (["--port", "99999"], {}, "port"),
-        (["serve", "--engine", "parrot"], {}, "engine"),
-        ([], {"VIBEVOICE_KEEP_ALIVE": "soon"}, "keep_alive"),
+        ("--port 99999", {}, ["port", "docs/settings.md"]),
+        ("serve --engine parrot", {}, ["engine", "docs/settings.md"]),
+        ("", {"VIBEVOICE_KEEP_ALIVE": "soon"}, ["keep_alive", "docs/settings.md"]),
+        (
+            "node --port 0 --grpc-port 0 --wyoming-port 0",
+            {},
+            ["role 'node'", "grpc_port and wyoming_port", "fronts"],
+        ),
+        ("node --port 0 --talk-ports original", {}, ["role 'node'", "talk_ports", "fronts"]),
     ],
+    ids=str,
 )
-def test_a_bad_setting_ends_it_with_78(words, env, part, terminal):
-    check_one_line(terminal.run(*words, **env), 78, part, "docs/settings.md")
-
-
-@pytest.mark.slow_except("words0")
-@pytest.mark.parametrize(
-    ("words", "names"),
-    [
-        (["--grpc-port", "0", "--wyoming-port", "0"], "grpc_port and wyoming_port"),
-        (["--talk-ports", "original"], "talk_ports"),
-    ],
-)
-def test_a_node_that_is_to_listen_does_not_start(words, names, terminal):
-    run = terminal.run("node", "--port", "0", *words)
-    check_one_line(run, 78, "role 'node'", names, "fronts")
-
-
-@pytest.mark.slow_except("words1")
-@pytest.mark.parametrize(
-    ("words", "parts"),
-    [
-        (["--prot", "1"], ["--prot (Possible options: --port"]),
-        (["serve", "--prot", "1"], ["--prot (Possible options: --port"]),
-        (["serv"], ["'serv'. Did you mean 'serve'?"]),
-    ],
-)
-def test_an_unknown_word_or_option_is_one_clear_line(words, parts, terminal):
-    check_one_line(terminal.run(*words), 2, *parts, "--help")
-
-
-@pytest.mark.slow
-def test_a_port_that_another_has_ends_it_with_75(terminal):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        for words in (["--port", port], ["serve", f"--port={port}"]):
-            run = terminal.run(*words)
-            assert run.returncode == 75
-            assert "Traceback" not in run.stderr
-            last = run.stderr.splitlines()[-1]
-            assert last.startswith(f"vibevoice-asr: Port {port}")
-            assert "--port" in last
+def test_a_bad_setting_ends_it_with_78(line, env, parts, terminal):
+    check_one_line(terminal.run(*line.split(), **env), 78, *parts)
 
 
 @pytest.mark.slow_except("words0")
@@ -882,12 +785,11 @@ def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
     with terminal.start("--port", port) as process:
         wait_until(lambda: not is_free(port), PATIENCE_S, "it listens")
         status = terminal.run("status", "--server", f"127.0.0.1:{port}")
-        process.send_signal(signal.SIGINT)
-        out, wrong = process.communicate(timeout=PATIENCE_S)
+        ended = interrupted(process)
     assert status.returncode == 0
-    assert process.returncode in (0, 130)
-    assert [json.loads(line)["event"] for line in out.splitlines()] == ["ready"]
-    assert "Traceback" not in wrong
+    assert ended.returncode in (0, 130)
+    assert [json.loads(line)["event"] for line in ended.stdout.splitlines()] == ["ready"]
+    assert "Traceback" not in ended.stderr
 
 
 async def test_the_word_worker_is_an_engine_s_process(monkeypatch):

@@ -9,16 +9,17 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import termios
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
+from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import Studio, wav
 from scripted_speech import talk
-from service_process import PATIENCE_S, REPOSITORY, Server, popen, shown_on, wait_until
+from service_process import PATIENCE_S, Server, shown_on, wait_until
 
 from sidecar.cli.live import CUT_OFF, line_of
 from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
@@ -26,57 +27,11 @@ from sidecar.transcripts.transcript import Segment
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 
-SOUNDDEVICE = '''
-"""A microphone in which somebody speaks for ever."""
-import threading, time
-from scripted_speech import pieces, talk
-class PortAudioError(Exception): pass
-class default: device = (0, 1)
-MICROPHONE = {"name": "Desk", "max_input_channels": 1, "default_samplerate": 16000.0}
-def query_devices(device=None, kind=None):
-    if device is None and kind is None:
-        return [MICROPHONE, {**MICROPHONE, "name": "Loudspeaker", "max_input_channels": 0}]
-    if device not in (None, 0, "Desk"):
-        raise ValueError(f"no input device matching {device!r}")
-    return MICROPHONE
-class RawInputStream:
-    def __init__(self, samplerate, blocksize, device, channels, dtype, callback):
-        assert (samplerate, blocksize, channels, dtype) == (16000, 1600, 1, "int16")
-        self.callback = callback
-    def __enter__(self):
-        self.open = True
-        threading.Thread(target=self.speak, daemon=True).start()
-    def __exit__(self, *_): self.open = False
-    def speak(self):
-        while self.open:
-            for piece in pieces(talk(0.3, 0.2)):
-                if self.open: self.callback(memoryview(piece), 1600, None, None)
-                time.sleep(0.01)
-'''
-
 
 @pytest.fixture
 def live(tmp_path: Path) -> Starts:
     """Starts the command with some of its options."""
-
-    def start(*arguments: object, **how: Any) -> subprocess.Popen[bytes]:
-        environment = {k: v for k, v in os.environ.items() if "VIBEVOICE" not in k} | {
-            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
-            **how.pop("environment", {}),
-        }
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-        command = [sys.executable, "-m", "sidecar.main", "live", *map(str, arguments)]
-        return popen(command, cwd=REPOSITORY, env=environment, **pipes)
-
-    return start
-
-
-def ended(process: subprocess.Popen[bytes], code: int = 0) -> tuple[str, str]:
-    """What it wrote to both, once it has ended with ``code``."""
-    said, complained = (text.decode() for text in process.communicate(timeout=PATIENCE_S))
-    assert process.returncode == code, complained
-    return said, complained
+    return partial(start_command, tmp_path, "live")
 
 
 def test_a_recording_becomes_events_over_a_service(
@@ -121,7 +76,7 @@ def unread(pipe: IO[bytes] | None) -> int:
 
 def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}"
-    process = live("-", "--server", url, stdin=subprocess.PIPE)
+    process = live("-", "--server", url)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(talk(0.3, 0.2)[:-12_800] + b"\0")  # the last turn has not ended
@@ -171,10 +126,7 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
     url = f"http://127.0.0.1:{server.port}"
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
-    process = live(
-        "-", "--server", url, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs,
-        environment=terminal,
-    )  # fmt: skip
+    process = live("-", "--server", url, stdout=theirs, stderr=theirs, environment=terminal)
     os.close(theirs)
     assert process.stdin is not None
     process.stdin.write(talk(0.3, 0.2))
@@ -190,21 +142,16 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
 
 @pytest.mark.slow
 def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
-    (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
-    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
     url = f"http://127.0.0.1:{server.port}"
-    listed, _ = ended(live("--devices", environment=with_one))
+    listed, _ = ended(live("--devices", environment=SOUND_DEVICES))
     assert listed == "* 0: Desk (16000 Hz)\n"
-    process = live("--device", "Desk", "--server", url, environment=with_one)
+    process = live("--device", "Desk", "--server", url, environment=SOUND_DEVICES)
     assert process.stdout is not None
     assert b"w299" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     ended(process)
-    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
-    _, complained = ended(live(environment=with_one), 1)
-    assert "libportaudio2" in complained
     (tmp_path / "sounddevice.py").write_text("raise ImportError")
-    _, complained = ended(live("--devices", environment=with_one), 1)
+    _, complained = ended(live("--devices", environment={"PYTHONPATH": str(tmp_path)}), 1)
     assert "pip install -e '.[microphone]'" in complained
 
 

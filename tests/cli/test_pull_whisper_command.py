@@ -12,7 +12,6 @@ from model_hub import COMMIT, Hub
 from test_pull_command import Shell, check_one_line, check_same
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import cache_folder
 from sidecar.checkpoints.installed_checkpoints import (
     CTRANSLATE2_LAYOUT,
     TRANSFORMERS_LAYOUT,
@@ -37,12 +36,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def shell(tmp_path: Path, hub: Hub) -> Shell:
-    home = tmp_path / "home"
-    home.mkdir()
-    shell = Shell(home, hub)
-    shell.repository = cache_folder(SMALL, shell.cache)
-    shell.folder = shell.repository / "snapshots" / COMMIT
-    return shell
+    return Shell(tmp_path / "home", hub)
 
 
 def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> None:

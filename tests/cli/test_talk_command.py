@@ -9,7 +9,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -17,78 +16,30 @@ from typing import Any
 
 import psutil
 import pytest
+from command_terminal import SOUND_DEVICES, ended, start_command
 from scripted_speech import RATE, talk
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, popen, wait_until
+from service_process import PATIENCE_S, Server, free_port, wait_until
 
 from sidecar import errors
-from sidecar.cli import run, talk_client
+from sidecar.cli import talk_client
 from sidecar.cli.talk_client import connect_talk
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 LONG = "This is a long answer that goes on and on, so that somebody can say something before."
-SOUNDDEVICE = '''
-"""A microphone in which somebody speaks for ever, and a loudspeaker that takes all there is; both
-as fast as time goes."""
-import os, threading, time
-from scripted_speech import pieces, talk
-class PortAudioError(Exception): pass
-class default: device = (0, 1)
-MICROPHONE = {"name": "Desk", "max_input_channels": 1, "max_output_channels": 0}
-LOUDSPEAKER = {"name": "Boom", "max_input_channels": 0, "max_output_channels": 1}
-for one in (MICROPHONE, LOUDSPEAKER): one["default_samplerate"] = 16000.0
-def query_devices(device=None, kind=None):
-    return [MICROPHONE, LOUDSPEAKER] if kind is None else MICROPHONE
-class Stream:
-    latency = 0.0
-    def __init__(self, callback, device=None, **how):
-        if device not in (None, "Desk", "Boom"): raise ValueError(f"no device {device!r}")
-        self.callback, self.how = callback, how
-    def __enter__(self):
-        self.open = True
-        threading.Thread(target=self.go_on, daemon=True).start()
-    def __exit__(self, *_): self.open = False
-class RawInputStream(Stream):
-    def go_on(self):
-        while self.open:
-            for piece in pieces(talk(0.3, 0.2)):
-                if self.open: self.callback(memoryview(piece), 1600, None, None)
-                time.sleep(0.1)
-class RawOutputStream(Stream):
-    def go_on(self):
-        with open(os.environ["HEARD"], "wb", buffering=0) as heard:
-            while self.open:
-                out = bytearray(2 * 320)
-                self.callback(memoryview(out), 320, None, None)
-                heard.write(out)
-                time.sleep(0.02)
-'''
 
 
 @pytest.fixture
 def converse(talks: Server, tmp_path: Path) -> Starts:
     """Starts the command with some of its options; the service is the one that runs here."""
 
-    def start(*arguments: object, **how: Any) -> subprocess.Popen[bytes]:
-        environment = {k: v for k, v in os.environ.items() if "VIBEVOICE" not in k} | {
-            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
-            "VIBEVOICE_ENGINE": "scripted",
-            "VIBEVOICE_PORT": str(talks.port),
-            **how.pop("environment", {}),
-        }
-        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        command = [sys.executable, "-m", "sidecar.main", "talk", *map(str, arguments)]
-        return popen(command, cwd=REPOSITORY, env=environment, **(pipes | how))
+    def start(
+        *arguments: object, environment: dict[str, str] | None = None, **how: Any
+    ) -> subprocess.Popen[bytes]:
+        here = {"VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": str(talks.port)}
+        here |= environment or {}
+        return start_command(tmp_path, "talk", *arguments, environment=here, **how)
 
     return start
-
-
-def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:
-    """What it wrote to both, once it has ended with ``code``."""
-    written = process.communicate(typed.encode(), timeout=PATIENCE_S)
-    said, complained = (text.decode() for text in written)
-    assert process.returncode == code, complained
-    return said, complained
 
 
 def test_what_is_typed_is_answered_line_by_line(converse: Starts) -> None:
@@ -152,12 +103,8 @@ def loud_s(path: Path) -> float:
 def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
     converse: Starts, tmp_path: Path
 ) -> None:
-    (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
     heard = tmp_path / "heard"
-    devices = {
-        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support"))),
-        "HEARD": str(heard),
-    }
+    devices = {**SOUND_DEVICES, "HEARD": str(heard)}
     listed, _ = ended(converse("--devices", environment=devices))
     assert listed.splitlines() == [
         "Microphones:", "* 0: Desk (16000 Hz)", "Loudspeakers:", "* 1: Boom (16000 Hz)"
@@ -218,34 +165,6 @@ def test_on_a_terminal_an_answer_grows_until_it_stands(converse: Starts) -> None
     assert b"Traceback" not in seen
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["--file", "nowhere.wav"], 1, "nowhere.wav: There is no such file."),
-        (["--text", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
-        (["--text", "--file", "a.wav"], 2, "--text goes without --file"),
-        (["--text", "--device", "1"], 2, "--device goes without"),
-        (["--text", "--speaker", "1"], 2, "--speaker goes with"),
-        (["--llm", "auto", "--server", "http://127.0.0.1:1"], 2, "--llm goes without"),
-    ],
-)
-def test_what_is_wrong_is_said_in_a_line(
-    words: list[str],
-    code: int,
-    said: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    assert run(["talk", *words]) == code
-    written = capsys.readouterr()
-    assert said in written.err
-    assert written.out == ""
-    assert code == 2 or len(written.err.splitlines()) == 1
-
-
 @pytest.mark.slow
 def test_what_the_service_refuses_is_said_and_ends_it(
     converse: Starts, start_server: Callable[..., Server]
@@ -263,17 +182,14 @@ def test_what_the_service_refuses_is_said_and_ends_it(
 def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
     converse: Starts, tmp_path: Path
 ) -> None:
-    fake = tmp_path / "sounddevice.py"
-    with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
     for broken, remedy in (
         ("raise OSError('PortAudio library not found')", "libportaudio2"),
         ("raise ImportError", "pip install -e '.[microphone]'"),
     ):
-        fake.write_text(broken)
-        _, complained = ended(converse(environment=with_one), 1)
+        (tmp_path / "sounddevice.py").write_text(broken)
+        _, complained = ended(converse(environment={"PYTHONPATH": str(tmp_path)}), 1)
         assert remedy in complained
-    fake.write_text(SOUNDDEVICE)
-    _, complained = ended(converse("--speaker", "Nobody's", environment=with_one), 1)
+    _, complained = ended(converse("--speaker", "Nobody's", environment=SOUND_DEVICES), 1)
     assert "talk --devices" in complained
 
 

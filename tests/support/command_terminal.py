@@ -6,11 +6,43 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service_process import PATIENCE_S, popen, shown_on
+from service_process import PATIENCE_S, REPOSITORY, popen, shown_on
+
+DEVICES = Path(__file__).parent / "devices"
+SOUND_DEVICES = {"PYTHONPATH": os.pathsep.join(map(str, (DEVICES, DEVICES.parent)))}
+"""Of a command: it has a microphone and a loudspeaker (`devices/sounddevice.py`)."""
+
+
+def start_command(
+    home: Path,
+    word: str,
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    **how: Any,
+) -> subprocess.Popen[bytes]:
+    """Start `vibevoice-asr WORD` with pipes of bytes but for those that ``how`` names."""
+    given = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name} | {
+        "VIBEVOICE_CONFIG": str(home / "none.toml"),
+        "VIBEVOICE_DATA_DIR": str(home / "data"),
+        **(environment or {}),
+    }
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-m", "sidecar.main", word, *map(str, arguments)]
+    return popen(command, cwd=REPOSITORY, env=given, **(pipes | how))
+
+
+def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:
+    """What it wrote to both, once it has ended with ``code``."""
+    written = process.communicate(typed.encode(), timeout=PATIENCE_S)
+    said, complained = (text.decode() for text in written)
+    assert process.returncode == code, complained
+    return said, complained
 
 
 def installed_command() -> str:
