@@ -8,7 +8,6 @@ import dataclasses
 import inspect
 import json
 import sys
-import tomllib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -327,12 +326,3 @@ def imported(node: ast.AST) -> set[str]:
     if isinstance(node, ast.ImportFrom):
         return {(node.module or "").partition(".")[0]}
     return set()
-
-
-def test_both_distributions_are_of_one_version() -> None:
-    root = Path(__file__).parents[2]
-    versions = {
-        tomllib.loads((root / file).read_text("utf-8"))["project"]["version"]
-        for file in ("pyproject.toml", "clients/python/pyproject.toml")
-    }
-    assert versions == {package.__version__}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server, told_by
+from service_process import Server, told_by
 
 from bench.accuracy import address_side
 from bench.metrics import own_clips, without_text
@@ -38,7 +37,7 @@ def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_starts_and_says_what_it_measures(name: str) -> None:
     asked = [sys.executable, "-m", f"bench.{name}", "--help"]
-    run = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S)
+    run = told_by(asked, cwd=ROOT)
     assert (run.returncode, run.stderr) == (0, "")
     assert f"python -m bench.{name}" in " ".join(run.stdout.split())
 

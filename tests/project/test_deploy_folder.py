@@ -47,6 +47,12 @@ def placed(unit: Path, folder: Path, *drop_ins: str) -> Path:
     return folder / unit.name
 
 
+def check_understood(unit: Path, runtime: Path, *words: str) -> None:
+    """systemd has nothing to say of it."""
+    done = analyzed(*words, "verify", "--man=no", unit, runtime=runtime)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def lines_of(unit: Path, name: str) -> list[str]:
     return re.findall(rf"(?m)^{name}=(.+)$", unit.read_text("utf-8"))
 
@@ -55,26 +61,20 @@ def lines_of(unit: Path, name: str) -> list[str]:
 def test_systemd_understands_the_unit_for_everybody(
     drop_ins: tuple[str, ...], tmp_path: Path
 ) -> None:
-    unit = placed(SYSTEM, tmp_path / "units", *drop_ins)
-    done = analyzed("verify", "--man=no", unit, runtime=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    check_understood(placed(SYSTEM, tmp_path / "units", *drop_ins), tmp_path)
 
 
 def test_systemd_understands_the_socket_and_it_is_where_the_service_would_be(
     tmp_path: Path,
 ) -> None:
     placed(SYSTEM, tmp_path / "units")
-    socket = shutil.copy(SOCKET, tmp_path / "units")
-    done = analyzed("verify", "--man=no", socket, runtime=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    check_understood(shutil.copy(SOCKET, tmp_path / "units"), tmp_path)
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
     assert lines_of(SOCKET, "ListenStream") == [f"{host}:{port}"]
 
 
 def test_systemd_understands_the_unit_for_one_user(tmp_path: Path) -> None:
-    unit = placed(USER, tmp_path / "units")
-    done = analyzed("--user", "verify", "--man=no", unit, runtime=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    check_understood(placed(USER, tmp_path / "units"), tmp_path, "--user")
 
 
 @pytest.mark.slow
@@ -137,8 +137,7 @@ def test_on_several_machines_a_service_starts_again_until_its_database_answers(
     (drop_in,) = re.findall(r"(?s)```ini\n(.*?)```", SCALE.read_text("utf-8"))
     unit = placed(SYSTEM, tmp_path / "units")
     (unit.parent / f"{unit.name}.d" / "cluster.conf").write_text(drop_in, "utf-8")
-    done = analyzed("verify", "--man=no", unit, runtime=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    check_understood(unit, tmp_path)
     reset, prevented = re.findall(r"(?m)^RestartPreventExitStatus=(.*)$", drop_in)
     (before,) = lines_of(SYSTEM, "RestartPreventExitStatus")
     assert reset == "", "a list without it would be added to the unit's"

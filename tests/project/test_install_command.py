@@ -132,36 +132,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(tree / "tree", tree / "wheels")
 
 
-def test_the_line_of_a_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["a wheel", "a folder of wheels"])
+def test_the_line_works_in_an_environment_that_was_installed_so(
+    source: str, wheel: Path, tmp_path: Path
+) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    into = [*PIP, "--python", str(python)]
-    subprocess.run([*into, "install", *LOCAL, wheel], **QUIET)
+    install = [*PIP, "--python", str(python), "install", *LOCAL]
+    offline = ["--no-index", "--find-links", wheel.parent]
+    what = [wheel] if source == "a wheel" else [*offline, "vibevoice-asr"]
+    subprocess.run([*install, *what], **QUIET)
     line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **QUIET).stdout
-    command = shlex.split(line.partition(" in the folder")[0])
-    assert command[:2] == ["pip", "install"]
-    local = [*LOCAL, "--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
-    asked = [*into, "install", *local, *command[2:]]
-    reported = subprocess.run(asked, cwd=wheel.parent, **QUIET)
+    assert ("--no-index" in line) is (source != "a wheel"), "an index could give another's package"
+    told = re.split(r" in the folder| \(FOLDER", line)[0].replace("FOLDER", str(wheel.parent))
+    pip, word, *command = shlex.split(told)
+    assert (pip, word) == ("pip", "install")
+    dry = ["--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
+    reported = subprocess.run([*install, *dry, *command], cwd=wheel.parent, **QUIET)
     (found,) = json.loads(reported.stdout)["install"]
     assert found["metadata"]["name"] == "vibevoice-asr"
     assert found["requested_extras"] == ["monitor"]
     assert "monitor" in found["metadata"]["provides_extra"]
-
-
-def test_the_line_of_a_folder_of_wheels_works_there(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "empty", with_pip=False)
-    python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    into = [*PIP, "--python", str(python), "install", *LOCAL]
-    offline = ["--no-index", "--find-links", wheel.parent]
-    subprocess.run([*into, *offline, "vibevoice-asr"], **QUIET)
-    line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **QUIET).stdout
-    assert "--no-index" in line, "an index could give another's package of this name"
-    told = line.partition(" (FOLDER")[0].replace("FOLDER", str(wheel.parent))
-    again = ["--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
-    reported = subprocess.run([*into, *again, *shlex.split(told)[2:]], **QUIET)
-    (found,) = json.loads(reported.stdout)["install"]
-    assert found["requested_extras"] == ["monitor"]
 
 
 def test_no_hint_and_no_page_names_what_no_index_has() -> None:

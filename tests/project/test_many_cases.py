@@ -6,14 +6,6 @@ import pytest
 from many_cases import case_count, for_each
 
 
-@for_each("number", range(10))
-def test_every_case_is_run_with_the_fixtures_of_the_test(
-    number: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    assert number < 10
-    assert tmp_path_factory
-
-
 def test_all_that_fail_are_named_and_the_others_are_run() -> None:
     run = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ from service_process import told_by
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+TARGETS = ("run", "lint", "test", "test-all", "test-clients", "audit", "locks", "bench", "exe-gpu",
+           "release")  # fmt: skip
 
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'grpc'")
 
@@ -61,23 +63,9 @@ def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
-@pytest.mark.parametrize(
-    "target",
-    [
-        "run",
-        "lint",
-        "test",
-        "test-all",
-        "test-clients",
-        "audit",
-        "locks",
-        "bench",
-        "exe-gpu",
-        "release",
-    ],
-)
+@pytest.mark.parametrize("target", TARGETS)
 def test_make_knows_what_to_do(target: str) -> None:
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    done = told_by(["make", "-n", target], cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
