@@ -82,12 +82,7 @@ class Call:
         )
         self.voice = Voice()
         self.talk = ConversationLoop(
-            self.session,
-            RepeatLlm(),
-            self.voice,
-            options,
-            SynthesisOptions(),
-            clears=True,
+            self.session, RepeatLlm(), self.voice, options, SynthesisOptions(), clears=True
         )
         self.outs: list[ConversationOutput] = []
         self._outgoing = self.talk.outgoing()
@@ -100,6 +95,11 @@ class Call:
                 if isinstance(out, kind):
                     return out
         raise AssertionError
+
+    def answer(self, text: str = TEN) -> None:
+        """The client has that said by the user, and asks for an answer."""
+        self.talk.wish(HistoryEntryAdded, ChatRole.USER, text)
+        self.talk.wish(ResponseRequested)
 
     def kinds(self, *kinds: type) -> list[type]:
         return [type(out) for out in self.outs if isinstance(out, kinds)]
@@ -134,12 +134,7 @@ async def test_a_turn_is_over_when_its_client_says_so_and_answered_when_it_asks(
         await one.until(CommitAcknowledged)
         assert one.kinds(
             UserTurnStarted, UserTurnStopped, UserTurnFinal, ReplyStarted, CommitAcknowledged
-        ) == [
-            UserTurnStarted,
-            UserTurnStopped,
-            UserTurnFinal,
-            CommitAcknowledged,
-        ]
+        ) == [UserTurnStarted, UserTurnStopped, UserTurnFinal, CommitAcknowledged]
         assert one.talk.input.span(0) == (0.25, 1.0)
         one.talk.wish(ResponseRequested)
         assert (await one.until(ReplyStarted)).turn == 1
@@ -178,8 +173,7 @@ async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_say
     None
 ):
     async with call() as one:
-        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
-        one.talk.wish(ResponseRequested)
+        one.answer()
         assert one.talk.sending
         assert await one.until(TurnAudioSent) == TurnAudioSent(1, ReplyEnding.COMPLETED)
         assert not one.talk.sending
@@ -194,9 +188,8 @@ async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_say
 async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
     async with call() as one:
         one.talk.wish(OptionsChanged, ConversationOptions(answers=False))
-        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
         one.voice.until = 1
-        one.talk.wish(ResponseRequested)
+        one.answer()
         await one.until(ReplyAudioFrame)
         await one.talk.hear(bytes(32_000))
         one.session.heard(live_events.SpeechStarted(0, 0.2))
@@ -234,8 +227,7 @@ async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_ha
 
 async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:
     async with call() as one:
-        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
-        one.talk.wish(ResponseRequested)
+        one.answer()
         one.talk.playback_completed()
         assert one.talk.sending, "not all of it is there"
         await one.until(TurnAudioSent)
@@ -248,8 +240,7 @@ async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:
 
 async def test_where_nothing_is_said_aloud_the_end_is_told_once() -> None:
     async with call(dataclasses.replace(MANUAL, voiced=False)) as one:
-        one.talk.wish(HistoryEntryAdded, ChatRole.USER, "Hello.")
-        one.talk.wish(ResponseRequested)
+        one.answer("Hello.")
         await one.until(ReplyEnded)
         assert one.kinds(TurnAudioSent) == []
         assert not one.talk.sending
@@ -257,12 +248,7 @@ async def test_where_nothing_is_said_aloud_the_end_is_told_once() -> None:
 
 async def test_another_manner_counts_from_the_next_reply_on() -> None:
     async with call() as one:
-        one.talk.wish(
-            HistoryEntryAdded,
-            ChatRole.USER,
-            "A sentence. Another sentence here. A third one of them.",
-        )
-        one.talk.wish(ResponseRequested)
+        one.answer("A sentence. Another sentence here. A third one of them.")
         one.talk.stages.manner = SynthesisOptions("high")
         await one.until(TurnAudioSent)
         one.talk.playback_completed()
@@ -282,8 +268,7 @@ async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes()
         one.talk.input.use(dataclasses.replace(usual, language="de", endpointing=deaf))
         assert one.session.options.endpointing.threshold == 0.6
         assert (one.session.options.language, one.talk.input.options.language) == ("de", "de")
-        one.talk.wish(HistoryEntryAdded, ChatRole.USER, TEN)
-        one.talk.wish(ResponseRequested)
+        one.answer()
         await one.until(ReplyAudioFrame)
         assert one.session.options.endpointing.threshold == 0.75
         one.talk.wish(OptionsChanged, MANUAL)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from llm_server import WORDS, Obedient, obedient
@@ -74,22 +73,8 @@ def pid(server: Server, role: str) -> int:
     return int(wait_until(there, PATIENCE_S, f"there is a process for {role}"))
 
 
-MODELS = {
-    "locked": "llm_refused",
-    "broken": "llm_failed",
-    "slow": "llm_timeout",
-    "stalls": "llm_timeout",
-    "fails": "llm_failed",
-    "breaks": "llm_failed",
-    "gone": "llm_failed",
-    "html": "llm_garbled",
-    "list": "llm_garbled",
-    "loose": "llm_failed",
-}
-
-
 @pytest.mark.slow
-async def test_whatever_a_model_does_wrong_is_told_and_spoken_and_the_next_turn_works(
+async def test_a_model_that_fails_before_or_in_its_words_is_told_and_spoken_and_the_next_turn_works(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async def conversation(how: str, code: str) -> None:
@@ -101,7 +86,8 @@ async def test_whatever_a_model_does_wrong_is_told_and_spoken_and_the_next_turn_
             codes, second = await page.turn("Be plain")
             assert (codes, second["assistant"]) == ([], ANSWER), how
 
-    await asyncio.gather(*(conversation(*one) for one in MODELS.items()))
+    faults = {"locked": "llm_refused", "stalls": "llm_timeout", "breaks": "llm_failed"}
+    await asyncio.gather(*(conversation(*one) for one in faults.items()))
     await asyncio.to_thread(wait_until, lambda: not mind.connections, PATIENCE_S, "nobody waits")
 
 
@@ -342,12 +328,3 @@ async def _broken_off(server: Server) -> None:
         await page.send(type="text", text=LONG)
         with suppress(AssertionError):
             await page.sound()
-
-
-def test_every_way_to_fail_of_a_model_is_tried() -> None:
-    assert {*MODELS.values()} | {"llm_unreachable"} == _codes()
-
-
-def _codes() -> set[str]:
-    kinds: list[Any] = errors.LlmError.__subclasses__()
-    return {kind.code for kind in kinds}

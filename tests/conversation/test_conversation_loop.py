@@ -14,12 +14,9 @@ from sidecar.conversation.conversation_events import (
     DropReplyAudio,
     PauseReplyAudio,
     PlaybackReported,
-    PlaybackTruncated,
     ReplyEnded,
-    ResponseCancelled,
     ResumeReplyAudio,
     SendReplyAudio,
-    TextTyped,
     TimerFired,
     TtsAudio,
 )
@@ -60,7 +57,7 @@ class Driven(Table):
         self.says("Count!")
         self.thinks(TEXT)
         self.voices()
-        self.drive([one for one in self.all if isinstance(one, SendReplyAudio)])
+        self.drive(self.of(SendReplyAudio))
         assert self.of(TtsAudio) == []
 
     @property
@@ -81,8 +78,7 @@ def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
         table.run(table.now + 0.5)
         table.drive(table.words("stop it"))
     else:
-        cancel = ResponseCancelled(table.now) if by == "key" else TextTyped(table.now, "Stop it.")
-        table.drive(table.take(cancel))
+        table.drive(table.cancels() if by == "key" else table.types("Stop it."))
     table.run(table.now + 1.0)
     heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= table.sent_s + 5e-3]
     (ended,) = table.told(ReplyEnded)
@@ -130,7 +126,7 @@ def test_a_client_that_plays_late_and_stops_late_says_what_was_heard_and_that_st
     table.run(table.now + stops_s, 0.2)
     ear = min(max(0.0, table.now - began - starts_s), table.sent_s)
     if reports:
-        table.drive(table.take(PlaybackTruncated(table.now, 1, ear)))
+        table.drive(table.cuts(ear))
     end = ear if reports else clock
     assume(0.01 < (end - 0.15) % 0.3 < 0.29)  # of a word's very middle nobody can tell
     heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= end]

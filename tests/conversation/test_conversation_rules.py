@@ -11,11 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversation import barge_in
-from sidecar.conversation.barge_in import (
-    BargeInDecision,
-    continues_turn,
-    decide_barge_in,
-)
+from sidecar.conversation.barge_in import BargeInDecision, continues_turn, decide_barge_in
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole, RepeatLlm
 from sidecar.conversation.chat_history import ChatHistory, ReplyText, truncate_utf8
 from sidecar.conversation.conversation_events import (
@@ -75,11 +71,7 @@ def test_a_pause_ends_a_turn_by_what_was_said(text: str, seconds: float) -> None
 
 def test_who_speaks_slowly_is_waited_for() -> None:
     text = "I like it very much."
-    assert (
-        end_of_turn_delay_s(text, 2.5)
-        == end_of_turn_delay_s(text, 5.0)
-        == end_of_turn_delay_s(text)
-    )
+    assert len({end_of_turn_delay_s(text, rate) for rate in (None, 2.5, 5.0)}) == 1
     assert end_of_turn_delay_s(text, 2.0) == pytest.approx(0.25)
     assert end_of_turn_delay_s(text, 0.01) == pytest.approx(0.3)
     assert end_of_turn_delay_s("Yes.", 0.5) == pytest.approx(0.2)
@@ -260,12 +252,9 @@ def test_what_is_said_about_a_moment_is_its_pieces() -> None:
 
 def test_neighbours_of_one_role_are_one_message() -> None:
     history = ChatHistory()
-    for role, text in [
-        (ChatRole.USER, "One."),
-        (ChatRole.USER, "Two."),
-        (ChatRole.ASSISTANT, "Three."),
-    ]:
-        history.add(role, text)
+    history.add(ChatRole.USER, "One.")
+    history.add(ChatRole.USER, "Two.")
+    history.add(ChatRole.ASSISTANT, "Three.")
     history.add(ChatRole.USER, "   ")
     assert history.messages("Be brief.", "Four.") == (
         ChatMessage(ChatRole.SYSTEM, "Be brief."),
@@ -322,13 +311,8 @@ def test_a_text_is_so_many_bytes_at_most(text: str, most: int) -> None:
 
 
 def test_words_are_compared_without_case_and_marks() -> None:
-    assert normalized_words("Hello, WORLD! -- It's 3.5 Ünder_way…") == [
-        "hello",
-        "world",
-        "its",
-        "35",
-        "ünderway",
-    ]
+    found = normalized_words("Hello, WORLD! -- It's 3.5 Ünder_way…")
+    assert " ".join(found) == "hello world its 35 ünderway"
 
 
 async def test_a_stage_that_is_stopped_before_it_began_leaves_nothing_that_python_misses(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from llm_server import HEAD, SAID, STATUSES, STREAMS, WORDS, Completions, completions
-from service_process import PATIENCE_S, free_port
+from llm_server import HEAD, SAID, WORDS, Completions, completions
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.config import remote_server
@@ -36,6 +36,7 @@ from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckState
 
 ANSWER = "".join(WORDS)
+NOBODY = "http://127.0.0.1:1"
 ASKED = (
     ChatMessage(ChatRole.SYSTEM, "Be brief."),
     ChatMessage(ChatRole.USER, "Good morning."),
@@ -50,17 +51,45 @@ async def server() -> AsyncIterator[Completions]:
         yield one
 
 
+@asynccontextmanager
+async def client(server: Completions, model: str = "", **more: Any) -> AsyncIterator[LlmClient]:
+    """Who asks a model of the server."""
+    thinker = LlmClient(LlmAddress(server.url, model, **more))
+    try:
+        yield thinker
+    finally:
+        await thinker.close()
+
+
+@pytest.fixture
+async def talks() -> AsyncIterator[ConversationRegistry]:
+    """Conversations that look for a model on this machine."""
+    made = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Says which servers are looked for on this machine; each has time to answer."""
+    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", PATIENCE_S)
+
+    def looked_for(**servers: str) -> None:
+        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", servers)
+
+    looked_for(Nobody=NOBODY)
+    return looked_for
+
+
 async def answered(thinker: Llm) -> list[str]:
     async with asyncio.timeout(PATIENCE_S):
         return [str(piece) async for piece in thinker.reply(ASKED)]
 
 
 async def by(server: Completions, model: str, **limits: float) -> list[str]:
-    thinker = LlmClient(LlmAddress(server.url, model, **limits))  # type: ignore[arg-type]
-    try:
+    async with client(server, model, **limits) as thinker:
         return await answered(thinker)
-    finally:
-        await thinker.close()
 
 
 @pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn"])
@@ -73,8 +102,8 @@ async def test_the_words_of_a_model_are_told_and_its_thoughts_are_not(
 async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
     server: Completions,
 ) -> None:
-    thinker = LlmClient(LlmAddress(server.url, key="secret", max_tokens=7))
-    await answered(thinker)
+    async with client(server, key="secret", max_tokens=7) as thinker:
+        await answered(thinker)
     assert server.asked == [
         {
             "model": "plain",
@@ -86,16 +115,14 @@ async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
     assert "authorization: bearer secret" in server.headers[-1].lower()
     assert thinker.name == f"plain at 127.0.0.1:{server.port}"
     assert "secret" not in repr(LlmAddress(server.url, key="secret"))
-    await thinker.close()
 
 
 async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_then_on(
     server: Completions,
 ) -> None:
-    thinker = LlmClient(LlmAddress(server.url, "reasoner", max_tokens=7))
-    for _ in range(2):
-        assert "".join(await answered(thinker)) == ANSWER
-    await thinker.close()
+    async with client(server, "reasoner", max_tokens=7) as thinker:
+        for _ in range(2):
+            assert "".join(await answered(thinker)) == ANSWER
     names = ("max_tokens", "max_completion_tokens")
     limits = [{name: one[name] for name in names if name in one} for one in server.asked]
     assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
@@ -112,55 +139,47 @@ async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered
         await plain(one, model, *rest)
 
     monkeypatch.setattr(Completions, "_chat", chat_)
-    thinker = LlmClient(LlmAddress(server.url, "reasoner"))
-    for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
-        assert "".join(pieces) == ANSWER
-    await thinker.close()
+    async with client(server, "reasoner") as thinker:
+        for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
+            assert "".join(pieces) == ANSWER
 
 
 async def test_a_model_that_starts_after_the_first_look_is_found(
-    server: Completions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Completions,
+    talks: ConversationRegistry,
+    here: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody})
-    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", PATIENCE_S)
     caplog.set_level("INFO")
-    talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     for _ in range(3):
         assert isinstance(await talks.thinker(), RepeatLlm)
     assert caplog.text.count("none found") == 1
-    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody, "Somebody": server.url})
+    here(Nobody=NOBODY, Somebody=server.url)
     assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
     asked = len(server.headers)
     await talks.thinker()
     assert len(server.headers) == asked, "what was found is not looked for again"
-    await talks.close()
 
 
 async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
-    server: Completions, monkeypatch: pytest.MonkeyPatch
+    server: Completions,
+    talks: ConversationRegistry,
+    here: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(
-        llm_client, "LOCAL_LLM_SERVERS", {"Nobody": f"http://127.0.0.1:{free_port()}"}
-    )
-    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", PATIENCE_S)
-    talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     models = talks.models
 
     async def started() -> tuple[str, ...]:
-        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Somebody": server.url})
+        here(Somebody=server.url)
         return await models()
 
     monkeypatch.setattr(talks, "models", started)
     for _ in range(2):
         assert (await talks.thinker("other")).name == f"other at 127.0.0.1:{server.port}"
-    await talks.close()
 
 
 async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = list[str]()
 
@@ -173,7 +192,6 @@ async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
     monkeypatch.setattr(llm_client, "_probe_model", looked)
     monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", 0.0)
     monkeypatch.setattr(conversation_registry, "PROBE_REST_FACTOR", 1e6)
-    talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     for _ in range(5):
         assert isinstance(await talks.thinker(), RepeatLlm)
     assert len(looks) == 2
@@ -202,11 +220,6 @@ async def test_what_goes_wrong_is_said_in_our_words_and_the_servers(
     assert found.value.hint
 
 
-def test_every_way_to_fail_is_tried() -> None:
-    assert {*STATUSES} == {"locked", "absent", "long", "broken"}
-    assert len(STREAMS) == 12
-
-
 @pytest.mark.parametrize(("model", "limits"), [("slow", "first_s"), ("stalls", "next_s")])
 async def test_a_model_that_falls_silent_is_left(
     server: Completions, model: str, limits: str
@@ -233,24 +246,21 @@ async def test_the_head_of_an_answer_and_its_first_word_have_one_time_limit(
 
 
 async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:
-    thinker = LlmClient(LlmAddress(server.url, "stalls"))
-    async with asyncio.timeout(PATIENCE_S), aclosing(thinker.reply(ASKED)) as pieces:
-        async for piece in pieces:
-            assert piece == WORDS[0], "while the rest is not said"
-            break
-    await _until_left(server)
-    await thinker.close()
+    async with client(server, "stalls") as thinker, asyncio.timeout(PATIENCE_S):
+        async with aclosing(thinker.reply(ASKED)) as pieces:
+            assert await anext(pieces) == WORDS[0], "while the rest is not said"
+        await _until_left(server)
 
 
 async def test_a_conversation_that_begins_has_the_model_loaded(server: Completions) -> None:
-    thinker = LlmClient(LlmAddress(server.url))
-    await thinker.ready()
+    async with client(server) as thinker:
+        await thinker.ready()
     assert [one["max_tokens"] for one in server.asked] == [1]
-    await thinker.close()
 
 
+@pytest.mark.integration
 async def test_where_nobody_is_that_is_said() -> None:
-    thinker = LlmClient(LlmAddress(f"http://127.0.0.1:{free_port()}", "plain"))
+    thinker = LlmClient(LlmAddress(NOBODY, "plain"))
     for ask in (thinker.ready, lambda: answered(thinker)):
         with pytest.raises(errors.LlmUnreachable):
             await ask()
@@ -268,36 +278,33 @@ async def test_without_a_model_what_was_heard_is_repeated_and_it_is_said_that_it
 
 
 async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
-    server: Completions, monkeypatch: pytest.MonkeyPatch
+    server: Completions, here: Callable[..., None]
 ) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody, "Somebody": server.url})
+    here(Nobody=NOBODY, Somebody=server.url)
     assert isinstance(await create_llm(choose_llm(Settings())), RepeatLlm)
     assert server.headers == []
     found = await create_llm(choose_llm(Settings(llm="auto")))
     assert found.name == f"plain at 127.0.0.1:{server.port}"
     wanted = await create_llm(choose_llm(Settings(llm="auto", llm_model="other")))
     assert wanted.name.startswith("other at ")
-    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody})
+    here(Nobody=NOBODY)
     assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
     for one in (found, wanted):
         await one.close()
 
 
 async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_before_it(
-    server: Completions, monkeypatch: pytest.MonkeyPatch
+    server: Completions, here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Somebody": server.url, "Mute": mute})
+        here(Somebody=server.url, Mute=mute)
         async with asyncio.timeout(PATIENCE_S / 2):
             found = await create_llm(choose_llm(Settings(llm="auto")))
         assert found.name.startswith("plain at ")
         await found.close()
         monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", 0.05)
-        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Mute": mute})
+        here(Mute=mute)
         assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
 
 
@@ -345,12 +352,8 @@ TOOLS = ToolSet((WEATHER, ToolDefinition("clock")), named="weather")
 
 
 async def called(server: Completions, model: str, tools: ToolSet = TOOLS) -> list[LlmDelta]:
-    thinker = LlmClient(LlmAddress(server.url, model))
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            return [piece async for piece in thinker.reply(ASKED, tools)]
-    finally:
-        await thinker.close()
+    async with client(server, model) as thinker, asyncio.timeout(PATIENCE_S):
+        return [piece async for piece in thinker.reply(ASKED, tools)]
 
 
 async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
@@ -393,10 +396,8 @@ async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Com
         ChatMessage(ChatRole.ASSISTANT, "", (call,)),
         ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
     )
-    thinker = LlmClient(LlmAddress(server.url, "plain"))
-    async for _ in thinker.reply(messages, TOOLS):
-        pass
-    await thinker.close()
+    async with client(server, "plain") as thinker:
+        assert [piece async for piece in thinker.reply(messages, TOOLS)]
     function = {"name": "weather", "arguments": "{}"}
     assert server.asked[-1]["messages"][1:] == [
         {
@@ -411,8 +412,7 @@ async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Com
 async def test_who_repeats_says_that_it_calls_no_tools() -> None:
     assert not RepeatLlm().calls
     with pytest.raises(errors.ToolsUnavailable):
-        async for _ in RepeatLlm().reply(ASKED, TOOLS):
-            pass
+        await anext(RepeatLlm().reply(ASKED, TOOLS))
 
 
 def test_what_only_looks_like_a_thought_is_said() -> None:

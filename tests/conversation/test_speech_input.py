@@ -52,15 +52,23 @@ class Told:
             yield SimpleNamespace(event=await self._events.get())
 
 
+async def heard_by(
+    session: Told,
+) -> tuple[SpeechInput, list[ConversationEvent], asyncio.Task[None]]:
+    """An ear that listens to the session, and what it tells."""
+    happened = list[ConversationEvent]()
+    hears = SpeechInput(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    return hears, happened, asyncio.ensure_future(hears.listen())
+
+
 @pytest.mark.parametrize("late", [False, True])
 async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_later(
     late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.0)
     monkeypatch.setattr(speech_input, "STALL_CHUNKS", 0.0)
-    session, happened = Told(), list[ConversationEvent]()
-    hears = SpeechInput(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
-    listening = asyncio.ensure_future(hears.listen())
+    session = Told()
+    hears, happened, listening = await heard_by(session)
     for utterance in (1, 2):
         if not late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
@@ -83,8 +91,7 @@ async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
 ) -> None:
     monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.06)
     session = Told()
-    hears = SpeechInput(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
-    listening = asyncio.ensure_future(hears.listen())
+    hears, _, listening = await heard_by(session)
     await hears.hear(SOUND)
     await session.tell(live_events.SpeechStarted(1, 0.0))
     stand_still(0.2)  # what is said meanwhile has not been read
@@ -103,15 +110,6 @@ async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
 
 def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
     return live_events.Final(turn, 0, Segment(start, end, text))
-
-
-async def heard_by(
-    session: Told,
-) -> tuple[SpeechInput, list[ConversationEvent], asyncio.Task[None]]:
-    """An ear that listens to the session, and what it tells."""
-    happened = list[ConversationEvent]()
-    hears = SpeechInput(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
-    return hears, happened, asyncio.ensure_future(hears.listen())
 
 
 async def test_partial_and_final_words_are_told_with_the_utterance_that_said_them() -> None:

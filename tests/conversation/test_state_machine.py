@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conversation_simulator import Table, silence
+from conversation_simulator import BROKEN, Table, silence
 
 from sidecar.conversation.assistant_turn import APOLOGY
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
@@ -25,7 +25,6 @@ from sidecar.conversation.conversation_events import (
     OptionsChanged,
     PauseReplyAudio,
     PlaybackReported,
-    PlaybackTruncated,
     RecognizedWords,
     ReplyEnded,
     ReplyEnding,
@@ -33,8 +32,6 @@ from sidecar.conversation.conversation_events import (
     ReplyStarted,
     ReplyTextDelta,
     ReplyTruncated,
-    ResponseCancelled,
-    ResponseRequested,
     ResumeReplyAudio,
     SendReplyAudio,
     SetSpeechDetection,
@@ -42,9 +39,7 @@ from sidecar.conversation.conversation_events import (
     StageFailed,
     StopStage,
     SynthesizeText,
-    TextTyped,
     TtsAudio,
-    TurnCommitted,
     TurnDiscarded,
     UserTurnDropped,
     UserTurnFinal,
@@ -52,10 +47,8 @@ from sidecar.conversation.conversation_events import (
     UserTurnStarted,
 )
 from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES
-from sidecar.errors import EngineFailed
 
 ANSWER = "One two three four five six."
-BROKEN = EngineFailed("It broke.")
 
 
 def answering(options: ConversationOptions | None = None, heard: float = 1.0) -> Table:
@@ -92,16 +85,9 @@ def test_a_turn_goes_from_speech_to_a_reply_that_was_heard() -> None:
     table.plays(1.8)
     assert table.phase is ConversationPhase.IDLE
     assert table.history == [("user", "What do you count?"), ("assistant", ANSWER)]
-    kinds = [type(one).__name__ for one in table.told(object)]
-    assert kinds == [
-        *[
-            "UserTurnStarted",
-            "UserTurnPartial",
-            "UserTurnPartial",
-            "UserTurnStopped",
-            "UserTurnFinal",
-        ],
-        *["ReplyStarted", "ReplyTextDelta", "ReplyLatency", "ReplyEnded"],
+    assert [type(one).__name__ for one in table.told(object)] == [
+        *("UserTurnStarted", "UserTurnPartial", "UserTurnPartial", "UserTurnStopped"),
+        *("UserTurnFinal", "ReplyStarted", "ReplyTextDelta", "ReplyLatency", "ReplyEnded"),
     ]
     assert table.told(ReplyEnded) == [ReplyEnded(1, ReplyEnding.COMPLETED, ANSWER, 1.8)]
 
@@ -119,23 +105,16 @@ def test_where_the_time_went_is_told_with_the_first_sound() -> None:
     table.take(LlmToken(1.35, 1, "One, two, three, four. Five"))
     table.take(TtsAudio(1.45, 1, 0, silence(0.1)))
     (latency,) = table.told(ReplyLatency)
-    assert latency == ReplyLatency(
-        1,
-        *(pytest.approx(one) for one in (0.2, 0.05, 0.2, 0.1, 0.45)),
-    )
+    assert latency == ReplyLatency(1, *map(pytest.approx, (0.2, 0.05, 0.2, 0.1, 0.45)))
 
 
 def test_thinking_begins_before_the_turn_is_over_and_nobody_is_told() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("and what do you count and", upto=1.0)
+    table.utters("and what do you count and")
     assert [one.turn for one in table.of(GenerateReply)] == [1]
     table.thinks("Well, I do. Not much, as it is. But a bit.")
-    assert [one.piece for one in table.of(SynthesizeText)] == [
-        0
-    ]  # one piece, as it may be for nothing
+    pieces = [one.piece for one in table.of(SynthesizeText)]
+    assert pieces == [0], "it may be for nothing"
     table.voices()
     assert not table.of(SendReplyAudio)
     assert not table.told(ReplyStarted)
@@ -146,10 +125,7 @@ def test_thinking_begins_before_the_turn_is_over_and_nobody_is_told() -> None:
 
 def test_what_was_thought_too_early_is_thrown_away() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("I would like")
+    table.utters("I would like")
     table.thinks("What would you like?")
     table.now = 1.2
     out = table.goes_on()
@@ -163,9 +139,8 @@ def test_what_was_thought_too_early_is_thrown_away() -> None:
     table.stops()
     table.words("I would like two teas.")
     table.until(2.2)
-    assert table.of(GenerateReply)[-1] == GenerateReply(
-        2, (ChatMessage(ChatRole.USER, "I would like two teas."),)
-    )
+    assert table.asked == (ChatMessage(ChatRole.USER, "I would like two teas."),)
+    assert table.talk.turn == 2
     assert table.history == [("user", "I would like two teas.")]
     assert not table.told(ReplyTextDelta)
     assert not table.of(SendReplyAudio)
@@ -173,10 +148,7 @@ def test_what_was_thought_too_early_is_thrown_away() -> None:
 
 def test_other_words_for_what_was_said_are_thought_about_anew() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("I scream", upto=1.0)
+    table.utters("I scream")
     table.words("Ice cream", upto=1.05)
     assert [one.messages[-1].text for one in table.of(GenerateReply)] == ["I scream", "Ice cream"]
     assert StopStage(1, ConversationStage.THINKER) in table.all
@@ -184,15 +156,9 @@ def test_other_words_for_what_was_said_are_thought_about_anew() -> None:
 
 def test_utterances_of_one_turn_are_one_text() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("I want tea and")
+    table.utters("I want tea and")
     table.now = 1.5
-    table.starts()
-    table.now = 2.0
-    table.stops()
-    table.words("a cake.")
+    table.utters("a cake.", 0.5)
     table.until(2.3)
     assert table.history == [("user", "I want tea and a cake.")]
 
@@ -213,19 +179,12 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
 def test_a_turn_without_end_does_not_grow_for_ever() -> None:
     table = Table(ConversationOptions(ends_turns=False))
     for number in range(120):
-        table.starts()
-        table.now += 1.0
-        table.stops()
-        table.words(f"word{number}")
-    table.take(TurnCommitted(table.now))
+        table.utters(f"word{number}")
+    table.commits()
     (said,) = table.told(UserTurnFinal)
     assert said.text.split() == [f"word{number}" for number in range(120)]
-    table.starts()
-    table.take(
-        RecognizedWords(table.now, table.utterance, "x" * 2 * MAX_USER_TURN_BYTES, table.now)
-    )
-    table.stops()
-    table.take(TurnCommitted(table.now))
+    table.utters("x" * 2 * MAX_USER_TURN_BYTES)
+    table.commits()
     assert len(table.history[-1][1].encode()) <= MAX_USER_TURN_BYTES
 
 
@@ -234,15 +193,13 @@ def test_what_is_typed_or_noted_reaches_the_model_whole(role: ChatRole) -> None:
     text = ("What is to be known. " * 2000).strip()
     table = Table()
     table.take(HistoryEntryAdded(0.0, role, text))
-    table.take(TextTyped(1.0, text))
-    assert sum(one.text.count(text) for one in table.of(GenerateReply)[-1].messages) == 2
+    table.types(text)
+    assert sum(one.text.count(text) for one in table.asked) == 2
 
 
 def test_a_noise_is_no_turn() -> None:
     table = Table()
-    table.starts()
-    table.now = 0.4
-    table.stops()
+    table.utters(None, 0.4)
     table.until(0.5)
     assert table.told(UserTurnDropped, table.words("", upto=0.4)) == [UserTurnDropped()]
     assert table.phase is ConversationPhase.IDLE
@@ -277,7 +234,7 @@ def test_speech_over_a_reply_holds_it_and_two_words_end_it() -> None:
     table.stops()
     table.words("Please stop.")
     table.until(table.now + 0.3)
-    assert table.of(GenerateReply)[-1].messages[-2:] == (
+    assert table.asked[-2:] == (
         ChatMessage(ChatRole.ASSISTANT, "One two three four…"),
         ChatMessage(ChatRole.USER, "Please stop."),
     )
@@ -285,24 +242,13 @@ def test_speech_over_a_reply_holds_it_and_two_words_end_it() -> None:
 
 def test_who_only_shows_to_listen_interrupts_nothing() -> None:
     table = answering()
-    table.starts()
-    table.until(table.now + 0.3)
+    table.utters(None, 0.3)
     assert table.of(PauseReplyAudio)
-    table.stops()
     table.until(table.now + 0.1)
     assert table.of(ResumeReplyAudio, table.words("mm-hm")) == [ResumeReplyAudio(1)]
     table.plays(1.8)
     assert table.told(ReplyEnded)[0].ending is ReplyEnding.COMPLETED
     assert len(table.told(UserTurnStarted)) == 1
-
-
-def test_a_cough_is_not_even_noticed() -> None:
-    table = answering()
-    table.starts()
-    table.until(table.now + 0.2)
-    table.stops()
-    table.until(table.now + 3)
-    assert not table.of(PauseReplyAudio)
 
 
 def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> None:
@@ -317,40 +263,28 @@ def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> 
     assert (last.piece, ended.text) == (1, text)
 
 
-def test_a_noise_without_words_holds_a_reply_for_two_seconds_behind_it() -> None:
+@pytest.mark.parametrize(
+    ("spoken_s", "held_s", "released_s"),
+    [(0.2, None, None), (0.5, 0.25, 2.5), (9.0, 0.25, 6.25)],
+    ids=["a cough", "a noise", "somebody who speaks on"],
+)
+def test_a_reply_is_held_as_long_as_words_may_come_and_late_ones_count(
+    spoken_s: float, held_s: float | None, released_s: float | None
+) -> None:
     table = answering()
     began = table.now
     table.starts()
-    table.until(began + 0.5)
-    table.stops()
-    table.until(began + 2.45)
-    assert table.of(PauseReplyAudio)
-    assert not table.of(ResumeReplyAudio)
-    table.until(began + 2.5)
-    assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
-
-
-def test_who_speaks_on_is_not_talked_over_before_words_come_but_a_noise_is_in_the_end() -> None:
-    table = answering()
-    began = table.now
-    table.starts()
-    table.until(began + 6.2)
-    assert not table.of(ResumeReplyAudio)
-    table.until(began + 6.25)
-    assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
-    assert len(table.of(PauseReplyAudio)) == 1
-    table.now = began + 7
-    assert table.of(DropReplyAudio, table.words("I mean it")) == [
-        DropReplyAudio(1)
-    ]  # words come late, and count
+    seen: dict[type, float] = {}
+    for at in (0.2, 0.25, 0.5, 2.45, 2.5, 6.2, 6.25, 7.0):
+        for command in table.until(began + at) + (table.stops() if at == spoken_s else []):
+            seen.setdefault(type(command), at)
+    assert (seen.get(PauseReplyAudio), seen.get(ResumeReplyAudio)) == (held_s, released_s)
+    assert table.of(DropReplyAudio, table.words("I mean it")) == [DropReplyAudio(1)]
 
 
 def test_polite_words_that_go_on_interrupt_after_all() -> None:
     table = answering()
-    table.starts()
-    table.until(table.now + 0.4)
-    table.stops()
-    table.words("yeah")
+    table.utters("yeah", 0.4)
     assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
     table.now += 0.2
     table.goes_on()
@@ -368,9 +302,7 @@ def test_before_anything_was_heard_any_word_goes_on_with_the_turn() -> None:
     table.stops()
     table.words("yes.")
     table.until(table.now + 0.3)
-    assert table.of(GenerateReply)[-1].messages == (
-        ChatMessage(ChatRole.USER, "What do you count? yes."),
-    )
+    assert table.asked == (ChatMessage(ChatRole.USER, "What do you count? yes."),)
     assert table.history == [("user", "What do you count?"), ("user", "yes.")]
 
 
@@ -408,7 +340,7 @@ def test_a_reply_that_is_still_thought_about_ends_with_an_ellipsis() -> None:
     table.voices()
     table.plays(0.9)
     assert not table.told(ReplyEnded)
-    table.take(ResponseCancelled(table.now))
+    table.cancels()
     assert table.history[-1] == ("assistant", "One two three. …")
 
 
@@ -416,7 +348,7 @@ def test_a_reply_that_is_read_counts_as_far_as_it_was_written() -> None:
     table = Table(ConversationOptions(voiced=False))
     table.says("Count!")
     table.thinks("One two three. Four and so", ended=False)
-    table.take(TextTyped(table.now, "Stop."))
+    table.types("Stop.")
     assert table.history[1:] == [("assistant", "One two three. Four and so…"), ("user", "Stop.")]
 
 
@@ -424,9 +356,9 @@ def test_a_turn_that_the_client_commits_ends_a_reply_whatever_it_says() -> None:
     table = answering()
     table.starts()
     table.now += 0.5
-    assert table.of(DropReplyAudio, table.take(TurnCommitted(table.now))) == [DropReplyAudio(1)]
+    assert table.of(DropReplyAudio, table.commits()) == [DropReplyAudio(1)]
     table.words("yes")
-    assert table.of(GenerateReply)[-1].messages[-1] == ChatMessage(ChatRole.USER, "yes")
+    assert table.asked[-1] == ChatMessage(ChatRole.USER, "yes")
 
 
 def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
@@ -438,21 +370,9 @@ def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
     assert not table.of(DropReplyAudio)
 
 
-def test_words_that_come_after_a_long_silence_of_the_recogniser_interrupt() -> None:
-    table = answering()
-    table.starts()
-    table.until(table.now + 7)  # held for six seconds, and then not any more
-    assert table.of(ResumeReplyAudio)
-    table.stops()
-    table.until(table.now + 0.1)
-    assert table.of(DropReplyAudio, table.words("That is not what I meant."))
-
-
 def test_a_noise_is_forgotten_before_the_next_word() -> None:
     table = answering()
-    table.starts()
-    table.until(table.now + 0.1)
-    table.stops()
+    table.utters(None, 0.1)
     table.now += 0.2
     table.starts()
     table.until(table.now + 0.3)
@@ -497,22 +417,15 @@ def test_who_answers_by_the_answers_own_words_is_answered() -> None:
         table.until(table.now + pause)
         table.says("Coffee.", seconds=0.5, likeness=OWN_WORDS_ECHO_SIMILARITY - 0.01)
         assert table.history[-1] == ("user", "Coffee.")
-        assert table.of(GenerateReply)[-1].messages[-1].text == "Coffee."
+        assert table.asked[-1].text == "Coffee."
 
 
 def test_of_an_echo_and_an_answer_the_answer_is_the_turn() -> None:
     table = answering()
     table.plays(1.8)
-    table.starts()
-    table.now += 0.4
-    table.stops()
-    table.sounds(ECHO_SIMILARITY)
-    table.words("five sticks")
+    table.utters("five sticks", 0.4, ECHO_SIMILARITY)
     table.now += 0.1
-    table.starts()
-    table.now += 0.4
-    table.stops()
-    table.words("Seven.")
+    table.utters("Seven.", 0.4)
     table.until(table.now + 2)
     assert table.history[-1] == ("user", "Seven.")
 
@@ -536,38 +449,30 @@ def test_a_yes_over_the_last_words_of_a_question_answers_it(seconds: float, late
         table.words("Yes.")
     table.until(table.now + 2)
     assert table.history[-1] == ("user", "Yes.")
-    assert table.of(GenerateReply)[-1].messages[-1].text == "Yes."
+    assert table.asked[-1].text == "Yes."
 
 
 @pytest.mark.parametrize("then", ["the reply ends", "something else is said", "something is typed"])
 def test_what_interrupts_nothing_stays_in_the_conversation_and_is_not_answered(then: str) -> None:
     table = answering(heard=0.3)
     began = table.now
-    table.starts()
-    table.until(table.now + 0.3)
-    table.stops()
-    table.words("mm-hm")
+    table.utters("mm-hm", 0.3)
     if then == "the reply ends":
         table.plays(1.8)
-        thinks = 1
     else:
         table.now += 1.0
         table.starts()
-        thinks = 1
     if then == "something is typed":
-        table.take(TextTyped(table.now, "And you?"))
-        thinks = 2
+        table.types("And you?")
     (said,) = [one for one in table.told(UserTurnFinal) if one.backchannel]
     assert said == UserTurnFinal("mm-hm", backchannel=(began, pytest.approx(began + 0.3)))
     assert ("user", "mm-hm") in table.history
-    assert len(table.of(GenerateReply)) == thinks
+    assert len(table.of(GenerateReply)) == 1 + (then == "something is typed")
 
 
 def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again() -> None:
     table = answering()
-    table.starts()
-    table.until(table.now + 0.2)
-    table.stops()  # as short as a cough
+    table.utters(None, 0.2)  # as short as a cough
     first = table.utterance
     table.now += 0.1
     table.starts()
@@ -582,14 +487,12 @@ def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again(
 
 def test_words_that_are_not_known_yet_when_something_is_typed_are_answered_along() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.take(TextTyped(1.1, "Cake"))
-    table.words("and tea.", upto=1.0)
+    table.utters(None)
+    table.types("Cake")
+    table.words("and tea.")
     table.until(3.0)
     assert [text for _, text in table.history] == ["Cake", "and tea."]
-    assert table.of(GenerateReply)[-1].messages[-1].text == "Cake and tea."
+    assert table.asked[-1].text == "Cake and tea."
 
 
 def test_sound_that_is_like_the_replys_is_no_turn() -> None:
@@ -605,12 +508,8 @@ def test_sound_that_is_like_the_replys_is_no_turn() -> None:
 
 def test_after_an_echo_a_conversation_attends_less_while_it_speaks() -> None:
     table = answering()
-    table.starts()
-    table.sounds(ECHO_SIMILARITY)
+    table.utters("", 0.1, ECHO_SIMILARITY)
     assert table.of(SetSpeechDetection)[-1] == SetSpeechDetection(0.15)
-    table.until(table.now + 0.1)
-    table.stops()
-    table.words("")
     table.starts()
     table.until(table.now + 0.39)
     assert not table.of(PauseReplyAudio)
@@ -623,7 +522,7 @@ def test_after_an_echo_a_conversation_attends_less_while_it_speaks() -> None:
 
 def test_what_comes_of_an_old_turn_is_dropped() -> None:
     table = answering()
-    table.take(ResponseCancelled(table.now))
+    table.cancels()
     assert table.told(ReplyEnded)[-1].text == "One two three…"
     before = table.history
     for event in (
@@ -643,9 +542,8 @@ def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
     table.thinks("Here is one. Here is the second. Here is the third.")
     assert table.take(StageEnded(table.now, 1, ConversationStage.VOICE, 2)) == []
     assert table.take(TtsAudio(table.now, 1, 2, silence(1))) == []
-    assert table.of(
-        SendReplyAudio, table.take(TtsAudio(table.now, 1, 1, silence(1)))
-    )  # 0 had no sound
+    (sent,) = table.of(SendReplyAudio, table.take(TtsAudio(table.now, 1, 1, silence(1))))
+    assert sent.piece == 1, "0 had no sound"
     assert table.take(TtsAudio(table.now, 1, 0, silence(1))) == []
     assert [one.piece for one in table.of(SynthesizeText)] == [0, 1]
 
@@ -655,36 +553,28 @@ def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
 
 def test_typed_text_is_a_turn_and_ends_a_reply() -> None:
     table = answering()
-    out = table.take(TextTyped(table.now, "  And  you? "))
+    out = table.types("  And  you? ")
     assert table.of(DropReplyAudio, out)
     assert table.told(UserTurnFinal, out) == [UserTurnFinal("And  you?")]
     assert table.of(GenerateReply, out)[0].turn == 2
     assert table.history[1:] == [("assistant", "One two three…"), ("user", "And  you?")]
-    assert table.take(TextTyped(table.now, "  ")) == []
+    assert table.types("  ") == []
 
 
 def test_what_was_said_aloud_comes_before_what_is_typed() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("I want tea and")
-    table.take(TextTyped(1.2, "cake"))
+    table.utters("I want tea and")
+    table.types("cake")
     assert table.history == [("user", "I want tea and"), ("user", "cake")]
-    assert table.of(GenerateReply)[-1].messages == (
-        ChatMessage(ChatRole.USER, "I want tea and cake"),
-    )
+    assert table.asked == (ChatMessage(ChatRole.USER, "I want tea and cake"),)
 
 
 def test_only_the_client_ends_turns_where_it_says_so() -> None:
     table = Table(ConversationOptions(ends_turns=False))
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("What is it?")
+    table.utters("What is it?")
     table.until(9.0)
     assert not table.of(GenerateReply)
-    table.take(TurnCommitted(9.0))
+    table.commits()
     assert [one.turn for one in table.of(GenerateReply)] == [1]
 
 
@@ -692,8 +582,8 @@ def test_an_answer_that_is_asked_for_waits_for_the_words_of_the_turn() -> None:
     table = Table(ConversationOptions(ends_turns=False, answers=False))
     table.starts()
     table.now = 1.0
-    table.take(TurnCommitted(1.0))
-    table.take(ResponseRequested(1.0))
+    table.commits()
+    table.asks()
     table.until(1.2)
     assert not table.of(GenerateReply)
     table.words("What is it?")
@@ -705,17 +595,17 @@ def test_without_being_asked_nothing_is_answered_where_that_is_wished() -> None:
     table.says("What is it?")
     assert table.history == [("user", "What is it?")]
     assert not table.of(GenerateReply)
-    table.take(ResponseRequested(table.now))
+    table.asks()
     assert table.of(GenerateReply)
     table = Table()
-    assert table.told(ConversationError, table.take(ResponseRequested(0.0)))
+    assert table.told(ConversationError, table.asks())
 
 
 def test_what_is_noted_is_history_and_is_not_answered() -> None:
     table = Table(ConversationOptions(instructions="Be brief."))
     table.take(HistoryEntryAdded(0.0, ChatRole.USER, "I am Eve."))
     assert not table.of(GenerateReply)
-    table.take(TextTyped(1.0, "Who am I?"))
+    table.types("Who am I?")
     assert table.of(GenerateReply)[0].messages == (
         ChatMessage(ChatRole.SYSTEM, "Be brief."),
         ChatMessage(ChatRole.USER, "I am Eve. Who am I?"),
@@ -728,7 +618,7 @@ def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
     (began,) = table.told(ReplyStarted)
     noted = HistoryEntryRecorded(began.entry + 1, ChatRole.USER, "By the way.", "mine")
     assert noted in table.take(HistoryEntryAdded(table.now, ChatRole.USER, " By the way. ", "mine"))
-    table.take(ResponseCancelled(table.now))
+    table.cancels()
     assert [role for role, _ in table.history] == ["user", "assistant", "user"]
     table.take(HistoryEntryDeleted(table.now, asked.entry))
     table.take(HistoryEntryDeleted(table.now, 99))
@@ -738,16 +628,14 @@ def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
 def test_one_answer_can_be_asked_for_in_another_manner() -> None:
     table = Table(ConversationOptions(instructions="Be brief.", answers=False))
     table.says("What is it?")
-    table.take(
-        ResponseRequested(table.now, ConversationOptions(instructions="Be long.", voiced=False))
-    )
-    assert table.of(GenerateReply)[-1].messages[0] == ChatMessage(ChatRole.SYSTEM, "Be long.")
+    table.asks(ConversationOptions(instructions="Be long.", voiced=False))
+    assert table.asked[0] == ChatMessage(ChatRole.SYSTEM, "Be long.")
     assert not table.told(ReplyStarted)[-1].voiced
     table.thinks("It is this.")
     assert not table.of(SynthesizeText)
     assert table.history[-1] == ("assistant", "It is this.")
-    table.take(ResponseRequested(table.now))
-    assert table.of(GenerateReply)[-1].messages[0] == ChatMessage(ChatRole.SYSTEM, "Be brief.")
+    table.asks()
+    assert table.asked[0] == ChatMessage(ChatRole.SYSTEM, "Be brief.")
 
 
 def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_heard() -> None:
@@ -763,26 +651,21 @@ def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_hear
     assert (table.talk.replying, table.talk.made) == (0, None)
 
 
-def test_words_of_the_machine_are_a_turn_where_the_client_says_so() -> None:
-    for committed in (False, True):
-        table = answering()
-        table.starts()
-        table.now += 1.0
-        table.stops()
-        if committed:
-            table.take(TurnCommitted(table.now))
-        table.sounds(ECHO_SIMILARITY)
-        table.words("one two three")
-        table.until(table.now + 9.0)
-        assert (table.history[-1] == ("user", "one two three")) is committed
+@pytest.mark.parametrize("committed", [False, True])
+def test_words_of_the_machine_are_a_turn_where_the_client_says_so(committed: bool) -> None:
+    table = answering()
+    table.utters(None)
+    if committed:
+        table.commits()
+    table.sounds(ECHO_SIMILARITY)
+    table.words("one two three")
+    table.until(table.now + 9.0)
+    assert (table.history[-1] == ("user", "one two three")) is committed
 
 
 def test_what_the_client_forgets_is_not_answered() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
-    table.words("What is it?")
+    table.utters("What is it?")
     out = table.take(TurnDiscarded(1.1))
     assert table.told(UserTurnDropped, out)
     assert StopStage(1, ConversationStage.THINKER) in out
@@ -793,7 +676,7 @@ def test_what_the_client_forgets_is_not_answered() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.7, "One two…"), (0.0, "")])
 def test_a_client_that_cuts_a_reply_short_cuts_the_history(seconds: float, text: str) -> None:
     table = answering()
-    out = table.take(PlaybackTruncated(table.now, 1, seconds))
+    out = table.cuts(seconds)
     assert table.of(DropReplyAudio, out) == [DropReplyAudio(1)]
     assert table.told(ReplyEnded, out)[0].text == text
     assert [entry for role, entry in table.history if role == "assistant"] == [text][: bool(text)]
@@ -801,32 +684,32 @@ def test_a_client_that_cuts_a_reply_short_cuts_the_history(seconds: float, text:
 
 def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     table = answering()
-    table.take(ResponseCancelled(table.now))
-    out = table.take(PlaybackTruncated(table.now, 1, 0.5))
+    table.cancels()
+    out = table.cuts(0.5)
     assert table.told(ReplyTruncated, out) == [ReplyTruncated(1, 0.5, "One two…")]
-    table.take(PlaybackTruncated(table.now, 1, 9.0))
+    table.cuts(9.0)
     assert table.history[-1] == ("assistant", "One two…")
-    assert table.take(PlaybackTruncated(table.now, 7, 9.0)) == [ReplyTruncated(7, 9.0, "")]
+    assert table.cuts(9.0, turn=7) == [ReplyTruncated(7, 9.0, "")]
 
 
 def test_nobody_hears_more_of_a_reply_than_was_made() -> None:
     table = answering()
-    [ended] = table.told(ReplyEnded, table.take(ResponseCancelled(table.now)))
+    [ended] = table.told(ReplyEnded, table.cancels())
     assert 0 < ended.made_s < 9.0
-    [cut] = table.told(ReplyTruncated, table.take(PlaybackTruncated(table.now, 1, 9.0)))
+    [cut] = table.told(ReplyTruncated, table.cuts(9.0))
     assert cut.seconds == ended.made_s
 
 
 def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:
     table = answering(heard=0.7)
-    table.take(ResponseCancelled(table.now))
+    table.cancels()
     assert table.history[-1] == ("assistant", "One two…")
-    table.take(PlaybackTruncated(table.now, 1, 1.1))
+    table.cuts(1.1)
     assert table.history[-1] == ("assistant", "One two three four…")
     table = answering(heard=0.0)
-    table.take(ResponseCancelled(table.now))
+    table.cancels()
     assert table.history == [("user", "What do you count?")]
-    table.take(PlaybackTruncated(table.now, 1, 0.4))
+    table.cuts(0.4)
     assert table.history[-1] == ("assistant", "One…")
 
 
@@ -837,7 +720,7 @@ def test_after_a_reset_nothing_was_said() -> None:
     assert table.told(ConversationStarted, out) == [ConversationStarted()]
     assert table.history == []
     table.says("Hello there.")
-    assert table.of(GenerateReply)[-1].messages == (ChatMessage(ChatRole.USER, "Hello there."),)
+    assert table.asked == (ChatMessage(ChatRole.USER, "Hello there."),)
     assert table.of(GenerateReply)[-1].turn == 2
 
 
@@ -858,7 +741,7 @@ def test_other_options_count_from_the_next_turn_on() -> None:
 def test_a_thinker_that_fails_is_apologised_for_and_the_next_turn_works() -> None:
     table = Table()
     table.says("Hello?")
-    table.take(StageFailed(table.now, 1, ConversationStage.THINKER, BROKEN))
+    table.fails(ConversationStage.THINKER)
     assert table.told(ConversationError) == [ConversationError(1, BROKEN)]
     assert [one.text for one in table.of(SynthesizeText)] == [APOLOGY]
     table.voices()
@@ -876,7 +759,7 @@ def test_what_was_thought_before_a_failure_is_said() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("First of all, this. And", ended=False)
-    table.take(StageFailed(table.now, 1, ConversationStage.THINKER, BROKEN))
+    table.fails(ConversationStage.THINKER)
     table.voices()
     assert [one.text for one in table.of(SynthesizeText)] == ["First of all,", "this. And"]
     table.plays(99)
@@ -887,7 +770,7 @@ def test_without_a_voice_a_reply_is_read() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Hello to you. How are you today?")
-    table.take(StageFailed(table.now, 1, ConversationStage.VOICE, BROKEN))
+    table.fails(ConversationStage.VOICE)
     assert table.told(ConversationError) == [ConversationError(1, BROKEN)]
     assert table.told(ReplyEnded)[0].text == "Hello to you. How are you today?"
     assert StopStage(1, ConversationStage.VOICE) in table.all
@@ -895,11 +778,9 @@ def test_without_a_voice_a_reply_is_read() -> None:
 
 def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     table = Table()
-    table.starts()
-    table.now = 1.0
-    table.stops()
+    table.utters(None)
     table.until(1.1)
-    table.take(StageFailed(1.1, 1, ConversationStage.RECOGNISER, BROKEN))
+    table.fails(ConversationStage.RECOGNISER)
     table.until(1.5)
     assert table.told(ConversationError)[0].error is BROKEN
     assert [one.text for one in table.of(SynthesizeText)] == [APOLOGY]
@@ -910,15 +791,9 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
 
 
 def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on() -> None:
-    table = Table()
-    table.says("Hello?")
-    table.thinks(ANSWER)
-    table.voices()
-    table.plays(0.5)
-    table.starts()
-    table.until(table.now + 1.0)
-    table.stops()
-    table.take(StageFailed(table.now, table.utterance, ConversationStage.RECOGNISER, BROKEN))
+    table = answering(heard=0.5)
+    table.utters(None)
+    table.fails(ConversationStage.RECOGNISER, table.utterance)
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
     table.plays(99)
     assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.COMPLETED]
@@ -926,7 +801,7 @@ def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on() ->
 
 def test_a_recogniser_that_fails_before_anybody_was_heard_is_told() -> None:
     table = Table()
-    table.take(StageFailed(1.0, UNKNOWN_UTTERANCE, ConversationStage.RECOGNISER, BROKEN))
+    table.fails(ConversationStage.RECOGNISER, UNKNOWN_UTTERANCE)
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
     assert table.phase is ConversationPhase.IDLE
 
@@ -938,7 +813,7 @@ def test_words_that_were_there_before_it_failed_are_answered() -> None:
     table.words("Where is", upto=0.8)
     table.stops()
     table.until(1.1)
-    table.take(StageFailed(1.1, 1, ConversationStage.RECOGNISER, BROKEN))
+    table.fails(ConversationStage.RECOGNISER)
     table.until(2.5)
     assert table.history == [("user", "Where is")]
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
@@ -956,9 +831,7 @@ def test_an_answer_without_words_is_an_error() -> None:
 def test_who_falls_silent_does_not_hold_a_conversation_up(stage: str) -> None:
     table = Table()
     if stage == "recogniser":
-        table.starts()
-        table.now = 1.0
-        table.stops()
+        table.utters(None)
     else:
         table.says("Hello?")
         if stage != "thinker":
@@ -1007,17 +880,15 @@ def test_a_voice_has_two_pieces_at_once_at_most() -> None:
 
 def test_what_failed_before_something_is_typed_is_told() -> None:
     table = answering(ConversationOptions(interruptible=False))
-    table.starts()
-    table.until(table.now + 1.0)
-    table.stops()
-    table.take(StageFailed(table.now, table.utterance, ConversationStage.RECOGNISER, BROKEN))
-    table.take(TextTyped(table.now, "Never mind."))
+    table.utters(None)
+    table.fails(ConversationStage.RECOGNISER, table.utterance)
+    table.types("Never mind.")
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
 
 
 def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -> None:
     table = Table(ConversationOptions(ends_turns=False))
-    table.take(TextTyped(0.0, "Book a table."))
+    table.types("Book a table.")
     table.replies("Shall I book a table for two at seven then?")
     table.until(table.now + 0.5)
     table.plays(0.5)
@@ -1030,9 +901,9 @@ def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -
     table.plays(10.0)
     table.until(table.now + 3)
     assert table.told(ReplyEnded)
-    table.take(TurnCommitted(table.now))
+    table.commits()
     assert [one.text for one in table.told(UserTurnFinal)][1:] == ["Yes. Yes."]
-    assert table.of(GenerateReply)[-1].messages[-1].text == "Yes. Yes."
+    assert table.asked[-1].text == "Yes. Yes."
 
 
 def test_who_seemed_to_be_an_echo_and_speaks_on_behind_the_reply_is_told_with_the_first_words() -> (

@@ -29,13 +29,10 @@ from sidecar.conversation.conversation_events import (
     ReplyEnded,
     ReplyEnding,
     ReplyStarted,
-    ResponseCancelled,
-    ResponseRequested,
     StageEnded,
     StageFailed,
     StopStage,
     SynthesizeText,
-    TextTyped,
     ToolCallArgumentsDelta,
     ToolCallEnded,
     ToolCallStarted,
@@ -53,9 +50,6 @@ class ToolTable(Table):
     def __init__(self, options: ConversationOptions | None = None) -> None:
         super().__init__(options or ConversationOptions(tools=TOOLS))
 
-    def types(self, text: str) -> None:
-        self.take(TextTyped(self.now, text))
-
     def calls(self, *fragments: ToolCallDelta, ended: bool = True) -> None:
         turn = self.talk.turn
         for one in fragments:
@@ -69,9 +63,18 @@ class ToolTable(Table):
     def returns(self, output: str, call: str = OSLO.id) -> None:
         self.take(ToolResultAdded(self.now, call, output, f"item of {call}"))
 
-    def asked(self) -> tuple[ChatMessage, ...]:
-        self.take(ResponseRequested(self.now))
-        return self.of(GenerateReply)[-1].messages
+    def answered(self) -> tuple[ChatMessage, ...]:
+        """What the thinker is given when the client asks for an answer."""
+        self.asks()
+        return self.asked
+
+
+@pytest.fixture
+def table() -> ToolTable:
+    """Somebody wants to know whether it rains."""
+    table = ToolTable()
+    table.types("Does it rain in Oslo?")
+    return table
 
 
 def written(call: ToolCall, index: int = 0) -> list[ToolCallDelta]:
@@ -82,9 +85,7 @@ def written(call: ToolCall, index: int = 0) -> list[ToolCallDelta]:
                      (call.arguments[:cut], call.arguments[cut:]))]  # fmt: skip
 
 
-def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered() -> None:
-    table = ToolTable()
-    table.types("Does it rain in Oslo?")
+def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered(table: ToolTable) -> None:
     assert table.of(GenerateReply)[0].tools == TOOLS
     table.asks_for()
     assert table.told(ToolCallStarted) == [ToolCallStarted(1, "call_a", "weather")]
@@ -95,7 +96,7 @@ def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered() -> No
     table.returns("rain")
     assert table.told(HistoryEntryRecorded)[-1].name == "item of call_a"
     assert len(table.of(GenerateReply)) == 1, "an answer is asked for"
-    assert table.asked() == (
+    assert table.answered() == (
         ChatMessage(ChatRole.USER, "Does it rain in Oslo?"),
         ChatMessage(ChatRole.ASSISTANT, "", (OSLO,)),
         ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
@@ -104,7 +105,7 @@ def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered() -> No
     table.voices()
     table.plays(99)
     table.types("And now?")
-    assert [one.role for one in table.of(GenerateReply)[-1].messages] == [
+    assert [one.role for one in table.asked] == [
         *(ChatRole.USER, ChatRole.ASSISTANT, ChatRole.TOOL, ChatRole.ASSISTANT, ChatRole.USER)
     ]
 
@@ -120,13 +121,13 @@ def test_several_calls_of_one_answer_are_told_apart_and_told_together() -> None:
     table.plays(99)
     assert [one.call for one in table.told(ToolCallEnded)] == [OSLO, clock]
     table.returns("noon", "call_b")
-    assert table.asked()[1:] == (
+    assert table.answered()[1:] == (
         ChatMessage(ChatRole.ASSISTANT, "One moment.", (clock,)),
         ChatMessage(ChatRole.TOOL, "noon", call="call_b"),
     ), "nobody is told of a call of which nothing came yet"
-    table.take(ResponseCancelled(table.now))
+    table.cancels()
     table.returns("rain")
-    assert table.asked()[1:] == (
+    assert table.answered()[1:] == (
         ChatMessage(ChatRole.ASSISTANT, "One moment.", (clock, OSLO)),
         ChatMessage(ChatRole.TOOL, "noon", call="call_b"),
         ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
@@ -153,9 +154,9 @@ def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
     assert len(table.told(ToolCallEnded)) == 1
 
 
-def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_error() -> None:
-    table = ToolTable()
-    table.types("Does it rain in Oslo?")
+def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_error(
+    table: ToolTable,
+) -> None:
     table.calls(*written(OSLO)[:2], ended=False)
     table.types("Never mind.")
     assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.INTERRUPTED]
@@ -164,18 +165,18 @@ def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_erro
     assert table.told(ToolCallEnded) == []
     table.returns("rain")
     assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown]
-    assert [one.role for one in table.of(GenerateReply)[-1].messages] == [ChatRole.USER]
+    assert [one.role for one in table.asked] == [ChatRole.USER]
 
 
-def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_the_call() -> None:
-    table = ToolTable()
-    table.types("Does it rain in Oslo?")
+def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_the_call(
+    table: ToolTable,
+) -> None:
     table.asks_for()
     table.says("Are you there?")
     table.replies("I am.")
     table.plays(99)
     table.returns("rain")
-    roles = [(one.role, one.text) for one in table.asked()]
+    roles = [(one.role, one.text) for one in table.answered()]
     assert roles[-2:] == [(ChatRole.ASSISTANT, "I am."), (ChatRole.TOOL, "rain")]
     table.returns("snow")
     assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown], (
@@ -195,10 +196,8 @@ def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_th
     ids=["cut", "no object", "no name", "too many", "no end"],
 )
 def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
-    fragments: list[ToolCallDelta],
+    fragments: list[ToolCallDelta], table: ToolTable
 ) -> None:
-    table = ToolTable()
-    table.types("Does it rain in Oslo?")
     table.calls(*fragments)
     assert [type(one.error) for one in table.told(ConversationError)] == [LlmGarbled]
     assert table.told(ToolCallEnded) == []
@@ -206,9 +205,7 @@ def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
     assert not table.talk.history.awaits("call_a")
 
 
-def test_a_model_that_fails_in_a_call_has_called_nothing() -> None:
-    table = ToolTable()
-    table.types("Does it rain in Oslo?")
+def test_a_model_that_fails_in_a_call_has_called_nothing(table: ToolTable) -> None:
     table.calls(*written(OSLO), ended=False)
     table.take(StageFailed(table.now, 1, ConversationStage.THINKER, LlmGarbled()))
     assert table.told(ToolCallEnded) == []
@@ -237,9 +234,9 @@ def test_a_call_that_is_taken_out_of_the_history_takes_along_what_came_of_it() -
     table.asks_for()
     table.returns("rain")
     table.take(HistoryEntryDeleted(table.now, table.told(ToolCallEnded)[0].entry))
-    assert [one.role for one in table.asked()] == [ChatRole.USER]
-    table.take(ResponseCancelled(table.now))
-    table.asked()
+    assert [one.role for one in table.answered()] == [ChatRole.USER]
+    table.cancels()
+    table.answered()
     table.asks_for()
     for text in ("One.", "Two.", "Three.", "Four."):
         table.types(text)

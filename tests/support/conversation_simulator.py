@@ -6,19 +6,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from sidecar import errors
 from sidecar.conversation import conversation_events
+from sidecar.conversation.chat_completions import ChatMessage
 from sidecar.conversation.conversation_events import (
     ConversationCommand,
     ConversationEvent,
     ConversationOptions,
     ConversationStage,
     EchoSimilarity,
+    GenerateReply,
     LlmToken,
     PlaybackReported,
+    PlaybackTruncated,
     RecognizedWords,
+    ResponseCancelled,
+    ResponseRequested,
     StageEnded,
+    StageFailed,
+    TextTyped,
     TimerFired,
     TtsAudio,
+    TurnCommitted,
     UserSpeechStarted,
     UserSpeechStopped,
 )
@@ -28,6 +37,7 @@ from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 CLIENT_EVENTS = conversation_events.ConversationClientEvent
 T = TypeVar("T")
 RATE = 1000
+BROKEN = errors.EngineFailed("It broke.")
 WORD_S = 0.3
 """Every word of the made-up voice takes as long."""
 
@@ -104,14 +114,39 @@ class Table:
         """So like what was played is what is said."""
         return self.take(EchoSimilarity(self.now, self.utterance, likeness))
 
-    def says(self, text: str, seconds: float = 1.0, likeness: float = 0.0) -> None:
-        """All of a turn, recognised at once, and until it is certainly over."""
+    def utters(
+        self, text: str | None, seconds: float = 1.0, likeness: float | None = None
+    ) -> list[ConversationCommand]:
+        """Somebody speaks so long; the words, if any, are recognised at once."""
         self.starts()
         self.until(self.now + seconds)
-        self.stops()
-        self.sounds(likeness)
-        self.words(text)
+        found = self.stops()
+        if likeness is not None:
+            self.sounds(likeness)
+        return found if text is None else self.words(text)
+
+    def says(self, text: str, seconds: float = 1.0, likeness: float = 0.0) -> None:
+        """All of a turn, until it is certainly over."""
+        self.utters(text, seconds, likeness)
         self.until(self.now + 1.6)
+
+    # What clients do
+
+    def types(self, text: str) -> list[ConversationCommand]:
+        return self.take(TextTyped(self.now, text))
+
+    def commits(self) -> list[ConversationCommand]:
+        return self.take(TurnCommitted(self.now))
+
+    def asks(self, options: ConversationOptions | None = None) -> list[ConversationCommand]:
+        return self.take(ResponseRequested(self.now, options))
+
+    def cancels(self) -> list[ConversationCommand]:
+        return self.take(ResponseCancelled(self.now))
+
+    def cuts(self, seconds: float, turn: int = 1) -> list[ConversationCommand]:
+        """So much of a reply was heard, and no more will be."""
+        return self.take(PlaybackTruncated(self.now, turn, seconds))
 
     # What stages do
 
@@ -148,7 +183,16 @@ class Table:
         self.thinks(text)
         self.voices()
 
+    def fails(self, stage: ConversationStage, number: int = 1) -> list[ConversationCommand]:
+        """A stage does, in that turn or utterance."""
+        return self.take(StageFailed(self.now, number, stage, BROKEN))
+
     # What came of it
+
+    @property
+    def asked(self) -> tuple[ChatMessage, ...]:
+        """What the thinker was given last."""
+        return self.of(GenerateReply)[-1].messages
 
     def of(
         self,
