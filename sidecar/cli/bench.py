@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from sidecar.cli.audio_input import LONGEST_S, check_recording, expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.open import sample
-from sidecar.cli.output import PROGRAM, print_error_line, write_atomically
+from sidecar.cli.output import print_error_line, write_atomically
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.installation import needed_for
 
@@ -25,39 +26,6 @@ if TYPE_CHECKING:
     from sidecar.audio import Block
 
 HELP = "Load-test a running service with many clients at once (docs/bench.md)."
-LIVE_HELP = """
-Load-test a service with increasing numbers of live sessions.
-
-With --against each number of sessions runs on both services in turn, and the table has their ratio.
---fail-if exits with 1: 'final_p95>0.8' by a figure of the first service,
-'final_p95>1.2x' by its ratio. `first`, `final` and `rtf` have `_p50`, `_p95` and `_p99`.
-
-Figures:
-
-{figures}
-
-Examples:
-
-* `{program} bench live`: 8, 32, 64 and 100 sessions on the service of this machine
-* `{program} bench live --start --sessions 8 --seconds 30 --session-log-path sessions.csv`
-* `{program} bench live --mode conversation --wire streaming --server http://10.0.0.5:8765`
-* `{program} bench live --wire grpc --against live --fail-if 'service_cpu>1.3x'`
-* `{program} bench live --against http://127.0.0.1:8766 --fail-if 'final_p95>1.2x'`
-"""
-FILES_HELP = f"""
-Load-test a service with increasing numbers of clients that send recordings.
-
-Folders stand for their recordings; without FILE, the included sample is sent. Figures and --fail-if
-are those of '{PROGRAM} bench live'.
-
-Examples:
-
-* `{PROGRAM} bench files talk.m4a --sessions 1,4`
-* `{PROGRAM} bench files recordings --wire openai --against jobs`
-* `{PROGRAM} bench files talk.m4a --against http://127.0.0.1:8766 --fail-if 'audio_per_s<0.9x'`
-"""
-
-
 _SERVER = "Address of a running service, also grpc://HOST:PORT. Default: from the settings."
 BROKEN = 1
 """Exit code if a bound is exceeded, or if no session succeeded."""
@@ -213,20 +181,42 @@ def build() -> typer.Typer:
     """Return the command group `bench`."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
     figures = "\n".join(f"* {name}: {what}" for name, what in WHAT.items())
-    app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(
-        command(run_live, _SERVER)
-    )
-    app.command("files", help=FILES_HELP)(command(run_files, _SERVER))
+    help = f"{inspect.getdoc(run_live)}\n\nFigures:\n\n{figures}"
+    app.command("live", help=help)(command(run_live, _SERVER))
+    app.command("files")(command(run_files, _SERVER))
     return app
 
 
 def run_live(order: LiveBenchCommand) -> int:
-    """Measure live sessions; return the exit code."""
+    """Load-test a service with increasing numbers of live sessions.
+
+    With --against each number of sessions runs on both services in turn, and the table has their
+    ratio. --fail-if exits with 1: 'final_p95>0.8' by a figure of the first service,
+    'final_p95>1.2x' by its ratio. `first`, `final` and `rtf` have `_p50`, `_p95` and `_p99`.
+
+    Examples:
+
+    * `vibevoice-asr bench live`: 8, 32, 64 and 100 sessions on the service of this machine
+    * `vibevoice-asr bench live --start --sessions 8 --seconds 30 --session-log-path sessions.csv`
+    * `vibevoice-asr bench live --mode conversation --wire streaming --server http://10.0.0.5:8765`
+    * `vibevoice-asr bench live --wire grpc --against live --fail-if 'service_cpu>1.3x'`
+    * `vibevoice-asr bench live --against http://gpu:8766 --fail-if 'final_p95>1.2x'`
+    """
     return _run(order)
 
 
 def run_files(order: FilesBenchCommand) -> int:
-    """Measure recordings; return the exit code."""
+    """Load-test a service with increasing numbers of clients that send recordings.
+
+    Folders stand for their recordings; without FILE, the included sample is sent. Figures and
+    --fail-if are those of 'vibevoice-asr bench live'.
+
+    Examples:
+
+    * `vibevoice-asr bench files talk.m4a --sessions 1,4`
+    * `vibevoice-asr bench files recordings --wire openai --against jobs`
+    * `vibevoice-asr bench files talk.m4a --against http://gpu:8766 --fail-if 'audio_per_s<0.9x'`
+    """
     return _run(order)
 
 

@@ -27,49 +27,32 @@ from sidecar.cli.output import PROGRAM
 from sidecar.installation import install_command
 from sidecar.version import __version__
 
-HELP = f"""
-Speech to text with speakers, on this machine. Without a command it serves.
-
-Examples:
-
-* `{PROGRAM}`: serve on 127.0.0.1:8765
-* `{PROGRAM} --port 0 --preload`: serve on a free port, with the engine loaded
-* `{PROGRAM} open`: open the page of the service in the browser
-* `{PROGRAM} transcribe talk.m4a`: print who said what
-* `{PROGRAM} transcribe *.wav --format srt --output subtitles`: write subtitles for each
-* `{PROGRAM} live`: transcribe the microphone live
-* `{PROGRAM} talk`: hold a spoken conversation
-* `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
-* `{PROGRAM} doctor`: show what is installed, what is missing, what to do next
-"""
-
 
 def build_command() -> Any:
     """Return the whole command line, as the click command that typer builds."""
     app = typer.Typer(
-        help=HELP,
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    commands: dict[str, tuple[str, Callable[..., int]]] = {
-        "serve": (serve.HELP, serve_with(serve.run)),
-        "node": (serve.NODE_HELP, serve_with(serve.run_node)),
-        "transcribe": (transcribe.HELP, command(transcribe.run)),
-        "live": (live.HELP, command(live.run, about="source")),
-        "talk": (talk.HELP, command(talk.talk, about="file")),
-        "estimate": (transcribe.ESTIMATE_HELP, command(transcribe.estimate, about="file")),
-        "demo": (open.DEMO_HELP, command(open.demo)),
-        "status": (monitor.STATUS_HELP, command(monitor.status, SERVER_OR_SETTINGS_HELP)),
-        "monitor": (monitor.HELP, command(monitor.monitor, SERVER_OR_SETTINGS_HELP)),
-        "open": (open.HELP, command(open.open_page, SERVER_OR_SETTINGS_HELP)),
-        "pull": (pull.HELP, command(pull.pull)),
-        "list": (pull.LIST_HELP, command(pull.list_models)),
-        "rm": (pull.RM_HELP, command(pull.remove_model)),
-        "doctor": (doctor.HELP, command(doctor.doctor)),
+    commands: dict[str, Callable[..., int]] = {
+        "serve": serve_with(serve.run),
+        "node": serve_with(serve.run_node),
+        "transcribe": command(transcribe.run),
+        "live": command(live.run, about="source"),
+        "talk": command(talk.talk, about="file"),
+        "estimate": command(transcribe.estimate, about="file"),
+        "demo": command(open.demo),
+        "status": command(monitor.status, SERVER_OR_SETTINGS_HELP),
+        "monitor": command(monitor.monitor, SERVER_OR_SETTINGS_HELP),
+        "open": command(open.open_page, SERVER_OR_SETTINGS_HELP),
+        "pull": command(pull.pull),
+        "list": command(pull.list_models),
+        "rm": command(pull.remove_model),
+        "doctor": command(doctor.doctor),
     }
-    for name, (help, function) in commands.items():
-        app.command(name, help=help)(function)
+    for name, function in commands.items():
+        app.command(name)(function)
     for several in (token, config, jobs, people):
         name = several.__name__.rpartition(".")[2]
         app.add_typer(several.build(), name=name)
@@ -115,4 +98,17 @@ def _root(
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Options that go before any command."""
+    """Speech to text with speakers, on this machine. Without a command it serves.
+
+    Examples:
+
+    * `vibevoice-asr`: serve on 127.0.0.1:8765
+    * `vibevoice-asr --port 0 --preload`: serve on a free port, with the engine loaded
+    * `vibevoice-asr open`: open the page of the service in the browser
+    * `vibevoice-asr transcribe talk.m4a`: print who said what
+    * `vibevoice-asr transcribe *.wav --format srt --output subtitles`: write subtitles for each
+    * `vibevoice-asr live`: transcribe the microphone live
+    * `vibevoice-asr talk`: hold a spoken conversation
+    * `vibevoice-asr pull`: download VibeVoice-ASR, for machines with a GPU
+    * `vibevoice-asr doctor`: show what is installed, what is missing, what to do next
+    """

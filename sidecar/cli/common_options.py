@@ -90,8 +90,8 @@ def described(group: type[SettingsGroup]) -> list[SettingFlag]:
 
 
 def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
-    """Return a function for typer with an option for every setting; it calls ``run`` with those
-    that are given.
+    """Return ``run`` as a command for typer, with an option for every setting; it gets those that
+    are given.
 
     Values stay text: the settings parse them, as they parse the environment.
     """
@@ -112,6 +112,7 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
             )
         )
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    serve.__doc__ = run.__doc__
     return serve
 
 
@@ -266,7 +267,7 @@ def command(
     function: Callable[..., Any], server_help: str = SERVER_HELP, about: str = ""
 ) -> Callable[..., int]:
     """Return ``function``, which may be a coroutine function and may return an exit code, as a
-    command for typer.
+    command for typer; its docstring is the help.
 
     The fields of a dataclass argument become options, at any depth. Those of ``where`` choose the
     service; ``server_help`` is the help of --server. Every failure is printed as one line on
@@ -301,18 +302,20 @@ def command(
 
     run.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: one.annotation for name, one in options.items()}
+    run.__doc__ = function.__doc__
     return run
 
 
 def subcommands(
-    help: str, *functions: Callable[..., Any], server_help: str = SERVER_HELP
+    group: Callable[[], None], *functions: Callable[..., Any], server_help: str = SERVER_HELP
 ) -> typer.Typer:
-    """Return a command group with a command for each function, by its name and docstring."""
-    app = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode="markdown")
-    app.callback()(lambda: None)  # otherwise a single function would replace the group
+    """Return a command group with a command for each function, by its name and docstring; the
+    docstring of ``group`` is its help."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+    app.callback()(group)
     for function in functions:
         word = function.__name__.strip("_").replace("_", "-")
-        app.command(word, help=inspect.getdoc(function))(command(function, server_help))
+        app.command(word)(command(function, server_help))
     return app
 
 

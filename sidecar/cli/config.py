@@ -10,26 +10,27 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.cli.output import print_error_line
 
 if TYPE_CHECKING:
     from sidecar.config.grpc_yaml_config import ConvertedConfig
 
-HELP = f"""
-Convert the YAML files of another gRPC server.
 
-The clients of that server work with this service. Keys without a counterpart are reported.
+def config() -> None:
+    """Convert the YAML files of another gRPC server.
 
-Examples:
+    The clients of that server work with this service. Keys without a counterpart are reported.
 
-* `{PROGRAM} config convert server.yaml`
-* `{PROGRAM} config convert server.yaml model.yaml --output vibevoice-asr.toml`
-"""
+    Examples:
+
+    * `vibevoice-asr config convert server.yaml`
+    * `vibevoice-asr config convert server.yaml model.yaml --output vibevoice-asr.toml`
+    """
 
 
 def build() -> typer.Typer:
     """Return the command group `config`."""
-    return subcommands(HELP, convert)
+    return subcommands(config, convert)
 
 
 def convert(

@@ -44,28 +44,21 @@ SUMMARIES = {
 """First line by the worst state of the findings."""
 
 
-HELP = f"""
-Show what is installed, what is missing, and what to do next.
-
-With --report the result is a file for a bug report, with the end of the log and crash notes, but
-without audio and transcripts.
-
-Examples:
-
-* `{PROGRAM} doctor`
-* `{PROGRAM} doctor --report`
-"""
-
-
 def doctor(
     report: bool = option(False, "Write a file for a bug report instead."),
     file: Path | None = option(
         None, "Write the report to this file.", "--output", "-o", metavar="FILE"
     ),
 ) -> int:
-    """Check everything and print the findings; the exit code is 1 if the service cannot work.
+    """Show what is installed, what is missing, and what to do next.
 
-    With ``report`` they are written to a file for a bug report, together with logs and crash notes.
+    With --report the result is a file for a bug report, with the end of the log and crash notes,
+    but without audio and transcripts.
+
+    Examples:
+
+    * `vibevoice-asr doctor`
+    * `vibevoice-asr doctor --report`
     """
     found = list(examine())
     if report:

@@ -20,26 +20,6 @@ if TYPE_CHECKING:
 
     from sidecar.storage.job_backup import BackupSummary
 
-HELP = f"""
-List, cancel, delete, back up and restore jobs.
-
-`list`, `cancel` and `delete` see the jobs of the owner of the token in VIBEVOICE_CLIENT_TOKEN or
---token; all jobs if the service requires no token.
-
-`backup` and `restore` copy the jobs that a service keeps (--keep-jobs) without decrypting them, so
-they need no key; the service that uses them does. The jobs are in the folder of the settings
-(VIBEVOICE_DATA_DIR), or in the one that --jobs-dir names.
-
-Examples:
-
-* `{PROGRAM} jobs list --state queued,running`
-* `{PROGRAM} jobs cancel 0f3a`: cancel by id, or by an unambiguous beginning of it
-* `{PROGRAM} jobs delete 0f3a52`: delete a job with transcript and recording; at least 6
-  characters of its id
-* `{PROGRAM} jobs backup jobs-monday.tar`: back up, whether the service runs or not
-* `{PROGRAM} jobs restore jobs-monday.tar`: restore to a folder without jobs, service stopped
-"""
-
 PAGE_JOBS = 500
 """Maximum that the service returns at once."""
 LEAST_TO_DELETE = 6
@@ -54,10 +34,32 @@ FolderOption = Annotated[
 ]
 
 
+def jobs() -> None:
+    """List, cancel, delete, back up and restore jobs.
+
+    `list`, `cancel` and `delete` see the jobs of the owner of the token in VIBEVOICE_CLIENT_TOKEN
+    or --token; all jobs if the service requires no token.
+
+    `backup` and `restore` copy the jobs that a service keeps (--keep-jobs) without decrypting them,
+    so they need no key; the service that uses them does. The jobs are in the folder of the settings
+    (VIBEVOICE_DATA_DIR), or in the one that --jobs-dir names.
+
+    Examples:
+
+    * `vibevoice-asr jobs list --state queued,running`
+    * `vibevoice-asr jobs cancel 0f3a`: cancel by id, or by an unambiguous beginning of it
+    * `vibevoice-asr jobs delete 0f3a52`: delete a job with transcript and recording; at least 6
+      characters of its id
+    * `vibevoice-asr jobs backup jobs-monday.tar`: back up, whether the service runs or not
+    * `vibevoice-asr jobs restore jobs-monday.tar`: restore to a folder without jobs, service
+      stopped
+    """
+
+
 def build() -> typer.Typer:
     """Return the command group `jobs`."""
     words = _list, _cancel, _delete, _backup, _restore
-    return subcommands(HELP, *words, server_help=SERVER_OR_SETTINGS_HELP)
+    return subcommands(jobs, *words, server_help=SERVER_OR_SETTINGS_HELP)
 
 
 async def _list(

@@ -26,7 +26,6 @@ from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import (
     INTERRUPTED,
-    PROGRAM,
     counted,
     handle_interrupts,
     print_error_line,
@@ -42,29 +41,6 @@ from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 
 if TYPE_CHECKING:
     from rich.live import Live
-
-
-HELP = f"""
-Transcribe a microphone or a recording live.
-
-On a terminal speakers have colours, and partial results are grey on the last line. Ctrl-C finalises
-the session; a second Ctrl-C ends it at once. Microphones need the extra `microphone`; if it is
-missing, the command prints how to install it.
-
-In a pipe each line is written once it is final, with its time and the speaker as known then:
-`Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
-
-If the service shuts down before it has all audio, the transcript so far is written, and the exit
-code is 1.
-
-Examples:
-
-* `{PROGRAM} live`
-* `{PROGRAM} live --devices`
-* `{PROGRAM} live --device 3 --language en --format srt --output talk.srt`
-* `{PROGRAM} live recording.wav --format jsonl --server http://127.0.0.1:8765`
-* `arecord -q -t raw -f S16_LE -r 16000 -c 1 | {PROGRAM} live -`
-"""
 FORMATS = (*transcript_formats.FORMATS, "jsonl")
 """Formats of transcripts, and `jsonl` for every event as it comes."""
 PIPE = "-"
@@ -228,7 +204,26 @@ class _LiveScreenDisplay(LiveDisplay):
 
 
 def run(order: LiveCommandOptions) -> int:
-    """Run the command; return the exit code."""
+    """Transcribe a microphone or a recording live.
+
+    On a terminal speakers have colours, and partial results are grey on the last line. Ctrl-C
+    finalises the session; a second Ctrl-C ends it at once. Microphones need the extra `microphone`;
+    if it is missing, the command prints how to install it.
+
+    In a pipe each line is written once it is final, with its time and the speaker as known then:
+    `Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
+
+    If the service shuts down before it has all audio, the transcript so far is written, and the
+    exit code is 1.
+
+    Examples:
+
+    * `vibevoice-asr live`
+    * `vibevoice-asr live --devices`
+    * `vibevoice-asr live --device 3 --language en --format srt --output talk.srt`
+    * `vibevoice-asr live recording.wav --format jsonl --server http://127.0.0.1:8765`
+    * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | vibevoice-asr live -`
+    """
     if order.devices:
         print("\n".join(devices()) or "There is no microphone.")
         return 0

@@ -10,27 +10,6 @@ from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.installation import needed_for
 
-HELP = f"""
-Watch a running service: sessions, queue, engines, memory, errors.
-
-Needs the extra `monitor`; if it is missing, the command prints how to install it. --once and
---no-clear do without it: they print plain columns (section, name, value). A signed token needs the
-scope `metrics`.
-
-Keys: q quits, p pauses, r refreshes.
-
-Examples:
-
-* `{PROGRAM} monitor`
-* `{PROGRAM} monitor --server http://10.0.0.5:8765 --interval 5`
-* `{PROGRAM} monitor --once | grep '^queue *waiting'`
-* `{PROGRAM} monitor --no-clear --interval 60 >> service.log`
-"""
-STATUS_HELP = f"""
-Show the state of a running service.
-
-Example: `{PROGRAM} status --server http://127.0.0.1:9000`
-"""
 STATUS_FIELDS = (
     "address",
     "status",
@@ -65,7 +44,21 @@ async def monitor(
     once: bool = option(False, "Print once and exit."),
     no_clear: bool = option(False, "Print repeatedly instead of drawing a screen."),
 ) -> int:
-    """Run the command; return its exit code."""
+    """Watch a running service: sessions, queue, engines, memory, errors.
+
+    Needs the extra `monitor`; if it is missing, the command prints how to install it. --once and
+    --no-clear do without it: they print plain columns (section, name, value). A signed token needs
+    the scope `metrics`.
+
+    Keys: q quits, p pauses, r refreshes.
+
+    Examples:
+
+    * `vibevoice-asr monitor`
+    * `vibevoice-asr monitor --server http://10.0.0.5:8765 --interval 5`
+    * `vibevoice-asr monitor --once | grep '^queue *waiting'`
+    * `vibevoice-asr monitor --no-clear --interval 60 >> service.log`
+    """
     where = where.with_token().or_ours()
     async with monitor_sections.create_monitor_client(
         where, metrics_url, system_url, timeout_s
@@ -98,7 +91,10 @@ async def print_tables(
 
 
 async def status(*, where: ServiceTarget) -> None:
-    """Print the health of the service; the exit code is 0 if it answers."""
+    """Show the state of a running service.
+
+    Example: `vibevoice-asr status --server http://127.0.0.1:9000`
+    """
     from sidecar.cli.remote_service import service_at
 
     where = where.or_ours()  # health needs no token

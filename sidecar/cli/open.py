@@ -16,24 +16,7 @@ from sidecar.cli.backends import (
     start_child_service,
 )
 from sidecar.cli.common_options import argument, option, setting_option
-from sidecar.cli.output import PROGRAM, print_error_line, print_text
-
-HELP = f"""
-Open the page of the service in the browser.
-
-On the page you drop recordings, and read and search transcripts. If no service runs on this
-machine, the command starts one, which serves as long as the command runs, and keeps transcripts for
-a day (VIBEVOICE_JOB_RETENTION). --engine and --language are for this one.
-
-If the service requires a token, the page gets the one of this user, by a link that works once. The
-token itself is not in the link.
-
-Examples:
-
-* `{PROGRAM} open`
-* `{PROGRAM} open --engine whisper`
-* `{PROGRAM} open --server http://127.0.0.1:9000`
-"""
+from sidecar.cli.output import print_error_line, print_text
 
 
 async def open_page(
@@ -46,7 +29,21 @@ async def open_page(
     language: str | None = setting_option("language"),
     port: str | None = setting_option("port"),
 ) -> int:
-    """Open the page, or with ``show`` print its link; return the exit code."""
+    """Open the page of the service in the browser.
+
+    On the page you drop recordings, and read and search transcripts. If no service runs on this
+    machine, the command starts one, which serves as long as the command runs, and keeps transcripts
+    for a day (VIBEVOICE_JOB_RETENTION). --engine and --language are for this one.
+
+    If the service requires a token, the page gets the one of this user, by a link that works once.
+    The token itself is not in the link.
+
+    Examples:
+
+    * `vibevoice-asr open`
+    * `vibevoice-asr open --engine whisper`
+    * `vibevoice-asr open --server http://127.0.0.1:9000`
+    """
     flags = {"engine": engine, "language": language, "port": port}
     given = {name: value for name, value in flags.items() if value is not None}
     if port == "0" and where.server is None and not show:  # at a free port nothing runs yet
@@ -96,13 +93,6 @@ def _show(link: str, *, show: bool) -> None:
         print_text(f"{link}\n")
 
 
-DEMO_HELP = f"""
-Start the service, transcribe a recording through it, and keep serving.
-
-Without FILE, the included sample is transcribed.
-
-Example: `{PROGRAM} demo meeting.m4a`
-"""
 SAMPLE = "assets/endgame_nagg_nell.wav"
 """Two speakers, 28 seconds, in the wheel of the embedded engine."""
 
@@ -113,7 +103,12 @@ def demo(
     ),
     port: str | None = setting_option("port"),
 ) -> int:
-    """Transcribe one recording, then serve until Ctrl-C; return the exit code."""
+    """Start the service, transcribe a recording through it, and keep serving.
+
+    Without FILE, the included sample is transcribed.
+
+    Example: `vibevoice-asr demo meeting.m4a`
+    """
     given = settings_for_person({"port": port} if port else {})
     audio = audio or sample()
     print_error_line("Starting the service.")  # the first start compiles: seconds without output

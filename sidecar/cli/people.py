@@ -18,30 +18,31 @@ from sidecar.cli.output import PROGRAM, print_error_line, printable
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
 
-HELP = f"""
-Enrol, list, rename and delete speakers of a running service (--people).
-
-Voices are biometric data, see docs/people.md. The service is the one of the settings, or the one
-that --server names.
-
-Examples:
-
-* `{PROGRAM} people add Nell nell.wav`: enrol Nell by a clip of 5 to 10 s
-* `{PROGRAM} people list`
-* `{PROGRAM} people delete 0f3a`: delete by id, or by an unambiguous beginning of it
-* `{PROGRAM} people export > people.json`: write all that is stored
-* `{PROGRAM} people carry-over`: copy a file's speakers to the database of --journal
-"""
-
 PersonArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the person, or an unambiguous beginning of it.")
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name to show in transcripts.")]
 
 
+def people() -> None:
+    """Enrol, list, rename and delete speakers of a running service (--people).
+
+    Voices are biometric data, see docs/people.md. The service is the one of the settings, or the
+    one that --server names.
+
+    Examples:
+
+    * `vibevoice-asr people add Nell nell.wav`: enrol Nell by a clip of 5 to 10 s
+    * `vibevoice-asr people list`
+    * `vibevoice-asr people delete 0f3a`: delete by id, or by an unambiguous beginning of it
+    * `vibevoice-asr people export > people.json`: write all that is stored
+    * `vibevoice-asr people carry-over`: copy a file's speakers to the database of --journal
+    """
+
+
 def build() -> typer.Typer:
     """Return the command group `people`."""
-    return subcommands(HELP, _list, _add, _rename, _delete, _export, _carry_over)
+    return subcommands(people, _list, _add, _rename, _delete, _export, _carry_over)
 
 
 async def _list(*, where: ServiceTarget) -> None:

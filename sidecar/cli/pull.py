@@ -25,29 +25,6 @@ if TYPE_CHECKING:
     from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, InstalledModel
     from sidecar.checkpoints.installed_voices import PulledVoice
     from sidecar.checkpoints.resumable_download import DownloadProgress
-
-HELP = f"""
-Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
-
-An interrupted download resumes, complete files are not downloaded again, and every file is checked.
-The command prints the folder and the commit; a later pull stays at that commit unless --revision
-names another.
-
-Examples:
-
-* `{PROGRAM} pull`: list the models, and ask whether to download VibeVoice-ASR
-* `{PROGRAM} pull vibevoice`
-* `{PROGRAM} pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
-* `{PROGRAM} pull vibevoice --to /mnt/models/vibevoice-asr`
-
-`{PROGRAM} pull voice` downloads a TTS voice for conversations to the folder `voices` of the
-setting data_dir, else of your data folder:
-
-* `{PROGRAM} pull voice`
-* `{PROGRAM} pull voice --language de`
-* `{PROGRAM} pull voice af_heart`
-* `{PROGRAM} pull voice --list --language en-gb`
-"""
 VOICE = "voice"
 DEFAULT_NAME = "vibevoice"
 
@@ -83,7 +60,27 @@ def pull(
     ),
     yes: bool = option(False, "Do not ask (without NAME).", "--yes", "-y"),
 ) -> int:
-    """Download a checkpoint or voice and print its folder; return the exit code."""
+    """Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
+
+    An interrupted download resumes, complete files are not downloaded again, and every file is
+    checked. The command prints the folder and the commit; a later pull stays at that commit unless
+    --revision names another.
+
+    Examples:
+
+    * `vibevoice-asr pull`: list the models, and ask whether to download VibeVoice-ASR
+    * `vibevoice-asr pull vibevoice`
+    * `vibevoice-asr pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
+    * `vibevoice-asr pull vibevoice --to /mnt/models/vibevoice-asr`
+
+    `vibevoice-asr pull voice` downloads a TTS voice for conversations to the folder `voices` of the
+    setting data_dir, else of your data folder:
+
+    * `vibevoice-asr pull voice`
+    * `vibevoice-asr pull voice --language de`
+    * `vibevoice-asr pull voice af_heart`
+    * `vibevoice-asr pull voice --list --language en-gb`
+    """
     from sidecar.checkpoints import installed_checkpoints
 
     repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
@@ -340,31 +337,16 @@ def _list_voices(folder: Path, language: str) -> None:
             print(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}")
 
 
-LIST_HELP = f"""
-List the downloaded models: name, size, commit, folder.
-
-Example: `{PROGRAM} list`
-"""
-RM_HELP = f"""
-Delete a downloaded model, after a question.
-
-A model that a running service uses is not deleted.
-
-Examples:
-
-* `{PROGRAM} rm whisper:small`
-* `{PROGRAM} rm vibevoice --yes`
-"""
-
-
 def list_models() -> None:
-    """Print a line for each model in the Hugging Face cache and one for the pulled voices. The
-    folder of `model_path` has a line if it is none of these."""
+    """List the downloaded models: name, size, commit, folder.
+
+    Example: `vibevoice-asr list`
+    """
     from sidecar.checkpoints.installed_checkpoints import installed_models
     from sidecar.checkpoints.installed_voices import PulledVoices
     from sidecar.tts.tts_engine_selection import voices_folder
 
-    models = [*installed_models()]
+    models = [*installed_models()]  # of the Hugging Face cache; and voices, and `model_path`
     rows = [(one.name, one.bytes, one.commit[:12] or "incomplete", one.folder) for one in models]
     settings = load_settings()
     own = settings.model_path and settings.model_path.resolve()
@@ -397,12 +379,14 @@ async def remove_model(
     *,
     yes: bool = option(False, "Do not ask.", "--yes", "-y"),
 ) -> int:
-    """Delete a model's folder in the Hugging Face cache; return the exit code.
+    """Delete a downloaded model, after a question.
 
-    Raises:
-        errors.CheckpointNotFound: it does not exist, or was not pulled.
-        errors.PullRunning: it is being downloaded.
-        errors.EngineUnavailable: a service may use it.
+    A model that a running service uses is not deleted.
+
+    Examples:
+
+    * `vibevoice-asr rm whisper:small`
+    * `vibevoice-asr rm vibevoice --yes`
     """
     from sidecar.checkpoints.installed_checkpoints import installed_models, resolve_repository
     from sidecar.checkpoints.resumable_download import HubCacheDestination, locked

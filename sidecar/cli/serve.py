@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
+from sidecar.cli.output import INTERRUPTED, report_error
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
 from sidecar.config.settings import (
     ROLE_NODE,
@@ -31,37 +31,21 @@ from sidecar.server.service_process import (
 )
 from sidecar.version import __version__
 
-HELP = f"""
-Serve over HTTP until stopped.
-
-Flags win over the environment, the environment over the file, the file over the defaults. The
-file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
-VIBEVOICE_CONFIG or --config names.
-
-Examples:
-
-* `{PROGRAM} serve --port 9000 --keep-alive 1h`
-* `{PROGRAM} --engine scripted`: return made-up text at once, for developers of hosts
-"""
-NODE_HELP = f"""
-Run shared jobs until stopped.
-
-A node accepts no requests for jobs; it claims queued jobs that fit this machine while it is free.
-All services of a cluster have the same journal, key and folder for uploads. A node serves only
-/health, the probes and /metrics. When it is stopped it claims no more; running jobs have
-shutdown_grace to finish, then another node resumes them from their checkpoints.
-
-Examples:
-
-* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs/uploads`
-* `{PROGRAM} node --config node.toml --shutdown-grace 10m`
-* `{PROGRAM} serve --role front --config front.toml`: run a front for nodes
-"""
 log = logging.getLogger(__name__)
 
 
 def run(given: dict[str, Any]) -> int:
-    """Serve with the settings that were given as flags, until stopped; return the exit code."""
+    """Serve over HTTP until stopped.
+
+    Flags win over the environment, the environment over the file, the file over the defaults. The
+    file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
+    VIBEVOICE_CONFIG or --config names.
+
+    Examples:
+
+    * `vibevoice-asr serve --port 9000 --keep-alive 1h`
+    * `vibevoice-asr --engine scripted`: return made-up text at once, for developers of hosts
+    """
     code = _serve(given)
     if any(thread.name == IMPORT_THREAD for thread in threading.enumerate()):
         os._exit(code)  # Python would wait for its imports, or break one off in a C extension
@@ -91,7 +75,19 @@ def _serve(given: dict[str, Any]) -> int:
 
 
 def run_node(given: dict[str, Any]) -> int:
-    """Serve as a node with the settings that were given as flags; return the exit code."""
+    """Run shared jobs until stopped.
+
+    A node accepts no requests for jobs; it claims queued jobs that fit this machine while it is
+    free. All services of a cluster have the same journal, key and folder for uploads. A node serves
+    only /health, the probes and /metrics. When it is stopped it claims no more; running jobs have
+    shutdown_grace to finish, then another node resumes them from their checkpoints.
+
+    Examples:
+
+    * `vibevoice-asr node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs/uploads`
+    * `vibevoice-asr node --config node.toml --shutdown-grace 10m`
+    * `vibevoice-asr serve --role front --config front.toml`: run a front for nodes
+    """
     return run(given | {"role": ROLE_NODE})
 
 

@@ -15,31 +15,12 @@ from sidecar.cli import talk_client
 from sidecar.cli.audio_input import Microphone, check_recording, devices, stream_file
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
 from sidecar.cli.common_options import option
-from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line
+from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
-
-
-HELP = f"""
-Hold a conversation by microphone and loudspeaker, or typed.
-
-To interrupt an answer, speak or press Enter; a typed line is a turn, too. Ctrl-C ends the
-conversation. The command uses the service of this machine or of --server; if none runs, it starts
-one. With headphones the microphone does not pick up the answers. Both devices need the extra
-`microphone`; if it is missing, the command prints how to install it.
-
-Examples:
-
-* `{PROGRAM} talk`
-* `{PROGRAM} talk --llm auto`: answer with a language model on this machine
-* `{PROGRAM} talk --text`: type and read, without a device
-* `{PROGRAM} talk --devices`, then `{PROGRAM} talk --device 3 --speaker Headphones`
-* `{PROGRAM} talk --file question.wav`: play a recording as the user, read the answers
-* `echo "How are you?" | {PROGRAM} talk --text --server http://127.0.0.1:8765`
-"""
 
 
 def talk(
@@ -69,7 +50,22 @@ def talk(
     *,
     where: ServiceTarget,
 ) -> int:
-    """Run the command; return its exit code."""
+    """Hold a conversation by microphone and loudspeaker, or typed.
+
+    To interrupt an answer, speak or press Enter; a typed line is a turn, too. Ctrl-C ends the
+    conversation. The command uses the service of this machine or of --server; if none runs, it
+    starts one. With headphones the microphone does not pick up the answers. Both devices need the
+    extra `microphone`; if it is missing, the command prints how to install it.
+
+    Examples:
+
+    * `vibevoice-asr talk`
+    * `vibevoice-asr talk --llm auto`: answer with a language model on this machine
+    * `vibevoice-asr talk --text`: type and read, without a device
+    * `vibevoice-asr talk --devices`, then `vibevoice-asr talk --device 3 --speaker Headphones`
+    * `vibevoice-asr talk --file question.wav`: play a recording as the user, read the answers
+    * `echo "How are you?" | vibevoice-asr talk --text --server http://127.0.0.1:8765`
+    """
     if devices:
         return list_devices()
     if text and file is not None:

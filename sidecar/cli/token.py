@@ -12,24 +12,10 @@ import typer
 from sidecar import errors
 from sidecar.auth.identity import Scope
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.cli.output import print_error_line
 
 if TYPE_CHECKING:
     from sidecar.auth.token_issuing import TokenIssuer
-
-HELP = f"""
-Issue, list and revoke signed tokens of clients (JWT, ES256).
-
-Keys and lists of issued and revoked tokens are in a folder: the data folder's `tokens`, or the one
-that --folder names. A service needs `public` (--token-keys) and, beside it, `revoked.txt`;
-`private` stays on the machine that issues tokens.
-
-Examples:
-
-* `{PROGRAM} token create --subject anna --expires 90d`
-* `{PROGRAM} token revoke anna`
-* `{PROGRAM} token keys --new`: sign with a new key; old tokens stay valid until that key is deleted
-"""
 _DATE = "%Y-%m-%d %H:%M"
 _ROW = "{:<32}  {:<8}  {:<16}  {:<16}  {:<16}  {:<8}  {}"
 
@@ -39,9 +25,25 @@ FolderOption = Annotated[
 ]
 
 
+def token() -> None:
+    """Issue, list and revoke signed tokens of clients (JWT, ES256).
+
+    Keys and lists of issued and revoked tokens are in a folder: the data folder's `tokens`, or the
+    one that --folder names. A service needs `public` (--token-keys) and, beside it, `revoked.txt`;
+    `private` stays on the machine that issues tokens.
+
+    Examples:
+
+    * `vibevoice-asr token create --subject anna --expires 90d`
+    * `vibevoice-asr token revoke anna`
+    * `vibevoice-asr token keys --new`: sign with a new key; old tokens stay valid until that key is
+      deleted
+    """
+
+
 def build() -> typer.Typer:
     """Return the command group `token`."""
-    return subcommands(HELP, _create, _list, _revoke, _keys)
+    return subcommands(token, _create, _list, _revoke, _keys)
 
 
 def _create(

@@ -19,7 +19,6 @@ from sidecar.cli import audio_input, backends, output, watch_folder
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import (
-    PROGRAM,
     ProgressCallback,
     print_error_line,
     print_text,
@@ -36,39 +35,6 @@ from sidecar.interfaces.request_options import OPTION_IGNORED
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
-HELP = f"""
-Transcribe recordings: who said what, and when.
-
-Works with a running service, or without one by the engine of VIBEVOICE_ENGINE. A folder stands for
-its recordings, and - for one on standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch the
-command runs until Ctrl-C: it writes each transcript beside its recording (or to --output), and
-moves recordings that it cannot transcribe to the folder `failed` with the reason. --watch and
---resume continue interrupted work.
-
---output names the transcript of `talk.m4a` `talk.srt` (that of `talk.wav` besides it `talk-2.srt`),
---watch names it `talk.m4a.srt`, as `talk.wav` may arrive later.
-
-Examples:
-
-* `{PROGRAM} transcribe interview.mp3`
-* `{PROGRAM} transcribe a.wav b.wav --format vtt --output subtitles`
-* `{PROGRAM} transcribe recordings --output transcripts --resume`
-* `{PROGRAM} transcribe --watch inbox --format srt`
-* `curl -s https://example.org/talk.mp3 | {PROGRAM} transcribe -`
-* `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
-* `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
-"""
-ESTIMATE_HELP = f"""
-Estimate the memory and time that a recording takes.
-
-The exit code is 1 if it does not fit into memory.
-
-Examples:
-
-* `{PROGRAM} estimate meeting.opus`
-* `{PROGRAM} estimate meeting.opus --engine vibevoice --precision int8`
-* `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
-"""
 PRECISION_HELP = "Load the weights in this precision"
 AT_ONCE = 4
 """Maximum of recordings at a service: the next one is uploaded while one is transcribed. If a
@@ -204,7 +170,27 @@ def progress_bars() -> Iterator[Bar]:
 
 
 def run(order: TranscribeCommandOptions) -> int:
-    """Run the command; return the exit code."""
+    """Transcribe recordings: who said what, and when.
+
+    Works with a running service, or without one by the engine of VIBEVOICE_ENGINE. A folder stands
+    for its recordings, and - for one on standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With
+    --watch the command runs until Ctrl-C: it writes each transcript beside its recording (or to
+    --output), and moves recordings that it cannot transcribe to the folder `failed` with the
+    reason. --watch and --resume continue interrupted work.
+
+    --output names the transcript of `talk.m4a` `talk.srt` (that of `talk.wav` besides it
+    `talk-2.srt`), --watch names it `talk.m4a.srt`, as `talk.wav` may arrive later.
+
+    Examples:
+
+    * `vibevoice-asr transcribe interview.mp3`
+    * `vibevoice-asr transcribe a.wav b.wav --format vtt --output subtitles`
+    * `vibevoice-asr transcribe recordings --output transcripts --resume`
+    * `vibevoice-asr transcribe --watch inbox --format srt`
+    * `curl -s https://example.org/talk.mp3 | vibevoice-asr transcribe -`
+    * `vibevoice-asr transcribe call.ogg --format json --server http://127.0.0.1:8765`
+    * `vibevoice-asr transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett" --speakers 2`
+    """
     if bool(order.files) == (order.watch is not None):
         said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)
@@ -365,8 +351,16 @@ async def estimate(
     *,
     where: ServiceTarget,
 ) -> int:
-    """Print the estimate in a sentence; the exit code is 1 if the recording does not fit into
-    memory."""
+    """Estimate the memory and time that a recording takes.
+
+    The exit code is 1 if it does not fit into memory.
+
+    Examples:
+
+    * `vibevoice-asr estimate meeting.opus`
+    * `vibevoice-asr estimate meeting.opus --engine vibevoice --precision int8`
+    * `vibevoice-asr estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
+    """
     if engine is not None and where.server:
         raise typer.BadParameter("--engine goes without --server: that one has its own.")
     options = {"precision": precision} if precision is not None else {}
