@@ -18,7 +18,7 @@ from sidecar.cli.audio_input import Opens, open_file
 from sidecar.cli.output import ProgressCallback, keep_quiet
 from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_precision
 from sidecar.server.listeners import service_url
 
@@ -180,29 +180,16 @@ async def _recordings_without_server(
 class LocalLiveBackend:
     """One live session in this process."""
 
-    def __init__(self, session: Session, rate: int, encoding: SampleEncoding) -> None:
-        self._session, self._rate, self._encoding = session, rate, encoding
+    def __init__(self, session: Session, rate: int) -> None:
+        self._session, self._rate = session, rate
 
     async def send(self, sound: bytes) -> None:
-        """Send audio: mono, in the agreed encoding."""
-        await self._session.send(sound, self._encoding, self._rate)
+        """Send audio: mono pcm16."""
+        await self._session.send(sound, rate=self._rate)
 
     async def finish(self) -> None:
         """End the audio."""
         self._session.finish()
-
-    async def commit(self) -> None:
-        """End the turn."""
-        self._session.commit()
-
-    async def cancel(self) -> None:
-        """Drop the turn."""
-        self._session.forget()
-
-    async def change(self, **options: Any) -> None:
-        """Change options from now on."""
-        changed = self._session.options.to_wire() | options
-        self._session.change(LiveOptions.from_wire(changed))
 
     def events(self) -> AsyncIterator[NumberedEvent]:
         """Yield the events, up to the summary; raise a `SidecarError` if the session ends
@@ -216,13 +203,10 @@ LiveBackend: TypeAlias = "LocalLiveBackend | RemoteLiveBackend"
 
 @asynccontextmanager
 async def open_live_backend(
-    where: ServiceTarget,
-    rate: int,
-    options: Mapping[str, Any],
-    encoding: SampleEncoding = SampleEncoding.PCM16,
+    where: ServiceTarget, rate: int, options: Mapping[str, Any]
 ) -> AsyncGenerator[LiveBackend, None]:
-    """Open a live session on the service of ``where``, or in this process if it names no server;
-    ``options``: fields of `LiveOptions`.
+    """Open a live session of pcm16 at ``rate`` Hz on the service of ``where``, or in this process
+    if it names no server; ``options``: fields of `LiveOptions`.
 
     Raises:
         errors.SidecarError: the service does not answer, or has no live engine.
@@ -230,10 +214,7 @@ async def open_live_backend(
     from sidecar.cli.remote_service import RemoteLiveBackend
 
     if where.server is not None:
-        async with (
-            client_of(where) as client,
-            client.live(rate=rate, encoding=encoding.value, **options) as live,
-        ):
+        async with client_of(where) as client, client.live(rate=rate, **options) as live:
             yield RemoteLiveBackend(live)
         return
     # The only client is in this process: it does not reconnect, so it needs no grace.
@@ -241,7 +222,7 @@ async def open_live_backend(
         await service.open()
         session = service.live.open(ANONYMOUS, LiveOptions.from_wire(options))
         try:
-            yield LocalLiveBackend(session, rate, encoding)
+            yield LocalLiveBackend(session, rate)
         finally:
             service.live.end(session)
 

@@ -162,7 +162,6 @@ class RemoteLiveBackend:
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
         self.send, self.finish = live.send, live.finish
-        self.commit, self.cancel, self.change = live.commit, live.cancel, live.change
 
     async def events(self) -> AsyncIterator[NumberedEvent]:
         """Yield the events, up to the summary."""

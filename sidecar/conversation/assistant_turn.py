@@ -77,10 +77,7 @@ class ToolCallCollector:
                 raise LlmGarbled(
                     f"The language model calls '{call.name[:80]}' with arguments that are "
                     "not JSON.",
-                    hint=(
-                        "They may be truncated: raise VIBEVOICE_LLM_MAX_TOKENS, the limit of a "
-                        "whole answer."
-                    ),
+                    hint="They may be cut off: a whole answer is limited to a minute of speech.",
                 )
         for call in self._calls.values():
             yield events.ToolCallEnded(

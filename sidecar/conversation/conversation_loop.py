@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.concurrency import running
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.audio_pacing import AudioPacer
@@ -160,7 +161,7 @@ class ConversationLoop:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def hear(
-        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
+        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = SAMPLE_RATE
     ) -> None:
         """Add audio of the user, as `Session.send`."""
         await self.input.hear(raw, encoding, rate)

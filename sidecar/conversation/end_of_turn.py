@@ -161,11 +161,6 @@ class UserTurn:
     failure: SidecarError | None = None
     settled_at: float = 0.0
 
-    @classmethod
-    def starting(cls, utterance: int, began: float) -> UserTurn:
-        """Return a turn that begins with an utterance."""
-        return cls(began, utterance, utterances={utterance: UserUtterance(began)})
-
     @property
     def first(self) -> int:
         """Return its first utterance with words: noise may have come before."""

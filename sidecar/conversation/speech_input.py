@@ -118,12 +118,7 @@ class SpeechInput:
             end = self._session.received_s
         return start, max(start, end), self._clock.time(max(start, end))
 
-    async def hear(
-        self,
-        raw: bytes,
-        encoding: live_options.SampleEncoding = live_options.SampleEncoding.PCM16,
-        rate: int = 16_000,
-    ) -> None:
+    async def hear(self, raw: bytes, encoding: live_options.SampleEncoding, rate: int) -> None:
         """Add audio, as `Session.send`."""
         if self._starving is not None:  # here, as sending may wait for the engine
             self._starving.cancel()

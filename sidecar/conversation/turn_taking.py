@@ -10,7 +10,7 @@ from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import truncate_utf8
 from sidecar.conversation.conversation_events import ConversationOptions
-from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn
+from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn, UserUtterance
 from sidecar.errors import SidecarError, StageSilent
 
 
@@ -43,8 +43,8 @@ class TurnTaking:
             self._end_backchannel(person)
             person = None
         if person is None:
-            person = self.person = UserTurn.starting(utterance, began)
-            person.saying = self._answering.saying(began)
+            first, saying = {utterance: UserUtterance(began)}, self._answering.saying(began)
+            person = self.person = UserTurn(began, utterance, utterances=first, saying=saying)
         else:
             person.start(utterance, began)
         reply = self._answering.given

@@ -367,14 +367,9 @@ POISON_WEIGHT = 10
 """Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
 
 
-def poison_weight(crashes: int, deaths: int) -> int:
-    """Return the evidence against a recording after this many engine crashes and service deaths."""
-    return crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT
-
-
 def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
     """Return the error of a job after this many crashes and deaths; None if it is tried again."""
-    if poison_weight(crashes, deaths) < POISON_WEIGHT:
+    if crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT < POISON_WEIGHT:
         return None
     if not deaths:
         return errors.EngineCrashed()

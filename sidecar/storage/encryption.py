@@ -91,10 +91,10 @@ class Cipher:
 
     def encrypt_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
         """Encrypt a recording under its own key."""
-        own, prefix = self.of_recording(name), os.urandom(NONCE_PREFIX_BYTES)
+        own, prefix = self.of_recording(name)._cipher, os.urandom(NONCE_PREFIX_BYTES)
         yield prefix
         for number, piece, last in _number_chunks(rechunk(data, CHUNK_BYTES)):
-            yield own.encrypt_chunk(piece, prefix, number, name, last=last)
+            yield own.encrypt(_nonce(prefix, number, last), piece, name.encode())
 
     def decrypt_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
         """Decrypt a recording. Data that was yielded before an error is valid.
@@ -103,12 +103,6 @@ class Cipher:
             DecryptionFailed: it was changed, has another name, or is incomplete.
         """
         return self.of_recording(name).decrypt_chunks(sealed, name)
-
-    def encrypt_chunk(
-        self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
-    ) -> bytes:
-        """Encrypt one chunk of a stream; a number must never be used for other ``data`` again."""
-        return self._cipher.encrypt(_nonce(prefix, number, last), data, about.encode())
 
     def decrypt_chunks(self, sealed: Iterable[bytes], about: str) -> Iterator[bytes]:
         """Decrypt a stream of chunks. Data that was yielded before an error is valid.

@@ -274,11 +274,18 @@ class S3Storage:
 
     def delete(self, name: str) -> None:
         """Queue the deletion of a recording."""
-        self._removal.put(partial(self._delete, name))
+        self._removal.put(partial(self.delete_now, name))
 
     def delete_now(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
-        self._delete(name)
+        with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
+            if not name.endswith(PARTIAL_SUFFIX):
+                self._ask("delete_object", Key=self._key(name))
+                return
+            key = self._key(name.removesuffix(PARTIAL_SUFFIX))
+            for _, upload in self._unfinished(key):
+                if upload["Key"] == key:
+                    self._abort({"Key": key, "UploadId": upload["UploadId"]})
 
     def ages(self) -> Mapping[str, float]:
         """Return all recordings with their ages in seconds, including multipart
@@ -351,16 +358,6 @@ class S3Storage:
             except S3Refused as refused:
                 if refused.code != "NoSuchUpload":
                     raise
-
-    def _delete(self, name: str) -> None:
-        with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
-            if not name.endswith(PARTIAL_SUFFIX):
-                self._ask("delete_object", Key=self._key(name))
-                return
-            key = self._key(name.removesuffix(PARTIAL_SUFFIX))
-            for _, upload in self._unfinished(key):
-                if upload["Key"] == key:
-                    self._abort({"Key": key, "UploadId": upload["UploadId"]})
 
     def _unfinished(self, prefix: str) -> Iterator[tuple[Any, Any]]:
         """Yield multipart uploads that never ended, each with its page of the list."""

@@ -136,7 +136,8 @@ class ChunkRequests:
         Raises:
             errors.SidecarError: no server could transcribe it.
         """
-        self._begin_to_watch()
+        if len(self.servers) > 1 and (self._watching is None or self._watching.done()):
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
         self._at_work += 1
         try:
             return await self._hear(_ChunkWork(piece, options, told))
@@ -226,10 +227,6 @@ class ChunkRequests:
 
             found += await self._hear(_ChunkWork(part, work.options, of_part))
         return found
-
-    def _begin_to_watch(self) -> None:
-        if len(self.servers) > 1 and (self._watching is None or self._watching.done()):
-            self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         """Check the health of all servers, from the first chunk until none is in progress."""

@@ -83,7 +83,10 @@ class AudioProbe:
             facts = probe_plain_wav(source.fd, self._max_audio_s)
         else:
             facts = await self._probe_plain_wav(source)
-        return facts or await self._probe(caller, source)
+        if facts is not None:
+            return facts
+        found = await self._ask(caller, "probe", [source.fd], max_s=self._max_audio_s)
+        return AudioInfo.from_wire(found)
 
     async def _probe_plain_wav(self, source: AudioSource) -> AudioInfo | None:
         try:
@@ -122,10 +125,6 @@ class AudioProbe:
                 "The speaker embedding of the clip could not be computed."
             ) from None
         return (found["groups"], found["likeness"]) if found else None
-
-    async def _probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
-        found = await self._ask(caller, "probe", [source.fd], max_s=self._max_audio_s)
-        return AudioInfo.from_wire(found)
 
     async def _ask(
         self, caller: Identity, operation: str, fds: Sequence[int] = (), **arguments: Any

@@ -66,7 +66,7 @@ class RpcRequest:
         self._sender = sender
         self._changed = threading.Condition()
         self._cancelled = False
-        self.on_change: Callable[[], None] = _ignore_change
+        self.on_change: Callable[[], None] = lambda: None
         """Called by the listener's thread after a message, a grant of credit or a cancellation."""
         self._received: deque[channel.ChannelFrame] = deque()
         self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
@@ -131,10 +131,6 @@ class RpcRequest:
                     self._cancelled = True
             self._changed.notify_all()
         self.on_change()
-
-
-def _ignore_change() -> None:
-    """Ignore a change."""
 
 
 _NUMBER = struct.Struct("=Q")

@@ -39,36 +39,13 @@ SECRET_NAME = re.compile(
 """Names of variables with secrets."""
 PASSWORD_IN_URL = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
 """URL with a password, in a variable of any name."""
-PASSED_VARIABLES = frozenset(
-    {
-        "PATH",
-        "HOME",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "TMPDIR",
-        "TEMP",
-        "TMP",
-        "VIRTUAL_ENV",
-        "CONDA_PREFIX",
-        "LD_LIBRARY_PATH",
-        "DYLD_LIBRARY_PATH",
-        "DYLD_FALLBACK_LIBRARY_PATH",
-        "IMAGEIO_FFMPEG_EXE",
-        "SYSTEMROOT",
-        "SYSTEMDRIVE",
-        "WINDIR",
-        "COMSPEC",
-        "PATHEXT",
-        "USERPROFILE",
-        "APPDATA",
-        "LOCALAPPDATA",
-        "NUMBER_OF_PROCESSORS",
-        "PROCESSOR_ARCHITECTURE",
-        "OMP_NUM_THREADS",
-        *ONE_BLAS_THREAD,
-    }
-)
+PASSED_VARIABLES = frozenset((
+    "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
+    "CONDA_PREFIX", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH",
+    "IMAGEIO_FFMPEG_EXE", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT",
+    "USERPROFILE", "APPDATA", "LOCALAPPDATA", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+    "OMP_NUM_THREADS", *ONE_BLAS_THREAD,
+))  # fmt: skip
 """Variables that Python needs to start, to find its libraries and ffmpeg, and to place files."""
 PASSED_PREFIXES = ("LC_", "PYTHON", "_PYI_", "_MEI")
 """Prefixes of further variables: locale, Python, folder of an unpacked packaged executable."""

@@ -79,7 +79,7 @@ class WorkerProcess:
         self.patience_s = CANCEL_GRACE_S
         """Time for a cancelled call to stop: the load time, because a new process costs that
         much."""
-        self.on_end: Callable[[], None] = _no_callback
+        self.on_end: Callable[[], None] = lambda: None
         """Callback for the end of the process, whatever the cause, if it ever had a call."""
         self._calls = RpcCalls()
         self._line = RpcConnection(self._sock, self.pid, self._calls.receive, self._lost)
@@ -295,10 +295,6 @@ class WorkerProcess:
         self._dead = True
         sole = began and len(self._blamed) == 1
         return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole)
-
-
-def _no_callback() -> None:
-    """Do nothing: the caller polls."""
 
 
 def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:

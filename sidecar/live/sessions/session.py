@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
@@ -119,7 +120,7 @@ class Session:
         return self.told.behind_finals(self.sound.settled)
 
     async def send(
-        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
+        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = SAMPLE_RATE
     ) -> None:
         """Add audio: mono samples, little-endian. Wait if the engine is far behind.
 
