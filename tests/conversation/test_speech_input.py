@@ -72,7 +72,7 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     for utterance in (1, 2):
         if not late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
-        await hears.hear(SOUND)
+        await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
         await until(lambda: hears._quiet if late else session.commits == utterance)  # noqa: B023
         assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
         if late:
@@ -92,15 +92,15 @@ async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
     monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.06)
     session = Told()
     hears, _, listening = await heard_by(session)
-    await hears.hear(SOUND)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
     await session.tell(live_events.SpeechStarted(1, 0.0))
     stand_still(0.2)  # what is said meanwhile has not been read
     for _ in range(3):
         await asyncio.sleep(0)
-    await hears.hear(SOUND)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
     assert session.commits == 0
     session.room.clear()
-    receiving = asyncio.ensure_future(hears.hear(SOUND))
+    receiving = asyncio.ensure_future(hears.hear(SOUND, SampleEncoding.PCM16, 16_000))
     await asyncio.sleep(0.5)
     assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
     receiving.cancel()
@@ -160,7 +160,7 @@ async def test_the_late_end_of_one_turn_does_not_end_the_next(
     await session.tell(end)
     await session.tell(live_events.Partial(1, 1, 1.0, 2.0, "stop it now"))
     assert RecognizedWords(0.0, 1, "stop it now", 1.0) in happened
-    await hears.hear(SOUND)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
     await until(lambda: session.commits == 2)  # it is ended when no sound comes any more
     listening.cancel()
 
