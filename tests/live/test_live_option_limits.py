@@ -20,6 +20,7 @@ from wyoming.event import async_read_event
 
 from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
+from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.session_config import (
@@ -38,6 +39,7 @@ VALUES = (
     *("[" * 150 + "1e308" + "]" * 150, '{"a": {"b": [1e308]}}'),
 )
 """As they stand in JSON, or would in that of a careless client."""
+HALF_SAMPLE = json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"})
 FAULTS = {"internal", "engine_crashed", "engine_failed", "server_error", "internal_error"}
 SPEECH = sound((0.3, 0.3), (0.7, 0.0))
 MANY = 6
@@ -340,10 +342,7 @@ async def of_http(server: Server) -> None:
 @pytest.mark.slow_except("of_live", "of_http")
 @pytest.mark.parametrize(
     "attack",
-    [
-        *(of_live, of_transcriptions, of_dialogues),
-        *(of_streaming, of_talks, of_wyoming, of_http),
-    ],
+    [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_talks, of_wyoming, of_http)],
 )
 async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(
     service: Server, attack: Callable[[Server], Awaitable[None]]
@@ -355,6 +354,26 @@ async def test_values_that_nobody_means_are_refused_and_no_other_session_notices
     assert await someone(service, lambda: attack(service)) == usual
     for word in ("Traceback", "CRITICAL", "internal error"):
         assert word not in service.log()[log:]
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "code"),
+    [
+        ("/api/asr-streaming", "no JSON", 4002),
+        ("/v1/realtime?intent=transcription", "no JSON", 1008),
+        ("/v1/realtime?intent=transcription", HALF_SAMPLE, 1008),
+        ("/v1/realtime?model=gpt-realtime", "no JSON", 1008),
+    ],
+)
+async def test_client_that_sends_only_invalid_messages_is_told_and_closed(
+    service: Server, path: str, message: str, code: int
+) -> None:
+    async with wire(service, path) as socket:
+        for _ in range(MALFORMED_PER_MINUTE + 1):
+            await socket.send(message)
+        told = [event async for event in heard(socket)]
+    assert "rate_limited" in json.dumps(told[-1])
+    assert socket.close_code == code
 
 
 @pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", '{"a": 1.5}'])

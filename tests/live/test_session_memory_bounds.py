@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import tracemalloc
 from collections.abc import Callable
 
@@ -25,7 +24,6 @@ from sidecar.live.sessions.input_log import (
 )
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.protocols.yap import messages as yap_messages
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_bytes
 
@@ -157,12 +155,6 @@ def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() 
     assert len(clock._ends) <= 2 * CLOCK_HISTORY_S / MIN_CLOCK_STEP_S + 2
     for position in (200.0, 230.005, 240.9):
         assert clock.time(position) == pytest.approx(position - 1.0, abs=MIN_CLOCK_STEP_S)
-
-
-def test_an_id_of_a_client_has_a_longest() -> None:
-    ids = {"type": "ping", "session_id": "s", "request_id": "x" * (yap_messages.LONGEST_ID + 1)}
-    with pytest.raises(yap_messages.YapRefused):
-        yap_messages.parse_message(json.dumps({**ids, "payload": {}}))
 
 
 async def test_nothing_is_kept_of_a_session_that_is_over() -> None:

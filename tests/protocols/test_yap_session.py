@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
+from sidecar.api.http.websocket_connections import MAX_INBOUND_MESSAGES
 from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
+    NoticeRaised,
     Partial,
     SpeechStarted,
     TurnDropped,
@@ -21,7 +23,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, YapRefused, close_of
 from sidecar.protocols.yap.utterances import YapUtterances, YapWordDeltas
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Notice, Segment
 
 WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
 
@@ -176,6 +178,15 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
         assert [each["type"] for each in told[-3:]] == ["final", "done", "transcription.done"]
 
 
+def test_notice_is_a_status_of_the_active_request() -> None:
+    utterances = YapUtterances()
+    utterances.begin(YapIds("s", "r"))
+    notice = NoticeRaised(Notice("engine_restarted", "The engine was restarted."))
+    [frame] = map(json.loads, utterances.frames_of(notice))
+    assert (frame["type"], frame["request_id"]) == ("status", "r")
+    assert (frame["payload"]["kind"], frame["payload"]["code"]) == ("notice", "engine_restarted")
+
+
 def test_sound_and_ends_count_for_the_active_request_alone() -> None:
     utterances = YapUtterances()
     for act in (utterances.check, utterances.end):
@@ -210,6 +221,8 @@ def test_each_error_ends_a_connection_with_its_code(
 ) -> None:
     last = close_of(error, YapCloseCodes())
     assert (last.code, last.reason) == (code, reason)
+    full = isinstance(error, errors.InboundFull)
+    assert (f'"inbound_queue_max": {MAX_INBOUND_MESSAGES}' in str(last.last_message)) is full
     newer = close_of(error, YapCloseCodes(unauthorized=1008, busy=1013, idle_reason="idle_timeout"))
     assert newer.code == {4001: 1008, 4002: 1013}.get(code, code)
     assert newer.reason == {"idle timeout": "idle_timeout"}.get(reason, reason)

@@ -14,7 +14,6 @@ from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-RATE = 16_000
 CHUNK = 1280
 """Samples: 80 ms, as the clients send it."""
 
@@ -89,9 +88,9 @@ class Streaming:
     async def begin(self, request: str = "r1") -> None:
         await self.send("input_audio_buffer.commit", request, {"final": False})
 
-    async def append(self, pcm: bytes, request: str = "r1", chunk: int = CHUNK) -> None:
-        for at in range(0, len(pcm), 2 * chunk):
-            sound = base64_of(pcm[at : at + 2 * chunk])
+    async def append(self, pcm: bytes, request: str = "r1") -> None:
+        for at in range(0, len(pcm), 2 * CHUNK):
+            sound = base64_of(pcm[at : at + 2 * CHUNK])
             await self.send("input_audio_buffer.append", request, {"audio": sound})
 
     async def end(self, request: str = "r1") -> None:
