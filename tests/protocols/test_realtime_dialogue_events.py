@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from many_cases import for_each
 from openai.types.realtime import RealtimeServerEvent, RealtimeSessionCreateRequest
 from pydantic import TypeAdapter
 
@@ -39,6 +40,7 @@ from sidecar.conversation.conversation_events import (
 from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.protocols.openai_common import param_of
 from sidecar.protocols.openai_realtime.client_events import (
     RealtimeEventInvalid,
     RealtimeItemCreate,
@@ -60,6 +62,8 @@ from sidecar.protocols.openai_realtime.session_config import (
 SPEC = scripted_engine.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 USUAL = RealtimeDialogueConfig("gpt-realtime")
+CLOCK = {"type": "function", "name": "clock"}
+WEATHER = {"type": "function", "name": "weather"}
 
 
 @pytest.mark.parametrize(
@@ -236,27 +240,17 @@ def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -
 
 
 @pytest.mark.parametrize(
-    ("ending", "status", "details", "item"),
+    ("ending", "status", "reason"),
     [
-        (ReplyEnding.COMPLETED, "completed", {"type": "completed"}, "completed"),
-        (
-            ReplyEnding.INTERRUPTED,
-            "cancelled",
-            {"type": "cancelled", "reason": "turn_detected"},
-            "incomplete",
-        ),
-        (
-            ReplyEnding.LIMITED,
-            "incomplete",
-            {"type": "incomplete", "reason": "max_output_tokens"},
-            "incomplete",
-        ),
-        (ReplyEnding.FAILED, "failed", "engine_failed", "incomplete"),
+        (ReplyEnding.COMPLETED, "completed", {}),
+        (ReplyEnding.INTERRUPTED, "cancelled", {"reason": "turn_detected"}),
+        (ReplyEnding.LIMITED, "incomplete", {"reason": "max_output_tokens"}),
+        (ReplyEnding.FAILED, "failed", None),
     ],
 )
 @pytest.mark.parametrize("sent_first", [True, False])
 def test_a_response_is_done_once_in_the_words_of_its_ending(
-    ending: ReplyEnding, status: str, details: Any, item: str, sent_first: bool
+    ending: ReplyEnding, status: str, reason: dict[str, str] | None, sent_first: bool
 ) -> None:
     told = Told()
     told.hear(ReplyStarted(1, entry=4), ReplyTextDelta(1, "One two."))
@@ -268,9 +262,13 @@ def test_a_response_is_done_once_in_the_words_of_its_ending(
     told.hear(DropReplyAudio(1), ReplyEnded(1, ending, "One…", 0.4), ReplyTextDelta(2, "late"))
     (done,) = told.of("response.done")
     assert done["response"]["status"] == status
-    found = done["response"]["status_details"]
-    assert details in (found, found.get("error", {}).get("code"))
-    assert done["response"]["output"][0]["status"] == item
+    details = done["response"]["status_details"]
+    if reason is None:
+        assert details["error"]["code"] == "engine_failed"
+    else:
+        assert details == {"type": status, **reason}
+    whole = ending is ReplyEnding.COMPLETED
+    assert done["response"]["output"][0]["status"] == ("completed" if whole else "incomplete")
     assert done["response"]["output"][0]["content"][0]["transcript"] == "One two."
     stands = told.telling.items.find(done["response"]["output"][0]["id"])
     assert (stands.text, stands.entry) == ("One…", 4)
@@ -372,6 +370,25 @@ def test_a_session_means_what_its_client_says() -> None:
     assert slow.view("sess_1", 9)["audio"]["input"]["turn_detection"]["create_response"] is False
 
 
+def test_chosen_tool_is_forgotten_with_the_tools() -> None:
+    tools = {"tools": [WEATHER, CLOCK], "tool_choice": CLOCK}
+    chosen = updated_dialogue(USUAL, tools, SPEC)
+    assert chosen.view("sess_1", 9)["tool_choice"] == CLOCK
+    fewer = updated_dialogue(chosen, {"tools": [WEATHER]}, SPEC).view("sess_1", 9)
+    assert (fewer["tool_choice"], [one["name"] for one in fewer["tools"]]) == ("auto", ["weather"])
+    assert updated_dialogue(chosen, {"tools": []}, SPEC).view("sess_1", 9)["tools"] == []
+
+
+def test_null_fields_leave_a_session_as_it_is() -> None:
+    heard = {"language": "en", "prompt": "Ada", "model": "gpt-4o-transcribe"}
+    audio = {"input": {"transcription": heard}}
+    wish = {"instructions": "Be brief.", "tools": [WEATHER], "audio": audio}
+    before = updated_dialogue(USUAL, wish, SPEC)
+    names = ("type", "instructions", "tools", "tool_choice", "output_modalities", "modalities")
+    audio = {"input": {"transcription": dict.fromkeys(heard), "format": None}, "output": None}
+    assert updated_dialogue(before, {**dict.fromkeys(names), "audio": audio}, SPEC) == before
+
+
 def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
     mute = dataclasses.replace(USUAL, speaks=False)
     found = updated_dialogue(mute, {"output_modalities": ["audio"]}, SPEC)
@@ -387,7 +404,16 @@ def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
         ({"instructions": 7}, "session.instructions"),
         ({"instructions": "x" * 20_000}, "session.instructions"),
         ({"output_modalities": ["audio", "text"]}, "session.output_modalities"),
-        ({"tools": [{"type": "function"}]}, "session.tools"),
+        ({"tools": 7}, "session.tools"),
+        ({"tools": [{**CLOCK, "type": "mcp"}]}, "session.tools"),
+        ({"tools": [{**CLOCK, "name": "a b"}]}, "session.tools"),
+        ({"tools": [CLOCK, CLOCK]}, "session.tools"),
+        ({"tools": [{**CLOCK, "parameters": "x"}]}, "session.tools.parameters"),
+        ({"tools": [{**CLOCK, "description": "x" * 70_000}]}, "session.tools"),
+        ({"tools": [CLOCK], "tool_choice": {**CLOCK, "name": "x"}}, "session.tool_choice"),
+        ({"tool_choice": "sometimes"}, "session.tool_choice"),
+        ({"modalities": ["text", "audio"]}, "session.modalities"),
+        ({"turn_detection": {}}, "session.turn_detection"),
         ({"audio": 7}, "session.audio"),
         ({"audio": {"input": {"turn_detection": {"type": "x"}}}}, "turn_detection.type"),
         ({"audio": {"input": {"turn_detection": {"threshold": 2}}}}, "turn_detection.threshold"),
@@ -405,7 +431,7 @@ def test_a_session_that_means_nothing_is_refused_by_the_name_of_the_field(
         updated_dialogue(USUAL, session, SPEC)
 
 
-def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
+def test_events_of_clients_are_read_as_orders() -> None:
     part = {"type": "output_text", "text": " Hello. "}
     item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}
@@ -414,23 +440,58 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
         RealtimeItemCreate(ChatRole.ASSISTANT, "Hello.   Hello.", "mine"),
         "e",
     )
-    cut = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}
-    assert read_event(
-        json.dumps(cut), RealtimeSessionType.CONVERSATION
-    ).order == RealtimeItemTruncate("mine", 20)
-    for wrong in (
-        {**cut, "content_index": 1},
-        {**cut, "audio_end_ms": None},
-        {**cut, "item_id": 7},
-        {**cut, "item_id": "x" * 99},
-        {**event, "item": {**item, "role": "user"}},
-        {**event, "item": {**item, "content": [{**part, "text": " "}]}},
-        {"type": "response.create", "response": 7},
-        {"type": 7},
-    ):
-        with pytest.raises(RealtimeEventInvalid) as refused:
-            read_event(json.dumps({**wrong, "event_id": "e"}), RealtimeSessionType.CONVERSATION)
-        assert refused.value.event_id == "e"
+    cut = read_event(json.dumps(CUT), RealtimeSessionType.CONVERSATION)
+    assert cut.order == RealtimeItemTruncate("mine", 20)
+
+
+CUT = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}
+MESSAGE = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
+OUTPUT = {"type": "function_call_output", "call_id": "call_a", "output": "x"}
+
+
+def created(item: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "conversation.item.create", "item": {**item, **more}}
+
+
+@for_each(
+    "case",
+    [
+        ({"type": 7}, "field_missing", "type"),
+        ({"type": "input_audio_buffer.append"}, "field_missing", "audio"),
+        ({"type": "session.end", "keep": "x"}, "field_invalid", "keep"),
+        ({"type": "response.create", "response": 7}, "field_invalid", "response"),
+        ({"type": "conversation.item.retrieve"}, "field_missing", "item_id"),
+        ({**CUT, "content_index": 1}, "field_invalid", "content_index"),
+        ({**CUT, "audio_end_ms": None}, "field_missing", "audio_end_ms"),
+        ({**CUT, "audio_end_ms": -1}, "field_invalid", "audio_end_ms"),
+        ({**CUT, "item_id": 7}, "field_invalid", "item_id"),
+        ({**CUT, "item_id": "x" * 99}, "field_invalid", "item_id"),
+        ({"type": "conversation.item.create"}, "field_invalid", "item"),
+        (created(MESSAGE, type="item_reference"), "field_invalid", "item.type"),
+        (created(MESSAGE, content=[]), "field_invalid", "item.content"),
+        (
+            created(MESSAGE, content=[{"type": "input_text", "text": " "}]),
+            "field_invalid",
+            "item.content",
+        ),
+        (created(MESSAGE, role="assistant"), "field_invalid", "item.content"),
+        (created(MESSAGE, role="x"), "field_invalid", "item.role"),
+        (created(OUTPUT, output=None), "field_missing", "item.output"),
+        (created(OUTPUT, output=7), "field_invalid", "item.output"),
+        (created(OUTPUT, output="x" * 40_000), "field_invalid", "item.output"),
+        (created(OUTPUT, call_id=None), "field_missing", "item.call_id"),
+        (created(OUTPUT, type="function_call"), "field_missing", "item.name"),
+    ],
+)
+def test_invalid_event_is_refused_by_its_id_and_the_name_of_the_field(
+    case: tuple[dict[str, Any], str, str | None],
+) -> None:
+    event, code, param = case
+    with pytest.raises(RealtimeEventInvalid) as refused:
+        read_event(json.dumps({**event, "event_id": "e"}), RealtimeSessionType.CONVERSATION)
+    error = refused.value.error
+    assert (error.code, param_of(error)) == (code, param)
+    assert refused.value.event_id == "e"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 from collections.abc import Iterable
@@ -57,6 +56,7 @@ from sidecar.protocols.openai_realtime.session_config import (
 from sidecar.transcripts.transcript import Notice, Segment, join_texts
 
 SPEC = scripted_engine.SPEC
+USUAL = RealtimeTranscriptionConfig()
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
 
@@ -78,6 +78,11 @@ def strange(model: object) -> list[str]:
     return [*(model.model_extra or {}), *strange(fields)]
 
 
+def transcribes(**wish: object) -> dict[str, Any]:
+    """A session in the beta's words."""
+    return {"input_audio_transcription": wish}
+
+
 def final(turn: int, piece: int, text: str, speaker: int | None = None) -> Final:
     return Final(turn, piece, Segment(piece, piece + 1.0, text, speaker), "en")
 
@@ -90,11 +95,8 @@ def tell(items: RealtimeTranscriptionTurns, *events: LiveEvent) -> list[dict[str
 
 
 def types(said: Iterable[dict[str, Any]]) -> list[str]:
-    short = {"input_audio_buffer.": "", "conversation.item.input_audio_transcription.": ""}
-    names = [one["type"] for one in said]
-    for long, new in short.items():
-        names = [name.replace(long, new) for name in names]
-    return names
+    parts = "input_audio_buffer.", "conversation.item.input_audio_transcription."
+    return [one["type"].removeprefix(parts[0]).removeprefix(parts[1]) for one in said]
 
 
 def deltas(said: Iterable[dict[str, Any]]) -> str:
@@ -175,8 +177,8 @@ def test_both_shapes_say_the_same_of_a_session() -> None:
         "turn_detection": vad,
         "input_audio_noise_reduction": {"type": "far_field"},
     }
-    found = updated_transcription(RealtimeTranscriptionConfig(), today, SPEC)
-    assert found == updated_transcription(RealtimeTranscriptionConfig(), beta, SPEC)
+    found = updated_transcription(USUAL, today, SPEC)
+    assert found == updated_transcription(USUAL, beta, SPEC)
     assert found.view("sess_1", 9)["audio"]["input"] == {
         "format": {"type": "audio/pcmu"},
         "transcription": transcription,
@@ -199,25 +201,28 @@ def test_only_what_is_said_changes() -> None:
         model="whisper-1", prompt="names", detection=detection(0.3, 50, 90)
     )
     assert updated_transcription(before, {}, SPEC) == before
+    nothing = {"transcription": {"model": None, "prompt": None}, "format": None}
+    for null in ({"type": None, "audio": {"input": nothing}}, {"audio": []}):
+        assert updated_transcription(before, null, SPEC) == before
     given = {"audio": {"input": {"turn_detection": {"threshold": 0.6}}}}
-    assert updated_transcription(before, given, SPEC) == dataclasses.replace(
+    assert updated_transcription(before, given, SPEC) == replace(
         before, detection=detection(0.6, 50, 90)
     )
     off = updated_transcription(before, {"audio": {"input": {"turn_detection": None}}}, SPEC)
-    assert off == dataclasses.replace(before, detection=None)
+    assert off == replace(before, detection=None)
     assert off.options(LiveOptions()).turns is TurnControl.CLIENT
     on = {"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}}}
     assert updated_transcription(off, on, SPEC).detection == RealtimeTurnDetection(silence_ms=300)
 
 
 def test_the_model_that_tells_speakers_apart_does() -> None:
-    given = {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe-diarize"}}}}
-    assert (
-        updated_transcription(RealtimeTranscriptionConfig(), given, SPEC)
-        .options(LiveOptions())
-        .diarize
-    )
-    assert not RealtimeTranscriptionConfig().options(LiveOptions()).diarize
+    found = updated_transcription(USUAL, transcribes(model="gpt-4o-transcribe-diarize"), SPEC)
+    assert found.options(LiveOptions()).diarize
+    assert not USUAL.options(LiveOptions()).diarize
+
+
+INPUT = "session.audio.input"
+SLOW = {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 100}}}}
 
 
 @pytest.mark.parametrize(
@@ -225,46 +230,27 @@ def test_the_model_that_tells_speakers_apart_does() -> None:
     [
         (None, "field_invalid", "session"),
         ({"type": "realtime"}, "field_invalid", "session.type"),
-        ({"audio": []}, None, None),
         ({"audio": 1}, "field_invalid", "session.audio"),
-        ({"audio": {"input": "x"}}, "field_invalid", "session.audio.input"),
+        ({"audio": {"input": "x"}}, "field_invalid", INPUT),
         ({"input_audio_format": ["pcm16"]}, "field_invalid", "session.input_audio_format"),
         ({"input_audio_format": "mp3"}, "field_invalid", "session.input_audio_format"),
-        ({"input_audio_transcription": {"model": "gpt-9"}}, "model_not_found", "model"),
-        ({"input_audio_transcription": {"language": "e"}}, "language_invalid", "language"),
-        (
-            {"input_audio_transcription": {"keywords": "x"}},
-            "field_invalid",
-            "session.audio.input.transcription.keywords",
-        ),
+        (transcribes(model="gpt-9"), "model_not_found", "model"),
+        (transcribes(language="e"), "language_invalid", "language"),
+        (transcribes(keywords="x"), "field_invalid", f"{INPUT}.transcription.keywords"),
+        (SLOW, "field_invalid", f"{INPUT}.format.rate"),
         (
             {"turn_detection": {"threshold": 2}},
             "field_invalid",
-            "session.audio.input.turn_detection.threshold",
+            f"{INPUT}.turn_detection.threshold",
         ),
-        (
-            {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 100}}}},
-            "field_invalid",
-            "session.audio.input.format.rate",
-        ),
-        (
-            {"turn_detection": {"type": "none"}},
-            "field_invalid",
-            "session.audio.input.turn_detection.type",
-        ),
+        ({"turn_detection": {"type": "none"}}, "field_invalid", f"{INPUT}.turn_detection.type"),
     ],
 )
-def test_a_session_that_cannot_be_is_refused(
-    given: object, code: str | None, param: str | None
+def test_invalid_session_is_refused_by_the_name_of_the_field(
+    given: object, code: str, param: str
 ) -> None:
-    if code is None:
-        assert (
-            updated_transcription(RealtimeTranscriptionConfig(), given, SPEC)
-            == RealtimeTranscriptionConfig()
-        )
-        return
     with pytest.raises(errors.SidecarError) as refused:
-        updated_transcription(RealtimeTranscriptionConfig(), given, SPEC)
+        updated_transcription(USUAL, given, SPEC)
     assert refused.value.code == code
     said = server_events.error_event(refused.value, "mine")
     check(said)
@@ -273,13 +259,9 @@ def test_a_session_that_cannot_be_is_refused(
 
 def test_a_language_that_the_engine_does_not_know_is_refused() -> None:
     with pytest.raises(errors.LanguageUnsupported):
-        updated_transcription(
-            RealtimeTranscriptionConfig(),
-            {"input_audio_transcription": {"language": "de"}},
-            MOONSHINE,
-        )
-    several = {"audio": {"input": {"transcription": {"languages": ["de", "english"]}}}}
-    assert updated_transcription(RealtimeTranscriptionConfig(), several, MOONSHINE).language == "en"
+        updated_transcription(USUAL, transcribes(language="de"), MOONSHINE)
+    several = transcribes(languages=["de", "english"])
+    assert updated_transcription(USUAL, several, MOONSHINE).language == "en"
 
 
 def test_models_are_known_by_the_names_that_transcribe() -> None:
@@ -302,9 +284,7 @@ def test_all_turn_detection_that_is_taken_can_be_had(
         "prefix_padding_ms": padding,
         "silence_duration_ms": silence,
     }
-    found = updated_transcription(
-        RealtimeTranscriptionConfig(), {"turn_detection": detection}, SPEC
-    )
+    found = updated_transcription(USUAL, {"turn_detection": detection}, SPEC)
     assert found.options(LiveOptions()).turns is TurnControl.SILENCE
     view = found.view("sess_1", 1)
     RealtimeTranscriptionSessionCreateResponse.model_validate(view, strict=True)
@@ -401,26 +381,25 @@ def test_a_turn_that_nobody_understood_has_failed() -> None:
     assert last["error"]["code"] == "engine_crashed"
 
 
-def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None:
+@pytest.mark.parametrize(
+    ("second", "revised", "expected"),
+    [
+        (final(0, 1, "two"), SpeakersRevised({0: 0, 1: 1}), ["0 A", "0 A", "1 B"]),
+        (
+            replace(final(0, 1, "two", 1), name="Nell"),
+            SpeakersRevised({}, {0: "Nagg", 1: None}),
+            ["0 A", "1 Nell", "0 Nagg", "1 B"],
+        ),
+    ],
+    ids=["labels", "names"],
+)
+def test_segment_has_its_speaker_and_comes_again_with_another(
+    second: Final, revised: SpeakersRevised, expected: list[str]
+) -> None:
     items = RealtimeTranscriptionTurns("x")
     items.diarizes = True
-    said = tell(items, final(0, 0, "one", 0), final(0, 1, "two"), SpeakersRevised({0: 0, 1: 1}))
-    found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
-    assert found == [("seg_x_0", "A"), ("seg_x_0", "A"), ("seg_x_1", "B")]
-
-
-def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
-    items = RealtimeTranscriptionTurns("x")
-    items.diarizes = True
-    known = replace(final(0, 1, "two", 1), name="Nell")
-    said = tell(items, final(0, 0, "one", 0), known, SpeakersRevised({}, {0: "Nagg", 1: None}))
-    found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
-    assert found == [
-        ("seg_x_0", "A"),
-        ("seg_x_1", "Nell"),
-        ("seg_x_0", "Nagg"),
-        ("seg_x_1", "B"),
-    ]
+    said = [one for one in tell(items, final(0, 0, "one", 0), second, revised) if "speaker" in one]
+    assert [f"{one['id'].removeprefix('seg_x_')} {one['speaker']}" for one in said] == expected
 
 
 def test_clients_of_the_beta_see_items_created() -> None:

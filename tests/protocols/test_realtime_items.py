@@ -68,16 +68,14 @@ async def test_a_tool_is_called_as_it_is_written_and_what_came_of_it_is_answered
         assert asked["tool_choice"] == "required"
         await returned(caller, "call_a", "rain")
         assert mind.replies[-1] is asked, "an answer is asked for"
-        await caller.send("response.create")
-        done = (await caller.until("response.done"))["response"]
+        done = await caller.response()
         assert caller.kinds()[-len(ALOUD) :] == ALOUD
         assert done["output"][0]["content"][0]["transcript"] == "Good morning, Ada."
         assert [one["role"] for one in mind.replies[-1]["messages"]][-3:] == [
             *("user", "assistant", "tool")
         ]
         assert mind.replies[-1]["messages"][-1]["tool_call_id"] == "call_a"
-        await caller.send("conversation.item.delete", item_id=item["id"])
-        await caller.until("conversation.item.deleted")
+        await caller.delete(item["id"])
         await caller.answered("And plain", tool_choice="none")
         assert not any("tool_calls" in one for one in mind.replies[-1]["messages"])
         assert mind.replies[-1]["tool_choice"] == "none"
@@ -97,8 +95,7 @@ async def test_an_answer_may_say_something_and_call_several(
         assert await caller.retrieved(said["id"]) == "One moment. "
         for call, output in (("call_b", "noon"), ("call_a", "rain")):
             await returned(caller, call, output)
-        await caller.send("response.create")
-        await caller.until("response.done")
+        await caller.response()
         told = mind.replies[-1]["messages"][-3:]
         assert [one["id"] for one in told[0]["tool_calls"]] == ["call_b", "call_a"]
         assert told[0]["content"].startswith("One moment."), "said, as far as it was heard"
@@ -131,40 +128,11 @@ async def test_who_speaks_while_a_call_is_written_ends_it_and_nobody_carries_it_
         assert await caller.refused("conversation.item.create", item=late) == unknown
 
 
-async def test_tools_that_mean_nothing_are_refused_by_the_name_of_the_field(
-    thoughtful: Server,
-) -> None:
-    named = {"type": "function", "name": "clock"}
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"tools": 7}, "session.tools"),
-        ({"tools": [{**WEATHER, "type": "mcp"}]}, "session.tools"),
-        ({"tools": [{**WEATHER, "name": "a b"}]}, "session.tools"),
-        ({"tools": [WEATHER, WEATHER]}, "session.tools"),
-        ({"tools": [{**WEATHER, "parameters": "x"}]}, "session.tools.parameters"),
-        ({"tools": [{**WEATHER, "description": "x" * 70_000}]}, "session.tools"),
-        ({"tools": [WEATHER], "tool_choice": named}, "session.tool_choice"),
-        ({"tool_choice": "sometimes"}, "session.tool_choice"),
-    ]
+async def test_output_of_an_unknown_call_is_refused(thoughtful: Server) -> None:
     output = {"type": "function_call_output", "call_id": "call_a", "output": "x"}
-    items: list[tuple[dict[str, Any], str, str]] = [
-        ({**output, "output": None}, "field_missing", "item.output"),
-        ({**output, "output": 7}, "field_invalid", "item.output"),
-        ({**output, "output": "x" * 40_000}, "field_invalid", "item.output"),
-        ({**output, "call_id": None}, "field_missing", "item.call_id"),
-        ({**output}, "call_unknown", "item.call_id"),
-    ]
     async with calling(thoughtful) as caller:
-        for session, param in wrong:
-            asked = {"type": "realtime", **session}
-            found = await caller.refused("session.update", session=asked)
-            assert found == ("field_invalid", param), session
-        for item, code, param in items:
-            found = await caller.refused("conversation.item.create", item=item)
-            assert found == (code, param), item
-        chosen = await caller.update(tools=[WEATHER, CLOCK], tool_choice=named)
-        assert chosen["tool_choice"] == named
-        assert (await caller.update(tools=[WEATHER]))["tool_choice"] == "auto"
-        assert (await caller.update(tools=[]))["tools"] == []
+        refused = await caller.refused("conversation.item.create", item=output)
+        assert refused == ("call_unknown", "item.call_id")
 
 
 async def test_who_only_repeats_says_that_it_calls_no_tools(thoughtful: Server) -> None:
@@ -202,8 +170,7 @@ async def stands(caller: Caller, count: int) -> list[tuple[str | None, str]]:
 
 async def told(caller: Caller, mind: Obedient) -> list[tuple[str, str | None]]:
     """What the model is told when it is to answer now, without the session's instructions."""
-    await caller.send("response.create", response={"output_modalities": ["text"]})
-    await caller.until("response.done")
+    await caller.response(output_modalities=["text"])
     messages = mind.replies[-1]["messages"]
     return [(one["role"], one["content"]) for one in messages if one["role"] != "system"]
 
@@ -292,40 +259,6 @@ async def test_a_call_of_a_conversation_that_went_before_is_history(
         assert (called["id"], called["function"]["name"]) == ("call_9", "weather")
 
 
-async def test_null_is_what_is_not_said(thoughtful: Server, mind: Obedient) -> None:
-    async with calling(thoughtful) as caller:
-        heard = {"language": "en", "prompt": "Ada", "model": "gpt-4o-transcribe"}
-        audio = {"input": {"transcription": heard}}
-        said = {"instructions": "Be brief.", "tools": [WEATHER], "audio": audio}
-        before = await caller.update(**said)
-        null = {
-            "type": None,
-            "instructions": None,
-            "tools": None,
-            "tool_choice": None,
-            "output_modalities": None,
-            "audio": {"input": {"transcription": dict.fromkeys(heard)}, "output": None},
-        }
-        await caller.send("session.update", session=null)
-        assert (await caller.until("session.updated"))["session"] == before
-        nothing = {"instructions": None, "metadata": None, "tools": None, "conversation": None}
-        await put(caller, {**message("a", "plain"), "status": None}, None)
-        await caller.send("response.create", response=nothing, event_id=None)
-        await caller.until("response.done")
-        assert mind.replies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
-
-
-async def test_null_is_what_is_not_said_of_a_transcription(thoughtful: Server) -> None:
-    async with calling(thoughtful, model="", intent="transcription") as caller:
-        heard = {"language": "en", "prompt": "Ada", "model": "gpt-4o-transcribe"}
-        for given in (heard, dict.fromkeys(heard)):
-            audio = {"input": {"transcription": given, "format": None}}
-            kind = "transcription" if given is heard else None
-            await caller.send("session.update", session={"type": kind, "audio": audio})
-            session = (await caller.until("session.updated"))["session"]
-            assert session["audio"]["input"]["transcription"] == heard
-
-
 async def test_what_asks_for_nothing_is_told_by_its_name(thoughtful: Server) -> None:
     async with calling(thoughtful) as caller:
         await caller.update(instructions="")
@@ -339,35 +272,16 @@ async def test_what_asks_for_nothing_is_told_by_its_name(thoughtful: Server) -> 
         assert found == [("reply_empty", "first"), ("reply_empty", "second")]
 
 
-async def test_a_cancel_that_is_late_is_said_in_the_words_that_clients_look_for(
-    thoughtful: Server,
+async def test_null_fields_of_an_answer_are_as_the_session_has_them(
+    thoughtful: Server, mind: Obedient
 ) -> None:
-    """LiveKit and OpenAI's agents go by the beginning of the message or by the code."""
+    nothing = {"instructions": None, "metadata": None, "tools": None, "conversation": None}
     async with calling(thoughtful) as caller:
-        await caller.send("response.cancel")
-        while (event := await caller.next())["type"] != "error":
-            pass
-        assert event["error"]["code"] == "response_cancel_not_active"
-        assert event["error"]["message"].startswith("Cancellation failed")
-
-
-async def test_the_beta_s_names_are_refused_by_those_of_today(thoughtful: Server) -> None:
-    wrong: list[tuple[str, dict[str, Any], str, str]] = [
-        ("session", {"modalities": ["text", "audio"]}, "modalities", "session.output_modalities"),
-        ("session", {"voice": "alloy"}, "voice", "session.audio.output.voice"),
-        ("session", {"turn_detection": {}}, "turn_detection", "session.audio.input.turn_detection"),
-        ("response", {"modalities": ["text"]}, "modalities", "response.output_modalities"),
-    ]
-    events = {"session": "session.update", "response": "response.create"}
-    async with calling(thoughtful) as caller:
-        for kind, fields, param, name in wrong:
-            await caller.send(events[kind], **{kind: fields})
-            while (event := await caller.next())["type"] != "error":
-                pass
-            error = event["error"]
-            assert (error["code"], error["param"]) == ("field_invalid", f"{kind}.{param}")
-            assert f"'{name}'" in error["message"]
-        assert (await caller.update(modalities=None))["output_modalities"] == ["audio"]
+        await caller.update(instructions="Be brief.")
+        await put(caller, {**message("a", "plain"), "status": None})
+        await caller.send("response.create", response=nothing, event_id=None)
+        await caller.until("response.done")
+        assert mind.replies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
 async def test_no_conversation_is_held_in_the_beta_s_words(thoughtful: Server) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.conversation import conversation_events
+from sidecar.conversation import conversation_events as told
 from sidecar.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.protocols.openai_realtime.dialogue_events import (
@@ -28,23 +28,18 @@ def rows(transcript: Transcript) -> list[tuple[int | None, float, float, str]]:
 def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
-        (12.3, conversation_events.UserTurnStarted(1, 12.0)),
-        (12.9, conversation_events.UserTurnPartial("Good")),
-        (13.4, conversation_events.UserTurnStopped(13.0)),
-        (13.4, conversation_events.UserTurnFinal("Good day.")),
-        (13.4, conversation_events.ReplyStarted(1)),
-        (13.6, conversation_events.ReplyTextDelta(1, "You said: Good day.")),
+        (12.3, told.UserTurnStarted(1, 12.0)),
+        (12.9, told.UserTurnPartial("Good")),
+        (13.4, told.UserTurnStopped(13.0)),
+        (13.4, told.UserTurnFinal("Good day.")),
+        (13.4, told.ReplyStarted(1)),
+        (13.6, told.ReplyTextDelta(1, "You said: Good day.")),
         (13.7, ReplyAudioFrame(1, bytes(2), 1, 0.0)),
         (14.5, ReplyAudioFrame(1, bytes(2), 1, 1.0)),
-        (
-            15.0,
-            conversation_events.ReplyEnded(
-                1, conversation_events.ReplyEnding.INTERRUPTED, "You said: Good…", 2.0
-            ),
-        ),
-        (15.0, conversation_events.UserTurnStarted(2, 14.6)),
-        (15.1, conversation_events.ReplyTruncated(1, 1.0, "You said:…")),
-        (15.4, conversation_events.UserTurnPartial("But I")),
+        (15.0, told.ReplyEnded(1, told.ReplyEnding.INTERRUPTED, "You said: Good…", 2.0)),
+        (15.0, told.UserTurnStarted(2, 14.6)),
+        (15.1, told.ReplyTruncated(1, 1.0, "You said:…")),
+        (15.4, told.UserTurnPartial("But I")),
     ):
         account.take(one, at)
     transcript = written(account, 16.0)
@@ -61,22 +56,14 @@ def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
 def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
     account = ConversationTranscript(0.0)
     for at, one in (
-        (1.0, conversation_events.UserTurnStarted(1, 1.0)),
-        (1.2, conversation_events.UserTurnPartial("hm")),
-        (1.3, conversation_events.UserTurnDropped()),
-        (2.0, conversation_events.HistoryEntryRecorded(1, ChatRole.USER, "Typed.")),
-        (2.0, conversation_events.HistoryEntryRecorded(2, ChatRole.SYSTEM, "Be brief.")),
-        (2.0, conversation_events.ReplyStarted(3)),
-        (
-            2.5,
-            conversation_events.ReplyEnded(3, conversation_events.ReplyEnding.CANCELLED, "", 0.2),
-        ),
-        (
-            2.6,
-            conversation_events.ReplyEnded(
-                3, conversation_events.ReplyEnding.CANCELLED, "twice", 0.2
-            ),
-        ),
+        (1.0, told.UserTurnStarted(1, 1.0)),
+        (1.2, told.UserTurnPartial("hm")),
+        (1.3, told.UserTurnDropped()),
+        (2.0, told.HistoryEntryRecorded(1, ChatRole.USER, "Typed.")),
+        (2.0, told.HistoryEntryRecorded(2, ChatRole.SYSTEM, "Be brief.")),
+        (2.0, told.ReplyStarted(3)),
+        (2.5, told.ReplyEnded(3, told.ReplyEnding.CANCELLED, "", 0.2)),
+        (2.6, told.ReplyEnded(3, told.ReplyEnding.CANCELLED, "twice", 0.2)),
     ):
         account.take(one, at)
     assert rows(written(account)) == [(PERSON, 2.0, 2.0, "Typed.")]
@@ -86,24 +73,19 @@ def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
 def test_a_conversation_without_end_keeps_its_last_lines() -> None:
     account = ConversationTranscript(0.0)
     for at in range(MAX_ENTRIES + 7):
-        account.take(conversation_events.UserTurnFinal(str(at)), float(at))
+        account.take(told.UserTurnFinal(str(at)), float(at))
     assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
 
 
 def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
-        (11.0, conversation_events.ReplyStarted(1)),
+        (11.0, told.ReplyStarted(1)),
         (11.0, ReplyAudioFrame(1, bytes(2), 1, 0.0)),
-        (15.0, conversation_events.UserTurnStarted(3, 15.0)),
-        (15.0, conversation_events.UserTurnFinal("mm-hm", backchannel=(12.0, 12.5))),
-        (15.5, conversation_events.UserTurnPartial("But")),
-        (
-            15.6,
-            conversation_events.ReplyEnded(
-                1, conversation_events.ReplyEnding.INTERRUPTED, "Listen.", 5.0
-            ),
-        ),
+        (15.0, told.UserTurnStarted(3, 15.0)),
+        (15.0, told.UserTurnFinal("mm-hm", backchannel=(12.0, 12.5))),
+        (15.5, told.UserTurnPartial("But")),
+        (15.6, told.ReplyEnded(1, told.ReplyEnding.INTERRUPTED, "Listen.", 5.0)),
     ):
         account.take(one, at)
     assert rows(written(account, 16.0)) == [
@@ -116,7 +98,5 @@ def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() ->
 def test_backchannels_count_among_the_letters_that_are_kept() -> None:
     account, often = ConversationTranscript(0.0), "yeah " * 10_000
     for at in range(2 * MAX_CHARACTERS // len(often)):
-        account.take(
-            conversation_events.UserTurnFinal(often, backchannel=(at, at + 0.5)), float(at)
-        )
+        account.take(told.UserTurnFinal(often, backchannel=(at, at + 0.5)), float(at))
     assert sum(len(one.text) for one in written(account, 1e6).segments) <= MAX_CHARACTERS

@@ -9,12 +9,9 @@ import contextlib
 import itertools
 import json
 import struct
-import wave
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import moonshine_voice
 import pytest
 import websockets
 from openai import AsyncOpenAI, OpenAI
@@ -23,9 +20,6 @@ from openai.types.realtime.client_secret_create_response import ClientSecretCrea
 from pydantic import TypeAdapter
 from service_process import PATIENCE_S, REPOSITORY, Server
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
-
-from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/realtime.json").read_text("utf-8"))
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -155,54 +149,24 @@ def test_turns_that_a_client_ends_are_heard_by_the_package(server: Server) -> No
     assert kinds.count("input_audio_buffer.committed") == 2
 
 
-async def test_errors_leave_the_connection_open(server: Server) -> None:
-    wrong: list[tuple[Any, str, str | None]] = [
-        ("no json", "json_invalid", None),
+async def test_invalid_event_is_an_error_and_the_connection_goes_on(server: Server) -> None:
+    model = {"input_audio_transcription": {"model": "gpt-9"}}
+    wrong: list[tuple[dict[str, Any], str, str | None]] = [
         ({"type": "response.create", "event_id": "mine"}, "event_unsupported", None),
-        ({"type": "conversation.item.create", "item": {}}, "event_unsupported", None),
-        ({"type": "input_audio_buffer.append", "audio": "*"}, "sound_invalid", "audio"),
         (appended(b"\0\0\0"), "sound_invalid", "audio"),
         ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
-        ({"type": "session.update"}, "field_invalid", "session"),
-        (
-            {"type": "session.update", "session": {"type": "realtime"}},
-            "field_invalid",
-            "session.type",
-        ),
-        (
-            {
-                "type": "transcription_session.update",
-                "session": {"input_audio_transcription": {"model": "gpt-9"}},
-            },
-            "model_not_found",
-            "model",
-        ),
+        ({"type": "transcription_session.update", "session": model}, "model_not_found", "model"),
     ]
     async with connected(server) as client:
         await client.next()
         for event, code, param in wrong:
-            message = event if isinstance(event, str) else json.dumps(event)
-            await client.connection.send(message)
+            await client.send(event)
             said = await client.next()
             EVENTS.validate_python(said, strict=True)
             assert (said["error"]["code"], said["error"]["param"]) == (code, param)
             assert said["error"]["message"]
         await client.send(*pieces(SPEECH))
         await client.until(COMPLETED, 2)
-
-
-@pytest.mark.parametrize("message", ["no json", json.dumps(appended(b"\0\0\0"))])
-async def test_who_sends_nothing_but_nonsense_is_sent_away(message: str, server: Server) -> None:
-    async with connected(server) as client:
-        await client.next()
-        for _ in range(MALFORMED_PER_MINUTE + 1):
-            await client.connection.send(message)
-            said = await client.next()
-        assert said["error"]["code"] == "rate_limited"
-        with pytest.raises(ConnectionClosed) as closed:
-            await client.next()
-        assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "rate_limited")
 
 
 async def test_who_asks_for_what_is_not_here_is_told_and_sent_away(server: Server) -> None:
@@ -240,14 +204,8 @@ async def test_clients_of_the_beta_speak_as_they_did(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with a token, one place for who speaks, and little room and patience."""
-    with Server(
-        tmp_path_factory.mktemp("strict"),
-        token=TOKEN,
-        live_sessions="1",
-        limits={"live_buffer": 20, "live_ping": 1},
-        scripted_hear="0.1",
-    ) as running:
+    """A service with a token and one place for who speaks."""
+    with Server(tmp_path_factory.mktemp("strict"), token=TOKEN, live_sessions=1) as running:
         running.client.headers["authorization"] = f"Bearer {TOKEN}"
         yield running
 
@@ -294,38 +252,6 @@ async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
     assert (await admitted(strict, subprotocols=["realtime"], **page))["closed"] == 3000
 
 
-async def check_that_a_key_opens_nothing_else(server: Server) -> None:
-    """No other wire, no route, no session but the one that was agreed, and no scope."""
-
-    def key() -> str:
-        asked = {"session": {"type": "transcription"}}
-        given = server.client.post("/v1/realtime/client_secrets", json=asked).json()["value"]
-        return str(given)
-
-    for path in ("/v1/live", "/stream", "/api/asr-streaming"):
-        for query, headers in (
-            ("", {"Authorization": f"Bearer {key()}"}),
-            (f"?ticket={key().removeprefix('ek_')}", {}),
-        ):
-            url = f"ws://127.0.0.1:{server.port}{path}{query}"
-            said: list[str | bytes] = []
-            async with connect(url, additional_headers=headers, proxy=None) as other:
-                with contextlib.suppress(ConnectionClosed):
-                    while True:
-                        said.append(await asyncio.wait_for(other.recv(), PATIENCE_S))
-            refusals = ("ticket_invalid", "authentication_failed")
-            assert any(one in str(said) for one in refusals)
-    bearer = {"Authorization": f"Bearer {key()}"}
-    assert server.client.get("/v1/jobs", headers=bearer).status_code == 401
-    other = "?model=gpt-realtime"
-    async with connected(
-        server, other, additional_headers={"Authorization": f"Bearer {key()}"}
-    ) as one:
-        assert (await one.next())["session"]["type"] == "transcription"
-        await one.send({"type": "session.update", "session": {"type": "realtime"}})
-        assert (await one.next())["error"]["param"] == "session.type"
-
-
 async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     strict: Server,
 ) -> None:
@@ -344,26 +270,16 @@ async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     key = {"Authorization": f"Bearer {beta['client_secret']['value']}"}
     agreed = await admitted(strict, additional_headers=key)
     assert agreed["session"]["audio"]["input"]["format"] == {"type": "audio/pcma"}
-    await check_that_a_key_opens_nothing_else(strict)
+    given = strict.client.post(
+        "/v1/realtime/client_secrets", json={"session": {"type": "transcription"}}
+    )
+    key = {"Authorization": f"Bearer {given.json()['value']}"}
+    async with connected(strict, "?model=gpt-realtime", additional_headers=key) as one:
+        assert (await one.next())["session"]["type"] == "transcription"
+        await one.send({"type": "session.update", "session": {"type": "realtime"}})
+        assert (await one.next())["error"]["param"] == "session.type"
     wrong = strict.client.post("/v1/realtime/client_secrets", json={"session": {"type": "x"}})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
-
-
-@pytest.mark.slow
-async def test_a_whole_recording_at_once_waits_for_the_engine_and_loses_nothing(
-    strict: Server,
-) -> None:
-    """Forty seconds where twenty have room, in events of eight; each look takes a while, and the
-    peer is asked meanwhile whether it is there."""
-    key = {"Authorization": f"Bearer {TOKEN}"}
-    await admitted(strict, additional_headers=key)
-    turns = sound(0.2, 1.0) + sound(0, 1.0)
-    async with connected(strict, additional_headers=key) as client:
-        sending = asyncio.create_task(client.send(*pieces(turns * 20, 8.0)))
-        events = await client.until(COMPLETED, 20)
-        await sending
-    texts = [event["transcript"] for event in events if event["type"] == COMPLETED]
-    assert [len(text.split()) for text in texts] == [4] * 20
 
 
 async def test_what_is_cleared_is_not_heard_and_what_was_committed_before_is(
@@ -381,32 +297,3 @@ async def test_what_is_cleared_is_not_heard_and_what_was_committed_before_is(
     assert [loudest(text) for text in texts] == [1, 3]
     names = [event["type"] for event in events]
     assert names.index(COMPLETED) < names.index("input_audio_buffer.cleared")
-
-
-async def test_a_clip_is_heard_by_the_embedded_engine(
-    start_server: Callable[..., Server], tmp_path: Path
-) -> None:
-    server = start_server(engine="moonshine")
-    with wave.open(str(Path(moonshine_voice.get_assets_path()) / "beckett.wav")) as clip:
-        rate, raw = clip.getframerate(), clip.readframes(clip.getframerate() * 8)
-        assert (clip.getnchannels(), clip.getsampwidth()) == (1, 2)
-    base = f"http://127.0.0.1:{server.port}/v1"
-    async with (
-        AsyncOpenAI(base_url=base, api_key="x") as client,
-        client.realtime.connect(extra_query={"intent": "transcription"}) as connection,
-    ):
-        wish = {
-            "format": {"type": "audio/pcm", "rate": rate},
-            "transcription": {"model": "gpt-4o-transcribe", "language": "en"},
-            "turn_detection": None,
-        }
-        session: Any = {"type": "transcription", "audio": {"input": wish}}
-        await connection.session.update(session=session)
-        await connection.input_audio_buffer.append(audio=base64.b64encode(raw).decode())
-        await connection.input_audio_buffer.commit()
-        async with asyncio.timeout(PATIENCE_S):
-            async for event in connection:
-                assert event.type != "error", event
-                if event.type == COMPLETED:
-                    break
-    assert "ever tried" in event.transcript.lower()
