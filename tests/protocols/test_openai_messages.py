@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,7 +23,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.engines import moonshine, scripted_engine, whisper
-from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
@@ -100,26 +101,17 @@ def test_deltas_in_a_row_are_the_text(said: list[str]) -> None:
 
 def test_who_was_revised_is_told_again_by_the_same_id_and_nobody_else() -> None:
     told = OpenAIJobEvents(diarized=True)
-    heard = [
-        segment(0, "One."),
-        segment(1, "[Music]", flags=(NON_SPEECH_FLAG,)),
-        segment(2, "Two.", 0),
-    ]
+    music = segment(1, "[Music]", flags=(NON_SPEECH_FLAG,))
+    heard = [segment(0, "One."), music, segment(2, "Two.", 0)]
     events = [*told.more(record(*heard))]
     end = record(*heard[:2], replace(heard[2], speaker=1), done=True)
     events += told.more(end)
     assert end.transcript is not None
     events += told.end(end.transcript)
-    assert [
-        (one["type"].rpartition(".")[2], one.get("id"), one.get("speaker")) for one in events
-    ] == [
-        ("delta", None, None),
-        ("segment", "seg_000", "A"),
-        ("delta", None, None),
-        ("segment", "seg_001", "A"),
-        ("segment", "seg_001", "B"),
-        ("done", None, None),
-    ]
+    kinds = [one["type"].rpartition(".")[2] for one in events]
+    assert kinds == ["delta", "segment", "delta", "segment", "segment", "done"]
+    labels = [(one["id"], one["speaker"]) for one in events if "speaker" in one]
+    assert labels == [("seg_000", "A"), ("seg_001", "A"), ("seg_001", "B")]
     assert events[-1]["segments"] == diarized_body(end.transcript)["segments"]
     assert events[-1]["text"] == "One. Two."
 
@@ -151,10 +143,8 @@ def test_what_nobody_says_is_in_no_json_and_words_are_all_words() -> None:
     ]
     only = verbose_body(said, replace(wish, granularities=frozenset({OpenAIGranularity.WORD})), 0.0)
     assert "segments" not in only
-    assert (
-        b"[Music]"
-        in transcription_answer(said, OpenAIAnswerOptions(OpenAIResponseFormat.SRT), 0.0)[0]
-    ), "a subtitle has it"
+    subtitles = transcription_answer(said, OpenAIAnswerOptions(OpenAIResponseFormat.SRT), 0.0)
+    assert b"[Music]" in subtitles[0]
 
 
 def test_silence_has_no_words_and_that_is_no_error() -> None:
@@ -166,6 +156,12 @@ def test_silence_has_no_words_and_that_is_no_error() -> None:
         verbose_body(transcript(segment(0, "One.")), wish, 0.0)
 
 
+def answer_of(
+    lists: dict[str, list[str]], spec: EngineSpec = scripted_engine.SPEC, *, translate: bool = False
+) -> OpenAIAnswerOptions:
+    return answer_options_of(OpenAIRequestForm(lists), spec, translate=translate)
+
+
 def test_lists_are_taken_with_brackets_and_without() -> None:
     form = OpenAIRequestForm({"keywords[]": ["Nagg"], "keywords": ["Nell"], "model": ["a", "b"]})
     assert form.all("keywords") == ["Nagg", "Nell"]
@@ -173,64 +169,39 @@ def test_lists_are_taken_with_brackets_and_without() -> None:
     assert form.one("no") == ""
     by_hand = {"chunking_strategy[type]": ["server_vad"], "chunking_strategy[threshold]": ["1"]}
     as_json = {"chunking_strategy": ['{"type": "server_vad", "threshold": 1}']}
-    for lists in (by_hand, as_json):
-        assert [
-            notice.code
-            for notice in answer_options_of(
-                OpenAIRequestForm(lists), scripted_engine.SPEC, translate=False
-            ).notices
-        ]
-    for broken in (
-        "{",
-        "[]",
-        '{"type": 1}',
-        '{"threshold": NaN}',
-        '{"type": "server_vad", "a": 1}',
-    ):
-        with pytest.raises(errors.FieldInvalid):
-            answer_options_of(
-                OpenAIRequestForm({"chunking_strategy": [broken]}),
-                scripted_engine.SPEC,
-                translate=False,
-            )
+    assert answer_of(by_hand).notices == answer_of(as_json).notices != ()
+
+
+@pytest.mark.parametrize(
+    "broken", ["{", "[]", '{"type": 1}', '{"threshold": NaN}', '{"type": "server_vad", "a": 1}']
+)
+def test_broken_chunking_strategy_is_refused(broken: str) -> None:
+    with pytest.raises(errors.FieldInvalid):
+        answer_of({"chunking_strategy": [broken]})
+
+
+def options_of(
+    lists: dict[str, list[str]],
+    form: OpenAIResponseFormat = OpenAIResponseFormat.JSON,
+    precision: Precision = Precision.AUTO,
+) -> Mapping[str, object]:
+    answer = OpenAIAnswerOptions(form)
+    return option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, answer, precision)
 
 
 def test_the_fields_become_the_options_of_every_wire() -> None:
-    form = OpenAIRequestForm(
-        {
-            "hotwords": ["Clov"],
-            "keywords[]": ["Nagg", " Nell  and ", " "],
-            "language": ["German"],
-            "precision": ["fp32"],
-        }
-    )
-    fields = option_fields(form, scripted_engine.SPEC, OpenAIAnswerOptions(), Precision.INT8)
+    words = {"hotwords": ["Clov"], "keywords[]": ["Nagg", " Nell  and ", " "]}
+    wish = {**words, "language": ["German"], "precision": ["fp32"]}
+    fields = options_of(wish, precision=Precision.INT8)
     assert fields["hotwords"] == "Clov, Nagg, Nell and"
     assert fields["language"] == "de"
     assert fields["precision"] == "int8", "that of the model counts"
     assert fields["diarize"] is False
-    assert (
-        option_fields(
-            form,
-            scripted_engine.SPEC,
-            OpenAIAnswerOptions(OpenAIResponseFormat.DIARIZED),
-            Precision.AUTO,
-        )["diarize"]
-        is True
-    )
-    assert (
-        option_fields(
-            OpenAIRequestForm({}), scripted_engine.SPEC, OpenAIAnswerOptions(), Precision.AUTO
-        )["language"]
-        == ""
-    )
+    assert options_of({"diarize": ["true"]})["diarize"] == "true"
+    assert options_of({}, OpenAIResponseFormat.DIARIZED)["diarize"] is True
+    assert options_of({})["language"] == ""
     with pytest.raises(errors.FieldInvalid):
-        option_fields(
-            OpenAIRequestForm({"language": ["en"], "languages[]": ["de"]}),
-            scripted_engine.SPEC,
-            OpenAIAnswerOptions(),
-            Precision.AUTO,
-        )
+        options_of({"language": ["en"], "languages[]": ["de"]})
 
 
 def test_of_several_languages_the_one_that_the_engine_knows_is_meant() -> None:
@@ -252,13 +223,11 @@ def test_every_language_of_whisper_s_has_a_name_that_leads_back() -> None:
 
 
 def test_only_who_translates_takes_a_translation() -> None:
-    assert answer_options_of(OpenAIRequestForm({}), whisper.SPEC, translate=True).translate
+    assert answer_of({}, whisper.SPEC, translate=True).translate
     with pytest.raises(errors.TranslationUnavailable, match="moonshine"):
-        answer_options_of(OpenAIRequestForm({}), moonshine.SPEC, translate=True)
+        answer_of({}, moonshine.SPEC, translate=True)
     with pytest.raises(errors.FieldInvalid, match="diarized_json"):
-        answer_options_of(
-            OpenAIRequestForm({"response_format": ["diarized_json"]}), whisper.SPEC, translate=True
-        )
+        answer_of({"response_format": ["diarized_json"]}, whisper.SPEC, translate=True)
 
 
 def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
@@ -268,6 +237,21 @@ def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
     for name in ("scripted", "whisper:int4", "WHISPER", "whisper:", "gpt-4o"):
         with pytest.raises(errors.ModelNotFound):
             chosen_precision(whisper.SPEC, name, strict=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("whisper-large-v3", "whisper-large-v3-turbo", "large-v3", "base", "distil-large-v3"),
+        *("distil-whisper-large-v3-en", "Systran/faster-distil-whisper-small.en"),
+        *("openai/whisper-large-v3", "gpt-4o-transcribe-2027-01-01", "gpt-live-transcribe"),
+        "gpt-realtime-whisper",
+    ],
+)
+def test_default_of_a_client_is_a_model_unless_the_service_is_strict(name: str) -> None:
+    assert chosen_precision(whisper.SPEC, name, strict=False) is Precision.AUTO
+    with pytest.raises(errors.ModelNotFound):
+        chosen_precision(whisper.SPEC, name, strict=True)
 
 
 @for_each("kind", errors.all_errors())
@@ -394,7 +378,7 @@ fields = st.sampled_from([*vad, *lists, "language", "response_format", "stream",
 @given(st.dictionaries(fields, st.lists(words, min_size=1, max_size=3)))
 def test_whatever_a_form_says_is_understood_or_refused(lists: dict[str, list[str]]) -> None:
     try:
-        wish = answer_options_of(OpenAIRequestForm(lists), scripted_engine.SPEC, translate=False)
+        wish = answer_of(lists)
         said = option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, wish, Precision.AUTO)
     except errors.BadRequest:
         return
