@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-from recordings import Studio
-from s2s_client import IN_RATE, Page
+from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server
 from websockets.exceptions import ConnectionClosed
-
-from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.conversation.audio_pacing import MAX_AUDIO_LEAD_S, MAX_FRAME_S
-from sidecar.conversation.tts_text import normalized_words
 
 TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
 LONG = (
@@ -73,18 +67,6 @@ async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: S
         assert page.kinds()[1:-1] == [*["error"] * 3, "status processing", "sound", "metrics"]
 
 
-@pytest.mark.slow
-async def test_nothing_is_sent_far_ahead_of_the_ear(talks: Server) -> None:
-    async with Page(talks) as page:
-        asked, ahead_s, message = time.monotonic(), 0.0, None
-        await page.send(type="text", text=LONG)
-        while not isinstance(message, dict) or message["type"] != "transcript":
-            message = await page.next()  # which may be there for a while: that is no lead
-            ahead_s = max(ahead_s, page.heard_s - (time.monotonic() - asked))
-        assert page.heard_s > 3
-        assert ahead_s <= MAX_AUDIO_LEAD_S + MAX_FRAME_S
-
-
 async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_said(
     talks: Server,
 ) -> None:
@@ -102,13 +84,6 @@ async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_
         assert len(second["user"].split()) >= 4
         assert not second["interrupted"]
         await speaking
-
-
-@pytest.mark.slow
-async def test_a_microphone_that_is_switched_off_ends_what_was_being_said(talks: Server) -> None:
-    async with Page(talks) as page:
-        await page.speak(tone(1.0))
-        assert len((await page.until("transcript"))["user"].split()) >= 4
 
 
 async def test_a_conversation_is_begun_again_at_will(talks: Server) -> None:
@@ -161,28 +136,6 @@ async def test_where_nothing_speaks_answers_are_read(start_server: Callable[...,
         await page.until("status", state="ready")
         assert "sound" not in page.kinds()
     assert server.client.get("/config").json()["tts_model"] == "none"
-
-
-@pytest.mark.slow
-async def test_who_says_an_answers_words_right_behind_it_is_answered(
-    start_server: Callable[..., Server], studio: Studio
-) -> None:
-    """The words are those of what was just said, and the sound is not."""
-    server = start_server(engine="auto", voice_engine="espeak")
-    samples = decode_audio_file(studio.voice, IN_RATE)
-    spoken = (samples * 32767).astype("<i2").tobytes()
-    async with Page(server) as page:
-        await page.speak(spoken + bytes(2 * IN_RATE))
-        first = await page.until("transcript", interrupted=False)
-        assert first["assistant"] == f"You said: {first['user']}"
-        assert page.heard_s > 1
-        words = normalized_words(first["user"])
-        await page.send(type="text", text=" ".join(words))
-        while (await page.until("transcript"))["user"] != " ".join(words):
-            pass
-        await page.speak(spoken + bytes(2 * IN_RATE))
-        again = await page.until("transcript", interrupted=False)
-    assert set(normalized_words(again["user"])) & set(words)
 
 
 async def test_how_it_goes_and_who_takes_part_can_be_asked(talks: Server) -> None:
