@@ -238,20 +238,6 @@ def test_health_and_reflection_answer_without_a_token(stranger: Client) -> None:
     assert file.SerializeToString() == stt_pb2.DESCRIPTOR.serialized_pb
 
 
-def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_path: Path) -> None:
-    port = str(heard.health()["grpc_port"])
-    words = ("--port", str(free_port()), "--grpc-port", port, "--data-dir", str(tmp_path))
-    result = run_command(
-        [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
-        cwd=REPOSITORY,
-        capture_output=True,
-        timeout=PATIENCE_S,
-    )
-    line = json.loads(result.stdout)
-    assert (result.returncode, line["event"], line["code"]) == (75, "fatal", "port_in_use")
-    assert "--grpc-port" in line["hint"]
-
-
 def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
     port = str(free_port())
     words = ["--port", port, "--data-dir", str(tmp_path), "--grpc-port", "0"]

@@ -12,7 +12,7 @@ import sys
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,42 +76,49 @@ async def test_a_port_that_somebody_else_was_quicker_at_is_not_shared(start: Sta
         await start(entrance(), also)
 
 
+def certificate(folder: Path) -> CertificatePair:
+    return self_signed_certificate.ensure_certificate(folder, frozenset({"localhost"}), [])
+
+
+@asynccontextmanager
+async def watching() -> AsyncIterator[FileWatcher]:
+    """A watcher that looks often."""
+    watch = FileWatcher(every_s=0.02)
+    looking = asyncio.create_task(watch.run())
+    try:
+        yield watch
+    finally:
+        looking.cancel()
+
+
+async def answers(port: int, trusted: CertificatePair, *own: bytes | None) -> bool:
+    """Whether a client that trusts a certificate, and perhaps shows a key and one of its own, is
+    answered."""
+    credentials = grpc.ssl_channel_credentials(trusted.certificate.read_bytes(), *own)
+    async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
+        status = await health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S).code()
+    assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+    return status is grpc.StatusCode.OK
+
+
 async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
     start: Start, tmp_path: Path
 ) -> None:
-    folders = [tmp_path / name for name in ("one", "two")]
-    first, second = (
-        self_signed_certificate.ensure_certificate(folder, frozenset({"localhost"}), [])
-        for folder in folders
-    )
+    first, second = (certificate(tmp_path / name) for name in ("one", "two"))
     shown = CertificatePair(tmp_path / "certificate.pem", tmp_path / "key.pem")
-    watch = FileWatcher(every_s=0.02)
-    looking: asyncio.Task[None] | None = None
 
     def show(pair: CertificatePair) -> None:
         shown.certificate.write_bytes(pair.certificate.read_bytes())
         shown.key.write_bytes(pair.key.read_bytes())
 
-    async def is_believed(pair: CertificatePair, port: int) -> bool:
-        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes())
-        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
-            call = health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S)
-            status = await call.code()
-            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
-            return status is grpc.StatusCode.OK
-
     show(first)
-    port = await start(entrance(), None, server_credentials(shown, watch))
-    looking = asyncio.create_task(watch.run())
-    try:
-        assert await is_believed(first, port)
-        assert not await is_believed(second, port)
+    async with watching() as watch, asyncio.timeout(PATIENCE_S):
+        port = await start(entrance(), None, server_credentials(shown, watch))
+        assert await answers(port, first)
+        assert not await answers(port, second)
         show(second)
-        async with asyncio.timeout(PATIENCE_S):
-            while not await is_believed(second, port):
-                pass
-    finally:
-        looking.cancel()
+        while not await answers(port, second):
+            pass
 
 
 class Authority:
@@ -152,49 +159,32 @@ class Authority:
 async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
     service: Service, tmp_path: Path
 ) -> None:
-    pair = self_signed_certificate.ensure_certificate(
-        tmp_path / "shown", frozenset({"localhost"}), []
-    )
+    pair = certificate(tmp_path / "shown")
     ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
     vouching = tmp_path / "vouching.pem"
     vouching.write_bytes(ours.file.read_bytes())
-    watch = FileWatcher(every_s=0.02)
     settings = load_settings(grpc_client_ca=vouching)
     ports = ReservedPorts(reserved())
-    [listener] = create_listeners(settings, service, entrance(), watch, ports, pair)
-    port = (await listener.start())["grpc_port"]
-
-    async def is_let_in(key: bytes | None, shown: bytes | None) -> bool:
-        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes(), key, shown)
-        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
-            status = (
-                await health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S).code()
-            )
-            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
-            return status is grpc.StatusCode.OK
-
     another = others.client()
-    looking = asyncio.create_task(watch.run())
-    try:
-        assert await is_let_in(*ours.client())
-        assert not await is_let_in(None, None)
-        assert not await is_let_in(*another)
-        assert not await is_let_in(*ours.client(days=-1))
-        vouching.write_bytes(ours.file.read_bytes() + others.file.read_bytes())
-        async with asyncio.timeout(PATIENCE_S):
-            while not await is_let_in(*another):
+    async with watching() as watch, asyncio.timeout(PATIENCE_S):
+        [listener] = create_listeners(settings, service, entrance(), watch, ports, pair)
+        port = (await listener.start())["grpc_port"]
+        try:
+            assert await answers(port, pair, *ours.client())
+            assert not await answers(port, pair)
+            assert not await answers(port, pair, *another)
+            assert not await answers(port, pair, *ours.client(days=-1))
+            vouching.write_bytes(ours.file.read_bytes() + others.file.read_bytes())
+            while not await answers(port, pair, *another):
                 pass
-    finally:
-        looking.cancel()
-        await listener.close()
+        finally:
+            await listener.close()
 
 
 def test_who_vouches_for_clients_is_known_before_anybody_comes(
     service: Service, tmp_path: Path
 ) -> None:
-    pair = self_signed_certificate.ensure_certificate(
-        tmp_path / "shown", frozenset({"localhost"}), []
-    )
+    pair = certificate(tmp_path / "shown")
     for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no usable certificate")):
         with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
             server_credentials(pair, FileWatcher(), file)

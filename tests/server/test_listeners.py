@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from service_process import PATIENCE_S, REPOSITORY, run_command
 
 from sidecar import errors
 from sidecar.server.http_server import SecondaryPort
@@ -70,6 +74,24 @@ async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) 
     listeners.stop_accepting()
     await listeners.close(2)
     assert {"a refuses", "a has 2 s", "a closes", "b closes"} <= set(notes)
+
+
+@pytest.mark.parametrize("setting", ["grpc-port", "talk-ports", "wyoming-port"])
+def test_start_with_a_second_port_in_use_is_fatal_and_names_the_setting(
+    setting: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        words = ("--port", "0", f"--{setting}", port, "--data-dir", str(tmp_path))
+        result = run_command(
+            [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
+            cwd=REPOSITORY,
+            timeout=PATIENCE_S,
+        )
+    line = json.loads(result.stdout)
+    assert (result.returncode, line["event"], line["code"]) == (75, "fatal", "port_in_use")
+    assert port in line["message"]
+    assert f"--{setting}" in line["hint"]
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="there a port is had by one alone")
