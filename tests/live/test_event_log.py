@@ -119,11 +119,7 @@ def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None
         SpeakersRevised({1: 1}),
     ):
         told.add(event)
-    said = (
-        Segment(0.0, 1.0, "a", 0),
-        Segment(1.0, 2.0, "b", 1),
-        Segment(2.0, 3.0, "c", 1),
-    )
+    said = (Segment(0.0, 1.0, "a", 0), Segment(1.0, 2.0, "b", 1), Segment(2.0, 3.0, "c", 1))
     assert told.so_far(2.5) == LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
     told.add(TurnDropped(1, 3.0))
     assert told.so_far(3.0) == LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)

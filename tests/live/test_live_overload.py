@@ -144,9 +144,7 @@ async def until(socket: ClientConnection, *kinds: str, **fields: Any) -> dict[st
                 return dict(body)
 
 
-async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(
-    slow: Server,
-) -> None:
+async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(slow: Server) -> None:
     async with crowd(slow, 0, "error") as refused:
         assert (refused["code"], refused["retry_after"]) == (FULL.code, 5)
 
@@ -194,22 +192,6 @@ async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(
         for name, count in (("talk", 1), ("streaming", 1), ("realtime", 1), ("grpc", 1)):
             labels = f'{{code="{FULL.code}",wire="{name}"}}'
             assert f"live_sessions_refused_total{labels} {count}" in page
-
-
-async def test_those_who_only_listen_are_let_in_beside_a_full_machine(slow: Server) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(crowd(slow, 0, "error"))
-        sockets = []
-        for _ in range(30):
-            url = f"ws://127.0.0.1:{slow.port}/v1/live"
-            sockets.append(await stack.enter_async_context(connect(url, ping_interval=None)))
-            await sockets[-1].send(json.dumps({"type": "begin"}))
-        for socket in sockets:
-            assert (await until(socket, "began", "error"))["type"] == "began"
-            await socket.send(tone(2.0, 0.0))
-            await socket.send(json.dumps({"type": "finish"}))
-        for socket in sockets:
-            assert (await until(socket, "summary", "error"))["type"] == "summary"
 
 
 @pytest.mark.slow

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ from sidecar.live.runtime.segment_embeddings import (
     EmbeddingTask,
 )
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
-from sidecar.transcripts.transcript import Segment, SpeakerCandidate
+from sidecar.transcripts.transcript import Segment, SpeakerCandidate, SpeakerEmbedding, Transcript
 
 ANNE, BERT, CLEO = 0.2, 0.3, 0.4
 """Who is so loud; all of them speak."""
@@ -105,6 +106,10 @@ class Table:
         self.speak(0.0, 0.7)
         self.work(voices)
 
+    def talk(self, *people: float, voices: bool = True) -> None:
+        for who in people:
+            self.say(who, voices=voices)
+
     def finish(self, voices: bool = True) -> None:
         self.take(self.hearing.finish(0.0))
         self.work(voices)
@@ -114,13 +119,26 @@ class Table:
         return [one.segment.speaker for one in self.told if isinstance(one, Final)]
 
     @property
+    def names(self) -> list[str | None]:
+        return [one.name for one in self.told if isinstance(one, Final)]
+
+    @property
     def revisions(self) -> list[dict[int, int]]:
         return [one.speakers for one in self.told if isinstance(one, SpeakersRevised)]
 
     @property
+    def voices(self) -> dict[int, SpeakerEmbedding]:
+        """The last that were told."""
+        return [one.voices for one in self.told if isinstance(one, SpeakerEmbeddingsKnown)][-1]
+
+    @property
+    def transcript(self) -> Transcript:
+        [found] = [one.transcript for one in self.told if isinstance(one, Summary)]
+        return found
+
+    @property
     def summary(self) -> list[int | None]:
-        [found] = [one for one in self.told if isinstance(one, Summary)]
-        return [one.speaker for one in found.transcript.segments]
+        return [one.speaker for one in self.transcript.segments]
 
     def followed(self) -> list[int | None]:
         """What somebody knows in the end who goes by the events."""
@@ -158,10 +176,8 @@ def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
 @pytest.mark.parametrize("seconds", [0.3, 0.38, 0.6])
 def test_a_short_answer_is_by_its_own_voice_and_not_by_whoever_spoke_before(seconds: float) -> None:
     table = Table()
-    for _ in range(2):
-        table.say(ANNE, 3.0)
-        table.say(BERT, 3.0)
-    table.say(ANNE, 3.0)
+    for who in (ANNE, BERT, ANNE, BERT, ANNE):
+        table.say(who, 3.0)
     table.say(BERT, seconds)
     table.finish()
     assert table.finals[-2:] == [0, 1]
@@ -183,8 +199,7 @@ def test_what_was_given_to_the_wrong_one_is_revised_once_the_other_is_known() ->
 
 def test_a_final_has_its_label_where_somebody_heard_the_voice_in_time() -> None:
     table = Table()
-    for who in (ANNE, BERT, ANNE, CLEO):
-        table.say(who)
+    table.talk(ANNE, BERT, ANNE, CLEO)
     table.finish()
     assert table.finals == [0, 1, 0, 2]
     assert table.summary == [0, 1, 0, 2]
@@ -193,8 +208,7 @@ def test_a_final_has_its_label_where_somebody_heard_the_voice_in_time() -> None:
 
 def test_a_final_does_not_wait_for_a_voice_and_its_label_follows() -> None:
     table = Table()
-    for who in (ANNE, BERT):
-        table.say(who, voices=False)
+    table.talk(ANNE, BERT, voices=False)
     assert table.finals == [0, None]
     table.work()
     assert table.revisions == [{1: 1}]
@@ -207,13 +221,9 @@ def test_words_go_before_voices() -> None:
     table.say(ANNE)
     table.speak(BERT, 2.0)
     table.speak(0.0, 0.6)
-    dues = [table.begin() for _ in range(3)]
-    urgencies = [None if due is None else due.urgency for due in dues]
-    assert urgencies == [
-        RecognitionUrgency.FINAL,
-        RecognitionUrgency.VOICE,
-        RecognitionUrgency.VOICE,
-    ]
+    urgencies = [due and due.urgency for due in (table.begin() for _ in range(3))]
+    voice = RecognitionUrgency.VOICE
+    assert urgencies == [RecognitionUrgency.FINAL, voice, voice]
 
 
 def test_who_is_alone_costs_no_vector() -> None:
@@ -297,8 +307,7 @@ def test_many_that_wait_take_turns_with_partials() -> None:
 
 def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
     table = Table()
-    for who in (ANNE, BERT):
-        table.say(who, voices=False)
+    table.talk(ANNE, BERT, voices=False)
     table.take(table.hearing.finish(0.0))
     due = table.begin()
     assert due is not None
@@ -315,14 +324,12 @@ def test_who_is_known_has_a_name_as_soon_as_enough_is_heard_and_others_have_none
     table = Table(LiveOptions(partials=False, known_voices=known, voiceprints=True))
     table.say(BERT)
     table.say(ANNE, 1.2)
-    assert [one.name for one in table.told if isinstance(one, Final)] == [None, None]
-    table.say(ANNE)
-    table.say(BERT)
-    table.say(ANNE)
-    assert [one.name for one in table.told if isinstance(one, Final)][-2:] == [None, "Anne"]
+    assert table.names == [None, None]
+    table.talk(ANNE, BERT, ANNE)
+    assert table.names[-2:] == [None, "Anne"]
     assert list(names_followed(table.told).values()) == [None, "Anne", "Anne", None, "Anne"]
     table.finish()
-    [summary] = [one.transcript for one in table.told if isinstance(one, Summary)]
+    summary = table.transcript
     names = [summary.name_of(one.speaker) for one in summary.segments]
     assert names == list(names_followed(table.told).values())
     assert [one.person for one in summary.voices] == [None, "anne"]
@@ -336,21 +343,19 @@ def test_who_speaks_alone_is_recognised_too_and_one_that_goes_on_knows_it() -> N
     table = Table(options)
     table.say(ANNE, 3.0)
     assert list(names_followed(table.told).values()) == ["Anne"]
-    [voices] = [one.voices for one in table.told if isinstance(one, SpeakerEmbeddingsKnown)][-1:]
     said = Segment(0.0, 3.0, "words", 0)
-    again = Table(options, LiveSessionStart(4.0, 1, 1, (said,), 0, (0,), voices))
+    again = Table(options, LiveSessionStart(4.0, 1, 1, (said,), 0, (0,), table.voices))
     again.say(ANNE)
-    assert [one.name for one in again.told if isinstance(one, Final)] == ["Anne"]
+    assert again.names == ["Anne"]
     again.finish()
-    [summary] = [one.transcript for one in again.told if isinstance(one, Summary)]
+    summary = again.transcript
     assert [summary.name_of(one.speaker) for one in summary.segments] == ["Anne", "Anne"]
     assert summary.prints == ()
 
 
 def test_who_does_not_ask_for_speakers_gets_none_and_pays_for_none() -> None:
     table = Table(LiveOptions(diarize=False))
-    for who in (ANNE, BERT):
-        table.say(who)
+    table.talk(ANNE, BERT)
     table.finish()
     assert table.summary == [None, None]
     assert not table.encoded_s
@@ -358,15 +363,12 @@ def test_who_does_not_ask_for_speakers_gets_none_and_pays_for_none() -> None:
 
 def test_one_that_goes_on_for_another_knows_who_is_who() -> None:
     first = Table()
-    for who in (ANNE, BERT, CLEO):
-        first.say(who)
-    known = [one for one in first.told if isinstance(one, SpeakerEmbeddingsKnown)][-1]
+    first.talk(ANNE, BERT, CLEO)
     said = tuple(one.segment for one in first.told if isinstance(one, Final))
-    begin = LiveSessionStart(20.0, 3, 3, said, 0, (0, 1, 2), known.voices)
+    begin = LiveSessionStart(20.0, 3, 3, said, 0, (0, 1, 2), first.voices)
     assert LiveSessionStart.from_wire(begin.to_wire()) == begin
     second = Table(begin=begin)
-    for who in (CLEO, BERT):
-        second.say(who)
+    second.talk(CLEO, BERT)
     second.finish()
     assert second.finals == [2, 1]
     assert second.summary == [0, 1, 2, 2, 1]
@@ -411,6 +413,11 @@ class Listener:
 
     def __call__(self, event: LiveEvent) -> None:
         self.events.put(event)
+
+    def finals(self, count: int) -> None:
+        """Wait for so many."""
+        while count:
+            count -= isinstance(self.events.get(timeout=PATIENCE_S), Final)
 
     def all(self) -> list[LiveEvent]:
         told = []
@@ -467,77 +474,72 @@ class Ear:
         return EAR.vector(voice)
 
 
+@contextlib.contextmanager
+def hall_of(ear: Ear | None, threads: int) -> Iterator[LiveScheduler]:
+    recognizers = LiveRecognizers(words, encoder=ear)
+    hall = LiveScheduler(recognizers, LoudnessVad(), "made-up", "fp32", threads=threads)
+    yield hall
+    hall.close()
+
+
+def spoken(hall: LiveScheduler, said: Block, begin: LiveSessionStart | None = None) -> Listener:
+    """A session that says it and finishes."""
+    listener = Listener()
+    seat = hall.open(LiveOptions(), begin or LiveSessionStart(), listener)
+    seat.push(said)
+    seat.finish()
+    return listener
+
+
 def test_finals_come_while_all_that_may_are_at_voices() -> None:
     ear, listener = Ear(), Listener()
-    hall = LiveScheduler(
-        LiveRecognizers(words, encoder=ear), LoudnessVad(), "made-up", "fp32", threads=4
-    )
-    first, *others = [hall.open(LiveOptions(), LiveSessionStart(), listener) for _ in range(4)]
-    first.push(talk(ANNE, BERT, CLEO))
-    wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
-    for seat in others:
-        seat.push(talk(ANNE, BERT, CLEO))
-    finals = 0
-    while finals < 12:
-        finals += isinstance(listener.events.get(timeout=PATIENCE_S), Final)
-    assert ear.most == 2, "half of the threads"
-    ear.go_on.set()
-    for seat in (first, *others):
-        seat.finish()
-    for _ in range(4):
-        assert isinstance(listener.all()[-1], Summary)
-    assert ear.most == 2
-    hall.close()
+    with hall_of(ear, threads=4) as hall:
+        first, *others = [hall.open(LiveOptions(), LiveSessionStart(), listener) for _ in range(4)]
+        first.push(talk(ANNE, BERT, CLEO))
+        wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
+        for seat in others:
+            seat.push(talk(ANNE, BERT, CLEO))
+        listener.finals(12)
+        assert ear.most == 2, "half of the threads"
+        ear.go_on.set()
+        for seat in (first, *others):
+            seat.finish()
+        for _ in range(4):
+            assert isinstance(listener.all()[-1], Summary)
+        assert ear.most == 2
 
 
 def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
     ear, listener = Ear(), Listener()
-    hall = LiveScheduler(
-        LiveRecognizers(words, encoder=ear), LoudnessVad(), "made-up", "fp32", threads=2
-    )
-    seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
-    seat.push(talk(ANNE, BERT))
-    seat.finish()
-    finals = 0
-    while finals < 2:
-        finals += isinstance(listener.events.get(timeout=PATIENCE_S), Final)
-    wait_until(lambda: ear.at_once == 1, PATIENCE_S, "a voice is heard")
-    seat.close()
-    while not listener.events.empty():
-        listener.events.get()
-    ear.go_on.set()
-    wait_until(lambda: ear.at_once == 0, PATIENCE_S, "it was heard")
-    hall.close()
+    with hall_of(ear, threads=2) as hall:
+        seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
+        seat.push(talk(ANNE, BERT))
+        seat.finish()
+        listener.finals(2)
+        wait_until(lambda: ear.at_once == 1, PATIENCE_S, "a voice is heard")
+        seat.close()
+        while not listener.events.empty():
+            listener.events.get()
+        ear.go_on.set()
+        wait_until(lambda: ear.at_once == 0, PATIENCE_S, "it was heard")
     assert listener.events.empty()
 
 
-def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFixture) -> None:
-    listener = Listener()
-    hall = LiveScheduler(
-        LiveRecognizers(words, encoder=Ear(wrong=True)), LoudnessVad(), "made-up", "fp32", threads=2
-    )
-    seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
-    seat.push(talk(ANNE, BERT))
-    seat.finish()
-    told = listener.all()
+def test_an_ear_that_fails_costs_labels_and_no_words() -> None:
+    with hall_of(Ear(wrong=True), threads=2) as hall:
+        told = spoken(hall, talk(ANNE, BERT)).all()
     assert list(followed(told).values()) == [0, 0]
-    hall.close()
 
 
 def test_without_an_ear_it_is_said_once_that_nobody_is_told_apart() -> None:
-    hall = LiveScheduler(LiveRecognizers(words), LoudnessVad(), "made-up", "fp32", threads=1)
     noticed = []
     later = LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))
-    for begin in (LiveSessionStart(), later):
-        listener = Listener()
-        seat = hall.open(LiveOptions(), begin, listener)
-        seat.push(talk(ANNE))
-        seat.finish()
-        told = listener.all()
-        codes = [one.notice.code for one in told if isinstance(one, NoticeRaised)]
-        noticed.append(codes.count("speakers_unavailable"))
-        [summary] = [one for one in told if isinstance(one, Summary)]
-        assert not summary.transcript.diarized
-        assert [one.code for one in summary.transcript.notices] == ["speakers_unavailable"]
+    with hall_of(None, threads=1) as hall:
+        for begin in (LiveSessionStart(), later):
+            told = spoken(hall, talk(ANNE), begin).all()
+            codes = [one.notice.code for one in told if isinstance(one, NoticeRaised)]
+            noticed.append(codes.count("speakers_unavailable"))
+            [summary] = [one for one in told if isinstance(one, Summary)]
+            assert not summary.transcript.diarized
+            assert [one.code for one in summary.transcript.notices] == ["speakers_unavailable"]
     assert noticed == [1, 0]
-    hall.close()

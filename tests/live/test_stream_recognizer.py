@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -46,6 +47,9 @@ from sidecar.transcripts.transcript import Segment, Word, join_texts
 SHORT = EndpointingOptions(longest_s=2.0)
 
 
+Kind = TypeVar("Kind", bound=LiveEvent)
+
+
 class Table:
     """Where a session sits: what it tells, and an engine that hears when it is let."""
 
@@ -73,6 +77,10 @@ class Table:
             assert self.hearing.frames(9) is not None
             self.take(self.hearing.looked(probability, 0.0))
 
+    def speak(self, speech_s: float, pause_s: float) -> None:
+        self.sound(speech_s, 0.9)
+        self.sound(pause_s, 0.0)
+
     def begin(self) -> RecognitionTask | None:
         task = self.hearing.next_task()
         if task is not None:
@@ -81,6 +89,11 @@ class Table:
             assert len(audio) == task.to - task.segment.start + in_front
             self.behind.append(before)
             self.going.append(task)
+        return task
+
+    def begun(self) -> RecognitionTask:
+        task = self.begin()
+        assert task is not None
         return task
 
     def end(self, task: RecognitionTask, text: str | None) -> None:
@@ -95,19 +108,30 @@ class Table:
             self.end(task, text)
         return task
 
-    def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
-        return [event for event in self.told if isinstance(event, kinds)]
+    def say(self, speech_s: float, pause_s: float, text: str | None = "some words") -> None:
+        """A piece, and what is heard of it once it has ended."""
+        self.speak(speech_s, pause_s)
+        self.hear(text)
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+    def codes(self) -> list[str]:
+        return [one.notice.code for one in self.of(NoticeRaised)]
 
     @property
     def finals(self) -> list[Final]:
-        return [event for event in self.told if isinstance(event, Final)]
+        return self.of(Final)
+
+    @property
+    def texts(self) -> list[str]:
+        return [one.segment.text for one in self.finals]
 
 
 def test_a_pause_ends_a_turn_which_is_told_once_it_is_recognised() -> None:
     table = Table()
     table.sound(0.5, 0.0)
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
+    table.speak(1.0, 1.0)
     assert not table.finals
     assert table.hear("hello there") is not None
     [final] = table.finals
@@ -115,47 +139,38 @@ def test_a_pause_ends_a_turn_which_is_told_once_it_is_recognised() -> None:
     assert (final.turn, final.piece) == (0, 0)
     assert 0.2 <= final.segment.start <= 0.5 < 1.5 <= final.segment.end <= 1.7
     assert final.segment.words == (Word(final.segment.start, final.segment.start + 0.1, "w"),)
-    kinds = [type(one) for one in table.of(SpeechStarted, SpeechStopped, Final, TurnEnded)]
+    kinds = [type(one) for one in table.told if not isinstance(one, InputProcessed)]
     assert kinds == [SpeechStarted, SpeechStopped, Final, TurnEnded]
-    [ended] = table.of(TurnEnded)
-    assert isinstance(ended, TurnEnded)
-    assert ended.text == "hello there"
+    assert [one.text for one in table.of(TurnEnded)] == ["hello there"]
 
 
 def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
     table = Table()
-    table.sound(1.0, 0.9)
-    table.sound(0.3, 0.0)
+    table.speak(1.0, 0.3)
     task = table.hear("hello there")
     assert task is not None
     assert task.urgency is RecognitionUrgency.SPECULATIVE
     table.sound(0.5, 0.0)
-    assert [one.segment.text for one in table.finals] == ["hello there"]
+    assert table.texts == ["hello there"]
     assert table.hear() is None
 
 
 def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
     table = Table()
-    table.sound(1.0, 0.9)
-    table.sound(0.3, 0.0)
-    task = table.begin()
-    assert task is not None
+    table.speak(1.0, 0.3)
+    task = table.begun()
     assert task.urgency is RecognitionUrgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert table.begin() is None, "the same is heard twice"
     table.end(task, "hello there")
-    assert [one.segment.text for one in table.finals] == ["hello there"]
+    assert table.texts == ["hello there"]
 
 
 def test_a_pause_that_was_none_is_not_taken_for_the_end() -> None:
     table = Table()
-    table.sound(1.0, 0.9)
-    table.sound(0.3, 0.0)
-    table.hear("hello")
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
-    table.hear("hello again")
-    assert [one.segment.text for one in table.finals] == ["hello again"]
+    table.say(1.0, 0.3, "hello")
+    table.say(1.0, 1.0, "hello again")
+    assert table.texts == ["hello again"]
 
 
 def test_partials_come_first_soon_and_then_by_the_second() -> None:
@@ -168,7 +183,7 @@ def test_partials_come_first_soon_and_then_by_the_second() -> None:
         assert table.hear() is None
         table.sound(0.55, 0.9)
         assert table.hear(said) is not None
-    shown = [(one.text, one.stable, one.tail) for one in table.of(Partial)]  # type: ignore[union-attr]
+    shown = [(one.text, one.stable, one.tail) for one in table.of(Partial)]
     assert shown == [
         ("one", "", "two"),
         ("one two", "one two", "three"),
@@ -189,20 +204,17 @@ def test_without_partials_nothing_is_recognised_before_a_pause() -> None:
 def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
     table = Table()
     table.sound(1.0, 0.9)
-    partial = table.begin()
-    assert partial is not None
+    partial = table.begun()
     assert not partial.obsolete
     table.sound(0.3, 0.0)
     assert partial.obsolete
-    speculative = table.begin()
-    assert speculative is not None
+    speculative = table.begun()
     assert speculative.urgency is RecognitionUrgency.SPECULATIVE
 
 
 def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
     table = Table(LiveOptions(endpointing=SHORT))
-    table.sound(5.0, 0.9)
-    table.sound(1.0, 0.0)
+    table.speak(5.0, 1.0)
     while table.hear("words") is not None:
         pass
     pieces = table.finals
@@ -212,22 +224,17 @@ def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
     for one, after in itertools.pairwise(pieces):
         assert one.segment.end == after.segment.start
     [ended] = table.of(TurnEnded)
-    assert isinstance(ended, TurnEnded)
     assert ended.text == join_texts(["words"] * len(pieces))
 
 
 def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     for _ in range(2):
-        table.sound(1.0, 0.9)
-        table.sound(1.0, 0.0)
-        table.hear("words")
+        table.say(1.0, 1.0, "words")
     assert len(table.finals) == 2
     assert not table.of(TurnEnded)
     table.take(table.hearing.commit(0.0))
-    [ended] = table.of(TurnEnded)
-    assert isinstance(ended, TurnEnded)
-    assert ended.text == "words words"
+    assert [one.text for one in table.of(TurnEnded)] == ["words words"]
 
 
 def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
@@ -241,30 +248,23 @@ def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
 
 def test_a_session_of_one_turn_ends_with_its_first_pause() -> None:
     table = Table(LiveOptions(turns=TurnControl.ONE))
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
-    table.hear("over")
+    table.say(1.0, 1.0, "over")
     assert isinstance(table.told[-2], Summary | InputProcessed)
     assert table.hearing.over
-    [summary] = table.of(Summary)
-    assert isinstance(summary, Summary)
-    assert summary.transcript.text == "over"
+    assert [one.transcript.text for one in table.of(Summary)] == ["over"]
 
 
 def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
     table = Table()
     table.sound(1.0, 0.9)
-    partial = table.begin()
-    assert partial is not None
+    partial = table.begun()
     table.take(table.hearing.cancel())
     before = len(table.told)
     assert partial.obsolete
     table.end(partial, "too late")
     assert len(table.told) == before
     assert table.of(TurnDropped)
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
-    table.hear("next")
+    table.say(1.0, 1.0, "next")
     assert [(one.turn, one.segment.text) for one in table.finals] == [(1, "next")]
 
 
@@ -291,9 +291,7 @@ def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
     table.hear(None)
     [final] = table.finals
     assert (final.segment.text, final.segment.flags) == ("one two", (AUDIO_UNHEARD,))
-    [noticed] = table.of(NoticeRaised)
-    assert isinstance(noticed, NoticeRaised)
-    assert noticed.notice.code == "recognition_failed"
+    assert table.codes() == ["recognition_failed"]
 
 
 def test_it_goes_on_for_one_that_died() -> None:
@@ -308,12 +306,8 @@ def test_it_goes_on_for_one_that_died() -> None:
     [final] = table.finals
     assert (final.turn, final.piece) == (7, 12)
     assert final.segment.start >= 3.0
-    [ended] = table.of(TurnEnded)
-    assert isinstance(ended, TurnEnded)
-    assert ended.text == "and that and this"
-    [summary] = table.of(Summary)
-    assert isinstance(summary, Summary)
-    assert summary.transcript.text == "before that and that and this"
+    assert [one.text for one in table.of(TurnEnded)] == ["and that and this"]
+    assert [one.transcript.text for one in table.of(Summary)] == ["before that and that and this"]
     assert not table.of(SpeechStarted), "its turn had begun"
 
 
@@ -324,14 +318,10 @@ def test_a_doubt_about_the_language_goes_along_and_is_told_once(doubted: bool) -
         3.0, 7, 12, said, 0, (10,), confidence=Confidence(-30.0, 30), doubted=doubted
     )
     table = Table(begin=begin)
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
-    table.hear("who made")
+    table.say(1.0, 1.0, "who made")
     table.take(table.hearing.finish(0.0))
-    notices = [one.notice.code for one in table.of(NoticeRaised) if isinstance(one, NoticeRaised)]
-    assert notices == [] if doubted else ["language_doubtful"]
+    assert table.codes() == ([] if doubted else ["language_doubtful"])
     [summary] = table.of(Summary)
-    assert isinstance(summary, Summary)
     assert "language_doubtful" in [one.code for one in summary.transcript.notices]
     assert table.finals[0].confidence == Confidence()
 
@@ -341,12 +331,11 @@ def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_
 ):
     table = Table(LiveOptions(turns=TurnControl.ONE))
     for _ in range(3):  # as a microphone that goes on while the final is recognized
-        table.sound(1.0, 0.9)
-        table.sound(0.8, 0.0)
+        table.speak(1.0, 0.8)
     while table.hear() is not None:
         pass
-    assert [one.turn for one in table.of(SpeechStarted)] == [0]  # type: ignore[attr-defined]
-    assert [one.turn for one in table.of(TurnEnded)] == [0]  # type: ignore[attr-defined]
+    assert [one.turn for one in table.of(SpeechStarted)] == [0]
+    assert [one.turn for one in table.of(TurnEnded)] == [0]
     assert isinstance(table.told[-1], Summary)
     assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME_SAMPLES
 
@@ -355,18 +344,10 @@ def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits()
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)
     assert table.hearing._sound.end - table.hearing._sound.start < LIVE_RATE
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
+    table.speak(1.0, 1.0)
     assert table.hearing.backlog_s == pytest.approx(1.3, abs=0.2)
     table.hear()
     assert table.hearing.backlog_s == 0.0
-
-
-def say(table: Table, speech_s: float, pause_s: float, text: str | None = "some words") -> None:
-    """A piece, and what is heard of it once it has ended."""
-    table.sound(speech_s, 0.9)
-    table.sound(pause_s, 0.0)
-    table.hear(text)
 
 
 def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_are_short() -> None:
@@ -381,7 +362,7 @@ def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_a
         (1.0, 0.7, "nobody understood the one before"),
         (1.0, 0.7, "last"),
     ]:
-        say(table, speech_s, pause_s, text)
+        table.say(speech_s, pause_s, text)
     said = [before and [one.text for one in before.said] for before in table.behind]
     far, unheard = "too far from the one before", "nobody understood the one before"
     assert said == [None, ["one"], ["one", "two"], None, None, [far], None, [unheard]]
@@ -392,22 +373,21 @@ def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_a
 
 def test_what_was_dropped_is_not_heard_again_and_partials_are_heard_alone() -> None:
     table = Table(context=True)
-    say(table, 0.5, 0.7)
+    table.say(0.5, 0.7)
     table.sound(1.0, 0.9)
     table.hear("a partial")
     assert table.behind[-1] is None
     table.take(table.hearing.cancel())
-    say(table, 0.5, 0.7)
+    table.say(0.5, 0.7)
     assert table.behind[-1] is None
 
 
 def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() -> None:
     table = Table(LiveOptions(partials=False), context=True)
-    say(table, 2.0, 0.7)
+    table.say(2.0, 0.7)
     kept = table.hearing._sound
     assert kept.end - kept.start > 2 * LIVE_RATE
-    heard = [one for one in table.told if isinstance(one, InputProcessed)]
-    assert heard[-1].settled > 2.0, "nobody needs it to begin anew"
+    assert table.of(InputProcessed)[-1].settled > 2.0, "nobody needs it to begin anew"
     table.sound(9.0, 0.0)
     assert kept.end - kept.start < LIVE_RATE
 
@@ -495,8 +475,7 @@ def test_options_may_change_between_two_pieces() -> None:
     table = Table()
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
     table.hearing.change(patient)
-    table.sound(1.0, 0.9)
-    table.sound(1.0, 0.0)
+    table.speak(1.0, 1.0)
     assert not table.of(SpeechStopped)
     table.sound(1.2, 0.0)
     assert table.of(SpeechStopped)
@@ -513,8 +492,7 @@ def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
         assert task is not None
         assert task.urgency is RecognitionUrgency.PARTIAL
         assert task.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
-    told = [one for one in table.told if isinstance(one, Partial)]
-    assert [(one.text, one.stable, one.tail) for one in told] == [
+    assert [(one.text, one.stable, one.tail) for one in table.of(Partial)] == [
         ("one", "one", ""),
         ("one two", "one two", ""),
     ]
@@ -532,25 +510,22 @@ def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_
 def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
     table = Table(schedule=GROWING)
     table.sound(0.6, 0.9)
-    partial = table.begin()
-    assert partial is not None
+    partial = table.begun()
     table.sound(0.8, 0.0)
     assert table.begin() is None, "two go on with one draft"
     table.end(partial, "one")
-    final = table.begin()
-    assert final is not None
+    final = table.begun()
     assert final.urgency is RecognitionUrgency.FINAL
     assert final.segment.draft is not None
     table.end(final, "one two")
-    assert [one.segment.text for one in table.finals] == ["one two"]
+    assert table.texts == ["one two"]
 
 
 def test_a_session_that_is_turned_away_says_so_and_nothing_else_whatever_sound_follows() -> None:
     table = Table()
     table.hearing.verdict = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)
-    table.sound(2.0, 1.0)
-    table.sound(2.0, 0.0)
+    table.speak(2.0, 2.0)
     assert [type(event) for event in table.told if not isinstance(event, InputProcessed)] == [
         SessionRejected
     ]
@@ -563,8 +538,7 @@ def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None
     verdicts = iter([UtteranceAdmission.SHED, UtteranceAdmission.SERVE])
     table.hearing.verdict = lambda: next(verdicts)
     for _ in range(2):
-        table.sound(1.0, 1.0)
-        table.sound(1.0, 0.0)
+        table.speak(1.0, 1.0)
     assert not table.hearing.speaking
     assert not table.hear(), "of all pieces of the turn"
     table.take(table.hearing.commit(0.0))
@@ -576,8 +550,7 @@ def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None
         pass
     table.take(table.hearing.commit(0.0))
     [noticed] = table.of(NoticeRaised)
-    assert isinstance(noticed, NoticeRaised)
     assert (noticed.notice.code, noticed.turn) == (UTTERANCE_DROPPED, 0)
-    ended = [(one.text, one.committed) for one in table.told if isinstance(one, TurnEnded)]
+    ended = [(one.text, one.committed) for one in table.of(TurnEnded)]
     assert ended == [("", True), ("heard", True)]
-    assert [one.turn for one in table.told if isinstance(one, Final)] == [1]
+    assert [one.turn for one in table.finals] == [1]

@@ -17,12 +17,7 @@ from sidecar.errors import LiveUnavailable
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import vad
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.live.runtime.vad import (
-    SILERO_MODEL,
-    SileroVad,
-    VadState,
-    load_vad,
-)
+from sidecar.live.runtime.vad import SILERO_MODEL, SileroVad, VadState, load_vad
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ TESTS = {
     "jobs/scheduler": "tests/jobs/test_scheduler.py",
     "jobs/wait_queue": "tests/jobs/test_wait_queue.py",
     "live/runtime/endpointing": "tests/live/test_endpointing.py",
-    "live/runtime/partial_results": "tests/live/test_local_agreement.py "
+    "live/runtime/partial_results": "tests/live/test_partial_results.py "
     "tests/live/test_stream_recognizer.py "
     "tests/live/test_segment_embeddings.py",
     "live/runtime/stream_recognizer": "tests/live/test_stream_recognizer.py "

@@ -1,4 +1,4 @@
-"""Which words may be shown while somebody speaks."""
+"""Words before finals: which may be shown, what is recognized first, and what they may cost."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.live.runtime.partial_results import (
+    MAX_PARTIAL_WORK_S,
+    RETRY_AFTER_S,
     HypothesisAgreement,
     PartialText,
     RecognitionRequest,
     RecognitionUrgency,
+    WorkPace,
     most_urgent,
 )
 
@@ -54,6 +57,13 @@ def test_a_hypothesis_that_turns_shorter_takes_nothing_back() -> None:
     assert agreement.update("one two three four").stable == "one two three four"
 
 
+FINAL, EARLY, PARTIAL = (
+    RecognitionUrgency.FINAL,
+    RecognitionUrgency.SPECULATIVE,
+    RecognitionUrgency.PARTIAL,
+)
+
+
 def wish(
     session: int, client: str, urgency: RecognitionUrgency, since: float = 0.0
 ) -> RecognitionRequest:
@@ -61,27 +71,21 @@ def wish(
 
 
 def test_what_has_ended_goes_before_what_may_have_and_that_before_what_goes_on() -> None:
-    wishes = [
-        wish(1, "a", RecognitionUrgency.PARTIAL),
-        wish(2, "a", RecognitionUrgency.SPECULATIVE),
-    ]
+    wishes = [wish(1, "a", PARTIAL), wish(2, "a", EARLY)]
     assert most_urgent(wishes, {}) == wishes[1]
-    wishes.append(wish(3, "a", RecognitionUrgency.FINAL, 9.0))
+    wishes.append(wish(3, "a", FINAL, 9.0))
     assert most_urgent(wishes, {}) == wishes[2]
     assert most_urgent([], {}) is None
 
 
 def test_of_finals_the_oldest_is_first_whoever_was_served() -> None:
-    wishes = [
-        wish(1, "a", RecognitionUrgency.FINAL, 2.0),
-        wish(2, "b", RecognitionUrgency.FINAL, 1.0),
-    ]
+    wishes = [wish(1, "a", FINAL, 2.0), wish(2, "b", FINAL, 1.0)]
     assert most_urgent(wishes, {"b": 100.0}) == wishes[1]
 
 
 def test_a_client_with_many_sessions_waits_like_one_with_one() -> None:
-    many = [wish(number, "many", RecognitionUrgency.PARTIAL) for number in range(9)]
-    one = wish(9, "one", RecognitionUrgency.PARTIAL, 5.0)
+    many = [wish(number, "many", PARTIAL) for number in range(9)]
+    one = wish(9, "one", PARTIAL, 5.0)
     served: dict[str, float] = {}
     order = []
     for now in range(6):
@@ -90,3 +94,36 @@ def test_a_client_with_many_sessions_waits_like_one_with_one() -> None:
         served[due.client] = float(now)
         order.append(due.client)
     assert order == ["many", "one"] * 3
+
+
+def test_all_is_worth_it_until_it_is_known_what_it_takes() -> None:
+    pace = WorkPace()
+    assert all(pace.allows(one, 0.0) for one in RecognitionUrgency)
+
+
+def test_where_partials_take_long_there_are_none_but_one_to_try_it_again() -> None:
+    pace = WorkPace()
+    pace.took(PARTIAL, 2 * MAX_PARTIAL_WORK_S, now=0.0)
+    assert not pace.allows(PARTIAL, RETRY_AFTER_S - 1)
+    assert pace.allows(EARLY, 1.0)
+    assert pace.allows(PARTIAL, RETRY_AFTER_S)
+    pace.tried(PARTIAL, RETRY_AFTER_S)
+    assert not pace.allows(PARTIAL, RETRY_AFTER_S)
+    pace.took(PARTIAL, 0.01, RETRY_AFTER_S + 1)
+    pace.took(PARTIAL, 0.01, RETRY_AFTER_S + 1)
+    assert pace.allows(PARTIAL, RETRY_AFTER_S + 2)
+
+
+def test_one_slow_stretch_among_quick_ones_changes_nothing() -> None:
+    pace = WorkPace()
+    for work_s in (0.1, 0.1, 1.5):
+        pace.took(PARTIAL, work_s, 0.0)
+    assert pace.allows(PARTIAL, 1.0)
+
+
+def test_what_a_final_takes_is_what_one_before_its_time_would() -> None:
+    pace = WorkPace()
+    pace.took(FINAL, 2 * MAX_PARTIAL_WORK_S, 0.0)
+    assert not pace.allows(EARLY, 1.0)
+    assert pace.allows(FINAL, 1.0)
+    assert pace.allows(PARTIAL, 1.0), "they may be heard in shorter windows"
