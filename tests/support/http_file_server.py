@@ -4,21 +4,65 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, Self
 
+from service_process import PATIENCE_S
 
+
+@dataclass(kw_only=True)
 class FileHost:
-    """Answers GET while it is open, and HEAD where it ``heads``. Who derives from it says what;
-    ``go_on`` is what its answers may wait for, and set at the end."""
+    """Answers GET while it is open, and HEAD where it ``heads``. Who derives from it says what.
+
+    ``sent`` counts bytes by file, ``begins`` has the place in the file that each answer began at.
+    A fault names a file: ``cut`` closes the connection once after so many bytes, ``stall`` waits
+    there until ``go_on``, ``alter`` changes a byte on the way.
+    """
 
     heads: ClassVar = False
-    go_on: threading.Event
-    _server: ThreadingHTTPServer
+    sent: Counter[str] = field(default_factory=Counter)
+    begins: dict[str, list[int]] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    stall: dict[str, int] = field(default_factory=dict)
+    alter: set[str] = field(default_factory=set)
+    go_on: threading.Event = field(default_factory=threading.Event)
+    """What answers wait for; set at the end."""
+    stalled: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one of them."""
         raise NotImplementedError
+
+    @staticmethod
+    def head(
+        request: BaseHTTPRequestHandler, status: int, length: int, headers: Mapping[str, str]
+    ) -> None:
+        """Send what comes before a body of this length."""
+        request.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            request.send_header(name, value)
+        request.end_headers()
+
+    def send_from(
+        self, request: BaseHTTPRequestHandler, name: str, content: bytes, begin: int
+    ) -> None:
+        """Send a file from there on, with its faults."""
+        self.begins.setdefault(name, []).append(begin)
+        if name in self.alter:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        stop = self.cut.pop(name, None) or self.stall.get(name) or len(content)
+        self.sent[name] += len(content[begin:stop])  # before: who has it all may look at once
+        request.wfile.write(content[begin:stop])
+        request.wfile.flush()
+        if stop < len(content):
+            if name in self.stall:
+                self.stalled.set()
+                self.go_on.wait(PATIENCE_S)
+            request.close_connection = True
+            request.connection.close()
 
     def __enter__(self) -> Self:
         host = self

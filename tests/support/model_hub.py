@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
-from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 from http_file_server import FileHost
 from safetensors.numpy import save_file
-from service_process import PATIENCE_S
 
 CONFIG = {"model_type": "vibevoice_asr", "architectures": ["VibeVoiceAsrForConditionalGeneration"]}
 ORIGINAL_CONFIG = {
@@ -58,19 +55,9 @@ def write_checkpoint(folder: Path, config: dict[str, Any] = CONFIG) -> Path:
 
 @dataclass
 class Hub(FileHost):
-    """The server, what it was asked, and the faults it shows.
-
-    ``sent`` counts bytes by file, ``begins`` has the place in the file that each answer began at.
-    A fault names a file: ``cut`` closes the connection once after so many bytes, ``stall`` waits
-    there until ``go_on``, ``alter`` changes a byte on the way.
-    """
+    """The server and what it was asked."""
 
     repos: dict[str, Path] = field(default_factory=dict)
-    sent: Counter[str] = field(default_factory=Counter)
-    begins: dict[str, list[int]] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
-    stall: dict[str, int] = field(default_factory=dict)
-    alter: set[str] = field(default_factory=set)
     claims: dict[str, int] = field(default_factory=dict)
     """Sizes that are not true."""
     more_names: list[str] = field(default_factory=list)
@@ -84,8 +71,6 @@ class Hub(FileHost):
     ranges: bool = True
     tokens: list[tuple[str, str | None]] = field(default_factory=list)
     """Where a token came along: the path's first word, and the token."""
-    go_on: threading.Event = field(default_factory=threading.Event)
-    stalled: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -95,35 +80,37 @@ class Hub(FileHost):
         path = request.path.partition("?")[0]
         self.tokens.append((path.split("/")[1], request.headers.get("Authorization")))
         if self.refuse is not None:
-            _reply(request, self.refuse[0], b"{}", {"X-Error-Code": self.refuse[1]})
+            self._reply(request, self.refuse[0], b"{}", {"X-Error-Code": self.refuse[1]})
         elif self.body is not None:
-            _reply(request, 200, self.body, {"Content-Type": "text/html"})
+            self._reply(request, 200, self.body, {"Content-Type": "text/html"})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self._list(request, *found.groups())
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             repo, name = found.groups()
             if name.endswith(".safetensors"):  # large files come from elsewhere
                 where = f"http://localhost:{self.port}/elsewhere/{repo}/{name}"
-                _reply(request, 302, b"", {"Location": where})
+                self._reply(request, 302, b"", {"Location": where})
             else:
                 self._send(request, self.repos[repo] / name)
         elif found := re.fullmatch(r"/elsewhere/([^/]+/[^/]+)/(.+)", path):
             self._send(request, self.repos[found[1]] / found[2])
         else:
-            _reply(request, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            self._reply(request, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
 
     def _list(self, request: BaseHTTPRequestHandler, repo: str, revision: str) -> None:
         if repo not in self.repos:
-            _reply(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            self._reply(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", "v1", COMMIT, NEWER):
-            _reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            self._reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
             files = sorted(path for path in self.repos[repo].iterdir() if path.is_file())
             siblings = [self._sibling(path.name, path.read_bytes()) for path in files]
             siblings += [self._sibling(name, b"{}") for name in self.more_names]
             commit = {"main": self.commit, "v1": COMMIT}.get(revision, revision)
             body = {"id": repo, "sha": commit, "siblings": siblings}
-            _reply(request, 200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            self._reply(
+                request, 200, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -138,35 +125,12 @@ class Hub(FileHost):
         name, content = path.name, path.read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
         begin = int(asked[1]) if asked and self.ranges else 0
-        self.begins.setdefault(name, []).append(begin)
-        if name in self.alter:
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        request.send_response(206 if begin else 200)
-        request.send_header("Content-Length", str(len(content) - begin))
-        if begin:
-            request.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        request.end_headers()
-        stop = self.cut.pop(name, None) or self.stall.get(name) or len(content)
-        self._write(request, name, content[begin:stop])
-        if stop < len(content):
-            if name in self.stall:
-                self.stalled.set()
-                self.go_on.wait(PATIENCE_S)
-            request.close_connection = True
-            request.connection.close()
+        part = {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"}
+        self.head(request, 206 if begin else 200, len(content) - begin, part if begin else {})
+        self.send_from(request, name, content, begin)
 
-    def _write(self, request: BaseHTTPRequestHandler, name: str, content: bytes) -> None:
-        self.sent[name] += len(content)  # before: who has it all may look at once
-        request.wfile.write(content)
-        request.wfile.flush()
-
-
-def _reply(
-    request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
-) -> None:
-    request.send_response(status)
-    for key, value in headers.items():
-        request.send_header(key, value)
-    request.send_header("Content-Length", str(len(body)))
-    request.end_headers()
-    request.wfile.write(body)
+    def _reply(
+        self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
+    ) -> None:
+        self.head(request, status, len(body), headers)
+        request.wfile.write(body)
