@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
-from sidecar.auth import authentication
 from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ALL_SCOPES,
@@ -20,7 +17,6 @@ from sidecar.auth.identity import (
     AuthMethod,
     Identity,
     Scope,
-    SignedCredential,
     bearer_token,
 )
 from sidecar.auth.request_origin import RequestOrigin
@@ -28,7 +24,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import CancelledChange
 from sidecar.jobs.job_runner import Job
-from sidecar.server.app import create_app, create_service
+from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
@@ -159,46 +155,3 @@ async def test_what_needs_a_scope_is_refused_before_anything_is_done(
     assert await service.reload(may_reload, "int8") == "int8"
     with pytest.raises(errors.AudioPathForbidden):
         await service.submissions.open_path(ALICE, str(tmp_path / "none.wav"))
-
-
-class ByName:
-    """Believes everybody the name that was sent."""
-
-    local_only = False
-
-    def identify(self, approach: RequestOrigin) -> Identity:
-        return Identity(bearer_token(approach), AuthMethod.JWT)
-
-    def refusal(self, credential: SignedCredential) -> str | None:
-        return None
-
-
-@pytest.fixture
-async def client(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(authentication, "create_authenticator", lambda *_: ByName())
-    transport = httpx.ASGITransport(app=create_app(service.settings, service))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
-
-
-async def test_over_the_wire_another_s_job_is_404_and_in_no_list(
-    client: httpx.AsyncClient, job: Job
-) -> None:
-    def as_(name: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {name}"}
-
-    nobody = await client.get("/v1/jobs/none", headers=as_("mallory"))
-    for method in ("GET", "DELETE"):
-        answer = await client.request(method, f"/v1/jobs/{job.id}", headers=as_("mallory"))
-        assert answer.status_code == 404
-        same = [json.loads(one.content) | {"request_id": ""} for one in (answer, nobody)]
-        assert same[0] == same[1], "not even that there is one"
-    assert (await client.get("/v1/jobs", headers=as_("mallory"))).json()["jobs"] == []
-    (listed,) = (await client.get("/v1/jobs", headers=as_("alice"))).json()["jobs"]
-    assert listed["id"] == job.id
-    refused = await client.post("/reload-model", json={"precision": "int8"}, headers=as_("alice"))
-    assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
-    gone = await client.delete(f"/v1/jobs/{job.id}?keep=true", headers=as_("alice"))
-    assert gone.json()["state"] == "cancelled"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 import stat
@@ -13,7 +12,6 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from service_process import PATIENCE_S
 
 from sidecar import errors, file_watcher
 from sidecar.auth import signed_tokens
@@ -136,13 +134,6 @@ def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
     assert listed.value == {issued.token_id}, "the last good one counts"
 
 
-def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:
-    file = tmp_path / "revoked.txt"
-    file.write_text("not an id")
-    with pytest.raises(errors.SettingsInvalid, match="cannot be used"):
-        file_watcher.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
-
-
 def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
     tmp_path: Path,
 ) -> None:
@@ -159,16 +150,3 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
         assert before <= now
         before = now
     assert issuer.revoked() == set(ids)
-
-
-async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> None:
-    file = tmp_path / "revoked.txt"
-    file.write_text("abc\n")
-    watch = file_watcher.FileWatcher(every_s=0.01)
-    seen = watch.add("revoked tokens", [file], signed_tokens.RevocationFile(file))
-    looking = asyncio.create_task(watch.run())
-    file.write_text("abc\ndef\n")
-    async with asyncio.timeout(PATIENCE_S):
-        while "def" not in seen.value:  # noqa: ASYNC110 - it is a file that is waited for
-            await asyncio.sleep(0.01)
-    looking.cancel()

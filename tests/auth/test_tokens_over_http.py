@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
 import threading
 import time
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recordings import long
 from service_process import PATIENCE_S, Server, check_problem, read_answer, wait_until
 from sse_reader import Event, parse
 from token_attacks import Attacker
@@ -53,15 +52,6 @@ def door(
     settings = {"token_keys": attacker.issuer.keys.public, "log_level": "debug"}
     with started(request.param, home, request, scripted_speed=1, **settings) as running:
         yield running
-
-
-def silence(seconds: int) -> bytes:
-    """A recording in which nothing is heard, 8 bit at 2 kHz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 1, 2000, 0, "NONE", ""))
-        out.writeframes(bytes([128]) * 2000 * seconds)
-    return file.getvalue()
 
 
 def ask(server: Server, authorizations: list[bytes]) -> tuple[int, dict[str, str], bytes]:
@@ -179,14 +169,14 @@ def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
     made = {name: attacker.issuer.create("listener") for name in ("stays", "goes")}
     who = {name: token for name, (token, _) in made.items()}
     stays = {"Authorization": f"Bearer {who['stays']}"}
-    long = {"files": {"audio": ("long.wav", silence(600))}}
-    job = door.client.post("/v1/jobs", headers=stays, **long).raise_for_status().json()
+    upload = {"files": {"audio": ("long.wav", long(600))}}
+    job = door.client.post("/v1/jobs", headers=stays, **upload).raise_for_status().json()
     events = f"/v1/jobs/{job['id']}/events"
     almost = int(time.time()) - LEEWAY_S + 8  # by then it has been let in
     who["ends"] = attacker.signed({"sub": "listener", "jti": "ends", "exp": almost})
     followers = {name: Listener(door, token, "GET", events) for name, token in who.items()}
-    original = Listener(door, who["goes"], "POST", "/v1/transcribe", **long)
-    waiting = Listener(door, who["goes"], "POST", "/transcribe", **long)
+    original = Listener(door, who["goes"], "POST", "/v1/transcribe", **upload)
+    waiting = Listener(door, who["goes"], "POST", "/transcribe", **upload)
     wait_until(lambda: all(each.body for each in followers.values()), PATIENCE_S, "they listen")
     wait_until(lambda: door.health()["jobs_waiting"] == 2, PATIENCE_S, "all three are there")
     attacker.issuer.revoke(made["goes"][1].token_id)
@@ -244,6 +234,9 @@ def test_another_s_job_is_nowhere_on_any_wire(
             ("DELETE", path),
         ):
             check_problem(call(method, address, headers=bob), 404, "job_not_found")
+        theirs, nobodys = (call("GET", where, headers=bob) for where in (path, "/v1/jobs/none"))
+        same = [one.json() | {"request_id": ""} for one in (theirs, nobodys)]
+        assert same[0] == same[1], "not even that there is one"
         assert call("GET", "/v1/jobs", headers=bob).json()["jobs"] == []
         assert call("GET", "/v1/queue/status", headers=bob).json()["your_jobs"] == []
         after = call("GET", "/v1/jobs", params={"after": job["id"]}, headers=bob)
