@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from greedy_owner import Greedy, Operation, Owner, operations, settings, wav
+from greedy_owner import Greedy, Operation, Owner, operations
+from recordings import silence
 from service_process import MB, PATIENCE_S, Server, wait_until
 
 from sidecar.auth.token_issuing import TokenIssuer
@@ -30,7 +31,7 @@ class Two:
 
     def done(self, owner: Owner) -> str:
         """A job with a transcript."""
-        job = owner.submit(wav(1))
+        job = owner.submit(silence(1))
         wait_until(
             lambda: owner.http.get(f"/v1/jobs/{job}").json()["state"] == "done", PATIENCE_S, "done"
         )
@@ -43,8 +44,17 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     home = tmp_path_factory.mktemp("two")
     issuer = TokenIssuer(home / "tokens")
     tokens = [issuer.create(name)[0] for name in ("ada", "bob")]
-    few = {"queue_limit": 16, "live_sessions": 4, "max_upload_mb": 64, "upload_room_mb": 256}
-    with Server(home / "server", **settings(issuer), **few) as server:
+    settings: dict[str, Any] = {
+        "queue_limit": 16,
+        "live_sessions": 4,
+        "max_upload_mb": 64,
+        "upload_room_mb": 256,
+        "token_keys": issuer.keys.public,
+        "forwarded_allow_ips": "127.0.0.1",
+        "limit_requests": 0,
+        "limits": {"upload_stall": PATIENCE_S, "request_deadline": PATIENCE_S},
+    }
+    with Server(home / "server", **settings) as server:
         ada, bob = (Owner(server.port, token) for token in tokens)
         yield Two(server, ada, bob, ada.http.get("/openapi.json").json())
 
@@ -75,7 +85,7 @@ def test_every_route_answers_one_owner_as_before_while_another_holds_all_it_can(
     before = statuses(two.bob, two.page, voice)
     alone_s = time.monotonic() - begun
     assert Counter(one < 300 for one in before.values())[True] >= 20, before
-    with Greedy(two.ada, two.page, job, bodies=16) as greedy:
+    with Greedy(two.ada, two.page, job) as greedy:
         greedy.open()
         assert set(greedy.refusals) >= TOO_MANY, greedy.refusals
         begun = time.monotonic()

@@ -5,25 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import numpy as np
-import soundfile
+from service_process import PATIENCE_S
 from websockets.sync.client import connect
 
-from sidecar.auth.token_issuing import TokenIssuer
-
-PATIENCE_S = 300.0
-BODIES, SOCKETS, MOST = 4, 64, 4000
+BODIES, SOCKETS, MOST = 16, 64, 4000
 """Half-sent bodies at each route, sockets without a request, and all of them at the most."""
 _FORM = b'--f\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n'
 
@@ -98,14 +92,8 @@ class Greedy:
     """Opens everything that ``owner`` can, and closes it at the end. ``job``: one of the
     owner's."""
 
-    def __init__(
-        self,
-        owner: Owner,
-        page: Mapping[str, Any],
-        job: str,
-        bodies: int = BODIES,
-    ) -> None:
-        self._owner, self._page, self._bodies, self._job = owner, page, bodies, job
+    def __init__(self, owner: Owner, page: Mapping[str, Any], job: str) -> None:
+        self._owner, self._page, self._job = owner, page, job
         self._sockets: list[socket.socket] = []
         self._held = contextlib.ExitStack()
         self.refusals = Counter[str]()
@@ -116,7 +104,7 @@ class Greedy:
         reading = [one for one in operations(self._page) if one.part]
         others = [one for one in operations(self._page) if not one.part and one.method != "DELETE"]
         for operation in (*reading, *others):
-            for _ in range(self._bodies):
+            for _ in range(BODIES):
                 self._send(operation.half_sent(self._owner.authorization, self._job))
         for _ in range(SOCKETS):
             self._send(b"GET /health HTTP/1.1\r\nHost: localh")
@@ -130,12 +118,14 @@ class Greedy:
             if not answer.is_success:  # of the last bodies, none may have been refused yet
                 self.refusals[_code(answer.text)] += 1
                 break
-            for _ in range(BODIES):
+            for _ in range(4):
                 self._send(fields)
         self._read_refusals()
 
-    def close(self) -> None:
-        """Let go of everything."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for sock in self._sockets:
             sock.close()
         self._held.close()
@@ -155,17 +145,6 @@ class Greedy:
                 sock.close()
                 self.refusals[code] += 1
         self._sockets = kept
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _refusal(sock: socket.socket) -> str | None:
@@ -190,24 +169,3 @@ def _code(body: str) -> str:
     """The code in the body of an error; '' without one."""
     said = re.search(r'"code": ?"(\w+)"', body)
     return said[1] if said is not None else ""
-
-
-def wav(seconds: float) -> bytes:
-    """A recording, as the scripted engine takes any."""
-    out = io.BytesIO()
-    noise = np.random.default_rng(1).integers(-9000, 9000, int(16_000 * seconds), np.int16)
-    soundfile.write(out, noise, 16_000, "PCM_16", format="WAV")
-    return out.getvalue()
-
-
-def settings(issuer: TokenIssuer) -> dict[str, str]:
-    """Of a service that others reach, but for how often one may ask."""
-    assert issuer.keys.public.is_dir()
-    return {
-        "engine": "scripted",
-        "token_keys": str(issuer.keys.public),
-        "forwarded_allow_ips": "127.0.0.1",
-        "limit_requests": "0",
-        "test_limits": json.dumps({"upload_stall": PATIENCE_S, "request_deadline": PATIENCE_S}),
-        "live_delay": "0",
-    }

@@ -399,11 +399,6 @@ def observed(served: Deployment, seconds: float, after_s: float, jobs: int) -> O
     return outage
 
 
-def name_of(address: str) -> str:
-    """The name of the database in an address."""
-    return address.rsplit("/", 1)[1]
-
-
 def plainly(answers: Iterable[Answer]) -> str:
     """Answers as text, for a failure."""
     return json.dumps([str(one) for one in answers], indent=1)
