@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc_client import Client
-from service_process import REPOSITORY, popen
+from service_process import Server
 
 from sidecar import errors
 from sidecar.cli import config
@@ -233,22 +230,11 @@ def test_a_converted_file_starts_the_service_with_the_same_settings(
     converted = load_settings(config=ours)
     theirs = load_settings(**grpc_yaml_config.read(files).settings)
     assert as_they_are(converted) == as_they_are(theirs)
-    env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_LIVE_ENGINE": "scripted"}
-    env["VIBEVOICE_JOURNAL_KEY"] = "k" * 32
-    child = popen(
-        [sys.executable, "-m", "sidecar.main", "--config", ours, "--data-dir", tmp_path / "data"],
-        cwd=REPOSITORY,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert child.stdout is not None
-        ready = json.loads(child.stdout.readline())
-        with Client(ready["grpc_port"]) as client:
-            created = client.create("a")
-    finally:
-        child.kill()
-        child.communicate()
+    own = {"config": ours, "live_engine": "scripted", "journal_key": "k" * 32}
+    with (
+        Server(tmp_path / "server", **own) as server,
+        Client(server.health()["grpc_port"]) as client,
+    ):
+        created = client.create("a")
     assert (created.vad_silence, created.vad_threshold) == (0.7, 0.4)
     assert created.attributes["decode_profile"] == "accurate"

@@ -41,11 +41,8 @@ def register(config: pytest.Config) -> None:
 
 
 def _cpu_s() -> float:
-    import service_process
-
     usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    forked_s = service_process.FORKER.cpu_s if service_process.FORKER else 0.0
-    return forked_s + sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main(path: Path) -> None:

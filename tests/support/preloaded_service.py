@@ -26,7 +26,7 @@ import time
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -47,7 +47,6 @@ SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
 _SCRIPT = "vibevoice-asr"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LARGEST_MESSAGE = 1 << 17
-_POLL_S = 0.02
 _LONGEST_COMMAND = 1000
 """Bytes of a command line that can be told in /proc."""
 _NAME = b"test-preloader"
@@ -63,33 +62,25 @@ _PR_SET_NAME, _CLONE_PARENT = 15, 0x00008000
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if os.name == "posix" else None
 
 
-class ForkedService(psutil.Process):
-    """A service that another process has forked, as `psutil.Popen`."""
+class ServiceProcess(psutil.Process):
+    """A service that was started, and what can be seen of its process."""
 
     returncode: int | None = None
+    """Its exit code, once it was asked for; a signal's is negative."""
 
-    def __init__(self, forker: Forker, pid: int) -> None:
-        super().__init__(pid)
-        self._forker = forker
+    def __init__(self, started: subprocess.Popen[bytes]) -> None:
+        super().__init__(started.pid)
+        self._started = started
 
     def poll(self) -> int | None:
-        """Return its exit code, if it has ended; a signal's is negative."""
-        if self.returncode is None:
-            self.returncode = self._forker.exit_code(self.pid)
+        """Return its exit code, if it has ended."""
+        self.returncode = self._started.poll()
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for its end, and return its exit code.
-
-        Raises:
-            psutil.TimeoutExpired: it runs for longer.
-        """
-        deadline = time.monotonic() + (1e9 if timeout is None else timeout)
-        while (code := self.poll()) is None:
-            if time.monotonic() >= deadline:
-                raise psutil.TimeoutExpired(timeout or 0.0, self.pid)
-            time.sleep(_POLL_S)
-        return code
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return its exit code."""
+        self.returncode = self._started.wait(timeout)
+        return self.returncode
 
     def children(self, recursive: bool = False) -> list[psutil.Process]:
         """Return its processes, but for the one that forks its workers."""
@@ -108,39 +99,20 @@ class Forker:
     def __init__(self, folder: Path) -> None:
         """``folder``: where services start."""
         self.folder = folder
-        self.cpu_s = 0.0
-        """Processor time of all services that have ended, with their workers."""
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
 
-    def start(self, env: Mapping[str, str], errors: IO[bytes]) -> ForkedService:
-        """Start a service with this environment; ``errors`` is its standard error."""
-        pid = self._ask({"env": dict(env)}, errors.fileno())
-        return ForkedService(self, pid)
-
-    def start_child(
+    def start(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str, session: bool, fds: list[int]
     ) -> int:
-        """Start a command or a worker that is our own child; its id. ``fds``: standard input,
-        output and error."""
+        """Start a service, a command or a worker that is our own child; its id. ``fds``: standard
+        input, output and error."""
         message = {"argv": list(argv), "env": dict(env), "cwd": cwd, "session": session}
-        return int(self._ask(message, *fds))
-
-    def exit_code(self, pid: int) -> int | None:
-        """Return the exit code of a service that has ended."""
-        ended = self._ask({"ended": pid})
-        if ended is None:
-            return None
-        code, cpu_s = ended
-        self.cpu_s += cpu_s
-        return int(code)
-
-    def _ask(self, message: dict[str, Any], *files: int) -> Any:
         with self._lock:
             if self._control is None:
                 self._control = self._begun()
-            socket.send_fds(self._control, [json.dumps(message).encode()], files)
-            return json.loads(self._control.recv(_LARGEST_MESSAGE))
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds)
+            return int(self._control.recv(_LARGEST_MESSAGE))
 
     def _begun(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -182,7 +154,7 @@ class _ForkedAlready(Forker):
 
 def _show_command(message: dict[str, Any]) -> None:
     """Have /proc tell the command line that this process would have."""
-    module, *words = message.get("argv", [SERVICE])
+    module, *words = message["argv"]
     start = {SERVICE: ["-m", SERVICE], WORKER: ["-P", "-m", WORKER]}.get(module, [module])
     shown = "\0".join([sys.executable, *start, *words]).encode()[:_LONGEST_COMMAND]
     status = Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()
@@ -226,15 +198,10 @@ def _is_plain(env: Mapping[str, str]) -> bool:
     names = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONWARNINGS")
     return (
         _SYS_CLONE is not None
-        and has_forked_limits(env)
+        and not READ_AT_IMPORT & json.loads(env.get(_LIMITS) or "{}").keys()
         and env.get("PYTHONPATH", _ROOT).partition(os.pathsep)[0] == _ROOT
         and all(env.get(name) == os.environ.get(name) for name in names)
     )
-
-
-def has_forked_limits(env: Mapping[str, str]) -> bool:
-    """Return whether a process that is forked can have these limits."""
-    return not READ_AT_IMPORT & json.loads(env.get(_LIMITS) or "{}").keys()
 
 
 def limits_of(source: str) -> dict[str, str]:
@@ -268,7 +235,7 @@ class _ForkedChild(subprocess.Popen[Any]):
         reading = streams[0], streams[3], streams[5]  # the child's ends
         fds = [number if number != -1 else at for at, number in enumerate(reading)]
         try:
-            self.pid = self._forker.start_child(
+            self.pid = self._forker.start(
                 self._argv, env, str(cwd or Path.cwd()), bool(session), fds
             )
             self._child_created = True
@@ -283,21 +250,16 @@ def _serve(control: socket.socket) -> dict[str, Any]:
         if not data:
             os._exit(0)
         message = json.loads(data)
-        if "env" in message:
-            pid = _fork_sibling() if "argv" in message else os.fork()
-            _ENDED.pop(pid, None)  # a number that is given again
-            if not pid:
-                control.close()
-                _take_streams(files)
-                os.environ.clear()
-                os.environ.update(message["env"])
-                return dict(message)
-            for file in files:
-                os.close(file)
-            answer: object = pid
-        else:
-            answer = _ended(message["ended"])
-        control.send(json.dumps(answer).encode())
+        pid = _fork_sibling()
+        if not pid:
+            control.close()
+            _take_streams(files)
+            os.environ.clear()
+            os.environ.update(message["env"])
+            return dict(message)
+        for file in files:
+            os.close(file)
+        control.send(str(pid).encode())
 
 
 def _fork_sibling() -> int:
@@ -315,15 +277,12 @@ def _fork_sibling() -> int:
 
 
 def _take_streams(files: list[int]) -> None:
-    """Have these as standard input, output and error, or one as standard error alone."""
-    first = 3 - len(files)
+    """Have these as standard input, output and error."""
     kept = [os.dup(file) if file <= 2 else file for file in files]
-    for at, file in enumerate(kept, first):
+    for at, file in enumerate(kept):
         os.dup2(file, at)
     for file in kept:
         os.close(file)
-    if first:
-        return
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
     for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
         raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
@@ -332,19 +291,6 @@ def _take_streams(files: list[int]) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.__stdin__ = sys.stdin
-
-
-_ENDED: dict[int, tuple[int, float]] = {}
-"""Exit code and processor time of children that have ended: several threads may ask for one."""
-
-
-def _ended(pid: int) -> tuple[int, float] | None:
-    """Return the exit code of a child that has ended, and its processor time in seconds."""
-    if pid not in _ENDED:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended:
-            _ENDED[pid] = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-    return _ENDED.get(pid)
 
 
 def fork_children(forker: Forker, *modules: str) -> None:
@@ -369,7 +315,7 @@ def main() -> None:
     gc.freeze()  # what is shared stays so
     try:
         message = _serve(socket.socket(fileno=int(sys.argv[1])))
-        while message.get("argv", [SERVICE])[0] != WORKER:
+        while message["argv"][0] != WORKER:
             forker = _ForkedAlready()
             if not forker.is_it:
                 fork_children(forker, "sidecar.workers.channel", "sidecar.cli.backends")
@@ -384,7 +330,7 @@ def main() -> None:
     if message.get("session"):
         os.setsid()
     os.chdir(message.get("cwd", "."))
-    sys.argv = message.get("argv", [SERVICE])
+    sys.argv = message["argv"]
     try:
         if sys.argv[0] == WORKER:
             sys.modules[WORKER].main()  # it is imported already

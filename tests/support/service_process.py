@@ -15,16 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import httpx
 import preloaded_service
 import psutil
-from preloaded_service import ForkedService, Forker
+from preloaded_service import Forker, ServiceProcess
 
 from bench.serving import free_port
-from sidecar.limit_overrides import VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
@@ -44,6 +42,20 @@ web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connect
 system's certificates each time."""
 _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For addresses without TLS: to read the certificates of all authorities takes 20 ms a client."""
+
+
+def service_environment(home: Path, **settings: object) -> dict[str, str]:
+    """The environment of a service or a command whose files are below ``home``: nothing of what is
+    said to tests, the scripted engine, and these settings."""
+    ours = "VIBEVOICE", "GRPC"
+    outer = {key: value for key, value in os.environ.items() if not any(one in key for one in ours)}
+    own = {
+        "config": home / "none.toml",
+        "data_dir": home / "data",
+        "engine": "scripted",
+        **settings,
+    }
+    return outer | {f"VIBEVOICE_{name.upper()}": str(value) for name, value in own.items()}
 
 
 def popen(command: Any, *, fresh: bool = False, **options: Any) -> subprocess.Popen[Any]:
@@ -154,21 +166,12 @@ class Server:
         for folder in (home, self.spool, self.temp):
             folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
-        ours = "VIBEVOICE", "GRPC"  # what is said to tests is not said to services
-        outer = {key: os.environ[key] for key in os.environ if not any(one in key for one in ours)}
+        own = {"shutdown_grace": 0, "port": self.port, "spool_dir": self.spool}
+        own |= {"live_delay": 0, "test_limits": json.dumps(limits or {})}  # finals may be late
         self._env = {
-            **outer,
+            **service_environment(home, **{**own, **settings}),
             **dict.fromkeys(USERS_FOLDERS, str(home / "user")),
             "TMPDIR": str(self.temp),
-            "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
-            "VIBEVOICE_DATA_DIR": str(home / "data"),
-            "VIBEVOICE_ENGINE": "scripted",
-            "VIBEVOICE_SHUTDOWN_GRACE": "0",
-            "VIBEVOICE_LIVE_DELAY": "0",  # on a busy machine finals are late
-            "VIBEVOICE_PORT": str(self.port),
-            "VIBEVOICE_SPOOL_DIR": str(self.spool),
-            VARIABLE: json.dumps(limits or {}),
-            **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._command = command or USUAL
         self._cwd = cwd
@@ -181,16 +184,20 @@ class Server:
 
     def __enter__(self) -> Self:
         with self.log_file.open("wb") as log:
-            self.process = self._started(log)
+            started = popen(
+                self._command,
+                fresh=self._fresh,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        self.process = ServiceProcess(started)
         wait_until(self._answers, PATIENCE_S, f"the service is up\n{self.log()}")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.client.close()
         if error is not None:
             print(f"{self.home.name}:\n{self.log()[-4000:]}", file=sys.stderr)
@@ -201,19 +208,6 @@ class Server:
         for process in alive + [child for child in family[1:] if child.is_running()]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-
-    def _started(self, log: IO[bytes]) -> psutil.Popen | ForkedService:
-        usual = self._command == USUAL and self._cwd == REPOSITORY and not self._fresh
-        if FORKER and usual and preloaded_service.has_forked_limits(self._env):
-            return FORKER.start(self._env, log)
-        return psutil.Popen(
-            self._command,
-            cwd=self._cwd,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the service ended at its start\n{self.log()}"
