@@ -7,20 +7,18 @@ the golden file, so that it is a promise from then on.
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from service_process import PATIENCE_S, REPOSITORY, free_port, popen, wait_until, web
+from hosted_service import Start
+from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until, web
 from tiny_vibevoice import skip_without
 
 from sidecar.cli.output import EXIT_CODES
@@ -48,62 +46,13 @@ def differences(body: dict[str, Any], golden: dict[str, str]) -> list[str]:
     return sorted(found)
 
 
-class Started:
-    """A start as a host makes one: all three streams are pipes."""
-
-    def __init__(self, home: Path, *words: str, **environment: str) -> None:
-        outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
-        self.process = popen(
-            [sys.executable, "-m", "sidecar.main", *words],
-            cwd=REPOSITORY,
-            env={
-                **outer,
-                "HF_HOME": str(home / "hub"),
-                "VIBEVOICE_CONFIG": str(home / "none.toml"),
-                "VIBEVOICE_DATA_DIR": str(home / "data"),
-                "VIBEVOICE_ENGINE": "scripted",
-                **environment,
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def line(self) -> dict[str, Any]:
-        """Its one line."""
-        assert self.process.stdout is not None
-        text = self.process.stdout.readline()
-        assert text.endswith(b"\n"), self.process.communicate()[1].decode()
-        assert text.isascii()
-        return dict(json.loads(text))
-
-    def ended(self) -> tuple[int, bytes]:
-        """Its exit code, and what else it said on standard output."""
-        out, _ = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, out
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Any]:
-    running: list[Started] = []
-
-    def start(*words: str, **environment: str) -> Started:
-        running.append(Started(tmp_path, *words, **environment))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.process.kill()
-        one.process.communicate()
-
-
 def test_the_golden_file_is_of_this_contract() -> None:
     assert GOLDEN["contract"] == CONTRACT
     assert GOLDEN["exit_codes"] == EXIT_CODES
 
 
 def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has_a_token(
-    start: Any,
+    start: Start,
 ) -> None:
     made, plain = start("--port", "0", "--generate-token"), start("--port", "0")
     for started, golden in ((made, GOLDEN["ready_with_token"]), (plain, GOLDEN["ready"])):
@@ -113,109 +62,104 @@ def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has
         assert line["contract"] == CONTRACT
         assert line["pid"] == started.process.pid
         assert line["url"] == f"http://127.0.0.1:{line['port']}"
-        assert web.get(f"{line['url']}/health").json()["version"] == line["version"]
+        health = web.get(f"{line['url']}/health").json()
+        told = ("version", "contract", "pid")
+        assert [health[key] for key in told] == [line[key] for key in told]
 
 
-def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(start: Any) -> None:
-    first = start("--port", "0")
-    ready = first.line()
+def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(start: Start) -> None:
+    ready = start("--port", "0").line()
     second = start("--port", str(ready["port"]), "--if-port-taken", "reuse")
     line = second.line()
     assert differences(line, GOLDEN["ready_of_another"]) == []
     assert line == {**ready, "reused": True}
-    assert second.ended() == (0, b"")
-    assert first.process.poll() is None
+    assert second.ended()[:2] == (0, b"")
+    assert web.get(f"{ready['url']}/health").json()["pid"] == ready["pid"]
 
 
 @pytest.mark.slow_except("the port is in use", "the checkpoint is missing")
 @pytest.mark.parametrize("cause", GOLDEN["fatal_causes"])
 def test_a_start_that_fails_says_so_in_one_line_and_by_its_exit_code(
-    start: Any, cause: str
+    start: Start, cause: str
 ) -> None:
     if cause == "the checkpoint is missing":  # only noticed once the packages are there
         skip_without("vibevoice", *engine_spec("vibevoice").requires)
     expected = GOLDEN["fatal_causes"][cause]
     with socket.create_server(("127.0.0.1", 0)) as other:
-        words, environment = {
-            "the port is in use": (["--port", str(other.getsockname()[1])], {}),
-            "a setting is not possible": (["--port", "0"], {"VIBEVOICE_KEEP_ALIVE": "soon"}),
-            "the checkpoint is missing": (["--port", "0"], {"VIBEVOICE_ENGINE": "vibevoice"}),
-            "a checkpoint was named that is not there": (
-                ["--port", "0"],
-                {"VIBEVOICE_ENGINE": "auto", "VIBEVOICE_MODEL_PATH": "/no/such/folder"},
-            ),
-            "a network address without a token": (["--host", "0.0.0.0", "--port", "0"], {}),
+        settings: dict[str, object] = {
+            "the port is in use": {"port": other.getsockname()[1]},
+            "a setting is not possible": {"keep_alive": "soon"},
+            "the checkpoint is missing": {"engine": "vibevoice"},
+            "a checkpoint was named that is not there": {
+                "engine": "auto",
+                "model_path": "/no/such",
+            },
+            "a network address without a token": {"host": "0.0.0.0"},
         }[cause]
-        started = start(*words, **environment)
+        started = start(**{"port": 0, **settings})
         line = started.line()
         assert differences(line, GOLDEN["fatal"]) == []
         assert (line["event"], line["contract"]) == ("fatal", CONTRACT)
         assert line["code"] == expected["code"]
         assert line["message"]
         assert line["hint"]
-        assert started.ended() == (expected["exit_code"], b"")
+        exit_code, out, log = started.ended()
+        assert (exit_code, out) == (expected["exit_code"], b"")
+        assert line["message"] in log
+        assert "Traceback" not in log
 
 
-def test_a_command_line_that_is_not_understood_ends_with_2(start: Any) -> None:
+def test_a_command_line_that_is_not_understood_ends_with_2(start: Start) -> None:
     assert start("--no-such-flag").ended()[0] == GOLDEN["exit_code_of_usage"]
 
 
 @pytest.mark.slow_except("SIGTERM", "stdin")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 @pytest.mark.parametrize("end", GOLDEN["ends"])
-def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Any, end: str) -> None:
+def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Start, end: str) -> None:
     started = start("--port", "0", "--exit-with-stdin")
     started.line()
-    if end == "stdin":
-        started.process.stdin.close()
-        started.process.stdin = None
-    else:
-        started.process.send_signal(getattr(signal, end))
-    assert started.ended() == (GOLDEN["ends"][end], b"")
+    started.end_input() if end == "stdin" else started.process.send_signal(getattr(signal, end))
+    assert started.ended()[:2] == (GOLDEN["ends"][end], b"")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 @pytest.mark.parametrize("end", ["stdin", "SIGTERM"])
-def test_an_end_that_was_asked_for_is_no_warning(start: Any, voice: bytes, end: str) -> None:
+def test_an_end_that_was_asked_for_is_no_warning(start: Start, voice: bytes, end: str) -> None:
     # an address of its own: clients of others may still come to a port of 127.0.0.1
     own = ("--host", "127.0.0.2") if sys.platform == "linux" else ()
     started = start("--port", "0", "--exit-with-stdin", *own)
     url = started.line()["url"]
     httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=PATIENCE_S).raise_for_status()
-    if end == "stdin":
-        started.process.stdin.close()
-        started.process.stdin = None
-    else:
-        started.process.send_signal(signal.SIGTERM)
-    log = started.process.communicate(timeout=PATIENCE_S)[1].decode()
-    assert " - INFO - " in log
+    started.end_input() if end == "stdin" else started.process.terminate()
+    _, out, log = started.ended()
+    assert out == b"", "nothing follows the ready line"
+    assert " - INFO - serving on " in log
     assert not re.findall(r"(?m)^.*(?:WARNING|ERROR).*$", log)
 
 
-def test_a_variable_that_is_no_setting_is_a_warning_at_the_start(start: Any) -> None:
-    started = start("--port", "0", "--exit-with-stdin", VIBEVOICE_PRECISON="fp16")
+def test_a_variable_that_is_no_setting_is_a_warning_at_the_start(start: Start) -> None:
+    started = start("--port", "0", "--exit-with-stdin", precison="fp16")
     started.line()
-    started.process.stdin.close()
-    started.process.stdin = None
-    log = started.process.communicate(timeout=PATIENCE_S)[1].decode()
+    started.end_input()
+    log = started.ended()[2]
     (line,) = [line for line in log.splitlines() if "WARNING" in line]
     assert "VIBEVOICE_PRECISON" in line
     assert "VIBEVOICE_PRECISION?" in line
 
 
-def test_a_precision_that_the_engine_lacks_is_a_warning_and_in_health(start: Any) -> None:
+def test_a_precision_that_the_engine_lacks_is_a_warning_and_in_health(start: Start) -> None:
     started = start("--port", "0", "--exit-with-stdin", "--precision", "bf16")
     health = web.get(f"{started.line()['url']}/health").json()
     assert (health["requested_precision"], health["precision"]) == ("bf16", "fp32")
-    started.process.stdin.close()
-    started.process.stdin = None
-    log = started.process.communicate(timeout=PATIENCE_S)[1].decode()
+    started.end_input()
+    log = started.ended()[2]
     (line,) = [line for line in log.splitlines() if "WARNING" in line]
     assert "has no bf16; fp32 is used" in line
 
 
 def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(
-    start: Any, voice: bytes
+    start: Start, voice: bytes
 ) -> None:
     url = start("--port", "0").line()["url"]
     assert differences(web.get(f"{url}/health").json(), GOLDEN["health"]) == []
@@ -238,7 +182,7 @@ def test_the_golden_health_holds_what_the_old_host_s_parser_demands() -> None:
 
 
 def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
-    start: Any, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
     """It tries a refused connection again for 30 s, and gives up at a /health of more than 3 s."""
     slow = tmp_path / "slow"
@@ -254,7 +198,7 @@ def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
     )
     port = free_port()
     begin = time.monotonic()
-    start(VIBEVOICE_PORT=str(port), PYTHONPATH=str(slow), TRISPR_DEV_BUILD="0")
+    start(port=port, env={"PYTHONPATH": str(slow), "TRISPR_DEV_BUILD": "0"})
 
     def answers() -> bool:
         try:

@@ -13,14 +13,16 @@ import sys
 import textwrap
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-from recordings import silence
+from hosted_service import SERVE, HostedService, Start
+from recordings import Studio, silence
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
@@ -30,6 +32,7 @@ from service_process import (
     halted,
     popen,
     run_command,
+    service_environment,
     wait_until,
     web,
 )
@@ -41,72 +44,11 @@ from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server import listeners
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-SERVE = [sys.executable, "-m", "sidecar.main"]
 TOKEN = "correct-horse-battery-staple"
+LATER = {"Prefer": "respond-async"}
 GONE_S = 30.0
 """The promise is two seconds; a starved machine takes longer, and a job that is waited for longer
 still."""
-
-
-class Child:
-    """The service as a host has it: pipes to all of its standard streams."""
-
-    def __init__(
-        self,
-        home: Path,
-        *words: object,
-        given: bytes | None = None,
-        fresh: bool = False,
-        **settings: object,
-    ) -> None:
-        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
-        self.env = {
-            **outer,
-            "VIBEVOICE_CONFIG": str(home / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(home / "data"),
-            "VIBEVOICE_ENGINE": "scripted",
-            **{name.upper(): str(value) for name, value in settings.items()},
-        }
-        self.process = popen(
-            [*SERVE, *map(str, words)],
-            fresh=fresh,
-            cwd=REPOSITORY,
-            env=self.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert self.process.stdin is not None
-        if given is not None:
-            self.process.stdin.write(given)
-            self.process.stdin.flush()
-
-    def line(self) -> dict[str, Any]:
-        """The line that it says on standard output."""
-        assert self.process.stdout is not None
-        raw = self.process.stdout.readline()
-        assert raw.isascii()
-        return dict(json.loads(raw))
-
-    def rest(self) -> tuple[bytes, str]:
-        """What else came on standard output, and all of standard error, up to its end."""
-        out, wrong = self.process.communicate(timeout=PATIENCE_S)
-        return out, wrong.decode()
-
-
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator[Any]:
-    """Starts services; none outlives the test."""
-    children: list[Child] = []
-
-    def start(*words: object, **settings: Any) -> Child:
-        children.append(Child(tmp_path, *words, **settings))
-        return children[-1]
-
-    yield start
-    for one in children:
-        one.process.kill()
-        one.process.communicate()
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -118,171 +60,128 @@ def all_gone(processes: list[psutil.Process], timeout_s: float = GONE_S) -> bool
     return not psutil.wait_procs(processes, timeout_s)[1]
 
 
-def busy(url: str, tmp_path: Path, jobs: int = 1) -> list[str]:
-    """Give a slow service work; the ids of its jobs, the first of which runs."""
-    ids = []
-    for _ in range(jobs):
-        response = web.post(
-            f"{url}/transcribe",
-            files={"audio": silence(600)},
-            headers={"Prefer": "respond-async"},
-        )
-        assert response.status_code == 202, response.text
-        ids.append(response.json()["id"])
-    wait_until(
-        lambda: web.get(f"{url}/v1/jobs/{ids[0]}").json()["state"] == "running",
-        PATIENCE_S,
-        "a job runs",
-    )
-    return ids
+def busy(url: str, jobs: int = 1) -> None:
+    """Give a slow service work, of which the first job runs."""
+    sent = [
+        web.post(f"{url}/transcribe", files={"audio": silence(600)}, headers=LATER)
+        for _ in range(jobs)
+    ]
+    assert [one.status_code for one in sent] == [202] * jobs, sent[0].text
+    first = f"{url}/v1/jobs/{sent[0].json()['id']}"
+    wait_until(lambda: web.get(first).json()["state"] == "running", PATIENCE_S, "a job runs")
+
+
+def health_of(url: str) -> dict[str, Any]:
+    return dict(web.get(f"{url}/health").json())
+
+
+def loaded(url: str) -> int:
+    """Wait for the engine of a service that preloads; the id of its process."""
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    return int(health_of(url)["worker_pid"])
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 # --- the start
 
 
-def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
-    service = child("--port", 0)
-    ready = service.line()
-    assert ready.keys() == {"event", "contract", "port", "url", "version", "pid"}
-    assert (ready["event"], ready["pid"]) == ("ready", service.process.pid)
-    health = web.get(f"{ready['url']}/health").json()
-    assert (health["pid"], health["contract"]) == (ready["pid"], ready["contract"])
-    web.get(f"{ready['url']}/nothing-here")
-    service.process.terminate()
-    out, log = service.rest()
-    assert out == b""
-    assert " - INFO - serving on " in log
-
-
-@pytest.mark.slow_except("'short'", "'--model-path'")
+@pytest.mark.slow_except("short")
 @pytest.mark.parametrize(
-    ("words", "settings", "code", "exit_code"),
+    "settings",
     [
-        (["--port", 99999], {}, "settings_invalid", 78),
-        (["--host", "0.0.0.0", "--port", 0], {}, "settings_invalid", 78),
-        (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
-        (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
-        (["--port", 0, "--token", "@/no/such/file"], {}, "settings_invalid", 78),
-        (["--port", 0, "--llm", "ollama"], {}, "settings_invalid", 78),
-        (
-            ["--engine", "auto", "--model-path", "/no/such", "--port", 0],
-            {},
-            "checkpoint_not_found",
-            66,
-        ),
+        {"port": 99999},
+        {"token": "short"},
+        {"token": TOKEN, "generate_token": True},
+        {"token": "@/no/such/file"},
+        {"llm": "ollama"},
     ],
-    ids=str,
+    ids=["port", "short token", "two tokens", "token file", "llm"],
 )
-def test_what_cannot_start_says_why_in_one_line_and_by_its_exit_code(
-    words: list[Any], settings: dict[str, str], code: str, exit_code: int, child: Any
-) -> None:
-    service = child(*words, **settings)
-    fatal = service.line()
-    out, log = service.rest()
-    assert fatal.keys() == {"event", "contract", "code", "message", "hint"}
-    assert fatal["event"] == "fatal"
-    assert fatal["code"] == code
-    assert service.process.returncode == exit_code
-    assert out == b""
-    assert fatal["message"] in log
-    assert "Traceback" not in log
+def test_settings_that_cannot_be_are_fatal(settings: dict[str, object], start: Start) -> None:
+    service = start(**{"port": 0, **settings})
+    assert service.line()["code"] == "settings_invalid"
+    assert service.ended()[0] == 78
 
 
 @pytest.mark.parametrize("engine", ["auto", "moonshine"])
 def test_a_language_that_no_engine_here_knows_is_fatal_and_says_how_to_get_one(
-    engine: str, child: Any, tmp_path: Path
+    engine: str, start: Start
 ) -> None:
-    service = child("--port", 0, "--engine", engine, "--language", "de", hf_hub_cache=tmp_path)
+    service = start(port=0, engine=engine, language="de")
     fatal = service.line()
-    out, log = service.rest()
+    exit_code, out, log = service.ended()
     assert (fatal["event"], fatal["code"]) == ("fatal", "engine_unavailable")
     assert "'moonshine' does not support the language 'de'" in fatal["message"]
     assert "vibevoice-asr pull whisper:small" in fatal["hint"]
     assert "start with --language de (or --engine whisper)" in fatal["hint"]
-    assert service.process.returncode == 69
-    assert out == b""
+    assert (exit_code, out) == (69, b"")
     assert "Traceback" not in log
 
 
-def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
-    ready = child("--port", 0, "--generate-token").line()
-    assert len(ready["token"]) > 32
-    assert web.get(f"{ready['url']}/v1/jobs").status_code == 401
-    bearer = {"Authorization": f"Bearer {ready['token']}"}
-    assert web.get(f"{ready['url']}/v1/jobs", headers=bearer).status_code == 200
-
-
-@pytest.mark.slow
-def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
-    child: Any, tmp_path: Path
+@pytest.mark.slow_except("generated")
+@pytest.mark.parametrize("way", ["generated", "stdin", "file", "environment"])
+def test_a_token_is_asked_for_and_told_if_it_was_made(
+    way: str, start: Start, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
     file.chmod(0o600)
-    for service in (
-        child("--port", 0, "--token", "@-", given=TOKEN.encode() + b"\n"),
-        child("--port", 0, "--token", f"@{file}"),
-        child("--port", 0, vibevoice_token=TOKEN),
-    ):
-        ready = service.line()
-        assert "token" not in ready
-        assert web.get(f"{ready['url']}/v1/jobs").status_code == 401
-        bearer = {"Authorization": f"Bearer {TOKEN}"}
-        assert web.get(f"{ready['url']}/v1/jobs", headers=bearer).status_code == 200
-        service.process.terminate()
-        assert TOKEN not in service.rest()[1]
+    settings = {
+        "generated": {"generate_token": True},
+        "stdin": {"token": "@-"},
+        "file": {"token": f"@{file}"},
+        "environment": {"token": TOKEN},
+    }
+    service = start(port=0, **settings[way])
+    if way == "stdin":
+        service.tell(TOKEN.encode())
+    ready = service.line()
+    assert ("token" in ready) == (way == "generated")
+    token = ready.get("token", TOKEN)
+    assert web.get(f"{ready['url']}/v1/jobs").status_code == 401
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert web.get(f"{ready['url']}/v1/jobs", headers=bearer).status_code == 200
+    service.process.terminate()
+    assert token not in service.ended()[2]
 
 
 @posix
-def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path) -> None:
+def test_a_token_file_that_others_may_read_is_refused(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o644)
-    fatal = child("--port", 0, "--token", f"@{file}").line()
+    fatal = start("--port", 0, "--token", f"@{file}").line()
     assert "chmod 600" in fatal["hint"]
 
 
-@pytest.mark.slow
-def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice: bytes) -> None:
-    service = child("--port", 0, vibevoice_token=TOKEN)
-    url = service.line()["url"]
-    clip = tmp_path / "clip.wav"
-    clip.write_bytes(voice)
-    for token, code in ((TOKEN, 0), ("x" * 20, 1)):
-        run = run_command(
-            [*SERVE, "transcribe", clip, "--server", url],
-            env={**service.env, "VIBEVOICE_TOKEN": token},
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == code, run.stderr
-
-
 @pytest.mark.parametrize("way", ["environment", "file"])
-def test_a_signed_token_is_no_token_of_a_service(child: Any, tmp_path: Path, way: str) -> None:
+def test_a_signed_token_is_no_token_of_a_service(start: Start, tmp_path: Path, way: str) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("anna")
     file = tmp_path / "token"
     file.write_text(token)
     file.chmod(0o600)
     given = token if way == "environment" else f"@{file}"
-    service = child("--port", 0, "--token-keys", issuer.keys.public, vibevoice_token=given)
+    service = start(port=0, token_keys=issuer.keys.public, token=given)
     fatal = service.line()
     assert (fatal["event"], fatal["code"]) == ("fatal", "settings_invalid")
     assert "signed token" in fatal["message"]
     assert "VIBEVOICE_CLIENT_TOKEN" in fatal["hint"]
-    log = service.rest()[1]
-    assert service.process.returncode == 78
+    exit_code, _, log = service.ended()
+    assert exit_code == 78
     assert token not in log
 
 
 def test_our_commands_send_the_client_s_token_and_not_the_service_s(
-    child: Any, tmp_path: Path, voice: bytes
+    start: Start, tmp_path: Path, voice: bytes
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     anna, _ = issuer.create("anna")
-    service = child("--port", 0, "--token-keys", issuer.keys.public)
+    service = start("--port", 0, "--token-keys", issuer.keys.public)
     url = service.line()["url"]
     file = tmp_path / "anna"
     file.write_text(anna)
@@ -306,12 +205,12 @@ def test_our_commands_send_the_client_s_token_and_not_the_service_s(
     assert run(VIBEVOICE_TOKEN=anna) == 0, "as it was: the only one that is known"
 
 
-def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None:
-    service = child("--port", 0, "--log-format", "json")
+def test_logs_in_json_are_json_the_workers_too(start: Start, voice: bytes) -> None:
+    service = start("--port", 0, "--log-format", "json")
     url = service.line()["url"]
     assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
     service.process.terminate()
-    lines = [json.loads(line) for line in service.rest()[1].splitlines()]
+    lines = [json.loads(line) for line in service.ended()[2].splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
     files = list(Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log"))
     assert [json.loads(line) for line in files[0].read_text().splitlines()] == lines
@@ -321,37 +220,19 @@ def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None
 
 
 @pytest.mark.slow
-def test_a_second_start_says_who_has_the_port(child: Any) -> None:
-    first = child("--port", 0).line()
-    second = child("--port", first["port"])
-    fatal = second.line()
-    assert fatal["code"] == "port_in_use"
-    assert f"pid {first['pid']}" in fatal["message"]
-    assert second.process.wait(PATIENCE_S) == 75
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        stranger = child("--port", other.getsockname()[1])
-        fatal = stranger.line()
-        assert fatal["code"] == "port_in_use"
-        assert "other than vibevoice-asr" in fatal["message"]
-        assert stranger.process.wait(PATIENCE_S) == 75
+def test_a_second_start_says_who_has_the_port(start: Start) -> None:
+    first = start("--port", 0).line()
+    assert f"pid {first['pid']}" in start("--port", first["port"]).line()["message"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        said = start("--port", other.getsockname()[1]).line()["message"]
+        assert "other than vibevoice-asr" in said
 
 
 @pytest.mark.slow
-def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
-    first = child("--port", 0).line()
-    second = child("--port", first["port"], "--if-port-taken", "reuse")
-    assert second.line() == {**first, "reused": True}
-    assert second.process.wait(PATIENCE_S) == 0
-    assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
-
-
-@pytest.mark.slow
-def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
-    first = child("--port", 0, "--generate-token").line()
+def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(start: Start) -> None:
+    first = start("--port", 0, "--generate-token").line()
     assert "token" in first
-    second = child("--port", first["port"], "--if-port-taken", "reuse", "--generate-token").line()
+    second = start("--port", first["port"], "--if-port-taken", "reuse", "--generate-token").line()
     assert second == {**{key: first[key] for key in first if key != "token"}, "reused": True}
 
 
@@ -370,10 +251,10 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
 
 
 @posix
-def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
-    old = child("--port", 0)
+def test_takeover_replaces_ours_and_nobody_elses(start: Start) -> None:
+    old = start("--port", 0)
     first = old.line()
-    second = child("--port", first["port"], "--if-port-taken", "takeover").line()
+    second = start("--port", first["port"], "--if-port-taken", "takeover").line()
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
@@ -383,7 +264,7 @@ def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
         assert liar.stdout is not None
         port = int(liar.stdout.readline())
         web.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
-        assert child("--port", port, "--if-port-taken", "takeover").line()["code"] == "port_in_use"
+        assert start("--port", port, "--if-port-taken", "takeover").line()["code"] == "port_in_use"
         assert victim.poll() is None
         assert liar.poll() is None
     finally:
@@ -435,16 +316,10 @@ HOST = textwrap.dedent(
     "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
 )
 def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_path: Path) -> None:
-    words = {"--exit-with-stdin": ["--exit-with-stdin"]}.get(way, [])
-    env = {
-        **os.environ,
-        "VIBEVOICE_ENGINE": "scripted",
-        "VIBEVOICE_DATA_DIR": str(tmp_path),
-        "VIBEVOICE_SCRIPTED_SPEED": "10",
-    }
-    if way == "a known host":
-        env["TRISPR_DEV_BUILD"] = "0"
-    shell = [*SERVE, "--port", "0", *words]
+    words = [way] if way == "--exit-with-stdin" else []
+    known = {"TRISPR_DEV_BUILD": "0"} if way == "a known host" else {}
+    env = service_environment(tmp_path, port=0, scripted_speed=10) | known
+    shell = [*SERVE, *words]
     if way == "--parent-pid":  # the host puts its own number there
         shell = [
             sys.executable,
@@ -459,7 +334,7 @@ def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_pa
     assert host.stdout is not None
     ready = json.loads(host.stdout.readline())
     try:
-        busy(ready["url"], tmp_path)
+        busy(ready["url"])
         time.sleep(0.5)  # the thread that spawned is gone by now, and nothing else happened
         processes = family(ready["pid"])
         assert len(processes) >= 2
@@ -479,79 +354,68 @@ def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_pa
                 process.kill()
 
 
-def reachable(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.mark.slow_except("[it]")
 @posix
 @pytest.mark.parametrize("told", ["it", "its group"])
 def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
-    child: Any, tmp_path: Path, voice: bytes, told: str
+    start: Start, tmp_path: Path, voice: bytes, told: str
 ) -> None:
-    service = child("--port", 0, "--shutdown-grace", "10m", "--preload")
+    service = start("--port", 0, "--shutdown-grace", "10m", "--preload")
     url = service.line()["url"]
-    engine = wait_until(lambda: health_of(url)["worker_pid"], PATIENCE_S, "it is loaded")
-    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    engine = loaded(url)
     # It says of itself how long it is, and is predicted to take a while: nothing waits inside.
     long = {"audio": silence(60)}
-    with httpx.Client(timeout=PATIENCE_S) as one, httpx.Client(timeout=PATIENCE_S) as two:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(2) as pool:
-            with halted(engine):
-                running = pool.submit(one.post, f"{url}/transcribe", files=long)
-                wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one runs")
-                waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
-                wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one waits")
-                for process in family(service.process.pid)[: 1 if told == "it" else None]:
-                    process.send_signal(signal.SIGTERM)
-                wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it is told")
-            answers = running.result(), waiting.result()
+    with ThreadPoolExecutor(2) as pool:
+        with halted(engine):
+            running = pool.submit(web.post, f"{url}/transcribe", files=long)
+            wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one runs")
+            waiting = pool.submit(web.post, f"{url}/transcribe", files={"audio": voice})
+            wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one waits")
+            for process in family(service.process.pid)[: 1 if told == "it" else None]:
+                process.send_signal(signal.SIGTERM)
+            wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it is told")
+        answers = running.result(), waiting.result()
     assert answers[0].status_code == 200
     assert answers[1].status_code == 503
     assert answers[1].json()["code"] == "shutting_down"
-    service.rest()
-    assert service.process.returncode == 0
+    assert service.ended()[0] == 0
     assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
 
 
 @posix
 def test_with_the_embedded_engine_it_ends_without_a_fault_after_a_job(
-    child: Any, voice: bytes
+    start: Start, voice: bytes
 ) -> None:
-    service = child("--port", 0, "--engine", "moonshine", fresh=True)
+    service = start(port=0, engine="moonshine", how={"fresh": True})
     url = service.line()["url"]
     assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
     service.process.terminate()
-    out, log = service.rest()
-    check_end(service.process.returncode, log)
+    exit_code, out, log = service.ended()
+    check_end(exit_code, log)
     assert out == b""
 
 
 @pytest.mark.slow
 @posix
-def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
-    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=5)
-    busy(service.line()["url"], tmp_path)
+def test_told_twice_it_waits_for_nobody(start: Start) -> None:
+    service = start("--port", 0, "--shutdown-grace", "10m", scripted_speed=5)
+    busy(service.line()["url"])
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
     assert not all_gone(processes, 1.0), "the running job has its grace"
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes)
-    assert service.process.wait(PATIENCE_S) == 0
-    assert "internal error" not in (said := service.rest()[1])
-    assert "Traceback" not in said
+    exit_code, _, log = service.ended()
+    assert exit_code == 0
+    assert "internal error" not in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.slow
 @posix
-def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path) -> None:
-    service = child("--port", 0, "--shutdown-grace", "200ms", vibevoice_scripted_speed=5)
+def test_after_the_grace_the_running_job_is_told_too(start: Start) -> None:
+    service = start("--port", 0, "--shutdown-grace", "200ms", scripted_speed=5)
     url = service.line()["url"]
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(web.post, f"{url}/transcribe", files={"audio": silence(600)})
         wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "it runs")
@@ -559,12 +423,9 @@ def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path)
         service.process.terminate()
         assert running.result().json()["code"] == "shutting_down"
     assert all_gone(processes)
-    assert "Traceback" not in service.rest()[1]
-    assert service.process.returncode == 0
-
-
-def health_of(url: str) -> dict[str, Any]:
-    return dict(web.get(f"{url}/health").json())
+    exit_code, _, log = service.ended()
+    assert exit_code == 0
+    assert "Traceback" not in log
 
 
 PATIENT = """
@@ -582,23 +443,21 @@ main()
 @pytest.mark.slow
 @posix
 def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
-    child: Any, voice: bytes, monkeypatch: pytest.MonkeyPatch
+    start: Start, voice: bytes
 ) -> None:
     """By a client that connects anew for each of its questions, and asks for the last one late."""
-    monkeypatch.setattr(sys.modules[__name__], "SERVE", [sys.executable, "-c", PATIENT])
-    service = child("--port", 0, "--shutdown-grace", "10m", "--preload")
+    patient = [sys.executable, "-c", PATIENT]
+    service = start("--port", 0, "--shutdown-grace", "10m", "--preload", command=patient)
     url = service.line()["url"]
-    later = {"Prefer": "respond-async"}
-    engine = wait_until(lambda: health_of(url)["worker_pid"], PATIENCE_S, "it is loaded")
-    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    engine = loaded(url)
     with halted(engine):
-        job = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
+        job = web.post(f"{url}/transcribe", files={"audio": voice}, headers=LATER).json()["id"]
         address = f"{url}/v1/jobs/{job}"
         wait_until(lambda: web.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
         processes = family(service.process.pid)
         service.process.send_signal(signal.SIGTERM)
         wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
-        refused = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+        refused = web.post(f"{url}/transcribe", files={"audio": voice}, headers=LATER)
         assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
     wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "the job has ended")
     time.sleep(0.5)
@@ -608,11 +467,10 @@ def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
 
 @pytest.mark.slow
 @posix
-def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voice: bytes) -> None:
-    service = child("--port", 0, "--shutdown-grace", "10m")
+def test_a_result_that_nobody_fetches_does_not_keep_the_service(start: Start, voice: bytes) -> None:
+    service = start("--port", 0, "--shutdown-grace", "10m")
     url = service.line()["url"]
-    later = {"Prefer": "respond-async"}
-    web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+    web.post(f"{url}/transcribe", files={"audio": voice}, headers=LATER)
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes, PATIENCE_S), "its grace is twice that"
@@ -620,15 +478,15 @@ def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voic
 
 @pytest.mark.slow
 @posix
-def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_path: Path) -> None:
+def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(start: Start) -> None:
     port = free_port()
-    first = child("--port", port, "--shutdown-grace", "1s", vibevoice_scripted_speed=5)
-    busy(first.line()["url"], tmp_path)
+    first = start("--port", port, "--shutdown-grace", "1s", scripted_speed=5)
+    busy(first.line()["url"])
     first.process.send_signal(signal.SIGTERM)
     with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
-    second = child("--port", port, "--if-port-taken", "reuse").line()
+    second = start("--port", port, "--if-port-taken", "reuse").line()
     assert second["event"] == "ready"
     assert "reused" not in second
     first.process.wait(PATIENCE_S)
@@ -656,12 +514,12 @@ main()
 
 
 @posix
-def test_after_sigkill_of_the_service_nothing_of_it_is_left(child: Any, tmp_path: Path) -> None:
+def test_after_sigkill_of_the_service_nothing_of_it_is_left(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
-    service = child("--port", 0, vibevoice_scripted_speed=5, vibevoice_spool_dir=spool)
+    service = start("--port", 0, scripted_speed=5, spool_dir=spool)
     ready = service.line()
-    busy(ready["url"], tmp_path, jobs=3)
+    busy(ready["url"], jobs=3)
     processes = family(ready["pid"])
     assert len(processes) >= 2
     service.process.kill()
@@ -675,8 +533,8 @@ def test_after_sigkill_of_the_service_nothing_of_it_is_left(child: Any, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="fills the pipe from outside")
-def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: bytes) -> None:
-    service = child("--port", 0, "--log-level", "debug")
+def test_a_host_that_never_reads_its_pipes_blocks_nothing(start: Start, voice: bytes) -> None:
+    service = start("--port", 0, "--log-level", "debug")
     url = service.line()["url"]
     pipe = os.open(f"/proc/{service.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
@@ -691,14 +549,16 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: byt
     wait_until(lambda: loaded in file.read_text(), PATIENCE_S, "lines for the full pipe, too")
     service.process.terminate()
     assert service.process.wait(PATIENCE_S) == 0, "nor does its end wait for a reader"
-    assert service.rest()[0] == b""
+    assert service.ended()[1] == b""
 
 
 @pytest.mark.slow_except("both")
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
-def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voice: bytes) -> None:
+def test_a_host_that_closed_its_pipes_kills_nothing(
+    stream: str, start: Start, voice: bytes
+) -> None:
     port = free_port()
-    service = child("--port", port, "--log-level", "debug")
+    service = start("--port", port, "--log-level", "debug")
     if stream != "stderr":
         service.process.stdout.close()
     if stream != "stdout":
@@ -804,36 +664,25 @@ def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
 
 @pytest.mark.slow
 @posix
-def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(tmp_path: Path) -> None:
+def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(
+    start: Start, tmp_path: Path
+) -> None:
     port, moments = free_port(), random.Random(4)
     spool = tmp_path / "spool"
     spool.mkdir()
     for number in range(20):
-        service = Child(
-            tmp_path,
-            "--port",
-            port,
-            vibevoice_scripted_speed=20,
-            vibevoice_spool_dir=spool,
-            tmpdir=spool,
-        )
-        try:
-            moment = moments.random()
-            if moment < 0.3:
-                time.sleep(moment)  # before it serves
-            else:
-                url = service.line()["url"]
-                for _ in range(number % 4):
-                    web.post(
-                        f"{url}/transcribe",
-                        files={"audio": silence(60)},
-                        headers={"Prefer": "respond-async"},
-                    )
-                time.sleep(moment / 2)
-            processes = family(service.process.pid)
-        finally:
-            service.process.kill()
-            service.process.communicate()
+        service = start(port=port, scripted_speed=20, spool_dir=spool, env={"TMPDIR": str(spool)})
+        moment = moments.random()
+        if moment < 0.3:
+            time.sleep(moment)  # before it serves
+        else:
+            url = service.line()["url"]
+            for _ in range(number % 4):
+                web.post(f"{url}/transcribe", files={"audio": silence(60)}, headers=LATER)
+            time.sleep(moment / 2)
+        processes = family(service.process.pid)
+        service.process.kill()
+        service.process.communicate()
         assert all_gone(processes), number
         assert not reachable(port), number
         assert list(spool.iterdir()) == [], number
@@ -903,31 +752,31 @@ def test_a_report_has_log_notes_and_findings_and_names_no_home(
     assert not any(str(Path.home()) in text for text in texts if str(Path.home()) != "/")
 
 
+@pytest.fixture
+def demo(start: Start, studio: Studio, tmp_path: Path) -> Callable[..., HostedService]:
+    """Starts demos, and waits until each serves."""
+
+    def begin(*words: object, **settings: object) -> HostedService:
+        with (tmp_path / "said").open("wb") as said:
+            started = start("demo", studio.voice, *words, how={"stderr": said}, **settings)
+        wait_until(
+            lambda: "Still serving" in (tmp_path / "said").read_text(), PATIENCE_S, "it serves"
+        )
+        return started
+
+    return begin
+
+
 @pytest.mark.slow
 @posix
-def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: bytes) -> None:
+def test_a_demo_that_is_killed_takes_its_service_with_it(
+    demo: Callable[..., HostedService],
+) -> None:
     port = free_port()
-    clip = tmp_path / "clip.wav"
-    clip.write_bytes(voice)
-    env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_DATA_DIR": str(tmp_path)}
-    demo = popen(
-        [*SERVE, "demo", clip, "--port", str(port)],
-        env=env,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert demo.stderr is not None
-        wait_until(
-            lambda: "Still serving" in (demo.stderr.readline() or ""), PATIENCE_S, "it serves"
-        )
-        processes = family(demo.pid)
-        assert len(processes) >= 3
-    finally:
-        demo.kill()
-        demo.communicate()
+    started = demo("--port", port)
+    processes = family(started.process.pid)
+    assert len(processes) >= 3
+    started.process.kill()
     assert all_gone(processes)
     assert not reachable(port)
 
@@ -936,48 +785,24 @@ def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: 
 @posix
 @pytest.mark.parametrize("words", [["--port", "0"], []], ids=["flag", "variable"])
 def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
-    words: list[str], tmp_path: Path, voice: bytes
+    words: list[str], demo: Callable[..., HostedService]
 ) -> None:
-    clip = tmp_path / "clip.wav"
-    clip.write_bytes(voice)
-    env = {
-        **os.environ,
-        "VIBEVOICE_ENGINE": "scripted",
-        "VIBEVOICE_DATA_DIR": str(tmp_path),
-        "VIBEVOICE_PORT": "0",
-        "VIBEVOICE_GENERATE_TOKEN": "true",
-    }
-    with (tmp_path / "said").open("w") as said:
-        demo = popen(
-            [*SERVE, "demo", clip, *words],
-            env=env,
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-    try:
-        wait_until(
-            lambda: "Still serving" in (tmp_path / "said").read_text(), PATIENCE_S, "it serves"
-        )
-        processes = family(demo.pid)
-        demo.send_signal(signal.SIGINT)
-        out, _ = demo.communicate(timeout=PATIENCE_S)
-    finally:
-        demo.kill()
-    assert demo.returncode == 130
-    assert "Speaker_0" in out
+    started = demo(*words, port=0, generate_token=True)
+    processes = family(started.process.pid)
+    started.process.send_signal(signal.SIGINT)
+    out, _ = started.process.communicate(timeout=PATIENCE_S)
+    assert started.process.returncode == 130
+    assert b"Speaker_0" in out
     assert all_gone(processes)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
 def test_a_service_may_have_as_many_connections_as_the_system_allows(
-    child: Any, monkeypatch: pytest.MonkeyPatch
+    start: Start,
 ) -> None:
-    few = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"]
-    monkeypatch.setattr(sys.modules[__name__], "SERVE", [*few, *SERVE])
-    service = child("--port", 0)
+    few = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *SERVE]
+    service = start("--port", 0, command=few)
     service.line()
     soft, most = psutil.Process(service.process.pid).rlimit(psutil.RLIMIT_NOFILE)
     assert soft == most > 256

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hosted_service import SERVE, HostedService, Start
 from pydantic import SecretStr
-from service_process import PATIENCE_S, REPOSITORY, Server, run_command
+from service_process import PATIENCE_S, REPOSITORY, Server
 
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -227,58 +225,17 @@ main()
 """
 
 
-def environment(home: Path) -> dict[str, str]:
-    """The environment of a service on a free port, with nothing of ours."""
-    outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    return {
-        **outer,
-        "VIBEVOICE_CONFIG": str(home / "none.toml"),
-        "VIBEVOICE_DATA_DIR": str(home / "data"),
-        "VIBEVOICE_ENGINE": "scripted",
-        "VIBEVOICE_LOG_LEVEL": "warning",
-        "VIBEVOICE_PORT": str(port),
-    }
+def started(start: Start, code: str = "", **settings: object) -> HostedService:
+    """A service that is not forked, or that code of ours starts; it logs what is wrong."""
+    command = [sys.executable, "-c", code] if code else SERVE
+    how = {"fresh": True}
+    return start(command=command, how=how, port=0, log_level="warning", **settings)
 
 
-@contextlib.contextmanager
-def started(words: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process of Python with pipes, which is killed if it still runs at the end."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, *words],
-        cwd=REPOSITORY,
-        env=env,
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, up to its end."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=REPOSITORY,
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-
-
-def test_a_service_is_ready_before_it_imports_what_health_does_not_need(tmp_path: Path) -> None:
-    ended = run_python(PRINT_MODULES, tmp_path)
-    assert '"event": "ready"' in ended.stdout, ended.stderr
-    names = set(ended.stderr.split())
+def test_a_service_is_ready_before_it_imports_what_health_does_not_need(start: Start) -> None:
+    _, said, log = started(start, PRINT_MODULES).ended()
+    assert b'"event": "ready"' in said, log
+    names = set(log.split())
     assert "sidecar.service.facade" in names
     assert sorted(names & set(LATER)) == []
 
@@ -293,26 +250,24 @@ def test_the_modules_of_a_conversation_are_imported_with_the_rest() -> None:
 
 
 def test_an_invalid_variable_that_only_routes_read_is_fatal_before_the_ready_line(
-    tmp_path: Path,
+    start: Start,
 ) -> None:
-    env = {**environment(tmp_path), "WS_CLOSE_BUSY_CODE": "busy"}
-    ended = run_command([sys.executable, "-m", "sidecar.main"], env=env, cwd=REPOSITORY)
-    fatal = json.loads(ended.stdout)
-    assert (fatal["event"], fatal["code"]) == ("fatal", "settings_invalid")
-    assert ended.returncode == 78
+    service = start(port=0, env={"WS_CLOSE_BUSY_CODE": "busy"})
+    assert service.line()["code"] == "settings_invalid"
+    assert service.ended()[0] == 78
 
 
-def test_a_fault_of_the_rest_ends_the_service_with_exit_code_1(tmp_path: Path) -> None:
-    ended = run_python(FAIL_TO_IMPORT, tmp_path)
-    assert ended.returncode == 1
-    assert "internal error while the application was imported" in ended.stderr
-    assert ended.stdout.count("\n") == 1
+def test_a_fault_of_the_rest_ends_the_service_with_exit_code_1(start: Start) -> None:
+    exit_code, said, log = started(start, FAIL_TO_IMPORT).ended()
+    assert exit_code == 1
+    assert "internal error while the application was imported" in log
+    assert said.count(b"\n") == 1
 
 
-def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(tmp_path: Path) -> None:
-    ended = run_python(f"import sys; sys.modules['fastapi'] = None{FAIL_TO_IMPORT}", tmp_path)
-    assert json.loads(ended.stdout)["event"] == "fatal"
-    assert ended.returncode == 1
+def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(start: Start) -> None:
+    service = started(start, f"import sys; sys.modules['fastapi'] = None{FAIL_TO_IMPORT}")
+    assert service.line()["event"] == "fatal"
+    assert service.ended()[0] == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -327,17 +282,16 @@ def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(tmp_pat
     ids=["end of standard input", "SIGTERM", "SIGTERM twice", "SIGINT twice"],
 )
 def test_a_service_ends_in_order_although_an_import_hangs(
-    signals: list[signal.Signals], code: int, tmp_path: Path
+    signals: list[signal.Signals], code: int, start: Start
 ) -> None:
-    env = {**environment(tmp_path), "VIBEVOICE_EXIT_WITH_STDIN": "1"}
-    with started(["-c", HANG_IN_IMPORT], env) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "hangs\n"
-        for each in signals:
-            process.send_signal(each)
-            time.sleep(0.05)
-        _, log = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == code
+    service = started(start, HANG_IN_IMPORT, exit_with_stdin=1)
+    assert service.process.stderr is not None
+    assert service.process.stderr.readline() == b"hangs\n"
+    for each in signals:
+        service.process.send_signal(each)
+        time.sleep(0.05)
+    exit_code, _, log = service.ended()
+    assert exit_code == code
     assert "Traceback" not in log
 
 
@@ -362,13 +316,12 @@ async def test_websockets_wait_and_those_beyond_the_limit_or_at_the_end_are_refu
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-def test_a_service_that_is_stopped_while_it_imports_the_rest_ends_in_order(tmp_path: Path) -> None:
-    with started(["-m", "sidecar.main"], environment(tmp_path)) as process:
-        assert process.stdout is not None
-        assert '"ready"' in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0
+def test_a_service_that_is_stopped_while_it_imports_the_rest_ends_in_order(start: Start) -> None:
+    service = started(start)
+    assert service.line()["event"] == "ready"
+    service.process.terminate()
+    exit_code, _, log = service.ended()
+    assert exit_code == 0
     assert "Traceback" not in log
     assert "ERROR" not in log
 

@@ -17,7 +17,14 @@ from typing import Any
 import moonshine_voice
 import pytest
 from cryptography import x509
-from service_process import PATIENCE_S, REPOSITORY, free_port, popen, run_command
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    free_port,
+    popen,
+    run_command,
+    service_environment,
+)
 from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
@@ -37,16 +44,7 @@ class Home:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.port = free_port()
-        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
-        self.env = {
-            **outer,
-            "VIBEVOICE_CONFIG": str(folder / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(folder / "data"),
-            "VIBEVOICE_ENGINE": "scripted",
-            "VIBEVOICE_PORT": str(self.port),
-            "VIBEVOICE_SHUTDOWN_GRACE": "0",
-            **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
-        }
+        self.env = service_environment(folder, port=self.port, shutdown_grace=0, **settings)
         self.log = folder / "stderr.log"
         self.pair = self_signed_certificate.certificate_pair_in(
             folder / "data" / self_signed_certificate.CERTIFICATE_FOLDER
