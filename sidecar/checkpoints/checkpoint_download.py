@@ -51,7 +51,7 @@ def pull_checkpoint(
     """
     meter = meter or resumable_download.DownloadProgress()
     cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
-    if is_offline():
+    if huggingface_hub.is_offline_mode():
         return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
     with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
         pinned = (
@@ -181,11 +181,6 @@ class HubSnapshot:
     repository: str
     commit: str
     files: tuple[resumable_download.HubFile, ...]
-
-
-def is_offline() -> bool:
-    """Return whether HF_HUB_OFFLINE forbids requests to the hub."""
-    return huggingface_hub.is_offline_mode()
 
 
 def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnapshot:

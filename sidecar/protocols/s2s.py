@@ -98,11 +98,11 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("/config", summary="Engines of conversations", response_model=S2SConfiguration)
     async def config() -> Response:
-        asr, tts = service.live.spec, service.fleet.tts_spec
+        asr, tts = service.live.spec, service.tts
         body = S2SConfiguration(
             asr_model=asr.name if asr is not None else "none",
             llm_model=service.conversations.llm,
-            tts_model=tts.name if tts is not None else "none",
+            tts_model=tts.spec.name if tts is not None else "none",
             input_sample_rate=IN_RATE,
             output_sample_rate=OUT_RATE,
         )

@@ -198,8 +198,8 @@ class Service:
         """Archive of finished live sessions and conversations as jobs."""
         self.live = self._session_registry(live.spec if live is not None else None)
         """Live sessions of all owners."""
-        self.tts = self.fleet.voice if self.fleet.tts_spec is not None else None
-        """TTS client, None without a TTS engine."""
+        self.tts = self.fleet.voice
+        """TTS client; None without a TTS engine."""
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
         """Conversations of all owners."""
 

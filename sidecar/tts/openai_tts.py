@@ -89,15 +89,10 @@ class OpenAiTts:
         answer = _answer(self._client, body)
         try:
             with openai_http.http_errors_as(_connection_error, _connection_error):
-                yield from _whole_samples(self._until_cancelled(answer, cancelled), cancelled)
+                pieces = iter(lambda: self._loop.run(_next_piece(answer, cancelled)), b"")
+                yield from _whole_samples(pieces, cancelled)
         finally:
             self._loop.run(answer.aclose())
-
-    def _until_cancelled(
-        self, answer: AsyncGenerator[bytes, None], cancelled: engine_interface.CancelCheck
-    ) -> Iterator[bytes]:
-        while piece := self._loop.run(_next_piece(answer, cancelled)):
-            yield piece
 
 
 async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:

@@ -94,6 +94,11 @@ class TtsClient:
         """The load of the engine that has these voices."""
 
     @property
+    def spec(self) -> TtsSpec:
+        """Return the spec of the engine."""
+        return self._slot.spec
+
+    @property
     def known_voices(self) -> tuple[str, ...]:
         """Names of the voices of the loaded engine; none before the first `ready` of that load."""
         return self._voices if self._voices_load == self._slot.loads else ()
@@ -171,6 +176,8 @@ class EngineFleet:
             self._voice = EngineHost(
                 EngineRole.VOICE, settings, voice, self._devices, engine_slot.SERIAL, speaks=True
             )
+        self.voice = TtsClient(self._voice.slot) if self._voice is not None else None
+        """TTS client; None without a TTS engine."""
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """Number of recordings transcribed at once: one here, or one for each upstream, all of them
         in one worker process."""
@@ -188,24 +195,6 @@ class EngineFleet:
     def live(self) -> engine_slot.EngineSlot[EngineSpec]:
         """Return the slot for live audio; only if there is a live engine."""
         return self.hosts[EngineRole.LIVE].slot
-
-    @property
-    def tts_spec(self) -> TtsSpec | None:
-        """Return the spec of the TTS engine; None if there is none."""
-        return self._voice.spec if self._voice is not None else None
-
-    @property
-    def voice(self) -> TtsClient:
-        """Return the TTS client.
-
-        Raises:
-            errors.EngineUnavailable: no TTS engine is configured.
-        """
-        if self._voice is None:
-            raise errors.EngineUnavailable(
-                "This service has no TTS engine.", hint="Set voice_engine."
-            )
-        return TtsClient(self._voice.slot)
 
     @property
     def gpu(self) -> GpuMemory | None:

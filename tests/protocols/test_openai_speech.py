@@ -321,9 +321,9 @@ async def test_nothing_waits_for_the_voices_once_the_client_has_hung_up(fleet: E
     async def send(message: Any) -> None:
         sent.append(message)
 
-    assert fleet.tts_spec is not None
+    assert fleet.voice is not None
     response = speech.SpeechResponse(
-        fleet.voice, fleet.tts_spec, asked("Hi.", "alloy"), speech.SpeechQuota(), ANONYMOUS
+        fleet.voice, asked("Hi.", "alloy"), speech.SpeechQuota(), ANONYMOUS
     )
     async with asyncio.timeout(PATIENCE_S):
         await response({"type": "http", "state": {}}, receive, send)

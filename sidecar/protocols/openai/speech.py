@@ -118,10 +118,10 @@ def build_router(service: Service) -> APIRouter:
     )
     async def speak(request: Request) -> Response:
         fields = await read_json(request)
-        if service.tts is None or (spec := service.fleet.tts_spec) is None:
+        if (tts := service.tts) is None:
             raise errors.SpeechUnavailable()
-        asked = parse_speech_request(fields, spec, strict=service.settings.openai_strict)
-        return SpeechResponse(service.tts, spec, asked, quota, identity_of(request))
+        asked = parse_speech_request(fields, tts.spec, strict=service.settings.openai_strict)
+        return SpeechResponse(tts, asked, quota, identity_of(request))
 
     return router
 
@@ -178,7 +178,7 @@ def _voice_name(given: object) -> str:
     ).strip()
 
 
-async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -> SpeechRequest:
+async def with_voice_here(asked: SpeechRequest, tts: TtsClient) -> SpeechRequest:
     """Return the request with a voice of the engine.
 
     If the engine lacks a voice of OpenAI's, its default ('') replaces it, with a warning. This
@@ -190,6 +190,7 @@ async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -
     name = asked.manner.voice
     if name in ("", DEFAULT_VOICE):
         return replace(asked, manner=replace(asked.manner, voice=""))
+    spec = tts.spec
     if name not in VOICES or not spec.lists_voices or name in await tts.ready():
         return asked
     warning = f"The voice '{name}' is not available; the default voice of '{spec.name}' was used."
@@ -279,19 +280,13 @@ class SpeechResponse(responses.StreamedResponse):
     """
 
     def __init__(
-        self,
-        tts: TtsClient,
-        spec: TtsSpec,
-        asked: SpeechRequest,
-        quota: SpeechQuota,
-        caller: Identity,
+        self, tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
     ) -> None:
         events = asked.stream is SpeechStreamFormat.SSE
         self.media_type = responses.SSE_MEDIA_TYPE if events else asked.form.media_type
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._tts, self._spec, self._asked = tts, spec, asked
-        self._quota, self._caller = quota, caller
+        self._tts, self._asked, self._quota, self._caller = tts, asked, quota, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
@@ -309,7 +304,7 @@ class SpeechResponse(responses.StreamedResponse):
             raise errors.TokenInvalid()
 
     async def _speak(self, send: Send) -> None:
-        asked = await with_voice_here(self._asked, self._spec, self._tts)
+        asked = await with_voice_here(self._asked, self._tts)
         self.headers.update(warning_headers(asked.warnings))
         audio = spoken(self._tts, asked, self._quota, self._caller)
         events = asked.stream is SpeechStreamFormat.SSE

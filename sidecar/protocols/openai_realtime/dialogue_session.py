@@ -335,13 +335,12 @@ async def start_dialogue(
         raise errors.ModelNotFound()
     thinker = await find_llm(service, model)
     usual = service.conversations.options()
-    speaks = service.fleet.tts_spec
     manners = dialogue_config.RealtimeDialogueConfig(
         model or thinker.name,
         usual.instructions,
         replace(dialogue_config.HEARD, model=spec.name),
         speaks=usual.voiced,
-        any_voice=speaks is not None and not speaks.lists_voices,
+        any_voice=service.tts is not None and not service.tts.spec.lists_voices,
     )
     found = dialogue_config.updated_dialogue(manners, session, spec)
     check_tools(found.tools, thinker)

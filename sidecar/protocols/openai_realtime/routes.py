@@ -205,13 +205,13 @@ def build_talk_router(service: Service) -> APIRouter:
         responses=openapi.PROBLEMS,
     )
     async def parts() -> Response:
-        asr, tts, talks = service.live.spec, service.fleet.tts_spec, service.conversations
+        asr, tts, talks = service.live.spec, service.tts, service.conversations
         models, voices = list(await talks.models()), list(await talks.voices())
         voice = service.settings.talk_voice or next(iter(voices), "")
         body = TalkEngines(
             hears=TalkEngine(name=asr.name, title=asr.title) if asr else None,
             thinks=TalkLlm(name=talks.llm, models=models),
-            speaks=TalkTts(name=tts.name, title=tts.title, voices=voices, voice=voice)
+            speaks=TalkTts(name=tts.spec.name, title=tts.spec.title, voices=voices, voice=voice)
             if tts
             else None,
             remedy="" if tts else NO_TTS_ENGINE_HINT,
