@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import random
 import socket
 import time
-import wave
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from recordings import SECONDS, Studio
-from service_process import (
-    HOST_PATIENCE_S,
-    PATIENCE_S,
-    REFUSED_S,
-    Server,
-    check_problem,
-    counting_listener,
-)
+from service_process import REFUSED_S, Server, check_problem, counting_listener
 
 INVALID = (422, "audio_path_invalid")
 NOT_A_FILE = (422, "audio_path_not_a_file")
@@ -160,28 +149,6 @@ def test_any_name_works_and_the_file_stays_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def random_wav(seed: int, seconds: int) -> bytes:
-    """Noise that no other seed makes; at 32 kB a second."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, 16_000, 0, "NONE", ""))
-        out.writeframes(random.Random(seed).randbytes(32_000 * seconds))
-    return file.getvalue()
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
-def test_what_others_upload_is_at_no_path(start_server: Callable[..., Server]) -> None:
-    server = start_server(scripted_speed=10)
-    server.wait_state(server.submit(random_wav(0, 60)), "running")
-    server.submit(random_wav(1, 3))  # waits in memory
-    server.submit(random_wav(2, 80))  # waits in a file without a name
-    held = [int(fd.name) for fd in Path(f"/proc/{server.process.pid}/fd").iterdir()]
-    assert len(held) > 5
-    for fd in held:
-        for path in (f"/proc/self/fd/{fd}", f"/proc/{server.process.pid}/fd/{fd}"):
-            check_problem(server.post_path(path), *NOT_A_FILE)
-
-
 def test_an_empty_file_and_one_that_is_no_audio(server: Server, tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n")
@@ -189,21 +156,6 @@ def test_an_empty_file_and_one_that_is_no_audio(server: Server, tmp_path: Path) 
     response = server.post_path(str(tmp_path / "text.wav"))
     check_problem(response, 415, "audio_format_unsupported")
     assert "root:" not in response.text
-
-
-def test_twenty_pipes_at_once_block_nothing(server: Server, voice: bytes, tmp_path: Path) -> None:
-    pipes = [tmp_path / f"fifo-{number}" for number in range(20)]
-    for pipe in pipes:
-        os.mkfifo(pipe)
-    with ThreadPoolExecutor(20) as pool:
-        waiting = [pool.submit(server.post_path, str(pipe)) for pipe in pipes]
-        for _ in range(10):
-            begun = time.monotonic()
-            server.health()
-            assert time.monotonic() - begun <= HOST_PATIENCE_S
-        for answer in waiting:
-            check_problem(answer.result(PATIENCE_S), *NOT_A_FILE)
-    assert server.post(voice).status_code == 200
 
 
 def test_with_roots_what_lies_outside_is_forbidden_there_or_not(

@@ -152,16 +152,12 @@ def test_a_preflight_tells_a_foreign_page_nothing(origin: str, server: Server) -
     assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
-def test_what_a_form_of_any_page_can_send_is_never_read(kind: str, server: Server) -> None:
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_form_of_any_page_can_send_is_never_read(site: str, server: Server) -> None:
+    form = {"Content-Type": "text/plain", "Sec-Fetch-Site": site}
     body = b'{"audio_path": "/etc/hostname"}'
-    response = server.client.post("/transcribe", content=body, headers={"Content-Type": kind})
-    check_problem(response, 415, "content_type_unsupported")
-    for site in ("cross-site", "same-site"):
-        response = server.client.post(
-            "/transcribe", content=body, headers={"Content-Type": kind, "Sec-Fetch-Site": site}
-        )
-        check_problem(response, 403, "origin_not_allowed")
+    response = server.client.post("/transcribe", content=body, headers=form)
+    check_problem(response, 403, "origin_not_allowed")
 
 
 @pytest.mark.parametrize("origin", ALLOWED)
@@ -380,36 +376,14 @@ async def ask(
     body: bytes = b"",
 ) -> tuple[int, str]:
     """Send a request as a server would that has this peer; the status and the problem's code."""
-    sent: list[Any] = []
-    given = {"Host": "localhost", **(headers or {})}
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "scheme": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
-        "client": peer,
-        "server": ("0.0.0.0", 8000),
-        "state": {},
-    }
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    content = b"".join(message.get("body", b"") for message in sent[1:])
-    if sent[0]["status"] < 400:
-        return sent[0]["status"], ""
-    said = json.loads(content)
+    transport = httpx.ASGITransport(app, client=peer)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.request(method, path, headers=headers, content=body)
+    if answer.is_success:
+        return answer.status_code, ""
+    said = answer.json()
     code = said["error"] if "error" in said else said["code"]
-    return sent[0]["status"], code if isinstance(code, str) else code["code"]
+    return answer.status_code, code if isinstance(code, str) else code["code"]
 
 
 @pytest.fixture(scope="module")

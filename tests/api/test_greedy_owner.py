@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from greedy_owner import Greedy, Operation, Owner, operations
 from recordings import silence
-from service_process import MB, PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar.auth.token_issuing import TokenIssuer
 
@@ -95,17 +95,3 @@ def test_every_route_answers_one_owner_as_before_while_another_holds_all_it_can(
             assert said["type"] == "began"
         assert two.server.health()["status"] == "ok"
     assert statuses(two.ada, two.page, voice).keys() == before.keys()
-
-
-def test_slow_bodies_of_one_owner_leave_bytes_to_another(two: Two, voice: bytes) -> None:
-    form = Operation("POST", "/v1/estimate", "audio")
-    held = [two.server.raw() for _ in range(5)]
-    for sock in held:  # 40 MB each are declared: three are half of the room
-        sock.sendall(form.half_sent(two.ada.authorization, size=40 * MB))
-    for sock in held[3:]:
-        assert b"503" in sock.recv(12)
-    large = voice + bytes(60 * MB)
-    answer = two.bob.http.post("/v1/estimate", files={"audio": ("a", large)})
-    assert answer.status_code == 200, answer.text
-    for sock in held:
-        sock.close()

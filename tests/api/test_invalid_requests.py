@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -43,15 +44,7 @@ END = b"--frontier--\r\n"
 
 @pytest.mark.parametrize(
     "content_type",
-    [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "audio/wav",
-        "application/octet-stream",
-        "application/xml",
-        "application/jsonp",
-        "",
-    ],
+    ["text/plain", "application/x-www-form-urlencoded", "audio/wav", "application/jsonp", ""],
 )
 @pytest.mark.parametrize("path", ["/transcribe", "/reload-model"])
 def test_only_json_and_forms_are_parsed(content_type: str, path: str, server: Server) -> None:
@@ -87,15 +80,6 @@ def test_only_json_and_forms_are_parsed(content_type: str, path: str, server: Se
             id="65-KiB"),
         pytest.param(b'{"audio_path": "' + b"a" * 10_000_000 + b'"}', 413, "json_too_large",
             id="10-MB"),
-        pytest.param(b"{}", 422, "field_missing", id="no-path"),
-        pytest.param(b'{"path": "/a"}', 422, "field_missing", id="other-name"),
-        pytest.param(b'{"audio_path": 1.5}', 422, "audio_path_invalid", id="number-path"),
-        pytest.param(b'{"audio_path": "/a", "precision": 16}', 422, "field_invalid",
-            id="number-precision"),
-        pytest.param(b'{"audio_path": "/a", "language": ["en"]}', 422, "field_invalid",
-            id="list-language"),
-        pytest.param(b'{"audio_path": "/a", "diarize": {}}', 422, "field_invalid",
-            id="object-diarize"),
     ],
 )  # fmt: skip
 def test_a_json_body_is_checked_to_the_letter(
@@ -116,30 +100,21 @@ def test_json_without_a_declared_length_is_limited_too(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "code", "hint"),
+    ("field", "value", "code", "hint"),
     [
-        pytest.param({"precision": "int9"}, 422, "precision_unknown", "fp16", id="precision"),
-        pytest.param({"precision": "🎈"}, 422, "precision_unknown", "int8", id="balloon"),
-        pytest.param({"language": "e"}, 422, "language_invalid", "auto", id="short-language"),
-        pytest.param({"language": "../../etc"}, 422, "language_invalid", "auto", id="path"),
-        pytest.param({"language": "en; id"}, 422, "language_invalid", "auto", id="command"),
-        pytest.param({"language": "x" * 300}, 422, "language_invalid", "auto", id="long-language"),
-        pytest.param({"language": "german"}, 422, "language_invalid", "German is 'de'", id="name"),
-        pytest.param({"diarize": "perhaps"}, 422, "field_invalid", "true", id="diarize"),
-        pytest.param({"diarization": "best"}, 422, "field_invalid", "balanced", id="diarization"),
+        ("precision", "int9", "precision_unknown", "fp16"),
+        ("language", "german", "language_invalid", "German is 'de'"),
+        ("diarize", "perhaps", "field_invalid", "true"),
+        ("diarization", "best", "field_invalid", "balanced"),
+        ("words", "perhaps", "field_invalid", "true"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused_with_what_would(
-    fields: dict[str, str], status: int, code: str, hint: str, server: Server, voice: bytes
+    field: str, value: str, code: str, hint: str, server: Server, voice: bytes
 ) -> None:
-    response = server.post(voice, **fields)
-    check_problem(response, status, code)
+    response = server.post(voice, **{field: value})
+    check_problem(response, 422, code)
     assert hint in response.json()["hint"]
-
-
-def test_a_language_that_is_no_tag_is_named(server: Server, voice: bytes) -> None:
-    answer = server.post(voice, language="Klingonisch\n").json()
-    assert answer["detail"] == "'Klingonisch' is not a language tag."
 
 
 @pytest.mark.parametrize(
@@ -156,33 +131,6 @@ def test_a_misspelled_field_that_is_needed_is_named(
     response = server.client.post(path, json={sent: "x"})
     check_problem(response, 422, "field_missing")
     assert response.json()["hint"].startswith(hint)
-
-
-def test_the_hint_lists_every_lawful_precision(server: Server, voice: bytes) -> None:
-    hint = server.post(voice, precision="int9").json()["hint"]
-    for precision in ("auto", "fp32", "bf16", "fp16", "int8", "int4"):
-        assert precision in hint
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"precision": "fp16", "language": "auto"},
-        {"precision": " FP16 ", "language": "EN"},
-        {"language": "de-CH"},
-        {"language": "pt_BR"},
-        {"diarize": "false"},
-        {"precision": "", "language": "", "diarize": ""},
-        {"unknown_field": "ignored"},
-    ],
-    ids=str,
-)
-def test_options_in_their_usual_spellings_work(
-    fields: dict[str, str], server: Server, voice: bytes
-) -> None:
-    response = server.post(voice, **fields)
-    assert response.status_code == 200, response.text[:500]
-    assert response.json()["metadata"]["diarized"] is (fields.get("diarize") != "false")
 
 
 @pytest.mark.parametrize(
@@ -411,6 +359,8 @@ def test_who_asks_whether_to_send_is_told_to_go_on_and_served(
 
 # Addresses and methods.
 
+PAGES = "/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/"
+
 
 @pytest.mark.parametrize(
     "path", ["/nothing", "/v1/jobs/x/y", "/..%2f..%2fetc/passwd", "/health/x", "/" + "a" * 5000]
@@ -430,6 +380,7 @@ def test_an_unknown_address_is_a_problem_too(path: str, server: Server) -> None:
         ("PUT", "/v1/jobs", "GET"),
         ("PATCH", "/v1/jobs/nothing", "DELETE"),
         ("TRACE", "/health", "GET"),
+        *itertools.product(("POST", "OPTIONS", "DELETE"), PAGES, ("GET, HEAD",)),
     ],
 )
 def test_a_wrong_method_is_told_the_right_one(
@@ -440,19 +391,10 @@ def test_a_wrong_method_is_told_the_right_one(
     assert allowed in response.headers["allow"]
 
 
-@pytest.mark.parametrize("method", ["POST", "OPTIONS", "DELETE"])
-@pytest.mark.parametrize("path", ["/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/"])
-def test_pages_say_too_what_they_take(method: str, path: str, server: Server) -> None:
-    response = server.client.request(method, path)
-    check_problem(response, 405, "method_not_allowed")
-    assert response.headers["allow"] == "GET, HEAD"
-
-
 @pytest.mark.parametrize(
     "path",
-    ["/", "/health", "/v1/jobs", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css",
-     "/v1/jobs/x", "/transcribe", "/nothing"],
-)  # fmt: skip
+    [*PAGES, "/health", "/v1/jobs", "/v1/jobs/x", "/transcribe", "/nothing"],
+)
 def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> None:
     with server.raw() as sock:
         lengths = set()
@@ -571,10 +513,3 @@ def test_the_log_holds_no_path_no_transcript_and_no_traceback(
     assert "Traceback" not in log
     for text in texts:
         assert text not in log
-
-
-def test_a_keep_alive_connection_serves_on_after_an_error(server: Server, voice: bytes) -> None:
-    with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
-        for _ in range(3):
-            assert client.post("/transcribe", files={"audio": b"no audio"}).status_code == 415
-            assert client.post("/transcribe", files={"audio": voice}).status_code == 200

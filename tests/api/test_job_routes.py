@@ -27,7 +27,6 @@ from sidecar.service.facade import Service
 from sidecar.transcripts.transcript_formats import FORMATS
 
 SECOND = b"\1\0" * 16_000
-ENDED = ("done", "failed", "cancelled")
 
 
 def post(server: Server, audio: bytes, key: str | None = None, **fields: str) -> httpx.Response:
@@ -41,10 +40,6 @@ def submitted(server: Server, audio: bytes, **fields: str) -> str:
     assert response.status_code == 202, response.text
     assert response.headers["location"] == f"/v1/jobs/{response.json()['id']}"
     return str(response.json()["id"])
-
-
-def job(server: Server, job_id: str) -> dict[str, Any]:
-    return dict(server.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -64,7 +59,7 @@ def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -
     assert names[0] == "begun"
     assert names[-1] == "done"
     assert names.count("segment") == 3
-    state = job(server, job_id)
+    state = server.job(job_id)
     assert (state["state"], state["priority"]) == ("done", "batch")
     assert state["ended"] >= state["created"]
     assert "segments" not in state
@@ -243,8 +238,8 @@ def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:
         while not (told := read_until(events, "progress").data)["fraction"]:
             pass
         assert told["estimated_remaining_seconds"] > 0
-        assert job(slow, job_id)["estimated_remaining_seconds"] > 0
-        assert job(slow, job_id)["expires_in"] is None
+        assert slow.job(job_id)["estimated_remaining_seconds"] > 0
+        assert slow.job(job_id)["expires_in"] is None
     slow.client.delete(f"/v1/jobs/{job_id}")
 
 
@@ -263,7 +258,7 @@ def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server)
     numbers = [event.id for event in seen]
     assert numbers == sorted(set(numbers))
     assert [each.data["index"] for each in seen if each.name == "segment"] == list(range(40))
-    assert job(slow, job_id)["state"] == "done", "hanging up cancels nothing"
+    assert slow.job(job_id)["state"] == "done", "hanging up cancels nothing"
     last = {"Last-Event-ID": str(numbers[-1])}
     assert slow.client.get(f"/v1/jobs/{job_id}/events", headers=last).status_code == 204
     for wrong in (str(numbers[-1] + 1), "-1", "abc", "1" * 30):

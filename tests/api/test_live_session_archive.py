@@ -195,37 +195,6 @@ def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> No
         assert up.client.get(f"/v1/jobs/{summary.job}/audio").status_code == 200
 
 
-@pytest.mark.slow
-async def test_all_that_is_kept_is_deleted_after_a_restart_and_stays_so_after_the_next(
-    tmp_path: Path, voice: bytes
-) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    with serving(home) as up:
-        talk_id = (await spoken(up, talk(0.3), keep=True))[-1]["job"]
-        job_id = up.submit(voice)
-        up.wait_state(job_id, "done")
-        edit = {"operations": [{"op": "text", "segment": 0, "text": "edited afterwards"}]}
-        assert up.client.patch(f"/v1/jobs/{job_id}/transcript", json=edit).is_success
-        text = up.transcript(job_id)["segments"][0]["text"]
-        assert text == "edited afterwards"
-    with serving(home) as up:
-        assert {one["id"] for one in jobs(up)} == {talk_id, job_id}
-        erased = up.client.delete("/v1/data").json()
-        assert erased == {"jobs": 2, "people": 0, "live_sessions": 0}
-        files = [path for path in (home / "jobs").rglob("*") if path.is_file()]
-        assert "jobs.db-wal" in [path.name for path in files]
-        left = b"".join(path.read_bytes() for path in files)
-        assert talk_id.encode() not in left
-        assert job_id.encode() not in left
-        assert not list((home / "jobs" / "uploads").iterdir())
-        for path in ("", "/transcript", "/audio", "/events"):
-            assert up.client.get(f"/v1/jobs/{job_id}{path}").status_code == 404
-    with serving(home) as up:
-        assert jobs(up) == []
-        assert up.client.delete("/v1/data").json()["jobs"] == 0
-
-
 async def test_sound_that_is_no_number_is_kept_too_and_ends_no_talk(keeps: Server) -> None:
     sound = np.full(8_000, np.nan, "<f4").tobytes()
     said = await spoken(keeps, sound, keep=True, encoding="float32")

@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 from recordings import Studio, wav
-from service_process import PATIENCE_S, Server, check_problem, read_answer, wait_until
-from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
+from service_process import PATIENCE_S, Server, check_problem, wait_until
+from two_fronts_and_node import ONE_SERVICE, WAYS, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 
@@ -34,46 +34,27 @@ def endless(number: int) -> bytes:
     return wav(struct.pack("<2000h", *wave) * ENDLESS_S, rate=2000)
 
 
-@pytest.fixture(scope="module")
-def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Works off ten seconds of audio in a second."""
-    with Server(tmp_path_factory.mktemp("slow"), scripted_speed=10) as running:
-        running.post(tone(0, 1.0))
-        yield running
-
-
-@pytest.fixture(scope="module")
-def slow_fronts(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+@pytest.fixture(scope="module", params=WAYS)
+def slow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """As many seconds, by two fronts and a node."""
-    home = tmp_path_factory.mktemp("fronts")
-    with started(TWO_FRONTS, home, request, scripted_speed=10) as running:
+    """Works off ten seconds of audio in a second."""
+    home = tmp_path_factory.mktemp("slow")
+    with started(request.param, home, request, scripted_speed=10) as running:
         running.post(tone(0, 1.0))
         yield running
 
 
 @pytest.fixture
-def idle_slow_server(slow_server: Server) -> Iterator[Server]:
-    """The slow server, with nothing to do before and after."""
-    wait_until(lambda: not busy(slow_server), PATIENCE_S, "nothing is heard")
-    yield slow_server
-    end_all(slow_server)
+def idle(slow: Server) -> Iterator[Server]:
+    """The slow service, with nothing to do before and after."""
+    wait_until(lambda: not busy(slow), PATIENCE_S, "nothing is heard")
+    yield slow
+    for job in slow.jobs():
+        slow.cancel(job["id"])
 
 
-@pytest.fixture(params=WAYS)
-def idle(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The slow server, or the fronts."""
-    name = "slow_server" if request.param == ONE_SERVICE else "slow_fronts"
-    running: Server = request.getfixturevalue(name)
-    wait_until(lambda: not busy(running), PATIENCE_S, "nothing is heard")
-    yield running
-    end_all(running)
-
-
-def end_all(server: Server) -> None:
-    for job in server.jobs():
-        server.cancel(job["id"])
+by_one_service = pytest.mark.parametrize("slow", [ONE_SERVICE], indirect=True)
 
 
 def busy(server: Server) -> bool:
@@ -112,47 +93,6 @@ def test_thirty_two_clients_at_once_each_get_their_own_transcript(server: Server
     for number, response in enumerate(together):
         assert response.status_code == 200, response.text[:500]
         assert response.json()["segments"] == alone[number]
-
-
-@pytest.mark.slow
-def test_beyond_its_limit_the_queue_says_when_to_come_back(
-    start_server: Callable[..., Server],
-) -> None:
-    server = start_server(queue_limit=2, scripted_speed=10)
-    expected = server.post(tone(0)).json()["segments"]
-    ahead = running_job(server, endless(1))
-    with ThreadPoolExecutor(12) as pool:
-        sent = [pool.submit(server.post, tone(0)) for _ in range(12)]
-        wait_until(lambda: sum(one.done() for one in sent) == 10, PATIENCE_S, "two have a place")
-        server.cancel(ahead)
-    answers = [one.result() for one in sent]
-    served = [answer for answer in answers if answer.status_code == 200]
-    refused = [answer for answer in answers if answer.status_code != 200]
-    assert (len(served), len(refused)) == (2, 10)
-    for answer in refused:
-        check_problem(answer, 503, "queue_full")
-        assert int(answer.headers["retry-after"]) >= 1
-    for answer in served:
-        assert answer.json()["segments"] == expected
-    assert server.post(tone(0)).status_code == 200
-    assert not server.leftovers()
-
-
-def test_a_full_queue_says_so_before_the_upload_is_read(
-    start_server: Callable[..., Server],
-) -> None:
-    server = start_server(queue_limit=1, scripted_speed=2)
-    running_job(server, endless(0))
-    server.submit(tone(1))
-    with server.raw() as sock:
-        sock.sendall(
-            b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
-            b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n"
-        )
-        status, headers, _ = read_answer(sock)
-    assert status == 503
-    assert "retry-after" in headers
-    assert headers["connection"] == "close"
 
 
 def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None:
@@ -242,8 +182,9 @@ def test_the_job_of_a_client_that_hangs_up_is_cancelled(state: str, idle: Server
     assert server.wait_state(following, "done")["attempts"] == 1
 
 
-def test_health_answers_every_poll_while_a_job_runs(idle_slow_server: Server) -> None:
-    server = idle_slow_server
+@by_one_service
+def test_health_answers_every_poll_while_a_job_runs(idle: Server) -> None:
+    server = idle
     job_id = running_job(server, endless(8))
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: server.client.get("/health"), range(200)))
@@ -252,16 +193,18 @@ def test_health_answers_every_poll_while_a_job_runs(idle_slow_server: Server) ->
     assert server.job(job_id)["state"] == "running"
 
 
-def test_a_bad_file_gets_its_answer_while_another_job_runs(idle_slow_server: Server) -> None:
-    server = idle_slow_server
+@by_one_service
+def test_a_bad_file_gets_its_answer_while_another_job_runs(idle: Server) -> None:
+    server = idle
     job_id = running_job(server, endless(9))
     check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
     check_problem(server.post(wav(b"")), 422, "audio_undecodable")
     assert server.job(job_id)["state"] == "running"
 
 
-def test_a_job_whose_engine_is_killed_is_tried_once_more(idle_slow_server: Server) -> None:
-    server = idle_slow_server
+@by_one_service
+def test_a_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
+    server = idle
     expected = [server.post(tone(number)).json()["segments"] for number in range(3)]
     first = running_job(server, tone(0, 20.0))
     os.kill(int(server.health()["worker_pid"]), signal.SIGSTOP)
@@ -279,8 +222,9 @@ def test_a_job_whose_engine_is_killed_is_tried_once_more(idle_slow_server: Serve
     wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
 
 
-def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server) -> None:
-    server = idle_slow_server
+@by_one_service
+def test_a_job_whose_engine_is_killed_twice_fails_alone(idle: Server) -> None:
+    server = idle
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, endless(0))
         wait_until(lambda: busy(server), PATIENCE_S, "the job runs")
@@ -296,20 +240,6 @@ def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server
     check_problem(response, 503, "engine_crashed")
     assert int(response.headers["retry-after"]) >= 1
     assert server.wait_state(following, *ENDED)["state"] == "done"
-    wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
-
-
-@pytest.mark.slow
-def test_an_engine_that_is_killed_while_idle_is_back_every_time(server: Server) -> None:
-    audio = tone(11)
-    expected = server.post(audio).json()["segments"]
-    pids = set()
-    for _ in range(5):
-        pids.add(kill_worker(server))
-        response = server.post(audio)
-        assert response.status_code == 200, response.text[:500]
-        assert response.json()["segments"] == expected
-    assert len(pids) == 5
     wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
 
 

@@ -21,7 +21,6 @@ from sidecar.auth.authentication import (
     MAX_CODES_PER_OWNER,
     OneTimeCodes,
 )
-from sidecar.auth.token_issuing import TokenIssuer
 
 CLIENT = REPOSITORY / "clients/js/src"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -117,15 +116,6 @@ def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Se
     for path in ("/", f"/page/{digest}/app.js", "/v1/page/about"):
         check_problem(server.client.get(path, headers=HTML | stranger), 403, "origin_not_allowed")
         check_problem(server.client.get(path, headers=HTML | embedded), 403, "origin_not_allowed")
-    check_problem(
-        server.client.get("/", headers=HTML | {"Host": "evil.example"}), 403, "host_not_allowed"
-    )
-    word = {"word": "x" * 43}
-    check_problem(
-        server.client.post("/v1/page/sessions", json=word, headers=stranger),
-        403,
-        "origin_not_allowed",
-    )
 
 
 def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
@@ -145,21 +135,6 @@ def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
     check_problem(server.client.post("/v1/page/sessions", json={}), 422, "field_missing")
     assert TOKEN not in server.log()
     assert word["word"] not in server.log()
-
-
-@pytest.mark.slow
-def test_the_page_is_told_by_whose_name_a_link_signs_in(
-    start_server: Callable[..., Server], tmp_path: Path
-) -> None:
-    issuer = TokenIssuer(tmp_path / "tokens")
-    token, _ = issuer.create("mallory")
-    server = start_server(token_keys=issuer.keys.public)
-    bearer = {"Authorization": f"Bearer {token}"}
-    link = server.client.post("/v1/page/links", headers=bearer).json()
-    word = {"word": link["path"].removeprefix("/#open=")}
-    session = server.client.post("/v1/page/sessions", json=word).json()
-    assert session == {"token": token, "signed_in_as": "mallory"}
-    assert server.client.get("/v1/page/about", headers=bearer).json()["signed_in_as"] == "mallory"
 
 
 def test_open_prints_a_link_that_holds_no_token_and_opens_once(

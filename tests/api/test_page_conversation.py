@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from browser_visitor import ESCAPE, Visitor
 from service_process import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
-from test_page_in_browser import ESCAPE, Visitor, is_a_phone, spoken
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 4
 LONG = LONG.strip()
@@ -32,24 +32,9 @@ window.loud = () => {
 """Has `loud()` say whether something comes out of the loudspeaker."""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    visitor = Visitor(spoken(tmp_path_factory.mktemp("microphone") / "spoken.wav"))
-    visitor.before(LISTENS)
-    yield visitor
-    visitor.driver.quit()
-
-
-@pytest.fixture
-def visitor(browser: Visitor) -> Iterator[Visitor]:
-    """The one browser, with nothing of the test before."""
-    browser.log.clear()
-    browser.driver.get_log("browser")
-    yield browser
-    assert browser.wrong() == []
-    browser.js("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
-    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.driver.get("about:blank")
+@pytest.fixture(scope="module", autouse=True)
+def _listens(browser: Visitor) -> None:
+    browser.before(LISTENS)
 
 
 def begins(visitor: Visitor, server: Server, button: str = "Start") -> None:
@@ -151,7 +136,7 @@ def test_a_conversation_that_is_kept_is_a_transcript_of_two(
     visitor.sees(".talking label", "Keep as a transcript").click()
     says(visitor, "Hello there.")
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
-    is_a_phone(visitor)
+    visitor.is_a_phone()
     assert visitor.findings() == []
     stops(visitor)
     visitor.sees(".lanes .name, .row .name", "Machine (repeat)")

@@ -5,42 +5,27 @@ One browser for all.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
-import random
 import re
-import shutil
 import struct
 import time
-import warnings
-import wave
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
-from test_browser_access import CHROMIUM
+import soundfile
+from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor
+from moonshine_voice import get_assets_path
+from recordings import wav
+from service_process import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
 
 from sidecar.auth.token_issuing import TokenIssuer
 
-CHROMEDRIVER = shutil.which("chromedriver")
-WIDTH, HEIGHT = 1280, 860
-STRANGER = "evil.example"
 KEY = "0123456789abcdef" * 4
 PLACE = "const audio = document.querySelector('audio'); return [audio.currentTime, audio.paused]"
-BAD = (
-    "Content Security Policy",
-    "TrustedScript",
-    "TrustedHTML",
-    "Refused to",
-    "Uncaught",
-    "Error:",
-)
 LONG = 1500
 INTERCEPTS = """
 const segments = Array.from({length: LONG}, (_, i) => {
@@ -62,181 +47,6 @@ window.fetch = async (address, ...more) => /transcript/.test(address)
   : real(address, ...more);
 """
 """Puts the transcript of an hour of four people in the place of every transcript."""
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-if CHROMIUM is None or CHROMEDRIVER is None or find_spec("selenium") is None:
-    LACKING = "no Chromium with chromedriver and selenium here: no browser looked at the page"
-    warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
-    pytest.skip(LACKING, allow_module_level=True)
-
-
-class Visitor:
-    """Somebody with a browser."""
-
-    def __init__(self, spoken: Path) -> None:
-        """``spoken``: a wav that the microphone hears, again and again."""
-        from selenium import webdriver
-
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM or ""
-        for flag in (
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
-            "--disable-dev-shm-usage",  # of which a container has little
-            f"--window-size={WIDTH},{HEIGHT}", f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
-            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-            f"--use-file-for-fake-audio-capture={spoken}",
-            "--autoplay-policy=no-user-gesture-required",
-            # one process for all pages, no animations, nothing else that a browser does: less work
-            "--process-per-site", "--disable-extensions", "--disable-background-networking",
-            "--disable-component-update", "--force-prefers-reduced-motion",
-            "--disable-features=SpareRendererForSitePerProcess,OptimizationHints,MediaRouter",
-        ):  # fmt: skip
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(CHROMEDRIVER, port=free_port())
-        self.driver = webdriver.Chrome(options=options, service=service)
-        self.driver.command_executor.client_config.timeout = PATIENCE_S  # 120 s: a busy machine
-        self.driver.set_script_timeout(PATIENCE_S)
-        self.log: list[str] = []
-
-    def opens(self, server: Server, path: str = "/") -> None:
-        """The page of a service, as it is for who comes for the first time."""
-        self.driver.get(f"http://127.0.0.1:{server.port}{path}")
-        self.sees(".page[data-ready=yes], .door")
-
-    def reads(self, server: Server, recording: Path, rows: int) -> None:
-        """Opens the page, sends a recording of two speakers, and has its transcript."""
-        self.opens(server)
-        self.sends(recording)
-        self.has_rows(rows)
-
-    def has_rows(self, rows: int) -> None:
-        """The transcript of two speakers has so many rows, at last."""
-        self.sees("#main .title", "2 speakers")
-        wait_until(lambda: self.rows() == rows, PATIENCE_S, "all rows")
-
-    def sees(self, selector: str, text: str = "") -> Any:
-        """What is there, once it is, with this text in it."""
-        from selenium.common.exceptions import StaleElementReferenceException
-
-        def look() -> Any:
-            try:
-                for one in self.driver.find_elements("css selector", selector):
-                    if text in (one.get_attribute("textContent") or ""):
-                        return one
-            except StaleElementReferenceException:
-                pass
-            return None
-
-        try:
-            return wait_until(look, PATIENCE_S, f"{selector} {text!r}")
-        except AssertionError as late:
-            raise AssertionError(f"{late}\n{self.text()}\n{self.said()}") from None
-
-    def all(self, selector: str) -> list[Any]:
-        """All that is there now."""
-        return list(self.driver.find_elements("css selector", selector))
-
-    def one(self, selector: str) -> Any:
-        """What is there now."""
-        return self.driver.find_element("css selector", selector)
-
-    def text(self) -> str:
-        """All that is to be read."""
-        return str(self.js("return document.body.innerText"))
-
-    def js(self, script: str, *given: object) -> Any:
-        """What a script returns in the page."""
-        return self.driver.execute_script(script, *given)
-
-    def before(self, script: str) -> str:
-        """Has a script run before those of every page, until `late`."""
-        command = "Page.addScriptToEvaluateOnNewDocument"
-        return str(self.driver.execute_cdp_cmd(command, {"source": script})["identifier"])
-
-    def late(self, identifier: str) -> None:
-        """No page that comes later is met by it."""
-        command = "Page.removeScriptToEvaluateOnNewDocument"
-        self.driver.execute_cdp_cmd(command, {"identifier": identifier})
-
-    def sends(self, *files: Path) -> None:
-        """Chooses files by the button."""
-        self.driver.find_element("id", "files").send_keys("\n".join(map(str, files)))
-
-    def drops(self, name: str, body: bytes) -> None:
-        """A file let go over the page."""
-        self.js(
-            """const bytes = Uint8Array.from(atob(arguments[1]), (one) => one.charCodeAt(0));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([bytes], arguments[0], {type: "audio/wav"}));
-            for (const kind of ["dragenter", "dragover", "drop"])
-              document.body.dispatchEvent(new DragEvent(kind, {
-                bubbles: true, cancelable: true, dataTransfer}));""",
-            name,
-            base64.b64encode(body).decode(),
-        )
-
-    def forgets(self) -> None:
-        """The browser has nothing of this page: no copies of transcripts, no settings."""
-        origin = self.js("return location.origin")
-        self.js("try { sessionStorage.clear(); } catch {}")
-        self.driver.get("about:blank")
-        if origin.startswith("http"):
-            command = "Storage.clearDataForOrigin"
-            self.driver.execute_cdp_cmd(command, {"origin": origin, "storageTypes": "all"})
-
-    def rows(self) -> int:
-        """How many segments stand."""
-        return int(self.js("return document.querySelectorAll('.row').length"))
-
-    def said(self) -> list[str]:
-        """What the browser had to say."""
-        self.log += [str(line["message"]) for line in self.driver.get_log("browser")]
-        return self.log
-
-    def wrong(self) -> list[str]:
-        """What it did not let the page do, and faults of the page."""
-        return [line for line in self.said() if any(word in line for word in BAD)]
-
-    def findings(self) -> list[str]:
-        """What axe has to say against the page as it stands."""
-        source = axe_source()
-        self.driver.execute_script(source)
-        found = self.driver.execute_async_script(
-            """const done = arguments[arguments.length - 1];
-            axe.run(document, {runOnly: arguments[0]}).then((said) => done(said.violations));""",
-            RULES,
-        )
-        return [f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]]
-
-
-def axe_source() -> str:
-    package = find_spec("axe_core_python")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).with_name("axe.min.js").read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    visitor = Visitor(spoken(tmp_path_factory.mktemp("microphone") / "spoken.wav"))
-    yield visitor
-    visitor.driver.quit()
-
-
-@pytest.fixture
-def visitor(browser: Visitor) -> Iterator[Visitor]:
-    """The one browser, with nothing of the test before, and nothing blocked in this one."""
-    browser.log.clear()
-    browser.driver.get_log("browser")
-    yield browser
-    assert browser.wrong() == []
-    for handle in browser.driver.window_handles[1:]:
-        browser.driver.switch_to.window(handle)
-        browser.driver.close()
-    browser.driver.switch_to.window(browser.driver.window_handles[0])
-    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.forgets()
 
 
 def kept(home: Path) -> dict[str, object]:
@@ -256,50 +66,18 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test finds another's recordings, nor leaves any; the service has had other tests."""
     running = [request.getfixturevalue(one) for one in {"server", "slow"} & {*request.fixturenames}]
-
-    def empty() -> None:
-        for one in running:
-            while jobs := one.client.get("/v1/jobs").json()["jobs"]:
-                for job in jobs:
-                    one.client.delete(f"/v1/jobs/{job['id']}")
-
-    empty()
+    for one in running:
+        one.client.delete("/v1/data").raise_for_status()
     yield
-    empty()
+    for one in running:
+        one.client.delete("/v1/data").raise_for_status()
 
 
-def tone(path: Path, seconds: float) -> Path:
+def tone(path: Path, seconds: int) -> Path:
     """A recording of silence with a click a second: nothing is said, and it can be played."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        second = struct.pack("<8000h", *(30000 if at < 80 else 0 for at in range(8000)))
-        file.writeframes((second * (int(seconds) + 1))[: int(seconds * 8000) * 2])
+    second = struct.pack("<8000h", *(30000 if at < 80 else 0 for at in range(8000)))
+    path.write_bytes(wav(second * seconds, rate=8000))
     return path
-
-
-def spoken(path: Path) -> Path:
-    """Two who speak in turn, as loud as people are: noise, for a browser takes out what hums."""
-    chance = random.Random(1)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        for seconds, loud in ((1.5, 0.5), (0.9, 0.0), (1.5, 0.2), (0.9, 0.0)):
-            count = int(seconds * 16_000)
-            samples = (int(chance.uniform(-loud, loud) * 32767) for _ in range(count))
-            file.writeframes(struct.pack(f"<{count}h", *samples))
-    return path
-
-
-def is_a_phone(visitor: Visitor) -> None:
-    """The page in a narrow window: all of it."""
-    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    wide = "return [document.documentElement.scrollWidth, innerWidth]"
-    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
-    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
 
 
 def test_a_dropped_recording_is_heard_and_read_played_and_searched(
@@ -312,21 +90,13 @@ def test_a_dropped_recording_is_heard_and_read_played_and_searched(
     visitor.has_rows(40)
     visitor.sees(".job .name", "talk.wav")
     assert visitor.all(".lanes li")[1].text.split()[1] == "Speaker"
-    wait_until(
-        lambda: visitor.js("return document.querySelector('canvas').clientHeight") > 50,
-        PATIENCE_S,
-        "the waveform, above two lanes",
-    )
+    visitor.until("document.querySelector('canvas').clientHeight > 50", "the waveform of two lanes")
     # played from a segment
     visitor.all(".row .said")[5].click()
     place = PLACE
     wait_until(lambda: visitor.js(place)[0] > 5.2, PATIENCE_S, "it plays from there")
     assert visitor.js(place)[0] < 40
-    wait_until(
-        lambda: visitor.js("return document.querySelector('.row.now').dataset.index") != "5",
-        PATIENCE_S,
-        "the row that is heard is the one that is marked",
-    )
+    visitor.until("document.querySelector('.row.now').dataset.index != 5", "the row that is heard")
     visitor.sees(".player .round[aria-label=Pause]").click()
     assert visitor.js(place)[1]
     # by keys alone, on the timeline and in the transcript
@@ -356,7 +126,6 @@ def test_a_dropped_recording_is_heard_and_read_played_and_searched(
     visitor.sees(".player .round[aria-label=Play]")
 
 
-UP, DOWN, SHIFT, CONTROL, ENTER, ESCAPE = "\ue013", "\ue015", "\ue008", "\ue009", "\ue007", "\ue00c"
 FOCUS = "document.activeElement"
 
 
@@ -367,6 +136,12 @@ def names(visitor: Visitor) -> list[str]:
             "return [...document.querySelectorAll('.lanes .name')].map((one) => one.textContent)"
         )
     )
+
+
+def writes(visitor: Visitor, index: int, text: str) -> None:
+    """Puts a text in the place of a line."""
+    line(visitor, index).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, text, ENTER)
 
 
 def line(visitor: Visitor, index: int) -> Any:
@@ -409,7 +184,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     wait_until(lambda: names(visitor)[0] == "Nell", PATIENCE_S, "it says so")
     assert visitor.js("return document.querySelector('.row .name').textContent") == "Nell"
     assert visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0", "the dialog gave it back"
-    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    job = server.jobs()[0]["id"]
     text = f"/v1/jobs/{job}/transcript?format=text"
     assert "] Nell: " in server.client.get(text).text
     # two lines: a new speaker's
@@ -426,12 +201,8 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     visitor.sees("#same").submit()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees("#said", "Speaker 2 was merged into Nell")
-    wait_until(
-        lambda: visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0",
-        PATIENCE_S,
-        "the focus is on who has it",
-    )
-    assert server.client.get("/v1/jobs").json()["jobs"][0]["revision"] == 4
+    visitor.until(f"{FOCUS}.dataset.speaker === 'Speaker_0'", "the focus is on who has it")
+    assert server.jobs()[0]["revision"] == 4
     # all undone, and one done again
     ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
     visitor.sees("#said", "Undone: Speaker 2 was merged into Nell.")
@@ -480,7 +251,7 @@ def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     reads_with_holds(visitor, server, tmp_path)
-    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    job = server.jobs()[0]["id"]
     path = f"/v1/jobs/{job}/transcript"
 
     def elsewhere(name: str) -> None:
@@ -510,26 +281,22 @@ def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
 ) -> None:
     reads_with_holds(visitor, server, tmp_path)
 
-    def writes(text: str) -> None:
-        line(visitor, 2).send_keys("e")
-        visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, text, ENTER)
-
     def held(kind: str) -> None:
         wait_until(lambda: visitor.js(f"return Boolean(held.{kind})"), PATIENCE_S, kind)
 
     visitor.js("holds.edit = holds.history = true")
-    writes("One.")  # the page looks, and asks for what it does not know to be its own
+    writes(visitor, 2, "One.")  # the page looks, and asks for what it does not know to be its own
     held("edit")
     visitor.js("document.dispatchEvent(new Event('visibilitychange'))")
     held("history")
     visitor.js("holds.edit = holds.history = false; held.edit()")
     wait_until(lambda: said(visitor, 2) == "One.", PATIENCE_S, "the first")
-    writes("Two.")
+    writes(visitor, 2, "Two.")
     wait_until(lambda: said(visitor, 2) == "Two.", PATIENCE_S, "the second")
     before = visitor.js("held.history(); return given.transcript")
     wait_until(lambda: visitor.js("return given.transcript") > before, PATIENCE_S, "it is there")
     visitor.driver.execute_async_script("setTimeout(arguments[0], 100)")
-    writes("Three.")
+    writes(visitor, 2, "Three.")
     wait_until(lambda: said(visitor, 2) == "Three.", PATIENCE_S, "the third")
     assert visitor.all(".trouble") == []
 
@@ -615,7 +382,7 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     server = start_server(job_retention="8s")
 
     def there() -> set[str]:
-        return {one["id"] for one in server.client.get("/v1/jobs").json()["jobs"]}
+        return {one["id"] for one in server.jobs()}
 
     visitor.reads(server, tone(tmp_path / "read.wav", 6), 6)
     (read,) = there()
@@ -650,8 +417,7 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     visitor.sees(".side h2", "Only in this browser")
     assert visitor.rows() == 6
     assert visitor.findings() == []
-    line(visitor, 3).send_keys("e")
-    visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, "All of it.", ENTER)
+    writes(visitor, 3, "All of it.")
     visitor.sees("#said", "in this browser only")
     wait_until(lambda: said(visitor, 3) == "All of it.", PATIENCE_S, "it is corrected")
     speaker = visitor.sees(".lane .name").text
@@ -694,7 +460,7 @@ def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
-    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    job = server.jobs()[0]["id"]
     move = {"op": "move", "segments": [1, 7], "speaker": "Speaker_0"}
     server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": [move]})
     turns_shown = "return document.querySelectorAll('.row.turn').length"
@@ -753,17 +519,19 @@ def test_what_was_read_is_shown_again_after_a_reload_until_it_is_deleted(
     visitor.sees("#main", "Choose a recording")
 
 
+def worked_out(visitor: Visitor, module: str, expression: str, given: object) -> Any:
+    """The value of an expression over what a module of the page exports (`the`) and ``given``."""
+    return visitor.driver.execute_async_script(
+        f"""const [given, done] = arguments;
+        const app = document.querySelector("script[type=module]").src;
+        import(app.replace("app.js", "{module}")).then((the) => done({expression})).catch(done);""",
+        given,
+    )
+
+
 def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -> None:
     def said(**job: object) -> str:
-        return str(
-            visitor.driver.execute_async_script(
-                """const [job, done] = arguments;
-                const app = document.querySelector("script[type=module]").src;
-                const words = import(app.replace("app.js", "words.js"));
-                words.then(({stateOf}) => done(stateOf(job)), done);""",
-                job,
-            )
-        )
+        return str(worked_out(visitor, "words.js", "the.stateOf(given)", job))
 
     def runs(total: float | None, fraction: float | None, left: float) -> str:
         progress = {"fraction": fraction, "audio_seconds_done": 0, "audio_seconds_total": total}
@@ -783,40 +551,10 @@ def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -
 
 def test_lengths_of_time_from_two_days_on_are_in_days(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
-    said = visitor.driver.execute_async_script(
-        """const [lengths, done] = arguments;
-        const app = document.querySelector("script[type=module]").src;
-        const words = import(app.replace("app.js", "words.js"));
-        words.then(({spoken}) => done(lengths.map(spoken)), done);""",
-        [0, 61, 3600, 36 * 3600, 30 * 86_400, 2 * 86_400 + 3600],
-    )
-    assert said == ["0 seconds", "1 minute 1 second", "1 hour", "36 hours", "30 days",
-                    "2 days 1 hour"]  # fmt: skip
-
-
-STRANGE_WORDS = (
-    "Nobody speaks in this",
-    "nobody knows",
-    ">Called<",
-    "Choose this line",
-    "Choose none",
-    "Match before",
-    "Leave out",
-    "Throw this recording",
-    "Hear it again",
-    "engine hangs",
-    "Is being fetched",
-    "Let go to",
-    "cannot be had back",
-)
-"""Words of the page that strangers to it stumbled over."""
-
-
-def test_the_page_has_the_words_that_people_expect() -> None:
-    folder = REPOSITORY / "sidecar" / "api" / "static"
-    for path in folder.rglob("*.js"):
-        text = path.read_text("utf-8")
-        assert [words for words in STRANGE_WORDS if words in text] == [], path.name
+    lengths_s = [0, 61, 3600, 36 * 3600, 30 * 86_400, 2 * 86_400 + 3600]
+    said = worked_out(visitor, "words.js", "given.map(the.spoken)", lengths_s)
+    assert said[:3] == ["0 seconds", "1 minute 1 second", "1 hour"]
+    assert said[3:] == ["36 hours", "30 days", "2 days 1 hour"]
 
 
 COPIES_AT_MOST = 200
@@ -987,7 +725,7 @@ def test_a_service_that_is_started_anew_is_waited_for_and_gets_the_recording_aga
     with Server(tmp_path / "after", port=port) as server:
         visitor.sees("#main .title", "2 speakers")
         wait_until(lambda: visitor.rows() == 60, PATIENCE_S, "all of it")
-        assert len(server.client.get("/v1/jobs").json()["jobs"]) == 1
+        assert len(server.jobs()) == 1
         assert "does not answer" not in visitor.text()
 
 
@@ -1010,8 +748,7 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     visitor.sees(".job .name", "talk.wav").click()
     visitor.sees(".player button", "Listen to the recording").click()
     visitor.sees(".player .round[aria-label=Play]")
-    wait_until(lambda: visitor.js("return document.querySelector('audio').duration === 3"),
-               PATIENCE_S, "fetched with the token, which is in no address")  # fmt: skip
+    visitor.until("document.querySelector('audio').duration === 3", "it is fetched with the token")
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
     visitor.driver.switch_to.new_window("tab")
     visitor.driver.get(link)
@@ -1122,28 +859,14 @@ def test_the_page_says_which_language_it_understands_and_where(
     visitor.sends(tone(tmp_path / "clicks.wav", 2))
     visitor.sees("#main", "No speech was found")
     visitor.sees("#main .title", "0:02 · English")
-    backwards = tmp_path / "backwards.wav"
-    with wave.open(str(endgame())) as heard, wave.open(str(backwards), "wb") as file:
-        file.setparams(heard.getparams())
-        frames = np.frombuffer(heard.readframes(heard.getnframes()), np.int16)
-        file.writeframes(frames[::-1].tobytes())
-    visitor.sends(backwards)
+    samples, rate = soundfile.read(Path(get_assets_path()) / "endgame_nagg_nell.wav", dtype="int16")
+    soundfile.write(tmp_path / "backwards.wav", samples[::-1], rate)
+    visitor.sends(tmp_path / "backwards.wav")
     visitor.sees(".job[data-state=done] .name", "backwards.wav").click()
     visitor.sees("#main .notice", "does not seem to be English")
     assert "English" not in visitor.sees("#main .title", "moonshine").text
     visitor.opens(start_server(engine="upstream", upstream="http://127.0.0.1:9"))
     visitor.sees(".status", "Sent to another server")
-
-
-def test_pencil_and_box_are_there_before_anybody_points(
-    visitor: Visitor, server: Server, tmp_path: Path
-) -> None:
-    visitor.reads(server, tone(tmp_path / "talk.wav", 6), 6)
-    visitor.driver.refresh()
-    visitor.sees("#main .title", "2 speakers")
-    visitor.sees(".row[data-index='0'] > .acts [aria-label='Edit this line']")
-    visitor.sees(".row[data-index='0'] > .acts [aria-label='Select this line']")
-    assert visitor.findings() == []
 
 
 def test_lines_are_selected_by_mouse_one_after_the_other(
@@ -1152,6 +875,11 @@ def test_lines_are_selected_by_mouse_one_after_the_other(
     from selenium.webdriver import ActionChains
 
     visitor.reads(server, tone(tmp_path / "talk.wav", 6), 6)
+    visitor.driver.refresh()
+    visitor.sees("#main .title", "2 speakers")
+    for act in ("Edit", "Select"):  # before anybody points
+        visitor.sees(f".row[data-index='0'] > .acts [aria-label='{act} this line']")
+    assert visitor.findings() == []
     drawn = "return document.querySelector(`${arguments[0]} path`).getAttribute('d')"
     for count, index in enumerate((1, 3), 1):
         row = visitor.all(".row")[index]
@@ -1177,11 +905,7 @@ def test_options_are_those_that_the_engine_follows(
         (start_server(engine="upstream", upstream="http://127.0.0.1:9"), ["speak", "Names"]),
     ):
         visitor.opens(server)
-        wait_until(
-            lambda: visitor.js("return document.querySelector('.intake .quiet') !== null"),
-            PATIENCE_S,
-            "what the engine can do is known",
-        )
+        visitor.sees(".intake .quiet")  # what the engine can do is known
         engine = server.client.get("/v1/page/about").json()["engine"]
         assert engine["steerable"] is bool(shown)
         labels = visitor.all(".fields label")
@@ -1201,6 +925,13 @@ GONE = json.dumps(
 LIVE = "Live captions"
 
 
+def goes_live(visitor: Visitor, server: Server) -> None:
+    """Opens the page, whose `sockets` are known, and has captions."""
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+
+
 def captions(visitor: Visitor, more: int = 1) -> int:
     """So many lines more; how many there are."""
     rows = visitor.rows()
@@ -1212,16 +943,12 @@ def captions(visitor: Visitor, more: int = 1) -> int:
 def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.opens(server)
-    visitor.js(SOCKETS)
-    visitor.sees(".intake button", LIVE).click()
+    goes_live(visitor, server)
     visitor.sees(".talking [aria-label=Loudness]")
     visitor.sees(".tail p", "w")
     visitor.sees(".row .said", "w")
     visitor.sees("[role=log][aria-live=polite] p", "Speaker 0: w")
-    wait_until(
-        lambda: visitor.js("return document.querySelector('meter').value") > 0, PATIENCE_S, ""
-    )
+    visitor.until("document.querySelector('meter').value > 0", "it is as loud as something")
     assert visitor.findings() == []
     visitor.js("sockets[0].close(4000)")
     captions(visitor, 2)
@@ -1243,7 +970,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     wait_until(lambda: visitor.js(PLACE)[0] > 0.3, PATIENCE_S, "its own sound is heard")
     visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
-    job = server.client.get("/v1/jobs").json()["jobs"][0]
+    job = server.jobs()[0]
     assert job["duration"] == pytest.approx(
         visitor.js("return document.querySelector('audio').duration")
     )
@@ -1253,14 +980,10 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
 
 
+@pytest.mark.usefixtures("browser")
 def test_a_microphone_that_gives_no_sound_is_noticed(server: Server, tmp_path: Path) -> None:
-    muted = tmp_path / "muted.wav"
-    with wave.open(str(muted), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(2 * 16_000))
-    visitor = Visitor(muted)
+    (tmp_path / "muted.wav").write_bytes(wav(bytes(2 * 16_000)))
+    visitor = Visitor(tmp_path / "muted.wav")
     try:
         visitor.opens(server)
         visitor.sees(".intake button", LIVE).click()
@@ -1285,7 +1008,7 @@ def test_captions_that_are_kept_are_a_transcript_like_any_other(
     visitor.sees(".row .said", "w")
     visitor.sees(".talking button", "Stop").click()
     visitor.sees("#main .title", "scripted")  # as it was captioned: nothing is heard again
-    (job,) = slow.client.get("/v1/jobs").json()["jobs"]
+    (job,) = slow.jobs()
     assert job["state"] == "done"
     visitor.sees(".job .name", "Live 2")
     assert "only in this page" not in visitor.text()
@@ -1301,14 +1024,12 @@ def test_captions_that_are_kept_are_a_transcript_like_any_other(
 def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.opens(server)
-    visitor.js(SOCKETS)
-    visitor.sees(".intake button", LIVE).click()
+    goes_live(visitor, server)
     captions(visitor)
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
     visitor.sees(".title", "The audio is recorded")
-    is_a_phone(visitor)
+    visitor.is_a_phone()
     assert visitor.findings() == []
     at = visitor.sees(".talking .time").text
     wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
@@ -1332,16 +1053,14 @@ socket.onmessage = (event) => {
 def test_what_is_said_of_an_overload_goes_with_the_captions(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.opens(server)
-    visitor.js(SOCKETS)
-    visitor.sees(".intake button", LIVE).click()
+    goes_live(visitor, server)
     captions(visitor)
     visitor.js(OVERLOADED, "partials_late", "The service is overloaded.")
     visitor.sees("#main .notice", "overloaded")
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".title", "only in this page")
     assert "overloaded" not in visitor.js("return document.querySelector('#main').innerText")
-    is_a_phone(visitor)
+    visitor.is_a_phone()
     visitor.sees(".choice [popovertarget]").click()
     boxes = visitor.js(
         """return [...document.querySelectorAll("#formats button")].map((one) => {
@@ -1356,9 +1075,7 @@ def test_what_is_said_of_an_overload_goes_with_the_captions(
 def test_a_microphone_that_was_paused_stays_off_when_captions_end(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.opens(server)
-    visitor.js(SOCKETS)
-    visitor.sees(".intake button", LIVE).click()
+    goes_live(visitor, server)
     visitor.sees(".title", "Listening")
     visitor.sees(".talking button", "Pause").click()
     visitor.sees(".title", "Paused")
@@ -1385,34 +1102,19 @@ def test_speakers_that_are_decided_anew_change_lines_that_stand(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
+    line = {"type": "final", "turn": 0, "segment": {"speaker": "Speaker_0", "text": "Me?"}}
     partial = {"type": "partial", "turn": 1, "piece": 2, "text": "Me to", "stable": "Me"}
-    told = [
-        {
-            "type": "final",
-            "turn": 0,
-            "piece": 0,
-            "segment": {"speaker": "Speaker_0", "text": "Me?"},
-        },
-        {
-            "type": "final",
-            "turn": 0,
-            "piece": 1,
-            "segment": {"speaker": "Speaker_0", "text": "Me!"},
-        },
-        {**partial, "tail": "o"},
-        {"type": "speakers_revised", "speakers": {"1": "Speaker_1"}},
-    ]
-    script = """const done = arguments[arguments.length - 1];
-    import(document.querySelector("[href$='/captions.js']").href).then(
-      ({after, NOTHING, segmentsOf, tailOf}) => {
-        const there = arguments[0].reduce(after, NOTHING);
-        const gone = after(there, {type: "turn_ended", turn: 1});
-        done([segmentsOf(there).map(({speaker}) => speaker), tailOf(there), tailOf(gone)]);
-      });"""
-    speakers, tail, gone = visitor.driver.execute_async_script(script, told)
-    assert speakers == ["Speaker_0", "Speaker_1"]
-    assert tail == [{"piece": 2, "sure": "Me", "unsure": " to o"}]
-    assert gone == []
+    revised = {"type": "speakers_revised", "speakers": {"1": "Speaker_1"}}
+    told = [{**line, "piece": 0}, {**line, "piece": 1}, {**partial, "tail": "o"}, revised]
+
+    def captions(made: str, told: list[dict[str, Any]]) -> Any:
+        expression = f"{made}(given.reduce(the.after, the.NOTHING))"
+        return worked_out(visitor, "captions.js", expression, told)
+
+    segments = captions("the.segmentsOf", told)
+    assert [one["speaker"] for one in segments] == ["Speaker_0", "Speaker_1"]
+    assert captions("the.tailOf", told) == [{"piece": 2, "sure": "Me", "unsure": " to o"}]
+    assert captions("the.tailOf", [*told, {"type": "turn_ended", "turn": 1}]) == []
 
 
 def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, server: Server) -> None:
@@ -1447,37 +1149,6 @@ def test_a_long_transcript_is_built_in_slices_and_searched_whole(
     assert visitor.js("return CSS.highlights.get('found').size") < total / 4, "those in sight"
 
 
-def test_a_stranger_s_page_cannot_show_it_nor_ask_it(visitor: Visitor, server: Server) -> None:
-    visitor.driver.get(f"http://{STRANGER}:{server.port}/")  # a page of that origin, refused
-    visitor.sees("body", "host_not_allowed")
-    visitor.driver.execute_async_script(
-        """const done = arguments[arguments.length - 1];
-        const frame = document.createElement("iframe");
-        frame.onload = () => done();
-        frame.src = arguments[0];
-        document.body.append(frame);""",
-        f"http://127.0.0.1:{server.port}/",
-    )
-    visitor.driver.switch_to.frame(0)
-    assert "Who said what" not in visitor.text()
-    assert visitor.js("return document.getElementById('app')") is None
-    visitor.driver.switch_to.default_content()
-    told = visitor.driver.execute_async_script(
-        """const done = arguments[arguments.length - 1];
-        fetch(arguments[0]).then((answer) => done(answer.status), () => done("refused"));""",
-        f"http://127.0.0.1:{server.port}/v1/page/about",
-    )
-    assert told == "refused"
-    refused = ("frame-ancestors", "X-Frame")
-    wait_until(
-        lambda: any(word in line for line in visitor.said() for word in refused),
-        PATIENCE_S,
-        "the browser says that it did not show it",
-    )
-    visitor.log.clear()  # here it is meant
-    visitor.driver.get("about:blank")
-
-
 @pytest.mark.slow_except("light")
 @pytest.mark.parametrize("looks", ["light", "dark"])
 def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
@@ -1493,7 +1164,7 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     visitor.one("[popovertarget]").click()
     visitor.sees("#formats button", "Subtitles")
     assert visitor.findings() == []
-    is_a_phone(visitor)
+    visitor.is_a_phone()
     assert visitor.findings() == []
 
 
@@ -1501,9 +1172,7 @@ def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.reads(server, tone(tmp_path / "a recording of the whole afternoon.wav", 20), 20)
-    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    wait_until(lambda: visitor.js("return innerWidth") == 390, PATIENCE_S, "it is a phone")
+    visitor.is_a_phone(390, 844)
     top = "return document.querySelector(arguments[0]).getBoundingClientRect().top / innerHeight"
     wide = "return document.querySelector('.tools').scrollWidth - innerWidth"
     assert visitor.js(wide) <= 0, "nothing of the tools is beside the screen"
@@ -1513,11 +1182,3 @@ def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
     visitor.sees(".job .name")
     assert visitor.js(top, ".jobs") <= 0.3, "and so, under its heading, does the list"
     assert visitor.findings() == []
-
-
-def endgame() -> Path:
-    """Two people, of the wheel."""
-    package = find_spec("moonshine_voice")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).parent / "assets/endgame_nagg_nell.wav"

@@ -82,41 +82,10 @@ def test_speakers_is_another_name_of_num_speakers(send: Send) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"num_speakers": 0}, "num_speakers"),
-        ({"num_speakers": "many"}, "num_speakers"),
-        ({"temperature": "nan"}, "temperature"),
-        ({"temperature": -1}, "temperature"),
-        ({"max_tokens": 65_537}, "max_tokens"),
-        ({"hotwords": "x" * 4097}, "hotwords"),
-        ({"prompt": "長" * 4097}, "prompt"),
-        ({"prompt": "a", "context": "b"}, "context"),
-    ],
-    ids=lambda value: str(value)[:30],
+    ("field", "value"), [("num_speakers", 0), ("temperature", "nan"), ("prompt", "長" * 4097)]
 )
-def test_a_value_that_is_not_possible_names_its_field(
-    fields: dict[str, Any], named: str, send: Send
-) -> None:
-    response = send(**fields)
-    check_problem(response, 422, "field_invalid")
-    assert f"'{named}'" in response.json()["detail"]
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("num_speakers", True),
-        ("num_speakers", [2]),
-        ("temperature", {}),
-        ("max_tokens", 1.5),
-        ("hotwords", ["Nagg", "Nell"]),
-        ("prompt", 7),
-        ("precision", True),
-    ],
-)
-def test_json_of_the_wrong_type_names_its_field(field: str, value: Any, server: Server) -> None:
-    response = server.post_path("/no/matter", **{field: value})
+def test_a_value_that_is_not_possible_names_its_field(field: str, value: Any, send: Send) -> None:
+    response = send(**{field: value})
     check_problem(response, 422, "field_invalid")
     assert f"'{field}'" in response.json()["detail"]
 

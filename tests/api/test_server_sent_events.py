@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
-import uvicorn
+from asgi_server import served
 from service_process import PATIENCE_S, Server, until
 from sse_reader import parse
 
@@ -24,6 +24,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CancelledChange,
     InterruptedChange,
+    JobChange,
     JobRecord,
     ReportedChange,
     StartedChange,
@@ -88,23 +89,23 @@ async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
     assert [event.id for event in told[:-1]] + rest == list(range(1, 3 * BUFFER + 3))
 
 
+async def endless(ended: list[bool]) -> AsyncGenerator[bytes, None]:
+    try:
+        while True:
+            yield responses.SSE_KEEP_ALIVE
+            await asyncio.sleep(0)
+    finally:
+        ended.append(True)
+
+
 @pytest.mark.parametrize("reads", [True, False])
 async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: bool) -> None:
     closed: list[bool] = []
     ended: list[bool] = []
     reader = Reader()
-
-    async def endless() -> AsyncGenerator[bytes, None]:
-        try:
-            while True:
-                yield responses.SSE_KEEP_ALIVE
-                await asyncio.sleep(0)
-        finally:
-            ended.append(True)
-
     if reads:
         reader.reads.set()
-    answer = responses.EventStreamResponse(endless(), lambda: closed.append(True))
+    answer = responses.EventStreamResponse(endless(ended), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
     reader.gone.set()
@@ -117,13 +118,7 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
     closed: list[bool] = []
     reader = Reader()
     reader.reads.set()
-
-    async def endless() -> AsyncGenerator[bytes, None]:
-        while True:
-            yield responses.SSE_KEEP_ALIVE
-            await asyncio.sleep(0)
-
-    answer = responses.EventStreamResponse(endless(), lambda: closed.append(True))
+    answer = responses.EventStreamResponse(endless([]), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({"head": True}, reader.receive, reader.send))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -142,8 +137,11 @@ async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
     assert found == [[], [1, 2], [], [3, 4]]
 
 
-@pytest.mark.parametrize("after", [0, 5])
-async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: int) -> None:
+async def told_as_left(
+    after: int, before: Sequence[JobChange], later: Sequence[JobChange]
+) -> list[tuple[float, float]]:
+    """Of each progress of a job that is followed from behind event ``after``: how far it is, and
+    from where it went on. ``before``: what was when somebody began to follow it."""
     told: list[tuple[float, float]] = []
 
     def remaining(progress: Progress, elapsed_s: float, resumed_s: float) -> float:
@@ -152,55 +150,52 @@ async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: i
 
     store, job, frames = JobEventLog(), submitted(), JobEventFrames(remaining_s=remaining)
     store.add(job)
-    for change in (
+    for change in before:
+        store.append(job.id, change)
+    seen = store.get(job.id) if after else None
+    stream = frames.following(job.id, store.subscribe(job.id, after), seen)
+    for change in (*later, CancelledChange()):
+        store.append(job.id, change)
+    async for _ in stream:
+        pass
+    return told
+
+
+@pytest.mark.parametrize("after", [0, 5])
+async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: int) -> None:
+    before = (
         StartedChange(),
         ReportedChange(Progress(70.0, 100.0), 9.0),
         ReportedChange(Checkpoint(60.0, "test"), 9.0),
         InterruptedChange(),
         StartedChange(),
-    ):
-        store.append(job.id, change)
-    seen = store.get(job.id)
-    assert seen.resumed_s == 60.0
-    stream = frames.following(job.id, store.subscribe(job.id, after), seen if after else None)
-    store.append(job.id, ReportedChange(Progress(80.0, 100.0), 2.0))
-    store.append(job.id, StartedChange(anew=True))
-    store.append(job.id, ReportedChange(Progress(20.0, 100.0), 2.0))
-    store.append(job.id, CancelledChange())
-    async for _ in stream:
-        pass
+    )
+    later = (
+        ReportedChange(Progress(80.0, 100.0), 2.0),
+        StartedChange(anew=True),
+        ReportedChange(Progress(20.0, 100.0), 2.0),
+    )
+    told = await told_as_left(after, before, later)
     assert told == [(70.0, 0.0)] * (not after) + [(80.0, 60.0), (20.0, 0.0)]
 
 
 @pytest.mark.parametrize("after", [0, 2, 3, 5, 6])
 async def test_a_reconnect_counts_from_no_checkpoint_of_after_its_last_event(after: int) -> None:
-    told: list[tuple[float, float]] = []
-
-    def remaining(progress: Progress, elapsed_s: float, resumed_s: float) -> float:
-        told.append((progress.audio_s_done, resumed_s))
-        return 1.0
-
-    store, job, frames = JobEventLog(), submitted(), JobEventFrames(remaining_s=remaining)
-    store.add(job)
-    for change in (
+    before = (
         StartedChange(),
         ReportedChange(Checkpoint(1800.0, "test"), 100.0),
         InterruptedChange(),
         StartedChange(),
         ReportedChange(Checkpoint(3000.0, "test"), 100.0),
         ReportedChange(Progress(3100.0, 3600.0), 110.0),
-    ):
-        store.append(job.id, change)
-    seen = store.get(job.id)
-    assert seen.resumed_s == 1800.0
-    stream = frames.following(job.id, store.subscribe(job.id, after), seen if after else None)
-    store.append(job.id, ReportedChange(Progress(3200.0, 3600.0), 120.0))
-    store.append(job.id, InterruptedChange())
-    store.append(job.id, StartedChange())
-    store.append(job.id, ReportedChange(Progress(3300.0, 3600.0), 5.0))
-    store.append(job.id, CancelledChange())
-    async for _ in stream:
-        pass
+    )
+    later = (
+        ReportedChange(Progress(3200.0, 3600.0), 120.0),
+        InterruptedChange(),
+        StartedChange(),
+        ReportedChange(Progress(3300.0, 3600.0), 5.0),
+    )
+    told = await told_as_left(after, before, later)
     assert told[-2:] == [(3200.0, 1800.0), (3300.0, 3000.0)]
     assert told[:-2] == [(3100.0, 1800.0)] * (after < 6)
 
@@ -237,33 +232,29 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await responses.EventStreamResponse(much(), closed)(scope, receive, send)
 
-    config = uvicorn.Config(app, http=http_protocol(15, 2.0), lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener, closing(socket.socket()) as idle:
-        for end, buffer in ((listener, socket.SO_SNDBUF), (idle, socket.SO_RCVBUF)):
-            end.setsockopt(socket.SOL_SOCKET, buffer, 64 << 10)  # they grow to megabytes otherwise
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        whole = bytearray()
-        while piece := await reader.read(1 << 20):
-            whole += piece
-            await asyncio.sleep(0)
-        assert whole.endswith(b"0\r\n\r\n")
-        await asyncio.wait_for(over.wait(), PATIENCE_S)  # the end is sent a few turns before
-        assert len(ended) == 1
-        writer.close()
-        idle.connect(listener.getsockname())
-        idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(given_up.wait(), PATIENCE_S)
-        got = 0
-        with suppress(ConnectionResetError):
-            while piece := idle.recv(1 << 20):
-                got += len(piece)
-        assert got < len(whole) / 2
-        server.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await serving
+    with socket.socket() as idle:
+        async with served(app, http=http_protocol(15, 2.0)) as listener:
+            for end, buffer in ((listener, socket.SO_SNDBUF), (idle, socket.SO_RCVBUF)):
+                # they grow to megabytes otherwise
+                end.setsockopt(socket.SOL_SOCKET, buffer, 64 << 10)
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            whole = bytearray()
+            while piece := await reader.read(1 << 20):
+                whole += piece
+                await asyncio.sleep(0)
+            assert whole.endswith(b"0\r\n\r\n")
+            await asyncio.wait_for(over.wait(), PATIENCE_S)  # the end is sent a few turns before
+            assert len(ended) == 1
+            writer.close()
+            idle.connect(listener.getsockname())
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.wait_for(given_up.wait(), PATIENCE_S)
+            got = 0
+            with suppress(ConnectionResetError):
+                while piece := idle.recv(1 << 20):
+                    got += len(piece)
+            assert got < len(whole) / 2
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from fastapi import FastAPI
@@ -77,29 +78,6 @@ def test_a_place_that_came_to_nothing_is_given_back(
             sock.sendall(head(1000) + FORM)  # falls silent
             assert read_answer(sock)[0] == 408
     assert server.post(voice).status_code == 200
-
-
-@pytest.mark.slow
-def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
-    start_server: Callable[..., Server], voice: bytes
-) -> None:
-    server = start_server(queue_limit=8, upload_room_mb=3, limits={"upload_stall": PATIENCE_S})
-    first, second, third = (server.raw() for _ in range(3))
-    first.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
-    wait_until(lambda: server.disk() >= 2 * MB, PATIENCE_S, "the first is on its way")
-    second.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
-    status, _, content = read_answer(second)  # the one that found no room any more
-    assert (status, json.loads(content)["code"]) == (503, "uploads_full")
-    first.sendall(bytes(2 * MB))  # one alone may have more
-    wait_until(lambda: server.disk() >= 4 * MB, PATIENCE_S, "the first goes on")
-    third.sendall(head(64 * MB))
-    status, headers, content = read_answer(third)
-    assert (status, json.loads(content)["code"]) == (503, "uploads_full")
-    assert headers["connection"] == "close"
-    for sock in (first, second, third):
-        sock.close()
-    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
-    assert server.post(voice + bytes(4 * MB)).status_code == 200
 
 
 def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
@@ -167,34 +145,16 @@ def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[...,
 
 async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any]]:
     """Send a body in pieces, in this process."""
-    pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
-    sent: list[Any] = []
 
-    async def receive() -> dict[str, Any]:
-        if pieces:
-            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
-        return await asyncio.Event().wait()  # type: ignore[return-value]
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 65_536):
+            yield body[start : start + 65_536]
 
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    headers = {b"host": b"localhost", b"content-type": kind.encode()}
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "scheme": "http",
-        "method": "POST",
-        "path": "/transcribe",
-        "raw_path": b"/transcribe",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [*headers.items(), (b"content-length", b"%d" % len(body))],
-        "client": ("127.0.0.1", 40_000),
-        "server": ("127.0.0.1", 8000),
-        "state": {},
-    }
-    await app(scope, receive, send)
-    return sent[0]["status"], json.loads(b"".join(part["body"] for part in sent[1:]))
+    headers = {"Content-Type": kind, "Content-Length": str(len(body))}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/transcribe", content=pieces(), headers=headers)
+    return answer.status_code, answer.json()
 
 
 async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(

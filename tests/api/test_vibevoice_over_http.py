@@ -25,7 +25,7 @@ import httpx
 import psutil
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import PATIENCE_S, Server, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
@@ -218,21 +218,10 @@ def test_fp16_becomes_the_16_bit_that_does_not_overflow_and_says_so(server: Serv
     assert "bf16" in warning["message"]
 
 
-@pytest.mark.slow_except("{'prompt': 'Samuel Beckett', 'hotwords'")
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"prompt": tiny_vibevoice.CONTEXT},
-        {"context": f"  {tiny_vibevoice.CONTEXT}\n"},
-        {"hotwords": tiny_vibevoice.CONTEXT},
-        {"prompt": "Samuel Beckett", "hotwords": "Endgame"},
-    ],
-    ids=str,
-)
-def test_a_prompt_steers_the_spelling(fields: dict[str, str], server: Server) -> None:
+def test_prompt_and_hotwords_steer_the_spelling(server: Server) -> None:
     corrected = expected("beckett", tiny_vibevoice.CONTEXT)
     assert corrected != expected("beckett")
-    body = server.post(audio("beckett"), **fields).json()
+    body = server.post(audio("beckett"), prompt="Samuel Beckett", hotwords="Endgame").json()
     assert body["segments"] == corrected
     assert body["metadata"]["warnings"] == []
 
@@ -277,25 +266,6 @@ def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Se
     used = [check_right(server, job, name) for job, name in zip(jobs, names, strict=True)]
     assert [about["model_precision"] for about in used] == [before] + [after] * 7
     assert all(server.job(job)["attempts"] == 1 for job in jobs)
-
-
-@pytest.mark.slow
-def test_a_checkpoint_that_is_damaged_meanwhile_leaves_the_old_engine_serving(
-    served: Served, server: Server
-) -> None:
-    weights = served.folder / "model.safetensors"
-    health, kept = server.health(), weights.with_suffix(".kept")
-    weights.rename(kept)
-    try:
-        weights.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])
-        answer = reload_model(server, other_precision(server))
-    finally:
-        kept.replace(weights)
-    check_problem(answer, {500, 503}, "model_load_failed")
-    assert "safetensors" in answer.text.lower() or "incomplete" in answer.text.lower()
-    for key in ("worker_pid", "precision", "status", "model_loaded"):
-        assert server.health()[key] == health[key]
-    check_serves(server)
 
 
 @pytest.mark.slow
@@ -348,22 +318,6 @@ def check_cancelled(server: Server, job_id: str) -> None:
     """It ends now, and the engine is free without a new process."""
     assert server.cancel(job_id)["state"] == "cancelled"
     wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
-
-
-@pytest.mark.slow
-def test_a_loop_is_cut_and_told(tmp_path: Path) -> None:
-    folder = tiny_vibevoice.checkpoint("loop")
-    with one_thread(), Server(tmp_path, engine="vibevoice", model_path=folder) as server:
-        stuck = server.post(audio(tiny_vibevoice.LOOPED)).json()
-        sound = server.post(audio("two_cities")).json()
-    whole = expected(tiny_vibevoice.LOOPED)
-    assert stuck["segments"][: len(whole)] == whole
-    codes = {warning["code"] for warning in stuck["metadata"]["warnings"]}
-    assert codes & {"loop_recovered", "loop_skipped"}
-    for segment in stuck["segments"][len(whole) :]:
-        assert segment["end_time"] <= stuck["metadata"]["duration"]
-    assert sound["segments"] == expected("two_cities")
-    assert sound["metadata"]["warnings"] == []
 
 
 @pytest.mark.slow

@@ -7,14 +7,13 @@ import contextlib
 import itertools
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import uvicorn
 import websockets
+from asgi_server import served
 from hypothesis import given
 from hypothesis import strategies as st
 from service_process import PATIENCE_S
@@ -152,7 +151,7 @@ async def serving(
         AccessControl(AccessPolicy(authenticator=known), visits=visits),
         PortRules(refusals={"/echo": refuse}, tickets=tickets),
     )
-    config = uvicorn.Config(
+    async with served(
         gate,
         http=http_protocol(5.0),
         ws=websocket_protocol(unread_s),
@@ -160,17 +159,10 @@ async def serving(
         ws_ping_interval=ping_s,
         ws_ping_timeout=ping_s,
         ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
         log_level="debug",
         timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    ) as listener:
         yield Running(listener.getsockname()[1], wire, visits, tickets, refused)
-        server.should_exit = True
-        await task
 
 
 async def closed(live: websockets.ClientConnection) -> tuple[int, str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import suppress
 from typing import Any
 
-import uvicorn
+from asgi_server import served
 from service_process import PATIENCE_S
 from websockets.asyncio.client import connect
 
@@ -23,16 +22,7 @@ async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
 
-    config = uvicorn.Config(
-        echo,
-        http=http_protocol(DEADLINE_S),
-        ws="websockets-sansio",
-        lifespan="off",
-        log_config=None,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    async with served(echo, http=http_protocol(DEADLINE_S), ws="websockets-sansio") as listener:
         port = listener.getsockname()[1]
         async with connect(f"ws://127.0.0.1:{port}/live") as live:
             silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -40,8 +30,6 @@ async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
             await live.send("still here")
             assert await live.recv() == "still here"
         silent_writer.close()
-        server.should_exit = True
-        await serving
 
 
 async def test_one_address_has_so_many_connections_and_not_more_but_for_websockets() -> None:
@@ -50,16 +38,8 @@ async def test_one_address_has_so_many_connections_and_not_more_but_for_websocke
         await send({"type": "websocket.accept"})
         await receive()
 
-    config = uvicorn.Config(
-        takes_it,
-        http=http_protocol(PATIENCE_S, most=2),
-        ws="websockets-sansio",
-        lifespan="off",
-        log_config=None,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    http = http_protocol(PATIENCE_S, most=2)
+    async with served(takes_it, http=http, ws="websockets-sansio") as listener:
         port = listener.getsockname()[1]
         async with connect(f"ws://127.0.0.1:{port}/"), connect(f"ws://127.0.0.1:{port}/"):
             first, second, third = [
@@ -78,5 +58,3 @@ async def test_one_address_has_so_many_connections_and_not_more_but_for_websocke
                     pass
             for _, writer in (second, third, fourth):
                 writer.close()
-        server.should_exit = True
-        await serving

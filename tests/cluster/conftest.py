@@ -1,6 +1,25 @@
-"""Recordings for jobs of several services."""
+"""Recordings for jobs of several services, and two of those."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
 from job_fixtures import new_job as new_job
 from job_fixtures import recording as recording
+from shared_job_services import Service, service
+
+
+@pytest.fixture
+async def one(journal: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """A service that shares its jobs."""
+    async with service(journal, tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+async def other(one: Service, journal: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """Another, which it shares them with."""
+    async with service(journal, tmp_path, "other") as other:
+        yield other

@@ -21,10 +21,8 @@ from sidecar.cluster import claim_loop, claims
 from sidecar.cluster.claim_loop import EligibilityJudge
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import job_runner
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
-    CrashedChange,
     JobFailure,
     JobRecord,
     JobState,
@@ -248,46 +246,6 @@ async def test_without_anything_loaded_who_is_due_goes_first(node: Service) -> N
     assert (await claimed(node)).record.id == due.id
 
 
-async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
-    shared: Services,
-) -> None:
-    (job,) = await shared.one.submit("a")
-    for attempt in range(6):
-        node = await shared.more()
-        claim = await claimed(node)
-        assert job_runner.poison_error(claim.record.crashes, claim.record.interruptions) is None
-        changes = [StartedChange()]
-        if attempt == 1:  # what died before that counts no more
-            changes += [SETTLED, CrashedChange(), StartedChange()]  # type: ignore[list-item]
-        assert await node.report(claim, claim.record, *changes)
-        await die(node)
-    record = (await claimed(shared.one)).record
-    assert (record.id, record.crashes, record.interruptions) == (job.id, 1, 5)
-    error = job_runner.poison_error(record.crashes, record.interruptions)
-    assert error is not None
-    assert "5 services" in error.detail
-
-
-async def test_a_node_that_was_taken_for_dead_is_refused_and_another_goes_on(
-    shared: Services,
-) -> None:
-    late, heir = shared.one, await shared.more()
-    (job,) = await late.submit("a")
-    lost = await claimed(late)
-    begun = await late.report(lost, lost.record, StartedChange(), SETTLED)
-    assert begun is not None
-    await die(late)
-    claim = await claimed(heir)
-    assert (claim.record.id, claim.record.state) == (job.id, JobState.QUEUED)
-    assert (claim.record.interruptions, claim.record.settled) == (1, begun.settled)
-    assert await late.report(lost, begun, StartedChange()) is None
-    done = await heir.run(claim)
-    assert await late.report(lost, begun, StartedChange()) is None
-    assert (await late.jobs.get(job.id)).seq == done.seq
-    numbers = [event.seq for event in await late.events(job.id)]
-    assert numbers == [*range(1, done.seq + 1)]
-
-
 @pytest.mark.parametrize("begins", [True, False])
 async def test_a_death_before_the_start_is_reported_counts_if_the_claim_tells_of_it(
     node: Service, begins: bool
@@ -356,20 +314,6 @@ async def test_a_node_that_fails_at_a_job_it_has_claimed_refuses_it_before_it_gi
     await node.claims.release(claim.token)
     assert await node.claim() is None
     assert (await claimed(other)).record.id == job.id
-
-
-async def test_jobs_that_a_node_refused_keep_it_from_no_other_until_it_can_do_them(
-    node: Service,
-) -> None:
-    refused = await node.submit(*["many"] * 5)
-    for job in refused:
-        await node.claims.judge({job.id: NO})
-    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
-    (other,) = await node.submit("other", seconds=600.0)
-    assert (await claimed(node)).record.id == other.id
-    assert await node.claim() is None
-    await node.claims.judge({refused[0].id: None})
-    assert (await claimed(node)).record.id == refused[0].id
 
 
 async def test_a_job_that_a_node_refused_a_while_ago_is_judged_again_before_many_new_ones(
@@ -679,24 +623,6 @@ async def test_a_job_whose_last_event_changed_nothing_is_done(shared: Services) 
     claim = await claimed(node)
     assert claim.record.seq == 3
     assert (await node.run(claim)).state is JobState.DONE
-
-
-async def test_a_refused_job_keeps_the_time_for_which_it_was_refused_when_that_is_said_again(
-    shared: Services,
-) -> None:
-    node, other = shared.one, await shared.more()
-    (job,) = await node.submit("a")
-    for one in (node, other):
-        await one.claims.judge({job.id: NO})
-    await node.claims.end_unschedulable(600.0)
-    await node.database.fetch("UPDATE vibevoice.refusals SET since = since - interval '599 s'")
-    await node.claims.judge({job.id: NO})
-    await node.claims.end_unschedulable(600.0)
-    assert (await node.jobs.get(job.id)).state is JobState.QUEUED
-    await node.database.fetch("UPDATE vibevoice.refusals SET since = since - interval '2 s'")
-    await node.claims.judge({job.id: NO})
-    await node.claims.end_unschedulable(600.0)
-    assert (await node.jobs.get(job.id)).state is JobState.FAILED
 
 
 async def test_owners_that_are_forgotten_while_they_submit_are_there_all_the_same(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -39,90 +39,55 @@ CHECKPOINT = Checkpoint(1.0, "scripted", (), {"bytes": 1})
 DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 
-class Store(Protocol):
-    """Shared jobs, and what a test does to them beside claims."""
-
-    async def add(self, record: JobRecord) -> None:
-        """Accept a job, as a front does."""
-        ...
-
-    async def get(self, job_id: str) -> JobRecord:
-        """Return a job as it is persisted."""
-        ...
-
-    async def events(self, job_id: str) -> Sequence[JobEvent]:
-        """Return its events as they are persisted."""
-        ...
-
-    async def end(self, job_id: str) -> None:
-        """Cancel a job, as a front does."""
-        ...
-
-    async def lose(self, job_id: str) -> None:
-        """Have the claim on a job expire."""
-        ...
-
-    async def later(self, seconds: float) -> None:
-        """Have all that is noted lie so much further back."""
-        ...
-
-    async def node(self) -> ClaimStore:
-        """Return the claims of one more live node."""
-        ...
-
-    async def front(self) -> ClaimStore:
-        """Return the claims of a service that is no node."""
-        ...
-
-    async def leave(self, node: ClaimStore) -> None:
-        """Have a node gone."""
-        ...
-
-    async def listens(self) -> None:
-        """Return once all nodes hear what they asked to be told of."""
-        ...
-
-
 class MemoryJobs:
-    """The fake."""
+    """The fake, and what a test does to shared jobs beside claims."""
 
     def __init__(self) -> None:
         self.shared = SharedJobs()
 
     async def add(self, record: JobRecord) -> None:
+        """Accept a job, as a front does."""
         self.shared.add(record)
 
     async def get(self, job_id: str) -> JobRecord:
+        """Return a job as it is persisted."""
         return self.shared.get(job_id)
 
     async def events(self, job_id: str) -> Sequence[JobEvent]:
+        """Return its events as they are persisted."""
         return self.shared.events(job_id)
 
     async def end(self, job_id: str) -> None:
+        """Cancel a job, as a front does."""
         self.shared.cancel(job_id)
 
     async def lose(self, job_id: str) -> None:
+        """Have the claim on a job expire."""
         self.shared.lose(job_id)
 
     async def later(self, seconds: float) -> None:
+        """Have all that is noted lie so much further back."""
         self.shared.now_s += seconds
 
     async def node(self) -> ClaimStore:
+        """Return the claims of one more live node."""
         return FakeClaims(self.shared)
 
     async def front(self) -> ClaimStore:
+        """Return the claims of a service that is no node."""
         return FakeClaims(self.shared, works=False)
 
     async def leave(self, node: ClaimStore) -> None:
+        """Have a node gone."""
         assert isinstance(node, FakeClaims)
         node.leave()
 
     async def listens(self) -> None:
-        """They do at once."""
+        """Return once all nodes hear what they asked to be told of: at once."""
 
 
 class DatabaseJobs:
-    """`ClaimStore` of several services over one database."""
+    """`ClaimStore` of several services over one database; it has the methods of `MemoryJobs`."""
 
     def __init__(self, all_services: Services) -> None:
         self._services, self._one = all_services, all_services.one
@@ -163,6 +128,9 @@ class DatabaseJobs:
         for one in self._services.all:
             database = one.database
             await until(lambda database=database: database._callbacks.keys() <= database._listened)
+
+
+Store = MemoryJobs | DatabaseJobs
 
 
 @asynccontextmanager

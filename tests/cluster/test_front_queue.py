@@ -156,21 +156,6 @@ async def test_only_a_job_whose_client_waits_is_followed(
     assert store.deleted == [waits.id]
 
 
-async def test_a_job_that_is_not_kept_is_deleted_once_its_client_was_told_the_end(
-    store: Store, recording: Path
-) -> None:
-    async with both(store) as queue:
-        later, waits = new(recording), new(recording, kept=False)
-        await queue.submit(later)
-        await queue.submit(waits)
-        assert (await waits.result()).text
-        await until(lambda: store.deleted)
-        await until(lambda: store.shared.get(later.id).over)
-        assert store.deleted == [waits.id]
-        assert [*store.shared.jobs] == [later.id]
-        assert not store.followed
-
-
 async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:

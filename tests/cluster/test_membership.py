@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from postgres import Cluster
 from service_process import until
-from shared_job_services import SEGMENT, Service, service, submitted
+from shared_job_services import SEGMENT, Service, submitted
 
 from sidecar import errors
 from sidecar.cluster.claims import WAITING
@@ -58,75 +57,72 @@ def test_an_observer_that_stood_still_itself_begins_anew() -> None:
 
 
 async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
-    journal: str, tmp_path: Path
+    one: Service, other: Service
 ) -> None:
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        begun, waiting = await one.submit("a", "b")
-        first, second = await one.claim(), await one.claim()
-        assert first is not None
-        assert second is not None
-        running = await one.report(first, first.record, StartedChange())
-        assert running is not None
-        seen = time.monotonic()
-        for at in range(EXPIRY_HEARTBEATS + 3):
-            await other.membership.register()
-            rows = await other.database.fetch("SELECT id, beat FROM vibevoice.services")
-            dead = other.membership._looks.seen(dict(rows), seen + at, seen + at)
-        assert dead == ["one"]
-        await other.membership._expire({"one": dict(rows)["one"]})
-        after = await other.jobs.get(first.record.id)
-        assert (after.state, after.interruptions, after.attempts) == (JobState.QUEUED, 1, 1)
-        assert (await other.jobs.get(second.record.id)).interruptions == 0
-        assert await one.claims.mine() == frozenset()
-        assert await one.report(first, running, SEGMENT) is None
-        again = {(await other.claim() or first).record.id for _ in range(2)}
-        assert again == {begun.id, waiting.id}
+    begun, waiting = await one.submit("a", "b")
+    first, second = await one.claim(), await one.claim()
+    assert first is not None
+    assert second is not None
+    running = await one.report(first, first.record, StartedChange())
+    assert running is not None
+    seen = time.monotonic()
+    for at in range(EXPIRY_HEARTBEATS + 3):
+        await other.membership.register()
+        rows = await other.database.fetch("SELECT id, beat FROM vibevoice.services")
+        dead = other.membership._looks.seen(dict(rows), seen + at, seen + at)
+    assert dead == ["one"]
+    await other.membership._expire({"one": dict(rows)["one"]})
+    after = await other.jobs.get(first.record.id)
+    assert (after.state, after.interruptions, after.attempts) == (JobState.QUEUED, 1, 1)
+    assert (await other.jobs.get(second.record.id)).interruptions == 0
+    assert await one.claims.mine() == frozenset()
+    assert await one.report(first, running, SEGMENT) is None
+    again = {(await other.claim() or first).record.id for _ in range(2)}
+    assert again == {begun.id, waiting.id}
 
 
 async def test_an_expiry_writes_the_jobs_of_its_node_and_no_row_of_those_that_it_only_judged(
-    journal: str, tmp_path: Path
+    one: Service, other: Service, journal: str
 ) -> None:
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        jobs = await one.submit(*["a"] * 60)
-        await one.claims.judge({job.id: NO if at % 2 else None for at, job in enumerate(jobs)})
-        assert await one.claim() is not None
-        with psycopg.connect(journal) as look:
-            look.execute("SELECT vibevoice.expire_1('{one}', '{NULL}')")
-            ((written,),) = look.execute(
-                """SELECT sum(n_tup_upd + n_tup_del)::int FROM pg_stat_xact_user_tables
-                    WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
-            ).fetchall()
-            look.rollback()
-        assert written < 5
-        await one.membership.leave()
-        assert len(await other.claims.unjudged(99)) == 60
-        await other.database.call("tidy_1")
-        assert await other.database.fetch("SELECT FROM vibevoice.refusals") == []
+    jobs = await one.submit(*["a"] * 60)
+    await one.claims.judge({job.id: NO if at % 2 else None for at, job in enumerate(jobs)})
+    assert await one.claim() is not None
+    with psycopg.connect(journal) as look:
+        look.execute("SELECT vibevoice.expire_1('{one}', '{NULL}')")
+        ((written,),) = look.execute(
+            """SELECT sum(n_tup_upd + n_tup_del)::int FROM pg_stat_xact_user_tables
+                WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
+        ).fetchall()
+        look.rollback()
+    assert written < 5
+    await one.membership.leave()
+    assert len(await other.claims.unjudged(99)) == 60
+    await other.database.call("tidy_1")
+    assert await other.database.fetch("SELECT FROM vibevoice.refusals") == []
 
 
 @pytest.mark.parametrize("call", ["expire", "follow"])
 async def test_jobs_are_locked_in_the_order_of_their_ids(
-    journal: str, tmp_path: Path, call: str
+    one: Service, journal: str, call: str
 ) -> None:
     """Two calls that lock several jobs in another order would stop each other."""
-    async with service(journal, tmp_path) as one:
-        first, second = sorted((submitted("z"), submitted("a")), key=lambda job: job.id)
-        for job in (replace(second, owner="a"), replace(first, owner="z")):
-            await one.jobs.submit(job)
-            assert await one.claim() is not None
-        with psycopg.connect(journal) as holder, psycopg.connect(journal) as look:
-            holder.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (first.id,))
-            waits = asyncio.create_task(
-                one.membership.leave()
-                if call == "expire"
-                else one.follower._mark([second.id, first.id])
-            )
-            await until(lambda: _waits(look))
-            free = "SELECT id FROM vibevoice.jobs FOR UPDATE SKIP LOCKED"
-            assert look.execute(free).fetchall() == [(second.id,)]
-            look.rollback()
-            holder.rollback()
-        await waits
+    first, second = sorted((submitted("z"), submitted("a")), key=lambda job: job.id)
+    for job in (replace(second, owner="a"), replace(first, owner="z")):
+        await one.jobs.submit(job)
+        assert await one.claim() is not None
+    with psycopg.connect(journal) as holder, psycopg.connect(journal) as look:
+        holder.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (first.id,))
+        waits = asyncio.create_task(
+            one.membership.leave()
+            if call == "expire"
+            else one.follower._mark([second.id, first.id])
+        )
+        await until(lambda: _waits(look))
+        free = "SELECT id FROM vibevoice.jobs FOR UPDATE SKIP LOCKED"
+        assert look.execute(free).fetchall() == [(second.id,)]
+        look.rollback()
+        holder.rollback()
+    await waits
 
 
 def _waits(look: psycopg.Connection) -> bool:
@@ -135,15 +131,14 @@ def _waits(look: psycopg.Connection) -> bool:
 
 
 async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(
-    journal: str, tmp_path: Path
+    one: Service, other: Service
 ) -> None:
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        await one.submit("a")
-        claim = await one.claim()
-        assert claim is not None
-        await one.membership.register()
-        await other.membership._expire({"one": 0})
-        assert await one.claims.mine() == {claim.token}
+    await one.submit("a")
+    claim = await one.claim()
+    assert claim is not None
+    await one.membership.register()
+    await other.membership._expire({"one": 0})
+    assert await one.claims.mine() == {claim.token}
 
 
 async def _waiting_beat(
@@ -162,71 +157,52 @@ async def _waiting_beat(
 
 
 async def test_without_its_synchronous_standby_no_service_expires(
-    journal: str, tmp_path: Path, postgres_cluster: Cluster
+    one: Service, other: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
     """Heartbeats stand still for all, as none is committed; their locks stop expiries."""
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        services = "SELECT id, beat FROM vibevoice.services"
-        async with await psycopg.AsyncConnection.connect(journal, autocommit=True) as late:
-            with postgres_cluster.connected() as look:
-                look.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    services = "SELECT id, beat FROM vibevoice.services"
+    async with await psycopg.AsyncConnection.connect(journal, autocommit=True) as late:
+        with postgres_cluster.connected() as look:
+            look.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            look.execute("SELECT pg_reload_conf()")
+            try:
+                seen, beats = await _waiting_beat(other, late, look)
+                assert dict(await other.database.fetch(services)) == seen
+                with pytest.raises(errors.JournalUnreachable):
+                    await other.membership._expire({"one": seen["one"]})
+            finally:
+                look.execute("ALTER SYSTEM RESET synchronous_standby_names")
                 look.execute("SELECT pg_reload_conf()")
-                try:
-                    seen, beats = await _waiting_beat(other, late, look)
-                    assert dict(await other.database.fetch(services)) == seen
-                    with pytest.raises(errors.JournalUnreachable):
-                        await other.membership._expire({"one": seen["one"]})
-                finally:
-                    look.execute("ALTER SYSTEM RESET synchronous_standby_names")
-                    look.execute("SELECT pg_reload_conf()")
-            await beats
-        await other.membership._expire({"one": seen["one"]})
-        assert {*dict(await one.database.fetch(services))} == {"one", "other"}
-
-
-async def test_jobs_whose_clients_waited_at_a_dead_service_end_unless_it_comes_back(
-    journal: str, tmp_path: Path
-) -> None:
-    leaving = "SELECT count(*) FROM vibevoice.jobs WHERE left_until IS NOT NULL"
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        for _ in range(5):
-            await other.jobs.submit(submitted("me", kept=False))
-        await one.membership._expire({"other": None})
-        assert await one.database.fetch(leaving) == [(5,)]
-        await other.membership.register()
-        assert await one.database.fetch(leaving) == [(0,)]
+        await beats
+    await other.membership._expire({"one": seen["one"]})
+    assert {*dict(await one.database.fetch(services))} == {"one", "other"}
 
 
 async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
-    journal: str, tmp_path: Path
+    one: Service, other: Service
 ) -> None:
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        heard = list[str]()
-        one.database.listen(WAITING, heard.append)
-        (job,) = await one.submit("a")
-        await other.claims.judge({job.id: None})
-        await until(lambda: one.database._callbacks.keys() <= one.database._listened)
-        await one.membership._expire({"other": None})
-        assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
-        await until(lambda: heard)
+    heard = list[str]()
+    one.database.listen(WAITING, heard.append)
+    (job,) = await one.submit("a")
+    await other.claims.judge({job.id: None})
+    await until(lambda: one.database._callbacks.keys() <= one.database._listened)
+    await one.membership._expire({"other": None})
+    assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
+    await until(lambda: heard)
 
 
-async def test_a_node_that_drains_claims_nothing(journal: str, tmp_path: Path) -> None:
-    async with service(journal, tmp_path) as one:
-        await one.submit("a")
-        await one.membership.drain()
-        assert await one.claim() is None
+async def test_a_node_that_drains_claims_nothing(one: Service) -> None:
+    await one.submit("a")
+    await one.membership.drain()
+    assert await one.claim() is None
 
 
 @pytest.mark.parametrize("twice", [False, True])
-async def test_who_leaves_gives_back_what_it_was_charged(
-    journal: str, tmp_path: Path, twice: bool
-) -> None:
-    async with service(journal, tmp_path) as one:
-        await one.submit("a", "a", "b", seconds=7)
-        for _ in range(3):
-            assert await one.claim() is not None
-        for _ in range(1 + twice):
-            await one.membership.leave()
-        had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
-        assert had == [("a", 0.0), ("b", 0.0)]
+async def test_who_leaves_gives_back_what_it_was_charged(one: Service, twice: bool) -> None:
+    await one.submit("a", "a", "b", seconds=7)
+    for _ in range(3):
+        assert await one.claim() is not None
+    for _ in range(1 + twice):
+        await one.membership.leave()
+    had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
+    assert had == [("a", 0.0), ("b", 0.0)]

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from postgres import KEY, Cluster
 from service_process import PATIENCE_S, until
-from shared_job_services import DONE, SAID, Service, Services, service, services, submitted
+from shared_job_services import DONE, Service, Services, service, services, submitted
 
 from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
@@ -95,37 +95,6 @@ def kill(journal: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-
-
-async def test_of_two_requests_by_one_key_at_two_services_one_is_a_job(
-    front: Service, node: Service
-) -> None:
-    for name in ("one", "another", "a third"):
-        key = IdempotencyKey(name, "digest")
-        jobs = [submitted("me", key=key) for _ in range(2)]
-        told = await asyncio.gather(
-            front.jobs.submit(jobs[0]), node.jobs.submit(jobs[1]), return_exceptions=True
-        )
-        assert sorted(map(str, map(type, told))) == sorted(
-            map(str, (type(None), DuplicateRequestKey))
-        )
-        winner = jobs[told.index(None)]
-        for each in (front, node):
-            known = await each.jobs.by_key("me", name)
-            assert known is not None
-            assert known.id == winner.id
-    assert len(await there(front)) == 3
-
-
-async def test_a_key_is_free_once_its_job_is_deleted_and_of_each_owner_by_itself(
-    front: Service, node: Service
-) -> None:
-    key = IdempotencyKey("a key", "digest")
-    mine = submitted("me", key=key)
-    await front.jobs.submit(mine)
-    await node.jobs.submit(submitted("other", key=key))
-    await node.jobs.delete(mine.id)
-    await front.jobs.submit(submitted("me", key=key))
 
 
 async def test_only_so_many_jobs_wait_of_all_services(journal: str, tmp_path: Path) -> None:
@@ -339,34 +308,6 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
     assert [event.seq for event in await front.events(job.id)] == [*range(1, 33)]
 
 
-@pytest.mark.slow
-async def test_while_the_database_is_away_nothing_is_accepted_and_claims_hold(
-    front: Service, node: Service, postgres_cluster: Cluster
-) -> None:
-    (job,) = await front.submit("me")
-    claim = await claimed(node)
-    record = await node.report(claim, claim.record, StartedChange())
-    assert record is not None
-    postgres_cluster.stop("immediate")
-    try:
-        told = await asyncio.gather(
-            node.claim(),
-            front.submit("me"),
-            front.jobs.submit(submitted("me", key=IdempotencyKey("k", "digest"))),
-            front.jobs.get(job.id),
-            node.report(claim, record, segment(0)),
-            return_exceptions=True,
-        )
-        assert [type(each) for each in told] == [errors.JournalUnreachable] * 5
-        front.jobs.delete_soon(job.id)
-        await asyncio.sleep(0.3)
-    finally:
-        postgres_cluster.start()
-    await idle(front)
-    assert await there(front) == []
-    assert await node.report(claim, record, segment(0)) is None
-
-
 async def test_a_service_ends_in_time_although_the_database_is_away(
     front: Service, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,18 +425,6 @@ async def test_rows_whose_contents_were_swapped_are_refused(
             await front.jobs.get(job.id)
         assert f"job {job.id} in the database cannot be decoded" in caplog.text
     assert await front.jobs.list("me") == []
-
-
-async def test_a_job_that_is_cancelled_keeps_no_state_of_its_engine(
-    front: Service, node: Service
-) -> None:
-    (job,) = await front.submit("me")
-    claim = await claimed(node)
-    settled = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
-    assert await node.report(claim, claim.record, StartedChange(), settled)
-    assert "'state'" in str(await front.events(job.id))
-    assert (await front.jobs.cancel(job.id)).state is JobState.CANCELLED
-    assert "'state'" not in str(await front.events(job.id))
 
 
 async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Service) -> None:

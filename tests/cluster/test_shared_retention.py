@@ -28,6 +28,12 @@ async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> 
     return await one.run(claim)
 
 
+async def expire(one: Service, *records: JobRecord) -> None:
+    """As if these had ended, or been read, so long ago that they are too old."""
+    older = "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = ANY(%s)"
+    await one.database.fetch(older, ([record.id for record in records],))
+
+
 async def ids(one: Service, owner: str) -> list[str]:
     return [record.id for record in await one.jobs.list(owner)]
 
@@ -62,21 +68,12 @@ async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path
         assert await ids(one, "me") == mine[2:]
 
 
-async def test_results_go_when_their_time_is_over_and_what_waits_stays(
-    journal: str, tmp_path: Path
-) -> None:
-    async with service(journal, tmp_path) as one:
-        old, young = await done(one, "me"), await done(one, "me")
-        (waiting,) = await one.submit("me")
-        await one.database.fetch(
-            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
-            (old.id,),
-        )
-        await one.housekeeping._sweep()
-        assert await ids(one, "me") == [young.id, waiting.id]
-
-
-OLDER = "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = ANY(%s)"
+async def test_results_go_when_their_time_is_over_and_what_waits_stays(one: Service) -> None:
+    old, young = await done(one, "me"), await done(one, "me")
+    (waiting,) = await one.submit("me")
+    await expire(one, old)
+    await one.housekeeping._sweep()
+    assert await ids(one, "me") == [young.id, waiting.id]
 
 
 async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(
@@ -85,7 +82,7 @@ async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(
     async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
         read, other = await done(one, "me"), await done(one, "me")
         (waiting,) = await one.submit("me")
-        await one.database.fetch(OLDER, ([read.id, other.id],))
+        await expire(one, read, other)
         assert await one.jobs.expires_in_s([read, other, waiting]) == {read.id: 0.0, other.id: 0.0}
         for each in (read, waiting):
             await one.jobs.renew(each)
@@ -104,7 +101,7 @@ async def test_without_a_limit_results_stay_until_they_are_deleted(
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=math.inf)) as one:
         job = await done(one, "me")
-        await one.database.fetch(OLDER, ([job.id],))
+        await expire(one, job)
         await one.housekeeping._sweep()
         assert await ids(one, "me") == [job.id]
         assert await one.jobs.expires_in_s([job]) == {}
@@ -132,58 +129,42 @@ async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_ther
         assert {*one.storage.ages()} == {"c", "e"}
 
 
-async def test_a_recording_of_a_job_that_waits_stays(journal: str, tmp_path: Path) -> None:
-    async with service(journal, tmp_path) as one:
-        one.storage.put("a", [b"x"])
-        await done(one, "other")
-        await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
-        await one.housekeeping._sweep()
-        assert [*one.storage.ages()] == ["a"]
+async def test_a_recording_of_a_job_that_waits_stays(one: Service) -> None:
+    one.storage.put("a", [b"x"])
+    await done(one, "other")
+    await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
+    await one.housekeeping._sweep()
+    assert [*one.storage.ages()] == ["a"]
 
 
 async def test_recordings_without_a_job_go_once_no_service_can_be_about_to_submit_them(
-    journal: str, tmp_path: Path, monkeypatch: object
+    one: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with service(journal, tmp_path) as one:
-        one.storage.put("young", [b"x"])
-        await one.housekeeping._sweep_storage()
-        assert [*one.storage.ages()] == ["young"]
-        monkeypatch.setattr(shared_retention, "ORPHANED_RECORDING_S", -1.0)  # type: ignore[attr-defined]
-        one.storage.put("waits", [b"x"])
-        await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
-        await one.housekeeping._sweep_storage()
-        assert [*one.storage.ages()] == ["waits"]
-
-
-async def test_a_storage_that_cannot_delete_costs_nobody_a_result(
-    journal: str, tmp_path: Path, monkeypatch: object
-) -> None:
-    async with service(journal, tmp_path) as one:
-
-        def refuse(name: str) -> None:
-            raise errors.StorageUnreachable()
-
-        monkeypatch.setattr(one.storage, "delete_now", refuse)  # type: ignore[attr-defined]
-        job = await done(one, "me", "a")
-        assert await ids(one, "me") == [job.id]
+    one.storage.put("young", [b"x"])
+    await one.housekeeping._sweep_storage()
+    assert [*one.storage.ages()] == ["young"]
+    monkeypatch.setattr(shared_retention, "ORPHANED_RECORDING_S", -1.0)
+    one.storage.put("waits", [b"x"])
+    await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
+    await one.housekeeping._sweep_storage()
+    assert [*one.storage.ages()] == ["waits"]
 
 
 async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_that_was_asked(
-    journal: str, tmp_path: Path
+    one: Service, other: Service
 ) -> None:
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        cancelled, deleted, ended = await one.submit("me", "me", "me")
-        for _ in range(2):
-            await one.jobs.cancel(cancelled.id)
-            await one.jobs.delete(deleted.id)
-            await other.jobs.cancel(cancelled.id)
-        claim = await one.claim()
-        assert claim is not None
-        assert claim.record.id == ended.id
-        await one.run(claim)
-        await one.jobs.delete(ended.id)
-        assert one.tally.ended.values[("cancelled",)] == 2
-        assert other.tally.ended.values[("cancelled",)] == 0
+    cancelled, deleted, ended = await one.submit("me", "me", "me")
+    for _ in range(2):
+        await one.jobs.cancel(cancelled.id)
+        await one.jobs.delete(deleted.id)
+        await other.jobs.cancel(cancelled.id)
+    claim = await one.claim()
+    assert claim is not None
+    assert claim.record.id == ended.id
+    await one.run(claim)
+    await one.jobs.delete(ended.id)
+    assert one.tally.ended.values[("cancelled",)] == 2
+    assert other.tally.ended.values[("cancelled",)] == 0
 
 
 async def test_more_than_one_call_deletes_go_all_the_same(
@@ -192,11 +173,8 @@ async def test_more_than_one_call_deletes_go_all_the_same(
     monkeypatch.setattr(shared_retention, "DELETE_BATCH", 2)
     monkeypatch.setattr(shared_retention, "PURGE_BATCH", 2)
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
-        for number in range(5):
-            await done(one, "me", f"recording {number}")
-        await one.database.fetch(
-            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE ended IS NOT NULL"
-        )
+        jobs = [await done(one, "me", f"recording {number}") for number in range(5)]
+        await expire(one, *jobs)
         for _ in range(3):  # each deletes as many recordings as one call may
             await one.housekeeping._sweep()
         assert await ids(one, "me") == []
@@ -205,32 +183,27 @@ async def test_more_than_one_call_deletes_go_all_the_same(
         assert owners == [], "nothing is known of an owner who has nothing here"
 
 
-async def test_a_recording_that_could_not_be_deleted_goes_with_a_later_sweep(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_recording_that_cannot_be_deleted_costs_no_result_and_goes_with_a_later_sweep(
+    one: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with service(journal, tmp_path) as one:
+    def refuse(name: str) -> None:
+        raise errors.StorageUnreachable()
 
-        def refuse(name: str) -> None:
-            raise errors.StorageUnreachable()
-
-        with monkeypatch.context() as away:
-            away.setattr(one.storage, "delete_now", refuse)
-            await done(one, "me", "a")
-            assert [*one.storage.ages()] == ["a"]
-        await one.housekeeping._sweep()
-        assert [*one.storage.ages()] == []
-
-
-async def test_an_edit_renews_a_result_that_is_about_to_go(journal: str, tmp_path: Path) -> None:
-    async with service(journal, tmp_path) as one:
-        job = await done(one, "me")
-        await one.database.fetch(
-            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
-            (job.id,),
-        )
-        await one.jobs.edit(job, EditedChange((RewriteSegment(0, "Hello."),)))
-        await one.housekeeping._sweep()
+    with monkeypatch.context() as away:
+        away.setattr(one.storage, "delete_now", refuse)
+        job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
+        assert [*one.storage.ages()] == ["a"]
+    await one.housekeeping._sweep()
+    assert [*one.storage.ages()] == []
+
+
+async def test_an_edit_renews_a_result_that_is_about_to_go(one: Service) -> None:
+    job = await done(one, "me")
+    await expire(one, job)
+    await one.jobs.edit(job, EditedChange((RewriteSegment(0, "Hello."),)))
+    await one.housekeeping._sweep()
+    assert await ids(one, "me") == [job.id]
 
 
 async def test_a_result_that_its_client_waits_for_is_not_purged(
@@ -264,46 +237,44 @@ async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_pa
 
 
 async def test_a_sweep_that_takes_long_is_joined_by_no_other_service(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_retention, "TURN_RENEWAL_S", 0.0)
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        joined, call = list[bool](), one.database.call
+    joined, call = list[bool](), one.database.call
 
-        async def sweeps() -> None:
-            joined.append(True)
+    async def sweeps() -> None:
+        joined.append(True)
 
-        async def long(function: str, *values: object) -> object:
-            if function == "tidy_1":
-                await other.housekeeping._sweep_in_turn()
-            rows = await call(function, *values)
-            if function == "purge_1":
-                await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
-            return rows
+    async def long(function: str, *values: object) -> object:
+        if function == "tidy_1":
+            await other.housekeeping._sweep_in_turn()
+        rows = await call(function, *values)
+        if function == "purge_1":
+            await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
+        return rows
 
-        await one.submit("me")
-        monkeypatch.setattr(one.database, "call", long)
-        monkeypatch.setattr(other.housekeeping, "_sweep", sweeps)
-        await one.housekeeping._sweep_in_turn()
-        assert joined == []
+    await one.submit("me")
+    monkeypatch.setattr(one.database, "call", long)
+    monkeypatch.setattr(other.housekeeping, "_sweep", sweeps)
+    await one.housekeeping._sweep_in_turn()
+    assert joined == []
 
 
 @pytest.mark.parametrize("fails", ["tidy_1", "release_orphans_1"])
 async def test_a_part_of_a_sweep_that_fails_costs_no_other(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+    one: Service, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    async with service(journal, tmp_path) as one:
-        called, call = list[str](), one.database.call
+    called, call = list[str](), one.database.call
 
-        async def failing(function: str, *values: object) -> object:
-            called.append(function)
-            if function == fails:
-                raise errors.JournalUnreachable()
-            return await call(function, *values)
+    async def failing(function: str, *values: object) -> object:
+        called.append(function)
+        if function == fails:
+            raise errors.JournalUnreachable()
+        return await call(function, *values)
 
-        one.storage.put("given up", [b"x"])
-        await one.database.fetch("INSERT INTO vibevoice.doomed_recordings VALUES ('given up')")
-        monkeypatch.setattr(one.database, "call", failing)
-        await one.housekeeping._sweep()
-        assert called[-2:] == ["tidy_1", "release_orphans_1"]
-        assert [*one.storage.ages()] == []
+    one.storage.put("given up", [b"x"])
+    await one.database.fetch("INSERT INTO vibevoice.doomed_recordings VALUES ('given up')")
+    monkeypatch.setattr(one.database, "call", failing)
+    await one.housekeeping._sweep()
+    assert called[-2:] == ["tidy_1", "release_orphans_1"]
+    assert [*one.storage.ages()] == []

@@ -6,23 +6,20 @@ say so, of both.
 
 from __future__ import annotations
 
-import io
 import sys
-import wave
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psycopg
 import pytest
+from recordings import long
 from service_process import PATIENCE_S, REPOSITORY, Server, run_command, wait_until
 from two_fronts_and_node import TWO_FRONTS, Fronts, started
 from vibevoice_asr_client import Client
 
-RATE = 16_000
+from bench.queue_clients import Recording
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +35,8 @@ def deployed(
 
 def spoken(seconds: int, number: int) -> tuple[bytes, list[str]]:
     """A recording like no other, and what the scripted engine makes of it."""
-    noise = np.random.default_rng(number).integers(-9999, 9999, RATE, np.int16)
-    samples = np.tile(noise, seconds)
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, RATE, 0, "NONE", ""))
-        out.writeframes(samples.tobytes())
-    lines, fingerprint = [], 0
-    for second in (samples / np.float32(32768)).astype(np.float32).reshape(-1, RATE):
-        fingerprint = zlib.crc32(second.tobytes(), fingerprint)
-        lines.append(f"{fingerprint:08x}")
-    return file.getvalue(), lines
+    recording = Recording(number, seconds)
+    return recording.wav(), recording.said()
 
 
 def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: Fronts) -> None:
@@ -233,16 +221,13 @@ def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_an
 def test_a_request_that_timed_out_at_its_client_leaves_no_work_behind(deployed: Fronts) -> None:
     """Nor one that was sent again as often as its client does that."""
     openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
-    hours = io.BytesIO()  # it would be worked on for longer than is waited for here
-    with wave.open(hours, "wb") as out:
-        out.setparams((1, 1, 2000, 0, "NONE", ""))
-        out.writeframes(bytes([128]) * 2000 * round(20 * PATIENCE_S))
+    hours = long(round(20 * PATIENCE_S))  # it would be worked on for longer than is waited for
     with (
         openai.OpenAI(base_url=f"http://127.0.0.1:{deployed.port}/v1", api_key="nobody") as client,
         pytest.raises(openai.APITimeoutError),
     ):
         client.with_options(timeout=1.5, max_retries=2).audio.transcriptions.create(
-            file=("a.wav", hours.getvalue()), model="whisper-1"
+            file=("a.wav", hours), model="whisper-1"
         )
 
     def idle() -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import wave
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,13 @@ import numpy as np
 import pytest
 from object_storage import BUCKET, SECRET, ObjectStorage, keys
 from postgres import Cluster
+from recordings import wav
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from two_fronts_and_node import Fronts
 
+from bench.queue_clients import Recording
+
 pytestmark = pytest.mark.slow
-RATE = 16_000
 KEPT_MB = 50
 
 
@@ -46,22 +45,6 @@ def deployed(
     postgres_cluster.drop(journal)
 
 
-def spoken(seconds: int, number: int, channels: int = 1) -> tuple[bytes, list[str]]:
-    """A recording like no other, and what the scripted engine makes of it; in all of its channels
-    there is the same."""
-    noise = np.random.default_rng(number).integers(-9999, 9999, RATE, np.int16)
-    samples = np.tile(noise, seconds)
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((channels, 2, RATE, 0, "NONE", ""))
-        out.writeframes(np.repeat(samples, channels).tobytes())
-    lines, fingerprint = [], 0
-    for second in (samples / np.float32(32768)).astype(np.float32).reshape(-1, RATE):
-        fingerprint = zlib.crc32(second.tobytes(), fingerprint)
-        lines.append(f"{fingerprint:08x}")
-    return file.getvalue(), lines
-
-
 def said(front: Server, job_id: str) -> list[str]:
     told = front.client.get(f"/v1/jobs/{job_id}/transcript").raise_for_status().json()
     return [segment["text"] for segment in told["segments"]]
@@ -78,7 +61,8 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
         return [one["Key"] for one in listed]
 
     # A large one, in parts: heard at the node, listened to at the other front.
-    large, lines = spoken(40, 1, channels=8)
+    in_eight = np.repeat(Recording(1, 40).samples(), 8)
+    large, lines = wav(in_eight.tobytes(), channels=8), Recording(1, 40).said()
     first = here.submit(large)
     there.wait_state(first, "done")
     assert said(there, first) == lines
@@ -95,7 +79,8 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
     wait_until(lambda: not objects(), PATIENCE_S, "its recording is gone")
 
     # One runs and one waits when the server dies.
-    (audio, long_lines), (small, few) = spoken(30, 2), spoken(3, 3)
+    long, short = Recording(2, 30), Recording(3, 3)
+    audio, small = long.wav(), short.wav()
     running = here.submit(audio)
     here.wait_state(running, "running")
     waiting = here.submit(small)
@@ -104,7 +89,7 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
     check_problem(refused, 503, "storage_unreachable")
     assert int(refused.headers["retry-after"]) > 0
     here.wait_state(running, "done")
-    assert said(there, running) == long_lines, "what was opened goes on"
+    assert said(there, running) == long.said(), "what was opened goes on"
     wait_until(
         lambda: "storage of its recording does not answer" in deployed.node.log(),
         PATIENCE_S,
@@ -115,7 +100,7 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
     assert {job["id"] for job in there.jobs()} == {running, waiting}, "nothing was accepted"
     storage_server.start()
     there.wait_state(waiting, "done")
-    assert said(here, waiting) == few
+    assert said(here, waiting) == short.said()
 
     # A node that is killed while it hears one has left nothing of it on its disk.
     last = here.submit(audio)

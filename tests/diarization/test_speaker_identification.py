@@ -146,16 +146,6 @@ def test_options_and_transcripts_cross_to_a_worker_and_back_as_they_are() -> Non
     assert from_wire(to_wire(Finished(transcript))) == Finished(transcript)
 
 
-def test_what_was_written_before_there_were_people_is_still_read() -> None:
-    old = TranscribeOptions().to_wire()
-    for name in ("recognise", "known_voices", "voiceprints"):
-        del old[name]
-    assert TranscribeOptions.from_wire(old) == TranscribeOptions()
-    event = to_wire(Finished(transcript_of(0)))
-    del event["transcript"]["voices"]
-    assert from_wire(event) == Finished(transcript_of(0))
-
-
 def test_a_person_of_a_clip_is_known_in_a_recording_and_a_stranger_is_not(
     models: SpeakerModels, play: Block, novel: Block
 ) -> None:

@@ -366,14 +366,6 @@ def test_what_was_reserved_last_counts_until_it_is_released() -> None:
     assert one.committed_bytes(FILES) == 0
 
 
-def test_whoever_is_enlisted_is_asked_what_it_holds_now() -> None:
-    one, held = DeviceLedger(), [NOBODY]
-    one.register_engine(FILES, lambda: held[0])
-    assert one.holdings() == {FILES: NOBODY}
-    held[0] = there(5, 1)
-    assert one.holdings() == {FILES: there(5, 1)}
-
-
 WHOLE, OTHER = GpuDevice(("GPU-8932f937-1",)), GpuDevice(("GPU-8931aaaa-2",))
 SLICES = (
     GpuDevice(("MIG-11110000-1", "MIG-GPU-77770000-3/1/0")),

@@ -56,7 +56,10 @@ def parsed(**given: object) -> TranscribeOptions:
         ({"max_tokens": "65536"}, {"max_tokens": 65_536}),
         ({"max_tokens": 1}, {"max_tokens": 1}),
         ({"windows": " Parallel"}, {"windows": WindowingMode.PARALLEL}),
-        ({"precision": "INT8", "diarize": "no"}, {"precision": Precision.INT8, "diarize": False}),
+        ({"precision": " INT8 ", "diarize": "no"}, {"precision": Precision.INT8, "diarize": False}),
+        ({"precision": "", "language": "", "diarize": ""}, {}),
+        ({"language": "pt_BR "}, {"language": "pt-BR"}),
+        ({"language": "AUTO"}, {}),
     ],
     ids=str,
 )  # fmt: skip
@@ -178,11 +181,15 @@ def test_a_language_s_name_is_answered_by_its_tag(name: str, language: str) -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["Romansh", "Prussian", "Kurdish", "Französisch", "slovensky", "Aromanian", "deutch", "no tag"],
+    [
+        *("Romansh", "Prussian", "Kurdish", "Französisch", "slovensky", "Aromanian", "deutch"),
+        *("no tag", "e", "../../etc", "en; id"),
+    ],
 )
 def test_no_other_language_is_suggested_for_a_name_that_is_not_known(name: str) -> None:
     with pytest.raises(errors.LanguageInvalid) as refused:
-        parsed(language=name)
+        parsed(language=f"{name}\n")
+    assert refused.value.detail == f"'{name}' is not a language tag."
     assert refused.value.hint == "Use 'auto' or a tag such as 'en' or 'de-CH'."
 
 
@@ -198,3 +205,4 @@ def test_an_unknown_precision_is_quoted_and_cut() -> None:
         parse_precision("int3\n" + "x" * 100_000)
     assert refused.value.detail.startswith("The precision 'int3\N{REPLACEMENT CHARACTER}xx")
     assert len(refused.value.detail) < 200
+    assert refused.value.hint == "Use one of: auto, fp32, bf16, fp16, int8, int4."

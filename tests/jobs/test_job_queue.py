@@ -10,34 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from instrumented_slot import OverheardSlot, as_asked, job_of, queue_on
+from instrumented_slot import OverheardSlot, job_of, queue_on
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import scheduler
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts.transcript import Progress, Segment, SegmentReady
-from sidecar.workers.engine_slot import EngineSlot
 
 NewJob = Callable[..., Job]
-
-
-class Loads(MemoryAccount):
-    """Counts the loads of a slot."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def place(self, precision: Precision) -> LoadPlan:
-        self.count += 1
-        return LoadPlan()
 
 
 def job(recording: Path, precision: Precision) -> Job:
@@ -47,50 +32,40 @@ def job(recording: Path, precision: Precision) -> Job:
 async def test_clients_that_wait_for_each_answer_and_want_different_precisions_share_loads(
     recording: Path,
 ) -> None:
-    loads = Loads()
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
-    queue = JobQueue(slot, JobEventLog(), DispatchOptions(as_asked, max_s=60), limit=8)
-    queue.open()
-    used: list[str] = []
+    slot, used = OverheardSlot(), list[str]()
+    async with queue_on(slot, limit=8) as queue:
+        queue.open()
 
-    async def client(precision: Precision) -> None:
-        for _ in range(10):
-            one = job(recording, precision)
-            await queue.submit(one)
-            used.append((await one.result()).precision)
+        async def client(precision: Precision) -> None:
+            for _ in range(10):
+                one = job(recording, precision)
+                await queue.submit(one)
+                used.append((await one.result()).precision)
 
-    try:
         await asyncio.gather(client(Precision.FP32), client(Precision.INT8))
-    finally:
-        await queue.close()
-        await slot.close()
     assert sorted(used) == ["fp32"] * 10 + ["int8"] * 10
-    assert loads.count == 2
+    assert slot.loads == 2
 
 
 async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "NEXT_JOB_WAIT_S", 30.0)
-    loads = Loads()
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
-    queue = JobQueue(slot, JobEventLog(), DispatchOptions(as_asked, max_s=60), limit=8)
-    queue.open()
-    try:
-        first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
+    slot = OverheardSlot()
+    first, second, third = (
+        job(recording, one) for one in (Precision.FP32, Precision.INT8, Precision.FP32)
+    )
+    async with queue_on(slot) as queue:
+        queue.open()
         await queue.submit(first)
         await first.result()
         await queue.submit(second)
         await asyncio.sleep(0.05)
         queue.cancel(second)
-        third = job(recording, Precision.FP32)
         await queue.submit(third)
         await third.result()
-    finally:
-        await queue.close()
-        await slot.close()
     assert second.ended
-    assert loads.count == 1
+    assert slot.loads == 1
 
 
 def said(job: Job) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import random
 import sqlite3
 import threading
-import wave
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from recordings import wav
 from service_process import PATIENCE_S, Server, free_port, wait_until
 from sse_reader import follow
 
@@ -27,11 +26,7 @@ SETTLES = 5
 
 def spoken(number: int, seconds: int = SECONDS) -> bytes:
     """A recording that is like no other: noise, 8 bit at 2 kHz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 1, 2000, 0, "NONE", ""))
-        out.writeframes(random.Random(number).randbytes(2000 * seconds))
-    return file.getvalue()
+    return wav(random.Random(number).randbytes(2000 * seconds), rate=2000, bits=8)
 
 
 class Kept:

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
-    AbstractContextManager,
     aclosing,
     asynccontextmanager,
     contextmanager,
@@ -15,7 +14,7 @@ from contextlib import (
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from instrumented_slot import FACTS, OverheardSlot, queue_on
@@ -50,34 +49,24 @@ from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import postgres_database
 from sidecar.storage.encrypted_sqlite import SqliteWriter
-from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Peaks,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 from sidecar.transcripts.transcript_edits import RenameSpeaker, RewriteSegment, UndoStep
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 FINISHED = ReportedChange(Finished(SAID))
 BROKEN = FailedChange(JobFailure.of(errors.EngineFailed()))
+CHECKPOINT = ReportedChange(Checkpoint(1.0, "scripted", (), {"large": "state"}))
 
 
 def segment(at: int) -> ReportedChange:
     return ReportedChange(SegmentReady(at, Segment(float(at), at + 1.0, f"line {at}")))
-
-
-class Opened(Protocol):
-    """A store with its ways in: for those who send recordings, and for engines."""
-
-    store: JobStore
-
-    async def submit(self, record: JobRecord) -> None:
-        """Have a job accepted."""
-        ...
-
-    async def work(self, job_id: str, *changes: JobChange) -> None:
-        """Have these happen to a job, as an engine does; `StartedChange` is the first."""
-        ...
-
-    def broken(self) -> AbstractContextManager[None]:
-        """Nothing can be persisted meanwhile."""
-        ...
 
 
 @dataclass
@@ -97,7 +86,7 @@ class Held:
 
 
 class Local:
-    """`LocalJobStore` over a log."""
+    """`LocalJobStore` over a log, with its ways in: for those who send recordings, and engines."""
 
     def __init__(self, log: JobEventLog, queue: JobQueue) -> None:
         self._log, self._queue = log, queue
@@ -106,6 +95,7 @@ class Local:
 
     @contextmanager
     def broken(self) -> Iterator[None]:
+        """Nothing can be persisted meanwhile."""
         if not isinstance(self._log, SqliteJobEventLog):
             pytest.skip("memory has nothing that breaks")
         with pytest.MonkeyPatch.context() as patch:
@@ -116,9 +106,11 @@ class Local:
             yield
 
     async def submit(self, record: JobRecord) -> None:
+        """Have a job accepted."""
         await self._queue.submit(Job(recording(), record))
 
     async def work(self, job_id: str, *changes: JobChange) -> None:
+        """Have these happen to a job, as an engine does; `StartedChange` is the first."""
         lanes = self._queue._lanes
         runs = (one for one in lanes if job_id in [job.id for job in one.running])
         lane = next(runs, None) or next(one for one in lanes if one._run is None)
@@ -131,6 +123,10 @@ class Local:
             self._log.append(job_id, change)
             if lane._run is not None:
                 lane._run.leave(lane._run.jobs[0])
+
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        """The events of a job as they are kept for those who go on with it."""
+        return self._log.events(job_id)
 
 
 def recording() -> AudioSource:
@@ -149,7 +145,8 @@ async def local(log: JobEventLog) -> AsyncIterator[Opened]:
 
 
 class Shared:
-    """`PostgresJobStore` over a database; what works is a node that claims the job it is told."""
+    """`PostgresJobStore` over a database; what works is a node that claims the job it is told.
+    It has the ways in that `Local` has."""
 
     def __init__(self, one: Service, server: Cluster) -> None:
         self._one, self._server = one, server
@@ -184,6 +181,9 @@ class Shared:
         assert after is not None
         self._running[job_id] = claim, after
 
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        return await self._one.events(job_id)
+
 
 @asynccontextmanager
 async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[Opened]:
@@ -191,6 +191,7 @@ async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[O
         yield Shared(one, server)
 
 
+Opened = Local | Shared
 Place = Callable[[str], Any]
 KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
     "memory": lambda place: local(JobEventLog()),
@@ -361,6 +362,18 @@ async def test_a_job_that_is_cancelled_ends_and_everybody_is_told(
         assert await store.get(record.id) == cancelled
     assert (await store.get(other.id)).state is JobState.QUEUED
     assert (await store.load("ada")).jobs == 1
+
+
+@pytest.mark.parametrize("end", [FINISHED, BROKEN, None], ids=["done", "failed", "cancelled"])
+async def test_the_state_of_a_checkpoint_is_kept_until_the_job_has_ended(
+    end: JobChange | None, opened: Opened, store: JobStore
+) -> None:
+    record = await accepted(opened)
+    await opened.work(record.id, StartedChange(), CHECKPOINT)
+    assert "'large'" in str(await opened.events(record.id))
+    await (store.cancel(record.id) if end is None else opened.work(record.id, end))
+    assert (await store.get(record.id)).settled == ()
+    assert "'large'" not in str(await opened.events(record.id))
 
 
 @pytest.mark.parametrize("end", [FINISHED, BROKEN], ids=["done", "failed"])

@@ -14,7 +14,7 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange, StartedChange
+from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.reservations import Reservations
@@ -45,17 +45,6 @@ async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(
         store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
         assert (await store.cancel(record.id)).state is JobState.CANCELLED
     assert log.get(record.id).over
-
-
-async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteJobEventLog) -> None:
-    results = Retention(log, 600.0, 1 << 20)
-    store, record = LocalJobStore(log, None, results), submitted(durable=True)  # type: ignore[arg-type]
-    refuse(log)
-    with pytest.raises(errors.SpoolUnwritable):
-        await store.import_ended(record, [StartedChange(), DONE])
-    with pytest.raises(errors.JobNotFound):
-        await store.get(record.id)
-    assert not results._count, "it takes up nobody's share"
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])

@@ -53,6 +53,8 @@ line = st.lists(
     min_size=1,
     max_size=12,
 )
+alike = st.lists(st.builds(WaitingJob, owners, st.just(A), works), min_size=1)
+busy = st.lists(st.sampled_from([0.0, 0.0, 5.0, 400.0]), min_size=1, max_size=5)
 shares = st.builds(OwnerShares, works, st.dictionaries(owners, works))
 moments = st.builds(
     SchedulerMoment, st.just(0.0), st.sampled_from([None, A, B]), st.floats(-2 * LONG, 0)
@@ -129,21 +131,23 @@ def test_one_owner_s_jobs_run_in_the_order_in_which_they_came(
 # Several owners.
 
 
-@given(line, shares, moments, st.floats(0, 100), st.floats(0, 60))
-def test_everybody_has_one_turn_and_the_first_turn_is_who_is_next(
+@given(line, shares, moments, busy, st.floats(0, 60))
+def test_everybody_has_one_turn_and_nobody_goes_before_who_is_next(
     waiting: list[WaitingJob],
     shares: OwnerShares,
     moment: SchedulerMoment,
-    busy_s: float,
+    busy_s: list[float],
     load_s: float,
 ) -> None:
-    every = [*schedule_jobs(waiting, shares, moment, busy_s=[busy_s], load_s=load_s)]
+    every = [*schedule_jobs(waiting, shares, moment, busy_s=busy_s, load_s=load_s)]
     assert sorted(turn.index for turn in every) == [*range(len(waiting))]
     waits = [turn.wait_s for turn in every]
-    assert waits[0] == busy_s
+    assert waits == sorted(waits)
+    assert waits[0] == min(busy_s)
     for turn, wait_s, next_s in zip(every, waits, waits[1:], strict=False):
         work_s = waiting[turn.index].work_s
-        assert work_s <= next_s - wait_s + 1e-6 <= work_s + load_s + 2e-6
+        assert next_s - wait_s <= work_s + load_s + 2e-6
+        assert len(busy_s) > 1 or work_s <= next_s - wait_s + 1e-6
 
 
 def test_a_short_job_waits_for_none_of_the_forty_that_wait_before_it() -> None:
@@ -289,3 +293,45 @@ def test_many_owners_cost_hardly_more_than_one_with_as_many_jobs() -> None:
         return min(taken)
 
     assert least_s(400) < 6 * least_s(1)
+
+
+# Several places that take from one line.
+
+
+@given(alike, shares, st.sampled_from([None, A, B]), busy)
+def test_a_place_is_idle_only_when_nobody_waits(
+    waiting: list[WaitingJob], shares: OwnerShares, loaded: Precision | None, busy_s: list[float]
+) -> None:
+    free_s, loads_s = [*busy_s], [0.0 if loaded is A else 30.0] * len(busy_s)
+    for turn in schedule_jobs(
+        waiting, shares, SchedulerMoment(0.0, loaded), busy_s=busy_s, load_s=30.0
+    ):
+        assert turn.wait_s == min(free_s)
+        place = free_s.index(turn.wait_s)
+        free_s[place] += loads_s[place]
+        free_s[place] += waiting[turn.index].work_s
+        loads_s[place] = 0.0
+
+
+@given(alike, shares, st.integers(1, 5))
+def test_with_one_place_more_nobody_waits_longer_and_the_turns_are_the_same(
+    waiting: list[WaitingJob], shares: OwnerShares, count: int
+) -> None:
+    few, more = (
+        [*schedule_jobs(waiting, shares, SchedulerMoment(0.0, A), busy_s=[0.0] * number)]
+        for number in (count, count + 1)
+    )
+    assert [turn.index for turn in few] == [turn.index for turn in more]
+    for one, other in zip(few, more, strict=True):
+        assert other.wait_s <= one.wait_s + 1e-6
+
+
+@given(alike, shares, st.integers(1, 5))
+def test_all_is_done_within_a_fair_part_and_the_longest(
+    waiting: list[WaitingJob], shares: OwnerShares, count: int
+) -> None:
+    """Graham's bound for list schedules."""
+    order = schedule_jobs(waiting, shares, SchedulerMoment(0.0, A), busy_s=[0.0] * count)
+    ends = [turn.wait_s + waiting[turn.index].work_s for turn in order]
+    works_s = [job.work_s for job in waiting]
+    assert max(ends) <= sum(works_s) / count + max(works_s) * (1 - 1 / count) + 1e-6

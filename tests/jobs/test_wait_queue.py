@@ -47,16 +47,6 @@ async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
     return ended
 
 
-async def test_one_recording_of_somebody_else_waits_for_none_of_the_many_behind_the_running_one(
-    recording: Path,
-) -> None:
-    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
-        many = await submitted(queue, [job_of(recording, owner="many 300") for _ in range(6)])
-        one = await submitted(queue, [job_of(recording, owner="one 10")])
-        assert [queue.position(job) for job in many + one] == [1, 2, 3, 4, 5, 6, 0]
-        assert await ran(queue, many + one) == [6, 0, 1, 2, 3, 4, 5]
-
-
 async def test_positions_are_the_order_in_which_they_run(recording: Path) -> None:
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
         owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]

@@ -18,12 +18,9 @@ from pydantic import SecretStr
 from service_process import PATIENCE_S, REPOSITORY, popen, run_command
 
 from sidecar import errors
-from sidecar.audio.audio_source import StoredRecordingRef
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import encryption
 from sidecar.storage.encrypted_sqlite import create_cipher, verify_cipher
@@ -51,24 +48,6 @@ def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encryption, "CHUNK_BYTES", 10)
-
-
-@pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("harm", ["cut", "piece less", "swapped", "bit", "more", "name", "key"])
-def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
-    sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
-    head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
-    assert len(pieces) == 3
-    altered = {
-        "cut": sealed[:-1],
-        "piece less": sealed[:-26],
-        "swapped": head + pieces[1] + pieces[0] + pieces[2],
-        "bit": sealed[:-1] + bytes([sealed[-1] ^ 1]),
-        "more": sealed + pieces[0],
-    }.get(harm, sealed)
-    seal = Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
-    with pytest.raises(DecryptionFailed):
-        b"".join(seal.decrypt_recording([altered], "other" if harm == "name" else "name"))
 
 
 def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
@@ -110,59 +89,52 @@ def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None
             assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
 
 
-@pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize(
-    "harm", ["empty", "head", "cut", "piece less", "swapped", "bit", "more", "name", "key"]
-)
-def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
-    sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
+def altered(sealed: bytes, harm: str) -> bytes:
+    """A recording that was sealed in three pieces, and what somebody made of it."""
     head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
-    altered = {
+    assert len(pieces) == 3
+    return {
         "empty": b"",
         "head": head,
         "cut": sealed[:-1],
         "piece less": sealed[:-26],
         "swapped": head + pieces[1] + pieces[0] + pieces[2],
-        "bit": sealed[:HEAD] + bytes([sealed[HEAD] ^ 1]) + sealed[HEAD + 1 :],
+        "first bit": head + bytes([sealed[HEAD] ^ 1]) + sealed[HEAD + 1 :],
+        "last bit": sealed[:-1] + bytes([sealed[-1] ^ 1]),
         "more": sealed + pieces[0],
     }.get(harm, sealed)
-    path = tmp_path / "sealed"
-    path.write_bytes(altered)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "empty",
+        "head",
+        "cut",
+        "piece less",
+        "swapped",
+        "first bit",
+        "last bit",
+        "more",
+        "name",
+        "key",
+    ],
+)
+def test_a_sealed_recording_that_was_altered_is_not_read_to_its_end(
+    harm: str, tmp_path: Path
+) -> None:
+    sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
+    path, name = tmp_path / "sealed", "other" if harm == "name" else "name"
+    path.write_bytes(altered(sealed, harm))
     seal = Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
     with pytest.raises(DecryptionFailed):
-        read_all(seal, path, "other" if harm == "name" else "name")
-    if harm not in ("swapped", "bit"):  # before anything of it is given out
+        b"".join(seal.decrypt_recording([path.read_bytes()], name))
+    with pytest.raises(DecryptionFailed):
+        read_all(seal, path, name)
+    if harm not in ("swapped", "first bit"):  # before anything of it is given out
         with pytest.raises(DecryptionFailed):
-            EncryptedFile(seal, opened(path), "other" if harm == "name" else "name")
-
-
-def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:
-    from job_event_histories import submitted
-
-    data = os.urandom(3 << 20)
-    with closing(UploadSpool(None)) as spool:
-        spool.add(data)
-        source = spool.finish()
-    settings = Settings(keep_jobs=True, data_dir=tmp_path, journal_key=KEY)
-    keeping = JobPersistence(settings)
-    with source, closing(keeping.store):
-        kept = keeping.keep(source, "name")
-        assert isinstance(kept, StoredRecordingRef)
-        path = tmp_path / "jobs" / "uploads" / kept.name
-        assert data[:64] not in path.read_bytes()
-        assert path.stat().st_mode & 0o777 == 0o600
-        record = submitted(durable=True)
-        object.__setattr__(record, "audio", kept)
-        with keeping.open(record) as found:
-            assert os.pread(found.fd, len(data) + 1, 0) == data
-        sealed = bytearray(path.read_bytes())
-        sealed[100] ^= 1
-        path.write_bytes(sealed)
-        with pytest.raises(errors.AudioLost):
-            keeping.open(record)
-        path.unlink()
-        with pytest.raises(errors.AudioLost):
-            keeping.open(record)
+            EncryptedFile(seal, opened(path), name)
 
 
 @pytest.mark.slow_except("none")

@@ -7,12 +7,13 @@ import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from job_event_histories import submitted
+from open_descriptors import opened
 from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
@@ -54,18 +55,9 @@ def read(source: AudioSource) -> bytes:
 @contextmanager
 def nothing_left_open() -> Iterator[None]:
     """Of this process's descriptors; what others had left may go meanwhile."""
-    before = descriptors()
+    before = opened()
     yield
-    assert descriptors() - before == set()
-
-
-def descriptors() -> set[tuple[str, str]]:
-    """Each, and what it leads to."""
-    found = set()
-    for path in Path("/proc/self/fd").glob("*"):
-        with suppress(OSError):  # that of the folder itself
-            found.add((path.name, os.readlink(path)))
-    return found
+    assert opened() - before == set()
 
 
 @pytest.fixture
@@ -274,6 +266,7 @@ def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
         (path / "name").rename(path / "other")
         (path / "first").rename(path / "name")
     record = replace(submitted(durable=True), audio=kept)
+    assert voice[:64] not in (path / "name").read_bytes(), "it is sealed"
     assert read(keeping.open(record)) == voice
     harm(path / "name")
     with nothing_left_open(), pytest.raises(errors.AudioLost):

@@ -32,14 +32,14 @@ class Operation:
     part: str = ""
     json: bool = False
 
-    def half_sent(self, authorization: str, job: str = "", size: int = 1_000_000) -> bytes:
-        """A request whose body of ``size`` never ends, or one whose answer nobody reads."""
+    def half_sent(self, authorization: str, job: str = "") -> bytes:
+        """A request whose body never ends, or one whose answer nobody reads."""
         path = self.path.replace("{job_id}", job)
         head = f"{self.method} {path} HTTP/1.1\r\nHost: localhost\r\n"
         head += f"Authorization: {authorization}\r\n"
         if self.part:
             head += "Content-Type: multipart/form-data; boundary=f\r\n"
-            head += f"Content-Length: {size}\r\n\r\n"
+            head += "Content-Length: 1000000\r\n\r\n"
             return head.encode() + _FORM % self.part.encode() + bytes(1000)
         if self.json:
             head += "Content-Type: application/json\r\nContent-Length: 60000\r\n"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
-import psutil
 import pytest
 from recordings import wav
 from service_process import PATIENCE_S
@@ -19,7 +17,6 @@ from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
 from sidecar.workers.engine_slot import CONCURRENT, EngineLease, EngineSlot
-from sidecar.workers.worker_process import WorkerDied
 
 SECONDS = 30
 FACTS = AudioInfo("wav", "sndfile", SECONDS)
@@ -92,14 +89,6 @@ async def test_several_are_heard_at_the_same_time_in_one_process(
     assert not slot.in_use
 
 
-async def test_all_of_several_are_heard_to_the_end(slot: EngineSlot, path: Path) -> None:
-    listeners = [Listener(slot, path) for _ in range(4)]
-    await asyncio.gather(*(one.task for one in listeners))
-    assert len({one.words for one in listeners}) == 1
-    assert listeners[0].words
-    assert slot.loads == 1
-
-
 async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
     slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,24 +129,3 @@ async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
     await asyncio.gather(first.task, sole, last.task)
     assert order == ["first", "sole", "last"]
     assert slot.precision is (Precision.INT8 if who == "reload" else Precision.FP32)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kills a process")
-async def test_a_process_that_dies_ends_all_calls_and_who_comes_then_has_a_fresh_one(
-    slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as slow:
-        slow.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-        listeners = [Listener(slot, path) for _ in range(2)]
-        for one in listeners:
-            await one.began()
-    pid = slot.worker_pid
-    assert pid is not None
-    psutil.Process(pid).kill()
-    for one in listeners:
-        with pytest.raises(WorkerDied):
-            await one.task
-    again = Listener(slot, path)
-    await again.task
-    assert again.words
-    assert slot.worker_pid not in (None, pid)

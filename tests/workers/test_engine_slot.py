@@ -72,9 +72,11 @@ async def build() -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
     slots: list[EngineSlot] = []
 
-    def make(looker: Looker | None = None, keep_alive_s: float = -1) -> EngineSlot:
-        load, account = LoadOptions(FP32), looker or Looker()
-        slots.append(EngineSlot(engine_spec("scripted"), load, keep_alive_s, account))
+    def make(
+        account: MemoryAccount | None = None, keep_alive_s: float = -1, **more: Any
+    ) -> EngineSlot:
+        load, account = LoadOptions(FP32), account or Looker()
+        slots.append(EngineSlot(engine_spec("scripted"), load, keep_alive_s, account, **more))
         return slots[-1]
 
     yield make
@@ -311,7 +313,7 @@ async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_ne
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
     stood: list[bool] = []
@@ -321,21 +323,18 @@ async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
         async def look(self) -> None:
             stood.append(old is not None and runs(old))
 
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), 0, Watched())
-    try:
-        async with slot.lease():
-            old = slot.worker_pid
-            await stopped(old)
-        await until(lambda: slot.state is EngineState.ABSENT)
-        assert runs(old), "who had it does not wait for its end"
-        lease = asyncio.ensure_future(precision_of_a_lease(slot))
-        await asyncio.wait({lease}, timeout=0.05)
-        assert old is not None
-        os.kill(old, signal.SIGCONT)  # now it leaves
-        assert await lease is FP32
-        assert stood == [False, False, False, False]
-    finally:
-        await slot.close()
+    slot = build(Watched(), keep_alive_s=0)
+    async with slot.lease():
+        old = slot.worker_pid
+        await stopped(old)
+    await until(lambda: slot.state is EngineState.ABSENT)
+    assert runs(old), "who had it does not wait for its end"
+    lease = asyncio.ensure_future(precision_of_a_lease(slot))
+    await asyncio.wait({lease}, timeout=0.05)
+    assert old is not None
+    os.kill(old, signal.SIGCONT)  # now it leaves
+    assert await lease is FP32
+    assert stood == [False, False, False, False]
 
 
 async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_its_job(
@@ -430,26 +429,19 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() -> None:
+async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not(build: Build) -> None:
     noted: list[int] = []
-    slot = EngineSlot(
-        engine_spec("scripted"),
-        LoadOptions(FP32),
-        keep_alive_s=-1,
-        on_crash=lambda worker: noted.append(worker.pid),
-    )
-    try:
-        await slot.preload()
-        await slot.reload(INT8)
-        killed = await until(lambda: slot.worker_pid)
-        os.kill(killed, signal.SIGKILL)
-        await until(lambda: slot.state is EngineState.ABSENT)
-        assert await precision_of_a_lease(slot) is INT8
-        assert slot.worker is not None
-        slot.worker.kill()  # as one is that does not stop
-        assert await precision_of_a_lease(slot) is INT8
-    finally:
-        await slot.close()
+    slot = build(on_crash=lambda worker: noted.append(worker.pid))
+    await slot.preload()
+    await slot.reload(INT8)
+    killed = await until(lambda: slot.worker_pid)
+    os.kill(killed, signal.SIGKILL)
+    await until(lambda: slot.state is EngineState.ABSENT)
+    assert await precision_of_a_lease(slot) is INT8
+    assert slot.worker is not None
+    slot.worker.kill()  # as one is that does not stop
+    assert await precision_of_a_lease(slot) is INT8
+    await slot.close()
     assert noted == [killed]
 
 
@@ -524,7 +516,7 @@ async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -
         assert slot.resolve(wanted, since) is expected
 
 
-async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
+async def test_memory_is_looked_at_before_each_load_and_each_lease(build: Build) -> None:
     seen: list[str] = []
 
     class Noted(MemoryAccount):
@@ -535,16 +527,13 @@ async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
             seen.append(precision)
             return LoadPlan()
 
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, Noted())
-    try:
-        async with slot.lease():
-            assert seen == ["look", "fp32", "look"]
-        async with slot.lease():
-            assert seen[3:] == ["look"]
-        await slot.reload(INT8)
-        assert seen[4:] == ["look", "int8"]
-    finally:
-        await slot.close()
+    slot = build(Noted())
+    async with slot.lease():
+        assert seen == ["look", "fp32", "look"]
+    async with slot.lease():
+        assert seen[3:] == ["look"]
+    await slot.reload(INT8)
+    assert seen[4:] == ["look", "int8"]
 
 
 FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
@@ -552,7 +541,7 @@ FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
 
 @pytest.mark.parametrize("placement", LoadPlacement)
 async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
-    placement: LoadPlacement, monkeypatch: pytest.MonkeyPatch
+    placement: LoadPlacement, monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     told: list[tuple[str, bool, bool]] = []
     call = WorkerProcess.call
@@ -569,37 +558,31 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
 
     monkeypatch.setattr(WorkerProcess, "call", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, Frugal())
-    try:
-        await slot.preload()
-        assert slot.memory == FRUGAL
-        with pytest.raises(errors.ModelLoadFailed):
-            await slot.reload(INT8)
-        assert slot.memory == FRUGAL, "the old one is as it was"
-    finally:
-        await slot.close()
+    slot = build(Frugal())
+    await slot.preload()
+    assert slot.memory == FRUGAL
+    with pytest.raises(errors.ModelLoadFailed):
+        await slot.reload(INT8)
+    assert slot.memory == FRUGAL, "the old one is as it was"
     back = [("fp32", True, True)] if placement is LoadPlacement.INSTEAD else []
     assert told == [("fp32", True, True), ("int8", False, False), *back]
 
 
 async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
-    voice: bytes, tmp_path: Any
+    voice: bytes, tmp_path: Any, build: Build
 ) -> None:
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), keep_alive_s=-1)
+    slot = build()
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    try:
-        with open_recording_file(str(path)) as source:
-            async with slot.lease() as engine:
-                assert slot.memory == MemoryPlan()
-                options = TranscribeOptions(memory=FRUGAL)
-                facts = AudioInfo("wav", "sndfile", 3.0)
-                async with aclosing(engine.transcribe(source, facts, options, 60.0)) as events:
-                    async for _ in events:
-                        pass
-        assert slot.memory == FRUGAL
-    finally:
-        await slot.close()
+    with open_recording_file(str(path)) as source:
+        async with slot.lease() as engine:
+            assert slot.memory == MemoryPlan()
+            options = TranscribeOptions(memory=FRUGAL)
+            facts = AudioInfo("wav", "sndfile", 3.0)
+            async with aclosing(engine.transcribe(source, facts, options, 60.0)) as events:
+                async for _ in events:
+                    pass
+    assert slot.memory == FRUGAL
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")

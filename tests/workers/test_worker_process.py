@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,19 +42,22 @@ def transcribe(worker: WorkerProcess, fd: int) -> Any:
     )
 
 
-async def loaded(engine: str = "scripted") -> WorkerProcess:
+@asynccontextmanager
+async def running(engine: str = "scripted") -> AsyncIterator[WorkerProcess]:
+    """A worker that closes in the end: an engine's is loaded, "intake" looks at files."""
     worker = WorkerProcess(engine)
-    await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
-    return worker
+    try:
+        if engine != "intake":
+            await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
+        yield worker
+    finally:
+        await worker.close()
 
 
 async def test_a_worker_probes_a_file_it_was_handed() -> None:
-    worker = WorkerProcess("intake")
-    try:
+    async with running("intake") as worker:
         with CLIP.open("rb") as file:
             facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
-    finally:
-        await worker.close()
     assert facts["container"] == "wav"
     assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
 
@@ -100,8 +104,7 @@ async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_tha
     )  # all of them start at once
 
     async def cancelled_after(turns: int) -> None:
-        worker = WorkerProcess("intake")
-        try:
+        async with running("intake") as worker:
             with CLIP.open("rb") as file:
                 call = asyncio.ensure_future(worker.ask("probe", [file.fileno()], max_s=1e5))
                 for _ in range(turns):
@@ -113,8 +116,6 @@ async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_tha
             with OTHER_CLIP.open("rb") as file:
                 facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
             assert facts["total_s"] > 20, "the answer to this call, not to the last"
-        finally:
-            await worker.close()
 
     await asyncio.gather(*(cancelled_after(turns) for turns in range(0, 14, 2)))
     assert "Traceback" not in caplog.text
@@ -135,9 +136,8 @@ async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
         return process, sock
 
     monkeypatch.setattr(channel, "spawn_worker", spawned)
-    worker = await loaded()
-    late = threading.Timer(0.2, os.kill, (worker.pid, signal.SIGCONT))
-    try:
+    async with running() as worker:
+        late = threading.Timer(0.2, os.kill, (worker.pid, signal.SIGCONT))
         with CLIP.open("rb") as file:
             os.kill(worker.pid, signal.SIGSTOP)
             late.start()
@@ -145,11 +145,9 @@ async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
             frames = worker.call("transcribe_together", [file.fileno()] * 16, requests=[one] * 16)
             ended = [frame async for frame in frames if frame["event"]["event"] == "Finished"]
+        late.join()
         assert len(ended) == 16
         assert worker.alive
-    finally:
-        late.join()
-        await worker.close()
 
 
 def together(worker: WorkerProcess, files: list[IO[bytes]]) -> Any:
@@ -165,8 +163,7 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "40")
     long = tmp_path / "80 s.wav"
     long.write_bytes(wav(bytes(80 * 32_000)))
-    worker = await loaded()
-    try:
+    async with running() as worker:
         with long.open("rb") as first, long.open("rb") as second:
             heard: list[tuple[int, str]] = []
             async with together(worker, [first, second]) as call:
@@ -183,20 +180,15 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
                 again = [frame async for frame, _ in call.answers()]
         ended = {frame["number"] for frame in again if frame["event"]["event"] == "Finished"}
         assert ended == {0, 1}
-    finally:
-        await worker.close()
 
 
 async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path) -> None:
-    worker = WorkerProcess("intake")
     (tmp_path / "text").write_text("not audio")
-    try:
+    async with running("intake") as worker:
         with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
             await worker.ask("probe", [file.fileno()], max_s=1e5)
         with CLIP.open("rb") as file:
             assert await worker.ask("probe", [file.fileno()], max_s=1e5)
-    finally:
-        await worker.close()
 
 
 async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
@@ -206,8 +198,7 @@ async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
         "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
     )  # a busy machine is no hang
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
-    worker = await loaded()
-    try:
+    async with running() as worker:
         with CLIP.open("rb") as file:
             async with aclosing(transcribe(worker, file.fileno())) as frames:
                 first = await anext(frames)
@@ -215,24 +206,21 @@ async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
             assert worker.alive
             again = [frame async for frame in transcribe(worker, file.fileno())]
         assert again[-1]["event"] == "Finished"
-    finally:
-        await worker.close()
 
 
 async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has_crashed() -> None:
-    worker = await loaded()
-    with CLIP.open("rb") as file:
-        os.kill(worker.pid, signal.SIGSTOP)  # as deaf as native code can be
-        frames = transcribe(worker, file.fileno())
-        waiting = asyncio.ensure_future(anext(frames))
-        await asyncio.sleep(0.1)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-    assert not worker.alive
-    assert await worker.crashed()
-    assert worker.last_lines[-1] == HUNG_NOTE
-    await worker.close()
+    async with running() as worker:
+        with CLIP.open("rb") as file:
+            os.kill(worker.pid, signal.SIGSTOP)  # as deaf as native code can be
+            frames = transcribe(worker, file.fileno())
+            waiting = asyncio.ensure_future(anext(frames))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert not worker.alive
+        assert await worker.crashed()
+        assert worker.last_lines[-1] == HUNG_NOTE
     assert not runs(worker.pid)
 
 
@@ -240,15 +228,14 @@ async def test_a_killed_worker_is_reported_and_leaves_no_zombie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    worker = await loaded()
-    with CLIP.open("rb") as file:
-        frames = transcribe(worker, file.fileno())
-        await anext(frames)
-        os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerDied):
-            async for _ in frames:
-                pass
-    await worker.close()
+    async with running() as worker:
+        with CLIP.open("rb") as file:
+            frames = transcribe(worker, file.fileno())
+            await anext(frames)
+            os.kill(worker.pid, signal.SIGKILL)
+            with pytest.raises(WorkerDied):
+                async for _ in frames:
+                    pass
     assert not psutil.pid_exists(worker.pid)
 
 

@@ -1,0 +1,37 @@
+"""A browser for tests of pages."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from browser_visitor import IS_HERE, LACKING, Visitor, spoken
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """One browser for all tests of a module; its microphone hears two who speak in turn."""
+    if not IS_HERE:
+        warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
+        pytest.skip(LACKING)
+    microphone = tmp_path_factory.mktemp("microphone") / "spoken.wav"
+    microphone.write_bytes(spoken())
+    visitor = Visitor(microphone)
+    yield visitor
+    visitor.driver.quit()
+
+
+@pytest.fixture
+def visitor(browser: Visitor) -> Iterator[Visitor]:
+    """The one browser, with nothing of the test before, and nothing blocked in this one."""
+    browser.log.clear()
+    browser.driver.get_log("browser")
+    yield browser
+    assert browser.wrong() == []
+    for handle in browser.driver.window_handles[1:]:
+        browser.driver.switch_to.window(handle)
+        browser.driver.close()
+    browser.driver.switch_to.window(browser.driver.window_handles[0])
+    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.forgets()

@@ -1,0 +1,197 @@
+"""A real browser in the hands of a test: Chromium without a window, driven by selenium."""
+
+from __future__ import annotations
+
+import base64
+import random
+import shutil
+import struct
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recordings import wav
+from service_process import PATIENCE_S, Server, free_port, wait_until
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+CHROMEDRIVER = shutil.which("chromedriver")
+LACKING = "no Chromium with chromedriver and selenium here: no browser looked at a page"
+IS_HERE = bool(CHROMIUM and CHROMEDRIVER and find_spec("selenium"))
+WIDTH, HEIGHT = 1280, 860
+DOWN, SHIFT, CONTROL, ENTER, ESCAPE = "\ue015", "\ue008", "\ue009", "\ue007", "\ue00c"
+STRANGER = "evil.example"
+"""A name that leads to this machine by the browser's own resolver rules, as a rebound DNS entry
+would lead it."""
+BAD = (
+    "Content Security Policy",
+    "TrustedScript",
+    "TrustedHTML",
+    "Refused to",
+    "Uncaught",
+    "Error:",
+)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+class Visitor:
+    """Somebody with a browser."""
+
+    def __init__(self, spoken: Path) -> None:
+        """``spoken``: a wav that the microphone hears, again and again."""
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM or ""
+        for flag in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
+            "--disable-dev-shm-usage",  # of which a container has little
+            f"--window-size={WIDTH},{HEIGHT}", f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            f"--use-file-for-fake-audio-capture={spoken}",
+            "--autoplay-policy=no-user-gesture-required",
+            # one process for all pages, no animations, nothing else that a browser does: less work
+            "--process-per-site", "--disable-extensions", "--disable-background-networking",
+            "--disable-component-update", "--force-prefers-reduced-motion",
+            "--disable-features=SpareRendererForSitePerProcess,OptimizationHints,MediaRouter",
+        ):  # fmt: skip
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(CHROMEDRIVER, port=free_port())
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.command_executor.client_config.timeout = PATIENCE_S  # 120 s: a busy machine
+        self.driver.set_script_timeout(PATIENCE_S)
+        self.log: list[str] = []
+
+    def opens(self, server: Server, path: str = "/") -> None:
+        """The page of a service, as it is for who comes for the first time."""
+        self.driver.get(f"http://127.0.0.1:{server.port}{path}")
+        self.sees(".page[data-ready=yes], .door")
+
+    def reads(self, server: Server, recording: Path, rows: int) -> None:
+        """Opens the page, sends a recording of two speakers, and has its transcript."""
+        self.opens(server)
+        self.sends(recording)
+        self.has_rows(rows)
+
+    def has_rows(self, rows: int) -> None:
+        """The transcript of two speakers has so many rows, at last."""
+        self.sees("#main .title", "2 speakers")
+        wait_until(lambda: self.rows() == rows, PATIENCE_S, "all rows")
+
+    def until(self, expression: str, what: str) -> None:
+        """Waits until an expression of the page's is true."""
+        wait_until(lambda: self.js(f"return {expression}"), PATIENCE_S, what)
+
+    def sees(self, selector: str, text: str = "") -> Any:
+        """What is there, once it is, with this text in it."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        def look() -> Any:
+            try:
+                for one in self.driver.find_elements("css selector", selector):
+                    if text in (one.get_attribute("textContent") or ""):
+                        return one
+            except StaleElementReferenceException:
+                pass
+            return None
+
+        try:
+            return wait_until(look, PATIENCE_S, f"{selector} {text!r}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.text()}\n{self.said()}") from None
+
+    def all(self, selector: str) -> list[Any]:
+        """All that is there now."""
+        return list(self.driver.find_elements("css selector", selector))
+
+    def one(self, selector: str) -> Any:
+        """What is there now."""
+        return self.driver.find_element("css selector", selector)
+
+    def text(self) -> str:
+        """All that is to be read."""
+        return str(self.js("return document.body.innerText"))
+
+    def js(self, script: str, *given: object) -> Any:
+        """What a script returns in the page."""
+        return self.driver.execute_script(script, *given)
+
+    def before(self, script: str) -> str:
+        """Has a script run before those of every page, until `late`."""
+        command = "Page.addScriptToEvaluateOnNewDocument"
+        return str(self.driver.execute_cdp_cmd(command, {"source": script})["identifier"])
+
+    def late(self, identifier: str) -> None:
+        """No page that comes later is met by it."""
+        command = "Page.removeScriptToEvaluateOnNewDocument"
+        self.driver.execute_cdp_cmd(command, {"identifier": identifier})
+
+    def sends(self, *files: Path) -> None:
+        """Chooses files by the button."""
+        self.driver.find_element("id", "files").send_keys("\n".join(map(str, files)))
+
+    def drops(self, name: str, body: bytes) -> None:
+        """A file let go over the page."""
+        self.js(
+            """const bytes = Uint8Array.from(atob(arguments[1]), (one) => one.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], arguments[0], {type: "audio/wav"}));
+            for (const kind of ["dragenter", "dragover", "drop"])
+              document.body.dispatchEvent(new DragEvent(kind, {
+                bubbles: true, cancelable: true, dataTransfer}));""",
+            name,
+            base64.b64encode(body).decode(),
+        )
+
+    def forgets(self) -> None:
+        """The browser has nothing of this page: no copies of transcripts, no settings."""
+        origin = self.js("return location.origin")
+        self.js("try { sessionStorage.clear(); } catch {}")
+        self.driver.get("about:blank")
+        if origin.startswith("http"):
+            command = "Storage.clearDataForOrigin"
+            self.driver.execute_cdp_cmd(command, {"origin": origin, "storageTypes": "all"})
+
+    def is_a_phone(self, width: int = 360, height: int = 740) -> None:
+        """The page in a narrow window: all of it."""
+        phone = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        self.until(f"innerWidth === {width}", "it is a phone")
+        wide = self.js("return document.documentElement.scrollWidth")
+        assert wide <= width, "nothing to be moved sideways"
+
+    def rows(self) -> int:
+        """How many segments stand."""
+        return int(self.js("return document.querySelectorAll('.row').length"))
+
+    def said(self) -> list[str]:
+        """What the browser had to say."""
+        self.log += [str(line["message"]) for line in self.driver.get_log("browser")]
+        return self.log
+
+    def wrong(self) -> list[str]:
+        """What it did not let the page do, and faults of the page."""
+        return [line for line in self.said() if any(word in line for word in BAD)]
+
+    def findings(self) -> list[str]:
+        """What axe has to say against the page as it stands."""
+        self.driver.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text())
+        found = self.driver.execute_async_script(
+            """const done = arguments[arguments.length - 1];
+            axe.run(document, {runOnly: arguments[0]}).then((said) => done(said.violations));""",
+            RULES,
+        )
+        return [f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]]
+
+
+def spoken() -> bytes:
+    """Two who speak in turn, as loud as people are: noise, for a browser takes out what hums."""
+    chance = random.Random(1)
+    samples = [
+        int(chance.uniform(-loud, loud) * 32767)
+        for seconds, loud in ((1.5, 0.5), (0.9, 0.0), (1.5, 0.2), (0.9, 0.0))
+        for _ in range(int(seconds * 16_000))
+    ]
+    return wav(struct.pack(f"<{len(samples)}h", *samples))
