@@ -58,7 +58,7 @@ class PostgresDatabase:
         self._calls: set[asyncio.Task[Any]] = set()
         self._used: set[AsyncConnection[Row]] = set()
         """Connections in use."""
-        self._callbacks: dict[str, list[NotificationCallback]] = {}
+        self._callbacks: dict[str, NotificationCallback] = {}
         self._listened: set[str] = set()
         """Channels to which the listening connection listens."""
         self._listening: asyncio.Task[None] | None = None
@@ -129,9 +129,9 @@ class PostgresDatabase:
         return await self._shielded(self._with_retries(alone))
 
     def listen(self, channel: str, tell: NotificationCallback) -> None:
-        """Call ``tell`` with each notification of a channel, and with "" after a connection, as
-        some may have been missed."""
-        self._callbacks.setdefault(channel, []).append(tell)
+        """Call ``tell``, and no other, with each notification of a channel, and with "" after a
+        connection, as some may have been missed."""
+        self._callbacks[channel] = tell
         self._listened.discard(channel)
         if not self._pool.closed:
             self._start_listening()
@@ -235,11 +235,10 @@ class PostgresDatabase:
             self._notify(channel, "")
 
     def _notify(self, channel: str, payload: str) -> None:
-        for tell in self._callbacks.get(channel, ()):
-            try:
-                tell(payload)
-            except Exception:
-                log.exception("internal error while a database notification was handled")
+        try:
+            self._callbacks[channel](payload)
+        except Exception:
+            log.exception("internal error while a database notification was handled")
 
 
 async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> bool:

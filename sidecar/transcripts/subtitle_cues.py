@@ -145,16 +145,12 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
         parts = word_timing.split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
         times = word_timing.spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
-            if found and not _may_break(found[-1].text, part):
+            if found and not word_timing.may_break(found[-1].text, part[0]):
                 found[-1] = _UnbreakableText(found[-1].text + part, found[-1].start, end)
             else:
                 found.append(_UnbreakableText(part, begin, end))
         before = start
     return found
-
-
-def _may_break(before: str, after: str) -> bool:
-    return len(word_timing.split_atoms(before[-1:] + after[:1])) > 1
 
 
 def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:

@@ -45,7 +45,7 @@ def split_atoms(text: str) -> list[str]:
     """
     found: list[str] = []
     for character in text:
-        if found and not _may_break(found[-1], character):
+        if found and not may_break(found[-1], character):
             found[-1] += character
         else:
             found.append(character)
@@ -104,7 +104,8 @@ def _columns(character: str) -> int:
     return 2 if is_wide(character) else 1
 
 
-def _may_break(before: str, after: str) -> bool:
+def may_break(before: str, after: str) -> bool:
+    """Return whether text may be broken between ``before`` and the character ``after``."""
     last = before[-1]
     if after.isspace() or not _columns(after):
         return False

@@ -56,6 +56,8 @@ class ChunkRequests:
 
     def __init__(self, options: UpstreamOptions) -> None:
         self._options = options
+        self.cuts = not options.piece_s
+        """Whether the length of chunks is not set."""
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
         self._client = create_http_client(options)
@@ -122,11 +124,6 @@ class ChunkRequests:
     def by_voices(self) -> bool:
         """Return whether all servers diarize as this service does, as far as is known."""
         return all(one.dialect is not None and one.dialect.by_voices for one in self.servers)
-
-    @property
-    def cuts(self) -> bool:
-        """Return whether the length of chunks is not set."""
-        return not self._options.piece_s
 
     async def hear(
         self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback

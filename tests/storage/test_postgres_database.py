@@ -317,10 +317,12 @@ async def test_messages_are_heard_and_a_channel_that_is_new_as_well(
     await until(lambda: first == [""])
     await shared.fetch("SELECT pg_notify('first', 'a'), pg_notify('Second', 'b')")
     await until(lambda: first == ["", "a"])
-    shared.listen("Second", _failing)
+    shared.listen("Broken", _failing)
     shared.listen("Second", second.append)
     await until(lambda: second == [""])
-    await shared.fetch("SELECT pg_notify('first', 'c'), pg_notify('Second', 'd')")
+    await shared.fetch(
+        "SELECT pg_notify('Broken', ''), pg_notify('first', 'c'), pg_notify('Second', 'd')"
+    )
     await until(lambda: first == ["", "a", "c"] and second == ["", "d"])
 
 
