@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from many_cases import for_each
 from pydantic import SecretStr
-from service_process import PATIENCE_S, Server, check_discreet, check_problem
+from service_process import Server, check_discreet, check_problem, read_answer
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
@@ -74,17 +73,6 @@ def routes() -> list[tuple[str, str]]:
     return [*known, ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/no-such-address")]
 
 
-def raw(port: int, request: str) -> tuple[int, str]:
-    """Send bytes as they are; the status and all that came back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as sock:
-        sock.sendall(request.encode())
-        answer = b""
-        while part := sock.recv(1 << 16):
-            answer += part
-    text = answer.decode()
-    return int(text.split()[1]), text
-
-
 def check_refused(response: httpx.Response, status: int, code: str) -> None:
     """As a problem, or at the addresses of OpenAI's API and of administrators in their shape."""
     if response.request.url.path.startswith("/admin/"):
@@ -105,11 +93,8 @@ def test_names_that_are_not_ours_get_nothing_at_any_address(
     method: str, path: str, server: Server
 ) -> None:
     for host in HOSTILE:
-        status, text = raw(
-            server.port,
-            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
-            "Content-Length: 0\r\n\r\n",
-        )
+        response = server.client.request(method, path, headers={"Host": host})
+        status, text = response.status_code, response.text
         assert status in (400, 403), (host, text)  # 400: h11 itself refuses what is no name
         assert status == 400 or '"host_not_allowed"' in text
         assert "instance" not in text
@@ -118,19 +103,13 @@ def test_names_that_are_not_ours_get_nothing_at_any_address(
 @pytest.mark.parametrize("host", OURS)
 def test_our_own_names_work_with_the_port_and_without(host: str, server: Server) -> None:
     for name in (host, f"{host}:{server.port}"):
-        status, _ = raw(
-            server.port, f"GET /health HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
-        )
-        assert status == 200, name
+        assert server.client.get("/health", headers={"Host": name}).status_code == 200, name
 
 
 def test_two_names_are_one_too_many(server: Server) -> None:
-    status, _ = raw(
-        server.port,
-        "GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n"
-        "Connection: close\r\n\r\n",
-    )
-    assert status in (400, 403)
+    with server.raw() as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+        assert read_answer(sock)[0] in (400, 403)
 
 
 @pytest.mark.parametrize(("method", "path"), routes())

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from live_wire import heard
 from service_process import REPOSITORY, Server, check_problem, run_command
 from two_fronts_and_node import Fronts
 from websockets.asyncio.client import connect
@@ -210,21 +211,7 @@ async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells
     assert enrol(known, sounds["man"]).status_code == 201
     sound = (clip("endgame_nagg_nell") * 32767).astype("<i2").tobytes()
 
-    async def heard(**options: object) -> list[dict[str, Any]]:
-        address = f"ws://127.0.0.1:{known.port}/v1/live"
-        async with connect(address, proxy=None, ping_interval=None) as socket:
-            await socket.send(json.dumps({"type": "begin", **options}))
-            for at in range(0, len(sound), 64_000):
-                await socket.send(sound[at : at + 64_000])
-            await socket.send('{"type": "finish"}')
-            said = []
-            async for one in socket:
-                said.append(json.loads(one))
-                if said[-1]["type"] in ("summary", "error"):
-                    return said
-        return []
-
-    said = await heard()
+    said = await heard(known, sound)
     transcript = said[-1]["transcript"]
     named = {(one["speaker"], one.get("name")) for one in transcript["segments"]}
     assert named == {("Speaker_0", "Nagg"), ("Speaker_1", None)}
@@ -235,9 +222,7 @@ async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells
         one["segment"].get("name") for one in said if one["type"] == "final"
     }
     assert "vector" not in json.dumps(said)
-    said = await heard(recognise=False)
-    assert "Nagg" not in json.dumps(said)
-    assert said[-1]["type"] == "summary"
+    assert "Nagg" not in json.dumps(await heard(known, sound, recognise=False))
 
     address = f"ws://127.0.0.1:{known.port}/api/asr-streaming"
     async with connect(address, proxy=None, ping_interval=None) as socket:

@@ -438,14 +438,6 @@ async def test_what_the_framework_refuses_is_said_in_our_words(
     assert "the framework's own words" not in response.text
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-@pytest.mark.parametrize("job_id", ["nothing", "%00", "a" * 3000, "'; drop table jobs"])
-def test_an_unknown_job_is_not_found(method: str, job_id: str, server: Server) -> None:
-    response = server.client.request(method, f"/v1/jobs/{job_id}")
-    check_problem(response, 404, "job_not_found")
-    assert len(response.content) < 1000
-
-
 @pytest.mark.parametrize(
     "request_bytes",
     [

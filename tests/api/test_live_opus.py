@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_wire import next_of, rest, say, wire
 from scripted_speech import pieces, talk
 from service_process import Server
-from test_live_messages import next_of, rest, say, wire
 
 from sidecar import errors
 from sidecar.audio.codecs import OPUS_RATE, OpusDecoder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ import pytest
 import soundfile
 from grpc_client import Client as GrpcClient
 from grpc_client import chunks_of
-from scripted_speech import pieces, talk
+from live_wire import heard, next_of, rest, say, wire
+from scripted_speech import talk
 from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.live_events import Summary
-from websockets.asyncio.client import connect
 
 KEY = "0123456789abcdef" * 4
 DEADLY = 0.7
@@ -51,50 +50,24 @@ def keeps(home: Path) -> Iterator[Server]:
         yield up
 
 
-async def spoken(up: Server, raw: bytes, end: bool = True, **options: Any) -> list[dict[str, Any]]:
-    """What is said of a talk, until the summary; without an ``end`` its client vanishes."""
-    said: list[dict[str, Any]] = []
-    async with connect(f"ws://127.0.0.1:{up.port}/v1/live", proxy=None) as socket:
-        await socket.send(json.dumps({"type": "begin", **options}))
-        for piece in pieces(raw):
-            await socket.send(piece)
-        if end:
-            await socket.send('{"type": "finish"}')
-        async for one in socket:
-            said.append(json.loads(one))
-            assert said[-1]["type"] != "error", said[-1]
-            if said[-1]["type"] == ("summary" if end else "final"):
-                break
-        if not end:
-            socket.transport.abort()
-    return said
-
-
-def jobs(up: Server) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = up.client.get("/v1/jobs").json()["jobs"]
-    return found
-
-
-async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(
-    keeps: Server, home: Path
-) -> None:
+async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(keeps: Server) -> None:
     raw = talk(0.3, 0.5)
-    assert "job" not in (await spoken(keeps, raw))[-1]
-    assert jobs(keeps) == []
+    assert "job" not in (await heard(keeps, raw))[-1]
+    assert keeps.jobs() == []
 
-    summary = (await spoken(keeps, raw, keep=True, words=True))[-1]
-    (job,) = jobs(keeps)
+    summary = (await heard(keeps, raw, keep=True, words=True))[-1]
+    (job,) = keeps.jobs()
     assert (job["id"], job["state"]) == (summary["job"], "done")
     path = f"/v1/jobs/{summary['job']}"
     result = keeps.transcript(summary["job"])
     assert result["segments"] == summary["transcript"]["segments"]
     assert len(result["segments"]) == 2
     assert keeps.client.get(path).json()["recording"] is True
-    heard, rate = soundfile.read(
+    samples, rate = soundfile.read(
         io.BytesIO(keeps.client.get(f"{path}/audio").content), dtype="int16"
     )
     assert rate == 16_000
-    assert heard.tobytes() == raw
+    assert samples.tobytes() == raw
     drawn = keeps.client.get(f"{path}/peaks").json()
     assert len(base64.b64decode(drawn["peaks"])) == len(raw) // 3200
 
@@ -109,39 +82,40 @@ async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(
 
 
 async def test_who_is_gone_for_good_finds_the_talk_among_the_jobs(keeps: Server) -> None:
-    before = {one["id"] for one in jobs(keeps)}
-    said = await spoken(keeps, talk(0.3, 0.3), end=False, keep=True)
-    text = said[-1]["segment"]["text"]
-    wait_until(lambda: {one["id"] for one in jobs(keeps)} - before, PATIENCE_S, "it is a job")
-    (made,) = {one["id"] for one in jobs(keeps)} - before
+    before = {one["id"] for one in keeps.jobs()}
+    async with wire(keeps) as socket:
+        await say(socket, "begin", keep=True)
+        await socket.send(talk(0.3, 0.3))
+        text = (await next_of(socket, "final"))["segment"]["text"]
+        socket.transport.abort()
+    wait_until(lambda: {one["id"] for one in keeps.jobs()} - before, PATIENCE_S, "it is a job")
+    (made,) = {one["id"] for one in keeps.jobs()} - before
     result = keeps.transcript(made)
     assert result["segments"][0]["text"] == text
 
 
 async def test_a_talk_that_its_client_does_not_want_is_no_job(keeps: Server) -> None:
-    before = len(jobs(keeps))
-    async with connect(f"ws://127.0.0.1:{keeps.port}/v1/live", proxy=None) as socket:
-        await socket.send('{"type": "begin", "keep": true}')
+    before = len(keeps.jobs())
+    async with wire(keeps) as socket:
+        await say(socket, "begin", keep=True)
         await socket.send(talk(0.5))
-    await spoken(keeps, talk(0.5))  # by then the other is over
-    assert len(jobs(keeps)) == before
+    await heard(keeps, talk(0.5))  # by then the other is over
+    assert len(keeps.jobs()) == before
 
 
 async def test_a_talk_whose_engine_fails_is_a_job_with_what_was_said_until_then(
     keeps: Server,
 ) -> None:
-    before = {one["id"] for one in jobs(keeps)}
+    before = {one["id"] for one in keeps.jobs()}
     fine, deadly = talk(0.3), talk(DEADLY)
-    async with connect(f"ws://127.0.0.1:{keeps.port}/v1/live", proxy=None) as socket:
-        await socket.send('{"type": "begin", "keep": true}')
+    async with wire(keeps) as socket:
+        await say(socket, "begin", keep=True)
         await socket.send(fine)
-        while (final := json.loads(await socket.recv()))["type"] != "final":
-            pass
+        final = await next_of(socket, "final")
         await socket.send(deadly)
-        while (wrong := json.loads(await socket.recv()))["type"] != "error":
-            pass
-    assert wrong["code"] == "engine_crashed"
-    (made,) = {one["id"] for one in jobs(keeps)} - before
+        said, _ = await rest(socket)
+    assert said[-1]["code"] == "engine_crashed"
+    (made,) = {one["id"] for one in keeps.jobs()} - before
     result = keeps.transcript(made)
     assert [one["text"] for one in result["segments"]] == [final["segment"]["text"]]
     assert [one["code"] for one in result["metadata"]["warnings"]] == ["engine_crashed"]
@@ -150,9 +124,9 @@ async def test_a_talk_whose_engine_fails_is_a_job_with_what_was_said_until_then(
 
 def test_sessions_over_grpc_are_jobs_where_the_service_says_so(keeps: Server) -> None:
     def new() -> list[dict[str, Any]]:
-        return [one for one in jobs(keeps) if one["id"] not in before]
+        return [one for one in keeps.jobs() if one["id"] not in before]
 
-    before = {one["id"] for one in jobs(keeps)}
+    before = {one["id"] for one in keeps.jobs()}
     raw = talk(0.3, 0.1)
     with GrpcClient(keeps.health()["grpc_port"]) as client:
         client.create("silent")
@@ -197,7 +171,6 @@ def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> No
 
 async def test_sound_that_is_no_number_is_kept_too_and_ends_no_talk(keeps: Server) -> None:
     sound = np.full(8_000, np.nan, "<f4").tobytes()
-    said = await spoken(keeps, sound, keep=True, encoding="float32")
-    assert said[-1]["type"] == "summary"
+    said = await heard(keeps, sound, keep=True, encoding="float32")
     assert keeps.client.get(f"/v1/jobs/{said[-1]['job']}/peaks").status_code == 200
     assert "Traceback" not in keeps.log()

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import tiny_whisper
 from grpc_client import Client, chunks_of, sound
+from live_wire import heard
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import long
 from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until, web
@@ -61,20 +62,6 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-async def spoken(server: Server) -> None:
-    """A session of our own wire, from beginning to end."""
-    async with connect(
-        f"ws://127.0.0.1:{server.port}/v1/live", additional_headers=MINE, proxy=None
-    ) as socket:
-        await socket.send(json.dumps({"type": "begin", "session": "a-name-of-somebody"}))
-        for at in range(0, len(SPEECH), 3200):
-            await socket.send(SPEECH[at : at + 3200])
-        await socket.send(json.dumps({"type": "finish"}))
-        async for message in socket:
-            if json.loads(message)["type"] == "summary":
-                await socket.close()
-
-
 def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: bytes) -> None:
     before = numbers(day.client.get("/metrics").text)
     assert [day.post(voice).status_code for _ in range(2)] == [200, 200]
@@ -86,7 +73,7 @@ def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: byt
     assert day.client.get("/nothing/of/mine").status_code == 404
     assert web.get(f"http://127.0.0.1:{day.port}/v1/jobs").status_code == 401
     for _ in range(2):
-        asyncio.run(spoken(day))
+        asyncio.run(heard(day, SPEECH, MINE, session="a-name-of-somebody"))
     asyncio.run(knock(day))
     with Client(day.health()["grpc_port"], authorization=f"Bearer {TOKEN}") as client:
         for name in ("one", "two", "three"):

@@ -227,26 +227,6 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
         assert ticket not in line
 
 
-async def test_a_page_of_this_very_service_may_connect_and_others_may_not() -> None:
-    async with serving() as running:
-        async with running.connect(
-            origin=f"http://127.0.0.1:{running.port}", additional_headers=BEARER
-        ) as live:
-            await live.send("hello")
-            assert await live.recv() == "hello"
-        for host, origin in (("localhost", "https://evil.example"), ("evil.example", None)):
-            with pytest.raises(websockets.InvalidStatus) as refused:
-                async with connect(
-                    f"ws://{host}/echo",
-                    host="127.0.0.1",
-                    port=running.port,
-                    origin=origin,  # type: ignore[arg-type]
-                    additional_headers=BEARER,
-                ):
-                    pass
-            assert refused.value.response.status_code == 403
-
-
 async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope() -> None:
     tickets = OneTimeCodes[TicketGrant]()
     let_in: list[Any] = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_whisper
+from live_wire import heard
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from tiny_vibevoice import clip
 from tiny_whisper import LANGUAGES, PLAY, PROSE
-from websockets.asyncio.client import connect
 
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperRequest, load_whisper
@@ -238,17 +236,7 @@ def test_a_translation_asks_the_model_for_another_task(
 async def test_who_speaks_is_heard_live_by_the_same_engine(server: Server) -> None:
     sound = decode_audio_file(clip(PROSE), RATE)
     samples = (sound * 32_767).astype("<i2").tobytes()
-    address = f"ws://127.0.0.1:{server.port}/v1/live"
-    async with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
-        await socket.send(json.dumps({"type": "begin", "language": "de", "diarize": False}))
-        for at in range(0, len(samples), RATE):
-            await socket.send(samples[at : at + RATE])
-        await socket.send(json.dumps({"type": "finish"}))
-        told: list[dict[str, Any]] = []
-        async with asyncio.timeout(PATIENCE_S):
-            while not told or told[-1]["type"] != "summary":
-                told.append(json.loads(await socket.recv()))
-                assert told[-1]["type"] != "error", told[-1]
+    told = await heard(server, samples, language="de", diarize=False)
     assert told[0]["engine"] == "whisper"
     transcript = told[-1]["transcript"]
     assert transcript["metadata"]["language"] == "de"

@@ -8,6 +8,8 @@ import os
 import struct
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -175,65 +177,68 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
             decoder.close()
 
 
-def fake_ffmpeg(folder: Path, then: str) -> str:
-    """Path of a program that writes a header and 4000 samples, and ``then``."""
-    exe = folder / "ffmpeg"
+HANGS = "exec /bin/sleep 1000"
+
+
+@pytest.fixture
+def decoded_by(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], ffmpeg.FfmpegProcess]]:
+    """Starts a program in the place of ffmpeg: it writes a header and 4000 samples, and then does
+    what it is given."""
+    recording = studio.path("m4a")  # made by a real one
+    exe = tmp_path / "ffmpeg"
     said = "echo '[info] Stream mapping' >&2; /usr/bin/head -c 16000 /dev/zero"
-    exe.write_text(f"#!/bin/sh\n{said}; {then}\n")
-    exe.chmod(0o755)
-    return str(exe)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
+    with ExitStack() as stack:
+
+        def start(then: str) -> ffmpeg.FfmpegProcess:
+            exe.write_text(f"#!/bin/sh\n{said}; {then}\n")
+            exe.chmod(0o755)
+            file = stack.enter_context(recording.open("rb", buffering=0))
+            decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
+            stack.callback(decoder.close)
+            return decoder
+
+        yield start
 
 
 @pytest.mark.parametrize("selects", [True, False], ids=["posix", "windows"])
 def test_an_ffmpeg_that_writes_no_more_is_stopped(
-    selects: bool, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    selects: bool,
+    decoded_by: Callable[[str], ffmpeg.FfmpegProcess],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recording = studio.path("m4a")  # made by a real one
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fake_ffmpeg(tmp_path, "exec /bin/sleep 1000"))
     monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", selects)
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
-    with recording.open("rb", buffering=0) as file:
-        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
-        with pytest.raises(errors.AudioDecodeTimeout):
-            list(decoder)
-        decoder.close()
+    with pytest.raises(errors.AudioDecodeTimeout):
+        list(decoded_by(HANGS))
 
 
 def test_an_ffmpeg_that_is_stopped_is_so_though_its_output_ends_at_once(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoded_by: Callable[[str], ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording = studio.path("m4a")
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fake_ffmpeg(tmp_path, "exec /bin/sleep 1000"))
     monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", False)
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
-    told = threading.Event()
-    with recording.open("rb", buffering=0) as file:
-        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
-        kill = decoder._process.kill
+    told, decoder = threading.Event(), decoded_by(HANGS)
+    kill = decoder._process.kill
 
-        def kill_and_go_on_late() -> None:
-            kill()
-            told.wait(PATIENCE_S)
+    def kill_and_go_on_late() -> None:
+        kill()
+        told.wait(PATIENCE_S)
 
-        monkeypatch.setattr(decoder._process, "kill", kill_and_go_on_late)
-        with pytest.raises(errors.AudioDecodeTimeout):
-            list(decoder)
-        told.set()
-        decoder.close()
+    monkeypatch.setattr(decoder._process, "kill", kill_and_go_on_late)
+    with pytest.raises(errors.AudioDecodeTimeout):
+        list(decoder)
+    told.set()
 
 
-@pytest.mark.parametrize("then", ["exit 1", "exec >&-; exec /bin/sleep 1000"])
+@pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"])
 def test_an_ffmpeg_that_does_not_end_well_has_left_audio_out(
-    then: str, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    then: str, decoded_by: Callable[[str], ffmpeg.FfmpegProcess]
 ) -> None:
-    recording = studio.path("m4a")  # made by a real one
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fake_ffmpeg(tmp_path, then))
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
-    with recording.open("rb", buffering=0) as file:
-        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
-        assert sum(map(len, decoder)) == 4000
-        assert decoder.truncated
-        decoder.close()
+    decoder = decoded_by(then)
+    assert sum(map(len, decoder)) == 4000
+    assert decoder.truncated
 
 
 @pytest.mark.parametrize("spilled", [True, False])

@@ -42,13 +42,6 @@ def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> 
     assert container.name == expected
 
 
-@pytest.mark.parametrize("count", range(12))
-@pytest.mark.parametrize("name", ["wav-s16", "m4a", "webm-opus", "aac", "mp3-without-header"])
-def test_less_than_a_head_is_no_error(name: str, count: int, studio: Studio) -> None:
-    detect_container(studio.bytes(name)[:count])
-    assert detect_container(studio.bytes(name)[:3]) is None
-
-
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
