@@ -44,13 +44,8 @@ def living(home: Path, room_mb: int = 3, **settings: object) -> Server:
     )
 
 
-def sent(server: Server, body: bytes, **headers: str) -> str:
-    answer = server.client.post("/v1/jobs", files={"audio": ("a.wav", body)}, headers=headers)
-    return str(answer.raise_for_status().json()["id"])
-
-
 def done(server: Server, body: bytes) -> str:
-    job_id = sent(server, body)
+    job_id = server.submit(body)
     server.wait_state(job_id, "done")
     return job_id
 
@@ -203,7 +198,7 @@ def test_where_there_is_room_for_no_more_the_oldest_go_and_over_a_start_the_rest
         assert audio(server, ids[3]).content == spoken(3)
         server.client.headers.update(bob)
         assert audio(server, theirs).content == spoken(9)
-        (path,) = [one for one in _uploads(tmp_path) if one.stat().st_mtime_ns == _oldest(tmp_path)]
+        path = min(_uploads(tmp_path), key=lambda one: one.stat().st_mtime_ns)
         sealed = bytearray(path.read_bytes())
         sealed[MIB + 100] ^= 1  # the second of two pieces, the last: known at once
         path.write_bytes(sealed)
@@ -236,7 +231,3 @@ def test_what_is_not_kept_is_not_played_the_file_of_a_client_neither(
 
 def _uploads(home: Path) -> list[Path]:
     return [*(home / "jobs/uploads").iterdir()]
-
-
-def _oldest(home: Path) -> int:
-    return min(one.stat().st_mtime_ns for one in _uploads(home))

@@ -96,26 +96,25 @@ def test_thirty_two_clients_at_once_each_get_their_own_transcript(server: Server
 
 
 def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None:
-    server = idle
-    ahead = running_job(server, endless(0))
-    first, second = server.submit(tone(1)), server.submit(tone(2, 1.0))
-    assert server.job(ahead)["position"] is None
-    assert [server.job(one)["position"] for one in (first, second)] == [0, 1]
-    assert server.job(second)["state"] == "queued"
+    ahead = running_job(idle, endless(0))
+    first, second = idle.submit(tone(1)), idle.submit(tone(2, 1.0))
+    assert idle.job(ahead)["position"] is None
+    assert [idle.job(one)["position"] for one in (first, second)] == [0, 1]
+    assert idle.job(second)["state"] == "queued"
     seen: list[float] = []
 
     def further() -> bool:
-        seen.append(server.job(ahead)["progress"]["fraction"] or 0.0)
+        seen.append(idle.job(ahead)["progress"]["fraction"] or 0.0)
         return len(set(seen)) > 2
 
     wait_until(further, PATIENCE_S, "it is heard, second by second")
     assert seen == sorted(seen)
     assert all(0 < fraction < 1 for fraction in seen)
-    server.cancel(ahead)
-    done = server.wait_state(second, "done")
-    assert server.job(first)["state"] == "done"
+    idle.cancel(ahead)
+    done = idle.wait_state(second, "done")
+    assert idle.job(first)["state"] == "done"
     assert done["attempts"] == 1
-    assert [job["id"] for job in server.jobs()][-2:] == [first, second]
+    assert [job["id"] for job in idle.jobs()][-2:] == [first, second]
 
 
 def test_the_answer_to_an_asynchronous_request_names_the_job(idle: Server) -> None:
@@ -129,118 +128,111 @@ def test_the_answer_to_an_asynchronous_request_names_the_job(idle: Server) -> No
 
 
 def test_a_deleted_job_ends_and_the_next_one_starts(idle: Server) -> None:
-    server = idle
-    first = running_job(server, endless(1))
-    queued, last = server.submit(tone(2, 60.0)), server.submit(tone(3, 1.0))
-    assert server.cancel(queued)["state"] == "cancelled"
-    assert server.job(first)["state"] == "running"
-    assert server.cancel(first)["state"] == "cancelled"
-    assert server.wait_state(last, "done")["attempts"] == 1
+    first = running_job(idle, endless(1))
+    queued, last = idle.submit(tone(2, 60.0)), idle.submit(tone(3, 1.0))
+    assert idle.cancel(queued)["state"] == "cancelled"
+    assert idle.job(first)["state"] == "running"
+    assert idle.cancel(first)["state"] == "cancelled"
+    assert idle.wait_state(last, "done")["attempts"] == 1
     for job_id in (first, queued):
-        job = server.job(job_id)
+        job = idle.job(job_id)
         assert job["state"] == "cancelled"
         assert job["error"]["code"] == "job_cancelled"
-    again = server.cancel(last)
+    again = idle.cancel(last)
     assert again["state"] == "done", "what has ended stays as it is"
 
 
 def test_what_a_client_waits_for_is_for_nobody_else(idle: Server) -> None:
     """Not while it is worked on, and not after it was sent."""
-    server = idle
 
     def listed() -> set[str]:
-        return {job["id"] for job in server.jobs()}
+        return {job["id"] for job in idle.jobs()}
 
     before = listed()  # of which some may have been there for long enough meanwhile
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(server.post, tone(4, 20.0))
-        wait_until(lambda: busy(server), PATIENCE_S, "the job runs")
+        answer = pool.submit(idle.post, tone(4, 20.0))
+        wait_until(lambda: busy(idle), PATIENCE_S, "the job runs")
         assert listed() <= before
     job_id = answer.result().json()["metadata"]["job_id"]
     assert listed() <= before
-    check_problem(server.client.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
-    check_problem(server.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+    check_problem(idle.client.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+    check_problem(idle.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
 def test_the_job_of_a_client_that_hangs_up_is_cancelled(state: str, idle: Server) -> None:
-    server = idle
-    ahead = running_job(server, endless(5)) if state == "queued" else None
-    request = server.client.build_request("POST", "/transcribe", files={"audio": endless(6)})
+    ahead = running_job(idle, endless(5)) if state == "queued" else None
+    request = idle.client.build_request("POST", "/transcribe", files={"audio": endless(6)})
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    with server.raw() as impatient:
+    with idle.raw() as impatient:
         impatient.sendall(f"POST /transcribe HTTP/1.1\r\n{head}\r\n".encode() + request.read())
         if ahead:
-            wait_until(lambda: server.health()["jobs_waiting"] == 1, PATIENCE_S, "it waits")
+            wait_until(lambda: idle.health()["jobs_waiting"] == 1, PATIENCE_S, "it waits")
         else:
-            wait_until(lambda: busy(server), PATIENCE_S, "it runs")
+            wait_until(lambda: busy(idle), PATIENCE_S, "it runs")
     if ahead:
-        wait_until(lambda: server.health()["jobs_waiting"] == 0, PATIENCE_S, "no more")
-        assert server.job(ahead)["state"] == "running"
-        server.cancel(ahead)
-    following = server.submit(tone(7, 1.0))
-    assert server.wait_state(following, "done")["attempts"] == 1
+        wait_until(lambda: idle.health()["jobs_waiting"] == 0, PATIENCE_S, "no more")
+        assert idle.job(ahead)["state"] == "running"
+        idle.cancel(ahead)
+    following = idle.submit(tone(7, 1.0))
+    assert idle.wait_state(following, "done")["attempts"] == 1
 
 
 @by_one_service
 def test_health_answers_every_poll_while_a_job_runs(idle: Server) -> None:
-    server = idle
-    job_id = running_job(server, endless(8))
+    job_id = running_job(idle, endless(8))
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: server.client.get("/health"), range(200)))
+        answers = list(pool.map(lambda _: idle.client.get("/health"), range(200)))
     assert [answer.status_code for answer in answers] == [200] * 200
     assert {answer.json()["engine_state"] for answer in answers} == {"busy"}
-    assert server.job(job_id)["state"] == "running"
+    assert idle.job(job_id)["state"] == "running"
 
 
 @by_one_service
 def test_a_bad_file_gets_its_answer_while_another_job_runs(idle: Server) -> None:
-    server = idle
-    job_id = running_job(server, endless(9))
-    check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
-    check_problem(server.post(wav(b"")), 422, "audio_undecodable")
-    assert server.job(job_id)["state"] == "running"
+    job_id = running_job(idle, endless(9))
+    check_problem(idle.post(b"no audio"), 415, "audio_format_unsupported")
+    check_problem(idle.post(wav(b"")), 422, "audio_undecodable")
+    assert idle.job(job_id)["state"] == "running"
 
 
 @by_one_service
 def test_a_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
-    server = idle
-    expected = [server.post(tone(number)).json()["segments"] for number in range(3)]
-    first = running_job(server, tone(0, 20.0))
-    os.kill(int(server.health()["worker_pid"]), signal.SIGSTOP)
-    others = [server.submit(tone(number)) for number in range(3)]
-    killed = kill_worker(server)
-    job = server.wait_state(first, *ENDED)
+    expected = [idle.post(tone(number)).json()["segments"] for number in range(3)]
+    first = running_job(idle, tone(0, 20.0))
+    os.kill(int(idle.health()["worker_pid"]), signal.SIGSTOP)
+    others = [idle.submit(tone(number)) for number in range(3)]
+    killed = kill_worker(idle)
+    job = idle.wait_state(first, *ENDED)
     assert job["state"] == "done", job
     assert job["attempts"] == 2
-    assert server.transcript(first)["metadata"]["duration"] == pytest.approx(20.0)
+    assert idle.transcript(first)["metadata"]["duration"] == pytest.approx(20.0)
     for number, job_id in enumerate(others):
-        job = server.wait_state(job_id, *ENDED)
+        job = idle.wait_state(job_id, *ENDED)
         assert (job["state"], job["attempts"]) == ("done", 1)
-        assert server.transcript(job_id)["segments"] == expected[number]
-    assert server.health()["worker_pid"] != killed
-    wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
+        assert idle.transcript(job_id)["segments"] == expected[number]
+    assert idle.health()["worker_pid"] != killed
+    wait_until(lambda: not zombies(idle), PATIENCE_S, "the dead are buried")
 
 
 @by_one_service
 def test_a_job_whose_engine_is_killed_twice_fails_alone(idle: Server) -> None:
-    server = idle
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(server.post, endless(0))
-        wait_until(lambda: busy(server), PATIENCE_S, "the job runs")
-        killed = kill_worker(server)
-        following = server.submit(tone(1))
+        answer = pool.submit(idle.post, endless(0))
+        wait_until(lambda: busy(idle), PATIENCE_S, "the job runs")
+        killed = kill_worker(idle)
+        following = idle.submit(tone(1))
         wait_until(
-            lambda: busy(server) and server.health()["worker_pid"] not in (None, killed),
+            lambda: busy(idle) and idle.health()["worker_pid"] not in (None, killed),
             PATIENCE_S,
             "the second attempt",
         )
-        kill_worker(server)
+        kill_worker(idle)
         response = answer.result(PATIENCE_S)
     check_problem(response, 503, "engine_crashed")
     assert int(response.headers["retry-after"]) >= 1
-    assert server.wait_state(following, *ENDED)["state"] == "done"
-    wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
+    assert idle.wait_state(following, *ENDED)["state"] == "done"
+    wait_until(lambda: not zombies(idle), PATIENCE_S, "the dead are buried")
 
 
 @pytest.mark.slow

@@ -7,16 +7,15 @@ stopped (SIGSTOP) meanwhile: nothing here depends on how fast it is.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import shutil
-import signal
 import sys
 import time
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import httpx
 import psutil
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, halted, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
@@ -47,17 +46,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("vibevoice")
     folder = home / "checkpoint"
     shutil.copytree(tiny_vibevoice.checkpoint("tiny"), folder)
-    with (
-        one_thread(),
-        Server(
-            home / "server",
-            fresh=True,  # what it has loaded is looked at
-            engine="vibevoice",
-            model_path=folder,
-            preload="true",
-            keep_alive=-1,
-        ) as server,
-    ):
+    with Server(
+        home / "server",
+        fresh=True,  # what it has loaded is looked at
+        engine="vibevoice",
+        model_path=folder,
+        preload="true",
+        keep_alive=-1,
+    ) as server:
         first = server.health()
         wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
         yield Served(server, folder, first)
@@ -69,14 +65,6 @@ def server(served: Served) -> Iterator[Server]:
     yield served.server
     for job in served.server.jobs():
         served.server.cancel(job["id"])
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """With two threads on two busy cores torch waits for itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
 
 
 def expected(name: str, prompt: str | None = None) -> list[dict[str, Any]]:
@@ -110,18 +98,6 @@ def repeated(times: int) -> bytes:
     return file.getvalue()
 
 
-def submit(server: Server, name: str, **fields: str) -> str:
-    """Post a clip without waiting; the job's id."""
-    response = server.client.post(
-        "/transcribe",
-        files={"audio": audio(name)},
-        data=fields,
-        headers={"Prefer": "respond-async"},
-    )
-    assert response.status_code == 202, response.text[:500]
-    return str(response.json()["id"])
-
-
 def finished(server: Server, job_id: str) -> dict[str, Any]:
     """The job, done."""
     job = server.wait_state(job_id, *ENDED, timeout_s=PATIENCE_S)
@@ -152,16 +128,9 @@ def other_precision(server: Server) -> str:
     return "int8" if server.health()["precision"] == "bf16" else "bf16"
 
 
-@contextlib.contextmanager
-def stopped(server: Server) -> Iterator[int]:
-    """The worker's process stands still meanwhile; its pid."""
-    pid = int(server.health()["worker_pid"])
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield pid
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+def stopped(server: Server) -> AbstractContextManager[None]:
+    """The worker's process stands still meanwhile."""
+    return halted(int(server.health()["worker_pid"]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -250,11 +219,11 @@ def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> Non
 def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Server) -> None:
     before, after = server.health()["precision"], other_precision(server)
     names = [*tiny_vibevoice.CLIPS[:2], "beckett", "beckett"] * 2
-    first = submit(server, names[0])
+    first = server.submit(audio(names[0]))
     server.wait_state(first, "running")
     with ThreadPoolExecutor(1) as pool:
         with stopped(server):
-            jobs = [first, *(submit(server, name) for name in names[1:])]
+            jobs = [first, *(server.submit(audio(name)) for name in names[1:])]
             reloading = pool.submit(reload_model, server, after)
             states = {server.job(job)["state"] for job in jobs[1:]}
         answer = reloading.result(PATIENCE_S)
@@ -277,25 +246,16 @@ def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
     recording, prompt = (repeated(3), "") if phase == "encode" else (audio("beckett"), "長" * 4096)
     worker = server.health()["worker_pid"]
 
-    def send() -> str:
-        response = server.client.post(
-            "/transcribe",
-            files={"audio": recording},
-            data={"prompt": prompt},
-            headers={"Prefer": "respond-async"},
-        )
-        return str(response.json()["id"])
-
     def cpu_s() -> float:
         """Of the worker: a busy machine makes it no longer."""
         return sum(psutil.Process(worker).cpu_times()[:2])
 
     begin_s = cpu_s()
-    finished(server, send())
+    finished(server, server.submit(recording, prompt=prompt))
     whole_s = cpu_s() - begin_s
     for part in (0.2, 0.5):
         begin_s = cpu_s()
-        job = send()
+        job = server.submit(recording, prompt=prompt)
         wait_until(lambda: cpu_s() - begin_s >= part * whole_s, PATIENCE_S, "so far")  # noqa: B023
         check_cancelled(server, job)
     assert server.health()["worker_pid"] == worker
@@ -306,7 +266,7 @@ def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
 def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server) -> None:
     worker = server.health()["worker_pid"]
     for _ in range(3):
-        job = submit(server, "endgame_nagg_nell")
+        job = server.submit(audio("endgame_nagg_nell"))
         server.segments(job)
         assert server.job(job)["state"] == "running"
         check_cancelled(server, job)
@@ -326,13 +286,11 @@ def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
 ) -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
     names = ["beckett", *tiny_vibevoice.CLIPS]
-    with (
-        one_thread(),
-        Server(tmp_path, engine="vibevoice", model_path=folder, batch=3, preload="true") as server,
-    ):
+    engine = {"engine": "vibevoice", "model_path": folder, "preload": "true"}
+    with Server(tmp_path, batch=3, **engine) as server:
         wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
         with stopped(server):
-            jobs = [submit(server, name) for name in names]
+            jobs = [server.submit(audio(name)) for name in names]
         at_once, states = 0, ["queued"]
         while not set(states) <= {*ENDED}:
             time.sleep(0.02)

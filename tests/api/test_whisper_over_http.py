@@ -28,10 +28,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with PO
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder, home = tiny_whisper.model(), tmp_path_factory.mktemp("whisper")
     people = {"people": "1", "data_dir": home, "journal_key": "0123456789abcdef" * 4}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        with Server(home, engine="whisper", model_path=folder, keep_alive=-1, **people) as running:
-            yield running
+    with Server(home, engine="whisper", model_path=folder, keep_alive=-1, **people) as running:
+        yield running
 
 
 def audio(name: str) -> bytes:

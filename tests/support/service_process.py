@@ -233,11 +233,10 @@ class Server:
         """POST /transcribe with the path of a file."""
         return self.client.post("/transcribe", json={"audio_path": path, **fields})
 
-    def submit(self, audio: bytes) -> str:
+    def submit(self, audio: bytes, **fields: str) -> str:
         """Post without waiting for the result; the job's id."""
-        response = self.client.post(
-            "/transcribe", files={"audio": audio}, headers={"Prefer": "respond-async"}
-        )
+        sent: dict[str, Any] = {"files": {"audio": audio}, "data": fields}
+        response = self.client.post("/transcribe", headers={"Prefer": "respond-async"}, **sent)
         assert response.status_code == 202, response.text
         return str(response.json()["id"])
 

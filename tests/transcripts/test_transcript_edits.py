@@ -198,15 +198,8 @@ def test_what_cannot_be_done_says_which_it_was_and_nothing_is_done(
 
 
 def test_words_that_stay_keep_their_times_and_the_rest_share_what_is_between() -> None:
-    words = tuple(
-        Word(start, end, text)
-        for start, end, text in [
-            (1.0, 1.4, "We"),
-            (1.5, 2.0, "was"),
-            (2.2, 2.6, "never"),
-            (2.7, 3.0, "there"),
-        ]
-    )
+    said = (1.0, 1.4, "We"), (1.5, 2.0, "was"), (2.2, 2.6, "never"), (2.7, 3.0, "there")
+    words = tuple(Word(*one) for one in said)
     line = Segment(1.0, 3.2, "We was never there", 0, words, (), WORDS_BY_ATTENTION)
     same = replace_segment_text(line, "we was, never there!")
     assert [(one.start, one.end) for one in same.words] == [(one.start, one.end) for one in words]
@@ -256,19 +249,15 @@ def test_long_lines_of_the_same_word_are_compared_in_no_time_to_speak_of() -> No
         (
             [{"op": "text", "segment": 0, "text": " \n\ud800 "}],
             FieldInvalid,
-            "'text' does not have 1",
+            "'text' does not have",
         ),
         (
             [{"op": "text", "segment": 0, "text": "x" * 10_001}],
             FieldInvalid,
-            "'text' does not have 1",
+            "'text' does not have",
         ),
         ([{"op": "rename", "speaker": "Speaker_0", "name": "x" * 201}], FieldInvalid, "'name'"),
-        (
-            [{"op": "text", "segment": 0, "text": "x", "by": "me"}],
-            FieldInvalid,
-            "not accept the field by",
-        ),
+        ([{"op": "text", "segment": 0, "text": "x", "by": "me"}], FieldInvalid, "the field by"),
     ],
 )
 def test_what_means_nothing_says_why(given: Any, error: type[BadRequest], said: str) -> None:
