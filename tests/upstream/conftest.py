@@ -1,16 +1,17 @@
-"""An engine in this process, and the sound of two voices."""
+"""The sound of two voices, a server that can be told to fail, and little patience."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from faulty_proxy import FaultyProxy
 from moonshine_voice import get_assets_path
-from service_process import PATIENCE_S
-from upstream_engine_samples import RATE, Engine, Sound
+from service_process import PATIENCE_S, Server
+from upstream_engine_samples import RATE, Sound
 
 from sidecar.upstream import chunk_requests, load_balancer, upstream_client
 
@@ -38,6 +39,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start() -> Callable[..., Engine]:
-    """Makes engines; their connections end with this process, as they do with a worker."""
-    return Engine
+def proxy(server: Server) -> Iterator[FaultyProxy]:
+    """Our own service, behind a proxy that does what it is told to."""
+    with FaultyProxy(server.port) as running:
+        yield running

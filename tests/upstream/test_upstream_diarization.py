@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from faulty_proxy import FaultyProxy
 from hypothesis import given
 from hypothesis import strategies as st
-from service_process import Server
 from upstream_engine_samples import RATE, Engine, Sound
 from wheel_recordings import clip
 
@@ -49,12 +47,6 @@ def alone(talk: Sound) -> list[SpeakerTurn]:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[FaultyProxy]:
-    with FaultyProxy(server.port) as running:
-        yield running
-
-
-@pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[UpstreamDiarization]:
     """What told voices apart here."""
     found: list[UpstreamDiarization] = []
@@ -86,7 +78,6 @@ def asked(proxy: FaultyProxy) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("by_voices", [True, False])
 def test_who_speaks_is_what_one_machine_says_over_all_pieces(
     by_voices: bool,
-    start: Callable[..., Engine],
     proxy: FaultyProxy,
     talk: Sound,
     alone: list[SpeakerTurn],
@@ -97,7 +88,7 @@ def test_who_speaks_is_what_one_machine_says_over_all_pieces(
     if not by_voices:
         other = SidecarDialect(RATE)
         monkeypatch.setattr(upstream_client, "sidecar_dialect_of", lambda health: other)
-    found = start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
+    found = Engine(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
     assert asked(proxy) == [("false", "true") if by_voices else ("true", "")] * 2
     (there,) = kept
     assert there.told == alone  # type: ignore[attr-defined]
@@ -111,16 +102,15 @@ def test_who_speaks_is_what_one_machine_says_over_all_pieces(
 
 
 def test_a_node_tells_speakers_apart_of_what_is_whole_and_where_it_cannot_be_done_here(
-    start: Callable[..., Engine],
     proxy: FaultyProxy,
     talk: Sound,
     kept: list[UpstreamDiarization],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start(proxy.url, proxy.url).transcript(Sound(talk.samples[: 5 * RATE]))
-    start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk, diarize=False)
+    Engine(proxy.url, proxy.url).transcript(Sound(talk.samples[: 5 * RATE]))
+    Engine(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk, diarize=False)
     monkeypatch.setattr(upstream_transcription, "shared_speaker_models", lambda: None)
-    start(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
+    Engine(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
     assert asked(proxy) == [("true", ""), *[("false", "")] * 2, *[("true", "")] * 2]
     assert not kept
 

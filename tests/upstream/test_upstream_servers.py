@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from itertools import pairwise
 
 import numpy as np
@@ -32,8 +32,6 @@ from sidecar.upstream import audio_chunks, chunk_requests, load_balancer, upstre
 from sidecar.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
-Start = Callable[..., Engine]
-
 
 @pytest.fixture(scope="module")
 def noise() -> Sound:
@@ -43,22 +41,14 @@ def noise() -> Sound:
     return Sound(samples.astype(np.float32))
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[FaultyProxy]:
-    with FaultyProxy(server.port) as running:
-        yield running
-
-
 def heard(transcript: object) -> list[tuple[float, str, int | None]]:
     return [(one.start, one.text, one.speaker) for one in transcript.segments]  # type: ignore[attr-defined]
 
 
-def test_a_transcript_is_that_of_the_server_itself(
-    start: Start, server: Server, two_voices: Sound
-) -> None:
+def test_a_transcript_is_that_of_the_server_itself(server: Server, two_voices: Sound) -> None:
     there = server.post(two_voices.wav(), language="en").json()
     here = transcript_body(
-        start(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
+        Engine(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
     )
     assert here["segments"] == there["segments"]
     assert len(here["segments"]) == 14
@@ -68,7 +58,7 @@ def test_a_transcript_is_that_of_the_server_itself(
 
 
 def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
-    start: Start, server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
+    server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     feed = SidecarChunkRequest.feed
@@ -79,12 +69,12 @@ def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
         return found
 
     monkeypatch.setattr(SidecarChunkRequest, "feed", noted)
-    transcript = start(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
+    transcript = Engine(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
     assert told == [one.text for one in transcript.segments]
 
 
-def test_all_options_go_along(start: Start, proxy: FaultyProxy, noise: Sound) -> None:
-    start(proxy.url).transcript(
+def test_all_options_go_along(proxy: FaultyProxy, noise: Sound) -> None:
+    Engine(proxy.url).transcript(
         noise, prompt="Ada, Bob", num_speakers=3, max_tokens=500, diarize=False, temperature=0.2
     )
     (body,) = proxy.posts
@@ -103,9 +93,9 @@ def test_all_options_go_along(start: Start, proxy: FaultyProxy, noise: Sound) ->
     "fault", ["500", "502", "503", "429", "gone", "half", "garbage", "no http"]
 )
 def test_what_goes_wrong_once_is_tried_again_and_comes_out_right(
-    start: Start, proxy: FaultyProxy, noise: Sound, fault: str
+    proxy: FaultyProxy, noise: Sound, fault: str
 ) -> None:
-    engine = start(proxy.url)
+    engine = Engine(proxy.url)
     right = heard(engine.transcript(noise))
     proxy.posts.clear()
     proxy.plan.append(fault)
@@ -127,28 +117,28 @@ def test_what_goes_wrong_once_is_tried_again_and_comes_out_right(
     ],
 )
 def test_what_stays_wrong_is_an_error_that_names_the_server_after_three_tries_at_most(
-    start: Start, proxy: FaultyProxy, noise: Sound, fault: str, error: type[errors.SidecarError]
+    proxy: FaultyProxy, noise: Sound, fault: str, error: type[errors.SidecarError]
 ) -> None:
     proxy.plan.extend([fault] * 9)
     with pytest.raises(error) as caught:
-        start(proxy.url).transcript(noise)
+        Engine(proxy.url).transcript(noise)
     assert f"127.0.0.1:{proxy.port}" in caught.value.detail
     assert len(proxy.posts) == (1 if error is errors.UpstreamRefused else 3)
 
 
 def test_a_busy_server_is_asked_again_when_it_said_and_costs_no_attempt(
-    start: Start, proxy: FaultyProxy, noise: Sound
+    proxy: FaultyProxy, noise: Sound
 ) -> None:
     proxy.plan.extend(["429"] * 5)
-    assert start(proxy.url).transcript(noise).segments
+    assert Engine(proxy.url).transcript(noise).segments
     assert len(proxy.posts) == 6
 
 
 def test_who_is_busy_is_not_waited_for_where_another_is_free(
-    start: Start, proxy: FaultyProxy, server: Server, noise: Sound
+    proxy: FaultyProxy, server: Server, noise: Sound
 ) -> None:
     proxy.retry_after = "60"
-    engine = start(proxy.url, f"http://127.0.0.1:{server.port}")
+    engine = Engine(proxy.url, f"http://127.0.0.1:{server.port}")
     proxy.plan.extend(["429"] * 9)
     names = {engine.transcript(noise).engine for _ in range(2)}
     assert names == {f"upstream 127.0.0.1:{server.port}"}
@@ -156,7 +146,7 @@ def test_who_is_busy_is_not_waited_for_where_another_is_free(
 
 
 def test_a_server_that_is_too_slow_for_the_length_is_left(
-    start: Start, proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
+    proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask, limits = upstream_client.UpstreamClient.ask, set()
 
@@ -176,19 +166,17 @@ def test_a_server_that_is_too_slow_for_the_length_is_left(
         load_balancer, "MAX_BROKEN_SERVERS", 99
     )  # until the moment was long enough to send it
     proxy.plan.append("slow")
-    assert start(proxy.url, timeout=0.5).transcript(noise).segments
+    assert Engine(proxy.url, timeout=0.5).transcript(noise).segments
     assert proxy.hung_up.wait(PATIENCE_S)
     assert limits == {chunk_requests.EXTRA_TIMEOUT_S + 0.5 * 12}
     monkeypatch.setattr(load_balancer, "MAX_BROKEN_SERVERS", 3)
     proxy.plan.extend(["slow"] * 9)
     with pytest.raises(errors.UpstreamTimeout):
-        start(proxy.url).transcript(noise)
+        Engine(proxy.url).transcript(noise)
 
 
-def test_cancelled_it_hangs_up_and_waits_for_nothing(
-    start: Start, proxy: FaultyProxy, noise: Sound
-) -> None:
-    engine, cancelled = start(proxy.url), threading.Event()
+def test_cancelled_it_hangs_up_and_waits_for_nothing(proxy: FaultyProxy, noise: Sound) -> None:
+    engine, cancelled = Engine(proxy.url), threading.Event()
     proxy.plan.append("slow")
     came: list[object] = []
     work = threading.Thread(target=lambda: came.extend(engine.events(noise, cancelled.is_set)))
@@ -205,7 +193,6 @@ def test_cancelled_it_hangs_up_and_waits_for_nothing(
 
 @pytest.mark.slow
 def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
-    start: Start,
     start_server: Callable[..., Server],
     server: Server,
     noise: Sound,
@@ -213,7 +200,7 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
 ) -> None:
     """Its connection stays, and nothing ever comes: only its /health tells."""
     stuck = start_server(scripted_speed=0.5)
-    engine = start(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
+    engine = Engine(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
     monkeypatch.setattr(chunk_requests, "HEALTH_POLL_INTERVAL_S", 0.1)
     monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 1.0)
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
@@ -226,21 +213,21 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     assert [one.engine for one in came] == [f"upstream 127.0.0.1:{server.port}"]
 
 
-def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> None:
+def test_nobody_there_is_said_with_what_to_do(noise: Sound) -> None:
     port = free_port()
     with pytest.raises(errors.UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
-        start(f"http://127.0.0.1:{port}").transcript(noise)
+        Engine(f"http://127.0.0.1:{port}").transcript(noise)
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
 
 
 def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited_long_enough(
-    start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
+    noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.2)
     monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    engine = start(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
+    engine = Engine(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
     with pytest.raises(errors.UpstreamUnreachable):
         engine.transcript(noise)
     asked = [0 for _ in silent]
@@ -254,11 +241,11 @@ def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited
 
 
 def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
-    start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
+    noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", load_balancer.MAX_BACKOFF_S)
     port = free_port()
-    engine = start(f"http://127.0.0.1:{port}")
+    engine = Engine(f"http://127.0.0.1:{port}")
     with pytest.raises(errors.UpstreamUnreachable):
         engine.transcript(noise)
     late = OpenAiStandIn()
@@ -268,15 +255,11 @@ def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
 
 
 def test_pieces_are_heard_side_by_side_and_joined_in_order(
-    start: Start,
-    server: Server,
-    proxy: FaultyProxy,
-    two_voices: Sound,
-    monkeypatch: pytest.MonkeyPatch,
+    server: Server, proxy: FaultyProxy, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each piece has the server's own speakers; who is who is told by their voices."""
     monkeypatch.setattr(SidecarDialect, "waiting", lambda *_: 0)  # both are one, and count it twice
-    engine = start(f"http://127.0.0.1:{server.port}", proxy.url, piece_s=5.0)
+    engine = Engine(f"http://127.0.0.1:{server.port}", proxy.url, piece_s=5.0)
     events = engine.events(two_voices)
     transcript = events[-1].transcript  # type: ignore[union-attr]
     spans = [(one.start, one.end) for one in transcript.segments]
@@ -293,9 +276,9 @@ def test_pieces_are_heard_side_by_side_and_joined_in_order(
 # OpenAI's dialect
 
 
-def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) -> None:
+def test_an_openai_server_s_words_get_speakers(two_voices: Sound) -> None:
     with OpenAiStandIn() as there:
-        engine = start(there.url)
+        engine = Engine(there.url)
         plain = engine.transcript(two_voices, diarize=False)
         spoken = engine.transcript(two_voices, prompt="Nagg", language="en-GB", max_tokens=9)
     said, _ = words_of(
@@ -313,14 +296,12 @@ def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) 
 
 
 @pytest.mark.slow
-def test_people_are_known_here_and_no_server_learns_of_them(
-    start: Start, two_voices: Sound
-) -> None:
+def test_people_are_known_here_and_no_server_learns_of_them(two_voices: Sound) -> None:
     """The man of the play speaks until 8.1 s, then the woman until 11.4 s."""
     clip = [two_voices.samples[: 7 * RATE]]
     nagg = SpeakerCandidate("an-id", "Nagg", (enrolment_embedding(load_models(), clip),))
     with OpenAiStandIn() as there:
-        engine = start(there.url)
+        engine = Engine(there.url)
         transcript = engine.transcript(two_voices, known_voices=(nagg,))
         asked = str(there.asked)
         unasked = engine.transcript(two_voices)
@@ -331,11 +312,9 @@ def test_people_are_known_here_and_no_server_learns_of_them(
     assert nagg.prints[0].vector not in asked
 
 
-def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(
-    start: Start, two_voices: Sound
-) -> None:
+def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(two_voices: Sound) -> None:
     with OpenAiStandIn("json") as there:
-        engine = start(there.url)
+        engine = Engine(there.url)
         first = engine.transcript(two_voices)
         asked, there.asked = there.asked, []
         plain = engine.transcript(two_voices, diarize=False)
@@ -351,15 +330,15 @@ def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(
 
 
 def test_an_answer_that_repeats_itself_is_asked_for_again_with_a_little_chance(
-    start: Start, two_voices: Sound
+    two_voices: Sound,
 ) -> None:
     with OpenAiStandIn() as there:
         there.plan.append("loop")
-        once = start(there.url).transcript(two_voices, diarize=False)
+        once = Engine(there.url).transcript(two_voices, diarize=False)
         assert [asked.get("temperature") for asked in there.asked] == [None, ["0.2"]]
         assert "Thank you." not in once.text
         there.plan.extend(["loop"] * 9)
-        stuck = start(there.url).transcript(two_voices, diarize=False)
+        stuck = Engine(there.url).transcript(two_voices, diarize=False)
     assert [notice.code for notice in stuck.notices] == ["loop_skipped"]
     assert stuck.text.count("Thank you.") <= 3
 
@@ -367,9 +346,9 @@ def test_an_answer_that_repeats_itself_is_asked_for_again_with_a_little_chance(
 # vLLM with VibeVoice-ASR
 
 
-def test_vllm_s_list_comes_as_segments_while_it_is_written(start: Start, noise: Sound) -> None:
+def test_vllm_s_list_comes_as_segments_while_it_is_written(noise: Sound) -> None:
     with VllmStandIn() as there:
-        engine = start(there.url)
+        engine = Engine(there.url)
         assert engine.engine.sample_rate == 24_000
         transcript = engine.transcript(noise, prompt="Ada", num_speakers=2)
     assert [one.speaker for one in transcript.segments] == [0, 1, 0, 1][: len(transcript.segments)]
@@ -381,10 +360,10 @@ def test_vllm_s_list_comes_as_segments_while_it_is_written(start: Start, noise: 
 
 @pytest.mark.parametrize("fault", ["cut", "error", "loop", "repeats all", "no prefix"])
 def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_segment(
-    start: Start, two_voices: Sound, fault: str
+    two_voices: Sound, fault: str
 ) -> None:
     with VllmStandIn() as there:
-        engine = start(there.url)
+        engine = Engine(there.url)
         right = engine.transcript(two_voices)
         there.asked.clear()
         there.plan.extend(["cut", "no prefix"] if fault == "no prefix" else [fault])
@@ -400,13 +379,11 @@ def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_segment(
         assert codes == (["loop_recovered"] if fault == "loop" else [])
 
 
-def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(
-    start: Start, noise: Sound
-) -> None:
+def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(noise: Sound) -> None:
     with VllmStandIn() as one, VllmStandIn() as other:
-        right = start(one.url).transcript(noise)
+        right = Engine(one.url).transcript(noise)
         one.asked.clear()
-        engine = start(one.url, other.url)
+        engine = Engine(one.url, other.url)
         one.plan.append("cut")
         again = engine.transcript(noise)
     assert heard(again) == heard(right)
@@ -414,23 +391,19 @@ def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(
     assert other.asked[0]["before"].startswith('[{"Start":0.0')
 
 
-def test_a_model_that_stays_stuck_is_gone_on_with_behind_the_stretch(
-    start: Start, two_voices: Sound
-) -> None:
+def test_a_model_that_stays_stuck_is_gone_on_with_behind_the_stretch(two_voices: Sound) -> None:
     with VllmStandIn() as there:
         there.plan.extend(["loop"] * 4)
-        transcript = start(there.url).transcript(two_voices)
+        transcript = Engine(there.url).transcript(two_voices)
     assert [asked["temperature"] for asked in there.asked] == [0.0, 0.2, 0.3, 0.4, 0.0]
     assert [notice.code for notice in transcript.notices] == ["loop_skipped"]
     (lost,) = [one for one in transcript.segments if "loop" in one.flags]
     assert 4 < lost.end - lost.start < 16
 
 
-def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(
-    start: Start, two_voices: Sound
-) -> None:
+def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(two_voices: Sound) -> None:
     with VllmStandIn(most_s=8.0) as there:
-        engine = start(there.url)
+        engine = Engine(there.url)
         transcript = engine.transcript(two_voices)
         assert transcript.num_speakers == 2
         first = len(there.asked)
@@ -440,22 +413,20 @@ def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
 
 
-def test_a_server_that_failed_before_is_free_for_the_halves(
-    start: Start, two_voices: Sound
-) -> None:
+def test_a_server_that_failed_before_is_free_for_the_halves(two_voices: Sound) -> None:
     with VllmStandIn() as there:
         there.plan.extend(["unavailable", "length"])
-        transcript = start(there.url).transcript(two_voices, diarize=False)
+        transcript = Engine(there.url).transcript(two_voices, diarize=False)
     assert len(there.asked) == 4
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
 
 
 @pytest.mark.parametrize("fault", ["inflated", "length"])
 def test_a_recording_that_was_taken_in_wrongly_is_heard_in_smaller_pieces(
-    start: Start, two_voices: Sound, fault: str
+    two_voices: Sound, fault: str
 ) -> None:
     with VllmStandIn() as there:
         there.plan.append(fault)
-        transcript = start(there.url).transcript(two_voices, diarize=False)
+        transcript = Engine(there.url).transcript(two_voices, diarize=False)
     assert len(there.asked) == 3
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
