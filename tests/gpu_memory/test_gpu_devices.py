@@ -58,9 +58,6 @@ def card(used_gib: float, processes: dict[int, int] | None = None) -> GpuMemory:
     return GpuMemory("a card", used, 48 << 10, processes=known, busy=40, memory_busy=10, celsius=61)
 
 
-CARD = card(4, {7: 3 * GIB})
-
-
 def watch(
     driver: Callable[[], GpuMemory | None], engine: EngineMemoryHolding | None = None
 ) -> GpuMonitor:
@@ -143,60 +140,89 @@ class NvmlError(Exception):
     pass
 
 
-def nvml(**calls: Callable[..., Any]) -> SimpleNamespace:
-    """A `pynvml` with these calls."""
+def two_cards(broken: str | None = None) -> SimpleNamespace:
+    """A `pynvml` of two GPUs: one that somebody fills, one that is cut into halves of different
+    load. The call that is named fails."""
+    used = {"full": 70, "cut": 30, "half": 2, "other half": 28}
+    total = {"full": 80, "cut": 80, "half": 40, "other half": 40}
+    halves = ["half", "other half"]
+
+    def half(card: str, number: int) -> str:
+        if number >= len(halves):
+            raise NvmlError("nothing at this place")
+        return halves[number]
+
+    def memory(handle: str) -> SimpleNamespace:
+        return SimpleNamespace(used=used[handle] * GIB, total=total[handle] * GIB)
+
+    def of_a_card(value: Any) -> Any:
+        def answer(handle: str, *_: Any) -> Any:
+            if handle in halves:
+                raise NvmlError("not of a slice")
+            return value
+
+        return answer
+
+    names = {"full": "GPU-a", "cut": "GPU-b", "half": "MIG-c", "other half": "MIG-d"}
+
+    def fails(*_: Any) -> Any:
+        raise NvmlError(broken)
+
+    processes = [
+        SimpleNamespace(pid=7, usedGpuMemory=3 * GIB),
+        SimpleNamespace(pid=8, usedGpuMemory=None),  # as on Windows
+    ]
+    calls: dict[str, Callable[..., Any]] = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": ["full", "cut"].__getitem__,
+        "nvmlDeviceGetUUID": names.__getitem__,
+        "nvmlDeviceGetMigMode": lambda handle: (int(handle == "cut"), 0),
+        "nvmlDeviceGetMaxMigDeviceCount": lambda handle: 7,
+        "nvmlDeviceGetMigDeviceHandleByIndex": half,
+        "nvmlDeviceGetGpuInstanceId": halves.index,
+        "nvmlDeviceGetComputeInstanceId": lambda handle: 0,
+        "nvmlDeviceGetMemoryInfo": memory,
+        "nvmlDeviceGetName": str,
+        "nvmlDeviceGetCudaComputeCapability": of_a_card((9, 0)),
+        "nvmlDeviceGetMaxClockInfo": of_a_card(1000),
+        "nvmlDeviceGetMemoryBusWidth": of_a_card(256),
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: processes,
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=40, memory=10),
+        "nvmlDeviceGetTemperature": lambda handle, sensor: 61,
+    }
     return SimpleNamespace(
         NVMLError=NvmlError,
         NVML_CLOCK_MEM=2,
         NVML_DEVICE_MIG_ENABLE=1,
         NVML_TEMPERATURE_GPU=0,
-        **calls,
+        **(calls | ({broken: fails} if broken else {})),
     )
 
 
-def one_card(broken: str | None) -> SimpleNamespace:
-    """A `pynvml` of one card; the call that is named fails."""
-
-    def call(name: str, value: Any) -> Callable[..., Any]:
-        def answer(*_: Any) -> Any:
-            if name == broken:
-                raise NvmlError(name)
-            return value
-
-        return answer
-
-    running = [
-        SimpleNamespace(pid=7, usedGpuMemory=3 * GIB),
-        SimpleNamespace(pid=8, usedGpuMemory=None),  # as on Windows
-    ]
-    values = {
-        "nvmlInit": None,
-        "nvmlShutdown": None,
-        "nvmlDeviceGetCount": 1,
-        "nvmlDeviceGetHandleByIndex": 0,
-        "nvmlDeviceGetUUID": "GPU-a",
-        "nvmlDeviceGetMigMode": (0, 0),
-        "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=4 * GIB, total=48 * GIB),
-        "nvmlDeviceGetName": "a card",
-        "nvmlDeviceGetCudaComputeCapability": (9, 0),
-        "nvmlDeviceGetMaxClockInfo": 1000,
-        "nvmlDeviceGetMemoryBusWidth": 256,
-        "nvmlDeviceGetComputeRunningProcesses": running,
-        "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=40, memory=10),
-        "nvmlDeviceGetTemperature": 61,
-    }
-    return nvml(**{name: call(name, value) for name, value in values.items()})
+FULL = GpuMemory(
+    "full",
+    70 << 10,
+    80 << 10,
+    processes={7: 3 * GIB},
+    busy=40,
+    memory_busy=10,
+    celsius=61,
+    bandwidth=64e9,
+    bf16=True,
+)
 
 
 @pytest.mark.parametrize(
     ("broken", "seen"),
     [
-        (None, CARD),
-        ("nvmlDeviceGetComputeRunningProcesses", replace(CARD, processes={})),
-        ("nvmlDeviceGetUtilizationRates", replace(CARD, busy=None, memory_busy=None)),
-        ("nvmlDeviceGetTemperature", replace(CARD, celsius=None)),
-        ("nvmlDeviceGetMigMode", CARD),
-        ("nvmlShutdown", CARD),
+        (None, FULL),
+        ("nvmlDeviceGetComputeRunningProcesses", replace(FULL, processes={})),
+        ("nvmlDeviceGetUtilizationRates", replace(FULL, busy=None, memory_busy=None)),
+        ("nvmlDeviceGetTemperature", replace(FULL, celsius=None)),
+        ("nvmlDeviceGetMigMode", FULL),
+        ("nvmlShutdown", FULL),
         ("nvmlInit", None),
         ("nvmlDeviceGetCount", None),
         ("nvmlDeviceGetUUID", None),
@@ -207,9 +233,8 @@ def test_what_a_driver_does_not_say_is_left_out(
     broken: str | None, seen: GpuMemory | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setitem(sys.modules, "pynvml", one_card(broken))
-    found = read_gpu_memory()
-    assert found == (seen and replace(seen, bandwidth=64e9, bf16=True))
+    monkeypatch.setitem(sys.modules, "pynvml", two_cards(broken))
+    assert read_gpu_memory() == seen
 
 
 @pytest.mark.parametrize(
@@ -412,51 +437,6 @@ def test_the_device_is_the_one_that_the_environment_means(
 def test_where_there_is_no_gpu_none_is_visible() -> None:
     assert first_visible((), None) is None
     assert first_visible((), "0") is None
-
-
-def two_cards() -> SimpleNamespace:
-    """Two GPUs: one that somebody fills, one that is cut into halves of different load."""
-    used = {"full": 70, "cut": 30, "half": 2, "other half": 28}
-    total = {"full": 80, "cut": 80, "half": 40, "other half": 40}
-    halves = ["half", "other half"]
-
-    def half(card: str, number: int) -> str:
-        if number >= len(halves):
-            raise NvmlError("nothing at this place")
-        return halves[number]
-
-    def memory(handle: str) -> SimpleNamespace:
-        return SimpleNamespace(used=used[handle] * GIB, total=total[handle] * GIB)
-
-    def of_a_card(value: Any) -> Any:
-        def answer(handle: str, *_: Any) -> Any:
-            if handle in halves:
-                raise NvmlError("not of a slice")
-            return value
-
-        return answer
-
-    names = {"full": "GPU-a", "cut": "GPU-b", "half": "MIG-c", "other half": "MIG-d"}
-    return nvml(
-        nvmlInit=lambda: None,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: 2,
-        nvmlDeviceGetHandleByIndex=["full", "cut"].__getitem__,
-        nvmlDeviceGetUUID=names.__getitem__,
-        nvmlDeviceGetMigMode=lambda handle: (int(handle == "cut"), 0),
-        nvmlDeviceGetMaxMigDeviceCount=lambda handle: 7,
-        nvmlDeviceGetMigDeviceHandleByIndex=half,
-        nvmlDeviceGetGpuInstanceId=halves.index,
-        nvmlDeviceGetComputeInstanceId=lambda handle: 0,
-        nvmlDeviceGetMemoryInfo=memory,
-        nvmlDeviceGetName=str,
-        nvmlDeviceGetCudaComputeCapability=of_a_card((9, 0)),
-        nvmlDeviceGetMaxClockInfo=of_a_card(1000),
-        nvmlDeviceGetMemoryBusWidth=of_a_card(256),
-        nvmlDeviceGetComputeRunningProcesses=lambda handle: [],
-        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=40, memory=10),
-        nvmlDeviceGetTemperature=lambda handle, sensor: 61,
-    )
 
 
 @pytest.mark.parametrize(
