@@ -21,7 +21,13 @@ from sidecar.interfaces.engine_interface import (
     TranscriptionRequest,
     UpstreamOptions,
 )
-from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
+from sidecar.transcripts.transcript import (
+    Finished,
+    Progress,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+)
 from sidecar.upstream import upstream_client
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
@@ -92,6 +98,11 @@ def run(
     return events
 
 
+def transcript_of(events: list[TranscriptionEvent]) -> Transcript:
+    assert isinstance(events[-1], Finished)
+    return events[-1].transcript
+
+
 @pytest.fixture(scope="module")
 def events(engine: TranscriptionEngine, engine_name: str) -> list[TranscriptionEvent]:
     return run(engine, engine_name)
@@ -122,9 +133,7 @@ def test_progress_never_goes_back_and_ends_at_the_whole(events: list[Transcripti
 
 
 def test_times_are_monotone_and_inside_the_audio(events: list[TranscriptionEvent]) -> None:
-    finished = events[-1]
-    assert isinstance(finished, Finished)
-    transcript = finished.transcript
+    transcript = transcript_of(events)
     assert transcript.duration == pytest.approx(28.277, abs=0.02)
     starts = [segment.start for segment in transcript.segments]
     assert starts == sorted(starts)
@@ -135,10 +144,8 @@ def test_times_are_monotone_and_inside_the_audio(events: list[TranscriptionEvent
 def test_speakers_are_numbered_from_0_in_order_of_appearance(
     events: list[TranscriptionEvent],
 ) -> None:
-    finished = events[-1]
-    assert isinstance(finished, Finished)
     seen: list[int | None] = []
-    for segment in finished.transcript.segments:
+    for segment in transcript_of(events).segments:
         if segment.speaker is not None and segment.speaker not in seen:
             seen.append(segment.speaker)
     assert seen == [0, 1]
@@ -147,9 +154,8 @@ def test_speakers_are_numbered_from_0_in_order_of_appearance(
 def test_without_diarization_no_segment_has_a_speaker(
     engine: TranscriptionEngine, engine_name: str
 ) -> None:
-    finished = run(engine, engine_name, TranscribeOptions(diarize=False))[-1]
-    assert isinstance(finished, Finished)
-    assert {segment.speaker for segment in finished.transcript.segments} == {None}
+    found = transcript_of(run(engine, engine_name, TranscribeOptions(diarize=False)))
+    assert {segment.speaker for segment in found.segments} == {None}
 
 
 def test_the_same_audio_twice_gives_the_same_transcript(

@@ -89,10 +89,18 @@ def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes,
     assert reason in why
 
 
-def test_whisper_by_name_without_a_model_is_that_error():
-    wrong = errors.CheckpointNotFound("none here.")
-    with pytest.raises(errors.CheckpointNotFound, match="none here"):
-        decide_engine("whisper", EngineFacts(**{**NO_GPU, "whisper": wrong}))
+@pytest.mark.parametrize(
+    ("name", "facts", "wrong"),
+    [
+        ("whisper", {**NO_GPU, "whisper": None}, errors.CheckpointNotFound("none here.")),
+        ("vibevoice", {**READY, "checkpoint": None}, errors.CheckpointIncomplete("half of it.")),
+    ],
+    ids=["whisper", "vibevoice"],
+)
+def test_an_engine_by_name_without_its_model_is_that_error(name, facts, wrong):
+    where = "whisper" if name == "whisper" else "checkpoint"
+    with pytest.raises(type(wrong), match=wrong.detail):
+        decide_engine(name, EngineFacts(**{**facts, where: wrong}))
 
 
 @pytest.mark.parametrize(
@@ -148,12 +156,6 @@ def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
     assert "de" in choose_engine(Settings(engine="whisper", model_path=folder)).spec.languages
 
 
-def test_vibevoice_by_name_without_a_checkpoint_is_that_error():
-    wrong = errors.CheckpointIncomplete("half of it.")
-    with pytest.raises(errors.CheckpointIncomplete, match="half of it"):
-        decide_engine("vibevoice", EngineFacts(**{**READY, "checkpoint": wrong}))
-
-
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
 @pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
 def test_a_folder_that_was_named_and_cannot_be_used_is_that_error_for_auto_too(wrong, changes):
@@ -183,7 +185,11 @@ def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
     ("wanted", "lacking", "parts"),
     [
         ("vibevoice", {"vibevoice": ["torch", "accelerate"]}, ["torch, accelerate", "[vibevoice]"]),
-        ("auto", {"vibevoice": ["torch"], "moonshine": ["moonshine_voice"]}, ["moonshine_voice"]),
+        (
+            "auto",
+            {**ALL, "vibevoice": ["torch"], "moonshine": ["moonshine_voice"]},
+            ["moonshine_voice"],
+        ),
         ("moonshine", {"moonshine": ["soxr"]}, ["soxr", "pip install -e '.'"]),
     ],
 )
@@ -192,13 +198,6 @@ def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, p
         decide_engine(wanted, EngineFacts(lacking))
     for part in parts:
         assert part in f"{caught.value.detail} {caught.value.hint}"
-
-
-def test_made_up_text_is_never_what_auto_falls_back_to():
-    with pytest.raises(errors.EngineUnavailable):
-        decide_engine(
-            "auto", EngineFacts({**ALL, "vibevoice": ["torch"], "moonshine": ["moonshine_voice"]})
-        )
 
 
 @pytest.mark.parametrize("lacking", [[], ["torch"]])
@@ -219,12 +218,6 @@ def test_nothing_leaves_the_machine_unless_upstream_is_said_by_name(lacking, emb
     assert chosen.reason == "as set; recordings go to box:1, far:443"
     assert chosen.upstream is not None
     assert chosen.upstream.urls == ("http://box:1", "https://far")
-
-
-def test_the_engine_that_is_chosen_is_one_that_can_be_made():
-    assert choose_engine(Settings(engine="scripted")).spec.name == "scripted"
-    choice = choose_engine(Settings(engine="moonshine"))
-    assert (choice.spec.name, choice.checkpoint) == ("moonshine", None)
 
 
 def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():

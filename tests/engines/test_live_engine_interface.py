@@ -36,7 +36,7 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.transcripts.transcript import Segment, join_texts
+from sidecar.transcripts.transcript import Segment, Transcript, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
 MOST_S = 12.0
@@ -95,6 +95,13 @@ class Client:
     @property
     def finals(self) -> list[Final]:
         return [event for event in self.told if isinstance(event, Final)]
+
+    @property
+    def transcript(self) -> Transcript:
+        """Of the summary, which is the last."""
+        *_, last = self.told
+        assert isinstance(last, Summary)
+        return last.transcript
 
     @property
     def said(self) -> list[tuple[int, int, float, float, str]]:
@@ -161,8 +168,7 @@ def test_events_come_in_order_and_a_summary_of_all_is_the_last(
     heard = [event for event in client.told if isinstance(event, InputProcessed)]
     assert [one.at for one in heard] == sorted(one.at for one in heard)
     assert all(one.settled <= one.at for one in heard)
-    assert isinstance(client.told[-1], Summary)
-    transcript = client.told[-1].transcript
+    transcript = client.transcript
     assert [one.text for one in transcript.segments] == [one.segment.text for one in client.finals]
     assert transcript.duration == pytest.approx(len(clips[0]) / LIVE_RATE, abs=0.1)
 
@@ -199,10 +205,8 @@ def test_two_sessions_at_once_say_what_each_says_alone(
 def test_silence_gives_no_words(engine: LiveEngine) -> None:
     client = said_alone(engine, np.zeros(3 * LIVE_RATE, np.float32), ALSO_PARTIALS)
     assert client.of(SpeechStarted, Partial, Final) == []
-    [summary] = client.of(Summary)
-    assert isinstance(summary, Summary)
-    assert summary.transcript.segments == ()
-    assert summary.transcript.duration == pytest.approx(3.0, abs=0.1)
+    assert client.transcript.segments == ()
+    assert client.transcript.duration == pytest.approx(3.0, abs=0.1)
 
 
 @pytest.mark.slow_except("scripted", "whisper", "moonshine")
@@ -223,9 +227,7 @@ def test_of_a_turn_that_is_cancelled_nothing_more_is_said(
     assert client.finals[before:]
     assert all(one.turn < dropped.turn for one in client.finals[:before])
     assert all(one.turn > dropped.turn for one in client.finals[before:])
-    [summary] = client.of(Summary)
-    assert isinstance(summary, Summary)
-    assert len(summary.transcript.segments) == len(client.finals)
+    assert len(client.transcript.segments) == len(client.finals)
 
 
 def test_a_commit_ends_a_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
@@ -289,7 +291,5 @@ def test_a_session_goes_on_for_one_that_died(
     for now, before in zip(client.said, shifted, strict=True):
         assert now[2:4] == pytest.approx(before[:2], abs=0.001)
         assert now[4] == before[2]
-    [summary] = client.of(Summary)
-    assert isinstance(summary, Summary)
-    assert summary.transcript.segments[0] == told
-    assert summary.transcript.segments[1].start > 100
+    assert client.transcript.segments[0] == told
+    assert client.transcript.segments[1].start > 100

@@ -287,14 +287,6 @@ def test_the_first_words_are_told_when_ten_seconds_are_in(
     assert given_s <= 10 + 37_123 / RATE
 
 
-@pytest.mark.slow
-def test_a_number_of_speakers_is_a_hint_that_breaks_nothing(
-    engine: moonshine.MoonshineEngine, endgame: Block
-) -> None:
-    found = transcript(engine, endgame)
-    assert transcript(engine, endgame, TranscribeOptions(num_speakers=5)) == found
-
-
 def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

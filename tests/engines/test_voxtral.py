@@ -49,6 +49,14 @@ def voxtral() -> VoxtralModel:
     return load_voxtral(tiny_voxtral.model(), "cpu", "float32")
 
 
+@pytest.fixture
+def engine() -> VoxtralEngine:
+    engine = VoxtralEngine()
+    folder = str(tiny_voxtral.model())
+    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    return engine
+
+
 @pytest.fixture(scope="module")
 def audio() -> Block:
     """Not a whole number of steps; longer than the windows of both caches."""
@@ -140,10 +148,9 @@ def test_a_step_that_failed_is_not_gone_on_from(
     assert not stream.goes_on(len(audio))
 
 
-def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(audio: Block) -> None:
-    engine = VoxtralEngine()
-    folder = str(tiny_voxtral.model())
-    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(
+    engine: VoxtralEngine, audio: Block
+) -> None:
     options = LiveOptions(delay_s=0.16)
     draft = engine._glimpse(audio[:32_000], None, options, lambda: False)
     longer = engine._glimpse(audio[:40_000], draft, options, lambda: False)
@@ -195,11 +202,8 @@ def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
 
 
 def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
-    audio: Block, monkeypatch: pytest.MonkeyPatch
+    engine: VoxtralEngine, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = VoxtralEngine()
-    folder = str(tiny_voxtral.model())
-    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
     drafts: list[RecognitionHypothesis | None] = []
     hear = engine._hear
 

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 
 pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers

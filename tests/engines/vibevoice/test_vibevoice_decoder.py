@@ -15,7 +15,6 @@ pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 
 from typing import Any
 
-import pytest
 import torch
 
 from sidecar.engines.vibevoice import vibevoice_decoder

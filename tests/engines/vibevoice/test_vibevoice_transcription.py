@@ -15,7 +15,6 @@ pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 import weakref
 from collections.abc import Sequence
 
-import pytest
 import torch
 
 from sidecar import errors
@@ -40,16 +39,25 @@ CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
 
 
+def begun(
+    model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None, **rest: Any
+) -> VibeVoiceTranscription:
+    recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
+    cancelled = rest.pop("cancelled", lambda: False)
+    return VibeVoiceTranscription(
+        model, TranscriptionRequest(recording, options or TranscribeOptions(), cancelled), **rest
+    )
+
+
+def transcript(events: Sequence[TranscriptionEvent | errors.SidecarError]) -> Transcript:
+    assert isinstance(events[-1], Finished)
+    return events[-1].transcript
+
+
 def transcribe(
     model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None
 ) -> Transcript:
-    recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
-    work = VibeVoiceTranscription(
-        model, TranscriptionRequest(recording, options or TranscribeOptions(), lambda: False)
-    )
-    *_, last = work.events()
-    assert isinstance(last, Finished)
-    return last.transcript
+    return transcript(list(begun(model, name, options).events()))
 
 
 def said(transcript: Transcript) -> list[str]:
@@ -92,10 +100,10 @@ def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
 
     monkeypatch.setattr(model, "answer", noting)
     options = TranscribeOptions(memory_fallback=SMALL)
-    transcript = transcribe(model, "beckett", options)
+    found = transcribe(model, "beckett", options)
     assert plans == [options.memory, SMALL]
-    assert said(transcript) == trained("tiny", "beckett")
-    assert [notice.code for notice in transcript.notices] == ["smaller_memory_plan"]
+    assert said(found) == trained("tiny", "beckett")
+    assert [notice.code for notice in found.notices] == ["smaller_memory_plan"]
 
 
 @pytest.mark.parametrize("fallback", [None, SMALL])
@@ -129,10 +137,10 @@ def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
     with torch.no_grad():  # each fits in fp16, their product does not; what is likeliest stays so
         inner.model.language_model.norm.weight.mul_(1_000.0)
         inner.lm_head.weight.mul_(1_000.0)
-    transcript = transcribe(overflowing, "beckett")
-    assert said(transcript) == trained("tiny", "beckett")
-    assert [notice.code for notice in transcript.notices] == ["fp16_overflow"]
-    assert transcript.precision == "bf16"
+    found = transcribe(overflowing, "beckett")
+    assert said(found) == trained("tiny", "beckett")
+    assert [notice.code for notice in found.notices] == ["fp16_overflow"]
+    assert found.precision == "bf16"
 
 
 @pytest.mark.slow_except("plan0")
@@ -146,21 +154,21 @@ def test_every_plan_gives_the_same_words(model: VibeVoiceModel, plan: MemoryPlan
 @pytest.mark.slow
 def test_a_loop_is_cut_and_told_and_the_sound_part_is_whole() -> None:
     looping = VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("loop"), Precision.FP32, CPU))
-    transcript = transcribe(looping, tiny_vibevoice.LOOPED)
+    found = transcribe(looping, tiny_vibevoice.LOOPED)
     wanted = trained("loop", tiny_vibevoice.LOOPED)
-    assert said(transcript)[: len(wanted)] == wanted
-    assert len(transcript.segments) <= len(wanted) + 1
-    assert next(notice.code for notice in transcript.notices).startswith("loop_")
+    assert said(found)[: len(wanted)] == wanted
+    assert len(found.segments) <= len(wanted) + 1
+    assert next(notice.code for notice in found.notices).startswith("loop_")
     for name in set(tiny_vibevoice.CLIPS) - {tiny_vibevoice.LOOPED}:
         assert said(transcribe(looping, name)) == trained("loop", name)
 
 
 def test_the_answer_that_reaches_its_limit_keeps_its_whole_segments(model: VibeVoiceModel) -> None:
-    transcript = transcribe(model, "endgame_nagg_nell", TranscribeOptions(max_tokens=60))
+    found = transcribe(model, "endgame_nagg_nell", TranscribeOptions(max_tokens=60))
     wanted = trained("tiny", "endgame_nagg_nell")
-    assert 0 < len(transcript.segments) < len(wanted)
-    assert said(transcript) == wanted[: len(transcript.segments)]
-    assert [notice.code for notice in transcript.notices] == ["output_truncated"]
+    assert 0 < len(found.segments) < len(wanted)
+    assert said(found) == wanted[: len(found.segments)]
+    assert [notice.code for notice in found.notices] == ["output_truncated"]
 
 
 class Broken(tiny_vibevoice.Recording):
@@ -169,21 +177,6 @@ class Broken(tiny_vibevoice.Recording):
     def __iter__(self) -> Any:
         yield self._samples[:50_000]
         raise errors.AudioUndecodable()
-
-
-def begun(
-    model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None, **rest: Any
-) -> VibeVoiceTranscription:
-    recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
-    cancelled = rest.pop("cancelled", lambda: False)
-    return VibeVoiceTranscription(
-        model, TranscriptionRequest(recording, options or TranscribeOptions(), cancelled), **rest
-    )
-
-
-def transcript(events: Sequence[TranscriptionEvent | errors.SidecarError]) -> Transcript:
-    assert isinstance(events[-1], Finished)
-    return events[-1].transcript
 
 
 def all_events(
@@ -250,7 +243,7 @@ def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
     for name, events in zip(
         names, all_events([begun(model, name, options) for name in names]), strict=True
     ):
-        expected = transcript(list(begun(model, name).events()))
+        expected = transcribe(model, name)
         assert transcript(events).segments == expected.segments
         assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
 
@@ -270,9 +263,7 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
 
     monkeypatch.setattr(VibeVoiceDecoder, "new_cache", counted)
     monkeypatch.setattr(vibevoice_generation, "decode_pass", full_at(25))
-    assert transcript(
-        list(begun(model, "two_cities", TranscribeOptions(memory_fallback=SMALL)).events())
-    )
+    transcribe(model, "two_cities", TranscribeOptions(memory_fallback=SMALL))
     assert alive == [0, 0]
 
 
