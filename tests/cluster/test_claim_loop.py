@@ -130,6 +130,12 @@ async def shared() -> SharedJobs:
     return SharedJobs()
 
 
+@pytest.fixture
+async def one(shared: SharedJobs, quick: None) -> AsyncIterator[Service]:
+    async with services(1, shared) as (one,):
+        yield one
+
+
 def sent(shared: SharedJobs, path: Path, **more: object) -> str:
     job = job_of(path, TranscribeOptions(), durable=True, **more)
     shared.add(job.record)
@@ -204,12 +210,11 @@ async def test_a_node_claims_one_job_after_the_other_without_being_told_of_each(
 
 
 async def test_an_idle_node_looks_by_itself_for_what_it_was_not_told_of(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        await until(lambda: "claim" in one.claims.calls)
-        one.claims.on_waiting(lambda: None)
-        await ended(shared, sent(shared, recording))
+    await until(lambda: "claim" in one.claims.calls)
+    one.claims.on_waiting(lambda: None)
+    await ended(shared, sent(shared, recording))
 
 
 async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_reports_are_refused(
@@ -234,18 +239,17 @@ async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_re
 
 
 async def test_a_node_whose_claim_is_lost_stops_untold_and_uncounted(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    async with services(1, shared) as (one,):
-        job_id = sent(shared, recording)
-        await until(lambda: shared.get(job_id).state is JobState.RUNNING and one.slot.in_use)
-        one.refuses_all()
-        shared.lose(job_id)
-        await until(lambda: one.queue.running == 0 and not one.node.held)
-        assert shared.get(job_id).state is JobState.QUEUED
-        assert not changes(shared, job_id, CancelledChange)
-        assert not one.tally.ended.total, "what another node goes on with is counted"
+    job_id = sent(shared, recording)
+    await until(lambda: shared.get(job_id).state is JobState.RUNNING and one.slot.in_use)
+    one.refuses_all()
+    shared.lose(job_id)
+    await until(lambda: one.queue.running == 0 and not one.node.held)
+    assert shared.get(job_id).state is JobState.QUEUED
+    assert not changes(shared, job_id, CancelledChange)
+    assert not one.tally.ended.total, "what another node goes on with is counted"
 
 
 async def test_a_job_that_is_cancelled_elsewhere_stops_at_once_where_it_runs(
@@ -283,37 +287,35 @@ async def test_a_job_whose_end_was_missed_stops_when_claims_are_checked(
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])
 async def test_a_job_that_is_ended_elsewhere_as_it_begins_stops_without_a_word(
-    shared: SharedJobs, recording: Path, caplog: pytest.LogCaptureFixture, how: str
+    one: Service, shared: SharedJobs, recording: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    async with services(1, shared) as (one,):
-        await one.slot.preload()  # else the end would come while that is waited for
-        resume = one.queue.resume
+    await one.slot.preload()  # else the end would come while that is waited for
+    resume = one.queue.resume
 
-        def gone(job: Job) -> None:
-            resume(job)
-            getattr(shared, how)(job.id)
+    def gone(job: Job) -> None:
+        resume(job)
+        getattr(shared, how)(job.id)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(one.queue, "resume", gone)
-            sent(shared, recording)
-            await until(lambda: one.claims.claimed and not one.node.held)
-        (record,) = await ended(shared, sent(shared, recording))
-        assert record.state is JobState.DONE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.queue, "resume", gone)
+        sent(shared, recording)
+        await until(lambda: one.claims.claimed and not one.node.held)
+    (record,) = await ended(shared, sent(shared, recording))
+    assert record.state is JobState.DONE
     assert "Traceback" not in caplog.text
 
 
 async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        one.opening.clear()
-        job_id = sent(shared, recording)
-        await until(lambda: one.node.held)
-        shared.cancel(job_id)
-        await until(lambda: not one.node.held)
-        one.opening.set()
-        await ended(shared, sent(shared, recording))
-        assert changes(shared, job_id, StartedChange) == 0
+    one.opening.clear()
+    job_id = sent(shared, recording)
+    await until(lambda: one.node.held)
+    shared.cancel(job_id)
+    await until(lambda: not one.node.held)
+    one.opening.set()
+    await ended(shared, sent(shared, recording))
+    assert changes(shared, job_id, StartedChange) == 0
 
 
 @pytest.mark.slow
@@ -336,145 +338,141 @@ async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
 
 
 async def test_while_the_database_is_away_the_engine_pauses_at_a_checkpoint_and_nothing_is_lost(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        job_id, next_id = sent(shared, recording), sent(shared, recording)
-        await until(lambda: shared.get(job_id).segments)
-        one.claims.down = True
-        known = shared.get(job_id)
-        await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
-        paused = one.log.get(job_id)
-        await asyncio.sleep(0.5)  # in which the engine would end
-        assert one.log.get(job_id) == paused
-        assert not paused.over
-        assert shared.get(job_id) == known
-        assert one.claims.claimed == [job_id]
-        one.claims.down = False
-        records = await ended(shared, job_id, next_id)
-        assert [record.attempts for record in records] == [1, 1]
-        assert {record.state for record in records} == {JobState.DONE}
-        assert told(shared, job_id) == [0, 1, 2]
-        assert not shared.lost
+    job_id, next_id = sent(shared, recording), sent(shared, recording)
+    await until(lambda: shared.get(job_id).segments)
+    one.claims.down = True
+    known = shared.get(job_id)
+    await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
+    paused = one.log.get(job_id)
+    await asyncio.sleep(0.5)  # in which the engine would end
+    assert one.log.get(job_id) == paused
+    assert not paused.over
+    assert shared.get(job_id) == known
+    assert one.claims.claimed == [job_id]
+    one.claims.down = False
+    records = await ended(shared, job_id, next_id)
+    assert [record.attempts for record in records] == [1, 1]
+    assert {record.state for record in records} == {JobState.DONE}
+    assert told(shared, job_id) == [0, 1, 2]
+    assert not shared.lost
 
 
 async def test_a_job_that_ends_while_the_database_is_away_is_reported_when_it_is_back(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")  # no checkpoint to pause at
-    async with services(1, shared) as (one,):
-        job_id = sent(shared, recording)
-        await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
-        one.claims.down = True
-        await until(lambda: one.log.get(job_id).over)
-        assert not shared.get(job_id).over
-        assert one.node.held == 1
-        one.claims.down = False
-        (record,) = await ended(shared, job_id)
-        assert (record.state, record.attempts) == (JobState.DONE, 1)
-        await until(lambda: not one.node.held)
+    job_id = sent(shared, recording)
+    await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
+    one.claims.down = True
+    await until(lambda: one.log.get(job_id).over)
+    assert not shared.get(job_id).over
+    assert one.node.held == 1
+    one.claims.down = False
+    (record,) = await ended(shared, job_id)
+    assert (record.state, record.attempts) == (JobState.DONE, 1)
+    await until(lambda: not one.node.held)
 
 
 @pytest.mark.slow
 async def test_calls_whose_answers_are_lost_are_repeated_and_carried_out_once(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        for _ in range(4):
-            one.claims.unanswered = 2
-            (record,) = await ended(shared, sent(shared, recording))
-            assert (record.state, record.attempts) == (JobState.DONE, 1)
-            one.claims.unanswered = 0
-        for job_id in one.claims.claimed:
-            numbers = [event.seq for event in shared.events(job_id)]
-            assert numbers == sorted({*numbers})
-        assert len(one.claims.claimed) == 4
-        assert not shared.lost
+    for _ in range(4):
+        one.claims.unanswered = 2
+        (record,) = await ended(shared, sent(shared, recording))
+        assert (record.state, record.attempts) == (JobState.DONE, 1)
+        one.claims.unanswered = 0
+    for job_id in one.claims.claimed:
+        numbers = [event.seq for event in shared.events(job_id)]
+        assert numbers == sorted({*numbers})
+    assert len(one.claims.claimed) == 4
+    assert not shared.lost
 
 
 async def test_jobs_that_can_run_in_step_are_claimed_together(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        one.beside = lambda record: 3
-        with one.node.aside():
-            ids = [sent(shared, recording) for _ in range(4)]
-        records = await ended(shared, *ids)
-        assert {record.state for record in records} == {JobState.DONE}
-        assert one.companies.sizes == [3, 1]
+    one.beside = lambda record: 3
+    with one.node.aside():
+        ids = [sent(shared, recording) for _ in range(4)]
+    records = await ended(shared, *ids)
+    assert {record.state for record in records} == {JobState.DONE}
+    assert one.companies.sizes == [3, 1]
 
 
 @pytest.mark.slow_except("refused")
 @pytest.mark.parametrize("misfit", ["long", "refused", "alone"])
 async def test_a_job_that_does_not_run_in_step_is_released_at_once_and_ends_the_company(
-    shared: SharedJobs, recording: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
-    async with services(1, shared) as (one,):
-        with one.node.aside():
-            ids = [sent(shared, recording) for _ in range(4)]
-            if misfit == "alone":
-                job = shared.jobs[ids[2]]
-                job.record = job.submitted = replace(job.record, alone=True)
-        one.beside = lambda record: 1 if misfit == "long" and record.id == ids[2] else 4
-        if misfit == "refused":
-            one.refuses = lambda record: errors.WontFit() if record.id == ids[2] else None
-        await until(lambda: {shared.get(each).state for each in ids[:2]} == {JobState.RUNNING})
-        assert one.companies.sizes[0] == 2
-        await until(lambda: shared.claimed == {*ids[:2]})
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
-        async with services(1, shared) as (other,):
-            assert (await ended(shared, ids[2]))[0].attempts == 1
-            assert ids[2] in other.claims.claimed
+    with one.node.aside():
+        ids = [sent(shared, recording) for _ in range(4)]
+        if misfit == "alone":
+            job = shared.jobs[ids[2]]
+            job.record = job.submitted = replace(job.record, alone=True)
+    one.beside = lambda record: 1 if misfit == "long" and record.id == ids[2] else 4
+    if misfit == "refused":
+        one.refuses = lambda record: errors.WontFit() if record.id == ids[2] else None
+    await until(lambda: {shared.get(each).state for each in ids[:2]} == {JobState.RUNNING})
+    assert one.companies.sizes[0] == 2
+    await until(lambda: shared.claimed == {*ids[:2]})
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    async with services(1, shared) as (other,):
+        assert (await ended(shared, ids[2]))[0].attempts == 1
+        assert ids[2] in other.claims.claimed
 
 
 async def test_nothing_is_claimed_while_a_node_stands_aside(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        with one.node.aside(), one.node.aside():
-            job_id = sent(shared, recording)
-            await asyncio.sleep(0.3)
-            assert not one.claims.claimed
-        await ended(shared, job_id)
+    with one.node.aside(), one.node.aside():
+        job_id = sent(shared, recording)
+        await asyncio.sleep(0.3)
+        assert not one.claims.claimed
+    await ended(shared, job_id)
 
 
 async def test_a_claim_says_what_the_node_prefers_now(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with services(1, shared) as (one,):
-        claim, offers = one.claims.claim, list[ClaimPreferences]()
+    claim, offers = one.claims.claim, list[ClaimPreferences]()
 
-        async def noted(token: str, offer: ClaimPreferences) -> object:
-            offers.append(offer)
-            return await claim(token, offer)
+    async def noted(token: str, offer: ClaimPreferences) -> object:
+        offers.append(offer)
+        return await claim(token, offer)
 
-        monkeypatch.setattr(one.claims, "claim", noted)
-        one.offers = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
-        await ended(shared, sent(shared, recording))
-        assert offers[-1] == one.offers
+    monkeypatch.setattr(one.claims, "claim", noted)
+    one.offers = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
+    await ended(shared, sent(shared, recording))
+    assert offers[-1] == one.offers
 
 
 @pytest.mark.slow_except("[0.0]")
 @pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
 async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_checkpoints(
-    shared: SharedJobs, recording: Path, grace_s: float, monkeypatch: pytest.MonkeyPatch
+    one: Service,
+    shared: SharedJobs,
+    recording: Path,
+    grace_s: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
-    async with services(1, shared) as (one,):
-        job_id, next_id = sent(shared, recording), sent(shared, recording)
-        await until(lambda: shared.get(job_id).settled)
-        await one.node.drain(grace_s)
-        record, waiting = shared.get(job_id), shared.get(next_id)
-        assert not shared.claimed
-        assert waiting.state is JobState.QUEUED
-        assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
-        assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
-        assert grace_s or changes(shared, job_id, RequeuedChange) == 1
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
-        async with services(1, shared) as (other,):
-            await ended(shared, job_id, next_id)
-            assert next_id in other.claims.claimed
+    job_id, next_id = sent(shared, recording), sent(shared, recording)
+    await until(lambda: shared.get(job_id).settled)
+    await one.node.drain(grace_s)
+    record, waiting = shared.get(job_id), shared.get(next_id)
+    assert not shared.claimed
+    assert waiting.state is JobState.QUEUED
+    assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
+    assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
+    assert grace_s or changes(shared, job_id, RequeuedChange) == 1
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    async with services(1, shared) as (other,):
+        await ended(shared, job_id, next_id)
+        assert next_id in other.claims.claimed
 
 
 @pytest.mark.slow
@@ -509,48 +507,45 @@ async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_tha
 
 
 async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_back_in_time(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.0)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
-    async with services(1, shared) as (one,):
-        job_id = sent(shared, recording)
-        await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
-        one.claims.down = True
-        draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
-        await until(lambda: one.log.get(job_id).over)
-        await asyncio.sleep(0.1)
-        assert not draining.done()
-        one.claims.down = False
-        await draining
-        assert shared.get(job_id).state is JobState.DONE
+    job_id = sent(shared, recording)
+    await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
+    one.claims.down = True
+    draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
+    await until(lambda: one.log.get(job_id).over)
+    await asyncio.sleep(0.1)
+    assert not draining.done()
+    one.claims.down = False
+    await draining
+    assert shared.get(job_id).state is JobState.DONE
 
 
 async def test_a_claim_that_is_not_answered_before_the_drain_is_given_back(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with services(1, shared) as (one,):
-        monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", NEVER_S)
-        one.claims.unanswered = 1
-        sent(shared, recording)
-        await until(lambda: shared.claimed)
-        await one.node.drain(0.0)
-        assert not shared.claimed
+    monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", NEVER_S)
+    one.claims.unanswered = 1
+    sent(shared, recording)
+    await until(lambda: shared.claimed)
+    await one.node.drain(0.0)
+    assert not shared.claimed
 
 
 async def test_a_job_in_which_too_many_engines_died_ends_when_it_is_claimed(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        with one.node.aside():
-            job_id = sent(shared, recording)
-            for change in (StartedChange(), CrashedChange(), CrashedChange(), InterruptedChange()):
-                shared.append(job_id, change)
-        next_id = sent(shared, recording)
-        failed, done = await ended(shared, job_id, next_id)
-        assert code_of(failed) == "engine_crashed"
-        assert (failed.attempts, done.state) == (1, JobState.DONE)
-        assert one.tally.ended.of("failed") == 1
+    with one.node.aside():
+        job_id = sent(shared, recording)
+        for change in (StartedChange(), CrashedChange(), CrashedChange(), InterruptedChange()):
+            shared.append(job_id, change)
+    next_id = sent(shared, recording)
+    failed, done = await ended(shared, job_id, next_id)
+    assert code_of(failed) == "engine_crashed"
+    assert (failed.attempts, done.state) == (1, JobState.DONE)
+    assert one.tally.ended.of("failed") == 1
 
 
 async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fails(
@@ -575,19 +570,18 @@ async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fail
 
 
 async def test_a_job_that_the_only_node_cannot_open_waits_for_others_before_it_tries_again(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        one.storage = False
-        job_id = sent(shared, recording)
-        await until(lambda: changes(shared, job_id, RequeuedChange) and not shared.claimed)
-        await asyncio.sleep(0.3)
-        assert one.claims.claimed == [job_id]
-        assert code_of(one.claims.verdicts[job_id][0]) == "audio_lost"
-        one.storage = True
-        shared.now_s += ELIGIBILITY_TTL_S
-        (record,) = await ended(shared, job_id)
-        assert record.state is JobState.DONE
+    one.storage = False
+    job_id = sent(shared, recording)
+    await until(lambda: changes(shared, job_id, RequeuedChange) and not shared.claimed)
+    await asyncio.sleep(0.3)
+    assert one.claims.claimed == [job_id]
+    assert code_of(one.claims.verdicts[job_id][0]) == "audio_lost"
+    one.storage = True
+    shared.now_s += ELIGIBILITY_TTL_S
+    (record,) = await ended(shared, job_id)
+    assert record.state is JobState.DONE
 
 
 async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_attempt(
@@ -610,15 +604,14 @@ async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_atte
 
 
 async def test_a_node_that_cannot_reach_the_storage_rests(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", NEVER_S)
-    async with services(1, shared) as (one,):
-        one.fault = errors.StorageUnreachable()
-        job_id = sent(shared, recording)
-        await until(lambda: one.claims.claimed and not shared.claimed)
-        await asyncio.sleep(0.3)
-        assert one.claims.claimed == [job_id]
+    one.fault = errors.StorageUnreachable()
+    job_id = sent(shared, recording)
+    await until(lambda: one.claims.claimed and not shared.claimed)
+    await asyncio.sleep(0.3)
+    assert one.claims.claimed == [job_id]
 
 
 async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
@@ -642,81 +635,79 @@ async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
 
 @pytest.mark.parametrize("error", [errors.DiskFull, errors.EngineStuck])
 async def test_a_job_that_went_on_after_it_was_passed_on_is_passed_on_again(
+    one: Service,
     shared: SharedJobs,
     recording: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: type[errors.SidecarError],
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
-    async with services(1, shared) as (one,):
-        with one.node.aside():
-            job_id = sent(shared, recording)
-            for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):
-                shared.append(job_id, change)
-            assert shared.get(job_id).passed == 1
-        await until(lambda: shared.get(job_id).settled)
-        job = one.queue.live(job_id)
-        assert job is not None
-        job.fail(error())
-        await until(lambda: not shared.claimed)
-        assert shared.get(job_id).state is JobState.QUEUED
+    with one.node.aside():
+        job_id = sent(shared, recording)
+        for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):
+            shared.append(job_id, change)
         assert shared.get(job_id).passed == 1
+    await until(lambda: shared.get(job_id).settled)
+    job = one.queue.live(job_id)
+    assert job is not None
+    job.fail(error())
+    await until(lambda: not shared.claimed)
+    assert shared.get(job_id).state is JobState.QUEUED
+    assert shared.get(job_id).passed == 1
 
 
 async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    async with services(1, shared) as (one,):
-        one.refuses_all()
-        with one.node.aside():
-            ids = [sent(shared, recording) for _ in range(3)]
-        await until(lambda: len(one.claims.verdicts) == 3 and not shared.claimed)
-        assert {code_of(why) for why, _ in one.claims.verdicts.values()} == {"wont_fit"}
-        await until(lambda: all(shared.get(each).refused for each in ids))
-        assert all(max(Counter(one.claims.claimed).values()) == 1 for _ in ids)
-        async with services(1, shared) as (able,):
-            records = await ended(shared, *ids)
-            assert {record.state for record in records} == {JobState.DONE}
-            assert {*able.claims.claimed} == {*ids}
-        assert [changes(shared, each, StartedChange) for each in ids] == [1] * 3
+    one.refuses_all()
+    with one.node.aside():
+        ids = [sent(shared, recording) for _ in range(3)]
+    await until(lambda: len(one.claims.verdicts) == 3 and not shared.claimed)
+    assert {code_of(why) for why, _ in one.claims.verdicts.values()} == {"wont_fit"}
+    await until(lambda: all(shared.get(each).refused for each in ids))
+    assert all(max(Counter(one.claims.claimed).values()) == 1 for _ in ids)
+    async with services(1, shared) as (able,):
+        records = await ended(shared, *ids)
+        assert {record.state for record in records} == {JobState.DONE}
+        assert {*able.claims.claimed} == {*ids}
+    assert [changes(shared, each, StartedChange) for each in ids] == [1] * 3
 
 
 async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with services(1, shared) as (one,):
-        judged, judge = list[int](), one.claims.judge
+    judged, judge = list[int](), one.claims.judge
 
-        async def noted(verdicts: dict[str, object]) -> None:
-            judged.append(len(verdicts))
-            await judge(verdicts)  # type: ignore[arg-type]
+    async def noted(verdicts: dict[str, object]) -> None:
+        judged.append(len(verdicts))
+        await judge(verdicts)  # type: ignore[arg-type]
 
-        with one.node.aside():
-            await asyncio.sleep(0.1)
-            ids = [sent(shared, recording) for _ in range(3 * ELIGIBILITY_BATCH)]
-            monkeypatch.setattr(one.claims, "judge", noted)
-            one.refuses_all()
-            await until(lambda: {*one.claims.verdicts} >= {*ids})
-        assert judged == [ELIGIBILITY_BATCH] * 3
+    with one.node.aside():
+        await asyncio.sleep(0.1)
+        ids = [sent(shared, recording) for _ in range(3 * ELIGIBILITY_BATCH)]
+        monkeypatch.setattr(one.claims, "judge", noted)
+        one.refuses_all()
+        await until(lambda: {*one.claims.verdicts} >= {*ids})
+    assert judged == [ELIGIBILITY_BATCH] * 3
 
 
 async def test_a_fault_while_a_job_is_judged_refuses_it(
-    shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     def fails(record: JobRecord) -> errors.SidecarError | None:
         raise KeyError(record.id)
 
-    async with services(1, shared) as (one,):
-        one.refuses = fails
-        job_id = sent(shared, recording)
-        await until(lambda: job_id in one.claims.verdicts and not shared.claimed)
-        assert code_of(one.claims.verdicts[job_id][0]) == "internal"
+    one.refuses = fails
+    job_id = sent(shared, recording)
+    await until(lambda: job_id in one.claims.verdicts and not shared.claimed)
+    assert code_of(one.claims.verdicts[job_id][0]) == "internal"
 
 
-async def test_a_node_that_drains_judges_no_more(shared: SharedJobs, recording: Path) -> None:
-    async with services(1, shared) as (one,):
-        await one.node.drain(0.0)
-        one.refuses_all()
-        sent(shared, recording)
-        await asyncio.sleep(0.3)
-        assert not one.claims.verdicts
+async def test_a_node_that_drains_judges_no_more(
+    one: Service, shared: SharedJobs, recording: Path
+) -> None:
+    await one.node.drain(0.0)
+    one.refuses_all()
+    sent(shared, recording)
+    await asyncio.sleep(0.3)
+    assert not one.claims.verdicts
