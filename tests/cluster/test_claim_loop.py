@@ -359,22 +359,6 @@ async def test_while_the_database_is_away_the_engine_pauses_at_a_checkpoint_and_
     assert not shared.lost
 
 
-async def test_a_job_that_ends_while_the_database_is_away_is_reported_when_it_is_back(
-    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")  # no checkpoint to pause at
-    job_id = sent(shared, recording)
-    await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
-    one.claims.down = True
-    await until(lambda: one.log.get(job_id).over)
-    assert not shared.get(job_id).over
-    assert one.node.held == 1
-    one.claims.down = False
-    (record,) = await ended(shared, job_id)
-    assert (record.state, record.attempts) == (JobState.DONE, 1)
-    await until(lambda: not one.node.held)
-
-
 @pytest.mark.slow
 async def test_calls_whose_answers_are_lost_are_repeated_and_carried_out_once(
     one: Service, shared: SharedJobs, recording: Path

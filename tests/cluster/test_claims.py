@@ -304,18 +304,6 @@ async def test_a_verdict_of_another_node_changes_nothing_of_a_claimed_job(shared
     assert await node.report(claim, claim.record, StartedChange()) is not None
 
 
-async def test_a_node_that_fails_at_a_job_it_has_claimed_refuses_it_before_it_gives_it_back(
-    shared: Services,
-) -> None:
-    node, other = shared.one, await shared.more()
-    (job,) = await node.submit("a")
-    claim = await claimed(node)
-    await node.claims.judge({job.id: NO})
-    await node.claims.release(claim.token)
-    assert await node.claim() is None
-    assert (await claimed(other)).record.id == job.id
-
-
 async def test_a_job_that_a_node_refused_a_while_ago_is_judged_again_before_many_new_ones(
     shared: Services,
 ) -> None:

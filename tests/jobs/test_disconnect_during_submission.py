@@ -7,14 +7,14 @@ import errno
 import os
 import threading
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from open_descriptors import opened
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, until
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
@@ -142,15 +142,9 @@ async def cancelled_at(at: int, late: bool, work: Coroutine[Any, Any, Any]) -> b
 
 async def settled() -> None:
     """No thread is at work on a recording any more."""
-    await soon(
+    await until(
         lambda: not any(one.name in ("spool", "open", "look") for one in threading.enumerate())
     )
-
-
-async def soon(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
     await asyncio.sleep(0)  # what threads said has come
 
 
@@ -179,7 +173,7 @@ async def test_a_client_that_hangs_up_at_any_await_of_its_submission_leaves_noth
     while await cancelled_at(at := at + 1, late, way(service, long, tmp_path)):
         await settled()
         assert await service.owned.jobs(ANONYMOUS) == [], at
-        await soon(lambda: recordings(settings) == [])
+        await until(lambda: recordings(settings) == [])
         assert opened() - before == set(), at
         assert await free_places(service) == places, at
         assert service.health().jobs_waiting == 0, at
@@ -209,7 +203,7 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
     number = source.fd
     work = service.submissions.submit(ANONYMOUS, source, TranscribeOptions())
     task = asyncio.ensure_future(work)
-    await soon(lambda: bool(reads))
+    await until(lambda: bool(reads))
     task.cancel()
     await asyncio.wait({task})
     with ExitStack() as others:

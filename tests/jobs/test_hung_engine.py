@@ -8,15 +8,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
-from unittest.mock import Mock
 
 import pytest
 from instrumented_slot import OverheardJoint, OverheardSlot, queue_on
-from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.claim_loop import ineligibility
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
@@ -135,13 +132,11 @@ async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_un
             assert (await again.result()).text
 
 
-def test_a_service_whose_engine_nothing_ends_is_not_well_and_a_node_leaves_jobs_to_others() -> None:
+def test_a_service_whose_engine_nothing_ends_is_not_well() -> None:
     stuck = EngineStatus("scripted", "fp32", EngineState.STUCK, None, None, 1, 1, 0.0, 0, False)
     ready = dataclasses.replace(stuck, state=EngineState.READY)
     assert hang_reason([ready]) is None
     assert hang_reason([ready, stuck]) == "engine_stuck"
-    node = Mock(slot=Mock(state=EngineState.STUCK))
-    assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)
 
 
 async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(

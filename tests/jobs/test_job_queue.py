@@ -20,7 +20,6 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
-from sidecar.transcripts.transcript import Progress, Segment, SegmentReady
 
 NewJob = Callable[..., Job]
 
@@ -213,40 +212,6 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
             await queue.submit(new_job())
         await asyncio.wait_for(draining, PATIENCE_S)
         assert isinstance(running.error, errors.ShuttingDown)
-
-
-async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
-    one = new_job()
-    one.enter(JobEventLog())
-    for again in (one.requeue, one.begin):
-        one.begin()
-        one.apply_report(SegmentReady(0, Segment(0.0, 1.0, "said")))
-        one.apply_report(Progress(1.0, 3.0))
-        assert one.record.segments
-        again()
-        assert one.record.segments == ()
-        assert one.record.progress.audio_s_done == 0.0
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
-async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruption(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
-    slot = OverheardSlot()
-    async with queue_on(slot) as queue:
-        one = new_job()
-        await queue.submit(one)
-        queue.open()
-        await until(lambda: one.record.segments)
-        monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "5")
-        slot.kill()
-        await until(lambda: one.record.attempts == 2 and one.record.segments)
-        queue.interrupt()
-        await one.result()
-        assert (one.record.alone, one.record.attempts) == (True, 2), (
-            "the interrupted one is no attempt"
-        )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -243,27 +242,3 @@ def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_st
         for number, job_id in enumerate(ids, 1):
             assert texts_of(server, job_id) == right(number)
             assert server.job(job_id)["attempts"] == 1
-
-
-@pytest.mark.slow
-def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
-    kept: Callable[..., Kept],
-) -> None:
-    life = kept(scripted_speed=1)
-    with life.start() as server:
-        job_id = server.submit(spoken(1))
-        killed: int | None = None
-
-        def tries(attempt: int) -> int | None:
-            """The process that works on it, once it is another than the one that was killed."""
-            health = server.health()
-            works = health["engine_state"] == "busy" and server.job(job_id)["attempts"] == attempt
-            return health["worker_pid"] if works and health["worker_pid"] != killed else None
-
-        for attempt in (1, 2):
-            killed = int(wait_until(partial(tries, attempt), PATIENCE_S, "it is tried"))
-            kill(psutil.Process(killed))
-        job = server.wait_state(job_id, "failed")
-        assert job["error"]["code"] == "engine_crashed"
-    with life.start() as server:
-        assert server.job(job_id)["error"]["code"] == "engine_crashed"

@@ -228,13 +228,6 @@ async def test_an_edit_renews_a_result_s_time(new_job: NewJob) -> None:
     assert kept.ids == [one.id for one in left], "the oldest that nobody edited goes"
 
 
-async def test_a_result_is_rendered_beside_the_loop(new_job: NewJob) -> None:
-    kept = Kept(DAY_S, 1 << 20)
-    job = kept.finished(new_job())
-    thread = await kept.results.written(job.record, lambda: b"%d" % threading.get_ident())
-    assert int(thread) != threading.get_ident()
-
-
 async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
     kept = Kept(0.01, 1 << 20)
     kept.results.close()

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from sidecar.cluster import membership
-from sidecar.storage import postgres_settings
+import pytest
+
+from sidecar.cluster.membership import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
+from sidecar.storage import postgres_settings as limits
 
 HEARD_OF_S = 5.0
 """Within so many seconds a client hears that the database does not answer (docs/contract.md)."""
+RETRIED_S = limits.MIN_RETRY_PAUSE_S
+ROWS = {
+    "a lock is given up before its statement": (limits.LOCK_TIMEOUT_S, limits.STATEMENT_TIMEOUT_S),
+    "the server gives up before the caller": (limits.STATEMENT_TIMEOUT_S, limits.CALL_TIMEOUT_S),
+    "the caller before the client": (limits.CALL_TIMEOUT_S, HEARD_OF_S),
+    "a call may connect twice": (2 * limits.CONNECT_TIMEOUT_S + RETRIED_S, limits.CALL_TIMEOUT_S),
+    "a heartbeat that meets a dead connection and is repeated does not expire": (
+        HEARTBEAT_INTERVAL_S + limits.TCP_USER_TIMEOUT_S + RETRIED_S,
+        HEARTBEAT_INTERVAL_S * EXPIRY_HEARTBEATS,
+    ),
+    "a dead connection is found out within the call that meets it": (
+        limits.TCP_USER_TIMEOUT_S + limits.CONNECT_TIMEOUT_S,
+        limits.CALL_TIMEOUT_S,
+    ),
+}
 
 
-def test_the_server_gives_up_before_the_caller_and_the_caller_before_the_client() -> None:
-    assert (
-        postgres_settings.LOCK_TIMEOUT_S
-        < postgres_settings.STATEMENT_TIMEOUT_S
-        < postgres_settings.CALL_TIMEOUT_S
-        < HEARD_OF_S
-    )
-
-
-def test_a_call_has_time_for_a_second_attempt_to_connect() -> None:
-    assert (
-        2 * postgres_settings.CONNECT_TIMEOUT_S + postgres_settings.MIN_RETRY_PAUSE_S
-        < postgres_settings.CALL_TIMEOUT_S
-    )
-
-
-def test_a_heartbeat_that_meets_a_dead_connection_and_is_repeated_does_not_expire() -> None:
-    late_s = (
-        membership.HEARTBEAT_INTERVAL_S
-        + postgres_settings.TCP_USER_TIMEOUT_S
-        + postgres_settings.MIN_RETRY_PAUSE_S
-    )
-    assert late_s < membership.HEARTBEAT_INTERVAL_S * membership.EXPIRY_HEARTBEATS
-
-
-def test_a_dead_connection_is_found_out_within_the_call_that_meets_it() -> None:
-    assert (
-        postgres_settings.TCP_USER_TIMEOUT_S + postgres_settings.CONNECT_TIMEOUT_S
-        < postgres_settings.CALL_TIMEOUT_S
-    )
+@pytest.mark.parametrize(("less_s", "more_s"), ROWS.values(), ids=ROWS)
+def test_what_ends_first_has_the_shorter_limit(less_s: float, more_s: float) -> None:
+    assert less_s < more_s
 
 
 def test_an_outage_costs_at_most_one_attempt_for_each_heartbeat() -> None:
-    assert (
-        postgres_settings.MIN_RETRY_PAUSE_S
-        < postgres_settings.MAX_RETRY_PAUSE_S
-        <= membership.HEARTBEAT_INTERVAL_S
-    )
+    assert RETRIED_S < limits.MAX_RETRY_PAUSE_S <= HEARTBEAT_INTERVAL_S

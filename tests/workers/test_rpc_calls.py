@@ -167,16 +167,6 @@ async def test_of_a_call_that_is_forgotten_the_rest_is_dropped(ends: Ends) -> No
     assert await read(other) == []
 
 
-async def test_who_tells_more_after_the_end_is_told_so(ends: Ends) -> None:
-    call, asked = await ends.begun()
-    asked.end(done=True)
-    assert await read(call) == []
-    call.send_nowait(leave=1)
-    call.cancel()
-    with pytest.raises(RpcCallEnded):
-        await call.send({}, PIECE)
-
-
 async def test_with_the_line_all_calls_end_after_what_has_come(ends: Ends) -> None:
     (one, first), (_, _) = await ends.begun(), await ends.begun()
     first.answer({"n": 1})
@@ -314,7 +304,9 @@ async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(e
     assert [call.over.is_set() for call in (second, third)] == [True, True]
 
 
-async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> None:
+async def test_a_call_hears_what_it_is_told_until_it_has_ended_and_who_sends_is_told_so(
+    ends: Ends,
+) -> None:
     call, asked = await ends.begun()
     call.send_nowait(leave=1)
     await ends.begun()  # behind it on the line
@@ -323,6 +315,8 @@ async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> No
     assert await read(call) == []
     call.send_nowait(leave=2)
     call.cancel()
+    with pytest.raises(RpcCallEnded):
+        await call.send({}, PIECE)
     await ends.begun()
     assert [*asked.received()] == []
     assert not asked.is_cancelled()

@@ -163,25 +163,6 @@ async def test_an_engine_that_dies_is_noted_once_and_each_holder_gets_a_new_one(
     assert (loads.at, loads.died) == ([FP32, FP32], [killed])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
-async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_leaves(
-    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
-    slot = build()
-    speaking = [Speaking(slot, recording) for _ in range(2)]
-    await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
-    assert slot.worker_pid is not None
-    os.kill(slot.worker_pid, signal.SIGSTOP)
-    with monkeypatch.context() as impatient:  # while it cannot answer, and no sooner
-        impatient.setattr(slot._heartbeat, "_ping_timeout_s", 0.1)
-        outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 2
-    async with slot.lease() as engine:
-        assert engine.alive
-
-
 async def test_who_stops_slowly_ends_no_engine_that_others_hold(
     build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
