@@ -82,7 +82,7 @@ async def test_a_long_result_of_one_owner_holds_no_other_owners(new_job: NewJob)
     held, other = (kept.finished(new_job(owner=owner)) for owner in ("anna", "ben"))
 
     def held_up() -> bytes:
-        go_on.wait()
+        go_on.wait(PATIENCE_S)
         return b"late"
 
     first = asyncio.create_task(kept.results.written(held.record, held_up))
