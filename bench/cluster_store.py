@@ -36,7 +36,14 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.cluster.claims import ClaimPreferences
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import JobEvent, JobRecord, ReportedChange, StartedChange, apply_event
+from sidecar.jobs.job_record import (
+    JobChange,
+    JobEvent,
+    JobRecord,
+    ReportedChange,
+    StartedChange,
+    apply_event,
+)
 from sidecar.storage.postgres_settings import IDLE_CONNECTION_S
 from sidecar.transcripts.transcript import Finished, Transcript
 from tests.support.postgres import Cluster, cluster
@@ -110,7 +117,10 @@ async def done(store: Service, claim: Any) -> None:
     """Report that a claimed job is done."""
     record, base, now = claim.record, claim.record.seq, time.time()
     transcript = Transcript((), "", record.facts.total_s, "scripted", "fp32")
-    changes = StartedChange(), ReportedChange(Finished(transcript), 1.0)
+    changes: tuple[JobChange, ...] = (
+        StartedChange(),
+        ReportedChange(Finished(transcript), 1.0),
+    )
     events = [JobEvent(base + 1 + at, now, change) for at, change in enumerate(changes)]
     for event in events:
         record = apply_event(record, event)
@@ -156,7 +166,7 @@ async def claims(store: Service, count: int) -> Iterator[Figure]:
 @contextmanager
 def front_and_nodes() -> Iterator[int]:
     """A front and nodes with all engines loaded; the front's port."""
-    settings = {"scripted_speed": SPEED, "keep_alive": -1}
+    settings: dict[str, Any] = {"scripted_speed": SPEED, "keep_alive": -1}
     with serving.workshop() as folder, deployment(folder, 1, ENGINES, **settings) as served:
         asyncio.run(heard(served.ports[0], [Recording(0, 10)] * (3 * ENGINES)))
         yield served.ports[0]

@@ -192,7 +192,7 @@ def under_load(folder: Path, given: argparse.Namespace) -> None:
         own = statistics.median(taken["engine"])
     load = f"load {os.getloadavg()[0]:.1f} at the end"
     title = f"{given.clients} clients, {given.rounds} x {given.jobs} recordings, medians, {load}"
-    headers = (
+    headers: tuple[str, ...] = (
         *("jobs", "audio s/s", f"of the {given.speed} it is told", f"of the engine's {own:.1f}"),
         *("of that in memory", "CPU ms: service, engine, clients"),
     )

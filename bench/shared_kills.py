@@ -220,7 +220,7 @@ async def tried(
     pause_s: tuple[float, float] = PAUSE_S,
 ) -> Told:
     """What became of so many jobs, of which some are ``poison``."""
-    settings = {
+    settings: dict[str, Any] = {
         "scripted_speed": SPEED,
         "scripted_settles": SETTLES,
         "scripted_poison": named(poison),

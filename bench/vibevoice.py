@@ -352,8 +352,8 @@ def watching(current: list[Watch]) -> None:
         current[-1].took_token()
         return chosen
 
-    VibeVoiceAudioEncoder.encode = encoding  # type: ignore[method-assign]
-    TokenGeneration.__init__ = beginning  # type: ignore[method-assign, assignment]
+    VibeVoiceAudioEncoder.encode = encoding  # type: ignore[assignment, method-assign]
+    TokenGeneration.__init__ = beginning  # type: ignore[method-assign]
     TokenGeneration.token = choosing  # type: ignore[method-assign, assignment]
 
 
@@ -463,7 +463,7 @@ def upload(server: serving.Server, path: Path) -> dict[str, Any]:
 def transformers_serve(folder: Path, model: Model) -> serving.Server:
     """`transformers serve`, with the model loaded before it is up."""
     port = serving.free_port()
-    options = ("--port", str(port), "--device", model.device)
+    options: tuple[str, ...] = ("--port", str(port), "--device", model.device)
     options += ("--dtype", TORCH_NAMES[model.precision])
     return serving.Server(
         [sys.executable, "-c", _SERVE, "serve", str(model.checkpoint), *options],

@@ -103,7 +103,7 @@ def write(folder: Path, size: str, device: str, seed: int = 1) -> int:
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.generation_config.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return total
+    return int(total)
 
 
 def _bytes(tensors: dict[str, torch.Tensor]) -> int:
@@ -122,13 +122,13 @@ def _random(name: str, shape: torch.Size, device: str, random: torch.Generator) 
 
 def _processor() -> Any:
     """The released processor's parts around the small vocabulary of the tests' checkpoints."""
-    from tests.support import tiny_vibevoice, train_tiny_vibevoice
+    from tests.support import miniature_vibevoice, tiny_vibevoice
 
     rows = [
         {"segments": segments, "prompt": None, "endless": False}
         for segments in tiny_vibevoice.answers("tiny").values()
     ]
-    return train_tiny_vibevoice.build_processor(rows)
+    return miniature_vibevoice.build_processor(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +358,7 @@ def model_kv(model: LoadedVibeVoice) -> int:
     text = model.model.config.text_config
     head_dim = text.hidden_size // text.num_attention_heads
     width = torch.finfo(model.model.lm_head.weight.dtype).bits // 8
-    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * width
+    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * width)
 
 
 def _judge(judged: bool, value: float, goal: float, *, at_least: bool = False) -> str:

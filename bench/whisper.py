@@ -184,7 +184,7 @@ def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block
     from sidecar.engines.whisper import whisper_decoder
 
     whisper_decoder.MAX_POSITIONS = 2 * tokens
-    whisper_decoder.tokens_before_loop = lambda *_, **__: None  # type: ignore[assignment]
+    whisper_decoder.tokens_before_loop = lambda *_, **__: None
     engine = create_engine("whisper")
     ours = {"float32": Precision.FP32}.get(precision, Precision.INT8)
     for _ in engine.load(LoadOptions(ours, folder, "cpu")):
@@ -211,7 +211,8 @@ def main() -> None:
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        side(*given.side, given.precision, given.tokens, given.runs, given.seconds)
+        name, folder = given.side
+        side(name, folder, given.precision, given.tokens, given.runs, given.seconds)
         return
     print("random weights; per second of audio")
     print(f"{'':16}{'CPU-s':>8}{'s':>8}{'÷ plain':>9}{'windows':>9}{'MB':>7}{'peak':>7}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 import subprocess
 import sys
@@ -131,47 +130,6 @@ def test_every_module_says_in_its_first_line_what_it_is() -> None:
         if not re.match(r"\S.*[.](\n\n|$)", docstring or "")
     ]
     assert unsaid == []
-
-
-BENCHMARKS = sorted((ROOT / "bench").glob("*.py"))
-
-
-@for_each("benchmark", BENCHMARKS)
-def test_what_a_benchmark_takes_from_the_service_is_there(benchmark: Path) -> None:
-    """No test runs most of them: nobody else would notice that a name has moved."""
-    nodes = ast.walk(ast.parse(benchmark.read_text("utf-8")))
-    taken = [one for one in nodes if isinstance(one, ast.ImportFrom)]
-    assert [missing for one in taken for missing in lacking(one)] == []
-
-
-def lacking(taken: ast.ImportFrom) -> list[str]:
-    """The names that a module of ours does not have, by its source."""
-    there = names_in(taken.module or "")
-    if there is None:  # a library's
-        return []
-    return [f"{taken.module}.{one.name}" for one in taken.names if one.name not in there]
-
-
-@functools.cache
-def names_in(module: str) -> set[str] | None:
-    """The names that a module of ours has, by its source; None of a library's."""
-    place = ROOT / module.replace(".", "/")
-    ways = place / "__init__.py", place.with_suffix(".pyi"), place.with_suffix(".py")
-    source = next(filter(Path.exists, ways), None)
-    if source is None:
-        return None
-    there = {path.stem for path in place.glob("*")}
-    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Name(id=name):
-                there.add(name)
-            case ast.AsyncFunctionDef(name=name):
-                there.add(name)
-            case ast.ImportFrom(module=str(other), names=[ast.alias(name="*")]):
-                there |= names_in(other) or set()
-            case ast.alias(name=name, asname=renamed):
-                there.add(renamed or name)
-    return there
 
 
 def needs_torch_unasked(source: str) -> bool:
