@@ -58,14 +58,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
     monkeypatch.setattr(load_test_run, "SETTLE_S", 0.2)
-
-
-def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}"
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -92,7 +87,7 @@ def test_a_sweep_tells_what_so_many_sessions_got(
     log = tmp_path / "sessions.csv"
     words = ["--sessions", "2,4", "--mode", mode, "--pause", "0.8", "--format", "csv", *QUICK]
     logging = ["--session-log-path", str(log), "--max-session-logs", "4"]
-    code = run(["bench", "live", "--server", url(slow), "--wire", wire, *words, *logging])
+    code = run(["bench", "live", "--server", slow.url, "--wire", wire, *words, *logging])
     said = capsys.readouterr()
     assert code == 0, said.err
     two, four = rows(said.out)
@@ -110,26 +105,23 @@ def test_a_sweep_tells_what_so_many_sessions_got(
     assert int(heard["responses"]) > 0
     assert float(heard["first_response_seconds"]) < float(heard["total_duration_seconds"])
     if wire != "streaming":  # which tells nothing of it
-        took = [
-            float(one["decode_inference_seconds"]) for one in sessions if one["success"] == "true"
-        ]
-        assert all(one == 0 or one >= 0.5 for one in took), (
-            "what was heard in the pause took nothing"
-        )
+        went_well = [one for one in sessions if one["success"] == "true"]
+        took = [float(one["decode_inference_seconds"]) for one in went_well]
+        assert all(one == 0 or one >= 0.5 for one in took), "what came in the pause took nothing"
 
 
 @pytest.mark.slow
 def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--sessions", "1,2", "--against", url(server), *QUICK]
+    words = ["--sessions", "1,2", "--against", server.url, *QUICK]
     # It takes at least half a second longer: more than a tenth of the other's time on any machine.
     bounds = ["--fail-if", "final_p50>0.1x", "--fail-if", "errors>0"]
-    code = run(["bench", "live", "--server", url(slow), *words, *bounds])
+    code = run(["bench", "live", "--server", slow.url, *words, *bounds])
     said = capsys.readouterr()
     assert code == 1
     order = [line.split(": ")[1] for line in said.err.splitlines() if " x " in line]
-    mine, other = f"live {url(slow)}", f"live {url(server)}"
+    mine, other = f"live {slow.url}", f"live {server.url}"
     assert order == [f"1 x {mine}", f"1 x {other}", f"2 x {other}", f"2 x {mine}"]
     failed = [line for line in said.err.splitlines() if "failed:" in line]
     assert len(failed) == 2
@@ -141,17 +133,7 @@ def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
 @pytest.mark.system
 @pytest.mark.slow
 def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "--start",
-        "--wire",
-        "grpc",
-        "--against",
-        "live",
-        "--sessions",
-        "2",
-        "--format",
-        "jsonl",
-    ]
+    words = ["--start", "--wire=grpc", "--against=live", "--sessions=2", "--format=jsonl"]
     code = run(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
     said = capsys.readouterr()
     assert code == 0, said.err
@@ -166,7 +148,7 @@ def test_who_says_nothing_is_held_and_no_more(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
-    assert run(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
+    assert run(["bench", "live", "--server", server.url, *words, "--wire", "streaming"]) == 0
     said = capsys.readouterr()
     row = json.loads(said.out)
     assert "this machine held 2 at once, of 2, while other programs" in said.err.splitlines()[-1]
@@ -202,17 +184,15 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     (tmp_path / "not.wav").write_bytes(b"RIFF of nothing")
     for wire, other in (("jobs", "openai"), ("transcribe", "jobs")):
         words = ["--sessions", "2", "--wire", wire, "--against", other, "--format", "jsonl"]
-        assert (
-            run(["bench", "files", str(tmp_path / "voice.wav"), "--server", url(server), *words])
-            == 0
-        )
+        sent = ["bench", "files", str(tmp_path / "voice.wav"), "--server", server.url]
+        assert run([*sent, *words]) == 0
         for line in capsys.readouterr().out.splitlines():
             row = json.loads(line)
             assert (row["held"], row["turns"], row["lost"]) == (2, 4, 0), row
             assert row["audio_per_s"] > 0
             assert 0 < row["rtf_p50"] <= row["rtf_p99"]
             assert (row["first_p50"] is None) == (not row["side"].startswith("jobs"))
-    assert run(["bench", "files", str(tmp_path / "not.wav"), "--server", url(server)]) == 1
+    assert run(["bench", "files", str(tmp_path / "not.wav"), "--server", server.url]) == 1
     assert "not.wav: The content is not audio" in capsys.readouterr().err
 
 
@@ -222,10 +202,10 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(["bench", "live", "--server", url(server), "--wire", "grpc"]) == 1
+    assert run(["bench", "live", "--server", server.url, "--wire", "grpc"]) == 1
     assert "--grpc-port" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "grpc", None)
-    assert run(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
+    assert run(["bench", "live", "--server", slow.url, "--wire", "grpc"]) == 78
     assert "pip install -e '.[grpc]'" in capsys.readouterr().err
 
 
@@ -275,10 +255,7 @@ def test_utterances_begin_and_end_with_a_sound() -> None:
 
 def test_words_belong_to_the_utterance_they_lie_in() -> None:
     visit = LoadTestSession("0")
-    visit.turns = [
-        LoadTestUtterance(0.0, 10.0, 2.0, ended=12.0),
-        LoadTestUtterance(4.0, 14.0, 6.0, ended=16.0),
-    ]
+    visit.turns = [LoadTestUtterance(at, 10 + at, 2 + at, ended=12 + at) for at in (0.0, 4.0)]
     visit.heard(visit.turn_at(1.0), 11.0, final=False)
     visit.heard(visit.turn_at(1.0), 11.5, final=True)
     visit.heard(visit.turn_at(1.9), 12.6, final=True)
@@ -295,10 +272,8 @@ def test_figures_are_centiles_and_ratios_leave_out_what_says_nothing() -> None:
     assert percentile([], 50) is None
     assert percentile([3.0], 99) == 3.0
     assert percentile([1.0, 2.0, 3.0], 50) == 2.0
-    good, bad = (
-        LoadTestSession("0", sound_s=8.0, pace=[0.5]),
-        LoadTestSession("1", error_code="live_full"),
-    )
+    good = LoadTestSession("0", sound_s=8.0, pace=[0.5])
+    bad = LoadTestSession("1", error_code="live_full")
     figures = figures_of([good, bad], 4.0, (0.25, 1.5, 0.75))
     assert list(figures) == list(NAMES)
     assert (figures["held"], figures["errors"], figures["audio_per_s"]) == (1, 1, 2.0)
@@ -360,10 +335,8 @@ def test_work_of_other_programs_is_told_from_that_of_the_service() -> None:
 )
 def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None:
     nothing = dict.fromkeys(NAMES)
-    figures, other = (
-        nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1},
-        nothing | {"final_p95": 0.6, "held": 2},
-    )
+    figures = nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1}
+    other = nothing | {"final_p95": 0.6, "held": 2}
     said = parse_bound(text, compared=True).broken(figures, other)
     assert (said is not None) == broken
     assert said is None or text.replace(" ", "") in said
@@ -388,11 +361,8 @@ def test_rows_are_written_in_every_format() -> None:
     assert render(lines, "csv") == "a,b,success\n1,0.123,true\n2,,false\n"
     assert render(lines, "tsv").splitlines()[1] == "1\t0.123\ttrue"
     assert render(lines, "markdown").splitlines()[2] == "| 1 | 0.123 | true    |"
-    assert json.loads(render(lines, "jsonl").splitlines()[0]) == {
-        "a": 1,
-        "b": 0.123,
-        "success": True,
-    }
+    first = json.loads(render(lines, "jsonl").splitlines()[0])
+    assert first == {"a": 1, "b": 0.123, "success": True}
     assert {format_of(None, Path(f"x{end}")) for end in (".md", ".tsv")} == {"markdown", "tsv"}
     assert format_of("csv", Path("x.md")) == "csv"
     with pytest.raises(LoadTestInvalid):

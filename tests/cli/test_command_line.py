@@ -73,7 +73,7 @@ def test_the_embedded_engine_writes_down_what_was_said(terminal):
 def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     words = ("transcribe", BECKETT, "--format", fmt)
     alone = terminal.run(*words)
-    served = terminal.run(*words, "--server", f"http://127.0.0.1:{server.port}")
+    served = terminal.run(*words, "--server", server.url)
     assert (served.returncode, served.stderr) == (0, "")
     assert served.stdout == alone.stdout
     assert served.stdout
@@ -184,7 +184,7 @@ def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
     assert (alone.returncode, alone.stderr) == (0, "")
     fits = f"{SUCCESS}: fits: fp32, the engine 'scripted' takes any length in the same memory"
     assert alone.stdout.startswith(fits)
-    served = terminal.run("estimate", SUCCESS, "--server", f"http://127.0.0.1:{server.port}")
+    served = terminal.run("estimate", SUCCESS, "--server", server.url)
     assert served.stdout.startswith(fits)
     check_one_line(terminal.run("estimate", "gone.wav"), 1, "gone.wav", "no such file")
 
@@ -414,7 +414,7 @@ def test_a_recording_in_which_nobody_speaks_is_said_so(terminal):
 @posix
 def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[..., Server]):
     slow = start_server(scripted_speed=1)
-    where = ("--server", f"http://127.0.0.1:{slow.port}")
+    where = ("--server", slow.url)
     with terminal.start("transcribe", BECKETT, *where) as process:
         wait_until(
             lambda: [job for job in slow.jobs() if job["progress"]["audio_seconds_done"]],
@@ -473,11 +473,11 @@ def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
 
 @posix
 def test_status_shows_a_service_that_runs(terminal, server):
-    for way in (["--server", f"http://127.0.0.1:{server.port}"], []):
+    for way in (["--server", server.url], []):
         run = terminal.run("status", *way, VIBEVOICE_PORT=str(server.port))
         assert (run.returncode, run.stderr) == (0, "")
         shown = {line[:15].strip(): line[15:].strip() for line in run.stdout.splitlines()}
-        assert shown["address"] == f"http://127.0.0.1:{server.port}"
+        assert shown["address"] == server.url
         assert shown["pid"] == str(server.health()["pid"])
         assert shown["engine"] == "scripted"
         assert shown["version"] == __version__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from service_process import Server
@@ -42,12 +41,10 @@ def service(issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def told(
     service: Server,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Told:
     """Run `jobs …` as somebody; the exit code, the lines, and what was said beside them."""
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
 
     def say(token: str, *words: str) -> tuple[int, list[str], str]:
         monkeypatch.setenv("VIBEVOICE_CLIENT_TOKEN", token)

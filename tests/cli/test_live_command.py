@@ -37,9 +37,8 @@ def live(tmp_path: Path) -> Starts:
 def test_a_recording_becomes_events_over_a_service(
     live: Starts, server: Server, studio: Studio
 ) -> None:
-    url = f"http://127.0.0.1:{server.port}"
     said, complained = ended(
-        live(studio.voice, "--pace", 0, "--format", "jsonl", "--keep", "--server", url)
+        live(studio.voice, "--pace", 0, "--format", "jsonl", "--keep", "--server", server.url)
     )
     events = [json.loads(line) for line in said.splitlines()]
     heard = [one for one in events if one.get("code") != "engine_loading"]
@@ -75,8 +74,7 @@ def unread(pipe: IO[bytes] | None) -> int:
 
 
 def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server) -> None:
-    url = f"http://127.0.0.1:{server.port}"
-    process = live("-", "--server", url)
+    process = live("-", "--server", server.url)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(talk(0.3, 0.2)[:-12_800] + b"\0")  # the last turn has not ended
@@ -99,7 +97,7 @@ def test_a_session_that_ends_in_the_middle_of_a_recording_leaves_what_was_said_a
     limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
     server, path = start_server(**limits), tmp_path / "talk.wav"
     path.write_bytes(wav(talk(*[0.3, 0.2] * 10)))
-    process = live(path, "--keep", "--server", f"http://127.0.0.1:{server.port}")
+    process = live(path, "--keep", "--server", server.url)
     assert process.stdout is not None
     assert "w299" in process.stdout.readline().decode()
     if why == "shutdown":
@@ -115,18 +113,16 @@ def test_a_session_that_reaches_its_limit_unkept_leaves_a_file_of_what_was_final
 ) -> None:
     server, path, written = start_server(live_longest=3), tmp_path / "a.wav", tmp_path / "a.srt"
     path.write_bytes(wav(talk(*[0.3, 0.2] * 10)))
-    where = f"http://127.0.0.1:{server.port}"
-    process = live(path, "--format", "srt", "-o", written, "--server", where)
+    process = live(path, "--format", "srt", "-o", written, "--server", server.url)
     _, complained = ended(process, 1)
     assert "maximum duration" in complained
     assert "w299" in written.read_text()
 
 
 def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) -> None:
-    url = f"http://127.0.0.1:{server.port}"
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
-    process = live("-", "--server", url, stdout=theirs, stderr=theirs, environment=terminal)
+    process = live("-", "--server", server.url, stdout=theirs, stderr=theirs, environment=terminal)
     os.close(theirs)
     assert process.stdin is not None
     process.stdin.write(talk(0.3, 0.2))
@@ -142,10 +138,9 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
 
 @pytest.mark.slow
 def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{server.port}"
     listed, _ = ended(live("--devices", environment=SOUND_DEVICES))
     assert listed == "* 0: Desk (16000 Hz)\n"
-    process = live("--device", "Desk", "--server", url, environment=SOUND_DEVICES)
+    process = live("--device", "Desk", "--server", server.url, environment=SOUND_DEVICES)
     assert process.stdout is not None
     assert b"w299" in process.stdout.readline()
     process.send_signal(signal.SIGINT)

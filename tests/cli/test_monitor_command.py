@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,15 +27,6 @@ from sidecar.cli.monitor_sections import (
 GB = 1 << 30
 
 
-@pytest.fixture(autouse=True)
-def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-
-
-def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}"
-
-
 def printed(text: str) -> dict[tuple[str, str], str]:
     """What `--once` says: section and name, and the value."""
     lines = [re.split(r" {2,}", line, maxsplit=2) for line in text.splitlines()]
@@ -49,11 +39,11 @@ def test_once_is_a_table_for_scripts(
     server.post(voice).raise_for_status()
     assert server.client.get("/nowhere").status_code == 404
     told = server.client.get("/metrics.json").json()["vibevoice"]
-    assert run(["monitor", "--once", "--server", url(server)]) == 0
+    assert run(["monitor", "--once", "--server", server.url]) == 0
     said = capsys.readouterr()
     rows = printed(said.out)
     assert said.err == ""
-    assert rows["service", "address"] == url(server)
+    assert rows["service", "address"] == server.url
     assert rows["service", "state"] == "ok"
     assert rows["queue", "done"] == f"{told['jobs']['done']:g}"
     assert rows["queue", "waiting"] == f"0 of {told['jobs']['limit']}"
@@ -79,7 +69,7 @@ def test_the_token_goes_to_the_service_and_to_nobody_else(
 ) -> None:
     with counting_listener() as (port, visits):
         elsewhere = f"http://127.0.0.1:{port}/metrics.json"
-        words = ["--server", url(server), "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
+        words = ["--server", server.url, "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
         assert run(["monitor", "--once", *words]) == 0
     (visit,) = visits
     assert visit.startswith(b"GET /metrics.json")
@@ -94,7 +84,7 @@ def test_without_textual_it_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "sidecar.cli.monitor_screen", raising=False)
     monkeypatch.setitem(sys.modules, "textual", None)
-    assert run(["monitor", "--server", url(server)]) == 78
+    assert run(["monitor", "--server", server.url]) == 78
     assert "pip install -e '.[monitor]'" in capsys.readouterr().err
 
 
@@ -137,10 +127,10 @@ async def test_on_a_terminal_numbers_follow_the_service_unless_it_pauses(
         lines = panels(app)["queue"].splitlines()
         return any(line.split() == ["done", str(count)] for line in lines)
 
-    async with shown(url(server)) as (app, pilot):
+    async with shown(server.url) as (app, pilot):
         await until(pilot, lambda: {"service", "live", "queue", "machine"} <= set(panels(app)))
         assert "scripted" in panels(app)["engine files"]
-        assert app.sub_title == url(server)
+        assert app.sub_title == server.url
         before = done()
         await asyncio.to_thread(server.post, voice)
         await until(pilot, lambda: shows(app, before + 1))
@@ -222,7 +212,7 @@ def test_a_job_that_runs_is_shown_with_the_time_that_is_left() -> None:
 async def test_jobs_that_ended_do_not_hide_those_that_run(server: Server, voice: bytes) -> None:
     ended = await asyncio.to_thread(server.submit, voice)
     await asyncio.to_thread(server.wait_state, ended, "done")
-    async with create_monitor_client(ServiceTarget(url(server), None), None, None, 5.0) as client:
+    async with create_monitor_client(ServiceTarget(server.url, None), None, None, 5.0) as client:
         listed = (await client.fetch_snapshot()).jobs["jobs"]
     assert ended not in [one["id"] for one in listed]
 

@@ -65,7 +65,6 @@ def test_an_outage_is_told_once_and_a_full_queue_is_waited_for_in_silence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setattr(Outage, "codes", [*codes, "audio_undecodable"], raising=False)
     recording = tmp_path / "talk.wav"
     recording.write_bytes(voice)

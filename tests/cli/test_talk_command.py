@@ -57,8 +57,7 @@ def test_an_answer_that_fails_in_a_pipe_is_told_once_and_fails_the_command(
     converse: Starts, start_server: Callable[..., Server]
 ) -> None:
     broken = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="none")
-    where = f"http://127.0.0.1:{broken.port}"
-    said, complained = ended(converse("--text", "--server", where), 1, typed="How are you?\n")
+    said, complained = ended(converse("--text", "--server", broken.url), 1, typed="How are you?\n")
     assert said == "You: How are you?\n"
     assert len(complained.splitlines()) == 1
 
@@ -172,8 +171,7 @@ def test_what_the_service_refuses_is_said_and_ends_it(
     _, complained = ended(converse("--text", "--model", "none such"), 1)
     assert "/v1/talk" in complained
     full = start_server(conversations=0)
-    where = f"http://127.0.0.1:{full.port}"
-    _, complained = ended(converse("--text", "--server", where), 1)
+    _, complained = ended(converse("--text", "--server", full.url), 1)
     assert complained.count("VIBEVOICE_CONVERSATIONS") == 1
     assert len(complained.splitlines()) == 1
 

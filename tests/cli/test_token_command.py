@@ -16,7 +16,6 @@ from sidecar.cli import run
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
 
 

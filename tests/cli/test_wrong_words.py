@@ -74,7 +74,6 @@ def test_what_is_wrong_is_said_in_a_line(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
     assert run(shlex.split(line)) == code
     written = capsys.readouterr()

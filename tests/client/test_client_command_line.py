@@ -81,7 +81,7 @@ def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
     inbox: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {job["id"] for job in server.jobs()}
-    url, to = f"http://127.0.0.1:{server.port}", tmp_path / "out"
+    url, to = server.url, tmp_path / "out"
     assert run(TranscribeCommandOptions([inbox, TALK], where=ServiceTarget(url))) == 0
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
     assert heads == ["# a.WAV", "# b.wav", "# c.wav", "# success.wav"]
@@ -98,6 +98,13 @@ def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
     with pytest.raises(errors.SettingsInvalid):  # there is nothing to go by
         run(TranscribeCommandOptions([inbox], resume=True))
     assert {job["id"] for job in server.jobs()} <= before, "no job is left behind"
+
+
+@pytest.fixture
+def watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watched folder is looked at often, and a recording counts soon."""
+    for name, seconds in {"POLL_S": 0.02, "SETTLED_S": 0.1, "RETRY_S": 0.02}.items():
+        monkeypatch.setattr(watch_folder, name, seconds)
 
 
 @contextlib.asynccontextmanager
@@ -118,13 +125,11 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
-    inbox: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    inbox: Path, server: Server, watches: None
 ) -> None:
-    monkeypatch.setattr(watch_folder, "POLL_S", 0.02)
-    monkeypatch.setattr(watch_folder, "SETTLED_S", 0.1)
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
     shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
-    async with watching(inbox, ServiceTarget(f"http://127.0.0.1:{server.port}", leave=True)):
+    async with watching(inbox, ServiceTarget(server.url, leave=True)):
         await until((inbox / "a.WAV.srt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
         shutil.copy(TALK, inbox / "late.wav")
@@ -137,14 +142,12 @@ async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
 
 @pytest.mark.slow
 async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
-    tmp_path: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start_server: Callable[..., Server], watches: None
 ) -> None:
-    monkeypatch.setattr(watch_folder, "POLL_S", 0.02)
-    monkeypatch.setattr(watch_folder, "SETTLED_S", 0.1)
     server = start_server(preload=True)
     await until(lambda: server.health()["engine_state"] == "ready")
     shutil.copy(TALK, tmp_path / "talk.wav")
-    where = ServiceTarget(f"http://127.0.0.1:{server.port}", leave=True)
+    where = ServiceTarget(server.url, leave=True)
     with Client(where.server or "") as client:
         with halted(server.health()["worker_pid"]):
             async with watching(tmp_path, where):
@@ -157,11 +160,9 @@ async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
 
 
 async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
-    inbox: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    inbox: Path, server: Server, watches: None
 ) -> None:
-    monkeypatch.setattr(watch_folder, "POLL_S", 0.02)
-    monkeypatch.setattr(watch_folder, "SETTLED_S", 0.05)
-    where = ServiceTarget(f"http://127.0.0.1:{server.port}")
+    where = ServiceTarget(server.url)
     async with open_backend(where, {"language": "!!"}) as transcribe:
         with pytest.raises(errors.LanguageInvalid):
             await asyncio.wait_for(watch_folder.run(inbox, inbox, "srt", transcribe, 2), PATIENCE_S)
@@ -169,10 +170,11 @@ async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
 
 
 async def test_a_transcript_that_could_not_be_written_is_tried_again_and_ends_no_watch(
-    inbox: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    inbox: Path,
+    watches: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name, seconds in {"POLL_S": 0.02, "SETTLED_S": 0.05, "RETRY_S": 0.02}.items():
-        monkeypatch.setattr(watch_folder, name, seconds)
     write, failures = watch_folder.write_atomically, [OSError(errno.ENOSPC, "No space left")]
 
     def fill_the_disk(path: Path, text: str) -> None:

@@ -52,7 +52,7 @@ LOUDS = (0.3, 0.2, 0.35, 0.25)
 @pytest.fixture(scope="module")
 def whole(server: Server) -> list[Any]:
     """The events of a session that nothing happens to."""
-    with Client(f"http://127.0.0.1:{server.port}") as client:
+    with Client(server.url) as client:
         return spoken(client)
 
 
@@ -106,7 +106,7 @@ def test_an_engine_that_dies_is_a_notice_and_no_gap(
     start_server: Callable[..., Server], whole: list[Any]
 ) -> None:
     server = start_server()
-    with Client(f"http://127.0.0.1:{server.port}") as client, client.live(partials=False) as live:
+    with Client(server.url) as client, client.live(partials=False) as live:
         rest = pieces(talk(*LOUDS))
         events = []
         for piece in rest[:35]:
@@ -141,7 +141,7 @@ def test_a_session_that_nobody_came_back_to_is_gone_and_says_so(
             assert gone.value.hint
         with pytest.raises(codes.SessionNotFound):
             live.send(b"\0\0")
-    with Client(f"http://127.0.0.1:{server.port}") as client:
+    with Client(server.url) as client:
         with client.live(), pytest.raises(Busy), client.live():
             pass
         with client.live() as live:  # who leaves early gives the session back at once
@@ -162,7 +162,7 @@ async def test_a_recording_is_heard_as_if_it_were_spoken(server: Server, tmp_pat
     with wave.open(str(path), "wb") as recording:
         recording.setparams((1, 2, 48_000, 0, "NONE", ""))
         recording.writeframes(talk(0.3, 0.2, rate=48_000))
-    with Client(f"http://127.0.0.1:{server.port}") as client:
+    with Client(server.url) as client:
         here = list(client.live_file(path, pace=0, partials=False))
         async with AsyncClient(client.url) as other:
             there = [event async for event in other.live_file(path, pace=20, partials=False)]
@@ -176,7 +176,7 @@ async def test_a_recording_is_heard_as_if_it_were_spoken(server: Server, tmp_pat
 def test_one_thread_may_send_while_another_listens_and_errors_are_known_by_their_codes(
     server: Server,
 ) -> None:
-    with Client(f"http://127.0.0.1:{server.port}") as client:
+    with Client(server.url) as client:
         with client.live(turns="client", partials=False) as live:
 
             def speak() -> None:
@@ -272,6 +272,15 @@ def test_however_connections_break_everything_arrives_once_and_in_order(
     assert stream.waiting_s == 0
 
 
+def begun(around: Surroundings, grace_s: float = 15.0) -> Stream:
+    """A session that the service has opened."""
+    stream = Stream({}, "pcm16", 8, around)
+    stream.opening()
+    began = {"received_samples": 0, "received_orders": 0, "grace_s": grace_s}
+    stream.took(json.dumps({"type": "began", **began}))
+    return stream
+
+
 SEGMENT = Segment(0.25, 1.5, "Ever tried.", 1, (Word(0.25, 0.75, "Ever"),), (), "spread")
 EVERY_EVENT = (
     live_events.SpeechStarted(2, 0.25),
@@ -342,10 +351,7 @@ def test_a_lost_session_is_tried_again_as_long_as_the_service_keeps_it(
     grace_s: float, over_s: float
 ) -> None:
     now = datetime(2026, 11, 23, tzinfo=UTC)
-    stream = Stream({}, "pcm16", 16_000, Surroundings(Retry(), lambda: 0.0, lambda: now))
-    stream.opening()
-    began = {"received_samples": 0, "received_orders": 0, "grace_s": grace_s}
-    stream.took(json.dumps({"type": "began", **began}))
+    stream = begun(Surroundings(Retry(), lambda: 0.0, lambda: now), grace_s)
     start, waits = now, []
     with pytest.raises(ConnectionLost) as lost:  # noqa: PT012 - as often as it takes
         while True:
@@ -363,9 +369,7 @@ def test_clients_that_were_cut_together_do_not_come_back_together() -> None:
     def waits(chance: float) -> list[float]:
         """The pause after some failures, and the last one before the session is dropped."""
         now = datetime(2026, 11, 23, tzinfo=UTC)
-        stream = Stream({}, "pcm16", 8, Surroundings(Retry(), lambda: chance, lambda: now))
-        stream.opening()
-        stream.took('{"type": "began", "received_samples": 0, "received_orders": 0, "grace_s": 15}')
+        stream = begun(Surroundings(Retry(), lambda: chance, lambda: now))
         found = [stream.lost(None) for _ in range(5)]
         now += timedelta(seconds=14.9)
         return [found[-1], round(stream.lost(None), 3)]
@@ -377,21 +381,16 @@ def test_clients_that_were_cut_together_do_not_come_back_together() -> None:
 def test_the_answer_of_a_proxy_ends_no_session_that_the_service_keeps(status: int) -> None:
     with pytest.raises((AnswerNotUnderstood, Busy)) as said:
         raise Answer(status, {}, "<html>Nothing here.</html>").error(datetime.now(UTC))
-    stream = Stream({}, "pcm16", 8, AROUND)
-    stream.opening()
-    with pytest.raises(type(said.value)):
-        stream.lost(said.value)
-    stream.took('{"type": "began", "received_samples": 0, "received_orders": 0, "grace_s": 15}')
-    with pytest.raises(type(said.value)):
-        stream.lost(said.value)
+    opening, stream = Stream({}, "pcm16", 8, AROUND), begun(AROUND)
+    opening.opening()
+    for one in (opening, stream):
+        with pytest.raises(type(said.value)):
+            one.lost(said.value)
     for _ in range(3):
         stream.opening()
         assert stream.lost(said.value) > 0
 
 
 def test_without_retries_the_first_lost_connection_ends_the_session() -> None:
-    stream = Stream({}, "pcm16", 8, dataclasses.replace(AROUND, retry=NEVER))
-    stream.opening()
-    stream.took('{"type": "began", "received_samples": 0, "received_orders": 0, "grace_s": 15}')
     with pytest.raises(ConnectionLost):
-        stream.lost(None)
+        begun(dataclasses.replace(AROUND, retry=NEVER)).lost(None)

@@ -29,7 +29,7 @@ SOON = Retry(first_s=0.01, longest_s=0.05)
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    with Client(f"http://127.0.0.1:{server.port}") as client:
+    with Client(server.url) as client:
         yield client
 
 

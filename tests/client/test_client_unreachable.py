@@ -55,15 +55,17 @@ async def said(url: str) -> set[str]:
     return told
 
 
-async def test_a_name_that_is_none_is_told() -> None:
-    url = "http://there-is-no-such-name.invalid:8765"
-    assert await said(url) == {f"No service answers at {url}: the name is not found."}
-
-
-async def test_a_port_where_nothing_listens_is_told() -> None:
-    for host in ("127.0.0.1", "localhost"):
-        url = f"http://{host}:{free_port()}"
-        assert await said(url) == {f"No service answers at {url}: the connection is refused."}
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("there-is-no-such-name.invalid", "the name is not found"),
+        ("127.0.0.1", "the connection is refused"),
+        ("localhost", "the connection is refused"),
+    ],
+)
+async def test_an_address_where_nobody_is_is_told(host: str, why: str) -> None:
+    url = f"http://{host}:{free_port()}"
+    assert await said(url) == {f"No service answers at {url}: {why}."}
 
 
 async def test_a_service_without_tls_is_told() -> None:

@@ -77,7 +77,7 @@ def case(node: str, server: Server, studio: Any) -> Callable[..., Any]:
                 name,
                 **{
                     "SERVICE_URL": f"http://127.0.0.1:{port}",
-                    "DIRECT": f"http://127.0.0.1:{server.port}",
+                    "DIRECT": server.url,
                     "RECORDING": str(studio.voice),
                     **more,
                 },
@@ -202,13 +202,8 @@ def test_a_page_without_the_token_opens_each_connection_with_a_ticket(
 ) -> None:
     server = start_server(token="a token of the page's own server")
     with network(server.port, 300, 600, 900) as between:
-        direct = f"http://127.0.0.1:{server.port}"
-        came = case(
-            "tickets",
-            between.port,
-            DIRECT=direct,
-            TOKEN="a token of the page's own server",
-        )
+        token = "a token of the page's own server"
+        came = case("tickets", between.port, DIRECT=server.url, TOKEN=token)
         assert came["asked"] == between.connections + 1, "one for each, and one that failed"
         assert between.connections >= 3
     assert came["events"][-1]["type"] == "summary"
@@ -263,7 +258,7 @@ def test_the_example_of_the_documents_runs(node: str, server: Server, studio: An
         const token = undefined;
         const file = new Blob([await readFile({json.dumps(str(studio.voice))})]);
     """
-    here = example.replace("http://127.0.0.1:8765", f"http://127.0.0.1:{server.port}")
+    here = example.replace("http://127.0.0.1:8765", server.url)
     said = run(node, "--input-type=module", "--eval", names + here)
     assert "uploading 1\n" in said
     assert "Speaker_0" in said

@@ -71,9 +71,8 @@ def test_a_recording_without_a_text_is_named(mine: Path) -> None:
 
 def test_a_column_names_the_engine_and_precision_of_its_service(tmp_path: Path) -> None:
     with Server(tmp_path, engine="scripted") as server:
-        url = f"http://127.0.0.1:{server.port}"
-        name, _ = address_side(url, "balanced")
-        assert name == f"{url} (scripted, {server.health()['precision']})"
+        name, _ = address_side(server.url, "balanced")
+        assert name == f"{server.url} (scripted, {server.health()['precision']})"
 
 
 def test_a_folder_without_a_manifest_is_named_with_both_ways_on(tmp_path: Path) -> None:

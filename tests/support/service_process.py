@@ -176,7 +176,7 @@ class Server:
         self._command = command or USUAL
         self._cwd = cwd
         self.client = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}",
+            base_url=self.url,
             timeout=PATIENCE_S,
             limits=httpx.Limits(max_connections=100),
             verify=_NO_AUTHORITIES,
@@ -220,6 +220,11 @@ class Server:
             None,
             *(one.pid for one in self.family()),
         )
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"http://127.0.0.1:{self.port}"
 
     def health(self) -> dict[str, Any]:
         """GET /health."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from llm_server import Obedient, obedient
+from recordings import wav
 from service_process import PATIENCE_S, REPOSITORY, Server
 
 CLIENTS = Path(os.environ.get("VIBEVOICE_TEST_CLIENTS") or REPOSITORY / ".venv/clients")
@@ -89,6 +90,14 @@ def node_client() -> Programs:
     if node is None or not (CLIENTS / "node_modules").is_dir():
         pytest.skip(f"there is no node, or no package in {CLIENTS}: 'make test-clients'")
     return Programs(node)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds."""
+    path = tmp_path_factory.mktemp("clip") / "clip.wav"
+    path.write_bytes(wav(b"\1\0" * 48_000))
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recordings import wav
 from service_process import REPOSITORY, Server
 
 RunClient = Callable[..., Any]
@@ -21,14 +20,6 @@ def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service that hears and speaks, scripted."""
     with Server(tmp_path_factory.mktemp("files"), voice_engine="scripted") as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds."""
-    path = tmp_path_factory.mktemp("clip") / "clip.wav"
-    path.write_bytes(wav(b"\1\0" * 48_000))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recordings import wav
 from service_process import Server
 
 RunClient = Callable[..., Any]
@@ -19,14 +18,6 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("wires")
     with Server(home, wyoming_port=0, grpc_port=0, scripted_speed=4) as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds."""
-    path = tmp_path_factory.mktemp("clip") / "clip.wav"
-    path.write_bytes(wav(b"\1\0" * 48_000))
-    return path
 
 
 def test_home_assistant_s_package(

@@ -1,0 +1,13 @@
+"""Commands in this process know no settings of the machine's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file of settings is one that is not there."""
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
