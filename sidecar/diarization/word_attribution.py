@@ -44,14 +44,21 @@ def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     those turns do not overlap. A speaker who talks while the dominant one continues has a separate
     turn beside it.
     """
-    floor, asides = _split_overlaps(turns)
-    asides = [turn for turn in asides if turn.end - turn.start >= MIN_BACKCHANNEL_S]
-    return sorted([*floor, *asides], key=lambda line: (line.start, line.end))
+    lines = [*dominant_turns(turns), *overlapped_turns(turns)]
+    return sorted(lines, key=lambda line: (line.start, line.end))
 
 
 def dominant_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     """Return the turns of the dominant speakers: at most one at any time."""
     return _split_overlaps(turns)[0]
+
+
+def overlapped_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
+    """Return the turns, of at least `MIN_BACKCHANNEL_S`, of those who speak while the dominant
+    speaker continues."""
+    return [
+        turn for turn in _split_overlaps(turns)[1] if turn.end - turn.start >= MIN_BACKCHANNEL_S
+    ]
 
 
 def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
@@ -142,6 +149,37 @@ def extend_over_overlaps(
         if ends - begins >= MIN_OVERLAP_S:
             found[at] = replace(found[at], end=ends)
             found[at + 1] = replace(found[at + 1], start=begins)
+    return found
+
+
+def fit_to_turns(segments: Sequence[Segment], turns: Iterable[SpeakerTurn]) -> list[Segment]:
+    """Move the ends of segments to those of their speakers' turns, if they are nearer than
+    `MAX_JOINED_PAUSE_S`; the words stay as they are, and no segment grows over its neighbours.
+
+    For times that a model's attention says: those of the diarizer are more exact, and a turn begins
+    and ends with sounds that are no words. ``segments``: in order, each with one speaker.
+    """
+    lines = dominant_turns(turns)
+    starts, ends = [line.start for line in lines], [line.end for line in lines]
+    found = list(segments)
+    for at, one in enumerate(segments):
+        own = [
+            line
+            for line in lines[bisect_right(ends, one.start) : bisect_left(starts, one.end)]
+            if line.label == one.speaker
+        ]
+        if not own:
+            continue
+        start, end = own[0].start, own[-1].end
+        if abs(start - one.start) >= MAX_JOINED_PAUSE_S:
+            start = one.start
+        if abs(end - one.end) >= MAX_JOINED_PAUSE_S:
+            end = one.end
+        if at:
+            start = max(start, min(found[at - 1].end, one.start))
+        if at + 1 < len(segments):
+            end = min(end, max(segments[at + 1].start, one.end))
+        found[at] = replace(one, start=start, end=max(start, end))
     return found
 
 

@@ -10,15 +10,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer
-from sidecar.diarization.word_attribution import attribute_words, ends_sentence
+from sidecar.diarization.word_attribution import (
+    SpeakerLookup,
+    attribute_words,
+    ends_sentence,
+    extend_over_overlaps,
+    fit_to_turns,
+    overlapped_turns,
+)
 from sidecar.engines.whisper import whisper_decoder
+from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
@@ -241,6 +249,10 @@ class WhisperTranscription:
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
         self._segments: list[transcript.Segment] = []
+        self._beside: list[transcript.Segment] = []
+        """Segments of those who speak beside the dominant speaker."""
+        self._heard_s = 0.0
+        """Position up to which all windows are recognized."""
         self._ready = 0
         self._languages: Counter[str] = Counter()
         self._last: str | None = None
@@ -283,8 +295,11 @@ class WhisperTranscription:
         sound = self._audio.between(start, end)
         return start + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
 
-    def _hear(self, window: WhisperWindow) -> whisper_decoder.WhisperResult | None:
-        """Return the result of a window; `None` if it was cancelled."""
+    def _hear(
+        self, window: WhisperWindow, language: str | None = None
+    ) -> whisper_decoder.WhisperResult | None:
+        """Return the result of a window, in a language that is known or else found; `None` if it
+        was cancelled."""
         import numpy as np
 
         left = self._options.max_tokens
@@ -294,7 +309,7 @@ class WhisperTranscription:
                 return whisper_decoder.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
         wish = whisper_decoder.WhisperRequest(
-            whisper_decoder.language_code(self._options.language),
+            language or whisper_decoder.language_code(self._options.language),
             self._options.prompt,
             self._options.temperature,
             left,
@@ -318,26 +333,74 @@ class WhisperTranscription:
         self._tokens += said.tokens
         self._tell(said)
         words = place_words(said.words, window)
+        lost_s = None
+        if said.lost_s is not None:
+            lost_s = window.placed(said.lost_s, said.lost_s)[0]
+        until_s = window.end_s if lost_s is None else lost_s
+        for turn in turns_without_words(turns, words, self._heard_s, until_s):
+            words = sorted([*words, *self._words_of(turn, said)], key=lambda word: word.start)
+        beside = [*self._said_beside(words, said, turns, until_s)]
+        self._heard_s = window.end_s
         found = segments_of(words)
         if said.language is not None and words:
             self._languages[said.language] += round(100 * window.length_s)
             self._last = said.language if said.sure else self._last
-        if said.lost_s is not None:
-            start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
-            self._lost_s += max(0.0, end - start)
-            found.append(SkippedAudio(start, end).segment())
+        if lost_s is not None:
+            self._lost_s += max(0.0, window.end_s - lost_s)
+            found.append(SkippedAudio(lost_s, window.end_s).segment())
             self._note(loop_skipped_notice(self._lost_s))
         self._segments += found
-        for segment in self._given(found, turns):
+        self._beside += beside
+        for segment in self._given(found, beside, turns):
             yield transcript.SegmentReady(self._ready, segment)
             self._ready += 1
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
+    def _words_of(
+        self, turn: SpeakerTurn, said: whisper_decoder.WhisperResult
+    ) -> Sequence[transcript.Word]:
+        """Return the words of a turn that is recognized alone, in the language of its window."""
+        start, end = max(0.0, turn.start - CONTEXT_S), turn.end + CONTEXT_S
+        window = WhisperWindow(((start, end),), end)
+        heard = self._hear(window, said.language)
+        if heard is None:
+            return ()
+        self._tokens += heard.tokens
+        return place_words(heard.words, window)
+
+    def _said_beside(
+        self,
+        words: Sequence[transcript.Word],
+        said: whisper_decoder.WhisperResult,
+        turns: Sequence[SpeakerTurn],
+        until_s: float,
+    ) -> Iterator[transcript.Segment]:
+        """Yield what is said beside the dominant speaker, whose ``words`` are known."""
+        for turn in overlapped_turns(turns):
+            if self._heard_s < turn.end <= until_s and self._options.diarize:
+                own = self._words_of(turn, said)
+                if own and not repeats(own, words):
+                    segment = _segment(own)
+                    yield replace(segment, start=turn.start, end=turn.end, speaker=turn.label)
+
     def _given(
-        self, segments: Sequence[transcript.Segment], turns: Sequence[SpeakerTurn]
+        self,
+        segments: Sequence[transcript.Segment],
+        beside: Sequence[transcript.Segment],
+        turns: Sequence[SpeakerTurn],
     ) -> Sequence[transcript.Segment]:
-        return attribute_words(segments, turns) if self._options.diarize else segments
+        if not self._options.diarize:
+            return segments
+        speakers = SpeakerLookup(turns)
+        asides = [
+            replace(one, speaker=speakers.voice(one.start, one.end, one.speaker))
+            for one in beside
+            if one.speaker is not None
+        ]
+        found = extend_over_overlaps(attribute_words(segments, turns), turns)
+        found = fit_to_turns(found, turns)
+        return sorted([*found, *asides], key=lambda one: (one.start, one.end))
 
     def _progress(self, done_s: float) -> transcript.Progress:
         self._done_s = max(self._done_s, done_s)
@@ -356,7 +419,7 @@ class WhisperTranscription:
         self._notices[notice.code] = notice
 
     def _transcript(self) -> transcript.Transcript:
-        segments = self._given(self._segments, self._follower.turns)
+        segments = self._given(self._segments, self._beside, self._follower.turns)
         given = self._options.language
         heard = self._languages.most_common()
         language = (

@@ -1,0 +1,62 @@
+"""Speech in which the recognition of a window found no words: where it is, and whose. Pure.
+
+Whisper writes down the loudest of several speakers, and often stops before quiet speech that
+follows loud speech. The diarizer finds both. What has no words is recognized once more, alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+from sidecar.diarization.word_attribution import MIN_BACKCHANNEL_S, dominant_turns
+from sidecar.transcripts.speaker_turns import SpeakerTurn, turns_within
+from sidecar.transcripts.transcript import Word
+
+WORD_REACH_S = 0.5
+"""Seconds around a word in which no words are missed: its times are read from attention."""
+MAX_REPEATED = 0.5
+"""Part of the words from which on they are those of the other speaker, heard again."""
+
+
+def turns_without_words(
+    turns: Sequence[SpeakerTurn], words: Sequence[Word], after_s: float, until_s: float
+) -> list[SpeakerTurn]:
+    """Return the parts of the dominant speakers' turns, of at least `MIN_BACKCHANNEL_S`, that have
+    no words.
+
+    ``words``: those recognized from ``after_s`` to ``until_s`` (seconds), in order.
+    """
+    lines = turns_within(dominant_turns(turns), after_s, until_s)
+    parts = [part for line in lines for part in _without(line, words)]
+    return [part for part in parts if part.end - part.start >= MIN_BACKCHANNEL_S]
+
+
+def _without(line: SpeakerTurn, words: Iterable[Word]) -> list[SpeakerTurn]:
+    """Return the parts of a turn that no word reaches."""
+    edges = [line.start]
+    for word in words:
+        if word.end > line.start and word.start < line.end:
+            edges += [word.start - WORD_REACH_S, word.end + WORD_REACH_S]
+    edges.append(line.end)
+    gaps = list(pairwise(edges))[::2]
+    return [replace(line, start=start, end=end) for start, end in gaps if end > start]
+
+
+def repeats(found: Sequence[Word], words: Iterable[Word]) -> bool:
+    """Return whether words that were found on their own are mostly among ``words`` of their time:
+    they are the other speaker's then."""
+    near = [
+        word
+        for word in words
+        if word.end > found[0].start - WORD_REACH_S and word.start < found[-1].end + WORD_REACH_S
+    ]
+    ours, theirs = ([_letters(word.text) for word in each] for each in (found, near))
+    same = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in same) >= MAX_REPEATED * len(ours)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
