@@ -1,8 +1,9 @@
 """Our Whisper engine beside plain faster-whisper: the same recording, the same weights, one run.
 
-Real widths with random weights, because released ones cannot be had everywhere: what is written
-is noise, so each window is bounded to ``--tokens``, as many as thirty seconds of speech take, and
-loops and silence are not looked for. Each side is a process of its own, one after the other:
+Released weights for ``published`` (base, from packages of the extra 'test'). The others have real
+widths and random weights: what is written is noise, so each window is bounded to ``--tokens``, as
+many as thirty seconds of speech take, and loops and silence are not looked for. Each side is a
+process of its own, one after the other:
 CPU-seconds and seconds for each second of audio (the best of ``--runs``), windows that were
 encoded, memory after the load and at its peak.
 
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from bench.metrics import clips
+from bench.serving import ROOT
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import (
@@ -40,6 +42,7 @@ from sidecar.interfaces.engine_interface import (
     TranscriptionRequest,
 )
 
+sys.path.append(str(ROOT / "tests" / "support"))
 RATE, LANGUAGE = 16_000, "en"
 SHAPES = {
     "tiny": (384, 4, 6, 80),
@@ -50,6 +53,8 @@ SHAPES = {
 """Width, layers of encoder and decoder, heads, mel bands: of the published configurations."""
 SIDES = ("plain", "batched", "batched 4", "ours", "speakers")
 EOT, VOCABULARY = 50_257, 51_865
+PUBLISHED = "published"
+SIZES = (*SHAPES, PUBLISHED)
 
 
 def build(size: str, folder: Path) -> None:
@@ -179,12 +184,13 @@ def plain(name: str, folder: str, precision: str, tokens: int) -> Callable[[Bloc
 
 
 def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block], None]:
-    """The engine, without its looks at loops: random words are nothing else."""
+    """The engine; with random weights without its looks at loops: such words are nothing else."""
     from sidecar.engines import create_engine
     from sidecar.engines.whisper import whisper_decoder
 
-    whisper_decoder.MAX_POSITIONS = 2 * tokens
-    whisper_decoder.tokens_before_loop = lambda *_, **__: None
+    if Path(folder).name != PUBLISHED:
+        whisper_decoder.MAX_POSITIONS = 2 * tokens
+        whisper_decoder.tokens_before_loop = lambda *_, **__: None
     engine = create_engine("whisper")
     ours = {"float32": Precision.FP32}.get(precision, Precision.INT8)
     for _ in engine.load(LoadOptions(ours, folder, "cpu")):
@@ -200,8 +206,10 @@ def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block
 
 def main() -> None:
     """Print a table."""
+    import whisper_base
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", default=["tiny", "base", "small"], choices=SHAPES)
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "base", "small"], choices=SIZES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=80)
     parser.add_argument("--precision", default="int8", choices=["int8", "float32"])
@@ -214,12 +222,15 @@ def main() -> None:
         name, folder = given.side
         side(name, folder, given.precision, given.tokens, given.runs, given.seconds)
         return
-    print("random weights; per second of audio")
+    print("per second of audio")
     print(f"{'':16}{'CPU-s':>8}{'s':>8}{'÷ plain':>9}{'windows':>9}{'MB':>7}{'peak':>7}")
     with tempfile.TemporaryDirectory() as home:
         for size in given.sizes:
             folder = Path(home) / size
-            build(size, folder)
+            if size == PUBLISHED:
+                folder.symlink_to(whisper_base.model())
+            else:
+                build(size, folder)
             first = 0.0
             for name in given.sides:
                 row = measured(name, folder, given)

@@ -44,8 +44,8 @@ def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     those turns do not overlap. A speaker who talks while the dominant one continues has a separate
     turn beside it.
     """
-    lines = [*dominant_turns(turns), *overlapped_turns(turns)]
-    return sorted(lines, key=lambda line: (line.start, line.end))
+    floor, asides = _split_overlaps(turns)
+    return sorted([*floor, *asides], key=lambda line: (line.start, line.end))
 
 
 def dominant_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
@@ -56,13 +56,11 @@ def dominant_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
 def overlapped_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     """Return the turns, of at least `MIN_BACKCHANNEL_S`, of those who speak while the dominant
     speaker continues."""
-    return [
-        turn for turn in _split_overlaps(turns)[1] if turn.end - turn.start >= MIN_BACKCHANNEL_S
-    ]
+    return _split_overlaps(turns)[1]
 
 
 def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
-    """Split turns into those of the dominant speaker, and those beside."""
+    """Split turns into those of the dominant speaker, and those beside that can be understood."""
     floor: list[SpeakerTurn] = []
     asides: list[SpeakerTurn] = []
     for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
@@ -77,7 +75,9 @@ def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], li
             middle = (turn.start + last.end) / 2
             floor[-1] = replace(last, end=middle)
             floor.append(replace(turn, start=middle))
-    return _join_turns(floor), asides
+    return _join_turns(floor), [
+        turn for turn in asides if turn.end - turn.start >= MIN_BACKCHANNEL_S
+    ]
 
 
 def _join_turns(floor: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:

@@ -11,6 +11,7 @@ from sidecar.diarization.word_attribution import (
     attribute_words,
     context_span,
     extend_over_overlaps,
+    fit_to_turns,
     merge_turns,
 )
 from sidecar.transcripts.speaker_turns import SpeakerTurn
@@ -142,6 +143,34 @@ def test_lines_that_were_cut_while_two_spoke_last_as_long_as_their_speakers(
 ) -> None:
     segments = [Segment(start, end, "words", who) for start, end, who in cut]
     found = extend_over_overlaps(segments, [SpeakerTurn(*turn) for turn in turns])
+    assert [(one.start, one.end, one.speaker) for one in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("turns", "said", "expected"),
+    [
+        pytest.param([(0, 5, 0)], [(0.4, 4.6, 0)], [(0, 5, 0)], id="both ends"),
+        pytest.param([(1, 5, 0)], [(0.6, 5.3, 0)], [(1, 5, 0)], id="inwards, too"),
+        pytest.param([(0, 5, 0)], [(0.8, 4.2, 0)], [(0.8, 4.2, 0)], id="too far away"),
+        pytest.param(
+            [(0, 5, 0)], [(0.2, 2, 0), (3, 4.8, 0)], [(0, 2, 0), (3, 5, 0)], id="a pause stays"
+        ),
+        pytest.param(
+            [(0, 5, 0), (5, 9, 1)], [(0, 5.2, 0), (5.2, 9, 1)], [(0, 5, 0), (5, 9, 1)],
+            id="where the speaker changes",
+        ),
+        pytest.param([(0, 5, 1)], [(0.2, 4.8, 0)], [(0.2, 4.8, 0)], id="another's turn"),
+        pytest.param(
+            [(0, 2.5, 0), (2.5, 5, 0)], [(0.1, 2.2, 0), (2.3, 4.9, 0)],
+            [(0, 2.2, 0), (2.3, 5, 0)], id="not over a neighbour",
+        ),
+    ],
+)  # fmt: skip
+def test_segment_near_edge_of_its_turn_ends_there(
+    turns: list[Span], said: list[Span], expected: list[Span]
+) -> None:
+    segments = [Segment(start, end, "words", who) for start, end, who in said]
+    found = fit_to_turns(segments, [SpeakerTurn(*turn) for turn in turns])
     assert [(one.start, one.end, one.speaker) for one in found] == expected
 
 

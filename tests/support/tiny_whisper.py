@@ -30,6 +30,7 @@ SAID: dict[str, list[Said]] = {
         (11.95, 14.05, "Yes. Our hearing is good."),
         (14.62, 16.97, "Our what?"),
         (17.57, 18.84, "Our hearing."),
+        (20.37, 21.88, "Not now."),
         (23.72, 27.46, "Have you anything else to say?"),
     ],
     PROSE: [
@@ -37,7 +38,8 @@ SAID: dict[str, list[Said]] = {
         (4.6, 8.8, "Wieder scheitern, besser scheitern."),
     ],
 }
-"""Times are where the clips are loud; the words need not be those that are spoken."""
+"""Times are where the clips are loud; the words need not be those that are spoken. A turn of a
+second without any would be heard once more."""
 
 
 def text(name: str) -> str:

@@ -1,0 +1,58 @@
+"""Where a window's recognition found no words although somebody speaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
+from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import Word
+
+Span = tuple[float, float]
+
+
+def at(*spans: Span) -> list[Word]:
+    return [Word(start, end, "word") for start, end in spans]
+
+
+@pytest.mark.parametrize(
+    ("turns", "words", "expected"),
+    [
+        pytest.param([(1, 4)], [(1.2, 3.8)], [], id="words throughout"),
+        pytest.param([(1, 4)], [], [(1, 4)], id="no words"),
+        pytest.param([(1, 1.9)], [], [], id="less than a second cannot be understood"),
+        pytest.param([(1, 4)], [(3.9, 4.2)], [(1, 3.4)], id="no words at the beginning"),
+        pytest.param([(1, 9)], [(1, 3), (7, 9)], [(3.5, 6.5)], id="no words in the middle"),
+        pytest.param([(1, 4)], [(1, 2.6)], [], id="too little of it is left"),
+        pytest.param([(1, 4), (5, 8)], [(1, 4)], [(5, 8)], id="another turn"),
+        pytest.param([(6, 14)], [], [(6, 10)], id="of a turn what is in the window"),
+        pytest.param([(1, 2), (12, 14)], [], [(1, 2)], id="nothing of the next window"),
+    ],
+)
+def test_turn_without_words_is_found_within_window(
+    turns: list[Span], words: list[Span], expected: list[Span]
+) -> None:
+    found = turns_without_words([SpeakerTurn(*turn, 3) for turn in turns], at(*words), 0.0, 10.0)
+    assert [(part.start, part.end) for part in found] == expected
+    assert {part.label for part in found} <= {3}
+
+
+@pytest.mark.parametrize(
+    ("found", "others", "expected"),
+    [
+        pytest.param("Yes, I know.", "we will meet", False, id="other words"),
+        pytest.param("we will meet", "and we will, meet!", True, id="the same words"),
+        pytest.param("we will be there", "we will", True, id="half of them"),
+        pytest.param("we know that one", "we", False, id="one of four"),
+        pytest.param("yes", "", False, id="nobody else has words"),
+    ],
+)
+def test_words_of_dominant_speaker_heard_again_are_repeats(
+    found: str, others: str, expected: bool
+) -> None:
+    own, theirs = ([Word(2.0, 3.0, word) for word in text.split()] for text in (found, others))
+    assert repeats(own, theirs) is expected
+
+
+def test_same_words_at_another_time_are_no_repeats() -> None:
+    assert not repeats([Word(2.0, 3.0, "yes")], [Word(5.0, 6.0, "yes")])
