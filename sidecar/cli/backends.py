@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -128,9 +128,10 @@ async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
         await service.close()
 
 
-def open_backend(
+@asynccontextmanager
+async def open_backend(
     where: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file
-) -> AbstractAsyncContextManager[TranscribeRecording]:
+) -> AsyncGenerator[TranscribeRecording, None]:
     """Open the function that transcribes: by the service of ``where``, or in this process if it
     names no server.
 
@@ -138,26 +139,13 @@ def open_backend(
         errors.SidecarError: the service does not answer, or cannot be created.
     """
     if where.server is not None:
-        return _recordings_with_server(where, options, opens)
-    return _recordings_without_server(options, opens)
+        from sidecar.cli.remote_service import transcribe_remotely
 
-
-@asynccontextmanager
-async def _recordings_with_server(
-    where: ServiceTarget, options: Mapping[str, str], opens: Opens
-) -> AsyncGenerator[TranscribeRecording, None]:
-    from sidecar.cli.remote_service import transcribe_remotely
-
-    async with client_of(where) as client:
-        yield lambda path, told: transcribe_remotely(
-            client, path, opens, options, told, leave=where.leave
-        )
-
-
-@asynccontextmanager
-async def _recordings_without_server(
-    options: Mapping[str, str], opens: Opens
-) -> AsyncGenerator[TranscribeRecording, None]:
+        async with client_of(where) as client:
+            yield lambda path, told: transcribe_remotely(
+                client, path, opens, options, told, leave=where.leave
+            )
+        return
     # The engine is loaded for this command only, so at the requested precision.
     precision = options.get("precision")
     wanted = {"precision": parse_precision(precision)} if precision else {}

@@ -15,7 +15,7 @@ import typer
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.cli import audio_input, backends, output, watch_folder
+from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import (
@@ -25,6 +25,7 @@ from sidecar.cli.output import (
     printable,
     report_error,
 )
+from sidecar.cli.watch_folder import FolderWatch
 from sidecar.interfaces.engine_interface import (
     DiarizationEffort,
     Precision,
@@ -217,7 +218,8 @@ def run(order: TranscribeCommandOptions) -> int:
 async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
     async with backends.open_backend(order.recognizer, order.options) as transcribe:
         to = order.output or folder
-        return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
+        watch = FolderWatch(folder, to, order.format, transcribe, _at_once(order))
+        return await watch.run()
 
 
 async def _run(

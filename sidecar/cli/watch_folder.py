@@ -86,20 +86,9 @@ def output_of(recording: Path, to: Path, fmt: str) -> Path:
     return to / f"{recording.name}.{file_extension(fmt)}"
 
 
-async def run(
-    folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
-) -> int:
-    """Watch the folder until cancelled.
+class FolderWatch:
+    """Watch of a folder; the transcripts, in the format ``fmt``, go to the folder ``to``."""
 
-    Raises:
-        errors.SidecarError: no recording can be transcribed: the client lacks the right, or the
-            options are invalid.
-    """
-    print_error_line(f"watching {folder}; transcripts go to {to}")
-    return await _FolderWatch(folder, to, fmt, transcribe, at_once).run()
-
-
-class _FolderWatch:
     def __init__(
         self, folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
     ) -> None:
@@ -111,6 +100,13 @@ class _FolderWatch:
         self._not_before: dict[Path, float] = {}
 
     async def run(self) -> int:
+        """Watch the folder until cancelled.
+
+        Raises:
+            errors.SidecarError: no recording can be transcribed: the client lacks the right, or the
+                options are invalid.
+        """
+        print_error_line(f"watching {self._folder}; transcripts go to {self._to}")
         try:
             while True:
                 for path in [path for path, task in self._running.items() if task.done()]:

@@ -205,10 +205,6 @@ class RpcCall:
                 self.end()
         self._changed.set()
 
-    def begin(self) -> None:
-        """Note that the worker executes it."""
-        self.reached.set()
-
     def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
         """End it: a reader gets ``wrong`` after the answers that have arrived."""
         if not self.over.is_set():
@@ -247,7 +243,7 @@ class RpcCalls:
         try:
             async with self._begin_lock:  # sends in the order of numbers
                 if "beside" in arguments:
-                    call.begin()
+                    call.reached.set()
                 else:
                     self._in_turn.append(call)
                     self._go_on()
@@ -301,4 +297,4 @@ class RpcCalls:
 
     def _go_on(self) -> None:
         if self._in_turn and self.closed is None:
-            self._in_turn[0].begin()
+            self._in_turn[0].reached.set()

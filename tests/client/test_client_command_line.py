@@ -111,7 +111,7 @@ def watches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def watching(folder: Path, where: ServiceTarget) -> AsyncIterator[asyncio.Task[int]]:
     async with open_backend(where, {}) as transcribe:
         task = asyncio.get_running_loop().create_task(
-            watch_folder.run(folder, folder, "srt", transcribe, 2)
+            watch_folder.FolderWatch(folder, folder, "srt", transcribe, 2).run()
         )
         try:
             yield task
@@ -165,7 +165,9 @@ async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
     where = ServiceTarget(server.url)
     async with open_backend(where, {"language": "!!"}) as transcribe:
         with pytest.raises(errors.LanguageInvalid):
-            await asyncio.wait_for(watch_folder.run(inbox, inbox, "srt", transcribe, 2), PATIENCE_S)
+            await asyncio.wait_for(
+                watch_folder.FolderWatch(inbox, inbox, "srt", transcribe, 2).run(), PATIENCE_S
+            )
     assert not (inbox / "failed").exists()
 
 
@@ -187,7 +189,7 @@ async def test_a_transcript_that_could_not_be_written_is_tried_again_and_ends_no
     async def transcribe(path: Path, _: object) -> Transcript:
         return Transcript((), "en", 1.0, "scripted", "int8")
 
-    watch = asyncio.create_task(watch_folder.run(inbox, inbox, "text", transcribe, 2))
+    watch = asyncio.create_task(watch_folder.FolderWatch(inbox, inbox, "text", transcribe, 2).run())
     await until((inbox / "a.WAV.txt").exists)
     watch.cancel()
     assert "was not written: No space left." in capsys.readouterr().err
