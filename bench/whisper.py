@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 
 from bench.metrics import clips
-from bench.serving import ROOT
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import (
@@ -42,7 +41,6 @@ from sidecar.interfaces.engine_interface import (
     TranscriptionRequest,
 )
 
-sys.path.append(str(ROOT / "tests" / "support"))
 RATE, LANGUAGE = 16_000, "en"
 SHAPES = {
     "tiny": (384, 4, 6, 80),
@@ -54,11 +52,17 @@ SHAPES = {
 SIDES = ("plain", "batched", "batched 4", "ours", "speakers")
 EOT, VOCABULARY = 50_257, 51_865
 PUBLISHED = "published"
-SIZES = (*SHAPES, PUBLISHED)
 
 
 def build(size: str, folder: Path) -> None:
-    """A model of CTranslate2's with random weights, and a tokenizer that goes with it."""
+    """A model of CTranslate2's with random weights, and a tokenizer that goes with it; or the
+    published one."""
+    if size == PUBLISHED:
+        sys.path.append("tests/support")  # of its own imports
+        from tests.support import whisper_base
+
+        folder.symlink_to(whisper_base.model())
+        return
     from ctranslate2.converters.transformers import WhisperLoader
     from faster_whisper.tokenizer import _LANGUAGE_CODES
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -206,10 +210,10 @@ def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block
 
 def main() -> None:
     """Print a table."""
-    import whisper_base
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", default=["tiny", "base", "small"], choices=SIZES)
+    parser.add_argument(
+        "--sizes", nargs="+", default=["tiny", "base", "small"], choices=[*SHAPES, PUBLISHED]
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=80)
     parser.add_argument("--precision", default="int8", choices=["int8", "float32"])
@@ -227,10 +231,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         for size in given.sizes:
             folder = Path(home) / size
-            if size == PUBLISHED:
-                folder.symlink_to(whisper_base.model())
-            else:
-                build(size, folder)
+            build(size, folder)
             first = 0.0
             for name in given.sides:
                 row = measured(name, folder, given)
