@@ -19,7 +19,7 @@ from shared_job_services import SAID, Service, Services, services, submitted
 from sidecar import errors
 from sidecar.cluster import claim_loop, claims
 from sidecar.cluster.claim_loop import EligibilityJudge
-from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
+from sidecar.cluster.claims import ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
@@ -59,13 +59,7 @@ def node(shared: Services) -> Service:
 
 async def owners_of(node: Service, count: int) -> list[str]:
     """Owners of the next jobs."""
-    return [(await claimed(node)).record.owner for _ in range(count)]
-
-
-async def claimed(node: Service, offer: ClaimPreferences = ClaimPreferences()) -> Claim:  # noqa: B008
-    claim = await node.claim(offer)
-    assert claim is not None
-    return claim
+    return [(await node.claimed()).record.owner for _ in range(count)]
 
 
 async def wants(node: Service, precision: Precision, owner: str = "owner") -> JobRecord:
@@ -116,9 +110,9 @@ async def test_a_job_whose_row_another_client_keeps_locked_holds_up_no_other(
     locked, other = await node.submit("a", "b")
     with psycopg.connect(journal) as client:
         client.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (locked.id,))
-        assert (await claimed(node)).record.id == other.id
+        assert (await node.claimed()).record.id == other.id
         assert await node.claim() is None
-    assert (await claimed(node)).record.id == locked.id
+    assert (await node.claimed()).record.id == locked.id
 
 
 async def test_a_claim_waits_for_a_job_that_another_call_has_locked_for_a_moment(
@@ -133,7 +127,7 @@ async def test_a_claim_waits_for_a_job_that_another_call_has_locked_for_a_moment
         )
         with psycopg.connect(journal, autocommit=True) as look:
             await until(lambda: shortly.done() or not look.execute(f"{lock} SKIP LOCKED").rowcount)
-        assert (await claimed(node)).record.id == job.id
+        assert (await node.claimed()).record.id == job.id
         await shortly
 
 
@@ -153,7 +147,7 @@ async def test_the_order_of_claims_is_that_of_one_service_and_is_told_before(
         jobs.append(record)
         waiting.append(WaitingJob(owner, Precision.AUTO, work_s, -age_s, priority))
     told = await node.jobs.turns(jobs)
-    claims = [await claimed(node) for _ in jobs]
+    claims = [await node.claimed() for _ in jobs]
     expected = [
         jobs[one.index].id for one in schedule_jobs(waiting, OwnerShares(), SchedulerMoment())
     ]
@@ -168,12 +162,12 @@ async def test_nobody_saves_up_with_a_job_that_waits_or_runs_for_long(
 ) -> None:
     (first,) = await node.submit("first")
     if runs:
-        await claimed(node)
+        await node.claimed()
     else:
         await node.claims.judge({first.id: NO})
     for _ in range(20):
         await node.submit("busy", seconds=900)
-        await node.run(await claimed(node))
+        await node.run(await node.claimed())
     jobs = await node.submit(*["first"] * 9, *["busy"] * 9, *["new"] * 9, seconds=900)
     told = await node.jobs.turns(jobs)
     order = sorted((one for one in jobs if one.id in told), key=lambda one: told[one.id].position)
@@ -190,38 +184,38 @@ async def test_newcomers_share_with_a_job_of_ten_times_their_length(node: Servic
         while long not in claims and len(claims) < 80:
             for number in range(together if not claims else 1):
                 await node.submit(f"{together} {len(claims)} {number}")
-            claim = await claimed(node)
+            claim = await node.claimed()
             claims.append(claim.record.owner)
             await node.run(claim)
         owners = together + 1  # each has an equal share of the work until the long job is done
         assert 8 * owners <= len(claims) <= 12 * owners
         for _ in range(together):
-            await node.run(await claimed(node))
+            await node.run(await node.claimed())
 
 
 async def test_a_long_job_that_has_begun_puts_no_newcomer_behind_those_who_were_there(
     node: Service,
 ) -> None:
     await node.submit("was there")
-    await claimed(node)
+    await node.claimed()
     await node.submit("long", seconds=36_000.0)
-    await claimed(node)
+    await node.claimed()
     await node.submit("new", "new", "was there", "was there", "later", "later")
     assert sorted(await owners_of(node, 2)) == ["new", "was there"]
 
 
 async def test_what_is_given_back_was_not_had(node: Service) -> None:
     await node.submit("first", "second")
-    claim = await claimed(node)
+    claim = await node.claimed()
     assert claim.record.owner == "first"
     await node.claims.release(claim.token)
-    assert (await claimed(node)).record == claim.record
+    assert (await node.claimed()).record == claim.record
 
 
 async def test_an_owner_who_comes_back_when_all_have_gone_has_no_advantage(node: Service) -> None:
     await node.submit("busy", "busy", seconds=900)
     for _ in range(2):
-        await node.run(await claimed(node))
+        await node.run(await node.claimed())
     await node.submit("new", "new", "busy")
     assert await owners_of(node, 3) == ["new", "busy", "new"]
 
@@ -231,19 +225,19 @@ async def test_jobs_of_the_loaded_precision_go_first_for_a_limited_time(node: Se
     loaded = [await wants(node, Precision.FP16) for _ in range(3)]
     short = ClaimPreferences(frozenset({"fp16", "auto"}), 1.0)
     long = ClaimPreferences(short.loaded, MAX_PASSED_OVER_S + 1.0)
-    assert (await claimed(node, short)).record.id == loaded[0].id
-    assert (await claimed(node, long)).record.id == loaded[1].id, "the other came a moment ago"
+    assert (await node.claimed(short)).record.id == loaded[0].id
+    assert (await node.claimed(long)).record.id == loaded[1].id, "the other came a moment ago"
     await age(node, due, MAX_PASSED_OVER_S)
-    assert (await claimed(node, short)).record.id == loaded[2].id, "loading was a moment ago"
+    assert (await node.claimed(short)).record.id == loaded[2].id, "loading was a moment ago"
     again = await wants(node, Precision.FP16)
-    assert (await claimed(node, long)).record.id == due.id
-    assert (await claimed(node, ClaimPreferences(frozenset({"fp32"}), 1.0))).record.id == again.id
+    assert (await node.claimed(long)).record.id == due.id
+    assert (await node.claimed(ClaimPreferences(frozenset({"fp32"}), 1.0))).record.id == again.id
 
 
 async def test_without_anything_loaded_who_is_due_goes_first(node: Service) -> None:
     due = await wants(node, Precision.FP32)
     await wants(node, Precision.FP16)
-    assert (await claimed(node)).record.id == due.id
+    assert (await node.claimed()).record.id == due.id
 
 
 @pytest.mark.parametrize("begins", [True, False])
@@ -252,17 +246,17 @@ async def test_a_death_before_the_start_is_reported_counts_if_the_claim_tells_of
 ) -> None:
     (job,) = await node.submit("a")
     offer = ClaimPreferences(begins=begins)
-    given_back = await claimed(node, offer)
+    given_back = await node.claimed(offer)
     assert given_back.begins is begins
     await node.claims.release(given_back.token)
     assert (await node.jobs.get(job.id)).seq == 0
-    claim = await claimed(node, offer)
+    claim = await node.claimed(offer)
     await die(node)
     after = await node.jobs.get(job.id)
     assert (after.state, after.attempts) == (JobState.QUEUED, int(begins))
     assert (after.interruptions, after.alone) == (int(begins), begins)
     assert await node.report(claim, claim.record, StartedChange()) is None
-    again = await claimed(node, offer)
+    again = await node.claimed(offer)
     started = await node.report(again, again.record, StartedChange())
     assert started is not None
     await die(node)
@@ -275,7 +269,7 @@ async def test_submissions_of_an_owner_hold_up_no_claim(node: Service, journal: 
     (job, _) = await node.submit("a", "a")
     with psycopg.connect(journal) as client:
         client.execute("SELECT vibevoice.join_1('a')")
-        assert (await claimed(node)).record.id == job.id
+        assert (await node.claimed()).record.id == job.id
 
 
 async def test_a_database_that_restarts_takes_no_job_from_its_node(
@@ -283,7 +277,7 @@ async def test_a_database_that_restarts_takes_no_job_from_its_node(
 ) -> None:
     node, other = shared.one, await shared.more()
     await node.submit("a")
-    claim = await claimed(node)
+    claim = await node.claimed()
     postgres_cluster.stop("immediate")  # type: ignore[attr-defined]
     postgres_cluster.start()  # type: ignore[attr-defined]
     assert await other.claim() is None
@@ -299,7 +293,7 @@ async def test_a_verdict_of_another_node_changes_nothing_of_a_claimed_job(shared
     await node.claims.end_unschedulable(600.0)
     assert (await node.jobs.get(job.id)).refused is not None
     await node.claims.judge({job.id: None})
-    claim = await claimed(node)
+    claim = await node.claimed()
     await other.claims.judge({job.id: None})
     assert await node.report(claim, claim.record, StartedChange()) is not None
 
@@ -557,7 +551,7 @@ async def test_a_job_behind_hundreds_that_its_node_refuses_is_claimed(node: Serv
     await refuse_many(node, 300)
     one, other = await node.submit("many", "other")
     await node.claims.judge({one.id: None, other.id: None})
-    assert {(await claimed(node)).record.id for _ in range(2)} == {one.id, other.id}
+    assert {(await node.claimed()).record.id for _ in range(2)} == {one.id, other.id}
     assert await node.claim() is None
 
 
@@ -566,13 +560,13 @@ async def test_a_job_behind_hundreds_that_another_node_can_do_is_claimed(shared:
     await refuse_many(node, 300)
     (job,) = await node.submit("many")
     await other.claims.judge({job.id: None})
-    assert (await claimed(node)).record.id == job.id
+    assert (await node.claimed()).record.id == job.id
 
 
 async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Service) -> None:
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")
-    await claimed(node)
+    await node.claimed()
     held = HeldClaims(node.claims, JobEventLog(), Nobody())
     await held.check()
     assert await node.claims.mine(), "its answer may be on its way"
@@ -584,13 +578,13 @@ async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Servic
 async def test_a_node_that_knows_another_past_of_its_job_has_it_no_more(shared: Services) -> None:
     node, other = shared.one, await shared.more()
     (job,) = await node.submit("a")
-    claim = await claimed(node)
+    claim = await node.claimed()
     begun = await node.report(claim, claim.record, StartedChange())
     assert begun is not None
     await node.database.fetch("DELETE FROM vibevoice.events")  # a standby had not heard of it
     await node.database.fetch("UPDATE vibevoice.jobs SET seq = 0, state = 'queued'")
     assert await node.report(claim, begun, SETTLED) is None
-    assert (await claimed(other)).record.id == job.id
+    assert (await other.claimed()).record.id == job.id
 
 
 class Nobody:
@@ -608,7 +602,7 @@ async def test_a_job_whose_last_event_changed_nothing_is_done(shared: Services) 
     await node.claims.end_unschedulable(600.0)
     await node.claims.judge({job.id: None})
     await node.database.fetch("UPDATE vibevoice.jobs SET seq = seq + 1")  # one that is read nowhere
-    claim = await claimed(node)
+    claim = await node.claimed()
     assert claim.record.seq == 3
     assert (await node.run(claim)).state is JobState.DONE
 
@@ -639,7 +633,7 @@ async def test_a_job_that_is_cancelled_as_it_is_claimed_is_no_claim_that_has_end
     node: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = await node.submit("a")
-    claim = await claimed(node)
+    claim = await node.claimed()
     assert await node.report(claim, claim.record, StartedChange())
     await node.claims.release(claim.token)
     fetch = node.database.fetch
@@ -650,6 +644,6 @@ async def test_a_job_that_is_cancelled_as_it_is_claimed_is_no_claim_that_has_end
         return await fetch(sql, values)  # type: ignore[arg-type]
 
     monkeypatch.setattr(node.database, "fetch", cancelled)
-    claim = await claimed(node)
+    claim = await node.claimed()
     assert not claim.record.over
     assert claim.token not in await node.claims.mine()

@@ -60,9 +60,7 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
     one: Service, other: Service
 ) -> None:
     begun, waiting = await one.submit("a", "b")
-    first, second = await one.claim(), await one.claim()
-    assert first is not None
-    assert second is not None
+    first, second = await one.claimed(), await one.claimed()
     running = await one.report(first, first.record, StartedChange())
     assert running is not None
     seen = time.monotonic()
@@ -134,8 +132,7 @@ async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(
     one: Service, other: Service
 ) -> None:
     await one.submit("a")
-    claim = await one.claim()
-    assert claim is not None
+    claim = await one.claimed()
     await one.membership.register()
     await other.membership._expire({"one": 0})
     assert await one.claims.mine() == {claim.token}

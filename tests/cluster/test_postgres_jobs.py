@@ -21,7 +21,6 @@ from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster import postgres_jobs
-from sidecar.cluster.claims import Claim
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import DuplicateRequestKey
@@ -68,12 +67,6 @@ def node(shared: Services) -> Service:
     return shared.all[1]
 
 
-async def claimed(node: Service) -> Claim:
-    claim = await node.claim()
-    assert claim is not None
-    return claim
-
-
 def segment(index: int) -> ReportedChange:
     return ReportedChange(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
 
@@ -104,7 +97,7 @@ async def test_only_so_many_jobs_wait_of_all_services(journal: str, tmp_path: Pa
             await one.jobs.submit(job)
         with pytest.raises(errors.QueueFull):
             await one.jobs.submit(jobs[3])
-        await claimed(one)
+        await one.claimed()
         assert len(await there(one)) == 3
 
 
@@ -144,7 +137,7 @@ async def test_services_share_a_count_of_all_jobs_until_it_is_a_second_old(
     front: Service, node: Service, journal: str
 ) -> None:
     await front.submit("me", "me")
-    claim = await claimed(node)
+    claim = await node.claimed()
     await node.report(claim, claim.record, StartedChange())
     await front.membership._count()
     await front.submit("me")
@@ -172,7 +165,7 @@ async def test_how_soon_waiting_jobs_begin_is_known_while_somebody_asks(
     await until(lambda: each_s() == pytest.approx(10.0))
     assert front.jobs.begun_in_s(3) == pytest.approx(30.0)
     for _ in range(2):
-        claim = await claimed(node)
+        claim = await node.claimed()
         await node.report(claim, claim.record, StartedChange())
     await until(lambda: each_s() == pytest.approx(5.0))
 
@@ -276,7 +269,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
     for each in (front, node):
         each.database.call = twice  # type: ignore[method-assign, assignment]
     (job,) = await front.submit("me")
-    claim = await claimed(node)
+    claim = await node.claimed()
     done = await node.run(claim)
     edited = await front.jobs.edit(done, EditedChange((RenameSpeaker(0, "Ada"),)))
     assert [event.seq for event in await node.events(job.id)] == [1, 2, 3, 4]
@@ -292,7 +285,7 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
 ) -> None:
     (job,) = await front.submit("me")
     with await front.jobs.subscribe(job.id) as told:
-        claim = await claimed(node)
+        claim = await node.claimed()
         record = await node.report(claim, claim.record, StartedChange())
         for index in range(30):
             assert record is not None
@@ -333,7 +326,7 @@ async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
         async with services(both, tmp_path, 2) as shared:
             front, node = shared.all
             (job,) = await front.submit("me")
-            claim = await claimed(node)
+            claim = await node.claimed()
             record = await node.report(claim, claim.record, StartedChange())
             assert record is not None
             await until(lambda: _asked(standby.address(database), events) == 1)
@@ -344,7 +337,7 @@ async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
                 assert done is not None
                 assert (await front.jobs.get(job.id)).state is JobState.DONE
                 (later,) = await front.submit("me")
-                assert (await claimed(node)).record.id == later.id
+                assert (await node.claimed()).record.id == later.id
             finally:
                 postgres_cluster.start()
         assert _asked(standby.address(database), events) == 2
@@ -366,7 +359,7 @@ async def secret_job(front: Service, node: Service) -> JobRecord:
     await node.claims.judge({record.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
     await node.claims.end_unschedulable(1e6)
     await node.claims.judge({record.id: None})
-    claim = await claimed(node)
+    claim = await node.claimed()
     words = Segment(0.0, 1.0, SECRETS[0], 0)
     settled = ReportedChange(Checkpoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
     done = replace(DONE.event, transcript=Transcript((words,), "en", 3.0, "scripted", "fp32"))
@@ -415,7 +408,7 @@ async def test_rows_whose_contents_were_swapped_are_refused(
     front: Service, node: Service, swap: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = await front.submit("me", "me")
-    for claim in [await claimed(node) for _ in jobs]:
+    for claim in [await node.claimed() for _ in jobs]:
         assert await node.report(claim, claim.record, StartedChange(), segment(0))
         await node.claims.release(claim.token)
     await front.database.fetch(swap)
@@ -431,7 +424,7 @@ async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Ser
     (job,) = await front.submit("me")
     await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
     await node.claims.judge({job.id: None})
-    claim = await claimed(node)
+    claim = await node.claimed()
     await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
     assert await node.report(claim, claim.record, StartedChange(), segment(0))
     await front.jobs.delete(job.id)
@@ -466,7 +459,7 @@ async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(
         "UPDATE vibevoice.jobs SET submitted = 'x' WHERE id = %s", (damaged.id,)
     )
     assert await node.claim() is None
-    assert (await claimed(node)).record.id == other.id
+    assert (await node.claimed()).record.id == other.id
 
 
 async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_with_their_jobs(
@@ -491,7 +484,7 @@ async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_wi
                 recording = here.keep(source, "a recording")
         job = replace(submitted("me"), audio=recording)
         await one.jobs.submit(job)
-        claim = await claimed(other)
+        claim = await other.claimed()
         with there.open(claim.record) as found:
             assert os.pread(found.fd, 5, 0) == b"sound"
         (name,) = one.storage.ages()
@@ -505,7 +498,7 @@ async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_nex
 ) -> None:
     await front.membership._count()  # while nothing runs
     _, waits = await front.submit("me", "me")
-    claim = await claimed(node)
+    claim = await node.claimed()
     assert await node.report(claim, claim.record, StartedChange())
     turn = (await front.jobs.turns([waits]))[waits.id]
     assert turn.position == 0
@@ -564,9 +557,7 @@ async def test_a_front_holds_few_bytes_of_a_job_that_waits_and_knows_its_positio
 async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:
     good, bad = [await front.submit("me") for _ in range(2)]
     for _ in range(2):
-        claim = await front.claim()
-        assert claim is not None
-        await front.run(claim)
+        await front.run(await front.claimed())
     await front.database.fetch(
         "UPDATE vibevoice.jobs SET summary = '\\x00' WHERE id = %s", (bad[0].id,)
     )

@@ -23,9 +23,7 @@ async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> 
         one.storage.put(recording, [b"x" * size])
         record = replace(record, audio=kept(recording, size))
     await one.jobs.submit(record)
-    claim = await one.claim()
-    assert claim is not None
-    return await one.run(claim)
+    return await one.run(await one.claimed())
 
 
 async def expire(one: Service, *records: JobRecord) -> None:
@@ -158,8 +156,7 @@ async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_tha
         await one.jobs.cancel(cancelled.id)
         await one.jobs.delete(deleted.id)
         await other.jobs.cancel(cancelled.id)
-    claim = await one.claim()
-    assert claim is not None
+    claim = await one.claimed()
     assert claim.record.id == ended.id
     await one.run(claim)
     await one.jobs.delete(ended.id)
@@ -212,9 +209,7 @@ async def test_a_result_that_its_client_waits_for_is_not_purged(
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
         private = submitted("me", kept=False)
         await one.jobs.submit(private)
-        claim = await one.claim()
-        assert claim is not None
-        await one.run(claim)
+        await one.run(await one.claimed())
         assert (await one.jobs.get(private.id)).over
         await done(one, "me")
         assert await ids(one, "me") == []

@@ -290,16 +290,6 @@ def test_the_longest_audio_fits_a_second_more_does_not_and_memory_never_shortens
     assert max_audio_s(VIBEVOICE_7B_SHAPE, precision, available + more) >= longest
 
 
-@pytest.mark.parametrize(
-    ("card_gb", "minutes", "expected"),
-    [(24, 60, BF16), (16, 60, INT8), (12, 60, INT8), (11, 60, INT4), (8, 30, INT4)],
-)
-def test_the_truest_precision_that_fits_is_taken(
-    card_gb: int, minutes: int, expected: Precision
-) -> None:
-    assert best_precision(VIBEVOICE_7B_SHAPE, hour(minutes), card_gb * GIB).precision is expected
-
-
 def test_where_nothing_fits_the_most_frugal_says_how_far_it_gets() -> None:
     estimate = best_precision(VIBEVOICE_7B_SHAPE, hour(60), 8 * GIB)
     assert not estimate.fits

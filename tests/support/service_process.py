@@ -29,8 +29,6 @@ PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
 """How long a test waits for what is no promise: a busy machine is nobody's fault."""
 REFUSED_S = 5.0
 """The service's promise: so long a bad request waits for its answer, at most."""
-HOST_PATIENCE_S = 3.0
-"""How long the desktop host waits for /health."""
 MB = 1 << 20
 USUAL = [sys.executable, "-m", "sidecar.main"]
 FORKER: Forker | None = None

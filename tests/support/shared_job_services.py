@@ -82,6 +82,12 @@ class Service:
         self._next += 1
         return await self.claims.claim(f"{self.membership.id}-{self._next}", offer)
 
+    async def claimed(self, offer: ClaimPreferences = ClaimPreferences()) -> Claim:  # noqa: B008
+        """Claim the next job, which there is."""
+        claim = await self.claim(offer)
+        assert claim is not None
+        return claim
+
     async def report(self, claim: Claim, base: JobRecord, *changes: JobChange) -> JobRecord | None:
         """Report what happens to a job; the record after it, None where the claim is lost."""
         first = base.seq + 1
