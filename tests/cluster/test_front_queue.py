@@ -27,11 +27,12 @@ LIMIT = 3
 
 class Store:
     """The shared jobs, as a front changes and follows them. ``down``: the database is away;
-    ``answers``: it answers when this is set. It is the membership of the front as well."""
+    ``full``: it accepts no job; ``answers``: it answers when this is set. It is the membership of
+    the front as well."""
 
     def __init__(self, shared: SharedJobs) -> None:
         self.shared = shared
-        self.down = self.drains = False
+        self.down = self.full = self.drains = False
         self.waiting = self.running = 0
         self.answers = asyncio.Event()
         self.answers.set()
@@ -42,8 +43,8 @@ class Store:
         if record.key is not None and any(one.key == record.key for one in self.shared.all()):
             raise DuplicateRequestKey(record.key.name)
         await self.answers.wait()
-        if self.down:
-            raise errors.JournalUnreachable()
+        if self.down or self.full:
+            raise errors.JournalUnreachable() if self.down else errors.QueueFull()
         self.shared.add(record)
 
     def delete_soon(self, job_id: str) -> None:
@@ -225,14 +226,10 @@ async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
 async def test_a_submission_that_is_refused_leaves_nothing(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
-    async def full(record: JobRecord, **more: object) -> None:
-        raise errors.QueueFull()
-
     job, place = new(recording, kept=False), Place()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "submit", full)
-        with pytest.raises(errors.QueueFull):
-            await front.submit(job, promised=place)
+    store.full = True
+    with pytest.raises(errors.QueueFull):
+        await front.submit(job, promised=place)
     store.down = True
     with pytest.raises(errors.JournalUnreachable):
         await front.submit(job, promised=place)
@@ -269,15 +266,9 @@ async def test_each_client_of_a_full_queue_is_told_its_own_time(
     with pytest.raises(errors.QueueFull) as full:
         front.check_room(caller="another")
     assert full.value.retry_after == 10, "of each other owner four count"
-    store.waiting, job = 0, new(recording)
-
-    async def taken(record: JobRecord, **_: object) -> None:
-        raise errors.QueueFull()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "submit", taken)
-        with pytest.raises(errors.QueueFull) as full:
-            await front.submit(job, promised=Place())
+    store.waiting, store.full, job = 0, True, new(recording)
+    with pytest.raises(errors.QueueFull) as full:
+        await front.submit(job, promised=Place())
     assert full.value.retry_after == 12, "another service was faster: four, one and this one"
     job.source.close()
 

@@ -153,16 +153,24 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 """When Nagg, Nell, Nagg and so on begin to speak in the clip, seconds."""
 
 
+def live(
+    engine: moonshine.MoonshineEngine, samples: Block, **options: bool
+) -> tuple[list[LiveEvent], Transcript]:
+    """What a session tells of all that is said in it, and its transcript."""
+    told: queue.Queue[LiveEvent] = queue.Queue()
+    chosen = LiveOptions(partials=False, patience_s=PATIENCE_S, **options)
+    session = engine.open(chosen, LiveSessionStart(), told.put)
+    session.push(samples)
+    session.finish()
+    events = [told.get(timeout=PATIENCE_S)]
+    while not isinstance(events[-1], Summary):
+        events.append(told.get(timeout=PATIENCE_S))
+    return events, events[-1].transcript
+
+
 @pytest.mark.slow
 def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
-    told: queue.Queue[LiveEvent] = queue.Queue()
-    options = LiveOptions(words=True, partials=False, patience_s=PATIENCE_S)
-    session = engine.open(options, LiveSessionStart(), told.put)
-    session.push(endgame)
-    session.finish()
-    while not isinstance(last := told.get(timeout=PATIENCE_S), Summary):
-        pass
-    found = last.transcript
+    _, found = live(engine, endgame, words=True)
     assert found.diarized
     assert found.num_speakers == 2
     right_s = all_s = 0.0
@@ -178,17 +186,9 @@ def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endga
 def test_live_what_is_no_english_has_one_notice_and_a_warning_in_the_summary(
     engine: moonshine.MoonshineEngine, endgame: Block, step: int, expected: list[str]
 ) -> None:
-    told: queue.Queue[LiveEvent] = queue.Queue()
-    options = LiveOptions(partials=False, diarize=False, patience_s=PATIENCE_S)
-    session = engine.open(options, LiveSessionStart(), told.put)
-    session.push(np.ascontiguousarray(endgame[::step]))
-    session.finish()
-    noticed = []
-    while not isinstance(last := told.get(timeout=PATIENCE_S), Summary):
-        if isinstance(last, NoticeRaised):
-            noticed.append(last.notice.code)
-    assert noticed == expected
-    assert warnings(last.transcript) == expected
+    told, found = live(engine, np.ascontiguousarray(endgame[::step]), diarize=False)
+    assert [one.notice.code for one in told if isinstance(one, NoticeRaised)] == expected
+    assert warnings(found) == expected
 
 
 @pytest.mark.slow_except("[1-", "[0.01")

@@ -369,28 +369,6 @@ def test_what_is_left_for_files(
     assert (CARD_GIB - used - one.committed_bytes(FILES), one.own_bytes(FILES, used)) == (free, own)
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_two_engines_share_a_card_to_the_last_byte_and_none_twice(tells: bool) -> None:
-    """What each may take in all: the card, less strangers, less what the other has reserved."""
-    one = ledger({FILES: 12, LIVE: 7})
-    one.see({}, 2, {})
-    one.see({FILES: there(9, 1), LIVE: there(6, 2)}, 19, {1: 11, 2: 6} if tells else {})
-    room = {
-        who: CARD_GIB - 19 - one.committed_bytes(who) + one.own_bytes(who, 19)
-        for who in (FILES, LIVE)
-    }
-    assert room == {FILES: CARD_GIB - 2 - 7, LIVE: CARD_GIB - 2 - 12}
-
-
-def test_what_was_reserved_last_counts_until_it_is_released() -> None:
-    one = ledger({LIVE: 9})
-    one.reserve(LIVE, 5)
-    assert (one.committed_bytes(FILES), one.committed_bytes(LIVE)) == (5, 0)
-    one.release(LIVE)
-    one.release(LIVE)
-    assert one.committed_bytes(FILES) == 0
-
-
 WHOLE, OTHER = GpuDevice(("GPU-8932f937-1",)), GpuDevice(("GPU-8931aaaa-2",))
 SLICES = (
     GpuDevice(("MIG-11110000-1", "MIG-GPU-77770000-3/1/0")),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from instrumented_slot import OverheardJoint, queue_on
+from instrumented_slot import Companies, OverheardJoint, queue_on
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -111,18 +111,12 @@ async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_
 
 
 async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job: NewJob) -> None:
-    sizes: list[int] = []
-
-    def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        jobs = [*waiting][:4]
-        sizes.append(len(jobs))
-        return jobs
-
-    async with queue_on(OverheardJoint(), places=2, company=company) as queue:
+    companies = Companies()
+    async with queue_on(OverheardJoint(), places=2, company=companies) as queue:
         jobs = await submitted(queue, new_job, 4)
         queue.open()
         assert await over(jobs) == [JobState.DONE] * 4
-    assert sizes == [2, 2]
+    assert companies.sizes == [2, 2]
 
 
 @pytest.mark.slow

@@ -85,12 +85,14 @@ def next_number(text: str) -> int:
 
 
 def run(
-    tokenizer: Tokenizer, writes: Writes, seconds: float, limit: int = 100_000
+    tokenizer: Tokenizer, writes: Writes, seconds: float, limit: int = 100_000, most: int = 1 << 30
 ) -> tuple[WindowGeneration, MadeUpModel, list[int]]:
+    """An answer, which is cancelled after ``most`` tokens."""
     model = MadeUpModel(tokenizer, writes)
     ends = frozenset([tokenizer.token_to_id(END)])
     answer = WindowGeneration(cast(TokenGeneration, cast(Any, model)), tokenizer, ends, seconds)
-    closed = [index for index in answer.run(None, limit, lambda: False) if index is not None]
+    written = answer.run(None, limit, lambda: model.spent >= most)
+    closed = [index for index in written if index is not None]
     return answer, model, closed
 
 
@@ -171,10 +173,7 @@ def test_the_limit_keeps_what_is_whole(tokenizer: Tokenizer) -> None:
 
 
 def test_a_cancelled_answer_takes_no_further_token(tokenizer: Tokenizer) -> None:
-    model = MadeUpModel(tokenizer, sound(12))
-    ends = frozenset([tokenizer.token_to_id(END)])
-    answer = WindowGeneration(cast(TokenGeneration, cast(Any, model)), tokenizer, ends, 60.0)
-    closed = list(answer.run(None, 1000, lambda: model.spent >= 37))
+    answer, model, closed = run(tokenizer, sound(12), 60.0, most=37)
     assert model.spent == 37
     assert closed == list(range(len(answer.segments)))
     assert len(closed) < 12
