@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-import tiny_vibevoice
 from many_cases import for_each
 
 ROOT = Path(__file__).parents[2]
@@ -149,14 +148,6 @@ def test_without_torch_every_module_of_tests_can_be_collected() -> None:
     assert [path.name for path in tests if needs_torch_unasked(path.read_text("utf-8"))] == []
     assert needs_torch_unasked("import torch")
     assert not needs_torch_unasked("import pytest\npytest.importorskip('torch')\nimport torch")
-
-
-def test_without_torch_a_test_with_a_trained_checkpoint_is_skipped_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tiny_vibevoice, "find_spec", lambda name: None)
-    with pytest.raises(pytest.skip.Exception, match="the extra 'vibevoice' is not installed"):
-        tiny_vibevoice.checkpoint("tiny")
 
 
 def test_no_two_files_of_tests_have_one_name() -> None:

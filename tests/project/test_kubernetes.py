@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from service_process import Server, told_by
 from sidecar.api import live_routes
 from sidecar.cli.common_options import describe
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
-from sidecar.config.settings import Settings, load_settings
+from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
 from sidecar.engines import ENGINES
 from sidecar.protocols import s2s
 from sidecar.protocols.grpc_stt.servicer import NAME
@@ -34,6 +36,8 @@ OTHERS = "keda.sh/"
 VERSIONS = ("1.31", "1.37")
 """Of Kubernetes: the oldest that has all of it without being asked, and a new one."""
 PART = "app.kubernetes.io/component"
+UPLOADS = ("VIBEVOICE_QUEUE_LIMIT", "VIBEVOICE_MAX_UPLOAD_MB", "VIBEVOICE_UPLOAD_ROOM_MB")
+"""Settings of a ConfigMap that say how much may be uploaded."""
 FETCHED_S = 5
 """What a service takes at its end beside its grace: results that ended with it are fetched."""
 
@@ -109,7 +113,7 @@ def most_uploaded_gib(settings: Settings, running: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
 def test_all_that_may_be_uploaded_fits_into_the_spool_and_the_spool_into_the_pods_disk(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, settings_of: Given
 ) -> None:
     objects = rendered(name)
     configs = {one["metadata"]["name"]: one for one in objects if one["kind"] == "ConfigMap"}
@@ -117,7 +121,7 @@ def test_all_that_may_be_uploaded_fits_into_the_spool_and_the_spool_into_the_pod
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         data = configs[container["envFrom"][0]["configMapRef"]["name"]]["data"]
-        settings = uploads_settings(data, monkeypatch, tmp_path)
+        settings = settings_of({key: value for key, value in data.items() if key in UPLOADS})
         empty = {one["name"]: one["emptyDir"] for one in pod["volumes"] if "emptyDir" in one}
         running = max(spec.together for spec in ENGINES) + 1  # in step, and one behind them
         jobs, besides = most_uploaded_gib(settings, running)
@@ -130,31 +134,32 @@ def test_all_that_may_be_uploaded_fits_into_the_spool_and_the_spool_into_the_pod
             assert jobs <= gib(claim["spec"]["resources"]["requests"]["storage"])
 
 
-def uploads_settings(
-    data: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Settings:
-    """What a ConfigMap says of uploads; the rest is as it comes."""
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    for word in ("QUEUE_LIMIT", "MAX_UPLOAD_MB", "UPLOAD_ROOM_MB"):
-        monkeypatch.delenv(f"VIBEVOICE_{word}", raising=False)
-        if (value := data.get(f"VIBEVOICE_{word}")) is not None:
-            monkeypatch.setenv(f"VIBEVOICE_{word}", value)
-    return load_settings()
+Given = Callable[[dict[str, str]], Settings]
+
+
+@pytest.fixture
+def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
+    """The settings of a service that has these variables, and its spool here."""
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+
+    def load(variables: dict[str, str]) -> Settings:
+        here = {"CONFIG": tmp_path / "none.toml", "SPOOL_DIR": tmp_path}
+        for name, value in (variables | {f"{ENV_PREFIX}{key}": here[key] for key in here}).items():
+            monkeypatch.setenv(name, str(value))
+        return load_settings()
+
+    return load
 
 
 def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings_of: Given,
 ) -> None:
     data = of_kind(written("base"), "ConfigMap")["data"]
     assert set(data) <= {flag.env for flag in describe()}
-    for setting, value in data.items():
-        monkeypatch.setenv(setting, value)
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
     container = pod_of(written("base"))["containers"][0]
     (token,) = container["env"]
-    monkeypatch.setenv(token["name"], "x" * MIN_TOKEN_CHARACTERS)
-    settings = load_settings()
+    settings = settings_of({**data, token["name"]: "x" * MIN_TOKEN_CHARACTERS})
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     assert ports == {"http": settings.port, "grpc": settings.grpc_port}
     assert data["VIBEVOICE_SPOOL_DIR"] in {one["mountPath"] for one in container["volumeMounts"]}
@@ -227,25 +232,20 @@ def test_all_selectors_mean_the_service_and_none_the_download() -> None:
 @pytest.mark.parametrize("part", ["front", "node"])
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal(
-    name: str, part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, part: str, settings_of: Given, tmp_path: Path
 ) -> None:
     objects = rendered(name)
     pod = of_kind(objects, "Deployment", part)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     data = of_kind(objects, "ConfigMap", part)["data"]
     assert container["envFrom"][0]["configMapRef"]["name"].endswith("node") is (part == "node")
-    for setting, value in data.items():
-        monkeypatch.setenv(setting, value)
-    given = {
+    known = {
         "VIBEVOICE_JOURNAL": "postgresql://somebody@somewhere/jobs",
         "VIBEVOICE_UPLOADS": "s3://recordings/asr",
         "AWS_ENDPOINT_URL_S3": "https://s3.example.org",
     }
-    for one in container["env"]:
-        monkeypatch.setenv(one["name"], given.get(one["name"], "x" * 64))
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
-    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
-    settings = load_settings()
+    given = {one["name"]: known.get(one["name"], "x" * 64) for one in container["env"]}
+    settings = settings_of(data | given)
     assert settings.role == part
     assert (settings.grpc_port is None) is (part == "node")
     mounted = {one["mountPath"] for one in container["volumeMounts"]}
@@ -316,11 +316,7 @@ def test_an_ingress_sends_live_requests_to_the_ears_and_all_else_to_fronts_that_
     }
     for part, port, paths in (
         ("front", "http", {"/"}),
-        (
-            "ears",
-            "http",
-            {live_routes.PATH, REALTIME, "/v1/talk", s2s.PATH, yap_routes.PATH},
-        ),
+        ("ears", "http", {live_routes.PATH, REALTIME, "/v1/talk", s2s.PATH, yap_routes.PATH}),
         ("ears", "grpc", {f"/{NAME}"}),
     ):
         service = of_kind(objects, "Service", part)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from many_cases import for_each
-from regex_steps import Counting, TooManySteps, superlinear
+from regex_steps import superlinear
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients/python/src"
@@ -158,19 +158,3 @@ def test_no_expression_is_made_where_nobody_looks() -> None:
 )
 def test_what_is_known_to_take_too_long_is_found(text: str, method: str) -> None:
     assert superlinear(re.compile(text), method)
-
-
-@for_each("one", all_found)
-def test_the_counting_matcher_finds_what_re_finds(one: Found) -> None:
-    matcher = Counting(one.pattern)
-    for grown in list(matcher.inputs())[::5]:
-        text = grown(3)
-        matcher.steps = 0
-        try:
-            whole = [found.span() for found in one.pattern.finditer(text)]
-            assert matcher.spans(text, "finditer") == whole, text
-            for method in ("match", "fullmatch"):
-                found = getattr(one.pattern, method)(text)
-                assert matcher.spans(text, method) == ([found.span()] if found else []), text
-        except TooManySteps:
-            continue

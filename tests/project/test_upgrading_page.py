@@ -38,6 +38,19 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def serve_once(env: dict[str, str], *words: str) -> None:
+    """Start a service, and end it as soon as it serves."""
+    command = [*SERVE, "--port=0", *words]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as service:
+        assert service.stdout is not None
+        ready = json.loads(service.stdout.readline())
+        assert ready["event"] == "ready", ready
+        service.terminate()
+        service.wait(PATIENCE_S)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the block is for Linux")
 def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -56,15 +69,7 @@ def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> 
 
     subprocess.run([*SERVE, "token", "create", "--subject", "anna"], cwd=REPOSITORY, env=env,
                    check=True, capture_output=True)  # fmt: skip
-    words = ["--port=0", "--keep-jobs", "--people", "--tls=self-signed"]
-    with subprocess.Popen(
-        [*SERVE, *words], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as service:
-        assert service.stdout is not None
-        ready = json.loads(service.stdout.readline())
-        assert ready["event"] == "ready", ready
-        service.terminate()
-        service.wait(PATIENCE_S)
+    serve_once(env, "--keep-jobs", "--people", "--tls=self-signed")
     settings = home / ".config" / DISTRIBUTION / "config.toml"
     settings.parent.mkdir(parents=True)
     settings.write_text("port = 9000\n")
@@ -102,14 +107,7 @@ def test_the_block_removes_all_that_services_left_in_a_database(
         "VIBEVOICE_JOURNAL_KEY": KEY,
         "VIBEVOICE_UPLOADS": str(uploads),
     }
-    with subprocess.Popen(
-        [*SERVE, "--port=0"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as service:  # fmt: skip
-        assert service.stdout is not None
-        assert json.loads(service.stdout.readline())["event"] == "ready"
-        service.terminate()
-        service.wait(PATIENCE_S)
+    serve_once(env)
     assert "vibevoice" in schemas()
     subprocess.run(["sh", "-eu", "-c", block_of("A database")], env=env, check=True)
     assert "vibevoice" not in schemas()
