@@ -77,9 +77,7 @@ def test_a_word_of_the_persons_behind_a_long_echo_counts(speech: Samples) -> Non
 @pytest.mark.parametrize("lag", [-MAX_CLOCK_LEAD_S, 0.0, 0.4, 0.75])
 @pytest.mark.parametrize("rate", [8_000, 24_000])
 def test_it_is_looked_for_as_late_as_players_are_at_any_rate(
-    speech: Samples,
-    lag: float,
-    rate: int,
+    speech: Samples, lag: float, rate: int
 ) -> None:
     places = np.arange(4 * RATE, 5 * RATE) - round(lag * RATE)
     at = np.interp(np.arange(0, RATE, RATE / rate), np.arange(RATE), speech[places])
@@ -143,9 +141,7 @@ def test_sound_that_is_none_is_like_nothing(speech: Samples) -> None:
     assert len(band_envelopes(np.ones(1000, np.int16), 1000)) == 0
 
 
-def test_a_report_that_knows_of_less_does_not_play_anything_twice(
-    speech: Samples,
-) -> None:
+def test_a_report_that_knows_of_less_does_not_play_anything_twice(speech: Samples) -> None:
     evidence = EchoDetector()
     evidence.emit(1, SynthesizedAudio(pcm16(speech), RATE))
     for now, seconds in ((1.0, 1.0), (1.1, 0.9), (2.0, 2.0), (2.1, 2.0), (3.0, 3.0)):
@@ -165,9 +161,7 @@ def test_of_either_sound_some_seconds_are_kept_however_small_its_messages() -> N
     assert len(pieces) <= 2 * (HISTORY_S + 1) / MERGED_SPAN_S
 
 
-def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(
-    speech: Samples,
-) -> None:
+def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(speech: Samples) -> None:
     def most(seconds: float) -> int:
         """Bytes that it takes to compare an utterance so long."""
         tracemalloc.start()

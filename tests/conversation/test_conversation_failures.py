@@ -182,9 +182,7 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
 
 
 @pytest.mark.slow
-async def test_who_only_types_is_somebody_who_is_there(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_who_only_types_is_somebody_who_is_there(start_server: Callable[..., Server]) -> None:
     server = start_server(voice_engine="none", limits={"talk_idle": 2}, live_idle=0.1)
     async with Page(server) as page:
         begun = time.monotonic()

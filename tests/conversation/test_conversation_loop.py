@@ -8,18 +8,8 @@ from conversation_simulator import RATE, Table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.audio_pacing import AudioPacer, ReplyAudioFrame
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    DropReplyAudio,
-    PauseReplyAudio,
-    PlaybackReported,
-    ReplyEnded,
-    ResumeReplyAudio,
-    SendReplyAudio,
-    TimerFired,
-    TtsAudio,
-)
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve."
 
@@ -32,16 +22,16 @@ class Driven(Table):
         self.pacer = AudioPacer(clears=clears)
         self.frames: list[tuple[float, ReplyAudioFrame]] = []
 
-    def drive(self, commands: list[ConversationCommand]) -> None:
+    def drive(self, commands: list[events.ConversationCommand]) -> None:
         for command in commands:
             match command:
-                case SendReplyAudio(turn=turn, piece=piece, sound=sound):
+                case events.SendReplyAudio(turn=turn, piece=piece, sound=sound):
                     self.pacer.add(turn, piece, sound, self.now)
-                case PauseReplyAudio():
+                case events.PauseReplyAudio():
                     self.pacer.pause(self.now)
-                case ResumeReplyAudio():
+                case events.ResumeReplyAudio():
                     self.pacer.resume(self.now)
-                case DropReplyAudio(turn=turn):
+                case events.DropReplyAudio(turn=turn):
                     self.pacer.drop_audio(turn)
 
     def run(self, until: float, step: float = 0.01) -> None:
@@ -50,15 +40,15 @@ class Driven(Table):
             self.frames += [(self.now, frame) for frame in self.pacer.due(self.now)]
             if self.pacer.turn:
                 played = self.pacer.played(self.now)
-                self.drive(self.take(PlaybackReported(self.now, self.pacer.turn, played)))
-            self.drive(self.take(TimerFired(self.now)))
+                self.drive(self.take(events.PlaybackReported(self.now, self.pacer.turn, played)))
+            self.drive(self.take(events.TimerFired(self.now)))
 
     def answer(self) -> None:
         self.says("Count!")
         self.thinks(TEXT)
         self.voices()
-        self.drive(self.of(SendReplyAudio))
-        assert self.of(TtsAudio) == []
+        self.drive(self.of(events.SendReplyAudio))
+        assert self.of(events.TtsAudio) == []
 
     @property
     def sent_s(self) -> float:
@@ -81,7 +71,7 @@ def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
         table.drive(table.cancels() if by == "key" else table.types("Stop it."))
     table.run(table.now + 1.0)
     heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= table.sent_s + 5e-3]
-    (ended,) = table.told(ReplyEnded)
+    (ended,) = table.told(events.ReplyEnded)
     assert ended.text == " ".join(heard) + "…"
     lead = 0.15 + (0.26 if by == "voice" else 0.0)  # a voice is noticed when it lasts
     assert after_s - 0.02 <= table.sent_s <= after_s + lead + 0.02
@@ -97,7 +87,7 @@ def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(clears
     table.drive(table.stops())
     table.drive(table.words("mm-hm"))
     table.run(table.now + 4.0)
-    assert table.told(ReplyEnded)[0].text == TEXT
+    assert table.told(events.ReplyEnded)[0].text == TEXT
     assert table.sent_s == pytest.approx(0.3 * 12)
 
 

@@ -56,10 +56,7 @@ async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
             options = service.conversations.options()
             talk = await stack.enter_async_context(
                 service.conversations.open(
-                    ANONYMOUS,
-                    options,
-                    SynthesisOptions(speed=20.0),
-                    clears=True,
+                    ANONYMOUS, options, SynthesisOptions(speed=20.0), clears=True
                 )
             )
             running = asyncio.create_task(talk.run())

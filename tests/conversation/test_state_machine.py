@@ -700,17 +700,18 @@ def test_nobody_hears_more_of_a_reply_than_was_made() -> None:
     assert cut.seconds == ended.made_s
 
 
-def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:
-    table = answering(heard=0.7)
+@pytest.mark.parametrize(
+    ("heard_s", "by_the_clock", "played_s", "text"),
+    [(0.7, ["One two…"], 1.1, "One two three four…"), (0.0, [], 0.4, "One…")],
+)
+def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard(
+    heard_s: float, by_the_clock: list[str], played_s: float, text: str
+) -> None:
+    table = answering(heard=heard_s)
     table.cancels()
-    assert table.history[-1] == ("assistant", "One two…")
-    table.cuts(1.1)
-    assert table.history[-1] == ("assistant", "One two three four…")
-    table = answering(heard=0.0)
-    table.cancels()
-    assert table.history == [("user", "What do you count?")]
-    table.cuts(0.4)
-    assert table.history[-1] == ("assistant", "One…")
+    assert [said for _, said in table.history[1:]] == by_the_clock
+    table.cuts(played_s)
+    assert table.history[1:] == [("assistant", text)]
 
 
 def test_after_a_reset_nothing_was_said() -> None:
@@ -790,13 +791,17 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     assert table.phase is ConversationPhase.IDLE
 
 
-def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on() -> None:
-    table = answering(heard=0.5)
+@pytest.mark.parametrize("typed", [False, True], ids=["goes on", "something is typed"])
+def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on(typed: bool) -> None:
+    table = answering(ConversationOptions(interruptible=not typed), heard=0.5)
     table.utters(None)
     table.fails(ConversationStage.RECOGNISER, table.utterance)
+    if typed:
+        table.types("Never mind.")
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
     table.plays(99)
-    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.COMPLETED]
+    ending = ReplyEnding.INTERRUPTED if typed else ReplyEnding.COMPLETED
+    assert [one.ending for one in table.told(ReplyEnded)] == [ending]
 
 
 def test_a_recogniser_that_fails_before_anybody_was_heard_is_told() -> None:
@@ -876,14 +881,6 @@ def test_a_voice_has_two_pieces_at_once_at_most() -> None:
     assert [one.piece for one in table.of(SynthesizeText)] == [0, 1]
     table.take(StageEnded(table.now, 1, ConversationStage.VOICE, 0))
     assert [one.piece for one in table.of(SynthesizeText)] == [0, 1, 2]
-
-
-def test_what_failed_before_something_is_typed_is_told() -> None:
-    table = answering(ConversationOptions(interruptible=False))
-    table.utters(None)
-    table.fails(ConversationStage.RECOGNISER, table.utterance)
-    table.types("Never mind.")
-    assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
 
 
 def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table
 
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant_turn import APOLOGY
 from sidecar.conversation.chat_completions import (
     MAX_ARGUMENT_CHARACTERS,
@@ -17,27 +18,6 @@ from sidecar.conversation.chat_completions import (
     ToolDefinition,
     ToolSet,
 )
-from sidecar.conversation.conversation_events import (
-    ConversationError,
-    ConversationOptions,
-    ConversationStage,
-    GenerateReply,
-    HistoryEntryDeleted,
-    HistoryEntryRecorded,
-    LlmToken,
-    LlmToolCallDelta,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyStarted,
-    StageEnded,
-    StageFailed,
-    StopStage,
-    SynthesizeText,
-    ToolCallArgumentsDelta,
-    ToolCallEnded,
-    ToolCallStarted,
-    ToolResultAdded,
-)
 from sidecar.errors import CallUnknown, LlmGarbled
 
 TOOLS = ToolSet((ToolDefinition("weather"), ToolDefinition("clock")))
@@ -47,21 +27,21 @@ OSLO = ToolCall("call_a", "weather", '{"city":"Oslo"}')
 class ToolTable(Table):
     """A machine whose client has tools."""
 
-    def __init__(self, options: ConversationOptions | None = None) -> None:
-        super().__init__(options or ConversationOptions(tools=TOOLS))
+    def __init__(self, options: events.ConversationOptions | None = None) -> None:
+        super().__init__(options or events.ConversationOptions(tools=TOOLS))
 
     def calls(self, *fragments: ToolCallDelta, ended: bool = True) -> None:
         turn = self.talk.turn
         for one in fragments:
-            self.take(LlmToolCallDelta(self.now, turn, one))
+            self.take(events.LlmToolCallDelta(self.now, turn, one))
         if ended:
-            self.take(StageEnded(self.now, turn, ConversationStage.THINKER))
+            self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
 
     def asks_for(self, call: ToolCall = OSLO, index: int = 0) -> None:
         self.calls(*written(call, index))
 
     def returns(self, output: str, call: str = OSLO.id) -> None:
-        self.take(ToolResultAdded(self.now, call, output, f"item of {call}"))
+        self.take(events.ToolResultAdded(self.now, call, output, f"item of {call}"))
 
     def answered(self) -> tuple[ChatMessage, ...]:
         """What the thinker is given when the client asks for an answer."""
@@ -86,16 +66,16 @@ def written(call: ToolCall, index: int = 0) -> list[ToolCallDelta]:
 
 
 def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered(table: ToolTable) -> None:
-    assert table.of(GenerateReply)[0].tools == TOOLS
+    assert table.of(events.GenerateReply)[0].tools == TOOLS
     table.asks_for()
-    assert table.told(ToolCallStarted) == [ToolCallStarted(1, "call_a", "weather")]
-    assert "".join(one.text for one in table.told(ToolCallArgumentsDelta)) == OSLO.arguments
-    assert [one.call for one in table.told(ToolCallEnded)] == [OSLO]
-    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.COMPLETED]
-    assert table.told(ConversationError) == []
+    assert table.told(events.ToolCallStarted) == [events.ToolCallStarted(1, "call_a", "weather")]
+    assert "".join(one.text for one in table.told(events.ToolCallArgumentsDelta)) == OSLO.arguments
+    assert [one.call for one in table.told(events.ToolCallEnded)] == [OSLO]
+    assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.COMPLETED]
+    assert table.told(events.ConversationError) == []
     table.returns("rain")
-    assert table.told(HistoryEntryRecorded)[-1].name == "item of call_a"
-    assert len(table.of(GenerateReply)) == 1, "an answer is asked for"
+    assert table.told(events.HistoryEntryRecorded)[-1].name == "item of call_a"
+    assert len(table.of(events.GenerateReply)) == 1, "an answer is asked for"
     assert table.answered() == (
         ChatMessage(ChatRole.USER, "Does it rain in Oslo?"),
         ChatMessage(ChatRole.ASSISTANT, "", (OSLO,)),
@@ -114,12 +94,12 @@ def test_several_calls_of_one_answer_are_told_apart_and_told_together() -> None:
     clock = ToolCall("call_b", "clock", "{}")
     table = ToolTable()
     table.types("What is going on in Oslo?")
-    table.take(LlmToken(table.now, 1, "One moment. "))
+    table.take(events.LlmToken(table.now, 1, "One moment. "))
     a, b = written(OSLO), written(clock, 1)
     table.calls(a[0], b[0], a[1], b[1], b[2], a[2])
     table.voices()
     table.plays(99)
-    assert [one.call for one in table.told(ToolCallEnded)] == [OSLO, clock]
+    assert [one.call for one in table.told(events.ToolCallEnded)] == [OSLO, clock]
     table.returns("noon", "call_b")
     assert table.answered()[1:] == (
         ChatMessage(ChatRole.ASSISTANT, "One moment.", (clock,)),
@@ -141,17 +121,17 @@ def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
     table.stops()
     table.words("Does it rain in")
     table.asks_for()
-    assert table.told(ToolCallStarted) == []
+    assert table.told(events.ToolCallStarted) == []
     assert not table.talk.history.knows("call_a")
     table.goes_on()
     table.until(1.6)
     table.stops()
     table.words("Does it rain in Oslo?")
     table.until(3.5)
-    assert table.told(ReplyStarted) != []
-    assert table.told(ToolCallStarted) == [], "it was thought of for another turn"
+    assert table.told(events.ReplyStarted) != []
+    assert table.told(events.ToolCallStarted) == [], "it was thought of for another turn"
     table.asks_for()
-    assert len(table.told(ToolCallEnded)) == 1
+    assert len(table.told(events.ToolCallEnded)) == 1
 
 
 def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_error(
@@ -159,12 +139,12 @@ def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_erro
 ) -> None:
     table.calls(*written(OSLO)[:2], ended=False)
     table.types("Never mind.")
-    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.INTERRUPTED]
-    table.take(LlmToolCallDelta(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
-    table.take(StageEnded(table.now, 1, ConversationStage.THINKER))
-    assert table.told(ToolCallEnded) == []
+    assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.INTERRUPTED]
+    table.take(events.LlmToolCallDelta(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
+    table.take(events.StageEnded(table.now, 1, events.ConversationStage.THINKER))
+    assert table.told(events.ToolCallEnded) == []
     table.returns("rain")
-    assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown]
+    assert [type(one.error) for one in table.told(events.ConversationError)] == [CallUnknown]
     assert [one.role for one in table.asked] == [ChatRole.USER]
 
 
@@ -179,7 +159,7 @@ def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_th
     roles = [(one.role, one.text) for one in table.answered()]
     assert roles[-2:] == [(ChatRole.ASSISTANT, "I am."), (ChatRole.TOOL, "rain")]
     table.returns("snow")
-    assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown], (
+    assert [type(one.error) for one in table.told(events.ConversationError)] == [CallUnknown], (
         "once is enough"
     )
 
@@ -199,20 +179,20 @@ def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
     fragments: list[ToolCallDelta], table: ToolTable
 ) -> None:
     table.calls(*fragments)
-    assert [type(one.error) for one in table.told(ConversationError)] == [LlmGarbled]
-    assert table.told(ToolCallEnded) == []
-    assert [one.text for one in table.of(SynthesizeText)] == [APOLOGY]
+    assert [type(one.error) for one in table.told(events.ConversationError)] == [LlmGarbled]
+    assert table.told(events.ToolCallEnded) == []
+    assert [one.text for one in table.of(events.SynthesizeText)] == [APOLOGY]
     assert not table.talk.history.awaits("call_a")
 
 
 def test_a_model_that_fails_in_a_call_has_called_nothing(table: ToolTable) -> None:
     table.calls(*written(OSLO), ended=False)
-    table.take(StageFailed(table.now, 1, ConversationStage.THINKER, LlmGarbled()))
-    assert table.told(ToolCallEnded) == []
+    table.take(events.StageFailed(table.now, 1, events.ConversationStage.THINKER, LlmGarbled()))
+    assert table.told(events.ToolCallEnded) == []
     table.voices()
     table.plays(99)
-    assert [one.ending for one in table.told(ReplyEnded)] == [ReplyEnding.FAILED]
-    assert StopStage(1, ConversationStage.THINKER) in table.all
+    assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.FAILED]
+    assert events.StopStage(1, events.ConversationStage.THINKER) in table.all
 
 
 def test_calls_have_an_id_each_whatever_servers_call_them() -> None:
@@ -222,18 +202,20 @@ def test_calls_have_an_id_each_whatever_servers_call_them() -> None:
         table.calls(
             *(ToolCallDelta(at, number, "clock") for at, number in enumerate(["0", "0", ""]))
         )
-    ids = [one.call.id for one in table.told(ToolCallEnded)]
+    ids = [one.call.id for one in table.told(events.ToolCallEnded)]
     assert ids[0] == "0", "the server's own, where it can be"
     assert len(set(ids)) == len(ids) == 6
-    assert {one.call.arguments for one in table.told(ToolCallEnded)} == {"{}"}, "nothing is nothing"
+    assert {one.call.arguments for one in table.told(events.ToolCallEnded)} == {"{}"}, (
+        "nothing is nothing"
+    )
 
 
 def test_a_call_that_is_taken_out_of_the_history_takes_along_what_came_of_it() -> None:
-    table = ToolTable(ConversationOptions(tools=TOOLS, most_messages=4))
+    table = ToolTable(events.ConversationOptions(tools=TOOLS, most_messages=4))
     table.types("Does it rain in Oslo?")
     table.asks_for()
     table.returns("rain")
-    table.take(HistoryEntryDeleted(table.now, table.told(ToolCallEnded)[0].entry))
+    table.take(events.HistoryEntryDeleted(table.now, table.told(events.ToolCallEnded)[0].entry))
     assert [one.role for one in table.answered()] == [ChatRole.USER]
     table.cancels()
     table.answered()
@@ -241,6 +223,6 @@ def test_a_call_that_is_taken_out_of_the_history_takes_along_what_came_of_it() -
     for text in ("One.", "Two.", "Three.", "Four."):
         table.types(text)
     table.returns("rain")
-    assert [type(one.error) for one in table.told(ConversationError)] == [CallUnknown], (
+    assert [type(one.error) for one in table.told(events.ConversationError)] == [CallUnknown], (
         "it is long gone"
     )

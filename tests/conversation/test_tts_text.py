@@ -33,12 +33,7 @@ def said(text: str) -> list[str]:
     [
         (
             "That is a good question, and the answer is no. It is not so. Really!",
-            [
-                "That is a good question,",
-                "and the answer is no.",
-                "It is not so.",
-                "Really!",
-            ],
+            ["That is a good question,", "and the answer is no.", "It is not so.", "Really!"],
         ),
         ("Yes, it is. No.", ["Yes, it is.", "No."]),
         ("Pi is 3.5 or so. Not more.", ["Pi is 3.5 or so.", "Not more."]),
