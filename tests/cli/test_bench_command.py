@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
@@ -209,16 +208,7 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     assert "pip install -e '.[grpc]'" in capsys.readouterr().err
 
 
-def test_the_load_test_imports_the_client_and_nothing_of_the_service() -> None:
-    assert load_test_run.__file__ is not None
-    ours = set()
-    for module in Path(load_test_run.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            ours |= {name.partition(".")[0] for name in names}
-    assert "sidecar" not in ours
-    assert "vibevoice_asr_client" in ours
+def test_the_load_test_is_not_imported_before_it_runs() -> None:
     code = "import sys, sidecar.cli.bench; sys.exit('vibevoice_asr_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # every start imports the command
 

@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,15 +79,12 @@ def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     assert served.stdout
 
 
-@pytest.mark.slow
-def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
+def test_times_of_words_are_asked_for_and_for_subtitles_unasked():
     bare = TranscribeCommandOptions(files=[], format="json")
     assert "words" not in bare.options
     assert TranscribeCommandOptions(files=[], format="srt").options["words"] == "true"
     assert TranscribeCommandOptions(files=[], format="vtt", words=False).options["words"] == "false"
-    run = terminal.run("transcribe", BECKETT, "--format", "json", "--words")
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["metadata"]["words_by"] == "spread"
+    assert TranscribeCommandOptions(files=[], format="json", words=True).options["words"] == "true"
 
 
 @pytest.mark.slow_except("/dev/stdin")
@@ -553,29 +550,32 @@ def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_g
     port = free_port()
     given = {"BROWSER": browser(terminal), "VIBEVOICE_ENGINE": "auto"}
     words = ["--engine", "scripted", "--language", "de"]
-    opened = terminal.start("open", "--port", port, *words, VIBEVOICE_JOB_RETENTION="30d", **given)
-    try:
-        line = opened.stderr.readline() + opened.stderr.readline()
-        assert f"Serving at http://127.0.0.1:{port} until Ctrl-C." in line
-        about = httpx.get(f"http://127.0.0.1:{port}/v1/page/about", timeout=PATIENCE_S).json()
+    with opened(terminal, "--port", port, *words, VIBEVOICE_JOB_RETENTION="30d", **given) as url:
+        assert url == f"http://127.0.0.1:{port}"
+        about = httpx.get(f"{url}/v1/page/about", timeout=PATIENCE_S).json()
         assert about["engine"]["name"] == "scripted"
         assert about["keeps_seconds"] == 30 * 86_400, "who says how long is heard"
         again = terminal.run("open", "--port", port, **given)
         assert (again.returncode, again.stderr) == (0, "")
         check_one_line(terminal.run("open", "--port", port, *words), 78, "Stop it first")
-    finally:
-        opened.kill()
-        opened.communicate()
 
 
 def test_open_starts_a_service_at_any_free_port(terminal):
-    opened = terminal.start("open", "--port", 0, BROWSER=browser(terminal))
+    with opened(terminal, "--port", 0, BROWSER=browser(terminal)) as url:
+        assert int(url.rpartition(":")[2]) > 0
+
+
+@contextmanager
+def opened(terminal: Terminal, *words: object, **env: str) -> Iterator[str]:
+    """The address that `open` says while it serves."""
+    process = terminal.start("open", *words, **env)
     try:
-        said = opened.stderr.readline() + opened.stderr.readline()
-        assert re.search(r"Serving at http://127\.0\.0\.1:[1-9]\d+ until Ctrl-C\.", said), said
+        said = process.stderr.readline() + process.stderr.readline()
+        (url,) = re.findall(r"Serving at (http://127\.0\.0\.1:\d+) until Ctrl-C\.", said)
+        yield url
     finally:
-        opened.kill()
-        opened.communicate()
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(
@@ -658,17 +658,10 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     port = free_port()
     run = terminal.run("doctor", VIBEVOICE_ENGINE="auto", VIBEVOICE_PORT=str(port))
     assert (run.returncode, run.stderr) == (0, "")
-    for part in (
-        "moonshine",
-        "(serves)",
-        "transcribes recordings and live audio",
-        "voice",
-        "GPU",
-        "ffmpeg version",
-        "checkpoint",
-        f"{port} on",
-    ):
+    assert "transcribes recordings and live audio" in run.stdout
+    for part in ("moonshine", "(serves)", "voice", "GPU", "ffmpeg version", "checkpoint"):
         assert part in run.stdout
+    assert f"{port} on" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("Next: ")
     assert run.stdout.startswith("Ready: ")
     needed, optional = run.stdout.split("\nOptional, not here:\n")

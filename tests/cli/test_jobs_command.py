@@ -40,9 +40,7 @@ def service(issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def told(
-    service: Server,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    service: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Told:
     """Run `jobs …` as somebody; the exit code, the lines, and what was said beside them."""
 

@@ -99,10 +99,7 @@ def with_weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
         (with_weights(lambda whole: whole[:-1000]), errors.CheckpointDamaged),
         (with_weights(lambda whole: whole[:25]), errors.CheckpointDamaged),
         (with_weights(lambda whole: b"PK\3\4" + whole), errors.CheckpointUnsupported),
-        (
-            lambda folder: (folder / "vocabulary.json").write_text("{"),
-            errors.CheckpointDamaged,
-        ),
+        (lambda folder: (folder / "vocabulary.json").write_text("{"), errors.CheckpointDamaged),
     ],
 )
 def test_a_folder_that_cannot_be_loaded_says_why(

@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import vibevoice_asr_client as package
+import vibevoice_asr_load_test
 from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -309,14 +311,26 @@ def test_what_is_named_is_there_and_values_are_frozen() -> None:
 
 
 def test_it_needs_httpx_and_nothing_of_the_service_and_websockets_for_live_audio_alone() -> None:
+    at_once, ever = imports_of(package, oldest=(3, 9))
+    needed = {"httpx", "httpx_sse", "vibevoice_asr_client"}
+    assert at_once == needed
+    assert ever == {*needed, "websockets", "typing_extensions"}
+
+
+def test_the_load_test_imports_the_client_and_nothing_of_the_service() -> None:
+    _, ever = imports_of(vibevoice_asr_load_test)
+    assert "vibevoice_asr_client" in ever
+    assert "sidecar" not in ever
+
+
+def imports_of(package: ModuleType, oldest: tuple[int, int] = (3, 11)) -> tuple[set[str], set[str]]:
+    """What a package needs of others when it is imported, and at any time."""
     at_once, ever = set(), set()
-    for module in Path(package.__file__).parent.glob("*.py"):
-        tree = ast.parse(module.read_text("utf-8"), feature_version=(3, 9))
+    for module in Path(package.__file__ or "").parent.glob("*.py"):
+        tree = ast.parse(module.read_text("utf-8"), feature_version=oldest)
         at_once |= {name for node in tree.body for name in imported(node)}
         ever |= {name for node in ast.walk(tree) for name in imported(node)}
-    needed = {"httpx", "httpx_sse", "vibevoice_asr_client"}
-    assert at_once - sys.stdlib_module_names == needed
-    assert ever - sys.stdlib_module_names == {*needed, "websockets", "typing_extensions"}
+    return at_once - sys.stdlib_module_names, ever - sys.stdlib_module_names
 
 
 def imported(node: ast.AST) -> set[str]:
