@@ -140,14 +140,14 @@ async def test_a_notification_behind_one_that_was_missed_has_both_read(
     one: Service, other: Service
 ) -> None:
     job = await followed(one)
-    (hear,) = one.database._callbacks[EVENTS_CHANNEL + "one"]
-    one.database._callbacks[EVENTS_CHANNEL + "one"] = []
+    hear = one.database._callbacks[EVENTS_CHANNEL + "one"]
+    one.database._callbacks[EVENTS_CHANNEL + "one"] = lambda payload: None
     claim = await claimed(other)
     begun = await other.report(claim, claim.record, StartedChange())
     assert begun is not None
     await asyncio.sleep(0.2)
     assert job.state is JobState.QUEUED
-    one.database._callbacks[EVENTS_CHANNEL + "one"] = [hear]
+    one.database._callbacks[EVENTS_CHANNEL + "one"] = hear
     assert await other.report(claim, begun, SEGMENT, DONE)
     assert (await job.result()).segments[0].text == "hello"
     assert [segment.text for segment in job.record.segments] == ["hello"]
