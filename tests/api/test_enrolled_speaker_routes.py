@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ import soundfile
 from live_wire import heard
 from service_process import REPOSITORY, Server, check_problem, run_command
 from two_fronts_and_node import Fronts
-from websockets.asyncio.client import connect
 from wheel_recordings import RATE, clip
+from yap_client import Streaming
 
 from sidecar.audio import Block
 
@@ -224,24 +223,12 @@ async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells
     assert "vector" not in json.dumps(said)
     assert "Nagg" not in json.dumps(await heard(known, sound, recognise=False))
 
-    address = f"ws://127.0.0.1:{known.port}/api/asr-streaming"
-    async with connect(address, proxy=None, ping_interval=None) as socket:
-
-        async def send(kind: str, **payload: object) -> None:
-            ids = {"session_id": "s", "request_id": "r"}
-            await socket.send(json.dumps({"type": kind, **ids, "payload": payload}))
-
-        await send("input_audio_buffer.commit", final=False)
-        for at in range(0, len(sound), 64_000):
-            audio = base64.b64encode(sound[at : at + 64_000]).decode()
-            await send("input_audio_buffer.append", audio=audio)
-        await send("input_audio_buffer.commit", final=True)
-        async for one in socket:
-            body = json.loads(one)
-            if body["type"] == "transcription.done":
-                break
-        names = [one.get("name") for one in body["payload"]["segments"]]
-        assert {"Nagg", None} == set(names)
+    async with Streaming(known) as caller:
+        await caller.begin()
+        await caller.append(sound)
+        await caller.end()
+        done = await caller.until("transcription.done")
+    assert {one.get("name") for one in done["payload"]["segments"]} == {"Nagg", None}
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,7 @@ def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> N
     check_problem(server.client.get(url, params={"format": "docx"}), 422, "field_invalid")
 
 
-def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(
-    slow: Server, voice: bytes
-) -> None:
+def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(slow: Server) -> None:
     first = submitted(slow, long(2400))
     response = slow.client.get(f"/v1/jobs/{first}/transcript")
     check_problem(response, 409, "job_not_done")

@@ -14,7 +14,6 @@ from test_page import TOKEN, opened
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 4
 LONG = LONG.strip()
-SPEAKS = "[data-phase=speaking]"
 LISTENS = """
 const real = AudioNode.prototype.connect;
 AudioNode.prototype.connect = function (to, ...more) {
