@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -15,19 +11,15 @@ from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 from many_cases import for_each
-from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.api.http.responses import UnsentSegments, covered_spans
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.engines import moonshine, scripted_engine, whisper
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobRecord, JobState
-from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
-from sidecar.protocols.openai import retries
 from sidecar.protocols.openai.messages import (
     OpenAIJobEvents,
     diarized_body,
@@ -43,7 +35,7 @@ from sidecar.protocols.openai.request import (
     known_speakers,
     option_fields,
 )
-from sidecar.protocols.openai.retries import OpenAILocalRetries, OpenAISentRequest, timed_out
+from sidecar.protocols.openai.retries import timed_out
 from sidecar.protocols.openai_common import (
     chosen_precision,
     error_body,
@@ -302,38 +294,6 @@ def test_who_hung_up_when_its_patience_was_over_will_ask_again(
     waited_s: float, headers: dict[str, str], expected: bool
 ) -> None:
     assert timed_out(request(**headers), waited_s) is expected
-
-
-def held(recording: os.stat_result) -> int:
-    """How many descriptors of it are open here; those of other files come and go."""
-    found = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found += os.path.samestat(os.fstat(int(name)), recording)
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
-async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
-    spool = UploadSpool(None)
-    spool.add(b"a recording")
-    ended, job = asyncio.Event(), Job(spool.finish(), record())
-    own, recording = OpenAILocalRetries(), os.fstat(job.source.fd)
-    assert held(recording) == 1
-    own.leave(OpenAISentRequest("me", {}), job, ended.set)
-    assert held(recording) == 2
-    assert await own.take(OpenAISentRequest("somebody else", {}), job.source) is None
-    assert await own.take(OpenAISentRequest("me", {"fields": 1}), job.source) is None
-    await asyncio.wait_for(ended.wait(), PATIENCE_S)
-    assert held(recording) == 1
-    assert await own.take(OpenAISentRequest("me", {}), job.source) is None
-    job.source.close()
-    own.leave(
-        OpenAISentRequest("me", {}), job, ended.set
-    )  # it has ended meanwhile: there is nothing to keep
 
 
 def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:

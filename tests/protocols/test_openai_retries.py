@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ import httpx
 import openai
 import pytest
 from fastapi import Request
+from job_event_histories import submitted
 from recordings import long, wav
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import IdempotencyKey
+from sidecar.jobs.job_record import IdempotencyKey, JobState
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.openai import retries
 from sidecar.server.app import create_service
@@ -57,7 +60,9 @@ def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> retries.OpenAIQu
     """Those who come again wait as long as a test does."""
     monkeypatch.setattr(retries, "HELD_S", 2 * PATIENCE_S)
     monkeypatch.setattr(retries, "HELD_LOOK_S", 0.001)
-    return retries.OpenAIQueueTurns(service.submissions, retries.OpenAILocalRetries())
+    return retries.OpenAIQueueTurns(
+        service.submissions, retries.OpenAIAbandonedJobs(None, lambda: False)
+    )
 
 
 def retry() -> Request:
@@ -124,11 +129,9 @@ async def test_many_retries_of_one_owner_keep_nobody_else_out(
 async def test_a_request_whose_job_is_known_by_its_key_waits_for_no_place(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
-    spool = UploadSpool(None)
-    spool.add(wav(SECOND))
     submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
     with await submissions.place(ADA, key.name) as place:
-        await submissions.submit_once(ADA, spool.finish(), TranscribeOptions(), place, key)
+        await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
     await all_places(service)
     await asyncio.wait_for(turns.place(retry(), ADA, key.name), PATIENCE_S)
 
@@ -146,60 +149,93 @@ async def test_who_waits_for_a_place_hears_at_once_that_the_service_ends(
             await asyncio.wait_for(one, PATIENCE_S)
 
 
-def test_a_retry_that_is_still_uploaded_keeps_the_work_that_was_done(
+def recording() -> AudioSource:
+    """A client's upload."""
+    spool = UploadSpool(None)
+    spool.add(wav(SECOND))
+    return spool.finish()
+
+
+@pytest.fixture
+def left_job() -> Job:
+    """A job of ada that runs."""
+    return Job(recording(), replace(submitted(owner="ada"), state=JobState.RUNNING))
+
+
+async def test_job_whose_request_does_not_come_again_is_cancelled_after_the_grace(
+    monkeypatch: pytest.MonkeyPatch, left_job: Job
+) -> None:
+    monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
+    left, cancelled = retries.OpenAIAbandonedJobs(None, lambda: False), asyncio.Event()
+    left.leave(left_job, "digest", cancelled.set)
+    assert await left.take("bob", "digest", recording()) is None
+    assert await left.take("ada", "another", recording()) is None
+    await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
+    assert await left.take("ada", "digest", recording()) is None
+
+
+@pytest.mark.parametrize("returns", [False, True], ids=["no-retry", "retry"])
+async def test_left_job_where_others_wait_is_cancelled_unless_its_owner_sends_a_retry(
+    monkeypatch: pytest.MonkeyPatch, left_job: Job, returns: bool
+) -> None:
+    for name in ("CROWDED_GRACE_S", "CROWDED_LOOK_S"):
+        monkeypatch.setattr(retries, name, 0)
+    looks, looked, cancelled = count(), asyncio.Event(), asyncio.Event()
+
+    def crowded() -> bool:
+        if next(looks) == 2:
+            looked.set()
+        return True
+
+    left = retries.OpenAIAbandonedJobs(None, crowded)
+    left.leave(left_job, "digest", cancelled.set)
+    if not returns:
+        await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
+        return
+    assert not left.expect("bob")
+    assert left.expect("ada")
+    await asyncio.wait_for(looked.wait(), PATIENCE_S)
+    assert not cancelled.is_set()
+    again = recording()
+    assert await left.take("ada", "digest", again) is left_job
+    with pytest.raises(ValueError, match="closed"):
+        _ = again.fd
+
+
+URL = "/v1/audio/transcriptions"
+
+
+def time_out(server: Server, audio: bytes) -> None:
+    """Send a recording and hang up when the time is over that the client has said."""
+    headers = {"x-stainless-timeout": "1", "x-stainless-retry-count": "0"}
+    with pytest.raises(httpx.TimeoutException):
+        server.client.post(URL, files={"file": ("a.wav", audio)}, headers=headers, timeout=2.0)
+    assert server.health()["engine_state"] == "busy"
+
+
+def test_retry_to_a_full_queue_gets_the_result_of_the_work_that_was_done(
     start_server: Callable[..., Server],
 ) -> None:
-    """Though others wait, and the queue is full: what it takes over needs no place."""
-    limits = {"openai_crowded_grace": 2, "openai_held": 1}
-    server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits=limits)
-    url, clip = "/v1/audio/transcriptions", {"file": ("a.wav", wav(SECOND * 12))}
-    sent = server.client.build_request(
-        "POST",
-        url,
-        files=clip,
-        headers={"x-stainless-timeout": "2", "x-stainless-retry-count": "0"},
-    )
-    body, headers = sent.read(), dict(sent.headers)
-    others: list[str] = []
-
-    def crowd() -> None:
-        time.sleep(1)
-        others.append(server.submit(wav(SECOND)))
-
-    def slowly() -> Iterator[bytes]:
-        for at in range(0, len(body), len(body) // 5 + 1):
-            time.sleep(1)
-            yield body[at : at + len(body) // 5 + 1]
-
-    coming = threading.Thread(target=crowd)
-    coming.start()
-    with pytest.raises(httpx.TimeoutException):
-        server.client.post(url, content=body, headers=headers, timeout=2.1)
-    coming.join()
-    time.sleep(0.5)  # as the SDKs do
-    answer = server.client.post(url, content=slowly(), headers=headers | RETRY)
+    server = start_server(scripted_speed=2, batch=1, queue_limit=1)
+    clip = wav(SECOND * 12)
+    time_out(server, clip)
+    other = server.submit(wav(SECOND))
+    answer = server.client.post(URL, files={"file": ("a.wav", clip)}, headers=RETRY)
     assert answer.status_code == 200, answer.text
-    done = server.client.get("/metrics").text.splitlines()
-    submitted = next(line for line in done if line.startswith("vibevoice_jobs_submitted_total"))
-    assert float(submitted.split()[-1]) == 2, "the job of before, and the other client's"
     assert len(answer.json()["text"].split()) == 12
-    server.wait_state(others[0], "done")
+    told = server.client.get("/metrics").text.splitlines()
+    count_line = next(line for line in told if line.startswith("vibevoice_jobs_submitted_total"))
+    assert float(count_line.split()[-1]) == 2, "the job of before, and the other client's"
+    server.wait_state(other, "done")
 
 
 def test_another_recording_in_place_of_the_one_left_is_refused_by_a_full_queue(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits={"openai_held": 1})
-    url, timeout = "/v1/audio/transcriptions", {"x-stainless-timeout": "2"}
-    with pytest.raises(httpx.TimeoutException):
-        server.client.post(
-            url,
-            files={"file": ("a.wav", long(100))},
-            headers=timeout | {"x-stainless-retry-count": "0"},
-            timeout=2.1,
-        )
+    server = start_server(scripted_speed=1, batch=1, queue_limit=1)
+    time_out(server, long(100))
     server.submit(wav(SECOND))
-    other = server.client.post(url, files={"file": ("a.wav", wav(SECOND))}, headers=timeout | RETRY)
+    other = server.client.post(URL, files={"file": ("a.wav", wav(SECOND))}, headers=RETRY)
     assert other.status_code == 429, other.text
     assert other.json()["error"]["code"] == "queue_full"
 
@@ -246,7 +282,7 @@ def test_each_that_is_refused_is_told_a_later_time_and_none_more_than_a_minute(
 ) -> None:
     ids = filled(busy, long(160))
     try:
-        answers = [busy.client.post("/v1/audio/transcriptions", content=b"x") for _ in range(30)]
+        answers = [busy.client.post(URL, content=b"x") for _ in range(30)]
     finally:
         for one in ids:
             busy.cancel(one)
@@ -260,7 +296,7 @@ def test_a_client_that_comes_again_as_it_was_told_waits_for_its_place(busy: Serv
     """And is not refused once more, if there is one before long."""
     ids = filled(busy, wav(SECOND * 8))
     answer = busy.client.post(
-        "/v1/audio/transcriptions",
+        URL,
         files={"file": ("clip.wav", wav(SECOND))},
         headers=RETRY,
     )
@@ -286,7 +322,7 @@ def test_a_client_that_hangs_up_while_it_waits_for_a_place_waits_no_more(
     def waits() -> bool:
         try:
             answer = server.client.post(
-                "/v1/audio/transcriptions",
+                URL,
                 files={"file": ("clip.wav", wav(SECOND))},
                 headers=RETRY,
                 timeout=2.0,
@@ -314,12 +350,7 @@ def test_a_client_that_hangs_up_while_it_waits_for_a_place_waits_no_more(
 def test_a_job_whose_client_gave_up_has_not_the_engine_that_others_wait_for(
     start_server: Callable[..., Server],
 ) -> None:
-    """Its retry may take it over for half a minute (here an hour), unless others wait."""
-    server = start_server(scripted_speed=1, batch=1, limits={"openai_retry_grace": 3600})
-    with pytest.raises(openai.APITimeoutError):
-        sdk(server, timeout=2.0, max_retries=0).audio.transcriptions.create(
-            file=("clip.wav", long(3600)), model="whisper-1"
-        )
-    time.sleep(5)
-    assert server.health()["engine_state"] == "busy", "it is kept where nobody waits"
+    limits = {"openai_retry_grace": 3600, "openai_crowded_grace": 0.1}
+    server = start_server(scripted_speed=1, batch=1, limits=limits)
+    time_out(server, long(3600))
     assert server.post(wav(SECOND)).status_code == 200

@@ -11,13 +11,13 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
 from sidecar.api.http import middleware, responses, upload
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.auth.identity import Identity
 from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
@@ -42,45 +42,29 @@ PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:
     """Build the routes of this protocol."""
     router = speech.build_router(service)
-    left = service.client_timeouts
-    abandoned: retries.OpenAIRetries = (
-        retries.OpenAILocalRetries(lambda: service.health().jobs_waiting > 0)
-        if left is None
-        else retries.OpenAISharedRetries(left)
-    )
-    turns = retries.OpenAIQueueTurns(service.submissions, abandoned)
     created, strict = int(now()), service.settings.openai_strict
+    wire = _OpenAITranscriptions(service)
 
-    @router.post(
-        TRANSCRIPTIONS,
-        summary="Transcribe a recording (OpenAI's API)",
-        response_class=Response,
-        responses=messages.TRANSCRIPTION,
-        openapi_extra=messages.TRANSCRIBE,
-    )
-    async def transcribe(request: Request) -> Response:
-        return await _answered(request, service, abandoned, turns, translate=False)
+    def add(path: str, summary: str, body: dict[str, Any], **how: Any) -> None:
+        @router.post(
+            path,
+            summary=summary,
+            response_class=Response,
+            responses=messages.TRANSCRIPTION,
+            openapi_extra=body,
+        )
+        async def transcribe(request: Request) -> Response:
+            return await wire.answer(request, **how)
 
-    @router.post(
+    add(TRANSCRIPTIONS, "Transcribe a recording (OpenAI's API)", messages.TRANSCRIBE)
+    add(
         TRANSLATIONS,
-        summary="Translate a recording into English (OpenAI's API)",
-        response_class=Response,
-        responses=messages.TRANSCRIPTION,
-        openapi_extra=messages.TRANSLATE,
+        "Translate a recording into English (OpenAI's API)",
+        messages.TRANSLATE,
+        translate=True,
     )
-    async def translate(request: Request) -> Response:
-        return await _answered(request, service, abandoned, turns, translate=True)
-
-    @router.post(
-        INFERENCE,
-        summary="Transcribe a recording (whisper.cpp's server)",
-        response_class=Response,
-        responses=messages.TRANSCRIPTION,
-        openapi_extra=messages.INFER,
-    )
-    async def infer(request: Request) -> Response:
-        usual = service.spec.name
-        return await _answered(request, service, abandoned, turns, translate=False, usual=usual)
+    name = service.spec.name
+    add(INFERENCE, "Transcribe a recording (whisper.cpp's server)", messages.INFER, usual=name)
 
     @router.get(
         MODELS,
@@ -108,105 +92,107 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
 @dataclass(frozen=True, slots=True)
 class _OpenAIStartedJob:
-    """Job of a request. ``live``: the job, if a disconnect cancels it. ``sent``: the request, if
-    its client may send it again."""
+    """Job of a request. ``live``: the job, if a disconnect cancels it. ``digest``: of the request,
+    if its client may send it again."""
 
-    running: retries.OpenAIFollowedJob
+    running: OpenAIFollowedJob
     live: Job | None = None
-    sent: retries.OpenAISentRequest | None = None
+    digest: str = ""
     replayed: bool = False
 
 
-async def _answered(
-    request: Request,
-    service: Service,
-    abandoned: retries.OpenAIRetries,
-    turns: retries.OpenAIQueueTurns,
-    *,
-    translate: bool,
-    usual: str = "",
-) -> Response:
-    caller, arrived = identity_of(request), _now()
-    key = idempotency_key_of(request)
-    place = await turns.place(request, caller, key)
-    again = bool(retries.retry_count(request))
-    with place or nullcontext(), abandoned.coming(caller.owner) if again else nullcontext():
-        asked = await read_request(request, service, translate=translate, usual=usual)
-        begun = await _begun(request, service, caller, abandoned, asked, place, key)
-    running = begun.running
-    headers = {
-        openai_common.REQUEST_ID: running.record.id,
-        **openai_common.warning_headers(asked.warnings),
-    }
-    if begun.replayed:
-        headers["Idempotent-Replayed"] = "true"
+class _OpenAITranscriptions:
+    """Transcriptions of one service, with the jobs that wait for a retry."""
 
-    def cancel() -> None:
-        service.owned.hang_up(caller, running.record)
-
-    left = False
-
-    def gone() -> None:
-        nonlocal left
-        if left or begun.live is None or begun.live.ended:
-            return
-        if begun.sent is not None and retries.timed_out(request, _now() - arrived):
-            left = True
-            abandoned.leave(begun.sent, begun.live, cancel)
-        else:
-            cancel()
-
-    def noted(record: JobRecord) -> Transcript:
-        if record.error is not None:
-            raise record.error.error()
-        assert record.transcript is not None
-        return service.noted(record.transcript, record.options).with_notice(*asked.answer.notices)
-
-    if asked.answer.stream:
-        sent = event_frames(running, asked.answer.format, noted)
-        closed = cancel if begun.live else _nothing
-        return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
-    async with middleware.watch_disconnect(request, gone, cancel):
-        async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
-            pass
-        transcript, temperature = noted(running.record), running.record.options.temperature
-    body, kind = await render_result(
-        transcript.segments,
-        lambda: messages.transcription_answer(transcript, asked.answer, temperature),
-        subtitles=asked.answer.format in (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT),
-    )
-    return Response(body, media_type=kind, headers=headers)
-
-
-async def _begun(
-    request: Request,
-    service: Service,
-    caller: Identity,
-    abandoned: retries.OpenAIRetries,
-    asked: OpenAIRequest,
-    place: QueueReservation | None,
-    key: str | None,
-) -> _OpenAIStartedJob:
-    """Return the job of a request: a new one, or the one of an earlier try."""
-    if key is not None:
-        with upload.close_on_error(asked.source):
-            said = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
-        record, replayed = await service.submissions.submit_once(
-            caller, asked.source, asked.options, place, IdempotencyKey(key, said)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._abandoned = retries.OpenAIAbandonedJobs(
+            service.client_timeouts, lambda: service.health().jobs_waiting > 0
         )
-        return _OpenAIStartedJob(retries.OpenAIKeptJob(service, caller, record), replayed=replayed)
-    sent = None
-    with upload.close_on_error(asked.source):
-        if (count := retries.retry_count(request)) is not None:
-            sent = await abandoned.sent(caller.owner, asked.fields, asked.source)
-        if sent is not None and count and (job := await abandoned.take(sent, asked.source)):
-            return _OpenAIStartedJob(job, job, sent)  # from an earlier try of this request
-    job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
-    return _OpenAIStartedJob(job, job, sent)
+        self._turns = retries.OpenAIQueueTurns(service.submissions, self._abandoned)
 
+    async def answer(
+        self, request: Request, *, translate: bool = False, usual: str = ""
+    ) -> Response:
+        """Return the response to a request; ``usual``: as in `read_request`."""
+        service, caller, arrived = self._service, identity_of(request), _now()
+        key = idempotency_key_of(request)
+        place = await self._turns.place(request, caller, key)
+        with place or nullcontext():
+            asked = await read_request(request, service, translate=translate, usual=usual)
+            begun = await self._begun(request, asked, place, key)
+        running = begun.running
+        headers = {
+            openai_common.REQUEST_ID: running.record.id,
+            **openai_common.warning_headers(asked.warnings),
+        }
+        if begun.replayed:
+            headers["Idempotent-Replayed"] = "true"
 
-def _nothing() -> None:
-    """Do nothing: the job continues without the client, which may retry with the same key."""
+        def cancel() -> None:
+            service.owned.hang_up(caller, running.record)
+
+        left = False
+
+        def gone() -> None:
+            nonlocal left
+            if left or begun.live is None or begun.live.ended:
+                return
+            if begun.digest and retries.timed_out(request, _now() - arrived):
+                left = True
+                self._abandoned.leave(begun.live, begun.digest, cancel)
+            else:
+                cancel()
+
+        def noted(record: JobRecord) -> Transcript:
+            if record.error is not None:
+                raise record.error.error()
+            assert record.transcript is not None
+            return service.noted(record.transcript, record.options).with_notice(
+                *asked.answer.notices
+            )
+
+        if asked.answer.stream:
+            sent = event_frames(running, asked.answer.format, noted)
+            closed = cancel if begun.live else lambda: None
+            return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
+        async with middleware.watch_disconnect(request, gone, cancel):
+            async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
+                pass
+            transcript, temperature = noted(running.record), running.record.options.temperature
+        body, kind = await render_result(
+            transcript.segments,
+            lambda: messages.transcription_answer(transcript, asked.answer, temperature),
+            subtitles=asked.answer.format in (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT),
+        )
+        return Response(body, media_type=kind, headers=headers)
+
+    async def _begun(
+        self,
+        request: Request,
+        asked: OpenAIRequest,
+        place: QueueReservation | None,
+        key: str | None,
+    ) -> _OpenAIStartedJob:
+        """Return the job of a request: a new one, or the one of an earlier try."""
+        caller, submissions = identity_of(request), self._service.submissions
+        count, digest = retries.retry_count(request), ""
+        with upload.close_on_error(asked.source):
+            if key is not None or count is not None:
+                digest = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
+            if key is None and count:
+                job = await self._abandoned.take(caller.owner, digest, asked.source)
+                if job is not None:  # from an earlier try of this request
+                    return _OpenAIStartedJob(job, job, digest)
+        if key is not None:
+            record, replayed = await submissions.submit_once(
+                caller, asked.source, asked.options, place, IdempotencyKey(key, digest)
+            )
+            return _OpenAIStartedJob(
+                retries.OpenAIKeptJob(self._service, caller, record), replayed=replayed
+            )
+        job = await submissions.submit(caller, asked.source, asked.options, place, kept=False)
+        return _OpenAIStartedJob(job, job, digest)
 
 
 def _now() -> float:
