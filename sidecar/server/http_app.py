@@ -16,7 +16,6 @@ from sidecar import errors
 from sidecar.api import (
     admin_routes,
     enrolled_speaker_routes,
-    estimate_routes,
     health_routes,
     job_routes,
     live_routes,
@@ -139,7 +138,6 @@ def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> 
         health_routes.build_health_router,
         transcribe_routes.build_router,
         admin_routes.build_reload_router,
-        estimate_routes.build_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
         enrolled_speaker_routes.build_erasure_router,
