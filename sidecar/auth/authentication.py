@@ -96,17 +96,15 @@ class AccessPolicy(OriginPolicy):
         )
 
 
-SleepFunction = Callable[[float], Awaitable[object]]
-"""Function that waits for that many seconds."""
-
-
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """Access control of all protocols. If ``rate_limiter`` is `None`, requests are not limited."""
+    """Access control of all protocols. If ``rate_limiter`` is `None`, requests are not limited.
+    ``pause`` waits for that many seconds."""
 
     access: AccessPolicy
     rate_limiter: RateLimiter | None = None
     visits: RevocableStreams = field(default_factory=RevocableStreams)
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     def admit_request(self, approach: RequestOrigin) -> None:
         """Check the origin and the rate of a request.
@@ -120,6 +118,19 @@ class AccessControl:
         if self.rate_limiter is not None:
             self.rate_limiter.admit_request(approach)
 
+    async def authenticate(self, approach: RequestOrigin) -> identity.Identity:
+        """Return the identity of a client; delay the answer to a wrong token.
+
+        Raises:
+            errors.TokenMissing, errors.TokenInvalid: the client is not identified.
+            errors.RateLimited: too many answers to wrong tokens are being delayed.
+        """
+        try:
+            return self.access.identify(approach)
+        except errors.TokenInvalid:
+            await self.delay_wrong_token(approach)
+            raise
+
     async def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Return the identity of a client and count its request.
 
@@ -127,46 +138,23 @@ class AccessControl:
             errors.TokenMissing, errors.TokenInvalid: the client is not identified.
             errors.RateLimited: the client sends too many requests.
         """
-        who = await identify_request(self.access, self.rate_limiter, approach)
+        who = await self.authenticate(approach)
         if self.rate_limiter is not None:
             self.rate_limiter.enter(who)
         return who
 
+    async def delay_wrong_token(self, approach: RequestOrigin) -> None:
+        """Delay the answer to a wrong token, longer with each one.
 
-async def identify_request(
-    access: AccessPolicy,
-    rate_limiter: RateLimiter | None,
-    approach: RequestOrigin,
-    pause: SleepFunction = asyncio.sleep,
-) -> identity.Identity:
-    """Return the identity of a client; delay the answer to a wrong token.
-
-    Raises:
-        errors.TokenMissing, errors.TokenInvalid: the client is not identified.
-        errors.RateLimited: too many answers to wrong tokens are being delayed.
-    """
-    try:
-        return access.identify(approach)
-    except errors.TokenInvalid:
-        if rate_limiter is not None:
-            await delay_wrong_token(rate_limiter, approach, pause)
-        raise
-
-
-async def delay_wrong_token(
-    rate_limiter: RateLimiter, approach: RequestOrigin, pause: SleepFunction = asyncio.sleep
-) -> None:
-    """Delay the answer to a wrong token, longer with each one.
-
-    Raises:
-        errors.RateLimited: too many answers to wrong tokens are being delayed.
-    """
-    if delay := rate_limiter.fail(approach):
-        rate_limiter.held += 1
-        try:
-            await pause(delay)
-        finally:
-            rate_limiter.held -= 1
+        Raises:
+            errors.RateLimited: too many answers to wrong tokens are being delayed.
+        """
+        if self.rate_limiter is not None and (delay := self.rate_limiter.fail(approach)):
+            self.rate_limiter.held += 1
+            try:
+                await self.pause(delay)
+            finally:
+                self.rate_limiter.held -= 1
 
 
 def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -78,17 +78,6 @@ gateways connect to its loopback. `.internal` is in no public DNS, so no public 
 name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
 
 
-def is_allowed_origin(origin: str, allowed: Collection[str], *, localhost: bool) -> bool:
-    """Return whether a page's origin is one of ``allowed``, of a scheme that is allowed as a whole
-    (``app://*``), or, with ``localhost``, of any server on this machine."""
-    scheme = origin.partition("://")[0]
-    return (
-        origin in allowed
-        or (scheme not in _WEB_SCHEMES and f"{scheme}://*" in allowed)
-        or (localhost and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class OriginPolicy:
     """Allowed hosts, peers and origins. ``names``: allowed hosts beyond the loopback.
@@ -140,7 +129,12 @@ class OriginPolicy:
 
     def admits_origin(self, origin: str) -> bool:
         """Return whether a page of that origin may send requests and read the responses."""
-        return is_allowed_origin(origin, self.origins, localhost=self.localhost_origins)
+        scheme = origin.partition("://")[0]
+        return (
+            origin in self.origins
+            or (scheme not in _WEB_SCHEMES and f"{scheme}://*" in self.origins)
+            or (self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
+        )
 
     def _check_host(self, host: str, approach: RequestOrigin, local_only: bool) -> None:
         matched = _HOST_HEADER.fullmatch(host)

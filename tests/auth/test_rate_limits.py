@@ -235,8 +235,9 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
         pauses.append(seconds)
 
     access = AccessPolicy(authenticator=Authenticator(TOKEN))
-    entrance = AccessControl(access, RateLimiter(1000, Clock()))
-    gate = AuthGate(inner, entrance, PortRules(), pause)
+    gate = AuthGate(
+        inner, AccessControl(access, RateLimiter(1000, Clock()), pause=pause), PortRules()
+    )
     right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
     shapes = set()
     for number in range(9):

@@ -8,7 +8,6 @@ of the offered subprotocols, or as a one-time ticket.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from sidecar import errors
 from sidecar.api.http import error_responses, middleware, request_headers
 from sidecar.api.http.middleware import AccessCors
 from sidecar.api.http.request_headers import check_header_sizes
-from sidecar.auth.authentication import AccessControl, OneTimeCodes, SleepFunction, identify_request
+from sidecar.auth.authentication import AccessControl, OneTimeCodes
 from sidecar.auth.identity import split_authorization
 from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
 from sidecar.errors import RequestInvalid
@@ -56,15 +55,8 @@ class PortRules:
 class AuthGate:
     """Admission by the `AccessControl`; pages of allowed origins may read the responses (CORS)."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        entrance: AccessControl,
-        rules: PortRules,
-        pause: SleepFunction = asyncio.sleep,
-    ) -> None:
-        """``pause`` waits for that many seconds."""
-        self._app, self._entrance, self._rules, self._pause = app, entrance, rules, pause
+    def __init__(self, app: ASGIApp, entrance: AccessControl, rules: PortRules) -> None:
+        self._app, self._entrance, self._rules = app, entrance, rules
         # The gate is behind CORS, so that an allowed page can read why it is refused.
         self._behind_cors = AccessCors(self._authenticate, entrance.access)
 
@@ -89,14 +81,14 @@ class AuthGate:
         """Serve a request with the identity of its client, and count it as the client's until it
         ends; or refuse it."""
         approach, rate_limiter = request_origin(scope), self._entrance.rate_limiter
-        access, visits = self._entrance.access, self._entrance.visits
+        visits = self._entrance.visits
         with contextlib.ExitStack() as opened:
             try:
                 if rate_limiter is not None:
                     rate_limiter.admit_request(approach)
                 if scope["path"] not in OPEN_PATHS and not self._rules.opens(scope):
                     approach, session = self._with_ticket(scope, approach)
-                    caller = await identify_request(access, rate_limiter, approach, self._pause)
+                    caller = await self._entrance.authenticate(approach)
                     if session is not None:
                         caller = dataclasses.replace(caller, scopes=frozenset())
                     scope = request_headers.scope_with_identity(scope, caller, visits)
