@@ -36,8 +36,8 @@ from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import load_settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.protocols.grpc_stt import servicer, session, stt_pb2
-from sidecar.protocols.grpc_stt.interceptor import peer_address, request_origin
 from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
+from sidecar.protocols.grpc_stt.servicer import peer_address, request_origin
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_listeners, create_service
 from sidecar.server.listeners import ReservedPorts

@@ -1,11 +1,15 @@
-"""gRPC server: port, TLS, health, reflection."""
+"""gRPC server: port, TLS, health, reflection, and the admission and counts of all its calls."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import socket
 import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,15 @@ from grpc_reflection.v1alpha import reflection
 
 from sidecar import errors
 from sidecar import files as sidecar_files
+from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.api.http.uvicorn_protocols import REQUEST_HEAD_S
 from sidecar.api.http.websocket_connections import LIVE_PING_S
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.file_watcher import FileWatcher
-from sidecar.protocols.grpc_stt.interceptor import GrpcInterceptor
-from sidecar.protocols.grpc_stt.servicer import NAME, GrpcServicer
+from sidecar.observability.metrics import ProtocolMetrics
+from sidecar.protocols.grpc_stt.errors import abort_call
+from sidecar.protocols.grpc_stt.servicer import NAME, GrpcServicer, call_metadata, request_origin
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
@@ -192,3 +198,95 @@ def _read_client_roots(clients: Path) -> bytes:
                 "certificates."
             ),
         ) from None
+
+
+NO_METHOD = "(none)"
+"""Label of calls to unknown methods."""
+
+
+@dataclass(eq=False)
+class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Interceptor that admits or refuses each call and counts calls. The servicer authenticates the
+    caller."""
+
+    entrance: AccessControl
+    tally: ProtocolMetrics
+    encrypted: bool
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        """Return the call's handler, with the checks before it."""
+        found = await continuation(details)
+        if found is None:
+            self.tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
+            return None
+        asks, answers = (
+            "stream" if streams else "unary"
+            for streams in (found.request_streaming, found.response_streaming)
+        )
+        make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
+        return make(
+            self._behind_checks(getattr(found, f"{asks}_{answers}"), details.method),
+            found.request_deserializer,
+            found.response_serializer,
+        )
+
+    async def _arrive(self, context: Any) -> None:
+        metadata = call_metadata(context)
+        try:
+            check_header_sizes((_bytes(name), _bytes(value)) for name, value in metadata)
+            self.entrance.admit_request(
+                request_origin(metadata, context.peer(), encrypted=self.encrypted)
+            )
+        except errors.SidecarError as error:
+            await abort_call(context, error)
+
+    @contextmanager
+    def _counted(self, method: str, context: Any) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.tally.calls.add(method, _cancelled(context))
+            raise
+        except BaseException:
+            self.tally.calls.add(method, _status(context) or grpc.StatusCode.UNKNOWN.name)
+            raise
+        self.tally.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
+
+    def _behind_checks(
+        self, behind: Callable[[Any, Any], Any], method: str
+    ) -> Callable[[Any, Any], Any]:
+        async def answer(request: Any, context: Any) -> Any:
+            with self._counted(method, context):
+                await self._arrive(context)
+                answered = behind(request, context)
+                if inspect.isawaitable(answered):
+                    return await answered
+                if not inspect.isasyncgen(answered):
+                    return answered
+                async for each in answered:
+                    await context.write(each)
+                return None
+
+        return answer
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _status(context: Any) -> str:
+    """Return the name of the status with which a call ended; "" if it has none."""
+    code = context.code()
+    value = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    found = (str(one.name) for one in grpc.StatusCode if one.value[0] == value)
+    return next(found) if value else ""
+
+
+def _cancelled(context: Any) -> str:
+    """Return the status of a call that the client ended: cancellation or deadline."""
+    left = context.time_remaining()
+    late = left is not None and left <= 0
+    code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+    return str(code.name)

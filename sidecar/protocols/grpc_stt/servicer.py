@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,14 +14,16 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sidecar import errors
-from sidecar.auth.authentication import AccessControl, delay_wrong_token
+from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
 from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
-from sidecar.protocols.grpc_stt import interceptor, stt_pb2
+from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
+    API_KEY_NAMES,
     GrpcSession,
     GrpcStream,
     GrpcTimings,
@@ -140,7 +143,8 @@ class GrpcServicer:
         return asked.answer(token)
 
     async def _recognize(self, context: Any, times: GrpcTimings) -> None:
-        number = interceptor.first_value(_metadata(context), "session-id", "session_id")
+        given = dict(call_metadata(context))
+        number = str(given.get("session-id") or given.get("session_id") or "")
         caller = await self._caller_if_said(context)
         owner = caller.owner if caller else None
         if number and not self._waiting.of(number, owner):
@@ -188,8 +192,7 @@ class GrpcServicer:
             if created.token and created.admits(token):
                 self._waiting.take(created)
                 return created
-        if self._entrance.rate_limiter is not None:
-            await delay_wrong_token(self._entrance.rate_limiter, self._approach(context))
+        await self._entrance.delay_wrong_token(self._approach(context))
         raise codes.GrpcRefused(codes.TOKEN_INVALID)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
@@ -206,15 +209,46 @@ class GrpcServicer:
         except errors.TokenMissing:
             return None
 
-    def _approach(self, context: Any) -> Any:
-        return interceptor.request_origin(
-            _metadata(context), context.peer(), encrypted=self._encrypted
-        )
+    def _approach(self, context: Any) -> RequestOrigin:
+        return request_origin(call_metadata(context), context.peer(), encrypted=self._encrypted)
 
 
-def _metadata(context: Any) -> interceptor.Metadata:
-    found: interceptor.Metadata = context.invocation_metadata() or ()
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+def call_metadata(context: Any) -> Metadata:
+    """Return the metadata of a call."""
+    found: Metadata = context.invocation_metadata() or ()
     return found
+
+
+def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> RequestOrigin:
+    """Return the origin of a call.
+
+    gRPC does not report the host name of a request. A web page cannot call: it would need HTTP/2
+    without TLS, or a name in the service's certificate. A page that tries sends an `origin`.
+    """
+    texts = [(key, value) for key, value in metadata if isinstance(value, str)]
+    return RequestOrigin(
+        hosts=["localhost"],
+        origins=[value for key, value in texts if key == "origin"],
+        authorizations=[value for key, value in texts if key == "authorization"]
+        or [f"Bearer {value}" for key, value in texts if key in API_KEY_NAMES],
+        fetch_site=next((value for key, value in texts if key == "sec-fetch-site"), ""),
+        scheme="https" if encrypted else "http",
+        peer=peer_address(peer),
+        forwarded=any(key.startswith(PROXY_HEADER_PREFIXES) for key, _ in texts),
+    )
+
+
+def peer_address(peer: str) -> str | None:
+    """Return the IP address of gRPC's name of a peer, such as 'ipv4:127.0.0.1:50000'; `None` if it
+    has none."""
+    kind, _, rest = urllib.parse.unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return None
+    address, _, _ = rest.rpartition(":")
+    return address.strip("[]").partition("%")[0] or None
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:

@@ -28,13 +28,15 @@ from sidecar.interfaces.live_options import (
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
-from sidecar.protocols.grpc_stt import interceptor, stt_pb2
+from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
 PROFILES = {
     "realtime": stt_pb2.DECODE_PROFILE_REALTIME,
     "accurate": stt_pb2.DECODE_PROFILE_ACCURATE,
 }
+API_KEY_NAMES = ("x-api-key", "api-key", "api_key")
+"""Names of a key beside `authorization`: all as metadata, the last two also as attributes."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 HYSTERESIS = 0.15
 """Hysteresis of the threshold: speech continues down to this much below it."""
@@ -56,7 +58,7 @@ class GrpcSessionOptions:
         """Return the response for the client."""
         language = "" if self.options.language == AUTO else self.options.language
         given = self.request.attributes
-        attributes = {name: given[name] for name in given if name not in interceptor.API_KEY_NAMES}
+        attributes = {name: given[name] for name in given if name not in API_KEY_NAMES}
         attributes["decode_profile"] = self.profile
         one = self.options.turns is TurnControl.ONE
         return stt_pb2.SessionResponse(
