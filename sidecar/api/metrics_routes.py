@@ -11,12 +11,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from starlette.types import Scope as Asked
 
 from sidecar import clock
 from sidecar.api.health_routes import NO_STORE, why_not_ready
 from sidecar.api.http import openapi
+from sidecar.api.http.openapi import RenderedBody
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Scope
@@ -227,36 +228,26 @@ def _resident(engine: EngineStatus) -> int:
         return 0
 
 
-class MetricsAnswer(BaseModel):
-    """Metrics: at the top level by the names that the dashboards of another server read."""
-
-    active_sessions: int
-    active_vad_utterances: int
-    vad_triggers_total: int
-    decode_cancelled: int
-    decode_orphaned: int
-    error_counts: dict[str, int]
-    decode_latency_total: float
-    decode_latency_count: int
-    decode_latency_max: float
-    decode_buffer_wait_total: float
-    decode_buffer_wait_count: int
-    decode_buffer_wait_max: float
-    decode_queue_wait_total: float
-    decode_queue_wait_count: int
-    decode_queue_wait_max: float
-    decode_response_emit_total: float
-    decode_response_emit_count: int
-    decode_response_emit_max: float
-    rtf_total: float
-    rtf_count: int
-    rtf_max: float
-    active_sessions_by_api: dict[str, int] | None = Field(
-        None, description="By owner, if the setting 'metrics' has 'owners'."
-    )
-    vibevoice: dict[str, Any] = Field(
-        description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
-    )
+_STT_METRICS = metrics.stt_metrics_json(metrics.ServiceMetrics(), 0)
+_STT_FIELDS: dict[str, Any] = {
+    name: (dict[str, int] if isinstance(value, dict) else type(value), ...)
+    for name, value in _STT_METRICS.items()
+}
+MetricsAnswer: type[BaseModel] = create_model(
+    "MetricsAnswer",
+    __doc__="Metrics: at the top level by the names that the dashboards of another server read.",
+    **_STT_FIELDS,
+    active_sessions_by_api=(
+        dict[str, int] | None,
+        Field(None, description="By owner, if the setting 'metrics' has 'owners'."),
+    ),
+    vibevoice=(
+        dict[str, Any],
+        Field(
+            description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
+        ),
+    ),
+)
 
 
 METRICS = ("/metrics", "/metrics.json", "/system")
@@ -288,24 +279,24 @@ class SystemProcess(BaseModel):
     threads: int
 
 
-class SystemMemory(BaseModel):
+class SystemMemory(RenderedBody):
     """Memory of the host."""
 
-    memory_total_bytes: int
-    memory_available_bytes: int
-    memory_percent: float
+    memory_total_bytes: int = Field(validation_alias="total")
+    memory_available_bytes: int = Field(validation_alias="available")
+    memory_percent: float = Field(validation_alias="percent")
 
 
-class SystemGpu(BaseModel):
+class SystemGpu(RenderedBody):
     """GPU in use, at the last query; null if the driver does not say."""
 
-    index: int
+    index: int = 0
     name: str
-    utilization_gpu: int | None
-    utilization_memory: int | None
-    memory_total_mib: int
-    memory_used_mib: int
-    temperature_gpu: int | None
+    utilization_gpu: int | None = Field(validation_alias="busy")
+    utilization_memory: int | None = Field(validation_alias="memory_busy")
+    memory_total_mib: int = Field(validation_alias="total_mb")
+    memory_used_mib: int = Field(validation_alias="used_mb")
+    temperature_gpu: int | None = Field(validation_alias="celsius")
 
 
 class SystemAnswer(BaseModel):
@@ -333,7 +324,7 @@ def machine_facts() -> dict[str, Any]:
     first), seconds since 1970."""
     import psutil
 
-    process, memory = _own_process(), psutil.virtual_memory()
+    process = _own_process()
     held = process.memory_info()
     return {
         "timestamp": clock.wall_time(),
@@ -348,30 +339,8 @@ def machine_facts() -> dict[str, Any]:
             "vms_bytes": held.vms,
             "threads": process.num_threads(),
         },
-        "system": {
-            "memory_total_bytes": memory.total,
-            "memory_available_bytes": memory.available,
-            "memory_percent": memory.percent,
-        },
+        "system": SystemMemory.render(psutil.virtual_memory()),
     }
-
-
-def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
-    """Return the GPU in use, as of the last query."""
-    gpu = now.gpu
-    if gpu is None:
-        return []
-    return [
-        {
-            "index": 0,
-            "name": gpu.name,
-            "utilization_gpu": gpu.busy,
-            "utilization_memory": gpu.memory_busy,
-            "memory_total_mib": gpu.total_mb,
-            "memory_used_mib": gpu.used_mb,
-            "temperature_gpu": gpu.celsius,
-        }
-    ]
 
 
 def build_router(service: Service) -> APIRouter:
@@ -406,8 +375,8 @@ def build_router(service: Service) -> APIRouter:
     )
     async def system(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
-        return json_response(
-            {**machine_facts(), "gpus": gpu_metrics(service.health())}, headers=NO_STORE
-        )
+        gpu = service.health().gpu
+        gpus = [] if gpu is None else [{"index": 0, **SystemGpu.render(gpu)}]
+        return json_response({**machine_facts(), "gpus": gpus}, headers=NO_STORE)
 
     return router
