@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import error_responses, openapi
-from sidecar.api.http.request_headers import identity_of, media_type
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
@@ -183,9 +183,7 @@ def build_reload_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
-        if media_type(request) != "application/json":
-            raise errors.ContentTypeUnsupported(hint="Send application/json.")
-        values = await read_json(request)
+        values = await read_json(request, declared=True)
         if "precision" not in values:
             raise field_missing("precision", values)
         if not isinstance(values["precision"], str):

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.error_responses import problem
-from sidecar.api.http.request_headers import identity_of, media_type
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
@@ -57,12 +57,6 @@ def parse_revisions(request: Request, header: str) -> set[int] | None:
     return {int(one) for one in tags if one.isascii() and one.isdigit()}
 
 
-def is_not_modified(request: Request, job: JobRecord) -> bool:
-    """Return whether the client has this revision already (`If-None-Match`)."""
-    revisions = parse_revisions(request, "If-None-Match")
-    return revisions is not None and job.history.revision in revisions
-
-
 def add_edit_routes(router: APIRouter, service: Service) -> None:
     """Add the routes of edits."""
 
@@ -76,9 +70,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         await service.owned.transcript(caller, job_id)  # check access before the body is read
         revisions = parse_revisions(request, "If-Match")
-        if media_type(request) != "application/json":
-            raise errors.ContentTypeUnsupported("An edit has to be JSON.")
-        fields = await read_json(request)
+        fields = await read_json(request, declared=True)
         if "operations" not in fields:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:

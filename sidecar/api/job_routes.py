@@ -399,7 +399,8 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         formatter_of(fmt)
         job, finished = await service.owned.transcript(caller, job_id)
         headers = {"ETag": job_edit_and_recording_routes.etag_of(job)}
-        if job_edit_and_recording_routes.is_not_modified(request, job):
+        revisions = job_edit_and_recording_routes.parse_revisions(request, "If-None-Match")
+        if revisions is not None and job.history.revision in revisions:
             return Response(status_code=304, headers=headers)
         noted = service.noted(finished, job.options)
         body = await service.owned.written(

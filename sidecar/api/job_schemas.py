@@ -106,11 +106,8 @@ _PRIORITY = openapi.choice(
 SUBMIT: dict[str, Any] = {
     "requestBody": openapi.submission(openapi.OPTIONS | {"priority": _PRIORITY}),
     "parameters": [
-        openapi.parameter(
-            "Idempotency-Key",
-            "header",
-            openapi.text(minLength=1, maxLength=255, pattern="^[!#-~]+$"),
-            "Key of this request: if it is sent again, the answer is the same job.",
+        openapi.idempotency_key(
+            "Key of this request: if it is sent again, the answer is the same job."
         )
     ],
 }

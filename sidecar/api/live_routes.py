@@ -137,7 +137,7 @@ class _LiveConnection:
             **self._received(),
         )
 
-    async def take(self, message: websocket_connections.Message) -> bool:
+    async def take(self, message: websocket_connections.Message) -> None:
         """Handle a message of the client. While the client sends faster than its audio is
         processed, its messages are not read.
 
@@ -151,7 +151,6 @@ class _LiveConnection:
         except errors.SessionOver:
             if self._finished:
                 raise
-        return True
 
     async def _do(self, message: websocket_connections.Message) -> None:
         if isinstance(message, bytes):

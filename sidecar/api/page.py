@@ -27,7 +27,7 @@ from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.auth_gate import sent_token
 from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, request_body
-from sidecar.api.http.request_headers import identity_of, media_type
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
@@ -76,9 +76,6 @@ class PageFiles:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all)
 
     def get(self, digest: str, name: str) -> PageFile | None:
         """Return a file by digest and name; `None` if there is none, or the digest is of another
@@ -305,9 +302,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": SESSION},
     )
     async def session(request: Request) -> Response:
-        if media_type(request) != "application/json":
-            raise errors.ContentTypeUnsupported(hint="Send application/json.")
-        word = (await read_json(request)).get("word")
+        word = (await read_json(request, declared=True)).get("word")
         if not isinstance(word, str):
             raise errors.FieldMissing("The field 'word' is missing.")
         return json_response(handover.take(word), headers=NO_STORE)

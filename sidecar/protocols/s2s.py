@@ -161,7 +161,7 @@ async def serve_conversation(
         rates = {"input_sample_rate": IN_RATE, "output_sample_rate": OUT_RATE}
         await socket.send(_status("ready", **rates))
         await socket.run_until_first_ends(
-            socket.read(partial(_handle_text, socket, talk)),
+            socket.read(partial(_take, socket, talk)),
             _hear(socket, talk),
             talk.run(),
             _tell(socket, talk),
@@ -169,17 +169,18 @@ async def serve_conversation(
     raise errors.ShuttingDown()  # nothing else ends a conversation without an error
 
 
-async def _handle_text(
+async def _take(
     socket: websocket_connections.WebSocketConnection,
     talk: ConversationLoop,
     message: websocket_connections.Message,
-) -> bool:
-    """Handle a message ahead of queued audio; return False for audio, which is queued."""
+) -> None:
+    """Queue audio, and handle other messages ahead of it."""
     if isinstance(message, bytes) and message:  # audio has its own limits
-        return False
+        socket.inbound.put(message, len(message))
+        return
     socket.count()
     if isinstance(message, bytes):
-        return True
+        return
     try:
         match request_headers.parse_json_message(message):
             case {"type": "text", "text": str(text)} if len(text) > MAX_TYPED_CHARACTERS:
@@ -193,7 +194,6 @@ async def _handle_text(
     except ValueError:
         error = errors.RequestInvalid("The message is not JSON.")
         await socket.send(s2s_error_message(error))
-    return True
 
 
 async def _hear(socket: websocket_connections.WebSocketConnection, talk: ConversationLoop) -> None:

@@ -6,6 +6,7 @@ What the first answer of `/health` does not need is imported later: routes, prot
 
 from __future__ import annotations
 
+import gc
 import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from sidecar.file_watcher import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.server.listeners import TALK_PORT_HINT, ProtocolListener, ReservedPorts
-from sidecar.server.staged_app import StagedApp, create_health_app, freeze_imports, service_lifespan
+from sidecar.server.staged_app import StagedApp, create_health_app, service_lifespan
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 
@@ -176,6 +177,12 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     watch = FileWatcher()
     entrance = create_entrance(settings, watch)
     from sidecar.server.http_app import create_whole_app
+
+    def freeze_imports() -> None:
+        """Exclude what is imported from collections of garbage, which are up to the program that
+        this application is a part of."""
+        gc.collect()
+        gc.freeze()
 
     lifespan = service_lifespan(service, watch, entrance.visits, opened=freeze_imports)
     return create_whole_app(service, entrance, lifespan)

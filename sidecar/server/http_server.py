@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from sidecar.api.http import middleware, uvicorn_protocols, websocket_connections
+from sidecar.api.http import uvicorn_protocols, websocket_connections
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
@@ -32,6 +32,8 @@ KEEP_ALIVE_S = 75
 """Keep-alive of an idle connection, in seconds: longer than that of clients and proxies (usually a
 minute). The client has to close first. If the server closes, a request may be on its way, and its
 client does not know whether it was received."""
+HSTS = ("Strict-Transport-Security", f"max-age={365 * 86400}")
+"""Header of every response over TLS: for a year browsers insist on TLS."""
 FINAL_ANSWERS_S = 1
 """Time for the answers to requests whose jobs were ended, in seconds."""
 _LOOK_S = 0.1
@@ -69,7 +71,7 @@ def uvicorn_config(
         app,
         http=uvicorn_protocols.http_protocol(
             uvicorn_protocols.REQUEST_HEAD_S,
-            most=max_connections_per_address(service_process.fd_limit()),
+            most=_max_connections_per_address(),
         ),
         access_log=False,
         log_config=None,
@@ -85,18 +87,16 @@ def uvicorn_config(
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
-        headers=middleware.hsts_headers(self_signed=tls.fingerprint is not None) if tls else None,
+        # for a self-signed certificate nobody vouches
+        headers=[HSTS] if tls is not None and tls.fingerprint is None else None,
     )
 
 
-def max_connections_per_address(most_open: int | None) -> int:
+def _max_connections_per_address() -> int:
     """Return the maximum connections of one address: at most half of the limit of open files, so
     that one address cannot exhaust it."""
-    return (
-        uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS
-        if most_open is None
-        else min(uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS, most_open // 2)
-    )
+    most, limit = uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS, service_process.fd_limit()
+    return most if limit is None else min(most, limit // 2)
 
 
 async def _started() -> None:

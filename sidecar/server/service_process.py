@@ -162,13 +162,8 @@ def write_parent_line(line: dict[str, Any]) -> None:
         fd = sys.stdout.fileno()
         sys.stdout.flush()
         os.write(fd, (json.dumps(line, ensure_ascii=True) + "\n").encode())
-        redirect_to_null(fd)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
     except (OSError, ValueError):  # a host that closed the pipe does not read the line
         return
-
-
-def redirect_to_null(fd: int) -> None:
-    """Redirect a descriptor to the null device."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)

@@ -70,7 +70,8 @@ class StagedApp:
         try:
             self._whole = await ThreadLimiter(IMPORT_THREAD, 1).run(self._build)
         finally:
-            collect_garbage()
+            gc.freeze()  # garbage is collected, but not what is imported: `sidecar/cli/__init__.py`
+            gc.enable()
         self._built.set()
 
     async def _wait_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,16 +156,3 @@ def service_lifespan(
             await service.close()
 
     return lifespan
-
-
-def collect_garbage() -> None:
-    """Collect garbage from now on, but not what is imported; see `sidecar/cli/__init__.py`."""
-    gc.freeze()
-    gc.enable()
-
-
-def freeze_imports() -> None:
-    """Collect garbage once, and exclude what is imported from later collections. Whether there are
-    any is up to the program that this application is a part of."""
-    gc.collect()
-    gc.freeze()

@@ -50,7 +50,9 @@ def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
         )
     if pair is None:
         return None
-    return ServerTls(_create_ssl_context(pair, watch), pair, _fingerprint(pair) if own else None)
+    pem = pair.certificate.read_text("ascii") if own else None
+    fingerprint = self_signed_certificate.certificate_fingerprint(pem) if pem else None
+    return ServerTls(_create_ssl_context(pair, watch), pair, fingerprint)
 
 
 def local_fingerprint(settings: Settings) -> str | None:
@@ -136,10 +138,6 @@ def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
             ),
         ) from None
     return context
-
-
-def _fingerprint(pair: CertificatePair) -> str:
-    return self_signed_certificate.certificate_fingerprint(pair.certificate.read_text("ascii"))
 
 
 def _addresses() -> list[str]:

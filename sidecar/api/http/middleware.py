@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.datastructures import Headers
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import clock, errors
 from sidecar.api.http import error_responses
 from sidecar.api.http.request_headers import revocable
+from sidecar.api.http.responses import client_disconnected
 from sidecar.auth.authentication import AccessPolicy
 from sidecar.auth.rate_limits import RateLimitState
 from sidecar.concurrency import running
@@ -149,8 +150,7 @@ async def watch_disconnect(
     """
 
     async def listen() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        await client_disconnected(request.receive)
         gone()
 
     try:
@@ -266,8 +266,9 @@ class BodyDrain:
             if message["type"] == "http.response.start" and message["status"] in (401, 403):
                 linger_s = REFUSED_LINGER_S
             if body.unread and message["type"] == "http.response.start":
-                headers = [*_without_connection(message.get("headers", ())), _CLOSE]
-                message = {**message, "headers": headers}
+                given = message.get("headers", ())
+                others = [one for one in given if one[0].lower() != b"connection"]
+                message = {**message, "headers": [*others, _CLOSE]}
             elif body.unread and not message.get("more_body", False):
                 await send({**message, "more_body": True})
                 await body.linger(linger_s)
@@ -308,10 +309,6 @@ class _BodyProgress:
             pass  # only the server cancels, at its shutdown; the response is complete nevertheless
 
 
-def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in headers if name.lower() != b"connection"]
-
-
 PREFLIGHT_MAX_AGE_S = 600
 OPENAI_SDK_HEADERS = (
     *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
@@ -321,38 +318,21 @@ OPENAI_SDK_HEADERS = (
 """Headers that OpenAI's SDK sends from a page."""
 
 
-HSTS_S = 365 * 86400
-"""Time for which browsers insist on TLS (HSTS), in seconds."""
-
-
-def hsts_headers(*, self_signed: bool) -> list[tuple[str, str]]:
-    """Return the headers of every response over TLS: none for a certificate for which nobody
-    vouches."""
-    return [] if self_signed else [("Strict-Transport-Security", f"max-age={HSTS_S}")]
-
-
 RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
 _POLICY = '"requests"'
 
 
-def rate_limit_headers(standing: RateLimitState) -> list[tuple[bytes, bytes]]:
-    """Return the headers `RateLimit-Policy` and `RateLimit`."""
+def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
+    """Return ``send`` with the headers `RateLimit-Policy` and `RateLimit` added to the response."""
     rate = standing.rate
-    return [
+    headers = [
         (b"ratelimit-policy", f"{_POLICY};q={rate.amount:.0f};w={rate.window_s:.0f}".encode()),
         (b"ratelimit", f"{_POLICY};r={standing.left};t={standing.full_in_s}".encode()),
     ]
 
-
-def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
-    """Return ``send`` with the rate limit headers added to the response."""
-
     async def say(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {
-                **message,
-                "headers": [*message.get("headers", ()), *rate_limit_headers(standing)],
-            }
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
         await send(message)
 
     return say

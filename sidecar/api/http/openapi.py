@@ -104,6 +104,12 @@ def parameter(
     return {**at, **_described(description)}
 
 
+def idempotency_key(description: str) -> dict[str, Any]:
+    """Return the header `Idempotency-Key`."""
+    schema = text(minLength=1, maxLength=255, pattern="^[!#-~]+$")
+    return parameter("Idempotency-Key", "header", schema, description)
+
+
 PROBLEMS = error_responses(
     content("application/problem+json", schema=ProblemDetails.model_json_schema())
 )

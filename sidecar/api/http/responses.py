@@ -141,7 +141,7 @@ async def send_until_disconnect(
 
     Return True if the token was revoked. An exception of ``sending`` is raised.
     """
-    async with running(sending, _disconnected(receive)) as (sender, listener):
+    async with running(sending, client_disconnected(receive)) as (sender, listener):
         with revocable(scope, listener.cancel) as revoked:
             await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
     if not sender.cancelled():
@@ -153,7 +153,8 @@ def _body(part: bytes, *, more: bool) -> Message:
     return {"type": "http.response.body", "body": part, "more_body": more}
 
 
-async def _disconnected(receive: Receive) -> None:
+async def client_disconnected(receive: Receive) -> None:
+    """Wait until the client of a request disconnects; its body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

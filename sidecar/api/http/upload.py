@@ -108,12 +108,16 @@ def close_on_error(opened: AudioSource | EncryptedFile | None) -> Iterator[None]
         raise
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """Return the object in a JSON body of at most `MAX_JSON_BYTES` bytes.
+async def read_json(request: Request, *, declared: bool = False) -> dict[str, Any]:
+    """Return the object in a JSON body of at most `MAX_JSON_BYTES` bytes. ``declared``: it has to
+    have the Content-Type of JSON, which a foreign page cannot send.
 
     Raises:
-        errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled
+        errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled,
+        errors.ContentTypeUnsupported
     """
+    if declared and media_type(request) != "application/json":
+        raise errors.ContentTypeUnsupported(hint="Send application/json.")
     body = bytearray()
     if _declared_length(request) > MAX_JSON_BYTES:
         raise errors.JsonTooLarge()

@@ -23,6 +23,7 @@ from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
 from sidecar.concurrency import running
+from sidecar.config.settings import MAX_REASON_BYTES
 from sidecar.errors import ErrorKind
 from sidecar.limit_overrides import limit
 
@@ -38,8 +39,6 @@ MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
 """Maximum of messages of a live connection per minute; audio in messages of 20 ms makes 3,000."""
 CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)
 """Maximum of cancels per minute and connection: after each an engine starts anew."""
-REASON_BYTES = 123
-"""Maximum length of the reason in a close frame (RFC 6455, 5.5)."""
 LIVE_PING_S = limit("live_ping", 20.0)
 """Seconds between pings of a live connection; a client that does not answer within the same time is
 disconnected. It is shorter than the idle timeout of proxies, which is usually a minute."""
@@ -156,19 +155,15 @@ class WebSocketConnection:
         text: str | None = found.get("text")
         return text if text is not None else bytes(found["bytes"])
 
-    async def read(self, at_once: Callable[[Message], Awaitable[bool]]) -> None:
-        """Read until the peer disconnects. ``at_once`` gets each message first and returns True if
-        it is handled; otherwise the message is queued in `inbound`. A protocol that queues its own
-        parsed form there returns True.
+    async def read(self, handle: Callable[[Message], Awaitable[None]]) -> None:
+        """Read until the peer disconnects, and ``handle`` each message.
 
         Raises:
             WebSocketGone: the peer disconnected.
-            errors.InboundFull: the peer sends faster than its messages are handled.
+            errors.SidecarError: as ``handle``.
         """
         while True:
-            message = await self.receive()
-            if not await at_once(message):
-                self.inbound.put(message, len(message))
+            await handle(await self.receive())
 
     async def send(self, *messages: Message) -> None:
         """Send messages in order, with no other message in between; wait for a peer that reads
@@ -302,7 +297,7 @@ async def send_close(websocket: WebSocket, code: int = 1000, reason: str = "") -
     """Send a close frame, unless the connection is closed."""
     if websocket.application_state is not WebSocketState.CONNECTED:
         return
-    short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+    short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     with suppress(RuntimeError, WebSocketDisconnect, OSError):
         await websocket.close(code, short)
 

@@ -238,12 +238,8 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
             },
         },
         "parameters": [
-            openapi.parameter(
-                "Idempotency-Key",
-                "header",
-                openapi.text(minLength=1, maxLength=255),
-                "If it is sent again, the answer is the same job; disconnecting does not "
-                "cancel it.",
+            openapi.idempotency_key(
+                "If it is sent again, the answer is the same job; disconnecting does not cancel it."
             )
         ],
     }

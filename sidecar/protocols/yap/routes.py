@@ -91,7 +91,7 @@ class _YapConnection:
         body = {"id": self._session.id, "created": int(clock.wall_time()), "model": self._model}
         return message_text("session.created", YapIds(self._session.id), body)
 
-    async def at_once(self, message: websocket_connections.Message) -> bool:
+    async def at_once(self, message: websocket_connections.Message) -> None:
         """Answer a message at once if its type allows that, else queue it."""
         self._session.touch()
         ids = YapIds(self._session.id)
@@ -105,7 +105,6 @@ class _YapConnection:
                 self._socket.inbound.put(given, len(message))
         except YapRefused as refused:
             await self._socket.send(messages.error_frame(refused, ids))
-        return True
 
     def _opened(self, message: websocket_connections.Message) -> YapEnvelope:
         try:
