@@ -48,6 +48,7 @@ MAKE_VALUES = {
     *("text", "texts", "choice", "flag", "number", "integer", "content", "form"),
     *("parameter", "limit_parameter", "submission", "person_form", "request_body"),
     *("object_schema", "schema_fields", "error_responses", "operation_schemas"),
+    *("idempotency_key", "stt_metrics_json", "isinstance", "type"),
     "limit",  # reads the variable by which tests change constants, and nothing else
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
