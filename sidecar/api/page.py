@@ -77,6 +77,9 @@ class PageFiles:
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
     def get(self, digest: str, name: str) -> PageFile | None:
         """Return a file by digest and name; `None` if there is none, or the digest is of another
         build."""
