@@ -63,17 +63,19 @@ class Echo:
 
         async def echo(socket: WebSocketConnection) -> None:
             nonlocal how
+
+            async def queue(message: str | bytes) -> None:
+                if message != "pong":
+                    socket.inbound.put(message, len(message))
+
             try:
-                await socket.run_until_first_ends(socket.read(at_once), self.answer(socket))
+                await socket.run_until_first_ends(socket.read(queue), self.answer(socket))
             except WebSocketGone:
                 how = "gone"
                 raise
             except errors.SidecarError as error:
                 how = error.code
                 raise
-
-        async def at_once(message: str | bytes) -> bool:
-            return message == "pong"
 
         def ending_of(error: errors.SidecarError) -> ConnectionEnding:
             last = json.dumps({"code": error.code, "after": error.retry_after})
