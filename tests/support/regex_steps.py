@@ -9,174 +9,130 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from re import _compiler, _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
 BUDGET = 400_000
 """Steps; a search that takes more is given up."""
-MODES = {"match": "match", "fullmatch": "fullmatch"}
-"""By the name of a method; all others look at every place of a text."""
 _LETTERS = "".join(map(chr, range(32, 127))) + "\n\t\xe9\u3002\u2026\u0661\x00"
+_CHARACTERS = ("LITERAL", "NOT_LITERAL", "ANY", "IN")
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
+_Rest = Callable[[int, tuple[int, ...]], int | None]
+"""The end of a match from this place on, if there is one; and where the rounds of loops began."""
 
 
 class TooManySteps(Exception):
     """The search took more than `BUDGET`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One instruction: what it is, what it tests, and where it goes on (or else)."""
-
-    kind: str
-    test: Any = None
-    to: tuple[int, ...] = ()
-
-
-@dataclass
 class Counting:
     """The matcher of one expression. ``steps``: all that were made."""
 
-    pattern: re.Pattern[str]
-    steps: int = 0
-    _program: list[_Step] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tree = _parser.parse(self.pattern.pattern, self.pattern.flags & ~re.UNICODE)
-        self._program = self._compiled(self.tree)
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern, self.steps = pattern, 0
+        self._tree = _parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)
+        self._fits: list[Callable[[str], bool]] = []
+        self._text, self._begun, self._not_at, self._whole = "", 0, -1, False
+        self._match = self._sequence(self._tree, self._end)
 
     def spans(self, text: str, method: str) -> list[tuple[int, int]]:
         """Where the expression matches, as the ``method`` of a pattern looks for it: once at the
         beginning, or everywhere."""
-        if method in MODES:
-            end = self._run(self._program, text, 0, whole=method == "fullmatch")
-            return [] if end is None else [(0, end)]
-        found, at, empty_at = [], 0, -1
-        while at <= len(text):
-            end = self._run(self._program, text, at, not_at=empty_at)
+        self._text, self._whole, usual = text, method == "fullmatch", sys.getrecursionlimit()
+        sys.setrecursionlimit(10 * BUDGET)
+        try:
+            return list(self._found(once=method in ("match", "fullmatch")))
+        finally:
+            sys.setrecursionlimit(usual)
+
+    def _found(self, *, once: bool) -> Iterator[tuple[int, int]]:
+        self._begun, self._not_at = 0, -1
+        while self._begun <= len(self._text):
+            end = self._match(self._begun, ())
+            if end is not None:
+                yield self._begun, end
+            if once:
+                return
             if end is None:
-                at, empty_at = at + 1, -1
-            else:
-                found.append((at, end))
-                at, empty_at = end, end if end == at else -1  # no empty one twice
-        return found
+                self._begun, self._not_at = self._begun + 1, -1
+            else:  # no empty one twice
+                self._not_at, self._begun = (end if end == self._begun else -1), end
 
-    def _run(
-        self, program: list[_Step], text: str, at: int, *, whole: bool = False, not_at: int = -1
-    ) -> int | None:
-        """The end of the match that begins at ``at``; it is not empty if that is ``not_at``."""
-        waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, at, ())]
-        while waiting:
-            pc, now, loops = waiting.pop()
-            while True:
-                self.steps += 1
-                if self.steps > BUDGET:
-                    raise TooManySteps
-                step = program[pc]
-                match step.kind:
-                    case "char":
-                        if now == len(text) or not step.test(text[now]):
-                            break
-                        pc, now = pc + 1, now + 1
-                    case "split":
-                        waiting.extend((other, now, loops) for other in reversed(step.to[1:]))
-                        pc = step.to[0]
-                    case "jump":
-                        pc = step.to[0]
-                    case "enter":
-                        pc, loops = pc + 1, (*loops, now)
-                    case "again":  # an empty round of a loop is its last
-                        *outer, begun = loops
-                        pc, loops = (pc + 1 if begun == now else step.to[0]), tuple(outer)
-                    case "place":
-                        if not step.test(text, now):
-                            break
-                        pc += 1
-                    case "look":
-                        behind, wanted, inner = step.test
-                        found = now >= behind and self._run(inner, text, now - behind) is not None
-                        if found is not wanted:
-                            break
-                        pc += 1
-                    case "atomic":
-                        end = self._run(step.test, text, now)
-                        if end is None:
-                            break
-                        pc, now = pc + 1, end
-                    case "end":
-                        if (whole and now < len(text)) or now == at == not_at:
-                            break
-                        return now
-        return None
+    def _end(self, at: int, _: tuple[int, ...]) -> int | None:
+        unfinished = self._whole and at < len(self._text)
+        return None if unfinished or at == self._begun == self._not_at else at
 
-    def _compiled(self, tree: Any) -> list[_Step]:
-        program: list[_Step] = []
-        self._add(program, tree)
-        return [*program, _Step("end")]
+    def _sequence(self, tree: Any, then: _Rest) -> _Rest:
+        for op, value in reversed(list(tree)):
+            then = self._counted(self._node(op, value, then))
+        return then
 
-    def _add(self, program: list[_Step], tree: Any) -> None:
-        for op, value in tree:
-            name = str(op)
-            if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-                program.append(_Step("char", self._letter(op, value)))
-            elif name == "AT":
-                program.append(_Step("place", self._alone(op, value).match))
-            elif name in ("ASSERT", "ASSERT_NOT"):
-                way, inner = value
-                behind = inner.getwidth()[0] if way < 0 else 0
-                look = behind, name == "ASSERT", self._compiled(inner)
-                program.append(_Step("look", look))
-            elif name == "SUBPATTERN":
-                self._add(program, value[-1])
-            elif name == "BRANCH":
-                self._branch(program, value[1])
-            elif name == "ATOMIC_GROUP":
-                program.append(_Step("atomic", self._compiled(value)))
-            elif name == "POSSESSIVE_REPEAT":
-                inside: list[_Step] = []
-                self._repeat(inside, *value, greedy=True)
-                program.append(_Step("atomic", [*inside, _Step("end")]))
-            elif name in _REPEATS:
-                self._repeat(program, *value, greedy=name == "MAX_REPEAT")
-            else:
-                raise NotImplementedError(f"{name} in {self.pattern.pattern}")
+    def _counted(self, rest: _Rest) -> _Rest:
+        def step(at: int, loops: tuple[int, ...]) -> int | None:
+            self.steps += 1
+            if self.steps > BUDGET:
+                raise TooManySteps
+            return rest(at, loops)
 
-    def _branch(self, program: list[_Step], branches: list[Any]) -> None:
-        at = len(program)
-        program.append(_Step("split"))
-        begins, ends = [], []
-        for branch in branches:
-            begins.append(len(program))
-            self._add(program, branch)
-            ends.append(len(program))
-            program.append(_Step("jump"))
-        program[at] = _Step("split", to=tuple(begins))
-        for end in ends:
-            program[end] = _Step("jump", to=(len(program),))
+        return step
 
-    def _repeat(
-        self, program: list[_Step], low: int, high: Any, body: Any, *, greedy: bool
-    ) -> None:
-        for _ in range(low):
-            self._add(program, body)
+    def _node(self, op: Any, value: Any, then: _Rest) -> _Rest:
+        """What matches a node of the tree, and ``then`` the rest."""
+        match str(op):
+            case "SUBPATTERN":
+                return self._sequence(value[-1], then)
+            case "BRANCH":
+                return _first([self._sequence(branch, then) for branch in value[1]])
+            case "MAX_REPEAT" | "MIN_REPEAT" as kind:
+                return self._repeat(*value, then, greedy=kind == "MAX_REPEAT")
+            case "ATOMIC_GROUP":
+                return _atomic(self._sequence(value, _here), then)
+            case "POSSESSIVE_REPEAT":
+                return _atomic(self._repeat(*value, _here, greedy=True), then)
+            case "AT":
+                place = self._alone(op, value)
+                return lambda at, loops: then(at, loops) if place.match(self._text, at) else None
+            case "ASSERT" | "ASSERT_NOT" as kind:
+                way, inside = value
+                behind, look = inside.getwidth()[0] if way < 0 else 0, self._sequence(inside, _here)
+
+                def looked(at: int, loops: tuple[int, ...]) -> int | None:
+                    found = at >= behind and look(at - behind, ()) is not None
+                    return then(at, loops) if found == (kind == "ASSERT") else None
+
+                return looked
+        assert str(op) in _CHARACTERS, f"{op} in {self.pattern.pattern}"
+        self._fits.append(fits := self._letter(op, value))
+
+        def letter(at: int, loops: tuple[int, ...]) -> int | None:
+            text = self._text
+            return then(at + 1, loops) if at < len(text) and fits(text[at]) else None
+
+        return letter
+
+    def _repeat(self, low: int, high: Any, body: Any, then: _Rest, *, greedy: bool) -> _Rest:
+        def choice(more: _Rest) -> _Rest:
+            return self._counted(_first([more, then] if greedy else [then, more]))
+
+        rest = then
         if high is _constants.MAXREPEAT:
-            top = len(program)
-            program.append(_Step("split"))
-            program.append(_Step("enter"))
-            self._add(program, body)
-            program.append(_Step("again", to=(top,)))
-            program[top] = _way(top + 1, len(program), greedy)
-            return
-        optional = []
-        for _ in range(high - low):
-            optional.append(len(program))
-            program.append(_Step("split"))
-            self._add(program, body)
-        for at in optional:
-            program[at] = _way(at + 1, len(program), greedy)
+
+            def again(at: int, loops: tuple[int, ...]) -> int | None:
+                *outer, begun = loops  # an empty round of a loop is its last
+                return (then if begun == at else rest)(at, tuple(outer))
+
+            round_of = self._sequence(body, again)
+            rest = choice(lambda at, loops: round_of(at, (*loops, at)))
+        else:
+            for _ in range(high - low):
+                rest = choice(self._sequence(body, rest))
+        begins = rest
+        for _ in range(low):
+            begins = self._sequence(body, begins)
+        return begins
 
     def _letter(self, op: Any, value: Any) -> Callable[[str], bool]:
         alone = self._alone(op, value)
@@ -185,18 +141,17 @@ class Counting:
     def _alone(self, op: Any, value: Any) -> re.Pattern[str]:
         """A pattern of one node, compiled by `re`: it alone knows what a letter is."""
         state = _parser.State()
-        state.flags, state.str = self.tree.state.flags, self.pattern.pattern
+        state.flags, state.str = self._tree.state.flags, self.pattern.pattern
         flags = self.pattern.flags & ~re.DEBUG
         found: re.Pattern[str] = _compiler.compile(_parser.SubPattern(state, [(op, value)]), flags)
         return found
 
     def inputs(self, seed: int = 7) -> Iterator[Callable[[int], str]]:
         """Texts that grow: a beginning, something that repeats, and an end that may not fit."""
-        dice = random.Random(seed)
-        letters = self._kinds()
-        places = list(self._places(self.tree, "", dice, letters))
+        dice, letters = random.Random(seed), self._kinds()
+        places = list(self._places(self._tree, "", dice, letters))
         samples = [self._sample(body, dice, letters) for _, body in places for _ in range(3)]
-        pumps = [*letters, *samples, self._sample(self.tree, dice, letters)]
+        pumps = [*letters, *samples, self._sample(self._tree, dice, letters)]
         pumps += ["".join(dice.choices(letters, k=2)) for _ in range(24)]
         begins = ["", letters[-1]]
         wanted = [(begin, pump) for pump in pumps for begin in begins]
@@ -205,67 +160,84 @@ class Counting:
             for end in ("", *letters[-2:], "\n") if pump else ():  # what fits the fewest parts
                 yield lambda many, b=begin, p=pump, e=end: b + p * many + e
 
-    def _places(
-        self, tree: Any, before: str, dice: random.Random, letters: list[str]
-    ) -> Iterator[tuple[str, Any]]:
-        """What repeats, at all depths, each with a text that leads to it."""
-        for op, value in tree:
-            name = str(op)
-            if name in _REPEATS:
-                yield before, value[2]
-                yield from self._places(value[2], before, dice, letters)
-            elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
-                yield from self._places(value[-1], before, dice, letters)
-            elif name == "ATOMIC_GROUP":
-                yield from self._places(value, before, dice, letters)
-            elif name == "BRANCH":
-                for branch in value[1]:
-                    yield from self._places(branch, before, dice, letters)
-            before += self._sample([(op, value)], dice, letters)
-
     def _kinds(self) -> list[str]:
         """A letter of each kind that the expression tells apart; last what fits it the least."""
-        tests = [step.test for step in _flat(self._program) if step.kind == "char"]
-        tests += [str.isspace, str.isalnum, str.isdigit]
+        tests = [*self._fits, str.isspace, str.isalnum, str.isdigit]
         kinds: dict[tuple[bool, ...], str] = {}
         for letter in _LETTERS:
             kinds.setdefault(tuple(test(letter) for test in tests), letter)
         return [letter for fits, letter in sorted(kinds.items(), key=lambda one: -sum(one[0]))]
 
+    def _places(
+        self, tree: Any, before: str, dice: random.Random, letters: list[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """What repeats, at all depths, each with a text that leads to it."""
+        for op, value in tree:
+            if str(op) in _REPEATS:
+                yield before, value[2]
+            for part in _parts(op, value):
+                yield from self._places(part, before, dice, letters)
+            before += self._sample([(op, value)], dice, letters)
+
     def _sample(self, tree: Any, dice: random.Random, letters: list[str]) -> str:
         """A text that a part matches, but for what it looks ahead and behind."""
         said = ""
         for op, value in tree:
-            name = str(op)
-            if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
+            times = 1
+            if str(op) in _CHARACTERS:
                 fits = self._letter(op, value)
                 known = [one for one in letters if fits(one)]
                 said += dice.choice(known) if known else next(filter(fits, _LETTERS), "")
-            elif name == "SUBPATTERN":
-                said += self._sample(value[-1], dice, letters)
-            elif name == "BRANCH":
-                said += self._sample(dice.choice(value[1]), dice, letters)
-            elif name == "ATOMIC_GROUP":
-                said += self._sample(value, dice, letters)
-            elif name in _REPEATS:
-                low, high, body = value
+            elif str(op) in _REPEATS:
+                low, high, _ = value
                 most = low + 2 if high is _constants.MAXREPEAT else min(high, low + 2)
-                for _ in range(dice.randint(low, most)):
-                    said += self._sample(body, dice, letters)
+                times = dice.randint(low, most)
+            parts = () if str(op).startswith("ASSERT") else _parts(op, value)
+            for _ in range(times if parts else 0):
+                said += self._sample(dice.choice(parts), dice, letters)
         return said
 
 
-def _way(into: int, past: int, greedy: bool) -> _Step:
-    return _Step("split", to=(into, past) if greedy else (past, into))
+def _here(at: int, _: tuple[int, ...]) -> int:
+    """Nothing follows: it ends where it is."""
+    return at
 
 
-def _flat(program: list[_Step]) -> Iterator[_Step]:
-    for step in program:
-        yield step
-        if step.kind == "look":
-            yield from _flat(step.test[2])
-        elif step.kind == "atomic":
-            yield from _flat(step.test)
+def _first(ways: Sequence[_Rest]) -> _Rest:
+    def step(at: int, loops: tuple[int, ...]) -> int | None:
+        for way in ways:
+            if (end := way(at, loops)) is not None:
+                return end
+        return None
+
+    return step
+
+
+def _atomic(inside: _Rest, then: _Rest) -> _Rest:
+    def step(at: int, loops: tuple[int, ...]) -> int | None:
+        end = inside(at, ())
+        return None if end is None else then(end, loops)
+
+    return step
+
+
+def _parts(op: Any, value: Any) -> Sequence[Any]:
+    """What is inside a node."""
+    match str(op):
+        case "BRANCH":
+            return list(value[1])
+        case "ATOMIC_GROUP":
+            return [value]
+        case (
+            "SUBPATTERN"
+            | "ASSERT"
+            | "ASSERT_NOT"
+            | "MAX_REPEAT"
+            | "MIN_REPEAT"
+            | "POSSESSIVE_REPEAT"
+        ):
+            return [value[-1]]
+    return []
 
 
 FIRST, LAST = 24, 384
