@@ -124,7 +124,7 @@ locks:  ## renew packaging/locks: versions and hashes for images and executables
 		-c packaging/locks/image.txt -o packaging/locks/image-cuda.txt
 	$(LOCK) --extra build -c packaging/locks/image.txt -o packaging/locks/executable.txt
 
-mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/store access/auth"; many minutes)
+mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/job_store auth/identity"; many minutes)
 	nice $(BIN)/python -m tests.support.mutation_testing $(MODULES)
 
 bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)

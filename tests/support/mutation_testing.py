@@ -1,8 +1,8 @@
 """Whether the tests notice faults: small ones, put one at a time into a module of a copy.
 
-``python -m tests.support.mutation_testing jobs/log access/auth --most 60``; without names, all of
-`TESTS`. A share of the possible faults is enough for a score; they are chosen evenly over the
-module. A fault that no test notices is shown with its line.
+``python -m tests.support.mutation_testing jobs/job_store auth/identity --most 60``; without names,
+all of `TESTS`. A share of the possible faults is enough for a score; they are chosen evenly over
+the module. A fault that no test notices is shown with its line.
 """
 
 from __future__ import annotations
@@ -17,66 +17,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "-x -q -p no:cacheprovider"
+_MACHINE = ("conversation/state_machine", "conversation/generated_conversations")
+_RULES = ("conversation/conversation_rules", *_MACHINE)
+_QUEUE = ("jobs/job_queue", "jobs/batched_jobs")
 TESTS = {
-    "auth/authentication": "tests/api/test_auth_gate.py",
-    "auth/identity": "tests/auth/test_identity.py",
-    "cluster/claim_loop": "tests/cluster/test_claim_loop.py tests/cluster/test_eligibility.py",
-    "cluster/claims": "tests/cluster/test_claim_loop.py "
-    "tests/cluster/test_claim_reports.py "
-    "tests/cluster/test_claims_contract.py "
-    "tests/cluster/test_claims.py",
-    "cluster/front_queue": "tests/cluster/test_front_queue.py",
-    "cluster/job_follower": "tests/cluster/test_job_follower.py",
-    "cluster/membership": "tests/cluster/test_membership.py",
-    "cluster/postgres_jobs": "tests/jobs/test_job_store.py tests/cluster/test_postgres_jobs.py",
-    "cluster/shared_retention": "tests/cluster/test_shared_retention.py",
-    "conversation/assistant": "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "conversation/assistant_turn": "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "conversation/barge_in": "tests/conversation/test_conversation_rules.py "
-    "tests/conversation/test_state_machine.py",
-    "conversation/chat_history": "tests/conversation/test_conversation_rules.py "
-    "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "conversation/end_of_turn": "tests/conversation/test_conversation_rules.py "
-    "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "conversation/audio_pacing": "tests/conversation/test_audio_pacing.py",
-    "conversation/state_machine": "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "conversation/tts_text": "tests/conversation/test_tts_text.py",
-    "conversation/turn_taking": "tests/conversation/test_state_machine.py "
-    "tests/conversation/test_generated_conversations.py",
-    "jobs/duration_prediction": "tests/jobs/test_duration_prediction.py",
-    "jobs/job_event_log": "tests/jobs/test_job_event_log.py",
-    "jobs/job_queue": "tests/jobs/test_job_queue.py tests/jobs/test_batched_jobs.py",
-    "jobs/job_record": "tests/jobs/test_job_record.py",
-    "jobs/job_runner": "tests/jobs/test_job_queue.py tests/jobs/test_batched_jobs.py",
-    "jobs/job_store": "tests/jobs/test_job_store.py",
-    "jobs/retention": "tests/jobs/test_retention.py",
-    "jobs/scheduler": "tests/jobs/test_scheduler.py",
-    "jobs/wait_queue": "tests/jobs/test_wait_queue.py",
-    "live/runtime/endpointing": "tests/live/test_endpointing.py",
-    "live/runtime/partial_results": "tests/live/test_partial_results.py "
-    "tests/live/test_stream_recognizer.py "
-    "tests/live/test_segment_embeddings.py",
-    "live/runtime/stream_recognizer": "tests/live/test_stream_recognizer.py "
-    "tests/live/test_segment_embeddings.py",
-    "live/runtime/vad": "tests/live/test_vad.py",
-    "live/sessions/event_log": "tests/live/test_event_log.py",
-    "live/sessions/input_log": "tests/live/test_replay_buffer.py",
-    "workers/channel": "tests/workers/test_channel.py tests/workers/test_rpc_calls.py",
-    "workers/engine_slot": "tests/workers/test_engine_slot.py "
-    "tests/workers/test_shared_slot.py "
-    "tests/workers/test_concurrent_slot.py",
-    "workers/engine_loading": "tests/workers/test_engine_slot.py tests/workers/test_shared_slot.py",
-    "workers/rpc_client": "tests/workers/test_rpc_calls.py",
-    "workers/worker_process": "tests/jobs/test_hung_engine.py "
-    "tests/workers/test_shared_slot.py "
-    "tests/workers/test_rpc_calls.py "
-    "tests/workers/test_worker_process.py",
+    **dict.fromkeys(("auth/identity", "cluster/front_queue", "cluster/job_follower"), ()),
+    **dict.fromkeys(("cluster/membership", "cluster/shared_retention"), ()),
+    **dict.fromkeys(("conversation/audio_pacing", "conversation/tts_text"), ()),
+    **dict.fromkeys(("jobs/duration_prediction", "jobs/job_event_log", "jobs/job_record"), ()),
+    **dict.fromkeys(("jobs/job_store", "jobs/retention", "jobs/scheduler", "jobs/wait_queue"), ()),
+    **dict.fromkeys(
+        ("live/runtime/endpointing", "live/runtime/vad", "live/sessions/event_log"), ()
+    ),
+    **dict.fromkeys(("conversation/assistant", "conversation/assistant_turn"), _MACHINE),
+    **dict.fromkeys(("conversation/state_machine", "conversation/turn_taking"), _MACHINE),
+    **dict.fromkeys(("conversation/chat_history", "conversation/end_of_turn"), _RULES),
+    **dict.fromkeys(("jobs/job_queue", "jobs/job_runner"), _QUEUE),
+    "auth/authentication": ("api/auth_gate",),
+    "cluster/claim_loop": ("cluster/eligibility",),
+    "cluster/claims": ("cluster/claim_loop", "cluster/claim_reports", "cluster/claims_contract"),
+    "cluster/postgres_jobs": ("jobs/job_store",),
+    "conversation/barge_in": _RULES[:2],
+    "live/runtime/partial_results": ("live/stream_recognizer", "live/segment_embeddings"),
+    "live/runtime/stream_recognizer": ("live/segment_embeddings",),
+    "live/sessions/input_log": ("live/replay_buffer",),
+    "workers/channel": ("workers/rpc_calls",),
+    "workers/engine_slot": ("workers/shared_slot", "workers/concurrent_slot"),
+    "workers/engine_loading": ("workers/engine_slot", "workers/shared_slot"),
+    "workers/rpc_client": ("workers/rpc_calls",),
+    "workers/worker_process": ("jobs/hung_engine", "workers/shared_slot", "workers/rpc_calls"),
 }
+"""By module, what tests it beside the file of its own name."""
 LONGEST_S = 150.0
 """A fault that makes the tests run for so long was noticed."""
 
@@ -98,11 +69,19 @@ def main() -> None:
         print(score(copy, module, given.most), flush=True)
 
 
+def tests_of(module: str) -> list[str]:
+    """The files that test a module."""
+    package, *_, name = module.split("/")
+    own = [f"{package}/{name}"] if (ROOT / f"tests/{package}/test_{name}.py").exists() else []
+    named = dict.fromkeys((*own, *TESTS.get(module, ())))
+    return [f"tests/{one.replace('/', '/test_')}.py" for one in named]
+
+
 def score(copy: Path, module: str, most: int) -> str:
     """How many of the faults in ``module`` were noticed; those that were not follow."""
     name = module.replace("/", "-")
     config, session = copy / f"{name}.toml", copy / f"{name}.sqlite"
-    command = f"{sys.executable} -m pytest {QUICK} {TESTS[module]}"
+    command = f"{sys.executable} -m pytest {QUICK} {' '.join(tests_of(module))}"
     config.write_text(
         f'[cosmic-ray]\nmodule-path = "sidecar/{module}.py"\ntimeout = {LONGEST_S}\n'
         f'test-command = "{command}"\n[cosmic-ray.distributor]\nname = "local"\n'
