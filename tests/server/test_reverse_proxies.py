@@ -36,6 +36,10 @@ NAME = "speech.example"
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 HEADERS = {"Host": NAME, **BEARER}
+BEHIND: dict[str, Any] = {
+    "token": TOKEN, "allowed_hosts": NAME, "forwarded_allow_ips": "127.0.0.1"
+}  # fmt: skip
+"""Settings of a service that a proxy stands in front of."""
 UPLOAD_MB = 24  # far beyond what either proxy takes or stores unless it is told to
 
 
@@ -94,13 +98,7 @@ def replaced(block: str, changes: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(
-        tmp_path_factory.mktemp("behind"),
-        token=TOKEN,
-        allowed_hosts=NAME,
-        forwarded_allow_ips="127.0.0.1",
-        scripted_speed=2,
-    ) as running:
+    with Server(tmp_path_factory.mktemp("behind"), scripted_speed=2, **BEHIND) as running:
         yield running
 
 
@@ -300,14 +298,7 @@ def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
     with contextlib.ExitStack() as stack:
         services = [
             stack.enter_context(
-                Server(
-                    tmp_path_factory.mktemp("one of two"),
-                    token=TOKEN,
-                    allowed_hosts=NAME,
-                    forwarded_allow_ips="127.0.0.1",
-                    grpc_port=0,
-                    live_grace=60,
-                )
+                Server(tmp_path_factory.mktemp("one of two"), grpc_port=0, live_grace=60, **BEHIND)
             )
             for _ in range(2)
         ]
@@ -377,8 +368,7 @@ def test_live_requests_go_to_a_service_with_a_live_engine_and_all_else_to_fronts
     service: Server, tmp_path: Path
 ) -> None:
     skip_without("nginx")
-    own = {"token": TOKEN, "allowed_hosts": NAME, "forwarded_allow_ips": "127.0.0.1"}
-    with Server(tmp_path / "front", live_engine="none", **own) as front:  # type: ignore[arg-type]
+    with Server(tmp_path / "front", live_engine="none", **BEHIND) as front:
         block = "\n".join(
             (
                 blocks_of("Sticky load balancing", "scale")[0],

@@ -29,6 +29,13 @@ from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
 from sidecar.auth import self_signed_certificate
+from sidecar.auth.self_signed_certificate import (
+    CERTIFICATE_FOLDER,
+    CertificatePair,
+    certificate_fingerprint,
+    certificate_pair_in,
+    ensure_certificate,
+)
 from sidecar.cli.remote_service import service_at, trust_from_flags
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -46,9 +53,7 @@ class Home:
         self.port = free_port()
         self.env = service_environment(folder, port=self.port, shutdown_grace=0, **settings)
         self.log = folder / "stderr.log"
-        self.pair = self_signed_certificate.certificate_pair_in(
-            folder / "data" / self_signed_certificate.CERTIFICATE_FOLDER
-        )
+        self.pair = certificate_pair_in(folder / "data" / CERTIFICATE_FOLDER)
         self.url = f"https://127.0.0.1:{self.port}"
 
     def serve(self) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
@@ -83,7 +88,7 @@ def test_the_ready_line_and_the_log_have_the_fingerprint_of_what_is_shown(
     at, ready = home
     assert ready["url"] == at.url
     shown = ssl.get_server_certificate(("127.0.0.1", at.port))
-    assert ready["fingerprint"] == self_signed_certificate.certificate_fingerprint(shown)
+    assert ready["fingerprint"] == certificate_fingerprint(shown)
     assert ready["fingerprint"] in at.log.read_text("utf-8")
     said = x509.load_pem_x509_certificate(shown.encode())
     names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -111,8 +116,8 @@ async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothin
         Trust(fingerprint=shown.replace(":", "").lower()),
     ):
         assert (await health(at.url, trust))["pid"] == ready["pid"]
-    other = self_signed_certificate.ensure_certificate(tmp_path / "other", NAMES)
-    strange = self_signed_certificate.certificate_fingerprint(other.certificate.read_text())
+    other = ensure_certificate(tmp_path / "other", NAMES)
+    strange = certificate_fingerprint(other.certificate.read_text())
     plain = at.url.replace("https", "http")
     for url, trust, why in (
         (at.url, Trust(), "not trusted"),
@@ -161,9 +166,7 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
 def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:
-    def headers(
-        port: int, pair: self_signed_certificate.CertificatePair
-    ) -> http.client.HTTPMessage:
+    def headers(port: int, pair: CertificatePair) -> http.client.HTTPMessage:
         trusted = ssl.create_default_context(cafile=pair.certificate)
         connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted)
         connection.request("GET", "/health", headers={"Origin": f"https://127.0.0.1:{port}"})
@@ -187,24 +190,19 @@ def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
 def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = self_signed_certificate.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
-    pair = self_signed_certificate.ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
+    first = ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
+    pair = ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
     assert pair.certificate.read_bytes() == first
-    pair = self_signed_certificate.ensure_certificate(
-        tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"]
-    )
+    pair = ensure_certificate(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
     second = pair.certificate.read_bytes()
     assert second != first
     monkeypatch.setattr(
         self_signed_certificate, "RENEWAL_DAYS", 2 * self_signed_certificate.VALIDITY_DAYS
     )
-    assert (
-        self_signed_certificate.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
-        != second
-    )
+    assert ensure_certificate(tmp_path, NAMES).certificate.read_bytes() != second
     pair.key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
-        self_signed_certificate.ensure_certificate(tmp_path, NAMES)
+        ensure_certificate(tmp_path, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +220,8 @@ def test_settings_that_cannot_be_are_no_start(
 ) -> None:
     from cryptography.hazmat.primitives import serialization
 
-    pair = self_signed_certificate.ensure_certificate(tmp_path, NAMES)
-    other = self_signed_certificate.ensure_certificate(tmp_path / "more", NAMES).key.read_bytes()
+    pair = ensure_certificate(tmp_path, NAMES)
+    other = ensure_certificate(tmp_path / "more", NAMES).key.read_bytes()
     (tmp_path / "other.pem").write_bytes(other)
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     (tmp_path / "locked.pem").write_bytes(
@@ -244,9 +242,9 @@ def test_settings_that_cannot_be_are_no_start(
 async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
     tmp_path: Path,
 ) -> None:
-    pair = self_signed_certificate.ensure_certificate(tmp_path / "first", NAMES)
-    old = self_signed_certificate.certificate_fingerprint(pair.certificate.read_text())
-    new = self_signed_certificate.ensure_certificate(tmp_path / "second", NAMES)
+    pair = ensure_certificate(tmp_path / "first", NAMES)
+    old = certificate_fingerprint(pair.certificate.read_text())
+    new = ensure_certificate(tmp_path / "second", NAMES)
     watch = FileWatcher(every_s=0.01)
     tls = create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watch)
     assert tls is not None
@@ -262,7 +260,7 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
 
     async def shown() -> str:
         pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
-        return self_signed_certificate.certificate_fingerprint(pem)
+        return certificate_fingerprint(pem)
 
     async def until(true: Callable[[str], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
