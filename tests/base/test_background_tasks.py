@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from service_process import until
@@ -32,6 +35,18 @@ def lines(caplog: pytest.LogCaptureFixture, least: int = logging.ERROR) -> list[
     return [record.message for record in caplog.records if record.levelno >= least]
 
 
+@asynccontextmanager
+async def opened(**settings: Any) -> AsyncIterator[Service]:
+    """A service with the scripted engine."""
+    given = Settings(engine="scripted", **settings)
+    service = Service(given, choose_engine(given))
+    await service.open()
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
 async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_goes_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,14 +54,9 @@ async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_g
         raise errors.WontFit(TOO_LARGE)
 
     monkeypatch.setattr(EngineHost, "place", place)
-    settings = Settings(engine="scripted", preload=True)
-    service = Service(settings, choose_engine(settings))
-    await service.open()
-    try:
+    async with opened(preload=True):
         await until(lambda: lines(caplog))
         gc.collect()
-    finally:
-        await service.close()
     (line,) = lines(caplog)
     assert TOO_LARGE in line
     assert "first request" in line
@@ -59,13 +69,8 @@ async def test_background_work_that_fails_is_in_the_log_with_its_cause(
         raise RuntimeError("nobody thought of this")
 
     monkeypatch.setattr(gpu_devices.GpuMonitor, "go_on", go_on)
-    settings = Settings(engine="scripted")
-    service = Service(settings, choose_engine(settings))
-    await service.open()
-    try:
+    async with opened():
         await until(lambda: lines(caplog))
-    finally:
-        await service.close()
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "look at the GPU" in record.message
     assert record.exc_info is not None

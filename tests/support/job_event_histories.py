@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from generated_edits import steps
 from hypothesis import strategies as st
 from instrumented_slot import FACTS
 
@@ -30,15 +31,6 @@ from sidecar.transcripts.transcript import (
     Segment,
     SegmentReady,
     Transcript,
-)
-from sidecar.transcripts.transcript_edits import (
-    MergeSpeakers,
-    MoveSegments,
-    RedoStep,
-    RenameSpeaker,
-    RewriteSegment,
-    SplitSegments,
-    UndoStep,
 )
 
 texts = st.text(max_size=8)
@@ -76,23 +68,7 @@ on_the_way: st.SearchStrategy[JobChange] = st.one_of(
     st.builds(UnschedulableChange, st.none() | st.just(JobFailure.of(errors.Unschedulable()))),
     st.builds(RequeuedChange, st.booleans(), st.booleans(), st.booleans()),
 )
-places = st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(
-    lambda given: tuple(sorted(given))
-)
-speakers = st.integers(0, 9)
-operations = st.one_of(
-    st.builds(RenameSpeaker, speakers, st.none() | st.just("Nell")),
-    st.builds(MergeSpeakers, speakers, speakers),
-    st.builds(SplitSegments, places),
-    st.builds(MoveSegments, places, speakers),
-    st.builds(RewriteSegment, st.integers(0, 3), st.sampled_from(["said", "other words"])),
-)
-edits: st.SearchStrategy[JobChange] = st.builds(
-    EditedChange,
-    st.lists(operations, min_size=1, max_size=2).map(tuple)
-    | st.just(UndoStep())
-    | st.just(RedoStep()),
-)
+edits: st.SearchStrategy[JobChange] = st.builds(EditedChange, steps)
 histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends, edits), max_size=30)
 """Mostly ones that go on for a while, some with events behind their end."""
 

@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from released_vibevoice_config import TEXT
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -335,16 +336,7 @@ def configured(filters: int, depths: Sequence[int], **text: int) -> Any:
 
 def full_size() -> Any:
     """The configuration of the released model."""
-    return configured(
-        32,
-        (3, 3, 3, 3, 3, 3, 8),
-        hidden_size=3584,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        intermediate_size=18944,
-        vocab_size=152064,
-    )
+    return configured(32, (3, 3, 3, 3, 3, 3, 8), **TEXT)
 
 
 def small_size(hidden_size: int = 96, intermediate_size: int = 256) -> Any:

@@ -41,12 +41,8 @@ class Machine:
     partial: float = 0.12
     label: float = 0.05
 
-    def cost(self, urgency: RecognitionUrgency) -> float:
-        return {
-            RecognitionUrgency.FINAL: self.final,
-            RecognitionUrgency.PARTIAL: self.partial,
-            RecognitionUrgency.VOICE: self.label,
-        }[urgency]
+    def cost(self, kind: WorkKind) -> float:
+        return float(getattr(self, kind.name.lower()))
 
 
 @dataclass
@@ -205,12 +201,13 @@ class Simulation:
             self._go(self._at_work(work), self.now)
 
     def _at_work(self, work: Work) -> Iterator[float]:
-        took = work.seconds * self.machine.cost(work.urgency) * self._random.uniform(0.7, 1.3)
+        kind = KINDS[work.urgency]
+        took = work.seconds * self.machine.cost(kind) * self._random.uniform(0.7, 1.3)
         yield took
         self._free += 1
         self.done[work.urgency] += 1
         self.done_by_level[self.model.level(self.now), work.urgency] += 1
-        self.model.costs.add_work(KINDS[work.urgency], took)
+        self.model.costs.add_work(kind, took)
         if work.urgency is RecognitionUrgency.FINAL:
             self.model.costs.spoken(work.seconds)
             work.person.delays.append(self.now - work.ended)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -380,36 +381,26 @@ def shown_on(terminal: int) -> bytes:
 
 
 @contextlib.contextmanager
-def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
+def counting_listener() -> Iterator[tuple[int, list[bytearray]]]:
     """A TCP port, and the list of all that connected to it (what they sent first); each is let go
     once it has said something."""
-    visits: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.05)
-        done = threading.Event()
+    visits: list[bytearray] = []
 
-        def accept() -> None:
-            while not done.is_set():
-                with contextlib.suppress(OSError):
-                    connection, _ = listener.accept()
-                    visits.append(b"")
-                    with connection:
-                        visits[-1] = first_of(connection)
+    class Visit(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            visits.append(said := bytearray())
+            with contextlib.suppress(OSError):
+                said += self.request.recv(200)
 
-        def first_of(connection: socket.socket) -> bytes:
-            connection.settimeout(0.05)
-            while not done.is_set():
-                with contextlib.suppress(TimeoutError):
-                    return connection.recv(200)
-            return b""
+    class Listener(socketserver.ThreadingTCPServer):
+        daemon_threads = True
 
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
+    with Listener(("127.0.0.1", 0), Visit) as listener:
+        threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            yield int(listener.getsockname()[1]), visits
+            yield int(listener.server_address[1]), visits
         finally:
-            done.set()
-            thread.join()
+            listener.shutdown()
 
 
 def read_answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:

@@ -46,34 +46,32 @@ async def closing(thing: C) -> AsyncIterator[C]:
         await thing.close()
 
 
-class Place(Protocol):
+class Place:
     """Where people are, for as long as the test lasts."""
 
-    def open(self, secret: str = SECRET) -> OwnedSpeakers:
-        """Those who are there; of a file only once it is closed by who had it."""
-
-    def written(self) -> bytes:
-        """Every byte of the files that have them."""
-
-
-class _Place:
     def __init__(self, settings: dict[str, object], kind: type[SpeakerStore]) -> None:
         self._settings, self._kind = settings, kind
         self._opened: list[OwnedSpeakers] = []
 
     def open(self, secret: str = SECRET) -> OwnedSpeakers:
+        """Those who are there; of a file only once it is closed by who had it."""
         settings = Settings(people=True, journal_key=secret, **self._settings)  # type: ignore[arg-type]
         store = create_speaker_store(settings)
         assert isinstance(store, self._kind)
         self._opened.append(OwnedSpeakers(store))
         return self._opened[-1]
 
+    def written(self) -> bytes:
+        """Every byte of the files that have them."""
+        raise NotImplementedError
+
     async def close(self) -> None:
+        """Close those that were opened."""
         for one in self._opened:
             await one.close()
 
 
-class InFile(_Place):
+class InFile(Place):
     """A folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -95,7 +93,7 @@ class InFile(_Place):
         return [row[0] for row in rows]
 
 
-class InDatabase(_Place):
+class InDatabase(Place):
     """A database, and its files."""
 
     def __init__(self, cluster: Cluster, journal: str) -> None:
