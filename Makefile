@@ -64,7 +64,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-clients lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
+.PHONY: run test test-all test-stress test-clients lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
 	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
@@ -75,6 +75,9 @@ test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those tha
 
 test-all: $(DEV_STAMP)  ## run all tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile
+
+test-stress: $(DEV_STAMP)  ## run the fast tests in random order, on a busy machine, one processor, a slow disk (RUNS=n)
+	$(BIN)/python -m tests.support.stress --runs $(or $(RUNS),1) --processes $(PROCESSES)
 
 test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)
 	$(PYTHON) -m venv $(CLIENTS)

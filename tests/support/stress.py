@@ -1,0 +1,139 @@
+"""The suite under what makes tests fail by chance: ``make test-stress RUNS=n``.
+
+Each condition runs the fast suite ``n`` times, each time in another random order: on a quiet
+machine, beside two busy loops, on one processor, and with a slow disk. A table says how each run
+ended; the output of each is in `LOGS`. The exit code is 1 if a test failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / "build" / "stress"
+BUSY_LOOPS = 2
+DISK_WRITES_S, DISK_BYTES_S = 100, 4 << 20
+"""Writes and bytes a second of the slow disk: those of a memory card."""
+BLKIO, UNIFIED = Path("/sys/fs/cgroup/blkio"), Path("/sys/fs/cgroup")
+
+Enter = Callable[[], None]
+"""What a run's process does before it becomes pytest."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Enter]:
+    """Nothing but the random order."""
+    yield lambda: None
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[Enter]:
+    """Beside processes that always want a processor."""
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(BUSY_LOOPS)
+    ]
+    try:
+        yield lambda: None
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+@contextlib.contextmanager
+def one_processor() -> Iterator[Enter]:
+    """On one of the processors."""
+    first = min(os.sched_getaffinity(0))
+    yield lambda: os.sched_setaffinity(0, {first})
+
+
+@contextlib.contextmanager
+def slow_disk() -> Iterator[Enter]:
+    """With few and slow writes to the disk of temporary files, by a control group.
+
+    Raises:
+        OSError: there are no control groups for disks, or this user must not make any.
+    """
+    device = os.stat(tempfile.gettempdir()).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    if BLKIO.is_dir():
+        group = BLKIO / f"stress-{os.getpid()}"
+        limits = {
+            "blkio.throttle.write_iops_device": f"{number} {DISK_WRITES_S}",
+            "blkio.throttle.write_bps_device": f"{number} {DISK_BYTES_S}",
+        }
+    else:
+        group = UNIFIED / f"stress-{os.getpid()}"
+        limits = {"io.max": f"{number} wiops={DISK_WRITES_S} wbps={DISK_BYTES_S}"}
+    group.mkdir()
+    try:
+        for name, limit in limits.items():
+            (group / name).write_text(limit)
+        yield lambda: _write(group / "cgroup.procs", str(os.getpid()))
+    finally:
+        for process in (group / "cgroup.procs").read_text().split():  # what a test left behind
+            _write(group.parent / "cgroup.procs", process)
+        group.rmdir()
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+CONDITIONS: dict[str, Callable[[], AbstractContextManager[Enter]]] = {
+    "random order": quiet,
+    "two busy loops": busy,
+    "one processor": one_processor,
+    "slow disk": slow_disk,
+}
+
+
+def run(condition: str, number: int, processes: int) -> tuple[str, list[str], float]:
+    """Run the suite once; return pytest's last line, the tests that failed, and the seconds."""
+    log = LOGS / f"{condition.replace(' ', '-')}-{number}.log"
+    seed = f"--random-order-seed={number}"
+    command = [sys.executable, "-m", "pytest", "-rfE", "-m", "not slow", "-n", str(processes)]
+    command += ["--dist", "loadfile", "--random-order", seed, *os.environ.get("PATHS", "").split()]
+    started = time.monotonic()
+    with CONDITIONS[condition]() as enter, log.open("w") as output:
+        subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=enter)
+    lines = log.read_text(errors="replace").splitlines()
+    failed = [line for line in lines if re.match(r"(FAILED|ERROR) tests", line)]
+    return lines[-1].strip("= ") if lines else "nothing", failed, time.monotonic() - started
+
+
+def main() -> int:
+    """Run all conditions and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=[*CONDITIONS])
+    given = parser.parse_args()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    print("| condition | run | minutes | result |\n|---|---|---|---|", flush=True)
+    failures = []
+    for number in range(1, given.runs + 1):
+        for condition in given.conditions:
+            try:
+                last, failed, seconds = run(condition, number, given.processes)
+            except OSError as error:
+                last, failed, seconds = f"NOT RUN: {error}", [], 0.0
+            failures += failed
+            row = f"| {condition} | {number} | {seconds / 60:.1f} | {last} |"
+            print("\n".join([row, *failed]), flush=True)
+    print(f"{len(failures)} failures; the output of each run is in {LOGS.relative_to(ROOT)}.")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
