@@ -16,6 +16,7 @@ import cpu_time
 import pytest
 import service_process
 import user_folders
+import virtual_time
 from kinds_of_tests import Kinds
 from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
@@ -94,6 +95,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
         gc.set_threshold(*FEWER_COLLECTIONS)
         gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def monotonic_of_the_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In tests in virtual time the clock is the event loop's."""
+    if request.node.get_closest_marker("looptime") is not None:
+        monkeypatch.setattr("time.monotonic", virtual_time.monotonic)
 
 
 @pytest.fixture

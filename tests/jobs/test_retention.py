@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from service_process import PATIENCE_S, until
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.jobs import retention
@@ -27,6 +28,7 @@ from sidecar.jobs.retention import (
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript, Word
 from sidecar.transcripts.transcript_edits import RewriteSegment, UndoStep
 
+pytestmark = virtual_time
 NewJob = Callable[..., Job]
 DAY_S = 86400.0
 

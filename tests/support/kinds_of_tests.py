@@ -79,7 +79,7 @@ def kind_of(item: pytest.Function, marks: Mapping[str, pytest.Mark]) -> str:
     if known is None or known[:2] != (item._fixtureinfo, item.function):
         uses = [item.function]
         for name, found in item._fixtureinfo.name2fixturedefs.items():
-            if name != "users_folder":  # every test's
+            if name not in ("users_folder", "monotonic_of_the_loop"):  # every test's
                 uses += [fixture.func for fixture in found if _is_ours(fixture.func)]
         highest = max(map(kind_of_function, uses), key=KINDS.index)
         known = _VARIANTS[id(item._fixtureinfo)] = item._fixtureinfo, item.function, highest

@@ -1,0 +1,26 @@
+"""Time that passes only while all tasks wait: a test of ten minutes takes none, on any machine.
+
+    pytestmark = virtual_time   # or @virtual_time above one test
+
+The event loop jumps to its next timer once nothing is ready (looptime), and `time.monotonic` in the
+loop's thread says the loop's time. Threads, processes and sockets know nothing of that: what waits
+for one of them has to have no time limit, or to be tested in real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+_real = time.monotonic
+virtual_time = pytest.mark.looptime(start=_real)
+
+
+def monotonic() -> float:
+    """The running loop's time; outside of a loop, and in other threads, that of the machine."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return _real()
