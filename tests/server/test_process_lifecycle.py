@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -191,10 +192,7 @@ def test_our_commands_send_the_client_s_token_and_not_the_service_s(
 
     def run(*words: str, **env: str) -> int:
         return run_command(
-            [*SERVE, "transcribe", clip, "--server", url, *words],
-            env={**service.env, **env},
-            cwd=REPOSITORY,
-            capture_output=True,
+            [*SERVE, "transcribe", clip, "--server", url, *words], env={**service.env, **env}
         ).returncode
 
     both = {"VIBEVOICE_TOKEN": TOKEN, "VIBEVOICE_CLIENT_TOKEN": anna}
@@ -251,46 +249,30 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
 
 
 @posix
-def test_takeover_replaces_ours_and_nobody_elses(start: Start) -> None:
+def test_takeover_replaces_ours_and_nobody_elses(start: Start, tmp_path: Path) -> None:
     old = start("--port", 0)
     first = old.line()
     second = start("--port", first["port"], "--if-port-taken", "takeover").line()
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
-    liar = popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
     victim = popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    lie = {"instance": "x", "pid": victim.pid, "version": "0.1.0"}
+    (tmp_path / "health").write_text(json.dumps(lie))
+    serves = ["http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    liar = popen([sys.executable, "-u", "-m", *serves], stdout=subprocess.PIPE)
     try:
         assert liar.stdout is not None
-        port = int(liar.stdout.readline())
-        web.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
-        assert start("--port", port, "--if-port-taken", "takeover").line()["code"] == "port_in_use"
+        port = int(re.findall(rb"port (\d+)", liar.stdout.readline())[0])
+        fatal = start("--port", port, "--if-port-taken", "takeover").line()
+        assert fatal["code"] == "port_in_use"
+        assert f"with pid {victim.pid}" in fatal["message"], "it was believed as far as that"
         assert victim.poll() is None
         assert liar.poll() is None
     finally:
         for process in (liar, victim):
             process.kill()
             process.communicate()
-
-
-PRETENDER = textwrap.dedent(
-    """
-    import http.server, json
-    class Answer(http.server.BaseHTTPRequestHandler):
-        pid = 0
-        def do_GET(self):
-            if self.path.startswith("/be/"):
-                Answer.pid = int(self.path[4:])
-            body = json.dumps({"instance": "x", "pid": Answer.pid, "version": "0.1.0"}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    print(server.server_port, flush=True)
-    server.serve_forever()
-    """
-)
 
 
 # --- the end
@@ -735,13 +717,7 @@ def test_a_report_has_log_notes_and_findings_and_names_no_home(
         (tmp_path / "data" / "crash").mkdir()
         (tmp_path / "data" / "crash" / "1.json").write_text(f'{{"folder": "{Path.home()}"}}')
         report = tmp_path / "report.zip"
-        run = run_command(
-            [*SERVE, "doctor", "--report", "-o", report],
-            env=server._env,
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-        )
+        run = run_command([*SERVE, "doctor", "--report", "-o", report], env=server._env, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == str(report)
     with zipfile.ZipFile(report) as content:
