@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from live_wire import heard
-from service_process import REPOSITORY, Server, check_problem, run_command
+from service_process import Server, check_problem, run_command
 from two_fronts_and_node import Fronts
 from wheel_recordings import RATE, clip
 from yap_client import Streaming
@@ -268,7 +268,7 @@ def test_the_command_line_adds_lists_renames_exports_and_deletes(
     def people(*words: object, code: int = 0) -> str:
         server = ["--server", f"http://127.0.0.1:{known.port}"]
         command = [sys.executable, "-m", "sidecar.main", "people", *map(str, words), *server]
-        done = run_command(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        done = run_command(command, text=True)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -302,13 +302,7 @@ def test_without_the_setting_nothing_is_kept_and_the_answer_says_how_to_have_it(
 def test_people_without_a_key_are_no_start(tmp_path: Path) -> None:
     env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
            "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
-    done = run_command(
-        [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path],
-        cwd=REPOSITORY,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path]
+    done = run_command(command, env=env, text=True)
     assert done.returncode != 0
     assert "key is required" in done.stdout + done.stderr

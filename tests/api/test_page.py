@@ -158,7 +158,7 @@ def opened(server: Server, token: str = "") -> str:
     outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
     env = {**outer, "VIBEVOICE_CONFIG": "/nowhere", **({"VIBEVOICE_TOKEN": token} if token else {})}
     words = [sys.executable, "-m", "sidecar.main", "open", "--print", "--server", url]
-    done = run_command(words, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True)
+    done = run_command(words, env=env, text=True, check=True)
     return done.stdout.strip()
 
 

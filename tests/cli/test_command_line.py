@@ -96,14 +96,8 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
     temp = terminal.home / "temp"
     temp.mkdir()
     with popen(["cat", SUCCESS], stdout=subprocess.PIPE) as cat:
-        run = run_command(
-            words,
-            cwd=terminal.home,
-            env={**terminal.env, "VIBEVOICE_SPOOL_DIR": str(temp)},
-            stdin=cat.stdout,
-            capture_output=True,
-            timeout=PATIENCE_S,
-        )
+        env = {**terminal.env, "VIBEVOICE_SPOOL_DIR": str(temp)}
+        run = run_command(words, cwd=terminal.home, env=env, stdin=cat.stdout)
     assert (run.returncode, run.stderr) == (0, b"")
     there, here = (json.loads(one) for one in ((terminal.home / "out" / "stdin.json").read_text(),
                                                expected.stdout))  # fmt: skip
@@ -122,10 +116,7 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
 def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, said, terminal):
     line = f"{given} | {shlex.quote(installed_command())} transcribe {' '.join(words)}"
     env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
-    run = run_command(
-        line, shell=True, cwd=terminal.home, env=env, capture_output=True, text=True,
-        timeout=PATIENCE_S,
-    )  # fmt: skip
+    run = run_command(line, shell=True, cwd=terminal.home, env=env, text=True)
     check_one_line(run, run.returncode, said)
     assert run.returncode
 

@@ -107,13 +107,8 @@ def test_other_tools_find_what_was_pulled(shell, hub):
         "import sys; from huggingface_hub import hf_hub_download as get\n"
         f"for name in {SHARDS!r}: print(get({VIBEVOICE_REPOSITORY!r}, name, revision='v1'))"
     )
-    found = run_command(
-        [sys.executable, "-c", code],
-        env={**shell.env, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    env = {**shell.env, "HF_HUB_OFFLINE": "1"}
+    found = run_command([sys.executable, "-c", code], env=env, text=True, check=True)
     assert found.stdout.split() == [str(shell.folder / name) for name in SHARDS]
     assert hub.sent == asked
 

@@ -15,7 +15,7 @@ import httpx
 import psycopg
 import pytest
 from recordings import long
-from service_process import PATIENCE_S, REPOSITORY, Server, run_command, wait_until
+from service_process import PATIENCE_S, Server, run_command, wait_until
 from two_fronts_and_node import TWO_FRONTS, Fronts, started
 from vibevoice_asr_client import Client
 
@@ -109,14 +109,7 @@ def test_the_python_client_and_the_command_line_work_through_a_proxy(
         assert [segment.text for segment in client.transcribe(file).segments] == said
     command = [sys.executable, "-m", "sidecar.main", "transcribe", str(file), "--format", "text"]
     server = f"http://127.0.0.1:{deployed.port}"
-    shown = run_command(
-        [*command, "--server", server],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
+    shown = run_command([*command, "--server", server], text=True, check=True)
     assert all(line in shown.stdout for line in said)
     assert len({*deployed.proxy.given}) == 2
 

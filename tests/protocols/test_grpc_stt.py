@@ -247,7 +247,7 @@ def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_pa
         try:
             assert first.stdout is not None
             ready = json.loads(first.stdout.readline())
-            second = run_command(command, cwd=REPOSITORY, capture_output=True, timeout=PATIENCE_S)
+            second = run_command(command)
             with Client(ready["grpc_port"]) as client:
                 assert client.say("nobody", b"").number == "ERR1004"
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from service_process import PATIENCE_S, REPOSITORY, run_command
+from service_process import run_command
 
 from sidecar import errors
 from sidecar.server.http_server import SecondaryPort
@@ -84,9 +84,7 @@ def test_start_with_a_second_port_in_use_is_fatal_and_names_the_setting(
         port = str(other.getsockname()[1])
         words = ("--port", "0", f"--{setting}", port, "--data-dir", str(tmp_path))
         result = run_command(
-            [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
-            cwd=REPOSITORY,
-            timeout=PATIENCE_S,
+            [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
         )
     line = json.loads(result.stdout)
     assert (result.returncode, line["event"], line["code"]) == (75, "fatal", "port_in_use")

@@ -9,7 +9,6 @@ import os
 import ssl
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import moonshine_voice
 import pytest
 from cryptography import x509
+from hosted_service import SERVE
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
@@ -58,19 +58,12 @@ class Home:
 
     def serve(self) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
         with self.log.open("ab") as log:
-            process = popen(
-                [sys.executable, "-m", "sidecar.main"],
-                cwd=REPOSITORY, env=self.env, stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+            process = popen(SERVE, cwd=REPOSITORY, env=self.env, stdout=subprocess.PIPE, stderr=log)
         assert process.stdout is not None
         return process, json.loads(process.stdout.readline())
 
     def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
-        return run_command(
-            [sys.executable, "-m", "sidecar.main", *map(str, words)],
-            cwd=REPOSITORY, env={**self.env, **env}, capture_output=True, text=True,
-            timeout=PATIENCE_S,
-        )  # fmt: skip
+        return run_command([*SERVE, *map(str, words)], env={**self.env, **env}, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instrumented_slot import OverheardSlot, queue_on
 from pydantic import SecretStr
-from service_process import PATIENCE_S, REPOSITORY, popen, run_command
+from service_process import PATIENCE_S, REPOSITORY, popen, run_command, service_environment
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -143,20 +143,10 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
     file = tmp_path / "key"
     file.write_text("short" if how == "short" else KEY)
     file.chmod(0o644 if how == "open file" else 0o600)
-    outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
-    given = {"VIBEVOICE_JOURNAL_KEY": f"@{file}"} if how != "none" else {}
+    given = {"journal_key": f"@{file}"} if how != "none" else {}
     ended = run_command(
-        [sys.executable, "-m", "sidecar.main", "serve", "--keep-jobs", "--port", "0"],
-        cwd=REPOSITORY,
-        env={
-            **outer,
-            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(tmp_path),
-            "VIBEVOICE_ENGINE": "scripted",
-            **given,
-        },
-        capture_output=True,
-        timeout=PATIENCE_S,
+        [sys.executable, "-m", "sidecar.main"],
+        env=service_environment(tmp_path, data_dir=tmp_path, keep_jobs=True, port=0, **given),
     )
     (line,) = ended.stdout.splitlines()
     said = json.loads(line)

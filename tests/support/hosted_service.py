@@ -11,7 +11,7 @@ from typing import Any
 
 from service_process import PATIENCE_S, REPOSITORY, popen, service_environment
 
-SERVE = (sys.executable, "-m", "sidecar.main")
+SERVE = [sys.executable, "-m", "sidecar.main"]
 
 
 class HostedService:

@@ -64,22 +64,15 @@ def popen(command: Any, *, fresh: bool = False, **options: Any) -> subprocess.Po
 
 
 def run_command(
-    command: Any,
-    *,
-    input: Any = None,
-    timeout: float | None = None,
-    check: bool = False,
-    capture_output: bool = True,
-    **options: Any,
+    command: Any, *, input: Any = None, check: bool = False, **options: Any
 ) -> subprocess.CompletedProcess[Any]:
-    """Run a process as `subprocess.run` does; our commands are forked (`popen`)."""
-    if input is not None:
-        options["stdin"] = subprocess.PIPE
-    if capture_output:
-        options |= dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    with popen(command, **options) as process:
+    """Run a process in the repository as `subprocess.run` does, and keep what it says; our commands
+    are forked (`popen`)."""
+    pipes = ("stdout", "stderr") if input is None else ("stdin", "stdout", "stderr")
+    own = {"cwd": REPOSITORY, **dict.fromkeys(pipes, subprocess.PIPE)}
+    with popen(command, **{**own, **options}) as process:
         try:
-            out, wrong = process.communicate(input, timeout or PATIENCE_S)
+            out, wrong = process.communicate(input, PATIENCE_S)
         finally:
             process.kill()
     done = subprocess.CompletedProcess(command, process.returncode, out, wrong)
