@@ -4,7 +4,8 @@
 
 The event loop jumps to its next timer once nothing is ready (looptime), and `time.monotonic` in the
 loop's thread says the loop's time. Threads, processes and sockets know nothing of that: what waits
-for one of them has to have no time limit, or to be tested in real time.
+for one of them has to have no time limit, or to be tested in real time. Times are exact to a
+microsecond: compare them by `pytest.approx(…, abs=1e-3)`.
 """
 
 from __future__ import annotations
