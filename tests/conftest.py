@@ -18,6 +18,7 @@ import service_process
 import user_folders
 import virtual_time
 from kinds_of_tests import Kinds
+from not_tested import NotTested
 from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
 from preloaded_service import Forker, fork_children
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         fork_children(service_process.FORKER, "sidecar.workers.channel")
     cpu_time.register(config)
     config.pluginmanager.register(Kinds(), "kinds")
+    config.pluginmanager.register(NotTested(), "not-tested")
 
 
 def _without_a_clock_or_dice(examples: int) -> None:

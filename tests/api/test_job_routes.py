@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from not_tested import missing
 from recordings import Studio, long, wav
 from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, told_by, wait_until
 from sse_reader import Event, events_of, follow, read_until
@@ -290,7 +291,7 @@ def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
     slow.wait_state(new, "done")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
 def test_the_commands_of_the_document_do_what_it_says(
     server: Server, studio: Studio, tmp_path: Path

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from not_tested import missing
 from service_process import REPOSITORY, Server, check_problem, told_by
 from sse_reader import events_of
 from vibevoice_asr_client import Client
@@ -204,7 +205,7 @@ def test_the_client_edits_and_is_told_when_somebody_else_did(server: Server, job
         assert "Nell" in client.transcript(job_id, "srt")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
 def test_the_commands_of_the_document_do_what_it_says(server: Server, job_id: str) -> None:
     page = (REPOSITORY / "docs/editing.md").read_text("utf-8")

@@ -47,10 +47,12 @@ def node() -> str:
     where there is none."""
     found = shutil.which("node")
     if found is None:
-        pytest.skip("THE JAVASCRIPT CLIENT IS NOT TESTED: there is no node here")
+        pytest.skip("node is missing: the JavaScript client is not tested (20 or newer is needed)")
     version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.strip()
     if int(version.removeprefix("v").split(".")[0]) < 20:
-        pytest.skip(f"THE JAVASCRIPT CLIENT IS NOT TESTED: node is {version}, and 20 is needed")
+        pytest.skip(
+            f"node is {version}: the JavaScript client is not tested (20 or newer is needed)"
+        )
     return found
 
 
@@ -61,7 +63,7 @@ def websockets(node: str) -> None:
         [node, *WEBSOCKET, "--eval", "new WebSocket"], capture_output=True, text=True
     )
     if "WebSocket is not defined" in found.stderr:
-        pytest.skip("LIVE AUDIO IN JAVASCRIPT IS NOT TESTED: this node has no WebSocket")
+        pytest.skip("node has no WebSocket: live audio in JavaScript is not tested")
 
 
 @pytest.fixture

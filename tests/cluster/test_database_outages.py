@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from not_tested import missing
 from outage_clients import (
     NUMBERS,
     SETTLES,
@@ -39,7 +40,7 @@ from bench.deployment import Deployment, postgres_is_here
 from bench.queue_clients import Recording
 
 pytestmark = [
-    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
+    pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql")),
     pytest.mark.slow_except("5 s"),  # longer outages: tests of a node alone, too
 ]
 
@@ -173,7 +174,7 @@ def small_disk(database: Cluster) -> Iterator[tuple[str, Path]]:
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", name]
         may = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
         if not may or may.returncode:
-            pytest.skip("MAY NOT MOUNT HERE: A FULL DISK IS NOT TESTED")
+            pytest.skip("may not mount here: a full disk is not tested")
         try:
             with _on(Path(name), database) as address:
                 yield address, Path(name)

@@ -7,13 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
+from not_tested import missing
 
 from bench.deployment import postgres_is_here
 from bench.shared_kills import SETTLES, tried
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
+    pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql")),
 ]
 
 

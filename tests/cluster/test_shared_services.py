@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from not_tested import missing_extra
 from recordings import long
 from service_process import PATIENCE_S, Server, run_command, wait_until
 from two_fronts_and_node import TWO_FRONTS, Fronts, started
@@ -165,7 +166,7 @@ def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: F
 def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
     deployed: Fronts,
 ) -> None:
-    openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
+    openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     url, before = f"http://127.0.0.1:{deployed.port}", len(deployed.proxy.given)
     wanted = {"model": "whisper-1", "response_format": "verbose_json"}
     with openai.OpenAI(base_url=f"{url}/v1", api_key="nobody") as client:
@@ -190,7 +191,7 @@ def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_an
     deployed: Fronts,
 ) -> None:
     """Four seconds of work, two of patience: begun anew each time it would never be done."""
-    openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
+    openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     audio, said = spoken(40, 11)
     before = len(deployed.proxy.given)
     with openai.OpenAI(base_url=f"http://127.0.0.1:{deployed.port}/v1", api_key="nobody") as client:
@@ -213,7 +214,7 @@ def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_an
 @pytest.mark.slow
 def test_a_request_that_timed_out_at_its_client_leaves_no_work_behind(deployed: Fronts) -> None:
     """Nor one that was sent again as often as its client does that."""
-    openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
+    openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     hours = long(round(20 * PATIENCE_S))  # it would be worked on for longer than is waited for
     with (
         openai.OpenAI(base_url=f"http://127.0.0.1:{deployed.port}/v1", api_key="nobody") as client,

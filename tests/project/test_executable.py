@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 import pytest
+from not_tested import MAKE, missing, missing_extra
 from service_process import PATIENCE_S, told_by, wait_until
 
 from sidecar import engines, tts
@@ -48,7 +49,7 @@ from rich.syntax import Syntax
 Console().print(Syntax("raise ValueError", "python"))
 """
 """Colours a line without the modules that standard input names."""
-built = pytest.mark.skipif(not BUILT, reason="no executable was built: make exe")
+built = pytest.mark.skipif(not BUILT, reason=missing("an executable", "exe", MAKE))
 posix = pytest.mark.skipif(os.name == "nt", reason="users and modes of POSIX")
 
 LARGE = ("vibevoice", "voxtral")
@@ -93,7 +94,7 @@ def file_of(module: str) -> Path | None:
 def flavour(request: pytest.FixtureRequest) -> Any:
     """What goes into each of the executables."""
     if request.param == "gpu" and not importable("transformers"):
-        pytest.skip("the extra 'vibevoice' is not installed")
+        pytest.skip(missing_extra("torch"))
     return flavours.flavour(request.param)
 
 
@@ -214,7 +215,7 @@ def test_the_weights_the_sample_the_page_and_the_libraries_are_where_the_recipe_
 
 def test_the_gpu_flavour_takes_the_model_of_languages_along() -> None:
     if not importable("py3langid"):
-        pytest.skip("the extra 'vibevoice' is not installed")
+        pytest.skip(missing_extra("torch"))
     from py3langid.langid import MODEL_FILE
 
     files = {f"{folder}/{path.name}" for path, folder in flavours.data(flavours.flavour("gpu"))}

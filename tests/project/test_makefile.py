@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from not_tested import missing
 from service_process import REPOSITORY, told_by
 
 pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or shutil.which("make") is None, reason="there is no make here"
+    sys.platform == "win32" or shutil.which("make") is None, reason=missing("make", "make")
 )
 
 PROGRAM = """#!/bin/sh

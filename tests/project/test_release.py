@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import vibevoice_asr_client
+from not_tested import missing
 
 import sidecar
 
@@ -51,7 +52,7 @@ def test_the_changelog_has_notes_for_the_version_that_every_package_has() -> Non
     assert release_notes((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
 
 
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not here")
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason=missing("sha256sum", "coreutils"))
 def test_an_archive_keeps_the_modes_and_every_file_has_a_checksum(tmp_path: Path) -> None:
     folder, out = tmp_path / "vibevoice-asr", tmp_path / "out"
     folder.mkdir()

@@ -20,6 +20,7 @@ import httpx
 import moonshine_voice
 import psutil
 import pytest
+from not_tested import missing
 from postgres import cluster
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 
@@ -278,7 +279,7 @@ def test_the_guide_of_a_team_server(follow: Callable[..., Terminals]) -> None:
 @pytest.mark.slow
 def test_the_guide_of_a_cluster(follow: Callable[..., Terminals]) -> None:
     if shutil.which("psql") is None:
-        pytest.skip("NO PSQL HERE (Debian's package postgresql-client): NOT TESTED")
+        pytest.skip(missing("psql", "postgresql-client"))
     with cluster() as server:
         at = f"127.0.0.1:{server.port}"
         done = follow("cluster.md", **{"postgres@db.example": f"vibevoice@{at}", "db.example": at})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from not_tested import missing
 from postgres import KEY
 from service_process import PATIENCE_S, REPOSITORY
 
@@ -84,12 +85,12 @@ def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> 
     assert files_in(home) == before
 
 
-@pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
+@pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql"))
 def test_the_block_removes_all_that_services_left_in_a_database(
     fresh_journal: str, tmp_path: Path
 ) -> None:
     if shutil.which("psql") is None:
-        pytest.skip("NO PSQL HERE (Debian's package postgresql-client): NOT TESTED")
+        pytest.skip(missing("psql", "postgresql-client"))
     with psycopg.connect(fresh_journal, autocommit=True) as other:
         other.execute("CREATE TABLE somebody_elses (name text)")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from not_tested import missing
 from service_process import told_by
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None
     assert any(step.get("run") == "make ${{ matrix.target }}" for step in job["steps"])
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
 def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each_week() -> None:
     clients = workflow("clients")
     assert {"push", "pull_request", "schedule"} <= set(clients["on"])
@@ -62,7 +63,7 @@ def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each
     assert all("==" in line for line in pins.splitlines() if not line.startswith("#"))
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
 @pytest.mark.parametrize("target", TARGETS)
 def test_make_knows_what_to_do(target: str) -> None:
     done = told_by(["make", "-n", target], cwd=ROOT)

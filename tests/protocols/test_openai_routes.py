@@ -19,6 +19,7 @@ import moonshine_voice
 import openai
 import pytest
 import soundfile
+from not_tested import missing
 from openai.types.audio import (
     Transcription,
     TranscriptionDiarized,
@@ -603,9 +604,7 @@ def test_the_examples_of_the_documents_run(
     assert '"whisper-1"' in said
 
 
-@pytest.mark.skipif(
-    shutil.which("curl") is None, reason="curl is the client of whisper.cpp's server"
-)
+@pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
 def test_clients_of_whisper_cpp_s_server_are_answered(server: Server, tmp_path: Path) -> None:
     """The command of its README, another format, and a refusal."""

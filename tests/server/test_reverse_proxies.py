@@ -24,6 +24,7 @@ import httpx
 import pytest
 from grpc_client import Client as GrpcClient
 from network_faults import network
+from not_tested import missing
 from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 from sse_reader import parse
@@ -148,7 +149,7 @@ def proxy(
 
 def skip_without(name: str) -> None:
     if shutil.which(name) is None:
-        pytest.skip(f"NO {name.upper()} HERE (Debian's package {name}): NOT TESTED")
+        pytest.skip(missing(name, name))
 
 
 @contextlib.contextmanager

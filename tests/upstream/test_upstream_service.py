@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from faulty_proxy import FaultyProxy
+from not_tested import missing
 from service_process import PATIENCE_S, Server, counting_listener, free_port, wait_until
 from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn
@@ -132,7 +133,7 @@ def test_nobody_is_asked_unless_the_engine_is_chosen_by_name() -> None:
         assert visits == []
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason=missing("openssl", "openssl"))
 def test_a_certificate_is_checked_and_a_file_of_ones_own_counts(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
