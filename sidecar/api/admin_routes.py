@@ -100,18 +100,14 @@ _LOAD_FIELDS: dict[str, Any] = {
     "compute_type": openapi.text(),
     "language": openapi.text(),
 }
-LOAD: dict[str, Any] = {
-    "requestBody": openapi.request_body(
-        openapi.object_schema(_LOAD_FIELDS, ["model_id"]),
-        example={"model_id": "other", "model_path": "/models/whisper-small"},
-    )
-}
-UNLOAD: dict[str, Any] = {
-    "parameters": [
-        openapi.parameter("model_id", "query", openapi.text()) | {"required": True},
-        openapi.parameter("drain_timeout_sec", "query", openapi.number(0, MAX_DRAIN_S)),
-    ]
-}
+LOAD: dict[str, Any] = openapi.request_body(
+    openapi.object_schema(_LOAD_FIELDS, ["model_id"]),
+    example={"model_id": "other", "model_path": "/models/whisper-small"},
+)
+UNLOAD: dict[str, Any] = openapi.parameters(
+    openapi.query("model_id", openapi.text()) | {"required": True},
+    openapi.query("drain_timeout_sec", openapi.number(0, MAX_DRAIN_S)),
+)
 
 ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
 WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
@@ -180,7 +176,7 @@ def build_reload_router(service: Service) -> APIRouter:
         "/reload-model",
         summary="Reload the engine at another precision",
         response_model=ReloadAnswer,
-        openapi_extra={"requestBody": RELOAD_BODY},
+        openapi_extra=RELOAD_BODY,
     )
     async def reload_model(request: Request) -> Response:
         values = await read_json(request, declared=True)

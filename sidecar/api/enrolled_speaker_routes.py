@@ -76,7 +76,7 @@ def person_form(required: list[str]) -> dict[str, Any]:
     """Return the body of a request about an enrolled speaker, as JSON and as a form."""
     values = {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": openapi.PATH}
     form = openapi.object_schema({"name": _NAME, "audio": _CLIP}, [*required, "audio"])
-    return {"requestBody": openapi.request_body(openapi.object_schema(values, required), form)}
+    return openapi.request_body(openapi.object_schema(values, required), form)
 
 
 ADD = person_form(["name"])

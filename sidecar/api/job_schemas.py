@@ -84,51 +84,40 @@ class JobPeaks(BaseModel):
 
 def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
     """Return the query parameter `limit`, the maximum of items in a response."""
-    return openapi.parameter("limit", "query", openapi.integer(1, most, default=default), said)
+    return openapi.query("limit", openapi.integer(1, most, default=default), said)
 
 
 DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
 """A job has some 400 bytes."""
-LIST: dict[str, Any] = {
-    "parameters": [
-        openapi.parameter(
-            "state", "query", openapi.choice(JobState), "One or more states, separated by commas."
-        ),
-        limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
-        openapi.parameter("after", "query", openapi.text(), "'next' of the previous page."),
-    ]
-}
+LIST: dict[str, Any] = openapi.parameters(
+    openapi.query("state", openapi.choice(JobState), "One or more states, separated by commas."),
+    limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
+    openapi.query("after", openapi.text(), "'next' of the previous page."),
+)
 _PRIORITY = openapi.choice(
     Priority,
     "'batch' runs after your other jobs.",
     default=Priority.INTERACTIVE.value,
 )
 SUBMIT: dict[str, Any] = {
-    "requestBody": openapi.submission(openapi.OPTIONS | {"priority": _PRIORITY}),
-    "parameters": [
+    **openapi.submission(openapi.OPTIONS | {"priority": _PRIORITY}),
+    **openapi.parameters(
         openapi.idempotency_key(
             "Key of this request: if it is sent again, the answer is the same job."
         )
-    ],
+    ),
 }
-DELETE: dict[str, Any] = {
-    "parameters": [
-        openapi.parameter(
-            "keep", "query", openapi.flag(False), "True: it is cancelled, and stays in the list."
-        )
-    ]
-}
-SUBMIT_FIELDS = openapi.schema_fields(SUBMIT["requestBody"])
-RESUME: dict[str, Any] = {
-    "parameters": [
-        openapi.parameter(
-            "Last-Event-ID",
-            "header",
-            openapi.text(pattern="^[0-9]{1,15}$"),
-            "Id of the last event that you received: the stream resumes after it.",
-        )
-    ]
-}
+DELETE: dict[str, Any] = openapi.parameters(
+    openapi.query("keep", openapi.flag(False), "True: it is cancelled, and stays in the list.")
+)
+SUBMIT_FIELDS = openapi.schema_fields(SUBMIT)
+RESUME: dict[str, Any] = openapi.parameters(
+    openapi.header(
+        "Last-Event-ID",
+        openapi.text(pattern="^[0-9]{1,15}$"),
+        "Id of the last event that you received: the stream resumes after it.",
+    )
+)
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
@@ -141,23 +130,17 @@ EVENTS: dict[int | str, dict[str, Any]] = {
     204: {"description": "The job has finished, and you have received all events."},
 }
 _ETAG = openapi.text(pattern=r'^("[0-9]{1,9}"|\*)$')
-FORMAT: dict[str, Any] = {
-    "parameters": [
-        openapi.parameter("format", "query", openapi.choice(FORMATS, default="json"), "Which."),
-        openapi.parameter(
-            "renew",
-            "query",
-            openapi.flag(True),
-            "False: this is a copy for a cache; it does not extend the retention ('expires_in').",
-        ),
-        openapi.parameter(
-            "If-None-Match",
-            "header",
-            _ETAG,
-            "ETag of a previous answer: 304 if the transcript is unchanged.",
-        ),
-    ]
-}
+FORMAT: dict[str, Any] = openapi.parameters(
+    openapi.query("format", openapi.choice(FORMATS, default="json"), "Which."),
+    openapi.query(
+        "renew",
+        openapi.flag(True),
+        "False: this is a copy for a cache; it does not extend the retention ('expires_in').",
+    ),
+    openapi.header(
+        "If-None-Match", _ETAG, "ETag of a previous answer: 304 if the transcript is unchanged."
+    ),
+)
 MEDIA_TYPES = {
     "json": "application/json",
     "text": "text/plain; charset=utf-8",
@@ -177,17 +160,14 @@ TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "The transcript is unchanged since the revision that you have."},
 }
-RANGE: dict[str, Any] = {
-    "parameters": [
-        openapi.parameter(
-            "Range",
-            "header",
-            openapi.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
-            "One range; for several, the whole is sent.",
-        ),
-        openapi.parameter("If-Range", "header", openapi.text(), "ETag of a previous answer."),
-    ]
-}
+RANGE: dict[str, Any] = openapi.parameters(
+    openapi.header(
+        "Range",
+        openapi.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
+        "One range; for several, the whole is sent.",
+    ),
+    openapi.header("If-Range", openapi.text(), "ETag of a previous answer."),
+)
 _BYTES = openapi.content("audio/*", schema=openapi.AUDIO_FILE)
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
@@ -268,21 +248,17 @@ _OPERATIONS: dict[str, Any] = {
     "items": {"oneOf": operation_schemas()},
 }
 EDIT: dict[str, Any] = {
-    "requestBody": openapi.request_body(
+    **openapi.request_body(
         openapi.object_schema(
             {"operations": _OPERATIONS}, ["operations"], additionalProperties=False
         ),
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
-    "parameters": [
-        openapi.parameter("If-Match", "header", _ETAG, "Revision to edit. Default: any.")
-    ],
+    **openapi.parameters(openapi.header("If-Match", _ETAG, "Revision to edit. Default: any.")),
 }
 
 DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
 """Entries per response; an entry has 100 bytes to 64 KiB."""
-HISTORY: dict[str, Any] = {
-    "parameters": [
-        limit_parameter(MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "Number of latest entries.")
-    ]
-}
+HISTORY: dict[str, Any] = openapi.parameters(
+    limit_parameter(MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "Number of latest entries.")
+)

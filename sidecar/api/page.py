@@ -302,7 +302,7 @@ def build_router(service: Service) -> APIRouter:
         SESSIONS,
         summary="Exchange the code of a link for its token; the code works once",
         response_model=PageSession,
-        openapi_extra={"requestBody": SESSION},
+        openapi_extra=SESSION,
     )
     async def session(request: Request) -> Response:
         word = (await read_json(request, declared=True)).get("word")

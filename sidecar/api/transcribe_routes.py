@@ -263,7 +263,7 @@ def build_router(service: Service) -> APIRouter:
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
             202: {"model": JobAnswer},
         },
-        openapi_extra={"requestBody": TRANSCRIBE_BODY},
+        openapi_extra=TRANSCRIBE_BODY,
     )
     async def transcribe(request: Request) -> Response:
         caller = identity_of(request)
@@ -291,7 +291,7 @@ def build_router(service: Service) -> APIRouter:
         "/v1/estimate",
         summary="Estimate memory and time of a recording",
         response_model=EstimateAnswer,
-        openapi_extra={"requestBody": ESTIMATE_BODY},
+        openapi_extra=ESTIMATE_BODY,
     )
     async def estimate(request: Request) -> Response:
         fields, source = await upload.read_fields(request, service)

@@ -77,13 +77,8 @@ STREAM: dict[int | str, dict[str, Any]] = {
 _HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
 _FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
 SUBMIT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": openapi.content("multipart/form-data", schema=_FORM),
-    },
-    "parameters": [
-        openapi.parameter("hotwords", "query", _HOTWORDS, "The same as the form field.")
-    ],
+    **openapi.body(openapi.content("multipart/form-data", schema=_FORM)),
+    **openapi.parameters(openapi.query("hotwords", _HOTWORDS, "The same as the form field.")),
 }
 
 

@@ -96,10 +96,22 @@ def _described(description: str) -> dict[str, str]:
     return {"description": description} if description else {}
 
 
-def parameter(
-    name: str, where: str, schema: dict[str, Any], description: str = ""
-) -> dict[str, Any]:
-    """Return an optional parameter in the ``query`` or a ``header``."""
+def parameters(*given: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an operation that lists its parameters."""
+    return {"parameters": [*given]}
+
+
+def query(name: str, schema: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """Return an optional parameter in the query."""
+    return _parameter(name, "query", schema, description)
+
+
+def header(name: str, schema: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """Return an optional header."""
+    return _parameter(name, "header", schema, description)
+
+
+def _parameter(name: str, where: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
     at = {"name": name, "in": where, "required": False, "schema": schema}
     return {**at, **_described(description)}
 
@@ -107,7 +119,7 @@ def parameter(
 def idempotency_key(description: str) -> dict[str, Any]:
     """Return the header `Idempotency-Key`."""
     schema = text(minLength=1, maxLength=255, pattern="^[!#-~]+$")
-    return parameter("Idempotency-Key", "header", schema, description)
+    return header("Idempotency-Key", schema, description)
 
 
 PROBLEMS = error_responses(
@@ -126,6 +138,11 @@ def object_schema(
     return {"type": "object", **needed, "properties": properties, **more}
 
 
+def body(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an operation that describes its body."""
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def request_body(
     json: dict[str, Any], form: dict[str, Any] | None = None, **examples: Any
 ) -> dict[str, Any]:
@@ -136,7 +153,7 @@ def request_body(
     content = {"application/json": {"schema": json, **examples}}
     if form is not None:
         content["multipart/form-data"] = {"schema": form}
-    return {"required": True, "content": content}
+    return body(content)
 
 
 def submission(options: dict[str, Any]) -> dict[str, Any]:
@@ -154,9 +171,10 @@ def submission(options: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def schema_fields(body: Mapping[str, Any]) -> frozenset[str]:
+def schema_fields(operation: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of all fields in the forms of a `request_body`."""
-    forms = [one["schema"]["properties"] for one in body["content"].values()]
+    content = operation["requestBody"]["content"]
+    forms = [one["schema"]["properties"] for one in content.values()]
     return frozenset(name for properties in forms for name in properties)
 
 

@@ -227,21 +227,16 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
 def form(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI body of a request with these fields, and its headers. If the body is the
     recording itself, the fields are in the query."""
+    form = openapi.object_schema(fields, ["file"])
+    key = openapi.idempotency_key(
+        "If it is sent again, the answer is the same job; disconnecting does not cancel it."
+    )
     return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                **openapi.content(
-                    "multipart/form-data", schema=openapi.object_schema(fields, ["file"])
-                ),
-                **openapi.content("audio/*", schema=openapi.AUDIO_FILE),
-            },
-        },
-        "parameters": [
-            openapi.idempotency_key(
-                "If it is sent again, the answer is the same job; disconnecting does not cancel it."
-            )
-        ],
+        **openapi.body(
+            openapi.content("multipart/form-data", schema=form)
+            | openapi.content("audio/*", schema=openapi.AUDIO_FILE)
+        ),
+        **openapi.parameters(key),
     }
 
 

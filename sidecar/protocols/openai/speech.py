@@ -114,7 +114,7 @@ def build_router(service: Service) -> APIRouter:
         summary="Synthesize speech (OpenAI's API)",
         response_class=Response,
         responses={200: {"description": "Audio, streamed", "content": _CONTENT}},
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra=_BODY,
     )
     async def speak(request: Request) -> Response:
         fields = await read_json(request)

@@ -113,8 +113,8 @@ _BETA_SESSION = openapi.object_schema(
         "turn_detection": {"type": ["object", "null"]},
     }
 )
-ASK = {"requestBody": openapi.request_body(openapi.object_schema({"session": _SESSION}))}
-ASK_BETA = {"requestBody": openapi.request_body(_BETA_SESSION)}
+ASK = openapi.request_body(openapi.object_schema({"session": _SESSION}))
+ASK_BETA = openapi.request_body(_BETA_SESSION)
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
