@@ -1,11 +1,11 @@
-"""Routes of / and /health, and the probes (/healthz), with schemas.
+"""Routes of / and /health, and the probes (/healthz, also the yap server's), with schemas.
 
 For desktop apps and operators.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -95,9 +95,21 @@ class HealthAnswer(BaseModel):
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def build_health_router(service: Service) -> APIRouter:
-    """Return the routes of / and /health."""
-    router = APIRouter()
+class ProbeAnswer(BaseModel):
+    """Result of a probe, with the reason of a failure."""
+
+    status: str = Field(examples=["ok"])
+    reason: str | None = Field(
+        None,
+        examples=["stopping"],
+        description="starting, stopping, engine_stuck, too_many_timeouts or too_many_failures.",
+    )
+
+
+def build_router(service: Service) -> APIRouter:
+    """Return the routes of / and /health, and the probes."""
+    router, unavailable = APIRouter(), {503: {"model": ProbeAnswer}}
+    probe: dict[str, Any] = {"response_model": ProbeAnswer, "responses": unavailable}
 
     @router.get("/", summary="Describe the service", response_model=RootAnswer)
     async def root() -> Response:
@@ -110,33 +122,16 @@ def build_health_router(service: Service) -> APIRouter:
     async def health() -> Response:
         return await health_response(service)
 
-    return router
-
-
-class ProbeAnswer(BaseModel):
-    """Result of a probe, with the reason of a failure."""
-
-    status: str = Field(examples=["ok"])
-    reason: str | None = Field(
-        None,
-        examples=["stopping"],
-        description="starting, stopping, engine_stuck, too_many_timeouts or too_many_failures.",
-    )
-
-
-def build_probes_router(service: Service) -> APIRouter:
-    """Return the routes of the probes."""
-    router = APIRouter(responses={503: {"model": ProbeAnswer}})
-
-    @router.get("/healthz/live", summary="Liveness probe", response_model=ProbeAnswer)
+    @router.get("/healthz", summary="Liveness probe", **probe)
+    @router.get("/healthz/live", summary="Liveness probe", **probe)
     async def live() -> Response:
         return _probe("")
 
-    @router.get("/healthz/startup", summary="Startup probe", response_model=ProbeAnswer)
+    @router.get("/healthz/startup", summary="Startup probe", **probe)
     async def startup() -> Response:
         return _probe("starting" if service.health().starting else "")
 
-    @router.get("/healthz/ready", summary="Readiness probe", response_model=ProbeAnswer)
+    @router.get("/healthz/ready", summary="Readiness probe", **probe)
     async def ready() -> Response:
         return _probe(why_not_ready(service.health()))
 

@@ -128,14 +128,10 @@ def _not_on_a_node() -> errors.SidecarError:
 
 def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> list[APIRouter]:
     """Return the routers of all HTTP protocols of this service."""
-    operations = (
-        metrics_routes.build_router,
-        health_routes.build_probes_router,
-    )
+    operations = health_routes.build_router, metrics_routes.build_router
     if service.settings.role == ROLE_NODE:  # a node accepts no requests
-        return [build(service) for build in (health_routes.build_health_router, *operations)]
+        return [build(service) for build in operations]
     builders = (
-        health_routes.build_health_router,
         transcribe_routes.build_router,
         admin_routes.build_reload_router,
         job_routes.build_router,

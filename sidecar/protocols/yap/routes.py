@@ -1,4 +1,4 @@
-"""WebSocket /api/asr-streaming, its connection, and /healthz.
+"""WebSocket /api/asr-streaming and its connection.
 
 A connection is one session, whose turns the client ends. A refused client is accepted first, gets
 the error in a frame, and is closed: these clients expect the error there.
@@ -7,15 +7,12 @@ the error in a frame, and is closed: these clients expect the error there.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
 from sidecar.api.http import websocket_connections
-from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import YapCloseCodes
@@ -26,13 +23,6 @@ from sidecar.protocols.yap import messages
 from sidecar.protocols.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
 from sidecar.protocols.yap.utterances import YapUtterances
 from sidecar.service.facade import Service
-
-
-class YapHealth(BaseModel):
-    """State of the service."""
-
-    status: Literal["ok"] = "ok"
-
 
 PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
@@ -48,10 +38,6 @@ def build_router(service: Service) -> APIRouter:
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
         await wire.serve(websocket, partial(_serve, service))
-
-    @router.get("/healthz", summary="Liveness probe", response_model=YapHealth)
-    async def alive() -> Response:
-        return json_response({"status": "ok"})
 
     return router
 
