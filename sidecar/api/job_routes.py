@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sidecar import clock, errors
+from sidecar import errors
 from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS
@@ -23,7 +23,7 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import close_on_error, open_local, read_fields
-from sidecar.api.job_schemas import JobError, JobProgress
+from sidecar.api.job_schemas import JobError, JobProgress, JobRecordBody
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
@@ -80,28 +80,14 @@ def job_body(
     remaining_s = (
         service.remaining_s(job.progress, job.processing_s, job.resumed_s) if running else None
     )
-    body: dict[str, Any] = {
-        "id": job.id,
-        "state": job.state.value,
+    return JobRecordBody.render(job) | {
         "position": turn and turn.position,
-        "attempts": job.attempts,
-        "created": clock.format_utc(job.created),
         "duration": duration and round(duration, 3),
-        "progress": JobProgress.render(job.progress),
-        "priority": job.priority.value,
         "estimated_wait_seconds": turn and round(turn.wait_s, 1),
         "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
-        "ended": job.ended and clock.format_utc(job.ended),
-        "last_event": job.seq,
-        "revision": job.history.revision,
         "recording": service.recordings.has(job),
         "expires_in": None if expires_in_s is None else round(expires_in_s, 1),
     }
-    if job.error is not None:
-        body["error"] = JobError.render(job.error)
-    if job.refused is not None:
-        body["refused"] = JobError.render(job.refused)
-    return body
 
 
 async def job_response(

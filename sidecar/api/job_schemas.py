@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from sidecar.api.http import openapi
-from sidecar.api.http.openapi import RenderedBody, RoundedSeconds
+from sidecar.api.http.openapi import RenderedBody, RoundedSeconds, UtcDate
+from sidecar.clock import format_utc
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.transcripts.edit_serialization import operation_schemas
 from sidecar.transcripts.transcript_edits import MAX_OPERATIONS
@@ -30,17 +31,15 @@ class JobError(RenderedBody):
     hint: str
 
 
-class JobAnswer(BaseModel):
-    """State of a job, without its transcript."""
+class JobRecordBody(RenderedBody):
+    """State of a job as its record has it, without its transcript."""
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
-    position: int | None = Field(description="Number of jobs before it; null once it runs.")
     attempts: int
-    created: str = Field(
+    created: UtcDate = Field(
         examples=["2026-11-20T21:10:00Z"], description="Time of submission, in UTC."
     )
-    duration: float | None = Field(description="Seconds of audio, if known.")
     progress: JobProgress
     error: JobError | None = None
     refused: JobError | None = Field(
@@ -48,15 +47,27 @@ class JobAnswer(BaseModel):
         description="Reason why no available node can run it, while it waits for one that can.",
     )
     priority: Literal["interactive", "batch"]
+    ended: Annotated[str | None, BeforeValidator(lambda at: at and format_utc(at))] = Field(
+        examples=["2026-11-20T21:12:00Z"], description="In UTC."
+    )
+    last_event: int = Field(description="Number of its last event.", validation_alias="seq")
+    revision: int = Field(
+        description="Number of edits of its transcript; part of the ETag.",
+        validation_alias=AliasPath("history", "revision"),
+    )
+
+
+class JobAnswer(JobRecordBody):
+    """State of a job, without its transcript."""
+
+    position: int | None = Field(description="Number of jobs before it; null once it runs.")
+    duration: float | None = Field(description="Seconds of audio, if known.")
     estimated_wait_seconds: float | None = Field(
         description="Estimated seconds until it starts; null once it runs."
     )
     estimated_remaining_seconds: float | None = Field(
         description="Predicted time until it is done; null unless it runs."
     )
-    ended: str | None = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
-    last_event: int = Field(description="Number of its last event.")
-    revision: int = Field(description="Number of edits of its transcript; part of the ETag.")
     recording: bool = Field(description="True if its recording is kept: see /audio.")
     expires_in: float | None = Field(
         description=(
