@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,28 @@ def _histogram_values(histogram: metrics.Histogram) -> dict[str, float]:
     return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
 
 
+def _resident(engine: EngineStatus) -> int:
+    """Return the resident bytes of an engine's worker process; 0 if it has none, or has ended."""
+    import psutil
+
+    if engine.worker_pid is None:
+        return 0
+    try:
+        return int(psutil.Process(engine.worker_pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+_ENGINE_NUMBERS: Sequence[tuple[str, str, Callable[[EngineStatus], float]]] = (
+    ("loads_total", "Loads of the engine.", lambda one: one.loads),
+    ("load_seconds", "Seconds of the last load.", lambda one: one.load_s),
+    ("crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
+    ("reserved_bytes", "Planned memory on its device.", lambda one: one.reserved_bytes),
+    ("resident_bytes", "Resident host memory of the worker process.", _resident),
+)
+"""Numbers of an engine: name, description and value."""
+
+
 def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
     return {
         "role": role.value,
@@ -165,12 +187,8 @@ def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
         "state": one.state.value,
         "load_percent": None if one.loading is None else round(100 * one.loading),
         "pid": one.worker_pid,
-        "loads": one.loads,
-        "load_seconds": one.load_s,
-        "crashes": one.crashes,
-        "reserved_bytes": one.reserved_bytes,
-        "resident_bytes": _resident(one),
         "on_gpu": one.on_gpu,
+        **{name.removesuffix("_total"): value(one) for name, _, value in _ENGINE_NUMBERS},
     }
 
 
@@ -200,32 +218,12 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
         metrics.Gauge(
             "engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")
         ),
-        each("engine_loads_total", "Loads of the engine.", lambda one: one.loads),
-        each("engine_load_seconds", "Seconds of the last load.", lambda one: one.load_s),
-        each("engine_crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
-        each(
-            "engine_reserved_bytes",
-            "Planned memory on its device.",
-            lambda one: one.reserved_bytes,
-        ),
-        each("engine_resident_bytes", "Resident host memory of the worker process.", _resident),
+        *(each(f"engine_{name}", what, value) for name, what, value in _ENGINE_NUMBERS),
     ]
 
 
 def _gauge(name: str, what: str, value: float) -> metrics.Gauge:
     return metrics.Gauge(name, what, {(): float(value)})
-
-
-def _resident(engine: EngineStatus) -> int:
-    """Return the resident bytes of an engine's worker process; 0 if it has none, or has ended."""
-    import psutil
-
-    if engine.worker_pid is None:
-        return 0
-    try:
-        return int(psutil.Process(engine.worker_pid).memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 _STT_METRICS = metrics.stt_metrics_json(metrics.ServiceMetrics(), 0)

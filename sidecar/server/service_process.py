@@ -83,10 +83,12 @@ async def wait_for_exit(pid: int) -> None:
     """Return once the process ``pid`` has ended."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # it has ended, or an old kernel, or a sandbox
-            fd = os.pidfd_open(pid)
+            fd, loop, ended = os.pidfd_open(pid), asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(fd, ended.set)
             try:
-                await _readable(fd)
+                await ended.wait()
             finally:
+                loop.remove_reader(fd)
                 os.close(fd)
             return
     await _poll_for_exit(pid)
@@ -106,15 +108,6 @@ async def wait_for_pipe_close(fd: int) -> None:
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     await ended.wait()
-
-
-async def _readable(fd: int) -> None:
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(fd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(fd)
 
 
 async def _poll_for_exit(pid: int) -> None:

@@ -199,12 +199,6 @@ class TicketGrant:
     """The only session that it opens, as JSON; `None`: any."""
 
 
-def agreed_session(scope: Scope) -> str | None:
-    """Return the only session that the key of a connection opens, as JSON; `None`: any."""
-    session: str | None = scope.get("state", {}).get(AGREED_SESSION_KEY)
-    return session
-
-
 def authorizations(scope: Scope) -> list[str]:
     """Return the bearer tokens of a connection, in the form of `Authorization` headers.
 
@@ -240,11 +234,6 @@ def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
     if len(authorizations) == 1 and authorizations[0].startswith(begin):
         return authorizations[0].removeprefix(begin)
     return None
-
-
-def choose_subprotocol(scope: Scope, spoken: Sequence[str]) -> str | None:
-    """Return the first offered subprotocol that is supported, or `None`; never one with a key."""
-    return next((one for one in scope.get("subprotocols", ()) if one in spoken), None)
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:

@@ -129,7 +129,9 @@ def log_error(error: errors.SidecarError, request_id: str | None) -> None:
     whom = ""
     if one is not None:
         client = _address((one.get("client") or ("",))[0])
-        whom = f" to {client}, {_method(one)} {_route(one)}"
+        method = WEBSOCKET if one["type"] == "websocket" else one["method"]
+        method = method if method in (WEBSOCKET, *METHODS) else "other"
+        whom = f" to {client}, {method} {_route(one)}"
     request = "" if request_id is None else f", request {request_id}"
     log.log(level, "answered %s%s%s", error.code, whom, request)
 
@@ -141,12 +143,6 @@ def _address(client: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return "an unknown address"
-
-
-def _method(scope: Scope) -> str:
-    if scope["type"] == "websocket":
-        return WEBSOCKET
-    return scope["method"] if scope["method"] in METHODS else "other"
 
 
 def _route(request: dict[str, Any]) -> str:

@@ -146,6 +146,15 @@ def parse_json_message(text: str | bytes) -> Any:
     return found
 
 
+def parse_json_object(text: str | bytes) -> dict[str, Any] | None:
+    """Return the fields of a JSON message; `None` if it is not a JSON object."""
+    try:
+        found = parse_json_message(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 MAX_HEADER_BYTES = 1 << 10
 """Maximum of one header, name and value: no client of this service and no browser needs more."""
 MAX_ALL_HEADERS_BYTES = 128 << 10

@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from sidecar import errors
-from sidecar.api.http import auth_gate
 from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
@@ -230,8 +229,10 @@ class WebSocketConnection:
 
 
 async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
-    """Accept a handshake, also of a connection that is then refused in a frame."""
-    chosen = auth_gate.choose_subprotocol(websocket.scope, spoken)
+    """Accept a handshake, also of a connection that is then refused in a frame, with the first
+    offered subprotocol that is ``spoken``; never one with a key."""
+    offered = websocket.scope.get("subprotocols", ())
+    chosen = next((one for one in offered if one in spoken), None)
     with suppress(RuntimeError, WebSocketDisconnect, OSError):  # a disconnect is noticed later
         await websocket.accept(subprotocol=chosen)
 

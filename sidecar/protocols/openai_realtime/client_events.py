@@ -156,11 +156,8 @@ def read_event(message: str | bytes, kind: RealtimeSessionType) -> RealtimeClien
     Raises:
         RealtimeEventInvalid: the message is invalid.
     """
-    try:
-        event = request_headers.parse_json_message(message)
-    except ValueError:
-        event = None
-    if not isinstance(event, dict):
+    event = request_headers.parse_json_object(message)
+    if event is None:
         hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
         raise RealtimeEventInvalid(
             errors.JsonInvalid("The message is not a JSON object.", hint=hint), None

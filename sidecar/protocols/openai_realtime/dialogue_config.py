@@ -106,11 +106,6 @@ def tools_view(tools: ToolSet) -> list[dict[str, Any]]:
     ]
 
 
-def choice_view(tools: ToolSet) -> str | dict[str, Any]:
-    """Return the tool choice, as clients read it."""
-    return {"type": FUNCTION, "name": tools.named} if tools.named else tools.choice.value
-
-
 def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
     if not isinstance(given, list) or len(given) > MAX_TOOLS:
         raise errors.FieldInvalid(f"'{at}' is not a list of at most {MAX_TOOLS} tools.", hint=HINT)
@@ -230,11 +225,6 @@ class RealtimeDialogueConfig:
         return replace(usual, voice=voice, speed=self.speed, rate=rate)
 
     @property
-    def modalities(self) -> list[str]:
-        """Return the modalities of answers."""
-        return ["audio" if self.says else "text"]
-
-    @property
     def output_view(self) -> dict[str, Any]:
         """Return the output configuration."""
         return {
@@ -244,15 +234,16 @@ class RealtimeDialogueConfig:
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """Return the session as clients read it; ``expires_at`` is in seconds since 1970."""
+        named = self.tools.named
         return {
             "type": session_config.RealtimeSessionType.CONVERSATION.value,
             "object": "realtime.session",
             "id": number,
             "model": self.model,
-            "output_modalities": self.modalities,
+            "output_modalities": ["audio" if self.says else "text"],
             "instructions": self.instructions,
             "tools": tools_view(self.tools),
-            "tool_choice": choice_view(self.tools),
+            "tool_choice": {"type": FUNCTION, "name": named} if named else self.tools.choice.value,
             "max_output_tokens": "inf",
             "tracing": None,
             "truncation": "auto",
@@ -295,11 +286,6 @@ def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
             )
 
 
-def stands_for_any(model: str) -> bool:
-    """Return whether a name is an alias of any LLM here."""
-    return model.startswith(DIALOGUE_MODELS)
-
-
 def updated_dialogue(
     before: RealtimeDialogueConfig, session: object, spec: EngineSpec
 ) -> RealtimeDialogueConfig:
@@ -329,19 +315,7 @@ def updated_dialogue(
     audio = session_config.require_object("session.audio", given.get("audio") or {})
     heard = session_config.require_object("session.audio.input", audio.get("input") or {})
     after = replace(after, heard=session_config.with_input(after.heard, heard, spec, _detection))
-    return _with_output(after, audio.get("output"), "session.audio.output")
-
-
-def with_response_output(
-    before: RealtimeDialogueConfig, given: Mapping[str, Any]
-) -> RealtimeDialogueConfig:
-    """Return the configuration with the voice and the format that ``response.create`` requests.
-
-    Raises:
-        errors.FieldInvalid: one of them is invalid.
-    """
-    audio = session_config.require_object("response.audio", given.get("audio") or {})
-    return _with_output(before, audio.get("output"), "response.audio.output")
+    return with_output(after, audio, "session.audio")
 
 
 def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
@@ -369,7 +343,14 @@ def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
     raise errors.FieldInvalid(f"'{name}' has an invalid value.", hint='Use ["audio"] or ["text"].')
 
 
-def _with_output(before: RealtimeDialogueConfig, output: object, at: str) -> RealtimeDialogueConfig:
+def with_output(before: RealtimeDialogueConfig, audio: object, name: str) -> RealtimeDialogueConfig:
+    """Return the configuration with the voice and the format of ``audio``, the field ``name``.
+
+    Raises:
+        errors.FieldInvalid: one of them is invalid.
+    """
+    at = f"{name}.output"
+    output = session_config.require_object(name, audio or {}).get("output")
     given = session_config.require_object(at, output or {})
     after = before
     if (sound := given.get("format")) is not None:

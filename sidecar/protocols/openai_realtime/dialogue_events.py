@@ -104,7 +104,7 @@ class RealtimeResponses:
         name = f"resp_{self._prefix}_{reply.turn}"
         options = self._requested.pop(reply.turn, {})
         self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
-        yield response_event("created", self._view(self._now, None))
+        yield {"type": "response.created", "response": self._view(self._now, None)}
 
     def _of(
         self, response: RealtimeResponse, out: output.ConversationOutput
@@ -193,7 +193,7 @@ class RealtimeResponses:
             if call.status == "in_progress":  # it will not be executed
                 call.status = "incomplete"
                 yield from self._done(response, call)
-        yield response_event("done", self._view(response, ending))
+        yield {"type": "response.done", "response": self._view(response, ending)}
 
     def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
         item = self._items.reply(cut.turn)
@@ -309,11 +309,6 @@ _REASONS = {
 }
 
 
-def response_event(what: str, view: EventBody) -> EventBody:
-    """Return the event that a response is ``created`` or ``done``."""
-    return {"type": f"response.{what}", "response": view}
-
-
 def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
     """Return the reason for the end of a response, in the format of its status."""
     found: EventBody = {"type": STATUSES[ending]}
@@ -399,11 +394,14 @@ class ConversationTranscript:
             case output.ReplyStarted(turn):
                 self._reply = _TranscriptEntry(MACHINE, at, at, "", turn)
             case audio_pacing.ReplyAudioFrame(turn=turn, start=0.0):
-                self._spoken(turn, at)
+                if self._reply is not None and self._reply.turn == turn:
+                    self._reply.began = at
             case output.ReplyEnded(turn=turn, text=text):
                 self._ended(turn, text, at)
             case output.ReplyTruncated(turn=turn, text=text):
-                self._truncated(turn, text)
+                for line in self._lines:
+                    if line.speaker == MACHINE and line.turn == turn:
+                        line.text = text
 
     def transcript(
         self, at: float, *, engine: str, precision: str, language: str, machine: str
@@ -426,10 +424,6 @@ class ConversationTranscript:
         line, self._person = self._person or _TranscriptEntry(PERSON, at, at, ""), None
         self._keep(_TranscriptEntry(PERSON, line.began, max(line.began, line.ended), text))
 
-    def _spoken(self, turn: int, at: float) -> None:
-        if self._reply is not None and self._reply.turn == turn:
-            self._reply.began = at
-
     def _ended(self, turn: int, text: str, at: float) -> None:
         line = self._reply
         if line is None or line.turn != turn:
@@ -443,11 +437,6 @@ class ConversationTranscript:
         self._lines.append(line)
         while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > MAX_CHARACTERS:
             self._lines.popleft()
-
-    def _truncated(self, turn: int, text: str) -> None:
-        for line in self._lines:
-            if line.speaker == MACHINE and line.turn == turn:
-                line.text = text
 
     def _since(self, at: float) -> float:
         return round(max(0.0, at - self._began), 3)

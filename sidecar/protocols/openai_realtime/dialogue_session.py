@@ -162,7 +162,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _check_output(self, order: client_events.RealtimeResponseCreate) -> None:
         """Refuse an answer in another voice or format than the session's."""
         now = self._manners
-        after = dialogue_config.with_response_output(now, order.options)
+        after = dialogue_config.with_output(now, order.options.get("audio"), "response.audio")
         if (after.own_voice, after.sound) != (now.own_voice, now.sound):
             await check_voice(self._service, after)
             raise errors.FieldInvalid(
@@ -312,7 +312,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
     model = query.get("model", "")
     if query.get("intent") == "transcription":
         return False
-    if dialogue_config.stands_for_any(model):
+    if model.startswith(dialogue_config.DIALOGUE_MODELS):
         return True
     transcribes = (service.live.engine.name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:
@@ -353,7 +353,7 @@ async def find_llm(service: Service, model: str) -> Llm:
     Raises:
         errors.ModelNotFound: there is no model of that name.
     """
-    own = "" if dialogue_config.stands_for_any(model) else model
+    own = "" if model.startswith(dialogue_config.DIALOGUE_MODELS) else model
     return await service.conversations.thinker(own)
 
 

@@ -273,7 +273,8 @@ async def _serve(
 ) -> None:
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
-    if (agreed := auth_gate.agreed_session(socket.websocket.scope)) is not None:
+    agreed = socket.websocket.scope.get("state", {}).get(auth_gate.AGREED_SESSION_KEY)
+    if agreed is not None:
         session, query, open = json.loads(agreed), {}, False  # the URL has no effect on it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):

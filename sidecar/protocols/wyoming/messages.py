@@ -277,11 +277,8 @@ class _CheckedStream:
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
-    try:
-        said = request_headers.parse_json_message(text)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
+    said = request_headers.parse_json_object(text)
+    if said is None:
         raise errors.MessageInvalid(
             "The line of an event, or the data behind it, is not a JSON object.", hint=HINT
         )

@@ -80,11 +80,8 @@ def parse_message(raw: str | bytes) -> YapEnvelope:
     """
     if isinstance(raw, bytes):
         raise invalid_message("Frames are JSON text; the audio is base64 in 'audio'.")
-    try:
-        body = request_headers.parse_json_message(raw)
-    except ValueError:
-        raise invalid_message("The message is not JSON.") from None
-    if not isinstance(body, dict):
+    body = request_headers.parse_json_object(raw)
+    if body is None:
         raise invalid_message("The message is not a JSON object.")
     words = {name: _word(body.get(name)) for name in ("type", "session_id", "request_id")}
     if any(len(word) > LONGEST_ID for word in words.values()):
