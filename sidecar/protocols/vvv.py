@@ -164,16 +164,14 @@ ENDED_LISTED_S = 30.0
 """Time in seconds for which a finished job is listed, as in the original server."""
 
 
+_STATUSES: dict[JobState, VvvStatus] = {JobState.QUEUED: "queued", JobState.DONE: "completed"}
+
+
 def status_of(job: JobRecord) -> VvvStatus:
     """Return the status of a job in this protocol."""
-    match job.state:
-        case JobState.QUEUED:
-            return "queued"
-        case JobState.RUNNING:
-            return "streaming" if job.segments else "processing"
-        case JobState.DONE:
-            return "completed"
-    return "failed"
+    if job.state is JobState.RUNNING:
+        return "streaming" if job.segments else "processing"
+    return _STATUSES.get(job.state, "failed")
 
 
 class VvvRecentJobs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -41,9 +40,9 @@ from sidecar.protocols.openai_realtime.client_events import (
     RealtimeAudioAppend,
     RealtimeAudioClear,
     RealtimeAudioCommit,
-    RealtimeEventInvalid,
     RealtimeSessionUpdate,
-    read_event,
+    parse_event,
+    read_command,
 )
 from sidecar.protocols.openai_realtime.server_events import RealtimeTranscriptionTurns
 from sidecar.protocols.openai_realtime.session_config import (
@@ -117,7 +116,7 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
     ],
 )
 def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> None:
-    assert read_event(json.dumps(event), RealtimeSessionType.TRANSCRIPTION).order == order
+    assert read_command(event, RealtimeSessionType.TRANSCRIPTION) == order
 
 
 @pytest.mark.parametrize(
@@ -137,18 +136,19 @@ def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> N
     ],
 )
 def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: str) -> None:
-    with pytest.raises(RealtimeEventInvalid) as refused:
-        read_event(message, RealtimeSessionType.TRANSCRIPTION)
-    assert refused.value.error.code == code
-    assert refused.value.event_id == ("mine" if b"mine" in str(message).encode() else None)
+    with pytest.raises(errors.SidecarError) as refused:
+        read_command(parse_event(message)[0], RealtimeSessionType.TRANSCRIPTION)
+    assert refused.value.code == code
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40))
 def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
+    event_id = None
     try:
-        read_event(message, RealtimeSessionType.TRANSCRIPTION)
-    except RealtimeEventInvalid as refused:
-        check(server_events.error_event(refused.error, refused.event_id))
+        event, event_id = parse_event(message)
+        read_command(event, RealtimeSessionType.TRANSCRIPTION)
+    except errors.SidecarError as refused:
+        check(server_events.error_event(refused, event_id))
 
 
 def test_both_shapes_say_the_same_of_a_session() -> None:

@@ -78,14 +78,7 @@ def problem_body(error: errors.SidecarError) -> dict[str, Any]:
 
 def problem(error: errors.SidecarError) -> Response:
     """Return the problem response of ``error`` and log its request id."""
-    body = problem_body(error)
-    log_error(error, body["request_id"])
-    return Response(
-        json.dumps(body),
-        status_code=body["status"],
-        media_type="application/problem+json",
-        headers=error_headers(error),
-    )
+    return problem_of_protocol(error, STATUS[error.kind], "application/problem+json", {})
 
 
 def problem_of_protocol(

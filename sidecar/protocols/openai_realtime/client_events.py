@@ -134,43 +134,26 @@ class RealtimeSessionEnd(RealtimeCommand):
     keep: bool
 
 
-class RealtimeEventInvalid(Exception):
-    """Error of an invalid event; ``event_id`` is the client's id of it."""
-
-    def __init__(self, error: errors.SidecarError, event_id: str | None) -> None:
-        super().__init__(error.code)
-        self.error, self.event_id = error, event_id
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeClientEvent:
-    """Command of a client, and the client's id of it."""
-
-    order: RealtimeCommand
-    event_id: str | None
-
-
-def read_event(message: str | bytes, kind: RealtimeSessionType) -> RealtimeClientEvent:
-    """Return the command in a message to a session of this kind.
+def parse_event(message: str | bytes) -> tuple[Mapping[str, Any], str | None]:
+    """Return the event in a message, and the client's id of it.
 
     Raises:
-        RealtimeEventInvalid: the message is invalid.
+        errors.JsonInvalid: it is no JSON object.
     """
     event = request_headers.parse_json_object(message)
     if event is None:
         hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
-        raise RealtimeEventInvalid(
-            errors.JsonInvalid("The message is not a JSON object.", hint=hint), None
-        )
+        raise errors.JsonInvalid("The message is not a JSON object.", hint=hint)
     said = event.get("event_id")
-    event_id = said if isinstance(said, str) else None
-    try:
-        return RealtimeClientEvent(_order(event, kind), event_id)
-    except errors.SidecarError as error:
-        raise RealtimeEventInvalid(error, event_id) from None
+    return event, said if isinstance(said, str) else None
 
 
-def _order(event: Mapping[str, Any], kind: RealtimeSessionType) -> RealtimeCommand:
+def read_command(event: Mapping[str, Any], kind: RealtimeSessionType) -> RealtimeCommand:
+    """Return the command of an event to a session of this kind.
+
+    Raises:
+        errors.SidecarError: the event is invalid or not supported.
+    """
     name, known = event.get("type"), _KNOWN[kind]
     hint = f"{_CALLED[kind]} knows: {', '.join(known)}."
     if not isinstance(name, str):

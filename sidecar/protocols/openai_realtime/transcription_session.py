@@ -49,14 +49,15 @@ class RealtimeConnection(ABC):
             errors.SidecarError: the session failed.
         """
         while True:
-            message = await self._socket.receive()
+            message, event_id = await self._socket.receive(), None
             try:
-                asked = client_events.read_event(message, self.kind)
-            except client_events.RealtimeEventInvalid as invalid:
+                event, event_id = client_events.parse_event(message)
+                order = client_events.read_command(event, self.kind)
+            except errors.SidecarError as error:
                 self._socket.count_malformed()
-                await self._refuse(invalid.error, invalid.event_id)
+                await self._refuse(error, event_id)
             else:
-                await self._take(asked)
+                await self._take(order, event_id)
 
     @abstractmethod
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
@@ -88,15 +89,14 @@ class RealtimeConnection(ABC):
         """Return the event ``name`` with the current session."""
         return {"type": name, "session": view(f"sess_{self._session.id}", self._expires_at)}
 
-    async def _take(self, asked: client_events.RealtimeClientEvent) -> None:
-        order = asked.order
+    async def _take(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(
             order.raw
         )  # audio is limited by the session
         try:
             if not is_sound:
                 self._socket.count()
-            await self._do(order, asked.event_id)
+            await self._do(order, event_id)
         except errors.SessionOver:
             pass  # shutting down: `tell` sends the rest and the reason
         except errors.SidecarError as error:
@@ -104,7 +104,7 @@ class RealtimeConnection(ABC):
                 raise
             if is_sound:  # all other events were counted
                 self._socket.count_malformed()
-            await self._refuse(error, asked.event_id)
+            await self._refuse(error, event_id)
 
     async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
         await self._say(lambda: [server_events.error_event(error, event_id)])
