@@ -134,17 +134,13 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
     authentication."""
 
     def say(error: errors.SidecarError) -> Response:
-        return _admin_error_response(
-            errors.AdminOff() if not on and isinstance(error, _UNKNOWN) else error
-        )
+        if not on and isinstance(error, _UNKNOWN):
+            error = errors.AdminOff()
+        number, status, message = admin_error_of(error)
+        fields = {"error": error.code, "code": number, "message": message or error.detail}
+        return error_responses.problem_of_protocol(error, status, "application/json", fields)
 
     return say
-
-
-def _admin_error_response(error: errors.SidecarError) -> Response:
-    number, status, message = admin_error_of(error)
-    fields = {"error": error.code, "code": number, "message": message or error.detail}
-    return error_responses.problem_of_protocol(error, status, "application/json", fields)
 
 
 def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:

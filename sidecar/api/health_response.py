@@ -8,7 +8,6 @@ from typing import Any
 from starlette.responses import Response
 
 from sidecar.api.http.responses import json_response
-from sidecar.config.settings import Settings
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.version import CONTRACT
 
@@ -19,8 +18,10 @@ VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
 
 async def health_response(service: Service) -> Response:
     """Return the response of /health."""
-    now = await service.looked()
-    failing = now.trouble is not None and _reports_500(service.settings)
+    now, settings = await service.looked(), service.settings
+    reports = settings.health_errors
+    reports = settings.grpc_port is not None if reports is None else reports
+    failing = now.trouble is not None and reports
     return json_response(
         {
             "status": "error" if failing else _status(now),
@@ -34,7 +35,7 @@ async def health_response(service: Service) -> Response:
             "instance": now.instance,
             "engine": now.files.engine,
             "precision": now.files.precision,
-            "requested_precision": service.settings.precision.value,
+            "requested_precision": settings.precision.value,
             "engine_state": now.files.state.value,
             "load_percent": None if now.files.loading is None else round(100 * now.files.loading),
             "worker_pid": now.files.worker_pid,
@@ -49,13 +50,6 @@ async def health_response(service: Service) -> Response:
         },
         status=500 if failing else 200,
     )
-
-
-def _reports_500(settings: Settings) -> bool:
-    """Return whether an unhealthy service answers 500."""
-    if settings.health_errors is None:
-        return settings.grpc_port is not None
-    return settings.health_errors
 
 
 def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from sidecar.service.facade import Service
 from sidecar.storage.encryption import EncryptedFile
 from sidecar.transcripts.edit_serialization import edit_request_from_json, edit_step_to_json
 from sidecar.transcripts.transcript import Transcript
-from sidecar.transcripts.transcript_edits import EditHistory, speakers_in
+from sidecar.transcripts.transcript_edits import speakers_in
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 
 log = logging.getLogger(__name__)
@@ -103,17 +103,8 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
             }
             for number, entry in islice(enumerate(history.entries), first, None)
         ]
-        body = {**counts_body(history), "first": first, "entries": entries}
+        body = {**job_schemas.JobRevision.render(history), "first": first, "entries": entries}
         return json_response(body, headers={"ETag": etag_of(job)})
-
-
-def counts_body(history: EditHistory) -> dict[str, Any]:
-    """Return the revision and the number of steps to undo and redo."""
-    return {
-        "revision": history.revision,
-        "undo": history.applied,
-        "redo": len(history.entries) - history.applied,
-    }
 
 
 def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
@@ -121,7 +112,7 @@ def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
     assert job.transcript is not None
     after = job.transcript
     return {
-        **counts_body(job.history),
+        **job_schemas.JobRevision.render(job.history),
         "speakers": [
             {"speaker": speaker_label(one), "name": after.name_of(one)}
             for one in speakers_in(after)

@@ -201,12 +201,12 @@ class JobChangedSegment(BaseModel):
     segment: dict[str, Any] = Field(description="Segment of the transcript.")
 
 
-class JobRevision(BaseModel):
+class JobRevision(RenderedBody):
     """Revision of a transcript."""
 
     revision: int
-    undo: int = Field(description="Steps that can be undone.")
-    redo: int = Field(description="Steps that can be redone.")
+    undo: int = Field(description="Steps that can be undone.", validation_alias="applied")
+    redo: int = Field(description="Steps that can be redone.", validation_alias="undone")
 
 
 class JobSpeakerGroup(BaseModel):

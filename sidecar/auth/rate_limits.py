@@ -320,8 +320,6 @@ class FairOwnerSemaphore:
 
 MAX_OPEN_STREAMS = 512
 """Maximum of open requests and connections of all owners that share, beside jobs and sessions."""
-RevocationCheck = Callable[[SignedCredential], str | None]
-"""Check of a credential: returns the reason why it is not valid any more, or `None` while it is."""
 
 
 class RevocableStreams:
@@ -329,11 +327,12 @@ class RevocableStreams:
 
     def __init__(
         self,
-        refusal: RevocationCheck = lambda credential: None,
+        refusal: Callable[[SignedCredential], str | None] = lambda credential: None,
         every_s: float = WATCH_INTERVAL_S,
         most: int = MAX_OPEN_STREAMS,
     ) -> None:
-        """``most``: the maximum of open streams of all owners that share (`OwnerLimits.shares`)."""
+        """``refusal`` returns why a credential is not valid any more, or `None` while it is.
+        ``most``: the maximum of open streams of all owners that share (`OwnerLimits.shares`)."""
         self._refusal = refusal
         self._every_s = every_s
         self._most = most

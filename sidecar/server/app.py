@@ -71,8 +71,8 @@ def _log_choice(
     log.log(level, "%s %s: %s", role, choice.spec.name if choice else "(none)", reason)
 
 
-def create_access(settings: Settings, watch: FileWatcher) -> authentication.AccessPolicy:
-    """Create the access policy; ``watch`` reloads the files that it depends on.
+def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.AccessControl:
+    """Create the access control of all protocols; ``watch`` reloads the files that it depends on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
@@ -94,7 +94,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
     listens = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return authentication.AccessPolicy(
+    access = authentication.AccessPolicy(
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
@@ -103,14 +103,6 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
         limits=authentication.owner_limits_of(settings),
     )
 
-
-def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.AccessControl:
-    """Create the access control of all protocols; ``watch`` as in `create_access`.
-
-    Raises:
-        errors.SettingsInvalid: the service would be open to the network.
-    """
-    access = create_access(settings, watch)
     per_minute = access.limits.requests_per_minute
     rate_limiter = RateLimiter(per_minute) if per_minute else None
     most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions

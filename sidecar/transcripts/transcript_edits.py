@@ -282,6 +282,11 @@ class EditHistory:
     said: int = 0
     changed: float | None = None
 
+    @property
+    def undone(self) -> int:
+        """Return the number of steps that can be redone."""
+        return len(self.entries) - self.applied
+
     def after(
         self, transcript: Transcript, step: EditStep, at: float, ready: Transcript | None = None
     ) -> tuple[EditHistory, Transcript] | None:
@@ -302,7 +307,7 @@ class EditHistory:
                 before = self.entries[self.applied - 1].before
                 return replace(history, applied=self.applied - 1), before.again(transcript)
             case RedoStep():
-                if self.applied == len(self.entries):
+                if not self.undone:
                     raise EditImpossible("There is nothing to redo.")
                 again = ready or apply_operations(transcript, self.entries[self.applied].operations)
                 return replace(history, applied=self.applied + 1), again

@@ -204,15 +204,13 @@ def _request_id() -> dict[str, str]:
 
 
 DONE = b"data: [DONE]\n\n"
-AnnotateTranscript = Callable[[JobRecord], Transcript]
-"""Function that returns the transcript of a finished job, with its warnings; it raises the job's
-error."""
 
 
 async def event_frames(
-    running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: AnnotateTranscript
+    running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: Callable[[JobRecord], Transcript]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the event stream, with a comment as keep-alive while no event comes."""
+    """Yield the event stream, with a comment as keep-alive while no event comes. ``noted`` returns
+    the transcript of a finished job, with its warnings, or raises the job's error."""
     told = messages.OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
     try:
         async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:

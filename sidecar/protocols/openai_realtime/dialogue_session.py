@@ -27,7 +27,7 @@ from sidecar.protocols.openai_realtime.dialogue_events import (
 )
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeDialogueItem
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType
-from sidecar.protocols.openai_realtime.transcription_session import MAX_CHUNK_S, RealtimeConnection
+from sidecar.protocols.openai_realtime.transcription_session import RealtimeConnection
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
 
@@ -106,7 +106,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         match order:
             case client_events.RealtimeAudioAppend(raw):
-                await self._append(raw, self._manners.heard, MAX_CHUNK_S, self._talk.hear)
+                await self._append(raw, self._manners.heard, self._talk.hear)
             case client_events.RealtimeAudioCommit():
                 await self._commit()
             case client_events.RealtimeAudioClear():

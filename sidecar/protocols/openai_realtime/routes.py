@@ -44,7 +44,7 @@ NO_SESSION = "sess_none"
 """Id of a session that is not open yet."""
 
 
-class TalkEngine(BaseModel):
+class TalkEngine(openapi.RenderedBody):
     """Engine of a stage."""
 
     name: str
@@ -209,7 +209,7 @@ def build_talk_router(service: Service) -> APIRouter:
         models, voices = list(await talks.models()), list(await talks.voices())
         voice = service.settings.talk_voice or next(iter(voices), "")
         body = TalkEngines(
-            hears=TalkEngine(name=asr.name, title=asr.title) if asr else None,
+            hears=TalkEngine.model_validate(asr) if asr else None,
             thinks=TalkLlm(name=talks.llm, models=models),
             speaks=TalkTts(name=tts.spec.name, title=tts.spec.title, voices=voices, voice=voice)
             if tts

@@ -49,15 +49,23 @@ class RealtimeConnection(ABC):
             errors.SidecarError: the session failed.
         """
         while True:
-            message, event_id = await self._socket.receive(), None
+            message, order, event_id, is_sound = await self._socket.receive(), None, None, True
             try:
                 event, event_id = client_events.parse_event(message)
                 order = client_events.read_command(event, self.kind)
+                # audio is limited by the session, all other events are counted
+                is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(order.raw)
+                if not is_sound:
+                    self._socket.count()
+                await self._do(order, event_id)
+            except errors.SessionOver:
+                pass  # shutting down: `tell` sends the rest and the reason
             except errors.SidecarError as error:
-                self._socket.count_malformed()
+                if order is not None and self._session.over:
+                    raise
+                if is_sound:
+                    self._socket.count_malformed()
                 await self._refuse(error, event_id)
-            else:
-                await self._take(order, event_id)
 
     @abstractmethod
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
@@ -76,35 +84,17 @@ class RealtimeConnection(ABC):
         self,
         raw: bytes,
         heard: session_config.RealtimeTranscriptionConfig,
-        most_s: float,
         send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
         """Send audio on in chunks, so that each can be freed once it is recognized."""
         sound, encoding, rate = heard.samples(raw)
-        most = int(most_s * rate) * encoding.width
+        most = int(min(MAX_CHUNK_S, self._session.bounds.chunk_s) * rate) * encoding.width
         for begin in range(0, len(sound), most):
             await send(sound[begin : begin + most], encoding, rate)
 
     def _described(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
         """Return the event ``name`` with the current session."""
         return {"type": name, "session": view(f"sess_{self._session.id}", self._expires_at)}
-
-    async def _take(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
-        is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(
-            order.raw
-        )  # audio is limited by the session
-        try:
-            if not is_sound:
-                self._socket.count()
-            await self._do(order, event_id)
-        except errors.SessionOver:
-            pass  # shutting down: `tell` sends the rest and the reason
-        except errors.SidecarError as error:
-            if self._session.over:
-                raise
-            if is_sound:  # all other events were counted
-                self._socket.count_malformed()
-            await self._refuse(error, event_id)
 
     async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
         await self._say(lambda: [server_events.error_event(error, event_id)])
@@ -167,8 +157,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         match order:
             case client_events.RealtimeAudioAppend(raw):
                 self._open = False
-                most_s = min(MAX_CHUNK_S, self._session.bounds.chunk_s)
-                await self._append(raw, self._configuration, most_s, self._session.send)
+                await self._append(raw, self._configuration, self._session.send)
             case client_events.RealtimeAudioCommit():
                 await self._say(self._commit)
             case client_events.RealtimeAudioClear():
