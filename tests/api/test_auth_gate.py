@@ -21,7 +21,7 @@ from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
-from sidecar.server.app import create_access, create_app
+from sidecar.server.app import create_app, create_entrance
 
 HOSTILE = (
     "evil.example",
@@ -297,7 +297,7 @@ def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
-    access = create_access(Settings(host=host), FileWatcher())
+    access = create_entrance(Settings(host=host), FileWatcher()).access
     name = f"[{host}]" if ":" in host else host
     access.check_peer_and_host(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
     with pytest.raises(errors.HostNotAllowed):
@@ -316,7 +316,7 @@ def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
 def test_tokens_that_cross_the_network_unencrypted_are_warned_of_at_the_start(
     settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    create_access(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
+    create_entrance(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
     assert ("cross the network unencrypted" in caplog.text) is warns
 
 

@@ -31,7 +31,6 @@ from sidecar.api.http.auth_gate import (
     PortRules,
     TicketGrant,
     authorizations,
-    choose_subprotocol,
 )
 from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.api.http.websocket_connections import (
@@ -436,4 +435,3 @@ def test_the_address_of_a_handshake_may_be_anything() -> None:
     for query in (b"", b"&&&", b"api_key", b"%ff%fe=1", b"api_key=", b"ticket=&ticket="):
         scope = {"type": "websocket", "headers": [], "query_string": query, "subprotocols": []}
         assert authorizations(scope) == []
-        assert choose_subprotocol(scope, ("echo",)) is None
