@@ -223,7 +223,7 @@ class RateLimiter:
         Raises:
             errors.RateLimited: the address sent too many.
         """
-        _raise_rate_limited(self._addresses.take(rate_limit_key(approach.peer), self._now()))
+        raise_rate_limited(self._addresses.take(rate_limit_key(approach.peer), self._now()))
 
     def enter(self, who: Identity) -> None:
         """Count a request of an identified client.
@@ -231,7 +231,7 @@ class RateLimiter:
         Raises:
             errors.RateLimited: the client sent too many.
         """
-        _raise_rate_limited(self._owners.take(who.owner, self._now()))
+        raise_rate_limited(self._owners.take(who.owner, self._now()))
 
     def standing(self, who: Identity) -> RateLimitState:
         """Return the state of the caller's rate limit."""
@@ -245,13 +245,18 @@ class RateLimiter:
         """
         delay = self._failures.note(rate_limit_key(approach.peer), self._now())
         if delay and self.held >= MAX_DELAYED_ANSWERS:
-            _raise_rate_limited(delay)
+            raise_rate_limited(delay)
         return delay
 
 
-def _raise_rate_limited(wait_s: float) -> None:
+def raise_rate_limited(wait_s: float, detail: str | None = None) -> None:
+    """Refuse what has to wait.
+
+    Raises:
+        errors.RateLimited: ``wait_s`` is not 0.
+    """
     if wait_s > 0:
-        raise errors.RateLimited(retry_after=math.ceil(wait_s))
+        raise errors.RateLimited(detail, retry_after=math.ceil(wait_s))
 
 
 class FairOwnerSemaphore:

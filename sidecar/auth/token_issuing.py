@@ -17,14 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from sidecar import files
 from sidecar.auth import signed_tokens
-from sidecar.auth.signed_tokens import (
-    ALGORITHM,
-    AUDIENCE,
-    FEATURE_NAME,
-    MAX_KEY_BYTES,
-    SUBJECT,
-    key_thumbprint,
-)
 from sidecar.clock import utc_now
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
@@ -42,7 +34,10 @@ class SigningKeys:
 
     def names(self) -> list[str]:
         """Return the thumbprints of all private keys, oldest first; the last one signs."""
-        return [key_thumbprint(_read_private_key(file).public_key()) for file in self._files()]
+        return [
+            signed_tokens.key_thumbprint(_read_private_key(file).public_key())
+            for file in self._files()
+        ]
 
     def signer(self) -> tuple[str, EllipticCurvePrivateKey]:
         """Return the thumbprint and the newest private key; create a pair if there is none.
@@ -53,16 +48,16 @@ class SigningKeys:
         if not self._files():
             self.make()
         key = _read_private_key(self._files()[-1])
-        return key_thumbprint(key.public_key()), key
+        return signed_tokens.key_thumbprint(key.public_key()), key
 
     def make(self) -> str:
         """Create a key pair that signs from now on; return its thumbprint."""
-        with needed_for(FEATURE_NAME):
+        with needed_for(signed_tokens.FEATURE_NAME):
             from cryptography.hazmat.primitives import serialization
             from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
-        name = key_thumbprint(key.public_key())
+        name = signed_tokens.key_thumbprint(key.public_key())
         for folder in (self.private, self.public):
             files.make_folder(folder)
         number = 1 + max((int(file.name.split("-")[0]) for file in self._files()), default=0)
@@ -90,13 +85,15 @@ class SigningKeys:
 
 
 def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
-    with needed_for(FEATURE_NAME):
+    with needed_for(signed_tokens.FEATURE_NAME):
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(files.read(file, MAX_KEY_BYTES, private=True), None)
+        key = load_pem_private_key(
+            files.read(file, signed_tokens.MAX_KEY_BYTES, private=True), None
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsInvalid(f"The file {file} is not a private key in PEM.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -145,7 +142,7 @@ class TokenIssuer:
             errors.SettingsInvalid: the subject or the lifetime is invalid, or the folder is
                 unusable.
         """
-        if SUBJECT.fullmatch(subject) is None:
+        if signed_tokens.SUBJECT.fullmatch(subject) is None:
             raise SettingsInvalid(
                 f"'{subject}' is not a valid subject of a token.",
                 hint="Use at most 64 ASCII letters, digits and . _ @ + -.",
@@ -166,14 +163,14 @@ class TokenIssuer:
             claims: dict[str, object] = {
                 "sub": subject,
                 "jti": issue.token_id,
-                "aud": AUDIENCE,
+                "aud": signed_tokens.AUDIENCE,
                 "iat": issued,
             }
             if issue.expires is not None:
                 claims["exp"] = issue.expires
             if issue.scopes:
                 claims["scope"] = " ".join(issue.scopes)
-            token = jwt.encode(claims, key, ALGORITHM, headers={"kid": name})
+            token = jwt.encode(claims, key, signed_tokens.ALGORITHM, headers={"kid": name})
             self._note(issue)
             self._begin_list()
         return token, issue

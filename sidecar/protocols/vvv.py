@@ -52,18 +52,14 @@ class VvvQueueStatus(BaseModel):
     total_queued: int
 
 
-class VvvMissingPart(BaseModel):
-    """A problem whose detail is a list: the part 'audio' is missing."""
-
-    detail: list[dict[str, Any]]
-    code: str = Field(examples=["file_missing"])
-    hint: str
-
-
+_MISSING_PART = openapi.object_schema(
+    {"detail": {"type": "array"}, "code": openapi.text(), "hint": openapi.text()},
+    description="A problem whose detail is a list: the part 'audio' is missing.",
+)
 _PROBLEM = openapi.ProblemDetails.model_json_schema()
 ERRORS = openapi.error_responses(
     {
-        **openapi.content("application/json", schema=VvvMissingPart.model_json_schema()),
+        **openapi.content("application/json", schema=_MISSING_PART),
         **openapi.content("application/problem+json", schema=_PROBLEM),
     }
 )

@@ -128,7 +128,13 @@ class ReservedPorts:
             errors.PortInUse: as `bind_port`.
             errors.SettingsInvalid: as `bind_port`, or the service's role accepts no requests.
         """
-        _check_role(settings)
+        named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
+        if settings.role == ROLE_NODE and named:  # it has no live engine and no TTS engine
+            raise errors.SettingsInvalid(
+                f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
+                "would make it listen.",
+                hint="Set that on the fronts instead, or omit the role.",
+            )
         grpc = wyoming = talk = None
         if settings.grpc_port is not None:
             grpc = bind_port(settings.host, settings.grpc_port, "--grpc-port")
@@ -140,17 +146,6 @@ class ReservedPorts:
             except errors.PortInUse as error:
                 raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
         return cls(grpc, wyoming, talk)
-
-
-def _check_role(settings: Settings) -> None:
-    """Refuse ports for a node: it accepts no requests, and has no live engine and no TTS engine."""
-    named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
-    if settings.role == ROLE_NODE and named:
-        raise errors.SettingsInvalid(
-            f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
-            "would make it listen.",
-            hint="Set that on the fronts instead, or omit the role.",
-        )
 
 
 def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:

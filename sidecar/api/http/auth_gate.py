@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -65,7 +65,8 @@ class AuthGate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        error_responses.remember_request(scope)
+        parts = {name: scope[name] for name in error_responses.LOGGED_PARTS if name in scope}
+        error_responses.CURRENT_REQUEST.set(parts)
         try:
             check_header_sizes(scope["headers"])
             self._entrance.access.check_peer_and_host(request_origin(scope))
@@ -136,9 +137,11 @@ class AuthGate:
         session that this opens (`None`: any)."""
         if scope["type"] != "websocket" or self._rules.tickets is None:
             return approach, None
-        key = ephemeral_ticket(approach.authorizations)
+        given, begin, key = approach.authorizations, f"Bearer {EPHEMERAL_KEY_PREFIX}", None
+        if len(given) == 1 and given[0].startswith(begin):  # perhaps a ticket
+            key = given[0].removeprefix(begin)
         word = key
-        if not approach.authorizations:
+        if not given:
             word = next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
         if word is None:
             return approach, None
@@ -150,8 +153,8 @@ class AuthGate:
             raise errors.TicketInvalid() from None
         if grant.path not in (None, scope["path"]):
             raise errors.TicketInvalid(f"This client secret is valid for '{grant.path}' only.")
-        given = [f"Bearer {grant.token}"]
-        return dataclasses.replace(approach, authorizations=given), grant.session
+        token = [f"Bearer {grant.token}"]
+        return dataclasses.replace(approach, authorizations=token), grant.session
 
 
 def request_origin(scope: Scope) -> RequestOrigin:
@@ -226,14 +229,6 @@ def authorizations(scope: Scope) -> list[str]:
 def sent_token(request: Request) -> str:
     """Return the token of an admitted request; "" if it needed none."""
     return split_authorization(request.headers.get("authorization", ""))[1]
-
-
-def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
-    """Return the code in a key that may be a ticket, or `None`."""
-    begin = f"Bearer {EPHEMERAL_KEY_PREFIX}"
-    if len(authorizations) == 1 and authorizations[0].startswith(begin):
-        return authorizations[0].removeprefix(begin)
-    return None
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:

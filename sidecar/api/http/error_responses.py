@@ -96,7 +96,7 @@ def problem_of_protocol(
 CURRENT_REQUEST: ContextVar[dict[str, Any] | None] = ContextVar("CURRENT_REQUEST", default=None)
 """Request or handshake being answered: the parts of its scope that its log line needs. Tasks that
 are born in a request keep these, and not its whole scope."""
-_LOGGED_PARTS = ("type", "method", "path", "root_path", "client", "app")
+LOGGED_PARTS = ("type", "method", "path", "root_path", "client", "app")
 WEBSOCKET = "WebSocket"
 """Stands for the method of a handshake."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -106,11 +106,6 @@ _REFUSALS = frozenset(
     {errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN, errors.ErrorKind.LIMITED}
 )
 """Kinds of errors whose log line names the client's address, for programs that ban addresses."""
-
-
-def remember_request(scope: Scope) -> None:
-    """Make a request or handshake the current one."""
-    CURRENT_REQUEST.set({name: scope[name] for name in _LOGGED_PARTS if name in scope})
 
 
 def log_error(error: errors.SidecarError, request_id: str | None) -> None:

@@ -7,7 +7,6 @@ message. A task then gets `WebSocketGone`. No address, header or text of a peer 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from sidecar import errors
 from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
+from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit, raise_rate_limited
 from sidecar.concurrency import running
 from sidecar.config.settings import MAX_REASON_BYTES
 from sidecar.errors import ErrorKind
@@ -57,6 +56,7 @@ CLOSE_CODES: Mapping[ErrorKind | str, int] = {
 close with 1008, "policy violation". 1011 is only for faults of the service."""
 _POLICY = 1008
 
+TOO_MANY_MESSAGES = "Too many messages in a short time."
 MALFORMED_PER_MINUTE = 100
 """Maximum of invalid messages, each of which is answered; beyond it the connection is closed."""
 
@@ -208,7 +208,7 @@ class WebSocketConnection:
             errors.RateLimited: too many in a minute; ``retry_after``: seconds until more are
                 allowed.
         """
-        _refuse(self._messages.take(self._now()))
+        raise_rate_limited(self._messages.take(self._now()), TOO_MANY_MESSAGES)
 
     def count_malformed(self) -> None:
         """Count an invalid message, in a protocol that keeps the connection open after it. Too many
@@ -217,7 +217,7 @@ class WebSocketConnection:
         Raises:
             errors.RateLimited: as `count`.
         """
-        _refuse(self._malformed.take(self._now()))
+        raise_rate_limited(self._malformed.take(self._now()), TOO_MANY_MESSAGES)
 
     def count_cancel(self) -> None:
         """Count a cancel.
@@ -225,7 +225,7 @@ class WebSocketConnection:
         Raises:
             errors.RateLimited: as `count`.
         """
-        _refuse(self._cancels.take(self._now()))
+        raise_rate_limited(self._cancels.take(self._now()), TOO_MANY_MESSAGES)
 
 
 async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
@@ -301,10 +301,3 @@ async def send_close(websocket: WebSocket, code: int = 1000, reason: str = "") -
     short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     with suppress(RuntimeError, WebSocketDisconnect, OSError):
         await websocket.close(code, short)
-
-
-def _refuse(wait_s: float) -> None:
-    if wait_s > 0:
-        raise errors.RateLimited(
-            "Too many messages in a short time.", retry_after=max(1, math.ceil(wait_s))
-        )

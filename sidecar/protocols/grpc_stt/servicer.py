@@ -7,6 +7,7 @@ import dataclasses
 import secrets
 import urllib.parse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -145,7 +146,9 @@ class GrpcServicer:
     async def _recognize(self, context: Any, times: GrpcTimings) -> None:
         given = dict(call_metadata(context))
         number = str(given.get("session-id") or given.get("session_id") or "")
-        caller = await self._caller_if_said(context)
+        caller = None
+        with suppress(errors.TokenMissing):
+            caller = await self._caller(context)
         owner = caller.owner if caller else None
         if number and not self._waiting.of(number, owner):
             raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
@@ -202,12 +205,6 @@ class GrpcServicer:
         if key and not approach.authorizations:
             approach = dataclasses.replace(approach, authorizations=[f"Bearer {key}"])
         return await self._entrance.identify(approach)
-
-    async def _caller_if_said(self, context: Any) -> Identity | None:
-        try:
-            return await self._caller(context)
-        except errors.TokenMissing:
-            return None
 
     def _approach(self, context: Any) -> RequestOrigin:
         return request_origin(call_metadata(context), context.peer(), encrypted=self._encrypted)

@@ -32,20 +32,20 @@ from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 
 
+@dataclass(eq=False, slots=True)
 class OpenAIKeptJob:
     """Job that is kept by its id, perhaps since an earlier request."""
 
-    def __init__(self, service: Service, caller: Identity, record: JobRecord) -> None:
-        self._service = service
-        self._caller = caller
-        self.record = record
+    service: Service
+    caller: Identity
+    record: JobRecord
 
     async def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
         """Yield the job as `Job.watched`."""
         yield self.record
         while not self.record.over:
-            owned = self._service.owned
-            with await owned.events(self._caller, self.record, self.record.seq) as events:
+            owned = self.service.owned
+            with await owned.events(self.caller, self.record, self.record.seq) as events:
                 try:
                     async with aclosing(events.batches(pause_s)) as batches:
                         async for batch in batches:

@@ -154,7 +154,11 @@ def parse_speech_request(fields: upload.Fields, spec: TtsSpec, *, strict: bool) 
     if request_options.parse_text("instructions", fields.get("instructions")).strip():
         warnings.append("'instructions' has no effect: no engine here takes any.")
     warnings += request_options.unknown_fields(fields, _FIELDS)
-    manner = SynthesisOptions(voice=_voice_name(fields.get("voice")), speed=speed, rate=RATE)
+    voice = fields.get("voice")
+    name = request_options.parse_text(
+        "voice", voice.get("id") if isinstance(voice, dict) else voice
+    ).strip()
+    manner = SynthesisOptions(voice=name, speed=speed, rate=RATE)
     return SpeechRequest(text, manner, form, stream, tuple(warnings))
 
 
@@ -169,13 +173,6 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
     if name in ("", spec.name):
         return ()
     return (f"The model '{name[:64]}' is not loaded here; '{spec.name}' spoke.",)
-
-
-def _voice_name(given: object) -> str:
-    """Return the name of a voice, which may be given as an object with its id."""
-    return request_options.parse_text(
-        "voice", given.get("id") if isinstance(given, dict) else given
-    ).strip()
 
 
 async def with_voice_here(asked: SpeechRequest, tts: TtsClient) -> SpeechRequest:

@@ -388,7 +388,9 @@ class ConversationTranscript:
             case output.UserTurnFinal(text, backchannel=(began, ended)):
                 self._keep(_TranscriptEntry(PERSON, began, ended, text))
             case output.UserTurnFinal(text):
-                self._said(text, at)
+                line, self._person = self._person or _TranscriptEntry(PERSON, at, at, ""), None
+                ended = max(line.began, line.ended)
+                self._keep(_TranscriptEntry(PERSON, line.began, ended, text))
             case output.HistoryEntryRecorded(role=ChatRole.USER, text=text):
                 self._keep(_TranscriptEntry(PERSON, at, at, text))
             case output.ReplyStarted(turn):
@@ -419,10 +421,6 @@ class ConversationTranscript:
         names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
         about = language, self._since(at), engine, precision
         return Transcript(tuple(segments), *about, diarized=True, voices=names)
-
-    def _said(self, text: str, at: float) -> None:
-        line, self._person = self._person or _TranscriptEntry(PERSON, at, at, ""), None
-        self._keep(_TranscriptEntry(PERSON, line.began, max(line.began, line.ended), text))
 
     def _ended(self, turn: int, text: str, at: float) -> None:
         line = self._reply

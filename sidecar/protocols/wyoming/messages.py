@@ -111,11 +111,8 @@ class WyomingAudioFormat:
             errors.SoundInvalid: it is missing or not supported.
         """
         try:
-            fields: dict[str, Any] = {
-                name: data.get(name) for name in ("rate", "width", "channels")
-            }
-            return cls(**fields)
-        except pydantic.ValidationError:
+            return cls(data["rate"], data["width"], data["channels"])
+        except (KeyError, pydantic.ValidationError):
             raise errors.SoundInvalid(
                 "'rate', 'width' and 'channels' are not a supported audio format.",
                 hint="Send samples of 2, 3 or 4 bytes, signed and little-endian, such as 16,000 a "

@@ -80,9 +80,9 @@ class _YapConnection:
     async def at_once(self, message: websocket_connections.Message) -> None:
         """Answer a message at once if its type allows that, else queue it."""
         self._session.touch()
-        ids = YapIds(self._session.id)
+        ids, given = YapIds(self._session.id), None
         try:
-            given = self._opened(message)
+            given = messages.parse_message(message)
             ids = given.ids
             if given.type in IMMEDIATE_TYPES:
                 await self._answer(given)
@@ -90,14 +90,9 @@ class _YapConnection:
                 self._count(given.type)
                 self._socket.inbound.put(given, len(message))
         except YapRefused as refused:
+            if given is None:
+                self._socket.count_malformed()
             await self._socket.send(messages.error_frame(refused, ids))
-
-    def _opened(self, message: websocket_connections.Message) -> YapEnvelope:
-        try:
-            return messages.parse_message(message)
-        except YapRefused:
-            self._socket.count_malformed()
-            raise
 
     async def work(self) -> None:
         """Process the queued messages in order."""
