@@ -33,8 +33,8 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.concurrency import ThreadLimiter
-from sidecar.service import system_checks
 from sidecar.service.facade import Service
+from sidecar.service.system_checks import CheckState, check_environment
 from sidecar.version import __version__
 
 FOLDER = Path(__file__).parent / "static"
@@ -319,7 +319,8 @@ def build_router(service: Service) -> APIRouter:
         caller = identity_of(request)
         found: list[dict[str, Any]] = []
         if Scope.AUDIO_PATH in caller.scopes:
-            found = await looking.run(lambda: list(_page_findings(service)))
+            checks = await looking.run(lambda: [*check_environment(service.settings)])
+            found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
         settings = service.settings
         body: dict[str, Any] = {
             "version": __version__,
@@ -343,10 +344,3 @@ def _signed_in_as(caller: Identity) -> dict[str, str]:
     """Return the subject of the caller's signed token, for the page to show; nothing without
     one."""
     return {"signed_in_as": caller.subject} if caller.proof is AuthMethod.JWT else {}
-
-
-def _page_findings(service: Service) -> Iterator[dict[str, Any]]:
-    """Yield the findings of the environment checks; good ones are left out."""
-    for finding in system_checks.check_environment(service.settings):
-        if finding.state is not system_checks.CheckState.GOOD:
-            yield PageFinding.render(finding)

@@ -216,7 +216,7 @@ def time_out(server: Server, audio: bytes) -> None:
 def test_retry_to_a_full_queue_gets_the_result_of_the_work_that_was_done(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(scripted_speed=2, batch=1, queue_limit=1)
+    server = start_server(scripted_speed=2, batch=1, queue_limit=1, limits={"openai_held": 0})
     clip = wav(SECOND * 12)
     time_out(server, clip)
     other = server.submit(wav(SECOND))

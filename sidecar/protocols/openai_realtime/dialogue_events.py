@@ -399,7 +399,10 @@ class ConversationTranscript:
                 if self._reply is not None and self._reply.turn == turn:
                     self._reply.began = at
             case output.ReplyEnded(turn=turn, text=text):
-                self._ended(turn, text, at)
+                if (said := self._reply) is not None and said.turn == turn:
+                    self._reply = None
+                    if text:
+                        self._keep(_TranscriptEntry(MACHINE, said.began, at, text, turn))
             case output.ReplyTruncated(turn=turn, text=text):
                 for line in self._lines:
                     if line.speaker == MACHINE and line.turn == turn:
@@ -421,14 +424,6 @@ class ConversationTranscript:
         names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
         about = language, self._since(at), engine, precision
         return Transcript(tuple(segments), *about, diarized=True, voices=names)
-
-    def _ended(self, turn: int, text: str, at: float) -> None:
-        line = self._reply
-        if line is None or line.turn != turn:
-            return
-        self._reply = None
-        if text:
-            self._keep(_TranscriptEntry(MACHINE, line.began, at, text, turn))
 
     def _keep(self, line: _TranscriptEntry) -> None:
         """Add an entry; drop the oldest if there are too many characters."""
