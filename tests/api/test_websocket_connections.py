@@ -252,7 +252,7 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
         scope = {"type": "websocket", "path": path, "headers": headers}
         scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
         await gate(scope, receive, send)
-    assert [auth_gate.agreed_session({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
+    assert [state[auth_gate.AGREED_SESSION_KEY] for state in let_in] == ['{"a": 1}'] * 2
     assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
     assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
 

@@ -7,7 +7,7 @@ import inspect
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,25 +45,26 @@ MAX_REQUEST_BYTES = 8 << 20
 MAX_RESPONSE_BYTES = 4 << 20
 
 
-_PING_MS = round(LIVE_PING_S * 1000)
-CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
-    ("grpc.so_reuseport", 0),  # otherwise a second server could share the port
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.max_concurrent_streams", MAX_STREAMS),
-    ("grpc.http2.lookahead_bytes", READ_AHEAD_BYTES),
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.keepalive_time_ms", _PING_MS),
-    ("grpc.keepalive_timeout_ms", _PING_MS),
-    ("grpc.http2.ping_timeout_ms", _PING_MS),  # otherwise it is at least a minute
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.server_handshake_timeout_ms", round(REQUEST_HEAD_S * 1000)),
-)
-"""Limits of the server."""
+def channel_options() -> list[tuple[str, int]]:
+    """Return the server's limits as gRPC options."""
+    ping_ms = round(LIVE_PING_S * 1000)
+    return [
+        ("grpc.so_reuseport", 0),  # otherwise a second server could share the port
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", ping_ms),
+        ("grpc.http2.ping_timeout_ms", ping_ms),  # otherwise it is at least a minute
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.server_handshake_timeout_ms", round(REQUEST_HEAD_S * 1000)),
+    ]
 
 
 class GrpcServer:
@@ -95,7 +96,8 @@ class GrpcServer:
         encrypted = self._credentials is not None
         tally = self._service.tally.wires
         doorway = GrpcInterceptor(self._entrance, tally, encrypted=encrypted)
-        self._server = grpc.aio.server(interceptors=[doorway], options=CHANNEL_OPTIONS)
+        options = channel_options()
+        self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
