@@ -6,13 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service_process import PATIENCE_S, REPOSITORY, popen, shown_on
+from hosted_service import HostedService
+from service_process import PATIENCE_S, popen, run_command, shown_on
 
 DEVICES = Path(__file__).parent / "devices"
 SOUND_DEVICES = {"PYTHONPATH": os.pathsep.join(map(str, (DEVICES, DEVICES.parent)))}
@@ -27,14 +27,7 @@ def start_command(
     **how: Any,
 ) -> subprocess.Popen[bytes]:
     """Start `vibevoice-asr WORD` with pipes of bytes but for those that ``how`` names."""
-    given = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name} | {
-        "VIBEVOICE_CONFIG": str(home / "none.toml"),
-        "VIBEVOICE_DATA_DIR": str(home / "data"),
-        **(environment or {}),
-    }
-    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    command = [sys.executable, "-m", "sidecar.main", word, *map(str, arguments)]
-    return popen(command, cwd=REPOSITORY, env=given, **(pipes | how))
+    return HostedService(home, word, *arguments, env=environment, how=how, engine="auto").process
 
 
 def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:
@@ -88,12 +81,14 @@ class Terminal:
         self, *words: object, fresh: bool = False, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        with self.start(*words, fresh=fresh, **env) as process:
-            try:
-                out, wrong = process.communicate(timeout=PATIENCE_S)
-            finally:
-                process.kill()
-        return subprocess.CompletedProcess(words, process.returncode, out, wrong)
+        return run_command(
+            [installed_command(), *map(str, words)],
+            fresh=fresh,
+            cwd=self.home,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+        )
 
     def shown(
         self, *words: object, typed: bytes | None = None, piped: bool = False, **env: str

@@ -62,8 +62,6 @@ _SLOW_MODULE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.MULTIL
 _WATCHED = frozenset(("subprocess.Popen", "socket.bind", "socket.connect", "sqlite3.connect"))
 _STARTED: list[str] = []
 """What the test that runs did of `_WATCHED`: the name of the event."""
-_VARIANTS: dict[int, tuple[object, object, str]] = {}
-"""What a test and its fixtures are, the test, and its kind."""
 _GLOBALS: dict[tuple[int, str], tuple[object, str, bool]] = {}
 """By the module's names and one of them."""
 _OLDER_THREADS: set[int] = set()
@@ -75,15 +73,11 @@ def kind_of(item: pytest.Function, marks: Mapping[str, pytest.Mark]) -> str:
     for kind in KINDS:
         if kind in marks:
             return kind
-    known = _VARIANTS.get(id(item._fixtureinfo))  # variants of one test have it in common
-    if known is None or known[:2] != (item._fixtureinfo, item.function):
-        uses = [item.function]
-        for name, found in item._fixtureinfo.name2fixturedefs.items():
-            if name not in ("users_folder", "monotonic_of_the_loop"):  # every test's
-                uses += [fixture.func for fixture in found if _is_ours(fixture.func)]
-        highest = max(map(kind_of_function, uses), key=KINDS.index)
-        known = _VARIANTS[id(item._fixtureinfo)] = item._fixtureinfo, item.function, highest
-    return known[2]
+    uses = [item.function]
+    for name, found in item._fixtureinfo.name2fixturedefs.items():
+        if name != "users_folder":  # every test's
+            uses += [fixture.func for fixture in found if _is_ours(fixture.func)]
+    return max(map(kind_of_function, uses), key=KINDS.index)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,8 +131,7 @@ def checkpoint(size: Checkpoint) -> Path:
         *(version(package) for package in ("torch", "transformers", "tokenizers")),
         json.dumps(recipe),
     ]
-    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
-    return kept("models", f"{size}-{key}", lambda folder: _train(recipe, folder))
+    return kept_model(size, facts, lambda folder: _train(recipe, folder))
 
 
 def with_odd_width(folder: Path) -> Path:
@@ -237,6 +236,12 @@ def kept(shelf: str, name: str, make: Callable[[Path], None]) -> Path:
     return target
 
 
+def kept_model(name: str, facts: Sequence[str], make: Callable[[Path], None]) -> Path:
+    """The folder that ``make`` writes, made anew when one of these facts changes."""
+    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+    return kept("models", f"{name}-{key}", make)
+
+
 class Recording:
     """Samples at 24 kHz as a stream."""
 
@@ -254,7 +259,6 @@ def written_by(script: Path, name: str, extra: str) -> Path:
     its changes; who has not the ``extra`` installed skips the test."""
     skip_without(extra, "torch", "transformers")
     facts = [script.read_text(), version("torch"), version("transformers")]
-    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
         if torch := _loaded_torch():
@@ -267,4 +271,4 @@ def written_by(script: Path, name: str, extra: str) -> Path:
             check=True,
         )
 
-    return kept("models", f"{name}-{key}", make)
+    return kept_model(name, facts, make)
