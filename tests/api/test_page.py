@@ -10,7 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_process import REPOSITORY, Server, check_problem, run_command
+from service_process import (
+    REPOSITORY,
+    Server,
+    check_problem,
+    run_command,
+    service_environment,
+)
 from vibevoice_asr_client import Client
 
 from sidecar import errors
@@ -152,11 +158,9 @@ def test_open_prints_a_link_that_holds_no_token_and_opens_once(
 
 def opened(server: Server, token: str = "") -> str:
     """What `vibevoice-asr open --print` says."""
-    import os
 
     url = f"http://127.0.0.1:{server.port}"
-    outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
-    env = {**outer, "VIBEVOICE_CONFIG": "/nowhere", **({"VIBEVOICE_TOKEN": token} if token else {})}
+    env = service_environment(Path("/nowhere"), **({"token": token} if token else {}))
     words = [sys.executable, "-m", "sidecar.main", "open", "--print", "--server", url]
     done = run_command(words, env=env, text=True, check=True)
     return done.stdout.strip()

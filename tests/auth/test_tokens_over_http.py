@@ -217,13 +217,10 @@ def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start
         create_app(elsewhere)
 
 
-def test_another_s_job_is_nowhere_on_any_wire(
-    tmp_path_factory: pytest.TempPathFactory, voice: bytes
-) -> None:
-    home = tmp_path_factory.mktemp("owners")
-    issuer = TokenIssuer(home / "tokens")
+def test_another_s_job_is_nowhere_on_any_wire(tmp_path: Path, voice: bytes) -> None:
+    issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
-    with Server(home / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
+    with Server(tmp_path / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
         call = server.client.request
         job = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=ada).json()
         path = f"/v1/jobs/{job['id']}"
@@ -255,14 +252,13 @@ def test_another_s_job_is_nowhere_on_any_wire(
 
 @pytest.mark.slow
 def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
-    tmp_path_factory: pytest.TempPathFactory, voice: bytes
+    tmp_path: Path, voice: bytes
 ) -> None:
-    home = tmp_path_factory.mktemp("erased")
-    issuer = TokenIssuer(home / "tokens")
+    issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
-    kept = {"keep_jobs": True, "data_dir": home, "keep_recordings_mb": 100}
+    kept = {"keep_jobs": True, "data_dir": tmp_path, "keep_recordings_mb": 100}
     kept |= {"journal_key": "0123456789abcdef" * 4, "token_keys": issuer.keys.public}
-    with Server(home / "server", scripted_speed=1, **kept) as server:
+    with Server(tmp_path / "server", scripted_speed=1, **kept) as server:
         call = server.client.request
 
         def sent(who: dict[str, str]) -> str:
@@ -283,7 +279,7 @@ def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
         assert erased.json() == {"jobs": 2, "people": 0, "live_sessions": 0}
         assert jobs(ada) == []
         assert jobs(bob) == [theirs]
-        recordings = [one for one in (home / "jobs" / "uploads").rglob("*") if one.is_file()]
+        recordings = [one for one in (tmp_path / "jobs" / "uploads").rglob("*") if one.is_file()]
         assert len(recordings) == 1, "of bob's"
         again = call("DELETE", "/v1/data", headers=ada)
         assert again.json() == {"jobs": 0, "people": 0, "live_sessions": 0}

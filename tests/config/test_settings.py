@@ -206,8 +206,7 @@ def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
     monkeypatch.setenv("WS_IDLE_TIMEOUT_S", "30")
     monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "7")
-    for name, usual in (("WS_MAX_CONNECTION_DURATION_S", "off"),):
-        monkeypatch.setenv(name, usual)
+    monkeypatch.setenv("WS_MAX_CONNECTION_DURATION_S", "off")
     settings = load_settings()
     assert (settings.live_idle, settings.live_sessions) == (30, 7)
     assert YapCloseCodes.of_environment() == YapCloseCodes(busy=1013)

@@ -25,7 +25,15 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 from recordings import Studio
-from service_process import PATIENCE_S, REPOSITORY, free_port, read_answer, told_by, wait_until
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    free_port,
+    read_answer,
+    service_environment,
+    told_by,
+    wait_until,
+)
 
 from sidecar import errors
 from sidecar.cli.output import EXIT_CODES
@@ -60,19 +68,13 @@ class Stage:
         self.port = free_port()
         temp = home / "tmp"
         temp.mkdir()
-        outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
         self.environment = {
-            **outer,
+            **service_environment(home, port=self.port, scripted_speed=2),
             "TMPDIR": str(temp),
             "PYTHONPATH": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
             "HF_HOME": str(home / "hub"),
             "TEST_MARK": self.mark,
-            "VIBEVOICE_CONFIG": str(home / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(home / "data"),
-            "VIBEVOICE_ENGINE": "scripted",
-            "VIBEVOICE_PORT": str(self.port),
-            "VIBEVOICE_SCRIPTED_SPEED": "2",
         }
 
     def run(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:

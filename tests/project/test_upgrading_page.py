@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from not_tested import missing
 from postgres import KEY
-from service_process import PATIENCE_S, REPOSITORY
+from service_process import PATIENCE_S, REPOSITORY, service_environment
 
 from bench.deployment import postgres_is_here
 from sidecar.installation import DISTRIBUTION
@@ -99,15 +99,7 @@ def test_the_block_removes_all_that_services_left_in_a_database(
             return {name for (name,) in look.execute("SELECT nspname FROM pg_namespace").fetchall()}
 
     uploads = tmp_path / "uploads"
-    env = {
-        **{name: value for name, value in os.environ.items() if "VIBEVOICE" not in name},
-        "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-        "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
-        "VIBEVOICE_ENGINE": "scripted",
-        "VIBEVOICE_JOURNAL": fresh_journal,
-        "VIBEVOICE_JOURNAL_KEY": KEY,
-        "VIBEVOICE_UPLOADS": str(uploads),
-    }
+    env = service_environment(tmp_path, journal=fresh_journal, journal_key=KEY, uploads=uploads)
     serve_once(env)
     assert "vibevoice" in schemas()
     subprocess.run(["sh", "-eu", "-c", block_of("A database")], env=env, check=True)

@@ -28,19 +28,11 @@ _MODULES = {
     SYSTEM: (
         *("subprocess", "multiprocessing", "selenium", "imageio_ffmpeg"),
         *("sidecar.audio.ffmpeg", "sidecar.audio.audio_decoder", "sidecar.cli.command_table"),
-        *(
-            "sidecar.cli.backends",
-            "sidecar.server",
-            "sidecar.service.facade",
-            "sidecar.service.system_checks",
-        ),
-        *(
-            f"sidecar.workers.{name}"
-            for name in (
-                *("audio_probe", "engine_fleet", "engine_host", "engine_slot"),
-                *("engine_loading", "worker_process"),
-            )
-        ),
+        *("sidecar.cli.backends", "sidecar.server", "sidecar.service.facade"),
+        *("sidecar.service.system_checks", "sidecar.workers.audio_probe"),
+        *("sidecar.workers.engine_fleet", "sidecar.workers.engine_host"),
+        *("sidecar.workers.engine_slot", "sidecar.workers.engine_loading"),
+        "sidecar.workers.worker_process",
     ),
     INTEGRATION: (
         *("socket", "socketserver", "sqlite3", "http", "ssl", "urllib"),
