@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -264,11 +263,7 @@ def test_nothing_is_left_of_a_session_that_is_closed(
     assert threads() <= before
     gone = weakref.ref(client)
     del client
-    deadline = time.monotonic() + PATIENCE_S
-    while gone() is not None:
-        assert time.monotonic() < deadline, gc.get_referrers(gone())
-        gc.collect()
-        time.sleep(0.05)
+    wait_until(lambda: gc.collect() >= 0 and gone() is None, PATIENCE_S, "nobody refers to it")
 
 
 def test_a_session_goes_on_for_one_that_died(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from recordings import silence
-from service_process import Server
+from service_process import Server, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
@@ -63,8 +62,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
             await service.reload(
                 ANONYMOUS, "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
             )
-        await asyncio.sleep(0.02)
-        assert len(job.record.segments) >= heard > 0
+        await until(lambda: len(job.record.segments) > heard or job.ended)  # noqa: B023
         assert job.record.attempts == 1
     await job.result()
     assert (job.state, job.record.attempts) == (JobState.DONE, 1)

@@ -95,10 +95,12 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
 
     Whoever is asked fifty times a second does little else.
     """
+    # real time: a limit after which the test is given up
     deadline, pause_s = time.monotonic() + timeout_s, 0.01
     while not (value := condition()):
+        # real time: the same limit
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(pause_s)
+        time.sleep(pause_s)  # real time: a pause between two questions
         pause_s = min(0.1, 1.2 * pause_s)
     return value
 
@@ -109,13 +111,19 @@ async def until(condition: Callable[[], Any], what: str = "it came to that") -> 
     deadline = loop.time() + PATIENCE_S
     while not (value := condition()):
         assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # real time: a pause between two questions
     return value
+
+
+async def settle() -> None:
+    """Let tasks go on as far as they can without waiting for files, processes or timers."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def stand_still(seconds: float) -> None:
     """Hold up the event loop, as a long collection does, or a machine that swaps."""
-    time.sleep(seconds)
+    time.sleep(seconds)  # real time: timers of less are due; a longer one changes nothing
 
 
 def runs(pid: int | None) -> bool:
@@ -323,11 +331,18 @@ class Server:
         return sum(seen.values())
 
 
+def halt(pid: int) -> None:
+    """Stop a process. It goes on for a moment after it was sent the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    process = psutil.Process(pid)
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, PATIENCE_S, "it has stopped")
+
+
 @contextlib.contextmanager
 def halted(pid: int) -> Iterator[None]:
     """A process does nothing meanwhile. An engine that has a job may be like that for half a
     minute: so long the job runs, whatever the machine does, and then it ends as it would have."""
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from open_descriptors import opened
 from recordings import Studio
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, settle, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -39,6 +39,11 @@ class Late(AudioProbe):
         self.late.append(worker)
         return worker
 
+    @property
+    def asked(self) -> bool:
+        """Whether the file was sent to a process."""
+        return any(worker._calls._in_turn for worker in self.late)
+
     def begin(self) -> None:
         for worker in self.late:
             os.kill(worker.pid, signal.SIGCONT)
@@ -60,10 +65,11 @@ def source(studio: Studio) -> AudioSource:
 async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of_a_process(
     late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", 0.05)
+    monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", 0.0)
     with source:
         looking = asyncio.ensure_future(late.probe(ANONYMOUS, source))
-        await asyncio.wait({looking}, timeout=0.3)
+        await until(lambda: late.asked or looking.done())
+        await settle()
         assert not looking.done()
         monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", PATIENCE_S)
         late.begin()
@@ -99,7 +105,7 @@ async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_f
         assert not late.late.pop().alive
         monkeypatch.setattr(audio_probe, "START_TIMEOUT_S", PATIENCE_S)
         looking = asyncio.ensure_future(late.probe(ANONYMOUS, source))
-        await asyncio.sleep(0.05)
+        await until(lambda: late.late)
         late.begin()
         assert (await looking).container == "aiff"
 
@@ -137,9 +143,7 @@ async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_g
         ):
             await looks.probe(ANONYMOUS, named)
     hangs.set()
-    async with asyncio.timeout(PATIENCE_S):
-        while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    await until(lambda: "look" not in [one.name for one in threading.enumerate()])
     assert opened() - before == set()
 
 

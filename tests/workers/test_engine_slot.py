@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from service_process import PATIENCE_S, runs, until
+from service_process import PATIENCE_S, halt, runs, settle, until
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -183,14 +183,14 @@ async def test_reloads_at_once_load_once_for_all(build: Build) -> None:
 
 
 async def test_a_reload_waits_for_the_lease_and_goes_before_the_next(build: Build) -> None:
-    slot = build()
-    seen = []
+    looker, seen = Looker(), []
+    slot = build(looker)
     async with slot.lease() as engine:
         reload = asyncio.ensure_future(slot.reload(INT8))
         await asyncio.sleep(0)
         following = asyncio.ensure_future(precision_of_a_lease(slot))
-        await asyncio.sleep(0.05)
-        assert not reload.done()
+        await settle()
+        assert (looker.asked, slot.loading) == ([FP32], None)
         seen.append(engine.precision)
     await reload
     assert [*seen, await following] == [FP32, INT8]
@@ -208,13 +208,6 @@ async def given_up_while_it_loads(slot: EngineSlot, precision: Precision) -> Non
     lease.cancel()
     with pytest.raises(asyncio.CancelledError):
         await lease
-
-
-async def stopped(pid: int | None) -> None:
-    """A process that will not leave by itself."""
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    await until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def children() -> set[int]:
@@ -298,7 +291,7 @@ async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_ne
     await slot.preload()
     old = slot.worker_pid
     assert old is not None
-    await stopped(old)
+    halt(old)
     lease = asyncio.ensure_future(slot.lease(INT8).__aenter__())
     await loading(slot)
     await until(lambda: slot.state is not EngineState.LOADING)
@@ -326,12 +319,12 @@ async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
     slot = build(Watched(), keep_alive_s=0)
     async with slot.lease():
         old = slot.worker_pid
-        await stopped(old)
+        assert old is not None
+        halt(old)
     await until(lambda: slot.state is EngineState.ABSENT)
     assert runs(old), "who had it does not wait for its end"
     lease = asyncio.ensure_future(precision_of_a_lease(slot))
-    await asyncio.wait({lease}, timeout=0.05)
-    assert old is not None
+    await settle()
     os.kill(old, signal.SIGCONT)  # now it leaves
     assert await lease is FP32
     assert stood == [False, False, False, False]
@@ -343,7 +336,7 @@ async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_i
     slot = build(keep_alive_s=0)
     for ahead in (slot.preload(), slot.reload(INT8)):
         await ahead
-        await asyncio.sleep(0.1)
+        await settle()
         assert slot.state is EngineState.READY
     async with slot.lease():
         pass
@@ -389,7 +382,7 @@ async def test_a_reload_whose_client_hangs_up_is_done_all_the_same(build: Build)
     slot = build()
     async with slot.lease():
         gone, patient = [asyncio.ensure_future(slot.reload(INT8)) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
@@ -504,13 +497,14 @@ async def test_engines_that_came_and_went_leave_nothing_in_the_service(build: Bu
 async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -> None:
     """`resolve`: asked for before the reload: what is there; after it: what was asked for."""
     slot = build()
-    before = time.monotonic()
+    before = time.monotonic()  # real time: only which reading is the earlier one counts
     await slot.reload(INT8)
+    after = time.monotonic()  # real time: only which reading is the later one counts
     rows = [
         (Precision.AUTO, before, INT8),
         (FP32, before, INT8),
-        (FP32, time.monotonic(), FP32),
-        (INT8, time.monotonic(), INT8),
+        (FP32, after, FP32),
+        (INT8, after, INT8),
     ]
     for wanted, since, expected in rows:
         assert slot.resolve(wanted, since) is expected

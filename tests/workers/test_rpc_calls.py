@@ -25,6 +25,8 @@ from sidecar.workers.worker_process import WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 PIECE = b"s" * (1 << 16)
+WINDOW = CREDIT_WINDOW_BYTES // credited_bytes({"n": 10}, PIECE)
+"""So many pieces are on their way, and not one more, before one is read."""
 
 
 class Peer:
@@ -128,10 +130,9 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
             sent += 1
 
     speaking = asyncio.ensure_future(speak())
-    window = CREDIT_WINDOW_BYTES // credited_bytes({"n": 10}, PIECE)
-    await until(lambda: sent == window)
-    await asyncio.sleep(0.05)
-    assert sent == window
+    await until(lambda: sent >= WINDOW)
+    await ends.begun()  # sent and heard behind what was sent
+    assert sent == WINDOW
     heard: list[tuple[int, int]] = []
 
     def takes_all() -> bool:
@@ -146,7 +147,7 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
 async def test_one_call_is_cancelled_and_the_others_go_on(ends: Ends) -> None:
     (one, cancelled), (other, asked) = await ends.begun(), await ends.begun()
     waits_for_a_reader = asyncio.ensure_future(in_thread(answer_all, cancelled, 100))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(one._answers) == WINDOW, "there is no room for another")
     one.cancel()
     with pytest.raises(CallCancelled):
         await waits_for_a_reader

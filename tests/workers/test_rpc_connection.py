@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, settle, until
 
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcConnection
@@ -80,7 +80,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
         await line.send({"text": text}, [recording.fileno()])
         line.send_nowait({"operation": "leave"})
         following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
-        await asyncio.sleep(0.05)
+        await settle()
         assert not following.done(), "an open file does not go past what waits"
     received = [await in_thread(channel.receive_message, theirs) for _ in range(3)]
     await following
@@ -104,7 +104,7 @@ async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
     line, theirs = ends
     line.send_nowait({"text": "x" * 1_000_000})
     cancelled = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
@@ -147,15 +147,22 @@ async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_tur
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_an_open_file_waits_until_a_full_socket_takes_it(
-    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
+    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, theirs = ends
-    held = 0
+    held, tried = 0, list[bytes]()
+    send_fds = socket.send_fds
+
+    def noted(sock: socket.socket, frames: list[bytes], files: list[int]) -> int:
+        tried.extend(frames)
+        return send_fds(sock, frames, files)
+
+    monkeypatch.setattr(socket, "send_fds", noted)
     with contextlib.suppress(BlockingIOError):
         while True:
             held += line._sock.send(bytes(4096))
     sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(tried) > 1, "the socket is full, and is tried again")
     assert not sending.done()
     while held:
         held -= len(await in_thread(theirs.recv, held))
@@ -203,7 +210,7 @@ async def test_nobody_waits_for_a_worker_that_is_gone(
     line, theirs = ends
     line.send_nowait({"text": "x" * 1_000_000})
     waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0)
     theirs.close()
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(channel.ChannelClosed):

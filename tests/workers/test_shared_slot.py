@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, settle, until
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -121,7 +121,7 @@ async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_
         async with slot.lease():
             assert slot.state is EngineState.BUSY
         await slot.preload()  # a turn of somebody else's ends meanwhile
-        await asyncio.sleep(0.1)
+        await settle()
         assert (slot.state, slot.worker_pid) == (EngineState.BUSY, pid)
     await until(lambda: slot.state is EngineState.ABSENT)
 
@@ -163,8 +163,9 @@ async def test_an_engine_that_dies_is_noted_once_and_each_holder_gets_a_new_one(
     assert (loads.at, loads.died) == ([FP32, FP32], [killed])
 
 
-async def test_who_stops_slowly_ends_no_engine_that_others_hold(
-    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cancelled_twice", [False, True], ids=["cancelled", "cancelled twice"])
+async def test_call_that_does_not_stop_ends_no_engine_that_others_hold(
+    cancelled_twice: bool, build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
     slot = build()
@@ -175,12 +176,12 @@ async def test_who_stops_slowly_ends_no_engine_that_others_hold(
         monkeypatch.setattr(worker, "patience_s", 0.0)
         monkeypatch.setattr(worker._calls, "answers_ping", lambda within_s: answers(PATIENCE_S))
         monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 0.2)
-        for impatient in (False, True):  # who does not wait for the end of the call either
+        for impatient in (cancelled_twice, True):  # the second call is behind the first
             slow = Speaking(slot, recording)
             await until(lambda slow=slow: slow.begun)
             slow.task.cancel()
             if impatient:
-                await asyncio.sleep(0.02)
+                await settle()  # it waits for the end of the call
                 slow.task.cancel()
             await asyncio.gather(slow.task, return_exceptions=True)
         assert engine.alive

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
-from service_process import PATIENCE_S, runs, wait_until
+from service_process import PATIENCE_S, halt, runs, until, wait_until
 
 from sidecar import errors
 from sidecar.engines import engine_spec
@@ -88,8 +88,8 @@ async def test_a_worker_outlives_the_thread_that_started_it() -> None:
         with CLIP.open("rb") as file:
             assert await worker.ask("probe", [file.fileno()], max_s=1e5)
             over.set()
-            thread.join()
-            await asyncio.sleep(0.1)
+            ours = psutil.Process()
+            await until(lambda: thread.native_id not in [one.id for one in ours.threads()])
             assert await worker.ask("probe", [file.fileno()], max_s=1e5)
     finally:
         over.set()
@@ -137,15 +137,16 @@ async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
 
     monkeypatch.setattr(channel, "spawn_worker", spawned)
     async with running() as worker:
-        late = threading.Timer(0.2, os.kill, (worker.pid, signal.SIGCONT))
         with CLIP.open("rb") as file:
-            os.kill(worker.pid, signal.SIGSTOP)
-            late.start()
+            halt(worker.pid)
             options = TranscribeOptions(prompt="😀" * 4096).to_wire()
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
-            frames = worker.call("transcribe_together", [file.fileno()] * 16, requests=[one] * 16)
-            ended = [frame async for frame in frames if frame["event"]["event"] == "Finished"]
-        late.join()
+            call = worker.calling("transcribe_together", [file.fileno()] * 16, requests=[one] * 16)
+            async with call as begun:
+                assert not worker._line._drained.is_set(), "the socket is full"
+                os.kill(worker.pid, signal.SIGCONT)
+                answers = [answer async for answer, _ in begun.answers()]
+        ended = [answer for answer in answers if answer["event"]["event"] == "Finished"]
         assert len(ended) == 16
         assert worker.alive
 
@@ -211,10 +212,10 @@ async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
 async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has_crashed() -> None:
     async with running() as worker:
         with CLIP.open("rb") as file:
-            os.kill(worker.pid, signal.SIGSTOP)  # as deaf as native code can be
+            halt(worker.pid)  # as deaf as native code can be
             frames = transcribe(worker, file.fileno())
             waiting = asyncio.ensure_future(anext(frames))
-            await asyncio.sleep(0.1)
+            await until(lambda: worker._calls._in_turn, "it was asked")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting

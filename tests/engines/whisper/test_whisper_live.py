@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -189,7 +189,7 @@ def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slow = WorkPace()
-    slow.took(RecognitionUrgency.PARTIAL, 9 * MAX_PARTIAL_WORK_S, time.monotonic() + PATIENCE_S)
+    slow.took(RecognitionUrgency.PARTIAL, 9 * MAX_PARTIAL_WORK_S, math.inf)
     monkeypatch.setattr(ear._scheduler, "_pace", slow)
     # A busy machine sheds partials for another reason, which has no notice.
     monkeypatch.setattr(EngineLoadModel, "level", lambda _, now: SheddingLevel.NOTHING)
