@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from recordings import SECONDS, Studio
-from service_process import REFUSED_S, Server, check_problem, counting_listener
+from service_process import Server, check_problem, counting_listener
 
 INVALID = (422, "audio_path_invalid")
 NOT_A_FILE = (422, "audio_path_not_a_file")
@@ -73,9 +72,7 @@ def test_what_is_no_regular_file_is_told_apart(name: str, server: Server) -> Non
     path, (status, code) = NO_FILE[name]
     if code == "audio_path_not_a_file" and not os.path.exists(path):
         pytest.skip(f"this machine has no {path}")
-    begun = time.monotonic()
     response = server.post_path(path)
-    assert time.monotonic() - begun <= REFUSED_S
     check_problem(response, status, code)
     assert path not in response.text or path == "/"
 
@@ -86,14 +83,13 @@ def test_a_url_is_not_fetched(server: Server) -> None:
     assert visits == []
 
 
-def test_a_pipe_and_a_socket_are_answered_at_once(server: Server, tmp_path: Path) -> None:
+def test_pipe_and_socket_are_refused_without_being_opened(server: Server, tmp_path: Path) -> None:
+    """Nobody writes to them: whoever opened one would wait, and say that the disk hangs."""
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         for name in ("fifo", "socket"):
-            begun = time.monotonic()
             check_problem(server.post_path(str(tmp_path / name)), *NOT_A_FILE)
-            assert time.monotonic() - begun <= REFUSED_S
 
 
 def test_links_lead_to_what_they_point_at(server: Server, voice: bytes, tmp_path: Path) -> None:

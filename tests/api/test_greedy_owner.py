@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar.auth.token_issuing import TokenIssuer
 
-SLOWER = 20
-"""Times as long as without the other owner, at most, on a machine with much else to do."""
+HELD_S = 2 * PATIENCE_S
+"""How long the service waits for half-sent requests: longer than the other owner waits for an
+answer, so that no answer comes only because what was held has ended."""
 TOO_MANY = {"jobs_limited", "uploads_full", "live_limited", "connections_limited"}
 
 
@@ -52,7 +52,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
         "token_keys": issuer.keys.public,
         "forwarded_allow_ips": "127.0.0.1",
         "limit_requests": 0,
-        "limits": {"upload_stall": PATIENCE_S, "request_deadline": PATIENCE_S},
+        "limits": {"upload_stall": HELD_S, "request_deadline": HELD_S},
     }
     with Server(home / "server", **settings) as server:
         ada, bob = (Owner(server.port, token) for token in tokens)
@@ -80,17 +80,12 @@ def test_every_route_answers_one_owner_as_before_while_another_holds_all_it_can(
     two: Two, voice: bytes
 ) -> None:
     job = two.done(two.ada)
-    statuses(two.bob, two.page, voice)  # processes start
-    begun = time.monotonic()
     before = statuses(two.bob, two.page, voice)
-    alone_s = time.monotonic() - begun
     assert Counter(one < 300 for one in before.values())[True] >= 20, before
     with Greedy(two.ada, two.page, job) as greedy:
         greedy.open()
         assert set(greedy.refusals) >= TOO_MANY, greedy.refusals
-        begun = time.monotonic()
         assert statuses(two.bob, two.page, voice) == before
-        assert time.monotonic() - begun < SLOWER * alone_s
         with two.bob.live() as said:
             assert said["type"] == "began"
         assert two.server.health()["status"] == "ok"

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -258,20 +257,6 @@ def test_a_client_that_falls_silent_is_given_up(head: str, small_server: Server)
         assert json.loads(body)["code"] == "upload_stalled"
         assert headers["connection"] == "close"
     assert not small_server.leftovers()
-
-
-@pytest.mark.slow
-def test_a_client_that_is_slow_but_not_silent_is_heard_out(
-    small_server: Server, voice: bytes
-) -> None:
-    body = part("audio", voice, "a.wav") + END
-    size = len(body) // 10 + 1
-    with small_server.raw() as sock:
-        sock.sendall((FORM_HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode())
-        for start in range(0, len(body), size):
-            sock.sendall(body[start : start + size])
-            time.sleep(0.25)
-        assert read_answer(sock)[0] == 200
 
 
 def test_a_client_that_hangs_up_in_the_upload_leaves_nothing(

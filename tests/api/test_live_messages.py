@@ -14,7 +14,7 @@ import pytest
 from live_wire import next_of, rest, say, wire
 from pydantic import Field, TypeAdapter
 from scripted_speech import pieces, sound, talk
-from service_process import REPOSITORY, Server
+from service_process import REPOSITORY, Server, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -108,15 +108,22 @@ async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(
     assert len(said[-1]["transcript"]["segments"]) == 2
 
 
-async def test_what_was_said_last_is_kept_until_somebody_has_heard_it(server: Server) -> None:
+async def test_summary_is_kept_for_a_client_that_comes_back_for_it(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server()
+
+    def now(part: str, name: str) -> int:
+        return int(server.client.get("/metrics.json").json()["vibevoice"][part][name])
+
     async with wire(server) as socket:
         await say(socket, "begin", session="unheard")
         await socket.send(talk(0.3))
         await say(socket, "finish")
         summary = await next_of(socket, "summary")
-        await asyncio.sleep(0.5)  # its engine has let go of it by now
+        await until(lambda: now("live", "sessions") == 0, "its engine has let go of it")
         socket.transport.abort()
-        await asyncio.sleep(0.5)  # and the service knows that nobody holds it
+        await until(lambda: now("http", "websockets_open") == 0, "nobody holds it")
     async with wire(server) as socket:
         await say(socket, "begin", session="unheard", after=summary["number"] - 1)
         said, code = await rest(socket)

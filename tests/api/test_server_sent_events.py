@@ -40,11 +40,14 @@ class Reader:
     """An ASGI server's end: takes frames while it ``reads``, and may go."""
 
     def __init__(self) -> None:
+        self.offered = asyncio.Event()
+        """The head of the answer waits to be taken."""
         self.reads = asyncio.Event()
         self.gone = asyncio.Event()
         self.body = b""
 
     async def send(self, message: Any) -> None:
+        self.offered.set()
         await self.reads.wait()
         self.body += message.get("body", b"")
 
@@ -107,7 +110,7 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
         reader.reads.set()
     answer = responses.EventStreamResponse(endless(ended), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
-    await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
+    await (until(lambda: reader.body) if reads else reader.offered.wait())
     reader.gone.set()
     await answering
     assert closed == [True]

@@ -62,11 +62,12 @@ def test_addresses_behind_a_proxy_are_counted_each_for_itself(behind: Server) ->
         """How often, until it is refused; on a slow machine it has some more meanwhile."""
         return next(number for number in range(100) if ask(address) == 429)
 
-    began = time.monotonic()
+    began = time.monotonic()  # real time: what the service forgives meanwhile is reckoned with
     at_once = let_in("203.0.113.2")
     assert at_once >= 16
     assert ask("203.0.113.3") == 200
     more = let_in("10.0.0.1, 203.0.113.2")
+    # real time: as above
     meanwhile = (time.monotonic() - began) * 16 / 60
     assert at_once + more <= 16 + meanwhile, "the last one counts, which the proxy wrote"
 

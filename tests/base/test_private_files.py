@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from service_process import PATIENCE_S
 
 from sidecar import errors, files
 from sidecar.auth.self_signed_certificate import CertificatePair
@@ -21,9 +22,6 @@ from sidecar.server import tls
 from sidecar.storage.encryption import journal_key
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
-LONG_S = 20.0
-"""Whoever waits for a writer waits for ever."""
-
 SECRET = "a-token-of-enough-letters-for-anybody"
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -51,7 +49,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 
     reader = threading.Thread(target=reads, daemon=True)  # one that waits does so for ever
     reader.start()
-    reader.join(LONG_S)
+    reader.join(PATIENCE_S)
     assert said
     return said[0]
 
@@ -73,7 +71,10 @@ def test_what_others_open_may_be_no_pipe(what: str, tmp_path: Path) -> None:
     assert "not a regular file" in refused(OPENED_ELSEWHERE[what], pipe)
 
 
-def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read() -> None:
+def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(files, "PIPE_TIMEOUT_S", PATIENCE_S)
     end, start = os.pipe()
     try:
         os.write(start, SECRET[:9].encode())
@@ -101,7 +102,7 @@ def test_a_pipe_that_others_may_read_or_that_says_too_much_is_refused_as_a_file_
         writer.start()
         with pytest.raises(errors.SettingsInvalid, match=said):
             files.read(pipe, most, private=True)
-        writer.join(LONG_S)
+        writer.join(PATIENCE_S)
 
 
 def test_a_pipe_is_not_looked_at_again_and_a_folder_is_no_secret(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ async def test_what_work_raises_is_raised_and_its_place_is_free_again() -> None:
     assert await threads.run(divmod, 1, 1) == (1, 0)
 
 
-async def test_a_result_that_nobody_waits_for_any_more_is_closed() -> None:
+async def test_cancelled_call_keeps_its_place_until_its_thread_ends_and_its_result_is_closed() -> (
+    None
+):
     release, thing = threading.Event(), Thing()
     threads = ThreadLimiter("one", 1)
 
@@ -54,14 +56,16 @@ async def test_a_result_that_nobody_waits_for_any_more_is_closed() -> None:
         release.wait()
         return thing
 
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await threads.run(slow)
-    with pytest.raises(TimeoutError):  # the place is taken until the thread has ended
-        async with asyncio.timeout(0.05):
-            await threads.run(int)
+    first = asyncio.ensure_future(threads.run(slow))
+    await asyncio.sleep(0)  # it has begun
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.ensure_future(threads.run(int))
+    await asyncio.sleep(0)
+    assert [thread.name for thread in threading.enumerate()].count("one") == 1
     release.set()
-    assert await threads.run(int) == 0
+    assert await second == 0
     assert thing.closed
 
 
@@ -78,7 +82,8 @@ async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
             work = asyncio.ensure_future(made)
         await asyncio.sleep(0)  # it has begun
         while "one" in (thread.name for thread in threading.enumerate()):
-            time.sleep(0.001)  # noqa: ASYNC251 the loop stands still: the result is not yet taken
+            # real time: between two looks; the loop stands still, so the result is not yet taken
+            time.sleep(0.001)  # noqa: ASYNC251
         asyncio.get_running_loop().call_soon(work.cancel)
         await asyncio.wait({work})
     assert work.cancelled()
@@ -120,7 +125,8 @@ from sidecar.concurrency import ThreadLimiter
 
 async def main():
     asyncio.ensure_future(ThreadLimiter("hangs", 1).run(threading.Event().wait))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
+    assert threading.active_count() == 2
 
 asyncio.run(main())
 """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from service_process import Server
+from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client.models import Job, Progress
 
 from sidecar import errors
@@ -33,8 +32,8 @@ def service(issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> It
     home = tmp_path_factory.mktemp("service")
     settings = {"queue_limit": 64, "scripted_speed": 0.01, "preload": True}
     with Server(home, token_keys=issuer.keys.public, **settings) as running:
-        while not running.health()["model_loaded"]:  # what comes until then begins together
-            time.sleep(0.1)
+        # what comes until then begins together
+        wait_until(lambda: running.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
         yield running
 
 

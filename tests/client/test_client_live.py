@@ -94,7 +94,7 @@ async def test_over_cut_connections_nothing_said_is_lost_or_doubled(
         ):
             for piece in pieces(talk(*LOUDS)):
                 await live.send(piece)
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # real time: a pace; it is cut after so many bytes
             await live.finish()
             events = [event async for event in live]
         assert between.connections >= 3

@@ -34,8 +34,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.05)
     monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.5)
     monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(upstream_client, "STREAM_SILENCE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(chunk_requests, "EXTRA_TIMEOUT_S", PATIENCE_S)
+    longer_than_any_test = 2 * PATIENCE_S
+    monkeypatch.setattr(upstream_client, "STREAM_SILENCE_TIMEOUT_S", longer_than_any_test)
+    monkeypatch.setattr(chunk_requests, "EXTRA_TIMEOUT_S", longer_than_any_test)
 
 
 @pytest.fixture
