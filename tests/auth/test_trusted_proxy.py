@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from websockets.sync.client import connect
 
 TOKEN = "correct-horse-battery-staple"
+OURS: dict[str, Any] = {"token": TOKEN, "allowed_hosts": "speech.example"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 FORWARDED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
 
@@ -17,21 +19,14 @@ FORWARDED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Four requests a minute for an owner, sixteen for an address."""
-    with Server(
-        tmp_path_factory.mktemp("behind"),
-        token=TOKEN,
-        forwarded_allow_ips="127.0.0.1",
-        allowed_hosts="speech.example",
-        limit_requests=4,
-    ) as running:
+    believed: dict[str, Any] = {**OURS, "forwarded_allow_ips": "127.0.0.1"}
+    with Server(tmp_path_factory.mktemp("behind"), limit_requests=4, **believed) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def unbelieved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(
-        tmp_path_factory.mktemp("unbelieved"), token=TOKEN, allowed_hosts="speech.example"
-    ) as running:
+    with Server(tmp_path_factory.mktemp("unbelieved"), **OURS) as running:
         yield running
 
 

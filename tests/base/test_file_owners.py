@@ -191,15 +191,20 @@ def test_a_missing_file_says_nothing_of_owners() -> None:
     assert "belongs" not in refused.value.detail
 
 
-def test_an_unreadable_default_configuration_is_a_warning(
-    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = data / "vibevoice-asr"
-    folder.mkdir(mode=0o700)
-    (folder / "config.toml").write_text("port = 8765\n")
+def configured_in(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the default configuration is then looked for."""
     monkeypatch.delenv("VIBEVOICE_CONFIG", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(data))
     monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(data))
+    return data / "vibevoice-asr"
+
+
+def test_an_unreadable_default_configuration_is_a_warning(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = configured_in(data, monkeypatch)
+    folder.mkdir(mode=0o700)
+    (folder / "config.toml").write_text("port = 8765\n")
     assert run(["token", "list"]) == 0  # root may read it; what it imports, only root may here
     assert not caplog.messages
     with as_service():
@@ -215,12 +220,9 @@ def test_an_unreadable_default_configuration_is_a_warning(
 def test_an_unreadable_configuration_of_ones_own_is_an_error(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = data / "vibevoice-asr"
+    folder = configured_in(data, monkeypatch)
     with as_service():
         folder.mkdir(mode=0o700)
     files.write(folder / "config.toml", b"port = 8765\n")  # as after sudo and an editor
-    monkeypatch.delenv("VIBEVOICE_CONFIG", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(data))
-    monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(data))
     with as_service():
         assert run(["token", "list"]) == 78

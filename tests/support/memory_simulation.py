@@ -341,13 +341,6 @@ def full_size() -> Any:
 
 def small_size(hidden_size: int = 96, intermediate_size: int = 256) -> Any:
     """One that a CPU runs in a moment."""
-    return configured(
-        4,
-        [1] * 7,
-        hidden_size=hidden_size,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=intermediate_size,
-        vocab_size=580,
-    )
+    heads = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {"hidden_size": hidden_size, "intermediate_size": intermediate_size, "vocab_size": 580}
+    return configured(4, [1] * 7, **heads, **sizes)

@@ -14,7 +14,6 @@ from moonshine_voice.moonshine_api import TranscriptC
 from moonshine_voice.transcriber import Transcriber
 
 from sidecar.audio import SAMPLE_RATE, Block
-from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis
 from sidecar.transcripts.transcript import collapse_commas, join_texts
 
 OPTIONS = {
@@ -33,7 +32,7 @@ class LibraryRecognizer:
     def __init__(self) -> None:
         self._library = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=OPTIONS)
 
-    def hear(self, audio: Block) -> MoonshineHypothesis:
+    def text(self, audio: Block) -> str:
         """What is said in ``audio``, shape (samples,): one utterance."""
         whole = max(1, -(-len(audio) // _HOP)) * _HOP
         samples = np.pad(audio, (0, whole - len(audio))).astype(np.float32)
@@ -49,11 +48,7 @@ class LibraryRecognizer:
             )
         )
         lines = self._library._parse_transcript(found).lines
-        return MoonshineHypothesis(collapse_commas(join_texts(line.text for line in lines)))
-
-    def text(self, audio: Block) -> str:
-        """The text alone."""
-        return self.hear(audio).text
+        return collapse_commas(join_texts(line.text for line in lines))
 
     def close(self) -> None:
         """Free the model."""
