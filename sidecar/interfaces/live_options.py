@@ -163,7 +163,8 @@ class LiveOptions(WireValues):
     summary has the embeddings of speakers and segments. ``keep``: the session becomes a finished
     job at its end. ``client``: sessions with the same one share their part of the engine.
     ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a final may
-    wait because of others before load is shed; 0 is no limit.
+    wait because of others before load is shed; 0 is no limit. ``language_before``: the language of
+    the speech before, for speech whose language is unclear; '' if unknown.
     """
 
     language: str = AUTO
@@ -183,6 +184,7 @@ class LiveOptions(WireValues):
     client: str = ""
     patience_s: float = 20.0
     wait_s: float = 0.0
+    language_before: str = ""
 
     @property
     def identifies_speakers(self) -> bool:

@@ -126,6 +126,9 @@ WINDOW_FRAMES = 3000
 """Frames of a window, a hundred per second: the half minute that the model was trained on."""
 MIN_LANGUAGE_PROBABILITY = 0.5
 """Probability below which a detected language is not used."""
+MIN_CHANGE_PROBABILITY = 0.9
+"""Probability below which another language than that of the speech before is not used. A second of
+German is English with up to 0.8 (base), two seconds hardly ever."""
 SEED = 0
 _LEADING_MARKS, _TRAILING_MARKS = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
@@ -186,7 +189,7 @@ class WhisperRecognizer:
     ) -> WhisperResult:
         """Recognize a window of at most 30 s at 16 kHz, shape (samples,).
 
-        ``before``: the previous language, for windows whose language is unclear.
+        ``before``: the language of the speech before, for speech whose language is unclear.
         """
         import ctranslate2
         from faster_whisper.audio import pad_or_trim
@@ -255,9 +258,10 @@ class WhisperRecognizer:
         if wish.language is not None:
             return wish.language, True
         token, likely = self._whisper.model.detect_language(encoded)[0][0]
-        if likely < MIN_LANGUAGE_PROBABILITY and before is not None:
+        language = token[2:-2]
+        if before not in (None, language) and likely < MIN_CHANGE_PROBABILITY:
             return before, False
-        return token[2:-2], likely >= MIN_LANGUAGE_PROBABILITY
+        return language, likely >= MIN_LANGUAGE_PROBABILITY
 
     def _answer(
         self,

@@ -101,7 +101,8 @@ class WhisperLiveRecognizer:
             retries=False,
             timed=timed,
         )
-        hearing = self._threads.submit(self._model.hear, audio, wish)
+        before = options.language_before or None
+        hearing = self._threads.submit(self._model.hear, audio, wish, before)
         heard = wait_unless_cancelled(hearing, cancelled)
         if heard is None:
             return None

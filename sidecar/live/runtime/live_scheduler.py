@@ -50,7 +50,7 @@ RecognizeFunction: TypeAlias = Callable[
 ]
 """Recognition of a segment, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of its
 beginning. Returns None once it is cancelled. Several threads call it at once. A language in the
-options is certain: the client requested it, or the session was recognized in it."""
+options is what the client requested."""
 
 RecognizeWithContextFunction: TypeAlias = Callable[
     [Block, partial_results.PrecedingContext, LiveOptions, CancelCheck],
@@ -461,7 +461,8 @@ class LiveScheduler:
             audio, before = session.hearing.began(due)
             goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._schedule.grows
             draft = due.segment.draft if goes_on else None
-            options = replace(session.hearing.options, language=session.hearing.language)
+            before_this = session.hearing.language_before
+            options = replace(session.hearing.options, language_before=before_this)
             return partial(self._recognise, session, due, audio, before or draft, options)
         sound = session.hearing.began_voice(due)
         self._encoding += 1

@@ -54,7 +54,7 @@ class ResultAssembler:
         self.commits = 0
         """Number of the client's commits that were answered."""
         self.sure_language = ""
-        """First language that was recognized with certainty in a final."""
+        """Last language that was recognized with certainty in a final."""
 
     @property
     def pieces(self) -> Iterator[SpeechSegment]:
@@ -109,7 +109,7 @@ class ResultAssembler:
         segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
         if words:
             segment = replace(segment, words_by=found.words_by)
-        if found.sure and found.text and not self.sure_language:
+        if found.sure and found.text:
             self.sure_language = found.language
         piece.final = Final(
             piece.turn,

@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 from sidecar.audio import Block
 from sidecar.interfaces import live_events
-from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, TurnControl
 from sidecar.live.runtime.endpointing import (
@@ -129,12 +128,9 @@ class StreamRecognizer:
         return sum((piece.end or 0) - piece.start for piece in pieces) / LIVE_RATE
 
     @property
-    def language(self) -> str:
-        """Return the requested language, else the first that was recognized without a doubt in
-        settled segments."""
-        if self.options.language != AUTO:
-            return self.options.language
-        return self._story.sure_language or AUTO
+    def language_before(self) -> str:
+        """Return the last language that was recognized without a doubt in settled segments."""
+        return self._story.sure_language
 
     @property
     def backlog_s(self) -> float:

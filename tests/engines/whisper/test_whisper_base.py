@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 import whisper_base
 from moonshine_voice import get_assets_path
+from service_process import PATIENCE_S
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
@@ -19,10 +22,14 @@ from sidecar.engines.whisper import WhisperEngine
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     Precision,
+    SynthesisOptions,
     TranscribeOptions,
     TranscriptionRequest,
 )
+from sidecar.interfaces.live_events import Final, LiveEvent, LiveSessionStart, Summary
+from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.transcripts.transcript import Finished, Transcript
+from sidecar.tts.espeak_tts import EspeakTts
 
 RATE = 16_000
 BECKETT = "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."
@@ -100,6 +107,46 @@ def test_speech_beside_dominant_speaker_is_a_segment_of_its_own(engine: WhisperE
     found = transcribed(engine, decode_audio_file(REFERENCES / "ami_trn09_3spk.ogg", RATE))
     at_16_s = {one.speaker for one in found.segments if one.start <= 16.0 <= one.end}
     assert len(at_16_s) == 2
+
+
+def test_live_turn_in_another_language_is_written_in_that_language(engine: WhisperEngine) -> None:
+    """English, then Italian made by espeak-ng: the language of a turn is no law for the next, and
+    an unclear piece ("Ever failed." may be Dutch) is in that of the pieces before."""
+    italian = spoken("Buongiorno, ci vediamo domani alle nove alla stazione.", "it")
+    finals, over = list[Final](), threading.Event()
+
+    def tell(event: LiveEvent) -> None:
+        if isinstance(event, Final):
+            finals.append(event)
+        elif isinstance(event, Summary):
+            over.set()
+
+    options = LiveOptions(
+        turns=TurnControl.CLIENT, partials=False, diarize=False, patience_s=PATIENCE_S
+    )
+    session = engine.open(options, LiveSessionStart(), tell)
+    for turn in (clip("beckett.wav"), italian):
+        for block in np.split(turn, range(RATE, len(turn), RATE)):
+            session.push(block)
+        session.commit()
+    session.finish()
+    assert over.wait(PATIENCE_S)
+    texts: dict[str, str] = {}
+    for final in finals:
+        texts[final.language] = f"{texts.get(final.language, '')} {final.segment.text}"
+    assert set(texts) == {"en", "it"}
+    assert {"tried", "matter", "again", "better"} <= set(words(texts["en"]))
+    assert {"domani", "nove", "stazione"} <= set(words(texts["it"]))
+
+
+def spoken(text: str, voice: str) -> Block:
+    """Speech made by espeak-ng."""
+    speaker = EspeakTts()
+    for _ in speaker.load(LoadOptions()):
+        pass
+    said = list(speaker.say(text, SynthesisOptions(voice=voice), bool))
+    samples = np.frombuffer(b"".join(one.pcm for one in said), np.int16) / np.float32(32768)
+    return np.asarray(soxr.resample(samples, said[0].rate, RATE), np.float32)
 
 
 @pytest.mark.slow

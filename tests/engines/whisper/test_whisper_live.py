@@ -97,6 +97,7 @@ class Watched:
         self, real: whisper_decoder.WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.wishes: list[whisper_decoder.WhisperRequest] = []
+        self.before: list[str | None] = []
         self.free = threading.Event()
         self.free.set()
         hear = real.hear
@@ -105,6 +106,7 @@ class Watched:
             samples: Block, wish: whisper_decoder.WhisperRequest, before: str | None = None
         ) -> whisper_decoder.WhisperResult:
             self.wishes.append(wish)
+            self.before.append(before)
             self.free.wait(PATIENCE_S)
             return hear(samples, wish, before)
 
@@ -148,9 +150,7 @@ def test_who_is_cancelled_need_not_wait_for_the_window(
     assert ear.hear(heard[PROSE], None, LiveOptions(), lambda: bool(watched.wishes)) is None
 
 
-def session(
-    engine: WhisperEngine, audio: Block, options: LiveOptions, turns: int = 1
-) -> list[LiveEvent]:
+def session(engine: WhisperEngine, options: LiveOptions, *turns: Block) -> list[LiveEvent]:
     told: list[LiveEvent] = []
     over = threading.Event()
 
@@ -160,7 +160,7 @@ def session(
             over.set()
 
     one = engine.open(replace(options, patience_s=PATIENCE_S), LiveSessionStart(), tell)
-    for _ in range(turns):
+    for audio in turns:
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             one.push(block)
             wait_until(lambda: not one.busy, PATIENCE_S, "the analysis of a block")
@@ -170,16 +170,17 @@ def session(
     return told
 
 
-def test_the_language_of_what_stands_is_kept_for_the_session(
+def test_language_is_found_anew_in_each_turn_and_the_last_is_known_to_the_next(
     engine: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
         turns=TurnControl.CLIENT, endpointing=WHOLE, partials=False, diarize=False, language="auto"
     )
-    told = session(engine, heard[PROSE], options, turns=2)
+    told = session(engine, options, heard[PROSE], heard[PLAY], heard[PROSE])
     finals = [event for event in told if isinstance(event, Final)]
-    assert [one.language for one in finals] == ["de", "de"]
-    assert [wish.language for wish in watched.wishes] == [None, "de"]
+    assert [one.language for one in finals] == ["de", "en", "de"]
+    assert [wish.language for wish in watched.wishes] == [None, None, None]
+    assert watched.before == [None, "de", "en"]
 
 
 def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
@@ -195,7 +196,7 @@ def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
     monkeypatch.setattr(EngineLoadModel, "level", lambda _, now: SheddingLevel.NOTHING)
     # Without pauses: text that is recognized in a pause is shown, too.
     options = LiveOptions(turns=TurnControl.CLIENT, endpointing=WHOLE, diarize=False)
-    told = session(engine, heard[PROSE], options)
+    told = session(engine, options, heard[PROSE])
     assert [event for event in told if isinstance(event, Final)]
     assert not [event for event in told if isinstance(event, Partial)]
     notices = [event.notice.code for event in told if isinstance(event, NoticeRaised)]
