@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from fake_claims import FakeClaims, SharedJobs
 from instrumented_slot import Companies, OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -42,9 +44,24 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.storage import postgres_database
-from sidecar.transcripts.transcript import SegmentReady
+from sidecar.transcripts.transcript import Checkpoint, SegmentReady
 
 NEVER_S = 1e6
+LONG_S = 10.0
+T = TypeVar("T")
+
+
+class OpeningThreads(ThreadLimiter):
+    """Opens recordings in the loop's thread, once ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__("opening", 1)
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        await self.go_on.wait()
+        return work(*args)
 
 
 class Service:
@@ -64,13 +81,10 @@ class Service:
         self.patience_s = NEVER_S
         self.storage = True
         self.fault: Exception | None = None
-        self.opening = asyncio.Event()
-        self.opening.set()
+        self.opening = OpeningThreads()
         self.offers = ClaimPreferences()
-        loop = asyncio.get_running_loop()
 
         def opened(record: JobRecord) -> AudioSource:
-            asyncio.run_coroutine_threadsafe(self.opening.wait(), loop).result()
             if self.fault is not None:
                 raise self.fault
             if not self.storage:
@@ -83,7 +97,7 @@ class Service:
             self.queue,
             opened,
             EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
-            ThreadLimiter("opening", 2),
+            self.opening,
             offer=lambda: self.offers,
             beside=lambda record: self.beside(record),
         )
@@ -92,7 +106,7 @@ class Service:
         self.refuses = lambda record: errors.WontFit()
 
     async def close(self) -> None:
-        self.opening.set()
+        self.opening.go_on.set()
         await self.node.close()
         await self.queue.close()
         await self.slot.close()
@@ -100,13 +114,17 @@ class Service:
 
 
 @asynccontextmanager
-async def services(count: int, shared: SharedJobs) -> AsyncIterator[list[Service]]:
+async def services(
+    count: int, shared: SharedJobs, *, run: bool = True
+) -> AsyncIterator[list[Service]]:
+    """So many services; without ``run`` what they claim waits, and no engine is started."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
             service = Service(shared)
             stack.push_async_callback(service.close)
-            service.queue.open()
+            if run:
+                service.queue.open()
             service.node.open()
             made.append(service)
         yield made
@@ -133,6 +151,13 @@ async def shared() -> SharedJobs:
 @pytest.fixture
 async def one(shared: SharedJobs, quick: None) -> AsyncIterator[Service]:
     async with services(1, shared) as (one,):
+        yield one
+
+
+@pytest.fixture
+async def claimer(shared: SharedJobs) -> AsyncIterator[Service]:
+    """A service that claims and runs nothing; for tests in virtual time."""
+    async with services(1, shared, run=False) as (one,):
         yield one
 
 
@@ -308,12 +333,12 @@ async def test_a_job_that_is_ended_elsewhere_as_it_begins_stops_without_a_word(
 async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    one.opening.clear()
+    one.opening.go_on.clear()
     job_id = sent(shared, recording)
     await until(lambda: one.node.held)
     shared.cancel(job_id)
     await until(lambda: not one.node.held)
-    one.opening.set()
+    one.opening.go_on.set()
     await ended(shared, sent(shared, recording))
     assert changes(shared, job_id, StartedChange) == 0
 
@@ -345,8 +370,9 @@ async def test_while_the_database_is_away_the_engine_pauses_at_a_checkpoint_and_
     one.claims.down = True
     known = shared.get(job_id)
     await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
-    paused = one.log.get(job_id)
-    await asyncio.sleep(0.5)  # in which the engine would end
+    paused, missed = one.log.get(job_id), one.claims.missed.count("report")
+    await until(lambda: one.claims.missed.count("report") >= missed + 3)
+    assert isinstance(one.slot.given, Checkpoint), "the job asked the engine for more"
     assert one.log.get(job_id) == paused
     assert not paused.over
     assert shared.get(job_id) == known
@@ -409,14 +435,15 @@ async def test_a_job_that_does_not_run_in_step_is_released_at_once_and_ends_the_
         assert ids[2] in other.claims.claimed
 
 
+@virtual_time
 async def test_nothing_is_claimed_while_a_node_stands_aside(
-    one: Service, shared: SharedJobs, recording: Path
+    claimer: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    with one.node.aside(), one.node.aside():
+    with claimer.node.aside(), claimer.node.aside():
         job_id = sent(shared, recording)
-        await asyncio.sleep(0.3)
-        assert not one.claims.claimed
-    await ended(shared, job_id)
+        await asyncio.sleep(LONG_S)
+        assert not claimer.claims.claimed
+    await until(lambda: claimer.claims.claimed == [job_id])
 
 
 async def test_a_claim_says_what_the_node_prefers_now(
@@ -500,7 +527,8 @@ async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_
     one.claims.down = True
     draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
     await until(lambda: one.log.get(job_id).over)
-    await asyncio.sleep(0.1)
+    missed = one.claims.missed.count("report")
+    await until(lambda: draining.done() or one.claims.missed.count("report") >= missed + 3)
     assert not draining.done()
     one.claims.down = False
     await draining
@@ -553,19 +581,20 @@ async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fail
         await until(lambda: not blind.node.held and not sighted.node.held)
 
 
+@virtual_time
 async def test_a_job_that_the_only_node_cannot_open_waits_for_others_before_it_tries_again(
-    one: Service, shared: SharedJobs, recording: Path
+    claimer: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    one.storage = False
+    claimer.storage = False
     job_id = sent(shared, recording)
     await until(lambda: changes(shared, job_id, RequeuedChange) and not shared.claimed)
-    await asyncio.sleep(0.3)
-    assert one.claims.claimed == [job_id]
-    assert code_of(one.claims.verdicts[job_id][0]) == "audio_lost"
-    one.storage = True
+    await asyncio.sleep(LONG_S)
+    assert claimer.claims.claimed == [job_id]
+    assert code_of(claimer.claims.verdicts[job_id][0]) == "audio_lost"
+    claimer.storage = True
     shared.now_s += ELIGIBILITY_TTL_S
-    (record,) = await ended(shared, job_id)
-    assert record.state is JobState.DONE
+    await until(lambda: claimer.queue.live(job_id))
+    assert claimer.claims.claimed == [job_id] * 2
 
 
 async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_attempt(
@@ -587,15 +616,23 @@ async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_atte
             assert changes(shared, record.id, StartedChange) == 1
 
 
+@virtual_time
 async def test_a_node_that_cannot_reach_the_storage_rests(
-    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", NEVER_S)
-    one.fault = errors.StorageUnreachable()
+    async def unreachable(*_: object) -> AudioSource:
+        await claimer.opening.go_on.wait()
+        claimer.opening.go_on.clear()  # each time that it does not answer is counted
+        raise errors.StorageUnreachable()
+
+    monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", LONG_S)
+    monkeypatch.setattr(claimer.opening, "run", unreachable)
     job_id = sent(shared, recording)
-    await until(lambda: one.claims.claimed and not shared.claimed)
-    await asyncio.sleep(0.3)
-    assert one.claims.claimed == [job_id]
+    await until(lambda: claimer.claims.claimed and not shared.claimed)
+    await asyncio.sleep(0.9 * LONG_S)
+    assert claimer.claims.claimed == [job_id]
+    await asyncio.sleep(0.2 * LONG_S)
+    assert claimer.claims.claimed == [job_id] * 2
 
 
 async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
@@ -657,21 +694,22 @@ async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
     assert [changes(shared, each, StartedChange) for each in ids] == [1] * 3
 
 
+@virtual_time
 async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
-    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged, judge = list[int](), one.claims.judge
+    judged, judge = list[int](), claimer.claims.judge
 
     async def noted(verdicts: dict[str, object]) -> None:
         judged.append(len(verdicts))
         await judge(verdicts)  # type: ignore[arg-type]
 
-    with one.node.aside():
-        await asyncio.sleep(0.1)
+    with claimer.node.aside():
+        await asyncio.sleep(LONG_S)  # it asks for no job any more
         ids = [sent(shared, recording) for _ in range(3 * ELIGIBILITY_BATCH)]
-        monkeypatch.setattr(one.claims, "judge", noted)
-        one.refuses_all()
-        await until(lambda: {*one.claims.verdicts} >= {*ids})
+        monkeypatch.setattr(claimer.claims, "judge", noted)
+        claimer.refuses_all()
+        await until(lambda: {*claimer.claims.verdicts} >= {*ids})
     assert judged == [ELIGIBILITY_BATCH] * 3
 
 
@@ -687,11 +725,12 @@ async def test_a_fault_while_a_job_is_judged_refuses_it(
     assert code_of(one.claims.verdicts[job_id][0]) == "internal"
 
 
+@virtual_time
 async def test_a_node_that_drains_judges_no_more(
-    one: Service, shared: SharedJobs, recording: Path
+    claimer: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    await one.node.drain(0.0)
-    one.refuses_all()
+    await claimer.node.drain(0.0)
+    claimer.refuses_all()
     sent(shared, recording)
-    await asyncio.sleep(0.3)
-    assert not one.claims.verdicts
+    await asyncio.sleep(LONG_S)
+    assert not claimer.claims.verdicts

@@ -8,6 +8,7 @@ import pytest
 from fake_claims import FakeClaims, SharedJobs
 from job_event_histories import submitted
 from service_process import until
+from virtual_time import virtual_time
 
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaim
 from sidecar.jobs.job_event_log import JobEventLog
@@ -20,9 +21,9 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
-from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
+pytestmark = virtual_time
 DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 
@@ -55,12 +56,6 @@ class Work:
         return [event.seq for event in self.shared.events(self.id)]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", 0.01)
-    monkeypatch.setattr(postgres_database, "FAULT_RETRY_PAUSE_S", 0.01)
-
-
 @pytest.fixture
 async def work() -> Work:
     work = Work()
@@ -90,7 +85,7 @@ async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_f
     work.happens(StartedChange())
     work.claims.down = True
     flushed = asyncio.ensure_future(work.reporter.flushed())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(60.0)
     assert not flushed.done()
     work.happens(ReportedChange(Progress(1.0, 3.0)))
     work.claims.down = False
@@ -109,7 +104,7 @@ async def test_the_start_of_an_attempt_is_not_waited_for_if_the_claim_tells_of_i
     assert work.numbers == []
     work.happens(CrashedChange(), StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(60.0)
     assert not flushed.done()
     work.claims.down = False
     await flushed
@@ -141,7 +136,7 @@ async def test_a_reporter_says_once_that_the_end_is_persisted(work: Work) -> Non
 async def test_an_end_that_comes_during_a_report_is_reported_with_the_next(work: Work) -> None:
     work.claims.down = True
     work.happens(StartedChange())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(60.0)
     work.happens(DONE)
     work.claims.down = False
     await until(lambda: work.ends)
@@ -164,7 +159,7 @@ async def test_nothing_waits_for_a_reporter_that_is_closed(work: Work) -> None:
     work.claims.down = True
     work.happens(StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(60.0)
     work.reporter.close()
     await flushed
     await work.reporter.flushed()

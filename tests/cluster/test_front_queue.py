@@ -11,6 +11,7 @@ import pytest
 from fake_claims import FakeClaims, SharedJobs
 from instrumented_slot import OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge
@@ -74,7 +75,7 @@ class Store:
                         if record.over:  # as a follower does it
                             self.unfollow(job)
                         job._on_event(record, event)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # real time: only how often is looked
 
 
 class Place(Reservation):
@@ -126,13 +127,14 @@ def new(path: Path, **more: object) -> Job:
     return job_of(path, durable=True, **more)
 
 
+@virtual_time
 async def test_a_job_is_accepted_once_it_is_persisted(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     store.answers.clear()
     job = new(recording)
     submitting = asyncio.ensure_future(front.submit(job))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(1.0)
     assert not submitting.done()
     store.answers.set()
     await submitting
@@ -141,6 +143,7 @@ async def test_a_job_is_accepted_once_it_is_persisted(
         _ = job.source.fd
 
 
+@virtual_time
 async def test_only_a_job_whose_client_waits_is_followed(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
@@ -153,7 +156,7 @@ async def test_only_a_job_whose_client_waits_is_followed(
         await waits.result()
     assert store.deleted == [waits.id]
     store.shared.cancel(later.id)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(1.0)
     assert store.deleted == [waits.id]
 
 
@@ -291,6 +294,7 @@ async def test_room_and_depth_are_those_that_were_last_seen(
     assert place.given_back
 
 
+@virtual_time
 async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jobs_end(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
@@ -306,7 +310,7 @@ async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jo
             await job.result()
     assert store.deleted == [waits.id, expected.id]
     assert not store.followed
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(1.0)
     assert isinstance(waits.error, errors.ShuttingDown)
     assert store.shared.get(later.id).state is JobState.QUEUED
     assert front.draining

@@ -171,18 +171,18 @@ async def test_how_soon_waiting_jobs_begin_is_known_while_somebody_asks(
 
 
 async def test_a_submission_whose_client_is_gone_leaves_no_job(
-    front: Service, journal: str
+    front: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
     await front.submit("me")
     job = submitted("me")
     with psycopg.connect(journal) as client:
         client.execute("SELECT FROM vibevoice.owners FOR UPDATE")
         submitting = asyncio.ensure_future(front.jobs.submit(job))
-        await asyncio.sleep(0.2)
+        await until(lambda: postgres_cluster.waiting_for_locks(journal))
         submitting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await submitting
-        await asyncio.sleep(0.2)
+        await idle(front)  # the job is deleted before there is one
     await until(lambda: not front.database._calls)
     await idle(front)
     assert job.id not in await there(front)

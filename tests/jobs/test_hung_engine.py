@@ -12,13 +12,19 @@ from collections.abc import Callable
 import pytest
 from instrumented_slot import OverheardJoint, OverheardSlot, queue_on
 from service_process import PATIENCE_S, until
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
-from sidecar.workers.worker_process import WorkerProcess
+from sidecar.workers.worker_process import (
+    HEARTBEAT_INTERVAL_S,
+    IDLE_HEARTBEAT_INTERVAL_S,
+    Heartbeat,
+    WorkerProcess,
+)
 
 NewJob = Callable[..., Job]
 
@@ -160,6 +166,25 @@ async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
         assert job.record.processing_s > DEAF_S
         assert (job.record.attempts, slot.loads, any(answered)) == (1, 1, True)
         await until(lambda: not slot.in_use)
-        answered.clear()
-        await asyncio.sleep(0.2)
-        assert not answered, "nobody has it"
+        assert not slot._heartbeat._in_use, "nobody has it"
+
+
+@virtual_time
+async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
+    class Answers:
+        alive, pings = True, 0
+
+        async def answers_ping(self, within_s: float) -> bool:
+            self.pings += 1
+            return True
+
+    worker = Answers()
+    heartbeat = Heartbeat(lambda: worker, DEAF_S)  # type: ignore[arg-type,return-value]
+    counts = []
+    for in_use in (True, False):
+        heartbeat.start(in_use=in_use)
+        await asyncio.sleep(10.5 * IDLE_HEARTBEAT_INTERVAL_S)
+        counts.append(worker.pings)
+    heartbeat.stop()
+    often = int(10.5 * IDLE_HEARTBEAT_INTERVAL_S / HEARTBEAT_INTERVAL_S)
+    assert counts == [often, often + 10]

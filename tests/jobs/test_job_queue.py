@@ -15,7 +15,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import scheduler
+from sidecar.jobs import job_queue
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
@@ -49,7 +49,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "NEXT_JOB_WAIT_S", 30.0)
+    monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", PATIENCE_S)
     slot = OverheardSlot()
     first, second, third = (
         job(recording, one) for one in (Precision.FP32, Precision.INT8, Precision.FP32)
@@ -59,7 +59,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
         await queue.submit(first)
         await first.result()
         await queue.submit(second)
-        await asyncio.sleep(0.05)
+        await until(lambda: not queue._lanes[0]._news.is_set())  # it waits for another job
         queue.cancel(second)
         await queue.submit(third)
         await third.result()
@@ -175,7 +175,8 @@ async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
         assert queue.position(following) == 0, "the engine is not free"
         queue.cancel(one)
         queue.interrupt()
-        await asyncio.sleep(0.05)
+        for _ in range(100):
+            await asyncio.sleep(0)
         assert (one.state, one.record.attempts, said(one)) == (JobState.DONE, 1, text)
         assert queue.position(following) == 0, "and its way out was not disturbed"
         slot.release.set()

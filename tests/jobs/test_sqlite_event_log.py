@@ -472,7 +472,7 @@ async def test_who_appends_waits_for_no_disk(store: SqliteJobEventLog) -> None:
         waiting = asyncio.ensure_future(store.written(job.id))
         for _ in range(100):
             store.append(job.id, ReportedChange(SegmentReady(0, SAID)))
-        await asyncio.sleep(0.2)
+        await until(lambda: not store._writer._parts)  # the writer has taken all of them
         assert not waiting.done()
         other.execute("ROLLBACK")
         await asyncio.wait_for(waiting, PATIENCE_S)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from service_process import until
 from speaker_stores import SECRET, InDatabase, InFile, closing, heard
 
 from sidecar import errors
@@ -17,7 +18,8 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.service import enrolled_speakers
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
-from sidecar.storage import postgres_database, postgres_speaker_store, speaker_store
+from sidecar.storage import postgres_database, speaker_store
+from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import EnrolledSpeaker
 from sidecar.transcripts.transcript import SpeakerCandidate
 from sidecar.workers.audio_probe import AudioProbe
@@ -53,16 +55,17 @@ async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
     one, another = in_database.open(), in_database.open()
     anna = await one.add(ANONYMOUS, "Anna", heard(0))
     deleting = []
-    write = postgres_speaker_store.PostgresSpeakerStore._write
+    write = PostgresSpeakerStore._write
 
     async def meanwhile(
-        self: postgres_speaker_store.PostgresSpeakerStore, cursor: object, person: EnrolledSpeaker
+        self: PostgresSpeakerStore, cursor: object, person: EnrolledSpeaker
     ) -> None:
         deleting.append(asyncio.create_task(one.delete(ANONYMOUS, anna.id)))
-        await asyncio.wait(deleting, timeout=0.3)  # it waits for what is changed here
+        waiting = in_database.cluster.waiting_for_locks
+        await until(lambda: deleting[0].done() or waiting(in_database.journal))
         await write(self, cursor, person)
 
-    monkeypatch.setattr(postgres_speaker_store.PostgresSpeakerStore, "_write", meanwhile)
+    monkeypatch.setattr(PostgresSpeakerStore, "_write", meanwhile)
     await another.change(ANONYMOUS, anna.id, heard=heard(1))
     await deleting[0]
     assert await another.all(ANONYMOUS) == []
@@ -84,17 +87,15 @@ async def test_a_change_whose_answer_is_lost_is_done_once(
     people = in_database.open()
     await people.all(ANONYMOUS)
     lost: list[str] = []
-    read = postgres_speaker_store.PostgresSpeakerStore._read
+    read = PostgresSpeakerStore._read
 
-    async def cut_off(
-        self: postgres_speaker_store.PostgresSpeakerStore, cursor: Any, owner: str
-    ) -> object:
+    async def cut_off(self: PostgresSpeakerStore, cursor: Any, owner: str) -> object:
         if not lost:
             lost.append(owner)
             await cursor.connection.close()
         return await read(self, cursor, owner)
 
-    monkeypatch.setattr(postgres_speaker_store.PostgresSpeakerStore, "_read", cut_off)
+    monkeypatch.setattr(PostgresSpeakerStore, "_read", cut_off)
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
     assert lost
     assert await people.all(ANONYMOUS) == [anna]
@@ -122,7 +123,13 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolled_speakers, "STORE_BACKOFF_S", 0.05)
-    people = in_database.open()
+    people, known, asked = in_database.open(), PostgresSpeakerStore.known, list[str]()
+
+    async def noted(self: PostgresSpeakerStore, owner: str) -> tuple[SpeakerCandidate, ...]:
+        asked.append(owner)
+        return await known(self, owner)
+
+    monkeypatch.setattr(enrolled_speakers, "STORE_BACKOFF_S", 0.1)
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
     async with closing(voices_of(in_database, people=True)) as voices:
         in_database.cluster.stop()
@@ -139,10 +146,11 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
                         await asked
             live = await voices.with_enrolled_speakers_live(LiveOptions(), ANONYMOUS.owner)
             assert live.known_voices == ()
+            monkeypatch.setattr(PostgresSpeakerStore, "known", noted)
             begins = asyncio.create_task(
                 voices.with_enrolled_speakers(TranscribeOptions(), ANONYMOUS.owner, kept=True)
             )
-            await asyncio.wait({begins}, timeout=0.2)
+            await until(lambda: begins.done() or len(asked) >= 2)
             assert not begins.done()
         finally:
             in_database.cluster.start()
@@ -163,9 +171,9 @@ async def test_a_live_session_knows_nobody_where_the_database_hangs(
         other.execute("LOCK TABLE vibevoice.people")
         job = front.with_enrolled_speakers(TranscribeOptions(), ANONYMOUS.owner, kept=False)
         begins = asyncio.create_task(job)
-        asyncio.get_running_loop().call_later(1.0, other.rollback)
         told = await front.with_enrolled_speakers_live(LiveOptions(), ANONYMOUS.owner)
         assert told.known_voices == ()
+        other.rollback()
         assert names((await begins).known_voices) == ["Anna"]
         other.close()
 

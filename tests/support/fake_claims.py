@@ -111,14 +111,16 @@ class SharedJobs:
 
 
 class FakeClaims(ClaimStore):
-    """The jobs as one node sees them. ``down``: the database is away. ``unanswered``: so many
-    calls are carried out without an answer. ``deaf``: it is told of no end."""
+    """The jobs as one node sees them. ``down``: the database is away, and ``missed`` has the calls
+    meanwhile. ``unanswered``: so many calls are carried out without an answer. ``deaf``: it is told
+    of no end."""
 
     def __init__(self, shared: SharedJobs, *, works: bool = True) -> None:
         self.shared = shared
         self.down = self.deaf = False
         self.unanswered = 0
         self.calls: list[str] = []
+        self.missed: list[str] = []
         self.claimed: list[str] = []
         self.reports: list[tuple[int, Sequence[JobEvent]]] = []
         self.verdicts: dict[str, Verdict] = {}
@@ -244,6 +246,7 @@ class FakeClaims(ClaimStore):
 
     def _reach(self, call: str) -> None:
         if self.down:
+            self.missed.append(call)
             raise errors.JournalUnreachable()
         self.calls.append(call)
 

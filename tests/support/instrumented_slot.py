@@ -67,7 +67,8 @@ class OverheardSlot(EngineSlot):
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
     numbers of a company for which the GPU's memory does not suffice. ``release``: a lease does not
-    end before it is set.
+    end before it is set. ``given``: what the engine said last to a job alone, until the job asks
+    for more.
     """
 
     shares: ClassVar[Sharing] = EXCLUSIVE
@@ -81,6 +82,7 @@ class OverheardSlot(EngineSlot):
         self.deaths = 0
         self.left: list[int] = []
         self.heard: list[tuple[int, TranscriptionEvent | errors.SidecarError]] = []
+        self.given: TranscriptionEvent | None = None
         self.release = asyncio.Event()
         self.release.set()
 
@@ -128,7 +130,9 @@ class Overheard(EngineLease):
         self._slot.sip([source])
         async with aclosing(super().transcribe(source, facts, options, max_s, settled)) as events:
             async for event in events:
+                self._slot.given = event
                 yield event
+                self._slot.given = None
 
     async def transcribe_together(
         self, requests: Sequence[BatchedRecording], max_s: float

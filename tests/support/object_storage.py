@@ -154,7 +154,7 @@ class ObjectStorage(Given):
                 client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="started", Body=b"a")
             return True
-        time.sleep(0.1)
+        time.sleep(0.1)  # real time: only how often is asked
         return False
 
 

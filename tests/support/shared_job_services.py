@@ -188,7 +188,7 @@ async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
         while True:
             if await ask():
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # real time: only how often is asked
 
 
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
