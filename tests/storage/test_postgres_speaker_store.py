@@ -123,11 +123,11 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolled_speakers, "STORE_BACKOFF_S", 0.05)
-    people, known, asked = in_database.open(), PostgresSpeakerStore.known, list[str]()
+    people, ask, tried = in_database.open(), PostgresSpeakerStore._ask, list[object]()
 
-    async def noted(self: PostgresSpeakerStore, owner: str) -> tuple[SpeakerCandidate, ...]:
-        asked.append(owner)
-        return await known(self, owner)
+    async def noted(self: PostgresSpeakerStore, work: Any) -> object:
+        tried.append(work)
+        return await ask(self, work)
 
     monkeypatch.setattr(enrolled_speakers, "STORE_BACKOFF_S", 0.1)
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
@@ -146,11 +146,11 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
                         await asked
             live = await voices.with_enrolled_speakers_live(LiveOptions(), ANONYMOUS.owner)
             assert live.known_voices == ()
-            monkeypatch.setattr(PostgresSpeakerStore, "known", noted)
+            monkeypatch.setattr(PostgresSpeakerStore, "_ask", noted)
             begins = asyncio.create_task(
                 voices.with_enrolled_speakers(TranscribeOptions(), ANONYMOUS.owner, kept=True)
             )
-            await until(lambda: begins.done() or len(asked) >= 2)
+            await until(lambda: begins.done() or len(tried) >= 2)
             assert not begins.done()
         finally:
             in_database.cluster.start()
