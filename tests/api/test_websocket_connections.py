@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import auth_gate, websocket_connections
+from sidecar.api.http import auth_gate, uvicorn_protocols, websocket_connections
 from sidecar.api.http.auth_gate import (
     EPHEMERAL_KEY_PREFIX,
     AuthGate,
@@ -106,6 +106,8 @@ class Running:
     visits: RevocableStreams
     tickets: OneTimeCodes[TicketGrant]
     refused: list[str]
+    protocols: list[Any]
+    """uvicorn's, one for each connection."""
 
     def connect(self, query: str = "", **options: Any) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/echo{query}", **options)
@@ -130,13 +132,22 @@ class Papers:
 
 @contextlib.asynccontextmanager
 async def serving(
-    authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0
+    authenticator: Any = None,
+    ping_s: float = 20.0,
+    unread_s: float = 60.0,
+    shutdown_s: int = 1,
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(asyncio.Queue(), asyncio.Event())
     known = authenticator or Authenticator(TOKEN)
     visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
     refused: list[str] = []
+    protocols: list[Any] = []
+    protocol: Any = websocket_protocol(unread_s)
+
+    def connected(*given: Any, **named: Any) -> Any:
+        protocols.append(protocol(*given, **named))
+        return protocols[-1]
 
     async def refuse(error: errors.SidecarError, scope: Any, receive: Any, send: Any) -> None:
         refused.append(error.code)
@@ -155,15 +166,15 @@ async def serving(
     async with served(
         gate,
         http=http_protocol(5.0),
-        ws=websocket_protocol(unread_s),
+        ws=connected,
         ws_max_size=MB,
         ws_ping_interval=ping_s,
         ws_ping_timeout=ping_s,
         ws_per_message_deflate=False,
         log_level="debug",
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=shutdown_s,
     ) as listener:
-        yield Running(listener.getsockname()[1], wire, visits, tickets, refused)
+        yield Running(listener.getsockname()[1], wire, visits, tickets, refused, protocols)
 
 
 async def closed(live: websockets.ClientConnection) -> tuple[int, str]:
@@ -345,22 +356,31 @@ async def test_who_sends_is_there_though_no_ping_is_answered(
 ) -> None:
     """As one whose answer lies behind sound that is still on its way."""
     monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 0)
-    async with serving(ping_s=0.2) as running:
+    async with serving(ping_s=PATIENCE_S) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(HANDSHAKE)
         await reader.readuntil(b"\r\n\r\n")
-        loop, told = asyncio.get_running_loop(), []
-        until = loop.time() + 1.5  # seven times as long as a ping waits
-        while loop.time() < until:
+        (protocol,), told = running.protocols, []
+        protocol.send_keepalive_ping()
+        for _ in range(7):
             writer.write(b"\x81\x82\0\0\0\0hi")
             while told[-1:] != [b"hi"]:
                 _, length = await reader.readexactly(2)
                 told.append(await reader.readexactly(length))
             told.append(b"")
+            passes_without_pong(protocol)
         pings = [one for one in told if len(one) == 4]
         assert len(pings) == 1, "the answer is still waited for"
+        assert not protocol.close_sent
+        passes_without_pong(protocol)
         assert await running.ended() == "gone", "and who sends nothing any more is not there"
         writer.close()
+
+
+def passes_without_pong(protocol: Any) -> None:
+    """The time in which a ping has to be answered is over."""
+    protocol.pong_timer.cancel()
+    protocol.keepalive_timeout()
 
 
 async def test_a_token_that_is_revoked_ends_the_connection_that_it_began() -> None:
@@ -375,19 +395,30 @@ async def test_a_token_that_is_revoked_ends_the_connection_that_it_began() -> No
         assert (await closed(live))[0] == 1008
 
 
-async def test_the_end_of_the_service_leaves_a_wire_its_last_words() -> None:
-    async with serving() as running:
+async def test_the_end_of_the_service_leaves_a_wire_its_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uvicorn_protocols, "SHUTDOWN_CLOSE_S", PATIENCE_S)
+    async with serving(shutdown_s=int(PATIENCE_S)) as running:
         live = await running.connect(additional_headers=BEARER)
         await live.send("wait")
+        idle = await running.connect(additional_headers=BEARER)
+        working, unused = running.protocols
+        shutdown = working.shutdown
 
         async def last_words() -> None:
-            await asyncio.sleep(0.1)
             await live.send("end")
             running.wire.work.set()
+            await live.wait_closed()
+            unused._shut_down()  # its grace is over
 
-        saying = asyncio.ensure_future(last_words())
-        idle = await running.connect(additional_headers=BEARER)
-    await saying
+        def shutdown_and_last_words() -> None:
+            shutdown()
+            saying.append(asyncio.ensure_future(last_words()))
+
+        working.shutdown = shutdown_and_last_words
+        saying: list[asyncio.Task[None]] = []
+    await asyncio.gather(*saying)
     assert await live.recv() == "wait"
     for one, code in ((live, 1000), (idle, 1012)):
         with pytest.raises(websockets.ConnectionClosed) as closed:

@@ -136,8 +136,10 @@ async def test_on_a_terminal_numbers_follow_the_service_unless_it_pauses(
         await until(pilot, lambda: shows(app, before + 1))
         await pilot.press("p")
         assert app.sub_title.endswith(", paused")
+        await until(pilot, lambda: not app._looking)
         await asyncio.to_thread(server.post, voice)
-        await pilot.pause(0.5)
+        app._tick()
+        assert not app._looking, "while it pauses its clock makes it look at nothing"
         assert shows(app, before + 1)
         await pilot.press("r")
         await until(pilot, lambda: shows(app, before + 2))
@@ -158,7 +160,7 @@ async def test_on_a_terminal_a_service_that_is_gone_is_said_to_be() -> None:
 async def test_it_can_be_left_while_it_waits_for_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         async with shown(f"http://127.0.0.1:{silent.getsockname()[1]}") as (app, pilot):
-            await pilot.pause(0.3)
+            await asyncio.to_thread(silent.accept)
             assert panels(app) == {}
             await pilot.press("q")
     assert app.return_code == 0
