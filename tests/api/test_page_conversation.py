@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from browser_visitor import ESCAPE, Visitor
 from service_process import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
 
-LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 4
+LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 16
 LONG = LONG.strip()
 LISTENS = """
 const real = AudioNode.prototype.connect;
@@ -50,6 +49,12 @@ def says(visitor: Visitor, text: str) -> None:
 def loud(visitor: Visitor, wanted: bool) -> None:
     """Waits until something is heard, or nothing."""
     wait_until(lambda: visitor.js("return loud()") is wanted, PATIENCE_S, f"loud: {wanted}")
+
+
+def hears(visitor: Visitor, seconds: float) -> None:
+    """Waits until so much more sound has come out of the loudspeaker, by its own clock."""
+    until_s = visitor.js("return ear.context.currentTime") + seconds
+    visitor.until(f"ear.context.currentTime > {until_s}", f"{seconds} s of sound")
 
 
 def lines(visitor: Visitor) -> list[list[str]]:
@@ -95,7 +100,7 @@ def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
     begins(visitor, talks, "Only type")
     says(visitor, LONG)
     loud(visitor, True)
-    time.sleep(1.5)  # some words of some five seconds
+    hears(visitor, 1.5)  # some words of some twenty seconds
     visitor.sees(".typed input").send_keys(ESCAPE)
     loud(visitor, False)
     visitor.sees("[data-who=machine] .who", "interrupted by you")
@@ -105,7 +110,7 @@ def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
     assert 5 < len(heard) < len(LONG) * 0.7
     says(visitor, LONG)
     loud(visitor, True)
-    time.sleep(1)
+    hears(visitor, 1.0)
     visitor.sees("#main").send_keys(" ")
     loud(visitor, False)
     wait_until(lambda: len(lines(visitor)) == 4, PATIENCE_S, "both sides, twice")

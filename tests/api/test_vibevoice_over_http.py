@@ -11,12 +11,12 @@ import io
 import os
 import shutil
 import sys
-import time
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ import psutil
 import pytest
 import tiny_vibevoice
 from service_process import PATIENCE_S, Server, halted, wait_until
+
+from bench.serving import KEY
+from sidecar.jobs.job_record import StartedChange
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
@@ -287,15 +291,14 @@ def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
     folder = tiny_vibevoice.checkpoint("tiny")
     names = ["beckett", *tiny_vibevoice.CLIPS]
     engine = {"engine": "vibevoice", "model_path": folder, "preload": "true"}
-    with Server(tmp_path, batch=3, **engine) as server:
+    with Server(tmp_path, batch=3, keep_jobs=True, journal_key=KEY, **engine) as server:
         wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
         with stopped(server):
             jobs = [server.submit(audio(name)) for name in names]
-        at_once, states = 0, ["queued"]
-        while not set(states) <= {*ENDED}:
-            time.sleep(0.02)
-            states = [job["state"] for job in server.jobs()]
-            at_once = max(at_once, states.count("running"))
         for job, name in zip(jobs, names, strict=True):
             check_right(server, job, name)
-    assert at_once == 3
+    with closing(SqliteJobEventLog(tmp_path / "data" / "jobs", KEY)) as journal:
+        events = [event for job in jobs for event in journal.events(job)]
+    begins = [(event.at, 1) for event in events if isinstance(event.change, StartedChange)]
+    ends = [(event.at, -1) for event in events if event.ends]
+    assert max(accumulate(more for _, more in sorted(begins + ends))) == 3

@@ -190,7 +190,7 @@ def decoded_by(
     exe = tmp_path / "ffmpeg"
     said = "echo '[info] Stream mapping' >&2; /usr/bin/head -c 16000 /dev/zero"
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", PATIENCE_S)
     with ExitStack() as stack:
 
         def start(then: str) -> ffmpeg.FfmpegProcess:
@@ -211,8 +211,10 @@ def test_an_ffmpeg_that_writes_no_more_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", selects)
+    decoder = decoded_by(HANGS)
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.1)
     with pytest.raises(errors.AudioDecodeTimeout):
-        list(decoded_by(HANGS))
+        list(decoder)
 
 
 def test_an_ffmpeg_that_is_stopped_is_so_though_its_output_ends_at_once(
@@ -227,16 +229,28 @@ def test_an_ffmpeg_that_is_stopped_is_so_though_its_output_ends_at_once(
         told.wait(PATIENCE_S)
 
     monkeypatch.setattr(decoder._process, "kill", kill_and_go_on_late)
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.1)
     with pytest.raises(errors.AudioDecodeTimeout):
         list(decoder)
     told.set()
 
 
-@pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"])
-def test_an_ffmpeg_that_does_not_end_well_has_left_audio_out(
-    then: str, decoded_by: Callable[[str], ffmpeg.FfmpegProcess]
+@pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"], ids=["exit-1", "never-ends"])
+def test_audio_of_an_ffmpeg_that_does_not_end_well_is_truncated(
+    then: str,
+    decoded_by: Callable[[str], ffmpeg.FfmpegProcess],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = decoded_by(then)
+    read = decoder._read
+
+    def read_to_the_end(pipe: int) -> bytes:
+        data = read(pipe)
+        if not data and HANGS in then:
+            monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.1)
+        return data
+
+    monkeypatch.setattr(decoder, "_read", read_to_the_end)
     assert sum(map(len, decoder)) == 4000
     assert decoder.truncated
 
