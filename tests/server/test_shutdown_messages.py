@@ -39,7 +39,7 @@ async def speak_on(live: ClientConnection, heard: list[dict[str, Any]]) -> None:
             await live.send(tone(0.1))
         except ConnectionClosed:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # real time: the pace of speech, until the service ends it
     await asyncio.wait({reading}, timeout=PATIENCE_S)
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import httpx
 import pytest
 from hosted_service import SERVE, HostedService, Start
 from pydantic import SecretStr
-from service_process import PATIENCE_S, REPOSITORY, Server
+from service_process import PATIENCE_S, REPOSITORY, Server, settle
 
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -123,7 +122,7 @@ async def test_other_requests_wait_for_the_whole_application(
     both = staged()
     waiting = asyncio.create_task(both.client.request(method, path))
     assert (await both.client.get(HEALTH)).status_code == 200
-    await asyncio.sleep(0.05)
+    await settle()
     assert not waiting.done()
     await both.app.complete()
     async with asyncio.timeout(PATIENCE_S):
@@ -284,9 +283,8 @@ def test_a_service_ends_in_order_although_an_import_hangs(
     service = started(start, HANG_IN_IMPORT, exit_with_stdin=1)
     assert service.process.stderr is not None
     assert service.process.stderr.readline() == b"hangs\n"
-    for each in signals:
+    for each in signals:  # the first may still be handled when the second comes
         service.process.send_signal(each)
-        time.sleep(0.05)
     exit_code, _, log = service.ended()
     assert exit_code == code
     assert "Traceback" not in log

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import os
 import ssl
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import pytest
 from cryptography import x509
 from hosted_service import SERVE
 from service_process import (
-    PATIENCE_S,
     REPOSITORY,
     free_port,
     popen,
     run_command,
     service_environment,
+    until,
 )
 from vibevoice_asr_client import Trust
 
@@ -233,8 +234,9 @@ def test_settings_that_cannot_be_are_no_start(
 
 
 async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     pair = ensure_certificate(tmp_path / "first", NAMES)
     old = certificate_fingerprint(pair.certificate.read_text())
     new = ensure_certificate(tmp_path / "second", NAMES)
@@ -255,21 +257,16 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
         pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
         return certificate_fingerprint(pem)
 
-    async def until(true: Callable[[str], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not true(await shown()):  # noqa: ASYNC110 - files are waited for
-                await asyncio.sleep(0.01)
-
     trusted = ssl.create_default_context(cafile=pair.certificate)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted)
     assert await shown() == old
     files.write(pair.certificate, b"broken")
-    for _ in range(20):
-        await asyncio.sleep(0.01)
-        assert await shown() == old, "the last good one counts"
+    await until(lambda: "the previous version stays in use" in caplog.text)
+    assert await shown() == old, "the last good one counts"
     files.write(pair.certificate, new.certificate.read_bytes())
     files.write(pair.key, new.key.read_bytes())
-    await until(lambda found: found != old)
+    await until(lambda: " reloaded" in caplog.text)
+    assert await shown() != old
     writer.write(b"still here\n")
     assert await reader.readline() == b"still here\n"
     writer.close()
