@@ -13,6 +13,7 @@ from sidecar.concurrency import OneShotTimer
 from sidecar.conversation import conversation_events as events
 from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.engine_interface import AUTO
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.transcripts.transcript import Notice
 
@@ -51,7 +52,7 @@ class AudioClock:
         return came - max(0.0, end - position)
 
 
-INPUT_STALL_S = 0.6
+INPUT_STALL_S = limit("talk_stall", 0.6)
 """Seconds without audio during speech after which the client has stopped sending. Pages send four
 times a second, and send nothing once the user switches the microphone off."""
 STALL_CHUNKS = 1.5

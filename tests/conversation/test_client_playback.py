@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -12,6 +13,7 @@ from typing import TypeVar
 import pytest
 from conversation_simulator import voiced
 from service_process import PATIENCE_S
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.conversation import speech_input
@@ -45,6 +47,7 @@ from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 
+pytestmark = virtual_time
 T = TypeVar("T")
 MANUAL = ConversationOptions(ends_turns=False, answers=False, interruptible=False)
 TEN = "one two three four five six seven eight nine ten"
@@ -78,11 +81,22 @@ class Call:
 
     def __init__(self, options: ConversationOptions) -> None:
         self.session = Session(
-            "n", "o", speech_input.speech_input_options(), SessionBounds(), InputLogTotals(1 << 20)
+            "n",
+            "o",
+            speech_input.speech_input_options(),
+            SessionBounds(),
+            InputLogTotals(1 << 20),
+            now=time.monotonic,
         )
         self.voice = Voice()
         self.talk = ConversationLoop(
-            self.session, RepeatLlm(), self.voice, options, SynthesisOptions(), clears=True
+            self.session,
+            RepeatLlm(),
+            self.voice,
+            options,
+            SynthesisOptions(),
+            clears=True,
+            now=time.monotonic,
         )
         self.outs: list[ConversationOutput] = []
         self._outgoing = self.talk.outgoing()
@@ -191,13 +205,14 @@ async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
         one.voice.until = 1
         one.answer()
         await one.until(ReplyAudioFrame)
+        await asyncio.sleep(0.1)  # which is heard
         await one.talk.hear(bytes(32_000))
         one.session.heard(live_events.SpeechStarted(0, 0.2))
+        await asyncio.sleep(0.7)
         one.voice.go_on.set()
         async with asyncio.timeout(PATIENCE_S):
             await one.voice.said.wait()
-        for _ in range(9):
-            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         assert one.talk.sending
         one.session.heard(live_events.SpeechStopped(0, 0.9))
         one.session.heard(live_events.TurnEnded(0, 0.2, 0.9, "mm-hm"))
@@ -206,23 +221,28 @@ async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
         assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
 
 
-async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_has_stopped() -> None:
-    """Of two that fall silent in the middle of a word, whose last message was the longer one is
-    waited for longer."""
-    ended: list[str] = []
+@pytest.mark.parametrize(("chunk_s", "waits_s"), [(0.1, 0.6), (2.0, 3.0)])
+async def test_client_silent_in_a_word_has_stopped_after_0_6_s_or_one_and_a_half_chunks(
+    chunk_s: float, waits_s: float
+) -> None:
+    async with call(ConversationOptions()) as one:
+        await one.talk.hear(bytes(round(chunk_s * 16_000) * 2))
+        one.session.heard(live_events.SpeechStarted(0, 0.0))
+        await asyncio.sleep(waits_s - 0.01)
+        assert one.session.received_orders == 0
+        await asyncio.sleep(0.02)
+        assert one.session.received_orders == 1
 
-    async def falls_silent(name: str, seconds: float) -> None:
-        async with call(ConversationOptions()) as one:
-            await one.talk.hear(bytes(round(seconds * 16_000) * 2))
-            one.session.heard(live_events.SpeechStarted(0, 0.0))
-            one.session.news.clear()
-            async with asyncio.timeout(PATIENCE_S):
-                await one.session.news.wait()
-            assert one.session.received_orders == 1
-            ended.append(name)
 
-    await asyncio.gather(falls_silent("long", 0.8), falls_silent("short", 0.1))
-    assert ended == ["short", "long"]
+async def test_conversation_of_somebody_who_only_types_is_not_idle() -> None:
+    async with call() as one:
+        idle_s = one.session.bounds.idle_s
+        for _ in range(3):
+            one.talk.wish(HistoryEntryAdded, ChatRole.USER, "Typed.")
+            await asyncio.sleep(0.9 * idle_s)
+            assert one.session.overdue(time.monotonic()) is None
+        await asyncio.sleep(idle_s)
+        assert isinstance(one.session.overdue(time.monotonic()), errors.SessionIdle)
 
 
 async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
-from llm_server import HEAD, SAID, WORDS, Completions, completions
+from llm_server import SAID, WORDS, Completions, completions
 from service_process import PATIENCE_S
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.config import remote_server
@@ -178,23 +181,24 @@ async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
         assert (await talks.thinker("other")).name == f"other at 127.0.0.1:{server.port}"
 
 
-async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
+@virtual_time
+async def test_next_search_for_a_model_after_a_slow_one_is_later(
     talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = list[str]()
+    begun, looks = time.monotonic(), list[float]()
 
     async def looked(url: str, wanted: str) -> str:
-        looks.append(url)
-        await asyncio.sleep(0.02)
+        looks.append(time.monotonic() - begun)
+        await asyncio.sleep(2.0)
         return ""
 
-    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Mute": "http://127.0.0.1:9"})
+    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Mute": NOBODY})
     monkeypatch.setattr(llm_client, "_probe_model", looked)
-    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", 0.0)
-    monkeypatch.setattr(conversation_registry, "PROBE_REST_FACTOR", 1e6)
-    for _ in range(5):
+    for _ in range(100):
         assert isinstance(await talks.thinker(), RepeatLlm)
-    assert len(looks) == 2
+        await asyncio.sleep(1.0)
+    interval_s = 2.0 * conversation_registry.PROBE_REST_FACTOR
+    assert looks == pytest.approx([0.0, 3.0, 3.0 + interval_s], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -229,20 +233,27 @@ async def test_a_model_that_falls_silent_is_left(
     await _until_left(server)
 
 
-async def test_the_head_of_an_answer_and_its_first_word_have_one_time_limit(
-    server: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def chat_(one: Completions, model: str, reader: Any, writer: Any, calls: Any) -> None:
-        await asyncio.sleep(0.35)
-        writer.write(HEAD % (200, b"text/event-stream"))
-        await writer.drain()
-        await asyncio.sleep(0.35)
-        writer.writelines(SAID)
+@virtual_time
+async def test_head_of_an_answer_and_its_first_word_have_one_time_limit() -> None:
+    async def words() -> AsyncIterator[bytes]:
+        await asyncio.sleep(20.0)
+        for piece in SAID:
+            yield piece
 
-    monkeypatch.setattr(Completions, "_chat", chat_)
-    assert "".join(await by(server, "plain", first_s=PATIENCE_S)) == ANSWER
-    with pytest.raises(errors.LlmTimeout, match=r"for 0\.5 s"):
-        await by(server, "plain", first_s=0.5)
+    async def head(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(20.0)
+        return httpx.Response(200, content=words())
+
+    async def asked(first_s: float) -> str:
+        thinker = LlmClient(LlmAddress(NOBODY, "plain", first_s=first_s))
+        await thinker.close()
+        transport = httpx.MockTransport(head)
+        async with httpx.AsyncClient(base_url=NOBODY, transport=transport) as thinker._client:
+            return "".join(await answered(thinker))
+
+    assert await asked(first_s=40.1) == ANSWER
+    with pytest.raises(errors.LlmTimeout, match=r"for 39\.9 s"):
+        await asked(first_s=39.9)
 
 
 async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from service_process import stand_still, until
+from service_process import until
+from virtual_time import stand_still, virtual_time
 
 from sidecar.conversation import speech_input
 from sidecar.conversation.conversation_events import (
@@ -17,12 +18,18 @@ from sidecar.conversation.conversation_events import (
     UserSpeechStarted,
     UserSpeechStopped,
 )
-from sidecar.conversation.speech_input import CLOCK_HISTORY_S, AudioClock, SpeechInput
+from sidecar.conversation.speech_input import (
+    CLOCK_HISTORY_S,
+    INPUT_STALL_S,
+    AudioClock,
+    SpeechInput,
+)
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Segment
 
+pytestmark = virtual_time
 SOUND = bytes(320)
 
 
@@ -63,17 +70,15 @@ async def heard_by(
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_later(
-    late: bool, monkeypatch: pytest.MonkeyPatch
+    late: bool,
 ) -> None:
-    monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.0)
-    monkeypatch.setattr(speech_input, "STALL_CHUNKS", 0.0)
     session = Told()
     hears, happened, listening = await heard_by(session)
     for utterance in (1, 2):
         if not late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
         await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
-        await until(lambda: hears._quiet if late else session.commits == utterance)  # noqa: B023
+        await asyncio.sleep(INPUT_STALL_S + 0.01)
         assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
         if late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
@@ -86,22 +91,19 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     assert [type(one) for one in happened].count(UserSpeechStopped) == 2
 
 
-async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.06)
+async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short() -> None:
     session = Told()
     hears, _, listening = await heard_by(session)
     await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
     await session.tell(live_events.SpeechStarted(1, 0.0))
-    stand_still(0.2)  # what is said meanwhile has not been read
+    stand_still(3 * INPUT_STALL_S)  # what is said meanwhile has not been read
     for _ in range(3):
         await asyncio.sleep(0)
     await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
     assert session.commits == 0
     session.room.clear()
     receiving = asyncio.ensure_future(hears.hear(SOUND, SampleEncoding.PCM16, 16_000))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(3 * INPUT_STALL_S)
     assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
     receiving.cancel()
     await until(lambda: session.commits == 1)
@@ -148,10 +150,8 @@ async def test_partial_and_final_words_are_told_with_the_utterance_that_said_the
     ids=lambda end: type(end).__name__,
 )
 async def test_the_late_end_of_one_turn_does_not_end_the_next(
-    end: live_events.LiveEvent, monkeypatch: pytest.MonkeyPatch
+    end: live_events.LiveEvent,
 ) -> None:
-    monkeypatch.setattr(speech_input, "INPUT_STALL_S", 0.0)
-    monkeypatch.setattr(speech_input, "STALL_CHUNKS", 0.0)
     session = Told()
     hears, happened, listening = await heard_by(session)
     await session.tell(live_events.SpeechStarted(0, 0.0))

@@ -66,13 +66,14 @@ class Conversation:
         await self._until("status", state="ready")
         kinds = (self.spoken, self.typed, self.spoken_over)
         for turn in itertools.islice(itertools.cycle(kinds), self.number, None):
-            await asyncio.sleep(BREATH_S)
+            await asyncio.sleep(BREATH_S)  # real time: a longer breath makes no echo either
             kind = turn.__name__
             try:
                 await turn()
                 self._counts.turns[kind] += 1
             except (Mixed, TimeoutError) as error:
                 self._counts.wrong.append(f"conversation {self.number}, {kind}: {error!r}")
+            # real time: each has a turn at least, however late it is
             if time.monotonic() >= until:
                 return
 
@@ -110,12 +111,14 @@ class Conversation:
         return said
 
     async def _say(self) -> None:
-        """As a microphone: as fast as time goes."""
+        """As a microphone: as fast as time goes, or later."""
+        # real time: the service waits for what is late (limit talk_stall)
         loud = np.full(round(SPOKEN_S * IN_RATE), self.level, "<i2")
         sound = np.concatenate([loud, np.zeros(round(QUIET_S * IN_RATE), "<i2")])
         begun, step = time.monotonic(), round(STEP_S * IN_RATE)
         for at in range(0, len(sound), step):
             due = begun + (at + step) / IN_RATE
+            # real time: as above
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self._socket.send(sound[at : at + step].tobytes())
 
@@ -183,6 +186,7 @@ class Voice:
 
 async def converse(port: int, count: int, seconds: float, counts: Counts) -> None:
     """All of them at once."""
+    # real time: each has a turn at least, however late it is
     voice, until = Voice(OUT_RATE), time.monotonic() + seconds
 
     async def one(number: int) -> None:

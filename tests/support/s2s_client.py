@@ -35,11 +35,13 @@ class Page:
         await self.live.close()
 
     async def speak(self, pcm: bytes) -> None:
-        """As a microphone: as fast as time goes."""
+        """As a microphone: as fast as time goes, or later."""
+        # real time: the service waits for what is late (limit talk_stall)
         begun = time.monotonic()
         for at in range(0, len(pcm), 2 * FRAME):
             piece = pcm[at : at + 2 * FRAME]
             due = begun + (at + len(piece)) / 2 / IN_RATE
+            # real time: as above
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self.live.send(piece)
 

@@ -167,7 +167,8 @@ class Server:
             folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         own = {"shutdown_grace": 0, "port": self.port, "spool_dir": self.spool}
-        own |= {"live_delay": 0, "test_limits": json.dumps(limits or {})}  # finals may be late
+        limits = {"talk_stall": PATIENCE_S, **(limits or {})}  # who sends late goes on speaking
+        own |= {"live_delay": 0, "test_limits": json.dumps(limits)}  # finals may be late
         self._env = {
             **service_environment(home, **{**own, **settings}),
             **dict.fromkeys(USERS_FOLDERS, str(home / "user")),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import looptime
 import pytest
 
 _real = time.monotonic
@@ -25,3 +26,10 @@ def monotonic() -> float:
         return asyncio.get_running_loop().time()
     except RuntimeError:
         return _real()
+
+
+def stand_still(seconds: float) -> None:
+    """Let so much time pass in which the loop runs nothing, as in a long collection of garbage."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, looptime.LoopTimeEventLoop)
+    loop.setup_looptime(start=loop.time() + seconds)
