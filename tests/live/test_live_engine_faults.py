@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from scripted_speech import tone
-from service_process import PATIENCE_S, until, workers
+from service_process import PATIENCE_S, until, wait_until, workers
 
 from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
@@ -72,7 +71,7 @@ class Client:
                 await self.session.send(tone(0.704, 0.0))  # whole frames, so that all are alike
                 await self.session.send(tone(1.024, self.level))
                 self.said += 1
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # real time: a pause between two utterances, however long
             await self.session.send(tone(0.704, 0.0))
             self.session.finish()
 
@@ -231,32 +230,27 @@ async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
     assert (most[1], most[2]) == ({1}, {2})
 
 
-def test_calls_that_are_alone_again_and_again_keep_no_other_waiting() -> None:
-    executing, rounds, got = BegunCalls(None), [0, 0], threading.Event()
+def test_calls_begin_in_the_order_in_which_they_asked_also_those_that_are_alone() -> None:
+    executing, begun = BegunCalls(None), list[int]()
 
-    def suspect(number: int) -> None:
-        for _ in range(400):
-            if got.is_set():
-                return
-            with executing.of(number + 1, alone=True):
-                rounds[number] += 1
-                time.sleep(0.002)
+    def waiting(count: int) -> None:
+        wait_until(lambda: len(executing._queue) == count, PATIENCE_S, f"{count} calls wait")
 
-    def innocent() -> None:
-        with executing.of(9):
-            got.set()
+    def work(call: int) -> None:
+        for others in (2, 2, 0):
+            with executing.of(call, alone=call != 9):
+                begun.append(call)
+                if others:
+                    waiting(others)
 
-    suspects = [threading.Thread(target=suspect, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=work, args=(call,)) for call in (1, 2, 9)]
     with executing.of(8):
-        for one in suspects:
+        for count, one in enumerate(threads, 1):
             one.start()
-    while not any(rounds):
-        time.sleep(0.001)
-    other = threading.Thread(target=innocent)
-    other.start()
-    for one in (*suspects, other):
+            waiting(count)
+    for one in threads:
         one.join(PATIENCE_S)
-    assert sum(rounds) < 400, "its turn comes in the order in which they asked"
+    assert begun == [1, 2, 9] * 3
 
 
 def test_a_session_is_alone_no_longer_than_until_the_place_is_behind_it() -> None:

@@ -83,7 +83,7 @@ class Speaker:
                 await self._socket.send(QUIET)
             for part in itertools.cycle(UTTERANCE):
                 await self._socket.send(part)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # real time: the pace of speech, or slower
 
     async def _listen(self) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -114,7 +114,7 @@ async def spoken(socket: ClientConnection, *messages: Any) -> None:
     with contextlib.suppress(ConnectionClosed):
         for message in itertools.cycle(messages):
             await socket.send(message)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # real time: the pace of speech, or slower
 
 
 def appended(pcm: bytes) -> str:
@@ -176,7 +176,7 @@ async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(sl
             async def chunks() -> AsyncIterator[AudioChunk]:
                 while True:
                     yield AudioChunk(session_id="one too many", pcm16=LOUD, sample_rate=16_000)
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1)  # real time: the pace of speech, or slower
 
             ended = await ended_of(caller.open(chunks(), session_id="one too many"))
             assert ended.status.name == "RESOURCE_EXHAUSTED"
@@ -222,7 +222,7 @@ async def test_who_has_listened_and_speaks_on_a_full_machine_is_told_what_gets_n
                 if over.is_set():
                     break
                 yield AudioChunk(session_id="listener", pcm16=part, sample_rate=16_000)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # real time: the pace of speech, or slower
             yield AudioChunk(session_id="listener", is_final=True)
 
         notice = await stack.enter_async_context(crowd(slow, LISTENED_S, DROPPED))

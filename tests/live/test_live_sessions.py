@@ -364,17 +364,30 @@ async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session
 async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0
+    now, looks = 0.0, 0
     monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
     service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
+    look_at = service.live._look_at
+
+    def looked_at(*session: Any) -> None:
+        nonlocal looks
+        looks += 1
+        look_at(*session)
+
+    async def two_looks() -> None:
+        """One at least that began after this."""
+        seen = looks + 2 * len(service.live)
+        await until(lambda: looks > seen)
+
     monkeypatch.setattr(service.live, "_now", lambda: now)
+    monkeypatch.setattr(service.live, "_look_at", looked_at)
     idle = service.live.open(ANONYMOUS, LiveOptions())
     left, kept = (service.live.open(ANONYMOUS, LiveOptions(keep=keep)) for keep in (False, True))
     await kept.send(bytes(3200))
     service.live.leave(left)
     service.live.leave(kept)
     now = 99.0
-    await asyncio.sleep(0.05)
+    await two_looks()
     assert [one.over for one in (idle, left, kept)] == [False, False, False]
     await kept.send(bytes(3200))
     service.live.leave(kept)
@@ -392,7 +405,7 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
         while True:
             await busy.send(bytes(3200))
             now += 10.0
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # real time: the pace of messages, `now` ends the session
 
     talking = asyncio.create_task(talk())
     with pytest.raises(errors.SessionTooLong):
