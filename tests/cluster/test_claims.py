@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -453,11 +452,21 @@ async def refuse_many(node: Service, count: int) -> None:
     )
 
 
-def rows_read(journal: str, node: Service) -> int:
-    """Rows of jobs and refusals that a claim in vain reads: all other claims wait meanwhile."""
+STOPPED_CLOCK = """CREATE SCHEMA stopped;
+    CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql
+        AS 'SELECT current_setting(''stopped.at'')::timestamptz';
+    SET LOCAL search_path = stopped, pg_catalog"""
+
+
+def rows_read(journal: str, node: Service, since_s: float = 0.0) -> int:
+    """Rows of jobs and refusals that a claim in vain reads: all other claims wait meanwhile.
+    ``since_s``: so long ago a node looked behind all that it refuses; the clock stands still."""
+    at = "SELECT set_config('stopped.at', (max(walked) + %s * interval '1 s')::text, true)"
     reads = """SELECT sum(seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
         WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
     with psycopg.connect(journal) as look:
+        look.execute(f"{at} FROM vibevoice.services", (since_s,))
+        look.execute(STOPPED_CLOCK)
         found = look.execute(
             "SELECT * FROM vibevoice.claim_1(%s, 'x', '{}', 0, 60)", (node.membership.id,)
         ).fetchall()
@@ -500,13 +509,9 @@ async def test_a_claim_reads_no_more_however_many_jobs_its_node_refuses(
 ) -> None:
     node = shared.one
     await refuse_many(node, 8000)
-    read, took_s = 8000, LOOKS_BEHIND_S
-    while read >= 1500 and took_s >= LOOKS_BEHIND_S:  # a busy machine took too long between the two
-        began = time.monotonic()
-        assert await node.claim() is None  # it looks behind all of them
-        read = rows_read(journal, node)
-        took_s = time.monotonic() - began
-    assert read < 1500
+    assert await node.claim() is None  # it looks behind all of them
+    assert rows_read(journal, node, LOOKS_BEHIND_S - 0.1) < 1500
+    assert rows_read(journal, node, LOOKS_BEHIND_S + 0.1) >= 8000
 
 
 async def test_nodes_that_refuse_many_jobs_look_behind_them_one_at_a_time_and_in_turn(
@@ -521,30 +526,20 @@ async def test_nodes_that_refuse_many_jobs_look_behind_them_one_at_a_time_and_in
             " FROM vibevoice.refusals WHERE node = %s",
             (node.membership.id, nodes[0].membership.id),
         )
-    walked = (
-        "UPDATE vibevoice.services SET walked = clock_timestamp() - make_interval(secs => %s)"
-        " WHERE id = %s"
-    )
+    walked = """UPDATE vibevoice.services
+        SET walked = timestamptz '2026-01-01' - make_interval(secs => %s) WHERE id = %s"""
 
     async def looks(*walked_s: float) -> list[bool]:
         """Which of two nodes look behind all, that did so this long ago."""
         for node, since_s in zip(nodes, walked_s, strict=False):
             await node.database.fetch(walked, (since_s, node.membership.id))
-        return [rows_read(journal, node) >= 1500 for node in nodes[:2]]
+        return [rows_read(journal, node, min(walked_s)) >= 1500 for node in nodes[:2]]
 
     assert await looks(600.0, 600.0) == [True, True]
-    took_s = LOOKS_BEHIND_S
-    while took_s >= 0.9 * LOOKS_BEHIND_S:  # not if the machine was busy
-        began = time.monotonic()
-        found = await looks(0.0, 600.0), await looks(1.1 * LOOKS_BEHIND_S, 600.0)
-        took_s = time.monotonic() - began
-    assert found == ([False, False], [True, True])
-    took_s = LOOKS_BEHIND_S
-    while took_s >= 0.9 * LOOKS_BEHIND_S:
-        began = time.monotonic()
-        found = await looks(1.1 * LOOKS_BEHIND_S, 4.0 * LOOKS_BEHIND_S)
-        took_s = time.monotonic() - began
-    assert found == [False, True], "of two that look behind all, each waits for the other"
+    assert await looks(0.9 * LOOKS_BEHIND_S, 600.0) == [False, False]
+    assert await looks(1.1 * LOOKS_BEHIND_S, 600.0) == [True, True]
+    of_two = [await looks(1.1 * LOOKS_BEHIND_S, turns * LOOKS_BEHIND_S) for turns in (1.9, 2.1)]
+    assert of_two == [[False, False], [False, True]], "each waits for the other"
 
 
 async def test_a_job_behind_hundreds_that_its_node_refuses_is_claimed(node: Service) -> None:
