@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,7 @@ SPEED = 10
 AFTER_S = 30.0  # the work that is left takes 8 s
 BUSY_S = 3.0  # on top of what is promised: for other processes on the same cores
 READY_S = 15.0  # five heartbeats and a call that runs into its limit, twice
-STOP_S = 8.0  # of a node or a client: longer than any heartbeat's expiry
+REFUSALS = 20
 DISK_MB = 48  # an empty database takes 8 MB
 SETTINGS = {"scripted_speed": SPEED, "scripted_settles": SETTLES, "log_level": "warning"}
 
@@ -93,9 +92,10 @@ def test_an_outage_costs_no_job_an_attempt(outage: Outage) -> None:
     assert {job["attempts"] for job in outage.before.values()} <= {0, 1}
 
 
-def test_requests_meanwhile_are_answered_within_five_seconds(outage: Outage) -> None:
-    late = [one for one in outage.answers if not 0 < one.took_s < REFUSED_S + BUSY_S]
-    assert not late, plainly(late)
+def test_requests_meanwhile_are_answered_before_the_database_is_back(outage: Outage) -> None:
+    unanswered = [one for one in outage.answers if not one.status]
+    assert not unanswered, plainly(unanswered)
+    assert outage.all_answered or outage.seconds < 2 * REFUSED_S, plainly(outage.answers)
 
 
 def test_requests_meanwhile_are_told_that_the_database_is_away(outage: Outage) -> None:
@@ -126,11 +126,13 @@ def test_readiness_follows_the_database(outage: Outage) -> None:
     if outage.seconds < 2 * READY_S:
         pytest.skip("an outage this short may end before it is noticed")
     services = range(FRONTS + NODES)
-    away = {number: set[int]() for number in services}
-    for number, at_s, status in outage.probes:
-        if -READY_S < at_s < 0:
-            away[number].add(status)
-    assert away == {number: {503} for number in services}
+    away = {number: list[int]() for number in services}
+    for number, back, status in outage.probes:
+        if not back:
+            away[number].append(status)
+    for statuses in away.values():
+        assert statuses == sorted(statuses), "ready again while the database was away"
+        assert statuses[-1] == 503
     last = {number: status for number, _, status in outage.probes}
     assert last == dict.fromkeys(services, 200)
 
@@ -143,15 +145,11 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
         heard = Heard()
         following = asyncio.create_task(follow(deployed.ports[1], job_id, heard))
         await eventually(lambda: _is_heard(clients, job_id), PATIENCE_S, "it is heard")
-        begun = time.monotonic()
         with stopped(busy):
-            await asyncio.sleep(STOP_S)
+            await eventually(lambda: _is_begun_again(clients, job_id), PATIENCE_S, "another has it")
         await clients.wait_for_ends(AFTER_S)
-        took_s = time.monotonic() - begun
-        print(f"\na node stopped for {STOP_S:g} s: its job ended {took_s:.1f} s after that began")
         await asyncio.wait_for(following, PATIENCE_S)
-        attempts = await clients.check_ended()
-        assert max(attempts) <= 2
+        assert await clients.check_ended() == {2: 1}
         heard.check(clients.jobs[job_id])
         with contextlib.ExitStack() as others:  # so that none but this one can do it
             for number in deployed.nodes:
@@ -165,6 +163,10 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
 async def _is_heard(clients: Clients, job_id: str) -> bool:
     job = await clients.job(job_id)
     return bool(job) and job["progress"]["audio_seconds_done"] > 5
+
+
+async def _is_begun_again(clients: Clients, job_id: str) -> bool:
+    return bool((await clients.job(job_id)).get("attempts", 0) > 1)
 
 
 @pytest.fixture
@@ -215,9 +217,9 @@ async def _fill(served: Deployment, disk: Path) -> None:
     async with Clients(served) as clients:
         await clients.submit_many(2, 4 * SPEED)
         await clients.node_at_work()
-        ballast, answers, begun = disk / "ballast", list[Answer](), time.monotonic()
+        ballast, answers = disk / "ballast", list[Answer]()
         _write_until_full(ballast)
-        while time.monotonic() < begun + STOP_S and len(answers) < 300:
+        while sum(one.status != 202 for one in answers) < REFUSALS and len(answers) < 300:
             answers.append(await clients.submit(0, Recording(next(NUMBERS), 1)))
         kinds = Counter((one.status, one.code) for one in answers)
         states = Counter(job.get("state", "?") for job in (await clients.shown()).values())
@@ -225,7 +227,6 @@ async def _fill(served: Deployment, disk: Path) -> None:
         print(f"\nfull disk: {dict(kinds)}, jobs meanwhile {dict(states)}")
         assert {*kinds} - {(202, "")} <= {(503, "journal_unreachable"), (507, "disk_full")}, kinds
         assert any(one.status != 202 for one in answers), "the disk was not full"
-        assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
         assert not states["failed"]
         (after,) = await clients.submit_many(1, 1)
         await clients.wait_for_ends(AFTER_S + 0.2 * len(clients.jobs))

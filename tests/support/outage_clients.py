@@ -75,7 +75,7 @@ class Clients:
     async def ask(self, service: int, method: str, path: str, **more: Any) -> Answer:
         """Send a request to one of the services."""
         port, said = self.served.ports[service], f"{method} {path}"
-        begun = time.monotonic()
+        begun = time.monotonic()  # real time: only printed
         try:
             async with asyncio.timeout(REQUEST_LIMIT_S):
                 url = f"http://127.0.0.1:{port}{path}"
@@ -83,8 +83,8 @@ class Clients:
                     if "event-stream" not in response.headers.get("content-type", ""):
                         await response.aread()
         except (TimeoutError, httpx.TimeoutException):
-            return Answer(said, 0, time.monotonic() - begun)
-        took_s, body = time.monotonic() - begun, {}
+            return Answer(said, 0, REQUEST_LIMIT_S)
+        took_s, body = time.monotonic() - begun, {}  # real time: only printed
         with contextlib.suppress(ValueError, httpx.ResponseNotRead):
             body = response.json()
         retry_after = response.headers.get("retry-after")
@@ -116,7 +116,7 @@ class Clients:
         answers = [await self.submit(front, recording, key)]
         while answers[-1].status != 202:
             assert answers[-1].refused, answers[-1]
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S)  # real time: only how often is asked
             answers.append(await self.submit(front, recording, key))
         return answers
 
@@ -231,12 +231,13 @@ async def eventually(
 ) -> Any:
     """Poll until ``condition`` is true; its value. At the limit fail with ``what``, or return None
     if it is empty."""
+    # real time: a limit after which the test is given up
     deadline = time.monotonic() + limit_s
     while not (value := await condition()):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline:  # real time: as above
             assert not what, f"not within {limit_s} s: {what}"
             return None
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(POLL_S)  # real time: only how often is asked
     return value
 
 
@@ -272,7 +273,9 @@ async def cleared(served: Deployment) -> AsyncIterator[Clients]:
 
 @dataclass
 class Outage:
-    """What clients observed of a database that stood still; times in seconds, from its return."""
+    """What clients observed of a database that stood still. ``all_answered``: all `answers` came
+    before its return. ``probes``: a service, whether the database was back, and the status.
+    ``last_end_s``: seconds after its return; None if not all jobs ended."""
 
     seconds: float
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -280,9 +283,10 @@ class Outage:
     recordings: dict[str, Recording] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
+    all_answered: bool = False
     again: list[Answer] = field(default_factory=list)
     streams: dict[str, Heard] = field(default_factory=dict)
-    probes: list[tuple[int, float, int]] = field(default_factory=list)
+    probes: list[tuple[int, bool, int]] = field(default_factory=list)
     last_end_s: float | None = None
     listed: set[str] = field(default_factory=set)
 
@@ -307,6 +311,7 @@ class Experiment:
         self._clients, self._after_s = clients, after_s
         self._served = clients.served
         self.seen = Outage(seconds)
+        self._back = False
         self._unsure: dict[str, tuple[int, Recording]] = {}
 
     async def run(self, jobs: int, seconds: int) -> Outage:
@@ -323,24 +328,25 @@ class Experiment:
         await eventually(some_are_done, 60.0, "the first are done")
         seen.before = await clients.shown(ids)
         with self._served.cluster.frozen():
-            back_at = time.monotonic() + seen.seconds
-            probing = asyncio.create_task(self._probe(back_at))
+            probing = asyncio.create_task(self._probe())
             asking = asyncio.create_task(self._ask_meanwhile(ids[-1]))
-            await asyncio.sleep(max(0.0, back_at - time.monotonic()))
+            await asyncio.sleep(seen.seconds)  # real time: the outage; a longer one is as good
+            seen.all_answered = asking.done()
+        self._back = True
         await asking
-        await self._end(back_at)
+        await self._end()
         await asyncio.wait(follows, timeout=10)
         for task in (*follows, probing):
             task.cancel()
         return seen
 
-    async def _end(self, back_at: float) -> None:
+    async def _end(self) -> None:
         clients, seen = self._clients, self.seen
+        begun = time.monotonic()  # real time: only printed
         for key, (front, recording) in self._unsure.items():
             seen.again += await clients.insist(front, recording, key)
-        left_s = back_at + self._after_s - time.monotonic()
-        if await eventually(clients.all_ended, left_s):
-            seen.last_end_s = time.monotonic() - back_at
+        if await eventually(clients.all_ended, self._after_s):
+            seen.last_end_s = time.monotonic() - begun  # real time: only printed
         seen.after, seen.recordings = await clients.shown(), dict(clients.jobs)
         seen.said = {job_id: await clients.said(job_id) for job_id in clients.jobs}
 
@@ -355,13 +361,13 @@ class Experiment:
         self.seen.streams[job_id] = heard
         await follow(self._served.ports[fronts[(at + 1) % len(fronts)]], job_id, heard)
 
-    async def _probe(self, back_at: float) -> None:
+    async def _probe(self) -> None:
         """Ask every service whether it is ready, for as long as this runs."""
         while True:
             for number in range(len(self._served.roles)):
                 answer = await self._clients.ask(number, "GET", "/healthz/ready")
-                self.seen.probes.append((number, time.monotonic() - back_at, answer.status))
-            await asyncio.sleep(0.2)
+                self.seen.probes.append((number, self._back, answer.status))
+            await asyncio.sleep(0.2)  # real time: only how often is asked
 
     async def _ask_meanwhile(self, job_id: str) -> None:
         """Send many requests at once; in a long outage once more in its middle."""
@@ -369,7 +375,7 @@ class Experiment:
         await asyncio.gather(*(self._burst(job_id, at_s) for at_s in bursts))
 
     async def _burst(self, job_id: str, at_s: float) -> None:
-        await asyncio.sleep(at_s)
+        await asyncio.sleep(at_s)  # real time: any moment of the outage will do
         path = f"/v1/jobs/{job_id}"
         reads = [path] * 8 + [f"{path}/transcript", f"{path}/events", "/v1/jobs"]
         for_each = [(front, read) for front in self._served.fronts for read in reads]
