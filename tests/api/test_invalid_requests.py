@@ -202,9 +202,17 @@ def test_the_file_of_a_form_may_come_before_or_after_the_fields_and_without_a_fi
 
 @pytest.fixture(scope="module")
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Takes 1 MB and waits two seconds."""
+    """Takes 1 MB, and waits as long for the rest of it as the test does."""
     home = tmp_path_factory.mktemp("small")
-    with Server(home, max_upload_mb=1, limits={"upload_stall": 2, "body_drain": 2}) as running:
+    with Server(home, max_upload_mb=1, limits={"upload_stall": PATIENCE_S}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Takes 1 MB, and waits a second."""
+    home = tmp_path_factory.mktemp("impatient")
+    with Server(home, max_upload_mb=1, limits={"upload_stall": 1, "body_drain": 1}) as running:
         yield running
 
 
@@ -212,11 +220,11 @@ HEAD = "POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 FORM_HEAD = HEAD + "Content-Type: multipart/form-data; boundary=frontier\r\n"
 
 
-def test_a_chunked_upload_is_cut_at_the_limit(small_server: Server) -> None:
-    small_server.post(b"warm")
+def test_a_chunked_upload_is_cut_at_the_limit(impatient_server: Server) -> None:
+    impatient_server.post(b"warm")
     sent = 0
     piece = b"%x\r\n" % 65_536 + bytes(65_536) + b"\r\n"
-    with Peak(small_server) as peak, small_server.raw() as sock:
+    with Peak(impatient_server) as peak, impatient_server.raw() as sock:
         sock.sendall((FORM_HEAD + "Transfer-Encoding: chunked\r\n\r\n").encode())
         head = part("audio", b"", "a.wav")[:-2]
         sock.sendall(b"%x\r\n" % len(head) + head + b"\r\n")
@@ -228,7 +236,7 @@ def test_a_chunked_upload_is_cut_at_the_limit(small_server: Server) -> None:
             pass
         assert sent < 40 * MB
     assert peak.rss <= 50 * MB
-    assert not small_server.leftovers()
+    assert not impatient_server.leftovers()
 
 
 def test_a_client_of_a_library_sees_413_for_a_large_upload(small_server: Server) -> None:
@@ -249,14 +257,14 @@ def test_a_file_of_just_the_limit_passes_it(small_server: Server) -> None:
 
 @pytest.mark.slow_except("application/json")
 @pytest.mark.parametrize("head", [FORM_HEAD, HEAD + "Content-Type: application/json\r\n"])
-def test_a_client_that_falls_silent_is_given_up(head: str, small_server: Server) -> None:
-    with small_server.raw() as sock:
+def test_a_client_that_falls_silent_is_given_up(head: str, impatient_server: Server) -> None:
+    with impatient_server.raw() as sock:
         sock.sendall((head + "Content-Length: 1000\r\n\r\n--front").encode())
         status, headers, body = read_answer(sock)
         assert status == 408
         assert json.loads(body)["code"] == "upload_stalled"
         assert headers["connection"] == "close"
-    assert not small_server.leftovers()
+    assert not impatient_server.leftovers()
 
 
 def test_a_client_that_hangs_up_in_the_upload_leaves_nothing(
@@ -295,11 +303,11 @@ UNREAD = {
 }
 
 
-def test_what_is_refused_is_not_swallowed(small_server: Server) -> None:
+def test_what_is_refused_is_not_swallowed(impatient_server: Server) -> None:
     def send(name: str) -> None:
         head, expected = UNREAD[name]
         sent, size = 0, 400 * MB
-        with small_server.raw() as sock:
+        with impatient_server.raw() as sock:
             sock.sendall((head + f"Content-Length: {size}\r\n\r\n").encode())
             status, headers, _ = read_answer(sock)
             assert status == expected

@@ -235,11 +235,13 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await responses.EventStreamResponse(much(), closed)(scope, receive, send)
 
+    def limit(end: socket.socket, buffer: int) -> None:
+        """It grows to megabytes otherwise."""
+        end.setsockopt(socket.SOL_SOCKET, buffer, 64 << 10)
+
     with socket.socket() as idle:
-        async with served(app, http=http_protocol(15, 2.0)) as listener:
-            for end, buffer in ((listener, socket.SO_SNDBUF), (idle, socket.SO_RCVBUF)):
-                # they grow to megabytes otherwise
-                end.setsockopt(socket.SOL_SOCKET, buffer, 64 << 10)
+        async with served(app, http=http_protocol(15, PATIENCE_S)) as listener:
+            limit(listener, socket.SO_SNDBUF)
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             whole = bytearray()
@@ -250,6 +252,9 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             await asyncio.wait_for(over.wait(), PATIENCE_S)  # the end is sent a few turns before
             assert len(ended) == 1
             writer.close()
+        async with served(app, http=http_protocol(15, 0.5)) as listener:
+            limit(listener, socket.SO_SNDBUF)
+            limit(idle, socket.SO_RCVBUF)
             idle.connect(listener.getsockname())
             idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await asyncio.wait_for(given_up.wait(), PATIENCE_S)
