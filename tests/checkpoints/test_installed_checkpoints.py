@@ -60,19 +60,19 @@ def cached(
         " microsoft/VibeVoice-ASR-HF ",
     ],
 )
-def test_the_names_people_use_lead_to_the_right_repository(name):
+def test_common_model_names_resolve_to_repository(name):
     assert vibevoice_repository(name) == "microsoft/VibeVoice-ASR-HF"
 
 
 @pytest.mark.parametrize("name", ["someone/vibevoice-asr", "microsoft/phi-4", "A-1.b/c_D"])
-def test_another_repository_keeps_its_name(name):
+def test_other_repository_keeps_its_name(name):
     assert vibevoice_repository(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "whisper", "a/b/c", "../x", "a/..", "a/", "/b", "ä/b", "a b/c"]
 )
-def test_what_is_no_name_is_refused(name):
+def test_invalid_model_name_is_refused(name):
     with pytest.raises(errors.RepositoryNotFound, match="not the name"):
         vibevoice_repository(name)
 
@@ -88,7 +88,7 @@ def test_what_is_no_name_is_refused(name):
         ({"HF_HOME": "~/models"}, "~/models/hub"),
     ],
 )
-def test_the_cache_is_where_huggingface_hub_has_it(env, root):
+def test_cache_is_that_of_huggingface_hub(env, root):
     assert hugging_face_cache(env) == Path(root).expanduser()
     pytest.importorskip("huggingface_hub")
     outer = {key: value for key, value in os.environ.items() if not key.startswith(("HF", "HUGG"))}
@@ -104,7 +104,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(env, root):
     assert str(hugging_face_cache(env)) == theirs.stdout.strip()
 
 
-def test_a_checkpoint_tells_what_it_is_without_being_loaded(folder):
+def test_checkpoint_is_described_without_load(folder):
     found = read_checkpoint(folder)
     assert found.folder == folder
     assert found.config == CONFIG
@@ -113,7 +113,7 @@ def test_a_checkpoint_tells_what_it_is_without_being_loaded(folder):
     assert found.revision is None
 
 
-def test_weights_in_one_file_are_as_good(folder):
+def test_weights_in_one_file_are_accepted(folder):
     (folder / SHARDS[1]).unlink()
     (folder / SHARDS[0]).rename(folder / "model.safetensors")
     assert [file.name for file in read_checkpoint(folder).weight_files] == ["model.safetensors"]
@@ -130,14 +130,14 @@ def test_weights_in_one_file_are_as_good(folder):
     ],
     ids=["snapshot", "snapshots", "repository", "cache", "HF_HOME"],
 )
-def test_every_folder_around_a_cached_checkpoint_leads_to_it(way, tmp_path):
+def test_every_folder_around_cached_checkpoint_resolves_to_it(way, tmp_path):
     root = tmp_path / "hub"
     folder = cached(root)
     found = find_checkpoint(way(root, folder))
     assert (found.folder, found.revision) == (folder, NEW)
 
 
-def test_without_a_folder_it_is_looked_for_in_the_cache(tmp_path, monkeypatch):
+def test_checkpoint_without_folder_is_found_in_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -148,46 +148,46 @@ def test_without_a_folder_it_is_looked_for_in_the_cache(tmp_path, monkeypatch):
     assert find_checkpoint(None).folder == folder
 
 
-def test_an_adapter_is_to_be_merged_first(folder):
+def test_adapter_is_refused_with_advice_to_merge(folder):
     (folder / "config.json").rename(folder / "adapter_config.json")
     with pytest.raises(errors.CheckpointUnsupported, match="is a LoRA adapter") as caught:
         find_checkpoint(folder)
     assert "merge_and_unload" in caught.value.hint
 
 
-def test_a_fine_tune_without_its_processor_is_told_how_to_save_it(folder):
+def test_fine_tune_without_processor_is_refused_with_advice(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(errors.CheckpointIncomplete, match="lacks tokenizer") as caught:
         find_checkpoint(folder)
     assert "save_pretrained of model and processor" in caught.value.hint
 
 
-def test_a_relative_folder_becomes_an_absolute_one(folder, monkeypatch):
+def test_relative_folder_becomes_absolute(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert find_checkpoint(Path("checkpoint")).folder == folder
 
 
-def test_the_canonical_repository_comes_first_and_of_it_what_main_is(tmp_path):
+def test_main_revision_of_canonical_repository_is_preferred(tmp_path):
     cached(tmp_path, repo="aaa/VibeVoice-ASR-tuned", main=True)
     main = cached(tmp_path, OLD, main=True)
     cached(tmp_path, NEW)
     assert find_checkpoint(tmp_path).folder == main
 
 
-def test_without_main_the_newest_comes_first(tmp_path):
+def test_newest_revision_is_preferred_without_main(tmp_path):
     cached(tmp_path, OLD)
     new = cached(tmp_path, NEW)
     os.utime(new.parent / OLD, (1, 1))
     assert find_checkpoint(tmp_path).folder == new
 
 
-def test_one_that_is_not_whole_gives_way_to_one_that_is(tmp_path):
+def test_complete_checkpoint_is_preferred_to_incomplete_one(tmp_path):
     (cached(tmp_path, NEW, main=True) / SHARDS[0]).unlink()
     old = cached(tmp_path, OLD)
     assert find_checkpoint(tmp_path).folder == old
 
 
-def test_where_none_is_whole_the_first_s_trouble_is_told(tmp_path):
+def test_error_without_complete_checkpoint_is_that_of_first(tmp_path):
     (cached(tmp_path, NEW, main=True) / SHARDS[0]).unlink()
     (cached(tmp_path, OLD) / "config.json").write_text("{")
     with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]) as caught:
@@ -195,7 +195,7 @@ def test_where_none_is_whole_the_first_s_trouble_is_told(tmp_path):
     assert caught.value.hint.endswith(f"vibevoice-asr pull {VIBEVOICE_REPOSITORY}")
 
 
-def test_models_that_speak_do_not_count_when_a_cache_is_searched(tmp_path):
+def test_tts_models_in_cache_are_ignored(tmp_path):
     speaks = cached(tmp_path, repo="microsoft/VibeVoice-1.5B")
     (speaks / "config.json").write_text(json.dumps(SPEAKING_CONFIG))
     with pytest.raises(errors.CheckpointNotFound):
@@ -281,7 +281,7 @@ def with_config(**more: object) -> Callable[[Path], object]:
         (remove("chat_template.jinja"), errors.CheckpointIncomplete, "chat_template.jinja"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_checkpoint_is_said_with_what_to_do(change, error, part, folder):
+def test_invalid_checkpoint_is_refused_with_advice(change, error, part, folder):
     change(folder)
     with pytest.raises(errors.BadCheckpoint, match=part) as caught:
         read_checkpoint(folder)
@@ -291,7 +291,7 @@ def test_what_is_wrong_with_a_checkpoint_is_said_with_what_to_do(change, error, 
 
 
 @given(st.binary(max_size=200), st.booleans())
-def test_no_bytes_pass_for_weights_or_make_it_fail_otherwise(data, with_length):
+def test_random_bytes_as_weights_are_refused_with_known_error(data, with_length):
     path = Path(tempfile.gettempdir()) / f"any-{os.getpid()}.safetensors"
     path.write_bytes(len(data).to_bytes(8, "little") + data if with_length else data)
     try:
@@ -301,13 +301,13 @@ def test_no_bytes_pass_for_weights_or_make_it_fail_otherwise(data, with_length):
         path.unlink()
 
 
-def test_a_folder_that_is_none_is_said_so(tmp_path):
+def test_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(errors.CheckpointNotFound, match="is not a folder"):
         find_checkpoint(tmp_path / "gone")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_said_so(folder):
+def test_unreadable_folder_is_named(folder):
     folder.chmod(0)
     try:
         with pytest.raises(errors.BadCheckpoint, match="cannot be read"):
@@ -316,14 +316,14 @@ def test_a_folder_that_may_not_be_read_is_said_so(folder):
         folder.chmod(0o700)
 
 
-def test_a_link_to_a_blob_that_is_gone_is_a_missing_file(folder):
+def test_link_to_missing_blob_is_missing_file(folder):
     (folder / SHARDS[0]).unlink()
     (folder / SHARDS[0]).symlink_to("../../blobs/gone")
     with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]):
         read_checkpoint(folder)
 
 
-def test_looking_for_a_checkpoint_imports_nothing_heavy(folder):
+def test_search_of_checkpoint_imports_no_heavy_package(folder):
     code = (
         "import sys; from pathlib import Path; from sidecar.engines import engine_selection as "
         "choice\n"
@@ -336,7 +336,7 @@ def test_looking_for_a_checkpoint_imports_nothing_heavy(folder):
     assert not heavy & set(run.stdout.split())
 
 
-def test_an_executable_without_torch_names_what_it_can_use_alone(
+def test_executable_without_torch_names_only_usable_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -349,7 +349,7 @@ def test_an_executable_without_torch_names_what_it_can_use_alone(
     assert "'vibevoice-asr pull voice'" in capsys.readouterr().err
 
 
-def test_a_checkpoint_s_name_has_no_path_of_the_machine() -> None:
+def test_name_of_checkpoint_has_no_local_path() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = Path(f"/home/u/.cache/hub/models--microsoft--VibeVoice-ASR-HF/snapshots/{commit}")
     assert checkpoint_name(cached) == f"microsoft/VibeVoice-ASR-HF@{commit}"

@@ -13,7 +13,7 @@ CI = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_
 """Where one of these is set the runtime is silent by itself."""
 
 
-def test_what_runs_the_models_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
+def test_onnxruntime_writes_no_telemetry_file(tmp_path: Path) -> None:
     """Its telemetry begins with a file that numbers the machine."""
     code = (
         "import numpy, time\n"
@@ -28,7 +28,7 @@ def test_what_runs_the_models_leaves_no_trace_of_the_machine(tmp_path: Path) -> 
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_it_is_imported_in_one_place_only() -> None:
+def test_onnxruntime_is_imported_in_one_module_only() -> None:
     importers = {
         path.relative_to(ROOT / "sidecar").as_posix()
         for path in (ROOT / "sidecar").rglob("*.py")

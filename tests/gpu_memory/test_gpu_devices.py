@@ -67,7 +67,7 @@ def watch(
     return gpu
 
 
-async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
+async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
@@ -89,7 +89,7 @@ async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-async def test_where_there_is_no_gpu_nobody_goes_on_looking(
+async def test_monitor_without_gpu_stops(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     driver = Driver(None)
@@ -100,7 +100,7 @@ async def test_where_there_is_no_gpu_nobody_goes_on_looking(
     assert not caplog.records
 
 
-async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
+async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu_devices, "DRIVER_TIMEOUT_S", 0.01)
@@ -122,7 +122,7 @@ async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
     await until(lambda: gpu.seen == card(7))
 
 
-async def test_an_engine_that_comes_while_somebody_looks_is_not_taken_for_others() -> None:
+async def test_engine_that_starts_during_query_is_not_counted_as_other_process() -> None:
     """20 GiB are there all of a sudden: by the time they are seen, they are the engine's."""
     engine = [EngineMemoryHolding()]
 
@@ -229,7 +229,7 @@ FULL = GpuMemory(
         ("nvmlDeviceGetMemoryInfo", None),
     ],
 )
-def test_what_a_driver_does_not_say_is_left_out(
+def test_values_that_driver_does_not_report_are_left_out(
     broken: str | None, seen: GpuMemory | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -246,7 +246,7 @@ def test_what_a_driver_does_not_say_is_left_out(
         pytest.param(False, 1, 1, 47, id="nothing-changes"),
     ],
 )
-async def test_each_job_is_planned_by_what_others_leave_when_it_begins(
+async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     tells: bool,
     first: int,
     then: int,
@@ -354,7 +354,7 @@ NOBODY = EngineMemoryHolding()
         ),
     ],
 )
-def test_what_is_left_for_files(
+def test_memory_left_for_file_engine(
     reserved: Mapping[str, int],
     holdings: Mapping[str, EngineMemoryHolding],
     used: int,
@@ -406,13 +406,13 @@ CARDS = (WHOLE, OTHER, CUT)
     ],
     ids=repr,
 )
-def test_the_device_is_the_one_that_the_environment_means(
+def test_device_is_first_of_cuda_visible_devices(
     wanted: str | None, device: GpuDevice | None
 ) -> None:
     assert first_visible(CARDS, wanted) is device
 
 
-def test_where_there_is_no_gpu_none_is_visible() -> None:
+def test_machine_without_gpu_has_no_visible_device() -> None:
     assert first_visible((), None) is None
     assert first_visible((), "0") is None
 
@@ -430,7 +430,7 @@ def test_where_there_is_no_gpu_none_is_visible() -> None:
     ],
     ids=str,
 )
-def test_memory_is_that_of_the_visible_device(
+def test_memory_is_that_of_visible_device(
     visible: str | None,
     name: str,
     free_gib: int,
@@ -448,9 +448,7 @@ def test_memory_is_that_of_the_visible_device(
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "2", "GPU-nobody"])
-def test_a_gpu_that_is_hidden_is_none_and_auto_does_not_count_on_it(
-    visible: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hidden_gpu_is_not_used_by_auto(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", two_cards())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
@@ -458,7 +456,7 @@ def test_a_gpu_that_is_hidden_is_none_and_auto_does_not_count_on_it(
     assert gather_facts(Settings()).gpu is None
 
 
-def test_a_gpu_that_its_driver_refuses_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_that_driver_refuses_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = two_cards()
     uuid = driver.nvmlDeviceGetUUID
 
@@ -478,7 +476,7 @@ def test_a_gpu_that_its_driver_refuses_keeps_its_number(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_workers_count_gpus_as_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_number_gpus_as_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     worker = WorkerProcess("intake")

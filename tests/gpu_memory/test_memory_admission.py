@@ -54,13 +54,13 @@ def free(gib: float, held: Precision | None = None, *, on_gpu: bool = True) -> M
         (4, False, BF16),
     ],
 )
-def test_the_first_load_is_the_best_that_fits_on_a_gpu_and_16_bit_elsewhere(
+def test_first_precision_is_best_that_fits_on_gpu_and_16_bit_elsewhere(
     free_gib: float, on_gpu: bool, expected: Precision
 ) -> None:
     assert admission().first_precision(free(free_gib, on_gpu=on_gpu)) is expected
 
 
-def test_what_the_engine_holds_counts_as_available_up_to_the_limit() -> None:
+def test_memory_of_own_engine_counts_as_available_up_to_limit() -> None:
     alone, loaded = free(20), free(3, BF16)
     assert admission().available_bytes(alone) == 20 * GIB
     own = admission().available_bytes(loaded) - 3 * GIB
@@ -85,7 +85,7 @@ def test_what_the_engine_holds_counts_as_available_up_to_the_limit() -> None:
         pytest.param(free(80), 8, BF16, errors.WontFit, id="above-the-limit"),
     ],
 )
-def test_where_a_new_engine_is_loaded(
+def test_placement_of_new_engine_by_free_memory_and_limit(
     memory: MemoryState,
     limit_gib: float | None,
     wanted: Precision,
@@ -123,7 +123,7 @@ def test_where_a_new_engine_is_loaded(
         ),
     ],
 )
-def test_a_load_leaves_on_the_host_what_has_no_room(
+def test_load_leaves_parts_without_room_on_host(
     memory: MemoryState, wanted: Precision, expected: LoadPlan | None
 ) -> None:
     if expected is not None:
@@ -133,7 +133,7 @@ def test_a_load_leaves_on_the_host_what_has_no_room(
             admission().place(wanted, memory)
 
 
-def test_sixteen_gigabytes_hear_half_an_hour_in_16_bit() -> None:
+def test_gpu_with_16_gb_transcribes_half_an_hour_in_16_bit() -> None:
     """All weights at once are 16.5 GB with what a process takes; never are all of them there."""
     card = free(16)
     assert admission().loaded_bytes(BF16, LOAD_PLANS[0]) > 16 * GIB
@@ -145,7 +145,7 @@ def test_sixteen_gigabytes_hear_half_an_hour_in_16_bit() -> None:
 
 
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
-def test_on_a_cpu_no_plan_moves_anything(precision: Precision) -> None:
+def test_plan_on_cpu_moves_no_part_of_model(precision: Precision) -> None:
     for gib in (8, 10, 12, 16, 17, 20, 24, 64):
         memory = free(gib, on_gpu=False)
         estimate, _ = admission().estimate(precision, HOUR, PLAIN, memory)
@@ -157,14 +157,14 @@ def test_on_a_cpu_no_plan_moves_anything(precision: Precision) -> None:
             assert plan is None or not (plan.evict_encoders or plan.host_token_table)
 
 
-def test_on_a_cpu_the_fallback_has_encoder_chunks_that_fit_its_cache_as_well() -> None:
+def test_fallback_plan_on_cpu_has_encoder_chunks_of_cpu() -> None:
     planned = admission().planned(BF16, HOUR, PLAIN, free(64, on_gpu=False))
     assert planned.memory.encoder_chunk_s == CPU_CHUNK_S
     assert planned.memory_fallback is not None
     assert planned.memory_fallback.encoder_chunk_s <= CPU_CHUNK_S
 
 
-def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> None:
+def test_job_that_fits_gets_plan_and_smaller_fallback() -> None:
     planned = admission().planned(BF16, 10 * MINUTE, PLAIN, free(80))
     fastest, *others = plan_ladder(RecordingWork.of(VIBEVOICE_7B_SHAPE, 10 * MINUTE))
     assert planned.memory == fastest
@@ -183,7 +183,7 @@ def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> No
         pytest.param(INT4, free(2), ["shorter"], ["minutes at once"], id="nothing-would"),
     ],
 )
-def test_a_refusal_names_what_would_fit(
+def test_refusal_names_precisions_that_would_fit(
     asked: Precision, memory: MemoryState, says: list[str], never: list[str]
 ) -> None:
     with pytest.raises(errors.WontFit) as refused:
@@ -196,7 +196,7 @@ def test_a_refusal_names_what_would_fit(
     assert "60 minutes" in refused.value.detail
 
 
-def test_a_refusal_says_how_long_a_recording_may_be() -> None:
+def test_refusal_names_longest_recording_that_fits() -> None:
     loaded = admission()
     longest, _ = loaded.estimate(INT4, HOUR, PLAIN, free(8))
     with pytest.raises(errors.WontFit) as refused:
@@ -207,7 +207,7 @@ def test_a_refusal_says_how_long_a_recording_may_be() -> None:
     assert loaded.planned(INT4, minutes * MINUTE, PLAIN, free(8)).memory
 
 
-def test_a_load_that_the_setting_limits_names_the_setting_and_the_device() -> None:
+def test_load_refused_by_memory_limit_names_setting_and_device() -> None:
     with pytest.raises(errors.WontFit) as refused:
         admission(0.1).place(BF16, free(64, on_gpu=False))
     assert "CUDA" not in refused.value.detail
@@ -219,7 +219,7 @@ def test_a_load_that_the_setting_limits_names_the_setting_and_the_device() -> No
     assert refused.value.hint == "What would fit: precision int4."
 
 
-def test_a_refusal_advises_only_what_would_fit() -> None:
+def test_refusal_advises_shorter_recording_only_if_it_fits() -> None:
     with pytest.raises(errors.WontFit) as refused:
         admission(0.1).planned(BF16, 10.0, PLAIN, free(64, on_gpu=False))
     assert refused.value.detail.startswith("10 seconds in bf16 need ")
@@ -239,19 +239,19 @@ def test_a_refusal_advises_only_what_would_fit() -> None:
         pytest.param(BF16, free(4, BF16), None, BF16, id="of-unknown-length"),
     ],
 )
-def test_a_client_who_does_not_mind_gets_what_is_loaded_if_it_fits(
+def test_job_at_any_precision_gets_loaded_one_if_it_fits(
     loaded: Precision, memory: MemoryState, audio_s: float | None, expected: Precision
 ) -> None:
     assert admission().fitting_precision(loaded, audio_s, PLAIN, memory) is expected
 
 
-def test_an_unknown_length_is_planned_as_a_usual_one() -> None:
+def test_recording_of_unknown_length_is_planned_with_typical_length() -> None:
     unknown, _ = admission().estimate(BF16, None, PLAIN, free(80))
     usual, _ = admission().estimate(BF16, TYPICAL_AUDIO_S, PLAIN, free(80))
     assert unknown == usual
 
 
-def test_a_limit_of_tokens_saves_memory_and_never_asks_for_more() -> None:
+def test_token_limit_lowers_planned_memory_and_never_raises_it() -> None:
     def peak(options: TranscribeOptions) -> int:
         return admission().estimate(BF16, HOUR, options, free(80))[0].peak_bytes
 
@@ -260,7 +260,7 @@ def test_a_limit_of_tokens_saves_memory_and_never_asks_for_more() -> None:
     assert peak(TranscribeOptions(prompt="Nagg, Nell " * 300)) > peak(PLAIN)
 
 
-def test_what_a_job_comes_to_take_is_what_its_plan_was_chosen_by() -> None:
+def test_peak_memory_of_job_is_that_of_its_plan() -> None:
     now = free(80)
     alone = admission().planned(BF16, HOUR, PLAIN, now)
     assert admission().peak_bytes(BF16, HOUR, alone) == (
@@ -274,7 +274,7 @@ def test_what_a_job_comes_to_take_is_what_its_plan_was_chosen_by() -> None:
     )
 
 
-def test_what_the_running_job_takes_is_not_taken_from_the_next_one() -> None:
+def test_memory_of_running_job_is_available_to_next_job() -> None:
     """24 GiB, 1 of them a desktop's: the job that runs holds 22, and the next may have them."""
     others = other_processes_bytes(
         1 * GIB, gpu(23).used_bytes, {}, {"files": EngineMemoryHolding(PID, 17 * GIB)}
@@ -306,7 +306,7 @@ def gpu(used_gib: int, processes: dict[int, int] | None = None) -> GpuMemory:
         pytest.param(1, gpu(23, {1: 9}), 17, 1, id="a-container-s-ids-are-others"),
     ],
 )
-def test_who_else_uses_the_gpu(
+def test_memory_of_other_processes_on_gpu(
     before: int, seen: GpuMemory, weights: int | None, expected: int
 ) -> None:
     engine = EngineMemoryHolding() if weights is None else EngineMemoryHolding(PID, weights * GIB)

@@ -36,7 +36,7 @@ def row(folder: Path, *, enough: bool = True) -> tuple[Row, MemoryBreakdown]:
 
 
 @pytest.mark.slow
-def test_a_recording_takes_what_is_planned_for_it() -> None:
+def test_measured_memory_of_recording_is_as_planned() -> None:
     here, planned = row(tiny_vibevoice.checkpoint("tiny"))
     found = taken(here)
     assert found.failed is None
@@ -45,13 +45,13 @@ def test_a_recording_takes_what_is_planned_for_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_row_that_runs_out_of_memory_is_still_a_row() -> None:
+def test_bench_row_that_runs_out_of_memory_is_reported() -> None:
     here, _ = row(tiny_vibevoice.checkpoint("tiny"), enough=False)
     assert taken(here).failed == "out of memory: encode"
 
 
 @pytest.mark.slow
-def test_a_row_whose_process_ends_is_still_a_row(tmp_path: Path) -> None:
+def test_bench_row_whose_process_ends_is_reported(tmp_path: Path) -> None:
     found = taken(row(tmp_path)[0])
     assert found.failed is not None
     assert found.failed.startswith("ended with 1: ")

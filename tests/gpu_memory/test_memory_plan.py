@@ -91,7 +91,7 @@ def hour(minutes: float = 60.0) -> RecordingWork:
 
 
 @pytest.mark.parametrize(("precision", "minutes", "step", "simulated"), FROZEN)
-def test_the_planner_is_never_low_and_at_most_five_percent_high(
+def test_planned_memory_is_0_to_5_percent_above_simulated(
     precision: Precision, minutes: int, step: int, simulated: int
 ) -> None:
     work = hour(minutes)
@@ -103,7 +103,7 @@ def test_the_planner_is_never_low_and_at_most_five_percent_high(
 @pytest.mark.parametrize(
     ("precision", "minutes", "step"), [(BF16, 1, 2), (INT8, 60, 0), (INT4, 30, 2)]
 )
-def test_the_simulation_still_counts_what_was_frozen(
+def test_simulated_memory_is_that_of_stored_figures(
     precision: Precision, minutes: int, step: int
 ) -> None:
     pytest.importorskip("transformers")
@@ -119,7 +119,7 @@ def test_the_simulation_still_counts_what_was_frozen(
 
 @pytest.mark.slow_except("bf16")
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
-def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
+def test_each_phase_is_planned_as_simulated(precision: Precision) -> None:
     pytest.importorskip("transformers")
     import memory_simulation
 
@@ -132,7 +132,7 @@ def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("size", ["full_size", "small_size"])
-def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
+def test_number_of_parameters_is_that_of_model_class(size: str) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     import memory_simulation
@@ -153,13 +153,13 @@ def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
         assert (shape == VIBEVOICE_7B_SHAPE) is (size == "full_size")
 
 
-def test_the_released_model_has_8_33_billion_parameters_and_takes_15_5_gb_in_16_bit() -> None:
+def test_released_model_has_8_33_billion_parameters_and_15_5_gb_in_16_bit() -> None:
     assert round(VIBEVOICE_7B_SHAPE.parameters / 1e9, 3) == 8.330
     assert round(weights_bytes(VIBEVOICE_7B_SHAPE, BF16, MemoryPlan()) / GIB, 2) == 15.52
 
 
 @pytest.mark.parametrize("config", [{}, {"text_config": None}, {"text_config": {"layers": 3}}])
-def test_the_config_of_another_model_is_refused(config: dict[str, Any]) -> None:
+def test_config_of_other_model_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="VibeVoice"):
         ModelShape.from_config(config)
 
@@ -181,14 +181,16 @@ def test_the_config_of_another_model_is_refused(config: dict[str, Any]) -> None:
         (6, 1, INT4, False),
     ],
 )
-def test_what_a_card_takes(card_gb: int, minutes: int, precision: Precision, fits: bool) -> None:
+def test_longest_recording_at_precision_on_gpu(
+    card_gb: int, minutes: int, precision: Precision, fits: bool
+) -> None:
     estimate = plan_job(VIBEVOICE_7B_SHAPE, precision, hour(minutes), card_gb * GIB)
     assert estimate.fits is fits
     assert (estimate.peak_bytes <= card_gb * GIB) is fits
 
 
 @pytest.mark.parametrize("precision", [FP32, BF16, INT8, INT4])
-def test_a_load_takes_no_more_than_its_job_where_its_parts_stay_on_the_host(
+def test_load_with_parts_on_host_takes_less_than_its_job(
     precision: Precision,
 ) -> None:
     """A second of audio, so that nothing but weights counts."""
@@ -208,7 +210,7 @@ def test_a_load_takes_no_more_than_its_job_where_its_parts_stay_on_the_host(
     )
 
 
-def test_a_draft_is_as_long_in_the_plan_as_in_the_engine() -> None:
+def test_draft_length_of_plan_is_that_of_engine() -> None:
     pytest.importorskip("transformers")
     from sidecar.engines.vibevoice.vibevoice_decoder import DRAFT_WIDTH_TOKENS
 
@@ -216,7 +218,7 @@ def test_a_draft_is_as_long_in_the_plan_as_in_the_engine() -> None:
 
 
 @given(minutes=st.floats(0.01, 60), precision=st.sampled_from(PREFERRED_PRECISIONS))
-def test_where_host_and_device_are_one_memory_nothing_is_moved_and_nothing_gained(
+def test_plan_with_one_memory_for_host_and_device_moves_nothing(
     minutes: float, precision: Precision
 ) -> None:
     work = hour(minutes)
@@ -233,7 +235,7 @@ def one_memory(work: RecordingWork) -> tuple[MemoryPlan, ...]:
     return plan_ladder(work, apart=False)
 
 
-def test_the_less_memory_the_more_frugal_the_plan() -> None:
+def test_less_memory_gives_more_frugal_plan() -> None:
     steps = plan_ladder(hour(60))
     chosen = [
         steps.index(plan_job(VIBEVOICE_7B_SHAPE, INT4, hour(60), tenths * GIB // 10).plan)
@@ -246,7 +248,7 @@ def test_the_less_memory_the_more_frugal_the_plan() -> None:
 
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
 @pytest.mark.parametrize("minutes", [0.1, 5, 60])
-def test_after_each_out_of_memory_a_smaller_plan_follows_until_none_is_left(
+def test_each_out_of_memory_is_followed_by_smaller_plan_until_none_is_left(
     precision: Precision, minutes: float
 ) -> None:
     work = hour(minutes)
@@ -262,7 +264,7 @@ def test_after_each_out_of_memory_a_smaller_plan_follows_until_none_is_left(
     )
 
 
-def test_a_plan_of_somebody_else_s_making_has_a_smaller_one_too() -> None:
+def test_plan_that_is_not_of_ladder_has_smaller_one() -> None:
     own = MemoryPlan(encoder_chunk_s=60.0, prefill_tile=100_000, cache_tokens=100_000)
     assert next_smaller_plan(own, VIBEVOICE_7B_SHAPE, BF16, hour(30)) == plan_ladder(hour(30))[0]
 
@@ -272,7 +274,7 @@ def test_a_plan_of_somebody_else_s_making_has_a_smaller_one_too() -> None:
     available=st.integers(4 * GIB, 26 * GIB),
     more=st.integers(0, 4 * GIB),
 )
-def test_the_longest_audio_fits_a_second_more_does_not_and_memory_never_shortens_it(
+def test_longest_audio_fits_and_one_second_more_does_not(
     precision: Precision, available: int, more: int
 ) -> None:
     longest = max_audio_s(VIBEVOICE_7B_SHAPE, precision, available)
@@ -290,7 +292,7 @@ def test_the_longest_audio_fits_a_second_more_does_not_and_memory_never_shortens
     assert max_audio_s(VIBEVOICE_7B_SHAPE, precision, available + more) >= longest
 
 
-def test_where_nothing_fits_the_most_frugal_says_how_far_it_gets() -> None:
+def test_estimate_that_does_not_fit_has_longest_audio_of_most_frugal_plan() -> None:
     estimate = best_precision(VIBEVOICE_7B_SHAPE, hour(60), 8 * GIB)
     assert not estimate.fits
     assert estimate.precision is INT4
@@ -298,7 +300,7 @@ def test_where_nothing_fits_the_most_frugal_says_how_far_it_gets() -> None:
     assert estimate.peak_bytes > estimate.available_bytes
 
 
-def test_the_alternatives_are_the_precisions_that_fit_in_their_order() -> None:
+def test_alternatives_are_precisions_that_fit_in_order_of_preference() -> None:
     def names(card_gb: int) -> list[Precision]:
         return [
             one.precision for one in fitting_precisions(VIBEVOICE_7B_SHAPE, hour(60), card_gb * GIB)
@@ -309,7 +311,7 @@ def test_the_alternatives_are_the_precisions_that_fit_in_their_order() -> None:
     assert names(8) == []
 
 
-def test_beyond_one_window_the_window_is_what_counts() -> None:
+def test_memory_beyond_one_window_is_that_of_one_window() -> None:
     three_hours = plan_job(VIBEVOICE_7B_SHAPE, BF16, hour(180), 24 * GIB, 1e12)
     one_hour = plan_job(VIBEVOICE_7B_SHAPE, BF16, hour(60), 24 * GIB, 1e12)
     assert (three_hours.plan, three_hours.peak_bytes) == (one_hour.plan, one_hour.peak_bytes)
@@ -317,11 +319,11 @@ def test_beyond_one_window_the_window_is_what_counts() -> None:
     assert three_hours.seconds == pytest.approx(3 * (one_hour.seconds or 0))
 
 
-def test_a_window_s_prompt_and_answer_are_within_what_the_model_knows() -> None:
+def test_window_of_one_hour_is_within_positions_of_model() -> None:
     assert hour(60).positions < 65_536
 
 
-def test_hotwords_and_a_limit_on_the_answer_are_in_the_plan() -> None:
+def test_plan_counts_hotwords_and_token_limit() -> None:
     plain = hour(30)
     wordy = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, text_tokens=2000)
     curt = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, output_tokens=100)
@@ -333,7 +335,7 @@ def test_hotwords_and_a_limit_on_the_answer_are_in_the_plan() -> None:
 
 
 @pytest.mark.parametrize("precision", PREFERRED_PRECISIONS)
-def test_time_goes_with_the_length_and_against_the_bandwidth(precision: Precision) -> None:
+def test_estimated_time_grows_with_length_and_falls_with_bandwidth(precision: Precision) -> None:
     def time(minutes: float, bandwidth: float) -> float:
         return estimated_seconds(VIBEVOICE_7B_SHAPE, precision, hour(minutes), bandwidth)
 
@@ -342,7 +344,7 @@ def test_time_goes_with_the_length_and_against_the_bandwidth(precision: Precisio
     assert plan_job(VIBEVOICE_7B_SHAPE, precision, hour(30), 80 * GIB).seconds is None
 
 
-def test_an_hour_on_the_fastest_card_is_estimated_within_what_is_possible() -> None:
+def test_estimated_time_of_hour_on_fastest_gpu_is_possible() -> None:
     """21,600 tokens at 4.8 TB/s: 15.2 GB of weights and 2.2 GB of cache for each."""
     assert (
         21_600 * 17.4e9 / 4.8e12
@@ -401,7 +403,7 @@ def estimate(**values: Any) -> MemoryEstimate:
         ),
     ],
 )
-def test_an_estimate_is_a_sentence(
+def test_estimate_is_written_as_sentence(
     known: dict[str, Any], others: list[Precision], said: str
 ) -> None:
     assert estimate_sentence(estimate(**known), [estimate(precision=one) for one in others]) == said
@@ -414,7 +416,7 @@ HOUR = 3600.0
 @pytest.mark.parametrize("audio_s", [601.0, 1800.0, HOUR, 3 * HOUR])
 @pytest.mark.parametrize("most", [2, 5, 8])
 @pytest.mark.parametrize("card_gb", [80, 141])
-def test_a_big_card_takes_as_many_as_may_be_and_they_cover_the_recording(
+def test_big_gpu_takes_maximum_of_windows_that_cover_recording(
     audio_s: float, most: int, card_gb: int
 ) -> None:
     plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, audio_s, most, card_gb * GB)
@@ -425,7 +427,7 @@ def test_a_big_card_takes_as_many_as_may_be_and_they_cover_the_recording(
         assert plan.together * (plan.window_s - MAX_WINDOW_LOSS_S) >= audio_s - 1e-6
 
 
-def test_what_is_planned_for_fits_and_one_more_window_would_not() -> None:
+def test_batch_of_windows_fits_and_one_more_window_would_not() -> None:
     available = 24 * GB
     plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, 3 * HOUR, 8, available)
     more = batched_windows_plan(
@@ -440,7 +442,7 @@ def test_what_is_planned_for_fits_and_one_more_window_would_not() -> None:
         assert weights_bytes(VIBEVOICE_7B_SHAPE, Precision.BF16, plan) + caches < available
 
 
-def test_a_small_card_and_a_short_recording_have_one_window() -> None:
+def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
     tight = plan_job(
         VIBEVOICE_7B_SHAPE, Precision.BF16, RecordingWork.of(VIBEVOICE_7B_SHAPE, 700.0), 80 * GB
     ).plan
@@ -454,12 +456,12 @@ def test_a_small_card_and_a_short_recording_have_one_window() -> None:
     )
 
 
-def test_the_price_of_a_border_is_the_engines() -> None:
+def test_loss_at_window_border_is_that_of_engine() -> None:
     assert MAX_WINDOW_LOSS_S == vibevoice_windows.BORDER_SEARCH_S + vibevoice_windows.OVERLAP_S
 
 
 @pytest.mark.parametrize("audio_s", [1800.0, None])
-def test_a_client_that_asks_gets_them_with_one_at_a_time_to_fall_back_on(
+def test_parallel_windows_have_fallback_of_one_at_a_time(
     audio_s: float | None,
 ) -> None:
     admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, (Precision.BF16,), None)

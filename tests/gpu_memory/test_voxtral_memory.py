@@ -12,7 +12,7 @@ import tiny_voxtral
 from sidecar.gpu_memory.memory_footprint import StreamShape
 
 
-def test_a_stream_of_the_released_model_takes_what_its_windows_let_it() -> None:
+def test_memory_of_voxtral_stream_follows_its_windows() -> None:
     shape = StreamShape.from_config({})
     assert shape.bytes(1) == 106_496 + 4 * 262_144
     assert shape.bytes(10**6) == 106_496 * 8191 + 262_144 * 749
@@ -21,7 +21,7 @@ def test_a_stream_of_the_released_model_takes_what_its_windows_let_it() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 12.0])
-def test_that_is_what_the_caches_hold(seconds: float) -> None:
+def test_planned_memory_of_voxtral_stream_is_that_of_its_caches(seconds: float) -> None:
     from sidecar.engines.voxtral import VoxtralStream, load_voxtral
 
     folder = tiny_voxtral.model()

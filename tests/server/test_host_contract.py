@@ -43,12 +43,12 @@ def differences(body: dict[str, Any], golden: dict[str, str]) -> list[str]:
     return sorted(found)
 
 
-def test_the_golden_file_is_of_this_contract() -> None:
+def test_golden_file_has_version_and_exit_codes_of_contract() -> None:
     assert GOLDEN["contract"] == CONTRACT
     assert GOLDEN["exit_codes"] == EXIT_CODES
 
 
-def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has_a_token(
+def test_ready_line_has_golden_keys_and_token_only_if_generated(
     start: Start,
 ) -> None:
     made, plain = start("--port", "0", "--generate-token"), start("--port", "0")
@@ -64,7 +64,7 @@ def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has
         assert [health[key] for key in told] == [line[key] for key in told]
 
 
-def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(start: Start) -> None:
+def test_reuse_prints_ready_line_of_running_service(start: Start) -> None:
     ready = start("--port", "0").line()
     second = start("--port", str(ready["port"]), "--if-port-taken", "reuse")
     line = second.line()
@@ -76,9 +76,7 @@ def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(st
 
 @pytest.mark.slow_except("the port is in use", "the checkpoint is missing")
 @pytest.mark.parametrize("cause", GOLDEN["fatal_causes"])
-def test_a_start_that_fails_says_so_in_one_line_and_by_its_exit_code(
-    start: Start, cause: str
-) -> None:
+def test_failed_start_prints_one_fatal_line_with_exit_code(start: Start, cause: str) -> None:
     if cause == "the checkpoint is missing":  # only noticed once the packages are there
         skip_without("vibevoice", *engine_spec("vibevoice").requires)
     expected = GOLDEN["fatal_causes"][cause]
@@ -106,14 +104,14 @@ def test_a_start_that_fails_says_so_in_one_line_and_by_its_exit_code(
         assert "Traceback" not in log
 
 
-def test_a_command_line_that_is_not_understood_ends_with_2(start: Start) -> None:
+def test_invalid_command_line_has_exit_code_2(start: Start) -> None:
     assert start("--no-such-flag").ended()[0] == GOLDEN["exit_code_of_usage"]
 
 
 @pytest.mark.slow_except("SIGTERM", "stdin")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 @pytest.mark.parametrize("end", GOLDEN["ends"])
-def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Start, end: str) -> None:
+def test_requested_stop_has_golden_exit_code(start: Start, end: str) -> None:
     started = start("--port", "0", "--exit-with-stdin")
     started.line()
     started.end_input() if end == "stdin" else started.process.send_signal(getattr(signal, end))
@@ -122,7 +120,7 @@ def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Start, end: s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 @pytest.mark.parametrize("end", ["stdin", "SIGTERM"])
-def test_an_end_that_was_asked_for_is_no_warning(start: Start, voice: bytes, end: str) -> None:
+def test_requested_stop_logs_no_warning(start: Start, voice: bytes, end: str) -> None:
     # an address of its own: clients of others may still come to a port of 127.0.0.1
     own = ("--host", "127.0.0.2") if sys.platform == "linux" else ()
     started = start("--port", "0", "--exit-with-stdin", *own)
@@ -135,7 +133,7 @@ def test_an_end_that_was_asked_for_is_no_warning(start: Start, voice: bytes, end
     assert not re.findall(r"(?m)^.*(?:WARNING|ERROR).*$", log)
 
 
-def test_a_variable_that_is_no_setting_is_a_warning_at_the_start(start: Start) -> None:
+def test_unknown_variable_is_logged_as_warning_at_start(start: Start) -> None:
     started = start("--port", "0", "--exit-with-stdin", precison="fp16")
     started.line()
     started.end_input()
@@ -145,7 +143,7 @@ def test_a_variable_that_is_no_setting_is_a_warning_at_the_start(start: Start) -
     assert "VIBEVOICE_PRECISION?" in line
 
 
-def test_a_precision_that_the_engine_lacks_is_a_warning_and_in_health(start: Start) -> None:
+def test_precision_that_engine_lacks_is_warned_of_and_shown_in_health(start: Start) -> None:
     started = start("--port", "0", "--exit-with-stdin", "--precision", "bf16")
     health = web.get(f"{started.line()['url']}/health").json()
     assert (health["requested_precision"], health["precision"]) == ("bf16", "fp32")
@@ -155,9 +153,7 @@ def test_a_precision_that_the_engine_lacks_is_a_warning_and_in_health(start: Sta
     assert "has no bf16; fp32 is used" in line
 
 
-def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(
-    start: Start, voice: bytes
-) -> None:
+def test_health_has_golden_keys_before_and_after_load_of_engine(start: Start, voice: bytes) -> None:
     url = start("--port", "0").line()["url"]
     assert differences(web.get(f"{url}/health").json(), GOLDEN["health"]) == []
     sent = httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=PATIENCE_S)
@@ -167,7 +163,7 @@ def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(
     assert differences(loaded, GOLDEN["health"]) == []
 
 
-def test_the_golden_health_holds_what_the_old_host_s_parser_demands() -> None:
+def test_golden_health_has_fields_that_old_host_parses() -> None:
     demanded = {
         "status": "string",
         "model_loaded": "boolean",
@@ -178,9 +174,7 @@ def test_the_golden_health_holds_what_the_old_host_s_parser_demands() -> None:
     assert demanded.items() <= GOLDEN["health"].items()
 
 
-def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
-    start: Start, tmp_path: Path
-) -> None:
+def test_connection_before_service_is_ready_is_refused(start: Start, tmp_path: Path) -> None:
     """It tries a refused connection again for 30 s, and gives up at a /health of more than 3 s."""
     slow, imports, end = tmp_path / "slow", tmp_path / "imports", tmp_path / "end"
     slow.mkdir()

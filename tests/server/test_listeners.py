@@ -42,7 +42,7 @@ class Noted:
         self._note("closes")
 
 
-async def test_they_begin_in_order_refuse_together_and_end_in_reverse() -> None:
+async def test_listeners_start_in_order_refuse_together_and_close_in_reverse() -> None:
     notes: list[str] = []
     listeners = ProtocolListeners([Noted("a", notes), Noted("b", notes)])
     assert await listeners.start() == {"a": 1, "b": 1}
@@ -56,7 +56,7 @@ async def test_they_begin_in_order_refuse_together_and_end_in_reverse() -> None:
     assert len(notes) == 8
 
 
-async def test_where_one_cannot_serve_none_does() -> None:
+async def test_listener_that_cannot_start_closes_those_before_it() -> None:
     notes: list[str] = []
     listeners = ProtocolListeners(
         [Noted("a", notes), Noted("b", notes, "starts"), Noted("c", notes)]
@@ -67,7 +67,7 @@ async def test_where_one_cannot_serve_none_does() -> None:
 
 
 @pytest.mark.parametrize("fails", ["refuses", "has 2 s", "closes"])
-async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) -> None:
+async def test_listener_that_fails_to_close_does_not_keep_others_open(fails: str) -> None:
     notes: list[str] = []
     listeners = ProtocolListeners([Noted("a", notes), Noted("b", notes, fails)])
     await listeners.start()
@@ -77,9 +77,7 @@ async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) 
 
 
 @pytest.mark.parametrize("setting", ["grpc-port", "talk-ports", "wyoming-port"])
-def test_start_with_a_second_port_in_use_is_fatal_and_names_the_setting(
-    setting: str, tmp_path: Path
-) -> None:
+def test_secondary_port_in_use_is_fatal_and_names_setting(setting: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         words = ("--port", "0", f"--{setting}", port, "--data-dir", str(tmp_path))
@@ -93,7 +91,7 @@ def test_start_with_a_second_port_in_use_is_fatal_and_names_the_setting(
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="there a port is had by one alone")
-async def test_a_second_port_that_another_was_quicker_to_listen_at_is_said() -> None:
+async def test_secondary_port_taken_between_bind_and_listen_is_port_in_use() -> None:
     """Two that do not listen yet may have the same."""
     with socket.socket() as quicker, bind_port("127.0.0.1", 0) as ours:
         quicker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -25,7 +25,7 @@ def is_forked(server: Server) -> bool:
     return "test-preloader" in {child.name() for child in children}
 
 
-def test_it_says_and_does_what_one_that_was_started_does(tmp_path: Path, voice: bytes) -> None:
+def test_forked_service_answers_and_logs_as_started_one(tmp_path: Path, voice: bytes) -> None:
     said = []
     for fresh in (False, True):
         with Server(tmp_path / f"fresh {fresh}", log_format="json", fresh=fresh) as server:
@@ -46,7 +46,7 @@ def test_it_says_and_does_what_one_that_was_started_does(tmp_path: Path, voice: 
     assert said[0][-2] == 0
 
 
-def test_its_end_by_a_signal_is_told_and_its_processes_are_its_own(tmp_path: Path) -> None:
+def test_forked_service_has_exit_code_of_signal_and_own_processes(tmp_path: Path) -> None:
     with Server(tmp_path / "one") as one, Server(tmp_path / "other") as other:
         assert one.process.poll() is None
         one.process.kill()
@@ -56,7 +56,7 @@ def test_its_end_by_a_signal_is_told_and_its_processes_are_its_own(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("outcomes", "healthy"), [(1, False), (2, True)])
-def test_it_has_limits_of_its_own(
+def test_forked_service_has_limits_of_its_own(
     tmp_path: Path, voice: bytes, outcomes: int, healthy: bool
 ) -> None:
     limits = {"health_min_events": outcomes}
@@ -66,7 +66,7 @@ def test_it_has_limits_of_its_own(
         assert server.client.get("/health").json()["model_pool_healthy"] == healthy
 
 
-def test_with_limits_that_are_read_at_import_it_is_started(tmp_path: Path) -> None:
+def test_service_with_limits_read_at_import_is_not_forked(tmp_path: Path) -> None:
     with Server(tmp_path, limits={"speech_characters": 10}) as server:
         assert not is_forked(server)
         assert "10" in server.process.environ()[VARIABLE]
@@ -84,7 +84,7 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
         yield from at_import(one)
 
 
-def test_all_limits_that_are_read_at_import_are_known() -> None:
+def test_list_of_limits_read_at_import_is_complete() -> None:
     """Those whose constants are in a default, a field or another constant."""
     files = (REPOSITORY / "sidecar").rglob("*.py")
     sources = {

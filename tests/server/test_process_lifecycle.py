@@ -103,16 +103,14 @@ def reachable(port: int) -> bool:
     ],
     ids=["port", "short token", "two tokens", "token file", "llm"],
 )
-def test_settings_that_cannot_be_are_fatal(settings: dict[str, object], start: Start) -> None:
+def test_invalid_settings_are_fatal(settings: dict[str, object], start: Start) -> None:
     service = start(**{"port": 0, **settings})
     assert service.line()["code"] == "settings_invalid"
     assert service.ended()[0] == 78
 
 
 @pytest.mark.parametrize("engine", ["auto", "moonshine"])
-def test_a_language_that_no_engine_here_knows_is_fatal_and_says_how_to_get_one(
-    engine: str, start: Start
-) -> None:
+def test_language_that_no_engine_supports_is_fatal_with_hint(engine: str, start: Start) -> None:
     service = start(port=0, engine=engine, language="de")
     fatal = service.line()
     exit_code, out, log = service.ended()
@@ -126,7 +124,7 @@ def test_a_language_that_no_engine_here_knows_is_fatal_and_says_how_to_get_one(
 
 @pytest.mark.slow_except("generated")
 @pytest.mark.parametrize("way", ["generated", "stdin", "file", "environment"])
-def test_a_token_is_asked_for_and_told_if_it_was_made(
+def test_token_is_demanded_and_printed_only_if_generated(
     way: str, start: Start, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
@@ -152,7 +150,7 @@ def test_a_token_is_asked_for_and_told_if_it_was_made(
 
 
 @posix
-def test_a_token_file_that_others_may_read_is_refused(start: Start, tmp_path: Path) -> None:
+def test_token_file_readable_by_others_is_refused(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o644)
@@ -161,7 +159,9 @@ def test_a_token_file_that_others_may_read_is_refused(start: Start, tmp_path: Pa
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
-def test_a_signed_token_is_no_token_of_a_service(start: Start, tmp_path: Path, way: str) -> None:
+def test_signed_token_as_token_of_service_is_refused(
+    start: Start, tmp_path: Path, way: str
+) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("anna")
     file = tmp_path / "token"
@@ -178,7 +178,7 @@ def test_a_signed_token_is_no_token_of_a_service(start: Start, tmp_path: Path, w
     assert token not in log
 
 
-def test_our_commands_send_the_client_s_token_and_not_the_service_s(
+def test_commands_send_token_of_client_not_of_service(
     start: Start, tmp_path: Path, voice: bytes
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
@@ -204,7 +204,7 @@ def test_our_commands_send_the_client_s_token_and_not_the_service_s(
     assert run(VIBEVOICE_TOKEN=anna) == 0, "as it was: the only one that is known"
 
 
-def test_logs_in_json_are_json_the_workers_too(start: Start, voice: bytes) -> None:
+def test_json_log_has_only_json_lines_also_of_workers(start: Start, voice: bytes) -> None:
     service = start("--port", 0, "--log-format", "json")
     url = service.line()["url"]
     assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
@@ -219,7 +219,7 @@ def test_logs_in_json_are_json_the_workers_too(start: Start, voice: bytes) -> No
 
 
 @pytest.mark.slow
-def test_a_second_start_says_who_has_the_port(start: Start) -> None:
+def test_start_on_port_in_use_names_its_owner(start: Start) -> None:
     first = start("--port", 0).line()
     assert f"pid {first['pid']}" in start("--port", first["port"]).line()["message"]
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -228,14 +228,14 @@ def test_a_second_start_says_who_has_the_port(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(start: Start) -> None:
+def test_ready_line_of_reused_service_has_no_token(start: Start) -> None:
     first = start("--port", 0, "--generate-token").line()
     assert "token" in first
     second = start("--port", first["port"], "--if-port-taken", "reuse", "--generate-token").line()
     assert second == {**{key: first[key] for key in first if key != "token"}, "reused": True}
 
 
-def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
+def test_port_freed_during_query_of_its_owner_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -250,7 +250,7 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
 
 
 @posix
-def test_takeover_replaces_ours_and_nobody_elses(start: Start, tmp_path: Path) -> None:
+def test_takeover_replaces_own_service_and_no_other_program(start: Start, tmp_path: Path) -> None:
     old = start("--port", 0)
     first = old.line()
     second = start("--port", first["port"], "--if-port-taken", "takeover").line()
@@ -297,7 +297,7 @@ HOST = textwrap.dedent(
 @pytest.mark.parametrize(
     "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
 )
-def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_path: Path) -> None:
+def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Path) -> None:
     words = [way] if way == "--exit-with-stdin" else []
     known = {"TRISPR_DEV_BUILD": "0"} if way == "a known host" else {}
     env = service_environment(tmp_path, port=0, scripted_speed=10) | known
@@ -340,7 +340,7 @@ def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_pa
 @pytest.mark.slow_except("[it]")
 @posix
 @pytest.mark.parametrize("told", ["it", "its group"])
-def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
+def test_stop_finishes_running_job_and_refuses_waiting_ones(
     start: Start, tmp_path: Path, voice: bytes, told: str
 ) -> None:
     service = start("--port", 0, "--shutdown-grace", "10m", "--preload")
@@ -366,9 +366,7 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
 
 
 @posix
-def test_with_the_embedded_engine_it_ends_without_a_fault_after_a_job(
-    start: Start, voice: bytes
-) -> None:
+def test_service_with_moonshine_ends_cleanly_after_job(start: Start, voice: bytes) -> None:
     service = start(port=0, engine="moonshine", how={"fresh": True})
     url = service.line()["url"]
     assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
@@ -380,12 +378,14 @@ def test_with_the_embedded_engine_it_ends_without_a_fault_after_a_job(
 
 @pytest.mark.slow
 @posix
-def test_told_twice_it_waits_for_nobody(start: Start) -> None:
+def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
     service = start("--port", 0, "--shutdown-grace", "10m", scripted_speed=5)
-    busy(service.line()["url"])
+    url = service.line()["url"]
+    busy(url)
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
-    assert not all_gone(processes, 1.0), "the running job has its grace"
+    wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+    assert health_of(url)["engine_state"] == "busy", "the running job has its grace"
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes)
     exit_code, _, log = service.ended()
@@ -396,7 +396,7 @@ def test_told_twice_it_waits_for_nobody(start: Start) -> None:
 
 @pytest.mark.slow
 @posix
-def test_after_the_grace_the_running_job_is_told_too(start: Start) -> None:
+def test_running_job_ends_with_shutting_down_after_grace(start: Start) -> None:
     service = start("--port", 0, "--shutdown-grace", "200ms", scripted_speed=5)
     url = service.line()["url"]
     with ThreadPoolExecutor(1) as pool:
@@ -425,7 +425,7 @@ main()
 
 @pytest.mark.slow
 @posix
-def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
+def test_job_that_ends_in_grace_can_be_fetched_and_new_jobs_are_refused(
     start: Start, voice: bytes
 ) -> None:
     """By a client that connects anew for each of its questions, and asks for the last one late."""
@@ -451,7 +451,7 @@ def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
 
 @pytest.mark.slow
 @posix
-def test_a_result_that_nobody_fetches_does_not_keep_the_service(start: Start, voice: bytes) -> None:
+def test_result_that_nobody_fetches_does_not_delay_stop(start: Start, voice: bytes) -> None:
     service = start("--port", 0, "--shutdown-grace", "10m")
     url = service.line()["url"]
     web.post(f"{url}/transcribe", files={"audio": voice}, headers=LATER)
@@ -462,7 +462,7 @@ def test_a_result_that_nobody_fetches_does_not_keep_the_service(start: Start, vo
 
 @pytest.mark.slow
 @posix
-def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(start: Start) -> None:
+def test_start_on_port_of_stopping_service_waits_for_its_end(start: Start) -> None:
     port = free_port()
     first = start("--port", port, "--shutdown-grace", "1s", scripted_speed=5)
     busy(first.line()["url"])
@@ -477,9 +477,7 @@ def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(start: Start) ->
 
 
 @posix
-def test_a_service_that_works_on_no_job_any_more_ends_and_says_why(
-    tmp_path: Path, voice: bytes
-) -> None:
+def test_service_whose_dispatcher_failed_ends_with_reason(tmp_path: Path, voice: bytes) -> None:
     """The host starts it again; what nobody would ever work on is no service."""
     fault = """
 import asyncio, sys
@@ -498,7 +496,7 @@ main()
 
 
 @posix
-def test_after_sigkill_of_the_service_nothing_of_it_is_left(start: Start, tmp_path: Path) -> None:
+def test_killed_service_leaves_no_process_port_or_file(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     service = start("--port", 0, scripted_speed=5, spool_dir=spool)
@@ -517,7 +515,7 @@ def test_after_sigkill_of_the_service_nothing_of_it_is_left(start: Start, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="fills the pipe from outside")
-def test_a_host_that_never_reads_its_pipes_blocks_nothing(start: Start, voice: bytes) -> None:
+def test_full_pipe_of_host_does_not_block_service(start: Start, voice: bytes) -> None:
     service = start("--port", 0, "--log-level", "debug")
     url = service.line()["url"]
     pipe = os.open(f"/proc/{service.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
@@ -538,9 +536,7 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(start: Start, voice: b
 
 @pytest.mark.slow_except("both")
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
-def test_a_host_that_closed_its_pipes_kills_nothing(
-    stream: str, start: Start, voice: bytes
-) -> None:
+def test_closed_pipe_of_host_does_not_end_service(stream: str, start: Start, voice: bytes) -> None:
     port = free_port()
     service = start("--port", port, "--log-level", "debug")
     if stream != "stderr":
@@ -555,7 +551,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(
 
 
 @pytest.mark.slow
-def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
+def test_half_open_requests_are_closed_and_block_nobody(tmp_path: Path) -> None:
     with (
         Server(tmp_path, limits={"request_deadline": 1}) as server,
         contextlib.ExitStack() as stack,
@@ -584,7 +580,7 @@ def rest_of(sock: socket.socket) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
-def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
+def test_connections_beyond_file_limit_wait_and_are_logged_once(
     tmp_path: Path,
 ) -> None:
     with (
@@ -609,7 +605,7 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
 
 
 @pytest.mark.slow
-def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
+def test_idle_connection_stays_open_and_unfinished_request_closes_it(tmp_path: Path) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def is_answered(sock: socket.socket) -> bool:
@@ -629,7 +625,7 @@ def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> No
 
 
 @posix
-def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
+def test_crash_note_of_killed_worker_has_no_text_of_transcript(
     tmp_path: Path, voice: bytes
 ) -> None:
     with Server(tmp_path, scripted_speed="5") as server:
@@ -652,7 +648,7 @@ def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
 
 @pytest.mark.slow
 @posix
-def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(
+def test_services_killed_at_random_moments_leave_no_process_port_or_file(
     start: Start, tmp_path: Path
 ) -> None:
     port, moments = free_port(), random.Random(4)
@@ -676,7 +672,7 @@ def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(
         assert list(spool.iterdir()) == [], number
 
 
-def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
+def test_transcripts_prompts_and_file_names_are_in_no_file(tmp_path: Path) -> None:
     """The scripted engine's words are fingerprints: they stand for what a person said."""
     marks = set()
     with Server(tmp_path, log_level="debug") as server:
@@ -697,7 +693,7 @@ def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @posix
-def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
+def test_job_goes_on_after_suspend_of_machine(tmp_path: Path) -> None:
     settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
     with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
         engine = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "it is there")
@@ -715,7 +711,7 @@ def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_has_log_notes_and_findings_and_names_no_home(
+def test_report_has_log_crash_notes_and_findings_without_home_folder(
     tmp_path: Path, voice: bytes
 ) -> None:
     with Server(tmp_path) as server:
@@ -751,7 +747,7 @@ def demo(start: Start, studio: Studio, tmp_path: Path) -> Callable[..., HostedSe
 
 @pytest.mark.slow
 @posix
-def test_a_demo_that_is_killed_takes_its_service_with_it(
+def test_service_of_killed_demo_ends(
     demo: Callable[..., HostedService],
 ) -> None:
     port = free_port()
@@ -766,7 +762,7 @@ def test_a_demo_that_is_killed_takes_its_service_with_it(
 @pytest.mark.slow_except("variable")
 @posix
 @pytest.mark.parametrize("words", [["--port", "0"], []], ids=["flag", "variable"])
-def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
+def test_demo_finds_its_service_at_any_port_and_token(
     words: list[str], demo: Callable[..., HostedService]
 ) -> None:
     started = demo(*words, port=0, generate_token=True)
@@ -780,7 +776,7 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
-def test_a_service_may_have_as_many_connections_as_the_system_allows(
+def test_service_raises_its_file_limit_to_maximum(
     start: Start,
 ) -> None:
     few = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *SERVE]

@@ -186,7 +186,7 @@ def wav(megabytes: float) -> bytes:
     return file.getvalue()
 
 
-def test_live_audio_goes_through(proxy: Proxy) -> None:
+def test_live_audio_passes_reverse_proxy(proxy: Proxy) -> None:
     with proxy.live() as live:
         live.send(json.dumps({"type": "begin", "encoding": "pcm16", "rate": 16000}))
         assert json.loads(live.recv(PATIENCE_S))["type"] == "began"
@@ -197,7 +197,7 @@ def test_live_audio_goes_through(proxy: Proxy) -> None:
             kinds.append(json.loads(live.recv(PATIENCE_S))["type"])
 
 
-def test_events_come_while_the_job_runs(proxy: Proxy) -> None:
+def test_events_of_job_pass_reverse_proxy_while_it_runs(proxy: Proxy) -> None:
     job = proxy.sent("POST", "/v1/jobs", files={"audio": wav(12)}).json()["id"]
     with (
         proxy.client() as client,
@@ -214,7 +214,7 @@ def test_events_come_while_the_job_runs(proxy: Proxy) -> None:
     assert names[-1] == "done"
 
 
-def test_a_large_upload_goes_through_and_is_stored_nowhere_between(proxy: Proxy) -> None:
+def test_large_upload_passes_reverse_proxy_without_being_stored(proxy: Proxy) -> None:
     before = {path for path in proxy.folder.rglob("*") if path.is_file()}
     sent = proxy.sent("POST", "/v1/jobs", files={"audio": wav(UPLOAD_MB)})
     assert sent.status_code == 202, sent.text
@@ -223,7 +223,7 @@ def test_a_large_upload_goes_through_and_is_stored_nowhere_between(proxy: Proxy)
     assert proxy.sent("DELETE", f"/v1/jobs/{sent.json()['id']}").status_code < 300
 
 
-def test_a_refusal_comes_before_the_upload(proxy: Proxy) -> None:
+def test_refusal_passes_reverse_proxy_before_upload_ends(proxy: Proxy) -> None:
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: audio/wav\r\n"
     answer = b""
     with proxy.raw() as sock:
@@ -238,25 +238,25 @@ def test_a_refusal_comes_before_the_upload(proxy: Proxy) -> None:
     assert answer.startswith(b"HTTP/1.1 401")
 
 
-def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy) -> None:
+def test_address_that_client_claims_is_ignored(proxy: Proxy) -> None:
     local = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}
     sent = proxy.sent("POST", "/transcribe", json={"audio_path": "/etc/hostname"}, headers=local)
     assert (sent.status_code, sent.json()["code"]) == (403, "audio_path_forbidden")
 
 
-def test_the_service_s_own_page_may_ask(proxy: Proxy) -> None:
+def test_page_behind_reverse_proxy_is_allowed(proxy: Proxy) -> None:
     for origin, status in ((f"https://{NAME}", 200), ("https://evil.example", 403)):
         assert proxy.sent("GET", "/v1/jobs", headers={"Origin": origin}).status_code == status
 
 
-def test_the_page_may_ask_at_another_port_than_the_usual_one(proxy: Proxy) -> None:
+def test_page_behind_reverse_proxy_at_other_port_is_allowed(proxy: Proxy) -> None:
     name = f"{NAME}:{proxy.port}"
     there = {"Host": name, "Origin": f"https://{name}"}
     sent = proxy.sent("GET", "/v1/jobs", headers=there)
     assert sent.status_code == 200, sent.text
 
 
-def test_a_page_whose_port_got_lost_on_the_way_is_told_to_pass_it(service: Server) -> None:
+def test_proxy_that_drops_port_of_host_is_named_in_refusal(service: Server) -> None:
     sent = {"Host": NAME, "Origin": f"https://{NAME}:8443", "X-Forwarded-Proto": "https"}
     refused = service.client.get("/v1/jobs", headers=BEARER | sent)
     assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
@@ -264,9 +264,7 @@ def test_a_page_whose_port_got_lost_on_the_way_is_told_to_pass_it(service: Serve
 
 
 @pytest.mark.parametrize("path", ["/v1/live", "/v1/realtime", "/api/asr-streaming", "/stream"])
-def test_a_websocket_that_lost_its_upgrade_on_the_way_is_told_so(
-    path: str, service: Server
-) -> None:
+def test_proxy_that_drops_websocket_upgrade_is_named_in_refusal(path: str, service: Server) -> None:
     answer = service.client.get(path, headers=BEARER)
     assert answer.status_code == 426
     assert answer.headers["upgrade"] == "websocket"
@@ -315,7 +313,7 @@ def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
         yield Balancer(proxy, grpc_port, services)
 
 
-def test_clients_are_spread_and_each_that_was_cut_finds_its_session(balancer: Balancer) -> None:
+def test_balanced_clients_resume_their_session_after_disconnect(balancer: Balancer) -> None:
     left = dict[str, int]()
     for number in range(2, 100):
         host = f"127.0.0.{number}"
@@ -338,7 +336,7 @@ def test_clients_are_spread_and_each_that_was_cut_finds_its_session(balancer: Ba
     wait_until(lambda: not sum(balancer.sessions()), PATIENCE_S, "all were given back")
 
 
-def test_our_client_goes_on_over_a_balancer_that_cuts_it(balancer: Balancer) -> None:
+def test_python_client_resumes_session_over_balancer(balancer: Balancer) -> None:
     retry, trust = Retry(attempts=100, first_s=0.01), Trust(balancer.proxy.certificate)
     with network(balancer.proxy.port, 0, *[2600] * 8) as between:
         url = f"https://localhost:{between.port}"
@@ -355,7 +353,7 @@ def test_our_client_goes_on_over_a_balancer_that_cuts_it(balancer: Balancer) -> 
     assert len(events[-1].transcript.segments) == 9
 
 
-def test_a_call_over_grpc_finds_the_session_that_another_one_created(balancer: Balancer) -> None:
+def test_grpc_call_finds_session_that_other_call_created(balancer: Balancer) -> None:
     trust, bearer = balancer.proxy.certificate.read_bytes(), BEARER["Authorization"]
     for number in range(4):
         with GrpcClient(balancer.grpc_port, trust, authorization=bearer) as first:
@@ -365,7 +363,7 @@ def test_a_call_over_grpc_finds_the_session_that_another_one_created(balancer: B
         assert (said.number, len(said.finals)) == ("", 1)
 
 
-def test_live_requests_go_to_a_service_with_a_live_engine_and_all_else_to_fronts(
+def test_proxy_sends_live_requests_to_live_services_and_rest_to_fronts(
     service: Server, tmp_path: Path
 ) -> None:
     skip_without("nginx")
@@ -383,7 +381,7 @@ def test_live_requests_go_to_a_service_with_a_live_engine_and_all_else_to_fronts
         port = free_port()
         command, certificate = nginx_with(tmp_path, {"443": port}, block)
         with running(command, certificate, tmp_path, port) as proxy:
-            test_live_audio_goes_through(proxy)
+            test_live_audio_passes_reverse_proxy(proxy)
             for path in ("/v1/realtime?intent=transcription", "/api/asr-streaming"):
                 with proxy.live(path=path) as live:
                     assert json.loads(live.recv(PATIENCE_S))["type"] != "error"

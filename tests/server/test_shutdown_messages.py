@@ -50,7 +50,7 @@ async def follow(server: Server, job: str) -> int:
         return len([line async for line in answer.aiter_lines()])
 
 
-async def test_clients_of_the_realtime_api_are_to_come_again(
+async def test_realtime_clients_are_told_to_retry_at_shutdown(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
     """An event says that something is wrong with them, and is the end to most: the close code says
@@ -80,7 +80,7 @@ async def test_clients_of_the_realtime_api_are_to_come_again(
     assert "Traceback" not in server.log()
 
 
-async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
+async def test_clients_get_shutdown_reason_and_live_session_its_summary(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:
     folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
@@ -123,7 +123,7 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
     assert "ASGI" not in server.log()
 
 
-async def test_refused_uploads_that_still_come_are_one_line_at_the_end(
+async def test_refused_uploads_in_progress_are_one_log_line_at_shutdown(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(engine="scripted")
@@ -141,7 +141,7 @@ async def test_refused_uploads_that_still_come_are_one_line_at_the_end(
     assert server.log().count("2 requests still in progress were cancelled") == 1
 
 
-async def test_a_refused_handshake_is_no_error_in_the_log(
+async def test_refused_handshake_logs_no_error(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(engine="scripted", token="a-token-of-sixteen")

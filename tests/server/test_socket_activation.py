@@ -32,7 +32,7 @@ def activated(start: Start, sock: socket.socket) -> HostedService:
     return start(command=command, how={"pass_fds": [sock.fileno()]})
 
 
-def test_who_connects_before_it_is_up_is_answered_and_after_its_end_the_next_one_serves(
+def test_socket_activation_answers_early_client_and_outlives_service(
     start: Start, voice: bytes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -59,7 +59,7 @@ def test_who_connects_before_it_is_up_is_answered_and_after_its_end_the_next_one
         assert activated(start, sock).line()["port"] == port
 
 
-def test_beyond_the_loopback_it_wants_a_token_as_with_a_port_of_its_own(start: Start) -> None:
+def test_activated_socket_beyond_loopback_needs_token(start: Start) -> None:
     with socket.create_server(("0.0.0.0", 0)) as sock:
         service = activated(start, sock)
         said = service.line()
@@ -68,7 +68,7 @@ def test_beyond_the_loopback_it_wants_a_token_as_with_a_port_of_its_own(start: S
         assert service.ended()[0] == 78
 
 
-def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
+def test_activated_unix_socket_is_refused(start: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "socket"))
         sock.listen()
@@ -79,7 +79,7 @@ def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
         assert service.ended()[0] == 78
 
 
-def test_what_is_for_another_process_is_left_alone_and_several_are_refused() -> None:
+def test_sockets_of_other_process_are_ignored_and_several_are_refused() -> None:
     environment = {"LISTEN_PID": str(os.getppid()), "LISTEN_FDS": "1", "PATH": "/bin"}
     assert listeners.take_activated_socket(environment) is None
     assert environment == {"PATH": "/bin"}

@@ -84,7 +84,7 @@ REQUESTS: dict[str, tuple[str, dict[str, str], bytes]] = {
 
 @pytest.mark.parametrize("token", [None, SecretStr(TOKEN)], ids=["open", "token"])
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_health_is_answered_and_counted_at_first_as_by_the_whole_application(
+async def test_first_health_is_answered_and_counted_as_by_whole_application(
     name: str,
     token: SecretStr | None,
     staged: Callable[..., Staged],
@@ -116,7 +116,7 @@ async def test_health_is_answered_and_counted_at_first_as_by_the_whole_applicati
         ("GET", "/nothing", 404),
     ],
 )
-async def test_other_requests_wait_for_the_whole_application(
+async def test_other_requests_wait_for_whole_application(
     method: str, path: str, status: int, staged: Callable[..., Staged]
 ) -> None:
     both = staged()
@@ -131,7 +131,7 @@ async def test_other_requests_wait_for_the_whole_application(
     assert sum(counted(both.service).values()) == 2
 
 
-async def test_a_request_that_waits_when_the_service_stops_is_told_so(
+async def test_waiting_request_is_refused_at_shutdown(
     staged: Callable[..., Staged],
 ) -> None:
     sent: list[Any] = []
@@ -148,7 +148,7 @@ async def test_a_request_that_waits_when_the_service_stops_is_told_so(
     assert b'"shutting_down"' in sent[1]["body"]
 
 
-async def test_a_service_that_is_complete_collects_garbage(
+async def test_complete_application_enables_garbage_collection(
     staged: Callable[..., Staged],
 ) -> None:
     app = staged().app
@@ -161,7 +161,7 @@ async def test_a_service_that_is_complete_collects_garbage(
         gc.unfreeze()
 
 
-async def test_the_event_loop_answers_while_the_rest_is_imported() -> None:
+async def test_event_loop_runs_while_application_is_imported() -> None:
     loop = asyncio.get_running_loop()
     answered: list[bool] = []
 
@@ -228,7 +228,7 @@ def started(start: Start, code: str = "", **settings: object) -> HostedService:
     return start(command=command, how=how, port=0, log_level="warning", **settings)
 
 
-def test_a_service_is_ready_before_it_imports_what_health_does_not_need(start: Start) -> None:
+def test_ready_line_precedes_imports_that_health_does_not_need(start: Start) -> None:
     _, said, log = started(start, PRINT_MODULES).ended()
     assert b'"event": "ready"' in said, log
     names = set(log.split())
@@ -236,7 +236,7 @@ def test_a_service_is_ready_before_it_imports_what_health_does_not_need(start: S
     assert sorted(names & set(LATER)) == []
 
 
-def test_the_modules_of_a_conversation_are_imported_with_the_rest() -> None:
+def test_modules_of_conversations_are_imported_with_application() -> None:
     code = "import sys, sidecar.server.http_app; print(*sys.modules)"
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -245,7 +245,7 @@ def test_the_modules_of_a_conversation_are_imported_with_the_rest() -> None:
     assert {f"sidecar.conversation.{name}" for name in needed} <= set(ended.stdout.split())
 
 
-def test_an_invalid_variable_that_only_routes_read_is_fatal_before_the_ready_line(
+def test_invalid_variable_of_routes_is_fatal_before_ready_line(
     start: Start,
 ) -> None:
     service = start(port=0, env={"WS_CLOSE_BUSY_CODE": "busy"})
@@ -253,14 +253,14 @@ def test_an_invalid_variable_that_only_routes_read_is_fatal_before_the_ready_lin
     assert service.ended()[0] == 78
 
 
-def test_a_fault_of_the_rest_ends_the_service_with_exit_code_1(start: Start) -> None:
+def test_failed_import_of_application_ends_service_with_exit_code_1(start: Start) -> None:
     exit_code, said, log = started(start, FAIL_TO_IMPORT).ended()
     assert exit_code == 1
     assert "internal error while the application was imported" in log
     assert said.count(b"\n") == 1
 
 
-def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(start: Start) -> None:
+def test_missing_package_of_application_is_fatal_before_ready_line(start: Start) -> None:
     service = started(start, f"import sys; sys.modules['fastapi'] = None{FAIL_TO_IMPORT}")
     assert service.line()["event"] == "fatal"
     assert service.ended()[0] == 1
@@ -277,7 +277,7 @@ def test_an_installation_without_the_rest_is_fatal_before_the_ready_line(start: 
     ],
     ids=["end of standard input", "SIGTERM", "SIGTERM twice", "SIGINT twice"],
 )
-def test_a_service_ends_in_order_although_an_import_hangs(
+def test_service_stops_cleanly_although_import_hangs(
     signals: list[signal.Signals], code: int, start: Start
 ) -> None:
     service = started(start, HANG_IN_IMPORT, exit_with_stdin=1)
@@ -290,7 +290,7 @@ def test_a_service_ends_in_order_although_an_import_hangs(
     assert "Traceback" not in log
 
 
-async def test_websockets_wait_and_those_beyond_the_limit_or_at_the_end_are_refused(
+async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown(
     staged: Callable[..., Staged], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(staged_app, "MAX_WAITING_SOCKETS", 1)
@@ -311,7 +311,7 @@ async def test_websockets_wait_and_those_beyond_the_limit_or_at_the_end_are_refu
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-def test_a_service_that_is_stopped_while_it_imports_the_rest_ends_in_order(start: Start) -> None:
+def test_service_stopped_while_it_imports_application_ends_cleanly(start: Start) -> None:
     service = started(start)
     assert service.line()["event"] == "ready"
     service.process.terminate()
@@ -321,8 +321,6 @@ def test_a_service_that_is_stopped_while_it_imports_the_rest_ends_in_order(start
     assert "ERROR" not in log
 
 
-def test_the_first_request_of_a_service_that_is_started_anew_is_served(
-    tmp_path: Path, voice: bytes
-) -> None:
+def test_first_request_of_fresh_service_is_served(tmp_path: Path, voice: bytes) -> None:
     with Server(tmp_path, fresh=True) as server:
         assert server.post(voice).status_code == 200

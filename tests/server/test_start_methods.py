@@ -25,7 +25,7 @@ WAYS: dict[str, tuple[list[str], Path]] = {
 
 @pytest.mark.slow_except("python-main-in-its-folder", "uvicorn-from-above")
 @pytest.mark.parametrize("way", WAYS)
-def test_the_service_serves_however_it_is_started(way: str, tmp_path: Path, voice: bytes) -> None:
+def test_service_serves_with_every_start_command(way: str, tmp_path: Path, voice: bytes) -> None:
     words, folder = WAYS[way]
     port = free_port()
     command = [sys.executable, *(word.format(port=port) for word in words)]
@@ -38,7 +38,7 @@ def test_the_service_serves_however_it_is_started(way: str, tmp_path: Path, voic
         assert "Traceback" not in server.log()
 
 
-async def test_an_application_leaves_the_garbage_collector_of_its_program_off(
+async def test_application_of_other_program_does_not_enable_garbage_collection(
     tmp_path: Path,
 ) -> None:
     app = create_app(Settings(engine="scripted", data_dir=tmp_path))

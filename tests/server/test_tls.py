@@ -76,7 +76,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, dict[
         process.terminate()
 
 
-def test_the_ready_line_and_the_log_have_the_fingerprint_of_what_is_shown(
+def test_ready_line_and_log_have_fingerprint_of_certificate(
     home: tuple[Home, dict[str, Any]],
 ) -> None:
     at, ready = home
@@ -99,7 +99,7 @@ async def health(url: str, trust: Trust) -> dict[str, Any]:
         return await client.health()
 
 
-async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothing_else(
+async def test_client_trusts_only_pinned_certificate_or_fingerprint(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:
     at, ready = home
@@ -126,7 +126,7 @@ async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothin
             await health(url, trust)
 
 
-def test_the_command_line_warns_of_what_is_insecure_and_knows_its_own_machine(
+def test_insecure_option_is_warned_of_and_own_certificate_is_trusted(
     home: tuple[Home, dict[str, Any]],
 ) -> None:
     at, ready = home
@@ -141,7 +141,7 @@ def test_the_command_line_warns_of_what_is_insecure_and_knows_its_own_machine(
     assert str(ready["pid"]) in answer.stdout
 
 
-def test_a_recording_goes_through_and_a_neighbour_is_known(
+def test_transcription_and_port_query_work_over_tls(
     home: tuple[Home, dict[str, Any]],
 ) -> None:
     at, ready = home
@@ -157,7 +157,7 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
 
 
 @pytest.mark.slow
-def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
+def test_hsts_header_is_sent_only_with_given_certificate(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:
     def headers(port: int, pair: CertificatePair) -> http.client.HTTPMessage:
@@ -181,7 +181,7 @@ def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
         process.terminate()
 
 
-def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
+def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
@@ -209,9 +209,7 @@ def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
         ({"tls": "certificate.pem", "tls_key": "locked.pem"}, "has a password"),
     ],
 )
-def test_settings_that_cannot_be_are_no_start(
-    tmp_path: Path, named: dict[str, str], why: str
-) -> None:
+def test_invalid_tls_settings_are_refused(tmp_path: Path, named: dict[str, str], why: str) -> None:
     from cryptography.hazmat.primitives import serialization
 
     pair = ensure_certificate(tmp_path, NAMES)
@@ -233,7 +231,7 @@ def test_settings_that_cannot_be_are_no_start(
         create_tls(Settings(data_dir=tmp_path, **given), FileWatcher())
 
 
-async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
+async def test_new_certificate_is_used_for_new_connections_and_old_ones_stay(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -274,7 +272,7 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
     server.close()
 
 
-def test_a_pin_of_both_kinds_is_none() -> None:
+def test_conflicting_or_invalid_pins_are_refused() -> None:
     with pytest.raises(errors.SettingsInvalid, match="--ca-cert"):
         trust_from_flags(None, "0" * 64, insecure=True)
     with pytest.raises(errors.SettingsInvalid, match="no SHA-256"):

@@ -38,7 +38,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @pytest.mark.parametrize("wrong", ["it has no such precision", "there is no room"])
-async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
+async def test_refused_reload_does_not_requeue_running_job(
     wrong: str, service: Service, voice: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "voice.wav"
@@ -68,7 +68,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
     assert (job.state, job.record.attempts) == (JobState.DONE, 1)
 
 
-async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
+async def test_reload_that_does_not_wait_requeues_running_job(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "long.wav"
@@ -84,7 +84,7 @@ async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
     assert (await job.result()).precision == "int8"
 
 
-async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was_heard(
+async def test_pace_is_stored_for_next_start_without_text_of_transcript(
     service: Service, voice: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "voice.wav"
@@ -102,7 +102,7 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
     assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 
-def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folder: Path) -> None:
+def test_service_of_test_without_folder_writes_nothing_of_user(users_folder: Path) -> None:
     """Who runs the tests has a service perhaps, with its own pace and logs."""
     asked = "from sidecar.observability import logs; print(logs.default_data_folder(None))"
     started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
@@ -113,7 +113,7 @@ def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folde
         assert folder.is_relative_to(users_folder)
 
 
-def test_what_a_service_of_a_test_keeps_is_in_the_folder_of_that_test(
+def test_service_of_test_keeps_data_in_folder_of_test(
     start_server: Callable[..., Server],
 ) -> None:
     """Not with the people of another test; nor, outside of tests, with the user's own."""
@@ -121,7 +121,7 @@ def test_what_a_service_of_a_test_keeps_is_in_the_folder_of_that_test(
     assert {path.name for path in server.home.glob("data/*")} >= {"jobs", "people"}
 
 
-def test_the_log_does_not_complain_of_what_the_base_lacks_and_nobody_asked_for(
+def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     installed = ("moonshine", "scripted")

@@ -62,7 +62,7 @@ def source(studio: Studio) -> AudioSource:
     return AudioSource(os.open(studio.path("aiff"), os.O_RDONLY), spooled=True)
 
 
-async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of_a_process(
+async def test_probe_timeout_does_not_include_start_of_process(
     late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(audio_probe.OPERATION_TIMEOUTS_S, "probe", 0.0)
@@ -76,7 +76,7 @@ async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of
         assert (await looking).container == "aiff"
 
 
-async def test_another_owner_s_file_is_looked_at_while_one_has_all_the_lanes_it_may(
+async def test_owner_with_most_probe_slots_leaves_one_to_other_owners(
     late: Late, source: AudioSource
 ) -> None:
     ada, bob = (
@@ -95,7 +95,7 @@ async def test_another_owner_s_file_is_looked_at_while_one_has_all_the_lanes_it_
         await asyncio.gather(*hers, return_exceptions=True)
 
 
-async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_file_finds_another(
+async def test_probe_process_that_does_not_start_is_machine_busy_and_replaced(
     late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audio_probe, "START_TIMEOUT_S", 0.05)
@@ -110,7 +110,7 @@ async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_f
         assert (await looking).container == "aiff"
 
 
-async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began(
+async def test_probe_that_takes_too_long_is_decode_timeout(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording, hangs = studio.path("mov"), tmp_path / "hangs"
@@ -129,7 +129,7 @@ async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began
         await looks.close()
 
 
-async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_given_up(
+async def test_probes_on_hanging_disk_time_out_and_leave_no_descriptor(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hangs = threading.Event()
@@ -147,7 +147,7 @@ async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_g
     assert opened() - before == set()
 
 
-async def test_only_the_last_of_files_at_once_begins_the_time_without_one(
+async def test_idle_timeout_of_probes_starts_after_last_concurrent_file(
     late: Late, studio: Studio
 ) -> None:
     loop = asyncio.get_running_loop()

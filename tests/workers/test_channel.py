@@ -8,7 +8,7 @@ from sidecar.workers import channel
 from sidecar.workers.rpc_server import RpcSender
 
 
-def test_several_messages_keep_their_borders() -> None:
+def test_consecutive_messages_are_received_separately() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for number in range(50):
@@ -30,7 +30,7 @@ def test_several_messages_keep_their_borders() -> None:
     ],
     ids=repr,
 )
-def test_whatever_is_no_message_closes_the_channel(sent: bytes) -> None:
+def test_receive_of_invalid_message_raises_channel_closed(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.sendall(sent)
@@ -39,7 +39,7 @@ def test_whatever_is_no_message_closes_the_channel(sent: bytes) -> None:
             channel.receive_message(theirs)
 
 
-def test_sending_to_nobody_says_so() -> None:
+def test_send_to_closed_socket_raises_channel_closed() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(channel.ChannelClosed):
@@ -47,14 +47,14 @@ def test_sending_to_nobody_says_so() -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "Zürich 漢字 😀", "half a pair: \ud83d", 'a "quote"\n'])
-def test_any_text_arrives_as_it_was(text: str) -> None:
+def test_any_text_arrives_unchanged(text: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         RpcSender(ours).send({"text": text})
         assert channel.receive_message(theirs)[0].message == {"text": text}
 
 
-def test_sound_rides_behind_a_message_as_it_is() -> None:
+def test_audio_behind_message_arrives_unchanged() -> None:
     sound = bytes(range(256)) * 40
     frame = channel.encode_frame({"call": 1}, sound)
     assert len(frame) == channel.HEADER.size + len(b'{"call":1}') + len(sound)
@@ -65,11 +65,11 @@ def test_sound_rides_behind_a_message_as_it_is() -> None:
     assert (received, fds) == (({"call": 1}, sound, len(frame)), [])
 
 
-def test_a_prompt_in_other_scripts_is_sent_as_it_is_and_not_in_escapes() -> None:
+def test_prompt_in_other_script_is_sent_without_escapes() -> None:
     assert len(channel.encode_frame({"prompt": "漢" * 1000})) < 3100
 
 
-def test_a_frame_comes_off_the_front_only_once_it_is_whole() -> None:
+def test_frame_is_taken_only_once_complete() -> None:
     frame = channel.encode_frame({"number": 1}, b"sound")
     data = bytearray()
     for byte in frame[:-1]:
@@ -83,7 +83,7 @@ def test_a_frame_comes_off_the_front_only_once_it_is_whole() -> None:
 @pytest.mark.parametrize(
     "body", [b"abc", b"[]", b"[" * 100_000], ids=["no JSON", "no object", "too deep"]
 )
-def test_a_frame_that_holds_no_message_is_the_end(body: bytes) -> None:
+def test_frame_that_is_invalid_or_too_long_raises_channel_closed(body: bytes) -> None:
     with pytest.raises(channel.ChannelClosed):
         channel.take_frame(bytearray(channel.HEADER.pack(len(body), 0) + body))
     with pytest.raises(channel.ChannelClosed, match="beyond"):

@@ -74,7 +74,7 @@ class Listener:
         assert self._began.is_set()
 
 
-async def test_several_are_heard_at_the_same_time_in_one_process(
+async def test_concurrent_leases_transcribe_at_once_in_one_process(
     slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -89,7 +89,7 @@ async def test_several_are_heard_at_the_same_time_in_one_process(
     assert not slot.in_use
 
 
-async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
+async def test_lease_that_ends_early_cancels_only_its_own_call(
     slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "20")
@@ -105,7 +105,7 @@ async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
 
 
 @pytest.mark.parametrize("who", ["reload", "alone"])
-async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
+async def test_exclusive_lease_waits_for_earlier_ones_and_precedes_later_ones(
     slot: EngineSlot, path: Path, who: str
 ) -> None:
     first = Listener(slot, path)

@@ -32,7 +32,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
     await one.close()
 
 
-async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: EngineFleet) -> None:
+async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFleet) -> None:
     assert {one.state for one in fleet.standing().values()} == {EngineState.ABSENT}
     async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.lease():
         standing = fleet.standing()
@@ -55,7 +55,7 @@ async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: En
     ("role", "way"),
     [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
-async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
+async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
     fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
@@ -76,7 +76,7 @@ async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
     assert fleet.standing()[role].crashes == 1
 
 
-async def test_where_nothing_hears_live_there_is_the_engine_for_files_alone(
+async def test_fleet_without_live_engine_has_file_engine_only(
     tmp_path: Path,
 ) -> None:
     fleet = EngineFleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)

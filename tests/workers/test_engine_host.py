@@ -77,7 +77,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await one.slot.close()
 
 
-async def test_an_engine_that_comes_is_reckoned_with_before_the_driver_shows_it(
+async def test_memory_of_loading_engine_is_reserved_before_driver_reports_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await house.room(house.files), await house.room(house.live)) == (78, 78)
@@ -90,13 +90,13 @@ async def test_an_engine_that_comes_is_reckoned_with_before_the_driver_shows_it(
     assert await house.room(house.live) == 78, "one that was given up takes nothing"
 
 
-async def test_what_the_driver_shows_of_another_engine_is_counted_once(house: House) -> None:
+async def test_memory_of_other_engine_in_driver_report_is_counted_once(house: House) -> None:
     await house.files.slot.preload()
     assert await house.room(house.live) == pytest.approx(78 - WEIGHTS, abs=1)
     assert await house.room(house.files) == pytest.approx(78, abs=1)
 
 
-async def test_what_a_job_is_going_to_take_is_nobody_elses(house: House) -> None:
+async def test_planned_memory_of_job_is_reserved(house: House) -> None:
     await house.files.slot.preload()
     async with house.files.slot.lease():
         for _ in range(2):  # in step
@@ -107,7 +107,7 @@ async def test_what_a_job_is_going_to_take_is_nobody_elses(house: House) -> None
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=1)
 
 
-async def test_an_engine_that_has_left_leaves_no_reservation(house: House) -> None:
+async def test_unloaded_engine_leaves_no_reservation(house: House) -> None:
     await house.files.slot.preload()
     await house.files.slot.reload(Precision.INT8)
     lighter = await house.room(house.live)
@@ -116,7 +116,7 @@ async def test_an_engine_that_has_left_leaves_no_reservation(house: House) -> No
     assert await house.room(house.live) == 78
 
 
-async def test_what_one_has_reserved_the_other_is_refused(
+async def test_memory_reserved_by_one_engine_is_refused_to_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.files.slot.preload()
@@ -130,7 +130,7 @@ async def test_what_one_has_reserved_the_other_is_refused(
     assert await house.room(house.files) == 78, "a load that fails leaves none either"
 
 
-async def test_what_live_sessions_take_beside_the_weights_is_nobody_elses_while_they_go_on(
+async def test_memory_of_live_sessions_is_reserved_while_they_run(
     house: House, tmp_path: Path
 ) -> None:
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
@@ -148,7 +148,7 @@ async def test_what_live_sessions_take_beside_the_weights_is_nobody_elses_while_
     assert await house.room(house.files) == 78
 
 
-async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_host_s_memory(
+async def test_gpu_with_late_driver_leaves_no_reservation_of_host_memory(
     tmp_path: Path,
 ) -> None:
     says: list[GpuMemory | None] = [None]
@@ -172,9 +172,7 @@ async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_hos
     )
 
 
-async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card(
-    house: House, tmp_path: Path
-) -> None:
+async def test_tts_on_cpu_takes_memory_of_host_not_of_gpu(house: House, tmp_path: Path) -> None:
     choice = EngineChoice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
     settings = Settings(keep_alive=-1, data_dir=tmp_path)
     voice = EngineHost("voice", settings, choice, house.devices, engine_slot.LIVE, speaks=True)
@@ -188,7 +186,7 @@ async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card
 
 
 @pytest.mark.parametrize(("gigabytes", "best"), [(80, Precision.BF16), (16, Precision.INT8)])
-def test_first_precision_is_the_best_that_fits_on_the_card(
+def test_first_precision_is_best_that_fits_on_gpu(
     tmp_path: Path, gigabytes: int, best: Precision
 ) -> None:
     precisions = (Precision.BF16, Precision.INT8, Precision.INT4)

@@ -103,7 +103,7 @@ async def loading(slot: EngineSlot) -> None:
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_the_old_engine_stands_beside_the_new_one_only_where_there_is_room(
+async def test_old_engine_runs_during_load_only_if_both_fit(
     placement: LoadPlacement, build: Build
 ) -> None:
     looker = Looker(placement)
@@ -115,7 +115,7 @@ async def test_the_old_engine_stands_beside_the_new_one_only_where_there_is_room
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_after_a_load_that_fails_the_old_precision_serves(
+async def test_after_failed_load_old_precision_serves(
     placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
@@ -134,7 +134,7 @@ async def test_after_a_load_that_fails_the_old_precision_serves(
     assert slot.loaded
 
 
-async def test_where_the_old_one_does_not_come_back_either_the_next_lease_tries_again(
+async def test_after_failed_restore_of_old_engine_next_lease_loads_it(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build(Looker(LoadPlacement.INSTEAD))
@@ -148,7 +148,7 @@ async def test_where_the_old_one_does_not_come_back_either_the_next_lease_tries_
         assert engine.precision is FP32
 
 
-async def test_a_precision_that_has_no_room_is_refused_before_the_old_engine_goes(
+async def test_precision_without_room_is_refused_and_old_engine_stays(
     build: Build,
 ) -> None:
     looker = Looker()
@@ -161,7 +161,7 @@ async def test_a_precision_that_has_no_room_is_refused_before_the_old_engine_goe
     assert (slot.worker_pid, slot.precision, slot.state) == (old, FP32, EngineState.READY)
 
 
-async def test_an_engine_that_is_left_standing_by_a_failed_load_still_leaves_when_idle(
+async def test_engine_kept_by_failed_load_is_unloaded_when_idle(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
@@ -172,7 +172,7 @@ async def test_an_engine_that_is_left_standing_by_a_failed_load_still_leaves_whe
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_reloads_at_once_load_once_for_all(build: Build) -> None:
+async def test_concurrent_reloads_with_same_target_load_once(build: Build) -> None:
     looker = Looker()
     slot = build(looker)
     await slot.preload()
@@ -182,7 +182,7 @@ async def test_reloads_at_once_load_once_for_all(build: Build) -> None:
     assert looker.asked[2:] == [INT8], "a reload that comes later is one"
 
 
-async def test_a_reload_waits_for_the_lease_and_goes_before_the_next(build: Build) -> None:
+async def test_reload_waits_for_lease_and_precedes_next_lease(build: Build) -> None:
     looker, seen = Looker(), []
     slot = build(looker)
     async with slot.lease() as engine:
@@ -215,7 +215,7 @@ def children() -> set[int]:
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_a_load_is_finished_though_who_asked_for_it_hangs_up(
+async def test_load_goes_on_after_its_caller_is_cancelled(
     placement: LoadPlacement, build: Build
 ) -> None:
     looker, others = Looker(placement), children()
@@ -229,9 +229,7 @@ async def test_a_load_is_finished_though_who_asked_for_it_hangs_up(
     assert looker.asked == [FP32, INT8]
 
 
-async def test_of_those_who_come_while_it_loads_nobody_waits_for_a_second_load(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_callers_during_load_share_it(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, looker = Gate(monkeypatch), Looker()
     slot = build(looker)
     for _ in range(4):
@@ -243,7 +241,7 @@ async def test_of_those_who_come_while_it_loads_nobody_waits_for_a_second_load(
     assert looker.asked == [FP32]
 
 
-async def test_a_load_nobody_waits_for_gives_way_to_who_wants_another_precision(
+async def test_abandoned_load_is_cancelled_for_lease_at_other_precision(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others, slot = children(), build()
@@ -256,7 +254,7 @@ async def test_a_load_nobody_waits_for_gives_way_to_who_wants_another_precision(
         assert children() - others == {old}
 
 
-async def test_whom_any_precision_suits_waits_for_the_one_that_is_on_its_way(
+async def test_lease_at_any_precision_takes_load_in_progress(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looker = Looker(LoadPlacement.INSTEAD)
@@ -270,7 +268,7 @@ async def test_whom_any_precision_suits_waits_for_the_one_that_is_on_its_way(
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_a_load_that_somebody_left_behind_fails_for_nobody_else(
+async def test_failed_abandoned_load_fails_no_other_lease(
     placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build(Looker(placement))
@@ -283,7 +281,7 @@ async def test_a_load_that_somebody_left_behind_fails_for_nobody_else(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
-async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_new_one(
+async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
@@ -305,7 +303,7 @@ async def test_who_is_cancelled_while_the_old_engine_leaves_does_not_lose_the_ne
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
-async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
+async def test_memory_is_queried_only_after_old_engine_has_exited(
     monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
@@ -330,7 +328,7 @@ async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
     assert stood == [False, False, False, False]
 
 
-async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_its_job(
+async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(
     build: Build,
 ) -> None:
     slot = build(keep_alive_s=0)
@@ -343,7 +341,7 @@ async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_i
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
+async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.engine_slot.PRELOADED_KEEP_S", 0.05)
@@ -355,7 +353,7 @@ async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_of_many_reloads_to_and_fro_the_last_one_counts_and_a_job_gets_its_turn(
+async def test_last_of_many_reloads_wins_and_lease_gets_its_turn(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looker = Looker()
@@ -378,7 +376,7 @@ async def test_of_many_reloads_to_and_fro_the_last_one_counts_and_a_job_gets_its
     assert {type(outcome) for outcome in outcomes[1:-1]} == {errors.ReloadSuperseded}
 
 
-async def test_a_reload_whose_client_hangs_up_is_done_all_the_same(build: Build) -> None:
+async def test_reload_goes_on_after_its_caller_is_cancelled(build: Build) -> None:
     slot = build()
     async with slot.lease():
         gone, patient = [asyncio.ensure_future(slot.reload(INT8)) for _ in range(2)]
@@ -391,7 +389,7 @@ async def test_a_reload_whose_client_hangs_up_is_done_all_the_same(build: Build)
 
 
 @pytest.mark.parametrize("waits", ["reload", "lease", "the next", "nobody"])
-async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
+async def test_slot_closed_during_load_leaves_no_engine(
     waits: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others, slot = children(), build()
@@ -422,7 +420,7 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not(build: Build) -> None:
+async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> None:
     noted: list[int] = []
     slot = build(on_crash=lambda worker: noted.append(worker.pid))
     await slot.preload()
@@ -440,7 +438,7 @@ async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not(buil
 
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("stands", [False, True])
-async def test_a_process_that_cannot_be_started_is_a_failed_load(
+async def test_process_that_cannot_start_is_failed_load(
     stands: bool, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build()
@@ -463,7 +461,7 @@ async def test_a_process_that_cannot_be_started_is_a_failed_load(
     assert await precision_of_a_lease(slot) is FP32
 
 
-async def test_what_a_reload_would_meet_is_known_before(build: Build) -> None:
+async def test_check_room_raises_what_reload_would_raise(build: Build) -> None:
     looker = Looker()
     slot = build(looker)
     await slot.check_room(INT8)
@@ -476,7 +474,7 @@ async def test_what_a_reload_would_meet_is_known_before(build: Build) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what is open in /proc")
-async def test_engines_that_came_and_went_leave_nothing_in_the_service(build: Build) -> None:
+async def test_loads_and_unloads_leak_no_descriptor_thread_or_task(build: Build) -> None:
     slot, here = build(keep_alive_s=0), psutil.Process()
 
     def held() -> tuple[int, int, int]:
@@ -494,7 +492,7 @@ async def test_engines_that_came_and_went_leave_nothing_in_the_service(build: Bu
         await until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
 
 
-async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -> None:
+async def test_job_from_before_reload_takes_reloaded_precision(build: Build) -> None:
     """`resolve`: asked for before the reload: what is there; after it: what was asked for."""
     slot = build()
     before = time.monotonic()  # real time: only which reading is the earlier one counts
@@ -510,7 +508,7 @@ async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -
         assert slot.resolve(wanted, since) is expected
 
 
-async def test_memory_is_looked_at_before_each_load_and_each_lease(build: Build) -> None:
+async def test_memory_is_queried_before_each_load_and_each_lease(build: Build) -> None:
     seen: list[str] = []
 
     class Noted(MemoryAccount):
@@ -534,7 +532,7 @@ FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
+async def test_load_gets_memory_plan_and_slot_keeps_it(
     placement: LoadPlacement, monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     told: list[tuple[str, bool, bool]] = []
@@ -562,9 +560,7 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
     assert told == [("fp32", True, True), ("int8", False, False), *back]
 
 
-async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
-    voice: bytes, tmp_path: Any, build: Build
-) -> None:
+async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, build: Build) -> None:
     slot = build()
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
@@ -580,7 +576,7 @@ async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_an_engine_that_dies_while_it_loads_is_a_failed_load(
+async def test_engine_that_dies_during_load_is_failed_load(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build()

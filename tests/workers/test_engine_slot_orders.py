@@ -146,7 +146,7 @@ async def follow(sharing: Sharing, steps: list[Step]) -> None:
 
 @pytest.mark.parametrize("sharing", [EXCLUSIVE, CONCURRENT, LIVE], ids=["one", "jobs", "sessions"])
 @given(steps=STEPS)
-def test_in_every_order_each_client_has_its_turn_and_nothing_is_left(
+def test_every_order_of_leases_and_reloads_gives_each_client_its_turn(
     sharing: Sharing, steps: list[Step]
 ) -> None:
     asyncio.run(follow(sharing, steps))

@@ -95,7 +95,7 @@ def answer_all(asked: RpcRequest, count: int) -> None:
     asked.end(done=True)
 
 
-async def test_calls_that_go_on_at_once_have_their_own_answers_in_their_own_order(
+async def test_concurrent_calls_get_their_own_answers_in_order(
     ends: Ends,
 ) -> None:
     begun = [await ends.begun() for _ in range(3)]
@@ -107,7 +107,7 @@ async def test_calls_that_go_on_at_once_have_their_own_answers_in_their_own_orde
         assert await read(call) == [[call.number, number] for number in range(20)]
 
 
-async def test_a_call_that_nobody_reads_has_to_wait_and_holds_up_no_other(ends: Ends) -> None:
+async def test_unread_call_is_held_back_and_blocks_no_other_call(ends: Ends) -> None:
     (unread, much), (call, asked) = await ends.begun(), await ends.begun()
     flood = asyncio.ensure_future(in_thread(answer_all, much, 100))
     others = asyncio.ensure_future(in_thread(answer_all, asked, 100))
@@ -119,7 +119,7 @@ async def test_a_call_that_nobody_reads_has_to_wait_and_holds_up_no_other(ends: 
     await flood
 
 
-async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
+async def test_input_is_sent_no_faster_than_worker_reads(ends: Ends) -> None:
     call, asked = await ends.begun()
     sent = 0
 
@@ -144,7 +144,7 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
     await speaking
 
 
-async def test_one_call_is_cancelled_and_the_others_go_on(ends: Ends) -> None:
+async def test_cancelled_call_ends_and_others_go_on(ends: Ends) -> None:
     (one, cancelled), (other, asked) = await ends.begun(), await ends.begun()
     waits_for_a_reader = asyncio.ensure_future(in_thread(answer_all, cancelled, 100))
     await until(lambda: len(one._answers) == WINDOW, "there is no room for another")
@@ -158,7 +158,7 @@ async def test_one_call_is_cancelled_and_the_others_go_on(ends: Ends) -> None:
     await answering
 
 
-async def test_of_a_call_that_is_forgotten_the_rest_is_dropped(ends: Ends) -> None:
+async def test_answers_of_forgotten_call_are_dropped(ends: Ends) -> None:
     call, asked = await ends.begun()
     ends.calls.forget(call)
     asked.answer({"n": 1})
@@ -168,7 +168,7 @@ async def test_of_a_call_that_is_forgotten_the_rest_is_dropped(ends: Ends) -> No
     assert await read(other) == []
 
 
-async def test_with_the_line_all_calls_end_after_what_has_come(ends: Ends) -> None:
+async def test_closed_connection_ends_calls_after_received_answers(ends: Ends) -> None:
     (one, first), (_, _) = await ends.begun(), await ends.begun()
     first.answer({"n": 1})
     with suppress(OSError):
@@ -182,7 +182,7 @@ async def test_with_the_line_all_calls_end_after_what_has_come(ends: Ends) -> No
     assert not await ends.calls.answers_ping(PATIENCE_S)
 
 
-async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
+async def test_worker_that_exceeds_its_credit_is_disconnected(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.rpc_client.MAX_UNREAD_BYTES", 2 * CREDIT_WINDOW_BYTES)
@@ -198,7 +198,7 @@ async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
     assert call._unread <= 2 * CREDIT_WINDOW_BYTES + 2 * len(PIECE)
 
 
-def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -> None:
+def test_frame_larger_than_window_is_sent_if_nothing_is_unread() -> None:
     outgoing, incoming = SendCredit(100), ReceiveCredit(100)
     assert outgoing.allows(1000)
     outgoing.sent(1000)
@@ -240,7 +240,7 @@ async def at_work(fd: int) -> None:
     ("looks_up_s", "patience_s", "grace_s", "survives"),
     [(60.0, 0.0, 0.05, False), (2.0, PATIENCE_S, 1.0, True)],
 )
-async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_takes(
+async def test_worker_whose_call_does_not_stop_is_killed_after_its_load_time(
     monkeypatch: pytest.MonkeyPatch,
     looks_up_s: float,
     patience_s: float,
@@ -262,7 +262,7 @@ async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_t
         await slow.close()
 
 
-async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_worker_answers_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = await slow_worker(monkeypatch, looks_up_s=60.0)
     slow.patience_s = 0.0
     monkeypatch.setattr(worker_process, "CANCEL_GRACE_S", 0.05)  # nobody waits for its next look
@@ -275,9 +275,7 @@ async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyP
     assert not await slow._calls.answers_ping(PATIENCE_S)
 
 
-async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_that_hangs() -> (
-    None
-):
+async def test_blocked_service_does_not_take_worker_for_hung() -> None:
     quick = WorkerProcess("intake")
     try:
         with CLIP.open("rb") as file:
@@ -291,7 +289,7 @@ async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_
         await quick.close()
 
 
-async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:
+async def test_call_is_reached_once_call_before_it_has_ended(ends: Ends) -> None:
     (first, asked), (second, _), (third, _) = [await ends.begun() for _ in range(3)]
     assert [call.reached.is_set() for call in (first, second, third)] == [True, False, False]
     asked.answer({"n": 0})
@@ -305,7 +303,7 @@ async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(e
     assert [call.over.is_set() for call in (second, third)] == [True, True]
 
 
-async def test_a_call_hears_what_it_is_told_until_it_has_ended_and_who_sends_is_told_so(
+async def test_call_takes_input_until_it_ends_then_send_raises(
     ends: Ends,
 ) -> None:
     call, asked = await ends.begun()
@@ -323,7 +321,7 @@ async def test_a_call_hears_what_it_is_told_until_it_has_ended_and_who_sends_is_
     assert not asked.is_cancelled()
 
 
-async def test_a_frame_larger_than_the_window_comes_behind_some_that_were_read_and_not_granted(
+async def test_frame_larger_than_window_arrives_behind_read_ungranted_frames(
     ends: Ends,
 ) -> None:
     call, asked = await ends.begun()

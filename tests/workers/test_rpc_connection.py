@@ -71,7 +71,7 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
-async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
+async def test_message_larger_than_socket_buffer_waits_for_reader(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
@@ -98,7 +98,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
-async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
+async def test_cancelled_send_sends_nothing(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
@@ -117,7 +117,7 @@ async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
-async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_turn(
+async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, theirs = ends
@@ -146,7 +146,7 @@ async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_tur
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
-async def test_an_open_file_waits_until_a_full_socket_takes_it(
+async def test_open_file_is_tried_again_until_full_socket_takes_it(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, theirs = ends
@@ -185,7 +185,7 @@ async def test_large_frames_arrive_whole_and_in_order(
     await sending
 
 
-async def test_what_was_said_before_the_end_is_heard_and_then_the_end(
+async def test_message_sent_before_close_is_received_before_close(
     ends: tuple[RpcConnection, socket.socket], heard: Heard
 ) -> None:
     _, theirs = ends
@@ -195,7 +195,7 @@ async def test_what_was_said_before_the_end_is_heard_and_then_the_end(
     assert isinstance(await heard.next(), channel.ChannelClosed)
 
 
-async def test_what_is_no_frame_ends_the_line(
+async def test_invalid_frame_closes_connection(
     ends: tuple[RpcConnection, socket.socket], heard: Heard
 ) -> None:
     _, theirs = ends
@@ -204,7 +204,7 @@ async def test_what_is_no_frame_ends_the_line(
     assert heard.frames.empty()
 
 
-async def test_nobody_waits_for_a_worker_that_is_gone(
+async def test_waiting_send_raises_once_worker_is_gone(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends

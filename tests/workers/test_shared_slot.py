@@ -101,7 +101,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-async def test_many_have_one_engine_at_once_and_it_was_loaded_once(
+async def test_concurrent_leases_share_engine_that_is_loaded_once(
     build: Build, loads: Loads, recording: Path
 ) -> None:
     slot = build()
@@ -112,7 +112,7 @@ async def test_many_have_one_engine_at_once_and_it_was_loaded_once(
     assert slot.state is EngineState.READY
 
 
-async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_the_last(
+async def test_shared_engine_is_unloaded_after_last_lease(
     build: Build,
 ) -> None:
     slot = build(keep_alive_s=0)
@@ -126,7 +126,7 @@ async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_an_engine_that_is_loaded_anew_ends_under_its_holders_who_go_on_with_the_new_one(
+async def test_reload_ends_calls_of_leases_and_next_lease_gets_new_engine(
     build: Build, loads: Loads, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -145,7 +145,7 @@ async def test_an_engine_that_is_loaded_anew_ends_under_its_holders_who_go_on_wi
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_an_engine_that_dies_is_noted_once_and_each_holder_gets_a_new_one(
+async def test_crash_of_shared_engine_is_noted_once_and_leases_get_new_one(
     build: Build, loads: Loads, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -164,7 +164,7 @@ async def test_an_engine_that_dies_is_noted_once_and_each_holder_gets_a_new_one(
 
 
 @pytest.mark.parametrize("cancelled_twice", [False, True], ids=["cancelled", "cancelled twice"])
-async def test_call_that_does_not_stop_ends_no_engine_that_others_hold(
+async def test_call_that_does_not_stop_does_not_end_shared_engine(
     cancelled_twice: bool, build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
@@ -188,7 +188,7 @@ async def test_call_that_does_not_stop_ends_no_engine_that_others_hold(
         assert slot.state is EngineState.BUSY
 
 
-async def test_a_slot_that_closes_ends_what_is_held_and_lends_nothing_more(
+async def test_closed_slot_ends_calls_and_refuses_leases(
     build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -204,7 +204,7 @@ async def test_a_slot_that_closes_ends_what_is_held_and_lends_nothing_more(
     assert slot.state is EngineState.ABSENT
 
 
-async def test_a_load_that_fails_is_told_to_each_who_waits_and_holds_nothing(
+async def test_failed_load_raises_in_each_waiting_lease(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
@@ -220,7 +220,7 @@ async def test_a_load_that_fails_is_told_to_each_who_waits_and_holds_nothing(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no niceness")
-async def test_who_hears_people_speak_does_not_stand_back_and_who_reads_files_does(
+async def test_live_engine_has_normal_priority_and_file_engine_lower(
     build: Build,
 ) -> None:
     ours = psutil.Process().nice()

@@ -68,7 +68,7 @@ def here(text: str) -> list[SynthesizedAudio]:
     return list(engine.say(text, SynthesisOptions(), lambda: False))
 
 
-async def test_what_is_said_comes_out_as_the_engine_made_it_with_the_words_marked(
+async def test_speech_has_audio_and_word_marks_of_engine(
     fleet: EngineFleet,
 ) -> None:
     sounds = await said(fleet.voice, TEXT)
@@ -82,7 +82,7 @@ async def test_what_is_said_comes_out_as_the_engine_made_it_with_the_words_marke
         seconds += sound.seconds
 
 
-async def test_sound_in_one_piece_comes_in_frames_that_lose_nothing(fleet: EngineFleet) -> None:
+async def test_long_audio_is_split_into_frames_without_loss(fleet: EngineFleet) -> None:
     word = "w" * 90  # four and a half seconds
     sounds = await said(fleet.voice, word)
     (whole,) = here(word)
@@ -91,7 +91,7 @@ async def test_sound_in_one_piece_comes_in_frames_that_lose_nothing(fleet: Engin
     assert [sound.marks for sound in sounds if sound.marks] == [whole.marks]
 
 
-async def test_who_speaks_keeps_nobody_from_hearing_and_has_a_process_of_its_own(
+async def test_tts_has_own_process_and_does_not_block_recognition(
     fleet: EngineFleet,
 ) -> None:
     assert await fleet.voice.ready() == ("low", "high")
@@ -103,7 +103,7 @@ async def test_who_speaks_keeps_nobody_from_hearing_and_has_a_process_of_its_own
     assert fleet.standing()[EngineRole.VOICE].state is EngineState.ABSENT
 
 
-async def test_who_leaves_early_hears_no_more_and_the_next_is_heard_whole(
+async def test_cancelled_speech_ends_and_next_one_is_complete(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.02")
@@ -121,7 +121,7 @@ async def test_who_leaves_early_hears_no_more_and_the_next_is_heard_whole(
     assert fleet.standing()[EngineRole.VOICE].worker_pid == pid, "nobody had to be killed"
 
 
-async def test_a_voice_that_there_is_not_is_refused_with_those_that_there_are(
+async def test_unknown_voice_is_refused_with_list_of_voices(
     fleet: EngineFleet,
 ) -> None:
     with pytest.raises(errors.VoiceUnknown) as refused:
@@ -131,7 +131,7 @@ async def test_a_voice_that_there_is_not_is_refused_with_those_that_there_are(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_an_engine_that_dies_while_it_speaks_fails_that_and_nothing_after(
+async def test_tts_engine_that_dies_fails_only_its_current_speech(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.02")
@@ -148,7 +148,7 @@ async def test_an_engine_that_dies_while_it_speaks_fails_that_and_nothing_after(
     assert await said(fleet.voice, "Here again.")
 
 
-async def test_an_engine_that_hangs_in_a_text_ends_with_who_left_it_and_others_are_heard(
+async def test_hung_tts_engine_is_killed_after_cancel_and_next_speech_is_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
@@ -168,7 +168,7 @@ async def test_fleet_without_a_tts_engine_has_no_client_of_one(tmp_path: Path) -
         assert EngineRole.VOICE not in fleet.standing()
 
 
-async def test_a_voice_that_was_pulled_speaks_in_a_process_of_its_own(tmp_path: Path) -> None:
+async def test_pulled_voice_speaks_in_own_process(tmp_path: Path) -> None:
     pytest.importorskip("moonshine_voice")
     tiny_piper_voice.pulled(tmp_path / "voices")
     async with fleet_with("moonshine", tmp_path) as fleet:

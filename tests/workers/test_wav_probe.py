@@ -19,11 +19,11 @@ def glanced(content: bytes, max_s: float = 10.0) -> AudioInfo | None:
         return probe_plain_wav(file.fileno(), max_s)
 
 
-def test_a_plain_wav_is_known_at_a_glance() -> None:
+def test_plain_wav_is_probed_by_its_header() -> None:
     assert glanced(wav(SECOND)) == AudioInfo("wav", "sndfile", 1.0)
 
 
-def test_a_wav_that_breaks_off_is_as_long_as_what_is_there() -> None:
+def test_truncated_wav_has_length_of_its_data() -> None:
     assert glanced(wav(SECOND, claimed=1 << 30)) == AudioInfo("wav", "sndfile", 1.0)
 
 
@@ -40,10 +40,10 @@ def test_a_wav_that_breaks_off_is_as_long_as_what_is_there() -> None:
     ],
     ids=["no samples", "too long", "streamed", "no data chunk", "empty", "four bytes", "text"],
 )
-def test_whatever_is_not_plain_is_left_to_a_decoder(content: bytes) -> None:
+def test_wav_that_is_not_plain_is_left_to_decoder(content: bytes) -> None:
     assert glanced(content) is None
 
 
 @pytest.mark.parametrize("name", ["flac", "ogg-opus", "m4a"])
-def test_other_formats_are_left_to_a_decoder(name: str, studio: Studio) -> None:
+def test_other_formats_are_left_to_decoder(name: str, studio: Studio) -> None:
     assert glanced(studio.bytes(name)) is None

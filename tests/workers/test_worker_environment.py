@@ -26,20 +26,20 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("needs", EnvironmentNeeds)
-def test_no_worker_is_given_a_secret(needs: EnvironmentNeeds) -> None:
+def test_environment_of_worker_has_no_secret(needs: EnvironmentNeeds) -> None:
     given = worker_environment_of(dict.fromkeys(SECRETS, "x"), needs)
     assert not set(SECRETS) & set(given)
     assert "PROXY" not in worker_environment_of({"PROXY": "http://me:hunter2@proxy:3128"}, needs)
 
 
-def test_an_engine_is_given_what_steers_its_libraries() -> None:
+def test_environment_of_engine_has_variables_of_its_libraries() -> None:
     assert set(HARMLESS) <= set(
         worker_environment_of(dict.fromkeys(HARMLESS, "x"), EnvironmentNeeds.ENGINE)
     )
 
 
 @pytest.mark.parametrize("needs", EnvironmentNeeds)
-def test_numpy_has_one_thread_in_a_worker_unless_the_user_says_how_many(
+def test_numpy_has_one_thread_in_worker_unless_user_sets_it(
     needs: EnvironmentNeeds,
 ) -> None:
     assert worker_environment_of({}, needs)["OPENBLAS_NUM_THREADS"] == "1"
@@ -48,13 +48,13 @@ def test_numpy_has_one_thread_in_a_worker_unless_the_user_says_how_many(
     )
 
 
-def test_who_looks_at_files_is_given_hardly_anything() -> None:
+def test_environment_of_probe_has_only_what_it_needs() -> None:
     ours = dict.fromkeys([*HARMLESS, "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"], "x")
     given = set(worker_environment_of(ours, EnvironmentNeeds.LEAST)) & set(ours)
     assert given == {"PATH", "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"}
 
 
-def test_only_what_the_main_thread_starts_may_end_with_its_thread() -> None:
+def test_only_worker_of_main_thread_ends_with_its_thread() -> None:
     """Linux ends a child with the thread that started it, which may be long before the service."""
     given: list[dict[str, str]] = []
     ours = {ENDS_WITH_PARENT_VARIABLE: "1"}

@@ -54,7 +54,7 @@ async def running(engine: str = "scripted") -> AsyncIterator[WorkerProcess]:
         await worker.close()
 
 
-async def test_a_worker_probes_a_file_it_was_handed() -> None:
+async def test_worker_probes_file_descriptor_it_gets() -> None:
     async with running("intake") as worker:
         with CLIP.open("rb") as file:
             facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
@@ -63,7 +63,9 @@ async def test_a_worker_probes_a_file_it_was_handed() -> None:
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_a_worker_does_not_know_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_of_worker_has_no_secret_in_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("VIBEVOICE_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "correct-horse-battery-staple")
     monkeypatch.setenv("HF_HOME", "/models")
@@ -78,7 +80,7 @@ async def test_a_worker_does_not_know_our_secrets(monkeypatch: pytest.MonkeyPatc
         await intake.close()
 
 
-async def test_a_worker_outlives_the_thread_that_started_it() -> None:
+async def test_worker_outlives_thread_that_started_it() -> None:
     started: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
     over = threading.Event()
     thread = threading.Thread(target=lambda: (started.put(WorkerProcess("intake")), over.wait()))
@@ -96,7 +98,7 @@ async def test_a_worker_outlives_the_thread_that_started_it() -> None:
         await worker.close()
 
 
-async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_that_answers(
+async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -124,7 +126,7 @@ async def test_a_call_that_is_cancelled_in_its_first_moments_leaves_a_worker_tha
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 @pytest.mark.parametrize("buffer", [4096, None])
-async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
+async def test_prompts_larger_than_socket_buffer_reach_late_worker(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn = channel.spawn_worker
@@ -158,7 +160,7 @@ def together(worker: WorkerProcess, files: list[IO[bytes]]) -> Any:
     )
 
 
-async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_heard_whole(
+async def test_recording_that_leaves_batch_ends_and_next_batch_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "40")
@@ -183,7 +185,7 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
         assert ended == {0, 1}
 
 
-async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path) -> None:
+async def test_error_of_worker_keeps_its_code(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not audio")
     async with running("intake") as worker:
         with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
@@ -192,7 +194,7 @@ async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path)
             assert await worker.ask("probe", [file.fileno()], max_s=1e5)
 
 
-async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
+async def test_leaving_call_cancels_it_and_worker_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -209,7 +211,7 @@ async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
         assert again[-1]["event"] == "Finished"
 
 
-async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has_crashed() -> None:
+async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
     async with running() as worker:
         with CLIP.open("rb") as file:
             halt(worker.pid)  # as deaf as native code can be
@@ -225,7 +227,7 @@ async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has
     assert not runs(worker.pid)
 
 
-async def test_a_killed_worker_is_reported_and_leaves_no_zombie(
+async def test_killed_worker_raises_worker_died_and_leaves_no_zombie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -241,7 +243,7 @@ async def test_a_killed_worker_is_reported_and_leaves_no_zombie(
 
 
 @pytest.mark.parametrize("at_work", [False, True])
-def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
+def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
     """Also while it still imports."""
     answer = "    await worker.ask('load', engine='scripted', options=LoadOptions().to_wire())\n"
     script = (
@@ -263,7 +265,7 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
     wait_until(lambda: not runs(pid), PATIENCE_S, "the worker is gone")
 
 
-async def test_unloading_gives_all_memory_back() -> None:
+async def test_unloaded_engine_returns_all_memory() -> None:
     before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
     slot = EngineSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
@@ -275,7 +277,7 @@ async def test_unloading_gives_all_memory_back() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
-def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
+def test_idle_worker_returns_free_memory_to_kernel() -> None:
     script = (
         "import ctypes, socket, threading, time\n"
         "import psutil\n"
@@ -301,7 +303,7 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
     assert when_idle >= 90
 
 
-def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_keeps_memory_between_recordings_until_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr(worker_main, "trim_heap", lambda: given.append("back"))
     voice = RpcSender(socket.socket())
@@ -317,7 +319,7 @@ def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.Mo
     assert given == ["back"]
 
 
-def test_a_thread_of_an_engine_that_ends_by_a_fault_ends_the_process_which_tells_why() -> None:
+def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
     code = (
         "import threading, time; from sidecar.workers import worker_main as inside;"
         "inside.serve_calls = lambda sock: (threading.Thread(target=lambda: 1 / 0).start(),"
