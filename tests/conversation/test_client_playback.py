@@ -7,9 +7,11 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from conversation_simulator import voiced
 from service_process import PATIENCE_S
@@ -50,6 +52,7 @@ from sidecar.live.sessions.session_limits import SessionBounds
 pytestmark = virtual_time
 T = TypeVar("T")
 MANUAL = ConversationOptions(ends_turns=False, answers=False, interruptible=False)
+RATE = 16_000
 TEN = "one two three four five six seven eight nine ten"
 
 
@@ -59,6 +62,8 @@ class Voice:
 
     def __init__(self) -> None:
         self.manners: list[str] = []
+        self.speech = b""
+        """What each piece sounds like, at 16 kHz, instead."""
         self.until = 0
         self.go_on = asyncio.Event()
         self.said = asyncio.Event()
@@ -68,7 +73,7 @@ class Voice:
     ) -> AsyncGenerator[SynthesizedAudio, None]:
         assert options is not None
         self.manners.append(options.voice)
-        for sound in voiced(text):
+        for sound in [SynthesizedAudio(self.speech, RATE)] if self.speech else voiced(text):
             yield sound
             self.until -= 1
             if self.until == 0:
@@ -232,6 +237,48 @@ async def test_client_silent_in_a_word_has_stopped_after_0_6_s_or_one_and_a_half
         assert one.session.received_orders == 0
         await asyncio.sleep(0.02)
         assert one.session.received_orders == 1
+
+
+Sound = npt.NDArray[np.float64]
+
+
+def melody(*pitches_hz: int) -> Sound:
+    """Half a second of each."""
+    return np.sin(np.cumsum(np.repeat(pitches_hz, RATE // 2) * (2 * np.pi / RATE))) * 9000
+
+
+REPLY = melody(300, 900, 500, 1700, 700, 1200)
+
+
+@pytest.mark.parametrize(
+    ("heard", "turns"),
+    [(REPLY, []), (melody(1500, 400, 1100, 600, 800, 300), ["You said: Tea?"])],
+    ids=["reply", "person"],
+)
+async def test_loudspeaker_in_the_microphone_takes_no_turn_and_a_person_with_its_words_does(
+    heard: Sound, turns: list[str]
+) -> None:
+    late = np.concatenate([np.zeros(RATE // 5), 0.4 * heard])
+    microphone = late.astype("<i2").tobytes()
+    async with call(ConversationOptions()) as one:
+        one.voice.speech = REPLY.astype("<i2").tobytes()
+        one.talk.wish(TextTyped, "Tea?")
+        await one.until(ReplyAudioFrame)
+        for tenth in range(32):
+            await asyncio.sleep(0.1)
+            await one.talk.hear(microphone[3200 * tenth : 3200 * (tenth + 1)])
+            if tenth == 5:
+                one.session.heard(live_events.SpeechStarted(0, 0.2))
+            if tenth == 15:
+                one.session.heard(live_events.Partial(0, 0, 0.2, 1.5, "You said"))
+        one.session.heard(live_events.SpeechStopped(0, 3.2))
+        one.session.heard(live_events.TurnEnded(0, 0.2, 3.2, "You said: Tea?"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10.0):  # until long after the end of any turn
+                while True:
+                    await one.until(object)
+    said = [out.text for out in one.outs if isinstance(out, UserTurnFinal)]
+    assert said == ["Tea?", *turns]
 
 
 async def test_conversation_of_somebody_who_only_types_is_not_idle() -> None:

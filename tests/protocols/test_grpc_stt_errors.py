@@ -127,6 +127,7 @@ async def of_time(caller: Caller, service: Service) -> AsyncIterator[Case]:
         stream = caller.open(then_nothing(AudioChunk(pcm16=sound((0.3, 1.0)))), "idle")
         await anext(aiter(stream))
         with pytest.MonkeyPatch.context() as patch:
+            # real time: what this machine takes is little beside the hours that are added
             patch.setattr(service.live, "_now", lambda ahead_s=ahead_s: time.monotonic() + ahead_s)
             yield "ERR1006", Status.DEADLINE_EXCEEDED, await ended(stream)
     ends.set()

@@ -275,7 +275,8 @@ async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path
             assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert refused.trailing["error-code"] == "live_full"
             later_s = servicer.UNUSED_S
-            with pytest.MonkeyPatch.context() as patch:  # the loop's clock is set forward
+            with pytest.MonkeyPatch.context() as patch:
+                # real time: the loop's clock, set forward by the whole limit
                 now = lambda: time.monotonic() + later_s  # noqa: E731
                 patch.setattr(asyncio.get_running_loop(), "time", now)
                 await until(lambda: not len(service.live))

@@ -7,20 +7,22 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from asgi_server import served
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server, web
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 from yap_client import Streaming, base64_of
 
+from sidecar.config.settings import load_settings
 from sidecar.protocols.yap.messages import LONGEST_ID
+from sidecar.server.app import create_app, create_service
 
 TOKEN = "correct-horse-battery-staple"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/streaming.json").read_text())
-IDLE_S, LONGEST_S = 2.0, 4.5
 
 
 @pytest.fixture(scope="module")
@@ -194,26 +196,34 @@ async def test_ticket_opens_a_connection_of_the_offered_subprotocol(strict: Serv
         assert live.subprotocol == "asr-streaming"
 
 
-@pytest.mark.slow
-async def test_who_says_nothing_and_who_stays_too_long_is_closed(
-    start_server: Callable[..., Server],
+async def test_idle_connection_is_closed_and_one_that_pings_after_the_longest_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = start_server(live_idle=IDLE_S, live_longest=LONGEST_S)
-    async with Streaming(there) as idle, Streaming(there) as busy:
-        await busy.ready()
-
-        async def pinging() -> None:
-            with contextlib.suppress(ConnectionClosed):
-                while True:
-                    await busy.send("ping")
-                    await asyncio.sleep(IDLE_S / 5)
-
-        pings = asyncio.ensure_future(pinging())
-        assert await idle.closed() == (4000, "idle timeout")
-        assert [frame["type"] for frame in idle.frames] == ["session.created"]
-        assert await busy.closed() == (4003, "max connection duration reached")
-        assert {frame["type"] for frame in busy.frames} == {"session.created", "pong"}
-        await pings
+    now = 0.0
+    monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_idle=100, live_longest=150)
+    service = create_service(settings)
+    monkeypatch.setattr(service.live, "_now", lambda: now)
+    await service.open()
+    try:
+        async with served(create_app(settings, service)) as listener:
+            there = cast(Server, SimpleNamespace(port=listener.getsockname()[1]))
+            async with Streaming(there) as idle, Streaming(there) as busy:
+                await idle.ready()
+                await busy.ready()
+                now = 99.0
+                await busy.send("ping")
+                await busy.until("pong")
+                now = 100.0
+                assert await idle.closed() == (4000, "idle timeout")
+                await busy.send("ping")
+                await busy.until("pong")
+                now = 150.0
+                assert await busy.closed() == (4003, "max connection duration reached")
+            assert [frame["type"] for frame in idle.frames] == ["session.created"]
+            assert [frame["type"] for frame in busy.frames] == ["session.created", "pong", "pong"]
+    finally:
+        await service.close()
 
 
 async def test_messages_beyond_their_rate_are_refused_with_the_limit(strict: Server) -> None:

@@ -131,10 +131,10 @@ def chunks_of(
         yield AudioChunk(
             pcm16=raw[at : at + step], sample_rate=RATE, session_id=session_id, **fields
         )
-        time.sleep(pace_s)
+        time.sleep(pace_s)  # real time: the pace of speech, or slower
     while then is not None and then():
         yield AudioChunk(pcm16=bytes(step), sample_rate=RATE, session_id=session_id, **fields)
-        time.sleep(0.1)
+        time.sleep(0.1)  # real time: as above
     yield AudioChunk(is_final=True, session_id=session_id, **fields)
 
 

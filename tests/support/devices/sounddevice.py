@@ -47,7 +47,7 @@ class RawInputStream(Stream):
             for piece in pieces(talk(0.3, 0.2)):
                 if self.open:
                     self.callback(memoryview(piece), 1600, None, None)
-                time.sleep(0.1)
+                time.sleep(0.1)  # real time: the pace of speech, or slower
 
 
 class RawOutputStream(Stream):
@@ -57,4 +57,4 @@ class RawOutputStream(Stream):
                 out = bytearray(2 * 320)
                 self.callback(memoryview(out), 320, None, None)
                 heard.write(out)
-                time.sleep(0.02)
+                time.sleep(0.02)  # real time: as fast as a loudspeaker takes it, or slower
