@@ -112,9 +112,9 @@ class Conversation:
 
     async def _say(self) -> None:
         """As a microphone: as fast as time goes, or later."""
-        # real time: the service waits for what is late (limit talk_stall)
         loud = np.full(round(SPOKEN_S * IN_RATE), self.level, "<i2")
         sound = np.concatenate([loud, np.zeros(round(QUIET_S * IN_RATE), "<i2")])
+        # real time: the service waits for what is late (limit talk_stall)
         begun, step = time.monotonic(), round(STEP_S * IN_RATE)
         for at in range(0, len(sound), step):
             due = begun + (at + step) / IN_RATE
