@@ -100,13 +100,14 @@ async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
 
 
 async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken_stays(
-    here: Front, monkeypatch: pytest.MonkeyPatch
+    one: Service, here: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front_queue, "TIMEOUT_POLL_S", 0.05)
     lost, kept = await here.accepted(), await here.accepted()
-    await here.left(kept, "kept", 0.3)
+    await here.left(kept, "kept")
     assert await here.taken(digest="kept") is not None
-    await here.left(lost, "left", 0.3)
+    await here.left(lost, "left")
+    await later(one, "left_until", 61)
     looking = asyncio.create_task(here.timeouts.end_in_time())
 
     async def gone() -> bool:
