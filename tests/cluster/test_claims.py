@@ -156,7 +156,7 @@ async def test_the_order_of_claims_is_that_of_one_service_and_is_told_before(
 
 
 @pytest.mark.parametrize("runs", [False, True])
-async def test_nobody_saves_up_with_a_job_that_waits_or_runs_for_long(
+async def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long(
     node: Service, runs: bool
 ) -> None:
     (first,) = await node.submit("first")

@@ -56,7 +56,7 @@ async def running(jobs: Sequence[Job]) -> None:
                 break
 
 
-async def test_each_job_of_a_company_has_the_result_it_has_alone(
+async def test_each_job_of_batch_has_result_it_has_alone(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other.wav"
@@ -72,7 +72,7 @@ async def test_each_job_of_a_company_has_the_result_it_has_alone(
     assert all(job.state is JobState.DONE and job.record.attempts == 1 for job in jobs)
 
 
-async def test_who_is_cancelled_leaves_and_the_others_go_on(
+async def test_cancelled_job_leaves_running_batch_and_others_finish(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
@@ -89,7 +89,7 @@ async def test_who_is_cancelled_leaves_and_the_others_go_on(
 
 
 @pytest.mark.slow
-async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_next(
+async def test_engine_stops_work_for_cancelled_job_and_its_row_is_free_for_next_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voice: bytes
 ) -> None:
     long = tmp_path / "long.wav"
@@ -111,7 +111,7 @@ async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_nex
     assert not any(job.record.alone for job in following), "nobody's recording was left out"
 
 
-async def test_who_left_before_it_began_is_not_told_of_to_the_engine(
+async def test_job_cancelled_before_batch_starts_is_not_reported_to_engine(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
@@ -125,7 +125,7 @@ async def test_who_left_before_it_began_is_not_told_of_to_the_engine(
     assert slot.left == [1], "the numbers are those of whom the engine hears"
 
 
-async def test_each_job_gets_the_plan_that_was_made_for_it(
+async def test_each_job_of_batch_gets_its_own_plan(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     companies, slot = Companies(), OverheardSlot()
@@ -144,7 +144,7 @@ async def test_each_job_gets_the_plan_that_was_made_for_it(
     assert languages == [f"fp32-{number}" for number in range(5)]
 
 
-async def test_whom_the_memory_does_not_suffice_for_in_company_is_tried_again_alone(
+async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone there is more of it; and that there was not is no attempt of its own."""
@@ -160,7 +160,7 @@ async def test_whom_the_memory_does_not_suffice_for_in_company_is_tried_again_al
 
 
 @posix
-async def test_a_recording_that_kills_engines_gets_two_and_costs_its_company_nothing(
+async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
     recording: Path, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = tmp_path / "poison.wav"
@@ -180,7 +180,7 @@ async def test_a_recording_that_kills_engines_gets_two_and_costs_its_company_not
 
 
 @posix
-async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
+async def test_batch_whose_engine_dies_during_drain_is_retried_within_grace(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=20) as (queue, slot, _):
@@ -195,7 +195,7 @@ async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
 
 
 @pytest.mark.slow
-async def test_a_company_that_is_cancelled_to_the_last_makes_way(
+async def test_next_batch_runs_when_all_jobs_of_batch_are_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, _, _):
@@ -210,7 +210,7 @@ async def test_a_company_that_is_cancelled_to_the_last_makes_way(
         ] == []
 
 
-async def test_a_recording_that_breaks_off_fails_on_its_own(
+async def test_unreadable_recording_in_batch_fails_alone(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken.wav"
@@ -225,7 +225,7 @@ async def test_a_recording_that_breaks_off_fails_on_its_own(
 
 
 @posix
-async def test_after_a_crash_each_is_tried_alone(
+async def test_jobs_of_crashed_batch_are_retried_one_by_one(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
@@ -241,7 +241,7 @@ async def test_after_a_crash_each_is_tried_alone(
     assert companies.sizes == [3]
 
 
-async def test_what_is_interrupted_waits_again_in_its_order(
+async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
@@ -258,7 +258,7 @@ async def test_what_is_interrupted_waits_again_in_its_order(
     assert [job.record.attempts for job in jobs] == [1] * 5, "to be interrupted is no attempt"
 
 
-async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
+async def test_job_cancelled_during_load_leaves_rest_of_batch_together(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch) as (queue, _, companies):
@@ -276,7 +276,7 @@ async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
 @pytest.mark.parametrize(
     ("temperatures", "company"), [((0, 0.2, 0), [0, 2]), ((0.2, 0, 0), [0])], ids=str
 )
-def test_what_is_left_to_chance_has_no_company(
+def test_jobs_with_temperature_are_not_batched(
     temperatures: Sequence[float], company: list[int], recording: Path
 ) -> None:
     """The rows of others change last digits, and a draw hangs on them."""

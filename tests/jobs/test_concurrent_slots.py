@@ -39,7 +39,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
 
 
-async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_that_is_free(
+async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
     new_job: NewJob, slow: None
 ) -> None:
     async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
@@ -57,7 +57,7 @@ async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
 
 
-async def test_what_runs_can_be_cancelled_and_put_back_in_every_place(
+async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
     new_job: NewJob, slow: None
 ) -> None:
     slot = OverheardJoint()
@@ -75,7 +75,7 @@ async def test_what_runs_can_be_cancelled_and_put_back_in_every_place(
     assert [job.record.attempts for job in jobs] == [1, 1, 1]
 
 
-async def test_at_the_end_all_that_run_have_their_grace_and_who_waits_none(
+async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
     new_job: NewJob, slow: None
 ) -> None:
     async with queue_on(OverheardJoint(), places=2) as queue:
@@ -87,7 +87,7 @@ async def test_at_the_end_all_that_run_have_their_grace_and_who_waits_none(
 
 
 @pytest.mark.slow
-async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_on(
+async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
     new_job: NewJob, slow: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
@@ -110,7 +110,7 @@ async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_
     assert "the dispatcher of an engine slot ended" in record.message
 
 
-async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job: NewJob) -> None:
+async def test_waiting_jobs_are_split_into_batches_among_free_places(new_job: NewJob) -> None:
     companies = Companies()
     async with queue_on(OverheardJoint(), places=2, company=companies) as queue:
         jobs = await submitted(queue, new_job, 4)
@@ -121,7 +121,7 @@ async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
-async def test_in_one_process_for_all_a_recording_that_kills_it_costs_no_other_its_second_attempt(
+async def test_poison_job_in_shared_process_fails_and_jobs_beside_it_are_done(
     new_job: NewJob, recording: Path, slow: None
 ) -> None:
     slot, poison = OverheardJoint(), recording.with_name("poison.wav")

@@ -164,7 +164,7 @@ def recordings(settings: Settings) -> list[str]:
 
 @pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_client_that_hangs_up_at_any_await_of_its_submission_leaves_nothing(
+async def test_client_disconnect_at_any_await_of_submission_leaves_nothing(
     way: Any, late: bool, service: Service, settings: Settings, long: bytes, tmp_path: Path
 ) -> None:
     places, at = await free_places(service), 0
@@ -185,7 +185,7 @@ async def test_a_client_that_hangs_up_at_any_await_of_its_submission_leaves_noth
         assert os.pread(source.fd, len(long) + 1, 0) == long
 
 
-async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_never_another_s(
+async def test_recording_of_disconnected_client_is_read_and_not_one_with_its_number(
     service: Service, settings: Settings, long: bytes, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The disk is slow; the number of the descriptor that was closed is soon another upload's."""
@@ -220,7 +220,7 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
     assert recordings(settings) == []
 
 
-async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_and_leaves_nothing(
+async def test_submission_without_free_descriptors_is_refused_and_leaves_nothing(
     service: Service, settings: Settings, long: bytes, monkeypatch: Any
 ) -> None:
     def full(fd: int) -> int:
@@ -238,7 +238,7 @@ async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_a
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])
-async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothing(
+async def test_cancelled_end_of_live_session_leaves_whole_job_or_nothing(
     late: bool, settings: Settings, long: bytes
 ) -> None:
     keeping = JobPersistence(settings)

@@ -26,7 +26,7 @@ from sidecar.jobs.duration_prediction import (
 )
 
 
-def test_before_anything_was_measured_it_is_a_guess_and_then_what_was_measured() -> None:
+def test_duration_is_guessed_until_a_job_is_measured() -> None:
     pace = DurationPredictor()
     assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
     assert pace.seconds("int8", 100.0, 7.0) == 7.0
@@ -36,7 +36,7 @@ def test_before_anything_was_measured_it_is_a_guess_and_then_what_was_measured()
     assert pace.seconds("fp32", 100.0, 7.0) == 7.0, "another precision is another pace"
 
 
-def test_one_that_was_slow_is_no_measure_and_what_is_long_ago_none_either() -> None:
+def test_outliers_and_old_measurements_do_not_count_for_duration() -> None:
     pace = DurationPredictor()
     for took in (10.0, 10.0, 500.0):
         pace.learn("int8", 100.0, took)
@@ -47,14 +47,14 @@ def test_one_that_was_slow_is_no_measure_and_what_is_long_ago_none_either() -> N
     pace.learn("int8", 0.0, 30.0)
 
 
-def test_nothing_takes_no_time_and_what_runs_is_never_over() -> None:
+def test_predicted_and_remaining_seconds_have_a_minimum() -> None:
     assert DurationPredictor().seconds("int8", 0.0) == MIN_JOB_S
     assert remaining_s(60.0, 20.0, None) == 40.0
     assert remaining_s(60.0, 20.0, 0.25) == 48.75, "a quarter by its own pace"
     assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
-def test_what_is_left_is_told_by_the_own_pace_the_more_the_further_a_job_is() -> None:
+def test_own_pace_counts_more_the_further_a_job_is() -> None:
     assert estimate_remaining_s(None, 20.0, None) is None, "nobody can tell"
     assert estimate_remaining_s(60.0, 20.0, None) == 40.0
     assert estimate_remaining_s(None, 20.0, 0.25) == 60.0
@@ -66,7 +66,7 @@ def test_what_is_left_is_told_by_the_own_pace_the_more_the_further_a_job_is() ->
     assert estimate_remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
-def test_a_resumed_attempt_is_told_by_what_it_did_itself() -> None:
+def test_remaining_time_of_resumed_attempt_uses_only_its_own_progress() -> None:
     """60 % were done before; 5 s brought it to 70 %: 30 % more take 15 s, not 2 s."""
     assert estimate_remaining_s(None, 5.0, 0.7, 0.6) == pytest.approx(15.0)
     assert estimate_remaining_s(100.0, 5.0, 0.7, 0.6) == pytest.approx((5 + 90) * 0.3)
@@ -76,12 +76,12 @@ def test_a_resumed_attempt_is_told_by_what_it_did_itself() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.5001, 0.505])
-def test_the_start_of_a_resumed_attempt_is_no_pace_for_those_who_wait(fraction: float) -> None:
+def test_first_seconds_of_resumed_attempt_do_not_set_its_pace(fraction: float) -> None:
     """Its seek and its decoding are in those 20 s, and what is done is rounded."""
     assert 150 < remaining_s(360.0, 20.0, fraction, 0.5) < 200
 
 
-def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_neither() -> None:
+def test_start_time_and_pace_are_found_despite_a_quarter_of_outliers() -> None:
     chance = random.Random(7)
     for _ in range(50):
         begin_s, per_s = chance.uniform(0.0, 5.0), chance.uniform(0.01, 2.0)
@@ -95,7 +95,7 @@ def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_ne
             assert pace.seconds("int8", length_s) == pytest.approx(max(MIN_JOB_S, right), rel=0.25)
 
 
-def test_loading_is_told_apart_and_the_one_in_the_middle_counts() -> None:
+def test_load_time_is_the_median_and_does_not_change_pace() -> None:
     pace = DurationPredictor()
     assert pace.load_s("int8") == 0.0
     for took in (10.0, 12.0, 400.0):
@@ -104,7 +104,7 @@ def test_loading_is_told_apart_and_the_one_in_the_middle_counts() -> None:
     assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
 
 
-def test_what_was_measured_is_known_after_a_restart_by_engine_model_and_precision(
+def test_durations_are_kept_over_restart_by_engine_model_and_precision(
     tmp_path: Path,
 ) -> None:
     pace = DurationPredictor("whisper", "small")
@@ -148,7 +148,7 @@ def test_what_was_measured_is_known_after_a_restart_by_engine_model_and_precisio
         b" " * (65 << 10),
     ],
 )
-def test_a_broken_file_is_said_and_nothing_else_comes_of_it(
+def test_broken_duration_file_is_logged_and_ignored(
     broken: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / DURATION_FILE_NAME).write_bytes(broken)
@@ -157,7 +157,7 @@ def test_a_broken_file_is_said_and_nothing_else_comes_of_it(
     assert "cannot be read" in caplog.text
 
 
-def test_the_file_stays_small_and_one_that_cannot_be_written_is_said_once(
+def test_duration_file_is_bounded_and_failed_writes_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     many = {

@@ -78,7 +78,7 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
-async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_one_at_once(
+async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
     build: Callable[[type[OverheardSlot]], OverheardSlot],
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
@@ -101,7 +101,7 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
-async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_until_it_has_gone(
+async def test_unkillable_worker_fails_jobs_and_no_other_starts_until_it_ends(
     build: Callable[[type[OverheardSlot]], OverheardSlot],
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,14 +138,14 @@ async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_un
             assert (await again.result()).text
 
 
-def test_a_service_whose_engine_nothing_ends_is_not_well() -> None:
+def test_service_with_unkillable_worker_is_unhealthy() -> None:
     stuck = EngineStatus("scripted", "fp32", EngineState.STUCK, None, None, 1, 1, 0.0, 0, False)
     ready = dataclasses.replace(stuck, state=EngineState.READY)
     assert hang_reason([ready]) is None
     assert hang_reason([ready, stuck]) == "engine_stuck"
 
 
-async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
+async def test_busy_engine_that_answers_pings_is_not_killed(
     build: Callable[[type[OverheardSlot]], OverheardSlot],
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,

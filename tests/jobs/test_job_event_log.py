@@ -81,7 +81,7 @@ def segment(index: int) -> ReportedChange:
 
 @given(history=histories, after=st.integers(0, 12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_the_log_replayed_over_what_was_submitted_gives_the_record(
+def test_replay_of_job_log_gives_its_record(
     store: JobEventLog, history: Sequence[JobChange], after: int
 ) -> None:
     first = added(store)
@@ -112,7 +112,7 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
     store.forget(first.id)
 
 
-def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(
+def test_events_are_numbered_from_one_and_have_times_of_given_clock(
     store: JobEventLog,
 ) -> None:
     job = added(store)
@@ -124,7 +124,7 @@ def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(
     assert record.ended == 1_700_000_002.0
 
 
-def test_what_changes_nothing_is_neither_kept_nor_told(store: JobEventLog) -> None:
+def test_event_without_effect_is_neither_stored_nor_published(store: JobEventLog) -> None:
     job = added(store)
     told: list[JobEvent] = []
     store.listen(lambda _, event: told.append(event))
@@ -135,7 +135,7 @@ def test_what_changes_nothing_is_neither_kept_nor_told(store: JobEventLog) -> No
     assert list(store.events(job.id)) == told
 
 
-def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobEventLog) -> None:
+def test_superseded_progress_is_published_and_not_stored(store: JobEventLog) -> None:
     job = added(store)
     told: list[int] = []
     store.listen(lambda _, event: told.append(event.seq), job.id)
@@ -154,7 +154,7 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobEventLog) -> 
     assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
 
 
-def test_no_two_jobs_of_an_owner_have_the_same_key(store: JobEventLog) -> None:
+def test_second_job_of_owner_with_same_idempotency_key_is_refused(store: JobEventLog) -> None:
     key = IdempotencyKey("k", "digest")
     store.add(job := submitted(durable=True, owner="me", key=key))
     with pytest.raises(DuplicateRequestKey):
@@ -162,7 +162,7 @@ def test_no_two_jobs_of_an_owner_have_the_same_key(store: JobEventLog) -> None:
     assert store.all() == [job]
 
 
-def test_who_is_told_finds_it_in_the_store(store: JobEventLog) -> None:
+def test_listener_finds_event_already_in_store(store: JobEventLog) -> None:
     job = added(store)
     seen: list[bool] = []
 
@@ -175,7 +175,7 @@ def test_who_is_told_finds_it_in_the_store(store: JobEventLog) -> None:
     assert seen == [True] * 3
 
 
-async def test_who_comes_back_resumes_behind_what_it_had(store: JobEventLog) -> None:
+async def test_new_subscription_resumes_after_last_seen_event(store: JobEventLog) -> None:
     job = added(store)
     with store.subscribe(job.id) as subscription:
         for change in (StartedChange(), segment(0)):
@@ -188,7 +188,7 @@ async def test_who_comes_back_resumes_behind_what_it_had(store: JobEventLog) -> 
     assert await _taken(store.subscribe(job.id, 6)) == []
 
 
-async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
+async def test_slow_subscriber_gets_number_to_resume_from_and_delays_nobody(
     store: JobEventLog,
 ) -> None:
     job = added(store)
@@ -206,7 +206,7 @@ async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
     assert await _taken(quick) == [BUFFER + 3]
 
 
-async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobEventLog) -> None:
+async def test_subscriber_that_resumes_far_behind_gets_all_events(store: JobEventLog) -> None:
     job = added(store)
     store.append(job.id, StartedChange())
     for index in range(5 * BUFFER):
@@ -216,7 +216,7 @@ async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobEventLo
     assert await _taken(subscription) == [*range(1, 5 * BUFFER + 3)]
 
 
-async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobEventLog) -> None:
+async def test_ended_subscriptions_are_forgotten(store: JobEventLog) -> None:
     jobs = [added(store) for _ in range(3)]
     for job in jobs:
         with store.subscribe(job.id):
@@ -229,7 +229,7 @@ async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobEven
     assert [await _taken(one) for one in subscriptions] == [[1]] * 3
 
 
-async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
+async def test_closed_subscription_yields_earlier_events_and_ends(
     store: JobEventLog,
 ) -> None:
     job = added(store)

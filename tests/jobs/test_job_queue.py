@@ -28,7 +28,7 @@ def job(recording: Path, precision: Precision) -> Job:
     return job_of(recording, TranscribeOptions(precision=precision))
 
 
-async def test_clients_that_wait_for_each_answer_and_want_different_precisions_share_loads(
+async def test_two_clients_with_different_precisions_cause_two_loads(
     recording: Path,
 ) -> None:
     slot, used = OverheardSlot(), list[str]()
@@ -72,7 +72,7 @@ def said(job: Job) -> str:
     return job.record.transcript.text
 
 
-async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other(
+async def test_fault_in_choice_of_next_job_fails_only_that_job(
     new_job: NewJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     faults = [OSError("a bad moment"), None, ValueError("another"), None]
@@ -100,7 +100,7 @@ async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other
     ]
 
 
-async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
+async def test_queue_without_dispatcher_fails_waiting_jobs_and_accepts_none(
     new_job: NewJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
@@ -122,7 +122,7 @@ async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
     assert "the last dispatcher ended" in record.message
 
 
-async def test_a_queue_that_is_closed_was_not_broken(new_job: NewJob) -> None:
+async def test_closed_queue_is_not_broken(new_job: NewJob) -> None:
     async with queue_on(OverheardSlot()) as queue:
         queue.open()
         broken = asyncio.ensure_future(queue.broken())
@@ -132,7 +132,7 @@ async def test_a_queue_that_is_closed_was_not_broken(new_job: NewJob) -> None:
     broken.cancel()
 
 
-async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
+async def test_closing_queue_fails_running_and_waiting_jobs(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -147,7 +147,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
             await asyncio.wait_for(one.result(), PATIENCE_S)
 
 
-async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
+async def test_job_whose_client_waits_is_not_remembered_after_its_end(new_job: NewJob) -> None:
     store = JobEventLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
@@ -160,7 +160,7 @@ async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> 
         assert store.all() == [kept.record]
 
 
-async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
+async def test_job_with_transcript_stays_done_when_cancelled_before_engine_is_free(
     new_job: NewJob,
 ) -> None:
     """The engine is not given back yet: it may be on its way out of memory, which takes seconds."""
@@ -183,7 +183,7 @@ async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
         assert (await asyncio.wait_for(following.result(), PATIENCE_S)).text == text
 
 
-async def test_the_order_to_stop_waits_for_no_engine_once_the_job_is_done(new_job: NewJob) -> None:
+async def test_drain_does_not_wait_for_engine_of_finished_job(new_job: NewJob) -> None:
     slot = OverheardSlot()
     slot.release.clear()
     async with queue_on(slot) as queue:
@@ -195,7 +195,7 @@ async def test_the_order_to_stop_waits_for_no_engine_once_the_job_is_done(new_jo
         slot.release.set()
 
 
-async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
+async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -217,7 +217,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 @pytest.mark.parametrize("resumes", ["", "scripted-1"])
-async def test_a_kept_job_that_had_to_begin_again_says_so_and_one_that_went_on_does_not(
+async def test_durable_job_that_starts_again_has_notice_unless_it_resumes(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch, resumes: str
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")

@@ -40,7 +40,7 @@ DONE = ReportedChange(Finished(TRANSCRIPT), 2.0)
 
 
 @given(histories)
-def test_any_history_gives_a_record_that_makes_sense(history: Sequence[JobChange]) -> None:
+def test_any_event_history_gives_consistent_record(history: Sequence[JobChange]) -> None:
     record = submitted()
     for seq, change in enumerate(history, 1):
         before = record
@@ -67,7 +67,7 @@ def as_it_ended(record: JobRecord) -> JobRecord:
     return replace(record, transcript=transcript, segments=(), history=EditHistory(), seq=0)
 
 
-def test_edits_count_behind_the_end_of_a_job_with_a_transcript_and_nowhere_else() -> None:
+def test_edits_apply_only_to_ended_job_with_transcript() -> None:
     rename = EditedChange((RenameSpeaker(0, "Nell"),))
     histories: list[tuple[list[JobChange], bool]] = [
         ([], False),
@@ -94,9 +94,7 @@ def test_edits_count_behind_the_end_of_a_job_with_a_transcript_and_nowhere_else(
 
 
 @given(histories, st.data())
-def test_events_that_come_twice_change_nothing(
-    history: Sequence[JobChange], data: st.DataObject
-) -> None:
+def test_repeated_events_change_nothing(history: Sequence[JobChange], data: st.DataObject) -> None:
     events = [JobEvent(seq, float(seq), change) for seq, change in enumerate(history, 1)]
     once = submitted()
     twice = once
@@ -129,7 +127,7 @@ def test_events_that_come_twice_change_nothing(
         ([StartedChange(), DONE, CancelledChange()], JobState.DONE, 1, False),
     ],
 )
-def test_the_life_of_a_job_by_table(
+def test_event_history_gives_state_attempts_and_alone(
     history: Sequence[JobChange], state: JobState, attempts: int, alone: bool
 ) -> None:
     record = submitted()
@@ -138,7 +136,7 @@ def test_the_life_of_a_job_by_table(
     assert (record.state, record.attempts, record.alone) == (state, attempts, alone)
 
 
-def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word() -> None:
+def test_attempt_starts_empty_and_its_transcript_replaces_segments() -> None:
     record = submitted()
     changes: list[JobChange] = [
         StartedChange(),
@@ -157,7 +155,7 @@ def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word()
 
 
 @for_each("kind", errors.all_errors())
-def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -> None:
+def test_failure_of_job_can_be_raised_as_same_error(kind: type[errors.SidecarError]) -> None:
     error = kind("This is what happened.", hint="Do that.", retry_after=3)
     record = apply_event(submitted(), JobEvent(1, 0.0, FailedChange(JobFailure.of(error))))
     assert record.error is not None
@@ -176,7 +174,7 @@ def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -
         ((), (CrashedChange(), StartedChange())),
     ],
 )
-def test_how_long_a_job_waited_is_counted_once_whatever_was_said_of_it_before(
+def test_waiting_time_of_job_is_counted_once_at_first_start(
     before: Sequence[JobChange], after: Sequence[JobChange]
 ) -> None:
     tally = ServiceMetrics().jobs

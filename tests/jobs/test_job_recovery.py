@@ -124,7 +124,7 @@ def kill(process: psutil.Process) -> None:
         )
 
 
-def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
+def test_job_of_killed_service_resumes_from_checkpoint(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
     life = kept(scripted_speed=8)
@@ -163,7 +163,7 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
 
 
 @pytest.mark.slow
-def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
+def test_jobs_of_backup_of_running_service_resume_elsewhere(
     kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
     life, file = kept(scripted_speed=10), tmp_path / "jobs.tar"
@@ -186,7 +186,7 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
 
 
 @pytest.mark.slow
-def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is_gone(
+def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
     life = kept(scripted_speed=0, job_retention="3s")
@@ -210,7 +210,7 @@ def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is
 
 
 @pytest.mark.slow
-def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
+def test_end_or_deletion_is_on_disk_before_it_is_answered(
     kept: Callable[..., Kept],
 ) -> None:
     life = kept()
@@ -228,7 +228,7 @@ def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
 
 
 @pytest.mark.slow
-def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_start(
+def test_stopped_service_resumes_waiting_and_running_jobs_at_next_start(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
     life = kept(scripted_speed=40)

@@ -256,7 +256,7 @@ def ids(records: Sequence[JobRecord]) -> list[str]:
     return [record.id for record in records]
 
 
-async def test_a_job_is_as_it_was_submitted_and_then_as_its_engine_says(
+async def test_job_is_as_submitted_until_its_engine_reports(
     opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -272,9 +272,7 @@ async def test_a_job_is_as_it_was_submitted_and_then_as_its_engine_says(
         await store.get("another")
 
 
-async def test_a_job_is_found_by_the_key_of_its_request_and_of_its_owner(
-    opened: Opened, store: JobStore
-) -> None:
+async def test_job_is_found_by_owner_and_idempotency_key(opened: Opened, store: JobStore) -> None:
     key = IdempotencyKey("a key", "digest")
     hers, his = [await accepted(opened, owner, key=key) for owner in ("ada", "bob")]
     assert await store.by_key("ada", "a key") == hers
@@ -314,9 +312,7 @@ async def test_jobs_of_an_owner_are_listed_oldest_first_and_in_pages(
             await store.list("ada", JobFilter(after=unknown))
 
 
-async def test_private_jobs_are_listed_only_where_they_are_asked_for(
-    opened: Opened, store: JobStore
-) -> None:
+async def test_private_jobs_are_listed_only_on_request(opened: Opened, store: JobStore) -> None:
     private, kept = await accepted(opened, kept=False), await accepted(opened)
     assert ids(await store.list("ada")) == [kept.id]
     assert ids(await store.list("ada", JobFilter(private=True))) == [private.id, kept.id]
@@ -325,7 +321,7 @@ async def test_private_jobs_are_listed_only_where_they_are_asked_for(
         await store.list("ada", JobFilter(after=private.id))
 
 
-async def test_events_are_told_from_any_number_on_and_to_the_end(
+async def test_subscription_yields_events_from_any_number_to_the_end(
     opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -347,7 +343,7 @@ async def test_events_are_told_from_any_number_on_and_to_the_end(
 
 @pytest.mark.parametrize("changes", [(), (StartedChange(), segment(0))], ids=["waits", "runs"])
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
-async def test_a_job_that_is_cancelled_ends_and_everybody_is_told(
+async def test_cancelled_job_ends_for_all_subscribers(
     changes: Sequence[JobChange], kept: bool, opened: Opened, store: JobStore
 ) -> None:
     record, other = await accepted(opened, kept=kept), await accepted(opened)
@@ -377,7 +373,7 @@ async def test_the_state_of_a_checkpoint_is_kept_until_the_job_has_ended(
 
 
 @pytest.mark.parametrize("end", [FINISHED, BROKEN], ids=["done", "failed"])
-async def test_a_job_that_has_ended_stays_as_it_is_when_it_is_cancelled(
+async def test_cancel_of_ended_job_changes_nothing(
     end: JobChange, opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -390,9 +386,7 @@ async def test_a_job_that_has_ended_stays_as_it_is_when_it_is_cancelled(
         await store.cancel("another")
 
 
-async def test_a_client_that_hangs_up_waits_for_nothing_and_its_job_ends(
-    opened: Opened, store: JobStore
-) -> None:
+async def test_cancel_soon_returns_at_once_and_job_ends(opened: Opened, store: JobStore) -> None:
     waits, runs = await accepted(opened), await accepted(opened)
     await opened.work(runs.id, StartedChange())
     hears = [await following(store, record.id) for record in (waits, runs)]
@@ -405,7 +399,7 @@ async def test_a_client_that_hangs_up_waits_for_nothing_and_its_job_ends(
 
 
 @pytest.mark.parametrize("changes", [(), (StartedChange(),), (StartedChange(), FINISHED)], ids=len)
-async def test_a_job_that_is_deleted_is_gone_and_who_follows_it_hears_its_end(
+async def test_deleted_job_is_gone_and_its_subscribers_see_its_end(
     changes: Sequence[JobChange], opened: Opened, store: JobStore
 ) -> None:
     record, other = await accepted(opened), await accepted(opened)
@@ -422,9 +416,7 @@ async def test_a_job_that_is_deleted_is_gone_and_who_follows_it_hears_its_end(
     assert await store.turns([record]) == {}
 
 
-async def test_all_jobs_of_an_owner_are_deleted_and_no_other_s(
-    opened: Opened, store: JobStore
-) -> None:
+async def test_delete_all_deletes_only_jobs_of_that_owner(opened: Opened, store: JobStore) -> None:
     waits, runs, private = [await accepted(opened, kept=at < 2) for at in range(3)]
     await opened.work(runs.id, StartedChange())
     ended, theirs = await done(opened), await accepted(opened, "bob")
@@ -438,7 +430,7 @@ async def test_all_jobs_of_an_owner_are_deleted_and_no_other_s(
     assert await store.delete_owner("ada") == 0
 
 
-async def test_an_edit_is_seen_by_everybody_and_one_of_before_it_is_refused(
+async def test_edit_is_seen_by_all_and_edit_of_older_revision_is_refused(
     opened: Opened, store: JobStore
 ) -> None:
     record = await done(opened)
@@ -465,7 +457,7 @@ async def test_an_edit_is_seen_by_everybody_and_one_of_before_it_is_refused(
         await store.edit(undone, EditedChange(UndoStep()))
 
 
-async def test_of_edits_at_once_one_is_done(opened: Opened, store: JobStore) -> None:
+async def test_one_of_concurrent_edits_is_applied(opened: Opened, store: JobStore) -> None:
     record = await done(opened)
     edits = [EditedChange((RewriteSegment(0, f"said {number}"),)) for number in range(4)]
     tried = await asyncio.gather(
@@ -476,7 +468,7 @@ async def test_of_edits_at_once_one_is_done(opened: Opened, store: JobStore) -> 
     assert (await store.get(record.id)).history.revision == 1
 
 
-async def test_a_live_session_that_is_over_is_imported_as_a_job_that_is_done(
+async def test_ended_live_session_is_imported_as_done_job(
     store: JobStore,
 ) -> None:
     record = submitted(owner="ada", durable=True)
@@ -491,7 +483,7 @@ async def test_a_live_session_that_is_over_is_imported_as_a_job_that_is_done(
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
 
 
-async def test_a_change_that_cannot_be_persisted_is_said_and_can_be_repeated(
+async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
     opened: Opened, store: JobStore
 ) -> None:
     cancelled, deleted, edited = await accepted(opened), await accepted(opened), await done(opened)
@@ -522,7 +514,7 @@ async def test_a_change_that_cannot_be_persisted_is_said_and_can_be_repeated(
     assert ids(await store.list("ada")) == [cancelled.id, edited.id]
 
 
-async def test_only_jobs_that_wait_have_a_turn(opened: Opened, store: JobStore) -> None:
+async def test_only_waiting_jobs_have_a_turn(opened: Opened, store: JobStore) -> None:
     assert await store.turns([]) == {}
     ended = await done(opened)
     runs, *wait = [await accepted(opened) for _ in range(4)]
@@ -539,7 +531,7 @@ async def test_only_jobs_that_wait_have_a_turn(opened: Opened, store: JobStore) 
     assert [moved[record.id].position for record in wait[1:]] == [0, 1]
 
 
-async def test_what_an_owner_has_is_what_waits_and_runs(opened: Opened, store: JobStore) -> None:
+async def test_jobs_of_owner_count_while_they_wait_or_run(opened: Opened, store: JobStore) -> None:
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
     runs = await accepted(opened)
     await opened.work(runs.id, StartedChange())

@@ -53,7 +53,7 @@ SQLite's machine; how each of them ended."""
 
 
 @pytest.mark.slow
-async def test_killed_at_random_every_accepted_job_ends_once_and_with_its_own_words(
+async def test_accepted_jobs_end_once_with_their_own_text_after_random_kills(
     tmp_path: Path,
 ) -> None:
     seed = random.randrange(1 << 30)
@@ -73,7 +73,7 @@ def before_the_next_step(file: Path) -> None:
             database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> None:
+def test_kill_at_any_step_of_a_migration_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "jobs"
     job = submitted(durable=True, key=IdempotencyKey("mine", "digest"))
     with closing(SqliteJobEventLog(folder, KEY)) as store:

@@ -41,7 +41,7 @@ def editor_of(store: JobEventLog) -> TranscriptEditor:
     return TranscriptEditor(OwnedJobs(jobs), jobs, None)  # type: ignore[arg-type]
 
 
-async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
+async def test_edit_is_computed_once_and_not_on_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = JobEventLog()
@@ -67,7 +67,7 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
     assert [one.ready for one in kept] == [None, None, None], "no transcript is kept with an edit"
 
 
-async def test_an_edit_that_another_overtook_is_worked_out_anew(
+async def test_edit_overtaken_by_another_is_computed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = JobEventLog()
@@ -91,7 +91,7 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
     assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
 
 
-async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
+async def test_many_edits_of_one_owner_do_not_delay_those_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = JobEventLog()

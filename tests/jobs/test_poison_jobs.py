@@ -40,19 +40,21 @@ SETTLED = ReportedChange(Checkpoint(1.0, "form", (), {}), 1.0)
         (1, 5, True),
     ],
 )
-def test_two_crashes_are_enough_and_ten_deaths(crashes: int, deaths: int, ends: bool) -> None:
+def test_job_ends_after_two_crashes_or_ten_deaths_of_services(
+    crashes: int, deaths: int, ends: bool
+) -> None:
     assert (poison_error(crashes, deaths) is not None) is ends
 
 
 @given(few, few)
-def test_one_more_that_dies_never_speaks_for_a_recording(crashes: int, deaths: int) -> None:
+def test_another_death_never_makes_a_poison_job_run_again(crashes: int, deaths: int) -> None:
     if poison_error(crashes, deaths) is not None:
         assert poison_error(crashes + 1, deaths) is not None
         assert poison_error(crashes, deaths + 1) is not None
 
 
 @pytest.mark.parametrize(("crashes", "deaths", "says"), [(2, 0, "died"), (1, 6, "6 services")])
-def test_what_happened_is_said(crashes: int, deaths: int, says: str) -> None:
+def test_poison_error_says_what_died(crashes: int, deaths: int, says: str) -> None:
     error = poison_error(crashes, deaths)
     assert error is not None
     assert error.code == "engine_crashed"
@@ -65,7 +67,7 @@ fatal: st.SearchStrategy[JobChange] = st.sampled_from(
 
 
 @given(st.lists(fatal, min_size=POISON_WEIGHT))
-def test_however_those_die_who_work_on_it_no_more_than_ten_do_and_no_more_than_two_engines(
+def test_any_mix_of_deaths_ends_job_within_ten_attempts_and_two_crashes(
     deaths: Sequence[JobChange],
 ) -> None:
     record, tried, crashed = submitted(), 0, 0
@@ -82,14 +84,14 @@ def test_however_those_die_who_work_on_it_no_more_than_ten_do_and_no_more_than_t
 
 
 @given(st.lists(fatal, max_size=3 * POISON_WEIGHT))
-def test_a_job_that_gets_further_in_each_attempt_is_never_given_up(deaths: list[JobChange]) -> None:
+def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(deaths: list[JobChange]) -> None:
     record = submitted()
     for change in deaths:
         record = happened(record, StartedChange(), SETTLED, change)
         assert poison_error(record.crashes, record.interruptions) is None
 
 
-def test_who_could_not_do_it_does_not_count() -> None:
+def test_attempts_passed_on_by_nodes_do_not_count_as_deaths() -> None:
     record = submitted()
     passed = RequeuedChange(counted=True, passed=True)
     for _ in range(POISON_WEIGHT):

@@ -18,7 +18,7 @@ def owner(name: str) -> Identity:
     return Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True))
 
 
-def test_a_place_is_given_back_once_however_often_it_is_let_go() -> None:
+def test_reservation_released_twice_counts_once() -> None:
     room = Reservations(2, 100)
     with room.place() as first, room.place():
         assert room.promised == 2
@@ -28,7 +28,7 @@ def test_a_place_is_given_back_once_however_often_it_is_let_go() -> None:
     assert room.promised == 0
 
 
-def test_more_uploads_than_are_read_at_once_are_refused() -> None:
+def test_upload_over_limit_of_concurrent_uploads_is_refused() -> None:
     room = Reservations(2, 100)
     with room.body(ANONYMOUS):
         with room.body(ANONYMOUS), pytest.raises(errors.UploadsFull):
@@ -37,7 +37,7 @@ def test_more_uploads_than_are_read_at_once_are_refused() -> None:
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
-def test_the_one_that_grows_beyond_the_room_is_refused_and_takes_nothing_with_it() -> None:
+def test_upload_that_grows_over_byte_limit_is_refused_and_others_go_on() -> None:
     room = Reservations(8, 100)
     with room.body(ANONYMOUS) as first:
         first.grow(60)
@@ -52,14 +52,14 @@ def test_the_one_that_grows_beyond_the_room_is_refused_and_takes_nothing_with_it
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
-def test_one_alone_may_have_more_than_the_room() -> None:
+def test_only_upload_may_exceed_byte_limit() -> None:
     room = Reservations(8, 100)
     with room.body(ANONYMOUS) as only:
         only.grow(1000)
     assert room.body_bytes == 0
 
 
-def test_where_nobody_is_told_apart_one_owner_has_all_of_it() -> None:
+def test_anonymous_owner_may_use_all_uploads_and_bytes() -> None:
     room = Reservations(5, 100)
     bodies = [room.body(ANONYMOUS, 90) for _ in range(5)]
     for body in bodies:
@@ -68,7 +68,7 @@ def test_where_nobody_is_told_apart_one_owner_has_all_of_it() -> None:
         bodies[0].grow(1)
 
 
-def test_one_owner_alone_leaves_bodies_to_others() -> None:
+def test_one_owner_cannot_take_all_uploads() -> None:
     room, ada = Reservations(65, 1000), owner("ada")
     for _ in range(48):
         room.body(ada)
@@ -77,7 +77,7 @@ def test_one_owner_alone_leaves_bodies_to_others() -> None:
     assert room.body(owner("bob"))
 
 
-def test_what_an_owner_declares_is_counted_for_it_alone_before_any_byte_has_come() -> None:
+def test_declared_bytes_count_only_against_their_owner() -> None:
     room, ada = Reservations(65, 100), owner("ada")
     first = room.body(ada, 45)
     with pytest.raises(errors.UploadsFull):
@@ -91,14 +91,14 @@ def test_what_an_owner_declares_is_counted_for_it_alone_before_any_byte_has_come
     room.body(ada, 45)
 
 
-def test_bytes_that_were_not_declared_count_as_they_come() -> None:
+def test_undeclared_bytes_count_as_they_arrive() -> None:
     room, ada = Reservations(65, 100), owner("ada")
     room.body(ada).grow(46)
     with pytest.raises(errors.UploadsFull):
         room.body(ada, 5)
 
 
-def test_who_has_more_than_an_equal_share_of_what_is_full_loses_the_upload_that_goes_on() -> None:
+def test_growing_upload_of_owner_over_fair_share_is_refused() -> None:
     room, ada, bob = Reservations(65, 100), owner("ada"), owner("bob")
     large = room.body(ada)
     large.grow(100)
@@ -115,7 +115,7 @@ STEP = st.tuples(st.sampled_from("abcdefg"), st.integers(0, 60), st.booleans())
 
 
 @given(st.integers(2, 12), st.lists(STEP, max_size=120))
-def test_whoever_has_nothing_gets_a_body_and_whoever_has_little_goes_on(
+def test_owner_within_fair_share_is_never_refused(
     places: int, steps: list[tuple[str, int, bool]]
 ) -> None:
     """However others fill the room: an owner within an equal share of both is never refused."""
@@ -145,7 +145,7 @@ def test_whoever_has_nothing_gets_a_body_and_whoever_has_little_goes_on(
 
 
 @given(st.integers(2, 200), st.lists(st.sampled_from("abc"), max_size=300))
-def test_no_one_owner_takes_the_last_place_in_the_queue_but_one_who_has_none(
+def test_last_place_in_queue_goes_only_to_owner_without_waiting_jobs(
     limit: int, comes: list[str]
 ) -> None:
     waiting = Counter[str]()

@@ -64,7 +64,7 @@ def finish(job: Job, segments: int = 1) -> Job:
     return job
 
 
-async def test_a_short_result_is_rendered_at_once_and_a_long_one_in_a_thread() -> None:
+async def test_short_result_is_rendered_at_once_and_long_one_in_a_thread() -> None:
     word = Word(0.0, 0.5, "one")
     few = [Segment(0.0, 1.0, "said", words=(word,) * 9)] * (SHORT_RESULT // 10)
     assert await render_result(few, threading.get_ident) == threading.get_ident()
@@ -79,7 +79,7 @@ async def test_an_edited_line_of_many_characters_and_subtitles_are_rendered_in_a
     assert told != threading.get_ident()
 
 
-async def test_a_long_result_of_one_owner_holds_no_other_owners(new_job: NewJob) -> None:
+async def test_long_result_of_one_owner_does_not_delay_others(new_job: NewJob) -> None:
     kept, go_on = Kept(DAY_S, 1 << 30), threading.Event()
     held, other = (kept.finished(new_job(owner=owner)) for owner in ("anna", "ben"))
 
@@ -103,7 +103,7 @@ def weight_of(job: Job, segments: int) -> int:
 
 
 @pytest.mark.slow
-async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job: NewJob) -> None:
+async def test_result_expires_without_any_request(new_job: NewJob) -> None:
     kept = Kept(0.1, 1 << 20)
     began = time.monotonic()
     job_id = kept.finished(new_job()).id
@@ -122,7 +122,7 @@ async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job
         kept.store.get(job_id)
 
 
-async def test_each_result_goes_at_its_own_time(
+async def test_each_result_expires_at_its_own_time(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, gone = Kept(0.15, 1 << 20), list[tuple[str, float]]()
@@ -153,7 +153,7 @@ async def test_a_job_that_has_not_ended_is_never_forgotten(new_job: NewJob) -> N
     assert kept.ids == [waiting.id]
 
 
-async def test_a_young_result_stays_however_many_come_after_it(new_job: NewJob) -> None:
+async def test_young_result_stays_after_hundreds_of_others(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1000 * (JOB_BYTES + 4096))
     first = kept.finished(new_job())
     for _ in range(999):
@@ -162,7 +162,7 @@ async def test_a_young_result_stays_however_many_come_after_it(new_job: NewJob) 
     assert len(kept.ids) == 1000
 
 
-async def test_beyond_its_bytes_an_owner_loses_what_ended_first(new_job: NewJob) -> None:
+async def test_owner_over_byte_limit_loses_results_that_ended_first(new_job: NewJob) -> None:
     """By the order of their ends: a company ends in another than it came in."""
     jobs = [new_job() for _ in range(4)]
     size = weight_of(new_job(), 100)
@@ -176,21 +176,21 @@ async def test_beyond_its_bytes_an_owner_loses_what_ended_first(new_job: NewJob)
     assert kept.ids == [jobs[number].id for number in (0, 1, 3)]
 
 
-async def test_one_owner_s_results_cost_another_none_of_his(new_job: NewJob) -> None:
+async def test_results_of_one_owner_evict_none_of_another(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 3 * JOB_BYTES)
     mine = kept.finished(new_job(owner="me"))
     others = [kept.finished(new_job(owner="you")) for _ in range(10)]
     assert kept.ids == [mine.id, *(job.id for job in others[-2:])]
 
 
-async def test_the_last_result_stays_its_time_whatever_it_weighs(new_job: NewJob) -> None:
+async def test_newest_result_stays_its_time_whatever_its_size(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1)
     first, second = kept.finished(new_job(), 1000), kept.finished(new_job(), 1000)
     assert kept.ids == [second.id]
     assert first.ended
 
 
-async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
+async def test_retained_bytes_grow_with_transcript_and_its_events(
     new_job: NewJob,
 ) -> None:
     little, much = weight_of(new_job(), 1), weight_of(new_job(), 1001)
@@ -207,7 +207,7 @@ async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
 
 
-async def test_edits_weigh_what_they_say_and_what_it_takes_to_undo_them(new_job: NewJob) -> None:
+async def test_retained_bytes_include_edits_and_what_undo_needs(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20)
     job = kept.finished(new_job())
     before = retained_bytes(job.record)
@@ -230,7 +230,7 @@ async def test_an_edit_renews_a_result_s_time(new_job: NewJob) -> None:
     assert kept.ids == [one.id for one in left], "the oldest that nobody edited goes"
 
 
-async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
+async def test_closed_retention_has_no_timer(new_job: NewJob) -> None:
     kept = Kept(0.01, 1 << 20)
     kept.results.close()
     job = kept.finished(new_job())
@@ -238,7 +238,7 @@ async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
     assert kept.ids == [job.id]
 
 
-async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_no_others(
+async def test_shutdown_waits_only_for_results_not_fetched_yet(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "MIN_RETENTION_S", DAY_S)
@@ -262,7 +262,7 @@ async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_n
     await asyncio.wait_for(ending, PATIENCE_S)
 
 
-async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
+async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.monotonic
@@ -275,7 +275,7 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
     assert ending.done()
 
 
-async def test_a_result_is_waited_for_until_its_time_is_over_and_no_longer(
+async def test_shutdown_waits_for_result_until_its_time_is_over(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "MIN_RETENTION_S", 0.2)
@@ -287,14 +287,14 @@ async def test_a_result_is_waited_for_until_its_time_is_over_and_no_longer(
     await kept.results.all_fetched()
 
 
-async def test_of_one_owner_the_oldest_go_when_there_are_too_many(new_job: NewJob) -> None:
+async def test_owner_with_too_many_results_loses_the_oldest(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     kept.results = Retention(kept.store, DAY_S, 1 << 30, 3)
     ids = [kept.finished(new_job()).id for _ in range(5)]
     assert kept.ids == ids[2:]
 
 
-async def test_what_ended_before_the_start_has_what_is_left_of_its_time(new_job: NewJob) -> None:
+async def test_result_from_before_start_keeps_the_rest_of_its_time(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
     results = Retention(kept.store, 100.0, 1 << 30)

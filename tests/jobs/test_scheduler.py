@@ -80,7 +80,7 @@ moments = st.builds(
         ([A, A, B], [LONG + 9, LONG + 9, 0.0], B, 0),
     ],
 )
-def test_what_is_loaded_goes_first_until_somebody_has_waited_long(
+def test_loaded_precision_goes_first_until_another_job_was_passed_over_long(
     wanted: list[Precision], passed_over_s: list[float], loaded: Precision | None, expected: int
 ) -> None:
     waiting = [
@@ -92,7 +92,7 @@ def test_what_is_loaded_goes_first_until_somebody_has_waited_long(
 
 @pytest.mark.parametrize("job_s", [1.0, 10.0, 45.0])
 @pytest.mark.parametrize("owners", [("me", "me"), ("me", "you")], ids=["one owner", "two"])
-def test_in_an_hour_of_two_precisions_loads_are_few_and_nobody_waits_for_two_turns(
+def test_two_precisions_over_an_hour_need_few_loads_and_short_waits(
     owners: tuple[str, str], job_s: float
 ) -> None:
     """Two clients keep ten jobs each in the queue; every job takes ``job_s``, a load 20 s."""
@@ -121,9 +121,7 @@ def test_in_an_hour_of_two_precisions_loads_are_few_and_nobody_waits_for_two_tur
 
 
 @given(st.lists(works, min_size=1, max_size=20), shares)
-def test_one_owner_s_jobs_run_in_the_order_in_which_they_came(
-    sizes: list[float], shares: OwnerShares
-) -> None:
+def test_jobs_of_one_owner_run_in_order_of_arrival(sizes: list[float], shares: OwnerShares) -> None:
     waiting = [WaitingJob("a", A, work_s) for work_s in sizes]
     assert [turn.index for turn in schedule_jobs(waiting, shares, SchedulerMoment(0.0, A))] == [
         *range(len(sizes))
@@ -134,7 +132,7 @@ def test_one_owner_s_jobs_run_in_the_order_in_which_they_came(
 
 
 @given(line, shares, moments, busy, st.floats(0, 60))
-def test_everybody_has_one_turn_and_nobody_goes_before_who_is_next(
+def test_schedule_has_each_job_once_and_never_decreasing_waits(
     waiting: list[WaitingJob],
     shares: OwnerShares,
     moment: SchedulerMoment,
@@ -152,7 +150,7 @@ def test_everybody_has_one_turn_and_nobody_goes_before_who_is_next(
         assert len(busy_s) > 1 or work_s <= next_s - wait_s + 1e-6
 
 
-def test_a_short_job_waits_for_none_of_the_forty_that_wait_before_it() -> None:
+def test_short_job_goes_before_forty_waiting_jobs_of_another_owner() -> None:
     (short,) = [one for one in served(behind_forty(), next_job) if one.job.owner == "one"]
     (last,) = [
         one for one in served(behind_forty(), first_come_first_served) if one.job.owner == "one"
@@ -161,14 +159,14 @@ def test_a_short_job_waits_for_none_of_the_forty_that_wait_before_it() -> None:
     assert last.wait_s > 39 * 300.0
 
 
-def test_four_owners_have_the_same_share_however_they_cut_it_up() -> None:
+def test_four_owners_get_equal_shares_whatever_the_length_of_their_jobs() -> None:
     fair = jain(shared(served(four_owners(), next_job)).values())
     assert fair > 0.95
     assert fair > jain(shared(served(four_owners(), first_come_first_served)).values())
 
 
 @given(st.lists(works, min_size=8, max_size=8), st.lists(works, min_size=8, max_size=8))
-def test_while_two_wait_neither_has_had_more_than_two_jobs_more(
+def test_work_of_two_waiting_owners_differs_by_at_most_two_jobs(
     mine: list[float], yours: list[float]
 ) -> None:
     """Weighted fair queueing: what two owners had differs by the largest job of each at most."""
@@ -186,7 +184,7 @@ def test_while_two_wait_neither_has_had_more_than_two_jobs_more(
         assert abs(had["me"] - had["you"]) <= max(mine) + max(yours) + 1e-6
 
 
-def test_who_was_away_has_saved_up_nothing() -> None:
+def test_owner_that_returns_has_saved_up_no_share() -> None:
     """An hour of nothing gives no right to an hour of everything."""
     busy = [Arrival(0.0, "busy", 60.0) for _ in range(120)]
     back = [Arrival(3600.0, "back", 60.0) for _ in range(60)]
@@ -195,7 +193,7 @@ def test_who_was_away_has_saved_up_nothing() -> None:
     assert abs(share["busy"] - share["back"]) <= 2
 
 
-def test_who_had_much_alone_owes_nothing_for_it() -> None:
+def test_owner_that_ran_alone_owes_nothing() -> None:
     """Nobody else wanted that time."""
     alone = [Arrival(0.0, "busy", 60.0) for _ in range(120)]
     newcomers = [Arrival(3600.0 + 1.0 * n, f"new-{n}", 60.0) for n in range(5)]
@@ -203,7 +201,7 @@ def test_who_had_much_alone_owes_nothing_for_it() -> None:
     assert sum(one.job.owner == "busy" for one in after) >= 6
 
 
-def test_a_long_job_does_not_wait_for_ever_behind_newcomers_with_short_ones() -> None:
+def test_long_job_does_not_starve_behind_short_jobs_of_newcomers() -> None:
     """However many still come: its turn does not depend on them."""
 
     def wait_s(count: int) -> float:
@@ -214,7 +212,7 @@ def test_a_long_job_does_not_wait_for_ever_behind_newcomers_with_short_ones() ->
     assert wait_s(300) == wait_s(600) < 3000.0
 
 
-def test_a_batch_makes_way_for_what_its_owner_waits_for_until_it_has_waited_long() -> None:
+def test_batch_job_goes_after_interactive_jobs_of_owner_until_it_ages() -> None:
     def order(waiting: Sequence[WaitingJob]) -> list[int]:
         return [
             turn.index for turn in schedule_jobs(waiting, OwnerShares(), SchedulerMoment(0.0, A))
@@ -226,7 +224,7 @@ def test_a_batch_makes_way_for_what_its_owner_waits_for_until_it_has_waited_long
     assert order([aged, old, young]) == [0, 2, 1]
 
 
-def test_a_priority_takes_nothing_from_another_owner() -> None:
+def test_priority_takes_nothing_from_another_owner() -> None:
     urgent = [Arrival(0.0, "loud", 60.0) for _ in range(20)]
     batch = [Arrival(0.0, "quiet", 60.0, priority=BATCH) for _ in range(20)]
     first = Counter(one.job.owner for one in served(urgent + batch, next_job)[:20])
@@ -241,7 +239,7 @@ def test_two_owners_with_two_precisions_share_loads() -> None:
     assert loads(next_job) * 2 < loads(first_come_first_served)
 
 
-def test_what_came_to_nothing_is_given_back_and_shares_forget_who_is_even() -> None:
+def test_lost_work_is_refunded_and_even_owners_are_forgotten() -> None:
     before = OwnerShares().joined("me").joined("you")
     begun = before.charged("me", 100.0, {"me", "you"})
     waiting = [WaitingJob("me", A, 1.0), WaitingJob("you", A, 90.0)]
@@ -251,7 +249,7 @@ def test_what_came_to_nothing_is_given_back_and_shares_forget_who_is_even() -> N
     assert set(later.tags) == {"you"}
 
 
-def test_nobody_saves_up_with_a_job_that_waits_or_runs_for_long() -> None:
+def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long() -> None:
     shares = OwnerShares().joined("first").joined("busy")
     for _ in range(20):
         shares = shares.charged("busy", 900.0, {"first", "busy"})
@@ -266,7 +264,7 @@ def test_nobody_saves_up_with_a_job_that_waits_or_runs_for_long() -> None:
 
 
 @given(line, shares)
-def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
+def test_next_turn_is_of_owner_with_least_work_after_its_next_job(
     waiting: list[WaitingJob], shares: OwnerShares
 ) -> None:
     waiting = [replace(job, wanted=A) for job in waiting]
@@ -284,7 +282,7 @@ def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
         shares = shares.charged(waiting[index].owner, waiting[index].work_s, own)
 
 
-def test_many_owners_cost_hardly_more_than_one_with_as_many_jobs() -> None:
+def test_schedule_of_many_owners_takes_hardly_more_steps_than_of_one() -> None:
     def steps(owners: int) -> int:
         """Lines of Python that it takes to put 400 jobs in their order."""
         waiting = [WaitingJob(f"owner {number % owners}", A, 9.0) for number in range(400)]
@@ -310,7 +308,7 @@ def test_many_owners_cost_hardly_more_than_one_with_as_many_jobs() -> None:
 
 
 @given(alike, shares, st.sampled_from([None, A, B]), busy)
-def test_a_place_is_idle_only_when_nobody_waits(
+def test_dispatcher_is_idle_only_when_no_job_waits(
     waiting: list[WaitingJob], shares: OwnerShares, loaded: Precision | None, busy_s: list[float]
 ) -> None:
     free_s, loads_s = [*busy_s], [0.0 if loaded is A else 30.0] * len(busy_s)
@@ -325,7 +323,7 @@ def test_a_place_is_idle_only_when_nobody_waits(
 
 
 @given(alike, shares, st.integers(1, 5))
-def test_with_one_place_more_nobody_waits_longer_and_the_turns_are_the_same(
+def test_one_more_dispatcher_keeps_the_order_and_delays_no_job(
     waiting: list[WaitingJob], shares: OwnerShares, count: int
 ) -> None:
     few, more = (
@@ -338,7 +336,7 @@ def test_with_one_place_more_nobody_waits_longer_and_the_turns_are_the_same(
 
 
 @given(alike, shares, st.integers(1, 5))
-def test_all_is_done_within_a_fair_part_and_the_longest(
+def test_schedule_ends_within_bound_of_graham(
     waiting: list[WaitingJob], shares: OwnerShares, count: int
 ) -> None:
     """Graham's bound for list schedules."""

@@ -81,7 +81,7 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
         return store.all()
 
 
-async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
+async def test_reopened_log_has_all_jobs_and_events(folder: Path, tmp_path: Path) -> None:
     store = SqliteJobEventLog(folder, KEY)
     done, running, waiting = (
         added(store, key=IdempotencyKey(str(one), "digest")) for one in range(3)
@@ -121,7 +121,7 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
         assert (after.state, after.segments, after.interruptions) == (JobState.QUEUED, (SAID,), 1)
 
 
-async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknowledged(
+async def test_every_cut_of_log_is_an_earlier_state_with_all_acknowledged_events(
     folder: Path, tmp_path: Path, store: SqliteJobEventLog
 ) -> None:
     """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
@@ -165,7 +165,7 @@ async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknow
                     assert found[job_id] in states[job_id][least:], f"seed {seed}, cut at {cut}"
 
 
-async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
+async def test_full_disk_fails_only_the_job_that_does_not_fit(
     store: SqliteJobEventLog, folder: Path, tmp_path: Path
 ) -> None:
     large, small = added(store), added(store)
@@ -194,7 +194,7 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
 @pytest.mark.parametrize(
     "harm", ["header", "middle", "row", "nonsense", "text", "kind", "column", "schema"]
 )
-def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
+def test_broken_file_is_set_aside_and_logged_and_service_starts(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -241,7 +241,7 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
 
 
 @pytest.mark.parametrize("left", ["stopped", "killed", "nothing"])
-def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
+def test_start_on_full_disk_is_refused_or_complete_and_harms_nothing(
     left: str, tiny_disk: Path, tmp_path: Path
 ) -> None:
     """At every 4 KiB of room, up to what a start needs and some more."""
@@ -306,7 +306,7 @@ def _fill(disk: Path, free: int) -> None:
         file.truncate(file.tell() - free)
 
 
-def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
+def test_disk_error_is_reported_and_sound_file_is_not_set_aside(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -332,7 +332,7 @@ def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
         assert [one.id for one in store.all()] == [job.id]
 
 
-def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
+def test_other_key_second_service_or_later_version_is_refused_harmlessly(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -350,7 +350,7 @@ def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_ha
     assert not broken_files(folder)
 
 
-async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobEventLog) -> None:
+async def test_forgotten_job_is_in_no_file(folder: Path, store: SqliteJobEventLog) -> None:
     jobs = [
         added(store, key=IdempotencyKey(f"key-{number}-of-nobody", "digest"))
         for number in range(30)
@@ -367,7 +367,7 @@ async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobEv
     assert b"-of-nobody" not in data
 
 
-async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_written(
+async def test_deletion_is_answered_once_the_job_is_in_no_file(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     for _ in range(5):
@@ -380,7 +380,7 @@ async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_
         assert job.id.encode() not in _bytes_in(folder)
 
 
-async def test_a_deletion_waits_for_no_reader_and_the_next_one_cuts_the_log(
+async def test_deletion_waits_for_no_reader_and_next_one_truncates_the_log(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     jobs = [added(store) for _ in range(2)]
@@ -396,7 +396,7 @@ async def test_a_deletion_waits_for_no_reader_and_the_next_one_cuts_the_log(
     assert not any(job.id.encode() in _bytes_in(folder) for job in jobs)
 
 
-async def test_a_deletion_that_cannot_be_written_is_said_each_time_until_it_is(
+async def test_deletion_that_cannot_be_written_fails_until_it_is_written(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
@@ -412,7 +412,7 @@ async def test_a_deletion_that_cannot_be_written_is_said_each_time_until_it_is(
         assert job.id.encode() not in _bytes_in(folder)
 
 
-async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_before_it_is_said(
+async def test_deletion_of_killed_service_is_out_of_the_log_before_it_is_answered(
     folder: Path, store: SqliteJobEventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
@@ -429,7 +429,7 @@ async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_befo
             assert job.id.encode() not in _bytes_in(killed)
 
 
-async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_age(
+async def test_delete_all_deletes_all_although_retention_deletes_some_meanwhile(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     waiting, done = (added(store, owner=ANONYMOUS.owner) for _ in range(2))
@@ -441,7 +441,7 @@ async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_
     assert not {waiting.id, done.id} & _kept_in(folder)
 
 
-async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_restart(
+async def test_delete_all_after_restart_includes_jobs_that_are_not_kept(
     folder: Path,
 ) -> None:
     """Its client waited for it, and the service ended before that was told."""
@@ -461,7 +461,7 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
     assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
 
 
-async def test_who_appends_waits_for_no_disk(store: SqliteJobEventLog) -> None:
+async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
     other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
     with closing(other):

@@ -47,7 +47,7 @@ async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
     return ended
 
 
-async def test_positions_are_the_order_in_which_they_run(recording: Path) -> None:
+async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> None:
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
         owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
         jobs = await submitted(queue, [job_of(recording, owner=owner) for owner in owners])
@@ -64,7 +64,7 @@ async def test_positions_are_the_order_in_which_they_run(recording: Path) -> Non
         assert [queue.position(job) for job in jobs] == [None] * len(jobs)
 
 
-async def test_while_somebody_runs_nobody_waits_for_nothing(
+async def test_waiting_jobs_have_positive_waits_while_another_runs(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
@@ -82,7 +82,7 @@ async def test_while_somebody_runs_nobody_waits_for_nothing(
         assert queue.position(last) == 0
 
 
-async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recording: Path) -> None:
+async def test_batch_job_runs_after_interactive_job_of_same_owner(recording: Path) -> None:
     async with queue_on(OverheardSlot()) as queue:
         jobs = [
             job_of(recording, priority=priority)
@@ -93,7 +93,7 @@ async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recordin
 
 
 @pytest.mark.slow
-async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
+async def test_requeued_job_is_next_and_its_owner_is_refunded(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
@@ -109,7 +109,7 @@ async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
         assert mine.record.attempts == 1
 
 
-async def test_a_company_is_made_up_in_turn(recording: Path) -> None:
+async def test_batch_is_made_up_in_queue_order(recording: Path) -> None:
     companies = Companies()
     async with queue_on(OverheardSlot(), company=companies, guess=by_owner) as queue:
         many = await submitted(queue, [job_of(recording, owner="many 30") for _ in range(6)])
@@ -119,7 +119,7 @@ async def test_a_company_is_made_up_in_turn(recording: Path) -> None:
     assert set(ended[:4]) == {0, 1, 2, 6}
 
 
-async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
+async def test_failed_estimate_leaves_no_half_submitted_job(
     new_job: NewJob,
 ) -> None:
     def guess(job: Job, precision: Precision) -> float:
@@ -132,7 +132,7 @@ async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
         assert queue._store.all() == []
 
 
-async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording: Path) -> None:
+async def test_jobs_of_batch_are_charged_a_part_of_its_work_each(recording: Path) -> None:
     lineup = WaitQueue(OverheardSlot(), guess=by_owner)
     mine = [job_of(recording, owner="me 10") for _ in range(3)]
     yours = [job_of(recording, owner="you 15") for _ in range(2)]
@@ -143,7 +143,7 @@ async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording:
     assert lineup.due(0) is mine[2]
 
 
-async def test_of_the_free_places_each_takes_its_own_in_turn(recording: Path) -> None:
+async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
     lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner)
     jobs = [job_of(recording, owner="me 10") for _ in range(3)]
     for job in jobs[:2]:
@@ -157,7 +157,7 @@ async def test_of_the_free_places_each_takes_its_own_in_turn(recording: Path) ->
     assert (lineup.turn(jobs[1]), lineup.turn(jobs[2])) == ((0, 0.0), (1, 10.0))
 
 
-async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
+async def test_measured_pace_changes_waits_and_not_the_order(
     new_job: NewJob,
 ) -> None:
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
@@ -184,7 +184,7 @@ async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
 
 
 @pytest.mark.parametrize("resumed", [True, False])
-async def test_only_an_attempt_that_did_all_of_a_recording_tells_how_long_one_takes(
+async def test_only_attempt_over_whole_recording_is_measured(
     resumed: bool, recording: Path
 ) -> None:
     pace, job = DurationPredictor(), job_of(recording)
