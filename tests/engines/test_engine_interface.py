@@ -108,12 +108,14 @@ def events(engine: TranscriptionEngine, engine_name: str) -> list[TranscriptionE
     return run(engine, engine_name)
 
 
-def test_the_last_event_and_only_the_last_is_finished(events: list[TranscriptionEvent]) -> None:
+def test_only_last_event_is_finished(events: list[TranscriptionEvent]) -> None:
     assert isinstance(events[-1], Finished)
     assert not any(isinstance(event, Finished) for event in events[:-1])
 
 
-def test_segments_come_in_order_and_before_the_end(events: list[TranscriptionEvent]) -> None:
+def test_segments_are_numbered_in_order_and_come_before_end(
+    events: list[TranscriptionEvent],
+) -> None:
     ready = [event.index for event in events if isinstance(event, SegmentReady)]
     assert ready == list(range(len(ready)))
     assert ready
@@ -121,7 +123,7 @@ def test_segments_come_in_order_and_before_the_end(events: list[TranscriptionEve
     assert first < len(events) / 2
 
 
-def test_progress_never_goes_back_and_ends_at_the_whole(events: list[TranscriptionEvent]) -> None:
+def test_progress_is_monotone_and_ends_at_duration(events: list[TranscriptionEvent]) -> None:
     done = [event.audio_s_done for event in events if isinstance(event, Progress)]
     assert done == sorted(done)
     assert done[-1] == pytest.approx(28.277, abs=1.0)
@@ -132,7 +134,9 @@ def test_progress_never_goes_back_and_ends_at_the_whole(events: list[Transcripti
     )
 
 
-def test_times_are_monotone_and_inside_the_audio(events: list[TranscriptionEvent]) -> None:
+def test_times_of_segments_are_monotone_and_within_recording(
+    events: list[TranscriptionEvent],
+) -> None:
     transcript = transcript_of(events)
     assert transcript.duration == pytest.approx(28.277, abs=0.02)
     starts = [segment.start for segment in transcript.segments]
@@ -158,14 +162,14 @@ def test_without_diarization_no_segment_has_a_speaker(
     assert {segment.speaker for segment in found.segments} == {None}
 
 
-def test_the_same_audio_twice_gives_the_same_transcript(
+def test_same_recording_twice_gives_same_transcript(
     engine: TranscriptionEngine, engine_name: str, events: list[TranscriptionEvent]
 ) -> None:
     assert run(engine, engine_name)[-1] == events[-1]
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 10])
-def test_a_cancelled_run_stops_at_the_next_step_without_a_result(
+def test_cancelled_run_stops_at_next_step_without_result(
     engine: TranscriptionEngine, engine_name: str, stop_after: int
 ) -> None:
     cut_short = run(engine, engine_name, stop_after=stop_after)

@@ -41,7 +41,7 @@ READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
         ({"checkpoint": errors.CheckpointDamaged("bad.")}, "moonshine", "bad."),
     ],
 )
-def test_auto_takes_vibevoice_where_everything_is_there_and_says_what_is_not(changes, name, reason):
+def test_auto_selects_vibevoice_if_complete_else_names_what_is_missing(changes, name, reason):
     chosen, why = decide_engine("auto", EngineFacts(**{**READY, **changes}))
     assert chosen == name
     assert reason in why
@@ -57,7 +57,7 @@ def test_auto_takes_vibevoice_where_everything_is_there_and_says_what_is_not(cha
         ("scripted", {"checkpoint": errors.CheckpointNotFound()}, "as set"),
     ],
 )
-def test_an_engine_that_is_named_is_taken_gpu_or_not(wanted, changes, reason):
+def test_named_engine_is_selected_also_without_gpu(wanted, changes, reason):
     chosen, why = decide_engine(wanted, EngineFacts(**{**READY, **changes}))
     assert (chosen, reason in why) == (wanted, True)
 
@@ -83,7 +83,7 @@ NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper":
     ],
     ids=str,
 )
-def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes, name, reason):
+def test_auto_selects_whisper_for_other_language_if_model_is_installed(changes, name, reason):
     chosen, why = decide_engine("auto", EngineFacts(**{**NO_GPU, **changes}))
     assert chosen == name
     assert reason in why
@@ -97,7 +97,7 @@ def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes,
     ],
     ids=["whisper", "vibevoice"],
 )
-def test_an_engine_by_name_without_its_model_is_that_error(name, facts, wrong):
+def test_named_engine_without_model_raises_error_of_checkpoint(name, facts, wrong):
     where = "whisper" if name == "whisper" else "checkpoint"
     with pytest.raises(type(wrong), match=wrong.detail):
         decide_engine(name, EngineFacts(**{**facts, where: wrong}))
@@ -112,7 +112,7 @@ def test_an_engine_by_name_without_its_model_is_that_error(name, facts, wrong):
         ("tlh", True, True, ["No engine"]),
     ],
 )
-def test_who_asks_for_another_language_is_told_how_to_get_it(
+def test_hint_for_other_language_names_next_step(
     tag, installed, there, parts, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [] if installed else ["x"])
@@ -127,7 +127,7 @@ def test_who_asks_for_another_language_is_told_how_to_get_it(
     assert there or "is here" not in hint
 
 
-def test_the_executable_says_what_an_app_can_do_about_another_language(monkeypatch):
+def test_hint_for_other_language_in_executable_is_for_apps(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert "English only" not in language_hint("tlh", Settings())  # a build with torch inside
     monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
@@ -137,7 +137,7 @@ def test_the_executable_says_what_an_app_can_do_about_another_language(monkeypat
         assert "pull" not in text
 
 
-def test_an_executable_without_whisper_names_no_command_that_it_cannot_run(monkeypatch):
+def test_hint_in_executable_without_whisper_names_no_missing_command(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     monkeypatch.setattr("sidecar.installation.find_spec", lambda name: object())  # with torch
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["faster_whisper"])
@@ -147,7 +147,7 @@ def test_an_executable_without_whisper_names_no_command_that_it_cannot_run(monke
     assert "pull" not in hint
 
 
-def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
+def test_english_only_whisper_model_supports_only_english(tmp_path, monkeypatch):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
     folder = tiny_whisper.write_like(tmp_path / "model", words=51_864)
     choice = choose_engine(Settings(engine="whisper", model_path=folder))
@@ -158,7 +158,7 @@ def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
 @pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
-def test_a_folder_that_was_named_and_cannot_be_used_is_that_error_for_auto_too(wrong, changes):
+def test_unusable_named_folder_is_error_also_for_auto(wrong, changes):
     facts = {**READY, **changes, "checkpoint": wrong(), "named": True}
     with pytest.raises(wrong):
         decide_engine("auto", EngineFacts(**facts))
@@ -167,9 +167,7 @@ def test_a_folder_that_was_named_and_cannot_be_used_is_that_error_for_auto_too(w
 
 @pytest.mark.parametrize("installed", [True, False])
 @pytest.mark.parametrize("what", ["is not a folder", "has no config.json"])
-def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
-    what, installed, tmp_path, monkeypatch
-):
+def test_auto_checks_named_folder_also_without_packages(what, installed, tmp_path, monkeypatch):
     lacking = [] if installed else ["torch"]
     monkeypatch.setattr(
         "sidecar.engines.missing_packages", lambda spec: lacking if spec.name == "vibevoice" else []
@@ -193,7 +191,7 @@ def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
         ("moonshine", {"moonshine": ["soxr"]}, ["soxr", "pip install -e '.'"]),
     ],
 )
-def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, parts):
+def test_missing_packages_are_named_with_install_command(wanted, lacking, parts):
     with pytest.raises(errors.EngineUnavailable) as caught:
         decide_engine(wanted, EngineFacts(lacking))
     for part in parts:
@@ -202,7 +200,7 @@ def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, p
 
 @pytest.mark.parametrize("lacking", [[], ["torch"]])
 @pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
-def test_nothing_leaves_the_machine_unless_upstream_is_said_by_name(lacking, embedded):
+def test_upstream_engine_is_selected_only_by_name(lacking, embedded):
     facts = EngineFacts(
         **{**READY, "lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}}
     )
@@ -220,7 +218,7 @@ def test_nothing_leaves_the_machine_unless_upstream_is_said_by_name(lacking, emb
     assert chosen.upstream.urls == ("http://box:1", "https://far")
 
 
-def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():
+def test_cuda_support_of_torch_is_known_without_import():
     torch = pytest.importorskip("torch")
     assert torch_has_cuda() is (torch.version.cuda is not None)
 
@@ -239,7 +237,7 @@ def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():
         pytest.param({"scripted"}, "none", "scripted", None, "as set", id="not-wanted"),
     ],
 )
-def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
+def test_live_engine_is_file_engine_or_moonshine(
     hear: set[str],
     wanted: str,
     files: str,
@@ -262,7 +260,7 @@ def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
     assert (found and found.spec.name, reason in why) == (live, True)
 
 
-def test_live_audio_never_goes_to_the_upstreams_of_recordings() -> None:
+def test_live_engine_never_uses_upstreams_of_recordings() -> None:
     settings = Settings(engine="upstream", upstream=("http://box:8765",))
     found, _ = choose_live_engine(settings, choose_engine(settings))
     assert found is None or found.upstream is None

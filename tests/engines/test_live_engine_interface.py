@@ -141,7 +141,7 @@ def alone(engine: LiveEngine, clips: Sequence[Block]) -> list[Client]:
     return [said_alone(engine, clip) for clip in clips]
 
 
-def test_events_come_in_order_and_a_summary_of_all_is_the_last(
+def test_live_events_come_in_order_and_end_with_summary(
     engine: LiveEngine, clips: Sequence[Block]
 ) -> None:
     client = said_alone(engine, clips[0], ALSO_PARTIALS)
@@ -172,7 +172,7 @@ def test_events_come_in_order_and_a_summary_of_all_is_the_last(
     assert transcript.duration == pytest.approx(len(clips[0]) / LIVE_RATE, abs=0.1)
 
 
-def test_what_is_said_comes_as_finals_of_turns(alone: list[Client]) -> None:
+def test_speech_gives_finals_of_ended_turns(alone: list[Client]) -> None:
     for client in alone:
         assert client.finals
         assert all(one.segment.text.strip() for one in client.finals)
@@ -183,14 +183,14 @@ def test_what_is_said_comes_as_finals_of_turns(alone: list[Client]) -> None:
 
 @pytest.mark.slow_except("scripted-", "whisper-3200", "moonshine-3200")
 @pytest.mark.parametrize("chunk", [517, 3_200])
-def test_it_does_not_matter_in_which_chunks_sound_comes(
+def test_live_result_does_not_depend_on_chunk_size(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client], chunk: int
 ) -> None:
     assert said_alone(engine, clips[0], chunk=chunk).said == alone[0].said
 
 
 @pytest.mark.slow_except("scripted", "whisper")
-def test_two_sessions_at_once_say_what_each_says_alone(
+def test_concurrent_sessions_have_results_of_single_ones(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:
     clients = [Client(engine) for _ in clips]
@@ -201,7 +201,7 @@ def test_two_sessions_at_once_say_what_each_says_alone(
         assert client.end().said == before.said
 
 
-def test_silence_gives_no_words(engine: LiveEngine) -> None:
+def test_live_silence_gives_no_events_of_speech(engine: LiveEngine) -> None:
     client = said_alone(engine, np.zeros(3 * LIVE_RATE, np.float32), ALSO_PARTIALS)
     assert client.of(SpeechStarted, Partial, Final) == []
     assert client.transcript.segments == ()
@@ -209,7 +209,7 @@ def test_silence_gives_no_words(engine: LiveEngine) -> None:
 
 
 @pytest.mark.slow_except("scripted", "whisper", "moonshine")
-def test_of_a_turn_that_is_cancelled_nothing_more_is_said(
+def test_cancelled_turn_gives_no_more_finals(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:
     client = Client(engine)
@@ -229,7 +229,7 @@ def test_of_a_turn_that_is_cancelled_nothing_more_is_said(
     assert len(client.transcript.segments) == len(client.finals)
 
 
-def test_a_commit_ends_a_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
+def test_commit_ends_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
     client = Client(engine)
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
@@ -247,7 +247,7 @@ def threads() -> set[threading.Thread]:
 
 
 @pytest.mark.slow_except("whisper", "scripted")
-def test_nothing_is_left_of_a_session_that_is_closed(
+def test_closed_session_leaves_no_event_thread_or_reference(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:
     before = threads()
@@ -266,7 +266,7 @@ def test_nothing_is_left_of_a_session_that_is_closed(
     wait_until(lambda: gc.collect() >= 0 and gone() is None, PATIENCE_S, "nobody refers to it")
 
 
-def test_a_session_goes_on_for_one_that_died(
+def test_session_continues_one_of_dead_engine(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:
     told = Segment(99.0, 99.5, "Before.", 0)

@@ -96,7 +96,7 @@ def warnings(found: Transcript) -> list[str]:
     [("de", GERMAN, ["language_doubtful"]), ("en-gb", ENGLISH, []), ("en-us", ENGLISH, [])],
     ids=["de", "en-gb", "en-us"],
 )
-def test_another_language_has_a_warning_and_english_by_the_same_machine_has_none(
+def test_other_language_of_espeak_is_warned_of_and_english_is_not(
     engine: moonshine.MoonshineEngine, tmp_path: Path, voice: str, text: str, expected: list[str]
 ) -> None:
     spoken = tmp_path / "spoken.wav"
@@ -106,7 +106,7 @@ def test_another_language_has_a_warning_and_english_by_the_same_machine_has_none
     assert warnings(found) == expected
 
 
-def test_what_is_no_english_at_all_has_a_warning_that_says_what_to_do_and_english_has_none(
+def test_reversed_speech_has_language_warning_with_advice(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
     found = transcript(engine, np.ascontiguousarray(endgame[::-1]))
@@ -118,7 +118,7 @@ def test_what_is_no_english_at_all_has_a_warning_that_says_what_to_do_and_englis
     assert warnings(transcript(engine, endgame)) == []
 
 
-def test_the_doubt_outlives_the_engine_that_had_it(
+def test_language_warning_is_kept_in_checkpoint(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
     backwards = np.ascontiguousarray(
@@ -139,7 +139,7 @@ def test_the_doubt_outlives_the_engine_that_had_it(
     assert warnings(last.transcript) == ["language_doubtful"]
 
 
-def test_two_people_are_told_apart_and_understood(
+def test_two_speakers_are_separated_and_recognized(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
     found = transcript(engine, endgame)
@@ -170,7 +170,7 @@ def live(
 
 
 @pytest.mark.slow
-def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
+def test_two_live_speakers_are_separated(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
     _, found = live(engine, endgame, words=True)
     assert found.diarized
     assert found.num_speakers == 2
@@ -184,7 +184,7 @@ def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endga
 
 
 @pytest.mark.parametrize(("step", "expected"), [(-1, ["language_doubtful"]), (1, [])])
-def test_live_what_is_no_english_has_one_notice_and_a_warning_in_the_summary(
+def test_reversed_live_speech_has_one_notice_and_warning_in_summary(
     engine: moonshine.MoonshineEngine, endgame: Block, step: int, expected: list[str]
 ) -> None:
     told, found = live(engine, np.ascontiguousarray(endgame[::step]), diarize=False)
@@ -206,7 +206,7 @@ def test_silence_gives_no_segments(
 
 
 @pytest.mark.slow
-def test_what_came_before_does_not_change_a_transcript(
+def test_transcript_does_not_depend_on_earlier_recordings(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
     options = TranscribeOptions(diarize=False)
@@ -218,7 +218,7 @@ def test_what_came_before_does_not_change_a_transcript(
 
 
 @pytest.mark.slow
-def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whole(
+def test_early_settled_segments_are_those_of_whole_recording(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three times the same two people; the sound of what is 15 s old is gone."""
@@ -237,7 +237,7 @@ def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whol
 
 
 @pytest.mark.slow
-def test_sound_that_lines_no_longer_need_is_let_go_of(
+def test_audio_of_settled_segments_is_dropped(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
@@ -255,7 +255,7 @@ def test_sound_that_lines_no_longer_need_is_let_go_of(
     assert (talking < 75.0, max(kept[:-1]) < 75.0) == (True, True)
 
 
-def test_speech_without_a_pause_is_neither_cut_in_a_word_nor_said_twice(
+def test_speech_without_pause_is_cut_between_words_without_repeats(
     engine: moonshine.MoonshineEngine,
 ) -> None:
     samples = decode_audio_file(ASSETS / "two_cities.wav", RATE)
@@ -267,7 +267,7 @@ def test_speech_without_a_pause_is_neither_cut_in_a_word_nor_said_twice(
         assert before.end - before.start <= moonshine_transcription.MAX_UTTERANCE_S + 0.1
 
 
-def test_the_first_words_are_told_when_ten_seconds_are_in(
+def test_first_segment_comes_within_10_s_of_audio(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
     given_s = 0.0
@@ -288,7 +288,7 @@ def test_the_first_words_are_told_when_ten_seconds_are_in(
     assert given_s <= 10 + 37_123 / RATE
 
 
-def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
+def test_unavailable_speaker_models_fail_load_with_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unavailable() -> None:
@@ -300,7 +300,7 @@ def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
     assert "moonshine-voice==" in refused.value.hint
 
 
-def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:
+def test_audio_history_returns_what_was_not_dropped() -> None:
     audio = AudioHistoryBuffer(10)
     for start in range(0, 100, 7):
         audio.append(np.arange(start, min(start + 7, 100), dtype=np.float32))
@@ -312,7 +312,7 @@ def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:
 
 
 @pytest.mark.slow
-def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
+def test_transcription_resumed_from_checkpoint_has_same_transcript(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people, most of it settled."""

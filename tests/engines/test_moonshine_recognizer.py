@@ -104,7 +104,7 @@ def word_errors(reference: str, hypothesis: str) -> int:
 
 
 @pytest.mark.slow
-def test_onnxruntime_hears_what_the_library_hears(
+def test_recognizer_has_text_of_moonshine_library(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     library = LibraryRecognizer()
@@ -116,7 +116,7 @@ def test_onnxruntime_hears_what_the_library_hears(
     assert sum(map(word_errors, theirs, ours)) <= 0.08 * words
 
 
-def test_a_cancelled_stretch_is_left_before_the_next_token(
+def test_cancelled_recognition_stops_before_next_token(
     recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
     assert recognizer.hear(stretches[0], cancelled=lambda: passes.count >= 3) is None
@@ -125,7 +125,7 @@ def test_a_cancelled_stretch_is_left_before_the_next_token(
     assert passes.count == 3
 
 
-def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
+def test_recognition_is_limited_to_6_5_tokens_per_second(
     recognizer: MoonshineRecognizer,
     stretches: list[Block],
     passes: Passes,
@@ -140,7 +140,7 @@ def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
 
 
 @pytest.mark.slow
-def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
+def test_draft_of_shorter_audio_saves_passes_and_keeps_text(
     recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
     growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
@@ -158,7 +158,7 @@ def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
 
 
 @pytest.mark.slow
-def test_a_draft_of_something_else_does_no_harm(
+def test_draft_of_other_speech_does_not_change_text(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     plain = [recognizer.text(audio) for audio in stretches]
@@ -167,7 +167,7 @@ def test_a_draft_of_something_else_does_no_harm(
     assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
 
 
-def test_what_was_said_before_tells_a_word_that_sounds_like_another(
+def test_preceding_text_corrects_word_that_sounds_alike(
     recognizer: MoonshineRecognizer,
 ) -> None:
     audio = decode_audio_file(ASSETS / "beckett.wav", SAMPLE_RATE)
@@ -192,7 +192,7 @@ def test_what_was_said_before_tells_a_word_that_sounds_like_another(
 
 
 @pytest.mark.slow
-def test_two_threads_at_once_hear_what_one_hears(
+def test_concurrent_threads_have_text_of_single_one(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     alone = [recognizer.text(audio) for audio in stretches]
@@ -201,11 +201,11 @@ def test_two_threads_at_once_hear_what_one_hears(
 
 
 @pytest.mark.parametrize("samples", [0, 1, 800, 4097])
-def test_any_shortness_is_heard(recognizer: MoonshineRecognizer, samples: int) -> None:
+def test_very_short_audio_is_accepted(recognizer: MoonshineRecognizer, samples: int) -> None:
     assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
 
 
-def test_where_onnxruntime_is_not_no_recognizer_loads_and_it_says_so(
+def test_missing_onnxruntime_fails_load_with_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -213,7 +213,7 @@ def test_where_onnxruntime_is_not_no_recognizer_loads_and_it_says_so(
         load_recognizer()
 
 
-def test_the_wheels_own_library_is_not_loaded_to_recognize() -> None:
+def test_recognizer_does_not_import_moonshine_library() -> None:
     code = (
         "import sys; from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer;"
         "load_recognizer(); print('moonshine_voice' in sys.modules)"
@@ -225,7 +225,7 @@ def test_the_wheels_own_library_is_not_loaded_to_recognize() -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut short", "another model"])
-def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage: str) -> None:
+def test_damaged_or_other_model_file_is_refused(tmp_path: Path, damage: str) -> None:
     for file in model_folder().iterdir():
         shutil.copy(file, tmp_path)
     model = tmp_path / moonshine_decoder.DECODER
@@ -243,7 +243,7 @@ def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage:
         MoonshineRecognizer(tmp_path)
 
 
-def test_the_vocabulary_is_read_entry_by_entry(tmp_path: Path) -> None:
+def test_tokenizer_reads_entries_of_all_lengths(tmp_path: Path) -> None:
     long = b"x" * 200
     entries = [b"<s>", "▁so".encode(), b"\xc3", b"\xbc", b"", long]
     lengths = [bytes([len(entry)]) for entry in entries[:5]] + [bytes([200 - 128 + 128, 1])]
@@ -283,7 +283,7 @@ def joined(parts: list[Block], gaps_s: list[float]) -> tuple[Block, list[tuple[f
     return np.concatenate(sound), edges
 
 
-def test_words_begin_and_end_where_their_sound_does(recognizer: MoonshineRecognizer) -> None:
+def test_word_times_are_those_of_their_audio(recognizer: MoonshineRecognizer) -> None:
     """Most edges to 50 ms, where evenly spread characters are off by many times that."""
     clip = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)
     parts = [clip[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in SENTENCES]
@@ -305,7 +305,7 @@ def test_words_begin_and_end_where_their_sound_does(recognizer: MoonshineRecogni
     assert sum(guessed) > 4 * sum(off)
 
 
-def test_asking_for_words_changes_no_word(recognizer: MoonshineRecognizer) -> None:
+def test_word_times_do_not_change_text(recognizer: MoonshineRecognizer) -> None:
     audio = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)[: 9 * SAMPLE_RATE]
     plain, timed = recognizer.hear(audio), recognizer.hear(audio, words=True)
     assert plain is not None
@@ -318,7 +318,7 @@ def test_asking_for_words_changes_no_word(recognizer: MoonshineRecognizer) -> No
         assert word.start <= after.start
 
 
-def test_a_silence_belongs_to_no_word() -> None:
+def test_silence_belongs_to_no_word() -> None:
     attention = np.full((1, 2, 10), 0.01, np.float32)
     attention[0, 0, 0:3] = attention[0, 1, 7:10] = 1.0
     quiet = np.array([-1, -1, -1, 1, 1, 1, 1, -1, -1, -1], np.float32)
@@ -330,7 +330,7 @@ PIECES = st.lists(st.sampled_from([" a", " b", "c", ",", " ,", ",,", ".", " ", "
 
 
 @given(PIECES)
-def test_words_are_those_of_the_tidied_text(pieces: list[str]) -> None:
+def test_aligned_words_are_those_of_tidied_text(pieces: list[str]) -> None:
     text = collapse_commas("".join(pieces).strip())
     at = [(float(number), number + 0.5) for number in range(len(pieces))]
     found = list(align_words(text, pieces, at))

@@ -91,7 +91,7 @@ def streamed(voxtral: VoxtralModel, audio: Block, delay: int, chunk: int) -> lis
 
 
 @pytest.mark.parametrize("delay", [1, USUAL, LONGEST])
-def test_it_says_what_transformers_says_token_for_token(
+def test_voxtral_stream_has_tokens_of_transformers(
     voxtral: VoxtralModel, audio: Block, delay: int
 ) -> None:
     whole = generated(voxtral, audio, delay)
@@ -100,15 +100,13 @@ def test_it_says_what_transformers_says_token_for_token(
 
 
 @pytest.mark.parametrize("chunk", [517, 16_000])
-def test_it_does_not_matter_how_sound_comes(
+def test_voxtral_tokens_do_not_depend_on_chunk_size(
     voxtral: VoxtralModel, audio: Block, chunk: int
 ) -> None:
     assert streamed(voxtral, audio, USUAL, chunk) == streamed(voxtral, audio, USUAL, 1280)
 
 
-def test_streams_that_take_turns_do_not_know_of_each_other(
-    voxtral: VoxtralModel, audio: Block
-) -> None:
+def test_interleaved_voxtral_streams_are_independent(voxtral: VoxtralModel, audio: Block) -> None:
     pair = audio[: 3 * 16_000], audio[3 * 16_000 :]
     alone = [streamed(voxtral, one, USUAL, 1280) for one in pair]
     streams = [VoxtralStream(voxtral, USUAL) for _ in pair]
@@ -121,7 +119,7 @@ def test_streams_that_take_turns_do_not_know_of_each_other(
         assert stream.tokens == before
 
 
-def test_words_come_while_somebody_speaks(voxtral: VoxtralModel, audio: Block) -> None:
+def test_voxtral_tokens_come_within_delay(voxtral: VoxtralModel, audio: Block) -> None:
     stream = VoxtralStream(voxtral, USUAL)
     stream.feed(audio)
     behind = len(audio) // 1280 - len(stream.tokens)
@@ -130,7 +128,7 @@ def test_words_come_while_somebody_speaks(voxtral: VoxtralModel, audio: Block) -
     assert len(stream.tokens) == -(-len(audio) // 1280) + voxtral.tekken.right(USUAL) - USUAL - 1
 
 
-def test_a_step_that_failed_is_not_gone_on_from(
+def test_voxtral_stream_does_not_go_on_after_failed_step(
     voxtral: VoxtralModel, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = VoxtralStream(voxtral, USUAL)
@@ -148,7 +146,7 @@ def test_a_step_that_failed_is_not_gone_on_from(
     assert not stream.goes_on(len(audio))
 
 
-def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(
+def test_voxtral_draft_goes_on_unless_it_has_heard_more(
     engine: VoxtralEngine, audio: Block
 ) -> None:
     options = LiveOptions(delay_s=0.16)
@@ -173,11 +171,11 @@ def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(
 @pytest.mark.parametrize(
     ("wanted_s", "tokens"), [(None, 6), (0.08, 1), (0.48, 6), (0.5, 6), (2.4, 30), (9, 30), (0, 1)]
 )
-def test_the_delay_is_the_nearest_there_is(wanted_s: float | None, tokens: int) -> None:
+def test_voxtral_delay_is_nearest_that_is_supported(wanted_s: float | None, tokens: int) -> None:
     assert delay_tokens(wanted_s, 6) == tokens
 
 
-def test_text_is_that_of_mistrals_own_library(voxtral: VoxtralModel) -> None:
+def test_voxtral_text_is_that_of_mistral_common(voxtral: VoxtralModel) -> None:
     if find_spec("mistral_common") is None or find_spec("tiktoken") is None:
         pytest.skip("mistral-common is not installed: its texts are not compared")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -193,7 +191,7 @@ def test_text_is_that_of_mistrals_own_library(voxtral: VoxtralModel) -> None:
         assert theirs.audio.get_num_delay_tokens(80.0 * delay) == delay
 
 
-def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
+def test_invalid_tekken_file_fails_load_with_reason(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed, match="tekken"):
         read_tekken(tmp_path)
     (tmp_path / TEKKEN_FILE).write_text(json.dumps({"config": {}}))
@@ -201,7 +199,7 @@ def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
         read_tekken(tmp_path)
 
 
-def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
+def test_voxtral_final_goes_on_from_draft_of_partial(
     engine: VoxtralEngine, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafts: list[RecognitionHypothesis | None] = []
@@ -237,7 +235,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
+def test_voxtral_model_is_found_in_cache(cache: Path) -> None:
     model = tiny_voxtral.model()
     settings = Settings(engine="scripted", live_engine="voxtral", device="cpu")
     files = choose_engine(settings)
@@ -253,7 +251,7 @@ def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
     assert 1 <= found.spec.sessions <= 100
 
 
-def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> None:
+def test_incomplete_or_other_voxtral_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_voxtral.model(), folder)
     assert installed_checkpoints.read_voxtral(folder).bytes > 500_000
@@ -270,7 +268,7 @@ def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> 
         installed_checkpoints.find_voxtral(folder)
 
 
-def test_pull_fetches_one_of_two_layouts_of_the_weights() -> None:
+def test_pull_downloads_one_weight_layout_of_voxtral() -> None:
     assert resolve_repository("voxtral") == (
         model_repositories.VOXTRAL_REPOSITORY,
         VOXTRAL_LAYOUT,

@@ -30,25 +30,25 @@ def segments(*texts: str) -> list[Segment]:
 
 
 @pytest.mark.parametrize(("language", "sentence"), SENTENCES.items())
-def test_a_sentence_tells_its_language(language: str, sentence: str) -> None:
+def test_language_of_sentence_is_detected(language: str, sentence: str) -> None:
     assert detect_language(segments(sentence)) == language
 
 
-def test_the_language_of_most_words_is_the_recording_s() -> None:
+def test_language_of_recording_is_that_of_most_words() -> None:
     german = segments(*[SENTENCES["de"]] * 5, SENTENCES["en"])
     assert detect_language(german) == "de"
 
 
-def test_tags_are_no_words() -> None:
+def test_non_speech_tags_do_not_count_for_language() -> None:
     tags = [Segment(0, 1, "[Environmental Sounds]", flags=(NON_SPEECH_FLAG,))] * 50
     assert detect_language([*tags, *segments(SENTENCES["fr"])]) == "fr"
     assert detect_language(tags) is None
 
 
 @pytest.mark.parametrize("text", ["", "Hmm.", "Yeah.", "OK", "嗯", "1234", "…", "Fail again."])
-def test_too_little_is_not_guessed_at(text: str) -> None:
+def test_language_of_too_few_words_is_unknown(text: str) -> None:
     assert detect_language(segments(text)) is None
 
 
-def test_nothing_said_has_no_language() -> None:
+def test_language_without_segments_is_unknown() -> None:
     assert detect_language([]) is None

@@ -157,7 +157,7 @@ def in_one_piece() -> Transcript:
 
 
 @pytest.mark.parametrize("window_s", [30.0, 45.0, 99.9])
-def test_windows_say_what_one_piece_says(window_s: float) -> None:
+def test_transcript_in_windows_is_that_in_one_piece(window_s: float) -> None:
     model = Model()
     whole = transcript(run(model, plan(window_s)))
     wanted = in_one_piece()
@@ -169,7 +169,7 @@ def test_windows_say_what_one_piece_says(window_s: float) -> None:
         assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.01)
 
 
-def test_who_speaks_on_both_sides_of_a_border_keeps_the_number() -> None:
+def test_speaker_on_both_sides_of_border_keeps_label() -> None:
     whole = transcript(run(Model(), plan(60.0)))
     first = [one for one in whole.segments if one.end < 45.0]
     assert [one.speaker for one in first] == [
@@ -177,7 +177,7 @@ def test_who_speaks_on_both_sides_of_a_border_keeps_the_number() -> None:
     ]
 
 
-def test_segments_come_in_order_and_progress_never_goes_back() -> None:
+def test_segments_of_windows_come_in_order_with_monotone_progress() -> None:
     events = run(Model(), plan(30.0))
     ready = [event for event in events if isinstance(event, SegmentReady)]
     done = [event.audio_s_done for event in events if isinstance(event, Progress)]
@@ -187,7 +187,7 @@ def test_segments_come_in_order_and_progress_never_goes_back() -> None:
     assert done[-1] == SECONDS
 
 
-def test_memory_that_runs_out_makes_the_windows_as_short_as_the_smaller_plan_says() -> None:
+def test_out_of_memory_shortens_windows_to_fallback_plan() -> None:
     model = Model(most_s=40.0)
     options = TranscribeOptions(memory_fallback=MemoryPlan(window_s=40.0))
     whole = transcript(run(model, options))
@@ -198,7 +198,7 @@ def test_memory_that_runs_out_makes_the_windows_as_short_as_the_smaller_plan_say
 
 
 @pytest.mark.parametrize("together", [2, 3, 8])
-def test_windows_that_are_decoded_in_step_say_the_same_in_the_same_order(together: int) -> None:
+def test_batched_windows_have_segments_of_single_ones_in_order(together: int) -> None:
     one_by_one = run(Model(), plan(30.0))
     options = TranscribeOptions(memory=MemoryPlan(window_s=30.0, together=together))
     events = run(Model(), options)
@@ -210,7 +210,7 @@ def test_windows_that_are_decoded_in_step_say_the_same_in_the_same_order(togethe
     assert done == sorted(done)
 
 
-def test_memory_that_runs_out_for_several_windows_suffices_for_one_after_the_other() -> None:
+def test_out_of_memory_of_batched_windows_falls_back_to_one_at_a_time() -> None:
     model = Model(most_at_once=2)
     options = TranscribeOptions(
         memory=MemoryPlan(window_s=30.0, together=3),
@@ -222,6 +222,6 @@ def test_memory_that_runs_out_for_several_windows_suffices_for_one_after_the_oth
     assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
 
 
-def test_the_language_is_told_from_the_words_unless_it_was_asked_for() -> None:
+def test_language_is_detected_unless_it_was_requested() -> None:
     assert in_one_piece().language == "en"
     assert transcript(run(Model(), TranscribeOptions(language="de"))).language == "de"

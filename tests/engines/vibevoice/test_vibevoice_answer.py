@@ -123,7 +123,7 @@ def stuck_between(first: int, last: int, until: int, *, immune_to: int = 99) -> 
     return writes
 
 
-def test_a_sound_answer_is_read_as_it_is(tokenizer: Tokenizer) -> None:
+def test_valid_answer_is_parsed_into_segments(tokenizer: Tokenizer) -> None:
     answer, _, ready = run(tokenizer, sound(12), 60.0)
     assert ready == list(range(12))
     assert [segment.start for segment in answer.segments] == [5.0 * n for n in range(12)]
@@ -131,7 +131,7 @@ def test_a_sound_answer_is_read_as_it_is(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("needed", [1, 2, 3])
-def test_a_retry_gets_out_of_a_loop_and_nothing_is_lost(tokenizer: Tokenizer, needed: int) -> None:
+def test_retry_ends_repetition_loop_without_loss(tokenizer: Tokenizer, needed: int) -> None:
     answer, _, _ = run(tokenizer, stuck_between(4, 4, 12, immune_to=needed - 1), 60.0)
     texts = [segment.text for segment in answer.segments if segment.text != STUCK]
     assert texts == [f"Sentence {n} is its own." for n in range(12)]
@@ -140,7 +140,7 @@ def test_a_retry_gets_out_of_a_loop_and_nothing_is_lost(tokenizer: Tokenizer, ne
 
 
 @pytest.mark.slow
-def test_an_hour_with_a_bad_minute_loses_that_minute_at_most(tokenizer: Tokenizer) -> None:
+def test_repetition_loop_in_hour_loses_at_most_75_s(tokenizer: Tokenizer) -> None:
     clean, model, _ = run(tokenizer, sound(720), 3600.0)
     stuck, helped, _ = run(tokenizer, stuck_between(300, 311, 720), 3600.0)
     lost = [segment for segment in stuck.segments if LOOP_FLAG in segment.flags]
@@ -153,26 +153,26 @@ def test_an_hour_with_a_bad_minute_loses_that_minute_at_most(tokenizer: Tokenize
     assert helped.spent <= 1.2 * model.spent
 
 
-def test_a_model_that_is_stuck_from_the_first_segment_on_ends(tokenizer: Tokenizer) -> None:
+def test_repetition_loop_from_first_segment_ends(tokenizer: Tokenizer) -> None:
     answer, model, _ = run(tokenizer, stuck_between(0, 999, 12), 60.0)
     assert all(LOOP_FLAG in segment.flags or segment.text == STUCK for segment in answer.segments)
     assert model.spent < 3_000
 
 
-def test_endless_text_without_a_segment_ends(tokenizer: Tokenizer) -> None:
+def test_endless_text_without_segment_ends(tokenizer: Tokenizer) -> None:
     answer, model, _ = run(tokenizer, lambda text, sampling: "na na na ", 60.0)
     assert model.spent < 5_000
     assert answer.loops > 0
 
 
-def test_the_limit_keeps_what_is_whole(tokenizer: Tokenizer) -> None:
+def test_answer_cut_at_token_limit_keeps_complete_segments(tokenizer: Tokenizer) -> None:
     answer, model, _ = run(tokenizer, sound(12), 60.0, limit=100)
     assert model.spent == 100
     assert answer.truncated
     assert 0 < len(answer.segments) < 12
 
 
-def test_a_cancelled_answer_takes_no_further_token(tokenizer: Tokenizer) -> None:
+def test_cancelled_answer_takes_no_further_token(tokenizer: Tokenizer) -> None:
     answer, model, closed = run(tokenizer, sound(12), 60.0, most=37)
     assert model.spent == 37
     assert closed == list(range(len(answer.segments)))
@@ -210,7 +210,9 @@ def passes(tokenizer: Tokenizer, ids: list[int]) -> tuple[int, int]:
     return runs, vain
 
 
-def test_two_people_in_turns_take_half_of_the_passes(tokenizer: Tokenizer) -> None:
+def test_draft_proposals_for_alternating_speakers_save_40_percent_of_passes(
+    tokenizer: Tokenizer,
+) -> None:
     talk = [
         {"Start": 2.5 * i, "End": 2.5 * i + 2.5, "Speaker": i % 2, "Content": "Yes, and then?"}
         for i in range(20)
@@ -221,13 +223,13 @@ def test_two_people_in_turns_take_half_of_the_passes(tokenizer: Tokenizer) -> No
     assert vain == 0
 
 
-def test_a_pause_before_a_segment_costs_only_what_was_guessed(tokenizer: Tokenizer) -> None:
+def test_pause_before_segment_costs_only_guessed_tokens(tokenizer: Tokenizer) -> None:
     talk = [{**one, "Start": one["Start"] + 0.25} for one in TALK]
     runs, _ = passes(tokenizer, spelled(tokenizer, talk))
     assert runs < len(spelled(tokenizer, talk)) - 5 * len(talk)
 
 
-def test_keys_in_a_text_are_words(tokenizer: Tokenizer) -> None:
+def test_json_keys_in_text_give_no_proposal(tokenizer: Tokenizer) -> None:
     proposals = DraftProposals(SegmentTemplate(tokenizer))
     ids = spelled(tokenizer)
     text = tokenizer.decode(ids)
@@ -241,7 +243,7 @@ def test_keys_in_a_text_are_words(tokenizer: Tokenizer) -> None:
     assert inside >= 3, text
 
 
-def test_a_segment_without_a_speaker_is_no_stumbling_block(tokenizer: Tokenizer) -> None:
+def test_segment_without_speaker_is_followed_by_proposal(tokenizer: Tokenizer) -> None:
     proposals = DraftProposals(SegmentTemplate(tokenizer))
     for token in spelled(tokenizer, TALK[3:4]):
         proposals.read(token)
@@ -250,11 +252,11 @@ def test_a_segment_without_a_speaker_is_no_stumbling_block(tokenizer: Tokenizer)
     assert tokenizer.decode([*proposals.next()]) == 'Start":12.5,"End":'
 
 
-def test_a_graph_has_room_for_the_longest_proposal() -> None:
+def test_decoding_graph_has_room_for_longest_proposal() -> None:
     assert DRAFT_WIDTH_TOKENS == MAX_DRAFT_TOKENS + 1
 
 
-def test_a_tokenizer_that_spells_otherwise_gets_no_proposals() -> None:
+def test_tokenizer_with_other_spelling_is_refused_for_proposals() -> None:
     whole = Tokenizer(models.WordLevel({"0": 0, "?": 1}, unk_token="?"))
     whole.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ValueError, match="spell"):
@@ -264,7 +266,7 @@ def test_a_tokenizer_that_spells_otherwise_gets_no_proposals() -> None:
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
-def test_no_tokens_in_any_order_make_it_raise(data: st.DataObject) -> None:
+def test_proposals_accept_tokens_in_any_order(data: st.DataObject) -> None:
     tokenizer = Tokenizer.from_file(str(tiny_vibevoice.checkpoint("tiny") / "tokenizer.json"))
     known = spelled(tokenizer)
     proposals = DraftProposals(SegmentTemplate(tokenizer))

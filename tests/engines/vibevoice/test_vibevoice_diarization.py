@@ -82,7 +82,7 @@ def windows(row: str) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
 
 @pytest.mark.slow_except("4 s")
 @pytest.mark.parametrize("row", HALVES)
-def test_people_are_known_again_by_a_few_seconds(recording: Block, row: str) -> None:
+def test_speakers_are_matched_across_windows_by_few_seconds(recording: Block, row: str) -> None:
     before, after = windows(row)
     voices = WindowSpeakerMatcher(RATE)
     voices.remember(voices.hear(recording, before), {who: who for who in PEOPLE})
@@ -93,7 +93,7 @@ def test_people_are_known_again_by_a_few_seconds(recording: Block, row: str) -> 
 @pytest.mark.slow_except("4 s")
 @pytest.mark.parametrize("row", HALVES)
 @pytest.mark.parametrize("stranger", PEOPLE)
-def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger: int) -> None:
+def test_new_speaker_matches_no_known_speaker(recording: Block, row: str, stranger: int) -> None:
     before, after = windows(row)
     voices = WindowSpeakerMatcher(RATE)
     known = voices.hear(recording, [turn for turn in before if turn.label != stranger])
@@ -104,7 +104,7 @@ def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger
     assert match_speakers(alike, SAME_SPEAKER_SIMILARITY) == {}
 
 
-def test_a_voice_is_what_most_of_its_pieces_agree_on() -> None:
+def test_speaker_embedding_is_that_of_majority_of_pieces() -> None:
     one, other, another = np.eye(3, dtype=np.float32)
     voice = majority_vector(
         np.stack([other, one, one, another]), np.array([5, 3, 3, 4], np.float32)
@@ -113,7 +113,7 @@ def test_a_voice_is_what_most_of_its_pieces_agree_on() -> None:
     assert voice.seconds == 6
 
 
-def test_a_person_is_the_mean_of_all_that_was_heard_of_them() -> None:
+def test_known_speaker_is_weighted_mean_of_embeddings() -> None:
     one, other = np.eye(2, dtype=np.float32)
     voices = WindowSpeakerMatcher(RATE)
     voices.remember({5: SpeakerVector(one, 8.0)}, {5: 0})
@@ -125,7 +125,7 @@ def test_a_person_is_the_mean_of_all_that_was_heard_of_them() -> None:
     }
 
 
-def test_a_voice_of_which_there_is_too_little_is_not_heard(recording: Block) -> None:
+def test_too_short_speech_has_no_embedding(recording: Block) -> None:
     voices = WindowSpeakerMatcher(RATE)
     assert voices.hear(recording, [SpeakerTurn(5.0, 5.0 + MIN_EMBEDDING_S - 0.1, 0)]) == {}
     end_s = len(recording) / RATE
@@ -134,7 +134,7 @@ def test_a_voice_of_which_there_is_too_little_is_not_heard(recording: Block) -> 
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "the encoder"])
-def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
+def test_unavailable_speaker_encoder_is_warning_not_error(
     missing: str,
     recording: Block,
     monkeypatch: pytest.MonkeyPatch,
@@ -155,7 +155,7 @@ def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
     assert missing.removeprefix("the ") in record.getMessage()
 
 
-def test_the_voices_of_one_window_are_remembered_only_where_somebody_asks_who_they_are(
+def test_single_window_has_embeddings_only_for_identification(
     recording: Block,
 ) -> None:
     segments = [
@@ -185,7 +185,7 @@ def test_the_voices_of_one_window_are_remembered_only_where_somebody_asks_who_th
     assert (found.speaker, found.name) == (NELL, "Nell")
 
 
-def test_nothing_is_loaded_before_two_windows_are_compared() -> None:
+def test_speaker_encoder_is_not_loaded_for_one_window() -> None:
     code = """
 import sys
 import numpy as np
@@ -204,7 +204,7 @@ print(sorted({"onnxruntime", "moonshine_voice", "transformers", "torch"} & set(s
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
-def test_speech_is_found_and_silence_is_not() -> None:
+def test_speech_in_window_is_detected_without_silence() -> None:
     silence = np.zeros(2 * RATE, np.float32)
     beckett = tiny_vibevoice.clip_24k("beckett")[: 5 * RATE]
     stretches = detect_window_speech(np.concatenate([silence, beckett, silence]), RATE)
@@ -213,7 +213,7 @@ def test_speech_is_found_and_silence_is_not() -> None:
     assert stretches[-1][1] < 8.5
 
 
-def test_where_the_library_does_not_load_no_pause_is_found_and_there_is_no_error(
+def test_missing_vad_library_finds_no_speech_without_error(
     recording: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)

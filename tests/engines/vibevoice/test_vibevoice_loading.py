@@ -45,7 +45,7 @@ BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precisi
         (CPU, True, True, ()),
     ],
 )
-def test_what_stays_on_the_host_is_named_and_a_cpu_has_no_other_place(
+def test_device_map_places_planned_parts_on_host(
     device: torch.device,
     evict_encoders: bool,
     host_token_table: bool,
@@ -69,7 +69,7 @@ def is_on_the_host(name: str) -> bool:
 
 
 @pytest.mark.parametrize("precision", [BF16, INT4])
-def test_a_parted_load_leaves_the_host_s_part_whole_and_no_hooks_behind(
+def test_split_load_keeps_host_weights_and_leaves_no_hooks(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = parted(precision, monkeypatch).model
@@ -83,13 +83,13 @@ def test_a_parted_load_leaves_the_host_s_part_whole_and_no_hooks_behind(
         assert not left, type(module)
 
 
-def test_quantization_accepts_a_parted_load(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_split_load_can_be_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
     """bitsandbytes quantizes 8 bit on the host first, which "meta" cannot: as far as that."""
     with pytest.raises(RuntimeError, match="conversion of the weights"):
         parted(INT8, monkeypatch)
 
 
-def test_the_plan_of_a_job_brings_to_the_device_what_the_load_left_outside(
+def test_plan_of_job_moves_host_weights_to_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = VibeVoiceModel(parted(BF16, monkeypatch))
@@ -103,7 +103,7 @@ def test_the_plan_of_a_job_brings_to_the_device_what_the_load_left_outside(
     assert all(tensor.is_meta for tensor in weights.state_dict().values())
 
 
-def test_on_a_cpu_nothing_is_parted() -> None:
+def test_load_on_cpu_is_not_split() -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
     model = load_vibevoice(folder, FP32, CPU, evict_encoders=True, host_token_table=True).model
     assert {parameter.device for parameter in model.parameters()} == {CPU}
@@ -111,7 +111,7 @@ def test_on_a_cpu_nothing_is_parted() -> None:
 
 
 @pytest.mark.parametrize("precision", [FP32, INT8])
-def test_a_load_ends_with_a_token_through_all_layers(
+def test_load_runs_trial_token_through_all_layers(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Any] = []
@@ -127,7 +127,7 @@ def test_a_load_ends_with_a_token_through_all_layers(
     assert ran == [True] * len(model.model.language_model.layers)
 
 
-def test_layers_in_int4_compute_what_the_weights_say() -> None:
+def test_int4_layers_compute_as_whole_weights() -> None:
     from bitsandbytes.nn import Linear4bit  # four seconds of each process that collects tests
 
     folder = tiny_vibevoice.checkpoint("tiny")
@@ -145,7 +145,7 @@ def test_layers_in_int4_compute_what_the_weights_say() -> None:
             assert off < 0.2, (name, off)
 
 
-def test_int4_refuses_widths_that_bitsandbytes_gets_wrong_on_a_cpu(tmp_path: Path) -> None:
+def test_int4_on_cpu_refuses_width_that_is_no_multiple_of_64(tmp_path: Path) -> None:
     """288 is no multiple of 64: packing fails, and without packing the scales are of other rows."""
     folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
     with pytest.raises(errors.ModelLoadFailed, match="multiples of 64, not 288") as failed:
@@ -165,7 +165,7 @@ def too_large_for_8_bit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load(
+def test_failed_trial_token_is_failed_load(
     too_large_for_8_bit: str,
 ) -> None:
     said = "cannot be run in int8 on this machine: its values are not finite"
@@ -174,7 +174,7 @@ def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load(
     assert failed.value.hint.startswith("Use another precision")
 
 
-def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_trial_token_has_reason_of_library(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
     head = model.lm_head
     monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))
@@ -183,7 +183,7 @@ def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.M
     assert failed.value.hint == "Use another precision."
 
 
-def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
+def test_out_of_memory_of_trial_token_is_not_bad_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: Any) -> None:
@@ -196,7 +196,7 @@ def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
 
 
 @pytest.mark.slow
-async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
+async def test_old_engine_is_restored_after_failed_trial_token(
     too_large_for_8_bit: str,
 ) -> None:
     class NoRoomForBoth(MemoryAccount):

@@ -86,7 +86,7 @@ def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[
     return method
 
 
-def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
+def test_out_of_memory_is_retried_with_fallback_plan(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans: list[MemoryPlan] = []
@@ -107,7 +107,7 @@ def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
 
 
 @pytest.mark.parametrize("fallback", [None, SMALL])
-def test_memory_that_runs_out_for_good_is_told_in_the_words_that_hosts_look_for(
+def test_repeated_out_of_memory_has_text_that_hosts_match(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
 ) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory.")
@@ -119,7 +119,7 @@ def test_memory_that_runs_out_for_good_is_told_in_the_words_that_hosts_look_for(
     assert said(transcribe(model, "beckett")) == trained("tiny", "beckett")
 
 
-def test_a_lost_device_is_not_an_error_of_the_request(
+def test_lost_gpu_raises_device_lost(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -129,7 +129,7 @@ def test_a_lost_device_is_not_an_error_of_the_request(
 
 
 @pytest.mark.slow
-def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
+def test_fp16_overflow_falls_back_to_bf16_with_notice() -> None:
     overflowing = VibeVoiceModel(
         load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP16, CPU)
     )
@@ -145,14 +145,14 @@ def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
 
 @pytest.mark.slow_except("plan0")
 @pytest.mark.parametrize("plan", [SMALL, dataclasses.replace(SMALL, host_token_table=True)])
-def test_every_plan_gives_the_same_words(model: VibeVoiceModel, plan: MemoryPlan) -> None:
+def test_every_memory_plan_gives_same_text(model: VibeVoiceModel, plan: MemoryPlan) -> None:
     options = TranscribeOptions(memory=plan)
     for name in tiny_vibevoice.CLIPS:
         assert said(transcribe(model, name, options)) == trained("tiny", name)
 
 
 @pytest.mark.slow
-def test_a_loop_is_cut_and_told_and_the_sound_part_is_whole() -> None:
+def test_repetition_loop_is_cut_with_notice_and_rest_is_kept() -> None:
     looping = VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("loop"), Precision.FP32, CPU))
     found = transcribe(looping, tiny_vibevoice.LOOPED)
     wanted = trained("loop", tiny_vibevoice.LOOPED)
@@ -163,7 +163,7 @@ def test_a_loop_is_cut_and_told_and_the_sound_part_is_whole() -> None:
         assert said(transcribe(looping, name)) == trained("loop", name)
 
 
-def test_the_answer_that_reaches_its_limit_keeps_its_whole_segments(model: VibeVoiceModel) -> None:
+def test_transcript_cut_at_token_limit_keeps_complete_segments(model: VibeVoiceModel) -> None:
     found = transcribe(model, "endgame_nagg_nell", TranscribeOptions(max_tokens=60))
     wanted = trained("tiny", "endgame_nagg_nell")
     assert 0 < len(found.segments) < len(wanted)
@@ -188,7 +188,7 @@ def all_events(
     return events
 
 
-def test_each_gets_the_events_that_it_gets_alone(model: VibeVoiceModel) -> None:
+def test_batched_recordings_have_events_of_single_ones(model: VibeVoiceModel) -> None:
     decoding = model.decoding(MemoryPlan())
     alone = [list(begun(model, name).events()) for name in tiny_vibevoice.CLIPS]
     work = [begun(model, name, decoding=decoding) for name in tiny_vibevoice.CLIPS]
@@ -196,7 +196,7 @@ def test_each_gets_the_events_that_it_gets_alone(model: VibeVoiceModel) -> None:
 
 
 @pytest.mark.slow
-def test_who_leaves_early_leaves_the_others_alone(model: VibeVoiceModel) -> None:
+def test_recording_that_leaves_batch_does_not_change_others(model: VibeVoiceModel) -> None:
     heard: list[TranscriptionEvent] = []
     alone = list(begun(model, "two_cities").events())
     names = ("endgame_nagg_nell", "two_cities")
@@ -209,7 +209,7 @@ def test_who_leaves_early_leaves_the_others_alone(model: VibeVoiceModel) -> None
     assert not any(isinstance(event, Finished) for event in heard)
 
 
-def test_a_recording_that_breaks_off_fails_on_its_own(model: VibeVoiceModel) -> None:
+def test_undecodable_recording_fails_alone_in_batch(model: VibeVoiceModel) -> None:
     broken = VibeVoiceTranscription(
         model,
         TranscriptionRequest(
@@ -234,7 +234,7 @@ def full_at(number: int) -> Callable[[Sequence[TokenGeneration]], None]:
 
 
 @pytest.mark.slow
-def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
+def test_out_of_memory_in_batch_moves_all_to_fallback_plan(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vibevoice_generation, "decode_pass", full_at(25))
@@ -249,7 +249,7 @@ def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
 
 
 @pytest.mark.slow
-def test_what_ran_out_of_memory_is_gone_before_the_second_try(
+def test_caches_are_freed_before_retry_after_out_of_memory(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caches: weakref.WeakSet[KeyValueCache] = weakref.WeakSet()
@@ -268,7 +268,7 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
 
 
 @pytest.mark.slow
-def test_memory_that_runs_out_twice_is_the_error_of_each(
+def test_repeated_out_of_memory_in_batch_fails_each_recording(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(generations: Sequence[TokenGeneration]) -> None:

@@ -63,7 +63,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
-def test_around_a_border_nothing_is_lost_or_said_twice(
+def test_segments_around_border_are_neither_lost_nor_repeated(
     row: tuple[list[tuple[float, float, str]], list[tuple[float, float, str]], str],
 ) -> None:
     before, after, wanted = row
@@ -74,7 +74,7 @@ def test_around_a_border_nothing_is_lost_or_said_twice(
     assert " ".join(texts(segments)) == wanted
 
 
-def test_a_tag_does_not_swallow_words() -> None:
+def test_non_speech_tag_does_not_cover_words() -> None:
     music = Segment(0, 15, "[Music]", flags=(NON_SPEECH_FLAG,))
     segments = stitched(
         (window(0, 10), [music]),
@@ -87,7 +87,7 @@ def test_a_tag_does_not_swallow_words() -> None:
     lengths=st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 3)), min_size=1, max_size=30),
     data=st.data(),
 )
-def test_each_sentence_comes_once_wherever_borders_fall_between_two(
+def test_each_sentence_comes_once_with_borders_in_any_pauses(
     lengths: list[tuple[float, float]], data: st.DataObject
 ) -> None:
     sentences, at = [], 0.0
@@ -110,7 +110,7 @@ def test_each_sentence_comes_once_wherever_borders_fall_between_two(
     assert texts(stitched(*windows)) == [text for _, _, text in sentences]
 
 
-def test_what_is_placed_as_it_comes_is_what_is_there_at_the_end() -> None:
+def test_segments_placed_early_are_those_of_final_transcript() -> None:
     stitching = TranscriptStitcher(None)
     placed = []
     for one, segments in (
@@ -128,7 +128,7 @@ def test_what_is_placed_as_it_comes_is_what_is_there_at_the_end() -> None:
     ]
 
 
-def test_who_speaks_in_what_both_windows_hear_keeps_the_number() -> None:
+def test_speaker_in_overlap_of_windows_keeps_label() -> None:
     segments = stitched(
         (window(0, 10), said((0, 4, "a", 0), (5, 9, "b", 1), (10.5, 14, "c", 0))),
         (window(5, None), said((5, 9, "b", 0), (10.5, 14, "c", 1), (20, 24, "d", 2))),
@@ -156,7 +156,7 @@ class ByHeart:
         self.remembered.append(dict(persons))
 
 
-def test_a_voice_that_comes_back_after_a_window_of_silence_keeps_its_number() -> None:
+def test_speaker_returning_after_silent_window_keeps_label() -> None:
     listener = ByHeart({(0, 0): 0.1, (1, 0): 0.0}, {(0, 0): 0.9, (1, 0): 0.0, (2, 0): 0.2})
     stitching = TranscriptStitcher(listener)
     for one, segments in (
@@ -182,7 +182,7 @@ def test_a_voice_that_comes_back_after_a_window_of_silence_keeps_its_number() ->
     ],
     ids=["no voice is heard", "it agrees", "it does not", "a voice that is unsure", "one of two"],
 )
-def test_a_voice_says_more_than_what_both_windows_heard(
+def test_embeddings_overrule_labels_in_overlap(
     alike: dict[tuple[int, int], float], persons: list[int]
 ) -> None:
     """Both windows hear a and b and give them to 0 and 1."""
@@ -196,7 +196,7 @@ def test_a_voice_says_more_than_what_both_windows_heard(
     assert [one.speaker for one in stitching.segments] == persons
 
 
-def test_a_recording_in_one_window_is_not_listened_to() -> None:
+def test_recording_in_one_window_needs_no_embeddings() -> None:
     listener = ByHeart()
     stitching = TranscriptStitcher(listener)
     stitching.begin(window(0, None))
@@ -216,14 +216,14 @@ def test_a_recording_in_one_window_is_not_listened_to() -> None:
         ([(5, 9)], 0),
     ],
 )
-def test_covered_is_the_part_of_the_time_that_others_have(
+def test_covered_share_is_part_of_segment_that_others_overlap(
     others: list[tuple[float, float]], share: float
 ) -> None:
     segment = Segment(1, 3, "x")
     assert covered_share(segment, [Segment(*span, "y") for span in others]) == pytest.approx(share)
 
 
-def test_a_segment_without_length_is_covered_where_another_is() -> None:
+def test_segment_of_zero_length_is_covered_within_other() -> None:
     assert covered_share(Segment(2, 2, "x"), [Segment(1, 3, "y")]) == 1
     assert covered_share(Segment(4, 4, "x"), [Segment(1, 3, "y")]) == 0
 
@@ -279,20 +279,20 @@ def cut(samples: Block, window_s: float, block: int = 70) -> list[VibeVoiceWindo
         "a gap inside a word",
     ],
 )
-def test_a_border_is_in_the_middle_of_the_longest_pause(
+def test_border_is_in_middle_of_longest_pause(
     speech: list[tuple[float, float]], middle: float | None
 ) -> None:
     assert longest_pause(speech, 0, 10) == (middle and pytest.approx(middle))
 
 
-def test_a_recording_that_fits_is_one_window_without_a_border() -> None:
+def test_recording_that_fits_is_one_window_without_border() -> None:
     for seconds in (0.01, 59.9, 60.0):
         (window,) = cut(ramp(seconds), 60)
         assert (window.start_s, window.border_s) == (0.0, None)
         assert np.array_equal(window.samples, ramp(seconds))
 
 
-def test_a_recording_of_nothing_has_no_window() -> None:
+def test_empty_recording_has_no_window() -> None:
     assert cut(ramp(0), 60) == []
 
 
@@ -301,7 +301,7 @@ def test_a_recording_of_nothing_has_no_window() -> None:
     window_s=st.floats(5, 120),
     block=st.integers(1, 20_000),
 )
-def test_windows_are_short_enough_overlap_and_leave_nothing_out(
+def test_windows_overlap_cover_recording_and_keep_limit(
     seconds: float, window_s: float, block: int
 ) -> None:
     samples = ramp(seconds)
@@ -319,7 +319,7 @@ def test_windows_are_short_enough_overlap_and_leave_nothing_out(
     assert round(windows[-1].start_s * RATE) + len(windows[-1].samples) == len(samples)
 
 
-def test_the_border_is_in_the_pause_that_the_listener_hears() -> None:
+def test_border_is_in_pause_found_by_vad() -> None:
     heard: list[int] = []
 
     def listen(samples: Block, rate: int) -> list[tuple[float, float]]:
@@ -334,7 +334,7 @@ def test_the_border_is_in_the_pause_that_the_listener_hears() -> None:
     assert heard[0] < 60 * RATE / 2  # it is asked about the end only
 
 
-def test_a_window_that_was_too_long_comes_again_in_shorter_ones() -> None:
+def test_window_that_was_too_long_is_split_into_shorter_ones() -> None:
     samples = ramp(100)
     windows = VibeVoiceWindows(Recording(samples), RATE, 90)
     pieces = iter(windows)
@@ -348,7 +348,7 @@ def test_a_window_that_was_too_long_comes_again_in_shorter_ones() -> None:
     assert windows.end_s == 100
 
 
-def test_the_last_window_can_come_again_too() -> None:
+def test_last_window_can_be_repeated() -> None:
     windows = VibeVoiceWindows(Recording(ramp(20)), RATE, 60)
     pieces = iter(windows)
     assert next(pieces).border_s is None

@@ -71,7 +71,7 @@ def hear(ear: WhisperLiveRecognizer, audio: Block, **options: Any) -> Recognitio
 
 @pytest.mark.parametrize("name", [PLAY, PROSE])
 @pytest.mark.parametrize("accurate", [False, True])
-def test_each_clip_is_heard_in_its_language(
+def test_whisper_recognizes_clip_in_its_language(
     ear: WhisperLiveRecognizer, heard: dict[str, Block], name: str, accurate: bool
 ) -> None:
     found = hear(ear, heard[name], accurate=accurate)
@@ -80,9 +80,7 @@ def test_each_clip_is_heard_in_its_language(
     assert found.words == ()
 
 
-def test_words_have_their_times_where_somebody_asks(
-    ear: WhisperLiveRecognizer, heard: dict[str, Block]
-) -> None:
+def test_words_have_times_if_requested(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
     found = hear(ear, heard[PROSE], words=True)
     assert " ".join(word.text for word in found.words) == found.text
     starts = [word.start for word in found.words]
@@ -121,7 +119,7 @@ def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     found.free.set()
 
 
-def test_finals_are_as_accurate_as_asked_and_partials_quick(
+def test_finals_have_requested_accuracy_and_partials_are_quick(
     ear: WhisperLiveRecognizer, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
@@ -137,13 +135,13 @@ def test_finals_are_as_accurate_as_asked_and_partials_quick(
         assert (wish.temperature, wish.retries) == (0.0, False)
 
 
-def test_a_short_window_is_heard_too(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
+def test_short_window_is_accepted(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
         wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
         assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
-def test_who_is_cancelled_need_not_wait_for_the_window(
+def test_cancelled_recognition_does_not_wait_for_window(
     ear: WhisperLiveRecognizer, heard: dict[str, Block], watched: Watched
 ) -> None:
     watched.free.clear()
@@ -170,7 +168,7 @@ def session(engine: WhisperEngine, options: LiveOptions, *turns: Block) -> list[
     return told
 
 
-def test_language_is_found_anew_in_each_turn_and_the_last_is_known_to_the_next(
+def test_language_is_detected_per_turn_with_last_one_as_hint(
     engine: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
@@ -183,7 +181,7 @@ def test_language_is_found_anew_in_each_turn_and_the_last_is_known_to_the_next(
     assert watched.before == [None, "de", "en"]
 
 
-def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
+def test_slow_windows_turn_partials_off_with_one_notice(
     engine: WhisperEngine,
     ear: WhisperLiveRecognizer,
     heard: dict[str, Block],
@@ -203,6 +201,6 @@ def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
     assert notices == ["partials_off"]
 
 
-def test_a_language_that_the_model_has_no_token_for_is_refused(engine: WhisperEngine) -> None:
+def test_language_without_token_in_model_is_refused(engine: WhisperEngine) -> None:
     with pytest.raises(errors.LanguageUnsupported):
         engine.open(LiveOptions(language="yue"), LiveSessionStart(), lambda event: None)

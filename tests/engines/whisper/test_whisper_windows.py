@@ -68,7 +68,7 @@ def pieces(windows: list[WhisperWindow]) -> list[list[Span]]:
         ),
     ],
 )
-def test_windows_are_filled_with_speech(spans: list[Span], expected: list[list[Span]]) -> None:
+def test_turns_are_packed_into_windows(spans: list[Span], expected: list[list[Span]]) -> None:
     assert pieces(packed(*spans)) == expected
 
 
@@ -76,7 +76,7 @@ speech = st.lists(st.tuples(st.floats(0.05, 9.0), st.floats(0.2, 45.0)), min_siz
 
 
 @given(speech, st.lists(st.floats(1.0, 30.0), min_size=1, max_size=60))
-def test_all_speech_is_heard_once_however_it_becomes_known(
+def test_all_speech_is_packed_once_in_any_steps(
     gaps_and_lengths: list[tuple[float, float]], steps: list[float]
 ) -> None:
     """None is lost, none twice, no window is longer than 30 s, and they come in order."""
@@ -102,13 +102,13 @@ def test_all_speech_is_heard_once_however_it_becomes_known(
         assert inside == pytest.approx(end - start, abs=0.01)
 
 
-def test_no_window_is_given_while_more_may_come_into_it() -> None:
+def test_window_is_held_back_while_more_speech_may_fit() -> None:
     assert packed((1, 3), heard_s=20) == []
     assert packed((1, 25), heard_s=25.2) == []
     assert len(packed((1, 25), (26, 33), heard_s=40)) == 1
 
 
-def test_sound_is_let_go_of_where_nobody_speaks_and_where_it_was_heard() -> None:
+def test_audio_without_speech_or_already_recognized_is_dropped() -> None:
     packing = WindowPacker(lambda start, end: (start + end) / 2)
     assert packing.take([], 3600) == []
     assert packing.needed_s == pytest.approx(3599.7)
@@ -119,7 +119,7 @@ def test_sound_is_let_go_of_where_nobody_speaks_and_where_it_was_heard() -> None
     assert packing.needed_s == pytest.approx(3635.7)
 
 
-def test_a_time_in_a_window_is_found_in_the_recording() -> None:
+def test_time_in_window_maps_to_time_in_recording() -> None:
     window = WhisperWindow(((10.0, 15.0), (30.0, 32.0)), 32.0)
     assert window.length_s == 7
     assert window.placed(1, 2) == (11, 12)
@@ -150,13 +150,13 @@ def words_of(text: str, step: float = 0.5) -> list[Word]:
         pytest.param([Word(0, 1, " ")], [], id="only space"),
     ],
 )
-def test_words_become_segments(words: list[Word], texts: list[str]) -> None:
+def test_words_are_grouped_into_segments(words: list[Word], texts: list[str]) -> None:
     found = segments_of(words)
     assert [segment.text for segment in found] == texts
     assert all(word.text == word.text.strip() for one in found for word in one.words)
 
 
-def test_no_segment_is_longer_than_its_limit() -> None:
+def test_segments_are_not_longer_than_limit() -> None:
     found = segments_of(words_of("la " * 200))
     assert max(segment.end - segment.start for segment in found) <= MAX_SEGMENT_S
     assert sum(len(segment.words) for segment in found) == 200
@@ -177,13 +177,13 @@ LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
         pytest.param([1, 5, 1, 3, 2, 5, 4] * 3 + [5, 2, 1], 900, 5, True, None, id="too short"),
     ],
 )
-def test_a_loop_is_told_from_speech(
+def test_repetition_loop_is_detected_in_tokens(
     tokens: list[int], characters: int, seconds: float, ended: bool, kept: int | None
 ) -> None:
     assert tokens_before_loop(tokens, "x" * characters, seconds, ended=ended) == kept
 
 
-def test_few_words_without_a_period_are_a_loop_too() -> None:
+def test_random_tokens_of_few_words_are_repetition_loop() -> None:
     tokens = Random(1).choices(range(11), k=200)
     assert tokens_before_loop(tokens, "x" * 800, 30, ended=False) == 0
 
@@ -192,7 +192,7 @@ def test_few_words_without_a_period_are_a_loop_too() -> None:
     ("no_speech", "log_probability", "silence"),
     [(0.9, -1.5, True), (0.9, -0.3, False), (0.1, -1.5, False)],
 )
-def test_silence_is_believed_when_the_words_are_unlikely_as_well(
+def test_no_speech_counts_only_if_words_are_unlikely_too(
     no_speech: float, log_probability: float, silence: bool
 ) -> None:
     assert is_silence(no_speech, log_probability) is silence
@@ -213,13 +213,13 @@ CPU, GPU = {"int8", "int8_float32", "float32"}, {"int8_float16", "float16", "flo
         ("int8", "cpu", {"float32"}, "fp32", "float32"),
     ],
 )
-def test_precisions_are_ctranslate2s_as_far_as_the_device_has_them(
+def test_precision_maps_to_compute_type_of_device(
     precision: str, device: str, supported: set[str], used: str, name: str
 ) -> None:
     assert compute_type_of(Precision(precision), device, supported) == (Precision(used), name)
 
 
-def test_the_device_is_what_is_asked_for_or_an_error() -> None:
+def test_device_is_requested_one_or_error() -> None:
     assert [choose_device("auto", 0), choose_device("auto", 1), choose_device("cpu", 1)] == [
         "cpu",
         "cuda",
@@ -229,7 +229,7 @@ def test_the_device_is_what_is_asked_for_or_an_error() -> None:
         choose_device("cuda", 0)
 
 
-def test_half_of_the_cores_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whisper_uses_half_of_cores_at_most_8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for cores, used in ((1, 1), (2, 1), (4, 2), (12, 6), (64, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
