@@ -35,7 +35,7 @@ def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_starts_and_says_what_it_measures(name: str) -> None:
+def test_every_benchmark_has_help_with_its_command(name: str) -> None:
     asked = [sys.executable, "-m", f"bench.{name}", "--help"]
     run = told_by(asked, cwd=ROOT)
     assert (run.returncode, run.stderr) == (0, "")
@@ -56,7 +56,7 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_recordings_of_your_own_have_their_speaker_turns_from_rttm(mine: Path) -> None:
+def test_own_recordings_have_speaker_turns_from_rttm(mine: Path) -> None:
     (clip,) = own_clips(mine)
     assert (clip.name, clip.text, clip.utterances) == ("talk.wav", "Ever tried.", None)
     assert clip.turns == [(0.63, pytest.approx(4.14), "A"), (5.0, 6.0, "B")]
@@ -65,29 +65,29 @@ def test_recordings_of_your_own_have_their_speaker_turns_from_rttm(mine: Path) -
     assert own_clips(mine)[0].turns is None
 
 
-def test_a_recording_without_a_text_is_named(mine: Path) -> None:
+def test_own_recordings_without_text_are_named(mine: Path) -> None:
     assert without_text(mine) == ["other.wav"]
 
 
-def test_a_column_names_the_engine_and_precision_of_its_service(tmp_path: Path) -> None:
+def test_column_of_server_names_its_engine_and_precision(tmp_path: Path) -> None:
     with Server(tmp_path, engine="scripted") as server:
         name, _ = address_side(server.url, "balanced")
         assert name == f"{server.url} (scripted, {server.health()['precision']})"
 
 
-def test_a_folder_without_a_manifest_is_named_with_both_ways_on(tmp_path: Path) -> None:
+def test_folder_without_manifest_is_refused_with_both_options(tmp_path: Path) -> None:
     said = refusal(env={"VIBEVOICE_BENCH_AUDIO": str(tmp_path)})
     assert str(tmp_path) in said
     assert "VIBEVOICE_BENCH_AUDIO" in said
     assert "--recordings" in said
 
 
-def test_a_server_that_does_not_answer_is_named(mine: Path) -> None:
+def test_server_that_does_not_answer_is_named(mine: Path) -> None:
     said = refusal("--recordings", str(mine), "--server", "http://127.0.0.1:1")
     assert said.startswith("No service answers at http://127.0.0.1:1")
 
 
-def test_a_missing_package_is_named_with_the_extra(mine: Path) -> None:
+def test_missing_package_is_named_with_extra(mine: Path) -> None:
     said = refusal("--recordings", str(mine), "--no-library", code=WITHOUT_JIWER)
     assert "jiwer" in said
     assert "pip install -e '.[bench]'" in said

@@ -23,7 +23,7 @@ HEAVY = {
 }
 
 
-def test_nothing_heavy_is_imported_before_the_service_answers() -> None:
+def test_heavy_packages_are_not_imported_by_service() -> None:
     code = "import sys, sidecar.server.app, sidecar.server.http_app; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -103,7 +103,7 @@ def effects(source: str, mended: str = "") -> list[str]:
 
 
 @for_each("module", MODULES)
-def test_importing_a_module_has_no_effects(module: Path) -> None:
+def test_import_of_module_has_no_effects(module: Path) -> None:
     """At module level there are definitions, constants and guards; who calls, makes a value."""
     assert effects(module.read_text("utf-8"), MENDED.get(module.name, "")) == []
 
@@ -126,11 +126,11 @@ def test_importing_a_module_has_no_effects(module: Path) -> None:
         "del name",
     ],
 )
-def test_an_effect_is_seen_wherever_it_stands(source: str) -> None:
+def test_effect_at_import_is_found_in_every_statement(source: str) -> None:
     assert effects(source)
 
 
-def test_every_module_says_in_its_first_line_what_it_is() -> None:
+def test_every_module_has_docstring_of_one_noun_phrase() -> None:
     """The packages' lines are the table of docs/architecture.md; the others are the map."""
     docstrings = {path: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in MODULES}
     unsaid = [
@@ -152,7 +152,7 @@ def needs_torch_unasked(source: str) -> bool:
     return False
 
 
-def test_without_torch_every_module_of_tests_can_be_collected() -> None:
+def test_every_test_module_can_be_collected_without_torch() -> None:
     """One that cannot ends the whole run."""
     tests = (path for path in (ROOT / "tests").rglob("test_*.py"))
     assert [path.name for path in tests if needs_torch_unasked(path.read_text("utf-8"))] == []
@@ -160,7 +160,7 @@ def test_without_torch_every_module_of_tests_can_be_collected() -> None:
     assert not needs_torch_unasked("import pytest\npytest.importorskip('torch')\nimport torch")
 
 
-def test_no_two_files_of_tests_have_one_name() -> None:
+def test_names_of_test_files_are_unique() -> None:
     """pytest imports them by it: with two of them, running both folders fails."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), sorted({one for one in names if names.count(one) > 1})

@@ -80,7 +80,7 @@ def copied(stage: Stage) -> list[tuple[list[str], str]]:
     return found
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     hadolint = shutil.which("hadolint") or shutil.which(
         "hadolint", path=str(Path(sys.executable).parent)
     )
@@ -90,14 +90,14 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert said.returncode == 0, said.stdout
 
 
-def test_there_is_a_target_without_a_gpu_and_one_with() -> None:
+def test_dockerfile_has_targets_for_cpu_and_cuda() -> None:
     assert {"cpu", "cuda"} <= set(stages())
     assert list(stages())[-1] == "cpu", "the last is what is built when none is named"
     for name in ("cpu", "cuda"):
         assert stages()[name].base == "runtime"
 
 
-def test_no_image_is_named_with_a_registry_or_without_a_version() -> None:
+def test_base_images_have_version_and_no_registry() -> None:
     for stage in stages().values():
         if stage.base not in stages():
             image, _, tag = stage.base.partition(":")
@@ -106,7 +106,7 @@ def test_no_image_is_named_with_a_registry_or_without_a_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
-def test_it_runs_as_somebody_without_rights_and_says_whether_it_is_well(name: str) -> None:
+def test_image_runs_as_unprivileged_user_with_health_check(name: str) -> None:
     steps = [step for stage in chain(name) for step in stage.steps]
     users = [rest for word, rest in steps if word == "USER"]
     assert users
@@ -118,7 +118,7 @@ def test_it_runs_as_somebody_without_rights_and_says_whether_it_is_well(name: st
     )
 
 
-def test_every_file_that_is_copied_is_there_and_not_ignored_and_no_other_is_sent() -> None:
+def test_build_context_is_exactly_the_copied_files() -> None:
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -133,7 +133,7 @@ def test_every_file_that_is_copied_is_there_and_not_ignored_and_no_other_is_sent
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def test_no_weights_are_inside() -> None:
+def test_image_has_no_weights() -> None:
     for stage in stages().values():
         for sources, _ in copied(stage):
             for source in sources:
@@ -142,7 +142,7 @@ def test_no_weights_are_inside() -> None:
         assert not [rest for rest in stage.of("RUN") if "pull" in rest or "hf download" in rest]
 
 
-def test_all_that_is_installed_is_locked_by_hash_and_the_package_brings_nothing_more() -> None:
+def test_image_installs_only_packages_locked_by_hash() -> None:
     installed = [
         (stage.name, shlex.split(command.partition("pip install ")[2]))
         for stage in stages().values()
@@ -157,7 +157,7 @@ def test_all_that_is_installed_is_locked_by_hash_and_the_package_brings_nothing_
     ]
 
 
-def test_compose_hands_over_a_token_and_publishes_on_the_loopback_only() -> None:
+def test_compose_sets_token_and_publishes_on_loopback_only() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     services = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
     assert {one["build"]["target"] for one in services.values()} == {"cpu", "cuda"}
@@ -170,7 +170,7 @@ def test_compose_hands_over_a_token_and_publishes_on_the_loopback_only() -> None
         assert service["build"]["target"] in stages()
 
 
-def test_uploads_do_not_lie_in_memory_under_compose() -> None:
+def test_compose_keeps_uploads_on_disk() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
     (made,) = [rest for rest in stages()["runtime"].of("RUN") if "chown" in rest]
@@ -244,13 +244,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.mark.slow
-def test_the_installed_entry_point_carries_the_revision(tree: Tree) -> None:
+def test_installed_command_prints_git_revision(tree: Tree) -> None:
     done = tree.run("--version")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "vibevoice-asr 0.2.0+0123456789ab\n"
 
 
-def test_the_installed_package_says_its_licences_and_brings_their_texts(tree: Tree) -> None:
+def test_installed_package_has_licence_expression_and_texts(tree: Tree) -> None:
     (installed,) = tree.site.glob("vibevoice_asr-*.dist-info")
     metadata = (installed / "METADATA").read_text("utf-8")
     assert "\nLicense-Expression: MIT AND Apache-2.0\n" in metadata
@@ -258,13 +258,13 @@ def test_the_installed_package_says_its_licences_and_brings_their_texts(tree: Tr
     assert texts >= {"LICENSE", "THIRD_PARTY_LICENSES.md", "htm.LICENSE.txt", "preact.LICENSE.txt"}
 
 
-def test_the_installed_page_has_the_javascript_client(tree: Tree) -> None:
+def test_installed_page_has_javascript_client(tree: Tree) -> None:
     sources, installed = ROOT / "clients/js/src", tree.site / "sidecar/api/static/client"
     theirs = {path.name: path.read_bytes() for path in sources.iterdir()}
     assert {path.name: path.read_bytes() for path in installed.iterdir()} == theirs
 
 
-def test_without_a_token_it_refuses_to_listen_to_the_network(tree: Tree) -> None:
+def test_image_without_token_does_not_start(tree: Tree) -> None:
     done = tree.run()
     assert done.returncode == EXIT_CODES["settings_invalid"], done.stderr
     assert "VIBEVOICE_TOKEN" in done.stderr
@@ -272,7 +272,7 @@ def test_without_a_token_it_refuses_to_listen_to_the_network(tree: Tree) -> None
 
 
 @pytest.mark.slow
-def test_with_a_token_it_serves_whom_it_knows_and_the_health_check_agrees(tree: Tree) -> None:
+def test_image_with_token_serves_and_passes_health_check(tree: Tree) -> None:
     (check,) = [rest for stage in chain("cpu") for rest in stage.of("HEALTHCHECK")]
     entry, *words = json.loads(check.partition(" CMD ")[2])
     assert entry == "vibevoice-asr"

@@ -59,13 +59,11 @@ def lines_of(unit: Path, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("drop_ins", [(), ("gpu.conf",), ("network.conf",)], ids=" ".join)
-def test_systemd_understands_the_unit_for_everybody(
-    drop_ins: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_system_unit_passes_systemd_analyze(drop_ins: tuple[str, ...], tmp_path: Path) -> None:
     check_understood(placed(SYSTEM, tmp_path / "units", *drop_ins), tmp_path)
 
 
-def test_systemd_understands_the_socket_and_it_is_where_the_service_would_be(
+def test_socket_unit_passes_systemd_analyze_at_default_address(
     tmp_path: Path,
 ) -> None:
     placed(SYSTEM, tmp_path / "units")
@@ -74,14 +72,12 @@ def test_systemd_understands_the_socket_and_it_is_where_the_service_would_be(
     assert lines_of(SOCKET, "ListenStream") == [f"{host}:{port}"]
 
 
-def test_systemd_understands_the_unit_for_one_user(tmp_path: Path) -> None:
+def test_user_unit_passes_systemd_analyze(tmp_path: Path) -> None:
     check_understood(placed(USER, tmp_path / "units"), tmp_path, "--user")
 
 
 @pytest.mark.slow
-def test_a_service_for_everybody_asks_for_a_token_and_jobs_are_their_users_alone(
-    voice: bytes, tmp_path: Path
-) -> None:
+def test_system_unit_demands_token_and_keeps_jobs_private(voice: bytes, tmp_path: Path) -> None:
     named = dict(line.split("=", 1) for line in lines_of(SYSTEM, "Environment"))
     ours = {
         name.removeprefix(ENV_PREFIX).lower(): value.replace("%S", str(tmp_path))
@@ -122,9 +118,7 @@ def test_a_service_for_everybody_asks_for_a_token_and_jobs_are_their_users_alone
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
-def test_what_a_unit_leaves_open_is_no_more_than_the_document_says(
-    unit: Path, tmp_path: Path
-) -> None:
+def test_exposure_of_unit_is_at_most_documented(unit: Path, tmp_path: Path) -> None:
     done = analyzed(
         "security", "--offline=yes", f"--threshold={EXPOSURE[unit]}", "--no-pager", unit,
         runtime=tmp_path,
@@ -132,7 +126,7 @@ def test_what_a_unit_leaves_open_is_no_more_than_the_document_says(
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
-def test_on_several_machines_a_service_starts_again_until_its_database_answers(
+def test_cluster_unit_restarts_until_database_answers(
     tmp_path: Path,
 ) -> None:
     (drop_in,) = re.findall(r"(?s)```ini\n(.*?)```", SCALE.read_text("utf-8"))
@@ -146,7 +140,7 @@ def test_on_several_machines_a_service_starts_again_until_its_database_answers(
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
-def test_a_unit_knows_our_exit_codes_our_settings_and_our_grace(unit: Path) -> None:
+def test_unit_has_exit_codes_settings_and_grace_of_service(unit: Path) -> None:
     (prevented,) = lines_of(unit, "RestartPreventExitStatus")
     assert set(map(int, prevented.split())) == set(EXIT_CODES.values()) - {
         EXIT_CODES["port_in_use"]
@@ -159,7 +153,7 @@ def test_a_unit_knows_our_exit_codes_our_settings_and_our_grace(unit: Path) -> N
     assert lines_of(unit, "KillMode") == ["mixed"], "engines are told by the service"
 
 
-def test_the_example_of_an_environment_has_every_setting_at_its_default(
+def test_env_example_has_every_setting_at_its_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     text = (DEPLOY / "env.example").read_text("utf-8")

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @for_each("document", DOCUMENTS)
-def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+def test_links_to_files_exist(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     missing = [link for link in links if not (document.parent / link).exists()]
     assert missing == []
@@ -38,7 +38,7 @@ def _anchors(document: Path) -> set[str]:
 
 
 @for_each("document", DOCUMENTS)
-def test_every_link_to_a_heading_leads_to_one(document: Path) -> None:
+def test_links_to_headings_exist(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]*)#([^)]*)\)", document.read_text())
     dead = [
         f"{file}#{anchor}"
@@ -48,7 +48,7 @@ def test_every_link_to_a_heading_leads_to_one(document: Path) -> None:
     assert dead == []
 
 
-def test_every_command_of_the_readme_exists() -> None:
+def test_commands_in_readme_exist() -> None:
     from sidecar.cli.command_table import build_command
 
     known = set(build_command().commands)
@@ -57,7 +57,7 @@ def test_every_command_of_the_readme_exists() -> None:
     assert said <= known
 
 
-def test_every_address_of_the_readme_is_one_that_the_service_answers() -> None:
+def test_addresses_in_readme_are_routes_of_service() -> None:
     app = create_app(Settings(engine="scripted"))
     paths = {re.sub(r"\{[^}]+\}", "ID", path) for path in app.openapi()["paths"]}
     said = set(re.findall(r"http://127\.0\.0\.1:8765(/[\w/-]+)", README)) - {"/docs"}
@@ -65,7 +65,7 @@ def test_every_address_of_the_readme_is_one_that_the_service_answers() -> None:
     assert said <= paths
 
 
-def test_the_answer_in_the_readme_is_json_with_the_wire_s_fields() -> None:
+def test_answer_in_readme_has_fields_of_response() -> None:
     (block,) = re.findall(r"```json\n(.+?)```", README, re.DOTALL)
     body = json.loads(block)
     assert set(body["segments"][0]) == {"speaker", "start_time", "end_time", "text"}
@@ -74,7 +74,7 @@ def test_the_answer_in_the_readme_is_json_with_the_wire_s_fields() -> None:
     )
 
 
-def test_every_file_that_the_architecture_names_is_there() -> None:
+def test_files_named_in_architecture_exist() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     named = set(re.findall(r"`((?:[\w-]+/)*\w+\.py)`", text))
     assert len(named) > 10
@@ -87,7 +87,7 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
     assert missing == []
 
 
-def test_every_package_is_in_the_architecture() -> None:
+def test_every_package_is_in_architecture() -> None:
     text = (ROOT / "docs/architecture.md").read_text().partition("<!-- end of the packages")[0]
     rows = set(re.findall(r"^\| `(\w+)(?:/\w+)?(?:/|\.py)`", text, re.MULTILINE))
     house = ROOT / "sidecar"
@@ -95,7 +95,7 @@ def test_every_package_is_in_the_architecture() -> None:
     assert rows == packages | {path.stem for path in house.glob("*.py")} - {"__init__"}
 
 
-def test_every_test_that_a_document_names_is_there() -> None:
+def test_tests_named_in_docs_exist() -> None:
     named = {
         pair
         for document in DOCUMENTS
@@ -107,7 +107,7 @@ def test_every_test_that_a_document_names_is_there() -> None:
         assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-def test_the_pages_of_other_wires_have_the_limits_of_live_options() -> None:
+def test_pages_of_protocols_have_limits_of_live_options() -> None:
     limits = field_limits(EndpointingOptions)
     silence, threshold = limits["silence_s"], limits["threshold"]
     pages = {

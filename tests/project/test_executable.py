@@ -98,11 +98,11 @@ def flavour(request: pytest.FixtureRequest) -> Any:
     return flavours.flavour(request.param)
 
 
-def test_the_recipe_packs_neither_flavour_with_upx() -> None:
+def test_executables_are_not_packed_with_upx() -> None:
     assert re.findall(r"upx=(\w+)", SPEC.read_text("utf-8")) == ["False", "False"]
 
 
-def test_every_module_that_is_found_by_name_is_there(flavour: Any) -> None:
+def test_hidden_imports_of_executable_exist(flavour: Any) -> None:
     assert [module for module in flavour.hidden if not exists(module)] == []
 
 
@@ -134,7 +134,7 @@ def found_by_reading(tops: tuple[str, ...]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_build(
+def test_executable_has_libraries_of_tokens_tls_and_encryption(
     flavour: Any,
 ) -> None:
     pytest.importorskip("cryptography", reason="the extra 'auth' is not installed")
@@ -148,7 +148,7 @@ def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_bu
     assert "vibevoice-asr[auth,package]" in build["optional-dependencies"]["build"]
 
 
-def test_nothing_is_left_out_that_a_flavour_needs_and_what_is_under_the_gpl_is(
+def test_executable_excludes_gpl_packages_and_nothing_it_needs(
     flavour: Any,
 ) -> None:
     """What every engine requires is in the GPU flavour, what the light one requires in both."""
@@ -161,7 +161,7 @@ def test_nothing_is_left_out_that_a_flavour_needs_and_what_is_under_the_gpl_is(
     assert set(tts.tts_spec("espeak").requires) <= left_out
 
 
-def test_of_pygments_languages_only_those_are_packed_that_are_coloured() -> None:
+def test_executable_has_only_pygments_languages_in_use() -> None:
     left_out = {one for one in flavours.flavour("cpu").excluded if one.startswith("pygments.")}
     assert len(left_out) > 200
     assert not left_out & {"pygments.lexers", "pygments.lexers._mapping", "pygments.lexers.python"}
@@ -170,18 +170,18 @@ def test_of_pygments_languages_only_those_are_packed_that_are_coloured() -> None
     assert "raise ValueError" in ran.stdout
 
 
-def test_what_belongs_to_glibc_is_left_to_the_system() -> None:
+def test_executable_leaves_glibc_libraries_to_system() -> None:
     assert flavours.is_of_the_system("libmvec.so.1")
     assert not flavours.is_of_the_system("libstdc++.so.6")
 
 
-def test_the_light_flavour_leaves_out_all_that_the_large_engine_requires() -> None:
+def test_cpu_executable_excludes_packages_of_large_engine() -> None:
     for spec in engines.ENGINES:
         if spec.name in LARGE:
             assert set(spec.requires) <= set(flavours.flavour("cpu").excluded)
 
 
-def test_nothing_that_the_service_imports_is_left_out_of_the_light_flavour() -> None:
+def test_cpu_executable_has_all_imports_of_service() -> None:
     left_out = set(flavours.flavour("cpu").excluded)
     imported = set()
     for path in (ROOT / "sidecar").rglob("*.py"):
@@ -203,7 +203,7 @@ def test_nothing_that_the_service_imports_is_left_out_of_the_light_flavour() -> 
     }
 
 
-def test_the_weights_the_sample_the_page_and_the_libraries_are_where_the_recipe_says() -> None:
+def test_data_files_of_executable_exist() -> None:
     data = list(flavours.data(flavours.flavour("cpu")))
     names = {path.name for path, _ in data}
     assert {"encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"} <= names
@@ -213,7 +213,7 @@ def test_the_weights_the_sample_the_page_and_the_libraries_are_where_the_recipe_
     assert flavours.ffmpeg().stat().st_size > 1_000_000
 
 
-def test_the_gpu_flavour_takes_the_model_of_languages_along() -> None:
+def test_gpu_executable_has_model_of_language_detection() -> None:
     if not importable("py3langid"):
         pytest.skip(missing_extra("torch"))
     from py3langid.langid import MODEL_FILE
@@ -222,7 +222,7 @@ def test_the_gpu_flavour_takes_the_model_of_languages_along() -> None:
     assert f"py3langid/{MODEL_FILE}" in files
 
 
-def test_every_engine_is_imported_by_a_literal_name() -> None:
+def test_engines_are_imported_by_literal_names() -> None:
     """A packager cannot see names that are put together from strings."""
     tree = ast.parse((ROOT / "sidecar/engines/__init__.py").read_text("utf-8"))
     imported = {
@@ -246,7 +246,7 @@ def test_every_engine_is_imported_by_a_literal_name() -> None:
         ("<script>ß", "1.2.3+script"),
     ],
 )
-def test_a_build_carries_its_revision_and_the_source_tree_does_not(
+def test_version_of_build_has_revision_and_source_tree_has_none(
     tmp_path: Path, stamp: str | None, version: str
 ) -> None:
     if stamp is not None:
@@ -255,7 +255,7 @@ def test_a_build_carries_its_revision_and_the_source_tree_does_not(
     assert not (ROOT / "sidecar" / REVISION_FILE).exists()
 
 
-def test_the_workflow_builds_and_tries_the_executable_on_three_systems() -> None:
+def test_workflow_builds_and_tests_executable_on_three_systems() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     text = (ROOT / ".github/workflows/build.yml").read_text("utf-8")
     workflow = yaml.safe_load(text)
@@ -269,7 +269,7 @@ def test_the_workflow_builds_and_tries_the_executable_on_three_systems() -> None
 
 
 @pytest.mark.slow
-def test_a_file_is_traced_to_its_package_and_metadata_alone_are_none() -> None:
+def test_files_are_traced_to_packages_and_metadata_alone_is_none() -> None:
     import numpy
 
     module = Path(numpy.__file__)
@@ -283,7 +283,7 @@ def test_a_file_is_traced_to_its_package_and_metadata_alone_are_none() -> None:
 
 @pytest.mark.system
 @pytest.mark.parametrize("package", inside.WITHIN)
-def test_what_a_wheel_carries_is_known_with_its_licence_and_version(package: str) -> None:
+def test_libraries_inside_wheels_have_licence_and_version(package: str) -> None:
     assert importable(package.replace("-", "_"))
     for part in inside.WITHIN[package]:
         assert part.licence
@@ -292,7 +292,7 @@ def test_what_a_wheel_carries_is_known_with_its_licence_and_version(package: str
             assert re.match(r"\d+\.\d+", inside.version_within(part.name))
 
 
-def test_the_version_of_ffmpeg_is_that_of_its_source_with_the_commit() -> None:
+def test_version_of_ffmpeg_has_commit_of_its_source() -> None:
     told = subprocess.run(
         [flavours.ffmpeg(), "-version"], capture_output=True, text=True, check=True
     )
@@ -302,7 +302,7 @@ def test_the_version_of_ffmpeg_is_that_of_its_source_with_the_commit() -> None:
     assert commit is None or commit[0] in version
 
 
-def test_the_loader_has_the_licence_of_its_text_with_the_exception(
+def test_pyinstaller_has_licence_with_exception(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     metadata = tmp_path / "pyinstaller-6.22.3.dist-info"
@@ -444,7 +444,7 @@ def guest() -> Iterator[Guest]:
 
 @built
 @posix
-def test_it_is_another_user_who_cannot_write_to_the_build(guest: Guest) -> None:
+def test_user_of_executable_cannot_write_to_build(guest: Guest) -> None:
     if not guest.identity:
         pytest.skip("only root can become another user: the rest runs as you")
     probe = subprocess.run(
@@ -458,20 +458,20 @@ def test_it_is_another_user_who_cannot_write_to_the_build(guest: Guest) -> None:
 
 
 @built
-def test_its_version_carries_the_git_revision(guest: Guest) -> None:
+def test_executable_prints_git_revision(guest: Guest) -> None:
     version = guest.run("--version").strip()
     assert re.fullmatch(rf"vibevoice-asr {re.escape(RELEASE)}\+[0-9a-f]{{12}}(\.dirty)?", version)
 
 
 @built
-def test_its_doctor_finds_nothing_that_keeps_it_from_working(guest: Guest) -> None:
+def test_doctor_of_executable_finds_no_fault(guest: Guest) -> None:
     said = guest.run("doctor", COLUMNS="200")
     assert re.search(r"ok +engine +moonshine", said), said
     assert re.search(r"ok +ffmpeg +ffmpeg version", said), said
 
 
 @built
-def test_it_tells_two_people_apart_in_a_folder_with_a_space_and_an_umlaut(guest: Guest) -> None:
+def test_executable_transcribes_file_name_with_space_and_umlaut(guest: Guest) -> None:
     recording = guest.work / "Zwei Stimmen, schön.wav"
     shutil.copy(next(guest.executable.parent.rglob(sample().name)), recording)
     said = json.loads(guest.run("transcribe", recording.name, "--format", "json", LC_ALL="C"))
@@ -481,7 +481,7 @@ def test_it_tells_two_people_apart_in_a_folder_with_a_space_and_an_umlaut(guest:
 
 
 @built
-def test_it_makes_tokens_a_certificate_and_keeps_jobs(guest: Guest) -> None:
+def test_executable_issues_tokens_and_certificate_and_keeps_jobs(guest: Guest) -> None:
     """What needs the extra `auth`: in a service that others can reach, with TLS of its own."""
     token = guest.run("token", "create", "--subject", "anna", "--expires", "90d").strip()
     assert "anna" in guest.run("token", "list")
@@ -500,7 +500,7 @@ def test_it_makes_tokens_a_certificate_and_keeps_jobs(guest: Guest) -> None:
 
 
 @built
-def test_its_own_ffmpeg_reads_what_needs_one(guest: Guest) -> None:
+def test_executable_decodes_m4a_with_own_ffmpeg(guest: Guest) -> None:
     recording = guest.work / "Gespräch.m4a"
     ffmpeg = next(guest.executable.parent.rglob("imageio_ffmpeg/binaries/ffmpeg-*"))
     with (guest.work / "Zwei Stimmen.wav").open("wb") as file:
@@ -516,7 +516,7 @@ def test_its_own_ffmpeg_reads_what_needs_one(guest: Guest) -> None:
 
 
 @built
-def test_the_working_directory_and_pythonpath_are_not_importable(guest: Guest) -> None:
+def test_executable_does_not_import_from_working_directory(guest: Guest) -> None:
     trap = "raise SystemExit('imported from the working directory')\n"
     names = ("sidecar", "json", "encodings", "numpy", "sitecustomize", "usercustomize", "typer")
     for name in names:
@@ -532,7 +532,7 @@ def test_the_working_directory_and_pythonpath_are_not_importable(guest: Guest) -
 
 
 @built
-def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest) -> None:
+def test_executable_serves_page_and_jobs_and_ends_with_workers(guest: Guest) -> None:
     with guest.serving(VIBEVOICE_WYOMING_PORT="0") as ready:
         process: subprocess.Popen[str] = ready["process"]
         assert ready["pid"] == process.pid  # one process: no loader above it to be orphaned by
@@ -571,7 +571,7 @@ def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest
 @built
 @pytest.mark.skipif("-gpu" not in (BUILT or ""), reason="only the GPU flavour has torch")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_gpu_flavour_runs_the_large_engine(guest: Guest, precision: str) -> None:
+def test_gpu_executable_transcribes_with_vibevoice(guest: Guest, precision: str) -> None:
     """A small checkpoint of the real class, on the CPU where there is nothing else."""
     import tiny_vibevoice
 
@@ -591,7 +591,7 @@ def test_the_gpu_flavour_runs_the_large_engine(guest: Guest, precision: str) -> 
 
 
 @built
-def test_the_bill_of_materials_names_what_is_inside_and_nothing_else() -> None:
+def test_bill_of_materials_names_exactly_what_is_inside() -> None:
     assert BUILT is not None
     folder = Path(BUILT).resolve().parent
     bill = json.loads((folder / "sbom.cdx.json").read_text("utf-8"))
@@ -605,7 +605,7 @@ def test_the_bill_of_materials_names_what_is_inside_and_nothing_else() -> None:
 
 
 @built
-def test_the_licence_of_everything_that_is_inside_lies_beside_it() -> None:
+def test_executable_has_licence_texts_of_all_parts() -> None:
     assert BUILT is not None
     folder = Path(BUILT).resolve().parent / "licences"
     table = (folder / "README.md").read_text("utf-8")

@@ -188,7 +188,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow_except("host.py")
-def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
+def test_example_host_gets_transcript_with_progress_and_leaves_nothing(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     result = stage.run(*host, recording, *SOURCE)
@@ -231,7 +231,7 @@ class ProxyPage(BaseHTTPRequestHandler):
         ("/object/bad", "502, application/json"),
     ],
 )
-def test_a_host_says_so_if_something_else_answers_for_the_service(path: str, said: str) -> None:
+def test_example_host_names_other_program_at_port(path: str, said: str) -> None:
     host = runpy.run_path(str(HOSTS / "host.py"))
     with ThreadingHTTPServer(("127.0.0.1", 0), ProxyPage) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -243,7 +243,7 @@ def test_a_host_says_so_if_something_else_answers_for_the_service(path: str, sai
 
 
 @pytest.mark.slow_except("host.py")
-def test_a_host_of_the_page_says_why_the_service_does_not_start(
+def test_example_host_prints_reason_of_failed_start(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
@@ -255,7 +255,7 @@ def test_a_host_of_the_page_says_why_the_service_does_not_start(
 
 
 @pytest.mark.slow_except("host.py")
-def test_a_host_of_the_page_takes_a_relative_path_and_says_why_there_is_no_transcript(
+def test_example_host_takes_relative_path_and_prints_reason_of_failed_job(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     near = stage.run(*host, os.path.relpath(recording, REPOSITORY), *SOURCE)
@@ -273,7 +273,7 @@ def test_a_host_of_the_page_takes_a_relative_path_and_says_why_there_is_no_trans
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(
+def test_service_of_killed_example_host_ends(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     command = [*host, str(recording), *SOURCE]
@@ -371,7 +371,7 @@ class OriginalHost:
         ]
 
 
-def test_the_original_rust_host_finds_everything_that_it_relies_on(
+def test_original_rust_host_passes_with_service(
     service: list[str], stage: Stage, recording: Path
 ) -> None:
     host = OriginalHost(stage, service)
@@ -415,7 +415,7 @@ def test_the_original_rust_host_finds_everything_that_it_relies_on(
     assert stage.left() == []
 
 
-def test_the_rust_host_finds_everything_that_it_relies_on(
+def test_example_rust_host_passes_with_service(
     built: dict[str, Path], service: list[str], stage: Stage, recording: Path
 ) -> None:
     words = ["--audio", recording, "--", *service]
@@ -425,7 +425,7 @@ def test_the_rust_host_finds_everything_that_it_relies_on(
     assert stage.left() == []
 
 
-def test_the_rust_host_says_so_when_something_does_not_hold(
+def test_example_rust_host_fails_without_service(
     built: dict[str, Path], stage: Stage, recording: Path
 ) -> None:
     ends = [sys.executable, "-c", "import sys; sys.exit('no')"]
@@ -434,7 +434,7 @@ def test_the_rust_host_says_so_when_something_does_not_hold(
     assert "FAIL" in result.stdout
 
 
-def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signatures(
+def test_rust_of_tauri_page_compiles_with_example(
     cargo: Callable[..., None], tmp_path: Path
 ) -> None:
     (dependencies,) = re.findall(r"```toml\n(serde.*?)```", TAURI_PAGE, re.DOTALL)
@@ -450,7 +450,7 @@ def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signature
     cargo(tmp_path, "build", "--lib")  # "check" would go through all dependencies once more
 
 
-def test_the_page_of_the_app_decides_by_codes_and_shows_texts_of_its_own() -> None:
+def test_example_app_has_text_for_each_error_code() -> None:
     page = (RUST / "app/transcribe.ts").read_text("utf-8")
     (texts,) = re.findall(r"const ERRORS.*? = {\n(.*?)\n};", page, re.DOTALL)
     codes = set(re.findall(r"(?m)^  (\w+): ", texts))
@@ -463,20 +463,20 @@ def test_the_page_of_the_app_decides_by_codes_and_shows_texts_of_its_own() -> No
     assert ", String>" not in (RUST / "app/lib.rs").read_text("utf-8")
 
 
-def test_the_page_s_exit_codes_are_those_of_the_program() -> None:
+def test_exit_codes_on_embedding_page_are_those_of_service() -> None:
     rows = re.findall(r"^\| (\d+) \|[^|]*\|([^|]*)\|[^|]*\|$", PAGE, re.MULTILINE)
     said = {code: int(number) for number, cell in rows for code in re.findall(r"`(\w+)`", cell)}
     assert said == EXIT_CODES
 
 
-def test_every_cause_with_an_exit_code_has_its_remedy_on_the_page_for_tauri() -> None:
+def test_every_exit_code_has_remedy_on_tauri_page() -> None:
     table = re.findall(r"^\| `(\w+)` \|", TAURI_PAGE, re.MULTILINE)
     assert set(EXIT_CODES) <= set(table)
     assert set(table) <= {error.code for error in errors.all_errors()}
 
 
 @pytest.mark.parametrize("page", [PAGE, TAURI_PAGE], ids=["embedding.md", "tauri.md"])
-def test_every_flag_and_variable_of_the_pages_exists(page: str) -> None:
+def test_flags_and_variables_on_host_pages_exist(page: str) -> None:
     fields = set(Settings.model_fields)
     known = {f"--{name.replace('_', '-')}" for name in fields} | FOREIGN_FLAGS
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
@@ -490,6 +490,6 @@ def test_every_flag_and_variable_of_the_pages_exists(page: str) -> None:
     }
 
 
-def test_the_page_for_tauri_shows_the_files_that_the_example_has() -> None:
+def test_files_named_on_tauri_page_exist() -> None:
     for name in re.findall(r"examples/tauri-host/src/(\w+\.rs)", TAURI_PAGE + PAGE):
         assert (RUST / "src" / name).exists()

@@ -65,7 +65,7 @@ def said(python: str | Path, folder: Path, program: str = SAY) -> str:
         ),
     ],
 )
-def test_the_line_follows_how_it_was_installed(
+def test_install_command_follows_way_of_installation(
     direct_url: dict[str, Any] | None, line: str, tmp_path: Path
 ) -> None:
     told = said(sys.executable, installed(tmp_path, direct_url))
@@ -73,12 +73,12 @@ def test_the_line_follows_how_it_was_installed(
     assert "/src/" not in told, "hints go to clients: no path of this machine"
 
 
-def test_a_source_tree_is_installed_from_its_folder(tmp_path: Path) -> None:
+def test_install_command_of_source_tree_names_folder(tmp_path: Path) -> None:
     assert install_command("auth").startswith("pip install -e '.[auth]' in the folder")
     assert install_command("").startswith("pip install -e '.' in the folder")
 
 
-def test_an_executable_says_that_nothing_can_be_installed_into_it(tmp_path: Path) -> None:
+def test_install_command_of_executable_says_it_is_impossible(tmp_path: Path) -> None:
     told = said(sys.executable, installed(tmp_path, None), f"sys.frozen = True; {SAY}")
     assert told.startswith("the executable has no extra 'monitor'")
 
@@ -104,7 +104,7 @@ def build_wheel(tree: Path, into: Path) -> Path:
     return wheel
 
 
-def test_a_module_that_an_earlier_build_left_is_not_installed(tmp_path: Path) -> None:
+def test_module_left_by_earlier_build_is_not_in_wheel(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     copy_tree(tree)
     for package in ("sidecar/jobs", "vibevoice_asr_client"):
@@ -116,7 +116,7 @@ def test_a_module_that_an_earlier_build_left_is_not_installed(tmp_path: Path) ->
     assert [name for name in names if "removed_module" in name] == []
 
 
-def test_a_build_into_the_source_tree_removes_nothing_of_it(tmp_path: Path) -> None:
+def test_build_into_source_tree_removes_no_module(tmp_path: Path) -> None:
     copy_tree(tmp_path)
     modules = {path for path in tmp_path.rglob("*.py") if "static" not in path.parts}
     build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "."]
@@ -133,9 +133,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("source", ["a wheel", "a folder of wheels"])
-def test_the_line_works_in_an_environment_that_was_installed_so(
-    source: str, wheel: Path, tmp_path: Path
-) -> None:
+def test_install_command_works_in_its_environment(source: str, wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     install = [*PIP, "--python", str(python), "install", *LOCAL]
@@ -155,7 +153,7 @@ def test_the_line_works_in_an_environment_that_was_installed_so(
     assert "monitor" in found["metadata"]["provides_extra"]
 
 
-def test_no_hint_and_no_page_names_what_no_index_has() -> None:
+def test_hints_and_pages_name_no_package_of_an_index() -> None:
     places = [*REPOSITORY.glob("sidecar/**/*.py"), *REPOSITORY.glob("docs/*.*"),
               *REPOSITORY.glob("clients/python/**/*.py"), REPOSITORY / "README.md"]  # fmt: skip
     wrong = re.compile(
@@ -169,7 +167,7 @@ def test_no_hint_and_no_page_names_what_no_index_has() -> None:
     assert found == set()
 
 
-def test_every_extra_that_the_code_names_is_one() -> None:
+def test_extras_named_in_code_exist() -> None:
     text = "".join(path.read_text("utf-8") for path in REPOSITORY.glob("sidecar/**/*.py"))
     named = set(re.findall(r"install_command\([\"'](\w+)[\"']\)", text))
     named |= set(re.findall(r"needed_for\([^)]*, \"(\w+)\"\)", text))
@@ -177,14 +175,14 @@ def test_every_extra_that_the_code_names_is_one() -> None:
     assert named <= set(EXTRAS)
 
 
-def test_a_feature_without_its_extra_is_told_the_extra_first() -> None:
+def test_error_of_feature_without_extra_names_extra_first() -> None:
     with pytest.raises(SettingsInvalid) as told, needed_for("Signed tokens"):
         import no_such_package_here  # noqa: F401
     begin = "Signed tokens require the extra 'auth', which is not installed (missing: no_such_"
     assert told.value.detail.startswith(begin)
 
 
-def test_an_engine_that_an_executable_lacks_is_no_reason_to_call_pip_there(
+def test_hint_for_missing_engine_in_executable_names_no_pip_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)

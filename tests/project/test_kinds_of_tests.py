@@ -37,7 +37,7 @@ def of(item: pytest.Function) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def test_make_test_runs_something_of_every_module(collected: list[pytest.Function]) -> None:
+def test_make_test_runs_test_of_every_module(collected: list[pytest.Function]) -> None:
     files = {item.nodeid.partition("::")[0] for item in collected}
     quick = {
         item.nodeid.partition("::")[0] for item in collected if not item.get_closest_marker("slow")
@@ -54,7 +54,7 @@ def test_make_test_runs_something_of_every_module(collected: list[pytest.Functio
         ('pytest.mark.slow_except("json")', "not slow", None),
     ],
 )
-def test_a_module_that_is_slow_as_a_whole_is_not_even_imported(
+def test_slow_module_is_not_imported_by_make_test(
     request: pytest.FixtureRequest, tmp_path: Path, marked: str, marks: str, left_out: bool | None
 ) -> None:
     module = tmp_path / "test_it.py"
@@ -64,7 +64,7 @@ def test_a_module_that_is_slow_as_a_whole_is_not_even_imported(
     assert kinds.pytest_ignore_collect(module, config) is left_out
 
 
-def test_make_test_leaves_out_no_more_than_one_test_in_ten(
+def test_make_test_leaves_out_at_most_one_test_in_ten(
     collected: list[pytest.Function],
 ) -> None:
     files = {item.path for item in collected}
@@ -75,7 +75,7 @@ def test_make_test_leaves_out_no_more_than_one_test_in_ten(
     assert left_out <= there / 10
 
 
-def test_every_name_of_a_variant_that_is_not_slow_is_one(collected: list[pytest.Function]) -> None:
+def test_names_in_slow_except_match_variants(collected: list[pytest.Function]) -> None:
     variants = defaultdict(list)
     for item in collected:
         variants[of(item)].append(item)
@@ -91,18 +91,18 @@ def test_every_name_of_a_variant_that_is_not_slow_is_one(collected: list[pytest.
             assert any(name in item.name[len(item.originalname) :] for item in items), (test, name)
 
 
-def test_each_test_has_an_id_of_its_own(collected: list[pytest.Function]) -> None:
+def test_ids_of_tests_are_unique(collected: list[pytest.Function]) -> None:
     ids = [item.nodeid for item in collected]
     assert len(set(ids)) == len(ids), "pytest-xdist runs one of those with the same"
 
 
-def test_each_test_has_one_kind(collected: list[pytest.Function]) -> None:
+def test_every_test_has_one_kind(collected: list[pytest.Function]) -> None:
     for item in collected:
         kinds = [kind for kind in (UNIT, INTEGRATION, SYSTEM) if item.get_closest_marker(kind)]
         assert len(kinds) == 1, item.nodeid
 
 
-def test_a_unit_test_that_starts_a_process_fails(tmp_path: Path) -> None:
+def test_unit_test_that_starts_process_fails(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "from kinds_of_tests import Kinds\n"
         "def pytest_configure(config):\n    config.pluginmanager.register(Kinds(), 'kinds')\n"

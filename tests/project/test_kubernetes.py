@@ -85,7 +85,7 @@ def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str,
 @pytest.mark.slow_except("1.37")
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_the_api_takes_every_object_and_knows_every_field(name: str, version: str) -> None:
+def test_kubernetes_objects_pass_validation(name: str, version: str) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
     for one in rendered(name):
         if not one["apiVersion"].startswith(OTHERS):
@@ -93,7 +93,7 @@ def test_the_api_takes_every_object_and_knows_every_field(name: str, version: st
 
 
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_every_file_is_one_of_its_kustomization(name: str) -> None:
+def test_every_file_is_in_its_kustomization(name: str) -> None:
     files = {one.name for one in (K8S / name).glob("*.yaml")} - {"kustomization.yaml"}
     said = yaml.safe_load((K8S / name / "kustomization.yaml").read_text("utf-8"))["resources"]
     assert files == {one for one in said if one.endswith(".yaml")}
@@ -112,7 +112,7 @@ def most_uploaded_gib(settings: Settings, running: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
-def test_all_that_may_be_uploaded_fits_into_the_spool_and_the_spool_into_the_pods_disk(
+def test_largest_uploads_fit_into_spool_and_spool_into_disk_of_pod(
     name: str, settings_of: Given
 ) -> None:
     objects = rendered(name)
@@ -152,7 +152,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
     return load
 
 
-def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(
+def test_settings_of_config_map_are_valid_together(
     settings_of: Given,
 ) -> None:
     data = of_kind(written("base"), "ConfigMap")["data"]
@@ -171,9 +171,7 @@ def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("base", "Deployment"), ("pull", "Job")])
-def test_pods_have_no_rights_and_write_only_where_something_is_mounted(
-    name: str, kind: str
-) -> None:
+def test_pods_are_unprivileged_with_read_only_root(name: str, kind: str) -> None:
     pod = pod_of(written(name), kind)
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     (user,) = re.findall(r"(?m)^USER (\d+)$", dockerfile)
@@ -197,7 +195,7 @@ def test_pods_have_no_rights_and_write_only_where_something_is_mounted(
     assert "memory" in container["resources"]["limits"]
 
 
-def test_one_asks_for_a_gpu_and_the_other_knows_of_none() -> None:
+def test_base_requests_gpu_and_cpu_overlay_does_not() -> None:
     limits = pod_of(rendered("base"))["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == 1
     without = rendered("overlays/cpu")
@@ -209,7 +207,7 @@ def test_one_asks_for_a_gpu_and_the_other_knows_of_none() -> None:
     assert of_kind(without, "ConfigMap")["data"]["VIBEVOICE_ENGINE"] == "auto"
 
 
-def test_all_selectors_mean_the_service_and_none_the_download() -> None:
+def test_selectors_match_service_and_not_download_job() -> None:
     objects, job = rendered("base"), of_kind(rendered("pull"), "Job")
     labels = of_kind(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     selectors = [
@@ -231,7 +229,7 @@ def test_all_selectors_mean_the_service_and_none_the_download() -> None:
 
 @pytest.mark.parametrize("part", ["front", "node"])
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal(
+def test_settings_of_front_and_node_are_valid_with_same_journal(
     name: str, part: str, settings_of: Given, tmp_path: Path
 ) -> None:
     objects = rendered(name)
@@ -260,7 +258,7 @@ def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules(name: str) -> None:
+def test_service_selects_fronts_only_and_parts_have_own_policies(name: str) -> None:
     objects = rendered(name)
     for part, other in (("front", "node"), ("node", "front")):
         labels = of_kind(objects, "Deployment", other)["spec"]["template"]["metadata"]["labels"]
@@ -288,7 +286,7 @@ def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
-def test_rules_say_of_the_other_end_what_its_owner_says_and_no_more(name: str) -> None:
+def test_network_policies_name_labels_of_other_end_only(name: str) -> None:
     ends = [
         end["podSelector"]["matchLabels"]
         for one in rendered(name)
@@ -302,9 +300,7 @@ def test_rules_say_of_the_other_end_what_its_owner_says_and_no_more(name: str) -
         assert len(labels) == 1, "clients, PostgreSQL and names are no pods of ours"
 
 
-def test_an_ingress_sends_live_requests_to_the_ears_and_all_else_to_fronts_that_refuse_them() -> (
-    None
-):
+def test_ingress_sends_live_requests_to_ears_and_rest_to_fronts() -> None:
     objects = rendered("overlays/cluster-ears")
     assert of_kind(objects, "ConfigMap", "front")["data"]["VIBEVOICE_LIVE_ENGINE"] == "none"
     assert "VIBEVOICE_LIVE_ENGINE" not in of_kind(objects, "ConfigMap", "ears")["data"]
@@ -330,7 +326,7 @@ def test_an_ingress_sends_live_requests_to_the_ears_and_all_else_to_fronts_that_
         assert {"port": port} in rule["ports"]
 
 
-def test_what_kubelet_and_prometheus_ask_for_is_answered(server: Server) -> None:
+def test_paths_of_probes_and_metrics_are_answered(server: Server) -> None:
     objects = written("base")
     container = pod_of(objects)["containers"][0]
     paths = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")]

@@ -44,7 +44,7 @@ def families(text: str) -> set[str]:
 
 
 @for_each("name", locked)
-def test_what_an_image_carries_has_a_line_with_the_licence_of_its_metadata(name: str) -> None:
+def test_packages_of_image_have_licence_of_their_metadata(name: str) -> None:
     licence = stated().get(normal(name))
     assert licence, f"{name} has no line in THIRD_PARTY_LICENSES.md"
     try:
@@ -63,11 +63,11 @@ def test_what_an_image_carries_has_a_line_with_the_licence_of_its_metadata(name:
 @pytest.mark.parametrize(
     "name", ["Swagger", "libpq", "ffmpeg", "libsndfile", "libsoxr", "htm", "preact"]
 )
-def test_what_a_wheel_or_the_page_has_inside_has_a_line(name: str) -> None:
+def test_parts_of_wheels_and_page_have_licence_line(name: str) -> None:
     assert normal(name) in stated()
 
 
-def test_the_wheel_says_the_licences_of_all_that_is_copied_into_it() -> None:
+def test_wheel_has_licences_of_copied_files() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     copied = {path.name.split(".")[0]: path for path in VENDOR.glob("*.LICENSE.txt")}
     assert {path.stem for path in VENDOR.glob("*.js")} - {"hooks"} == set(copied)

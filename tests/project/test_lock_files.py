@@ -65,7 +65,7 @@ def version_for(pins: list[tuple[requirements.Requirement, int]], system: str) -
 
 
 @pytest.mark.parametrize("name", EXTRAS)
-def test_a_lock_has_a_version_in_range_of_all_that_is_required(name: str) -> None:
+def test_lock_has_version_in_range_of_each_requirement(name: str) -> None:
     pins = locked(name)
     build_system = map(requirements.Requirement, PYPROJECT["build-system"]["requires"])
     for one in (*required(EXTRAS[name]), *build_system):
@@ -78,7 +78,7 @@ def test_a_lock_has_a_version_in_range_of_all_that_is_required(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", EXTRAS)
-def test_every_pin_is_exact_and_has_a_hash_and_no_file_names_a_registry(name: str) -> None:
+def test_pins_are_exact_with_hash_and_without_registry(name: str) -> None:
     for pins in locked(name).values():
         for one, hashes in pins:
             assert re.fullmatch(r"==[\w.!+-]+", str(one.specifier)), one
@@ -89,7 +89,7 @@ def test_every_pin_is_exact_and_has_a_hash_and_no_file_names_a_registry(name: st
 
 
 @pytest.mark.parametrize("name", ["image-cuda", "executable"])
-def test_what_two_locks_have_in_common_is_of_one_version(name: str) -> None:
+def test_packages_in_several_locks_have_same_version(name: str) -> None:
     base, other = locked("image"), locked(name)
     common = base.keys() & other.keys()
     assert {"fastapi", "numpy", "onnxruntime"} <= common
@@ -98,7 +98,7 @@ def test_what_two_locks_have_in_common_is_of_one_version(name: str) -> None:
         assert len(versions) < 2, one
 
 
-def test_make_locks_names_the_extras_that_the_locks_are_held_to() -> None:
+def test_make_locks_has_extras_of_tested_locks() -> None:
     text = (ROOT / "Makefile").read_text("utf-8").replace("\\\n", " ")
     lines = re.findall(r"\$\(LOCK\) (.+)", text)
     made = {
@@ -110,5 +110,5 @@ def test_make_locks_names_the_extras_that_the_locks_are_held_to() -> None:
     assert made == EXTRAS
 
 
-def test_torch_is_in_the_image_with_cuda_and_nowhere_else() -> None:
+def test_torch_is_locked_for_cuda_image_only() -> None:
     assert [name for name in EXTRAS if "torch" in locked(name)] == ["image-cuda"]

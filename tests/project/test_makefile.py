@@ -78,24 +78,24 @@ def interrupted(folder: Path, begun: str) -> str:
     return shown.decode()
 
 
-def test_make_run_leaves_the_port_to_the_settings_unless_it_is_given_one(folder: Path) -> None:
+def test_make_run_passes_port_only_if_given(folder: Path) -> None:
     assert make(folder, "run", VIBEVOICE_PORT="9000").stdout == "arguments: demo\n"
     assert make(folder, "run", "PORT=9001").stdout == "arguments: demo --port 9001\n"
 
 
-def test_make_run_fails_with_the_code_of_the_service(folder: Path) -> None:
+def test_make_run_fails_with_exit_code_of_service(folder: Path) -> None:
     result = make(folder, "run", EXIT_CODE="75")
     assert result.returncode != 0
     assert "Error 75" in result.stderr
 
 
-def test_ctrl_c_of_make_run_is_no_error(folder: Path) -> None:
+def test_ctrl_c_of_make_run_prints_no_error(folder: Path) -> None:
     shown = interrupted(folder, "arguments: demo")
     assert "Error" not in shown
     assert "Interrupt" not in shown
 
 
-def test_make_exe_says_that_it_builds_how_long_and_when_the_folder_is_there(folder: Path) -> None:
+def test_make_exe_prints_progress_and_folder(folder: Path) -> None:
     steps = {"pyinstaller": "echo INFO: a step; sleep 2", "python": "echo $1"}
     for name, step in steps.items():
         (folder / ".venv/bin" / name).write_text(f"#!/bin/sh\n{step}\n")
@@ -109,7 +109,7 @@ def test_make_exe_says_that_it_builds_how_long_and_when_the_folder_is_there(fold
     assert (folder / "build/cpu.log").read_text() == "INFO: a step\n"
 
 
-def test_make_exe_shows_the_log_of_a_build_that_fails(folder: Path) -> None:
+def test_make_exe_prints_log_of_failed_build(folder: Path) -> None:
     (folder / ".venv/bin/pyinstaller").write_text("#!/bin/sh\necho no module; exit 1\n")
     (folder / ".venv/bin/pyinstaller").chmod(0o755)
     (folder / ".venv/.installed-build").touch()
@@ -118,7 +118,7 @@ def test_make_exe_shows_the_log_of_a_build_that_fails(folder: Path) -> None:
     assert "no module\nBuild failed; the lines above say why." in shown.stderr
 
 
-def test_make_format_mends_what_make_style_says_it_mends(folder: Path) -> None:
+def test_make_format_fixes_what_make_style_reports(folder: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     (folder / ".venv/style/bin").mkdir(parents=True)
     (folder / ".venv/style/bin/ruff").symlink_to(ruff)
@@ -139,7 +139,7 @@ def test_make_format_mends_what_make_style_says_it_mends(folder: Path) -> None:
     assert module.read_text() == "print(1, nobody_knows_it)\n"
 
 
-def test_make_style_says_that_it_installs_its_tools(folder: Path) -> None:
+def test_make_style_says_it_installs_tools(folder: Path) -> None:
     python = folder / "python"
     tool = '#!/bin/sh\nmkdir -p "$3/bin"\n' + "".join(
         f'printf \'#!/bin/sh\\n\' >"$3/bin/{name}"; chmod +x "$3/bin/{name}"\n'
@@ -152,7 +152,7 @@ def test_make_style_says_that_it_installs_its_tools(folder: Path) -> None:
     assert "Installing" not in make(folder, "style", f"PYTHON={python}").stdout
 
 
-def test_an_interrupted_set_up_says_so_in_one_line_and_shows_no_log(folder: Path) -> None:
+def test_interrupted_set_up_prints_one_line_without_log(folder: Path) -> None:
     (folder / ".venv/.installed-run").unlink()
     shown = interrupted(folder, "s: a line of pip")
     assert "Set-up interrupted: repeat the command to go on." in shown

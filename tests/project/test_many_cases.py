@@ -6,7 +6,7 @@ import pytest
 from many_cases import case_count, for_each
 
 
-def test_all_that_fail_are_named_and_the_others_are_run() -> None:
+def test_for_each_runs_all_cases_and_names_failed_ones() -> None:
     run = []
 
     @for_each("number", range(4), name="case {}".format)
@@ -17,7 +17,7 @@ def test_all_that_fail_are_named_and_the_others_are_run() -> None:
             pytest.fail("three")
 
     assert case_count(fails) == 4
-    assert case_count(test_all_that_fail_are_named_and_the_others_are_run) == 1
+    assert case_count(test_for_each_runs_all_cases_and_names_failed_ones) == 1
     with pytest.raises(BaseExceptionGroup, match="3 of 4 cases failed") as caught:
         fails()
     notes = [fault.__notes__ for fault in caught.value.exceptions]
@@ -25,7 +25,7 @@ def test_all_that_fail_are_named_and_the_others_are_run() -> None:
     assert run == [0, 1, 2, 3]
 
 
-def test_a_test_of_no_case_is_a_mistake() -> None:
+def test_for_each_without_cases_fails() -> None:
     @for_each("number", list)
     def has_none(number: int) -> None:
         assert number

@@ -129,13 +129,13 @@ def must_be_quick() -> list[Found]:
 
 
 @for_each("one", must_be_quick)
-def test_the_steps_of_every_expression_grow_with_its_input_and_no_faster(one: Found) -> None:
+def test_regular_expressions_take_linear_steps(one: Found) -> None:
     for method in sorted(one.methods):
         worst = superlinear(one.pattern, method)
         assert worst is None, f"{method} of {one.pattern.pattern!r}: more of {worst!r}"
 
 
-def test_no_expression_is_made_where_nobody_looks() -> None:
+def test_all_regular_expressions_are_found() -> None:
     assert len(all_found()) > 60
     for path in SOURCES:
         assert "from re import" not in path.read_text("utf-8"), path
@@ -156,5 +156,5 @@ def test_no_expression_is_made_where_nobody_looks() -> None:
         (r"x(?=\s+y)\s*z|\s+q", "search"),
     ],
 )
-def test_what_is_known_to_take_too_long_is_found(text: str, method: str) -> None:
+def test_superlinear_regular_expression_is_found(text: str, method: str) -> None:
     assert superlinear(re.compile(text), method)

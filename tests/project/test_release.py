@@ -36,12 +36,12 @@ CHANGELOG = """# Changelog
 """
 
 
-def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
+def test_release_notes_are_section_of_changelog() -> None:
     assert release_notes(CHANGELOG, "0.2.0") == "### Fixed\n\n- One thing.\n"
     assert release_notes(CHANGELOG, "0.3.0") is None
 
 
-def test_the_changelog_has_notes_for_the_version_that_every_package_has() -> None:
+def test_changelog_has_notes_for_version_of_all_packages() -> None:
     versions = {
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]["version"]
         for folder in (".", "clients/python")
@@ -53,7 +53,7 @@ def test_the_changelog_has_notes_for_the_version_that_every_package_has() -> Non
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason=missing("sha256sum", "coreutils"))
-def test_an_archive_keeps_the_modes_and_every_file_has_a_checksum(tmp_path: Path) -> None:
+def test_release_archive_keeps_modes_and_files_have_checksums(tmp_path: Path) -> None:
     folder, out = tmp_path / "vibevoice-asr", tmp_path / "out"
     folder.mkdir()
     out.mkdir()
@@ -69,6 +69,6 @@ def test_an_archive_keeps_the_modes_and_every_file_has_a_checksum(tmp_path: Path
     assert len((out / "SHA256SUMS").read_text().splitlines()) == 2
 
 
-def test_a_folder_without_a_bill_of_materials_is_no_release(tmp_path: Path) -> None:
+def test_release_without_bill_of_materials_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="bill of materials"):
         pack(tmp_path, tmp_path, "0.2.0")

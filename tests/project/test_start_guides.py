@@ -203,25 +203,25 @@ def follow(tmp_path: Path) -> Iterator[Callable[..., Terminals]]:
         one.close()
 
 
-def test_each_guide_is_tested_here() -> None:
+def test_every_start_guide_has_test() -> None:
     tests = [name for name in globals() if name.startswith("test_the_guide_of_")]
     assert len(PAGES) == 5 == len(tests)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_guide_are_in_its_blocks(page: str) -> None:
+def test_commands_of_guide_are_in_code_blocks(page: str) -> None:
     text = re.sub(r"```.*?```", "", (FOLDER / page).read_text("utf-8"), flags=re.DOTALL)
     assert re.findall(rf"`(?:{PROGRAMS}) [^`]*`|^    \S.*", text, re.MULTILINE) == []
     assert {"sh", "python"} >= set(re.findall(r"```(\w+)", (FOLDER / page).read_text("utf-8")))
     assert commands_of(page)
 
 
-def test_nothing_is_listed_as_not_executed_that_no_guide_says() -> None:
+def test_commands_listed_as_not_executed_are_in_guides() -> None:
     assert set(NOT_EXECUTED) <= {command for page in PAGES for command in commands_of(page)}
 
 
 @pytest.mark.parametrize("command", NOT_EXECUTED)
-def test_a_command_that_is_not_executed_names_what_is_there(command: str) -> None:
+def test_commands_that_are_not_executed_name_existing_files(command: str) -> None:
     subprocess.run(["bash", "-n", "-c", command], check=True)
     words = shlex.split(command)
     for word in words:
@@ -295,7 +295,7 @@ def test_the_guide_of_a_cluster(follow: Callable[..., Terminals]) -> None:
         done.close()
 
 
-def test_the_conversation_of_the_guide_has_an_answer_where_the_model_fails(
+def test_conversation_of_guide_answers_if_llm_fails(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="scripted")

@@ -10,7 +10,7 @@ from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.transcripts import transcript
 
 
-def test_a_stored_job_names_its_events_as_every_version_has() -> None:
+def test_event_names_in_stored_jobs_are_unchanged() -> None:
     assert {*sqlite_event_log._REFS} == {"open", "stored", "file"}
     assert {*sqlite_event_log._PLAIN} == {"begun", "crashed", "putback", "interrupted", "cancelled"}
     names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
@@ -20,7 +20,7 @@ def test_a_stored_job_names_its_events_as_every_version_has() -> None:
     assert {*transcript._NAMES.values()} == names | {"SegmentReady", "Finished"}
 
 
-def test_a_lease_names_its_events_as_every_version_has() -> None:
+def test_event_names_in_live_leases_are_unchanged() -> None:
     words = """SpeechStarted SpeechStopped Partial Final TurnEnded TurnDropped SpeakersRevised
         VoicesKnown ContextKnown Heard Noticed TurnedAway Summary"""
     assert {*live_events.EVENT_TYPES} == {*words.split()}
@@ -28,7 +28,7 @@ def test_a_lease_names_its_events_as_every_version_has() -> None:
     assert live_events.to_wire(speech)["live"] == "SpeechStarted"
 
 
-def test_a_row_names_the_kind_of_its_event_as_every_version_has() -> None:
+def test_event_kinds_in_journal_rows_are_unchanged() -> None:
     words = """begun crashed putback interrupted cancelled refused failed edited
         progress segmentready peaks checkpoint finished"""
     assert {*job_rows._KINDS.values()} == {*words.split()}

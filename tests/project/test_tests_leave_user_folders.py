@@ -52,9 +52,7 @@ def run_guarded(code: str, home: Path) -> subprocess.CompletedProcess[str]:
         "import sqlite3; sqlite3.connect(f'file:{FOLDER}/key?mode=rw', uri=True)",
     ],
 )
-def test_what_would_write_or_delete_the_users_data_fails_where_it_is_done(
-    code: str, tmp_path: Path
-) -> None:
+def test_guard_fails_write_or_delete_of_user_data(code: str, tmp_path: Path) -> None:
     folder = tmp_path / ".local/share/vibevoice-asr"
     (folder / "jobs").mkdir(parents=True)
     (folder / "key").write_text("mine")
@@ -67,7 +65,7 @@ def test_what_would_write_or_delete_the_users_data_fails_where_it_is_done(
     assert (folder / "key").read_text() == "mine"
 
 
-def test_what_another_process_writes_there_is_no_fault(tmp_path: Path) -> None:
+def test_guard_ignores_writes_of_other_processes(tmp_path: Path) -> None:
     code = """
 folder = Path.home() / ".local/share/vibevoice-asr"
 subprocess.run(["mkdir", "-p", folder / "jobs"], check=True, env={"PATH": "/usr/bin:/bin"})
@@ -77,7 +75,7 @@ print([one.name for one in folder.iterdir()])
     assert (done.returncode, done.stdout) == (0, "['jobs']\n"), done.stderr
 
 
-def test_a_service_with_folders_or_a_home_of_its_own_is_let_go(tmp_path: Path) -> None:
+def test_guard_allows_service_with_own_folders(tmp_path: Path) -> None:
     guard = Guard({"XDG_DATA_HOME": "/data"}, Path("/home/anna"), [Path("/data/vibevoice-asr")])
     own = dict.fromkeys(NAMES, str(tmp_path))
     guard("subprocess.Popen", ("python", SERVICE, None, own))

@@ -53,7 +53,7 @@ def serve_once(env: dict[str, str], *words: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the block is for Linux")
-def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> None:
+def test_removal_block_leaves_no_file_in_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     env = {
@@ -86,9 +86,7 @@ def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql"))
-def test_the_block_removes_all_that_services_left_in_a_database(
-    fresh_journal: str, tmp_path: Path
-) -> None:
+def test_removal_block_leaves_no_table_in_database(fresh_journal: str, tmp_path: Path) -> None:
     if shutil.which("psql") is None:
         pytest.skip(missing("psql", "postgresql-client"))
     with psycopg.connect(fresh_journal, autocommit=True) as other:
@@ -108,7 +106,7 @@ def test_the_block_removes_all_that_services_left_in_a_database(
         assert look.execute("SELECT count(*) FROM somebody_elses").fetchone() == (0,)
 
 
-def test_the_page_names_what_the_deployment_has() -> None:
+def test_upgrading_page_names_paths_of_deployment() -> None:
     unit = (REPOSITORY / "deploy/systemd/system/vibevoice-asr.service").read_text()
     assert "StateDirectory=vibevoice-asr" in unit
     assert "ExecStart=/opt/vibevoice-asr/bin/vibevoice-asr" in unit

@@ -32,7 +32,7 @@ def prerequisites(target: str) -> list[str]:
     return [word for word in line.split() if not word.startswith("$")]
 
 
-def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None:
+def test_lint_types_tests_and_audit_run_on_push_and_pull_request() -> None:
     check = workflow("check")
     assert {"push", "pull_request"} <= set(check["on"])
     assert not check["on"]["push"], "of every branch"
@@ -46,7 +46,7 @@ def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
-def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each_week() -> None:
+def test_third_party_clients_run_pinned_on_push_and_newest_weekly() -> None:
     clients = workflow("clients")
     assert {"push", "pull_request", "schedule"} <= set(clients["on"])
     (job,) = clients["jobs"].values()
@@ -65,13 +65,13 @@ def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each
 
 @pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
 @pytest.mark.parametrize("target", TARGETS)
-def test_make_knows_what_to_do(target: str) -> None:
+def test_make_targets_exist(target: str) -> None:
     done = told_by(["make", "-n", target], cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_every_action_is_named_by_its_commit_and_says_its_version(path: Path) -> None:
+def test_actions_are_pinned_by_commit_with_version(path: Path) -> None:
     uses = re.findall(r"(?m)^\s*-?\s*uses:\s*(.+)$", path.read_text("utf-8"))
     assert uses
     for one in uses:
@@ -79,12 +79,12 @@ def test_every_action_is_named_by_its_commit_and_says_its_version(path: Path) ->
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_installs_by_hash_or_by_make(path: Path) -> None:
+def test_workflow_installs_by_hash_or_make(path: Path) -> None:
     installs = re.findall(r"pip install (.+)", path.read_text("utf-8"))
     for one in installs:
         assert "--require-hashes" in one or "--no-deps --no-build-isolation" in one, one
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_may_only_read(path: Path) -> None:
+def test_workflow_has_read_permission_only(path: Path) -> None:
     assert workflow(path.stem)["permissions"] == {"contents": "read"}
