@@ -41,13 +41,13 @@ def shares(scene: echo_rooms.Scene, seconds: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
-def test_an_echo_in_a_room_is_known_by_its_sound(seconds: float) -> None:
+def test_echo_in_a_room_is_detected_by_its_audio(seconds: float) -> None:
     assert shares(echo_rooms.ECHO, seconds)[0] > 0.9
     assert shares(echo_rooms.FAR, seconds)[0] > 0.6
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
-def test_who_speaks_is_no_echo_whatever_the_words_nor_as_loud_as_one(seconds: float) -> None:
+def test_person_is_no_echo_even_as_loud_as_one(seconds: float) -> None:
     own_words, any_words = shares(echo_rooms.PERSON, seconds)
     assert own_words < 0.1, "of two dozen one may be, with the answer's words besides"
     assert any_words == 0.0
@@ -63,7 +63,7 @@ def played(speech: Samples, seconds: float = 8.0) -> EchoDetector:
     return evidence
 
 
-def test_a_word_of_the_persons_behind_a_long_echo_counts(speech: Samples) -> None:
+def test_word_of_a_person_after_a_long_echo_is_no_echo(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     _, word = echo_rooms.some(
         np.random.default_rng(1), echo_rooms.voices()["endgame_nagg_nell"], 0.5
@@ -76,7 +76,7 @@ def test_a_word_of_the_persons_behind_a_long_echo_counts(speech: Samples) -> Non
 
 @pytest.mark.parametrize("lag", [-MAX_CLOCK_LEAD_S, 0.0, 0.4, 0.75])
 @pytest.mark.parametrize("rate", [8_000, 24_000])
-def test_it_is_looked_for_as_late_as_players_are_at_any_rate(
+def test_echo_is_detected_at_any_lag_and_sample_rate(
     speech: Samples, lag: float, rate: int
 ) -> None:
     places = np.arange(4 * RATE, 5 * RATE) - round(lag * RATE)
@@ -87,7 +87,7 @@ def test_it_is_looked_for_as_late_as_players_are_at_any_rate(
 
 
 @pytest.mark.parametrize("switched", ["microphone", "voice"])
-def test_sound_before_another_rate_counts_as_well(speech: Samples, switched: str) -> None:
+def test_echo_is_detected_across_a_change_of_sample_rate(speech: Samples, switched: str) -> None:
     evidence, half = EchoDetector(), RATE // 2
     halves = [speech[2 * RATE : 3 * RATE], speech[3 * RATE : 4 * RATE]]
     thin = np.interp(np.arange(0, RATE, 2), np.arange(RATE), halves[1])
@@ -102,7 +102,7 @@ def test_sound_before_another_rate_counts_as_well(speech: Samples, switched: str
         assert (evidence.likeness(start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
 
 
-def test_of_many_rates_only_the_newest_are_compared(
+def test_only_the_newest_sample_rates_are_compared(
     speech: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
@@ -119,7 +119,7 @@ def test_of_many_rates_only_the_newest_are_compared(
     assert looked == [*rates[-1 : -MAX_RATES - 1 : -1], RATE], "then the one that was played"
 
 
-def test_where_nothing_was_played_or_too_little_was_said_there_is_no_evidence(
+def test_likeness_is_none_without_playback_or_with_too_little_speech(
     speech: Samples,
 ) -> None:
     evidence = EchoDetector()
@@ -132,7 +132,7 @@ def test_where_nothing_was_played_or_too_little_was_said_there_is_no_evidence(
     assert (evidence.likeness(1.0, 2.0, 2.0) or 0.0) > ECHO_SIMILARITY
 
 
-def test_sound_that_is_none_is_like_nothing(speech: Samples) -> None:
+def test_likeness_of_invalid_audio_is_zero(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     wrong = np.full(3 * RATE, np.nan, "<f4")
     evidence.hear(wrong.tobytes(), SampleEncoding.FLOAT32, RATE, 3.0)
@@ -141,7 +141,7 @@ def test_sound_that_is_none_is_like_nothing(speech: Samples) -> None:
     assert len(band_envelopes(np.ones(1000, np.int16), 1000)) == 0
 
 
-def test_a_report_that_knows_of_less_does_not_play_anything_twice(speech: Samples) -> None:
+def test_playback_report_that_goes_back_adds_no_audio_twice(speech: Samples) -> None:
     evidence = EchoDetector()
     evidence.emit(1, SynthesizedAudio(pcm16(speech), RATE))
     for now, seconds in ((1.0, 1.0), (1.1, 0.9), (2.0, 2.0), (2.1, 2.0), (3.0, 3.0)):
@@ -151,7 +151,7 @@ def test_a_report_that_knows_of_less_does_not_play_anything_twice(speech: Sample
     assert (evidence.likeness(0.2, 2.8, 2.8) or 0.0) > ECHO_SIMILARITY
 
 
-def test_of_either_sound_some_seconds_are_kept_however_small_its_messages() -> None:
+def test_history_is_bounded_however_small_the_messages() -> None:
     evidence, at = EchoDetector(), 0.0
     for number in range(round(30 * RATE / 16)):  # messages of a millisecond, and empty ones
         at += 0.001
@@ -161,7 +161,7 @@ def test_of_either_sound_some_seconds_are_kept_however_small_its_messages() -> N
     assert len(pieces) <= 2 * (HISTORY_S + 1) / MERGED_SPAN_S
 
 
-def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(speech: Samples) -> None:
+def test_comparison_of_an_endless_utterance_takes_bounded_memory(speech: Samples) -> None:
     def most(seconds: float) -> int:
         """Bytes that it takes to compare an utterance so long."""
         tracemalloc.start()
@@ -175,7 +175,7 @@ def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(speech: Sa
     assert most(8 * HISTORY_S) < 2 * most(HISTORY_S)
 
 
-def test_words_of_the_persons_before_a_long_echo_count_also_when_their_sound_is_gone(
+def test_words_before_a_long_echo_count_after_their_audio_is_dropped(
     speech: Samples,
 ) -> None:
     evidence, seconds = played(np.tile(speech, 2), 16.0), round(HISTORY_S) + 3

@@ -35,7 +35,7 @@ def numbered(seconds: float, start: int = 0) -> SynthesizedAudio:
     return SynthesizedAudio(b"".join((start + n).to_bytes(2, "little") for n in range(count)), RATE)
 
 
-def test_nothing_is_sent_more_than_its_lead_ahead_of_the_ear() -> None:
+def test_audio_is_sent_at_most_its_lead_ahead_of_playback() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, numbered(2.0), 10.0)
     sent = run(pacer, 10.0, 20.0)
@@ -48,7 +48,7 @@ def test_nothing_is_sent_more_than_its_lead_ahead_of_the_ear() -> None:
     assert pacer.wake_at(12.0) is None
 
 
-def test_a_turn_that_ends_loses_not_one_sample() -> None:
+def test_end_of_a_turn_sends_the_remaining_samples() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, numbered(0.3), 0.0)
     sent = [frame for _, frame in run(pacer, 0.0, 0.25)]
@@ -59,7 +59,7 @@ def test_a_turn_that_ends_loses_not_one_sample() -> None:
     assert (pacer.turn, pacer.end(1)) == (0, [])
 
 
-def test_a_client_that_clears_gets_all_at_once() -> None:
+def test_client_that_can_clear_gets_all_audio_at_once() -> None:
     pacer = AudioPacer(clears=True)
     pacer.add(1, 0, numbered(2.0), 10.0)
     frames = pacer.due(10.0)
@@ -69,7 +69,7 @@ def test_a_client_that_clears_gets_all_at_once() -> None:
     assert pacer.wake_at(10.5) == pytest.approx(12.0)  # to tell that all was heard
 
 
-def test_the_first_sound_goes_out_however_little_it_is() -> None:
+def test_first_audio_is_sent_however_short() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, silence(0.03), 0.0)
     assert [frame.seconds for frame in pacer.due(0.0)] == [pytest.approx(0.03)]
@@ -79,7 +79,7 @@ def test_the_first_sound_goes_out_however_little_it_is() -> None:
     assert [frame.seconds for frame in pacer.due(0.01)] == [pytest.approx(0.03)]
 
 
-def test_small_sounds_go_out_together() -> None:
+def test_short_audio_is_sent_in_joined_frames() -> None:
     pacer = AudioPacer()
     for number in range(20):
         pacer.add(1, number, silence(0.06), 0.0)
@@ -88,7 +88,7 @@ def test_small_sounds_go_out_together() -> None:
     assert len(frames) <= 10
 
 
-def test_a_frame_ends_between_two_words_where_it_can() -> None:
+def test_frame_ends_between_two_words_if_a_mark_is_in_reach() -> None:
     for marks, ends in (
         ((0.0, 0.13, 0.9), 0.13),
         ((0.0, 0.1, 0.9), MAX_AUDIO_LEAD_S),  # none within what may be sent
@@ -105,7 +105,7 @@ def test_a_frame_ends_between_two_words_where_it_can() -> None:
     assert pacer.due(0.0)[0].seconds == pytest.approx(0.13)
 
 
-def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
+def test_dropped_audio_is_not_sent_even_if_it_comes_later() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, silence(2.0), 0.0)
     sent = sum(frame.seconds for _, frame in run(pacer, 0.0, 0.5))
@@ -120,7 +120,7 @@ def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
     assert pacer.heard(0.8) == pytest.approx(0.1)
 
 
-def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
+def test_after_a_drop_a_client_that_can_clear_has_heard_what_it_played() -> None:
     pacer = AudioPacer(clears=True)
     pacer.add(1, 0, silence(2.0), 0.0)
     pacer.due(0.0)
@@ -130,7 +130,7 @@ def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
     assert pacer.played(9.0) == 0.0
 
 
-def test_a_pause_loses_nothing() -> None:
+def test_pause_and_resume_lose_no_audio() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, numbered(1.0), 0.0)
     sent = run(pacer, 0.0, 0.3)
@@ -145,7 +145,7 @@ def test_a_pause_loses_nothing() -> None:
     assert pacer.heard(5.0 + 1.0 - heard) == pytest.approx(1.0)
 
 
-def test_a_client_that_clears_plays_on_through_a_pause() -> None:
+def test_pause_holds_new_audio_while_a_client_that_can_clear_plays_on() -> None:
     pacer = AudioPacer(clears=True)
     pacer.add(1, 0, silence(1.0), 0.0)
     pacer.due(0.0)
@@ -158,7 +158,7 @@ def test_a_client_that_clears_plays_on_through_a_pause() -> None:
     assert pacer.heard(1.6) == pytest.approx(1.6)
 
 
-def test_an_ear_that_ran_dry_goes_on_from_there() -> None:
+def test_playback_position_stops_while_no_audio_is_there() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, silence(0.1), 0.0)
     pacer.due(0.0)
@@ -168,7 +168,7 @@ def test_an_ear_that_ran_dry_goes_on_from_there() -> None:
     assert pacer.heard(3.05) == pytest.approx(0.15)
 
 
-def test_a_rate_is_a_turns() -> None:
+def test_second_sample_rate_within_a_turn_is_refused() -> None:
     pacer = AudioPacer()
     pacer.add(1, 0, SynthesizedAudio(b"", 1000), 0.0)
     with pytest.raises(ValueError, match="one rate"):
@@ -183,7 +183,7 @@ steps = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(story=steps, hushed=st.booleans())
-def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
+def test_any_sequence_of_audio_and_pauses_keeps_order_and_lead(
     story: list[tuple[str, int]], hushed: bool
 ) -> None:
     pacer, now, made, before = AudioPacer(), 0.0, 0, 0.0

@@ -147,7 +147,7 @@ async def call(options: ConversationOptions = MANUAL) -> AsyncIterator[Call]:
         await running
 
 
-async def test_a_turn_is_over_when_its_client_says_so_and_answered_when_it_asks() -> None:
+async def test_turn_ends_at_the_clients_commit_and_is_answered_on_request() -> None:
     async with call() as one:
         await one.spoken(0, "Hello there.")
         await one.until(CommitAcknowledged)
@@ -159,7 +159,7 @@ async def test_a_turn_is_over_when_its_client_says_so_and_answered_when_it_asks(
         assert (await one.until(ReplyStarted)).turn == 1
 
 
-async def test_a_commit_of_silence_is_taken_and_is_no_turn() -> None:
+async def test_commit_of_silence_is_acknowledged_and_is_no_turn() -> None:
     async with call() as one:
         await one.talk.hear(bytes(32_000))
         committing = asyncio.create_task(one.talk.commit())
@@ -170,7 +170,7 @@ async def test_a_commit_of_silence_is_taken_and_is_no_turn() -> None:
         assert one.kinds(UserTurnStarted, UserTurnFinal) == []
 
 
-async def test_what_is_forgotten_is_no_turn_and_what_comes_behind_it_is() -> None:
+async def test_discarded_speech_is_no_turn_and_the_next_speech_is_one() -> None:
     async with call() as one:
         await one.talk.hear(bytes(32_000))
         one.session.heard(live_events.SpeechStarted(0, 0.25))
@@ -188,9 +188,7 @@ async def test_what_is_forgotten_is_no_turn_and_what_comes_behind_it_is() -> Non
         assert (await one.until(UserTurnFinal)).text == "Now I know."
 
 
-async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_says_how_much() -> (
-    None
-):
+async def test_reply_is_sent_at_once_and_ends_where_the_client_truncated_it() -> None:
     async with call() as one:
         one.answer()
         assert one.talk.sending
@@ -204,7 +202,7 @@ async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_say
         assert await one.until(ReplyTruncated) == ReplyTruncated(1, 1.1, "You said: one two…")
 
 
-async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
+async def test_audio_of_a_paused_reply_is_not_sent_until_it_resumes() -> None:
     async with call() as one:
         one.talk.wish(OptionsChanged, ConversationOptions(answers=False))
         one.voice.until = 1
@@ -227,7 +225,7 @@ async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(("chunk_s", "waits_s"), [(0.1, 0.6), (2.0, 3.0)])
-async def test_client_silent_in_a_word_has_stopped_after_0_6_s_or_one_and_a_half_chunks(
+async def test_stalled_input_ends_the_utterance_after_0_6_s_or_one_and_a_half_chunks(
     chunk_s: float, waits_s: float
 ) -> None:
     async with call(ConversationOptions()) as one:
@@ -255,7 +253,7 @@ REPLY = melody(300, 900, 500, 1700, 700, 1200)
     [(REPLY, []), (melody(1500, 400, 1100, 600, 800, 300), ["You said: Tea?"])],
     ids=["reply", "person"],
 )
-async def test_loudspeaker_in_the_microphone_takes_no_turn_and_a_person_with_its_words_does(
+async def test_echo_in_the_microphone_is_no_turn_and_a_person_with_the_same_words_is(
     heard: Sound, turns: list[str]
 ) -> None:
     late = np.concatenate([np.zeros(RATE // 5), 0.4 * heard])
@@ -281,7 +279,7 @@ async def test_loudspeaker_in_the_microphone_takes_no_turn_and_a_person_with_its
     assert said == ["Tea?", *turns]
 
 
-async def test_conversation_of_somebody_who_only_types_is_not_idle() -> None:
+async def test_client_that_only_types_is_not_idle() -> None:
     async with call() as one:
         idle_s = one.session.bounds.idle_s
         for _ in range(3):
@@ -292,7 +290,7 @@ async def test_conversation_of_somebody_who_only_types_is_not_idle() -> None:
         assert isinstance(one.session.overdue(time.monotonic()), errors.SessionIdle)
 
 
-async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:
+async def test_playback_completed_ends_the_reply_once_all_was_sent() -> None:
     async with call() as one:
         one.answer()
         one.talk.playback_completed()
@@ -305,7 +303,7 @@ async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:
         assert (await one.until(ReplyStarted)).turn == 2
 
 
-async def test_where_nothing_is_said_aloud_the_end_is_told_once() -> None:
+async def test_text_only_reply_ends_once_without_audio_events() -> None:
     async with call(dataclasses.replace(MANUAL, voiced=False)) as one:
         one.answer("Hello.")
         await one.until(ReplyEnded)
@@ -313,7 +311,7 @@ async def test_where_nothing_is_said_aloud_the_end_is_told_once() -> None:
         assert not one.talk.sending
 
 
-async def test_another_manner_counts_from_the_next_reply_on() -> None:
+async def test_changed_voice_applies_to_replies_not_begun() -> None:
     async with call() as one:
         one.answer("A sentence. Another sentence here. A third one of them.")
         one.talk.stages.manner = SynthesisOptions("high")
@@ -327,7 +325,7 @@ async def test_another_manner_counts_from_the_next_reply_on() -> None:
         assert set(one.voice.manners) == {"high"}
 
 
-async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes() -> None:
+async def test_changed_recognition_options_keep_the_raised_threshold_of_a_reply() -> None:
     async with call() as one:
         one.talk.machine._floor.guarded = True
         usual = one.talk.input.options
@@ -345,7 +343,7 @@ async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes()
         assert one.session.options.endpointing == deaf
 
 
-async def test_who_does_not_read_what_it_is_told_is_left_before_much_waits() -> None:
+async def test_client_that_does_not_read_ends_with_inbound_full() -> None:
     made = Call(MANUAL)
     running = asyncio.create_task(made.talk.run())
     for _ in range(MAX_PENDING_OUTPUT):

@@ -73,7 +73,7 @@ def pid(server: Server, role: str) -> int:
 
 
 @pytest.mark.slow
-async def test_a_model_that_fails_before_or_in_its_words_is_told_and_spoken_and_the_next_turn_works(
+async def test_llm_failure_is_sent_and_spoken_and_the_next_turn_works(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async def conversation(how: str, code: str) -> None:
@@ -90,7 +90,7 @@ async def test_a_model_that_fails_before_or_in_its_words_is_told_and_spoken_and_
     await asyncio.to_thread(wait_until, lambda: not mind.connections, PATIENCE_S, "nobody waits")
 
 
-async def test_a_model_that_goes_away_is_missed_and_one_that_is_back_answers(
+async def test_stopped_llm_server_is_an_error_and_a_restarted_one_answers(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async with Page(thoughtful) as page:
@@ -106,7 +106,7 @@ async def test_a_model_that_goes_away_is_missed_and_one_that_is_back_answers(
 @pytest.mark.slow_except("[9]")
 @posix
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_voice_that_ends_or_hangs_in_a_word_is_told_of_and_says_the_next_turn(
+async def test_tts_process_that_dies_or_hangs_is_an_error_and_speaks_the_next_turn(
     parrot: Server, by: signal.Signals
 ) -> None:
     async with Page(parrot) as page, Page(parrot) as other:
@@ -127,7 +127,7 @@ async def test_a_voice_that_ends_or_hangs_in_a_word_is_told_of_and_says_the_next
 @pytest.mark.slow
 @posix
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
+async def test_recognizer_process_that_dies_or_hangs_is_a_notice_and_no_word_is_lost(
     parrot: Server, by: signal.Signals
 ) -> None:
     """In the middle of an answer, and then in the middle of a word."""
@@ -152,7 +152,7 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
 
 @pytest.mark.slow
 @posix
-async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hears_the_next_turn(
+async def test_recognizer_killed_twice_by_the_same_words_hears_the_next_turn(
     parrot: Server,
 ) -> None:
     async with Page(parrot) as page:
@@ -181,7 +181,7 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
 
 
 @pytest.mark.slow
-async def test_conversation_in_which_nobody_speaks_ends_as_idle_by_its_own_limit(
+async def test_silent_conversation_ends_as_idle_by_its_own_limit(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(voice_engine="none", limits={"talk_idle": 1}, live_idle=PATIENCE_S)
@@ -246,7 +246,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory, speech_url: str) -> Iterato
         yield one
 
 
-async def test_whatever_a_server_that_speaks_does_wrong_is_told_and_the_next_turn_is_heard(
+async def test_failure_of_a_speech_server_is_an_error_and_the_next_turn_is_heard(
     remote: Server,
 ) -> None:
     async def conversation(how: str) -> None:
@@ -263,9 +263,7 @@ async def test_whatever_a_server_that_speaks_does_wrong_is_told_and_the_next_tur
     await asyncio.gather(*(conversation(how) for how in SPEECHES))
 
 
-def test_a_server_that_speaks_and_falls_silent_is_given_up(
-    speech_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_speech_server_is_given_up(speech_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_tts, "READ_TIMEOUT_S", 0.2)
     voice, upstream = openai_tts.OpenAiTts(), UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
@@ -274,7 +272,7 @@ def test_a_server_that_speaks_and_falls_silent_is_given_up(
 
 
 @pytest.mark.slow
-async def test_who_does_not_wait_for_a_voice_that_hangs_is_answered_before_it_gives_up(
+async def test_text_typed_while_the_speech_server_hangs_is_answered(
     remote: Server,
 ) -> None:
     async with Page(remote) as page:
@@ -289,7 +287,9 @@ async def test_who_does_not_wait_for_a_voice_that_hangs_is_answered_before_it_gi
 
 
 @pytest.mark.parametrize("which", ["thoughtful", "parrot", "remote"])
-async def test_nothing_of_all_that_is_left(which: str, request: pytest.FixtureRequest) -> None:
+async def test_broken_conversations_leave_no_files_and_no_workers(
+    which: str, request: pytest.FixtureRequest
+) -> None:
     """After all tests before: as many open files as a conversation that went well leaves."""
     server: Server = request.getfixturevalue(which)
 

@@ -57,9 +57,7 @@ class Driven(Table):
 
 @pytest.mark.parametrize("after_s", [0.3, 0.97, 1.5, 2.22])
 @pytest.mark.parametrize("by", ["voice", "key", "text"])
-def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
-    by: str, after_s: float
-) -> None:
+def test_history_of_a_cut_reply_is_the_audio_that_was_sent(by: str, after_s: float) -> None:
     table = Driven()
     table.answer()
     table.run(table.now + after_s)
@@ -78,7 +76,7 @@ def test_a_client_that_cannot_be_told_hears_what_stands_in_the_history(
 
 
 @pytest.mark.parametrize("clears", [False, True])
-def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(clears: bool) -> None:
+def test_reply_paused_by_a_backchannel_is_played_to_its_end(clears: bool) -> None:
     table = Driven(clears=clears)
     table.answer()
     table.run(table.now + 1.0)
@@ -98,7 +96,7 @@ def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(clears
     spoken_over_s=st.floats(0.0, 6.0),
     reports=st.booleans(),
 )
-def test_a_client_that_plays_late_and_stops_late_says_what_was_heard_and_that_stands(
+def test_history_of_a_cut_reply_is_the_playback_that_the_client_reports(
     starts_s: float, stops_s: float, spoken_over_s: float, reports: bool
 ) -> None:
     """It gets all at once, and begins and ends when it likes; without a word of it the clock from

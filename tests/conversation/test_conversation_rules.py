@@ -65,11 +65,11 @@ RATE = 1000
         ("えっと", 1.5),
     ],
 )
-def test_a_pause_ends_a_turn_by_what_was_said(text: str, seconds: float) -> None:
+def test_end_of_turn_delay_depends_on_the_text(text: str, seconds: float) -> None:
     assert end_of_turn_delay_s(text) == pytest.approx(seconds)
 
 
-def test_who_speaks_slowly_is_waited_for() -> None:
+def test_end_of_turn_delay_is_longer_for_slow_speech() -> None:
     text = "I like it very much."
     assert len({end_of_turn_delay_s(text, rate) for rate in (None, 2.5, 5.0)}) == 1
     assert end_of_turn_delay_s(text, 2.0) == pytest.approx(0.25)
@@ -78,7 +78,7 @@ def test_who_speaks_slowly_is_waited_for() -> None:
     assert end_of_turn_delay_s("I like it very much and um", 1.0) == pytest.approx(1.5)
 
 
-def test_patience_is_what_the_client_says() -> None:
+def test_end_of_turn_delays_are_the_clients_settings() -> None:
     eager = EndOfTurnDelays(scale=0.5)
     assert end_of_turn_delay_s("um", settings=eager) == pytest.approx(0.75)
     patient = EndOfTurnDelays(1.2, 1.4, 1.6)
@@ -90,7 +90,7 @@ def test_patience_is_what_the_client_says() -> None:
 @pytest.mark.parametrize(
     "wrong", [(-1, 0.3, 1.5), (0.4, 0.3, 1.5), (0.1, 2, 1.5), (0, 0, math.inf)]
 )
-def test_no_patience_is_impossible(wrong: tuple[float, float, float]) -> None:
+def test_invalid_end_of_turn_delays_are_refused(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="ascending order"):
         EndOfTurnDelays(*wrong)
     with pytest.raises(ValueError, match="above 0"):
@@ -113,7 +113,7 @@ def test_no_patience_is_impossible(wrong: tuple[float, float, float]) -> None:
         ("yes but no", BargeInDecision.OVER, BargeInDecision.OVER),
     ],
 )
-def test_words_over_a_reply_decide(
+def test_words_over_a_reply_decide_on_the_barge_in(
     text: str, heard: BargeInDecision, silent: BargeInDecision
 ) -> None:
     assert decide_barge_in(text, settled=True, audible=True) is heard
@@ -149,7 +149,7 @@ SAYING = "The capital of France is Paris, and it lies on the river Seine."
         ("stop", False),
     ],
 )
-def test_own_words_are_words_of_what_is_said_in_their_order(text: str, own: bool) -> None:
+def test_own_words_are_words_of_the_reply_in_their_order(text: str, own: bool) -> None:
     assert barge_in.is_own_words(text, SAYING) is own
     assert not barge_in.is_own_words("stop", "Please stop here.")
     assert barge_in.is_own_words("stop here", "Please stop here.")
@@ -159,7 +159,7 @@ def test_own_words_are_words_of_what_is_said_in_their_order(text: str, own: bool
     ("likeness", "own", "other"),
     [(0.0, False, False), (0.69, False, False), (0.7, True, False), (0.85, True, True)],
 )
-def test_words_are_an_echo_by_the_sound_alone_and_their_own_need_less_of_it(
+def test_own_words_are_an_echo_at_a_lower_similarity_than_other_words(
     likeness: float, own: bool, other: bool
 ) -> None:
     assert barge_in.is_echo("Paris", likeness, SAYING) is own
@@ -196,18 +196,18 @@ def sounded(text: str, seconds: float, *, whole: bool = True, marks: bool = Fals
         (4.0, "aaaa bbbb, cccc dddd."),
     ],
 )
-def test_a_word_was_heard_when_its_middle_was(seconds: float, text: str, marks: bool) -> None:
+def test_word_is_heard_once_its_middle_was_played(seconds: float, text: str, marks: bool) -> None:
     reply = sounded("aaaa bbbb, cccc dddd.", 4.0, marks=marks)
     assert reply.heard(seconds) == text
 
 
-def test_how_long_a_piece_will_be_is_guessed_while_its_voice_speaks() -> None:
+def test_length_of_a_piece_is_estimated_while_it_is_synthesized() -> None:
     text = "word " * 30
     reply = sounded(text.strip(), 2.0, whole=False)  # 149 columns: ten seconds, as far as one knows
     assert 5 <= len(reply.heard(2.0).split()) <= 7
 
 
-def test_a_word_that_is_cut_by_emphasis_or_a_link_is_found_in_what_is_shown() -> None:
+def test_spoken_words_are_found_in_text_with_emphasis_and_links() -> None:
     reply = ReplyText()
     shown = "See **the** [best docs](https://x.org) of `all` times. "
     reply.add(TtsPhrase(shown, "See the best docs of all times."), silent=False)
@@ -218,7 +218,7 @@ def test_a_word_that_is_cut_by_emphasis_or_a_link_is_found_in_what_is_shown() ->
     assert "times" not in reply.heard(5.0)
 
 
-def test_what_no_voice_says_counts_with_what_stands_before_it() -> None:
+def test_unspoken_text_counts_as_heard_with_the_text_before_it() -> None:
     reply = sounded("Look:", 1.0)
     reply.add(TtsPhrase("\n```\na = 1\n```\n", ""), silent=False)
     reply.add(TtsPhrase("Done.", "Done."), silent=False)
@@ -227,7 +227,7 @@ def test_what_no_voice_says_counts_with_what_stands_before_it() -> None:
     assert reply.around(0.5) == "Look:"
 
 
-def test_a_reply_that_is_limited_ends_with_the_words_that_had_a_sound() -> None:
+def test_limited_reply_ends_with_the_last_words_that_had_audio() -> None:
     reply = sounded("aaaa bbbb cccc dddd.", 1.0, whole=False)  # of the 1.3 s it seems to take
     reply.add(TtsPhrase(" More.", "More."), silent=False)
     reply.limit(0)
@@ -239,7 +239,7 @@ def test_a_reply_that_is_limited_ends_with_the_words_that_had_a_sound() -> None:
     assert reply.heard(1.0) == "aaaa. …"
 
 
-def test_what_is_said_about_a_moment_is_its_pieces() -> None:
+def test_text_around_a_moment_is_that_of_its_pieces() -> None:
     reply = ReplyText()
     for number, text in enumerate(["One.", "Two.", "Three."]):
         reply.add(TtsPhrase(text, text), silent=False)
@@ -250,7 +250,7 @@ def test_what_is_said_about_a_moment_is_its_pieces() -> None:
     assert reply.around(30.0) == "Three."
 
 
-def test_neighbours_of_one_role_are_one_message() -> None:
+def test_adjacent_history_entries_of_one_role_are_one_message() -> None:
     history = ChatHistory()
     history.add(ChatRole.USER, "One.")
     history.add(ChatRole.USER, "Two.")
@@ -264,7 +264,7 @@ def test_neighbours_of_one_role_are_one_message() -> None:
     )
 
 
-def test_an_entry_stands_behind_the_one_that_is_named() -> None:
+def test_history_entry_is_added_after_the_named_one() -> None:
     history = ChatHistory()
     first = history.add(ChatRole.USER, "2")
     history.add(ChatRole.USER, "4")
@@ -274,7 +274,7 @@ def test_an_entry_stands_behind_the_one_that_is_named() -> None:
     assert [entry.text for entry in history.entries] == ["1", "2", "3", "4", "5"]
 
 
-def test_a_history_does_not_begin_with_an_answer_to_what_is_gone() -> None:
+def test_full_history_drops_an_answer_with_its_question() -> None:
     history = ChatHistory(most=3)
     for number in range(5):
         history.add(ChatRole.USER if number % 2 == 0 else ChatRole.ASSISTANT, str(number))
@@ -283,7 +283,7 @@ def test_a_history_does_not_begin_with_an_answer_to_what_is_gone() -> None:
     assert [entry.text for entry in history.entries] == ["4", "5"]
 
 
-def test_a_system_message_at_the_beginning_stays_when_old_turns_are_dropped() -> None:
+def test_full_history_keeps_a_system_message_at_the_beginning() -> None:
     history = ChatHistory(most=4)
     system = history.add(ChatRole.SYSTEM, "Rules.")
     for number in range(8):
@@ -300,7 +300,7 @@ def test_a_system_message_at_the_beginning_stays_when_old_turns_are_dropped() ->
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=60), most=st.integers(3, 40))
-def test_a_text_is_so_many_bytes_at_most(text: str, most: int) -> None:
+def test_truncated_text_has_at_most_so_many_bytes(text: str, most: int) -> None:
     found = truncate_utf8(text, most)
     assert len(found.encode(errors="replace")) <= most
     if len(text.encode(errors="replace")) <= most:
@@ -310,12 +310,12 @@ def test_a_text_is_so_many_bytes_at_most(text: str, most: int) -> None:
         assert text.startswith(found[:-1])
 
 
-def test_words_are_compared_without_case_and_marks() -> None:
+def test_normalized_words_have_no_case_and_no_marks() -> None:
     found = normalized_words("Hello, WORLD! -- It's 3.5 Ünder_way…")
     assert " ".join(found) == "hello world its 35 ünderway"
 
 
-async def test_a_stage_that_is_stopped_before_it_began_leaves_nothing_that_python_misses(
+async def test_stage_stopped_before_it_began_leaves_no_warning(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     gc.collect()  # what other tests have left is not meant

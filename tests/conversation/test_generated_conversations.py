@@ -521,7 +521,7 @@ manners = st.sampled_from(MANNERS)
 
 
 @pytest.mark.slow
-def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
+def test_two_thousand_generated_conversations_keep_all_invariants() -> None:
     seen: set[events.ReplyEnding] = set()
     called = returned = backchannels = answers = 0
     for seed in range(2000):
@@ -545,7 +545,7 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=manners, story=st.lists(acts, min_size=8, max_size=40))
-def test_whatever_happens_only_what_was_heard_is_history_and_every_turn_ends(
+def test_any_order_of_events_keeps_the_history_heard_and_ends_every_turn(
     alive: bool, options: events.ConversationOptions, story: list[tuple[str, int]]
 ) -> None:
     world = World(options)

@@ -96,13 +96,13 @@ async def by(server: Completions, model: str, **limits: float) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn"])
-async def test_the_words_of_a_model_are_told_and_its_thoughts_are_not(
+async def test_reply_has_the_text_of_the_stream_without_the_reasoning(
     server: Completions, model: str
 ) -> None:
     assert "".join(await by(server, model)) == ANSWER
 
 
-async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
+async def test_request_has_messages_token_limit_and_key(
     server: Completions,
 ) -> None:
     async with client(server, key="secret", max_tokens=7) as thinker:
@@ -120,7 +120,7 @@ async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
     assert "secret" not in repr(LlmAddress(server.url, key="secret"))
 
 
-async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_then_on(
+async def test_refused_max_tokens_is_sent_as_max_completion_tokens_from_then_on(
     server: Completions,
 ) -> None:
     async with client(server, "reasoner", max_tokens=7) as thinker:
@@ -131,7 +131,7 @@ async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_
     assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
 
 
-async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered(
+async def test_two_parallel_requests_both_retry_with_max_completion_tokens(
     server: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both, plain = asyncio.Barrier(2), Completions._chat
@@ -147,7 +147,7 @@ async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered
             assert "".join(pieces) == ANSWER
 
 
-async def test_a_model_that_starts_after_the_first_look_is_found(
+async def test_llm_server_started_after_the_first_search_is_found(
     server: Completions,
     talks: ConversationRegistry,
     here: Callable[..., None],
@@ -164,7 +164,7 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
     assert len(server.headers) == asked, "what was found is not looked for again"
 
 
-async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
+async def test_llm_server_started_during_a_request_for_its_model_answers(
     server: Completions,
     talks: ConversationRegistry,
     here: Callable[..., None],
@@ -182,7 +182,7 @@ async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
 
 
 @virtual_time
-async def test_next_search_for_a_model_after_a_slow_one_is_later(
+async def test_search_after_a_slow_search_for_an_llm_is_delayed(
     talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, looks = time.monotonic(), list[float]()
@@ -215,7 +215,7 @@ async def test_next_search_for_a_model_after_a_slow_one_is_later(
         ("broken", errors.LlmFailed, "500"),
     ],
 )
-async def test_what_goes_wrong_is_said_in_our_words_and_the_servers(
+async def test_llm_error_has_our_code_and_the_servers_message(
     server: Completions, model: str, error: type[errors.LlmError], said: str
 ) -> None:
     with pytest.raises(error) as found:
@@ -225,7 +225,7 @@ async def test_what_goes_wrong_is_said_in_our_words_and_the_servers(
 
 
 @pytest.mark.parametrize(("model", "limits"), [("slow", "first_s"), ("stalls", "next_s")])
-async def test_a_model_that_falls_silent_is_left(
+async def test_silent_llm_is_a_timeout_and_its_connection_is_closed(
     server: Completions, model: str, limits: str
 ) -> None:
     with pytest.raises(errors.LlmTimeout):
@@ -234,7 +234,7 @@ async def test_a_model_that_falls_silent_is_left(
 
 
 @virtual_time
-async def test_head_of_an_answer_and_its_first_word_have_one_time_limit() -> None:
+async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None:
     async def words() -> AsyncIterator[bytes]:
         await asyncio.sleep(20.0)
         for piece in SAID:
@@ -256,21 +256,23 @@ async def test_head_of_an_answer_and_its_first_word_have_one_time_limit() -> Non
         await asked(first_s=39.9)
 
 
-async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:
+async def test_reply_that_is_not_read_on_ends_the_request(server: Completions) -> None:
     async with client(server, "stalls") as thinker, asyncio.timeout(PATIENCE_S):
         async with aclosing(thinker.reply(ASKED)) as pieces:
             assert await anext(pieces) == WORDS[0], "while the rest is not said"
         await _until_left(server)
 
 
-async def test_a_conversation_that_begins_has_the_model_loaded(server: Completions) -> None:
+async def test_start_of_a_conversation_requests_one_token_to_load_the_model(
+    server: Completions,
+) -> None:
     async with client(server) as thinker:
         await thinker.ready()
     assert [one["max_tokens"] for one in server.asked] == [1]
 
 
 @pytest.mark.integration
-async def test_where_nobody_is_that_is_said() -> None:
+async def test_unreachable_llm_server_is_an_error() -> None:
     thinker = LlmClient(LlmAddress(NOBODY, "plain"))
     for ask in (thinker.ready, lambda: answered(thinker)):
         with pytest.raises(errors.LlmUnreachable):
@@ -278,17 +280,17 @@ async def test_where_nobody_is_that_is_said() -> None:
     await thinker.close()
 
 
-async def test_a_server_without_a_model_is_no_help() -> None:
+async def test_llm_server_without_a_model_is_refused() -> None:
     async with completions() as server:
         with pytest.raises(errors.LlmRefused, match="no model"):
             await by(server, "")
 
 
-async def test_without_a_model_what_was_heard_is_repeated_and_it_is_said_that_it_is() -> None:
+async def test_without_an_llm_the_users_words_are_repeated() -> None:
     assert "".join(await answered(RepeatLlm())).split() == ["You", "said:", "It", "is", "Ada."]
 
 
-async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
+async def test_local_llm_server_is_used_only_if_set_to_auto(
     server: Completions, here: Callable[..., None]
 ) -> None:
     here(Nobody=NOBODY, Somebody=server.url)
@@ -304,7 +306,7 @@ async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
         await one.close()
 
 
-async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_before_it(
+async def test_silent_server_delays_no_llm_that_is_listed_before_it(
     server: Completions, here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -319,7 +321,7 @@ async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_befor
         assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
 
 
-async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
+async def test_llm_address_is_used_as_given_and_key_is_read_from_a_file(
     server: Completions, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"
@@ -335,7 +337,7 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
     "wrong",
     ["", "ollama", "ftp://there", "http://", "http://a:b@there", "http://there?x=1", "http://[::1"],
 )
-def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
+def test_invalid_llm_address_is_refused_without_repeating_it(wrong: str) -> None:
     with pytest.raises(errors.SettingsInvalid) as refused:
         remote_server.parse_server_url(wrong, "llm")
     assert not wrong or wrong not in str(refused.value)
@@ -350,7 +352,7 @@ def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
         ("ollama", CheckState.BAD, "not an address"),
     ],
 )
-def test_the_doctor_says_who_answers_and_what_is_no_address(
+def test_doctor_names_the_llm_and_an_invalid_address(
     llm: str, state: CheckState, said: str
 ) -> None:
     found = system_checks.check_llm(Settings(llm=llm))
@@ -367,7 +369,7 @@ async def called(server: Completions, model: str, tools: ToolSet = TOOLS) -> lis
         return [piece async for piece in thinker.reply(ASKED, tools)]
 
 
-async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
+async def test_tool_calls_are_streamed_by_their_index(
     server: Completions,
 ) -> None:
     pieces = await called(server, "calls")
@@ -388,7 +390,7 @@ async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
     assert server.asked[-1]["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
 
 
-async def test_servers_that_do_not_count_calls_and_those_that_send_none_are_understood(
+async def test_tool_calls_without_index_or_arguments_are_parsed(
     server: Completions,
 ) -> None:
     assert await called(server, "whole", ToolSet((WEATHER,), ToolChoice.REQUIRED)) == [
@@ -400,7 +402,7 @@ async def test_servers_that_do_not_count_calls_and_those_that_send_none_are_unde
         await called(server, "odd")
 
 
-async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Completions) -> None:
+async def test_request_has_earlier_tool_calls_and_their_outputs(server: Completions) -> None:
     call = ToolCall("call_a", "weather", "{}")
     messages = (
         ChatMessage(ChatRole.USER, "Does it rain?"),
@@ -420,13 +422,13 @@ async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Com
     ]
 
 
-async def test_who_repeats_says_that_it_calls_no_tools() -> None:
+async def test_repeat_model_declares_that_it_calls_no_tools() -> None:
     assert not RepeatLlm().calls
     with pytest.raises(errors.ToolsUnavailable):
         await anext(RepeatLlm().reply(ASKED, TOOLS))
 
 
-def test_what_only_looks_like_a_thought_is_said() -> None:
+def test_text_that_only_resembles_a_reasoning_tag_is_kept() -> None:
     aloud = chat_completions.ReasoningFilter()
     pieces = [aloud.feed(piece) for piece in ("a <", "b> and <thin", "g> <thi")]
     assert "".join(pieces) + aloud.end() == "a <b> and <thing> <thi"

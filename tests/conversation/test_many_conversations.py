@@ -23,7 +23,7 @@ TURNS = 20
 
 
 @pytest.mark.slow
-async def test_ten_conversations_at_once_hear_their_own_answers_word_by_word_and_sample_by_sample(
+async def test_ten_parallel_conversations_get_their_own_words_and_samples(
     tmp_path: Path,
 ) -> None:
     settings = {"voice_engine": "scripted", "llm_model": "repeats", "conversations": MANY}
@@ -43,7 +43,7 @@ async def test_ten_conversations_at_once_hear_their_own_answers_word_by_word_and
         await asyncio.to_thread(wait_until, nothing_more, PATIENCE_S, "no file stays open")
 
 
-async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
+async def test_conversation_has_no_more_tasks_after_many_turns(
     tmp_path: Path,
 ) -> None:
     service = create_service(

@@ -69,7 +69,7 @@ async def heard_by(
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_later(
+async def test_stalled_input_ends_an_utterance_even_if_it_is_reported_later(
     late: bool,
 ) -> None:
     session = Told()
@@ -91,7 +91,7 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     assert [type(one) for one in happened].count(UserSpeechStopped) == 2
 
 
-async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short() -> None:
+async def test_stall_of_the_service_or_a_full_buffer_ends_no_utterance() -> None:
     session = Told()
     hears, _, listening = await heard_by(session)
     await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
@@ -114,7 +114,7 @@ def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
     return live_events.Final(turn, 0, Segment(start, end, text))
 
 
-async def test_partial_and_final_words_are_told_with_the_utterance_that_said_them() -> None:
+async def test_partial_and_final_words_belong_to_their_utterance() -> None:
     session = Told()
     _, happened, listening = await heard_by(session)
     for event in (
@@ -149,7 +149,7 @@ async def test_partial_and_final_words_are_told_with_the_utterance_that_said_the
     ],
     ids=lambda end: type(end).__name__,
 )
-async def test_the_late_end_of_one_turn_does_not_end_the_next(
+async def test_late_end_of_one_turn_does_not_end_the_next(
     end: live_events.LiveEvent,
 ) -> None:
     session = Told()
@@ -165,7 +165,7 @@ async def test_the_late_end_of_one_turn_does_not_end_the_next(
     listening.cancel()
 
 
-def test_what_lies_before_the_end_of_a_chunk_was_said_that_much_before_it_came() -> None:
+def test_audio_clock_counts_back_from_the_end_of_a_chunk() -> None:
     clock = AudioClock()
     clock.came(0.5, 100.5)
     clock.came(1.0, 101.0)
@@ -173,7 +173,7 @@ def test_what_lies_before_the_end_of_a_chunk_was_said_that_much_before_it_came()
         assert clock.time(position) == pytest.approx(100 + position)
 
 
-def test_a_client_that_pauses_between_two_chunks_makes_no_difference_to_either() -> None:
+def test_audio_clock_ignores_pauses_between_chunks() -> None:
     clock = AudioClock()
     clock.came(0.5, 100.5)
     clock.came(1.0, 160.0)
@@ -181,7 +181,7 @@ def test_a_client_that_pauses_between_two_chunks_makes_no_difference_to_either()
     assert clock.time(0.6) == pytest.approx(159.6)
 
 
-def test_what_is_not_there_yet_is_said_now_and_what_is_long_gone_is_not_kept() -> None:
+def test_audio_clock_clamps_future_positions_and_drops_old_ones() -> None:
     clock = AudioClock()
     assert clock.time(3.0) == 3.0
     for second in range(1, 1000):

@@ -62,7 +62,7 @@ def answering(options: ConversationOptions | None = None, heard: float = 1.0) ->
     return table
 
 
-def test_a_turn_goes_from_speech_to_a_reply_that_was_heard() -> None:
+def test_turn_goes_from_listening_to_a_heard_reply() -> None:
     table = Table()
     table.starts()
     table.now = 1.0
@@ -92,7 +92,7 @@ def test_a_turn_goes_from_speech_to_a_reply_that_was_heard() -> None:
     assert table.told(ReplyEnded) == [ReplyEnded(1, ReplyEnding.COMPLETED, ANSWER, 1.8)]
 
 
-def test_where_the_time_went_is_told_with_the_first_sound() -> None:
+def test_latencies_are_sent_with_the_first_audio() -> None:
     table = Table()
     table.starts()
     table.now = 1.0
@@ -108,7 +108,7 @@ def test_where_the_time_went_is_told_with_the_first_sound() -> None:
     assert latency == ReplyLatency(1, *map(pytest.approx, (0.2, 0.05, 0.2, 0.1, 0.45)))
 
 
-def test_thinking_begins_before_the_turn_is_over_and_nobody_is_told() -> None:
+def test_speculative_reply_begins_before_the_end_of_turn_and_is_not_sent() -> None:
     table = Table()
     table.utters("and what do you count and")
     assert [one.turn for one in table.of(GenerateReply)] == [1]
@@ -123,7 +123,7 @@ def test_thinking_begins_before_the_turn_is_over_and_nobody_is_told() -> None:
     assert table.of(SynthesizeText, out)
 
 
-def test_what_was_thought_too_early_is_thrown_away() -> None:
+def test_speculative_reply_is_discarded_if_the_user_goes_on() -> None:
     table = Table()
     table.utters("I would like")
     table.thinks("What would you like?")
@@ -146,7 +146,7 @@ def test_what_was_thought_too_early_is_thrown_away() -> None:
     assert not table.of(SendReplyAudio)
 
 
-def test_other_words_for_what_was_said_are_thought_about_anew() -> None:
+def test_revised_words_start_another_speculative_reply() -> None:
     table = Table()
     table.utters("I scream")
     table.words("Ice cream", upto=1.05)
@@ -154,7 +154,7 @@ def test_other_words_for_what_was_said_are_thought_about_anew() -> None:
     assert StopStage(1, ConversationStage.THINKER) in table.all
 
 
-def test_utterances_of_one_turn_are_one_text() -> None:
+def test_utterances_of_one_turn_are_joined() -> None:
     table = Table()
     table.utters("I want tea and")
     table.now = 1.5
@@ -163,7 +163,7 @@ def test_utterances_of_one_turn_are_one_text() -> None:
     assert table.history == [("user", "I want tea and a cake.")]
 
 
-def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
+def test_cut_utterance_continues_in_the_next() -> None:
     table = Table()
     table.starts()
     table.now = 8.0
@@ -176,7 +176,7 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
     assert table.history == [("user", "First half second half.")]
 
 
-def test_a_turn_without_end_does_not_grow_for_ever() -> None:
+def test_text_of_an_endless_turn_is_bounded() -> None:
     table = Table(ConversationOptions(ends_turns=False))
     for number in range(120):
         table.utters(f"word{number}")
@@ -189,7 +189,7 @@ def test_a_turn_without_end_does_not_grow_for_ever() -> None:
 
 
 @pytest.mark.parametrize("role", [ChatRole.USER, ChatRole.SYSTEM, ChatRole.ASSISTANT])
-def test_what_is_typed_or_noted_reaches_the_model_whole(role: ChatRole) -> None:
+def test_long_typed_text_and_history_entry_reach_the_llm_whole(role: ChatRole) -> None:
     text = ("What is to be known. " * 2000).strip()
     table = Table()
     table.take(HistoryEntryAdded(0.0, role, text))
@@ -197,7 +197,7 @@ def test_what_is_typed_or_noted_reaches_the_model_whole(role: ChatRole) -> None:
     assert sum(one.text.count(text) for one in table.asked) == 2
 
 
-def test_a_noise_is_no_turn() -> None:
+def test_utterance_without_words_is_no_turn() -> None:
     table = Table()
     table.utters(None, 0.4)
     table.until(0.5)
@@ -209,7 +209,7 @@ def test_a_noise_is_no_turn() -> None:
 # Interruptions
 
 
-def test_speech_over_a_reply_holds_it_and_two_words_end_it() -> None:
+def test_speech_over_a_reply_pauses_it_and_two_words_end_it() -> None:
     table = answering()
     began = table.now
     table.starts()
@@ -240,7 +240,7 @@ def test_speech_over_a_reply_holds_it_and_two_words_end_it() -> None:
     )
 
 
-def test_who_only_shows_to_listen_interrupts_nothing() -> None:
+def test_backchannel_does_not_interrupt_a_reply() -> None:
     table = answering()
     table.utters(None, 0.3)
     assert table.of(PauseReplyAudio)
@@ -251,7 +251,7 @@ def test_who_only_shows_to_listen_interrupts_nothing() -> None:
     assert len(table.told(UserTurnStarted)) == 1
 
 
-def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> None:
+def test_tts_piece_without_an_end_is_over_when_the_next_begins() -> None:
     table, text = Table(), "One sentence is here. Another one is there."
     table.says("Tell me.")
     table.thinks(text)
@@ -268,7 +268,7 @@ def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> 
     [(0.2, None, None), (0.5, 0.25, 2.5), (9.0, 0.25, 6.25)],
     ids=["a cough", "a noise", "somebody who speaks on"],
 )
-def test_a_reply_is_held_as_long_as_words_may_come_and_late_ones_count(
+def test_reply_stays_paused_while_words_may_come_and_late_words_count(
     spoken_s: float, held_s: float | None, released_s: float | None
 ) -> None:
     table = answering()
@@ -282,7 +282,7 @@ def test_a_reply_is_held_as_long_as_words_may_come_and_late_ones_count(
     assert table.of(DropReplyAudio, table.words("I mean it")) == [DropReplyAudio(1)]
 
 
-def test_polite_words_that_go_on_interrupt_after_all() -> None:
+def test_backchannel_that_goes_on_as_speech_interrupts() -> None:
     table = answering()
     table.utters("yeah", 0.4)
     assert table.of(ResumeReplyAudio) == [ResumeReplyAudio(1)]
@@ -292,7 +292,7 @@ def test_polite_words_that_go_on_interrupt_after_all() -> None:
     assert table.of(DropReplyAudio, table.words("yeah but why")) == [DropReplyAudio(1)]
 
 
-def test_before_anything_was_heard_any_word_goes_on_with_the_turn() -> None:
+def test_any_word_before_the_reply_is_audible_continues_the_turn() -> None:
     table = answering(heard=0)
     table.starts()
     assert table.of(PauseReplyAudio) == [PauseReplyAudio(1)]  # at once
@@ -306,7 +306,7 @@ def test_before_anything_was_heard_any_word_goes_on_with_the_turn() -> None:
     assert table.history == [("user", "What do you count?"), ("user", "yes.")]
 
 
-def test_a_reply_that_may_not_be_interrupted_is_heard_to_its_end() -> None:
+def test_uninterruptible_reply_is_played_to_its_end() -> None:
     table = answering(ConversationOptions(interruptible=False))
     table.starts()
     table.until(table.now + 0.5)
@@ -320,7 +320,7 @@ def test_a_reply_that_may_not_be_interrupted_is_heard_to_its_end() -> None:
     assert table.of(GenerateReply)[-1].turn == 2
 
 
-def test_who_speaks_when_a_reply_ends_has_the_floor() -> None:
+def test_speech_in_progress_when_a_reply_ends_is_the_next_turn() -> None:
     table = answering()
     table.starts()
     table.now += 0.2
@@ -333,7 +333,7 @@ def test_who_speaks_when_a_reply_ends_has_the_floor() -> None:
     assert table.history[-1] == ("user", "Thank you very much.")
 
 
-def test_a_reply_that_is_still_thought_about_ends_with_an_ellipsis() -> None:
+def test_unfinished_reply_ends_with_an_ellipsis_in_the_history() -> None:
     table = Table()
     table.says("Count!")
     table.thinks("One two three. Four and so", ended=False)
@@ -344,7 +344,7 @@ def test_a_reply_that_is_still_thought_about_ends_with_an_ellipsis() -> None:
     assert table.history[-1] == ("assistant", "One two three. …")
 
 
-def test_a_reply_that_is_read_counts_as_far_as_it_was_written() -> None:
+def test_text_reply_counts_as_far_as_it_was_generated() -> None:
     table = Table(ConversationOptions(voiced=False))
     table.says("Count!")
     table.thinks("One two three. Four and so", ended=False)
@@ -352,7 +352,7 @@ def test_a_reply_that_is_read_counts_as_far_as_it_was_written() -> None:
     assert table.history[1:] == [("assistant", "One two three. Four and so…"), ("user", "Stop.")]
 
 
-def test_a_turn_that_the_client_commits_ends_a_reply_whatever_it_says() -> None:
+def test_committed_turn_ends_a_reply_whatever_its_words() -> None:
     table = answering()
     table.starts()
     table.now += 0.5
@@ -361,7 +361,7 @@ def test_a_turn_that_the_client_commits_ends_a_reply_whatever_it_says() -> None:
     assert table.asked[-1] == ChatMessage(ChatRole.USER, "yes")
 
 
-def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
+def test_discarded_speech_over_a_reply_resumes_it() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.5)
@@ -370,7 +370,7 @@ def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
     assert not table.of(DropReplyAudio)
 
 
-def test_a_noise_is_forgotten_before_the_next_word() -> None:
+def test_noise_over_a_reply_is_no_part_of_the_next_utterance() -> None:
     table = answering()
     table.utters(None, 0.1)
     table.now += 0.2
@@ -383,7 +383,7 @@ def test_a_noise_is_forgotten_before_the_next_word() -> None:
 # Echo
 
 
-def test_its_own_sound_is_no_turn_and_raises_the_threshold() -> None:
+def test_echo_of_a_reply_is_no_turn_and_raises_the_threshold() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
@@ -396,7 +396,7 @@ def test_its_own_sound_is_no_turn_and_raises_the_threshold() -> None:
     assert table.of(SetSpeechDetection)[-1] == SetSpeechDetection(0.0)
 
 
-def test_an_echo_right_behind_a_reply_is_no_turn() -> None:
+def test_echo_right_after_a_reply_is_no_turn() -> None:
     table = answering()
     table.plays(1.8)
     table.now += 0.3
@@ -407,7 +407,7 @@ def test_an_echo_right_behind_a_reply_is_no_turn() -> None:
     assert table.history[-1] == ("user", "four five six")
 
 
-def test_who_answers_by_the_answers_own_words_is_answered() -> None:
+def test_user_who_repeats_words_of_the_reply_is_answered() -> None:
     for pause in (0.0, 0.3, 0.8):
         table = Table()
         table.says("I am thirsty.")
@@ -420,7 +420,7 @@ def test_who_answers_by_the_answers_own_words_is_answered() -> None:
         assert table.asked[-1].text == "Coffee."
 
 
-def test_of_an_echo_and_an_answer_the_answer_is_the_turn() -> None:
+def test_user_speech_after_an_echo_is_a_turn_without_the_echo() -> None:
     table = answering()
     table.plays(1.8)
     table.utters("five sticks", 0.4, ECHO_SIMILARITY)
@@ -432,7 +432,9 @@ def test_of_an_echo_and_an_answer_the_answer_is_the_turn() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("seconds", [0.2, 0.3], ids=["not held for it", "held for it"])
-def test_a_yes_over_the_last_words_of_a_question_answers_it(seconds: float, late: bool) -> None:
+def test_backchannel_over_the_last_words_of_a_question_answers_it(
+    seconds: float, late: bool
+) -> None:
     table = Table()
     table.says("Book a table.")
     table.replies("Shall I book it now then?")
@@ -453,7 +455,7 @@ def test_a_yes_over_the_last_words_of_a_question_answers_it(seconds: float, late
 
 
 @pytest.mark.parametrize("then", ["the reply ends", "something else is said", "something is typed"])
-def test_what_interrupts_nothing_stays_in_the_conversation_and_is_not_answered(then: str) -> None:
+def test_backchannel_is_kept_in_the_history_and_not_answered(then: str) -> None:
     table = answering(heard=0.3)
     began = table.now
     table.utters("mm-hm", 0.3)
@@ -470,7 +472,7 @@ def test_what_interrupts_nothing_stays_in_the_conversation_and_is_not_answered(t
     assert len(table.of(GenerateReply)) == 1 + (then == "something is typed")
 
 
-def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again() -> None:
+def test_late_words_of_a_short_utterance_count_after_the_next_has_begun() -> None:
     table = answering()
     table.utters(None, 0.2)  # as short as a cough
     first = table.utterance
@@ -485,7 +487,7 @@ def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again(
     assert table.history[-1] == ("user", "Stop. I know that.")
 
 
-def test_words_that_are_not_known_yet_when_something_is_typed_are_answered_along() -> None:
+def test_words_recognized_after_typed_text_are_answered_with_it() -> None:
     table = Table()
     table.utters(None)
     table.types("Cake")
@@ -495,7 +497,7 @@ def test_words_that_are_not_known_yet_when_something_is_typed_are_answered_along
     assert table.asked[-1].text == "Cake and tea."
 
 
-def test_sound_that_is_like_the_replys_is_no_turn() -> None:
+def test_utterance_similar_to_the_replys_audio_resumes_the_reply() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
@@ -506,7 +508,7 @@ def test_sound_that_is_like_the_replys_is_no_turn() -> None:
     ]
 
 
-def test_after_an_echo_a_conversation_attends_less_while_it_speaks() -> None:
+def test_after_an_echo_speech_detection_is_less_sensitive_during_replies() -> None:
     table = answering()
     table.utters("", 0.1, ECHO_SIMILARITY)
     assert table.of(SetSpeechDetection)[-1] == SetSpeechDetection(0.15)
@@ -520,7 +522,7 @@ def test_after_an_echo_a_conversation_attends_less_while_it_speaks() -> None:
 # Old turns
 
 
-def test_what_comes_of_an_old_turn_is_dropped() -> None:
+def test_late_events_of_an_ended_turn_are_dropped() -> None:
     table = answering()
     table.cancels()
     assert table.told(ReplyEnded)[-1].text == "One two three…"
@@ -536,7 +538,7 @@ def test_what_comes_of_an_old_turn_is_dropped() -> None:
     assert table.history == before
 
 
-def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
+def test_audio_of_a_piece_that_was_not_requested_is_dropped() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Here is one. Here is the second. Here is the third.")
@@ -551,7 +553,7 @@ def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
 # What clients wish
 
 
-def test_typed_text_is_a_turn_and_ends_a_reply() -> None:
+def test_typed_text_is_a_turn_and_ends_the_reply() -> None:
     table = answering()
     out = table.types("  And  you? ")
     assert table.of(DropReplyAudio, out)
@@ -561,7 +563,7 @@ def test_typed_text_is_a_turn_and_ends_a_reply() -> None:
     assert table.types("  ") == []
 
 
-def test_what_was_said_aloud_comes_before_what_is_typed() -> None:
+def test_spoken_words_come_before_text_typed_later() -> None:
     table = Table()
     table.utters("I want tea and")
     table.types("cake")
@@ -569,7 +571,7 @@ def test_what_was_said_aloud_comes_before_what_is_typed() -> None:
     assert table.asked == (ChatMessage(ChatRole.USER, "I want tea and cake"),)
 
 
-def test_only_the_client_ends_turns_where_it_says_so() -> None:
+def test_turn_ends_only_by_commit_if_the_client_ends_turns() -> None:
     table = Table(ConversationOptions(ends_turns=False))
     table.utters("What is it?")
     table.until(9.0)
@@ -578,7 +580,7 @@ def test_only_the_client_ends_turns_where_it_says_so() -> None:
     assert [one.turn for one in table.of(GenerateReply)] == [1]
 
 
-def test_an_answer_that_is_asked_for_waits_for_the_words_of_the_turn() -> None:
+def test_requested_reply_waits_for_the_words_of_the_turn() -> None:
     table = Table(ConversationOptions(ends_turns=False, answers=False))
     table.starts()
     table.now = 1.0
@@ -590,7 +592,7 @@ def test_an_answer_that_is_asked_for_waits_for_the_words_of_the_turn() -> None:
     assert table.of(GenerateReply)[0].messages == (ChatMessage(ChatRole.USER, "What is it?"),)
 
 
-def test_without_being_asked_nothing_is_answered_where_that_is_wished() -> None:
+def test_without_automatic_answers_a_turn_is_answered_on_request() -> None:
     table = Table(ConversationOptions(answers=False))
     table.says("What is it?")
     assert table.history == [("user", "What is it?")]
@@ -601,7 +603,7 @@ def test_without_being_asked_nothing_is_answered_where_that_is_wished() -> None:
     assert table.told(ConversationError, table.asks())
 
 
-def test_what_is_noted_is_history_and_is_not_answered() -> None:
+def test_added_history_entry_is_not_answered() -> None:
     table = Table(ConversationOptions(instructions="Be brief."))
     table.take(HistoryEntryAdded(0.0, ChatRole.USER, "I am Eve."))
     assert not table.of(GenerateReply)
@@ -612,7 +614,7 @@ def test_what_is_noted_is_history_and_is_not_answered() -> None:
     )
 
 
-def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
+def test_history_entry_added_during_a_reply_is_in_order_and_can_be_deleted() -> None:
     table = answering()
     (asked,) = table.told(UserTurnFinal)
     (began,) = table.told(ReplyStarted)
@@ -625,7 +627,7 @@ def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
     assert [role for role, _ in table.history] == ["assistant", "user"]
 
 
-def test_one_answer_can_be_asked_for_in_another_manner() -> None:
+def test_requested_reply_can_have_its_own_options() -> None:
     table = Table(ConversationOptions(instructions="Be brief.", answers=False))
     table.says("What is it?")
     table.asks(ConversationOptions(instructions="Be long.", voiced=False))
@@ -638,7 +640,7 @@ def test_one_answer_can_be_asked_for_in_another_manner() -> None:
     assert table.asked[0] == ChatMessage(ChatRole.SYSTEM, "Be brief.")
 
 
-def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_heard() -> None:
+def test_reply_is_made_at_the_end_of_synthesis_and_over_at_the_end_of_playback() -> None:
     table = Table()
     table.says("What do you count?")
     table.thinks(ANSWER)
@@ -652,7 +654,7 @@ def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_hear
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_words_of_the_machine_are_a_turn_where_the_client_says_so(committed: bool) -> None:
+def test_echo_is_a_turn_only_if_the_client_commits_it(committed: bool) -> None:
     table = answering()
     table.utters(None)
     if committed:
@@ -663,7 +665,7 @@ def test_words_of_the_machine_are_a_turn_where_the_client_says_so(committed: boo
     assert (table.history[-1] == ("user", "one two three")) is committed
 
 
-def test_what_the_client_forgets_is_not_answered() -> None:
+def test_discarded_turn_is_not_answered() -> None:
     table = Table()
     table.utters("What is it?")
     out = table.take(TurnDiscarded(1.1))
@@ -674,7 +676,7 @@ def test_what_the_client_forgets_is_not_answered() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.7, "One two…"), (0.0, "")])
-def test_a_client_that_cuts_a_reply_short_cuts_the_history(seconds: float, text: str) -> None:
+def test_truncated_playback_truncates_the_history(seconds: float, text: str) -> None:
     table = answering()
     out = table.cuts(seconds)
     assert table.of(DropReplyAudio, out) == [DropReplyAudio(1)]
@@ -682,7 +684,7 @@ def test_a_client_that_cuts_a_reply_short_cuts_the_history(seconds: float, text:
     assert [entry for role, entry in table.history if role == "assistant"] == [text][: bool(text)]
 
 
-def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
+def test_ended_reply_can_be_truncated_but_not_extended() -> None:
     table = answering()
     table.cancels()
     out = table.cuts(0.5)
@@ -692,7 +694,7 @@ def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     assert table.cuts(9.0, turn=7) == [ReplyTruncated(7, 9.0, "")]
 
 
-def test_nobody_hears_more_of_a_reply_than_was_made() -> None:
+def test_truncation_beyond_the_made_audio_counts_as_all_of_it() -> None:
     table = answering()
     [ended] = table.told(ReplyEnded, table.cancels())
     assert 0 < ended.made_s < 9.0
@@ -704,7 +706,7 @@ def test_nobody_hears_more_of_a_reply_than_was_made() -> None:
     ("heard_s", "by_the_clock", "played_s", "text"),
     [(0.7, ["One two…"], 1.1, "One two three four…"), (0.0, [], 0.4, "One…")],
 )
-def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard(
+def test_playback_that_the_client_reports_overrides_the_clock(
     heard_s: float, by_the_clock: list[str], played_s: float, text: str
 ) -> None:
     table = answering(heard=heard_s)
@@ -714,7 +716,7 @@ def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard(
     assert table.history[1:] == [("assistant", text)]
 
 
-def test_after_a_reset_nothing_was_said() -> None:
+def test_reset_ends_the_reply_and_clears_the_history() -> None:
     table = answering()
     out = table.take(ConversationReset(table.now))
     assert table.of(DropReplyAudio, out) == [DropReplyAudio(1)]
@@ -725,7 +727,7 @@ def test_after_a_reset_nothing_was_said() -> None:
     assert table.of(GenerateReply)[-1].turn == 2
 
 
-def test_other_options_count_from_the_next_turn_on() -> None:
+def test_changed_options_apply_from_the_next_turn_on() -> None:
     table = Table()
     table.take(OptionsChanged(0.0, ConversationOptions(instructions="Rhyme.", voiced=False)))
     table.says("Hello.")
@@ -739,7 +741,7 @@ def test_other_options_count_from_the_next_turn_on() -> None:
 # What goes wrong
 
 
-def test_a_thinker_that_fails_is_apologised_for_and_the_next_turn_works() -> None:
+def test_llm_failure_is_an_error_with_a_spoken_apology_and_the_next_turn_works() -> None:
     table = Table()
     table.says("Hello?")
     table.fails(ConversationStage.THINKER)
@@ -756,7 +758,7 @@ def test_a_thinker_that_fails_is_apologised_for_and_the_next_turn_works() -> Non
     assert table.history[1:] == [("user", "Again?"), ("assistant", "Hello!")]
 
 
-def test_what_was_thought_before_a_failure_is_said() -> None:
+def test_text_generated_before_an_llm_failure_is_spoken() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("First of all, this. And", ended=False)
@@ -767,7 +769,7 @@ def test_what_was_thought_before_a_failure_is_said() -> None:
     assert table.told(ReplyEnded)[0].ending is ReplyEnding.FAILED
 
 
-def test_without_a_voice_a_reply_is_read() -> None:
+def test_reply_is_sent_as_text_if_the_tts_fails() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Hello to you. How are you today?")
@@ -777,7 +779,7 @@ def test_without_a_voice_a_reply_is_read() -> None:
     assert StopStage(1, ConversationStage.VOICE) in table.all
 
 
-def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
+def test_recognizer_failure_is_an_error_with_a_spoken_apology() -> None:
     table = Table()
     table.utters(None)
     table.until(1.1)
@@ -792,7 +794,7 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
 
 
 @pytest.mark.parametrize("typed", [False, True], ids=["goes on", "something is typed"])
-def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on(typed: bool) -> None:
+def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typed: bool) -> None:
     table = answering(ConversationOptions(interruptible=not typed), heard=0.5)
     table.utters(None)
     table.fails(ConversationStage.RECOGNISER, table.utterance)
@@ -804,14 +806,14 @@ def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on(type
     assert [one.ending for one in table.told(ReplyEnded)] == [ending]
 
 
-def test_a_recogniser_that_fails_before_anybody_was_heard_is_told() -> None:
+def test_recognizer_failure_before_any_speech_is_an_error() -> None:
     table = Table()
     table.fails(ConversationStage.RECOGNISER, UNKNOWN_UTTERANCE)
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
     assert table.phase is ConversationPhase.IDLE
 
 
-def test_words_that_were_there_before_it_failed_are_answered() -> None:
+def test_words_recognized_before_the_failure_are_answered() -> None:
     table = Table()
     table.starts()
     table.now = 1.0
@@ -824,7 +826,7 @@ def test_words_that_were_there_before_it_failed_are_answered() -> None:
     assert table.told(ConversationError) == [ConversationError(0, BROKEN)]
 
 
-def test_an_answer_without_words_is_an_error() -> None:
+def test_empty_reply_is_an_error() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("  ")
@@ -833,7 +835,7 @@ def test_an_answer_without_words_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("stage", ["thinker", "voice", "ear", "recogniser"])
-def test_who_falls_silent_does_not_hold_a_conversation_up(stage: str) -> None:
+def test_silent_stage_is_an_error_and_the_conversation_goes_on(stage: str) -> None:
     table = Table()
     if stage == "recogniser":
         table.utters(None)
@@ -852,7 +854,7 @@ def test_who_falls_silent_does_not_hold_a_conversation_up(stage: str) -> None:
 # Bounds
 
 
-def test_a_reply_is_a_minute_of_sound_at_most() -> None:
+def test_reply_is_limited_in_seconds_of_audio() -> None:
     table = Table(ConversationOptions(longest_reply_s=1.0))
     table.says("Count!")
     table.thinks("One two three. Four five six. Seven", ended=False)
@@ -866,7 +868,7 @@ def test_a_reply_is_a_minute_of_sound_at_most() -> None:
     assert ended.text in ("One two three. …", "One two three. Four…")
 
 
-def test_a_reply_is_so_many_bytes_at_most() -> None:
+def test_reply_is_limited_in_bytes_of_text() -> None:
     table = Table(ConversationOptions(voiced=False, most_bytes=20))
     table.says("Count!")
     table.thinks("ä" * 11, ended=False)
@@ -874,7 +876,7 @@ def test_a_reply_is_so_many_bytes_at_most() -> None:
     assert table.told(ReplyEnded)[0].ending is ReplyEnding.LIMITED
 
 
-def test_a_voice_has_two_pieces_at_once_at_most() -> None:
+def test_tts_has_at_most_two_pieces_at_once() -> None:
     table = Table()
     table.says("Hello?")
     table.thinks("Here is the first. Here is the second. Here is the third. Here is the last.")
@@ -883,7 +885,7 @@ def test_a_voice_has_two_pieces_at_once_at_most() -> None:
     assert [one.piece for one in table.of(SynthesizeText)] == [0, 1, 2]
 
 
-def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -> None:
+def test_backchannel_waits_for_the_commit_if_the_client_ends_turns() -> None:
     table = Table(ConversationOptions(ends_turns=False))
     table.types("Book a table.")
     table.replies("Shall I book a table for two at seven then?")
@@ -903,9 +905,7 @@ def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -
     assert table.asked[-1].text == "Yes. Yes."
 
 
-def test_who_seemed_to_be_an_echo_and_speaks_on_behind_the_reply_is_told_with_the_first_words() -> (
-    None
-):
+def test_speech_first_taken_for_an_echo_starts_a_turn_with_its_first_words() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)

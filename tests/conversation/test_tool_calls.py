@@ -65,7 +65,7 @@ def written(call: ToolCall, index: int = 0) -> list[ToolCallDelta]:
                      (call.arguments[:cut], call.arguments[cut:]))]  # fmt: skip
 
 
-def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered(table: ToolTable) -> None:
+def test_tool_call_is_sent_as_it_is_generated_and_its_output_is_answered(table: ToolTable) -> None:
     assert table.of(events.GenerateReply)[0].tools == TOOLS
     table.asks_for()
     assert table.told(events.ToolCallStarted) == [events.ToolCallStarted(1, "call_a", "weather")]
@@ -90,7 +90,7 @@ def test_a_call_is_told_as_it_is_written_and_what_came_of_it_is_answered(table: 
     ]
 
 
-def test_several_calls_of_one_answer_are_told_apart_and_told_together() -> None:
+def test_interleaved_tool_calls_of_one_reply_are_separated_and_sent_in_order() -> None:
     clock = ToolCall("call_b", "clock", "{}")
     table = ToolTable()
     table.types("What is going on in Oslo?")
@@ -114,7 +114,7 @@ def test_several_calls_of_one_answer_are_told_apart_and_told_together() -> None:
     )
 
 
-def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
+def test_tool_call_of_a_speculative_reply_is_not_sent_before_the_turn_is_over() -> None:
     table = ToolTable()
     table.starts()
     table.until(1.0)
@@ -134,7 +134,7 @@ def test_nothing_is_called_before_the_persons_turn_is_certainly_over() -> None:
     assert len(table.told(events.ToolCallEnded)) == 1
 
 
-def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_error(
+def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(
     table: ToolTable,
 ) -> None:
     table.calls(*written(OSLO)[:2], ended=False)
@@ -148,7 +148,7 @@ def test_a_call_that_is_not_written_to_its_end_is_none_and_its_output_is_an_erro
     assert [one.role for one in table.asked] == [ChatRole.USER]
 
 
-def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_the_call(
+def test_speech_during_a_tool_call_is_answered_before_its_output(
     table: ToolTable,
 ) -> None:
     table.asks_for()
@@ -175,7 +175,7 @@ def test_who_speaks_while_a_client_works_at_a_call_is_answered_and_then_so_is_th
     ],
     ids=["cut", "no object", "no name", "too many", "no end"],
 )
-def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
+def test_invalid_tool_calls_are_an_error_and_an_apology_is_spoken(
     fragments: list[ToolCallDelta], table: ToolTable
 ) -> None:
     table.calls(*fragments)
@@ -185,7 +185,7 @@ def test_calls_that_nobody_could_carry_out_are_an_error_that_is_told_and_said(
     assert not table.talk.history.awaits("call_a")
 
 
-def test_a_model_that_fails_in_a_call_has_called_nothing(table: ToolTable) -> None:
+def test_llm_failure_within_a_tool_call_makes_no_call(table: ToolTable) -> None:
     table.calls(*written(OSLO), ended=False)
     table.take(events.StageFailed(table.now, 1, events.ConversationStage.THINKER, LlmGarbled()))
     assert table.told(events.ToolCallEnded) == []
@@ -195,7 +195,7 @@ def test_a_model_that_fails_in_a_call_has_called_nothing(table: ToolTable) -> No
     assert events.StopStage(1, events.ConversationStage.THINKER) in table.all
 
 
-def test_calls_have_an_id_each_whatever_servers_call_them() -> None:
+def test_tool_call_ids_are_unique_whatever_the_llm_server_sends() -> None:
     table = ToolTable()
     for _ in range(2):
         table.types("Does it rain in Oslo?")
@@ -210,7 +210,7 @@ def test_calls_have_an_id_each_whatever_servers_call_them() -> None:
     )
 
 
-def test_a_call_that_is_taken_out_of_the_history_takes_along_what_came_of_it() -> None:
+def test_tool_call_deleted_from_the_history_takes_its_output_along() -> None:
     table = ToolTable(events.ConversationOptions(tools=TOOLS, most_messages=4))
     table.types("Does it rain in Oslo?")
     table.asks_for()

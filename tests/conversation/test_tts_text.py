@@ -58,7 +58,7 @@ def said(text: str) -> list[str]:
         ("كيف حالك اليوم؟ أنا بخير شكرا.", ["كيف حالك اليوم؟", "أنا بخير شكرا."]),
     ],
 )
-def test_a_sentence_is_a_piece_and_the_first_may_be_a_clause(
+def test_sentence_is_a_piece_and_the_first_may_be_a_clause(
     text: str, pieces: list[str] | None
 ) -> None:
     found = said(text)
@@ -92,18 +92,18 @@ def test_a_sentence_is_a_piece_and_the_first_may_be_a_clause(
         ("**Open and", "Open and"),
     ],
 )
-def test_what_is_written_for_eyes_is_not_read_out(text: str, heard: str) -> None:
+def test_markup_is_not_spoken(text: str, heard: str) -> None:
     assert speakable_text(text) == heard
 
 
-def test_code_is_shown_and_not_said() -> None:
+def test_code_is_shown_and_not_spoken() -> None:
     text = "Like this:\n\n```python\nprint('a. b')\n# no heading.\n```\nThat is all."
     pieces = cut(text)
     assert [piece.text for piece in pieces] == ["Like this:", "", "That is all."]
     assert "print" in pieces[1].shown
 
 
-def test_an_open_bracket_ends_with_its_line() -> None:
+def test_open_bracket_ends_with_its_line() -> None:
     assert said("Look [a.\nNext line is here. Then more.") == [
         "Look [a.",
         "Next line is here.",
@@ -112,17 +112,17 @@ def test_an_open_bracket_ends_with_its_line() -> None:
     assert said('Now see [it](https://x.org "One. Two") here. And so on.')[0] == "Now see it here."
 
 
-def test_a_fence_of_tildes_may_have_ticks_behind_it() -> None:
+def test_fence_of_tildes_may_have_backticks_after_it() -> None:
     assert said("~~~ a`b\nNo words. At all.\n~~~\nBut these are some.") == ["But these are some."]
     assert said("```a``` is what one says.") == ["a is what one says."]
 
 
 @pytest.mark.parametrize("text", ["```\nfor ever. And ever.\n", "~~~~\na\n~~~\nb"])
-def test_code_that_is_not_closed_is_code_to_the_end(text: str) -> None:
+def test_unclosed_code_is_code_to_the_end(text: str) -> None:
     assert said(text) == []
 
 
-def test_a_number_that_begins_a_line_is_no_sentence() -> None:
+def test_number_at_the_beginning_of_a_line_is_no_sentence() -> None:
     assert said("1. Take this one.\n2. Then that. And go.") == [
         "Take this one.",
         "Then that.",
@@ -130,21 +130,21 @@ def test_a_number_that_begins_a_line_is_no_sentence() -> None:
     ]
 
 
-def test_nothing_is_cut_within_a_link_or_code() -> None:
+def test_piece_is_not_cut_within_a_link_or_code() -> None:
     assert said("See [Dr. Who. A film](https://x.org) with me. Now `a. B` goes on.") == [
         "See Dr. Who. A film with me.",
         "Now a. B goes on.",
     ]
 
 
-def test_the_first_piece_is_there_before_its_sentence_ends() -> None:
+def test_first_piece_is_there_before_its_sentence_ends() -> None:
     sentences = SentenceSplitter()
     assert [piece.text for piece in sentences.feed("That is a good question, and")] == [
         "That is a good question,"
     ]
 
 
-def test_a_piece_without_an_end_is_cut_behind_a_word() -> None:
+def test_piece_without_an_end_is_cut_after_a_word() -> None:
     pieces = cut("word " * 100)
     assert all(len(piece.shown) <= MAX_PHRASE_CHARACTERS for piece in pieces)
     assert all(piece.text.split() == ["word"] * len(piece.text.split()) for piece in pieces)
@@ -161,7 +161,7 @@ texts = st.lists(scraps, max_size=40).map("".join)
 
 @settings(max_examples=500, deadline=None)
 @given(text=texts, size=st.integers(1, 7))
-def test_pieces_are_the_text_to_the_character_however_it_comes(text: str, size: int) -> None:
+def test_joined_pieces_are_the_text_however_it_is_split(text: str, size: int) -> None:
     pieces = cut(text, size)
     assert "".join(piece.shown for piece in pieces) == text
     assert pieces == cut(text, len(text) or 1)
@@ -176,5 +176,5 @@ prose = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(text=prose)
-def test_no_word_is_lost_and_none_is_added(text: str) -> None:
+def test_pieces_lose_and_add_no_word(text: str) -> None:
     assert normalized_words(" ".join(said(text))) == normalized_words(text)
