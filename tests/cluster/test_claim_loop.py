@@ -193,7 +193,7 @@ async def ended(shared: SharedJobs, *job_ids: str) -> list[JobRecord]:
     return [shared.get(one) for one in job_ids]
 
 
-async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
+async def test_free_node_claims_next_job_and_each_job_is_done_once(
     shared: SharedJobs, recording: Path
 ) -> None:
     async with services(2, shared) as both:
@@ -212,7 +212,7 @@ async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
         assert sum(one.tally.ended.of("done") for one in both) == len(ids)
 
 
-async def test_a_node_does_not_ask_for_a_job_where_none_waits(
+async def test_node_asks_for_no_job_while_none_waits(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
@@ -223,7 +223,7 @@ async def test_a_node_does_not_ask_for_a_job_where_none_waits(
         assert one.claims.calls.count("claim") == 1 + 3
 
 
-async def test_a_node_claims_one_job_after_the_other_without_being_told_of_each(
+async def test_node_claims_waiting_jobs_without_a_notification_for_each(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
@@ -234,7 +234,7 @@ async def test_a_node_claims_one_job_after_the_other_without_being_told_of_each(
         assert one.claims.calls.count("claim") == 3
 
 
-async def test_an_idle_node_looks_by_itself_for_what_it_was_not_told_of(
+async def test_idle_node_finds_job_without_a_notification(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     await until(lambda: "claim" in one.claims.calls)
@@ -242,7 +242,7 @@ async def test_an_idle_node_looks_by_itself_for_what_it_was_not_told_of(
     await ended(shared, sent(shared, recording))
 
 
-async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_reports_are_refused(
+async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_refused(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
@@ -263,7 +263,7 @@ async def test_a_job_of_a_node_that_died_goes_on_from_its_checkpoint_and_late_re
     assert len(told(shared, job_id)) <= 4, "more than one stretch was recognised again"
 
 
-async def test_a_node_whose_claim_is_lost_stops_untold_and_uncounted(
+async def test_node_that_lost_its_claim_stops_the_job_and_does_not_count_it(
     one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
@@ -277,7 +277,7 @@ async def test_a_node_whose_claim_is_lost_stops_untold_and_uncounted(
     assert not one.tally.ended.total, "what another node goes on with is counted"
 
 
-async def test_a_job_that_is_cancelled_elsewhere_stops_at_once_where_it_runs(
+async def test_job_cancelled_elsewhere_stops_at_once_on_its_node(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
@@ -293,7 +293,7 @@ async def test_a_job_that_is_cancelled_elsewhere_stops_at_once_where_it_runs(
 
 
 @pytest.mark.parametrize("noticed", [False, True], ids=["at the next check", "at once"])
-async def test_a_job_whose_end_was_missed_stops_when_claims_are_checked(
+async def test_job_whose_end_was_not_notified_stops_at_check_of_claims(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, noticed: bool
 ) -> None:
     """``noticed``: the node is told that it may have missed notices."""
@@ -311,7 +311,7 @@ async def test_a_job_whose_end_was_missed_stops_when_claims_are_checked(
 
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])
-async def test_a_job_that_is_ended_elsewhere_as_it_begins_stops_without_a_word(
+async def test_job_ended_elsewhere_as_it_starts_stops_without_an_error(
     one: Service, shared: SharedJobs, recording: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     await one.slot.preload()  # else the end would come while that is waited for
@@ -330,7 +330,7 @@ async def test_a_job_that_is_ended_elsewhere_as_it_begins_stops_without_a_word(
     assert "Traceback" not in caplog.text
 
 
-async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
+async def test_job_cancelled_while_its_recording_is_opened_never_runs(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     one.opening.go_on.clear()
@@ -344,7 +344,7 @@ async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
 
 
 @pytest.mark.slow
-async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
+async def test_node_that_claims_a_lost_job_again_runs_it_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
@@ -362,7 +362,7 @@ async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
         assert len({segment.text for segment in record.segments}) == len(record.segments) == 3
 
 
-async def test_while_the_database_is_away_the_engine_pauses_at_a_checkpoint_and_nothing_is_lost(
+async def test_engine_pauses_at_checkpoint_while_database_is_away(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     job_id, next_id = sent(shared, recording), sent(shared, recording)
@@ -386,7 +386,7 @@ async def test_while_the_database_is_away_the_engine_pauses_at_a_checkpoint_and_
 
 
 @pytest.mark.slow
-async def test_calls_whose_answers_are_lost_are_repeated_and_carried_out_once(
+async def test_calls_with_lost_answers_are_repeated_and_take_effect_once(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     for _ in range(4):
@@ -401,7 +401,7 @@ async def test_calls_whose_answers_are_lost_are_repeated_and_carried_out_once(
     assert not shared.lost
 
 
-async def test_jobs_that_can_run_in_step_are_claimed_together(
+async def test_jobs_of_one_batch_are_claimed_together(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     one.beside = lambda record: 3
@@ -414,7 +414,7 @@ async def test_jobs_that_can_run_in_step_are_claimed_together(
 
 @pytest.mark.slow_except("refused")
 @pytest.mark.parametrize("misfit", ["long", "refused", "alone"])
-async def test_a_job_that_does_not_run_in_step_is_released_at_once_and_ends_the_company(
+async def test_job_that_does_not_fit_the_batch_is_released_and_completes_it(
     one: Service, shared: SharedJobs, recording: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
@@ -446,7 +446,7 @@ async def test_nothing_is_claimed_while_a_node_stands_aside(
     await until(lambda: claimer.claims.claimed == [job_id])
 
 
-async def test_a_claim_says_what_the_node_prefers_now(
+async def test_claim_has_current_preferences_of_node(
     one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim, offers = one.claims.claim, list[ClaimPreferences]()
@@ -463,7 +463,7 @@ async def test_a_claim_says_what_the_node_prefers_now(
 
 @pytest.mark.slow_except("[0.0]")
 @pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
-async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_checkpoints(
+async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoints(
     one: Service,
     shared: SharedJobs,
     recording: Path,
@@ -487,7 +487,7 @@ async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_c
 
 
 @pytest.mark.slow
-async def test_a_node_that_closes_without_a_drain_gives_its_jobs_back(
+async def test_node_closed_without_drain_releases_its_jobs(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
@@ -499,7 +499,7 @@ async def test_a_node_that_closes_without_a_drain_gives_its_jobs_back(
     assert not shared.claimed
 
 
-async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_than_it_must(
+async def test_drain_ends_while_database_is_away(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.1)
@@ -517,7 +517,7 @@ async def test_a_node_that_drains_while_the_database_is_away_waits_no_longer_tha
     assert not shared.get(job_id).over
 
 
-async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_back_in_time(
+async def test_drain_reports_ended_job_when_database_is_back_within_grace(
     one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.0)
@@ -535,7 +535,7 @@ async def test_a_job_that_ended_is_reported_during_a_drain_when_the_database_is_
     assert shared.get(job_id).state is JobState.DONE
 
 
-async def test_a_claim_that_is_not_answered_before_the_drain_is_given_back(
+async def test_unanswered_claim_is_released_by_drain(
     one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", NEVER_S)
@@ -546,7 +546,7 @@ async def test_a_claim_that_is_not_answered_before_the_drain_is_given_back(
     assert not shared.claimed
 
 
-async def test_a_job_in_which_too_many_engines_died_ends_when_it_is_claimed(
+async def test_poison_job_fails_when_it_is_claimed(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     with one.node.aside():
@@ -560,7 +560,7 @@ async def test_a_job_in_which_too_many_engines_died_ends_when_it_is_claimed(
     assert one.tally.ended.of("failed") == 1
 
 
-async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fails(
+async def test_job_that_cannot_be_opened_is_tried_by_another_node_and_then_fails(
     shared: SharedJobs, recording: Path
 ) -> None:
     async with services(2, shared) as (blind, sighted):
@@ -582,7 +582,7 @@ async def test_a_job_that_one_node_cannot_open_is_tried_by_another_and_then_fail
 
 
 @virtual_time
-async def test_a_job_that_the_only_node_cannot_open_waits_for_others_before_it_tries_again(
+async def test_job_that_only_node_cannot_open_waits_before_it_is_tried_again(
     claimer: Service, shared: SharedJobs, recording: Path
 ) -> None:
     claimer.storage = False
@@ -597,7 +597,7 @@ async def test_a_job_that_the_only_node_cannot_open_waits_for_others_before_it_t
     assert claimer.claims.claimed == [job_id] * 2
 
 
-async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_attempt(
+async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
     shared: SharedJobs, recording: Path
 ) -> None:
     async with services(2, shared) as both:
@@ -617,7 +617,7 @@ async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_atte
 
 
 @virtual_time
-async def test_a_node_that_cannot_reach_the_storage_rests(
+async def test_node_that_cannot_reach_storage_pauses_claims(
     claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unreachable(*_: object) -> AudioSource:
@@ -635,7 +635,7 @@ async def test_a_node_that_cannot_reach_the_storage_rests(
     assert claimer.claims.claimed == [job_id] * 2
 
 
-async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
+async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
@@ -655,7 +655,7 @@ async def test_a_job_whose_model_does_not_load_on_one_node_is_done_by_another(
 
 
 @pytest.mark.parametrize("error", [errors.DiskFull, errors.EngineStuck])
-async def test_a_job_that_went_on_after_it_was_passed_on_is_passed_on_again(
+async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again(
     one: Service,
     shared: SharedJobs,
     recording: Path,
@@ -677,7 +677,7 @@ async def test_a_job_that_went_on_after_it_was_passed_on_is_passed_on_again(
     assert shared.get(job_id).passed == 1
 
 
-async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
+async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     one.refuses_all()
@@ -695,7 +695,7 @@ async def test_a_job_that_a_node_cannot_do_is_left_to_others_with_the_reason(
 
 
 @virtual_time
-async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
+async def test_node_judges_all_waiting_jobs_in_batches(
     claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged, judge = list[int](), claimer.claims.judge
@@ -713,7 +713,7 @@ async def test_a_node_judges_a_few_jobs_at_a_time_and_all_in_turn(
     assert judged == [ELIGIBILITY_BATCH] * 3
 
 
-async def test_a_fault_while_a_job_is_judged_refuses_it(
+async def test_fault_while_a_job_is_judged_refuses_it(
     one: Service, shared: SharedJobs, recording: Path
 ) -> None:
     def fails(record: JobRecord) -> errors.SidecarError | None:
@@ -726,7 +726,7 @@ async def test_a_fault_while_a_job_is_judged_refuses_it(
 
 
 @virtual_time
-async def test_a_node_that_drains_judges_no_more(
+async def test_draining_node_judges_no_jobs(
     claimer: Service, shared: SharedJobs, recording: Path
 ) -> None:
     await claimer.node.drain(0.0)

@@ -63,7 +63,7 @@ async def work() -> Work:
     return work
 
 
-async def test_events_of_one_moment_are_one_report_without_progress_that_is_out_of_date(
+async def test_events_of_one_moment_are_one_report_without_superseded_progress(
     work: Work,
 ) -> None:
     work.happens(StartedChange(), *(ReportedChange(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)))
@@ -79,7 +79,7 @@ async def test_events_of_one_moment_are_one_report_without_progress_that_is_out_
     assert [base for base, _ in work.claims.reports] == [0, 6]
 
 
-async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_for(
+async def test_flush_waits_for_earlier_events_and_not_for_later_ones(
     work: Work,
 ) -> None:
     work.happens(StartedChange())
@@ -95,7 +95,7 @@ async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_f
     assert work.numbers == [1, 2]
 
 
-async def test_the_start_of_an_attempt_is_not_waited_for_if_the_claim_tells_of_it() -> None:
+async def test_flush_does_not_wait_for_start_that_the_claim_implies() -> None:
     work = Work(begins=True)
     await work.open()
     work.claims.down = True
@@ -111,7 +111,7 @@ async def test_the_start_of_an_attempt_is_not_waited_for_if_the_claim_tells_of_i
     assert work.numbers == [1, 2, 3]
 
 
-async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> None:
+async def test_unanswered_report_is_repeated_unchanged(work: Work) -> None:
     work.claims.unanswered = 2
     work.happens(StartedChange())
     await until(lambda: work.claims.reports)
@@ -123,7 +123,7 @@ async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> N
     assert work.numbers == [1, 2, 3]
 
 
-async def test_a_reporter_says_once_that_the_end_is_persisted(work: Work) -> None:
+async def test_persisted_end_is_told_once(work: Work) -> None:
     work.happens(StartedChange())
     await work.reporter.flushed()
     assert not work.ends
@@ -133,7 +133,7 @@ async def test_a_reporter_says_once_that_the_end_is_persisted(work: Work) -> Non
     assert work.shared.get(work.id).state is JobState.FAILED
 
 
-async def test_an_end_that_comes_during_a_report_is_reported_with_the_next(work: Work) -> None:
+async def test_end_during_a_report_is_in_the_next_report(work: Work) -> None:
     work.claims.down = True
     work.happens(StartedChange())
     await asyncio.sleep(60.0)
@@ -143,7 +143,7 @@ async def test_an_end_that_comes_during_a_report_is_reported_with_the_next(work:
     assert work.shared.get(work.id).state is JobState.DONE
 
 
-async def test_a_reporter_whose_claim_is_lost_says_so_and_reports_no_more(work: Work) -> None:
+async def test_lost_claim_is_told_and_ends_reports(work: Work) -> None:
     work.happens(StartedChange())
     await work.reporter.flushed()
     work.shared.lose(work.id)
@@ -155,7 +155,7 @@ async def test_a_reporter_whose_claim_is_lost_says_so_and_reports_no_more(work: 
     assert work.shared.get(work.id).state is JobState.QUEUED
 
 
-async def test_nothing_waits_for_a_reporter_that_is_closed(work: Work) -> None:
+async def test_flush_of_closed_claim_returns(work: Work) -> None:
     work.claims.down = True
     work.happens(StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
@@ -166,14 +166,14 @@ async def test_nothing_waits_for_a_reporter_that_is_closed(work: Work) -> None:
     assert not work.ends
 
 
-async def test_nothing_waits_for_a_job_that_was_forgotten(work: Work) -> None:
+async def test_flush_of_forgotten_job_returns(work: Work) -> None:
     work.happens(StartedChange())
     work.reporter.close()
     work.log.forget(work.id)  # as after its end or deletion by another service
     await work.reporter.flushed()
 
 
-async def test_a_fault_of_a_report_is_logged_and_it_is_tried_again(
+async def test_fault_of_a_report_is_logged_and_report_is_repeated(
     work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     report, faults = work.claims.report, [ZeroDivisionError("a fault")]

@@ -192,20 +192,20 @@ async def test_each_job_is_claimed_once(store: Store) -> None:
         assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
-async def test_an_owner_with_many_jobs_lets_another_go_first(store: Store) -> None:
+async def test_owner_with_many_jobs_lets_another_go_first(store: Store) -> None:
     node = await store.node()
     ids = [await added(store, owner) for owner in "aab"]
     assert [(await claimed(node)).record.id for _ in ids] == [ids[0], ids[2], ids[1]]
 
 
-async def test_a_claim_says_whether_other_jobs_may_wait(store: Store) -> None:
+async def test_claim_says_whether_other_jobs_may_wait(store: Store) -> None:
     node = await store.node()
     for _ in range(3):
         await added(store)
     assert [(await claimed(node)).more for _ in range(3)] == [True, True, False]
 
 
-async def test_a_claim_that_is_repeated_is_the_same(store: Store) -> None:
+async def test_repeated_claim_is_the_same(store: Store) -> None:
     node, token = await store.node(), uuid4().hex
     await added(store)
     await added(store)
@@ -215,7 +215,7 @@ async def test_a_claim_that_is_repeated_is_the_same(store: Store) -> None:
     assert (await claimed(node)).record.id != first.record.id
 
 
-async def test_a_claim_has_the_job_with_all_its_events(store: Store) -> None:
+async def test_claim_has_the_job_with_all_its_events(store: Store) -> None:
     one, other = await store.node(), await store.node()
     await added(store)
     claim = await claimed(one)
@@ -229,7 +229,7 @@ async def test_a_claim_has_the_job_with_all_its_events(store: Store) -> None:
     assert again.token != claim.token
 
 
-async def test_a_report_appends_events_with_gaps_and_changes_the_job(store: Store) -> None:
+async def test_report_appends_events_with_gaps_and_changes_the_job(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -240,7 +240,7 @@ async def test_a_report_appends_events_with_gaps_and_changes_the_job(store: Stor
     assert record.state is JobState.RUNNING
 
 
-async def test_a_report_that_is_repeated_is_persisted_once(store: Store) -> None:
+async def test_repeated_report_is_persisted_once(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -254,7 +254,7 @@ async def test_a_report_that_is_repeated_is_persisted_once(store: Store) -> None
     assert await store.get(job_id) == ended
 
 
-async def test_a_report_with_a_wrong_base_is_refused_and_ends_the_claim(store: Store) -> None:
+async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -269,7 +269,7 @@ async def test_a_report_with_a_wrong_base_is_refused_and_ends_the_claim(store: S
     assert (await claimed(node)).record.id == job_id
 
 
-async def test_a_report_without_the_claim_is_refused(store: Store) -> None:
+async def test_report_without_the_claim_is_refused(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     claim = await claimed(one)
@@ -285,7 +285,7 @@ async def test_a_report_without_the_claim_is_refused(store: Store) -> None:
     await says(other, again, StartedChange(), DONE)
 
 
-async def test_a_report_after_a_job_was_ended_elsewhere_is_refused(store: Store) -> None:
+async def test_report_for_job_ended_elsewhere_is_refused(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -297,7 +297,7 @@ async def test_a_report_after_a_job_was_ended_elsewhere_is_refused(store: Store)
     assert before.state is JobState.CANCELLED
 
 
-async def test_an_end_that_is_reported_is_final_and_ends_the_claim(store: Store) -> None:
+async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -310,7 +310,7 @@ async def test_an_end_that_is_reported_is_final_and_ends_the_claim(store: Store)
     assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
-async def test_the_end_of_a_job_takes_the_state_from_checkpoints(store: Store) -> None:
+async def test_end_of_job_drops_the_state_of_checkpoints(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -322,7 +322,7 @@ async def test_the_end_of_a_job_takes_the_state_from_checkpoints(store: Store) -
     assert list(await store.events(job_id)) == [events[0], events[1].worn, *end]
 
 
-async def test_a_job_that_is_released_goes_to_others_at_once(store: Store) -> None:
+async def test_released_job_is_claimed_by_another_at_once(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     claim = await claimed(one)
@@ -337,7 +337,7 @@ async def test_a_job_that_is_released_goes_to_others_at_once(store: Store) -> No
     assert (await store.get(job_id)).attempts == 0
 
 
-async def test_a_job_that_waits_again_without_a_release_stays_claimed(store: Store) -> None:
+async def test_requeued_job_without_a_release_stays_claimed(store: Store) -> None:
     one, other = await store.node(), await store.node()
     await added(store)
     claim = await claimed(one)
@@ -347,7 +347,7 @@ async def test_a_job_that_waits_again_without_a_release_stays_claimed(store: Sto
     assert await one.mine() == {claim.token}
 
 
-async def test_claims_are_valid_until_they_are_lost_released_or_ended(store: Store) -> None:
+async def test_claims_are_valid_until_lost_released_or_ended(store: Store) -> None:
     node = await store.node()
     ids = [await added(store) for _ in range(4)]
     kept, lost, released, ended = [await claimed(node) for _ in ids]
@@ -359,7 +359,7 @@ async def test_claims_are_valid_until_they_are_lost_released_or_ended(store: Sto
     assert await node.mine() == {kept.token}
 
 
-async def test_a_job_is_hidden_from_the_node_that_refuses_it_until_it_can_do_it(
+async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(
     store: Store,
 ) -> None:
     one, other = await store.node(), await store.node()
@@ -382,7 +382,7 @@ async def test_a_job_is_hidden_from_the_node_that_refuses_it_until_it_can_do_it(
     assert (await claimed(one)).record.id == refused
 
 
-async def test_jobs_that_no_node_is_known_to_be_able_to_do_are_to_be_judged(store: Store) -> None:
+async def test_jobs_without_an_eligible_node_are_to_be_judged(store: Store) -> None:
     one, other = await store.node(), await store.node()
     ids = [await added(store) for _ in range(3)]
     assert [record.id for record in await one.unjudged(2)] == ids[:2]
@@ -400,7 +400,7 @@ async def test_jobs_that_no_node_is_known_to_be_able_to_do_are_to_be_judged(stor
     assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
 
 
-async def test_a_job_that_all_nodes_refuse_is_told_so_and_ends(store: Store) -> None:
+async def test_job_that_all_nodes_refuse_is_marked_refused_and_ends(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     await one.judge({job_id: LONG})
@@ -434,7 +434,7 @@ async def test_a_job_that_all_nodes_refuse_is_told_so_and_ends(store: Store) -> 
     assert record.error.code == "unschedulable"
 
 
-async def test_a_job_waits_where_no_node_is_live(store: Store) -> None:
+async def test_job_waits_while_no_node_is_live(store: Store) -> None:
     front, node = await store.front(), await store.node()
     job_id = await added(store)
     await front.end_unschedulable(0.0)
@@ -445,7 +445,7 @@ async def test_a_job_waits_where_no_node_is_live(store: Store) -> None:
     assert (record.state, record.refused) == (JobState.QUEUED, None)
 
 
-async def test_a_job_that_is_claimed_is_not_unschedulable(store: Store) -> None:
+async def test_claimed_job_is_not_unschedulable(store: Store) -> None:
     node = await store.node()
     job_id = await added(store)
     claim = await claimed(node)
@@ -455,7 +455,7 @@ async def test_a_job_that_is_claimed_is_not_unschedulable(store: Store) -> None:
     await says(node, claim, FailedChange(LONG))
 
 
-async def test_nodes_are_told_what_they_could_claim_and_what_was_ended_elsewhere(
+async def test_nodes_are_notified_of_claimable_jobs_and_of_jobs_ended_elsewhere(
     store: Store,
 ) -> None:
     one, other = await store.node(), await store.node()

@@ -80,7 +80,7 @@ async def later(one: Service, column: str, seconds: float) -> None:
     await one.database.fetch(back, (seconds,))
 
 
-async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
+async def test_repeated_request_takes_its_job_over_once_and_only_for_its_owner(
     here: Front, there: Front
 ) -> None:
     job = await here.accepted()
@@ -99,7 +99,7 @@ async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
     assert found.id == job.id
 
 
-async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken_stays(
+async def test_job_of_client_that_does_not_return_ends_and_taken_job_stays(
     one: Service, here: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front_queue, "TIMEOUT_POLL_S", 0.05)
@@ -119,7 +119,7 @@ async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken
 
 
 @pytest.mark.slow
-async def test_a_job_that_cannot_be_left_is_left_once_the_database_is_back(
+async def test_job_is_marked_as_left_once_the_database_is_back(
     here: Front, postgres_cluster: Cluster
 ) -> None:
     job = await here.accepted()
@@ -137,7 +137,7 @@ async def test_a_job_that_cannot_be_left_is_left_once_the_database_is_back(
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["it waits there", "it timed out there, too"])
-async def test_a_lost_answer_changes_nothing_of_a_job_whose_client_went_to_another_service(
+async def test_lost_answer_does_not_change_a_job_taken_over_by_another_front(
     one: Service, here: Front, there: Front, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     """The second front takes the job over before the first repeats its call."""
@@ -162,7 +162,7 @@ async def test_a_lost_answer_changes_nothing_of_a_job_whose_client_went_to_anoth
     assert (await here.taken(digest="sent later") is not None) is again
 
 
-async def test_a_job_that_was_cancelled_after_it_was_left_is_not_taken(
+async def test_job_cancelled_after_its_client_left_is_not_taken_over(
     one: Service, here: Front
 ) -> None:
     job = await here.accepted()
@@ -171,9 +171,7 @@ async def test_a_job_that_was_cancelled_after_it_was_left_is_not_taken(
     assert await here.taken() is None, "the request gets a job of its own"
 
 
-async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(
-    one: Service, here: Front
-) -> None:
+async def test_job_taken_by_an_unanswered_call_is_taken_again(one: Service, here: Front) -> None:
     job = await here.accepted()
     await here.left(job)
     await one.database.fetch("UPDATE vibevoice.jobs SET left_taker = 'a call'")
@@ -183,7 +181,7 @@ async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(
     assert await here.taken() is not None
 
 
-async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_while(
+async def test_job_of_client_at_a_dead_service_ends_after_a_while(
     one: Service, other: Service, here: Front, there: Front
 ) -> None:
     job = await there.accepted()
@@ -197,7 +195,7 @@ async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_whi
     assert await here.all_jobs() == [kept.id]
 
 
-async def test_all_that_is_overdue_ends_at_one_look_the_longest_overdue_first(
+async def test_all_overdue_jobs_end_at_one_check_longest_overdue_first(
     one: Service, here: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_jobs, "OVERDUE_BATCH", 2)
@@ -216,7 +214,7 @@ async def test_all_that_is_overdue_ends_at_one_look_the_longest_overdue_first(
 
 
 @pytest.mark.parametrize("answered", [True, False])
-async def test_a_service_that_was_taken_for_dead_keeps_the_jobs_of_its_clients(
+async def test_service_wrongly_taken_for_dead_keeps_the_jobs_of_its_clients(
     one: Service, other: Service, here: Front, there: Front, answered: bool
 ) -> None:
     await there.accepted()
@@ -229,7 +227,7 @@ async def test_a_service_that_was_taken_for_dead_keeps_the_jobs_of_its_clients(
     assert len(await here.all_jobs()) == 1
 
 
-async def test_a_job_that_is_submitted_after_its_service_left_ends_after_a_while(
+async def test_job_submitted_after_its_service_left_ends_after_a_while(
     one: Service, other: Service, here: Front, there: Front
 ) -> None:
     """As by a server that was frozen and executes the call when the service has gone."""
@@ -241,7 +239,7 @@ async def test_a_job_that_is_submitted_after_its_service_left_ends_after_a_while
     assert await here.all_jobs() == []
 
 
-async def test_a_call_that_awaits_a_job_after_it_was_left_again_does_not_have_it(
+async def test_call_that_awaits_a_job_left_again_does_not_get_it(
     one: Service,
 ) -> None:
     job = submitted("me", kept=False)
@@ -255,7 +253,7 @@ async def test_a_call_that_awaits_a_job_after_it_was_left_again_does_not_have_it
     assert await one.database.call("await_1", job.id, "one", "second")
 
 
-async def test_a_call_that_took_a_job_too_late_has_it_no_more(
+async def test_call_that_took_a_job_too_late_loses_it(
     one: Service, here: Front, there: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await here.accepted()
@@ -272,7 +270,7 @@ async def test_a_call_that_took_a_job_too_late_has_it_no_more(
     assert took[0] is not None
 
 
-async def test_a_job_that_ends_as_its_client_times_out_stays_for_the_next_request(
+async def test_job_that_ends_as_its_client_times_out_stays_for_the_retry(
     here: Front,
 ) -> None:
     job = await here.accepted()
@@ -280,7 +278,7 @@ async def test_a_job_that_ends_as_its_client_times_out_stays_for_the_next_reques
     assert here.awaited == [], "its end would delete it before anything else is done here"
 
 
-async def test_a_front_whose_client_timed_out_is_notified_of_its_job_no_more(
+async def test_front_whose_client_timed_out_gets_no_more_notifications(
     one: Service, here: Front, there: Front
 ) -> None:
     followers = "SELECT followers FROM vibevoice.jobs"

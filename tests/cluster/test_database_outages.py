@@ -77,7 +77,7 @@ def outage(deployed: Deployment, request: pytest.FixtureRequest) -> Outage:
 
 
 @pytest.mark.slow
-def test_every_job_is_done_soon_after_the_database_is_back(outage: Outage) -> None:
+def test_every_job_is_done_after_the_database_is_back(outage: Outage) -> None:
     states = Counter(job.get("state") for job in outage.after.values())
     assert dict(states) == {"done": len(outage.after)}, outage
     assert len(outage.after) >= JOBS
@@ -86,37 +86,37 @@ def test_every_job_is_done_soon_after_the_database_is_back(outage: Outage) -> No
     assert outage.said == own
 
 
-def test_an_outage_costs_no_job_an_attempt(outage: Outage) -> None:
+def test_outage_costs_no_job_an_attempt(outage: Outage) -> None:
     attempts = Counter(job.get("attempts") for job in outage.after.values())
     assert dict(attempts) == {1: len(outage.after)}, outage
     assert {job["attempts"] for job in outage.before.values()} <= {0, 1}
 
 
-def test_requests_meanwhile_are_answered_before_the_database_is_back(outage: Outage) -> None:
+def test_requests_during_outage_are_answered_before_its_end(outage: Outage) -> None:
     unanswered = [one for one in outage.answers if not one.status]
     assert not unanswered, plainly(unanswered)
     assert outage.all_answered or outage.seconds < 2 * REFUSED_S, plainly(outage.answers)
 
 
-def test_requests_meanwhile_are_told_that_the_database_is_away(outage: Outage) -> None:
+def test_requests_during_outage_get_journal_unreachable(outage: Outage) -> None:
     accepted = [one for one in outage.answers if not one.refused]
     if outage.seconds < REFUSED_S + BUSY_S:  # one that waits may meet a database that is back
         accepted = [one for one in accepted if one.status not in (200, 202, 409)]
     assert not accepted, plainly(accepted)
 
 
-def test_a_request_that_was_refused_is_accepted_under_its_key_afterwards(outage: Outage) -> None:
+def test_refused_request_is_accepted_under_its_key_after_outage(outage: Outage) -> None:
     sent = {one.body["id"] for one in outage.again if one.status == 202}
     if outage.seconds > REFUSED_S + BUSY_S:
         assert len(sent) == 4
     assert {outage.after[job_id].get("state") for job_id in sent} <= {"done"}
 
 
-def test_a_request_that_was_refused_leaves_no_job_of_its_own(outage: Outage) -> None:
+def test_refused_request_leaves_no_job(outage: Outage) -> None:
     assert outage.listed == {*outage.after}
 
 
-def test_streams_that_were_open_go_on_without_a_gap_or_a_repetition(outage: Outage) -> None:
+def test_open_event_streams_go_on_without_gap_or_repetition(outage: Outage) -> None:
     assert len(outage.streams) == JOBS
     for job_id, heard in outage.streams.items():
         heard.check(outage.recordings[job_id])
@@ -138,7 +138,7 @@ def test_readiness_follows_the_database(outage: Outage) -> None:
 
 
 @pytest.mark.slow
-async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: Deployment) -> None:
+async def test_suspended_node_loses_its_job_and_works_again(deployed: Deployment) -> None:
     async with cleared(deployed) as clients:
         (job_id,) = await clients.submit_many(1, 8 * SPEED)
         busy = await clients.node_at_work()
@@ -201,7 +201,7 @@ def _on(folder: Path, database: Cluster) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_of_the_database_refuses_jobs_and_loses_none(
+def test_full_disk_of_database_refuses_jobs_and_loses_none(
     small_disk: tuple[str, Path], database: Cluster, tmp_path: Path
 ) -> None:
     journal, disk = small_disk

@@ -24,7 +24,7 @@ LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
 
 
-def test_a_job_that_no_node_can_do_is_told_what_the_nodes_say_and_what_to_do() -> None:
+def test_unschedulable_error_has_reasons_of_nodes_and_a_hint() -> None:
     error = unschedulable_error([LONG, GREEK, LONG])
     assert error.code == "unschedulable"
     assert "None of 3 nodes" in error.detail
@@ -33,7 +33,7 @@ def test_a_job_that_no_node_can_do_is_told_what_the_nodes_say_and_what_to_do() -
     assert "The only node" in unschedulable_error([GREEK]).detail
 
 
-def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> None:
+def test_node_is_eligible_by_language_and_length_of_recording(recording: Path) -> None:
     settings = Settings(engine="moonshine")
     lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
     provision = EngineProvisioning(settings, lodging)
@@ -46,12 +46,12 @@ def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> Non
     assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]
 
 
-def test_a_job_for_which_memory_does_not_suffice_is_refused() -> None:
+def test_job_that_does_not_fit_in_memory_is_refused() -> None:
     provision = Mock(slot=Mock(state=EngineState.READY))
     provision.admitted.side_effect = errors.WontFit()
     assert isinstance(ineligibility(submitted(), provision, 1e5), errors.WontFit)
 
 
-def test_a_node_whose_engine_hangs_for_good_leaves_jobs_to_others() -> None:
+def test_node_with_stuck_engine_is_not_eligible() -> None:
     node = Mock(slot=Mock(state=EngineState.STUCK))
     assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)

@@ -128,7 +128,7 @@ def new(path: Path, **more: object) -> Job:
 
 
 @virtual_time
-async def test_a_job_is_accepted_once_it_is_persisted(
+async def test_submission_returns_once_the_job_is_persisted(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     store.answers.clear()
@@ -144,7 +144,7 @@ async def test_a_job_is_accepted_once_it_is_persisted(
 
 
 @virtual_time
-async def test_only_a_job_whose_client_waits_is_followed(
+async def test_only_job_whose_client_waits_is_followed(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     later, waits = new(recording), new(recording, kept=False)
@@ -160,7 +160,7 @@ async def test_only_a_job_whose_client_waits_is_followed(
     assert store.deleted == [waits.id]
 
 
-async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
+async def test_front_that_counts_jobs_follows_all_accepted_ones(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     front.follows_all = True
@@ -173,7 +173,7 @@ async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
     assert not store.deleted
 
 
-async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
+async def test_given_up_job_goes_on_and_is_taken_over_elsewhere(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     job, elsewhere = new(recording, kept=False), SharedJobQueue(store, store, LIMIT, store)
@@ -201,7 +201,7 @@ async def seen(job: Job) -> list[JobState]:
     return [record.state async for record in job.changes()]
 
 
-async def test_a_client_that_comes_when_others_were_told_of_the_end_is_told_so(
+async def test_client_that_comes_during_drain_gets_shutting_down(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     await front.drain(0.0)
@@ -214,7 +214,7 @@ async def test_a_client_that_comes_when_others_were_told_of_the_end_is_told_so(
     assert store.deleted == [job.id]
 
 
-async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
+async def test_job_that_ended_before_its_client_came_is_deleted(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     job = new(recording, kept=False)
@@ -226,7 +226,7 @@ async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
     await until(lambda: store.deleted == [job.id])
 
 
-async def test_a_submission_that_is_refused_leaves_nothing(
+async def test_refused_submission_leaves_nothing(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     job, place = new(recording, kept=False), Place()
@@ -243,7 +243,7 @@ async def test_a_submission_that_is_refused_leaves_nothing(
     job.source.close()
 
 
-async def test_a_key_that_is_taken_is_told_and_changes_nothing(
+async def test_used_idempotency_key_is_refused_and_changes_nothing(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     first, second = (new(recording, key=IdempotencyKey("a key", "digest")) for _ in range(2))
@@ -254,7 +254,7 @@ async def test_a_key_that_is_taken_is_told_and_changes_nothing(
     second.source.close()
 
 
-async def test_each_client_of_a_full_queue_is_told_its_own_time(
+async def test_each_client_of_full_queue_gets_its_own_retry_after(
     store: Store, recording: Path
 ) -> None:
     """As at a service alone: two seconds from start to start, whoever was refused before first."""
@@ -276,7 +276,7 @@ async def test_each_client_of_a_full_queue_is_told_its_own_time(
     job.source.close()
 
 
-async def test_room_and_depth_are_those_that_were_last_seen(
+async def test_room_and_depth_are_the_last_counted_ones(
     front: SharedJobQueue, store: Store, recording: Path
 ) -> None:
     assert (front.depth, front.running) == (0, 0)
@@ -295,7 +295,7 @@ async def test_room_and_depth_are_those_that_were_last_seen(
 
 
 @virtual_time
-async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jobs_end(
+async def test_drain_answers_waiting_clients_with_shutting_down_and_ends_their_jobs(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     waits, later, expected = new(recording, kept=False), new(recording), new(recording, kept=False)
@@ -321,7 +321,7 @@ async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jo
         await front.submit(new(recording), promised=Place())
 
 
-async def test_a_front_that_drains_lets_clients_have_their_answers_within_the_grace(
+async def test_drain_lets_clients_get_their_answers_within_grace(
     store: Store, recording: Path
 ) -> None:
     async with both(store) as queue:
@@ -333,7 +333,7 @@ async def test_a_front_that_drains_lets_clients_have_their_answers_within_the_gr
     assert store.deleted == [waits.id]
 
 
-async def test_what_runs_here_can_be_interrupted_and_a_fault_is_told(
+async def test_running_job_can_be_interrupted_and_a_fault_is_reported(
     store: Store, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")

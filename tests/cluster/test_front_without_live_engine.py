@@ -55,7 +55,7 @@ async def told(front: Server, path: str, first: dict[str, Any] | None) -> tuple[
         ("/api/asr-streaming", None, ("payload", "details"), {"hint": HINT}),
     ],
 )
-async def test_each_websocket_says_in_its_own_way_that_live_audio_is_for_a_node(
+async def test_each_websocket_refuses_live_audio_at_a_front_in_its_own_protocol(
     front: Server,
     path: str,
     first: dict[str, Any] | None,
@@ -70,13 +70,13 @@ async def test_each_websocket_says_in_its_own_way_that_live_audio_is_for_a_node(
 
 
 @pytest.mark.parametrize("what", ["client_secrets", "transcription_sessions"])
-def test_no_page_gets_a_key_for_a_session_that_cannot_be(front: Server, what: str) -> None:
+def test_client_secret_for_live_session_at_a_front_returns_415(front: Server, what: str) -> None:
     answer = front.client.post(f"/v1/realtime/{what}", json={})
     assert answer.status_code == 415
     assert answer.json()["error"] | OPENAI == answer.json()["error"]
 
 
-def test_grpc_says_so_when_a_session_is_created(front: Server) -> None:
+def test_grpc_session_at_a_front_is_refused(front: Server) -> None:
     with Client(front.health()["grpc_port"]) as client:
         refused = client.refused()
     assert refused.status is grpc.StatusCode.FAILED_PRECONDITION

@@ -57,7 +57,7 @@ async def followed(one: Service) -> Job:
     return job
 
 
-async def test_only_jobs_that_are_followed_are_in_memory(one: Service) -> None:
+async def test_only_followed_jobs_are_in_memory(one: Service) -> None:
     jobs = await one.submit(*["a"] * 20)
     with await one.jobs.subscribe(jobs[3].id):
         assert one.follower.following == 1
@@ -69,7 +69,7 @@ async def test_only_jobs_that_are_followed_are_in_memory(one: Service) -> None:
     assert one.follower.following == 0
 
 
-async def test_a_job_that_is_awaited_hears_its_end(one: Service, other: Service) -> None:
+async def test_followed_job_gets_its_end(one: Service, other: Service) -> None:
     (record,) = await one.submit("a")
     job = job_of(record)
     one.follower.follow(job)
@@ -79,7 +79,7 @@ async def test_a_job_that_is_awaited_hears_its_end(one: Service, other: Service)
     assert one.follower.following == 0
 
 
-async def test_a_follower_of_a_job_that_is_deleted_elsewhere_hears_that_it_ended(
+async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
     one: Service, other: Service
 ) -> None:
     (job,) = await one.submit("a")
@@ -90,7 +90,7 @@ async def test_a_follower_of_a_job_that_is_deleted_elsewhere_hears_that_it_ended
         await one.jobs.subscribe(job.id)
 
 
-async def test_a_follower_that_leaves_while_events_are_read_holds_up_no_other(
+async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
     one: Service, other: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = await one.submit("a", "b")
@@ -112,7 +112,7 @@ async def test_a_follower_that_leaves_while_events_are_read_holds_up_no_other(
 
 
 @pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 1)])
-async def test_short_events_of_a_followed_job_are_heard_without_a_call(
+async def test_short_events_of_followed_job_arrive_without_a_call(
     one: Service, other: Service, words: int, reads: int
 ) -> None:
     """A notification has less than 8,000 bytes."""
@@ -135,9 +135,7 @@ async def test_short_events_of_a_followed_job_are_heard_without_a_call(
     assert len(read) == reads
 
 
-async def test_a_notification_behind_one_that_was_missed_has_both_read(
-    one: Service, other: Service
-) -> None:
+async def test_notification_after_a_missed_one_reads_both(one: Service, other: Service) -> None:
     job = await followed(one)
     hear = one.database._callbacks[EVENTS_CHANNEL + "one"]
     missed = list[str]()

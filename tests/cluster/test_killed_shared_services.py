@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-async def test_whoever_is_killed_every_job_ends_once_and_with_its_own_words(tmp_path: Path) -> None:
+async def test_jobs_end_once_with_their_own_text_when_services_are_killed(tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     told = await tried(tmp_path, 8, 3, 1, seed, poison=1)

@@ -67,7 +67,7 @@ def test_calls_read_no_more_of_many_jobs_than_of_few(journal: str, analyzed: str
     } == {}
 
 
-def test_the_order_of_the_queue_reads_each_job_a_few_times_though_no_table_is_analyzed(
+def test_queue_order_reads_each_job_a_few_times_without_statistics(
     journal: str,
 ) -> None:
     migrate_postgres(journal, KEY)

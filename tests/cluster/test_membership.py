@@ -36,26 +36,26 @@ def every_second(count: int, *, beats: bool = False) -> list[tuple[float, float,
     return [(10.0 + at, 10.01 + at, {"a": at, "b": at * beats}) for at in range(count)]
 
 
-def test_a_service_whose_beat_stands_still_is_dead_after_so_many_looks() -> None:
+def test_service_without_new_heartbeat_is_dead_after_some_observations() -> None:
     assert looked(*every_second(EXPIRY_HEARTBEATS)) == []
     assert looked(*every_second(1 + EXPIRY_HEARTBEATS)) == ["b"]
     assert looked(*every_second(20, beats=True)) == []
 
 
-def test_a_look_that_the_database_kept_waiting_shows_nothing() -> None:
+def test_observation_delayed_by_the_database_does_not_count() -> None:
     looks = every_second(1 + EXPIRY_HEARTBEATS)
     begun, _, beats = looks[-2]
     looks[-2] = begun, begun + HEARTBEAT_INTERVAL_S + 0.1, beats
     assert looked(*looks) == []
 
 
-def test_an_observer_that_stood_still_itself_begins_anew() -> None:
+def test_observer_that_stood_still_starts_anew() -> None:
     *looks, (begun, ended, beats) = every_second(1 + EXPIRY_HEARTBEATS)
     late = 10 * HEARTBEAT_INTERVAL_S
     assert looked(*looks, (begun + late, ended + late, beats)) == []
 
 
-async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
+async def test_jobs_of_dead_service_are_free_and_count_its_death(
     one: Service, other: Service
 ) -> None:
     begun, waiting = await one.submit("a", "b")
@@ -77,7 +77,7 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
     assert again == {begun.id, waiting.id}
 
 
-async def test_an_expiry_writes_the_jobs_of_its_node_and_no_row_of_those_that_it_only_judged(
+async def test_expiry_writes_claimed_jobs_and_not_merely_judged_ones(
     one: Service, other: Service, journal: str
 ) -> None:
     jobs = await one.submit(*["a"] * 60)
@@ -126,9 +126,7 @@ def _waits(look: psycopg.Connection) -> bool:
     return bool(look.execute(blocked).fetchall())
 
 
-async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(
-    one: Service, other: Service
-) -> None:
+async def test_service_with_newer_heartbeat_is_not_expired(one: Service, other: Service) -> None:
     await one.submit("a")
     claim = await one.claimed()
     await one.membership.register()
@@ -151,7 +149,7 @@ async def _waiting_beat(
             return seen, beats
 
 
-async def test_without_its_synchronous_standby_no_service_expires(
+async def test_no_service_expires_while_synchronous_standby_is_missing(
     one: Service, other: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
     """Heartbeats stand still for all, as none is committed; their locks stop expiries."""
@@ -173,9 +171,7 @@ async def test_without_its_synchronous_standby_no_service_expires(
     assert {*dict(await one.database.fetch(services))} == {"one", "other"}
 
 
-async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
-    one: Service, other: Service
-) -> None:
+async def test_expiry_notifies_other_nodes_of_jobs_to_judge(one: Service, other: Service) -> None:
     heard = list[str]()
     one.database.listen(WAITING, heard.append)
     (job,) = await one.submit("a")
@@ -186,14 +182,14 @@ async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
     await until(lambda: heard)
 
 
-async def test_a_node_that_drains_claims_nothing(one: Service) -> None:
+async def test_draining_node_claims_nothing(one: Service) -> None:
     await one.submit("a")
     await one.membership.drain()
     assert await one.claim() is None
 
 
 @pytest.mark.parametrize("twice", [False, True])
-async def test_who_leaves_gives_back_what_it_was_charged(one: Service, twice: bool) -> None:
+async def test_leaving_service_refunds_owners_of_its_jobs(one: Service, twice: bool) -> None:
     await one.submit("a", "a", "b", seconds=7)
     for _ in range(3):
         assert await one.claim() is not None

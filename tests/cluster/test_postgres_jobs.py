@@ -90,7 +90,7 @@ def kill(journal: str) -> None:
         )
 
 
-async def test_only_so_many_jobs_wait_of_all_services(journal: str, tmp_path: Path) -> None:
+async def test_submission_over_shared_queue_limit_is_refused(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, queue_limit=3) as one:
         jobs = [submitted(f"owner {index}") for index in range(4)]
         for job in jobs[:3]:
@@ -109,7 +109,7 @@ SUBMIT = """SELECT outcome FROM vibevoice.submit_1(gen_random_uuid()::text, 'me'
     true, 'auto', 3, 3, NULL, NULL, NULL, NULL, %s)"""
 
 
-async def test_a_submission_reads_no_row_of_jobs_that_wait_unless_the_queue_is_nearly_full(
+async def test_submission_reads_waiting_jobs_only_when_queue_is_nearly_full(
     front: Service, journal: str
 ) -> None:
     with psycopg.connect(journal, autocommit=True) as look:
@@ -133,7 +133,7 @@ async def test_a_submission_reads_no_row_of_jobs_that_wait_unless_the_queue_is_n
         assert look.execute(SUBMIT, (3003,)).fetchall() == [("queue_full",)]
 
 
-async def test_services_share_a_count_of_all_jobs_until_it_is_a_second_old(
+async def test_services_share_a_count_of_jobs_until_it_is_outdated(
     front: Service, node: Service, journal: str
 ) -> None:
     await front.submit("me", "me")
@@ -151,7 +151,7 @@ async def test_services_share_a_count_of_all_jobs_until_it_is_a_second_old(
     assert (node.membership.waiting, node.membership.running) == (2, 1)
 
 
-async def test_how_soon_waiting_jobs_begin_is_known_while_somebody_asks(
+async def test_predicted_start_of_waiting_jobs_follows_work_and_running_jobs(
     front: Service, node: Service
 ) -> None:
     """From their work, the pace of this service (a tenth of the audio) and how many run."""
@@ -170,7 +170,7 @@ async def test_how_soon_waiting_jobs_begin_is_known_while_somebody_asks(
     await until(lambda: each_s() == pytest.approx(5.0))
 
 
-async def test_a_submission_whose_client_is_gone_leaves_no_job(
+async def test_submission_of_disconnected_client_leaves_no_job(
     front: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
     await front.submit("me")
@@ -189,7 +189,7 @@ async def test_a_submission_whose_client_is_gone_leaves_no_job(
 
 
 @pytest.mark.parametrize("key", [None, IdempotencyKey("a key", "digest")])
-async def test_a_submission_without_an_answer_is_undone_unless_its_key_finds_it(
+async def test_unanswered_submission_is_undone_unless_it_has_a_key(
     front: Service, monkeypatch: pytest.MonkeyPatch, key: IdempotencyKey | None
 ) -> None:
     call = front.database.call
@@ -210,7 +210,7 @@ async def test_a_submission_without_an_answer_is_undone_unless_its_key_finds_it(
             await front.jobs.submit(submitted("me", key=key))
 
 
-async def test_a_submission_that_a_server_carries_out_late_is_none(
+async def test_submission_executed_after_its_deletion_leaves_no_job(
     front: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that was frozen, and answers others first."""
@@ -238,7 +238,7 @@ async def test_a_submission_that_a_server_carries_out_late_is_none(
     assert await there(front) == []
 
 
-async def test_a_repeated_submission_to_a_full_queue_may_be_executed_late(
+async def test_repeated_submission_to_full_queue_may_be_executed_late(
     journal: str, tmp_path: Path
 ) -> None:
     """The first attempt is on a connection that broke: its recording stays, or it is none."""
@@ -256,9 +256,7 @@ async def test_a_repeated_submission_to_a_full_queue_may_be_executed_late(
         assert await one.database.fetch("SELECT id FROM vibevoice.tombstones") == [(job.id,)]
 
 
-async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
-    front: Service, node: Service
-) -> None:
+async def test_calls_executed_twice_take_effect_once(front: Service, node: Service) -> None:
     """As where a connection breaks after the commit and before the answer."""
     call = node.database.call
 
@@ -280,9 +278,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
     assert await there(front) == []
 
 
-async def test_connections_that_are_lost_in_the_middle_cost_nothing(
-    front: Service, node: Service, journal: str
-) -> None:
+async def test_lost_connections_lose_no_event(front: Service, node: Service, journal: str) -> None:
     (job,) = await front.submit("me")
     with await front.jobs.subscribe(job.id) as told:
         claim = await node.claimed()
@@ -301,7 +297,7 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
     assert [event.seq for event in await front.events(job.id)] == [*range(1, 33)]
 
 
-async def test_a_service_ends_in_time_although_the_database_is_away(
+async def test_close_ends_while_database_is_away(
     front: Service, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_jobs, "CLOSE_TIMEOUT_S", 0.2)
@@ -316,7 +312,7 @@ async def test_a_service_ends_in_time_although_the_database_is_away(
         postgres_cluster.start()
 
 
-async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
+async def test_services_go_on_at_standby_with_what_it_has(
     journal: str, tmp_path: Path, postgres_cluster: Cluster
 ) -> None:
     with postgres_cluster.standby() as standby:
@@ -371,7 +367,7 @@ async def secret_job(front: Service, node: Service) -> JobRecord:
     return await front.jobs.edit(after, EditedChange((RenameSpeaker(0, SECRETS[2]),)))
 
 
-async def test_nothing_of_what_was_said_or_asked_for_is_readable_in_any_table(
+async def test_no_table_has_plaintext_of_transcripts_or_requests(
     front: Service, node: Service
 ) -> None:
     waiting, *_ = await front.submit("me")
@@ -404,7 +400,7 @@ async def test_nothing_of_what_was_said_or_asked_for_is_readable_in_any_table(
     ],
     ids=["records of two jobs", "events of two jobs", "events of one job"],
 )
-async def test_rows_whose_contents_were_swapped_are_refused(
+async def test_rows_with_swapped_contents_are_refused(
     front: Service, node: Service, swap: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = await front.submit("me", "me")
@@ -420,7 +416,7 @@ async def test_rows_whose_contents_were_swapped_are_refused(
     assert await front.jobs.list("me") == []
 
 
-async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Service) -> None:
+async def test_deleted_job_leaves_no_row(front: Service, node: Service) -> None:
     (job,) = await front.submit("me")
     await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
     await node.claims.judge({job.id: None})
@@ -435,7 +431,7 @@ async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Ser
 
 
 @pytest.mark.parametrize("locked", [False, True])
-async def test_a_job_that_another_call_deletes_meanwhile_is_deleted(
+async def test_job_deleted_by_two_calls_at_once_is_deleted(
     front: Service, journal: str, locked: bool
 ) -> None:
     """``locked``: the other call has only locked the job when this one comes."""
@@ -451,7 +447,7 @@ async def test_a_job_that_another_call_deletes_meanwhile_is_deleted(
     assert await there(front) == []
 
 
-async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(
+async def test_job_with_damaged_record_is_refused_and_does_not_delay_others(
     front: Service, node: Service
 ) -> None:
     damaged, other = await front.submit("me", "me")
@@ -462,7 +458,7 @@ async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(
     assert (await node.claimed()).record.id == other.id
 
 
-async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_with_their_jobs(
+async def test_recordings_in_shared_folder_are_opened_by_all_and_end_with_their_jobs(
     journal: str, tmp_path: Path
 ) -> None:
     """The folder is at another path for each, as mounts are."""
@@ -493,7 +489,7 @@ async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_wi
         assert not one.storage.ages()
 
 
-async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_next(
+async def test_job_that_just_started_counts_in_predicted_wait_of_next(
     front: Service, node: Service
 ) -> None:
     await front.membership._count()  # while nothing runs
@@ -505,7 +501,7 @@ async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_nex
     assert turn.wait_s > 0
 
 
-async def test_the_order_of_a_long_queue_is_worked_out_once_a_second_whoever_asks(
+async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     front: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 600.0)
@@ -532,7 +528,7 @@ async def test_the_order_of_a_long_queue_is_worked_out_once_a_second_whoever_ask
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
 
 
-async def test_a_front_holds_few_bytes_of_a_job_that_waits_and_knows_its_position(
+async def test_front_holds_few_bytes_per_waiting_job_and_knows_its_position(
     front: Service,
 ) -> None:
     (first,) = await front.submit("me")
@@ -554,7 +550,7 @@ async def test_a_front_holds_few_bytes_of_a_job_that_waits_and_knows_its_positio
     assert held < 3000 * 100, "a job of which only its position is known: an id and a number"
 
 
-async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:
+async def test_list_with_a_damaged_row_has_the_others(front: Service) -> None:
     good, bad = [await front.submit("me") for _ in range(2)]
     for _ in range(2):
         await front.run(await front.claimed())
@@ -564,7 +560,7 @@ async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) 
     assert [job.id for job in await front.jobs.list("me")] == [good[0].id]
 
 
-async def test_an_id_that_no_job_can_have_is_not_found(front: Service) -> None:
+async def test_impossible_job_id_is_not_found(front: Service) -> None:
     for ask in (front.jobs.get, front.jobs.subscribe):
         with pytest.raises(errors.JobNotFound):
             await ask("nobody\0")
@@ -573,7 +569,7 @@ async def test_an_id_that_no_job_can_have_is_not_found(front: Service) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_only_the_recording_of_a_job_that_may_be_asked_for_later_waits_for_the_disk(
+async def test_only_recording_of_kept_job_is_synced_to_the_disk(
     journal: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """A client that waits for its answer loses its connection with the power of the machine."""

@@ -36,7 +36,7 @@ async def ids(one: Service, owner: str) -> list[str]:
     return [record.id for record in await one.jobs.list(owner)]
 
 
-async def test_the_oldest_results_of_an_owner_go_and_nobody_else_s(
+async def test_owner_with_too_many_shared_results_loses_the_oldest(
     journal: str, tmp_path: Path
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
@@ -46,7 +46,7 @@ async def test_the_oldest_results_of_an_owner_go_and_nobody_else_s(
         assert await ids(one, "other") == [other.id]
 
 
-async def test_a_result_that_has_gone_does_not_come_again_by_a_call_that_is_executed_late(
+async def test_expired_result_is_not_recreated_by_late_submission(
     journal: str, tmp_path: Path
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
@@ -66,7 +66,7 @@ async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path
         assert await ids(one, "me") == mine[2:]
 
 
-async def test_results_go_when_their_time_is_over_and_what_waits_stays(one: Service) -> None:
+async def test_results_expire_and_waiting_jobs_stay(one: Service) -> None:
     old, young = await done(one, "me"), await done(one, "me")
     (waiting,) = await one.submit("me")
     await expire(one, old)
@@ -94,9 +94,7 @@ async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(
         assert await ids(one, "me") == [waiting.id, third.id], "the caps are what they were"
 
 
-async def test_without_a_limit_results_stay_until_they_are_deleted(
-    journal: str, tmp_path: Path
-) -> None:
+async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=math.inf)) as one:
         job = await done(one, "me")
         await expire(one, job)
@@ -108,7 +106,7 @@ async def test_without_a_limit_results_stay_until_they_are_deleted(
         assert await ids(one, "me") == []
 
 
-async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_there_is_room(
+async def test_recording_is_deleted_at_end_of_job_or_when_space_is_exceeded(
     journal: str, tmp_path: Path
 ) -> None:
     async with service(journal, tmp_path) as one:
@@ -127,7 +125,7 @@ async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_ther
         assert {*one.storage.ages()} == {"c", "e"}
 
 
-async def test_a_recording_of_a_job_that_waits_stays(one: Service) -> None:
+async def test_recording_of_waiting_job_stays(one: Service) -> None:
     one.storage.put("a", [b"x"])
     await done(one, "other")
     await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
@@ -135,7 +133,7 @@ async def test_a_recording_of_a_job_that_waits_stays(one: Service) -> None:
     assert [*one.storage.ages()] == ["a"]
 
 
-async def test_recordings_without_a_job_go_once_no_service_can_be_about_to_submit_them(
+async def test_orphaned_recordings_are_deleted_once_old_enough(
     one: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.storage.put("young", [b"x"])
@@ -148,7 +146,7 @@ async def test_recordings_without_a_job_go_once_no_service_can_be_about_to_submi
     assert [*one.storage.ages()] == ["waits"]
 
 
-async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_that_was_asked(
+async def test_cancelled_and_deleted_jobs_are_counted_once_by_service_that_was_asked(
     one: Service, other: Service
 ) -> None:
     cancelled, deleted, ended = await one.submit("me", "me", "me")
@@ -164,7 +162,7 @@ async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_tha
     assert other.tally.ended.values[("cancelled",)] == 0
 
 
-async def test_more_than_one_call_deletes_go_all_the_same(
+async def test_sweeps_delete_more_than_one_batch(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_retention, "DELETE_BATCH", 2)
@@ -180,7 +178,7 @@ async def test_more_than_one_call_deletes_go_all_the_same(
         assert owners == [], "nothing is known of an owner who has nothing here"
 
 
-async def test_a_recording_that_cannot_be_deleted_costs_no_result_and_goes_with_a_later_sweep(
+async def test_recording_that_cannot_be_deleted_is_deleted_by_a_later_sweep(
     one: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(name: str) -> None:
@@ -195,7 +193,7 @@ async def test_a_recording_that_cannot_be_deleted_costs_no_result_and_goes_with_
     assert [*one.storage.ages()] == []
 
 
-async def test_an_edit_renews_a_result_that_is_about_to_go(one: Service) -> None:
+async def test_edit_renews_a_result_that_is_about_to_expire(one: Service) -> None:
     job = await done(one, "me")
     await expire(one, job)
     await one.jobs.edit(job, EditedChange((RewriteSegment(0, "Hello."),)))
@@ -203,9 +201,7 @@ async def test_an_edit_renews_a_result_that_is_about_to_go(one: Service) -> None
     assert await ids(one, "me") == [job.id]
 
 
-async def test_a_result_that_its_client_waits_for_is_not_purged(
-    journal: str, tmp_path: Path
-) -> None:
+async def test_result_whose_client_waits_is_not_purged(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
         private = submitted("me", kept=False)
         await one.jobs.submit(private)
@@ -215,7 +211,7 @@ async def test_a_result_that_its_client_waits_for_is_not_purged(
         assert await ids(one, "me") == []
 
 
-async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_path: Path) -> None:
+async def test_one_service_at_a_time_sweeps_for_all(journal: str, tmp_path: Path) -> None:
     limits = replace(LIMITS, retention_s=0)
     async with (
         service(journal, tmp_path, limits=limits) as one,
@@ -231,7 +227,7 @@ async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_pa
         assert await ids(one, "me") == []
 
 
-async def test_a_sweep_that_takes_long_is_joined_by_no_other_service(
+async def test_long_sweep_is_joined_by_no_other_service(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_retention, "TURN_RENEWAL_S", 0.0)
@@ -256,7 +252,7 @@ async def test_a_sweep_that_takes_long_is_joined_by_no_other_service(
 
 
 @pytest.mark.parametrize("fails", ["tidy_1", "release_orphans_1"])
-async def test_a_part_of_a_sweep_that_fails_costs_no_other(
+async def test_failed_part_of_a_sweep_does_not_stop_the_others(
     one: Service, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     called, call = list[str](), one.database.call

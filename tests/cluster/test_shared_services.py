@@ -40,7 +40,7 @@ def spoken(seconds: int, number: int) -> tuple[bytes, list[str]]:
     return recording.wav(), recording.said()
 
 
-def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: Fronts) -> None:
+def test_job_of_one_front_is_streamed_by_another_from_any_event(deployed: Fronts) -> None:
     here, there = deployed.fronts
     audio, said = spoken(10, 1)
     answer = here.client.post("/v1/jobs", files={"audio": audio})
@@ -60,7 +60,7 @@ def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: Fr
     wait_until(lambda: here.client.get(path).status_code == 404, PATIENCE_S, "gone everywhere")
 
 
-def test_a_client_that_waits_for_its_answer_gets_it_and_nothing_stays(deployed: Fronts) -> None:
+def test_awaited_transcription_is_answered_and_leaves_nothing(deployed: Fronts) -> None:
     audio, said = spoken(3, 2)
     answer = deployed.fronts[0].post(audio)
     assert [segment["text"] for segment in answer.json()["segments"]] == said
@@ -72,7 +72,7 @@ def uploads(deployed: Fronts) -> Iterator[Path]:
     return (deployed.home / "shared" / "uploads").glob("*")
 
 
-def test_who_hangs_up_at_a_front_stops_the_work_at_the_node(deployed: Fronts) -> None:
+def test_cancel_at_another_front_stops_the_work_at_the_node(deployed: Fronts) -> None:
     audio, _ = spoken(60, 3)
     front, node = deployed.fronts[0], deployed.node
     job_id = front.submit(audio)
@@ -84,7 +84,7 @@ def test_who_hangs_up_at_a_front_stops_the_work_at_the_node(deployed: Fronts) ->
     assert node.health()["engine_state"] == "ready"
 
 
-def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> None:
+def test_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> None:
     audio, _ = spoken(2, 5)
 
     def send(front: Server, key: str) -> str:
@@ -100,7 +100,7 @@ def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> 
 
 
 @pytest.mark.slow
-def test_the_python_client_and_the_command_line_work_through_a_proxy(
+def test_python_client_and_command_line_work_through_a_proxy(
     deployed: Fronts, tmp_path: Path
 ) -> None:
     audio, said = spoken(4, 6)
@@ -115,7 +115,7 @@ def test_the_python_client_and_the_command_line_work_through_a_proxy(
     assert len({*deployed.proxy.given}) == 2
 
 
-def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Fronts) -> None:
+def test_node_answers_health_and_metrics_and_accepts_no_jobs(deployed: Fronts) -> None:
     node = deployed.node.client
     assert node.get("/health").json()["engine"] == "scripted"
     looks = "/healthz/live", "/healthz/ready", "/metrics"
@@ -127,7 +127,7 @@ def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Fronts) -> None:
     assert node.get("/").json()["service"] == "vibevoice-asr"
 
 
-def test_the_row_of_a_service_has_the_instance_of_its_health(deployed: Fronts) -> None:
+def test_row_of_a_service_has_the_instance_of_its_health(deployed: Fronts) -> None:
     """docs/scale.md: which row of `vibevoice.services` is which machine."""
     with psycopg.connect(deployed.journal) as connection:
         rows = connection.execute("SELECT id, works FROM vibevoice.services").fetchall()
@@ -137,14 +137,14 @@ def test_the_row_of_a_service_has_the_instance_of_its_health(deployed: Fronts) -
         assert found[front.health()["instance"]] is False
 
 
-def test_a_front_loads_nothing_for_others(deployed: Fronts) -> None:
+def test_front_refuses_to_reload_the_model(deployed: Fronts) -> None:
     asked = deployed.fronts[0].client.post("/reload-model", json={"precision": "int8"})
     assert asked.json()["code"] == "engine_unavailable"
     assert deployed.fronts[0].health()["worker_pid"] is None
 
 
 @pytest.mark.slow
-def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: Fronts) -> None:
+def test_stopped_node_releases_what_it_cannot_finish(deployed: Fronts) -> None:
     audio, said = spoken(60, 7)
     front = deployed.fronts[0]
     leaving = deployed.another_node(shutdown_grace=0)
@@ -163,7 +163,7 @@ def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: F
         assert [segment["text"] for segment in told["segments"]] == said
 
 
-def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
+def test_clients_of_replaced_servers_work_at_any_front(
     deployed: Fronts,
 ) -> None:
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
@@ -187,7 +187,7 @@ def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
 
 
 @pytest.mark.slow
-def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_another_front(
+def test_retry_at_another_front_takes_over_the_timed_out_request(
     deployed: Fronts,
 ) -> None:
     """Four seconds of work, two of patience: begun anew each time it would never be done."""
@@ -212,7 +212,7 @@ def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_an
 
 
 @pytest.mark.slow
-def test_a_request_that_timed_out_at_its_client_leaves_no_work_behind(deployed: Fronts) -> None:
+def test_timed_out_request_without_retry_leaves_no_work_behind(deployed: Fronts) -> None:
     """Nor one that was sent again as often as its client does that."""
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     hours = long(round(20 * PATIENCE_S))  # it would be worked on for longer than is waited for

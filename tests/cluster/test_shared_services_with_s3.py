@@ -50,7 +50,7 @@ def said(front: Server, job_id: str) -> list[str]:
     return [segment["text"] for segment in told["segments"]]
 
 
-def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
+def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
     deployed: Fronts, storage_server: ObjectStorage, place: str
 ) -> None:
     here, there = deployed.fronts

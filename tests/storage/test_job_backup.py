@@ -62,7 +62,7 @@ def left(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {LOCK_FILE}
 
 
-async def test_a_backup_while_it_works_has_jobs_and_recordings_and_no_word_of_them(
+async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "new" / "jobs"
@@ -89,7 +89,7 @@ async def test_a_backup_while_it_works_has_jobs_and_recordings_and_no_word_of_th
             assert os.pread(audio.fd, 6000, 0) == heard(1)
 
 
-async def test_every_backup_is_of_one_moment_however_much_is_going_on(
+async def test_every_backup_is_of_one_moment_despite_concurrent_changes(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     async def come_and_go() -> None:
@@ -152,7 +152,7 @@ def changed(data: bytes) -> bytes:
         pytest.param(with_member("uploads/more"), id="a file that is not listed"),
     ],
 )
-async def test_what_is_not_a_whole_backup_is_refused_and_nothing_is_left(
+async def test_damaged_backup_is_refused_and_nothing_is_left(
     harm: Harm, keeping: JobPersistence, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "deep" / "new"
@@ -166,7 +166,7 @@ async def test_what_is_not_a_whole_backup_is_refused_and_nothing_is_left(
     assert not (tmp_path / "deep" / "evil").exists()
 
 
-async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
+async def test_backup_and_restore_overwrite_nothing_and_refuse_folders_in_use(
     keeping: JobPersistence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
@@ -204,7 +204,7 @@ async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
         restore_jobs(tmp_path / "none", tmp_path / "other")
 
 
-def test_the_command_line_says_what_it_did_and_what_it_would_not(
+def test_backup_commands_report_their_counts_and_refusals(
     keeping: JobPersistence, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, new = str(tmp_path / "backup.tar"), str(tmp_path / "new")
@@ -224,7 +224,7 @@ def test_the_command_line_says_what_it_did_and_what_it_would_not(
     assert "nothing is overwritten" in wrong
 
 
-def test_a_backup_of_a_later_version_is_left_to_that(
+def test_backup_of_jobs_of_a_later_version_is_refused(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     keeping.store.close()

@@ -39,7 +39,7 @@ HEAD = encryption.NONCE_PREFIX_BYTES
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8), st.integers(0, 8))
-def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size: int) -> None:
+def test_encrypted_stream_is_decrypted_whatever_its_chunks(parts: list[bytes], size: int) -> None:
     sealed = b"".join(SEAL.encrypt_recording(parts, "name"))
     cuts = [sealed[at : at + size + 1] for at in range(0, len(sealed), size + 1)]
     assert b"".join(SEAL.decrypt_recording(cuts, "name")) == b"".join(parts)
@@ -50,7 +50,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encryption, "CHUNK_BYTES", 10)
 
 
-def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
+def test_each_recording_has_its_own_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "urandom", bytes)  # chance gives all of them the same nonces
@@ -79,7 +79,7 @@ def read_all(seal: Cipher, path: Path, about: str) -> bytes:
 
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 35])
-def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None:
+def test_encrypted_file_is_read_from_any_position(size: int, tmp_path: Path) -> None:
     data, path = os.urandom(size), tmp_path / "sealed"
     path.write_bytes(b"".join(SEAL.encrypt_recording([data], "name")))
     assert read_all(SEAL, path, "name") == data
@@ -121,9 +121,7 @@ def altered(sealed: bytes, harm: str) -> bytes:
         "key",
     ],
 )
-def test_a_sealed_recording_that_was_altered_is_not_read_to_its_end(
-    harm: str, tmp_path: Path
-) -> None:
+def test_altered_encrypted_recording_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
     sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
     path, name = tmp_path / "sealed", "other" if harm == "name" else "name"
     path.write_bytes(altered(sealed, harm))
@@ -139,7 +137,7 @@ def test_a_sealed_recording_that_was_altered_is_not_read_to_its_end(
 
 @pytest.mark.slow_except("none")
 @pytest.mark.parametrize("how", ["none", "open file", "short"])
-def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path: Path) -> None:
+def test_start_without_key_is_refused_with_a_hint(how: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("short" if how == "short" else KEY)
     file.chmod(0o644 if how == "open file" else 0o600)
@@ -180,9 +178,7 @@ def set_password(service, name, password):
 
 
 @pytest.mark.parametrize("keeps", ["yes", "no"])
-def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
-    keeps: str, tmp_path: Path
-) -> None:
+def test_two_first_starts_at_once_share_one_key_in_the_keyring(keeps: str, tmp_path: Path) -> None:
     package = tmp_path / "path" / "keyring"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(KEYRING)
@@ -213,7 +209,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
         assert "cannot store a key" in one
 
 
-async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
+async def test_full_disk_ends_only_the_job_that_cannot_be_written(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     store = SqliteJobEventLog(tmp_path / "jobs", KEY)
@@ -246,7 +242,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
         assert again.get(later.id).state is JobState.DONE
 
 
-def test_another_key_over_stored_data_is_told_to_be_that_of_all_stores() -> None:
+def test_error_of_other_key_says_that_all_stores_have_one_key() -> None:
     _, salt, check_value = create_cipher(KEY, JOURNAL_LABELS)
     with pytest.raises(errors.SettingsInvalid) as refused:
         verify_cipher(salt, check_value, KEY[::-1], JOURNAL_LABELS)
@@ -256,7 +252,7 @@ def test_another_key_over_stored_data_is_told_to_be_that_of_all_stores() -> None
     assert hint.index("empty folder") > hint.index("cannot be read")
 
 
-def test_a_missing_key_may_be_one_that_is_there_already(tmp_path: Path) -> None:
+def test_hint_for_missing_key_names_existing_key_before_a_new_one(tmp_path: Path) -> None:
     empty = tmp_path / "key"
     empty.touch(0o600)
     with pytest.raises(errors.SettingsInvalid) as refused:
@@ -265,7 +261,7 @@ def test_a_missing_key_may_be_one_that_is_there_already(tmp_path: Path) -> None:
     assert hint.index("use the key that they were written with") < hint.index("make one")
 
 
-def test_the_hint_for_a_key_can_be_followed_in_this_build_and_on_this_system(
+def test_hint_for_a_key_suits_build_and_platform(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)

@@ -55,7 +55,7 @@ async def restarted(cluster: Cluster, mode: str = "fast") -> None:
     await asyncio.to_thread(cluster.start)
 
 
-async def test_a_statement_has_its_rows_and_a_transaction_all_or_nothing(
+async def test_statement_returns_rows_and_transaction_is_all_or_nothing(
     shared: PostgresDatabase,
 ) -> None:
     assert await shared.fetch("INSERT INTO numbers VALUES (%(one)s)", {"one": 1}) == []
@@ -75,7 +75,7 @@ async def test_a_statement_has_its_rows_and_a_transaction_all_or_nothing(
     assert await numbers(shared) == [1, 2, 3]
 
 
-async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
+async def test_rejected_statement_is_logged_and_keeps_the_pool(
     shared: PostgresDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = await fill(shared)
@@ -87,7 +87,7 @@ async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
     assert await fill(shared) == before
 
 
-async def test_every_connection_has_the_limits_of_time_and_no_jit(
+async def test_every_connection_has_time_limits_and_no_jit(
     shared: PostgresDatabase, journal: str
 ) -> None:
     rows = await shared.fetch(
@@ -104,7 +104,7 @@ async def test_every_connection_has_the_limits_of_time_and_no_jit(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_server_that_restarts_between_two_calls_costs_the_caller_nothing(
+async def test_server_restart_between_two_calls_is_not_noticed(
     shared: PostgresDatabase, postgres_cluster: Cluster, mode: str
 ) -> None:
     await fill(shared)
@@ -113,7 +113,7 @@ async def test_a_server_that_restarts_between_two_calls_costs_the_caller_nothing
     assert shared.up
 
 
-async def test_a_call_waits_for_a_server_that_restarts(
+async def test_call_waits_for_a_server_that_restarts(
     shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     await asyncio.to_thread(postgres_cluster.stop)
@@ -123,7 +123,7 @@ async def test_a_call_waits_for_a_server_that_restarts(
     assert await call == [(1,)]
 
 
-async def test_connections_that_are_terminated_cost_the_caller_nothing(
+async def test_calls_over_terminated_connections_are_repeated(
     shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     before = await fill(shared)
@@ -144,7 +144,7 @@ async def test_connections_that_are_terminated_cost_the_caller_nothing(
 
 
 @pytest.mark.slow
-async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
+async def test_call_to_frozen_server_fails_in_time_and_pool_works_again(
     shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(shared)
@@ -169,7 +169,7 @@ async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
     assert shared.up
 
 
-async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_is_there(
+async def test_database_opened_while_server_is_away_works_once_it_is_back(
     journal: str, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = PostgresDatabase(journal)
@@ -182,7 +182,7 @@ async def test_a_database_that_is_opened_while_the_server_is_away_works_once_it_
     await shared.close()
 
 
-async def test_a_call_that_is_repeated_outlasts_an_outage(
+async def test_repeated_call_outlasts_an_outage(
     shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.2)
@@ -201,7 +201,7 @@ async def test_a_call_that_is_repeated_outlasts_an_outage(
     assert await inserting == [(1,)]
 
 
-async def test_a_caller_that_is_cancelled_waits_for_nothing_and_leaves_its_connection_whole(
+async def test_cancelled_caller_returns_at_once_and_its_connection_stays_usable(
     journal: str, postgres_cluster: Cluster
 ) -> None:
     shared = PostgresDatabase(journal, 1)
@@ -228,7 +228,7 @@ def _active(cluster: Cluster) -> bool:
         return bool(look.execute(query + " AND state = 'active'").rowcount)
 
 
-async def test_a_connection_to_a_server_that_only_reads_is_replaced(
+async def test_connection_to_read_only_server_is_replaced(
     shared: PostgresDatabase, journal: str, postgres_cluster: Cluster
 ) -> None:
     name = journal.rsplit("/", 1)[1]
@@ -252,7 +252,7 @@ async def restarted_connections(shared: PostgresDatabase, cluster: Cluster) -> N
     await fill(shared)
 
 
-async def test_one_of_two_that_block_each_other_is_repeated(shared: PostgresDatabase) -> None:
+async def test_deadlocked_transaction_is_repeated(shared: PostgresDatabase) -> None:
     both = asyncio.Barrier(2)
     met = 0
 
@@ -272,7 +272,7 @@ async def test_one_of_two_that_block_each_other_is_repeated(shared: PostgresData
     assert await numbers(shared) == [1, 2]
 
 
-async def test_a_server_that_has_no_time_for_calls_is_not_away(
+async def test_overloaded_server_does_not_count_as_away(
     shared: PostgresDatabase,
     postgres_cluster: Cluster,
     journal: str,
@@ -308,7 +308,7 @@ async def test_a_server_that_has_no_time_for_calls_is_not_away(
     assert shared.up
 
 
-async def test_messages_are_heard_and_a_channel_that_is_new_as_well(
+async def test_notifications_arrive_also_on_channels_added_later(
     shared: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_database, "LISTEN_CHECK_INTERVAL_S", 0.05)
@@ -331,7 +331,7 @@ def _failing(payload: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_listener_is_told_of_a_restart_and_hears_what_comes_then(
+async def test_listener_is_told_of_restart_and_gets_later_notifications(
     shared: PostgresDatabase, postgres_cluster: Cluster, mode: str
 ) -> None:
     heard = list[str]()
@@ -343,7 +343,7 @@ async def test_a_listener_is_told_of_a_restart_and_hears_what_comes_then(
     await until(lambda: heard == ["", "", "again"])
 
 
-async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
+async def test_frozen_server_is_noticed_by_listening_connection(
     shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_database, "LISTEN_CHECK_INTERVAL_S", 0.05)
@@ -358,7 +358,7 @@ async def test_a_frozen_server_is_noticed_by_the_connection_that_listens(
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-async def test_nothing_is_left_after_the_close(
+async def test_close_leaves_no_task_and_no_connection(
     journal: str, postgres_cluster: Cluster, frozen: bool
 ) -> None:
     before = asyncio.all_tasks()
@@ -386,7 +386,7 @@ async def test_nothing_is_left_after_the_close(
         await shared.fetch("SELECT 1")
 
 
-async def test_an_outage_is_logged_once(
+async def test_outage_of_database_is_logged_once(
     shared: PostgresDatabase,
     postgres_cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
@@ -411,13 +411,13 @@ async def test_an_outage_is_logged_once(
     assert "not-for-logs" not in caplog.text
 
 
-def test_a_service_on_windows_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_jobs_on_windows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(errors.SettingsInvalid, match="Windows"):
         PostgresDatabase("postgresql://vibevoice@db.example/vibevoice")
 
 
-async def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_connection(
+async def test_transaction_whose_idle_connection_was_closed_is_repeated(
     shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     pids: list[int] = []
@@ -440,7 +440,7 @@ async def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_
 
 
 @pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
-async def test_a_service_that_has_a_thousand_files_open_asks_and_hears(journal: str) -> None:
+async def test_database_works_with_a_thousand_open_files(journal: str) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -45,7 +45,7 @@ def version(address: str) -> int:
         return int(row[0])
 
 
-def test_the_next_migration_runs_once_on_tables_of_the_version_before(
+def test_next_migration_runs_once_on_tables_of_previous_version(
     journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres_database.migrate_postgres(journal, KEY)
@@ -58,7 +58,7 @@ def test_the_next_migration_runs_once_on_tables_of_the_version_before(
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])
-async def test_services_that_start_at_once_migrate_one_after_the_other(
+async def test_services_started_at_once_migrate_one_after_the_other(
     journal: str, isolation: str
 ) -> None:
     """``isolation``: the default of the database."""
@@ -70,7 +70,7 @@ async def test_services_that_start_at_once_migrate_one_after_the_other(
     assert version(journal) == len(NAMES)
 
 
-def test_tables_whose_rows_come_and_go_are_vacuumed_early(journal: str) -> None:
+def test_tables_with_short_lived_rows_are_vacuumed_early(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     with psycopg.connect(journal) as look:
         rows = look.execute(
@@ -80,7 +80,7 @@ def test_tables_whose_rows_come_and_go_are_vacuumed_early(journal: str) -> None:
     assert rows == [("events",), ("jobs",)]
 
 
-def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> None:
+def test_tables_of_later_version_or_other_key_are_refused(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     with pytest.raises(SettingsInvalid, match="key"):
         postgres_database.migrate_postgres(journal, KEY[::-1])
@@ -90,7 +90,7 @@ def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> 
         postgres_database.migrate_postgres(journal, KEY)
 
 
-def test_a_step_that_fails_leaves_the_version_before(
+def test_failed_migration_leaves_previous_version(
     journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres_database.migrate_postgres(journal, KEY)
@@ -104,7 +104,7 @@ def test_a_step_that_fails_leaves_the_version_before(
     assert not [row for row in tables(journal) if "half" in row[1]]
 
 
-def test_a_database_that_comes_up_beside_the_service_is_waited_for_and_another_not(
+def test_migration_without_patience_is_refused_while_database_is_away(
     postgres_cluster: Cluster, journal: str
 ) -> None:
     postgres_cluster.stop()
@@ -118,7 +118,7 @@ def test_a_database_that_comes_up_beside_the_service_is_waited_for_and_another_n
     assert "PostgreSQL" in postgres_database.describe_database(journal)
 
 
-def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
+def test_migrations_are_numbered_without_gap_and_are_in_the_wheel() -> None:
     assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
     assert all(re.fullmatch(r"\d{4}_[a-z_]+\.sql", name) for name in NAMES)
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -127,7 +127,7 @@ def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
     assert packed >= {*NAMES}
 
 
-def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
+def test_queries_of_documentation_suit_the_tables(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     page = (ROOT / "docs/journal.md").read_text()
     queries = [
@@ -142,7 +142,7 @@ def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
             asks.execute(query)
 
 
-def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(journal: str) -> None:
+def test_keda_counts_waiting_and_running_jobs_only(journal: str) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     scaled = ROOT / "deploy/k8s/overlays/cluster/scaledobject.yaml"
     (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]

@@ -16,7 +16,7 @@ ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
 
 
 @pytest.mark.parametrize("way", ["flag", "open file", "empty file"])
-def test_an_address_that_others_could_read_is_refused_and_not_repeated(
+def test_database_address_others_can_read_is_refused_and_not_repeated(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", KEY)
@@ -29,7 +29,7 @@ def test_an_address_that_others_could_read_is_refused_and_not_repeated(
     assert "not-for-logs" not in str(refused.value.to_wire())
 
 
-def test_an_address_is_that_of_the_environment_or_of_a_file_of_one_s_own(
+def test_database_address_is_read_from_environment_or_private_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "address"
@@ -45,7 +45,7 @@ def test_an_address_is_that_of_the_environment_or_of_a_file_of_one_s_own(
 @pytest.mark.parametrize(
     "address", ["mysql://u:not-for-logs@h/d", "postgresql://u:not-for-logs@h:port/d?nonsense=1"]
 )
-def test_what_is_no_address_is_refused_and_not_repeated(address: str) -> None:
+def test_invalid_database_address_is_refused_and_not_repeated(address: str) -> None:
     for asks in (
         describe_database,
         lambda address: migrate_postgres(address, KEY),
@@ -56,7 +56,7 @@ def test_what_is_no_address_is_refused_and_not_repeated(address: str) -> None:
         assert "not-for-logs" not in str(refused.value.to_wire())
 
 
-def test_a_database_that_does_not_let_in_is_said_without_the_password(
+def test_error_of_refused_login_has_no_password(
     postgres_cluster: Cluster,
 ) -> None:
     nowhere = postgres_cluster.address("nowhere")
@@ -75,5 +75,5 @@ def test_a_database_that_does_not_let_in_is_said_without_the_password(
         ("", "OSError"),
     ],
 )
-def test_what_the_log_says_of_a_database_ends_at_no_colon(text: str, said: str) -> None:
+def test_logged_first_line_of_database_error_has_no_trailing_colon(text: str, said: str) -> None:
     assert error_first_line(OSError(text)) == said

@@ -37,7 +37,7 @@ def names(known: tuple[SpeakerCandidate, ...]) -> list[str]:
     return [one.name for one in known]
 
 
-async def test_what_one_service_changes_is_so_for_another_at_once(in_database: InDatabase) -> None:
+async def test_change_of_speaker_is_seen_by_other_service_at_once(in_database: InDatabase) -> None:
     one, another = in_database.open(), in_database.open()
     anna = await one.add(ANONYMOUS, "Anna", heard(1))
     assert await another.all(ANONYMOUS) == [anna]
@@ -49,7 +49,7 @@ async def test_what_one_service_changes_is_so_for_another_at_once(in_database: I
     assert [person.id for person in await another.all(ANONYMOUS)] == [ben]
 
 
-async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
+async def test_speaker_deleted_during_another_change_stays_deleted(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, another = in_database.open(), in_database.open()
@@ -71,7 +71,7 @@ async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
     assert await another.all(ANONYMOUS) == []
 
 
-async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:
+async def test_row_moved_to_another_owner_is_not_read(in_database: InDatabase) -> None:
     people = in_database.open()
     await people.add(ANONYMOUS, "Anna", heard(1))
     with in_database.connected() as look:
@@ -81,7 +81,7 @@ async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDataba
     assert await people.delete_all(OTHER) == 0
 
 
-async def test_a_change_whose_answer_is_lost_is_done_once(
+async def test_change_with_lost_answer_is_applied_once(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = in_database.open()
@@ -101,7 +101,7 @@ async def test_a_change_whose_answer_is_lost_is_done_once(
     assert await people.all(ANONYMOUS) == [anna]
 
 
-async def test_the_job_says_whether_people_are_kept_and_not_who_works_on_it(
+async def test_recognition_of_speakers_is_decided_by_job_and_not_by_node(
     in_database: InDatabase,
 ) -> None:
     await in_database.open().add(ANONYMOUS, "Anna", heard(1))
@@ -119,7 +119,7 @@ async def test_the_job_says_whether_people_are_kept_and_not_who_works_on_it(
 
 
 @pytest.mark.slow
-async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_not(
+async def test_job_waits_for_speakers_while_database_is_away_and_live_does_not(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolled_speakers, "STORE_BACKOFF_S", 0.05)
@@ -160,7 +160,7 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
     assert await people.all(ANONYMOUS) == [anna]
 
 
-async def test_a_live_session_knows_nobody_where_the_database_hangs(
+async def test_live_session_starts_without_speakers_while_database_hangs(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolled_speakers, "LIVE_LOOKUP_TIMEOUT_S", 0.2)
@@ -178,7 +178,7 @@ async def test_a_live_session_knows_nobody_where_the_database_hangs(
         other.close()
 
 
-def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
+def test_speakers_of_file_are_carried_over_to_database_once(
     in_file: InFile,
     in_database: InDatabase,
     monkeypatch: pytest.MonkeyPatch,

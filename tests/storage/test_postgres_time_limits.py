@@ -27,9 +27,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize(("less_s", "more_s"), ROWS.values(), ids=ROWS)
-def test_what_ends_first_has_the_shorter_limit(less_s: float, more_s: float) -> None:
+def test_time_limits_are_in_order(less_s: float, more_s: float) -> None:
     assert less_s < more_s
 
 
-def test_an_outage_costs_at_most_one_attempt_for_each_heartbeat() -> None:
+def test_retry_pause_is_at_most_one_heartbeat() -> None:
     assert RETRIED_S < limits.MAX_RETRY_PAUSE_S <= HEARTBEAT_INTERVAL_S

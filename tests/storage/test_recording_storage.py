@@ -85,7 +85,7 @@ def bucket_at(address: str) -> S3Storage:
     return made
 
 
-def test_a_folder_of_uploads_whose_mount_is_missing_ends_the_start(path: Path) -> None:
+def test_start_with_missing_mount_of_uploads_is_refused(path: Path) -> None:
     def check(folder: Path) -> None:
         settings = Settings(journal="postgresql://nowhere", uploads=str(folder))
         check_storage(create_recording_storage(settings, Path("nowhere")))
@@ -103,7 +103,7 @@ def test_a_folder_of_uploads_whose_mount_is_missing_ends_the_start(path: Path) -
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, LARGE])
-def test_what_is_put_comes_back_whole_and_from_any_place(
+def test_stored_recording_is_read_whole_and_from_any_position(
     size: int, storage: RecordingStorage
 ) -> None:
     data = os.urandom(size)
@@ -123,7 +123,7 @@ def test_what_is_put_comes_back_whole_and_from_any_place(
             look("a-job")
 
 
-def test_a_name_that_is_taken_is_not_written_over(storage: RecordingStorage) -> None:
+def test_existing_recording_is_not_overwritten(storage: RecordingStorage) -> None:
     storage.put("a-job", [b"one"])
     with pytest.raises(errors.SpoolUnwritable):
         storage.put("a-job", [b"another"])
@@ -132,7 +132,7 @@ def test_a_name_that_is_taken_is_not_written_over(storage: RecordingStorage) -> 
 
 
 @pytest.mark.parametrize("sent", [0, 1, 20 << 20])
-def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: RecordingStorage) -> None:
+def test_broken_stream_leaves_no_recording(sent: int, storage: RecordingStorage) -> None:
     def broken() -> Iterator[bytes]:
         yield bytes(sent)
         raise RuntimeError("the disk that it comes from")
@@ -145,7 +145,7 @@ def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: RecordingStorag
 
 
 @posix
-def test_what_is_kept_is_for_nobody_else_s_eyes(path: Path) -> None:
+def test_folder_and_recordings_are_private_to_their_user(path: Path) -> None:
     path.mkdir(mode=0o755, parents=True)
     old = os.umask(0)
     try:
@@ -158,9 +158,7 @@ def test_what_is_kept_is_for_nobody_else_s_eyes(path: Path) -> None:
 
 @posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
-def test_a_disk_that_is_full_leaves_nothing_behind(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_no_recording(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
     write = os.write
 
@@ -178,7 +176,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(
 
 
 @posix
-def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
+def test_unreachable_file_system_is_not_reported_as_lost_recording(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = FolderStorage(path)
@@ -254,7 +252,7 @@ def another_of_that_name(path: Path) -> None:
     "harm",
     [truncated, altered, longer, gone, a_folder, a_link, a_pipe, another_of_that_name],
 )
-def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
+def test_exchanged_recording_is_not_opened(
     harm: Callable[[Path], None], keeping: JobPersistence, path: Path, voice: bytes
 ) -> None:
     with upload(voice) as source:
@@ -273,14 +271,14 @@ def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
         keeping.open(record)
 
 
-def test_a_kept_job_has_its_recording_and_what_its_request_said_in_vain() -> None:
+def test_serialized_job_has_its_recording_and_unknown_fields() -> None:
     kept = StoredRecordingRef("a-job", "0" * 64, 1000, BUCKET)
     options = replace(submitted().options, unknown_fields=("There is no field 'lanuage'.",))
     record = replace(submitted(durable=True), audio=kept, options=options)
     assert parse_record(serialize_record(record)) == record
 
 
-async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
+async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_stored(
     keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:

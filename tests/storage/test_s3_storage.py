@@ -74,7 +74,7 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         ({}, {"journal": None}, "requires shared jobs", "VIBEVOICE_JOURNAL"),
     ],
 )
-def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
+def test_unusable_bucket_settings_are_refused_at_start(
     environment: dict[str, str],
     more: dict[str, Any],
     said: str,
@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
     assert "me:pw" not in str(told)
 
 
-def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
+def test_server_with_untrusted_certificate_is_refused(
     any_storage_server: Given, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = ensure_certificate(tmp_path / "tls", frozenset({"127.0.0.1"}))
@@ -122,7 +122,7 @@ def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
         proxy.close()
 
 
-def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_s3_extra_is_refused_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("botocore", "botocore.session"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(errors.SettingsInvalid) as refused:
@@ -130,7 +130,7 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
     assert install_command("s3") in refused.value.hint
 
 
-def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
+def test_doctor_names_the_bucket_and_its_error(
     any_storage_server: Given, bucket: str, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = check_kept_jobs(settings_of(bucket, journal=journal))
@@ -142,7 +142,7 @@ def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     assert "rejects the" in found.text
 
 
-def test_a_missing_bucket_does_not_read_as_a_recording_that_is_gone(opened: S3Storage) -> None:
+def test_missing_bucket_is_not_reported_as_missing_recording(opened: S3Storage) -> None:
     missing = create_recording_storage(settings_of("s3://no-such-bucket-here"), Path("nowhere"))
     with closing(missing):
         for storage, error in (
@@ -153,7 +153,7 @@ def test_a_missing_bucket_does_not_read_as_a_recording_that_is_gone(opened: S3St
                 storage.open("recording")
 
 
-def test_what_others_have_in_the_bucket_is_no_recording(
+def test_foreign_objects_in_bucket_are_not_listed(
     any_storage_server: Given, bucket: str, opened: S3Storage
 ) -> None:
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
@@ -163,7 +163,7 @@ def test_what_others_have_in_the_bucket_is_no_recording(
     assert [*opened.ages()] == ["ours"]
 
 
-def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
+def test_unfinished_multipart_upload_is_listed_with_age_and_deleted(
     any_storage_server: Given, bucket: str, opened: S3Storage
 ) -> None:
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
@@ -181,7 +181,7 @@ def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_whole(
+def test_server_death_leaves_no_partial_object_and_loses_no_whole_one(
     storage_server: ObjectStorage, opened: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_storage, "MIN_RETRY_PAUSE_S", 0.2)
@@ -209,7 +209,7 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
 
 
 @pytest.mark.slow
-def test_a_server_that_says_nothing_is_not_waited_for_without_end(
+def test_silent_server_is_given_up(
     storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = create_recording_storage(settings_of(bucket), Path("nowhere"))
@@ -255,7 +255,7 @@ print(most_mb() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the most that a process had")
-def test_a_large_recording_goes_and_comes_in_parts_and_is_never_in_memory(
+def test_large_recording_is_sent_and_read_in_parts_and_never_held_in_memory(
     any_storage_server: Given, bucket: str
 ) -> None:
     environment = os.environ | {
@@ -297,7 +297,7 @@ def another(client: Any, key: str) -> None:
     client.copy_object(Bucket=BUCKET, Key=key, CopySource=f"{BUCKET}/{key}-other")
 
 
-async def test_half_an_object_and_another_one_are_no_recording(
+async def test_truncated_or_exchanged_object_is_not_opened(
     any_storage_server: Given,
     bucket: str,
     journal: str,
@@ -351,7 +351,7 @@ async def test_half_an_object_and_another_one_are_no_recording(
     assert not (tmp_path / "none").exists()
 
 
-def test_no_line_of_the_log_has_a_key(
+def test_log_has_no_storage_key(
     storage_server: ObjectStorage,
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,

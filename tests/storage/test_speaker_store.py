@@ -21,7 +21,7 @@ from sidecar.storage.speaker_store import (
 OTHER = Identity("other", AuthMethod.TOKEN, ALL_SCOPES)
 
 
-async def test_people_are_there_after_a_new_start(place: Place) -> None:
+async def test_speakers_are_kept_over_restart(place: Place) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Änna", heard(1))
     await people.change(ANONYMOUS, anna.id, heard=heard(2, 7.5))
@@ -34,7 +34,7 @@ async def test_people_are_there_after_a_new_start(place: Place) -> None:
     assert [one.name for one in await again.known(ANONYMOUS.owner)] == ["Anna", "Ben"]
 
 
-async def test_a_person_of_another_owner_is_not_found(place: Place) -> None:
+async def test_speaker_of_another_owner_is_not_found(place: Place) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
     assert await people.all(OTHER) == []
@@ -48,7 +48,7 @@ async def test_a_person_of_another_owner_is_not_found(place: Place) -> None:
     assert await people.all(ANONYMOUS) == [anna]
 
 
-async def test_who_is_deleted_is_in_no_byte_of_the_file(in_file: InFile) -> None:
+async def test_deleted_speaker_is_in_no_byte_of_the_file(in_file: InFile) -> None:
     place, people = in_file, in_file.open()
     keep = await people.add(ANONYMOUS, "Ben", heard(1))
     gone = await people.add(ANONYMOUS, "Anna", heard(2))
@@ -68,7 +68,7 @@ async def test_who_is_deleted_is_in_no_byte_of_the_file(in_file: InFile) -> None
     assert await place.open().all(ANONYMOUS) == [keep]
 
 
-async def test_all_of_an_owner_go_and_nobody_else(place: Place) -> None:
+async def test_delete_all_deletes_only_speakers_of_owner(place: Place) -> None:
     people = place.open()
     for at, name in enumerate("ab"):
         await people.add(ANONYMOUS, name, heard(at))
@@ -79,7 +79,7 @@ async def test_all_of_an_owner_go_and_nobody_else(place: Place) -> None:
     assert await people.all(OTHER) == [theirs]
 
 
-async def test_names_and_vectors_are_sealed(place: Place) -> None:
+async def test_names_and_embeddings_are_encrypted(place: Place) -> None:
     await place.open().add(ANONYMOUS, "Anna Livia", heard(77))
     written = place.written()
     assert b"Anna" not in written
@@ -87,7 +87,7 @@ async def test_names_and_vectors_are_sealed(place: Place) -> None:
     assert base64.b64decode(heard(77).vector)[:24] not in written
 
 
-async def test_another_key_does_not_get_them(place: Place) -> None:
+async def test_speakers_are_not_opened_with_another_key(place: Place) -> None:
     people = place.open(SECRET)
     await people.add(ANONYMOUS, "Anna", heard(1))
     await people.close()
@@ -95,7 +95,7 @@ async def test_another_key_does_not_get_them(place: Place) -> None:
         place.open("f" * 64)
 
 
-async def test_there_is_an_end_to_people_also_where_many_come_at_once(
+async def test_speakers_over_limit_are_refused_also_when_added_at_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolled_speakers, "MAX_ENROLLED_SPEAKERS", 2)
@@ -109,7 +109,7 @@ async def test_there_is_an_end_to_people_also_where_many_come_at_once(
     await people.add(OTHER, "Cleo", heard(3))
 
 
-async def test_what_is_asked_twice_is_done_once(place: Place) -> None:
+async def test_repeated_calls_for_a_speaker_take_effect_once(place: Place) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
     assert await people.add(ANONYMOUS, "Anna", heard(1)) == anna
@@ -123,7 +123,7 @@ async def test_what_is_asked_twice_is_done_once(place: Place) -> None:
         await people.delete(ANONYMOUS, anna.id)
 
 
-async def test_what_is_changed_at_once_is_all_there(place: Place) -> None:
+async def test_concurrent_changes_of_a_speaker_are_all_kept(place: Place) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Anna", heard(0))
     changes = [people.change(ANONYMOUS, anna.id, heard=heard(one)) for one in range(1, 8)]
@@ -133,7 +133,7 @@ async def test_what_is_changed_at_once_is_all_there(place: Place) -> None:
     assert {one.print.vector for one in now.samples} == {heard(one).vector for one in range(8)}
 
 
-def test_beyond_the_most_samples_the_one_with_the_least_voice_goes() -> None:
+def test_sample_over_limit_replaces_the_one_with_least_speech() -> None:
     person = EnrolledSpeaker("p", "o", "Anna", 0.0, ())
     for number in range(MAX_SAMPLES):
         person = person.hearing(SpeakerSample(number, heard(number, 2.0 if number == 4 else 9.0)))
@@ -145,7 +145,7 @@ def test_beyond_the_most_samples_the_one_with_the_least_voice_goes() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  \n", None, 7, "x" * 201])
-def test_what_is_no_name_is_refused(name: object) -> None:
+def test_invalid_speaker_name_is_refused(name: object) -> None:
     with pytest.raises(errors.FieldInvalid):
         parse_speaker_name(name)
     assert parse_speaker_name(" Anna \n Livia\x00 ") == "Anna Livia"

@@ -13,14 +13,14 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.storage.speaker_store import SPEAKER_FILE, SpeakerFile
 
 
-async def test_the_file_is_ours_alone(in_file: InFile) -> None:
+async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:
     await in_file.open().add(ANONYMOUS, "Anna", heard(1))
     if os.name == "posix":
         assert stat.S_IMODE(in_file.folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((in_file.folder / SPEAKER_FILE).stat().st_mode) == 0o600
 
 
-async def test_neither_another_service_nor_what_is_no_file_of_people_is_a_start(
+async def test_speaker_file_in_use_or_damaged_is_refused(
     in_file: InFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = in_file.open()
