@@ -42,7 +42,7 @@ def frames(number: float) -> int:
     return round(number * FRAME_SAMPLES)
 
 
-def test_an_utterance_begins_before_its_speech_and_ends_behind_it() -> None:
+def test_utterance_includes_its_pre_roll_and_post_roll() -> None:
     by = EndpointingOptions(pre_roll_s=0.1, post_roll_s=0.05)
     assert told(Endpointer(by, at=7), (QUIET, 10), (SPEECH, 20), (QUIET, 16)) == [
         UtteranceBegan(7 + frames(10) - 1600),
@@ -51,13 +51,13 @@ def test_an_utterance_begins_before_its_speech_and_ends_behind_it() -> None:
     ]
 
 
-def test_it_takes_three_frames_to_begin_or_two_that_are_sure() -> None:
+def test_utterance_begins_after_three_frames_or_two_confident_ones() -> None:
     assert not told(Endpointer(EXACT), (SPEECH, 2), (QUIET, 1), (SPEECH, 1), (SURE, 1), (QUIET, 1))
     assert told(Endpointer(EXACT), (QUIET, 1), (SPEECH, 3)) == [UtteranceBegan(frames(1))]
     assert told(Endpointer(EXACT), (QUIET, 1), (SURE, 2)) == [UtteranceBegan(frames(1))]
 
 
-def test_who_speaks_again_after_a_hint_takes_it_back() -> None:
+def test_speech_after_a_pause_event_resumes_the_utterance() -> None:
     endpointer = Endpointer(EXACT)
     told(endpointer, (SPEECH, 10))
     assert not told(endpointer, (QUIET, 6), (SPEECH, 1))
@@ -69,7 +69,7 @@ def test_who_speaks_again_after_a_hint_takes_it_back() -> None:
     ]
 
 
-def test_a_voice_that_fades_is_speech_until_it_is_gone() -> None:
+def test_unsure_frames_after_speech_are_speech_until_a_quiet_one() -> None:
     endpointer = Endpointer(EXACT)
     assert told(endpointer, (SPEECH, 3), (UNSURE, 100)) == [UtteranceBegan(0)]
     assert told(endpointer, (QUIET, 1), (UNSURE, 15)) == [
@@ -78,7 +78,7 @@ def test_a_voice_that_fades_is_speech_until_it_is_gone() -> None:
     ]
 
 
-def test_who_never_stops_is_cut_where_speech_is_least_likely_in_the_second_half() -> None:
+def test_endless_speech_is_cut_at_the_least_likely_frame_of_the_second_half() -> None:
     by = replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE)
     dips = ((SPEECH, 30), (UNSURE, 1), (SPEECH, 39), (0.45, 1), (SPEECH, 28))
     cut = frames(70.5)
@@ -88,13 +88,13 @@ def test_who_never_stops_is_cut_where_speech_is_least_likely_in_the_second_half(
     assert told(endpointer, (QUIET, 16))[-1] == UtteranceEnded(frames(100), "silence")
 
 
-def test_what_is_no_probability_is_cut_in_the_middle() -> None:
+def test_speech_of_nan_probabilities_is_cut_in_the_middle() -> None:
     endpointer = Endpointer(replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE))
     told(endpointer, (SPEECH, 3))
     assert told(endpointer, (math.nan, 97))[0] == UtteranceEnded(frames(50), "cut")
 
 
-def test_silence_that_passes_the_limit_ends_the_utterance_where_it_paused() -> None:
+def test_silence_beyond_the_length_limit_ends_the_utterance_at_its_pause() -> None:
     by = EndpointingOptions(longest_s=100 * FRAME_SAMPLES / RATE, silence_s=2, pre_roll_s=0.064)
     endpointer = Endpointer(by)
     (_, paused) = told(endpointer, (SPEECH, 90), (QUIET, 30))
@@ -104,7 +104,7 @@ def test_silence_that_passes_the_limit_ends_the_utterance_where_it_paused() -> N
     ]
 
 
-def test_a_commit_ends_what_is_open_with_what_has_come_of_a_frame() -> None:
+def test_commit_ends_the_open_utterance_with_a_partial_frame() -> None:
     endpointer = Endpointer(EXACT)
     assert endpointer.commit() == ()
     told(endpointer, (SPEECH, 10))
@@ -117,13 +117,13 @@ def test_a_commit_ends_what_is_open_with_what_has_come_of_a_frame() -> None:
             endpointer.finish(elsewhere)
 
 
-def test_after_a_hint_a_commit_ends_the_utterance_where_it_paused() -> None:
+def test_commit_after_a_pause_event_ends_the_utterance_at_the_pause() -> None:
     endpointer = Endpointer(EXACT)
     (_, paused) = told(endpointer, (SPEECH, 10), (QUIET, 8))
     assert endpointer.commit(frames(18) + 3) == (UtteranceEnded(paused.at, "commit"),)
 
 
-def test_at_a_threshold_of_zero_only_the_client_and_the_limit_end_an_utterance() -> None:
+def test_threshold_zero_leaves_the_end_to_commit_and_length_limit() -> None:
     by = EndpointingOptions(
         0, 0, min_speech_s=0, pre_roll_s=0, longest_s=100 * FRAME_SAMPLES / RATE
     )
@@ -137,7 +137,7 @@ def test_at_a_threshold_of_zero_only_the_client_and_the_limit_end_an_utterance()
     assert told(endpointer, (0.0, 1)) == [UtteranceBegan(frames(100))]
 
 
-def test_other_settings_are_those_of_the_next_utterance() -> None:
+def test_changed_settings_apply_to_the_next_utterance() -> None:
     endpointer = Endpointer(EXACT)
     told(endpointer, (SPEECH, 5))
     endpointer.use(replace(EXACT, silence_s=1, longest_s=1))
@@ -169,7 +169,7 @@ def test_other_settings_are_those_of_the_next_utterance() -> None:
         {"longest_s": 10**400},
     ],
 )
-def test_settings_that_no_utterance_can_keep_are_refused(nonsense: dict[str, float]) -> None:
+def test_impossible_endpointing_settings_are_refused(nonsense: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"\b{next(iter(nonsense))}\b"):
         EndpointingOptions(**nonsense)
 
@@ -207,7 +207,7 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 
 @settings(max_examples=120, deadline=None)
 @given(endpointings(), STEPS)
-def test_whatever_is_likely_utterances_come_one_after_the_other(
+def test_any_probabilities_give_utterances_in_order(
     by: EndpointingOptions, steps: Iterable[Step]
 ) -> None:
     endpointer = Endpointer(by)
@@ -249,7 +249,7 @@ def test_whatever_is_likely_utterances_come_one_after_the_other(
 
 @settings(max_examples=100, deadline=None)
 @given(endpointings(), st.lists(PROBABILITIES, max_size=400))
-def test_none_is_longer_than_its_settings_allow(
+def test_utterance_is_never_longer_than_its_limit(
     by: EndpointingOptions, likely: list[float]
 ) -> None:
     endpointer, begun = Endpointer(by), 0
@@ -262,7 +262,7 @@ def test_none_is_longer_than_its_settings_allow(
 
 @settings(max_examples=50, deadline=None)
 @given(endpointings(), st.lists(PROBABILITIES, max_size=200), st.integers(0, 10**9))
-def test_when_a_session_began_does_not_matter(
+def test_start_position_only_shifts_the_events(
     by: EndpointingOptions, likely: list[float], at: int
 ) -> None:
     early, late = Endpointer(by), Endpointer(by, at)

@@ -65,7 +65,7 @@ STOPS = tuple(
         pytest.param(STOPS, (0, 2, 5), id="a pause that is told again"),
     ],
 )
-async def test_who_reads_slowly_misses_this_and_nothing_else(
+async def test_slow_reader_misses_only_outdated_events(
     said: tuple[LiveEvent, ...], left: tuple[int, ...]
 ) -> None:
     told = EventLog()
@@ -75,7 +75,7 @@ async def test_who_reads_slowly_misses_this_and_nothing_else(
     assert await read(told) == [said[at] for at in left]
 
 
-async def test_who_comes_again_hears_what_came_behind_a_number() -> None:
+async def test_reader_that_reconnects_gets_the_events_after_a_number() -> None:
     told = EventLog()
     for piece in range(5):
         told.add(final(0, piece))
@@ -84,7 +84,7 @@ async def test_who_comes_again_hears_what_came_behind_a_number() -> None:
     assert await read(told, told.last) == []
 
 
-async def test_who_waits_is_told_at_once_and_everybody_hears_the_same() -> None:
+async def test_waiting_readers_all_get_the_same_events() -> None:
     told = EventLog()
     readers = [asyncio.create_task(read(told)) for _ in range(3)]
     for piece in range(20):
@@ -95,7 +95,7 @@ async def test_who_waits_is_told_at_once_and_everybody_hears_the_same() -> None:
     assert await asyncio.gather(*readers) == [whole] * 3
 
 
-async def test_what_ended_it_comes_behind_what_was_said() -> None:
+async def test_error_that_ended_the_session_comes_after_its_events() -> None:
     told = EventLog()
     told.add(final(0, 0))
     told.end(errors.SessionIdle())
@@ -106,7 +106,7 @@ async def test_what_ended_it_comes_behind_what_was_said() -> None:
         await anext(story)
 
 
-def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None:
+def test_restarted_engine_is_given_the_open_turn() -> None:
     told = EventLog()
     assert told.so_far(0.0) == LiveSessionStart()
     for event in (
@@ -125,7 +125,7 @@ def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None
     assert told.so_far(3.0) == LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
 
 
-def test_an_engine_that_goes_on_knows_how_sure_the_one_before_it_was_of_the_language() -> None:
+def test_restarted_engine_is_given_the_confidence_in_the_language() -> None:
     told = EventLog()
     told.add(dataclasses.replace(final(0, 0), confidence=Confidence(-6.0, 8)))
     told.add(dataclasses.replace(final(0, 1), confidence=Confidence(-9.0, 8)))
@@ -139,7 +139,7 @@ def test_an_engine_that_goes_on_knows_how_sure_the_one_before_it_was_of_the_lang
     assert from_wire(json.loads(json.dumps(to_wire(first.event)))) == first.event
 
 
-async def test_no_client_hears_what_voices_sound_like() -> None:
+async def test_speaker_embeddings_are_not_sent_to_clients() -> None:
     told = EventLog()
     voices = SpeakerEmbeddingsKnown({0: SpeakerEmbedding("AAAA", 2.5)})
     told.add(Final(0, 3, Segment(0.0, 1.0, "hello")))

@@ -101,7 +101,7 @@ async def all_heard(client: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["sound", "looked", "due", "recognised"])
-async def test_a_fault_for_one_of_several_sessions_in_a_process_is_that_session_s(
+async def test_engine_fault_of_one_session_fails_that_session_alone(
     open_service: Open, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", method)
@@ -123,7 +123,7 @@ async def test_a_fault_for_one_of_several_sessions_in_a_process_is_that_session_
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
-async def test_who_kills_the_engine_is_told_and_whoever_else_spoke_meanwhile_loses_nothing(
+async def test_session_that_kills_the_engine_fails_and_others_lose_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_POISON", "w499,w500")
@@ -147,7 +147,7 @@ async def test_who_kills_the_engine_is_told_and_whoever_else_spoke_meanwhile_los
         await all_heard(one)
 
 
-def test_only_attempts_of_its_own_end_a_session() -> None:
+def test_session_ends_only_after_deaths_in_its_own_calls() -> None:
     deaths = EngineDeathCounter()
     for _ in range(100):
         assert not deaths.add(WorkerDied("of another", began=False), 1.0)
@@ -158,7 +158,7 @@ def test_only_attempts_of_its_own_end_a_session() -> None:
     assert deaths.add(WorkerDied("its own"), 1.0)
 
 
-def test_a_session_that_ends_engines_at_another_place_each_time_is_ended_too() -> None:
+def test_session_that_kills_engines_at_different_places_is_ended() -> None:
     deaths = EngineDeathCounter()
     alone = [WorkerDied("its own", sole=True) for _ in range(MAX_SOLE_DEATHS)]
     assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [
@@ -170,7 +170,7 @@ def test_a_session_that_ends_engines_at_another_place_each_time_is_ended_too() -
         assert not deaths.add(WorkerDied("its own or another's"), float(place))
 
 
-def test_deaths_that_nobody_explains_are_survived_a_few_times_at_one_place() -> None:
+def test_unexplained_engine_deaths_are_survived_a_few_times_at_one_place() -> None:
     deaths, died = EngineDeathCounter(), WorkerDied("by itself", began=False, explained=False)
     for place in (1.0, 2.0):
         assert [deaths.add(died, place) for _ in range(MAX_UNEXPLAINED_DEATHS)] == [
@@ -179,7 +179,7 @@ def test_deaths_that_nobody_explains_are_survived_a_few_times_at_one_place() -> 
     assert deaths.add(died, 2.0)
 
 
-async def test_an_engine_that_dies_again_and_again_by_itself_is_given_up() -> None:
+async def test_engine_that_keeps_dying_is_given_up() -> None:
     session = Session("victim", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
     session.sound.add(bytes(32_000), SampleEncoding.PCM16, RATE)
     deaths = 0
@@ -197,7 +197,7 @@ async def test_an_engine_that_dies_again_and_again_by_itself_is_given_up() -> No
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")
-def test_what_a_process_executed_is_known_behind_its_death() -> None:
+def test_executing_calls_are_known_after_the_death_of_the_process() -> None:
     page = BegunCallsPage()
     there, here = os.pipe()
     child = os.fork()
@@ -214,7 +214,7 @@ def test_what_a_process_executed_is_known_behind_its_death() -> None:
     os.close(here)
 
 
-async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
+async def test_exclusive_call_executes_while_no_other_does() -> None:
     executing, at_work, most = BegunCalls(None), set[int](), dict[int, set[int]]()
 
     def work(call: int, *, alone: bool) -> None:
@@ -230,7 +230,7 @@ async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
     assert (most[1], most[2]) == ({1}, {2})
 
 
-def test_calls_begin_in_the_order_in_which_they_asked_also_those_that_are_alone() -> None:
+def test_calls_begin_in_the_order_of_their_requests_exclusive_ones_too() -> None:
     executing, begun = BegunCalls(None), list[int]()
 
     def waiting(count: int) -> None:
@@ -253,7 +253,7 @@ def test_calls_begin_in_the_order_in_which_they_asked_also_those_that_are_alone(
     assert begun == [1, 2, 9] * 3
 
 
-def test_a_session_is_alone_no_longer_than_until_the_place_is_behind_it() -> None:
+def test_session_is_exclusive_until_its_suspect_audio_is_processed() -> None:
     executing, tells = BegunCalls(None), list[Callable[[LiveEvent], None]]()
 
     def open_one(

@@ -344,7 +344,7 @@ async def of_http(server: Server) -> None:
     "attack",
     [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_talks, of_wyoming, of_http)],
 )
-async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(
+async def test_absurd_option_values_are_refused_without_harm_to_other_sessions(
     service: Server, attack: Callable[[Server], Awaitable[None]]
 ) -> None:
     await someone(service, lambda: asyncio.sleep(0))  # a first session waits for the engine
@@ -377,7 +377,7 @@ async def test_client_that_sends_only_invalid_messages_is_told_and_closed(
 
 
 @pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", '{"a": 1.5}'])
-def test_a_message_of_more_values_than_anybody_means_is_refused(item: str) -> None:
+def test_message_with_too_many_values_is_refused(item: str) -> None:
     most = request_headers.MAX_JSON_VALUES // 3
     assert len(request_headers.parse_json_message(f"[{', '.join([item] * most)}]")) == most
     with pytest.raises(ValueError, match="100,000 values"):

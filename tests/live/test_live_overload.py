@@ -144,7 +144,7 @@ async def until(socket: ClientConnection, *kinds: str, **fields: Any) -> dict[st
                 return dict(body)
 
 
-async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(slow: Server) -> None:
+async def test_session_too_many_is_refused_at_its_first_word_on_every_wire(slow: Server) -> None:
     async with crowd(slow, 0, "error") as refused:
         assert (refused["code"], refused["retry_after"]) == (FULL.code, 5)
 
@@ -195,7 +195,7 @@ async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(sl
 
 
 @pytest.mark.slow
-async def test_who_has_listened_and_speaks_on_a_full_machine_is_told_what_gets_no_words(
+async def test_silent_session_that_speaks_under_overload_gets_a_notice_on_every_wire(
     slow: Server,
 ) -> None:
     silence = [QUIET] * (10 * LISTENED_S)

@@ -84,7 +84,7 @@ def untouched(seat: EngineSession) -> None:
 
 @pytest.mark.parametrize("method", SHARED)
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_in_work_for_one_session_is_told_to_it_and_the_others_are_heard_as_ever(
+def test_fault_in_the_work_for_one_session_fails_that_session_alone(
     hall: LiveScheduler, method: str, kind: type[Exception]
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -110,7 +110,7 @@ def test_a_fault_in_work_for_one_session_is_told_to_it_and_the_others_are_heard_
     assert hall._encoding == 0, "nobody takes the place of those at voices"
 
 
-def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(
+def test_failed_session_gets_no_more_events_and_no_second_error(
     hall: LiveScheduler,
 ) -> None:
     def fail(*_: object) -> None:
@@ -132,7 +132,7 @@ def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(
     assert (len(wrong), told) == (1, [])
 
 
-def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
+def test_backlog_is_read_under_the_lock(
     hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the deque of pieces changes while it is iterated, which ends the process."""
@@ -148,7 +148,7 @@ def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["no words", "cancelled"])
-def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
+def test_cost_of_recognition_is_measured_even_without_a_result(
     monkeypatch: pytest.MonkeyPatch, cancelled: bool
 ) -> None:
     heard, go_on, spoken = threading.Semaphore(0), threading.Event(), list[float]()
@@ -171,7 +171,7 @@ def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
 
 
 @pytest.mark.parametrize("began", [0, 1], ids=["new", "gone on with"])
-def test_an_utterance_that_an_engine_had_begun_with_is_finished_by_the_next_however_many_speak(
+def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
     monkeypatch.setattr(hall._load, "verdict", lambda *_: UtteranceAdmission.REFUSE)

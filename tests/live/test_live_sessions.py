@@ -73,7 +73,7 @@ def of(told: list[LiveEvent], kind: type[Any]) -> list[Any]:
     return [one for one in told if isinstance(one, kind)]
 
 
-async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:
+async def test_speech_gives_turns_and_a_summary(open_service: Open) -> None:
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions(words=True, diarize=False))
     told: list[LiveEvent] = []
@@ -104,7 +104,7 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
 
 
 @pytest.mark.parametrize(("wire", "first"), [("live", ["engine_loading"]), ("yap", [])])
-async def test_a_load_of_the_engine_is_told_at_once_and_is_no_overload(
+async def test_engine_load_is_a_notice_at_once_and_no_overload(
     wire: str, first: list[str], open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "2")
@@ -123,7 +123,7 @@ async def test_a_load_of_the_engine_is_told_at_once_and_is_no_overload(
     assert "engine_loading" not in {one.notice.code for one in of(warm, NoticeRaised)}
 
 
-async def test_the_duration_is_that_of_the_audio_to_the_sample(open_service: Open) -> None:
+async def test_duration_of_the_summary_is_exact_to_the_sample(open_service: Open) -> None:
     service = await open_service()
     for seconds in (10.0, 1.2345):
         session = service.live.open(ANONYMOUS, LiveOptions())
@@ -131,7 +131,7 @@ async def test_the_duration_is_that_of_the_audio_to_the_sample(open_service: Ope
         assert summary.transcript.duration == session.received_s
 
 
-async def test_the_same_is_heard_as_floats_of_another_rate(open_service: Open) -> None:
+async def test_float32_at_another_rate_gives_the_same_words(open_service: Open) -> None:
     import numpy as np
 
     service = await open_service()
@@ -180,7 +180,7 @@ async def test_engine_that_dies_costs_a_notice_and_no_word(open_service: Open, k
     assert starts == sorted(starts)
 
 
-async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engines(
+async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engines(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its client ended and dropped meanwhile is told in its order, all of it; that the next
@@ -228,7 +228,7 @@ def codes(session: Session) -> list[str]:
     ]
 
 
-async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: Open) -> None:
+async def test_session_count_is_limited_and_each_client_finds_its_own(open_service: Open) -> None:
     service = await open_service(live_sessions=3, live_sessions_per_owner=2)
     first = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     with pytest.raises(errors.SessionTaken):
@@ -259,7 +259,7 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
     ],
     ids=["nobody else", "shared", "exposed", "without a limit", "as was said"],
 )
-async def test_how_many_sessions_one_owner_may_have_of_eight(
+async def test_sessions_of_one_owner_are_limited_by_settings_and_token(
     open_service: Open, limits: OwnerLimits, said: dict[str, int], hers: int
 ) -> None:
     service = await open_service(live_sessions=8, **said)
@@ -272,7 +272,7 @@ async def test_how_many_sessions_one_owner_may_have_of_eight(
         service.live.open(OTHER, LiveOptions())
 
 
-async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its_owner(
+async def test_deletion_of_an_owner_deletes_ended_sessions(
     open_service: Open,
 ) -> None:
     service = await open_service(live_grace=60.0)
@@ -286,7 +286,7 @@ async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its
     assert service.live.find(OTHER, "mine") is session
 
 
-async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_along(
+async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(
     open_service: Open,
 ) -> None:
     service = await open_service(live_sessions_per_owner=1)
@@ -301,7 +301,7 @@ async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_a
 
 
 @pytest.mark.slow
-async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
+async def test_client_that_sends_too_fast_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
@@ -320,7 +320,7 @@ async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     assert len(of(told, TurnEnded)) == 18
 
 
-async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
+async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_none(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
@@ -348,7 +348,7 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
 
 
 @pytest.mark.slow
-async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session(
+async def test_recognition_timeout_costs_its_words_and_not_the_session(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
@@ -361,7 +361,7 @@ async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session
     assert of(told, Summary)
 
 
-async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(
+async def test_idle_too_long_and_abandoned_sessions_are_ended(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, looks = 0.0, 0
@@ -417,7 +417,7 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
         service.live.find(ANONYMOUS, left.id)
 
 
-async def test_one_whose_time_cannot_be_told_keeps_the_others_from_nothing(
+async def test_failed_check_of_one_session_does_not_stop_the_others(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -431,7 +431,7 @@ async def test_one_whose_time_cannot_be_told_keeps_the_others_from_nothing(
     assert not broken.over
 
 
-async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service: Open) -> None:
+async def test_shutdown_sends_the_remaining_events_of_sessions(open_service: Open) -> None:
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions())
     reading = asyncio.create_task(story(session))
@@ -446,7 +446,7 @@ async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service
 
 
 @pytest.mark.slow
-async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> None:
+async def test_thousand_sessions_leave_nothing(open_service: Open) -> None:
     service = await open_service(live_sessions=50)
     await heard(service.live.open(ANONYMOUS, LiveOptions()), SPEECH[: 3 * RATE])
     for one in list(service.live._sessions.values()):
@@ -472,9 +472,7 @@ def os_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_can_be_idle() -> (
-    None
-):
+async def test_client_that_leaves_while_its_audio_waits_leaves_a_session_that_can_be_idle() -> None:
     now = 0.0
     session = Session(
         "s", "", LiveOptions(), SessionBounds(idle_s=9, buffer_s=1), InputLogTotals(1), lambda: now
@@ -501,7 +499,7 @@ async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_
         ({"language": "en_GB"}, ""),
     ],
 )
-async def test_options_are_the_same_whether_a_session_begins_with_them_or_changes_to_them(
+async def test_options_are_checked_alike_at_the_begin_and_at_a_change(
     open_service: Open, wished: dict[str, Any], code: str
 ) -> None:
     service = await open_service(engine="moonshine")
@@ -536,7 +534,7 @@ def waiting_for_an_engine(seconds: float = 2.0) -> Session:
     return session
 
 
-async def test_the_answer_to_a_commit_lets_go_of_no_sound_that_the_next_engine_wants() -> None:
+async def test_answered_commit_keeps_the_audio_that_the_next_engine_needs() -> None:
     session = waiting_for_an_engine()
     session.commit()
     assert session.sound.take() is not None
@@ -547,7 +545,7 @@ async def test_the_answer_to_a_commit_lets_go_of_no_sound_that_the_next_engine_w
     assert session.sound.lead == pytest.approx(0.5)
 
 
-async def test_an_engine_that_dies_behind_a_final_is_not_asked_for_its_words_again() -> None:
+async def test_engine_restarted_after_a_final_does_not_repeat_its_words() -> None:
     """It had no time to say how much of the sound that final was."""
     session = waiting_for_an_engine()
     session.heard(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
@@ -556,7 +554,7 @@ async def test_an_engine_that_dies_behind_a_final_is_not_asked_for_its_words_aga
     assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)
 
 
-async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() -> None:
+async def test_option_change_before_enrolled_speakers_are_loaded_keeps_both() -> None:
     anna = SpeakerCandidate("a", "Anna", ())
     asked, answers, engines = list[str](), asyncio.Event(), list[LiveOptions]()
 

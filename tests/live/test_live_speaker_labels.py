@@ -46,7 +46,7 @@ def labels(speakers: LiveSpeakerLabels, pieces: int) -> list[int | None]:
         ({0: 7, 3: 8}, [0, 0, 0, 1]),
     ],
 )
-def test_who_is_never_heard_is_whoever_spoke_before_or_else_after(
+def test_segment_without_embedding_has_the_label_before_it_or_else_after_it(
     heard: dict[int, int], expected: list[int]
 ) -> None:
     speakers = LiveSpeakerLabels()
@@ -61,7 +61,7 @@ def test_who_is_never_heard_is_whoever_spoke_before_or_else_after(
     assert labels(speakers, 4) == expected
 
 
-def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
+def test_segments_of_a_word_each_are_one_speaker() -> None:
     speakers = LiveSpeakerLabels()
     for piece in range(6):
         speakers.hear(piece, voice(piece), 0.5 + piece / 10)
@@ -70,7 +70,7 @@ def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
     assert set(labels(speakers, 6)) == {0}
 
 
-def test_what_was_told_is_revised_when_a_voice_turns_out_to_be_two() -> None:
+def test_labels_are_revised_when_one_voice_turns_out_to_be_two() -> None:
     """Two pieces seem one voice, barely; what follows of each is farther apart."""
     speakers = LiveSpeakerLabels()
     for piece, degrees in enumerate((0, 60, -15, 75, -15, 75)):
@@ -85,7 +85,7 @@ def test_what_was_told_is_revised_when_a_voice_turns_out_to_be_two() -> None:
     assert labels(speakers, 6) == [0, 1, 0, 1, 0, 1]
 
 
-def test_a_piece_in_which_nobody_said_anything_counts_no_more() -> None:
+def test_forgotten_segment_counts_for_no_label() -> None:
     speakers = LiveSpeakerLabels()
     hear(speakers, 0, 7)
     speakers.forget(0)
@@ -98,7 +98,7 @@ def test_a_piece_in_which_nobody_said_anything_counts_no_more() -> None:
     assert set(speakers.voices) == {0}
 
 
-def test_decisions_grow_rare() -> None:
+def test_clustering_is_asked_for_less_often_the_longer_a_session_is() -> None:
     speakers, count = LiveSpeakerLabels(), 0
     for piece in range(1000):
         speakers.hear(piece, voice(piece % 3), 3.0)
@@ -110,7 +110,7 @@ def test_decisions_grow_rare() -> None:
     assert count < 130
 
 
-def test_without_their_voices_the_numbers_of_before_are_nobody_elses() -> None:
+def test_labels_of_before_a_restart_are_not_given_to_new_voices() -> None:
     speakers = LiveSpeakerLabels({0: 0, 1: 1, 2: None})
     hear(speakers, 3, 7)
     assert speakers.tell(3) == 2
@@ -126,7 +126,7 @@ def test_without_their_voices_the_numbers_of_before_are_nobody_elses() -> None:
     pieces=st.integers(1, 30),
     lost=st.floats(0, 0.5),
 )
-def test_whatever_order_vectors_come_in_the_end_is_right_and_numbered_as_they_appear(
+def test_any_order_of_embeddings_gives_the_right_labels_in_order(
     seed: int, people: int, pieces: int, lost: float
 ) -> None:
     chance = random.Random(seed)

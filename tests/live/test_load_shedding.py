@@ -43,7 +43,7 @@ def listeners(count: int, listens_s: float = 1e9, owner: str = "everybody") -> l
 @pytest.mark.slow_except("0.015-100")
 @pytest.mark.parametrize("count", [48, 100, 200])
 @pytest.mark.parametrize("final", [0.015, 0.03, 0.06, 0.12])
-def test_whoever_is_let_in_has_finals_in_time_and_the_others_are_refused_at_their_first_word(
+def test_admitted_speakers_get_finals_in_time_and_others_are_refused_at_once(
     count: int, final: float
 ) -> None:
     done = Simulation(Machine(final=final, partial=2 * final, label=final), talkers(count)).run(40)
@@ -76,13 +76,13 @@ def test_finals_are_in_time_on_any_machine(
     assert p95(done.delays) <= IN_TIME_S + alone_s
 
 
-def test_those_who_only_listen_are_all_let_in_beside_a_machine_full_of_speakers() -> None:
+def test_silent_sessions_are_admitted_on_a_full_machine() -> None:
     done = Simulation(Machine(), [*talkers(100), *listeners(200)]).run(30)
     assert not any(one.refused_at for one in done.people[100:])
     assert p95(done.delays) <= IN_TIME_S
 
 
-def test_listeners_who_all_begin_to_speak_stay_and_lose_utterances_beyond_what_is_in_time() -> None:
+def test_silent_sessions_that_all_begin_to_speak_stay_and_lose_utterances() -> None:
     done = Simulation(Machine(), listeners(100, listens_s=20)).run(60)
     assert not any(one.refused_at for one in done.people)
     assert p95(done.delays) <= IN_TIME_S
@@ -101,13 +101,13 @@ def test_partials_go_first_then_labels_then_utterances() -> None:
     assert at["PARTIALS"] < at["utterance"]
 
 
-def test_where_there_is_room_nothing_is_shed() -> None:
+def test_machine_with_room_sheds_nothing() -> None:
     done = Simulation(Machine(), talkers(8)).run(60)
     assert not done.shed_at
     assert not any(one.refused_at or one.shed for one in done.people)
 
 
-def test_an_owner_who_comes_to_a_machine_that_is_full_of_another_gets_a_share() -> None:
+def test_new_owner_gets_a_share_of_a_machine_full_of_another() -> None:
     late = talkers(8, "late")
     for one in late:
         one.begins += 10
@@ -120,20 +120,20 @@ def test_an_owner_who_comes_to_a_machine_that_is_full_of_another_gets_a_share() 
     assert heard > sum(len(one.delays) for one in late)
 
 
-def test_an_owner_within_its_share_loses_nothing_however_many_another_has() -> None:
+def test_owner_within_its_share_loses_nothing_to_another() -> None:
     small = [Person("small", 0.0, 15.0) for _ in range(5)]
     done = Simulation(Machine(), [*small, *listeners(150, 15.0, "big")]).run(60)
     assert not any(one.shed or one.refused_at for one in done.people[:5])
     assert sum(one.shed for one in done.people[5:])
 
 
-def test_without_a_limit_everybody_is_served() -> None:
+def test_limit_zero_serves_everybody() -> None:
     done = Simulation(Machine(), talkers(60), limit_s=0.0).run(20)
     assert not done.shed_at
     assert not any(one.refused_at or one.shed for one in done.people)
 
 
-def test_one_alone_is_served_however_slow_the_machine_is() -> None:
+def test_single_session_is_served_on_the_slowest_machine() -> None:
     model = EngineLoadModel(1, 1.0)
     model.costs.measured(1.0, 9.0)
     assert model.verdict(ArrivingUtterance("me", None, True), [], 0.0) is UtteranceAdmission.SERVE
@@ -147,7 +147,7 @@ def test_one_alone_is_served_however_slow_the_machine_is() -> None:
     )
 
 
-def test_costs_begin_with_an_assumption_then_a_sample_and_follow_what_is_seen() -> None:
+def test_costs_begin_with_a_default_then_a_sample_then_follow_the_work() -> None:
     costs = WorkCosts()
     assert costs.of(WorkKind.FINAL) == INITIAL_COST
     costs.measured(4.0, 0.08)
@@ -161,7 +161,7 @@ def test_costs_begin_with_an_assumption_then_a_sample_and_follow_what_is_seen() 
     assert costs.of(WorkKind.LABEL) == 0
 
 
-def test_a_session_counts_whole_at_first_and_by_its_last_minute_later() -> None:
+def test_speech_share_is_whole_at_first_and_then_of_the_last_minute() -> None:
     share = SpeechShare(0.0)
     assert share.at(0.0) == 1.0
     assert share.at(10.0) < 0.25
@@ -173,7 +173,7 @@ def test_a_session_counts_whole_at_first_and_by_its_last_minute_later() -> None:
     assert share.at(102.0) > 1.0
 
 
-def test_what_is_shed_stays_so_for_a_while() -> None:
+def test_shedding_level_stays_for_its_minimum_time() -> None:
     model = EngineLoadModel(2, 1.0)
     model.look(40, 0.0, now=0.0)
     assert model.level(0.0) is SheddingLevel.LABELS
@@ -184,7 +184,7 @@ def test_what_is_shed_stays_so_for_a_while() -> None:
 
 
 @given(st.lists(st.floats(0.0, 50.0), min_size=1, max_size=8), st.floats(0.0, 100.0))
-def test_nobody_has_more_than_a_fair_share_and_nothing_is_left_over(
+def test_fair_share_gives_out_all_capacity_and_no_more(
     demands: list[float], capacity: float
 ) -> None:
     most = fair_share(demands, capacity)

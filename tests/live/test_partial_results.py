@@ -19,24 +19,24 @@ from sidecar.live.runtime.partial_results import (
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "A,", "c."]), max_size=6).map(" ".join))
 
 
-def test_the_first_words_are_shown_at_once_but_for_the_last() -> None:
+def test_first_partial_shows_all_words_but_the_last() -> None:
     assert HypothesisAgreement().update("one two three") == PartialText("one two", "", "three")
 
 
-def test_what_two_in_a_row_begin_with_stays() -> None:
+def test_common_prefix_of_two_hypotheses_is_stable() -> None:
     agreement = HypothesisAgreement()
     agreement.update("one two tree")
     assert agreement.update("one two three four") == PartialText("one two", "one two", "three four")
 
 
-def test_case_and_marks_do_not_count_and_are_kept_as_they_came() -> None:
+def test_agreement_ignores_case_and_marks_and_keeps_the_newest() -> None:
     agreement = HypothesisAgreement()
     agreement.update("Well, this")
     assert agreement.update("well this. Is") == PartialText("well this.", "well this.", "Is")
 
 
 @given(TEXTS)
-def test_what_stays_only_grows(texts: list[str]) -> None:
+def test_stable_text_only_grows(texts: list[str]) -> None:
     agreement, before = HypothesisAgreement(), ""
     for count, text in enumerate(texts):
         shown = agreement.update(text)
@@ -48,7 +48,7 @@ def test_what_stays_only_grows(texts: list[str]) -> None:
         before = shown.stable
 
 
-def test_a_hypothesis_that_turns_shorter_takes_nothing_back() -> None:
+def test_shorter_hypothesis_takes_nothing_back() -> None:
     agreement = HypothesisAgreement()
     for text in ("one two three", "one two three", "one"):
         shown = agreement.update(text)
@@ -70,7 +70,7 @@ def wish(
     return RecognitionRequest(session, client, urgency, since)
 
 
-def test_what_has_ended_goes_before_what_may_have_and_that_before_what_goes_on() -> None:
+def test_finals_go_before_speculative_work_and_that_before_partials() -> None:
     wishes = [wish(1, "a", PARTIAL), wish(2, "a", EARLY)]
     assert most_urgent(wishes, {}) == wishes[1]
     wishes.append(wish(3, "a", FINAL, 9.0))
@@ -78,12 +78,12 @@ def test_what_has_ended_goes_before_what_may_have_and_that_before_what_goes_on()
     assert most_urgent([], {}) is None
 
 
-def test_of_finals_the_oldest_is_first_whoever_was_served() -> None:
+def test_oldest_final_is_first_whichever_client_was_served() -> None:
     wishes = [wish(1, "a", FINAL, 2.0), wish(2, "b", FINAL, 1.0)]
     assert most_urgent(wishes, {"b": 100.0}) == wishes[1]
 
 
-def test_a_client_with_many_sessions_waits_like_one_with_one() -> None:
+def test_client_with_many_sessions_gets_no_more_turns_than_one_with_one() -> None:
     many = [wish(number, "many", PARTIAL) for number in range(9)]
     one = wish(9, "one", PARTIAL, 5.0)
     served: dict[str, float] = {}
@@ -96,12 +96,12 @@ def test_a_client_with_many_sessions_waits_like_one_with_one() -> None:
     assert order == ["many", "one"] * 3
 
 
-def test_all_is_worth_it_until_it_is_known_what_it_takes() -> None:
+def test_all_work_is_allowed_before_any_was_measured() -> None:
     pace = WorkPace()
     assert all(pace.allows(one, 0.0) for one in RecognitionUrgency)
 
 
-def test_where_partials_take_long_there_are_none_but_one_to_try_it_again() -> None:
+def test_slow_partials_stop_except_for_a_retry_from_time_to_time() -> None:
     pace = WorkPace()
     pace.took(PARTIAL, 2 * MAX_PARTIAL_WORK_S, now=0.0)
     assert not pace.allows(PARTIAL, RETRY_AFTER_S - 1)
@@ -114,14 +114,14 @@ def test_where_partials_take_long_there_are_none_but_one_to_try_it_again() -> No
     assert pace.allows(PARTIAL, RETRY_AFTER_S + 2)
 
 
-def test_one_slow_stretch_among_quick_ones_changes_nothing() -> None:
+def test_one_slow_partial_among_quick_ones_stops_none() -> None:
     pace = WorkPace()
     for work_s in (0.1, 0.1, 1.5):
         pace.took(PARTIAL, work_s, 0.0)
     assert pace.allows(PARTIAL, 1.0)
 
 
-def test_what_a_final_takes_is_what_one_before_its_time_would() -> None:
+def test_slow_final_stops_speculative_work_but_not_partials() -> None:
     pace = WorkPace()
     pace.took(FINAL, 2 * MAX_PARTIAL_WORK_S, 0.0)
     assert not pace.allows(EARLY, 1.0)

@@ -37,7 +37,7 @@ def taken(sound: InputLog) -> list[InputItem]:
     return items
 
 
-def test_sound_has_its_place_on_the_sessions_clock_whatever_its_form() -> None:
+def test_audio_of_any_encoding_has_its_position_in_seconds() -> None:
     sound = kept()
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     sound.add(SECOND, SampleEncoding.FLOAT32, 8_000)
@@ -46,7 +46,7 @@ def test_sound_has_its_place_on_the_sessions_clock_whatever_its_form() -> None:
     assert [one.at for one in taken(sound) if isinstance(one, InputChunk)] == [0.0, 1.0, 2.0]
 
 
-def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> None:
+def test_settled_audio_is_dropped_and_the_next_engine_gets_the_rest() -> None:
     held = InputLogTotals(1 << 30)
     sound = kept(held)
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> No
     assert (second.at, second.raw) == (2.0, SECOND)
 
 
-def test_a_commit_is_taken_again_until_it_was_answered() -> None:
+def test_unanswered_commit_is_replayed() -> None:
     sound = kept()
     for _ in range(2):
         sound.add(SECOND, SampleEncoding.PCM16, 16_000)
@@ -81,7 +81,7 @@ def test_a_commit_is_taken_again_until_it_was_answered() -> None:
     assert taken(sound) == []
 
 
-def test_what_is_forgotten_is_heard_by_nobody_and_what_was_committed_is() -> None:
+def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
     held = InputLogTotals(1 << 30)
     sound = kept(held)
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
@@ -102,7 +102,7 @@ def test_what_is_forgotten_is_heard_by_nobody_and_what_was_committed_is() -> Non
 
 
 @given(seed=st.integers(0, 2**32))
-def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: int) -> None:
+def test_any_order_of_answers_and_deaths_loses_and_doubles_no_commit(seed: int) -> None:
     """An engine answers in order; it dies at any time, and another begins anew."""
     chance = random.Random(seed)
     sound = kept()
@@ -147,7 +147,7 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
     assert 0 <= settled < 2 * 99, "beside that, what is settled of the first"
 
 
-def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
+def test_audio_wanted_by_the_next_engine_is_kept_and_comes_first() -> None:
     held = InputLogTotals(1 << 30)
     sound = kept(held)
     for _ in range(4):
@@ -169,7 +169,7 @@ def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
     assert held.bytes == 0
 
 
-def test_where_there_is_no_room_one_goes_on_and_who_falls_silent_has_had_its_turn() -> None:
+def test_full_buffer_lets_one_session_add_until_it_falls_silent() -> None:
     held = InputLogTotals(1)
     one, other = InputLog(held), InputLog(held)
     assert held.may_add(one, 0.0)
@@ -199,7 +199,7 @@ def told_to(session: Session) -> list[str]:
     return items
 
 
-async def test_what_an_engine_died_over_is_forgotten_by_the_next_one() -> None:
+async def test_discard_unanswered_at_the_engines_death_is_sent_again() -> None:
     session = begun()
     session.forget()
     assert told_to(session) == ["InputDiscard"]
@@ -220,7 +220,7 @@ async def test_what_an_engine_died_over_is_forgotten_by_the_next_one() -> None:
     assert dropped(session) == [0, 1, 2]
 
 
-async def test_what_was_committed_before_is_not_overtaken() -> None:
+async def test_discard_does_not_overtake_an_earlier_commit() -> None:
     session = begun()
     await session.send(b"12" * 800)
     session.commit()

@@ -17,7 +17,7 @@ def tone(seconds: float, rate: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("step", [7, 480, 100_000])
-def test_a_tone_is_the_same_tone_whatever_its_rate_and_pieces(rate: int, step: int) -> None:
+def test_tone_stays_the_same_at_any_rate_and_chunk_size(rate: int, step: int) -> None:
     sound, intake = tone(1.0, rate), SampleInput()
     parts = [
         intake.take(sound[at : at + step].tobytes(), SampleEncoding.FLOAT32, rate)
@@ -29,7 +29,7 @@ def test_a_tone_is_the_same_tone_whatever_its_rate_and_pieces(rate: int, step: i
     assert np.abs(heard[middle] - tone(1.0, LIVE_RATE)[: len(heard)][middle]).max() < 0.01
 
 
-def test_sixteen_bits_and_floats_are_the_same_sound() -> None:
+def test_pcm16_and_float32_give_the_same_samples() -> None:
     floats = tone(0.1, LIVE_RATE)
     shorts = np.round(floats * 32767).astype("<i2")
     one = SampleInput().take(floats.tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
@@ -37,7 +37,7 @@ def test_sixteen_bits_and_floats_are_the_same_sound() -> None:
     assert np.abs(one - other).max() < 1e-4
 
 
-def test_a_rate_may_change_in_the_middle_and_no_sample_is_lost() -> None:
+def test_change_of_sample_rate_loses_no_sample() -> None:
     intake, parts = SampleInput(), []
     for rate in (16_000, 48_000, 8_000, 16_000, 44_100):
         parts.append(intake.take(tone(0.5, rate).tobytes(), SampleEncoding.FLOAT32, rate))
@@ -46,7 +46,7 @@ def test_a_rate_may_change_in_the_middle_and_no_sample_is_lost() -> None:
 
 
 @given(st.lists(st.integers(0, 50), max_size=20), st.integers(0, 900), st.integers(0, 900))
-def test_the_ring_gives_what_is_there_of_what_is_asked(
+def test_ring_buffer_returns_what_it_has_of_a_range(
     lengths: list[int], drop: int, begin: int
 ) -> None:
     ring = SampleRingBuffer(100)
@@ -60,7 +60,7 @@ def test_the_ring_gives_what_is_there_of_what_is_asked(
 
 
 @pytest.mark.parametrize("rate", [8_000, LIVE_RATE, 24_000, 44_100])
-def test_every_stretch_up_to_its_rest_is_as_long_as_it_came(rate: int) -> None:
+def test_resampled_stretch_and_its_rest_are_as_long_as_the_input(rate: int) -> None:
     """And the next one begins anew, at the same rate or another."""
     intake = SampleInput()
     second = (np.ones(rate) * 8192).astype("<i2").tobytes()

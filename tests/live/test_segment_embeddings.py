@@ -174,7 +174,7 @@ def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.38, 0.6])
-def test_a_short_answer_is_by_its_own_voice_and_not_by_whoever_spoke_before(seconds: float) -> None:
+def test_short_answer_has_the_label_of_its_own_voice(seconds: float) -> None:
     table = Table()
     for who in (ANNE, BERT, ANNE, BERT, ANNE):
         table.say(who, 3.0)
@@ -184,7 +184,7 @@ def test_a_short_answer_is_by_its_own_voice_and_not_by_whoever_spoke_before(seco
     assert table.summary == [0, 1, 0, 1, 0, 1]
 
 
-def test_what_was_given_to_the_wrong_one_is_revised_once_the_other_is_known() -> None:
+def test_wrong_label_is_revised_once_the_other_voice_is_known() -> None:
     """A short answer founds nobody: it is its partner's until that voice says more."""
     table = Table()
     table.say(ANNE, 3.0)
@@ -197,7 +197,7 @@ def test_what_was_given_to_the_wrong_one_is_revised_once_the_other_is_known() ->
     assert table.summary == [0, 1, 0, 1]
 
 
-def test_a_final_has_its_label_where_somebody_heard_the_voice_in_time() -> None:
+def test_final_has_its_label_if_the_embedding_was_ready() -> None:
     table = Table()
     table.talk(ANNE, BERT, ANNE, CLEO)
     table.finish()
@@ -206,7 +206,7 @@ def test_a_final_has_its_label_where_somebody_heard_the_voice_in_time() -> None:
     assert not table.revisions
 
 
-def test_a_final_does_not_wait_for_a_voice_and_its_label_follows() -> None:
+def test_final_does_not_wait_for_its_embedding_and_the_label_follows() -> None:
     table = Table()
     table.talk(ANNE, BERT, voices=False)
     assert table.finals == [0, None]
@@ -216,7 +216,7 @@ def test_a_final_does_not_wait_for_a_voice_and_its_label_follows() -> None:
     assert table.summary == table.followed() == [0, 1]
 
 
-def test_words_go_before_voices() -> None:
+def test_final_is_more_urgent_than_an_embedding() -> None:
     table = Table()
     table.say(ANNE)
     table.speak(BERT, 2.0)
@@ -226,14 +226,14 @@ def test_words_go_before_voices() -> None:
     assert urgencies == [RecognitionUrgency.FINAL, voice, voice]
 
 
-def test_who_is_alone_costs_no_vector() -> None:
+def test_session_of_one_segment_computes_no_embedding() -> None:
     table = Table(LiveOptions(turns=TurnControl.ONE))
     table.say(ANNE, 6.0)
     assert table.finals == table.summary == [0]
     assert not table.encoded_s
 
 
-def test_a_piece_has_one_vector_of_its_first_seconds_of_voice() -> None:
+def test_segment_has_one_embedding_of_its_first_seconds() -> None:
     table = Table()
     table.say(ANNE, 7.0)
     table.say(BERT, 1.0)
@@ -241,7 +241,7 @@ def test_a_piece_has_one_vector_of_its_first_seconds_of_voice() -> None:
     assert sorted(table.encoded_s) == pytest.approx([1.0, MAX_EMBEDDING_S], abs=0.1)
 
 
-def test_what_went_on_after_a_pause_is_heard_again_only_if_there_is_more_of_it() -> None:
+def test_segment_that_goes_on_is_embedded_again_only_if_it_grew() -> None:
     table = Table()
     table.say(ANNE)
     for more_s, vectors in ((0.8, 1), (0.3, 1), (1.5, 2)):
@@ -252,7 +252,7 @@ def test_what_went_on_after_a_pause_is_heard_again_only_if_there_is_more_of_it()
         assert len(table.encoded_s) - 1 == vectors
 
 
-def test_too_little_voice_is_the_neighbours() -> None:
+def test_segment_with_too_little_voice_has_its_neighbours_label() -> None:
     table = Table()
     table.say(ANNE)
     table.say(BERT)
@@ -261,7 +261,7 @@ def test_too_little_voice_is_the_neighbours() -> None:
     assert table.summary == [0, 1, 1]
 
 
-def test_a_voice_whose_turn_is_dropped_while_it_is_heard_is_nobodys() -> None:
+def test_embedding_of_a_dropped_turn_is_discarded() -> None:
     table = Table()
     table.say(ANNE)
     table.speak(CLEO, 3.5)
@@ -279,7 +279,7 @@ def test_a_voice_whose_turn_is_dropped_while_it_is_heard_is_nobodys() -> None:
     assert table.hearing._voicing.speakers.heard == 2
 
 
-def test_of_many_that_wait_the_oldest_go_and_the_summary_has_labels_all_the_same() -> None:
+def test_oldest_waiting_segments_are_dropped_and_still_get_labels() -> None:
     table = Table()
     for turn in range(MAX_WAITING_SEGMENTS + 4):
         table.say(ANNE if turn % 2 else BERT, voices=False)
@@ -291,7 +291,7 @@ def test_of_many_that_wait_the_oldest_go_and_the_summary_has_labels_all_the_same
     assert table.summary == table.followed() == [0] * 5 + [1, 0, 1, 0, 1, 0, 1]
 
 
-def test_many_that_wait_take_turns_with_partials() -> None:
+def test_many_waiting_embeddings_alternate_with_partials() -> None:
     table = Table(LiveOptions())
     for _ in range(segment_embeddings.URGENT_WAITING_SEGMENTS + 1):
         table.say(ANNE, voices=False)
@@ -305,7 +305,7 @@ def test_many_that_wait_take_turns_with_partials() -> None:
     assert all(due is not None and due.urgency is RecognitionUrgency.PARTIAL for due in dues)
 
 
-def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
+def test_summary_waits_for_embeddings_which_are_then_more_urgent() -> None:
     table = Table()
     table.talk(ANNE, BERT, voices=False)
     table.take(table.hearing.finish(0.0))
@@ -319,7 +319,7 @@ def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
     assert table.summary == [0, 1]
 
 
-def test_who_is_known_has_a_name_as_soon_as_enough_is_heard_and_others_have_none() -> None:
+def test_enrolled_speaker_is_named_after_enough_audio_and_others_are_not() -> None:
     known = known_as("Anne", ANNE), known_as("Cleo", CLEO)
     table = Table(LiveOptions(partials=False, known_voices=known, voiceprints=True))
     table.say(BERT)
@@ -338,7 +338,7 @@ def test_who_is_known_has_a_name_as_soon_as_enough_is_heard_and_others_have_none
     assert None not in summary.prints
 
 
-def test_who_speaks_alone_is_recognised_too_and_one_that_goes_on_knows_it() -> None:
+def test_single_enrolled_speaker_is_named_also_after_an_engine_restart() -> None:
     options = LiveOptions(partials=False, known_voices=(known_as("Anne", ANNE),))
     table = Table(options)
     table.say(ANNE, 3.0)
@@ -353,7 +353,7 @@ def test_who_speaks_alone_is_recognised_too_and_one_that_goes_on_knows_it() -> N
     assert summary.prints == ()
 
 
-def test_who_does_not_ask_for_speakers_gets_none_and_pays_for_none() -> None:
+def test_without_diarization_no_embedding_is_computed() -> None:
     table = Table(LiveOptions(diarize=False))
     table.talk(ANNE, BERT)
     table.finish()
@@ -361,7 +361,7 @@ def test_who_does_not_ask_for_speakers_gets_none_and_pays_for_none() -> None:
     assert not table.encoded_s
 
 
-def test_one_that_goes_on_for_another_knows_who_is_who() -> None:
+def test_restarted_engine_keeps_the_speaker_labels() -> None:
     first = Table()
     first.talk(ANNE, BERT, CLEO)
     said = tuple(one.segment for one in first.told if isinstance(one, Final))
@@ -376,7 +376,7 @@ def test_one_that_goes_on_for_another_knows_who_is_who() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_whatever_comes_in_whatever_order_who_follows_knows_what_the_summary_says(
+def test_any_order_of_work_gives_the_labels_of_the_summary(
     seed: int,
 ) -> None:
     chance = random.Random(seed)
@@ -433,7 +433,7 @@ def talk(*people: float) -> Block:
     return np.concatenate([one for part in parts for one in (part, pause)])
 
 
-def test_in_a_hall_each_session_has_speakers_of_its_own() -> None:
+def test_sessions_of_one_scheduler_have_separate_speakers() -> None:
     engine = ScriptedEngine()
     list(engine.load(LoadOptions()))
     listeners = [Listener() for _ in range(3)]
@@ -491,7 +491,7 @@ def spoken(hall: LiveScheduler, said: Block, begin: LiveSessionStart | None = No
     return listener
 
 
-def test_finals_come_while_all_that_may_are_at_voices() -> None:
+def test_finals_come_while_embeddings_occupy_their_share_of_threads() -> None:
     ear, listener = Ear(), Listener()
     with hall_of(ear, threads=4) as hall:
         first, *others = [hall.open(LiveOptions(), LiveSessionStart(), listener) for _ in range(4)]
@@ -509,7 +509,7 @@ def test_finals_come_while_all_that_may_are_at_voices() -> None:
         assert ear.most == 2
 
 
-def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
+def test_session_closed_during_an_embedding_gets_no_more_events() -> None:
     ear, listener = Ear(), Listener()
     with hall_of(ear, threads=2) as hall:
         seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
@@ -525,13 +525,13 @@ def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
     assert listener.events.empty()
 
 
-def test_an_ear_that_fails_costs_labels_and_no_words() -> None:
+def test_failing_speaker_encoder_costs_labels_and_no_words() -> None:
     with hall_of(Ear(wrong=True), threads=2) as hall:
         told = spoken(hall, talk(ANNE, BERT)).all()
     assert list(followed(told).values()) == [0, 0]
 
 
-def test_without_an_ear_it_is_said_once_that_nobody_is_told_apart() -> None:
+def test_missing_speaker_encoder_is_one_notice() -> None:
     noticed = []
     later = LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))
     with hall_of(None, threads=1) as hall:

@@ -49,7 +49,7 @@ def kept_by(work: Callable[[], object]) -> int:
 
 @pytest.mark.slow_except("waiting for")
 @pytest.mark.parametrize("taken", [True, False], ids=["heard at once", "waiting for an engine"])
-def test_sound_in_chunks_of_a_sample_is_kept_in_as_many_bytes_as_are_counted(taken: bool) -> None:
+def test_tiny_chunks_take_as_much_memory_as_is_counted(taken: bool) -> None:
     def keep() -> InputLog:
         sound = InputLog(InputLogTotals(1 << 30))
         for number in range(20_000):
@@ -67,7 +67,7 @@ def test_sound_in_chunks_of_a_sample_is_kept_in_as_many_bytes_as_are_counted(tak
     st.lists(st.booleans(), min_size=60, max_size=60),
     st.integers(0, 60),
 )
-def test_whatever_is_joined_each_engine_takes_all_of_it_in_order(
+def test_joined_chunks_are_replayed_whole_and_in_order(
     sizes: list[int], takes: list[bool], again: int
 ) -> None:
     sound, said, taken = InputLog(InputLogTotals(1 << 30)), b"", b""
@@ -93,7 +93,7 @@ def rest(sound: InputLog) -> list[InputChunk]:
     return found
 
 
-async def test_of_options_that_no_engine_has_been_told_the_last_are_kept() -> None:
+async def test_only_the_last_of_unsent_option_changes_is_kept() -> None:
     session = a_session()
     for number in range(1000):
         session.change(LiveOptions(prompt=f"{number}"))
@@ -103,7 +103,7 @@ async def test_of_options_that_no_engine_has_been_told_the_last_are_kept() -> No
     assert session.received_orders == 1000, "and each counts as received"
 
 
-async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
+async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sessions_session, "MAX_COMMANDS", 100)
@@ -119,7 +119,7 @@ async def test_a_session_takes_so_many_commands_and_can_still_be_finished(
     assert session.finishing
 
 
-async def test_a_session_ends_when_more_events_are_kept_than_one_may_have(
+async def test_session_with_too_many_kept_events_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sessions_session, "MAX_EVENTS", 100)
@@ -131,7 +131,7 @@ async def test_a_session_ends_when_more_events_are_kept_than_one_may_have(
     assert session.told.kept <= 102
 
 
-def test_what_is_on_its_way_to_a_worker_counts_with_its_words_and_its_frame() -> None:
+def test_credit_of_a_message_includes_fields_and_frame() -> None:
     def sent(message: dict[str, object], raw: bytes) -> int:
         outgoing, count = SendCredit(), 0
         while outgoing.allows(size := credited_bytes(message, raw)):
@@ -144,7 +144,7 @@ def test_what_is_on_its_way_to_a_worker_counts_with_its_words_and_its_frame() ->
     assert sent({"change": {"prompt": "x" * (1 << 20)}}, b"") == 1
 
 
-def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() -> None:
+def test_audio_clock_is_bounded_however_small_the_chunks() -> None:
     clock = AudioClock()
     for number in range(5000):
         clock.came(1.0, number * 0.01)
@@ -157,7 +157,7 @@ def test_the_clock_of_a_conversation_keeps_no_more_places_however_sound_comes() 
         assert clock.time(position) == pytest.approx(position - 1.0, abs=MIN_CLOCK_STEP_S)
 
 
-async def test_nothing_is_kept_of_a_session_that_is_over() -> None:
+async def test_ended_session_keeps_no_audio() -> None:
     session = a_session()
     for _ in range(10):
         await session.send(bytes(3200))

@@ -56,9 +56,7 @@ async def in_the_middle(tape: SessionRecording, spool: SlowSpool) -> asyncio.Tas
     return sending
 
 
-async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
-    tape: SessionRecording, spool: SlowSpool
-) -> None:
+async def test_cancelled_write_loses_no_audio(tape: SessionRecording, spool: SlowSpool) -> None:
     sending = await in_the_middle(tape, spool)
     sending.cancel()
     await asyncio.wait({sending})
@@ -72,7 +70,7 @@ async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
     assert found == PIECE + b"more"
 
 
-async def test_samples_that_are_no_number_do_not_hide_the_peak_of_the_others() -> None:
+async def test_nan_samples_do_not_hide_the_peak_of_others() -> None:
     tape = SessionRecording(UploadSpool(None), ThreadLimiter("disk", 1), 1 << 30)
     tenth = 1600
     for odd in (math.nan, math.inf):
@@ -82,7 +80,7 @@ async def test_samples_that_are_no_number_do_not_hide_the_peak_of_the_others() -
     tape.close()
 
 
-async def test_a_file_is_closed_once_nobody_writes_it_any_more(
+async def test_file_is_closed_after_its_last_write(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
@@ -94,7 +92,7 @@ async def test_a_file_is_closed_once_nobody_writes_it_any_more(
     assert await tape.recording() is None
 
 
-async def test_where_the_disk_is_full_there_is_no_recording_and_the_session_goes_on(
+async def test_full_disk_costs_the_recording_and_not_the_session(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)

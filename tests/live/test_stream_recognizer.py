@@ -128,7 +128,7 @@ class Table:
         return [one.segment.text for one in self.finals]
 
 
-def test_a_pause_ends_a_turn_which_is_told_once_it_is_recognised() -> None:
+def test_turn_ends_at_a_pause_once_its_words_are_recognized() -> None:
     table = Table()
     table.sound(0.5, 0.0)
     table.speak(1.0, 1.0)
@@ -144,7 +144,7 @@ def test_a_pause_ends_a_turn_which_is_told_once_it_is_recognised() -> None:
     assert [one.text for one in table.of(TurnEnded)] == ["hello there"]
 
 
-def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
+def test_words_recognized_within_the_pause_become_the_final() -> None:
     table = Table()
     table.speak(1.0, 0.3)
     task = table.hear("hello there")
@@ -155,7 +155,7 @@ def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
     assert table.hear() is None
 
 
-def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
+def test_recognition_begun_within_the_pause_becomes_the_final() -> None:
     table = Table()
     table.speak(1.0, 0.3)
     task = table.begun()
@@ -166,14 +166,14 @@ def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
     assert table.texts == ["hello there"]
 
 
-def test_a_pause_that_was_none_is_not_taken_for_the_end() -> None:
+def test_words_recognized_at_a_pause_are_dropped_if_speech_resumes() -> None:
     table = Table()
     table.say(1.0, 0.3, "hello")
     table.say(1.0, 1.0, "hello again")
     assert table.texts == ["hello again"]
 
 
-def test_partials_come_first_soon_and_then_by_the_second() -> None:
+def test_partials_come_early_and_then_each_second() -> None:
     table = Table()
     table.sound(0.7, 0.9)
     assert table.hear("one two") is not None
@@ -192,7 +192,7 @@ def test_partials_come_first_soon_and_then_by_the_second() -> None:
     ]
 
 
-def test_without_partials_nothing_is_recognised_before_a_pause() -> None:
+def test_without_partials_nothing_is_recognized_before_a_pause() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(3.0, 0.9)
     assert table.hear() is None
@@ -201,7 +201,7 @@ def test_without_partials_nothing_is_recognised_before_a_pause() -> None:
     assert not table.of(Partial)
 
 
-def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
+def test_running_partial_is_obsolete_at_a_pause() -> None:
     table = Table()
     table.sound(1.0, 0.9)
     partial = table.begun()
@@ -212,7 +212,7 @@ def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
     assert speculative.urgency is RecognitionUrgency.SPECULATIVE
 
 
-def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
+def test_long_turn_has_several_finals_and_one_end() -> None:
     table = Table(LiveOptions(endpointing=SHORT))
     table.speak(5.0, 1.0)
     while table.hear("words") is not None:
@@ -227,7 +227,7 @@ def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
     assert ended.text == join_texts(["words"] * len(pieces))
 
 
-def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
+def test_pause_ends_no_turn_if_the_client_ends_turns() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     for _ in range(2):
         table.say(1.0, 1.0, "words")
@@ -237,7 +237,7 @@ def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
     assert [one.text for one in table.of(TurnEnded)] == ["words words"]
 
 
-def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
+def test_commit_of_silence_ends_an_empty_turn() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.0)
     table.take(table.hearing.commit(0.0))
@@ -246,7 +246,7 @@ def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
     ]
 
 
-def test_a_session_of_one_turn_ends_with_its_first_pause() -> None:
+def test_single_turn_session_ends_at_its_first_pause() -> None:
     table = Table(LiveOptions(turns=TurnControl.ONE))
     table.say(1.0, 1.0, "over")
     assert isinstance(table.told[-2], Summary | InputProcessed)
@@ -254,7 +254,7 @@ def test_a_session_of_one_turn_ends_with_its_first_pause() -> None:
     assert [one.transcript.text for one in table.of(Summary)] == ["over"]
 
 
-def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
+def test_dropped_turn_gives_no_more_events() -> None:
     table = Table()
     table.sound(1.0, 0.9)
     partial = table.begun()
@@ -268,7 +268,7 @@ def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
     assert [(one.turn, one.segment.text) for one in table.finals] == [(1, "next")]
 
 
-def test_a_turn_that_has_ended_is_told_before_the_one_behind_it_is_dropped() -> None:
+def test_committed_turn_is_sent_before_the_drop_of_the_next() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.9)
     table.take(table.hearing.commit(0.0))
@@ -282,7 +282,7 @@ def test_a_turn_that_has_ended_is_told_before_the_one_behind_it_is_dropped() -> 
     assert table.begin() is None
 
 
-def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
+def test_failed_final_has_the_words_of_its_partial_and_a_flag() -> None:
     table = Table()
     table.sound(0.9, 0.9)
     table.hear("one two")
@@ -294,7 +294,7 @@ def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
     assert table.codes() == ["recognition_failed"]
 
 
-def test_it_goes_on_for_one_that_died() -> None:
+def test_restarted_recognizer_continues_numbers_turn_and_segments() -> None:
     said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
     table = Table(
         LiveOptions(turns=TurnControl.CLIENT), LiveSessionStart(3.0, 7, 12, said, 1, (10, 11))
@@ -312,7 +312,7 @@ def test_it_goes_on_for_one_that_died() -> None:
 
 
 @pytest.mark.parametrize("doubted", [True, False])
-def test_a_doubt_about_the_language_goes_along_and_is_told_once(doubted: bool) -> None:
+def test_doubt_about_the_language_survives_a_restart_and_is_one_notice(doubted: bool) -> None:
     said = (Segment(1.0, 2.0, "was in taste in"),)
     begin = LiveSessionStart(
         3.0, 7, 12, said, 0, (10,), confidence=Confidence(-30.0, 30), doubted=doubted
@@ -326,9 +326,7 @@ def test_a_doubt_about_the_language_goes_along_and_is_told_once(doubted: bool) -
     assert table.finals[0].confidence == Confidence()
 
 
-def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_sound_is_kept() -> (
-    None
-):
+def test_audio_after_the_end_of_a_single_turn_session_is_dropped() -> None:
     table = Table(LiveOptions(turns=TurnControl.ONE))
     for _ in range(3):  # as a microphone that goes on while the final is recognized
         table.speak(1.0, 0.8)
@@ -340,7 +338,7 @@ def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_
     assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME_SAMPLES
 
 
-def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits() -> None:
+def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)
     assert table.hearing._sound.end - table.hearing._sound.start < LIVE_RATE
@@ -350,7 +348,7 @@ def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits()
     assert table.hearing.backlog_s == 0.0
 
 
-def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_are_short() -> None:
+def test_short_segment_is_recognized_with_a_near_one_before_it() -> None:
     table = Table(LiveOptions(partials=False), context=True)
     for speech_s, pause_s, text in [
         (2.0, 0.7, "one"),
@@ -371,7 +369,7 @@ def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_a
         assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)
 
 
-def test_what_was_dropped_is_not_heard_again_and_partials_are_heard_alone() -> None:
+def test_dropped_segments_and_partials_give_no_context() -> None:
     table = Table(context=True)
     table.say(0.5, 0.7)
     table.sound(1.0, 0.9)
@@ -382,7 +380,7 @@ def test_what_was_dropped_is_not_heard_again_and_partials_are_heard_alone() -> N
     assert table.behind[-1] is None
 
 
-def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() -> None:
+def test_audio_of_the_context_is_kept_only_while_it_can_be_used() -> None:
     table = Table(LiveOptions(partials=False), context=True)
     table.say(2.0, 0.7)
     kept = table.hearing._sound
@@ -399,7 +397,7 @@ def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() 
     partials=st.booleans(),
     context=st.booleans(),
 )
-def test_whatever_comes_in_whatever_order_the_story_is_whole(
+def test_any_order_of_work_gives_complete_events(
     seed: int, turns: TurnControl, partials: bool, context: bool
 ) -> None:
     chance = random.Random(seed)
@@ -471,7 +469,7 @@ def _holds(told: list[LiveEvent]) -> None:
     assert ended == sorted(ended)
 
 
-def test_options_may_change_between_two_pieces() -> None:
+def test_options_can_change_between_two_utterances() -> None:
     table = Table()
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
     table.hearing.change(patient)
@@ -484,7 +482,7 @@ def test_options_may_change_between_two_pieces() -> None:
 GROWING = PartialSchedule(first_s=0.16, step_s=0.16, grows=True)
 
 
-def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
+def test_words_of_an_incremental_engine_are_stable_and_sent_once() -> None:
     table = Table(schedule=GROWING)
     for text in ("one", "one", "one two"):
         table.sound(0.5, 0.9)
@@ -498,7 +496,7 @@ def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
     ]
 
 
-def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_a_pause() -> None:
+def test_incremental_engine_works_without_partials_and_waits_at_a_pause() -> None:
     table = Table(LiveOptions(partials=False), schedule=GROWING)
     table.sound(0.6, 0.9)
     assert table.hear("one") is not None
@@ -507,7 +505,7 @@ def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_
     assert not table.of(Partial)
 
 
-def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
+def test_final_of_an_incremental_engine_waits_for_the_running_partial() -> None:
     table = Table(schedule=GROWING)
     table.sound(0.6, 0.9)
     partial = table.begun()
@@ -521,7 +519,7 @@ def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
     assert table.texts == ["one two"]
 
 
-def test_a_session_that_is_turned_away_says_so_and_nothing_else_whatever_sound_follows() -> None:
+def test_rejected_session_sends_nothing_but_the_rejection() -> None:
     table = Table()
     table.hearing.verdict = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)
@@ -533,7 +531,7 @@ def test_a_session_that_is_turned_away_says_so_and_nothing_else_whatever_sound_f
     assert not table.hear()
 
 
-def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None:
+def test_shed_utterance_has_no_words_and_the_next_one_has() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     verdicts = iter([UtteranceAdmission.SHED, UtteranceAdmission.SERVE])
     table.hearing.verdict = lambda: next(verdicts)

@@ -49,7 +49,7 @@ def expected(streams: Block) -> npt.NDArray[np.float32]:
     return np.stack(said, axis=1)
 
 
-def test_the_probabilities_are_those_of_the_model_alone_and_in_a_batch(
+def test_probabilities_equal_those_of_onnxruntime_alone_and_in_a_batch(
     detector: SileroVad, streams: Block, expected: Block
 ) -> None:
     assert expected.max() > 0.99
@@ -64,7 +64,9 @@ def test_the_probabilities_are_those_of_the_model_alone_and_in_a_batch(
     assert alone == pytest.approx(expected[1], abs=1e-5)
 
 
-def test_streams_may_come_and_go_between_two_frames(detector: SileroVad, streams: Block) -> None:
+def test_streams_can_join_and_leave_a_batch_between_frames(
+    detector: SileroVad, streams: Block
+) -> None:
     whole, broken = VadState(), VadState()
     for number, frame in enumerate(streams[0, :60]):
         (expected,) = detector.probabilities(frame[None], [whole])
@@ -76,7 +78,7 @@ def test_streams_may_come_and_go_between_two_frames(detector: SileroVad, streams
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 3e38])
-def test_sound_that_is_no_number_is_silence_and_its_stream_begins_anew(
+def test_nan_samples_are_silence_and_reset_their_stream(
     detector: SileroVad, streams: Block, expected: Block, broken: float
 ) -> None:
     good, bad, fresh = VadState(), VadState(), VadState()
@@ -91,7 +93,7 @@ def test_sound_that_is_no_number_is_silence_and_its_stream_begins_anew(
     assert said[0] == pytest.approx(expected[0, 19], abs=1e-5)
 
 
-def test_it_multiplies_on_one_thread(detector: SileroVad) -> None:
+def test_matrix_products_use_one_thread(detector: SileroVad) -> None:
     assert detector
     numpys = [pool for pool in threadpool_info() if "numpy" in pool["filepath"]]
     assert [pool["num_threads"] for pool in numpys] == [1] * len(numpys)
@@ -104,7 +106,7 @@ def test_frames_of_another_length_are_refused(detector: SileroVad) -> None:
         detector.probabilities(np.zeros((2, FRAME_SAMPLES), np.float32), [VadState()])
 
 
-def test_without_the_model_there_is_one_error_that_says_why(
+def test_missing_model_is_an_error_that_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = dataclasses.replace(SILERO_MODEL, digest="of another release")
