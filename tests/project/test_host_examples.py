@@ -46,8 +46,6 @@ RUST = REPOSITORY / "examples/tauri-host"
 CRATES = Path("/usr/share/cargo/registry")  # where Debian's librust-*-dev put theirs
 TARGET = REPOSITORY / ".cache/tauri-host"
 SOURCE = [sys.executable, "-m", "sidecar.main"]
-GONE_S = 30.0
-"""Two seconds are promised; a starved machine takes longer, and who does not go at all for ever."""
 BUILD_LIMIT_S = 580
 FOREIGN_FLAGS = {
     *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
@@ -287,7 +285,7 @@ def test_service_of_killed_example_host_ends(
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 2  # the service and its engine
         process.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(family, GONE_S)
+    _, alive = psutil.wait_procs(family, PATIENCE_S)
     # One that has ended may wait for the system's first process to take note of it.
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
@@ -314,13 +312,13 @@ class OriginalHost:
         for line in self.process.stderr:
             self.lines.append(line.decode("utf-8"))  # what is not UTF-8 ends the reader
 
-    def ask(self, method: str, path: str, body: str = "", limit_s: float = 3.0) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: str = "") -> tuple[int, Any]:
         """Send a request; the status, and the JSON of the answer."""
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
         head += "User-Agent: ureq/2.12.1\r\nAccept: */*\r\n"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        with socket.create_connection(("127.0.0.1", self.port), limit_s) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as sock:
             sock.sendall(f"{head}\r\n{body}".encode())
             status, _, content = read_answer(sock)
         return status, json.loads(content)
@@ -345,7 +343,7 @@ class OriginalHost:
 
     def transcribe(self, path: str) -> tuple[int, Any]:
         body = f'{{"audio_path":{json.dumps(path)},"language":"auto","precision":"fp16"}}'
-        return self.ask("POST", "/transcribe", body, 300.0)
+        return self.ask("POST", "/transcribe", body)
 
     def levels(self) -> Counter[str]:
         """How severe the host takes the lines of standard error to be."""
@@ -366,7 +364,7 @@ class OriginalHost:
         self.process.wait()
         return [
             one
-            for one in psutil.wait_procs(family, GONE_S)[1]
+            for one in psutil.wait_procs(family, PATIENCE_S)[1]
             if one.status() != psutil.STATUS_ZOMBIE
         ]
 
@@ -393,7 +391,7 @@ def test_original_rust_host_passes_with_service(
     assert about["duration"] > 0
     assert about["processing_time"] >= 0
     assert {type(about[name]) for name in ("language", "model_precision")} == {str}
-    status, body = host.ask("POST", "/reload-model", '{"precision":"int8"}', 60.0)
+    status, body = host.ask("POST", "/reload-model", '{"precision":"int8"}')
     assert (status, body["status"], type(body["message"])) == (200, "success", str)
     status, body = host.transcribe("/no/such.wav")
     assert (status, "detail" in body) == (404, True)
@@ -406,7 +404,7 @@ def test_original_rust_host_passes_with_service(
         broken = pool.submit(host.transcribe, str(recording))
         wait_until(lambda: host.health()["engine_state"] == "busy", PATIENCE_S, "it works")
         assert host.kill() == []
-        assert broken.exception(GONE_S) is not None, "the call ends at once"
+        assert broken.exception(PATIENCE_S) is not None, "the call ends at once"
     again = OriginalHost(stage, service)
     again.wait()
     assert again.kill() == []

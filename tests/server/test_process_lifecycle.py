@@ -48,9 +48,6 @@ from sidecar.server import listeners
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 TOKEN = "correct-horse-battery-staple"
 LATER = {"Prefer": "respond-async"}
-GONE_S = 30.0
-"""The promise is two seconds; a starved machine takes longer, and a job that is waited for longer
-still."""
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -58,19 +55,28 @@ def family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def all_gone(processes: list[psutil.Process], timeout_s: float = GONE_S) -> bool:
-    return not psutil.wait_procs(processes, timeout_s)[1]
+def all_gone(processes: list[psutil.Process]) -> bool:
+    """Whether all end, before a job that is waited for would (`busy`)."""
+    return not psutil.wait_procs(processes, PATIENCE_S)[1]
 
 
-def busy(url: str, jobs: int = 1) -> None:
-    """Give a slow service work, of which the first job runs."""
+def busy(url: str, jobs: int = 1) -> str:
+    """Give a slow service work, of which the first job runs: for longer than any test waits, at a
+    second of audio a second. The job's address."""
     sent = [
-        web.post(f"{url}/transcribe", files={"audio": silence(600)}, headers=LATER)
+        web.post(f"{url}/transcribe", files={"audio": silence(int(2 * PATIENCE_S))}, headers=LATER)
         for _ in range(jobs)
     ]
     assert [one.status_code for one in sent] == [202] * jobs, sent[0].text
     first = f"{url}/v1/jobs/{sent[0].json()['id']}"
     wait_until(lambda: web.get(first).json()["state"] == "running", PATIENCE_S, "a job runs")
+    return first
+
+
+def seconds_done(job: str) -> float:
+    return float(
+        (web.get(job).json()["progress"] or {"audio_seconds_done": 0})["audio_seconds_done"]
+    )
 
 
 def health_of(url: str) -> dict[str, Any]:
@@ -300,7 +306,7 @@ HOST = textwrap.dedent(
 def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Path) -> None:
     words = [way] if way == "--exit-with-stdin" else []
     known = {"TRISPR_DEV_BUILD": "0"} if way == "a known host" else {}
-    env = service_environment(tmp_path, port=0, scripted_speed=10) | known
+    env = service_environment(tmp_path, port=0, scripted_speed=1) | known
     shell = [*SERVE, *words]
     if way == "--parent-pid":  # the host puts its own number there
         shell = [
@@ -316,7 +322,7 @@ def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Pat
     assert host.stdout is not None
     ready = json.loads(host.stdout.readline())
     try:
-        busy(ready["url"])
+        job = busy(ready["url"])
         alone = psutil.Process(host.pid)
         wait_until(lambda: alone.num_threads() == 1, PATIENCE_S, "the thread that spawned ends")
         processes = family(ready["pid"])
@@ -324,8 +330,9 @@ def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Pat
         host.kill()
         host.wait()
         if way == "nobody asked":
-            assert not all_gone(processes, 2.0)
-            assert web.get(f"{ready['url']}/health").status_code == 200
+            for _ in range(3):
+                done_s = seconds_done(job)
+                wait_until(lambda: seconds_done(job) > done_s, PATIENCE_S, "it goes on")  # noqa: B023
         else:
             assert all_gone(processes)
             assert not reachable(ready["port"])
@@ -379,7 +386,7 @@ def test_service_with_moonshine_ends_cleanly_after_job(start: Start, voice: byte
 @pytest.mark.slow
 @posix
 def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
-    service = start("--port", 0, "--shutdown-grace", "10m", scripted_speed=5)
+    service = start("--port", 0, "--shutdown-grace", "20m", scripted_speed=1)
     url = service.line()["url"]
     busy(url)
     processes = family(service.process.pid)
@@ -397,10 +404,12 @@ def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
 @pytest.mark.slow
 @posix
 def test_running_job_ends_with_shutting_down_after_grace(start: Start) -> None:
-    service = start("--port", 0, "--shutdown-grace", "200ms", scripted_speed=5)
+    service = start("--port", 0, "--shutdown-grace", "200ms", scripted_speed=1)
     url = service.line()["url"]
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(web.post, f"{url}/transcribe", files={"audio": silence(600)})
+        running = pool.submit(
+            web.post, f"{url}/transcribe", files={"audio": silence(int(2 * PATIENCE_S))}
+        )
         wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "it runs")
         processes = family(service.process.pid)
         service.process.terminate()
@@ -457,14 +466,14 @@ def test_result_that_nobody_fetches_does_not_delay_stop(start: Start, voice: byt
     web.post(f"{url}/transcribe", files={"audio": voice}, headers=LATER)
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
-    assert all_gone(processes, PATIENCE_S), "its grace is twice that"
+    assert all_gone(processes), "its grace is twice that"
 
 
 @pytest.mark.slow
 @posix
 def test_start_on_port_of_stopping_service_waits_for_its_end(start: Start) -> None:
     port = free_port()
-    first = start("--port", port, "--shutdown-grace", "1s", scripted_speed=5)
+    first = start("--port", port, "--shutdown-grace", "1s", scripted_speed=1)
     busy(first.line()["url"])
     first.process.send_signal(signal.SIGTERM)
     with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
@@ -499,7 +508,7 @@ main()
 def test_killed_service_leaves_no_process_port_or_file(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
-    service = start("--port", 0, scripted_speed=5, spool_dir=spool)
+    service = start("--port", 0, scripted_speed=1, spool_dir=spool)
     ready = service.line()
     busy(ready["url"], jobs=3)
     processes = family(ready["pid"])

@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.engines import engine_spec
@@ -116,7 +117,7 @@ class Orders:
 
     async def finish(self) -> list[object]:
         """Have all end that still hold it, until no client is left."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not all(task.done() for task in self.tasks):
                 for _, end in self.holders.values():
                     end.set()
