@@ -227,14 +227,28 @@ def test_cuda_support_of_torch_is_known_without_import():
     ("hear", "wanted", "files", "live", "reason"),
     [
         pytest.param(
-            {"scripted", "moonshine"}, "auto", "scripted", "scripted", "and live", id="its-own"
+            {"scripted", "moonshine"},
+            "auto",
+            "scripted",
+            "scripted",
+            "and live",
+            id="file-engine-hears-live",
         ),
-        pytest.param({"moonshine"}, "auto", "scripted", "moonshine", "'scripted'", id="embedded"),
-        pytest.param(set(), "auto", "scripted", None, "nor does the embedded", id="none"),
+        pytest.param(
+            {"moonshine"}, "auto", "scripted", "moonshine", "'scripted'", id="moonshine-instead"
+        ),
+        pytest.param(set(), "auto", "scripted", None, "nor does the embedded", id="no-live-engine"),
         pytest.param({"scripted", "moonshine"}, "moonshine", "scripted", "moonshine", "as set"),
         pytest.param({"scripted"}, "scripted", "scripted", "scripted", "as set"),
-        pytest.param({"scripted"}, "moonshine", "scripted", "scripted", "refused", id="deaf"),
-        pytest.param({"scripted"}, "none", "scripted", None, "as set", id="not-wanted"),
+        pytest.param(
+            {"scripted"},
+            "moonshine",
+            "scripted",
+            "scripted",
+            "refused",
+            id="named-engine-without-live",
+        ),
+        pytest.param({"scripted"}, "none", "scripted", None, "as set", id="live-turned-off"),
     ],
 )
 def test_live_engine_is_file_engine_or_moonshine(

@@ -242,8 +242,8 @@ def test_values_that_driver_does_not_report_are_left_out(
     [
         pytest.param(True, 1, 13, 35, id="others-come"),
         pytest.param(True, 13, 1, 47, id="others-leave"),
-        pytest.param(False, 13, 1, 46, id="others-leave-as-far-as-can-be-told"),
-        pytest.param(False, 1, 1, 47, id="nothing-changes"),
+        pytest.param(False, 13, 1, 46, id="others-leave-without-driver-report"),
+        pytest.param(False, 1, 1, 47, id="nothing-changes-without-driver-report"),
     ],
 )
 async def test_job_is_planned_with_memory_that_is_free_at_its_start(
@@ -310,12 +310,16 @@ NOBODY = EngineMemoryHolding()
 @pytest.mark.parametrize(
     ("reserved", "holdings", "used", "processes", "free", "own"),
     [
-        pytest.param({}, {}, 3, {}, 21, 0, id="nobody-but-strangers"),
-        pytest.param({LIVE: 6}, {LIVE: NOBODY}, 1, {}, 17, 0, id="live-is-about-to-come"),
-        pytest.param({LIVE: 6}, {LIVE: there(6, 2)}, 7, {2: 6}, 17, 0, id="live-is-there"),
-        pytest.param({LIVE: 9}, {LIVE: there(6, 2)}, 7, {2: 6}, 14, 0, id="live-will-take-more"),
-        pytest.param({LIVE: 6}, {LIVE: there(6, 2)}, 9, {2: 8}, 15, 0, id="live-has-more"),
-        pytest.param({LIVE: 6}, {LIVE: there(6, 2)}, 7, {}, 17, 0, id="the-driver-tells-nothing"),
+        pytest.param({}, {}, 3, {}, 21, 0, id="other-processes-only"),
+        pytest.param({LIVE: 6}, {LIVE: NOBODY}, 1, {}, 17, 0, id="live-engine-reserved"),
+        pytest.param({LIVE: 6}, {LIVE: there(6, 2)}, 7, {2: 6}, 17, 0, id="live-engine-loaded"),
+        pytest.param({LIVE: 9}, {LIVE: there(6, 2)}, 7, {2: 6}, 14, 0, id="live-engine-will-grow"),
+        pytest.param(
+            {LIVE: 6}, {LIVE: there(6, 2)}, 9, {2: 8}, 15, 0, id="live-engine-above-reservation"
+        ),
+        pytest.param(
+            {LIVE: 6}, {LIVE: there(6, 2)}, 7, {}, 17, 0, id="live-engine-without-driver-report"
+        ),
         pytest.param(
             {FILES: 9, LIVE: 6},
             {FILES: there(5, 1), LIVE: there(6, 2)},
@@ -323,7 +327,7 @@ NOBODY = EngineMemoryHolding()
             {1: 5, 2: 6},
             12,
             5,
-            id="both-are-there",
+            id="both-engines-loaded",
         ),
         pytest.param(
             {FILES: 9, LIVE: 8},
@@ -332,7 +336,7 @@ NOBODY = EngineMemoryHolding()
             {},
             10,
             5,
-            id="both-are-there-and-the-driver-tells-nothing",
+            id="both-engines-without-driver-report",
         ),
         pytest.param(
             {FILES: 9, LIVE: 8},
@@ -341,7 +345,7 @@ NOBODY = EngineMemoryHolding()
             {1: 5},
             7,
             8,
-            id="what-has-come-of-live-is-among-ours-and-all-of-it-reserved",
+            id="live-engine-loading",
         ),
         pytest.param(
             {FILES: 9, LIVE: 20},
@@ -350,7 +354,7 @@ NOBODY = EngineMemoryHolding()
             {1: 9, 2: 6},
             -6,
             9,
-            id="live-was-promised-what-files-would-have-to-let-go-of",
+            id="live-reservation-beyond-free-memory",
         ),
     ],
 )

@@ -73,16 +73,16 @@ def test_memory_of_own_engine_counts_as_available_up_to_limit() -> None:
 @pytest.mark.parametrize(
     ("memory", "limit_gib", "wanted", "expected"),
     [
-        pytest.param(free(80), None, BF16, LoadPlacement.BESIDE, id="nothing-there-yet"),
+        pytest.param(free(80), None, BF16, LoadPlacement.BESIDE, id="no-engine-loaded"),
         pytest.param(free(60, BF16), None, INT8, LoadPlacement.BESIDE, id="room-for-both"),
         pytest.param(free(6, BF16), None, INT8, LoadPlacement.INSTEAD, id="room-for-one"),
         pytest.param(
-            free(0, BF16), None, INT4, LoadPlacement.INSTEAD, id="the-old-one-is-the-room"
+            free(0, BF16), None, INT4, LoadPlacement.INSTEAD, id="room-only-in-place-of-old-engine"
         ),
-        pytest.param(free(60, BF16), 24, INT8, LoadPlacement.INSTEAD, id="the-limit-has-no-room"),
-        pytest.param(free(60, INT4), 24, INT8, LoadPlacement.BESIDE, id="the-limit-has-room"),
-        pytest.param(free(4, INT4), None, BF16, errors.WontFit, id="not-even-alone"),
-        pytest.param(free(80), 8, BF16, errors.WontFit, id="above-the-limit"),
+        pytest.param(free(60, BF16), 24, INT8, LoadPlacement.INSTEAD, id="limit-has-room-for-one"),
+        pytest.param(free(60, INT4), 24, INT8, LoadPlacement.BESIDE, id="limit-has-room-for-both"),
+        pytest.param(free(4, INT4), None, BF16, errors.WontFit, id="no-room-for-one"),
+        pytest.param(free(80), 8, BF16, errors.WontFit, id="above-limit"),
     ],
 )
 def test_placement_of_new_engine_by_free_memory_and_limit(
@@ -101,25 +101,31 @@ def test_placement_of_new_engine_by_free_memory_and_limit(
 @pytest.mark.parametrize(
     ("memory", "wanted", "expected"),
     [
-        pytest.param(free(24), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]), id="all-of-it"),
         pytest.param(
-            free(16), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]), id="encoders-outside"
+            free(24), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]), id="all-on-gpu"
         ),
-        pytest.param(free(15.4), BF16, None, id="no-room-for-the-encoders-to-hear"),
         pytest.param(
-            free(15.6), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]), id="ten-minutes"
+            free(16), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]), id="encoders-on-host"
+        ),
+        pytest.param(free(15.4), BF16, None, id="no-room-to-run-encoders"),
+        pytest.param(
+            free(15.6),
+            BF16,
+            LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]),
+            id="room-for-ten-minutes",
         ),
         pytest.param(
             free(8.5, INT4),
             INT8,
             LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[2]),
-            id="rather-than-alone",
+            id="parts-on-host-beside-old-engine",
         ),
+        pytest.param(free(16, on_gpu=False), BF16, None, id="cpu-without-room"),
         pytest.param(
-            free(16, on_gpu=False), BF16, None, id="a-cpu-has-nowhere-else-to-put-anything"
-        ),
-        pytest.param(
-            free(64, on_gpu=False), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]), id="a-cpu"
+            free(64, on_gpu=False),
+            BF16,
+            LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]),
+            id="cpu-with-room",
         ),
     ],
 )
@@ -177,10 +183,10 @@ def test_job_that_fits_gets_plan_and_smaller_fallback() -> None:
 @pytest.mark.parametrize(
     ("asked", "memory", "says", "never"),
     [
-        pytest.param(BF16, free(14), ["int8", "int4"], ["bf16;"], id="smaller-ones-would"),
-        pytest.param(FP32, free(24), ["bf16", "int8", "int4"], ["fp32"], id="all-others-would"),
-        pytest.param(INT8, free(8.5), ["int4"], ["bf16"], id="one-would"),
-        pytest.param(INT4, free(2), ["shorter"], ["minutes at once"], id="nothing-would"),
+        pytest.param(BF16, free(14), ["int8", "int4"], ["bf16;"], id="smaller-precisions-fit"),
+        pytest.param(FP32, free(24), ["bf16", "int8", "int4"], ["fp32"], id="all-others-fit"),
+        pytest.param(INT8, free(8.5), ["int4"], ["bf16"], id="one-fits"),
+        pytest.param(INT4, free(2), ["shorter"], ["minutes at once"], id="none-fits"),
     ],
 )
 def test_refusal_names_precisions_that_would_fit(
@@ -233,10 +239,10 @@ def test_refusal_advises_shorter_recording_only_if_it_fits() -> None:
 @pytest.mark.parametrize(
     ("loaded", "memory", "audio_s", "expected"),
     [
-        pytest.param(INT4, free(70, INT4), HOUR, INT4, id="what-is-loaded-fits"),
-        pytest.param(BF16, free(0.5, BF16), HOUR, INT8, id="the-best-other-one"),
-        pytest.param(INT4, free(1, INT4), HOUR, INT4, id="nothing-fits"),
-        pytest.param(BF16, free(4, BF16), None, BF16, id="of-unknown-length"),
+        pytest.param(INT4, free(70, INT4), HOUR, INT4, id="loaded-one-fits"),
+        pytest.param(BF16, free(0.5, BF16), HOUR, INT8, id="best-other-one-fits"),
+        pytest.param(INT4, free(1, INT4), HOUR, INT4, id="none-fits"),
+        pytest.param(BF16, free(4, BF16), None, BF16, id="unknown-length"),
     ],
 )
 def test_job_at_any_precision_gets_loaded_one_if_it_fits(
@@ -295,15 +301,15 @@ def gpu(used_gib: int, processes: dict[int, int] | None = None) -> GpuMemory:
 @pytest.mark.parametrize(
     ("before", "seen", "weights", "expected"),
     [
-        pytest.param(0, gpu(3), None, 3, id="no-engine-so-all-are-others"),
-        pytest.param(5, gpu(3), None, 3, id="somebody-left-while-there-was-no-engine"),
-        pytest.param(1, gpu(18), 17, 1, id="loaded-and-idle"),
-        pytest.param(1, gpu(23), 17, 1, id="what-came-on-top-is-the-job-s"),
-        pytest.param(5, gpu(18), 17, 1, id="somebody-left-beside-the-engine"),
-        pytest.param(5, gpu(16), 17, 0, id="the-weights-are-smaller-than-thought"),
-        pytest.param(1, gpu(23, {PID: 17, 1: 5}), 17, 6, id="somebody-came-and-the-driver-says-so"),
-        pytest.param(5, gpu(23, {PID: 22}), 17, 1, id="somebody-left-during-a-job"),
-        pytest.param(1, gpu(23, {1: 9}), 17, 1, id="a-container-s-ids-are-others"),
+        pytest.param(0, gpu(3), None, 3, id="no-engine"),
+        pytest.param(5, gpu(3), None, 3, id="no-engine-other-process-ended"),
+        pytest.param(1, gpu(18), 17, 1, id="idle-engine"),
+        pytest.param(1, gpu(23), 17, 1, id="engine-with-job"),
+        pytest.param(5, gpu(18), 17, 1, id="idle-engine-other-process-ended"),
+        pytest.param(5, gpu(16), 17, 0, id="weights-smaller-than-planned"),
+        pytest.param(1, gpu(23, {PID: 17, 1: 5}), 17, 6, id="driver-reports-new-process"),
+        pytest.param(5, gpu(23, {PID: 22}), 17, 1, id="other-process-ended-during-job"),
+        pytest.param(1, gpu(23, {1: 9}), 17, 1, id="driver-reports-ids-outside-container"),
     ],
 )
 def test_memory_of_other_processes_on_gpu(

@@ -63,7 +63,7 @@ class House:
         return one.admission.available_bytes(one.memory_now()) / GIB
 
 
-@pytest.fixture(params=[True, False], ids=["the driver tells", "the driver does not tell"])
+@pytest.fixture(params=[True, False], ids=["driver report", "no driver report"])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     card = Card(request.param)
     devices = MemoryDevices(GpuMonitor(card))

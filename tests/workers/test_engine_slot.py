@@ -388,7 +388,7 @@ async def test_reload_goes_on_after_its_caller_is_cancelled(build: Build) -> Non
     assert await patient is INT8
 
 
-@pytest.mark.parametrize("waits", ["reload", "lease", "the next", "nobody"])
+@pytest.mark.parametrize("waits", ["reload", "lease", "next lease", "nobody"])
 async def test_slot_closed_during_load_leaves_no_engine(
     waits: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,9 +396,9 @@ async def test_slot_closed_during_load_leaves_no_engine(
     await slot.preload()
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     waiting: list[asyncio.Future[Precision]] = []
-    if waits in ("the next", "nobody"):
+    if waits in ("next lease", "nobody"):
         await given_up_while_it_loads(slot, INT8)
-    if waits == "the next":
+    if waits == "next lease":
         waiting.append(asyncio.ensure_future(precision_of_a_lease(slot)))
         await asyncio.sleep(0)
     if waits in ("reload", "lease"):

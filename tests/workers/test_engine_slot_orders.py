@@ -145,7 +145,9 @@ async def follow(sharing: Sharing, steps: list[Step]) -> None:
     assert not any(process.alive for process in orders.processes), "none is left"
 
 
-@pytest.mark.parametrize("sharing", [EXCLUSIVE, CONCURRENT, LIVE], ids=["one", "jobs", "sessions"])
+@pytest.mark.parametrize(
+    "sharing", [EXCLUSIVE, CONCURRENT, LIVE], ids=["exclusive", "concurrent", "live"]
+)
 @given(steps=STEPS)
 def test_every_order_of_leases_and_reloads_gives_each_client_its_turn(
     sharing: Sharing, steps: list[Step]

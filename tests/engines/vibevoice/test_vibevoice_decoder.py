@@ -128,7 +128,7 @@ def test_encoder_chunks_and_prefill_tiles_do_not_change_tokens(chunk_s: float, t
 
 
 @pytest.mark.slow_except("fp32")
-@pytest.mark.parametrize("growth", [64, 4096], ids=["the cache grows", "it does not"])
+@pytest.mark.parametrize("growth", [64, 4096], ids=["growing cache", "fixed cache"])
 def test_static_decoding_step_has_same_tokens(
     loaded: LoadedVibeVoice, growth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

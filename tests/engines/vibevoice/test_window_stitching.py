@@ -180,7 +180,7 @@ def test_speaker_returning_after_silent_window_keeps_label() -> None:
         ({(0, 0): 0.3, (1, 1): 0.1}, [0, 1, 0, 2]),
         ({(1, 1): 0.1}, [0, 1, 0, 2]),
     ],
-    ids=["no voice is heard", "it agrees", "it does not", "a voice that is unsure", "one of two"],
+    ids=["no embeddings", "embeddings agree", "embeddings disagree", "one unsure", "one of two"],
 )
 def test_embeddings_overrule_labels_in_overlap(
     alike: dict[tuple[int, int], float], persons: list[int]

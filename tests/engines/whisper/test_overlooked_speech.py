@@ -20,13 +20,13 @@ def at(*spans: Span) -> list[Word]:
     [
         pytest.param([(1, 4)], [(1.2, 3.8)], [], id="words throughout"),
         pytest.param([(1, 4)], [], [(1, 4)], id="no words"),
-        pytest.param([(1, 1.9)], [], [], id="less than a second cannot be understood"),
-        pytest.param([(1, 4)], [(3.9, 4.2)], [(1, 3.4)], id="no words at the beginning"),
-        pytest.param([(1, 9)], [(1, 3), (7, 9)], [(3.5, 6.5)], id="no words in the middle"),
-        pytest.param([(1, 4)], [(1, 2.6)], [], id="too little of it is left"),
-        pytest.param([(1, 4), (5, 8)], [(1, 4)], [(5, 8)], id="another turn"),
-        pytest.param([(6, 14)], [], [(6, 10)], id="of a turn what is in the window"),
-        pytest.param([(1, 2), (12, 14)], [], [(1, 2)], id="nothing of the next window"),
+        pytest.param([(1, 1.9)], [], [], id="less than one second"),
+        pytest.param([(1, 4)], [(3.9, 4.2)], [(1, 3.4)], id="no words at start"),
+        pytest.param([(1, 9)], [(1, 3), (7, 9)], [(3.5, 6.5)], id="no words in middle"),
+        pytest.param([(1, 4)], [(1, 2.6)], [], id="remainder too short"),
+        pytest.param([(1, 4), (5, 8)], [(1, 4)], [(5, 8)], id="words of other turn"),
+        pytest.param([(6, 14)], [], [(6, 10)], id="turn cut at window"),
+        pytest.param([(1, 2), (12, 14)], [], [(1, 2)], id="turn of next window"),
     ],
 )
 def test_turn_without_words_is_found_within_window(
@@ -42,9 +42,9 @@ def test_turn_without_words_is_found_within_window(
     [
         pytest.param("Yes, I know.", "we will meet", False, id="other words"),
         pytest.param("we will meet", "and we will, meet!", True, id="the same words"),
-        pytest.param("we will be there", "we will", True, id="half of them"),
-        pytest.param("we know that one", "we", False, id="one of four"),
-        pytest.param("yes", "", False, id="nobody else has words"),
+        pytest.param("we will be there", "we will", True, id="half of words"),
+        pytest.param("we know that one", "we", False, id="one word of four"),
+        pytest.param("yes", "", False, id="no other words"),
     ],
 )
 def test_words_of_dominant_speaker_heard_again_are_repeats(

@@ -47,24 +47,24 @@ def pieces(windows: list[WhisperWindow]) -> list[list[Span]]:
 @pytest.mark.parametrize(
     ("spans", "expected"),
     [
-        pytest.param([], [], id="nobody"),
-        pytest.param([(1, 3)], [[(0.7, 3.3)]], id="some silence around"),
-        pytest.param([(1, 3), (3.8, 5)], [[(0.7, 5.3)]], id="a short silence stays in"),
+        pytest.param([], [], id="no turns"),
+        pytest.param([(1, 3)], [[(0.7, 3.3)]], id="margin of silence"),
+        pytest.param([(1, 3), (3.8, 5)], [[(0.7, 5.3)]], id="short silence is kept"),
         pytest.param(
-            [(1, 3), (60, 62)], [[(0.7, 3.3), (59.7, 62.3)]], id="a long one is not heard"
+            [(1, 3), (60, 62)], [[(0.7, 3.3), (59.7, 62.3)]], id="long silence is left out"
         ),
         pytest.param(
-            [(1, 29), (29.5, 40)], [[(0.7, 29.25)], [(29.25, 40.3)]], id="filled well: it ends"
+            [(1, 29), (29.5, 40)], [[(0.7, 29.25)], [(29.25, 40.3)]], id="window is full enough"
         ),
         pytest.param(
             [(1, 5), (6, 40)],
             [[(0.7, 28.1)], [(28.1, 40.3)]],
-            id="filled badly: it takes a part of what comes",
+            id="window takes part of next turn",
         ),
         pytest.param(
             [(0, 70)],
             [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]],
-            id="one who does not stop is cut",
+            id="long turn is cut",
         ),
     ],
 )
@@ -137,14 +137,16 @@ def words_of(text: str, step: float = 0.5) -> list[Word]:
 @pytest.mark.parametrize(
     ("words", "texts"),
     [
-        pytest.param([], [], id="nothing"),
-        pytest.param(words_of("a b c"), ["a b c"], id="one"),
+        pytest.param([], [], id="no words"),
+        pytest.param(words_of("a b c"), ["a b c"], id="one sentence"),
         pytest.param(
-            [*words_of("a b"), Word(2.0, 2.5, " c")], ["a b", "c"], id="a pause begins another"
+            [*words_of("a b"), Word(2.0, 2.5, " c")], ["a b", "c"], id="pause begins segment"
         ),
         pytest.param(words_of("a. b. c"), ["a. b. c"], id="short sentences stay together"),
         pytest.param(
-            words_of("a b c d e f g h i j. k l"), ["a b c d e f g h i j.", "k l"], id="a long one"
+            words_of("a b c d e f g h i j. k l"),
+            ["a b c d e f g h i j.", "k l"],
+            id="long sentence",
         ),
         pytest.param([Word(0, 1, "你"), Word(1, 2, "好")], ["你好"], id="no spaces"),
         pytest.param([Word(0, 1, " ")], [], id="only space"),
@@ -171,9 +173,9 @@ LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
     [
         pytest.param(PLAIN, 240, 20, True, None, id="plain speech"),
         pytest.param(PLAIN, 240, 20, False, None, id="plain speech that is cut off"),
-        pytest.param(LOOP, 600, 30, True, None, id="people repeat themselves, too"),
-        pytest.param(LOOP, 600, 30, False, 23, id="a loop without an end: one copy stays"),
-        pytest.param(LOOP, 600, 5, True, 23, id="more than five seconds hold"),
+        pytest.param(LOOP, 600, 30, True, None, id="repetition that ends"),
+        pytest.param(LOOP, 600, 30, False, 23, id="endless loop keeps one copy"),
+        pytest.param(LOOP, 600, 5, True, 23, id="more tokens than speech has"),
         pytest.param([1, 5, 1, 3, 2, 5, 4] * 3 + [5, 2, 1], 900, 5, True, None, id="too short"),
     ],
 )
