@@ -17,7 +17,7 @@ EXAMPLE = REPOSITORY / "examples/grpc/captions.py"
 TOKEN = "a token that nobody guesses"
 
 
-def test_the_example_prints_what_is_said_and_why_it_is_refused(
+def test_example_prints_results_and_refusals(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     pytest.importorskip("grpc_tools")

@@ -74,7 +74,7 @@ def stranger(strict: Server) -> Iterator[Client]:
         yield client
 
 
-def test_grpc_leaves_alone_what_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grpc_fork_handlers_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its handlers one in fifty ffmpegs died that were started under calls (8 of 400)."""
     monkeypatch.delenv(FORKS)
     settings, nothing = Settings(grpc_port=0, grpc_client_ca=Path("ca.pem")), cast("Any", None)
@@ -86,7 +86,7 @@ def test_grpc_leaves_alone_what_the_service_starts(monkeypatch: pytest.MonkeyPat
 # --- what a session says
 
 
-def test_each_utterance_is_told_once_as_final_behind_its_partials(client: Client) -> None:
+def test_each_utterance_has_one_final_after_its_partials(client: Client) -> None:
     answer = client.create("two", language_code="EN", attributes={"who": "me", "api_key": "k"})
     assert dict(answer.attributes) == {
         "who": "me", "decode_profile": "realtime", "language_code": "en"
@@ -122,7 +122,7 @@ def test_each_utterance_is_told_once_as_final_behind_its_partials(client: Client
         assert one.text.endswith(one.unstable_text)
 
 
-def test_the_first_pause_ends_a_stream_that_asks_for_that(client: Client) -> None:
+def test_single_utterance_stream_ends_at_its_first_pause(client: Client) -> None:
     client.create("one", vad_mode=1)
     over = threading.Event()
     chunks = chunks_of("one", sound((0.3, 10.0)), then=lambda: not over.is_set())
@@ -134,7 +134,7 @@ def test_the_first_pause_ends_a_stream_that_asks_for_that(client: Client) -> Non
     assert said.finals[0].end_sec > 9  # more than an engine hears at once, and still one
 
 
-def test_half_of_a_connection_closed_is_as_good_as_a_last_chunk(client: Client) -> None:
+def test_half_closed_stream_ends_as_after_a_last_chunk(client: Client) -> None:
     client.create("half")
     chunks = [AudioChunk(pcm16=sound((0.3, 0.5)), session_id="half")]
     said = client.stream(chunks)  # the id is in the chunks alone
@@ -142,7 +142,7 @@ def test_half_of_a_connection_closed_is_as_good_as_a_last_chunk(client: Client) 
     assert len(said.finals) == 1
 
 
-def test_a_whole_file_in_one_last_chunk_is_taken_up_to_a_message(client: Client) -> None:
+def test_file_in_one_last_chunk_is_recognized_up_to_the_message_limit(client: Client) -> None:
     client.create("file", decode_profile=2)
     rate = 96_000
     raw = sound((0.3, 2.0), (0, 38.0), (0.3, 2.0), rate=rate)
@@ -153,7 +153,7 @@ def test_a_whole_file_in_one_last_chunk_is_taken_up_to_a_message(client: Client)
     assert said.finals[-1].end_sec == pytest.approx(42, abs=0.5)
 
 
-def test_another_rate_and_chunks_of_others_are_taken_for_what_they_are(client: Client) -> None:
+def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped(client: Client) -> None:
     client.create("slow")
     raw = sound((0.3, 1.0), rate=8000)
     said = client.stream(
@@ -167,7 +167,7 @@ def test_another_rate_and_chunks_of_others_are_taken_for_what_they_are(client: C
     assert said.finals[-1].end_sec == pytest.approx(1.0, abs=0.1)
 
 
-def test_detection_turned_off_is_not_the_same_as_left_as_it_is(client: Client) -> None:
+def test_vad_threshold_override_zero_differs_from_the_default(client: Client) -> None:
     assert client.create("off", vad_threshold_override=0.0).vad_threshold == 0
     assert client.create("usual", vad_threshold=0.0).vad_threshold == 0.5
     assert client.create("own", vad_threshold=0.9, vad_silence=2.0).vad_silence == 2.0
@@ -178,7 +178,7 @@ def test_detection_turned_off_is_not_the_same_as_left_as_it_is(client: Client) -
         assert client.say(name, b"").status is Status.OK
 
 
-def test_how_long_it_took_is_told_at_the_end_of_every_stream(client: Client) -> None:
+def test_stream_ends_with_its_decoding_times(client: Client) -> None:
     client.create("timed", require_token=True)
     failed = client.say("timed", SPEECH)
     client.create("timed")
@@ -191,7 +191,7 @@ def test_how_long_it_took_is_told_at_the_end_of_every_stream(client: Client) -> 
     assert int(said.trailing["stt-decode-count"]) == 2
 
 
-def test_who_cancels_leaves_no_session(client: Client, heard: Server) -> None:
+def test_cancelled_call_leaves_no_session(client: Client, heard: Server) -> None:
     client.create("gone")
     call = client.open((one.SerializeToString() for one in chunks_of("gone", SPEECH, 0.05)), "gone")
     next(call)
@@ -204,7 +204,7 @@ def test_who_cancels_leaves_no_session(client: Client, heard: Server) -> None:
 # --- who may come in
 
 
-def test_a_key_is_sent_once_and_its_token_is_enough_for_the_stream(stranger: Client) -> None:
+def test_session_token_from_the_key_is_enough_for_the_stream(stranger: Client) -> None:
     answer = stranger.create("mine", attributes={"api_key": TOKEN})
     assert answer.token_required
     assert len(answer.token) == 32
@@ -213,7 +213,7 @@ def test_a_key_is_sent_once_and_its_token_is_enough_for_the_stream(stranger: Cli
     assert (said.status, len(said.finals)) == (Status.OK, 2)
 
 
-def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> None:
+def test_authenticated_client_needs_no_session_token(known: Client) -> None:
     known.create("named")
     assert known.say("named", b"").status is Status.OK
     known.create("named", require_token=True)
@@ -238,7 +238,7 @@ def test_health_and_reflection_answer_without_a_token(stranger: Client) -> None:
     assert file.SerializeToString() == stt_pb2.DESCRIPTOR.serialized_pb
 
 
-def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
+def test_ready_line_has_the_grpc_port_also_if_a_service_is_reused(tmp_path: Path) -> None:
     port = str(free_port())
     words = ["--port", port, "--data-dir", str(tmp_path), "--grpc-port", "0"]
     words += ["--if-port-taken", "reuse"]
@@ -258,7 +258,7 @@ def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_pa
 
 
 @pytest.mark.slow
-def test_who_talks_when_the_service_ends_hears_all_of_it_told(tmp_path: Path) -> None:
+def test_streams_at_shutdown_get_all_their_finals(tmp_path: Path) -> None:
     heard = [threading.Event() for _ in range(20)]
     with (
         Server(tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S) as server,

@@ -183,7 +183,7 @@ def documented() -> Iterator[tuple[str, str]]:
                 yield row[1], status.strip()
 
 
-async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
+async def test_every_error_has_the_number_and_status_of_the_docs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: set[tuple[str, str]] = set()
@@ -217,7 +217,7 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
     assert {(one.number, one.status.name) for one in said} - seen == NOT_HERE
 
 
-def test_every_error_has_a_number_and_what_passes_has_a_status_that_clients_retry() -> None:
+def test_temporary_errors_have_a_status_that_clients_retry() -> None:
     assert set(grpc_stt_errors.STATUS_BY_KIND) == set(ErrorKind)
     may_pass = Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED
     for error in all_errors():

@@ -198,7 +198,7 @@ async def at_rest(service: Service, before: Held) -> Held:
     return held[0]
 
 
-async def test_made_up_messages_are_answered_and_nothing_of_them_stays(
+async def test_random_messages_are_answered_and_leave_nothing(
     service: Service, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(14)

@@ -68,7 +68,7 @@ async def start(service: Service) -> AsyncIterator[Start]:
         await one.close()
 
 
-async def test_a_port_that_somebody_else_was_quicker_at_is_not_shared(start: Start) -> None:
+async def test_port_taken_meanwhile_is_not_shared(start: Start) -> None:
     mine = reserved()
     also = reserved(mine.getsockname()[1])  # nobody listens yet
     await start(entrance(), mine)
@@ -101,7 +101,7 @@ async def answers(port: int, trusted: CertificatePair, *own: bytes | None) -> bo
     return status is grpc.StatusCode.OK
 
 
-async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
+async def test_replaced_certificate_is_used_for_new_connections(
     start: Start, tmp_path: Path
 ) -> None:
     first, second = (certificate(tmp_path / name) for name in ("one", "two"))
@@ -156,7 +156,7 @@ class Authority:
         return made.public_bytes(serialization.Encoding.PEM)
 
 
-async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
+async def test_client_certificate_of_the_configured_authority_is_required(
     service: Service, tmp_path: Path
 ) -> None:
     pair = certificate(tmp_path / "shown")
@@ -181,9 +181,7 @@ async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
             await listener.close()
 
 
-def test_who_vouches_for_clients_is_known_before_anybody_comes(
-    service: Service, tmp_path: Path
-) -> None:
+def test_invalid_client_authority_is_refused_at_the_start(service: Service, tmp_path: Path) -> None:
     pair = certificate(tmp_path / "shown")
     for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no usable certificate")):
         with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
@@ -193,7 +191,7 @@ def test_who_vouches_for_clients_is_known_before_anybody_comes(
         create_listeners(settings, service, entrance(), FileWatcher(), ReservedPorts(sock))
 
 
-async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> None:
+async def test_two_owners_can_use_the_same_session_id(start: Start) -> None:
     port = await start(entrance(Named()))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answers = [
@@ -231,7 +229,7 @@ async def status_after_results(call: Any) -> grpc.StatusCode:
         return await call.code()
 
 
-async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> None:
+async def test_revoked_token_ends_its_streams(start: Start) -> None:
     named = Named()
     way_in = entrance(named)
     port = await start(way_in)
@@ -244,7 +242,7 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
         assert (await call.details()).startswith("ERR1014 ")
 
 
-async def test_a_token_is_revoked_while_the_first_result_is_sent(
+async def test_token_revoked_while_a_result_is_sent_ends_the_stream(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = Named()
@@ -263,7 +261,7 @@ async def test_a_token_is_revoked_while_the_first_result_is_sent(
         assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path) -> None:
+async def test_unused_session_gives_its_place_back(tmp_path: Path) -> None:
     settings = load_settings(engine="scripted", data_dir=tmp_path, live_sessions=2)
     service = create_service(settings)
     listener = GrpcServer(service, entrance(), reserved())
@@ -288,9 +286,7 @@ async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path
         await service.close()
 
 
-async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
-    start: Start, service: Service
-) -> None:
+async def test_call_past_its_deadline_leaves_no_session(start: Start, service: Service) -> None:
     over = asyncio.Event()
 
     async def speak() -> AsyncIterator[AudioChunk]:
@@ -317,7 +313,7 @@ with Client(int(sys.argv[1])) as client:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops a process with a POSIX signal")
-async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(
+async def test_client_that_answers_no_ping_leaves_no_session(
     start: Start, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.protocols.grpc_stt.server.LIVE_PING_S", 1.0)
@@ -338,7 +334,7 @@ async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(
         await client.communicate()
 
 
-async def test_metadata_have_an_end(start: Start) -> None:
+async def test_metadata_over_the_limit_are_refused(start: Start) -> None:
     async with Caller(port := await start(entrance()), long="x" * (40 << 10)) as caller:
         assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
     async with Caller(port, long="x" * 1024) as caller:
@@ -349,7 +345,7 @@ async def test_metadata_have_an_end(start: Start) -> None:
         assert (await caller.create()).status is grpc.StatusCode.OK
 
 
-def test_an_address_is_read_as_grpc_writes_it() -> None:
+def test_peer_address_is_parsed_from_grpcs_form() -> None:
     assert peer_address("ipv4:127.0.0.1:50000") == "127.0.0.1"
     assert peer_address("ipv6:%5B::1%5D:50000") == "::1"
     assert peer_address("ipv6:[::ffff:127.0.0.1]:5") == "::ffff:127.0.0.1"
@@ -358,13 +354,13 @@ def test_an_address_is_read_as_grpc_writes_it() -> None:
     assert peer_address("") is None
 
 
-def test_a_call_that_a_proxy_sent_on_is_a_strangers() -> None:
+def test_call_through_a_proxy_is_not_local() -> None:
     approach = request_origin([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
     assert not approach.is_local
     assert request_origin([], "ipv4:127.0.0.1:5", encrypted=False).is_local
 
 
-def test_what_is_generated_is_of_the_proto_that_is_there(tmp_path: Path) -> None:
+def test_generated_stubs_match_the_proto(tmp_path: Path) -> None:
     """Whatever the compiler's version: the same file described."""
     folder = REPOSITORY / "sidecar" / "protocols" / "grpc_stt"
     out = tmp_path / "descriptors"
@@ -378,7 +374,7 @@ def test_what_is_generated_is_of_the_proto_that_is_there(tmp_path: Path) -> None
     assert written == there, "run 'make stubs'"
 
 
-def test_what_is_generated_runs_with_the_oldest_packages_that_are_asked_for() -> None:
+def test_generated_stubs_run_with_the_oldest_allowed_protobuf() -> None:
     """A runtime takes what its own version generated, and older ones."""
     generated = Path(str(stt_pb2.__file__)).read_text("utf-8")
     of = re.search(r"# Protobuf Python Version: (\d+)\.(\d+)", generated)

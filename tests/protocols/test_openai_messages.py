@@ -68,7 +68,7 @@ def record(*segments: Segment, done: bool = False, attempts: int = 0) -> JobReco
     )
 
 
-def test_speakers_are_labelled_as_columns_of_a_table() -> None:
+def test_speaker_labels_are_letters_as_of_spreadsheet_columns() -> None:
     assert [speaker_letters(number) for number in (0, 1, 25, 26, 27, 51, 52, 702)] == [
         *("A", "B", "Z", "AA", "AB", "AZ", "BA", "AAA")
     ]
@@ -78,7 +78,7 @@ texts = st.lists(st.text(st.sampled_from("ab,;. "), max_size=6), max_size=6)
 
 
 @given(texts)
-def test_deltas_in_a_row_are_the_text(said: list[str]) -> None:
+def test_joined_deltas_are_the_text(said: list[str]) -> None:
     told, segments = OpenAIJobEvents(diarized=False), []
     deltas = []
     for at, text in enumerate(said):
@@ -91,7 +91,7 @@ def test_deltas_in_a_row_are_the_text(said: list[str]) -> None:
     assert "".join(deltas) == done["text"] == end.transcript.text
 
 
-def test_who_was_revised_is_told_again_by_the_same_id_and_nobody_else() -> None:
+def test_segment_with_a_revised_speaker_is_sent_again_with_its_id() -> None:
     told = OpenAIJobEvents(diarized=True)
     music = segment(1, "[Music]", flags=(NON_SPEECH_FLAG,))
     heard = [segment(0, "One."), music, segment(2, "Two.", 0)]
@@ -108,7 +108,7 @@ def test_who_was_revised_is_told_again_by_the_same_id_and_nobody_else() -> None:
     assert events[-1]["text"] == "One. Two."
 
 
-def test_what_is_heard_again_after_a_crash_is_not_said_again() -> None:
+def test_segments_repeated_after_a_crash_are_not_sent_again() -> None:
     told = OpenAIJobEvents(diarized=False)
     heard = [segment(0, "One."), segment(1, "Two.")]
     first = [*told.more(record(*heard))]
@@ -117,7 +117,7 @@ def test_what_is_heard_again_after_a_crash_is_not_said_again() -> None:
     assert [one["delta"] for one in (*first, *more)] == ["One.", " Two.", " Three."]
 
 
-def test_what_nobody_says_is_in_no_json_and_words_are_all_words() -> None:
+def test_verbose_json_has_no_non_speech_and_stripped_words() -> None:
     words = (Word(0.0, 0.4, " One"), Word(0.4, 0.9, "more."))
     said = transcript(
         segment(0, "One more.", words=words), segment(2, "[Music]", flags=(NON_SPEECH_FLAG,))
@@ -139,7 +139,7 @@ def test_what_nobody_says_is_in_no_json_and_words_are_all_words() -> None:
     assert b"[Music]" in subtitles[0]
 
 
-def test_silence_has_no_words_and_that_is_no_error() -> None:
+def test_silence_with_word_timestamps_has_an_empty_list() -> None:
     wish = OpenAIAnswerOptions(
         OpenAIResponseFormat.VERBOSE, granularities=frozenset({OpenAIGranularity.WORD})
     )
@@ -154,7 +154,7 @@ def answer_of(
     return answer_options_of(OpenAIRequestForm(lists), spec, translate=translate)
 
 
-def test_lists_are_taken_with_brackets_and_without() -> None:
+def test_list_fields_are_read_with_and_without_brackets() -> None:
     form = OpenAIRequestForm({"keywords[]": ["Nagg"], "keywords": ["Nell"], "model": ["a", "b"]})
     assert form.all("keywords") == ["Nagg", "Nell"]
     assert form.one("model") == "b"
@@ -181,7 +181,7 @@ def options_of(
     return option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, answer, precision)
 
 
-def test_the_fields_become_the_options_of_every_wire() -> None:
+def test_form_fields_become_options_of_a_job() -> None:
     words = {"hotwords": ["Clov"], "keywords[]": ["Nagg", " Nell  and ", " "]}
     wish = {**words, "language": ["German"], "precision": ["fp32"]}
     fields = options_of(wish, precision=Precision.INT8)
@@ -196,7 +196,7 @@ def test_the_fields_become_the_options_of_every_wire() -> None:
         options_of({"language": ["en"], "languages[]": ["de"]})
 
 
-def test_of_several_languages_the_one_that_the_engine_knows_is_meant() -> None:
+def test_of_several_languages_the_one_of_the_engine_is_used() -> None:
     assert openai_common.engine_language(moonshine.SPEC, ["de", "en"]) == "en"
     assert openai_common.engine_language(whisper.SPEC, ["de", "en"]) == "auto"
     assert openai_common.engine_language(whisper.SPEC, ["de", "German"]) == "de"
@@ -204,7 +204,7 @@ def test_of_several_languages_the_one_that_the_engine_knows_is_meant() -> None:
         openai_common.engine_language(moonshine.SPEC, ["de", "fr"])
 
 
-def test_every_language_of_whisper_s_has_a_name_that_leads_back() -> None:
+def test_every_whisper_language_has_a_name_that_is_read_back() -> None:
     assert set(openai_common.LANGUAGE_NAMES) == set(whisper.SPEC.languages)
     assert len(set(openai_common.LANGUAGE_NAMES.values())) == len(openai_common.LANGUAGE_NAMES)
     for code, name in openai_common.LANGUAGE_NAMES.items():
@@ -214,7 +214,7 @@ def test_every_language_of_whisper_s_has_a_name_that_leads_back() -> None:
     assert openai_common.language_name("tlh") == "tlh"
 
 
-def test_only_who_translates_takes_a_translation() -> None:
+def test_translation_is_refused_by_engines_without_it() -> None:
     assert answer_of({}, whisper.SPEC, translate=True).translate
     with pytest.raises(errors.TranslationUnavailable, match="moonshine"):
         answer_of({}, moonshine.SPEC, translate=True)
@@ -222,7 +222,7 @@ def test_only_who_translates_takes_a_translation() -> None:
         answer_of({"response_format": ["diarized_json"]}, whisper.SPEC, translate=True)
 
 
-def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
+def test_model_name_is_the_engine_with_an_optional_precision() -> None:
     assert chosen_precision(whisper.SPEC, "whisper:fp16", strict=True) is Precision.FP16
     assert chosen_precision(whisper.SPEC, "whisper-1", strict=True) is Precision.AUTO
     assert f"{moonshine.SPEC.name}:auto" not in model_names(moonshine.SPEC)
@@ -240,14 +240,14 @@ def test_a_model_is_what_is_loaded_and_perhaps_its_precision() -> None:
         "gpt-realtime-whisper",
     ],
 )
-def test_default_of_a_client_is_a_model_unless_the_service_is_strict(name: str) -> None:
+def test_default_model_of_a_client_is_accepted_unless_strict(name: str) -> None:
     assert chosen_precision(whisper.SPEC, name, strict=False) is Precision.AUTO
     with pytest.raises(errors.ModelNotFound):
         chosen_precision(whisper.SPEC, name, strict=True)
 
 
 @for_each("kind", errors.all_errors())
-def test_every_error_has_openai_s_shape_and_says_whether_to_come_again(
+def test_every_error_has_openais_shape_and_says_whether_to_retry(
     kind: type[errors.SidecarError],
 ) -> None:
     error = kind()
@@ -263,7 +263,7 @@ def test_every_error_has_openai_s_shape_and_says_whether_to_come_again(
         assert not is_retryable(error)
 
 
-def test_the_parameter_to_blame_is_named() -> None:
+def test_error_names_the_parameter() -> None:
     assert param_of(errors.FieldInvalid("'known_speaker_names[]' has a name.")) == (
         "known_speaker_names"
     )
@@ -290,13 +290,13 @@ def request(**headers: str) -> Request:
         (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "none"}, False),
     ],
 )
-def test_who_hung_up_when_its_patience_was_over_will_ask_again(
+def test_hangup_after_the_clients_timeout_counts_as_timed_out(
     waited_s: float, headers: dict[str, str], expected: bool
 ) -> None:
     assert timed_out(request(**headers), waited_s) is expected
 
 
-def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
+def test_events_of_a_long_transcript_take_a_linear_number_of_comparisons() -> None:
     """Each segment is compared with those beside it, and not with all."""
     looked = [0, 0]
 
@@ -316,7 +316,7 @@ def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))
-def test_time_that_was_told_of_is_counted_once(spans: list[tuple[int, int]]) -> None:
+def test_overlapping_segments_count_their_time_once(spans: list[tuple[int, int]]) -> None:
     found = covered_spans(Segment(start, start + length, "a") for start, length in spans)
     assert all(one[1] < other[0] for one, other in pairwise(found))
     half_seconds = {
@@ -336,7 +336,7 @@ fields = st.sampled_from([*vad, *lists, "language", "response_format", "stream",
 
 
 @given(st.dictionaries(fields, st.lists(words, min_size=1, max_size=3)))
-def test_whatever_a_form_says_is_understood_or_refused(lists: dict[str, list[str]]) -> None:
+def test_any_form_is_accepted_or_refused(lists: dict[str, list[str]]) -> None:
     try:
         wish = answer_of(lists)
         said = option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, wish, Precision.AUTO)
@@ -347,9 +347,7 @@ def test_whatever_a_form_says_is_understood_or_refused(lists: dict[str, list[str
 
 
 @given(st.lists(st.text(max_size=70), max_size=5), st.lists(st.text(max_size=40), max_size=5))
-def test_whoever_is_said_to_be_known_is_understood_or_refused(
-    names: list[str], voices: list[str]
-) -> None:
+def test_any_known_speakers_are_accepted_or_refused(names: list[str], voices: list[str]) -> None:
     try:
         known = known_speakers(names, [f"data:audio/wav;base64,{voice}" for voice in voices])
     except errors.FieldInvalid:

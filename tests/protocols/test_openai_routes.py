@@ -122,9 +122,7 @@ def ask(server: Server) -> Asking:
 
 @pytest.mark.parametrize("fmt", ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"])
 @pytest.mark.anywhere
-def test_every_format_is_the_golden_one_and_of_the_package_s_own_type(
-    fmt: str, server: Server
-) -> None:
+def test_response_of_every_format_is_the_golden_one(fmt: str, server: Server) -> None:
     raw = sdk(server).audio.transcriptions.with_raw_response.create(
         file=CLIP, model="gpt-4o-transcribe-diarize", response_format=fmt, language="en"
     )
@@ -139,7 +137,7 @@ def test_every_format_is_the_golden_one_and_of_the_package_s_own_type(
 
 
 @pytest.mark.anywhere
-def test_a_stream_is_the_golden_one_and_each_event_of_the_package_s_own_type(
+def test_stream_is_the_golden_one(
     server: Server,
 ) -> None:
     fields = {"model": "whisper-1", "stream": "true", "response_format": "diarized_json"}
@@ -154,7 +152,7 @@ def test_a_stream_is_the_golden_one_and_each_event_of_the_package_s_own_type(
     assert response.headers["x-request-id"]
 
 
-def test_a_stream_speaks_while_it_is_heard_and_says_what_the_whole_does(slow: Server) -> None:
+def test_stream_sends_deltas_during_the_job_and_the_whole_text(slow: Server) -> None:
     client = sdk(slow)
     clip = ("clip.wav", wav(SECOND * 12))
     deltas, done = [], None
@@ -193,7 +191,7 @@ def test_a_stream_speaks_while_it_is_heard_and_says_what_the_whole_does(slow: Se
         ({"known_speaker_names": ["Ann"]}, 422, "field_invalid", "known_speaker_names"),
     ],
 )
-def test_what_is_wrong_is_said_in_openai_s_shape(
+def test_invalid_field_is_refused_in_openais_shape(
     fields: dict[str, Any], status: int, code: str, param: str, ask: Asking
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
@@ -211,7 +209,7 @@ def test_what_is_wrong_is_said_in_openai_s_shape(
         ({"timestamp_granularities": ["word"]}, 422, "field_invalid", "timestamp_granularities"),
     ],
 )
-def test_a_strict_service_refuses_what_it_cannot_give(
+def test_strict_service_refuses_fields_without_effect(
     fields: dict[str, Any], status: int, code: str, param: str, strict: Server
 ) -> None:
     client = sdk(strict, api_key=TOKEN)
@@ -235,7 +233,7 @@ def test_a_strict_service_refuses_what_it_cannot_give(
     ],
 )
 @pytest.mark.anywhere
-def test_model_that_clients_name_by_default_is_the_loaded_one_with_a_warning(
+def test_default_model_of_a_client_is_the_loaded_one_with_a_warning(
     name: str, server: Server
 ) -> None:
     create = sdk(server).audio.transcriptions.with_raw_response.create
@@ -282,9 +280,7 @@ def test_warning_of_a_plain_text_is_in_the_header(server: Server) -> None:
 
 @pytest.mark.parametrize("kind", ["audio/wav", "audio/x-wav; codecs=1", "application/octet-stream"])
 @pytest.mark.anywhere
-def test_a_body_that_is_the_recording_itself_has_its_fields_in_the_query(
-    kind: str, server: Server
-) -> None:
+def test_recording_as_a_body_has_its_fields_in_the_query(kind: str, server: Server) -> None:
     address = "/v1/audio/transcriptions"
     headers = {"content-type": kind}
     plain = server.client.post(address, content=CLIP[1], headers=headers, params={"language": "en"})
@@ -297,7 +293,7 @@ def test_a_body_that_is_the_recording_itself_has_its_fields_in_the_query(
     assert (empty.status_code, empty.json()["error"]["code"]) == (400, "audio_empty")
 
 
-def test_a_recording_as_a_body_has_the_limits_of_one_in_a_form(slow: Server) -> None:
+def test_recording_as_a_body_over_the_limit_returns_413(slow: Server) -> None:
     headers = {"content-type": "audio/wav"}
     large = slow.client.post("/v1/audio/transcriptions", content=b"\1" * (5 << 20), headers=headers)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "upload_too_large")
@@ -309,7 +305,7 @@ def test_a_recording_as_a_body_has_the_limits_of_one_in_a_form(slow: Server) -> 
     "path", ["/v1/audio/transcriptions/", "/v1//audio/transcriptions", "//v1/audio//transcriptions"]
 )
 @pytest.mark.anywhere
-def test_a_slash_too_many_does_no_harm(path: str, server: Server) -> None:
+def test_extra_slash_in_the_path_is_accepted(path: str, server: Server) -> None:
     base = f"http://127.0.0.1:{server.port}"
     sent = httpx.post(
         base + path, files={"file": CLIP}, data={"model": "scripted"}, timeout=PATIENCE_S
@@ -360,7 +356,7 @@ def data_url(recording: bytes) -> str:
         (list("ABCDE"), [data_url(wav(SECOND * 3))] * 5, "more than 4"),
     ],
 )
-def test_known_speakers_are_looked_at_before_any_work(
+def test_invalid_known_speakers_are_refused_before_the_job(
     names: list[str], voices: list[str], said: str, ask: Asking, server: Server
 ) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match=said):
@@ -368,7 +364,7 @@ def test_known_speakers_are_looked_at_before_any_work(
     wait_until(lambda: not uploads_in(server), PATIENCE_S, "nothing of them stays open")
 
 
-def test_four_known_speakers_of_ten_seconds_in_stereo_fit_and_are_listened_to(ask: Asking) -> None:
+def test_four_known_speakers_of_ten_seconds_in_stereo_fit_into_a_form(ask: Asking) -> None:
     """1.92 MB each; more than four of them are too long for any form."""
     voice = data_url(wav(b"\1\0" * 48_000 * 2 * 10, rate=48_000, channels=2))
     with pytest.raises(openai.UnprocessableEntityError, match="no speech") as caught:
@@ -380,7 +376,7 @@ def test_four_known_speakers_of_ten_seconds_in_stereo_fit_and_are_listened_to(as
 
 
 @pytest.mark.anywhere
-def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
+def test_loaded_engine_is_listed_under_every_openai_model_name(server: Server) -> None:
     client = sdk(server)
     assert set(ALIASES) == set(get_args(AudioModel))
     raw = client.models.with_raw_response.list()
@@ -401,13 +397,13 @@ def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_translation_is_refused_by_an_engine_that_cannot(server: Server) -> None:
+def test_translation_by_an_engine_without_it_is_refused(server: Server) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="Whisper translates") as caught:
         sdk(server).audio.translations.create(file=CLIP, model="whisper-1")
     check_error(caught.value, 422, "translation_unavailable", None)
 
 
-def test_other_addresses_and_methods_are_refused_in_the_same_shape(server: Server) -> None:
+def test_unknown_path_and_method_are_refused_in_openais_shape(server: Server) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         sdk(server).post("/audio/music", cast_to=object)
     check_error(caught.value, 404, "not_found", None)
@@ -420,7 +416,7 @@ def test_other_addresses_and_methods_are_refused_in_the_same_shape(server: Serve
     assert foreign.headers["x-request-id"]
 
 
-def test_a_page_that_may_ask_may_use_the_package(server: Server) -> None:
+def test_allowed_origin_may_send_the_headers_of_the_package(server: Server) -> None:
     """Whose headers a browser asks about first."""
     asked = {
         "Origin": "tauri://localhost",
@@ -435,14 +431,14 @@ def test_a_page_that_may_ask_may_use_the_package(server: Server) -> None:
     assert "X-Request-Id" in listed.headers["access-control-expose-headers"]
 
 
-def test_key_that_is_not_the_token_is_an_authentication_error(strict: Server) -> None:
+def test_wrong_key_is_an_authentication_error(strict: Server) -> None:
     with pytest.raises(openai.AuthenticationError) as caught:
         sdk(strict).audio.transcriptions.create(file=CLIP, model="whisper-1")
     assert (caught.value.code, caught.value.type) == ("token_invalid", "authentication_error")
     assert caught.value.request_id
 
 
-def test_a_form_without_a_file_or_with_two_or_none_at_all(server: Server) -> None:
+def test_form_without_a_file_or_with_two_is_refused(server: Server) -> None:
     post = server.client.post
     address = "/v1/audio/transcriptions"
     fields = {"model": "whisper-1"}
@@ -459,7 +455,7 @@ def test_a_form_without_a_file_or_with_two_or_none_at_all(server: Server) -> Non
     assert post(address, files=nameless).status_code == 200
 
 
-def test_a_full_house_is_a_429_that_says_when_to_come_back(slow: Server) -> None:
+def test_full_queue_returns_429_with_retry_after(slow: Server) -> None:
     client = sdk(slow)
     ids = [slow.submit(long(100))]
     slow.wait_state(ids[0], "running")
@@ -494,7 +490,7 @@ def test_crash_of_the_engine_is_not_retried_by_the_package(
     assert sent == ["0"]
 
 
-def test_a_job_whose_client_timed_out_is_taken_over_by_the_retry(slow: Server) -> None:
+def test_job_of_a_client_that_timed_out_is_taken_over_by_its_retry(slow: Server) -> None:
     """Four seconds of work, three of patience: begun anew each time it would never be done."""
     clip, before = ("clip.wav", wav(SECOND * 16)), submitted(slow)
     client = sdk(slow, max_retries=20, timeout=3.0)
@@ -504,7 +500,7 @@ def test_a_job_whose_client_timed_out_is_taken_over_by_the_retry(slow: Server) -
     assert submitted(slow) == before + 1
 
 
-def test_a_key_makes_one_job_of_a_request_that_is_sent_again(slow: Server) -> None:
+def test_repeated_request_with_an_idempotency_key_is_one_job(slow: Server) -> None:
     """Even where its client hung up long before it would have timed out."""
     clip = ("clip.wav", wav(SECOND * 11))
     keyed = {"extra_headers": {"Idempotency-Key": "talk-1"}}
@@ -520,7 +516,7 @@ def test_a_key_makes_one_job_of_a_request_that_is_sent_again(slow: Server) -> No
     slow.client.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_who_hangs_up_ends_the_job(slow: Server) -> None:
+def test_hangup_cancels_the_job(slow: Server) -> None:
     """Streaming, and waiting; minutes of work each."""
     clip = ("clip.wav", long(600))
     wait_until(lambda: not busy(slow), PATIENCE_S, "nothing runs any more")
@@ -534,7 +530,7 @@ def test_who_hangs_up_ends_the_job(slow: Server) -> None:
 
 
 @pytest.mark.slow
-def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_speakers(
+def test_service_with_this_upstream_keeps_its_speaker_labels(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     """What the wheel's clip says, by two voices, to the package and to our own dialect."""
@@ -580,7 +576,7 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
     ]
 
 
-def test_the_examples_of_the_documents_run(
+def test_examples_of_the_docs_run(
     server: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -606,7 +602,7 @@ def test_the_examples_of_the_documents_run(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
-def test_clients_of_whisper_cpp_s_server_are_answered(server: Server, tmp_path: Path) -> None:
+def test_requests_for_whisper_cpps_server_are_answered(server: Server, tmp_path: Path) -> None:
     """The command of its README, another format, and a refusal."""
     (tmp_path / "clip.wav").write_bytes(CLIP[1])
     url = f"http://127.0.0.1:{server.port}/inference"

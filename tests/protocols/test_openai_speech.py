@@ -74,7 +74,7 @@ def decoded_s(audio: bytes) -> float:
         ("wav", "audio/wav", b"RIFF"),
     ],
 )
-def test_every_format_is_whole_and_of_its_kind(
+def test_audio_of_every_format_is_complete(
     form: Any, kind: str, magic: bytes, speaking: Server
 ) -> None:
     answer = spoken(speaking, model="scripted", response_format=form)
@@ -87,7 +87,7 @@ def test_every_format_is_whole_and_of_its_kind(
     assert abs(samples).max() > 0.1
 
 
-def test_the_package_s_defaults_are_an_mp3_with_a_warning_of_what_is_not_here(
+def test_defaults_of_the_package_give_an_mp3_with_a_warning(
     speaking: Server,
 ) -> None:
     wish = {"voice": "alloy", "instructions": "Speak like a pirate."}
@@ -102,14 +102,14 @@ def test_the_package_s_defaults_are_an_mp3_with_a_warning_of_what_is_not_here(
     assert "set-cookie" not in evil.response.headers
 
 
-def test_a_field_that_does_not_exist_is_said_in_a_warning(speaking: Server) -> None:
+def test_unknown_field_is_a_warning_with_a_suggestion(speaking: Server) -> None:
     answer = spoken(speaking, extra_body={"sped": 2, "response_formt": "wav"})
     warning = answer.response.headers["warning"]
     assert "There is no field 'sped'; it has no effect. Did you mean 'speed'?" in warning
     assert "Did you mean 'response_format'?" in warning
 
 
-def test_raw_samples_have_openai_s_rate_and_the_speed_that_was_asked_for(speaking: Server) -> None:
+def test_raw_samples_have_openais_rate_and_the_requested_speed(speaking: Server) -> None:
     lengths = []
     for speed in (1.0, 2.0):
         audio = spoken(speaking, response_format="pcm", speed=speed).read()
@@ -118,7 +118,7 @@ def test_raw_samples_have_openai_s_rate_and_the_speed_that_was_asked_for(speakin
     assert lengths[1] < 0.65 * lengths[0]
 
 
-def test_events_have_the_same_samples(speaking: Server) -> None:
+def test_events_have_the_same_samples_as_the_body(speaking: Server) -> None:
     body = {"input": TEXT, "voice": "low", "response_format": "pcm"}
     plain = speaking.client.post("/v1/audio/speech", json=body).content
     told = speaking.client.post("/v1/audio/speech", json={**body, "stream_format": "sse"})
@@ -140,7 +140,7 @@ def test_events_have_the_same_samples(speaking: Server) -> None:
         ({"stream_format": "raw"}, 422, "field_invalid", "stream_format"),
     ],
 )
-def test_what_is_wrong_is_said_in_openai_s_shape(
+def test_invalid_field_is_refused_in_openais_shape(
     fields: dict[str, Any], status: int, code: str, param: str, speaking: Server
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
@@ -149,13 +149,13 @@ def test_what_is_wrong_is_said_in_openai_s_shape(
     assert (error.status_code, error.code, error.param) == (status, code, param)
 
 
-def test_an_input_with_nothing_to_be_said_is_a_moment_of_silence(speaking: Server) -> None:
+def test_input_without_words_gives_a_moment_of_silence(speaking: Server) -> None:
     answer = speaking.client.post("/v1/audio/speech", json={"input": "…", "response_format": "wav"})
     samples, rate = soundfile.read(io.BytesIO(answer.content))
     assert (rate, len(samples), abs(samples).max()) == (RATE, RATE // 5, 0.0)
 
 
-def test_a_service_that_does_not_speak_says_so(start_server: Callable[..., Server]) -> None:
+def test_speech_without_a_tts_engine_is_refused(start_server: Callable[..., Server]) -> None:
     silent = start_server(voice_engine="none")
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         sdk(silent, max_retries=2).audio.speech.create(model="tts-1", voice="alloy", input=TEXT)
@@ -178,7 +178,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_sound_comes_while_it_is_made_and_who_hangs_up_ends_it(slow: Server) -> None:
+def test_audio_is_streamed_and_a_hangup_ends_the_synthesis(slow: Server) -> None:
     """Minutes of work; the next one is not behind them."""
     endless = " ".join(["word"] * 100)
     body = {"input": endless, "response_format": "pcm", "model": "tts-1"}
@@ -189,7 +189,7 @@ def test_sound_comes_while_it_is_made_and_who_hangs_up_ends_it(slow: Server) -> 
     assert slow.client.post("/v1/audio/speech", json=short, timeout=60).status_code == 200
 
 
-def test_more_text_than_may_wait_is_refused_for_a_while(slow: Server) -> None:
+def test_text_beyond_the_waiting_limit_is_refused_with_retry_after(slow: Server) -> None:
     body = {"input": "word " * 90, "response_format": "pcm", "model": "tts-1"}
     with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
         sounds = response.iter_raw()  # held, because httpx hangs up once it is gone
@@ -217,7 +217,7 @@ def test_more_text_than_may_wait_is_refused_for_a_while(slow: Server) -> None:
     ],
     ids=["another model", "no model", "more audio than a request may have"],
 )
-def test_request_beyond_what_a_strict_service_takes_is_refused(
+def test_strict_service_refuses_other_models_and_too_much_audio(
     fields: dict[str, Any], code: str, param: str, slow: Server
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
@@ -225,7 +225,7 @@ def test_request_beyond_what_a_strict_service_takes_is_refused(
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
-def test_many_short_requests_count_as_long_ones() -> None:
+def test_short_requests_are_limited_in_number() -> None:
     quota = speech.SpeechQuota()
     with ExitStack() as held:
         for _ in range(speech.MAX_REQUESTS):
@@ -270,7 +270,7 @@ async def conversation_hears(fleet: EngineFleet, text: str) -> bytes:
         return b"".join([sound.pcm async for sound in fleet.voice.say(text)])
 
 
-async def test_a_client_that_does_not_read_on_keeps_nobody_else_from_speech(
+async def test_client_that_does_not_read_blocks_no_other_speech(
     fleet: EngineFleet,
 ) -> None:
     """Its phrase has more bytes than may lie unread between the engine's process and ours."""
@@ -281,7 +281,7 @@ async def test_a_client_that_does_not_read_on_keeps_nobody_else_from_speech(
         assert await heard(fleet, "Hi there.", quota)
 
 
-async def test_a_conversation_waits_for_one_phrase_and_another_owner_for_its_turn(
+async def test_conversation_waits_for_one_phrase_and_another_owner_for_its_turn(
     fleet: EngineFleet,
 ) -> None:
     quota, other = speech.SpeechQuota(), Identity("other", AuthMethod.TOKEN)
@@ -300,7 +300,7 @@ async def test_a_conversation_waits_for_one_phrase_and_another_owner_for_its_tur
     assert all(await asyncio.gather(*many))
 
 
-async def test_a_phrase_of_too_much_audio_is_the_engines_failure(
+async def test_phrase_of_too_much_audio_is_engine_failed(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "MAX_PHRASE_BYTES", RATE)
@@ -310,7 +310,7 @@ async def test_a_phrase_of_too_much_audio_is_the_engines_failure(
     assert await heard(fleet, "One.", quota), "its turn is over"
 
 
-async def test_nothing_waits_for_the_voices_once_the_client_has_hung_up(fleet: EngineFleet) -> None:
+async def test_hangup_ends_the_wait_for_the_tts_engine(fleet: EngineFleet) -> None:
     hung = asyncio.create_task(conversation_hears(fleet, "One hang there."))
     await asyncio.sleep(0)
     sent: list[Any] = []

@@ -203,7 +203,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-async def test_who_speaks_is_heard_and_answered_aloud_event_by_event(talks: Server) -> None:
+async def test_speech_is_answered_with_audio_and_all_its_events(talks: Server) -> None:
     async with calling(talks) as caller:
         speaking = asyncio.create_task(caller.speak(sound(0, 0.3) + sound(0.3, 60)))
         await caller.until(WORDS)
@@ -241,7 +241,7 @@ async def test_who_speaks_is_heard_and_answered_aloud_event_by_event(talks: Serv
     assert places == [(None, said["item_id"]), (said["item_id"], item["id"])]
 
 
-async def test_what_is_typed_is_answered_when_that_is_asked_for_and_in_text_if_so_wished(
+async def test_typed_text_is_answered_on_request_as_text_or_audio(
     talks: Server,
 ) -> None:
     async with calling(talks) as caller:
@@ -257,7 +257,7 @@ async def test_what_is_typed_is_answered_when_that_is_asked_for_and_in_text_if_s
         assert caller.kinds()[-len(ALOUD) :] == ALOUD
 
 
-async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
+async def test_llm_is_given_the_part_of_a_reply_that_was_heard(
     start_server: Callable[..., Server],
 ) -> None:
     async with completions("torn", "plain") as llm:
@@ -297,7 +297,7 @@ async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
     ]
 
 
-async def test_who_speaks_over_an_answer_that_is_being_made_ends_it(slow: Server) -> None:
+async def test_speech_over_a_response_cancels_it(slow: Server) -> None:
     async with alone(slow) as caller:
         await caller.say(LONGER)
         await caller.response_begins()
@@ -314,7 +314,7 @@ async def test_who_speaks_over_an_answer_that_is_being_made_ends_it(slow: Server
         await speaking
 
 
-async def test_an_answer_is_cancelled_by_its_client_and_there_is_one_at_a_time(
+async def test_response_cancel_ends_it_and_a_second_response_is_refused(
     slow: Server,
 ) -> None:
     async with alone(slow) as caller:
@@ -341,7 +341,7 @@ async def test_an_answer_is_cancelled_by_its_client_and_there_is_one_at_a_time(
         await caller.until("response.done")
 
 
-async def test_a_client_ends_its_turns_itself_and_asks_for_answers(talks: Server) -> None:
+async def test_without_turn_detection_commit_ends_a_turn(talks: Server) -> None:
     async with calling(talks) as caller:
         assert (await caller.update(**MANUAL))["audio"]["input"]["turn_detection"] is None
         empty = ("input_audio_buffer_commit_empty", None)
@@ -367,7 +367,7 @@ async def test_a_client_ends_its_turns_itself_and_asks_for_answers(talks: Server
         assert await caller.refused("input_audio_buffer.commit") == empty
 
 
-async def test_what_is_said_is_answered_only_where_that_is_wished(talks: Server) -> None:
+async def test_create_response_false_answers_only_on_request(talks: Server) -> None:
     silent = {"type": "server_vad", "silence_duration_ms": 300, "create_response": False}
     async with calling(talks) as caller:
         session = await caller.update(audio={"input": {"turn_detection": silent}})
@@ -385,7 +385,7 @@ async def test_what_is_said_is_answered_only_where_that_is_wished(talks: Server)
         assert caller.kinds().count("response.created") == 1
 
 
-async def test_telephones_get_their_own_sound(talks: Server) -> None:
+async def test_pcmu_output_is_g711_at_8_khz(talks: Server) -> None:
     law = {"type": "audio/pcmu"}
     async with calling(talks) as caller:
         session = await caller.update(audio={"output": {"format": law, "voice": "high"}})
@@ -397,7 +397,7 @@ async def test_telephones_get_their_own_sound(talks: Server) -> None:
         assert len(caller.sound) / 8000 == pytest.approx(seconds, abs=0.05)
 
 
-async def test_a_voice_of_a_server_that_lists_none_is_passed_on_by_its_name(
+async def test_voice_of_a_server_that_lists_none_is_passed_on(
     start_server: Callable[..., Server],
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
@@ -449,7 +449,7 @@ VOICE = ("voice_unknown", "voice")
 ITEM_UNKNOWN = ("item_unknown", "item_id")
 
 
-async def test_a_conversation_becomes_a_transcript_of_two_and_a_job_where_it_is_kept(
+async def test_ended_conversation_is_a_transcript_and_a_job_if_kept(
     talks: Server,
 ) -> None:
     for keep in (False, True):
@@ -473,14 +473,14 @@ async def test_a_conversation_becomes_a_transcript_of_two_and_a_job_where_it_is_
     talks.client.delete(f"/v1/jobs/{ended['job']}")
 
 
-def test_what_a_conversation_can_use_is_listed(talks: Server) -> None:
+def test_talk_lists_recognizer_llm_and_voices(talks: Server) -> None:
     parts = talks.client.get("/v1/talk").json()
     assert parts["hears"]["name"] == "scripted"
     assert parts["thinks"] == {"name": "repeat", "models": ["repeat"]}
     assert (parts["speaks"]["voices"], parts["speaks"]["voice"]) == (["low", "high"], "low")
 
 
-async def test_a_connection_that_names_no_model_becomes_a_conversation_before_it_is_heard(
+async def test_connection_without_a_model_can_become_a_conversation_before_audio(
     talks: Server,
 ) -> None:
     async with calling(talks, model="") as caller:
@@ -496,7 +496,7 @@ async def test_a_connection_that_names_no_model_becomes_a_conversation_before_it
         assert await caller.refused("session.update", session=talk) == (*FIELD, "session.type")
 
 
-async def test_a_key_for_a_page_opens_a_conversation_as_it_was_agreed(talks: Server) -> None:
+async def test_client_secret_opens_the_agreed_conversation(talks: Server) -> None:
     base = f"http://127.0.0.1:{talks.port}/v1"
     agreed: Any = {"type": "realtime", "model": "gpt-realtime", "instructions": "Be brief."}
     async with AsyncOpenAI(base_url=base, api_key="x") as client:

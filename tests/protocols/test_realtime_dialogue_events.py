@@ -70,7 +70,7 @@ WEATHER = {"type": "function", "name": "weather"}
     ("voice", "listed", "passed_on"),
     [("default", "", ""), ("nova", "", "nova"), ("af_heart", "af_heart", "af_heart")],
 )
-def test_names_of_voices_are_passed_on_where_whoever_speaks_lists_none(
+def test_voice_name_is_passed_on_if_the_tts_engine_lists_none(
     voice: str, listed: str, passed_on: str
 ) -> None:
     session = {"audio": {"output": {"voice": voice}}}
@@ -121,7 +121,7 @@ def spoken(utterance: int, text: str, *, entry: int = 1) -> list[ConversationOut
     ]
 
 
-def test_commits_have_the_words_that_were_said_before_them_however_late_those_are_told() -> None:
+def test_commit_has_the_words_before_it_however_late_they_come() -> None:
     told = Told(MANUAL)
     told.commit(1.0)
     told.hear(UserTurnStarted(0, 0.0))
@@ -141,7 +141,7 @@ def test_commits_have_the_words_that_were_said_before_them_however_late_those_ar
     assert [one for one in told.kinds() if "speech" in one] == []
 
 
-def test_a_turn_that_began_before_its_commit_is_the_item_of_that_commit() -> None:
+def test_turn_begun_before_a_commit_is_that_commits_item() -> None:
     told = Told(MANUAL)
     told.hear(UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"))
     assert told.said == []
@@ -157,7 +157,7 @@ def test_a_turn_that_began_before_its_commit_is_the_item_of_that_commit() -> Non
         told.telling.person.commit(9.05)
 
 
-def test_a_commit_after_an_item_was_deleted_is_not_the_deleted_one_again() -> None:
+def test_commit_after_a_deleted_item_is_a_new_item() -> None:
     told = Told(MANUAL)
     told.hear(UserTurnStarted(0, 0.0))
     told.commit(1.0)
@@ -173,7 +173,7 @@ def test_a_commit_after_an_item_was_deleted_is_not_the_deleted_one_again() -> No
     assert words == [("item_x_0", "One."), ("item_x_1", "Two.")]
 
 
-def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> None:
+def test_words_of_two_equal_partials_are_sent_and_never_taken_back() -> None:
     told = Told()
     looks = ["I", "I scream", "I scream for", "Ice cream for all."]
     told.hear(UserTurnStarted(3, 0.0), *(UserTurnPartial(look) for look in looks))
@@ -186,7 +186,7 @@ def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> Non
     assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
 
 
-def test_words_that_come_after_their_turn_was_given_up_are_told_whole() -> None:
+def test_words_after_a_failed_turn_are_sent_whole() -> None:
     told = Told()
     told.hear(
         UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"), ReplyStarted(1)
@@ -197,7 +197,7 @@ def test_words_that_come_after_their_turn_was_given_up_are_told_whole() -> None:
     assert told.of(TRANSCRIBED)[0]["transcript"] == "One two."
 
 
-def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
+def test_backchannel_is_an_item_with_its_words_and_duration() -> None:
     told = Told()
     told.hear(*spoken(3, "What now?"))
     told.hear(
@@ -212,7 +212,7 @@ def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
     assert [one["usage"]["seconds"] for one in told.of(TRANSCRIBED)] == [0.5, 0.25]
 
 
-def test_a_noise_stops_and_is_no_item() -> None:
+def test_noise_has_speech_stopped_and_no_item() -> None:
     told = Told()
     told.hear(UserTurnStarted(0, 0.0), UserTurnDropped(), DiscardAcknowledged())
     assert told.kinds() == [
@@ -223,7 +223,7 @@ def test_a_noise_stops_and_is_no_item() -> None:
     assert told.telling.items.last is None
 
 
-def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -> None:
+def test_failed_turn_is_sent_and_unwanted_transcription_is_not() -> None:
     told = Told()
     told.hear(*spoken(0, "")[:2], ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
@@ -249,7 +249,7 @@ def test_what_nobody_understood_is_told_and_what_nobody_wants_to_read_is_not() -
     ],
 )
 @pytest.mark.parametrize("sent_first", [True, False])
-def test_a_response_is_done_once_in_the_words_of_its_ending(
+def test_response_is_done_once_with_the_status_of_its_ending(
     ending: ReplyEnding, status: str, reason: dict[str, str] | None, sent_first: bool
 ) -> None:
     told = Told()
@@ -277,7 +277,7 @@ def test_a_response_is_done_once_in_the_words_of_its_ending(
     assert stands.sent_s == 0.01
 
 
-def test_an_answer_of_which_nothing_came_has_no_item() -> None:
+def test_response_without_output_has_no_item() -> None:
     told = Told()
     told.hear(ReplyStarted(1), ConversationError(1, errors.EngineFailed()))
     told.hear(ReplyEnded(1, ReplyEnding.FAILED, "", 0))
@@ -285,7 +285,7 @@ def test_an_answer_of_which_nothing_came_has_no_item() -> None:
     assert told.said[-1]["response"]["output"] == []
 
 
-def test_items_have_one_name_each_and_the_oldest_are_let_go_of() -> None:
+def test_item_names_are_unique_and_the_oldest_are_dropped() -> None:
     told = Told(most=3)
     for number in range(5):
         told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
@@ -302,7 +302,7 @@ def test_items_have_one_name_each_and_the_oldest_are_let_go_of() -> None:
     assert told.telling.items.last == "mine_3"
 
 
-def test_a_system_message_at_the_beginning_is_not_let_go_of() -> None:
+def test_system_message_at_the_beginning_is_not_dropped() -> None:
     items = Told(most=3).telling.items
     items.add(RealtimeDialogueItem("rules", ChatRole.SYSTEM))
     for number in range(4):
@@ -313,14 +313,14 @@ def test_a_system_message_at_the_beginning_is_not_let_go_of() -> None:
 
 
 @pytest.mark.parametrize("role", [ChatRole.USER, ChatRole.SYSTEM])
-def test_where_none_is_kept_each_item_is_still_told_after_the_one_before(role: ChatRole) -> None:
+def test_previous_item_is_named_even_if_no_item_is_kept(role: ChatRole) -> None:
     items = Told(most=0).telling.items
     told = [items.add(RealtimeDialogueItem(f"item_{n}", role)) for n in range(3)]
     assert told == [None, "item_0", "item_1"]
     assert "item_2" not in items
 
 
-def test_a_session_means_what_its_client_says() -> None:
+def test_session_fields_are_applied_and_shown() -> None:
     wish = {
         "type": "realtime",
         "instructions": "Be brief.",
@@ -389,7 +389,7 @@ def test_null_fields_leave_a_session_as_it_is() -> None:
     assert updated_dialogue(before, {**dict.fromkeys(names), "audio": audio}, SPEC) == before
 
 
-def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
+def test_without_a_tts_engine_responses_are_text() -> None:
     mute = dataclasses.replace(USUAL, speaks=False)
     found = updated_dialogue(mute, {"output_modalities": ["audio"]}, SPEC)
     assert found.view("x", 0)["output_modalities"] == ["text"]
@@ -424,14 +424,12 @@ def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
         ({"audio": {"output": {"speed": 0.1}}}, "session.audio.output.speed"),
     ],
 )
-def test_a_session_that_means_nothing_is_refused_by_the_name_of_the_field(
-    session: Any, name: str
-) -> None:
+def test_invalid_session_is_refused_with_the_name_of_the_field(session: Any, name: str) -> None:
     with pytest.raises(errors.FieldInvalid, match=name):
         updated_dialogue(USUAL, session, SPEC)
 
 
-def test_events_of_clients_are_read_as_orders() -> None:
+def test_client_events_are_parsed_to_commands() -> None:
     part = {"type": "output_text", "text": " Hello. "}
     item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}
@@ -481,7 +479,7 @@ def created(item: dict[str, Any], **more: Any) -> dict[str, Any]:
         (created(OUTPUT, type="function_call"), "field_missing", "item.name"),
     ],
 )
-def test_invalid_event_is_refused_by_the_name_of_the_field(
+def test_invalid_event_is_refused_with_the_name_of_the_field(
     case: tuple[dict[str, Any], str, str | None],
 ) -> None:
     event, code, param = case
@@ -499,7 +497,7 @@ def test_invalid_event_is_refused_by_the_name_of_the_field(
         (RealtimeSessionType.TRANSCRIPTION, "output_audio_buffer.clear"),
     ],
 )
-def test_each_kind_of_session_refuses_the_events_of_the_other_and_names_its_own(
+def test_session_type_refuses_events_of_the_other_and_names_its_own(
     kind: RealtimeSessionType, name: str
 ) -> None:
     with pytest.raises(errors.EventUnsupported) as refused:
@@ -509,7 +507,7 @@ def test_each_kind_of_session_refuses_the_events_of_the_other_and_names_its_own(
 
 
 @pytest.mark.parametrize("law", [RealtimeAudioFormat.MU_LAW, RealtimeAudioFormat.A_LAW])
-def test_sound_for_telephones_is_the_nearest_that_there_is(law: RealtimeAudioFormat) -> None:
+def test_g711_encoding_picks_the_nearest_level(law: RealtimeAudioFormat) -> None:
     to, back = {
         RealtimeAudioFormat.MU_LAW: (codecs.encode_mu_law, codecs.decode_mu_law),
         RealtimeAudioFormat.A_LAW: (codecs.encode_a_law, codecs.decode_a_law),

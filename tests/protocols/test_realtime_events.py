@@ -115,7 +115,7 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
         ),
     ],
 )
-def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> None:
+def test_client_events_are_parsed_to_commands(event: dict[str, Any], order: object) -> None:
     assert read_command(event, RealtimeSessionType.TRANSCRIPTION) == order
 
 
@@ -135,14 +135,14 @@ def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> N
         ('{"type": "input_audio_buffer.append", "audio": "ÄÄÄÄ"}', "sound_invalid"),
     ],
 )
-def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: str) -> None:
+def test_invalid_message_is_refused_with_its_code(message: str | bytes, code: str) -> None:
     with pytest.raises(errors.SidecarError) as refused:
         read_command(parse_event(message)[0], RealtimeSessionType.TRANSCRIPTION)
     assert refused.value.code == code
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40))
-def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
+def test_any_message_is_a_command_or_refused(message: str | bytes) -> None:
     event_id = None
     try:
         event, event_id = parse_event(message)
@@ -151,7 +151,7 @@ def test_whatever_comes_is_an_order_or_refused(message: str | bytes) -> None:
         check(server_events.error_event(refused, event_id))
 
 
-def test_both_shapes_say_the_same_of_a_session() -> None:
+def test_beta_and_current_session_fields_mean_the_same() -> None:
     vad = {
         "type": "server_vad",
         "threshold": 0.4,
@@ -196,7 +196,7 @@ def detection(threshold: float, padding_ms: int, silence_ms: int) -> RealtimeTur
     return RealtimeTurnDetection(threshold=threshold, padding_ms=padding_ms, silence_ms=silence_ms)
 
 
-def test_only_what_is_said_changes() -> None:
+def test_session_update_changes_only_the_given_fields() -> None:
     before = RealtimeTranscriptionConfig(
         model="whisper-1", prompt="names", detection=detection(0.3, 50, 90)
     )
@@ -215,7 +215,7 @@ def test_only_what_is_said_changes() -> None:
     assert updated_transcription(off, on, SPEC).detection == RealtimeTurnDetection(silence_ms=300)
 
 
-def test_the_model_that_tells_speakers_apart_does() -> None:
+def test_diarize_model_turns_on_diarization() -> None:
     found = updated_transcription(USUAL, transcribes(model="gpt-4o-transcribe-diarize"), SPEC)
     assert found.options(LiveOptions()).diarize
     assert not USUAL.options(LiveOptions()).diarize
@@ -246,7 +246,7 @@ SLOW = {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 100}}}}
         ({"turn_detection": {"type": "none"}}, "field_invalid", f"{INPUT}.turn_detection.type"),
     ],
 )
-def test_invalid_session_is_refused_by_the_name_of_the_field(
+def test_invalid_session_is_refused_with_the_name_of_the_field(
     given: object, code: str, param: str
 ) -> None:
     with pytest.raises(errors.SidecarError) as refused:
@@ -257,14 +257,14 @@ def test_invalid_session_is_refused_by_the_name_of_the_field(
     assert (said["error"]["param"], said["error"]["event_id"]) == (param, "mine")
 
 
-def test_a_language_that_the_engine_does_not_know_is_refused() -> None:
+def test_language_unknown_to_the_engine_is_refused() -> None:
     with pytest.raises(errors.LanguageUnsupported):
         updated_transcription(USUAL, transcribes(language="de"), MOONSHINE)
     several = transcribes(languages=["de", "english"])
     assert updated_transcription(USUAL, several, MOONSHINE).language == "en"
 
 
-def test_models_are_known_by_the_names_that_transcribe() -> None:
+def test_transcription_model_names_are_accepted_and_others_refused() -> None:
     for name in ("", "scripted", "gpt-realtime-whisper", "gpt-4o-transcribe"):
         assert check_model(name, SPEC) == name
     with pytest.raises(errors.ModelNotFound):
@@ -276,7 +276,7 @@ def test_models_are_known_by_the_names_that_transcribe() -> None:
     st.sampled_from([None, 0, 3_000]),
     st.sampled_from([None, 1, 200, 60_000]),
 )
-def test_all_turn_detection_that_is_taken_can_be_had(
+def test_accepted_turn_detection_is_applied_and_shown(
     threshold: float | None, padding: int | None, silence: int | None
 ) -> None:
     detection = {
@@ -299,14 +299,14 @@ def test_all_turn_detection_that_is_taken_can_be_had(
 @pytest.mark.parametrize(
     ("expand", "subtype"), [(codecs.decode_mu_law, "ULAW"), (codecs.decode_a_law, "ALAW")]
 )
-def test_telephone_sound_is_what_libsndfile_makes_of_it(expand: Any, subtype: str) -> None:
+def test_g711_decoding_equals_libsndfile(expand: Any, subtype: str) -> None:
     every = bytes(range(256))
     options = {"channels": 1, "samplerate": 8000, "format": "RAW", "subtype": subtype}
     theirs, _ = soundfile.read(io.BytesIO(every), dtype="int16", **options)
     assert expand(every) == theirs.astype("<i2").tobytes()
 
 
-def test_a_turn_that_a_pause_ends_is_an_item() -> None:
+def test_turn_ended_by_a_pause_is_an_item() -> None:
     items = RealtimeTranscriptionTurns("x")
     said = tell(
         items,
@@ -332,7 +332,7 @@ def test_a_turn_that_a_pause_ends_is_an_item() -> None:
     assert stopped[1]["previous_item_id"] == "item_x_0"
 
 
-def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
+def test_commits_are_acknowledged_at_once_and_completed_in_order() -> None:
     """Two commits before an engine has heard of either."""
     items = RealtimeTranscriptionTurns("x")
     items.detects = False
@@ -351,7 +351,7 @@ def test_turns_of_a_client_are_committed_at_once_and_in_order() -> None:
     assert [one["item_id"] for one in said] == ["item_x_0", "item_x_0", "item_x_1"]
 
 
-def test_a_commit_takes_the_turn_that_goes_on() -> None:
+def test_commit_ends_the_turn_in_progress() -> None:
     items = RealtimeTranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1))
     said = [*items.commit(1.0), *tell(items, SpeechStopped(0, 0.9), TurnEnded(0, 0.1, 1, "a"))]
@@ -359,7 +359,7 @@ def test_a_commit_takes_the_turn_that_goes_on() -> None:
     assert sum(one["type"] == "input_audio_buffer.committed" for one in said) == 1
 
 
-def test_what_is_cleared_is_said_no_more() -> None:
+def test_cleared_turn_sends_no_more_events() -> None:
     items = RealtimeTranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1), Partial(0, 0, 0.1, 1, "a b", "a"))
     items.clear(5.0)
@@ -369,7 +369,7 @@ def test_what_is_cleared_is_said_no_more() -> None:
     assert next(iter(items.commit(6.0)))["item_id"] == "item_x_1"
 
 
-def test_a_turn_that_nobody_understood_has_failed() -> None:
+def test_unrecognized_turn_is_failed() -> None:
     items = RealtimeTranscriptionTurns("x")
     wrong = NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."))
     said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))
@@ -393,7 +393,7 @@ def test_a_turn_that_nobody_understood_has_failed() -> None:
     ],
     ids=["labels", "names"],
 )
-def test_segment_has_its_speaker_and_comes_again_with_another(
+def test_segment_is_sent_again_with_a_revised_speaker(
     second: Final, revised: SpeakersRevised, expected: list[str]
 ) -> None:
     items = RealtimeTranscriptionTurns("x")
@@ -402,7 +402,7 @@ def test_segment_has_its_speaker_and_comes_again_with_another(
     assert [f"{one['id'].removeprefix('seg_x_')} {one['speaker']}" for one in said] == expected
 
 
-def test_clients_of_the_beta_see_items_created() -> None:
+def test_beta_clients_get_item_created() -> None:
     items = RealtimeTranscriptionTurns("x", beta=True)
     created = list(items.commit(1.0))[1]
     assert created["type"] == "conversation.item.created"
@@ -413,7 +413,7 @@ WORDS = st.lists(st.sampled_from(["So,", "so", "we", "We", "go", "home.", ","]),
 
 
 @given(st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), max_size=4))
-def test_deltas_are_never_taken_back_and_have_a_word_for_a_word(
+def test_deltas_are_never_taken_back_and_miss_no_word(
     pieces: list[tuple[list[str], list[list[str]]]],
 ) -> None:
     """Whatever partials said, the deltas of a turn have at least as many words as its text, and

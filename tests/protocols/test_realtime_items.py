@@ -49,7 +49,7 @@ async def returned(caller: Caller, call: str, output: str) -> None:
     assert done["item"]["call_id"] == call
 
 
-async def test_a_tool_is_called_as_it_is_written_and_what_came_of_it_is_answered(
+async def test_tool_call_is_streamed_and_its_output_is_answered(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async with calling(thoughtful) as caller:
@@ -81,7 +81,7 @@ async def test_a_tool_is_called_as_it_is_written_and_what_came_of_it_is_answered
         assert mind.replies[-1]["tool_choice"] == "none"
 
 
-async def test_an_answer_may_say_something_and_call_several(
+async def test_response_can_have_text_and_several_tool_calls(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async with calling(thoughtful) as caller:
@@ -103,7 +103,7 @@ async def test_an_answer_may_say_something_and_call_several(
         assert "tools" not in mind.replies[-1], "those were of one answer"
 
 
-async def test_who_speaks_while_a_call_is_written_ends_it_and_nobody_carries_it_out(
+async def test_speech_during_a_tool_call_cancels_it(
     thoughtful: Server,
 ) -> None:
     async with calling(thoughtful) as caller:
@@ -135,7 +135,7 @@ async def test_output_of_an_unknown_call_is_refused(thoughtful: Server) -> None:
         assert refused == ("call_unknown", "item.call_id")
 
 
-async def test_who_only_repeats_says_that_it_calls_no_tools(thoughtful: Server) -> None:
+async def test_tools_for_the_repeat_model_are_refused(thoughtful: Server) -> None:
     refused = ("tools_unavailable", "tools")
     async with calling(thoughtful, model="repeat") as caller:
         session = {"type": "realtime", "tools": [WEATHER]}
@@ -175,9 +175,7 @@ async def told(caller: Caller, mind: Obedient) -> list[tuple[str, str | None]]:
     return [(one["role"], one["content"]) for one in messages if one["role"] != "system"]
 
 
-async def test_an_item_stands_where_its_client_says_that_it_does(
-    thoughtful: Server, mind: Obedient
-) -> None:
+async def test_item_is_inserted_after_the_named_one(thoughtful: Server, mind: Obedient) -> None:
     async with calling(thoughtful) as caller:
         await put(caller, message("b", "second", "assistant"))
         await put(caller, message("a", "first"), "root")
@@ -195,7 +193,7 @@ async def test_an_item_stands_where_its_client_says_that_it_does(
         ]
 
 
-async def test_items_are_sent_in_a_burst_and_name_those_before_them(
+async def test_items_in_a_burst_name_the_item_before_them(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async with calling(thoughtful) as caller:
@@ -213,9 +211,7 @@ async def test_items_are_sent_in_a_burst_and_name_those_before_them(
         assert said == [("user", " ".join(f"{name} plain" for name in names[:-1]))]
 
 
-async def test_a_new_item_is_never_the_one_that_has_no_room(
-    thoughtful: Server, mind: Obedient
-) -> None:
+async def test_full_history_never_drops_the_new_item(thoughtful: Server, mind: Obedient) -> None:
     async with calling(thoughtful) as caller:
         for number in range(ITEMS_KEPT):
             await put(caller, message(f"item_{number}", f"{number} plain"))
@@ -228,7 +224,7 @@ async def test_a_new_item_is_never_the_one_that_has_no_room(
         assert taken == ("field_invalid", "item.id")
 
 
-async def test_a_call_of_a_conversation_that_went_before_is_history(
+async def test_tool_call_of_an_earlier_conversation_can_be_added(
     thoughtful: Server, mind: Obedient
 ) -> None:
     call = {"type": "function_call", "call_id": "call_9", "name": "weather", "arguments": "{}"}
@@ -259,7 +255,9 @@ async def test_a_call_of_a_conversation_that_went_before_is_history(
         assert (called["id"], called["function"]["name"]) == ("call_9", "weather")
 
 
-async def test_what_asks_for_nothing_is_told_by_its_name(thoughtful: Server) -> None:
+async def test_response_without_items_and_instructions_is_an_error_with_its_event_id(
+    thoughtful: Server,
+) -> None:
     async with calling(thoughtful) as caller:
         await caller.update(instructions="")
         for name in ("first", "second"):
@@ -272,7 +270,7 @@ async def test_what_asks_for_nothing_is_told_by_its_name(thoughtful: Server) -> 
         assert found == [("reply_empty", "first"), ("reply_empty", "second")]
 
 
-async def test_null_fields_of_an_answer_are_as_the_session_has_them(
+async def test_null_fields_of_a_response_are_those_of_the_session(
     thoughtful: Server, mind: Obedient
 ) -> None:
     nothing = {"instructions": None, "metadata": None, "tools": None, "conversation": None}
@@ -284,7 +282,7 @@ async def test_null_fields_of_an_answer_are_as_the_session_has_them(
         assert mind.replies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
-async def test_no_conversation_is_held_in_the_beta_s_words(thoughtful: Server) -> None:
+async def test_conversation_in_the_beta_protocol_is_refused(thoughtful: Server) -> None:
     url = f"ws://127.0.0.1:{thoughtful.port}/v1/realtime?model=gpt-realtime"
     for way in (
         {"additional_headers": {"OpenAI-Beta": "realtime=v1"}},

@@ -25,7 +25,7 @@ def rows(transcript: Transcript) -> list[tuple[int | None, float, float, str]]:
     return [(one.speaker, one.start, one.end, one.text) for one in transcript.segments]
 
 
-def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
+def test_transcript_lines_have_their_times_and_order() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
         (12.3, told.UserTurnStarted(1, 12.0)),
@@ -53,7 +53,7 @@ def test_lines_have_the_times_of_who_spoke_and_stand_in_their_order() -> None:
     assert transcript.duration == 6.0
 
 
-def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
+def test_noise_and_unheard_replies_are_no_lines() -> None:
     account = ConversationTranscript(0.0)
     for at, one in (
         (1.0, told.UserTurnStarted(1, 1.0)),
@@ -70,14 +70,14 @@ def test_what_was_no_turn_and_what_nobody_heard_is_no_line() -> None:
     assert written(account).voices == ()
 
 
-def test_a_conversation_without_end_keeps_its_last_lines() -> None:
+def test_endless_conversation_keeps_its_last_lines() -> None:
     account = ConversationTranscript(0.0)
     for at in range(MAX_ENTRIES + 7):
         account.take(told.UserTurnFinal(str(at)), float(at))
     assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
 
 
-def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() -> None:
+def test_backchannel_is_a_line_at_its_time_and_splits_no_reply() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
         (11.0, told.ReplyStarted(1)),
@@ -95,7 +95,7 @@ def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() ->
     ]
 
 
-def test_backchannels_count_among_the_letters_that_are_kept() -> None:
+def test_backchannels_count_for_the_character_limit() -> None:
     account, often = ConversationTranscript(0.0), "yeah " * 10_000
     for at in range(2 * MAX_CHARACTERS // len(often)):
         account.take(told.UserTurnFinal(often, backchannel=(at, at + 0.5)), float(at))

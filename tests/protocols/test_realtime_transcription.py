@@ -104,7 +104,7 @@ def canonical(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(plain)
 
 
-async def test_a_conversation_is_the_golden_one_and_each_event_of_the_package_s_own_type(
+async def test_transcription_session_is_the_golden_one(
     server: Server,
 ) -> None:
     async with connected(server) as client:
@@ -125,7 +125,7 @@ async def test_a_conversation_is_the_golden_one_and_each_event_of_the_package_s_
 
 
 @pytest.mark.filterwarnings("ignore:connect.. must be used")  # which the package does not
-def test_turns_that_a_client_ends_are_heard_by_the_package(server: Server) -> None:
+def test_turns_ended_by_the_client_are_transcribed(server: Server) -> None:
     client = OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="sk-whatever")
     with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
         connection.session.update(session=NULL_VAD)  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ async def test_invalid_event_is_an_error_and_the_connection_goes_on(server: Serv
         await client.until(COMPLETED, 2)
 
 
-async def test_who_asks_for_what_is_not_here_is_told_and_sent_away(server: Server) -> None:
+async def test_unknown_model_or_intent_is_refused(server: Server) -> None:
     async with connected(server, "?model=gpt-9") as client:
         assert (await client.next())["error"]["code"] == "model_not_found"
         with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -183,7 +183,7 @@ async def test_who_asks_for_what_is_not_here_is_told_and_sent_away(server: Serve
         assert heard["transcription"] == {"model": "gpt-4o-transcribe"}
 
 
-async def test_clients_of_the_beta_speak_as_they_did(server: Server) -> None:
+async def test_beta_clients_are_answered_in_the_beta_protocol(server: Server) -> None:
     beta = {
         "input_audio_format": "g711_ulaw",
         "input_audio_transcription": {"model": "whisper-1"},
@@ -232,7 +232,7 @@ async def admitted(server: Server, full: bool = False, **options: Any) -> dict[s
                 return found
 
 
-async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
+async def test_key_is_read_from_a_header_or_a_subprotocol(strict: Server) -> None:
     header = {"additional_headers": {"Authorization": f"Bearer {TOKEN}"}}
     assert (await admitted(strict, **header))["type"] == "session.created"
     offered = ["realtime", f"openai-insecure-api-key.{TOKEN}"]
@@ -252,7 +252,7 @@ async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
     assert (await admitted(strict, subprotocols=["realtime"], **page))["closed"] == 3000
 
 
-async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
+async def test_client_secret_opens_one_connection_with_its_session(
     strict: Server,
 ) -> None:
     base = f"http://127.0.0.1:{strict.port}/v1"
@@ -282,7 +282,7 @@ async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
 
 
-async def test_what_is_cleared_is_not_heard_and_what_was_committed_before_is(
+async def test_cleared_audio_is_not_transcribed_and_committed_audio_is(
     strict: Server,
 ) -> None:
     key = {"Authorization": f"Bearer {TOKEN}"}

@@ -45,7 +45,7 @@ def port(talks: Server) -> int:
     return port_of(talks)
 
 
-def test_there_is_what_its_server_said_and_nothing_else_of_ours(port: int) -> None:
+def test_original_port_serves_the_demos_paths_and_no_others(port: int) -> None:
     with httpx.Client(base_url=f"http://localhost:{port}", timeout=PATIENCE_S) as client:
         assert client.get("/").json() == {"message": "S2S Pipeline API", "status": "running"}
         assert client.get("/health").json() == {
@@ -59,7 +59,9 @@ def test_there_is_what_its_server_said_and_nothing_else_of_ours(port: int) -> No
             assert client.get(other).status_code == 404, other
 
 
-async def test_its_page_may_ask_and_talk_and_no_other(talks: Server, port: int) -> None:
+async def test_original_port_admits_the_demos_page_and_no_other_origin(
+    talks: Server, port: int
+) -> None:
     def asked(page: str, at: int) -> httpx.Response:
         return web.get(f"http://127.0.0.1:{at}/status", headers={"Origin": page})
 
@@ -75,7 +77,7 @@ async def test_its_page_may_ask_and_talk_and_no_other(talks: Server, port: int) 
         await connect(stream, origin=Origin("https://evil.example"))
 
 
-async def test_who_talks_there_is_told_when_the_service_ends(
+async def test_shutdown_closes_conversations_on_the_original_port(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(voice_engine="scripted", talk_ports="0")
@@ -92,7 +94,7 @@ async def test_who_talks_there_is_told_when_the_service_ends(
         assert again.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_where_a_token_is_asked_for_there_is_no_such_port(tmp_path: Path) -> None:
+def test_original_port_with_a_token_is_refused(tmp_path: Path) -> None:
     settings = load_settings(engine="scripted", token="x" * 16, data_dir=tmp_path)
     entrance = create_entrance(settings, FileWatcher())
     with pytest.raises(errors.SettingsInvalid, match="--talk-ports"):

@@ -28,7 +28,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-async def test_who_speaks_is_heard_and_answered_aloud(talks: Server) -> None:
+async def test_speech_is_answered_with_audio(talks: Server) -> None:
     async with Page(talks) as page:
         assert await page.next() == {
             "type": "status",
@@ -51,7 +51,7 @@ async def test_who_speaks_is_heard_and_answered_aloud(talks: Server) -> None:
         assert metrics["tokens_generated"] >= 6
 
 
-async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: Server) -> None:
+async def test_typed_text_is_answered_and_invalid_messages_are_skipped(talks: Server) -> None:
     async with Page(talks) as page:
         for rubbish in ("{", "[]", '"text"', '{"type": "dance"}', '{"type": "text", "text": 7}'):
             await page.live.send(rubbish)
@@ -67,7 +67,7 @@ async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: S
         assert page.kinds()[1:-1] == [*["error"] * 3, "status processing", "sound", "metrics"]
 
 
-async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_said(
+async def test_speech_over_a_reply_ends_it_at_what_was_heard(
     talks: Server,
 ) -> None:
     async with Page(talks) as page:
@@ -86,7 +86,7 @@ async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_
         await speaking
 
 
-async def test_a_conversation_is_begun_again_at_will(talks: Server) -> None:
+async def test_reset_begins_a_new_conversation(talks: Server) -> None:
     async with Page(talks) as page:
         await page.send(type="text", text=LONGER)
         await page.sound()
@@ -96,7 +96,7 @@ async def test_a_conversation_is_begun_again_at_will(talks: Server) -> None:
         assert (await page.until("transcript", user="Again."))["assistant"] == "You said: Again."
 
 
-async def test_who_has_no_room_is_told_and_has_it_once_somebody_leaves(talks: Server) -> None:
+async def test_conversation_beyond_the_limit_is_refused_until_one_ends(talks: Server) -> None:
     async with Page(talks) as first:
         await first.next()
         async with Page(talks) as second, Page(talks) as third:
@@ -108,7 +108,7 @@ async def test_who_has_no_room_is_told_and_has_it_once_somebody_leaves(talks: Se
     await _answers(talks)
 
 
-async def test_who_loads_a_page_anew_finds_the_place_that_it_had(talks: Server) -> None:
+async def test_reconnecting_client_finds_a_free_place(talks: Server) -> None:
     async with Page(talks) as other:
         await other.next()
         for _ in range(5):
@@ -118,7 +118,7 @@ async def test_who_loads_a_page_anew_finds_the_place_that_it_had(talks: Server) 
                 await page.sound()
 
 
-async def test_sound_that_is_none_is_refused_and_the_conversation_goes_on(talks: Server) -> None:
+async def test_invalid_audio_is_refused_and_the_conversation_goes_on(talks: Server) -> None:
     async with Page(talks) as page:
         await page.live.send(b"\x01\x02\x03")
         assert "sound_invalid" in (await page.until("error"))["message"]
@@ -128,7 +128,7 @@ async def test_sound_that_is_none_is_refused_and_the_conversation_goes_on(talks:
         await page.until("transcript", assistant="You said: Still here.")
 
 
-async def test_where_nothing_speaks_answers_are_read(start_server: Callable[..., Server]) -> None:
+async def test_without_a_tts_engine_replies_are_text(start_server: Callable[..., Server]) -> None:
     server = start_server(voice_engine="none")
     async with Page(server) as page:
         await page.send(type="text", text="Hello.")
@@ -138,7 +138,7 @@ async def test_where_nothing_speaks_answers_are_read(start_server: Callable[...,
     assert server.client.get("/config").json()["tts_model"] == "none"
 
 
-async def test_how_it_goes_and_who_takes_part_can_be_asked(talks: Server) -> None:
+async def test_status_and_config_describe_the_conversation(talks: Server) -> None:
     before = talks.client.get("/status").json()
     assert before["initialized"] is True
     async with Page(talks) as page:
@@ -176,7 +176,7 @@ async def _answers(server: Server) -> None:
                     return
 
 
-async def test_a_microphone_s_packets_are_no_commands_and_empty_ones_are(
+async def test_audio_messages_are_not_rate_limited_and_empty_ones_are(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})

@@ -75,7 +75,7 @@ def status(server: Server) -> dict[str, Any]:
     return asyncio.run(client.queue_status())
 
 
-def test_its_command_line_prints_a_list_of_segments_and_its_place_in_the_queue(
+def test_command_prints_segments_and_place_in_the_queue(
     queue: Server, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.json"
@@ -90,7 +90,7 @@ def test_its_command_line_prints_a_list_of_segments_and_its_place_in_the_queue(
     assert [one["Start"] for one in segments] == [0, 1, 2]
 
 
-def test_the_stream_is_the_golden_one_byte_by_byte(queue: Server, clip: Path) -> None:
+def test_stream_is_the_golden_one_byte_by_byte(queue: Server, clip: Path) -> None:
     """But for the job's id, the wait, and the words, which are the audio's fingerprints."""
     response = queue.client.post(
         "/v1/transcribe",
@@ -108,7 +108,7 @@ def test_the_stream_is_the_golden_one_byte_by_byte(queue: Server, clip: Path) ->
     assert text == (GOLDEN / "queue_stream.txt").read_text("utf-8")
 
 
-def test_text_arrives_while_it_is_decoded(queue: Server) -> None:
+def test_text_is_streamed_while_it_is_decoded(queue: Server) -> None:
     files = {"audio": ("a.wav", ENDLESS)}
     with queue.client.stream("POST", "/v1/transcribe", files=files) as response:
         texts = (line for line in response.iter_lines() if line.startswith('data: {"text"'))
@@ -120,7 +120,7 @@ def test_text_arrives_while_it_is_decoded(queue: Server) -> None:
             next(texts)
 
 
-def test_the_status_lists_who_waits_and_for_half_a_minute_who_has_ended(
+def test_queue_status_lists_waiting_and_recently_ended_jobs(
     queue: Server, busy: str, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waiting = queue.client.build_request(
@@ -156,7 +156,7 @@ def test_the_status_lists_who_waits_and_for_half_a_minute_who_has_ended(
     assert queue.client.get(f"/v1/jobs/{place['job_id']}").status_code == 404, "nothing is kept"
 
 
-def test_a_client_that_hangs_up_frees_the_engine(queue: Server, clip: Path) -> None:
+def test_hangup_frees_the_engine(queue: Server, clip: Path) -> None:
     files = {"audio": ("a.wav", ENDLESS)}
     with queue.client.stream("POST", "/v1/transcribe", files=files) as response:
         next(line for line in response.iter_lines() if "text" in line)
@@ -165,7 +165,7 @@ def test_a_client_that_hangs_up_frees_the_engine(queue: Server, clip: Path) -> N
     assert queue.health()["jobs_waiting"] == 0
 
 
-def test_a_job_that_fails_is_an_error_event_and_the_command_line_s_exit_code(
+def test_failed_job_is_an_error_event_and_an_exit_code(
     start_server: Any, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start_server(scripted_fails="fp32", token=TOKEN)
@@ -211,11 +211,11 @@ def check_golden(response: httpx.Response, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_refused_is_refused_in_its_words(case: str, queue: Server) -> None:
+def test_invalid_request_returns_the_golden_error(case: str, queue: Server) -> None:
     check_golden(queue.client.post("/v1/transcribe", **BAD[case]), case)
 
 
-def test_a_full_queue_and_a_wrong_token_are_told_in_its_words(queue: Server, busy: str) -> None:
+def test_full_queue_and_wrong_token_return_the_golden_errors(queue: Server, busy: str) -> None:
     files = {"audio": wav(SECOND * 60)}
     others = [queue.client.post("/v1/jobs", files=files).json()["id"] for _ in range(2)]
     check_golden(queue.client.post("/v1/transcribe", **form((AUDIO, wav(SECOND)))), "queue full")
@@ -230,14 +230,14 @@ def test_a_full_queue_and_a_wrong_token_are_told_in_its_words(queue: Server, bus
             assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_health_satisfies_both_hosts(queue: Server) -> None:
+def test_health_has_the_fields_of_both_hosts(queue: Server) -> None:
     health = queue.health()
     assert (health["status"], health["vllm"]) == ("ok", "ok")
     assert isinstance(health["model_loaded"], bool)
 
 
 @pytest.mark.parametrize("place", ["form", "query", "both"])
-async def test_hotwords_are_the_engine_s_prompt_wherever_they_are_sent(place: str) -> None:
+async def test_hotwords_in_query_or_form_are_the_engines_prompt(place: str) -> None:
     service = create_service(Settings(engine="scripted"))
     given = {"params": {"hotwords": "Nagg, Nell"}, "data": {"hotwords": "Nagg, Nell"}}
     if place == "both":
@@ -282,7 +282,7 @@ def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
     ],
     ids=["in order", "again", "again, a little elsewhere", "late", "at once", "silence"],
 )
-def test_the_fragments_are_one_list_in_which_nothing_is_said_twice(
+def test_joined_fragments_are_one_json_list_without_repetition(
     records: list[JobRecord], expected: list[float]
 ) -> None:
     fragments = VvvFragments()
@@ -290,7 +290,7 @@ def test_the_fragments_are_one_list_in_which_nothing_is_said_twice(
     assert [one["Start"] for one in json.loads("".join(texts))] == expected
 
 
-def test_what_nobody_says_has_no_speaker_and_odd_text_stays_json() -> None:
+def test_non_speech_has_no_speaker_and_text_is_escaped() -> None:
     music = Segment(0, 1.234, '[Music] "\\\n\u2028', flags=("non_speech",))
     assert json.loads(segment_text(music)) == {
         "Start": 0,

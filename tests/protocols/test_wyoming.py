@@ -104,7 +104,7 @@ async def refused(client: AsyncTcpClient) -> str:
     return str(error.code)
 
 
-async def test_who_describes_is_told_what_is_loaded(client: AsyncTcpClient) -> None:
+async def test_describe_is_answered_with_the_loaded_engine(client: AsyncTcpClient) -> None:
     await say(client, Describe())
     event = await client.read_event()
     assert event is not None
@@ -117,7 +117,7 @@ async def test_who_describes_is_told_what_is_loaded(client: AsyncTcpClient) -> N
     assert model.attribution.name
 
 
-async def test_a_transcript_comes_whole_and_before_that_in_pieces(
+async def test_transcript_is_sent_in_chunks_and_then_whole(
     client: AsyncTcpClient, server: Server
 ) -> None:
     """The same as over HTTP, and the connection goes on."""
@@ -133,7 +133,7 @@ async def test_a_transcript_comes_whole_and_before_that_in_pieces(
     assert server.leftovers() == []
 
 
-async def test_sound_of_another_form_is_heard_without_being_announced(
+async def test_audio_of_another_format_needs_no_announcement(
     client: AsyncTcpClient, tmp_path: Path, server: Server
 ) -> None:
     """As a file is sent by those who have one: chunks say themselves what they are."""
@@ -164,7 +164,7 @@ class Talkative(StandIn):
         self.app.post("/transcribe")(lambda: heard)
 
 
-async def test_a_transcript_of_megabytes_comes_whole(start_server: Callable[..., Server]) -> None:
+async def test_transcript_of_megabytes_is_complete(start_server: Callable[..., Server]) -> None:
     """The client reads lines of 64 KiB at most, which a Russian talk of 18 minutes is beyond."""
     with Talkative() as there:
         here = start_server(wyoming_port=0, engine="upstream", upstream=there.url)
@@ -179,7 +179,7 @@ async def test_a_transcript_of_megabytes_comes_whole(start_server: Callable[...,
             assert Pong.from_event(event).text == "still there?"
 
 
-async def test_what_is_of_other_services_is_overlooked_and_a_ping_answered(
+async def test_events_of_other_services_are_skipped_and_ping_is_answered(
     client: AsyncTcpClient,
 ) -> None:
     later = Event("voice-started", {"timestamp": 1}, b"payload of a later version")
@@ -189,7 +189,7 @@ async def test_what_is_of_other_services_is_overlooked_and_a_ping_answered(
     assert Pong.from_event(event).text == "there?"
 
 
-async def test_a_ping_is_answered_while_something_is_heard(tmp_path: Path) -> None:
+async def test_ping_is_answered_during_recognition(tmp_path: Path) -> None:
     with Server(tmp_path, wyoming_port=0, scripted_speed=3) as slow:
         async with connected(slow) as client:
             await say(client, *SOUND, Ping())
@@ -208,7 +208,7 @@ async def test_a_ping_is_answered_while_something_is_heard(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-async def test_a_client_that_closes_its_half_behind_the_sound_gets_the_transcript(
+async def test_half_closed_connection_gets_the_transcript(
     tmp_path: Path,
 ) -> None:
     with Server(tmp_path, wyoming_port=0, scripted_speed=8) as slow:
@@ -243,7 +243,7 @@ WRONG: list[tuple[list[Any], str]] = [
 
 
 @pytest.mark.parametrize(("events", "code"), WRONG)
-async def test_what_is_wrong_is_told_and_ends_the_connection(
+async def test_invalid_events_are_an_error_that_ends_the_connection(
     events: list[Any], code: str, client: AsyncTcpClient, server: Server
 ) -> None:
     await say(client, *events)
@@ -267,7 +267,7 @@ RAW = [
 
 
 @pytest.mark.parametrize(("sent", "code"), RAW)
-def test_what_is_no_event_is_told_so(sent: bytes, code: str, server: Server) -> None:
+def test_invalid_bytes_are_an_error(sent: bytes, code: str, server: Server) -> None:
     address = "127.0.0.1", int(server.health()["wyoming_port"])
     with socket.create_connection(address, PATIENCE_S) as sock, sock.makefile("rb") as stream:
         sock.sendall(sent)
@@ -277,7 +277,7 @@ def test_what_is_no_event_is_told_so(sent: bytes, code: str, server: Server) -> 
         assert stream.read() == b""
 
 
-def test_connections_that_break_off_anywhere_leave_nothing(server: Server) -> None:
+def test_connection_broken_at_any_place_leaves_nothing(server: Server) -> None:
     """All that a client says, cut off at every event and in the middle of each."""
     whole = b"".join(
         json.dumps({"type": kind, "data": data, "payload_length": len(load)}).encode()
@@ -301,7 +301,7 @@ def test_connections_that_break_off_anywhere_leave_nothing(server: Server) -> No
     assert server.leftovers() == []
 
 
-def test_no_more_connections_are_held_than_may_be(server: Server) -> None:
+def test_connections_beyond_the_limit_are_refused(server: Server) -> None:
     address = "127.0.0.1", int(server.health()["wyoming_port"])
     many = MOST_CONNECTIONS + 20
     with contextlib.ExitStack() as stack:
@@ -318,7 +318,7 @@ def test_no_more_connections_are_held_than_may_be(server: Server) -> None:
             assert stream.read() == b""
 
 
-async def test_who_waits_when_the_service_ends_is_told(tmp_path: Path) -> None:
+async def test_shutdown_sends_the_transcript_and_closes_idle_connections(tmp_path: Path) -> None:
     """Within the grace the transcript; who is idle finds the connection closed."""
     with Server(tmp_path, wyoming_port=0, scripted_speed=3, shutdown_grace="20s") as slow:
         async with connected(slow) as client, connected(slow) as idle:
@@ -341,14 +341,14 @@ def door(
     return WyomingAllowlist.of(settings, known or entrance())
 
 
-async def test_without_a_token_this_machine_may_come_and_nobody_else() -> None:
+async def test_without_a_token_only_this_machine_is_admitted() -> None:
     assert (await door().enter("127.0.0.1")).owner == "place:everybody"
     for stranger in ("192.168.1.5", None):
         with pytest.raises(errors.PeerNotAllowed):
             await door().enter(stranger)
 
 
-async def test_where_tokens_are_asked_for_only_who_is_named_needs_none() -> None:
+async def test_with_tokens_only_named_clients_are_admitted() -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-port"):
         door(known=entrance(Named()))
     named = door("192.168.1.0/24, 127.0.0.1", "0.0.0.0", entrance(Named(), per_minute=2))
@@ -368,7 +368,7 @@ async def test_where_tokens_are_asked_for_only_who_is_named_needs_none() -> None
 @pytest.mark.parametrize(
     ("clients", "host"), [("home-assistant", "0.0.0.0"), ("192.168.1.5", "127.0.0.1")]
 )
-def test_clients_that_cannot_be_meant_are_said(clients: str, host: str) -> None:
+def test_impossible_wyoming_clients_are_refused(clients: str, host: str) -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-clients"):
         door(clients, host, entrance(Named()))
 
@@ -389,9 +389,7 @@ async def read_here(*pieces: bytes) -> Event:
 
 
 @given(st.text(min_size=1), st.dictionaries(st.text(), JSON, max_size=4), st.binary(max_size=9))
-def test_what_the_package_writes_is_read_here(
-    kind: str, data: dict[str, Any], payload: bytes
-) -> None:
+def test_events_of_the_package_are_parsed(kind: str, data: dict[str, Any], payload: bytes) -> None:
     written = io.BytesIO()
     write_event(Event(kind, data, payload), written)
     event = asyncio.run(read_here(written.getvalue()))
@@ -427,7 +425,7 @@ def _is_event(said: dict[str, Any]) -> bool:
     )  # fmt: skip
 
 
-def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried() -> None:
+def test_any_json_line_is_an_event_or_refused() -> None:
     taken, refused = [], []
 
     @settings(max_examples=max(100, settings.default.max_examples))  # many are refused
@@ -455,9 +453,7 @@ def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried()
 
 
 @given(st.data(), st.binary(max_size=3))
-def test_a_line_that_was_garbled_raises_nothing_but_an_error_of_ours(
-    data: st.DataObject, noise: bytes
-) -> None:
+def test_garbled_line_is_refused(data: st.DataObject, noise: bytes) -> None:
     written = io.BytesIO()
     write_event(Event("audio-chunk", {"rate": 16_000, "text": "é"}), written)
     line = bytearray(written.getvalue())

@@ -52,7 +52,7 @@ def told(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_conversation_goes_as_it_always_did(server: Server) -> None:
+async def test_connection_exchanges_the_golden_frames(server: Server) -> None:
     async with Streaming(server) as client:
         created = await client.ready()
         assert created["payload"].pop("created") > 1.7e9
@@ -81,7 +81,7 @@ async def test_a_conversation_goes_as_it_always_did(server: Server) -> None:
         ]
 
 
-async def test_a_request_that_begins_drops_the_one_that_goes_on_without_a_word(
+async def test_new_request_drops_the_active_one(
     server: Server,
 ) -> None:
     async with Streaming(server) as client:
@@ -100,7 +100,7 @@ async def test_a_request_that_begins_drops_the_one_that_goes_on_without_a_word(
         assert all("w899" not in one["payload"]["text"] for one in done)
 
 
-async def test_nothing_follows_a_cancel_and_the_next_request_is_whole(server: Server) -> None:
+async def test_cancelled_request_sends_no_more_and_the_next_is_complete(server: Server) -> None:
     async with Streaming(server) as client:
         await client.ready()
         for number in range(5):
@@ -268,7 +268,7 @@ async def test_connection_beyond_the_limit_is_refused_in_a_frame_until_one_leave
                 pass  # who left before is not known to be gone yet
 
 
-async def test_the_end_of_the_service_comes_after_the_finals(
+async def test_shutdown_closes_connections_after_their_finals(
     start_server: Callable[..., Server],
 ) -> None:
     there = start_server(shutdown_grace=20, scripted_hear=0.3)
@@ -288,6 +288,6 @@ async def test_the_end_of_the_service_comes_after_the_finals(
     assert await asyncio.to_thread(there.process.wait, PATIENCE_S) == 0
 
 
-def test_plain_requests_find_no_page_at_its_address(server: Server) -> None:
+def test_plain_request_returns_426(server: Server) -> None:
     answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
     assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")

@@ -29,7 +29,7 @@ WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
 
 
 @given(st.lists(st.tuples(WORDS, st.lists(st.integers(0, 6), max_size=4), st.booleans())))
-def test_deltas_put_together_are_the_transcript(
+def test_joined_deltas_are_the_transcript(
     pieces: list[tuple[list[str], list[int], bool]],
 ) -> None:
     deltas, told, said = YapWordDeltas(), "", []
@@ -45,7 +45,7 @@ def test_deltas_put_together_are_the_transcript(
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=5))
-def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
+def test_final_that_differs_from_its_partials_repeats_no_word(
     pieces: list[tuple[list[str], list[str]]],
 ) -> None:
     deltas, told, count = YapWordDeltas(), "", 0
@@ -56,7 +56,7 @@ def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
     assert len(told.split()) == count
 
 
-def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next() -> None:
+def test_segment_without_partials_is_sent_before_the_next_ones_partials() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))
     utterances.append(2)
@@ -119,7 +119,7 @@ STORIES = (
         max_size=12,
     )
 )
-def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]) -> None:
+def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> None:
     utterances, engine = YapUtterances(), Engine()
     frames: list[dict[str, Any]] = []
     sent: dict[str, list[str]] = {}
@@ -187,7 +187,7 @@ def test_notice_is_a_status_of_the_active_request() -> None:
     assert (frame["payload"]["kind"], frame["payload"]["code"]) == ("notice", "engine_restarted")
 
 
-def test_sound_and_ends_count_for_the_active_request_alone() -> None:
+def test_audio_and_end_of_another_request_are_refused() -> None:
     utterances = YapUtterances()
     for act in (utterances.check, utterances.end):
         with pytest.raises(YapRefused) as refused:
@@ -216,7 +216,7 @@ def test_sound_and_ends_count_for_the_active_request_alone() -> None:
         (errors.SidecarError(), 1011, "internal"),
     ],
 )
-def test_each_error_ends_a_connection_with_its_code(
+def test_error_closes_the_connection_with_its_code(
     error: errors.SidecarError, code: int, reason: str
 ) -> None:
     last = close_of(error, YapCloseCodes())

@@ -60,7 +60,7 @@ def sound_of(engine: TtsEngine, text: str = TEXT, **options: object) -> Synthesi
     return sound
 
 
-def test_the_library_speaks_with_a_voice_of_the_folder_in_one_piece(engine: TtsEngine) -> None:
+def test_text_is_spoken_with_a_pulled_voice_in_one_piece(engine: TtsEngine) -> None:
     sound = sound_of(engine)
     samples = array.array("h", sound.pcm)
     assert max(samples) > 3_000
@@ -69,7 +69,7 @@ def test_the_library_speaks_with_a_voice_of_the_folder_in_one_piece(engine: TtsE
     assert sound_of(engine) == sound
 
 
-def test_more_text_sounds_longer_and_more_speed_shorter(engine: TtsEngine) -> None:
+def test_audio_is_longer_with_more_text_and_shorter_with_more_speed(engine: TtsEngine) -> None:
     once = len(sound_of(engine).pcm)
     assert len(sound_of(engine, f"{TEXT} {TEXT}").pcm) > 1.7 * once
     assert len(sound_of(engine, speed=2.0).pcm) == pytest.approx(once / 2, rel=0.2)
@@ -81,7 +81,7 @@ def test_text_without_words_gives_no_sound(engine: TtsEngine) -> None:
     assert sound_of(engine, f"\0{TEXT}").pcm
 
 
-def test_voices_are_those_of_the_folder_and_others_are_refused_with_the_command(
+def test_voices_are_the_pulled_ones_and_others_are_refused_with_a_hint(
     engine: TtsEngine,
 ) -> None:
     assert engine.voices() == (tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
@@ -90,9 +90,7 @@ def test_voices_are_those_of_the_folder_and_others_are_refused_with_the_command(
     assert "pull voice" in (refused.value.hint or "")
 
 
-def test_so_many_voices_are_in_memory_and_no_more(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loaded_voices_are_limited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moonshine_tts, "MAX_LOADED_VOICES", 1)
     one = moonshine_tts.MoonshineTts()
     list(one.load(LoadOptions(speaks=True, checkpoint=str(folder))))
@@ -101,13 +99,13 @@ def test_so_many_voices_are_in_memory_and_no_more(
         assert [voice.name for voice in one._loaded] == [name]
 
 
-def test_a_folder_without_a_voice_says_how_to_get_one(tmp_path: Path) -> None:
+def test_folder_without_a_voice_is_refused_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed) as refused:
         loaded(tmp_path)
     assert "pull voice" in (refused.value.hint or "")
 
 
-def test_a_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) -> None:
+def test_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) -> None:
     """The library would speak with any voice of the folder, and say so only in its log."""
     tiny_piper_voice.pulled(tmp_path, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
     (lost, _), kept = tiny_piper_voice.files(), tiny_piper_voice.OTHER
@@ -120,7 +118,7 @@ def test_a_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) ->
     assert f"pull voice {tiny_piper_voice.VOICE} --language tr-tr" in (no.value.hint or "")
 
 
-def test_a_voice_that_is_damaged_does_not_load_and_is_named(tmp_path: Path) -> None:
+def test_damaged_voice_does_not_load_and_is_named(tmp_path: Path) -> None:
     tiny_piper_voice.pulled(tmp_path, tiny_piper_voice.VOICE)
     path = tmp_path / next(iter(tiny_piper_voice.files()))
     path.write_bytes(bytes(path.stat().st_size))
@@ -144,7 +142,7 @@ def test_a_voice_that_is_damaged_does_not_load_and_is_named(tmp_path: Path) -> N
         ("", "xx", None),
     ],
 )
-def test_a_voice_is_meant_by_its_name_its_language_or_both(
+def test_voice_is_chosen_by_name_language_or_both(
     name: str, language: str, found: tuple[str, str] | None
 ) -> None:
     if found is None:
@@ -155,7 +153,7 @@ def test_a_voice_is_meant_by_its_name_its_language_or_both(
         assert moonshine_tts.choose_moonshine_voice(KNOWN, name, language) == found
 
 
-def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_its_own() -> None:
+def test_every_voice_has_files_and_every_language_a_default_voice() -> None:
     there = moonshine_tts.voice_catalogue()
     assert len(there["en-us"]) > 50
     for language, names in there.items():
@@ -170,7 +168,7 @@ def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_
 @pytest.mark.parametrize(
     ("language", "name"), [("de-DE", "b"), ("de-AT", "b"), ("en_gb", "c"), ("en", "a"), ("fr", "")]
 )
-def test_a_language_is_spoken_by_who_was_pulled_for_it(language: str, name: str) -> None:
+def test_language_is_spoken_by_the_voice_pulled_for_it(language: str, name: str) -> None:
     voices = [
         PulledVoice(name, tag, ()) for name, tag in (("a", "en-us"), ("b", "de-de"), ("c", "en-gb"))
     ]

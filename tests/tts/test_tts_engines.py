@@ -160,7 +160,7 @@ def voice(
 Spoken = tuple[TtsSpec, TtsEngine]
 
 
-def test_whoever_speaks_gives_whole_samples_at_one_rate_and_as_many_marks_as_it_promises(
+def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(
     voice: Spoken,
 ) -> None:
     spec, engine = voice
@@ -178,7 +178,7 @@ def test_whoever_speaks_gives_whole_samples_at_one_rate_and_as_many_marks_as_it_
     assert all(0 <= mark.start <= seconds for mark in marks)
 
 
-def test_whoever_speaks_says_the_same_again_and_stops_for_who_hears_no_more(voice: Spoken) -> None:
+def test_engine_repeats_its_output_and_stops_when_cancelled(voice: Spoken) -> None:
     _, engine = voice
     first = list(engine.say(TEXT, SynthesisOptions(), never))
     assert list(engine.say(TEXT, SynthesisOptions(), lambda: True)) == []
@@ -189,7 +189,7 @@ def test_whoever_speaks_says_the_same_again_and_stops_for_who_hears_no_more(voic
     assert len(pcm(iter(again))) == pytest.approx(len(pcm(iter(first))), rel=0.03)
 
 
-def test_whoever_lists_voices_has_them_and_no_others(voice: Spoken) -> None:
+def test_engine_speaks_with_its_listed_voices_and_refuses_others(voice: Spoken) -> None:
     _, engine = voice
     if engine.voices():
         for name in engine.voices()[:2]:
@@ -203,7 +203,7 @@ def test_whoever_lists_voices_has_them_and_no_others(voice: Spoken) -> None:
     bool(missing_packages(espeak_tts.SPEC)),
     reason=missing_extra("espeakng-loader"),
 )
-def test_espeak_is_heard_in_the_language_of_the_text_and_faster_if_wanted() -> None:
+def test_espeak_speaks_in_the_language_of_the_text_and_at_the_speed() -> None:
     engine = loaded(espeak_tts.SPEC)
     english = pcm(engine.say(TEXT, SynthesisOptions(), never))
     swiss, american = (
@@ -225,7 +225,7 @@ def test_espeak_is_heard_in_the_language_of_the_text_and_faster_if_wanted() -> N
     bool(missing_packages(espeak_tts.SPEC)),
     reason=missing_extra("espeakng-loader"),
 )
-def test_a_word_of_espeak_begins_where_its_mark_says() -> None:
+def test_espeak_mark_is_at_the_start_of_its_word() -> None:
     """What is said up to a mark is what is said of the text up to there, give or take a pause."""
     engine = loaded(espeak_tts.SPEC)
     sounds = list(engine.say("One two three four. Ada", SynthesisOptions(), never))
@@ -239,11 +239,11 @@ def test_a_word_of_espeak_begins_where_its_mark_says() -> None:
     ("language", "voice"),
     [("de", "de"), ("de-ch", "de"), ("en-gb", "en-gb"), ("en", "en-us"), ("xx", "en-us")],
 )
-def test_a_language_that_is_not_there_is_said_in_the_nearest_one(language: str, voice: str) -> None:
+def test_espeak_uses_the_nearest_voice_for_a_missing_language(language: str, voice: str) -> None:
     assert espeak_tts.espeak_voice_for(language, ("en-us", "de", "en-gb")) == voice
 
 
-def test_a_server_is_told_what_to_say_and_with_which_key(server: str) -> None:
+def test_speech_server_is_sent_text_options_and_key(server: str) -> None:
     engine = loaded(openai_tts.SPEC, server)
     sounds = list(engine.say(TEXT, SynthesisOptions(voice="nova", speed=1.25), never))
     assert pcm(iter(sounds)) == REPLY
@@ -262,7 +262,9 @@ def test_a_server_is_told_what_to_say_and_with_which_key(server: str) -> None:
     ("model", "said"),
     [("locked", "401: no key"), ("says", "no such voice"), ("gone", "connection")],
 )
-def test_a_server_that_does_not_speak_is_named_for_it(server: str, model: str, said: str) -> None:
+def test_failing_speech_server_is_an_error_with_its_reason(
+    server: str, model: str, said: str
+) -> None:
     with pytest.raises(errors.SpeechFailed) as failed:
         list(loaded(openai_tts.SPEC, server, model).say(TEXT, SynthesisOptions(), never))
     assert said in failed.value.detail
@@ -270,7 +272,7 @@ def test_a_server_that_does_not_speak_is_named_for_it(server: str, model: str, s
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
 @pytest.mark.parametrize("text", ["fail", "silent"])
-def test_a_program_that_does_not_speak_is_told_and_leaves_nothing(
+def test_failing_system_program_is_an_error_and_leaves_no_file(
     say: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
@@ -283,7 +285,9 @@ def test_a_program_that_does_not_speak_is_told_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("model", ["mute", "stalls"])
-def test_a_server_that_says_nothing_is_left_with_who_waited(server: str, model: str) -> None:
+def test_cancelled_synthesis_closes_the_connection_to_a_silent_server(
+    server: str, model: str
+) -> None:
     Speech.left.clear()
     asked, engine = len(Speech.asked), loaded(openai_tts.SPEC, server, model)
     said = engine.say(TEXT, SynthesisOptions(), lambda: len(Speech.asked) > asked)
@@ -293,12 +297,12 @@ def test_a_server_that_says_nothing_is_left_with_who_waited(server: str, model: 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
-def test_a_program_that_hangs_is_ended_with_who_waited(say: Path) -> None:
+def test_cancelled_synthesis_ends_a_hanging_program(say: Path) -> None:
     engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
     assert list(engine.say("hang", SynthesisOptions(), lambda: next(looks))) == []
 
 
-def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
+def test_output_file_of_a_system_program_is_decoded(say: Path) -> None:
     (sound,) = loaded(system_tts.SPEC).say("hello", SynthesisOptions(), never)
     assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
 
@@ -312,7 +316,7 @@ def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
         (False, False, False, None),
     ],
 )
-def test_auto_takes_the_first_engine_that_is_here(
+def test_auto_chooses_the_first_available_engine(
     pulled: bool,
     system: bool,
     espeak: bool,
@@ -335,7 +339,7 @@ def test_auto_takes_the_first_engine_that_is_here(
     assert ("pull voice" in reason) is (chosen is None)
 
 
-def test_named_server_speaks_and_needs_an_address(server: str) -> None:
+def test_engine_speech_uses_its_server_and_needs_an_address(server: str) -> None:
     named, _ = choose_tts_engine(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
     assert named is not None
     assert named.upstream == UpstreamOptions((server,), ("",))
@@ -343,7 +347,7 @@ def test_named_server_speaks_and_needs_an_address(server: str) -> None:
         choose_tts_engine(Settings(voice_engine="speech"))
 
 
-def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
+def test_unavailable_engine_is_refused_with_a_hint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])
