@@ -43,13 +43,6 @@ async def speak_on(live: ClientConnection, heard: list[dict[str, Any]]) -> None:
     await asyncio.wait({reading}, timeout=PATIENCE_S)
 
 
-async def follow(server: Server, job: str) -> int:
-    """The events of a job to the end of the stream; how many lines there were."""
-    url = f"{server.client.base_url}/v1/jobs/{job}/events"
-    async with httpx.AsyncClient(timeout=PATIENCE_S) as client, client.stream("GET", url) as answer:
-        return len([line async for line in answer.aiter_lines()])
-
-
 async def test_realtime_clients_are_told_to_retry_at_shutdown(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
@@ -81,18 +74,13 @@ async def test_realtime_clients_are_told_to_retry_at_shutdown(
 
 
 async def test_clients_get_shutdown_reason_and_live_session_its_summary(
-    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+    start_server: Callable[..., Server],
 ) -> None:
-    folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
     server = start_server(
         fresh=True,  # what is heard at its very end, too
         voice_engine="scripted",
-        shutdown_grace=6,
-        scripted_speed=0.1,
-        engine="scripted",
-        **folders,
+        shutdown_grace="20m",
     )
-    job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
     url = f"ws://127.0.0.1:{server.port}"
     with server.raw() as upload, server.raw() as openai:
         upload.sendall(HALF % b"/v1/jobs")
@@ -104,23 +92,37 @@ async def test_clients_get_shutdown_reason_and_live_session_its_summary(
             listening = asyncio.gather(
                 speak_on(live, said),
                 speak_on(page.live, []),
-                follow(server, job),
                 return_exceptions=True,
             )
             await until(lambda: any(one["type"] == "partial" for one in said))
             await asyncio.to_thread(server.process.terminate)
-            *_, lines = await listening
+            await listening
             assert said[-1]["type"] == "summary", said[-1]
             assert "shutting_down" in [one["code"] for one in said if one["type"] == "notice"]
             assert said[-1]["transcript"]["segments"]
             assert (page.live.close_code, page.live.close_reason) == (1001, "shutting_down")
-            assert isinstance(lines, int), lines
         status, _, body = await asyncio.to_thread(read_answer, upload)
         assert (status, json.loads(body)["code"]) == (503, "shutting_down")
         status, _, body = await asyncio.to_thread(read_answer, openai)
         assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
     check_end(await asyncio.to_thread(server.process.wait, PATIENCE_S), server.log())
     assert "ASGI" not in server.log()
+
+
+async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
+    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+) -> None:
+    folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
+    server = start_server(fresh=True, shutdown_grace=0.2, scripted_speed=0.01, **folders)
+    job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
+    server.wait_state(job, "running")
+    url = f"{server.client.base_url}/v1/jobs/{job}/events"
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client, client.stream("GET", url) as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
+        await asyncio.to_thread(server.process.terminate)
+        assert [line async for line in lines][-1] == ""
+    check_end(await asyncio.to_thread(server.process.wait, PATIENCE_S), server.log())
 
 
 async def test_refused_uploads_in_progress_are_one_log_line_at_shutdown(
