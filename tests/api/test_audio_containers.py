@@ -10,7 +10,7 @@ TOLERANCE_S = 0.15
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_recording_in_this_format_is_transcribed_at_its_true_length(
+def test_recording_in_every_format_is_transcribed_at_its_true_length(
     name: str, server: Server, studio: Studio
 ) -> None:
     response = server.post(studio.bytes(name), studio.path(name).name)
@@ -34,7 +34,7 @@ def test_a_recording_in_this_format_is_transcribed_at_its_true_length(
         ("wav-s16", "playlist.m3u8"),
     ],
 )
-def test_the_content_counts_and_not_the_name(
+def test_format_is_found_by_content_and_not_by_file_name(
     name: str, lie: str, server: Server, studio: Studio
 ) -> None:
     honest = server.post(studio.bytes(name), studio.path(name).name)

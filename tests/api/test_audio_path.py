@@ -59,7 +59,7 @@ NO_FILE: dict[str, tuple[str, tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("name", NOT_A_PATH)
-def test_what_is_no_absolute_path_is_invalid(name: str, server: Server) -> None:
+def test_path_that_is_not_absolute_is_invalid(name: str, server: Server) -> None:
     body = json.dumps({"audio_path": NOT_A_PATH[name]})
     response = server.client.post(
         "/transcribe", content=body, headers={"Content-Type": "application/json"}
@@ -68,7 +68,9 @@ def test_what_is_no_absolute_path_is_invalid(name: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", NO_FILE)
-def test_what_is_no_regular_file_is_told_apart(name: str, server: Server) -> None:
+def test_path_of_no_regular_file_is_refused_as_missing_or_not_a_file(
+    name: str, server: Server
+) -> None:
     path, (status, code) = NO_FILE[name]
     if code == "audio_path_not_a_file" and not os.path.exists(path):
         pytest.skip(f"this machine has no {path}")
@@ -77,7 +79,7 @@ def test_what_is_no_regular_file_is_told_apart(name: str, server: Server) -> Non
     assert path not in response.text or path == "/"
 
 
-def test_a_url_is_not_fetched(server: Server) -> None:
+def test_url_as_path_is_not_fetched(server: Server) -> None:
     with counting_listener() as (port, visits):
         check_problem(server.post_path(f"http://127.0.0.1:{port}/voice.wav"), *INVALID)
     assert visits == []
@@ -92,7 +94,9 @@ def test_pipe_and_socket_are_refused_without_being_opened(server: Server, tmp_pa
             check_problem(server.post_path(str(tmp_path / name)), *NOT_A_FILE)
 
 
-def test_links_lead_to_what_they_point_at(server: Server, voice: bytes, tmp_path: Path) -> None:
+def test_symbolic_link_is_judged_by_its_target(
+    server: Server, voice: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "real.wav").write_bytes(voice)
     (tmp_path / "good").symlink_to("real.wav")
     (tmp_path / "dangling").symlink_to("nothing")
@@ -107,9 +111,7 @@ def test_links_lead_to_what_they_point_at(server: Server, voice: bytes, tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_forbidden(
-    server: Server, voice: bytes, tmp_path: Path
-) -> None:
+def test_unreadable_file_is_forbidden(server: Server, voice: bytes, tmp_path: Path) -> None:
     (tmp_path / "secret.wav").write_bytes(voice)
     (tmp_path / "secret.wav").chmod(0)
     check_problem(server.post_path(str(tmp_path / "secret.wav")), 403, "audio_path_forbidden")
@@ -129,7 +131,7 @@ def test_a_file_that_may_not_be_read_is_forbidden(
         "no suffix",
     ],
 )
-def test_any_name_works_and_the_file_stays_as_it_was(
+def test_file_of_any_name_is_transcribed_and_left_unchanged(
     name: str, server: Server, studio: Studio, tmp_path: Path
 ) -> None:
     recording = tmp_path / name
@@ -145,7 +147,7 @@ def test_any_name_works_and_the_file_stays_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_an_empty_file_and_one_that_is_no_audio(server: Server, tmp_path: Path) -> None:
+def test_empty_file_and_file_without_audio_are_refused(server: Server, tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n")
     check_problem(server.post_path(str(tmp_path / "empty.wav")), 400, "audio_empty")
@@ -154,7 +156,7 @@ def test_an_empty_file_and_one_that_is_no_audio(server: Server, tmp_path: Path) 
     assert "root:" not in response.text
 
 
-def test_with_roots_what_lies_outside_is_forbidden_there_or_not(
+def test_file_outside_the_allowed_roots_is_forbidden_whether_it_exists_or_not(
     start_server: Callable[..., Server], tmp_path: Path, voice: bytes
 ) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"

@@ -89,7 +89,7 @@ def check_refused(response: httpx.Response, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), routes())
-def test_names_that_are_not_ours_get_nothing_at_any_address(
+def test_request_with_a_foreign_host_name_is_refused_at_every_address(
     method: str, path: str, server: Server
 ) -> None:
     for host in HOSTILE:
@@ -101,12 +101,12 @@ def test_names_that_are_not_ours_get_nothing_at_any_address(
 
 
 @pytest.mark.parametrize("host", OURS)
-def test_our_own_names_work_with_the_port_and_without(host: str, server: Server) -> None:
+def test_own_host_names_are_accepted_with_and_without_port(host: str, server: Server) -> None:
     for name in (host, f"{host}:{server.port}"):
         assert server.client.get("/health", headers={"Host": name}).status_code == 200, name
 
 
-def test_two_names_are_one_too_many(server: Server) -> None:
+def test_request_with_two_host_headers_is_refused(server: Server) -> None:
     with server.raw() as sock:
         sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         assert read_answer(sock)[0] in (400, 403)
@@ -114,7 +114,7 @@ def test_two_names_are_one_too_many(server: Server) -> None:
 
 @pytest.mark.parametrize(("method", "path"), routes())
 @for_each("origin", FOREIGN)
-def test_pages_that_are_not_ours_are_refused_by_every_method(
+def test_request_of_a_foreign_page_is_refused_by_every_method(
     method: str, path: str, origin: str, server: Server
 ) -> None:
     response = server.client.request(method, path, headers={"Origin": origin})
@@ -123,7 +123,7 @@ def test_pages_that_are_not_ours_are_refused_by_every_method(
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-def test_a_preflight_tells_a_foreign_page_nothing(origin: str, server: Server) -> None:
+def test_preflight_of_a_foreign_page_gets_no_cors_headers(origin: str, server: Server) -> None:
     response = server.client.options(
         "/transcribe", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
     )
@@ -132,7 +132,7 @@ def test_a_preflight_tells_a_foreign_page_nothing(origin: str, server: Server) -
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_what_a_form_of_any_page_can_send_is_never_read(site: str, server: Server) -> None:
+def test_form_of_a_foreign_page_is_refused(site: str, server: Server) -> None:
     form = {"Content-Type": "text/plain", "Sec-Fetch-Site": site}
     body = b'{"audio_path": "/etc/hostname"}'
     response = server.client.post("/transcribe", content=body, headers=form)
@@ -140,7 +140,7 @@ def test_what_a_form_of_any_page_can_send_is_never_read(site: str, server: Serve
 
 
 @pytest.mark.parametrize("origin", ALLOWED)
-def test_the_hosts_own_pages_work_and_see_the_answers(
+def test_page_of_the_host_is_served_and_may_read_answers(
     origin: str, server: Server, voice: bytes
 ) -> None:
     asked = {
@@ -160,7 +160,7 @@ def test_the_hosts_own_pages_work_and_see_the_answers(
     assert wrong.headers["access-control-allow-origin"] == origin, "a page sees its errors too"
 
 
-def test_our_own_page_and_one_that_somebody_opens_work(server: Server) -> None:
+def test_own_page_and_opened_link_are_served_but_no_post_by_a_link(server: Server) -> None:
     own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
     assert server.client.get("/v1/jobs", headers=own).status_code == 200
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
@@ -185,7 +185,7 @@ def host_named(name: str, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(CONTAINER_HOST_NAMES))
-def test_a_container_transcribes_without_a_token_and_a_page_of_that_name_gets_nothing(
+def test_container_without_token_is_served_but_page_of_its_name_is_refused(
     name: str, server: Server, voice: bytes
 ) -> None:
     ask, audio = server.client, {"file": voice}
@@ -207,7 +207,7 @@ def test_a_container_transcribes_without_a_token_and_a_page_of_that_name_gets_no
         check_problem(ask.get("/health", headers=host_named(other)), 403, "host_not_allowed")
 
 
-def test_a_container_that_has_the_token_gets_all_and_a_page_of_that_name_has_none(
+def test_container_with_token_is_served_but_page_of_its_name_is_refused(
     guarded: Server,
 ) -> None:
     for name in sorted(CONTAINER_HOST_NAMES):
@@ -217,7 +217,7 @@ def test_a_container_that_has_the_token_gets_all_and_a_page_of_that_name_has_non
         check_problem(guarded.client.get("/v1/jobs", headers=own), 401, "token_missing")
 
 
-def test_all_of_a_scheme_is_never_all_of_the_web() -> None:
+def test_allowed_scheme_does_not_allow_web_pages() -> None:
     access = AccessPolicy(origins=frozenset({"app://*", "https://*", "http://*", "file://*"}))
     assert access.admits_origin("app://obsidian.md")
     for origin in ("https://evil.example", "http://evil.example", "file://", "null"):
@@ -229,7 +229,7 @@ OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415, **dict.fromke
 
 
 @pytest.mark.parametrize(("method", "path"), routes())
-def test_with_a_token_nobody_else_gets_anything_but_health(
+def test_service_with_token_answers_only_health_without_it(
     method: str, path: str, guarded: Server
 ) -> None:
     if path in OPEN:
@@ -255,14 +255,14 @@ def test_with_a_token_nobody_else_gets_anything_but_health(
     assert right.status_code != 403 or right.json()["code"] == "people_off"
 
 
-def test_the_token_is_in_no_log(guarded: Server) -> None:
+def test_token_is_not_logged(guarded: Server) -> None:
     guarded.client.get("/v1/jobs", headers={"Authorization": f"Bearer {TOKEN}"})
     guarded.client.get("/v1/jobs", headers={"Authorization": "Bearer somebody-elses-secret"})
     assert TOKEN not in guarded.log()
     assert "somebody-elses-secret" not in guarded.log()
 
 
-def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
+def test_allowed_host_names_and_origins_are_served(guarded: Server) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for host in ("my-box.lan", "OTHER.lan:8765"):
         assert guarded.client.get("/v1/jobs", headers={**bearer, "Host": host}).status_code == 200
@@ -284,11 +284,11 @@ def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
      ("::ffff:127.0.0.1", True), ("::ffff:192.168.1.5", False), ("", False),
      ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("my-box.lan", False)],
 )  # fmt: skip
-def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool) -> None:
+def test_only_loopback_addresses_need_no_token(address: str, loopback: bool) -> None:
     assert is_loopback_address(address) is loopback
 
 
-def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
+def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> None:
     access = AccessPolicy(anywhere=True, authenticator=Authenticator(TOKEN))
     access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
@@ -296,7 +296,7 @@ def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
-def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
+def test_listening_address_is_an_own_host_name(host: str) -> None:
     access = create_entrance(Settings(host=host), FileWatcher()).access
     name = f"[{host}]" if ":" in host else host
     access.check_peer_and_host(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
@@ -313,14 +313,14 @@ def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
         ({"host": "127.0.0.1"}, False),
     ],
 )
-def test_tokens_that_cross_the_network_unencrypted_are_warned_of_at_the_start(
+def test_token_over_unencrypted_network_is_warned_of_at_the_start(
     settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     create_entrance(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
     assert ("cross the network unencrypted" in caplog.text) is warns
 
 
-def test_the_network_needs_a_token() -> None:
+def test_service_on_the_network_without_token_does_not_start() -> None:
     with pytest.raises(errors.SettingsInvalid, match="neither a token"):
         create_app(Settings(engine="scripted", host="0.0.0.0"))
     create_app(Settings(engine="scripted", host="0.0.0.0", token=SecretStr(TOKEN)))
@@ -371,9 +371,7 @@ def open_app() -> FastAPI:
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-async def test_without_a_token_only_this_machine_gets_anything(
-    name: str, open_app: FastAPI
-) -> None:
+async def test_service_without_token_refuses_other_machines(name: str, open_app: FastAPI) -> None:
     peer, headers = STRANGERS[name]
     for method, path in routes():
         answer = await ask(open_app, method, path, peer, headers)
@@ -398,7 +396,7 @@ async def test_without_a_token_only_this_machine_gets_anything(
 
 
 @pytest.mark.parametrize("address", NEIGHBOURS)
-async def test_without_a_token_all_of_this_machine_is_served(
+async def test_service_without_token_serves_every_address_of_this_machine(
     address: str, open_app: FastAPI
 ) -> None:
     assert await ask(open_app, "GET", "/v1/jobs", (address, 40_000)) == (200, "")
@@ -406,7 +404,7 @@ async def test_without_a_token_all_of_this_machine_is_served(
 
 @pytest.mark.parametrize("name", STRANGERS)
 @pytest.mark.parametrize("path", ["/transcribe", "/v1/estimate"])
-async def test_with_the_token_strangers_are_served_but_read_no_files(
+async def test_other_machine_with_token_is_served_but_names_no_files(
     name: str, path: str, tmp_path: Path
 ) -> None:
     app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN)))
@@ -423,6 +421,6 @@ async def test_with_the_token_strangers_are_served_but_read_no_files(
     assert answer == (415, "audio_format_unsupported")
 
 
-def test_what_was_sent_on_is_not_taken_for_our_own_by_the_real_server(server: Server) -> None:
+def test_forwarded_request_is_not_taken_for_a_local_one(server: Server) -> None:
     for headers in ({"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=127.0.0.1"}):
         check_problem(server.client.get("/v1/jobs", headers=headers), 403, "peer_not_allowed")

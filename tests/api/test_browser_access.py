@@ -96,7 +96,9 @@ def ids_of(server: Server) -> set[str]:
     return {job["id"] for job in server.jobs()}
 
 
-def test_a_strangers_page_gets_nothing_whatever_it_tries(browser: Visitor, server: Server) -> None:
+def test_page_of_a_foreign_origin_reads_nothing_in_a_real_browser(
+    browser: Visitor, server: Server
+) -> None:
     before, jobs = server.health()["precision"], ids_of(server)
     told = tried(browser, STRANGER, server.port)
     assert told.pop("form") in ("unreadable", "empty")
@@ -106,7 +108,7 @@ def test_a_strangers_page_gets_nothing_whatever_it_tries(browser: Visitor, serve
     assert ids_of(server) <= jobs, "no post became a job"
 
 
-def test_the_hosts_own_page_gets_its_answers_from_the_same_browser(
+def test_page_of_the_host_reads_answers_in_a_real_browser(
     browser: Visitor, start_server: Callable[..., Server]
 ) -> None:
     """The same attempts from a page that may: what the stranger missed was there to be had."""

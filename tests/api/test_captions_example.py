@@ -45,7 +45,7 @@ def opens(visitor: Visitor, address: str) -> None:
     visitor.driver.get_log("browser")
 
 
-def test_captions_come_and_nothing_is_thrown_after_the_stop_and_it_starts_again(
+def test_captions_stop_without_an_exception_and_start_again(
     visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     port = free_port()
@@ -60,7 +60,7 @@ def test_captions_come_and_nothing_is_thrown_after_the_stop_and_it_starts_again(
             visitor.sees("#start:enabled")
 
 
-def test_a_connection_that_is_refused_is_told_and_nothing_is_thrown(
+def test_refused_connection_is_shown_without_an_exception(
     visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     with site(start_server(token=TOKEN), free_port()) as address:

@@ -28,7 +28,7 @@ def fill(folder: Path) -> None:
 
 @pytest.mark.slow_except("6291456")
 @pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
-def test_an_upload_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(
+def test_upload_larger_than_the_free_disk_is_refused_and_leaves_nothing(
     size: int, start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk)
@@ -43,7 +43,7 @@ def test_an_upload_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(
     assert "Traceback" not in server.log()
 
 
-def test_beside_a_recording_that_fills_the_disk_others_are_refused_and_it_is_not_disturbed(
+def test_recording_that_fills_the_disk_is_finished_while_others_are_refused(
     start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk, scripted_speed=0.05)
@@ -63,7 +63,7 @@ def test_beside_a_recording_that_fills_the_disk_others_are_refused_and_it_is_not
     server.wait_state(server.submit(big), "running")
 
 
-def test_a_missing_spool_folder_is_told_and_a_path_still_works(
+def test_missing_spool_folder_is_an_error_for_uploads_but_not_for_paths(
     start_server: Callable[..., Server], tmp_path: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tmp_path / "missing")
@@ -77,7 +77,7 @@ def test_a_missing_spool_folder_is_told_and_a_path_still_works(
     assert "Traceback" not in server.log()
 
 
-def test_a_read_only_spool_folder_is_told(
+def test_read_only_spool_folder_is_an_error(
     start_server: Callable[..., Server], tiny_disk: Path, tmp_path: Path, voice: bytes
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
@@ -89,7 +89,7 @@ def test_a_read_only_spool_folder_is_told(
 
 
 @pytest.mark.slow
-async def test_a_conversation_that_cannot_be_kept_ends_with_its_transcript_all_the_same(
+async def test_session_that_cannot_be_kept_still_ends_with_its_transcript(
     start_server: Callable[..., Server], tiny_disk: Path
 ) -> None:
     server = start_server(

@@ -17,7 +17,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_documentation_comes_from_this_machine_alone(client: httpx.AsyncClient) -> None:
+async def test_docs_page_loads_nothing_from_other_machines(client: httpx.AsyncClient) -> None:
     page = await client.get("/docs")
     assert page.status_code == 200
     assert page.headers["content-security-policy"] == "frame-ancestors 'none'"
@@ -32,7 +32,7 @@ async def test_the_documentation_comes_from_this_machine_alone(client: httpx.Asy
             assert len(found.content) > 10_000
 
 
-async def test_every_operation_has_a_summary_and_a_schema_for_its_answer(
+async def test_every_operation_has_a_summary_and_a_response_schema(
     client: httpx.AsyncClient,
 ) -> None:
     schema = (await client.get("/openapi.json")).json()

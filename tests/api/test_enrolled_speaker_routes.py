@@ -72,7 +72,7 @@ def speakers(answer: httpx.Response) -> dict[str, Any]:
     return {one["speaker"]: one["name"] for one in answer.json()["metadata"].get("speakers", ())}
 
 
-def test_who_is_known_by_a_clip_is_named_beside_the_speaker_until_deleted(
+def test_speaker_enrolled_by_clip_is_identified_until_deleted(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     added = enrol(known, sounds["man"])
@@ -103,7 +103,7 @@ def test_who_is_known_by_a_clip_is_named_beside_the_speaker_until_deleted(
 
 
 @pytest.mark.slow
-def test_a_jobs_speaker_becomes_a_person_and_confirms_one(
+def test_speaker_of_a_job_is_enrolled_and_confirms_an_enrolled_one(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     job = known.submit(sounds["play"])
@@ -139,7 +139,7 @@ def test_a_jobs_speaker_becomes_a_person_and_confirms_one(
     check_problem(known.client.patch(path, json={}), 422, "field_missing")
 
 
-def test_two_people_who_were_taken_for_one_are_split_by_voice_and_that_is_undone(
+def test_speaker_of_two_voices_is_split_by_voice_and_the_split_undone(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     job = known.submit(sounds["play"])
@@ -180,7 +180,7 @@ def test_two_people_who_were_taken_for_one_are_split_by_voice_and_that_is_undone
 
 
 @pytest.mark.slow
-def test_people_are_those_of_all_fronts_and_a_node_names_them_that_was_told_nothing_of_it(
+def test_enrolled_speakers_are_shared_by_fronts_and_identified_on_a_node(
     journal: str, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
     home, settings = tmp_path / "fronts", {"engine": "moonshine", "people": "1"}
@@ -204,7 +204,7 @@ def test_people_are_those_of_all_fronts_and_a_node_names_them_that_was_told_noth
 
 
 @pytest.mark.slow
-async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells_speakers(
+async def test_enrolled_speaker_is_named_live_on_every_protocol_with_speakers(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     assert enrol(known, sounds["man"]).status_code == 201
@@ -240,14 +240,14 @@ async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells
         ("long", 413, "clip_too_long"),
     ],
 )
-def test_a_clip_that_is_not_one_voice_is_refused_and_says_why(
+def test_clip_without_exactly_one_voice_is_refused_with_the_reason(
     known: Server, sounds: dict[str, bytes], sound: str, status: int, code: str
 ) -> None:
     check_problem(enrol(known, sounds[sound]), status, code)
     assert known.client.get("/v1/people").json() == {"people": []}
 
 
-def test_what_is_no_recording_or_no_name_is_refused(
+def test_enrolment_without_recording_or_name_is_refused(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     check_problem(enrol(known, b"no sound at all" * 100), 415, "audio_format_unsupported")
@@ -259,7 +259,7 @@ def test_what_is_no_recording_or_no_name_is_refused(
 
 
 @pytest.mark.slow
-def test_the_command_line_adds_lists_renames_exports_and_deletes(
+def test_command_adds_lists_renames_exports_and_deletes_enrolled_speakers(
     known: Server, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
     file = tmp_path / "nagg.wav"
@@ -282,7 +282,7 @@ def test_the_command_line_adds_lists_renames_exports_and_deletes(
     assert people("list") == ""
 
 
-def test_without_the_setting_nothing_is_kept_and_the_answer_says_how_to_have_it(
+def test_without_the_setting_enrolment_is_refused_with_a_remedy(
     server: Server, voice: bytes
 ) -> None:
     for answer in (
@@ -299,7 +299,7 @@ def test_without_the_setting_nothing_is_kept_and_the_answer_says_how_to_have_it(
     assert "speakers" not in said["metadata"]
 
 
-def test_people_without_a_key_are_no_start(tmp_path: Path) -> None:
+def test_service_with_enrolled_speakers_and_without_key_does_not_start(tmp_path: Path) -> None:
     env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
            "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
     command = [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path]

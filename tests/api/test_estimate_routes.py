@@ -38,7 +38,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_an_engine_that_is_small_takes_any_length(server: Server) -> None:
+def test_small_engine_takes_a_recording_of_any_length(server: Server) -> None:
     for seconds in (10, 3 * 3600):
         body = estimate(server, duration=seconds)
         assert body["fits"] is True
@@ -48,7 +48,7 @@ def test_an_engine_that_is_small_takes_any_length(server: Server) -> None:
         assert body["alternatives"] == []
 
 
-def test_the_time_of_a_small_engine_is_told_once_a_recording_was_measured(
+def test_estimate_has_a_time_once_a_recording_was_measured(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
     server = start_server(scripted_speed=20)
@@ -68,7 +68,7 @@ def test_the_time_of_a_small_engine_is_told_once_a_recording_was_measured(
     assert estimate(server, duration=7200)["seconds"] == pytest.approx(2 * after["seconds"], 0.01)
 
 
-def test_before_that_the_embedded_engine_tells_a_usual_range(tmp_path: Path) -> None:
+def test_estimate_before_any_measurement_is_a_usual_range(tmp_path: Path) -> None:
     with Server(tmp_path, engine="moonshine") as server:
         body = estimate(server, duration=3600)
         assert body["seconds"] is None
@@ -79,7 +79,7 @@ def test_before_that_the_embedded_engine_tells_a_usual_range(tmp_path: Path) -> 
         }
 
 
-def test_duration_path_and_upload_say_the_same(narrow: Server) -> None:
+def test_estimates_by_duration_path_and_upload_agree(narrow: Server) -> None:
     by_path = estimate(narrow, audio_path=str(BECKETT))
     assert by_path["audio_seconds"] == pytest.approx(9.963, abs=0.01)
     assert estimate(narrow, duration=by_path["audio_seconds"]) == by_path
@@ -87,7 +87,7 @@ def test_duration_path_and_upload_say_the_same(narrow: Server) -> None:
     assert upload.json() == by_path
 
 
-def test_a_field_that_there_is_not_warns_and_one_of_a_transcription_does_not(
+def test_unknown_field_of_an_estimate_warns_but_not_one_of_a_transcription(
     server: Server,
 ) -> None:
     plain = estimate(server, duration=10)
@@ -100,7 +100,7 @@ def test_a_field_that_there_is_not_warns_and_one_of_a_transcription_does_not(
     assert "'precision'" in warning["message"]
 
 
-def test_what_fits_is_said_with_its_figures(narrow: Server) -> None:
+def test_estimate_that_fits_has_its_figures(narrow: Server) -> None:
     body = estimate(narrow, duration=30, precision="bf16")
     assert body["fits"] is True
     assert body["precision"] == "bf16"
@@ -113,7 +113,7 @@ def test_what_fits_is_said_with_its_figures(narrow: Server) -> None:
     assert body["alternatives"] == []
 
 
-def test_what_does_not_fit_is_said_with_what_would(narrow: Server) -> None:
+def test_estimate_that_does_not_fit_names_what_would(narrow: Server) -> None:
     body = estimate(narrow, duration=30, precision="fp32")
     assert body["fits"] is False
     assert body["needed_mb"] > body["available_mb"]
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_said_with_what_would(narrow: Server) -> None:
     assert "minutes of it would" in hour["sentence"]
 
 
-def test_an_estimate_and_the_answer_to_a_transcription_agree(narrow: Server) -> None:
+def test_estimate_and_answer_of_the_transcription_agree(narrow: Server) -> None:
     """A recording that cannot fit is refused before any work, with the options that would."""
     audio = BECKETT.read_bytes()
     assert estimate(narrow, audio_path=str(BECKETT), precision="fp32")["fits"] is False
@@ -140,13 +140,13 @@ def test_an_estimate_and_the_answer_to_a_transcription_agree(narrow: Server) -> 
     assert "worker vibevoice started" not in narrow.log()
 
 
-def test_fp16_is_estimated_as_what_it_would_run_as(narrow: Server) -> None:
+def test_fp16_is_estimated_as_the_precision_it_runs_at(narrow: Server) -> None:
     body = estimate(narrow, duration=10, precision="fp16")
     assert body["precision"] == "bf16"
     assert body["sentence"].endswith("; fp16 runs as bf16 here")
 
 
-def test_int4_is_refused_with_its_reason_where_bitsandbytes_cannot_compute_it(
+def test_int4_without_bitsandbytes_support_is_refused_with_the_reason(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
@@ -177,14 +177,14 @@ def test_int4_is_refused_with_its_reason_where_bitsandbytes_cannot_compute_it(
     ],
     ids=str,
 )
-def test_what_cannot_be_estimated_is_a_clear_error(
+def test_estimate_of_an_impossible_request_is_an_error(
     fields: dict[str, object], status: int | set[int], code: str, server: Server
 ) -> None:
     response = server.client.post("/v1/estimate", json=fields)
     check_problem(response, status, code)
 
 
-def test_a_file_that_is_no_recording_is_refused_and_leaves_nothing(server: Server) -> None:
+def test_estimate_of_a_file_without_audio_is_refused_and_leaves_nothing(server: Server) -> None:
     server.post(b"no audio")  # the process that looks at files is up
     before = server.process.num_fds()
     for _ in range(5):

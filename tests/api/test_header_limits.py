@@ -60,11 +60,11 @@ PROXIED = {
 
 
 @pytest.mark.parametrize("who", REAL)
-def test_what_real_clients_send_is_answered(who: str, server: Server) -> None:
+def test_headers_of_real_clients_are_accepted(who: str, server: Server) -> None:
     assert server.client.get("/v1/jobs", headers=REAL[who]).status_code == 200
 
 
-def test_what_proxies_add_is_not_too_large() -> None:
+def test_headers_that_proxies_add_are_accepted() -> None:
     check_header_sizes([(name.lower().encode(), value.encode()) for name, value in PROXIED.items()])
     check_header_sizes([(b"authorization", b"Bearer " + JWT.encode())])
 
@@ -81,7 +81,7 @@ def test_what_proxies_add_is_not_too_large() -> None:
         ("GET", "/no-such-address"),
     ],
 )
-def test_one_that_is_too_large_is_refused_in_the_language_of_its_address(
+def test_too_large_header_is_refused_in_the_dialect_of_its_address(
     method: str, path: str, server: Server
 ) -> None:
     for name in ("If-None-Match", "Range", "X-Anything"):
@@ -94,7 +94,7 @@ def test_one_that_is_too_large_is_refused_in_the_language_of_its_address(
         check_discreet(answer.text)
 
 
-def test_the_http_parser_reads_lines_in_linear_time_and_means_the_same() -> None:
+def test_http_parser_reads_lines_in_linear_time_with_equal_results() -> None:
     """h11 has an expression of its own, which the service replaces."""
     theirs = re.compile(_abnf.header_field.encode())
     assert superlinear(re.compile(_abnf.header_field), "fullmatch")
@@ -113,7 +113,7 @@ def test_the_http_parser_reads_lines_in_linear_time_and_means_the_same() -> None
         parser.next_event()
 
 
-def test_the_limit_counts_name_and_value_and_all_of_them_together() -> None:
+def test_header_limit_counts_names_and_values_of_all_headers() -> None:
     fits = b"x-name", b"x" * (MAX_HEADER_BYTES - 6)
     check_header_sizes([fits] * 100)
     with pytest.raises(errors.HeaderTooLarge, match="'x-name' has 1025 bytes; the limit is 1024"):

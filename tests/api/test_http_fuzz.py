@@ -75,13 +75,13 @@ def check_answer(server: Server, audio: bytes) -> None:
 
 @settings(FUZZ, max_examples=MORE or 40)
 @given(audio=st.binary(max_size=4000))
-def test_no_string_of_bytes_is_a_server_error(server: Server, audio: bytes) -> None:
+def test_random_bytes_cause_no_server_error(server: Server, audio: bytes) -> None:
     check_answer(server, audio)
 
 
 @settings(FUZZ, max_examples=MORE or 100)
 @given(name=st.sampled_from(SEEDS), edits=EDITS)
-def test_no_damaged_recording_is_a_server_error(
+def test_damaged_recording_causes_no_server_error(
     server: Server, studio: Studio, name: str, edits: list[tuple[str, int, int, bytes]]
 ) -> None:
     check_answer(server, mutate(studio.bytes(name), edits))
@@ -105,7 +105,7 @@ def test_no_damaged_recording_is_a_server_error(
         max_size=12,
     ).map(b"".join)
 )
-def test_no_form_is_a_server_error(server: Server, body: bytes) -> None:
+def test_random_form_causes_no_server_error(server: Server, body: bytes) -> None:
     response = server.client.post(
         "/transcribe",
         content=body,
@@ -117,7 +117,7 @@ def test_no_form_is_a_server_error(server: Server, body: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["upload", "path"])
-def test_hundreds_of_bad_and_good_requests_leak_nothing(
+def test_hundreds_of_bad_and_good_requests_leak_no_resources(
     kind: str, start_server: Callable[..., Server], studio: Studio
 ) -> None:
     server = start_server()

@@ -46,7 +46,9 @@ END = b"--frontier--\r\n"
     ["text/plain", "application/x-www-form-urlencoded", "audio/wav", "application/jsonp", ""],
 )
 @pytest.mark.parametrize("path", ["/transcribe", "/reload-model"])
-def test_only_json_and_forms_are_parsed(content_type: str, path: str, server: Server) -> None:
+def test_body_of_another_content_type_is_refused(
+    content_type: str, path: str, server: Server
+) -> None:
     response = server.client.post(
         path,
         content=b'{"audio_path": "/etc/hostname", "precision": "int8"}',
@@ -81,13 +83,11 @@ def test_only_json_and_forms_are_parsed(content_type: str, path: str, server: Se
             id="10-MB"),
     ],
 )  # fmt: skip
-def test_a_json_body_is_checked_to_the_letter(
-    body: bytes, status: int, code: str, server: Server
-) -> None:
+def test_invalid_json_body_is_refused(body: bytes, status: int, code: str, server: Server) -> None:
     check_problem(server.client.post("/transcribe", content=body, headers=JSON_TYPE), status, code)
 
 
-def test_json_without_a_declared_length_is_limited_too(server: Server) -> None:
+def test_json_body_without_content_length_is_limited(server: Server) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"audio_path": "'
         for _ in range(100):
@@ -108,7 +108,7 @@ def test_json_without_a_declared_length_is_limited_too(server: Server) -> None:
         ("words", "perhaps", "field_invalid", "true"),
     ],
 )
-def test_an_option_that_means_nothing_is_refused_with_what_would(
+def test_invalid_option_is_refused_with_valid_values(
     field: str, value: str, code: str, hint: str, server: Server, voice: bytes
 ) -> None:
     response = server.post(voice, **{field: value})
@@ -124,7 +124,7 @@ def test_an_option_that_means_nothing_is_refused_with_what_would(
         ("/transcribe", "unlike", "The fields of this request are listed at /docs."),
     ],
 )
-def test_a_misspelled_field_that_is_needed_is_named(
+def test_missing_field_error_names_the_misspelled_one(
     path: str, sent: str, hint: str, server: Server
 ) -> None:
     response = server.client.post(path, json={sent: "x"})
@@ -158,7 +158,7 @@ def test_a_misspelled_field_that_is_needed_is_named(
             + b"\r\nx\r\n" + END, 400, "multipart_invalid", id="500-headers"),
     ],
 )  # fmt: skip
-def test_a_broken_form_is_refused_by_what_is_wrong_with_it(
+def test_broken_form_is_refused_with_its_fault(
     body: bytes, status: int, code: str, server: Server
 ) -> None:
     check_problem(server.client.post("/transcribe", content=body, headers=FORM_TYPE), status, code)
@@ -175,7 +175,7 @@ def test_a_broken_form_is_refused_by_what_is_wrong_with_it(
     ],
     ids=["none", "empty", "other-parameter", "endless"],
 )
-def test_a_form_without_a_usable_boundary_is_refused(content_type: str, server: Server) -> None:
+def test_form_without_usable_boundary_is_refused(content_type: str, server: Server) -> None:
     body = part("audio", b"RIFF", "a.wav") + END
     response = server.client.post(
         "/transcribe", content=body, headers={"Content-Type": content_type}
@@ -183,7 +183,7 @@ def test_a_form_without_a_usable_boundary_is_refused(content_type: str, server: 
     check_problem(response, 400, "multipart_invalid")
 
 
-def test_the_file_of_a_form_may_come_before_or_after_the_fields_and_without_a_file_name(
+def test_file_of_a_form_may_be_in_any_place_and_without_file_name(
     server: Server, voice: bytes
 ) -> None:
     option = part("diarize", b"false")
@@ -220,7 +220,7 @@ HEAD = "POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 FORM_HEAD = HEAD + "Content-Type: multipart/form-data; boundary=frontier\r\n"
 
 
-def test_a_chunked_upload_is_cut_at_the_limit(impatient_server: Server) -> None:
+def test_chunked_upload_is_cut_at_the_limit(impatient_server: Server) -> None:
     impatient_server.post(b"warm")
     sent = 0
     piece = b"%x\r\n" % 65_536 + bytes(65_536) + b"\r\n"
@@ -239,7 +239,7 @@ def test_a_chunked_upload_is_cut_at_the_limit(impatient_server: Server) -> None:
     assert not impatient_server.leftovers()
 
 
-def test_a_client_of_a_library_sees_413_for_a_large_upload(small_server: Server) -> None:
+def test_upload_over_limit_returns_413_to_an_http_library(small_server: Server) -> None:
     with Peak(small_server) as peak:
         for size in (1 * MB + 1, 2 * MB, 3 * MB, 8 * MB):
             response = small_server.post(bytes(size))
@@ -251,13 +251,13 @@ def test_a_client_of_a_library_sees_413_for_a_large_upload(small_server: Server)
     assert not small_server.leftovers()
 
 
-def test_a_file_of_just_the_limit_passes_it(small_server: Server) -> None:
+def test_upload_of_exactly_the_limit_is_accepted(small_server: Server) -> None:
     check_problem(small_server.post(b"x" * MB), 415, "audio_format_unsupported")
 
 
 @pytest.mark.slow_except("application/json")
 @pytest.mark.parametrize("head", [FORM_HEAD, HEAD + "Content-Type: application/json\r\n"])
-def test_a_client_that_falls_silent_is_given_up(head: str, impatient_server: Server) -> None:
+def test_silent_upload_returns_408(head: str, impatient_server: Server) -> None:
     with impatient_server.raw() as sock:
         sock.sendall((head + "Content-Length: 1000\r\n\r\n--front").encode())
         status, headers, body = read_answer(sock)
@@ -267,9 +267,7 @@ def test_a_client_that_falls_silent_is_given_up(head: str, impatient_server: Ser
     assert not impatient_server.leftovers()
 
 
-def test_a_client_that_hangs_up_in_the_upload_leaves_nothing(
-    small_server: Server, voice: bytes
-) -> None:
+def test_disconnect_during_upload_leaves_nothing(small_server: Server, voice: bytes) -> None:
     before = small_server.process.num_fds()
     for _ in range(20):
         with small_server.raw() as sock:
@@ -283,9 +281,7 @@ def test_a_client_that_hangs_up_in_the_upload_leaves_nothing(
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data"])
-def test_an_answer_that_needs_no_body_reaches_a_client_that_still_sends(
-    content_type: str, server: Server
-) -> None:
+def test_early_answer_reaches_a_client_that_still_sends(content_type: str, server: Server) -> None:
     response = server.client.post(
         "/transcribe", content=bytes(8 * MB), headers={"Content-Type": content_type}
     )
@@ -303,7 +299,7 @@ UNREAD = {
 }
 
 
-def test_what_is_refused_is_not_swallowed(impatient_server: Server) -> None:
+def test_body_of_a_refused_request_is_not_read_to_its_end(impatient_server: Server) -> None:
     def send(name: str) -> None:
         head, expected = UNREAD[name]
         sent, size = 0, 400 * MB
@@ -324,9 +320,7 @@ def test_what_is_refused_is_not_swallowed(impatient_server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", UNREAD)
-def test_who_asks_whether_to_send_is_refused_without_being_told_to_go_on(
-    name: str, small_server: Server
-) -> None:
+def test_expect_continue_of_a_refused_request_gets_no_100(name: str, small_server: Server) -> None:
     head, expected = UNREAD[name]
     with small_server.raw() as sock:
         sock.sendall((head + f"Expect: 100-continue\r\nContent-Length: {64 * MB}\r\n\r\n").encode())
@@ -336,9 +330,7 @@ def test_who_asks_whether_to_send_is_refused_without_being_told_to_go_on(
         assert sock.recv(1) == b""
 
 
-def test_who_asks_whether_to_send_is_told_to_go_on_and_served(
-    small_server: Server, voice: bytes
-) -> None:
+def test_expect_continue_gets_100_and_is_served(small_server: Server, voice: bytes) -> None:
     body = part("audio", voice, "a.wav") + END
     with small_server.raw() as sock:
         expect = f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -358,7 +350,7 @@ PAGES = "/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/"
 @pytest.mark.parametrize(
     "path", ["/nothing", "/v1/jobs/x/y", "/..%2f..%2fetc/passwd", "/health/x", "/" + "a" * 5000]
 )
-def test_an_unknown_address_is_a_problem_too(path: str, server: Server) -> None:
+def test_unknown_address_returns_404_as_problem(path: str, server: Server) -> None:
     response = server.client.get(path, follow_redirects=False)
     check_problem(response, 404, "not_found")
 
@@ -376,7 +368,7 @@ def test_an_unknown_address_is_a_problem_too(path: str, server: Server) -> None:
         *itertools.product(("POST", "OPTIONS", "DELETE"), PAGES, ("GET, HEAD",)),
     ],
 )
-def test_a_wrong_method_is_told_the_right_one(
+def test_wrong_method_returns_405_with_the_allowed_ones(
     method: str, path: str, allowed: str, server: Server
 ) -> None:
     response = server.client.request(method, path)
@@ -388,7 +380,7 @@ def test_a_wrong_method_is_told_the_right_one(
     "path",
     [*PAGES, "/health", "/v1/jobs", "/v1/jobs/x", "/transcribe", "/nothing"],
 )
-def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> None:
+def test_head_answers_like_get_without_a_body(path: str, server: Server) -> None:
     with server.raw() as sock:
         lengths = set()
         for method in ("GET", "HEAD", "HEAD", "GET"):  # on one connection: nothing is left on it
@@ -414,7 +406,7 @@ def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> N
      (413, 413, "upload_too_large"), (415, 415, "content_type_unsupported"),
      (418, 400, "request_invalid"), (500, 500, "internal"), (501, 500, "internal")],
 )  # fmt: skip
-async def test_what_the_framework_refuses_is_said_in_our_words(
+async def test_refusal_of_the_framework_is_a_problem_with_our_code(
     status: int, answered: int, code: str
 ) -> None:
     app = FastAPI()
@@ -444,7 +436,7 @@ async def test_what_the_framework_refuses_is_said_in_our_words(
     ],
     ids=["garbage", "http-0.9", "tls", "200-kB-header", "negative", "smuggling"],
 )
-def test_what_is_no_http_is_turned_away(request_bytes: bytes, server: Server) -> None:
+def test_bytes_that_are_no_http_are_refused(request_bytes: bytes, server: Server) -> None:
     with server.raw() as sock:
         answer = b""
         # It may hang up in the middle of what it does not want to hear.
@@ -463,7 +455,7 @@ def test_what_is_no_http_is_turned_away(request_bytes: bytes, server: Server) ->
 # What gets into the log.
 
 
-def test_a_report_with_a_request_id_can_be_found_in_the_log(server: Server) -> None:
+def test_request_id_of_an_error_is_in_the_log(server: Server) -> None:
     told = [server.post(b"text"), server.client.get("/nothing"), server.post_path("relative")]
     told.append(server.client.get("/health", headers={"Host": "evil.example"}))
     for answer in told:
@@ -478,7 +470,7 @@ def test_a_report_with_a_request_id_can_be_found_in_the_log(server: Server) -> N
         assert " - INFO - " in lines[0]
 
 
-def test_the_log_holds_no_path_no_transcript_and_no_traceback(
+def test_log_has_no_path_no_transcript_and_no_traceback(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:
     server = start_server(log_level="debug")

@@ -70,9 +70,7 @@ def job_id(keeping: Server) -> str:
     return done(keeping, spoken(0))
 
 
-def test_a_recording_comes_back_as_it_was_sent_and_as_nothing_but_sound(
-    keeping: Server, job_id: str
-) -> None:
+def test_recording_is_returned_unchanged_with_an_audio_type(keeping: Server, job_id: str) -> None:
     answer = audio(keeping, job_id)
     assert (answer.status_code, answer.content == spoken(0)) == (200, True)
     with Client(str(keeping.client.base_url)) as client:
@@ -91,7 +89,7 @@ def test_a_recording_comes_back_as_it_was_sent_and_as_nothing_but_sound(
     assert head.headers["content-length"] == said["content-length"]
 
 
-def test_a_page_of_a_host_may_ask_for_a_stretch_and_read_every_header_of_the_answer(
+def test_page_of_a_host_may_request_a_range_and_read_all_headers(
     keeping: Server, job_id: str
 ) -> None:
     path, page = f"/v1/jobs/{job_id}/audio", {"Origin": "tauri://localhost"}
@@ -114,9 +112,7 @@ def test_a_page_of_a_host_may_ask_for_a_stretch_and_read_every_header_of_the_ans
     assert "content-range" in answer.headers
 
 
-def test_any_stretch_of_it_can_be_had_also_over_the_border_of_two_pieces(
-    keeping: Server, job_id: str
-) -> None:
+def test_any_byte_range_is_returned_also_across_stored_blocks(keeping: Server, job_id: str) -> None:
     whole = spoken(0)
     size = len(whole)
     assert size > MIB
@@ -144,7 +140,7 @@ def test_any_stretch_of_it_can_be_had_also_over_the_border_of_two_pieces(
     assert audio(keeping, job_id, Range="bytes=0-0", If_Range='"other"').status_code == 200
 
 
-def test_who_leaves_in_the_middle_leaves_no_file_open(keeping: Server, job_id: str) -> None:
+def test_disconnect_during_playback_leaves_no_open_file(keeping: Server, job_id: str) -> None:
     name = f"/v1/jobs/{job_id}/audio"
     before = psutil.Process(keeping.process.pid).num_fds()
     for _ in range(20):
@@ -157,9 +153,7 @@ def test_who_leaves_in_the_middle_leaves_no_file_open(keeping: Server, job_id: s
     )
 
 
-def test_it_is_nowhere_on_the_disk_in_the_clear_and_goes_with_its_job(
-    keeping: Server, home: Path
-) -> None:
+def test_kept_recording_is_encrypted_and_deleted_with_its_job(keeping: Server, home: Path) -> None:
     own = spoken(7, 2)
     job_id = done(keeping, own)
     assert audio(keeping, job_id).content == own
@@ -172,7 +166,7 @@ def test_it_is_nowhere_on_the_disk_in_the_clear_and_goes_with_its_job(
 
 
 @pytest.mark.slow
-def test_where_there_is_room_for_no_more_the_oldest_go_and_over_a_start_the_rest_is_there(
+def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(
     tmp_path: Path,
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
@@ -213,7 +207,7 @@ def test_where_there_is_room_for_no_more_the_oldest_go_and_over_a_start_the_rest
         assert _uploads(tmp_path) == []
 
 
-def test_what_is_not_kept_is_not_played_the_file_of_a_client_neither(
+def test_recording_that_is_not_kept_cannot_be_played(
     server: Server, keeping: Server, tmp_path: Path
 ) -> None:
     job_id = done(server, spoken(1, 1))

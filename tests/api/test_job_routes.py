@@ -54,7 +54,7 @@ def slow(
 
 
 @pytest.mark.anywhere
-def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -> None:
+def test_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -> None:
     job_id = submitted(server, voice, priority="batch")
     names = [event.name for event in events_of(server, job_id)]
     assert names[0] == "begun"
@@ -68,7 +68,7 @@ def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -
 
 
 @pytest.mark.anywhere
-def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> None:
+def test_transcript_of_a_job_comes_in_every_format(server: Server, voice: bytes) -> None:
     job_id = submitted(server, voice)
     events_of(server, job_id)
     answer = server.post(voice).json()
@@ -95,7 +95,7 @@ def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> N
     check_problem(server.client.get(url, params={"format": "docx"}), 422, "field_invalid")
 
 
-def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(slow: Server) -> None:
+def test_missing_transcript_says_whether_it_is_pending_or_failed(slow: Server) -> None:
     first = submitted(slow, long(2400))
     response = slow.client.get(f"/v1/jobs/{first}/transcript")
     check_problem(response, 409, "job_not_done")
@@ -104,7 +104,7 @@ def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(slow: Se
     check_problem(slow.client.get(f"/v1/jobs/{first}/transcript"), 409, "job_cancelled")
 
 
-def test_a_retry_after_a_lost_answer_gets_the_same_job_also_where_the_queue_is_full(
+def test_submission_with_a_used_key_returns_its_job_even_if_the_queue_is_full(
     start_server: Any,
 ) -> None:
     server = start_server(scripted_speed=1, queue_limit=1)
@@ -129,7 +129,7 @@ def test_a_retry_after_a_lost_answer_gets_the_same_job_also_where_the_queue_is_f
 
 
 @pytest.mark.anywhere
-def test_two_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> None:
+def test_two_submissions_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(server, voice, key="at once"[3:]), range(8)))
     assert {one.status_code for one in answers} == {202}
@@ -138,13 +138,13 @@ def test_two_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> N
 
 
 @pytest.mark.anywhere
-def test_a_key_whose_recording_was_refused_is_free_again(server: Server, voice: bytes) -> None:
+def test_idempotency_key_of_a_refused_recording_is_free_again(server: Server, voice: bytes) -> None:
     check_problem(post(server, b"no sound", key="again"), 415, "audio_format_unsupported")
     assert post(server, voice, key="again").status_code == 202
 
 
 @pytest.mark.anywhere
-def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_path: Path) -> None:
+def test_job_of_an_audio_path_is_accepted(server: Server, voice: bytes, tmp_path: Path) -> None:
     (tmp_path / "voice.wav").write_bytes(voice)
     named = {"audio_path": str(tmp_path / "voice.wav")}
     headers = {"Idempotency-Key": "named"}
@@ -154,7 +154,7 @@ def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_p
     assert ended.name == "done", ended.data
 
 
-def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> None:
+def test_job_list_has_pages_and_states_and_no_transcripts(slow: Server) -> None:
     for old in slow.jobs():
         slow.client.delete(f"/v1/jobs/{old['id']}")
     ids = [submitted(slow, long(2400)) for _ in range(5)]
@@ -180,7 +180,7 @@ def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> Non
     assert slow.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
 
 
-def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: bytes) -> None:
+def test_delete_ends_a_job_and_deletes_its_transcript(slow: Server, voice: bytes) -> None:
     done, running = submitted(slow, voice), submitted(slow, long(2400))
     slow.wait_state(done, "done")
     with follow(slow, running) as events:
@@ -194,7 +194,7 @@ def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: byt
         check_problem(slow.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
 
-def test_reading_a_job_gives_it_its_time_again_and_listing_does_not(
+def test_reading_a_job_renews_its_retention_and_listing_does_not(
     slow: Server, voice: bytes
 ) -> None:
     first, second = submitted(slow, voice), submitted(slow, voice)
@@ -231,7 +231,7 @@ def test_reading_a_job_gives_it_its_time_again_and_listing_does_not(
     check_problem(unclear, 422, "field_invalid")
 
 
-def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:
+def test_running_job_has_an_estimated_remaining_time(slow: Server) -> None:
     job_id = submitted(slow, long(120))
     with follow(slow, job_id) as events:
         while not (told := read_until(events, "progress").data)["fraction"]:
@@ -242,7 +242,7 @@ def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:
     slow.client.delete(f"/v1/jobs/{job_id}")
 
 
-def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server) -> None:
+def test_event_stream_resumes_without_gap_or_repeat(slow: Server) -> None:
     job_id = submitted(slow, wav(SECOND * 40))
     seen: list[Event] = []
     lost = 0
@@ -266,7 +266,7 @@ def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server)
         check_problem(response, 422, "field_invalid")
 
 
-def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
+def test_event_stream_ends_with_the_service(start_server: Any) -> None:
     server = start_server(scripted_speed=10)
     running, waiting = (submitted(server, long(2400)) for _ in range(2))
     with follow(server, running) as one, follow(server, waiting) as other:
@@ -280,7 +280,7 @@ def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
     assert "Traceback" not in server.log()
 
 
-def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
+def test_disconnect_before_the_answer_cancels_no_job(slow: Server) -> None:
     before = {one["id"] for one in slow.jobs()}
     request = slow.client.build_request("POST", "/v1/jobs", files={"audio": wav(SECOND * 5)})
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -293,9 +293,7 @@ def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
-def test_the_commands_of_the_document_do_what_it_says(
-    server: Server, studio: Studio, tmp_path: Path
-) -> None:
+def test_commands_in_the_job_docs_work(server: Server, studio: Studio, tmp_path: Path) -> None:
     page = (REPOSITORY / "docs/queue.md").read_text("utf-8")
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     commands = [line for line in block.splitlines() if line.startswith("curl")]
@@ -322,7 +320,7 @@ def test_the_commands_of_the_document_do_what_it_says(
     check_problem(server.client.get(f"/v1/jobs/{environment['ID']}"), 404, "job_not_found")
 
 
-async def test_times_are_by_the_clock_that_the_service_was_given(voice: bytes) -> None:
+async def test_job_times_follow_the_clock_of_the_service(voice: bytes) -> None:
     settings = Settings(engine="scripted")
     service = Service(settings, choose_engine(settings), now=lambda: 1_700_000_000.0)
     await service.open()

@@ -26,7 +26,7 @@ sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
 
 
-async def test_a_conversation_from_begin_to_summary(server: Server) -> None:
+async def test_session_from_begin_to_summary(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", session="first", language="en", diarize=False)
         began = await next_of(socket, "began")
@@ -65,7 +65,7 @@ async def test_a_conversation_from_begin_to_summary(server: Server) -> None:
         await next_of(socket, "began")
 
 
-async def test_a_websocket_at_an_address_without_one_is_told_where_they_are(
+async def test_websocket_at_a_wrong_address_returns_404_with_the_right_ones(
     server: Server,
 ) -> None:
     for path in ("v1/lives", "v1/talk"):  # nothing, and an address of HTTP
@@ -77,7 +77,7 @@ async def test_a_websocket_at_an_address_without_one_is_told_where_they_are(
         assert all(one in problem["hint"] for one in ("/v1/live", "/v1/realtime", "/stream"))
 
 
-async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(
+async def test_reconnect_gets_the_received_count_and_missed_events(
     server: Server,
 ) -> None:
     raw = talk(0.3, 0.2)
@@ -131,7 +131,7 @@ async def test_summary_is_kept_for_a_client_that_comes_back_for_it(
         assert code == 1000
 
 
-async def test_of_two_on_one_session_the_newer_holds_it_and_what_the_older_sends_counts_once(
+async def test_newer_connection_takes_over_a_session_and_no_audio_counts_twice(
     server: Server,
 ) -> None:
     for number in range(3):
@@ -152,7 +152,7 @@ async def test_of_two_on_one_session_the_newer_holds_it_and_what_the_older_sends
             )
 
 
-async def test_orders_end_drop_and_change_turns(server: Server) -> None:
+async def test_commit_ends_a_turn_cancel_drops_one_and_change_applies(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", turns="client", partials=False)
         await socket.send(sound((0.2, 0.0), (1.0, 0.3)))
@@ -200,7 +200,7 @@ SOON = {"type": "begin"}
         ([SOON, {"type": "change", "language": "no language"}], "language_invalid", 1007),
     ],
 )
-async def test_what_is_wrong_is_said_and_the_connection_closed(
+async def test_invalid_message_is_answered_with_an_error_and_closes(
     server: Server, messages: list[Any], code: str, closes: int
 ) -> None:
     async with wire(server) as socket:
@@ -218,7 +218,7 @@ async def test_what_is_wrong_is_said_and_the_connection_closed(
     assert said[-1]["hint"]
 
 
-async def test_who_may_not_come_in_is_told_in_a_frame(
+async def test_refused_client_gets_its_error_in_a_frame(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(token="the right one, at last")
@@ -235,7 +235,7 @@ SAID: TypeAdapter[LiveMessage] = TypeAdapter(
 )
 
 
-async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server: Server) -> None:
+async def test_every_server_message_matches_the_published_schema(server: Server) -> None:
     seen: set[str] = set()
     async with wire(server) as socket:
         await say(socket, "begin", words=True, keep=True)
@@ -274,7 +274,7 @@ async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server:
 
 
 @pytest.mark.slow
-async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_are(
+async def test_rate_limit_counts_commands_and_not_audio_packets(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
@@ -295,7 +295,7 @@ async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_a
             assert (said[-1]["type"], said[-1]["code"], code) == ("error", "rate_limited", 4429)
 
 
-def test_the_document_names_every_message_and_field() -> None:
+def test_live_docs_name_every_message_and_field() -> None:
     page = (REPOSITORY / "docs/live-wire.md").read_text("utf-8")
     fields = {
         *live_messages.LiveBeginRequest.model_fields,
@@ -308,7 +308,7 @@ def test_the_document_names_every_message_and_field() -> None:
     assert all(str(code) in page for code in live_routes.LIVE_CLOSE_CODES.values())
 
 
-def test_the_schema_has_the_defaults_and_the_meaning_of_endpointing() -> None:
+def test_schema_has_defaults_and_descriptions_of_endpointing() -> None:
     schema = live_messages.LiveEndpointing.model_json_schema()["properties"]
     defaults = {name: field["default"] for name, field in schema.items()}
     assert defaults == dataclasses.asdict(EndpointingOptions())
@@ -316,7 +316,7 @@ def test_the_schema_has_the_defaults_and_the_meaning_of_endpointing() -> None:
     assert live_messages.LiveEndpointing().model_dump(exclude_none=True) == {}, "changes nothing"
 
 
-def test_an_unknown_encoding_is_answered_with_those_there_are() -> None:
+def test_unknown_encoding_is_refused_with_the_known_ones() -> None:
     with pytest.raises(errors.FieldInvalid) as told:
         live_messages.parse_request('{"type": "begin", "encoding": "mp3"}')
     assert told.value.detail == "'encoding': Input should be 'pcm16', 'float32' or 'opus'."
@@ -327,7 +327,7 @@ def test_an_unknown_encoding_is_answered_with_those_there_are() -> None:
     assert all(isinstance(one, live_messages.LiveBeginRequest) for one in begun)
 
 
-def test_an_unknown_type_is_answered_with_those_there_are() -> None:
+def test_unknown_message_type_is_refused_with_the_known_ones() -> None:
     for text, detail in (
         (
             '{"type": "stop"}',

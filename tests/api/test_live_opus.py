@@ -31,7 +31,7 @@ def packets(pcm16: bytes) -> list[bytes]:
     return found
 
 
-def test_a_packet_is_as_long_as_it_says_and_what_is_none_is_told() -> None:
+def test_opus_packet_is_decoded_to_its_length_or_refused() -> None:
     sent = packets(b"".join(pieces(talk(0.5))))
     decoder = OpusDecoder()
     assert {len(decoder.samples(one)) for one in sent} == {2 * 960}
@@ -41,7 +41,7 @@ def test_a_packet_is_as_long_as_it_says_and_what_is_none_is_told() -> None:
         assert "Opus" in told.value.hint
 
 
-async def test_opus_packets_become_the_words_that_samples_would(server: Server) -> None:
+async def test_opus_packets_give_the_same_words_as_samples(server: Server) -> None:
     sent = packets(b"".join(pieces(talk(0.3, 0.2))))
     async with wire(server) as socket:
         await say(socket, "begin", encoding="opus", diarize=False)
@@ -58,7 +58,7 @@ async def test_opus_packets_become_the_words_that_samples_would(server: Server) 
     assert [one for one in before + told if one["type"] == "final"]
 
 
-async def test_who_sends_something_else_is_told_and_closed(server: Server) -> None:
+async def test_invalid_opus_packet_is_an_error_that_closes(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", encoding="opus")
         await next_of(socket, "began")
@@ -71,7 +71,7 @@ async def test_who_sends_something_else_is_told_and_closed(server: Server) -> No
     assert (told[-1]["code"], code) == ("field_invalid", 1007)
 
 
-def test_without_the_package_it_is_refused_with_what_to_install(
+def test_opus_without_its_package_is_refused_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)

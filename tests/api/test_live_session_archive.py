@@ -50,7 +50,7 @@ def keeps(home: Path) -> Iterator[Server]:
         yield up
 
 
-async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(keeps: Server) -> None:
+async def test_kept_session_is_a_job_with_formats_edits_and_recording(keeps: Server) -> None:
     raw = talk(0.3, 0.5)
     assert "job" not in (await heard(keeps, raw))[-1]
     assert keeps.jobs() == []
@@ -81,7 +81,7 @@ async def test_a_talk_is_a_job_with_transcript_formats_edits_and_its_sound(keeps
     assert "event: done" in events
 
 
-async def test_who_is_gone_for_good_finds_the_talk_among_the_jobs(keeps: Server) -> None:
+async def test_kept_session_of_a_lost_client_becomes_a_job(keeps: Server) -> None:
     before = {one["id"] for one in keeps.jobs()}
     async with wire(keeps) as socket:
         await say(socket, "begin", keep=True)
@@ -94,7 +94,7 @@ async def test_who_is_gone_for_good_finds_the_talk_among_the_jobs(keeps: Server)
     assert result["segments"][0]["text"] == text
 
 
-async def test_a_talk_that_its_client_does_not_want_is_no_job(keeps: Server) -> None:
+async def test_session_that_its_client_drops_is_no_job(keeps: Server) -> None:
     before = len(keeps.jobs())
     async with wire(keeps) as socket:
         await say(socket, "begin", keep=True)
@@ -103,7 +103,7 @@ async def test_a_talk_that_its_client_does_not_want_is_no_job(keeps: Server) -> 
     assert len(keeps.jobs()) == before
 
 
-async def test_a_talk_whose_engine_fails_is_a_job_with_what_was_said_until_then(
+async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals(
     keeps: Server,
 ) -> None:
     before = {one["id"] for one in keeps.jobs()}
@@ -122,7 +122,7 @@ async def test_a_talk_whose_engine_fails_is_a_job_with_what_was_said_until_then(
     assert keeps.client.get(f"/v1/jobs/{made}/audio").content.endswith(fine + deadly)
 
 
-def test_sessions_over_grpc_are_jobs_where_the_service_says_so(keeps: Server) -> None:
+def test_grpc_session_is_a_job_if_the_service_is_set_so(keeps: Server) -> None:
     def new() -> list[dict[str, Any]]:
         return [one for one in keeps.jobs() if one["id"] not in before]
 
@@ -152,7 +152,7 @@ def test_sessions_over_grpc_are_jobs_where_the_service_says_so(keeps: Server) ->
         wait_until(lambda: client.creates("cut off"), PATIENCE_S, "its id is free again")
 
 
-def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> None:
+def test_kept_session_survives_a_restart_under_the_id_its_client_has(tmp_path: Path) -> None:
     recording = tmp_path / "talk.wav"
     samples = np.frombuffer(talk(0.3), "<i2")
     soundfile.write(recording, samples, 16_000, subtype="PCM_16")
@@ -169,7 +169,7 @@ def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> No
         assert up.client.get(f"/v1/jobs/{summary.job}/audio").status_code == 200
 
 
-async def test_sound_that_is_no_number_is_kept_too_and_ends_no_talk(keeps: Server) -> None:
+async def test_kept_session_with_nan_samples_has_peaks_and_no_traceback(keeps: Server) -> None:
     sound = np.full(8_000, np.nan, "<f4").tobytes()
     said = await heard(keeps, sound, keep=True, encoding="float32")
     assert keeps.client.get(f"/v1/jobs/{said[-1]['job']}/peaks").status_code == 200

@@ -123,14 +123,12 @@ def post_cleanly(server: Server, audio: bytes, name: str = "recording.wav") -> h
 
 
 @pytest.mark.parametrize("name", NOT_AUDIO)
-def test_what_is_no_audio_is_refused_by_its_content(name: str, server: Server) -> None:
+def test_file_without_audio_is_refused_by_its_content(name: str, server: Server) -> None:
     check_problem(post_cleanly(server, NOT_AUDIO[name], "recording.mp3"), *UNSUPPORTED)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_holds_no_samples_is_undecodable(
-    name: str, server: Server, studio: Studio
-) -> None:
+def test_file_without_samples_is_undecodable(name: str, server: Server, studio: Studio) -> None:
     check_problem(post_cleanly(server, BROKEN[name](studio)), *UNDECODABLE)
 
 
@@ -139,7 +137,7 @@ def test_a_file_that_holds_no_samples_is_undecodable(
     [(0xFFFFFFFF, 1, 16), (0xFFFFFF00, 1, 16), (0x7FFFFFFF, 1, 16), (0xFFFFFFF0, 3, 32)],
     ids=["4GB-streamed", "4GB", "2GB", "4GB-of-floats"],
 )
-def test_a_wav_that_claims_gigabytes_has_the_length_of_its_samples(
+def test_wav_that_claims_gigabytes_has_the_length_of_its_samples(
     claimed: int, tag: int, bits: int, server: Server
 ) -> None:
     data = PCM if tag == 1 else struct.pack("<f", 0.25) * 16_000
@@ -150,7 +148,9 @@ def test_a_wav_that_claims_gigabytes_has_the_length_of_its_samples(
     assert peak.rss <= 100 * MB
 
 
-def test_a_flac_that_claims_days_is_as_long_as_it_is(server: Server, studio: Studio) -> None:
+def test_flac_that_claims_days_has_the_length_of_its_samples(
+    server: Server, studio: Studio
+) -> None:
     response = post_cleanly(server, flac_that_claims(studio, (1 << 36) - 1))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(SECONDS, abs=0.15)
@@ -159,7 +159,7 @@ def test_a_flac_that_claims_days_is_as_long_as_it_is(server: Server, studio: Stu
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), -float("inf"), 1e30], ids=["nan", "inf", "-inf", "1e30"]
 )
-def test_impossible_float_samples_give_strict_json(value: float, server: Server) -> None:
+def test_samples_nan_and_infinite_give_strict_json(value: float, server: Server) -> None:
     response = post_cleanly(server, wav(struct.pack("<f", value) * 16_000, tag=3, bits=32))
     if response.status_code == 200:
         assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
@@ -170,7 +170,9 @@ def test_impossible_float_samples_give_strict_json(value: float, server: Server)
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(96, 8_000), (1, 768_000), (2, 192_000)], ids=str)
-def test_odd_but_real_shapes_work(channels: int, rate: int, server: Server) -> None:
+def test_many_channels_and_high_rates_are_transcribed(
+    channels: int, rate: int, server: Server
+) -> None:
     frames = rate // 2
     response = post_cleanly(server, wav(bytes(2 * channels * frames), channels=channels, rate=rate))
     assert response.status_code == 200, response.text[:500]
@@ -200,7 +202,7 @@ TRUNCATED = {  # name -> whether the format can tell that its end is missing
 
 
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_a_recording_that_was_cut_off_is_transcribed_as_far_as_it_goes(
+def test_truncated_recording_is_transcribed_as_far_as_it_goes(
     name: str, server: Server, studio: Studio
 ) -> None:
     audio = studio.bytes(name)
@@ -213,7 +215,7 @@ def test_a_recording_that_was_cut_off_is_transcribed_as_far_as_it_goes(
 
 
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8, 0.9])
-def test_a_film_that_was_cut_off_is_told_wherever_the_cut_fell(
+def test_truncated_film_is_warned_of_wherever_the_cut_is(
     share: float, server: Server, studio: Studio
 ) -> None:
     film = studio.make(
@@ -242,7 +244,7 @@ def check_bomb(server: Server, audio: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_twelve_hours_in_a_tiny_flac_are_refused(server: Server, studio: Studio) -> None:
+def test_tiny_flac_of_twelve_hours_is_refused(server: Server, studio: Studio) -> None:
     silence = ["-f", "lavfi", "-t", 12 * 3600, "-i", "anullsrc=r=8000:cl=mono:n=65535"]
     bomb = studio.make("bomb.flac", *silence, "-compression_level", 0, "-frame_size", 65_535)
     assert bomb.stat().st_size < 100_000
@@ -252,7 +254,7 @@ def test_twelve_hours_in_a_tiny_flac_are_refused(server: Server, studio: Studio)
 # A webm is a mkv.
 @pytest.mark.slow_except("mp4")
 @pytest.mark.parametrize("suffix", ["mp4", "webm"])
-def test_a_container_that_runs_over_the_limit_is_refused(
+def test_container_longer_than_the_limit_is_refused(
     suffix: str, server: Server, studio: Studio
 ) -> None:
     """Six hours: ten minutes of silence, its packets copied again and again."""
@@ -270,7 +272,7 @@ def test_a_container_that_runs_over_the_limit_is_refused(
 @pytest.mark.parametrize(
     "name", ["ogg-opus", "ogg-vorbis", "wav-s16", "mp3-without-header", "aac", "m4a", "webm-opus"]
 )
-def test_a_small_limit_holds_for_every_format(
+def test_length_limit_holds_for_every_format(
     name: str, studio: Studio, strict_server: Server
 ) -> None:
     long = studio.make(f"long-{name}.{studio.path(name).suffix}", *twice_the_limit(studio, name))
@@ -347,7 +349,7 @@ RAW = {"hls-behind-amr"}
 
 @pytest.mark.parametrize("by", ["upload", "path"])
 @pytest.mark.parametrize("name", PLAYLISTS)
-def test_a_playlist_opens_no_file_and_no_connection(
+def test_playlist_opens_no_file_and_no_connection(
     name: str, by: str, server: Server, voice: bytes, tmp_path: Path
 ) -> None:
     canary = tmp_path / "canary.wav"
@@ -368,7 +370,7 @@ def test_a_playlist_opens_no_file_and_no_connection(
         assert opens() == 1, "the watch itself does not work"
 
 
-def test_a_movie_whose_sound_lies_in_another_file_does_not_get_it(
+def test_movie_with_audio_in_another_file_does_not_open_it(
     server: Server, studio: Studio, tmp_path: Path
 ) -> None:
     canary = tmp_path / "canary.raw"
@@ -381,9 +383,7 @@ def test_a_movie_whose_sound_lies_in_another_file_does_not_get_it(
     check_problem(response, *UNDECODABLE)
 
 
-def test_after_all_these_files_the_same_service_works_as_before(
-    server: Server, voice: bytes
-) -> None:
+def test_service_works_after_all_malformed_files(server: Server, voice: bytes) -> None:
     assert server.health()["pid"] == server.process.pid
     assert server.post(voice).status_code == 200
     wait_until(lambda: server.health()["jobs_waiting"] == 0, PATIENCE_S, "an empty queue")

@@ -84,7 +84,7 @@ def zombies(server: Server) -> list[int]:
     return found
 
 
-def test_thirty_two_clients_at_once_each_get_their_own_transcript(server: Server) -> None:
+def test_each_of_32_concurrent_clients_gets_its_own_transcript(server: Server) -> None:
     recordings = [tone(number) for number in range(32)]
     alone = [server.post(audio).json()["segments"] for audio in recordings]
     assert len({str(segments) for segments in alone}) == len(alone)
@@ -95,7 +95,7 @@ def test_thirty_two_clients_at_once_each_get_their_own_transcript(server: Server
         assert response.json()["segments"] == alone[number]
 
 
-def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None:
+def test_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None:
     ahead = running_job(idle, endless(0))
     first, second = idle.submit(tone(1)), idle.submit(tone(2, 1.0))
     assert idle.job(ahead)["position"] is None
@@ -117,7 +117,7 @@ def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None
     assert [job["id"] for job in idle.jobs()][-2:] == [first, second]
 
 
-def test_the_answer_to_an_asynchronous_request_names_the_job(idle: Server) -> None:
+def test_answer_to_respond_async_names_the_job(idle: Server) -> None:
     response = idle.client.post(
         "/transcribe", files={"audio": tone(3)}, headers={"Prefer": "respond-async, wait=1"}
     )
@@ -127,7 +127,7 @@ def test_the_answer_to_an_asynchronous_request_names_the_job(idle: Server) -> No
     assert job.json()["id"] == response.json()["id"]
 
 
-def test_a_deleted_job_ends_and_the_next_one_starts(idle: Server) -> None:
+def test_deleted_job_ends_and_the_next_one_starts(idle: Server) -> None:
     first = running_job(idle, endless(1))
     queued, last = idle.submit(tone(2, 60.0)), idle.submit(tone(3, 1.0))
     assert idle.cancel(queued)["state"] == "cancelled"
@@ -142,7 +142,7 @@ def test_a_deleted_job_ends_and_the_next_one_starts(idle: Server) -> None:
     assert again["state"] == "done", "what has ended stays as it is"
 
 
-def test_what_a_client_waits_for_is_for_nobody_else(idle: Server) -> None:
+def test_transcript_of_a_waiting_client_is_not_readable_by_others(idle: Server) -> None:
     """Not while it is worked on, and not after it was sent."""
 
     def listed() -> set[str]:
@@ -160,7 +160,7 @@ def test_what_a_client_waits_for_is_for_nobody_else(idle: Server) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
-def test_the_job_of_a_client_that_hangs_up_is_cancelled(state: str, idle: Server) -> None:
+def test_job_of_a_disconnected_client_is_cancelled(state: str, idle: Server) -> None:
     ahead = running_job(idle, endless(5)) if state == "queued" else None
     request = idle.client.build_request("POST", "/transcribe", files={"audio": endless(6)})
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -189,7 +189,7 @@ def test_health_answers_every_poll_while_a_job_runs(idle: Server) -> None:
 
 
 @by_one_service
-def test_a_bad_file_gets_its_answer_while_another_job_runs(idle: Server) -> None:
+def test_bad_file_is_refused_while_another_job_runs(idle: Server) -> None:
     job_id = running_job(idle, endless(9))
     check_problem(idle.post(b"no audio"), 415, "audio_format_unsupported")
     check_problem(idle.post(wav(b"")), 422, "audio_undecodable")
@@ -197,7 +197,7 @@ def test_a_bad_file_gets_its_answer_while_another_job_runs(idle: Server) -> None
 
 
 @by_one_service
-def test_a_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
+def test_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
     expected = [idle.post(tone(number)).json()["segments"] for number in range(3)]
     first = running_job(idle, tone(0, 20.0))
     os.kill(int(idle.health()["worker_pid"]), signal.SIGSTOP)
@@ -216,7 +216,7 @@ def test_a_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
 
 
 @by_one_service
-def test_a_job_whose_engine_is_killed_twice_fails_alone(idle: Server) -> None:
+def test_job_whose_engine_is_killed_twice_fails_alone(idle: Server) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(idle.post, endless(0))
         wait_until(lambda: busy(idle), PATIENCE_S, "the job runs")
@@ -236,7 +236,7 @@ def test_a_job_whose_engine_is_killed_twice_fails_alone(idle: Server) -> None:
 
 
 @pytest.mark.slow
-def test_the_process_that_looks_at_files_may_be_killed_too(server: Server, studio: Studio) -> None:
+def test_killed_probe_process_is_replaced(server: Server, studio: Studio) -> None:
     """Every child at once, three times: intake and engine both come back, and nobody has to ask
     for the dead to be buried."""
     voice = studio.bytes("flac")  # plain wav needs no look

@@ -62,7 +62,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: bytes) -> None:
+def test_metrics_count_all_requests_jobs_and_sessions(day: Server, voice: bytes) -> None:
     before = numbers(day.client.get("/metrics").text)
     assert [day.post(voice).status_code for _ in range(2)] == [200, 200]
     assert day.post(voice, precision="int8").json()["code"] == "model_load_failed"
@@ -140,7 +140,7 @@ async def knock(server: Server) -> None:
         await socket.wait_closed()
 
 
-def test_nothing_of_anybody_is_on_the_page(day: Server) -> None:
+def test_metrics_hold_nothing_of_any_owner(day: Server) -> None:
     for number in range(200):
         day.client.get(f"/v1/jobs/job-of-somebody-{number}")
         day.client.get(f"/somebody/{number}", headers={"User-Agent": f"somebody {number}"})
@@ -155,7 +155,7 @@ def test_nothing_of_anybody_is_on_the_page(day: Server) -> None:
     assert ("vibevoice_http_requests_total", "other", "/health", "405") in numbers(page)
 
 
-def test_too_much_that_fails_is_told_by_health_and_by_the_probe(day: Server, voice: bytes) -> None:
+def test_many_failures_make_ready_return_503_and_health_500(day: Server, voice: bytes) -> None:
     assert day.client.get("/healthz/ready").json() == {"status": "ok"}
     for _ in range(30):  # four, mostly: what was before counts for a minute, if it was in time
         assert day.post(voice, precision="int8").status_code == 503
@@ -171,7 +171,7 @@ def test_too_much_that_fails_is_told_by_health_and_by_the_probe(day: Server, voi
     assert numbers(day.client.get("/metrics").text)["vibevoice_healthy",] == 0
 
 
-def test_the_dashboard_asks_for_nothing_that_is_not_there(day: Server) -> None:
+def test_dashboard_queries_only_metrics_that_exist(day: Server) -> None:
     board = json.loads((REPOSITORY / "deploy/grafana/vibevoice-asr.json").read_text())
     asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     page = day.client.get("/metrics").text
@@ -185,7 +185,7 @@ def test_the_dashboard_asks_for_nothing_that_is_not_there(day: Server) -> None:
     assert len(named & wanted) > 10
 
 
-def test_what_alerts_watch_is_there_before_the_first_event(start_server: Any) -> None:
+def test_metrics_of_alerts_exist_before_the_first_event(start_server: Any) -> None:
     """`increase` and `rate` see no rise of a series that begins above 0."""
     import re
 
@@ -214,7 +214,7 @@ def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:vibevoice|process|stt)_[a-z_]+", expression))
 
 
-def test_the_machine_is_told_by_the_fields_of_the_original(day: Server) -> None:
+def test_system_has_the_fields_of_the_original_server(day: Server) -> None:
     body = day.client.get("/system").json()
     assert set(body) == {
         *("timestamp", "platform", "python", "cpu_count", "load_avg", "process", "system", "gpus")
@@ -254,7 +254,7 @@ def bearing(issuer: TokenIssuer, *scopes: Scope) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_service_has_started_when_its_engine_is_there(strict: Server) -> None:
+def test_startup_probe_succeeds_once_the_engine_is_loaded(strict: Server) -> None:
     starting = strict.client.get("/healthz/startup")
     if strict.health()["engine_state"] == "loading":  # asked later: it was so before, too
         assert (starting.status_code, starting.json()["reason"]) == (503, "starting")
@@ -268,16 +268,14 @@ def test_a_service_has_started_when_its_engine_is_there(strict: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics.json", "/system"])
-def test_who_reads_the_numbers_has_the_scope_for_it(
-    path: str, strict: Server, issuer: TokenIssuer
-) -> None:
+def test_metrics_need_their_scope(path: str, strict: Server, issuer: TokenIssuer) -> None:
     check_problem(strict.client.get(path), 401, "token_missing")
     refused = strict.client.get(path, headers=bearing(issuer, Scope.ADMIN))
     check_problem(refused, 403, "scope_missing")
     assert strict.client.get(path, headers=bearing(issuer, Scope.METRICS)).status_code == 200
 
 
-def test_the_numbers_can_be_open_and_health_stays_200_where_hosts_want_it(
+def test_open_metrics_need_no_token_and_unhealthy_health_can_stay_200(
     start_server: Any, voice: bytes
 ) -> None:
     server = start_server(
@@ -307,9 +305,7 @@ def said(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-def test_it_is_off_unless_it_is_on_and_somebody_can_be_told_from_others(
-    server: Server, day: Server
-) -> None:
+def test_admin_routes_without_their_setting_return_501(server: Server, day: Server) -> None:
     for one in (server, day):
         for method, path in (
             *(("POST", "/admin/load_model"), ("POST", "/admin/unload_model")),
@@ -323,7 +319,7 @@ def test_it_is_off_unless_it_is_on_and_somebody_can_be_told_from_others(
     assert said(nobody) == (501, "ERR4001")  # that comes before who asks
 
 
-def test_who_has_not_the_scope_is_not_let_in(strict: Server, issuer: TokenIssuer) -> None:
+def test_admin_routes_need_their_scope(strict: Server, issuer: TokenIssuer) -> None:
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},
@@ -349,7 +345,7 @@ def test_who_has_not_the_scope_is_not_let_in(strict: Server, issuer: TokenIssuer
         ({"model_id": "x", "model_size": "small"}, 400, "ERR4003"),
     ],
 )
-def test_what_cannot_be_loaded_is_said_by_its_number(
+def test_model_that_cannot_be_loaded_is_an_error_with_its_number(
     body: dict[str, Any], status: int, code: str, strict: Server, issuer: TokenIssuer
 ) -> None:
     answer = strict.client.post(
@@ -360,7 +356,7 @@ def test_what_cannot_be_loaded_is_said_by_its_number(
 
 
 @pytest.mark.parametrize("name", ["", "default", "unknown"])
-def test_the_last_model_stays(name: str, strict: Server, issuer: TokenIssuer) -> None:
+def test_last_model_cannot_be_unloaded(name: str, strict: Server, issuer: TokenIssuer) -> None:
     answer = strict.client.post(
         f"/admin/unload_model?model_id={name}", headers=bearing(issuer, Scope.ADMIN)
     )
@@ -373,7 +369,7 @@ def test_the_last_model_stays(name: str, strict: Server, issuer: TokenIssuer) ->
 
 
 @pytest.mark.slow
-def test_another_model_takes_the_place_of_the_first_and_no_job_is_lost(
+def test_loaded_model_replaces_the_first_without_losing_a_job(
     start_server: Any, tmp_path: Path
 ) -> None:
     first, models = tiny_whisper.model(), tmp_path / "models"

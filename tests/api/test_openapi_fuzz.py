@@ -49,7 +49,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-def test_whatever_fits_the_page_or_does_not_gets_an_answer_that_does(
+def test_every_generated_request_gets_an_answer_that_fits_openapi(
     case: Any, everything: Server
 ) -> None:
     mine = {"Authorization": f"Bearer {TOKEN}"}
@@ -60,7 +60,7 @@ def test_whatever_fits_the_page_or_does_not_gets_an_answer_that_does(
     case.validate_response(response, checks=CHECKS)
 
 
-def test_the_service_lives_on(everything: Server) -> None:
+def test_service_survives_all_generated_requests(everything: Server) -> None:
     assert everything.health()["status"] == "ok"
     assert "Traceback" not in everything.log()
 

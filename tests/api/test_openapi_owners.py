@@ -84,7 +84,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield made
 
 
-def test_these_are_all_operations_that_name_a_job(page: Any) -> None:
+def test_list_of_operations_with_a_job_id_is_complete(page: Any) -> None:
     paths = set(page.raw_schema["paths"])
     named = page.include(path_regex=NAMES_A_JOB)
     taken = {operation.ok().path for operation in named.get_all_operations()}
@@ -103,7 +103,7 @@ def test_these_are_all_operations_that_name_a_job(page: Any) -> None:
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-def test_nothing_of_another_owner_s_jobs_is_in_any_answer(case: Any, house: House) -> None:
+def test_no_operation_returns_anything_of_another_owners_jobs(case: Any, house: House) -> None:
     url = str(house.server.client.base_url).rstrip("/")
     in_path = "job_id" in case.path_parameters
     for job_id in (None, *(house.ids if in_path or case.method == "GET" else ())):
@@ -121,7 +121,7 @@ def test_nothing_of_another_owner_s_jobs_is_in_any_answer(case: Any, house: Hous
     assert list(house.states().values()) == ["done", "running", "queued"], "nobody ended them"
 
 
-def test_to_their_owner_they_are_there_to_be_read(house: House) -> None:
+def test_every_operation_serves_the_owner_of_the_job(house: House) -> None:
     """Or nothing above would have been hidden."""
     read = [house.as_ada(path).text for path in ("/v1/jobs", f"/v1/jobs/{house.ids[0]}/transcript")]
     assert all(one in read[0] for one in house.ids)

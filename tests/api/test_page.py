@@ -35,7 +35,7 @@ MOST_BYTES = 120_000
 TOKEN = "a-token-of-this-start-0123456789"
 
 
-def test_who_asks_for_html_gets_the_page_and_others_what_was_there(server: Server) -> None:
+def test_root_returns_the_page_for_html_and_json_otherwise(server: Server) -> None:
     page = server.client.get("/", headers=HTML)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "accept" in page.headers["vary"].lower()
@@ -45,7 +45,7 @@ def test_who_asks_for_html_gets_the_page_and_others_what_was_there(server: Serve
         assert "accept" in answer.headers["vary"].lower()
 
 
-def test_the_page_trusts_nobody_and_nothing_that_is_written_inline(server: Server) -> None:
+def test_page_forbids_foreign_and_inline_content(server: Server) -> None:
     page = server.client.get("/", headers=HTML)
     policy = dict(
         part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")
@@ -66,7 +66,7 @@ def test_the_page_trusts_nobody_and_nothing_that_is_written_inline(server: Serve
         assert found.headers["x-content-type-options"] == "nosniff"
 
 
-def test_it_is_small_and_its_front_is_sent_again_only_when_it_changed(server: Server) -> None:
+def test_page_is_small_and_cached_until_it_changes(server: Server) -> None:
     files = PageFiles()
     sizes = [
         len(file.compressed)
@@ -86,12 +86,12 @@ def test_it_is_small_and_its_front_is_sent_again_only_when_it_changed(server: Se
     "path", ["/page/0123456789abcdef/app.js", "/page/x", "/page/{digest}/../api.py",
              "/page/{digest}/nothing.js", "/page/{digest}/index.html"],
 )  # fmt: skip
-def test_what_is_no_file_of_this_build_is_not_there(path: str, server: Server) -> None:
+def test_address_of_no_page_file_returns_404(path: str, server: Server) -> None:
     response = server.client.get(path.replace("{digest}", PageFiles().digest))
     check_problem(response, 404, "not_found")
 
 
-def test_the_page_has_the_client_that_everybody_has() -> None:
+def test_page_uses_the_published_javascript_client() -> None:
     files, sources = PageFiles(), sorted(CLIENT.iterdir())
     served = [name for name in files if name.startswith("client/")]
     assert served == [f"client/{path.name}" for path in sources]
@@ -101,7 +101,7 @@ def test_the_page_has_the_client_that_everybody_has() -> None:
         assert file.body == path.read_bytes()
 
 
-def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_executable_contains_every_file_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "packaging"))
     import flavours
 
@@ -115,7 +115,7 @@ def test_the_executable_takes_all_of_the_page(monkeypatch: pytest.MonkeyPatch) -
     assert targets == ours | theirs
 
 
-def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Server) -> None:
+def test_foreign_origin_gets_neither_the_page_nor_its_files(server: Server) -> None:
     digest = PageFiles().digest
     stranger = {"Origin": "http://evil.example"}
     embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
@@ -124,7 +124,7 @@ def test_a_page_of_another_origin_gets_neither_the_page_nor_its_parts(server: Se
         check_problem(server.client.get(path, headers=HTML | embedded), 403, "origin_not_allowed")
 
 
-def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
+def test_page_needs_no_token_but_its_data_does(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(token=TOKEN, log_level="debug")
@@ -143,7 +143,7 @@ def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
     assert word["word"] not in server.log()
 
 
-def test_open_prints_a_link_that_holds_no_token_and_opens_once(
+def test_open_prints_a_link_without_token_that_works_once(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(token=TOKEN)
@@ -166,7 +166,7 @@ def opened(server: Server, token: str = "") -> str:
     return done.stdout.strip()
 
 
-def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
+def test_one_time_code_works_once_within_two_minutes_and_codes_are_bounded() -> None:
     now = 1000.0
     handover = OneTimeCodes(lambda: now)
     first, second = handover.give("one", "anna"), handover.give("two", "anna")
@@ -185,7 +185,7 @@ def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
     assert handover.take(of_another) == "of another"
 
 
-def test_many_owners_of_words_get_no_more_memory_and_who_has_most_makes_room() -> None:
+def test_full_one_time_codes_drop_those_of_the_owner_with_most() -> None:
     handover = OneTimeCodes(lambda: 1000.0)
     alone = handover.give("alone", "ben")
     greedy = [
@@ -198,14 +198,14 @@ def test_many_owners_of_words_get_no_more_memory_and_who_has_most_makes_room() -
     assert handover.take(greedy[-1]) == "greedy"
 
 
-def test_the_page_is_told_what_is_missing_only_on_this_machine(server: Server) -> None:
+def test_page_on_this_machine_gets_engine_and_findings(server: Server) -> None:
     about = server.client.get("/v1/page/about").json()
     assert about["engine"]["name"] == "scripted"
     assert about["engine"]["precisions"] == ["fp32", "int8"]
     assert all(one["text"] and one["state"] != "good" for one in about["findings"])
 
 
-async def test_who_is_elsewhere_is_told_of_no_folder() -> None:
+async def test_other_machine_gets_no_folder_names() -> None:
     from pydantic import SecretStr
 
     from sidecar.config.settings import Settings
@@ -219,9 +219,7 @@ async def test_who_is_elsewhere_is_told_of_no_folder() -> None:
     assert about["findings"] == []
 
 
-def test_peaks_of_a_recording_are_a_byte_for_each_tenth_of_a_second(
-    server: Server, tmp_path: Path
-) -> None:
+def test_peaks_have_a_byte_for_each_tenth_of_a_second(server: Server, tmp_path: Path) -> None:
     import base64
 
     import numpy as np

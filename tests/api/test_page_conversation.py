@@ -70,7 +70,7 @@ def stops(visitor: Visitor) -> None:
     visitor.sees(".talking button", "Stop").click()
 
 
-def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
+def test_speech_is_answered_aloud_and_interrupts_the_answer(
     visitor: Visitor, talks: Server
 ) -> None:
     begins(visitor, talks)
@@ -94,7 +94,7 @@ def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
 
 
 @pytest.mark.slow
-def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
+def test_key_silences_the_answer_and_its_line_ends_where_it_was_heard(
     visitor: Visitor, talks: Server
 ) -> None:
     begins(visitor, talks, "Only type")
@@ -133,9 +133,7 @@ def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
 
 
 @pytest.mark.slow
-def test_a_conversation_that_is_kept_is_a_transcript_of_two(
-    visitor: Visitor, talks: Server
-) -> None:
+def test_kept_conversation_is_a_transcript_of_two_speakers(visitor: Visitor, talks: Server) -> None:
     begins(visitor, talks, "Only type")
     visitor.sees(".talking label", "Keep as a transcript").click()
     says(visitor, "Hello there.")
@@ -149,9 +147,7 @@ def test_a_conversation_that_is_kept_is_a_transcript_of_two(
     talks.client.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
-    visitor: Visitor, talks: Server
-) -> None:
+def test_llm_and_voice_are_chosen_and_failures_shown(visitor: Visitor, talks: Server) -> None:
     visitor.opens(talks)
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".starting", "synthetic voice")
@@ -184,7 +180,7 @@ def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
 
 
 @pytest.mark.slow
-def test_where_nothing_speaks_that_is_said_and_answers_are_read(
+def test_conversation_without_tts_is_announced_and_text_only(
     visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(voice_engine="none", token=TOKEN)
@@ -199,7 +195,7 @@ def test_where_nothing_speaks_that_is_said_and_answers_are_read(
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
 
 
-def test_what_few_want_is_fetched_when_they_do(visitor: Visitor, talks: Server) -> None:
+def test_conversation_code_is_fetched_on_first_use(visitor: Visitor, talks: Server) -> None:
     visitor.opens(talks)
     fetched = "return performance.getEntriesByType('resource').map((one) => one.name).join()"
     assert "/conversation/" not in visitor.js(fetched)

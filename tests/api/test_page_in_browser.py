@@ -79,7 +79,7 @@ def tone(path: Path, seconds: int) -> Path:
     return path
 
 
-def test_a_dropped_recording_is_heard_and_read_played_and_searched(
+def test_dropped_recording_is_transcribed_played_and_searched(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.opens(server)
@@ -154,7 +154,7 @@ def said(visitor: Visitor, index: int) -> str:
     )
 
 
-def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
+def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     from selenium.webdriver import ActionChains
@@ -246,7 +246,7 @@ def reads_with_holds(visitor: Visitor, server: Server, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
+def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     reads_with_holds(visitor, server, tmp_path)
@@ -275,7 +275,7 @@ def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
     assert visitor.all(".trouble") == []
 
 
-def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
+def test_outdated_answer_does_not_delay_the_next_edit(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     reads_with_holds(visitor, server, tmp_path)
@@ -300,7 +300,7 @@ def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
     assert visitor.all(".trouble") == []
 
 
-def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
+def test_silent_event_stream_does_not_hide_the_end_of_a_job(
     visitor: Visitor, slow: Server, tmp_path: Path
 ) -> None:
     """Nor does an answer that does not come to what else the page would know."""
@@ -340,7 +340,7 @@ def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
     assert visitor.findings() == []
 
 
-def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
+def test_progress_is_shown_and_survives_a_reload(
     visitor: Visitor, slow: Server, tmp_path: Path
 ) -> None:
     visitor.opens(slow)
@@ -375,7 +375,7 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor.sees(".player .round[aria-label=Pause]").click()
 
 
-def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_shown(
+def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server(job_retention="8s")
@@ -455,7 +455,7 @@ def downloaded(visitor: Visitor, label: str) -> str:
     return str(visitor.js("return saved"))
 
 
-def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
+def test_text_for_word_processors_has_a_paragraph_for_each_turn(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
@@ -481,7 +481,7 @@ def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
     wait_until(lambda: visitor.js("return window.copied") == plain, PATIENCE_S, "it is copied")
 
 
-def test_what_is_made_of_a_transcript_is_offered_once_it_is_loaded(
+def test_exports_are_offered_once_the_transcript_is_loaded(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     reads_with_holds(visitor, server, tmp_path)
@@ -502,7 +502,7 @@ def test_what_is_made_of_a_transcript_is_offered_once_it_is_loaded(
     assert own <= {*visitor.js(offered)}
 
 
-def test_what_was_read_is_shown_again_after_a_reload_until_it_is_deleted(
+def test_read_transcript_is_shown_after_a_reload_until_deleted(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.reads(server, tone(tmp_path / "first.wav", 3), 3)
@@ -528,7 +528,7 @@ def worked_out(visitor: Visitor, module: str, expression: str, given: object) ->
     )
 
 
-def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -> None:
+def test_state_of_a_job_is_worded_for_people(visitor: Visitor, server: Server) -> None:
     def said(**job: object) -> str:
         return str(worked_out(visitor, "words.js", "the.stateOf(given)", job))
 
@@ -548,7 +548,7 @@ def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -
     )
 
 
-def test_lengths_of_time_from_two_days_on_are_in_days(visitor: Visitor, server: Server) -> None:
+def test_durations_from_two_days_on_are_in_days(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     lengths_s = [0, 61, 3600, 36 * 3600, 30 * 86_400, 2 * 86_400 + 3600]
     said = worked_out(visitor, "words.js", "given.map(the.spoken)", lengths_s)
@@ -591,7 +591,7 @@ window.fetch = (...given) => {
 
 
 @pytest.mark.slow
-def test_only_copies_that_have_room_are_made_and_switching_them_off_deletes_those_of_all(
+def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server()
@@ -638,7 +638,7 @@ def test_only_copies_that_have_room_are_made_and_switching_them_off_deletes_thos
         visitor.late(counting)
 
 
-def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
+def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server(job_retention="6s")
@@ -694,7 +694,7 @@ def test_copies_of_one_owner_are_not_shown_to_another(
     assert "anna" not in visitor.text()
 
 
-def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
+def test_two_tabs_show_the_same_and_a_deletion_reaches_both(
     visitor: Visitor, slow: Server, tmp_path: Path
 ) -> None:
     visitor.opens(slow)
@@ -711,7 +711,7 @@ def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
 
 
 @pytest.mark.slow
-def test_a_service_that_is_started_anew_is_waited_for_and_gets_the_recording_again(
+def test_restarted_service_is_waited_for_and_gets_the_recording_again(
     visitor: Visitor, tmp_path: Path
 ) -> None:
     with Server(tmp_path / "before", scripted_speed=2) as server:
@@ -728,7 +728,7 @@ def test_a_service_that_is_started_anew_is_waited_for_and_gets_the_recording_aga
         assert "does not answer" not in visitor.text()
 
 
-def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
+def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server(token=TOKEN, **kept(tmp_path))
@@ -768,7 +768,7 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     ("host", "order"),
     [(STRANGER, ["H1", "FORM", "P", "P"]), ("localhost", ["H1", "P", "FORM", "P"])],
 )
-def test_a_visitor_from_elsewhere_is_asked_for_a_token_first(
+def test_visitor_from_elsewhere_is_asked_for_a_token(
     host: str, order: list[str], visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(token="correct-horse-battery-staple", allowed_hosts=STRANGER)
@@ -779,7 +779,7 @@ def test_a_visitor_from_elsewhere_is_asked_for_a_token_first(
 
 
 @pytest.mark.slow
-def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
+def test_link_of_a_named_owner_asks_before_it_signs_in(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
@@ -802,7 +802,7 @@ def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
     visitor.sees("dialog .facts", "Signed in asmallory")
 
 
-def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
+def test_file_without_audio_is_refused_in_words_and_can_be_skipped(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     letter = tmp_path / "letter.wav"
@@ -819,7 +819,7 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
 
 
 @pytest.mark.slow
-def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) -> None:
+def test_microphone_is_recorded_and_transcribed(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     visitor.sees(".intake button", "Record").click()
     time_of = "return document.querySelector('.recording .time').textContent"
@@ -830,7 +830,7 @@ def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) ->
     visitor.sees(".job .name", "Recording 2")
 
 
-def test_recordings_of_one_name_are_told_apart_by_the_time_of_sending(
+def test_recordings_of_equal_name_are_told_apart_by_upload_time(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.opens(server)
@@ -849,7 +849,7 @@ def test_recordings_of_one_name_are_told_apart_by_the_time_of_sending(
         assert label == (f"Delete {name}, sent {again[1]}" if again else f"Delete {name}")
 
 
-def test_the_page_says_which_language_it_understands_and_where(
+def test_page_shows_the_language_of_the_engine_and_where_it_runs(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     visitor.opens(start_server(engine="moonshine"))
@@ -868,9 +868,7 @@ def test_the_page_says_which_language_it_understands_and_where(
     visitor.sees(".status", "Sent to another server")
 
 
-def test_lines_are_selected_by_mouse_one_after_the_other(
-    visitor: Visitor, server: Server, tmp_path: Path
-) -> None:
+def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server, tmp_path: Path) -> None:
     from selenium.webdriver import ActionChains
 
     visitor.reads(server, tone(tmp_path / "talk.wav", 6), 6)
@@ -896,7 +894,7 @@ def test_lines_are_selected_by_mouse_one_after_the_other(
     wait_until(lambda: visitor.js(none), PATIENCE_S, "Escape, wherever the focus is")
 
 
-def test_options_are_those_that_the_engine_follows(
+def test_page_offers_the_options_of_the_engine(
     visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     for server, shown in (
@@ -939,7 +937,7 @@ def captions(visitor: Visitor, more: int = 1) -> int:
 
 
 @pytest.mark.slow
-def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
+def test_live_captions_pause_reconnect_and_are_transcribed_again(
     visitor: Visitor, server: Server
 ) -> None:
     goes_live(visitor, server)
@@ -981,7 +979,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
 
 
 @pytest.mark.usefixtures("browser")
-def test_a_microphone_that_gives_no_sound_is_noticed(server: Server, tmp_path: Path) -> None:
+def test_silent_microphone_is_noticed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "muted.wav").write_bytes(wav(bytes(2 * 16_000)))
     visitor = Visitor(tmp_path / "muted.wav")
     try:
@@ -999,9 +997,7 @@ def test_a_microphone_that_gives_no_sound_is_noticed(server: Server, tmp_path: P
         visitor.driver.quit()
 
 
-def test_captions_that_are_kept_are_a_transcript_like_any_other(
-    visitor: Visitor, slow: Server
-) -> None:
+def test_kept_captions_are_a_transcript_like_any_other(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".talking label", "Keep as a transcript").click()
@@ -1021,7 +1017,7 @@ def test_captions_that_are_kept_are_a_transcript_like_any_other(
 
 
 @pytest.mark.slow
-def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
+def test_captions_that_end_early_lose_nothing_of_the_recording(
     visitor: Visitor, server: Server
 ) -> None:
     goes_live(visitor, server)
@@ -1050,9 +1046,7 @@ socket.onmessage = (event) => {
 """The next partial text is a notice."""
 
 
-def test_what_is_said_of_an_overload_goes_with_the_captions(
-    visitor: Visitor, server: Server
-) -> None:
+def test_notice_of_overload_goes_with_the_captions(visitor: Visitor, server: Server) -> None:
     goes_live(visitor, server)
     captions(visitor)
     visitor.js(OVERLOADED, "partials_late", "The service is overloaded.")
@@ -1072,9 +1066,7 @@ def test_what_is_said_of_an_overload_goes_with_the_captions(
     assert max(box[2] for box in boxes) < 45, "each of its words in a line"
 
 
-def test_a_microphone_that_was_paused_stays_off_when_captions_end(
-    visitor: Visitor, server: Server
-) -> None:
+def test_paused_microphone_stays_off_when_captions_end(visitor: Visitor, server: Server) -> None:
     goes_live(visitor, server)
     visitor.sees(".title", "Listening")
     visitor.sees(".talking button", "Pause").click()
@@ -1084,9 +1076,7 @@ def test_a_microphone_that_was_paused_stays_off_when_captions_end(
     visitor.sees(".title", "only in this page")
 
 
-def test_a_microphone_that_is_refused_is_said_with_what_to_do(
-    visitor: Visitor, server: Server
-) -> None:
+def test_refused_microphone_is_shown_with_a_remedy(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     visitor.js(
         """navigator.mediaDevices.getUserMedia = async () => {
@@ -1098,9 +1088,7 @@ def test_a_microphone_that_is_refused_is_said_with_what_to_do(
     assert visitor.findings() == []
 
 
-def test_speakers_that_are_decided_anew_change_lines_that_stand(
-    visitor: Visitor, server: Server
-) -> None:
+def test_revised_speakers_change_lines_already_shown(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     line = {"type": "final", "turn": 0, "segment": {"speaker": "Speaker_0", "text": "Me?"}}
     partial = {"type": "partial", "turn": 1, "piece": 2, "text": "Me to", "stable": "Me"}
@@ -1117,7 +1105,7 @@ def test_speakers_that_are_decided_anew_change_lines_that_stand(
     assert captions("the.tailOf", [*told, {"type": "turn_ended", "turn": 1}]) == []
 
 
-def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, server: Server) -> None:
+def test_precision_is_changed_after_showing_its_plan(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     visitor.sees(".status").click()
     visitor.sees(".plan", "fits: int8")
@@ -1131,7 +1119,7 @@ def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, serv
 
 
 @pytest.mark.slow
-def test_a_long_transcript_is_built_in_slices_and_searched_whole(
+def test_long_transcript_is_built_in_slices_and_searched_whole(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.opens(server)
@@ -1151,7 +1139,7 @@ def test_a_long_transcript_is_built_in_slices_and_searched_whole(
 
 @pytest.mark.slow_except("light")
 @pytest.mark.parametrize("looks", ["light", "dark"])
-def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
+def test_page_has_no_accessibility_findings_in_light_dark_and_on_a_phone(
     looks: str, visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.reads(server, tone(tmp_path / "talk.wav", 20), 20)
@@ -1168,7 +1156,7 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     assert visitor.findings() == []
 
 
-def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
+def test_bars_on_a_phone_leave_three_quarters_of_the_screen(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     visitor.reads(server, tone(tmp_path / "a recording of the whole afternoon.wav", 20), 20)

@@ -37,11 +37,11 @@ from sidecar.api.http.request_headers import wants_async
         (['x="never closed, respond-async'], False),
     ],
 )
-def test_a_job_is_answered_to_those_who_prefer_it(headers: list[str], wanted: bool) -> None:
+def test_prefer_respond_async_is_parsed_by_rfc_7240(headers: list[str], wanted: bool) -> None:
     assert wants_async(headers) is wanted
 
 
 @pytest.mark.parametrize("piece", [" ", ";", "; ", "a=", ",", '"', "a ", "a;", 'a="\\'])
-def test_work_for_a_header_grows_with_its_length_and_not_with_its_square(piece: str) -> None:
+def test_work_for_a_prefer_header_is_linear_in_its_length(piece: str) -> None:
     few, many = (executed_lines(lambda: wants_async([piece * count])) for count in (300, 3000))  # noqa: B023
     assert many < 11 * few

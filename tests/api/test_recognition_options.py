@@ -38,7 +38,7 @@ def warnings_of(response: Any) -> list[dict[str, str]]:
     return list(response.json()["metadata"]["warnings"])
 
 
-def test_an_engine_that_cannot_be_steered_does_its_work_and_says_what_it_left_out(
+def test_engine_without_steering_transcribes_and_warns_of_ignored_options(
     send: Send,
 ) -> None:
     (warning,) = warnings_of(send(**STEERING))
@@ -53,11 +53,11 @@ def test_an_engine_that_cannot_be_steered_does_its_work_and_says_what_it_left_ou
     assert "prompt" not in warning["message"]
 
 
-def test_fields_that_change_nothing_warn_of_nothing(send: Send) -> None:
+def test_fields_with_default_values_cause_no_warning(send: Send) -> None:
     assert warnings_of(send(temperature=0, hotwords="", context="  ")) == []
 
 
-def test_a_field_that_there_is_not_warns_and_names_the_nearest(send: Send) -> None:
+def test_unknown_field_warns_and_names_the_nearest(send: Send) -> None:
     (warning,) = warnings_of(send(lanuage="en"))
     assert warning["code"] == "field_unknown"
     assert "'lanuage'" in warning["message"]
@@ -70,7 +70,7 @@ def test_a_field_that_there_is_not_warns_and_names_the_nearest(send: Send) -> No
     assert len(warnings_of(send(**{f"field_{at}": "1" for at in range(40)}))) == 10
 
 
-def test_speakers_is_another_name_of_num_speakers(send: Send) -> None:
+def test_speakers_is_an_alias_of_num_speakers(send: Send) -> None:
     (warning,) = warnings_of(send(speakers=3))
     assert "num_speakers" in warning["message"]
     (warning,) = warnings_of(send(speakers=3, num_speakers=3))
@@ -84,13 +84,13 @@ def test_speakers_is_another_name_of_num_speakers(send: Send) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("num_speakers", 0), ("temperature", "nan"), ("prompt", "長" * 4097)]
 )
-def test_a_value_that_is_not_possible_names_its_field(field: str, value: Any, send: Send) -> None:
+def test_impossible_value_is_refused_with_its_field(field: str, value: Any, send: Send) -> None:
     response = send(**{field: value})
     check_problem(response, 422, "field_invalid")
     assert f"'{field}'" in response.json()["detail"]
 
 
-def test_the_longest_prompt_passes_in_any_script(send: Send) -> None:
+def test_longest_prompt_is_accepted_in_any_script(send: Send) -> None:
     (warning,) = warnings_of(send(prompt="長" * 4096))
     assert warning["code"] == "option_ignored"
 

@@ -56,7 +56,7 @@ class Reader:
         return {"type": "http.disconnect"}
 
 
-def test_a_frame_is_one_line_of_json_after_its_id_and_name() -> None:
+def test_frame_is_one_line_of_json_after_its_id_and_name() -> None:
     assert responses.sse_frame({"text": "a\nb\u2028"}, "data", 7) == (
         b'id: 7\nevent: data\ndata: {"text":"a\\nb\\u2028"}\n\n'
     )
@@ -67,7 +67,7 @@ def submitted() -> JobRecord:
     return JobRecord.submitted(0.0, NAMED, FACTS, TranscribeOptions())
 
 
-async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
+async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
     store, job, reader = JobEventLog(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
@@ -102,7 +102,7 @@ async def endless(ended: list[bool]) -> AsyncGenerator[bytes, None]:
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: bool) -> None:
+async def test_disconnect_ends_the_stream_also_before_its_first_frame(reads: bool) -> None:
     closed: list[bool] = []
     ended: list[bool] = []
     reader = Reader()
@@ -117,7 +117,7 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
     assert ended == ([True] if reads else [])
 
 
-async def test_a_request_for_the_head_alone_ends_at_once() -> None:
+async def test_head_request_of_a_stream_ends_at_once() -> None:
     closed: list[bool] = []
     reader = Reader()
     reader.reads.set()
@@ -129,7 +129,7 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
     assert (closed, reader.body) == ([True], b"")
 
 
-async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
+async def test_subscription_reports_pauses_and_loses_no_event() -> None:
     store, job, found = JobEventLog(), submitted(), []
     store.add(job)
     async for events in store.subscribe(job.id).batches(0.01):
@@ -165,7 +165,7 @@ async def told_as_left(
 
 
 @pytest.mark.parametrize("after", [0, 5])
-async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: int) -> None:
+async def test_remaining_time_of_a_resumed_job_counts_from_its_checkpoint(after: int) -> None:
     before = (
         StartedChange(),
         ReportedChange(Progress(70.0, 100.0), 9.0),
@@ -183,7 +183,7 @@ async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: i
 
 
 @pytest.mark.parametrize("after", [0, 2, 3, 5, 6])
-async def test_a_reconnect_counts_from_no_checkpoint_of_after_its_last_event(after: int) -> None:
+async def test_remaining_time_after_a_reconnect_ignores_later_checkpoints(after: int) -> None:
     before = (
         StartedChange(),
         ReportedChange(Checkpoint(1800.0, "test"), 100.0),
@@ -203,7 +203,7 @@ async def test_a_reconnect_counts_from_no_checkpoint_of_after_its_last_event(aft
     assert told[:-2] == [(3100.0, 1800.0)] * (after < 6)
 
 
-async def test_an_event_is_written_once_for_all_who_follow_it(
+async def test_event_is_serialized_once_for_all_followers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, job, frames, written = JobEventLog(), submitted(), JobEventFrames(), []
@@ -217,7 +217,7 @@ async def test_an_event_is_written_once_for_all_who_follow_it(
     assert len(written) == 2, "not once for each"
 
 
-async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> None:
+async def test_connection_that_reads_nothing_of_its_stream_is_closed() -> None:
     """With a real server and a real socket; the reader that reads has all."""
     ended: list[bool] = []
     over, given_up = asyncio.Event(), asyncio.Event()
@@ -266,7 +266,7 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
 
 
 @pytest.mark.slow
-async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_nothing(
+async def test_hundreds_of_followers_get_every_event_and_vanished_ones_leave_nothing(
     start_server: Callable[..., Server],
 ) -> None:
     server, count, together = start_server(scripted_speed=1), 400, asyncio.Barrier(401)

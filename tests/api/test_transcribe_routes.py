@@ -49,7 +49,7 @@ def conversation(embedded: Server) -> dict[str, Any]:
     return dict(response.json())
 
 
-def test_the_host_s_default_request_gets_who_said_what_and_when(
+def test_default_request_of_the_host_returns_speakers_times_and_text(
     conversation: dict[str, Any],
 ) -> None:
     as_the_host_parses(conversation)
@@ -60,7 +60,7 @@ def test_the_host_s_default_request_gets_who_said_what_and_when(
     assert said[1] == ("Speaker_1", "Yes.")
 
 
-def test_a_precision_that_the_engine_lacks_is_substituted_and_said(
+def test_missing_precision_is_substituted_with_a_warning(
     conversation: dict[str, Any],
 ) -> None:
     assert conversation["metadata"]["model_precision"] == "int8"
@@ -70,14 +70,14 @@ def test_a_precision_that_the_engine_lacks_is_substituted_and_said(
     assert "int8" in warning["message"]
 
 
-def test_an_upload_gets_what_the_path_gets(embedded: Server) -> None:
+def test_upload_and_path_give_the_same_transcript(embedded: Server) -> None:
     by_path = embedded.post_path(str(BECKETT), precision="int8").json()
     uploaded = embedded.post(BECKETT.read_bytes(), precision="int8").json()
     assert uploaded["segments"] == by_path["segments"]
     assert uploaded["metadata"]["warnings"] == []
 
 
-def test_without_diarization_there_is_text_and_one_nominal_speaker(embedded: Server) -> None:
+def test_transcript_without_diarization_has_one_nominal_speaker(embedded: Server) -> None:
     body = embedded.post(BECKETT.read_bytes(), diarize="false").json()
     as_the_host_parses(body)
     assert {segment["speaker"] for segment in body["segments"]} == {"Speaker_0"}
@@ -85,7 +85,7 @@ def test_without_diarization_there_is_text_and_one_nominal_speaker(embedded: Ser
     assert "ever tried" in " ".join(s["text"] for s in body["segments"]).lower()
 
 
-def test_silence_is_success_without_segments(embedded: Server) -> None:
+def test_silence_succeeds_without_segments(embedded: Server) -> None:
     body = embedded.post(wav(bytes(160_000))).json()
     assert body["status"] == "success"
     assert body["segments"] == []
@@ -93,7 +93,7 @@ def test_silence_is_success_without_segments(embedded: Server) -> None:
     assert body["metadata"]["num_speakers"] == 0
 
 
-def test_a_language_it_does_not_know_is_a_clear_error(embedded: Server) -> None:
+def test_unknown_language_is_refused(embedded: Server) -> None:
     for language in ("auto", "en", "en-GB"):
         assert embedded.post(wav(bytes(32_000)), language=language).status_code == 200
     problem = embedded.post(wav(bytes(32_000)), language="de")
@@ -101,7 +101,7 @@ def test_a_language_it_does_not_know_is_a_clear_error(embedded: Server) -> None:
     assert "It knows: en" in problem.json()["hint"]
 
 
-def test_a_reload_at_a_precision_it_lacks_names_those_it_has_and_changes_nothing(
+def test_reload_at_a_missing_precision_is_refused_and_changes_nothing(
     embedded: Server,
 ) -> None:
     before = embedded.health()["worker_pid"]
@@ -113,7 +113,7 @@ def test_a_reload_at_a_precision_it_lacks_names_those_it_has_and_changes_nothing
     assert embedded.health()["worker_pid"] == before
 
 
-def test_a_reload_brings_a_fresh_engine(embedded: Server) -> None:
+def test_reload_replaces_the_engine(embedded: Server) -> None:
     before = embedded.health()["worker_pid"]
     answer = embedded.client.post("/reload-model", json={"precision": "int8"})
     assert answer.status_code == 200
@@ -126,13 +126,13 @@ def test_a_reload_brings_a_fresh_engine(embedded: Server) -> None:
     assert health["worker_pid"] != before
 
 
-def test_the_root_says_who_it_is(server: Server) -> None:
+def test_root_names_the_service(server: Server) -> None:
     body = server.client.get("/").json()
     assert body["service"] == "vibevoice-asr"
     assert body["status"] == "running"
 
 
-def test_an_engine_that_is_preloaded_is_there_without_a_request(
+def test_preloaded_engine_is_loaded_without_a_request(
     start_server: Callable[..., Server],
 ) -> None:
     from service_process import wait_until
@@ -141,7 +141,7 @@ def test_an_engine_that_is_preloaded_is_there_without_a_request(
     wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
 
 
-def test_no_word_of_a_recording_reaches_the_log(embedded: Server, conversation: object) -> None:
+def test_log_has_no_word_of_a_recording(embedded: Server, conversation: object) -> None:
     log = embedded.log().lower()
     assert "engine moonshine loaded" in log
     assert "ditch" not in log
@@ -149,7 +149,7 @@ def test_no_word_of_a_recording_reaches_the_log(embedded: Server, conversation: 
     assert json.dumps(conversation).lower().count("ditch") >= 1
 
 
-def test_who_asks_for_lines_has_each_as_it_is_heard_and_the_whole_answer_last(
+def test_streamed_answer_has_each_segment_and_the_transcript_last(
     server: Server, voice: bytes
 ) -> None:
     whole = server.post(voice).json()

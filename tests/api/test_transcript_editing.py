@@ -49,9 +49,7 @@ def shown(server: Server, job_id: str, fmt: str = "json") -> httpx.Response:
 
 
 @pytest.mark.anywhere
-def test_every_format_shows_what_was_edited_and_after_undoing_what_was_before(
-    server: Server, job_id: str
-) -> None:
+def test_every_format_shows_edits_and_their_undo(server: Server, job_id: str) -> None:
     formats = tuple(FORMATS)
     before = {fmt: shown(server, job_id, fmt).text for fmt in formats}
     was = json.loads(before["json"])["segments"]
@@ -98,9 +96,7 @@ def test_every_format_shows_what_was_edited_and_after_undoing_what_was_before(
 
 
 @pytest.mark.anywhere
-def test_an_edit_of_what_somebody_else_has_changed_meanwhile_is_refused(
-    server: Server, job_id: str
-) -> None:
+def test_edit_of_an_outdated_revision_is_refused(server: Server, job_id: str) -> None:
     tag = shown(server, job_id).headers["etag"]
     assert tag == '"0"'
     assert edit(server, job_id, rename("Speaker_0", "Nagg"), **{"If-Match": tag}).is_success
@@ -135,7 +131,7 @@ def test_an_edit_of_what_somebody_else_has_changed_meanwhile_is_refused(
     ],
 )
 @pytest.mark.anywhere
-def test_what_is_no_edit_says_why_and_changes_nothing(
+def test_invalid_edit_is_refused_with_the_reason_and_changes_nothing(
     server: Server, job_id: str, body: bytes, status: int, code: str
 ) -> None:
     path, kind = f"/v1/jobs/{job_id}/transcript", {"Content-Type": "application/json"}
@@ -146,7 +142,7 @@ def test_what_is_no_edit_says_why_and_changes_nothing(
     assert "name" not in shown(server, job_id).json()["segments"][0]
 
 
-def test_who_was_heard_without_people_on_is_not_split_by_voice(server: Server, job_id: str) -> None:
+def test_split_by_voice_without_stored_voices_is_refused(server: Server, job_id: str) -> None:
     asked = {"op": "split_speaker", "speaker": "Speaker_0"}
     check_problem(edit(server, job_id, asked), 409, "voices_not_kept")
     check_problem(edit(server, job_id, {**asked, "speaker": "Speaker_9"}), 422, "edit_impossible")
@@ -155,9 +151,7 @@ def test_who_was_heard_without_people_on_is_not_split_by_voice(server: Server, j
     assert server.client.get(f"/v1/jobs/{job_id}").json()["revision"] == 0
 
 
-def test_what_is_no_json_or_no_job_that_is_done_cannot_be_edited(
-    server: Server, job_id: str
-) -> None:
+def test_edit_without_json_or_of_an_unfinished_job_is_refused(server: Server, job_id: str) -> None:
     path = f"/v1/jobs/{job_id}/transcript"
     check_problem(
         server.client.patch(path, data={"operations": "undo"}), 415, "content_type_unsupported"
@@ -169,7 +163,7 @@ def test_what_is_no_json_or_no_job_that_is_done_cannot_be_edited(
 
 
 @pytest.mark.slow
-def test_edits_outlive_the_service_sealed(tmp_path: Path, voice: bytes) -> None:
+def test_edits_survive_a_restart_encrypted(tmp_path: Path, voice: bytes) -> None:
     kept = {"keep_jobs": 1, "data_dir": tmp_path, "journal_key": KEY, "job_retention": "1h"}
     with Server(tmp_path / "server", **kept) as up:
         job_id = up.submit(voice)
@@ -195,7 +189,7 @@ def test_edits_outlive_the_service_sealed(tmp_path: Path, voice: bytes) -> None:
 
 
 @pytest.mark.anywhere
-def test_the_client_edits_and_is_told_when_somebody_else_did(server: Server, job_id: str) -> None:
+def test_client_edits_and_sees_conflicts(server: Server, job_id: str) -> None:
     with closing(Client(str(server.client.base_url))) as client:
         first = client.edit(job_id, [rename("Speaker_0", "Nell")], revision=0)
         assert first["revision"] == 1
@@ -207,7 +201,7 @@ def test_the_client_edits_and_is_told_when_somebody_else_did(server: Server, job
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
-def test_the_commands_of_the_document_do_what_it_says(server: Server, job_id: str) -> None:
+def test_commands_in_the_editing_docs_work(server: Server, job_id: str) -> None:
     page = (REPOSITORY / "docs/editing.md").read_text("utf-8")
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     here = block.replace("http://127.0.0.1:8765", str(server.client.base_url).rstrip("/"))

@@ -34,7 +34,7 @@ def head(size: int, path: str = "/transcribe") -> bytes:
     return f"{HEAD.format(path)}Content-Length: {size}\r\n\r\n".encode()
 
 
-def test_uploads_beyond_the_room_are_refused_before_they_are_read(
+def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
     server = start_server(queue_limit=2, limits={"upload_stall": PATIENCE_S})
@@ -90,7 +90,7 @@ def test_place_of_an_upload_that_stalls_is_free_again(
             assert read_answer(sock)[0] == status
 
 
-def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
+def test_owner_can_upload_while_another_fills_the_upload_room(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
@@ -144,7 +144,7 @@ async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any
     return answer.status_code, answer.json()
 
 
-async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
+async def test_paths_on_a_hanging_disk_block_no_other_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:
     release, hanging = threading.Event(), threading.Semaphore(0)
@@ -174,7 +174,7 @@ async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
         assert {status for status, _ in await asyncio.gather(*hung)} == {404}
 
 
-async def test_a_path_on_a_disk_that_does_not_answer_is_told_so(
+async def test_path_on_a_hanging_disk_returns_404(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     release = threading.Event()
@@ -190,7 +190,7 @@ async def test_a_path_on_a_disk_that_does_not_answer_is_told_so(
     assert "does not answer" in body["detail"]
 
 
-async def test_no_piece_of_a_large_upload_is_written_where_health_is_answered(
+async def test_large_upload_is_not_written_in_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:
     writers = []

@@ -137,7 +137,7 @@ def stopped(server: Server) -> AbstractContextManager[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_service_answers_before_torch_is_there_and_never_loads_it_itself(
+def test_service_answers_before_torch_is_loaded_and_never_imports_it(
     served: Served,
 ) -> None:
     assert served.first_health["model_loaded"] is False
@@ -151,7 +151,7 @@ def test_the_service_answers_before_torch_is_there_and_never_loads_it_itself(
     assert "numpy" not in own
 
 
-def test_the_log_names_the_checkpoint_without_a_path(served: Served) -> None:
+def test_log_names_the_checkpoint_without_its_path(served: Served) -> None:
     assert f", checkpoint {served.folder.name})" in served.server.log()
 
 
@@ -159,7 +159,7 @@ def test_the_log_names_the_checkpoint_without_a_path(served: Served) -> None:
 @pytest.mark.parametrize(
     ("form", "name"), [*((MULTIPART, name) for name in tiny_vibevoice.CLIPS), (JSON, "beckett")]
 )
-def test_both_forms_get_the_exact_transcript(name: str, form: str, server: Server) -> None:
+def test_upload_and_path_get_the_exact_transcript(name: str, form: str, server: Server) -> None:
     if form == MULTIPART:
         response = server.post(audio(name))
     else:
@@ -181,7 +181,7 @@ def test_torch_leaves_nothing_in_the_temporary_folder(server: Server) -> None:
     assert list(server.temp.iterdir()) == []
 
 
-def test_fp16_becomes_the_16_bit_that_does_not_overflow_and_says_so(server: Server) -> None:
+def test_fp16_is_substituted_by_bf16_with_a_warning(server: Server) -> None:
     about = server.post(audio("beckett"), precision="fp16").json()["metadata"]
     assert about["model_precision"] == "bf16"
     (warning,) = about["warnings"]
@@ -199,7 +199,7 @@ def test_prompt_and_hotwords_steer_the_spelling(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> None:
+def test_temperature_speakers_and_token_limit_reach_the_engine(server: Server) -> None:
     """What they do to an answer is chance; that they do something is not."""
     cut = server.post(audio("endgame_nagg_nell"), max_tokens="40").json()
     assert [one["code"] for one in cut["metadata"]["warnings"]] == ["output_truncated"]
@@ -219,7 +219,7 @@ def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> Non
 
 
 @pytest.mark.slow
-def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Server) -> None:
+def test_reload_with_eight_waiting_jobs_loses_and_mixes_up_none(server: Server) -> None:
     before, after = server.health()["precision"], other_precision(server)
     names = [*tiny_vibevoice.CLIPS[:2], "beckett", "beckett"] * 2
     first = server.submit(audio(names[0]))
@@ -242,9 +242,7 @@ def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Se
 
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["encode", "prefill"])
-def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
-    phase: str, server: Server
-) -> None:
+def test_job_cancelled_before_decoding_leaves_the_worker_alive(phase: str, server: Server) -> None:
     """Three minutes of audio are encoding to nine tenths, 12,000 tokens of prompt are prefill."""
     recording, prompt = (repeated(3), "") if phase == "encode" else (audio("beckett"), "長" * 4096)
     worker = server.health()["worker_pid"]
@@ -266,7 +264,7 @@ def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
 
 
 @pytest.mark.slow
-def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server) -> None:
+def test_job_cancelled_while_decoding_leaves_the_worker_alive(server: Server) -> None:
     worker = server.health()["worker_pid"]
     for _ in range(3):
         job = server.submit(audio("endgame_nagg_nell"))
@@ -284,7 +282,7 @@ def check_cancelled(server: Server, job_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
+def test_short_waiting_recordings_are_decoded_as_one_batch(
     tmp_path: Path,
 ) -> None:
     folder = tiny_vibevoice.checkpoint("tiny")

@@ -194,7 +194,7 @@ HANDSHAKE = (
 )
 
 
-async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged(
+async def test_token_is_accepted_in_every_place_and_never_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -239,7 +239,7 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
         assert ticket not in line
 
 
-async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope() -> None:
+async def test_ephemeral_key_opens_only_its_address_without_scopes() -> None:
     tickets = OneTimeCodes[TicketGrant]()
     let_in: list[Any] = []
     said: list[Any] = []
@@ -275,7 +275,7 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
         ("", {"X-Anything": "x" * 1024}, 431, "header_too_large"),
     ],
 )
-async def test_a_handshake_beyond_a_limit_is_refused_before_it_is_asked_who_it_is(
+async def test_handshake_over_a_limit_is_refused_before_authentication(
     query: str, headers: dict[str, str], status: int, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving() as running:
@@ -290,7 +290,7 @@ async def test_a_handshake_beyond_a_limit_is_refused_before_it_is_asked_who_it_i
     assert "Traceback" not in caplog.text
 
 
-async def test_who_sends_more_than_is_taken_is_told_and_closed(
+async def test_client_that_overfills_the_inbound_queue_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(websocket_connections, "MAX_INBOUND_MESSAGES", 3)
@@ -308,7 +308,9 @@ async def test_who_sends_more_than_is_taken_is_told_and_closed(
         assert await closed(live) == (1013, "inbound_full")
 
 
-async def test_messages_and_cancels_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_and_cancels_have_separate_rate_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 5)
     monkeypatch.setattr(websocket_connections, "CANCELS_PER_MINUTE", 2)
     async with serving() as running:
@@ -323,7 +325,7 @@ async def test_messages_and_cancels_are_counted_apart(monkeypatch: pytest.Monkey
                 assert (await closed(live))[0] == 4008
 
 
-async def test_what_is_too_big_is_closed_with_a_reason_and_what_is_no_text_too() -> None:
+async def test_too_large_message_closes_1009_and_invalid_text_1007() -> None:
     async with serving() as running:
         async with running.connect(additional_headers=BEARER) as live:
             with contextlib.suppress(websockets.ConnectionClosed):
@@ -335,7 +337,7 @@ async def test_what_is_too_big_is_closed_with_a_reason_and_what_is_no_text_too()
         assert [await running.ended() for _ in range(2)] == ["gone", "gone"]
 
 
-async def test_who_takes_nothing_and_who_is_not_there_is_let_go() -> None:
+async def test_connection_that_reads_nothing_or_answers_no_ping_is_closed() -> None:
     async with (
         serving(ping_s=60, unread_s=0.2) as running,
         running.connect(additional_headers=BEARER, max_queue=1) as live,
@@ -351,7 +353,7 @@ async def test_who_takes_nothing_and_who_is_not_there_is_let_go() -> None:
         writer.close()
 
 
-async def test_who_sends_is_there_though_no_ping_is_answered(
+async def test_connection_that_sends_stays_open_without_a_pong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As one whose answer lies behind sound that is still on its way."""
@@ -383,7 +385,7 @@ def passes_without_pong(protocol: Any) -> None:
     protocol.keepalive_timeout()
 
 
-async def test_a_token_that_is_revoked_ends_the_connection_that_it_began() -> None:
+async def test_revoked_token_closes_its_connection() -> None:
     papers = Papers()
     async with serving(papers) as running, running.connect() as live:
         await live.send("hello")
@@ -395,7 +397,7 @@ async def test_a_token_that_is_revoked_ends_the_connection_that_it_began() -> No
         assert (await closed(live))[0] == 1008
 
 
-async def test_the_end_of_the_service_leaves_a_wire_its_last_words(
+async def test_shutdown_lets_a_working_connection_send_its_last_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(uvicorn_protocols, "SHUTDOWN_CLOSE_S", PATIENCE_S)
@@ -427,7 +429,7 @@ async def test_the_end_of_the_service_leaves_a_wire_its_last_words(
         assert closed.value.rcvd.code == code
 
 
-def test_what_waits_is_bounded_in_bytes_too_but_one_message_always_may() -> None:
+def test_inbound_queue_is_bounded_in_bytes_but_takes_one_message() -> None:
     inbound = InboundQueue(10, most_bytes=100)
     inbound.put("large", 500)
     with pytest.raises(errors.InboundFull):
@@ -438,7 +440,7 @@ def test_what_waits_is_bounded_in_bytes_too_but_one_message_always_may() -> None
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))
-def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[int], most: int) -> None:
+def test_no_window_has_more_messages_than_its_limit(steps: list[int], most: int) -> None:
     window, now, taken = SlidingWindowLimit(RateLimit(most, 10.0)), 0.0, []
     for step in steps:
         now += step
@@ -452,7 +454,7 @@ def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[int], most: i
     assert all(SlidingWindowLimit(RateLimit(0, 1.0)).take(0.0) == 0 for _ in range(3))
 
 
-def test_the_errors_of_a_peer_never_close_as_a_fault_of_ours() -> None:
+def test_close_codes_tell_client_errors_from_server_faults() -> None:
     assert close_code(errors.MessageInvalid()) == 1007
     assert close_code(errors.MessageTooBig()) == 1009
     assert close_code(errors.InboundFull()) == close_code(errors.LiveFull()) == 1013
@@ -462,7 +464,7 @@ def test_the_errors_of_a_peer_never_close_as_a_fault_of_ours() -> None:
     assert close_code(errors.SessionIdle(), {"session_idle": 4000}) == 4000
 
 
-def test_the_address_of_a_handshake_may_be_anything() -> None:
+def test_handshake_address_of_any_bytes_is_handled() -> None:
     for query in (b"", b"&&&", b"api_key", b"%ff%fe=1", b"api_key=", b"ticket=&ticket="):
         scope = {"type": "websocket", "headers": [], "query_string": query, "subprotocols": []}
         assert authorizations(scope) == []

@@ -16,7 +16,7 @@ from sidecar.api.http.uvicorn_protocols import http_protocol
 DEADLINE_S = 1.0
 
 
-async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
+async def test_request_deadline_ends_at_the_upgrade() -> None:
     async def echo(scope: Any, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})
@@ -33,7 +33,7 @@ async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
         silent_writer.close()
 
 
-async def test_one_address_has_so_many_connections_and_not_more_but_for_websockets() -> None:
+async def test_connections_of_one_address_are_limited_but_not_its_websockets() -> None:
     async def takes_it(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})

@@ -47,7 +47,7 @@ def check_right(body: dict, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [PLAY, PROSE])
-def test_each_recording_is_heard_in_its_language_with_its_speakers(
+def test_recording_is_transcribed_in_its_language_with_its_speakers(
     name: str, server: Server
 ) -> None:
     body = server.post(audio(name)).json()
@@ -65,7 +65,7 @@ def test_each_recording_is_heard_in_its_language_with_its_speakers(
 
 
 @pytest.mark.slow
-def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
+def test_words_are_assigned_to_their_speakers(server: Server) -> None:
     """The man asks until 8.1 s, the woman answers until 11.4 s."""
     segments = server.post(audio(PLAY)).json()["segments"]
     voices = {word: one["speaker"] for one in segments for word in one["text"].split()}
@@ -75,7 +75,7 @@ def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_who_is_known_by_a_clip_is_named_beside_the_speaker(server: Server) -> None:
+def test_enrolled_speaker_is_identified(server: Server) -> None:
     samples, rate = soundfile.read(clip(PLAY))
     nagg = io.BytesIO()
     soundfile.write(nagg, samples[: 8 * rate], rate, format="WAV")
@@ -89,13 +89,13 @@ def test_who_is_known_by_a_clip_is_named_beside_the_speaker(server: Server) -> N
     assert forgotten.status_code == 204
 
 
-def test_without_speakers_the_words_are_the_same(server: Server) -> None:
+def test_words_without_diarization_are_the_same(server: Server) -> None:
     body = server.post(audio(PLAY), diarize="false").json()
     check_right(body, PLAY)
     assert body["metadata"]["diarized"] is False
 
 
-def test_a_language_that_is_named_is_not_looked_for(server: Server) -> None:
+def test_named_language_is_not_detected(server: Server) -> None:
     body = server.post(audio(PROSE), language="de-CH").json()
     assert body["metadata"]["language"] == "de-CH"
     assert said(body) == tiny_whisper.text(PROSE)
@@ -103,7 +103,7 @@ def test_a_language_that_is_named_is_not_looked_for(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_prompt_temperature_and_tokens_reach_the_engine(server: Server) -> None:
+def test_prompt_temperature_and_token_limit_reach_the_engine(server: Server) -> None:
     """What a prompt does to a tiny model is chance; that a limit holds is not."""
     body = server.post(audio(PROSE), prompt="Beckett", hotwords="Worstward Ho").json()
     assert body["metadata"]["warnings"] == []
@@ -134,7 +134,7 @@ def test_silence_has_no_words(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: Server) -> None:
+def test_recording_may_change_its_language_and_silence_is_skipped(server: Server) -> None:
     body = server.post(recording(PLAY, 60.0, PROSE)).json()
     assert said(body) == f"{tiny_whisper.text(PLAY)} {tiny_whisper.text(PROSE)}"
     assert body["metadata"]["language"] == LANGUAGES[PLAY]
@@ -146,7 +146,7 @@ def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: S
 
 
 @pytest.mark.slow
-def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:
+def test_reload_changes_the_precision_in_answers(server: Server) -> None:
     for asked, used in (("fp32", "fp32"), ("fp16", "fp32"), ("int8", "int8")):
         answer = server.client.post("/reload-model", json={"precision": asked})
         assert answer.status_code == 200, answer.text
@@ -157,7 +157,7 @@ def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Server) -> None:
+def test_cancelled_job_ends_at_once_and_the_engine_lives(server: Server) -> None:
     check_right(server.post(audio(PROSE)).json(), PROSE)
     worker = server.health()["worker_pid"]
     samples, rate = soundfile.read(io.BytesIO(audio(PLAY)), dtype="int16")
@@ -177,7 +177,9 @@ def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Serve
     check_right(server.post(audio(PLAY)).json(), PLAY)
 
 
-def test_auto_takes_it_for_a_language_that_is_set(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_engine_auto_is_whisper_if_a_language_is_set(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     home = tmp_path_factory.mktemp("auto")
     with Server(
         home, engine="auto", model_path=tiny_whisper.model(), language="de", keep_alive=-1
@@ -194,7 +196,7 @@ def asked(server: Server, what: str, name: str, **fields: str) -> dict:
     return dict(response.raise_for_status().json())
 
 
-def test_openai_s_clients_get_every_word_with_its_times(server: Server) -> None:
+def test_openai_client_gets_every_word_with_its_times(server: Server) -> None:
     body = asked(
         server,
         "transcriptions",
@@ -207,7 +209,7 @@ def test_openai_s_clients_get_every_word_with_its_times(server: Server) -> None:
     assert "segments" not in body
 
 
-def test_a_translation_asks_the_model_for_another_task(
+def test_translation_uses_the_translate_task(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This one was taught a single task, and does that whatever it is asked for."""
@@ -231,7 +233,7 @@ def test_a_translation_asks_the_model_for_another_task(
     assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]
 
 
-async def test_who_speaks_is_heard_live_by_the_same_engine(server: Server) -> None:
+async def test_live_session_uses_the_same_engine(server: Server) -> None:
     sound = decode_audio_file(clip(PROSE), RATE)
     samples = (sound * 32_767).astype("<i2").tobytes()
     told = await heard(server, samples, language="de", diarize=False)

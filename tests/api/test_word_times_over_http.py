@@ -18,9 +18,7 @@ def result(server: Server, voice: bytes, **fields: str) -> dict[str, Any]:
     return dict(response.json())
 
 
-def test_words_are_told_to_who_asks_and_say_how_they_were_found(
-    server: Server, voice: bytes
-) -> None:
+def test_words_are_returned_on_request_with_their_origin(server: Server, voice: bytes) -> None:
     asked, unasked = result(server, voice, words="true"), result(server, voice)
     assert asked["metadata"]["words_by"] == "spread"
     for segment, plain in zip(asked["segments"], unasked["segments"], strict=True):
@@ -33,7 +31,7 @@ def test_words_are_told_to_who_asks_and_say_how_they_were_found(
 
 
 @pytest.mark.parametrize("fmt", SUBTITLES)
-def test_a_job_has_subtitles_that_players_take(server: Server, voice: bytes, fmt: str) -> None:
+def test_job_has_subtitles_that_players_accept(server: Server, voice: bytes, fmt: str) -> None:
     sent = server.client.post(
         "/v1/jobs", files={"audio": ("a.wav", voice)}, data={"words": "yes"}
     ).raise_for_status()

@@ -44,9 +44,7 @@ def loudest_hertz(audio: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_any_rate_becomes_the_engines_rate_at_the_same_pitch_and_level(
-    rate: int, channels: int, tmp_path: Path
-) -> None:
+def test_resampling_keeps_pitch_and_level(rate: int, channels: int, tmp_path: Path) -> None:
     audio = decode_audio_file(sine(tmp_path / "a.wav", rate=rate, channels=channels), RATE)
     assert audio.dtype == np.float32
     assert audio.shape == (pytest.approx(2 * RATE, abs=2),)
@@ -56,7 +54,7 @@ def test_any_rate_becomes_the_engines_rate_at_the_same_pitch_and_level(
 
 @pytest.mark.slow_except("m4a", "flac")
 @pytest.mark.parametrize("codec", ["m4a", "webm-opus", "wma", "aac", "ogg-opus", "flac", "caf"])
-def test_every_decoder_hears_the_same_sound(codec: str, studio: Studio) -> None:
+def test_every_decoder_gives_the_same_samples(codec: str, studio: Studio) -> None:
     original = decode_audio_file(studio.voice, RATE)
     audio = decode_audio_file(studio.path(codec), RATE)
     count = min(len(original), len(audio)) - 4000
@@ -69,7 +67,7 @@ def test_every_decoder_hears_the_same_sound(codec: str, studio: Studio) -> None:
     assert best > 0.9
 
 
-def test_samples_stay_in_their_bounds(tmp_path: Path) -> None:
+def test_decoded_samples_stay_within_their_range(tmp_path: Path) -> None:
     values = [float("nan"), float("inf"), -float("inf"), 7.0, -7.0, 0.25] * 3000
     path = tmp_path / "a.wav"
     path.write_bytes(wav(struct.pack(f"<{len(values)}f", *values), tag=3, bits=32))
@@ -78,7 +76,7 @@ def test_samples_stay_in_their_bounds(tmp_path: Path) -> None:
     assert np.isfinite(audio).all()
 
 
-def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
+def test_blocks_are_bounded_for_any_length(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=8_000, channels=6)
     with path.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
@@ -88,7 +86,7 @@ def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
     assert max(sizes) <= 1 << 19
 
 
-def test_more_than_the_limit_is_never_decoded(tmp_path: Path) -> None:
+def test_decoding_stops_at_the_limit(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=RATE)
     with path.open("rb", buffering=0) as file:
         facts = AudioInfo("wav", "sndfile", None)
@@ -112,7 +110,7 @@ def decoded(audio: bytes, path: Path) -> tuple[np.ndarray, bool]:
 
 @pytest.mark.parametrize("count", [0, None], ids=["streamed", "counted"])
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.6, 0.9, 0.999])
-def test_of_a_flac_that_was_cut_off_comes_all_that_is_there(
+def test_truncated_flac_is_decoded_to_its_end(
     share: float, count: int | None, studio: Studio, tmp_path: Path
 ) -> None:
     """Forty seconds: three blocks. ``count``: what its header says of its samples; 0: nothing."""
@@ -131,9 +129,7 @@ def test_of_a_flac_that_was_cut_off_comes_all_that_is_there(
 
 
 @pytest.mark.parametrize("name", ["m4a", "webm-opus", "wav-s16"])
-def test_a_decoder_that_is_left_early_leaves_no_process_and_no_descriptor(
-    name: str, studio: Studio
-) -> None:
+def test_abandoned_decoder_leaves_no_process_and_no_descriptor(name: str, studio: Studio) -> None:
     with studio.path(name).open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
         before = opened()
@@ -205,7 +201,7 @@ def decoded_by(
 
 
 @pytest.mark.parametrize("selects", [True, False], ids=["posix", "windows"])
-def test_an_ffmpeg_that_writes_no_more_is_stopped(
+def test_stalled_ffmpeg_is_stopped(
     selects: bool,
     decoded_by: Callable[[str], ffmpeg.FfmpegProcess],
     monkeypatch: pytest.MonkeyPatch,
@@ -217,7 +213,7 @@ def test_an_ffmpeg_that_writes_no_more_is_stopped(
         list(decoder)
 
 
-def test_an_ffmpeg_that_is_stopped_is_so_though_its_output_ends_at_once(
+def test_stopped_ffmpeg_whose_output_ends_is_a_timeout(
     decoded_by: Callable[[str], ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", False)
@@ -236,7 +232,7 @@ def test_an_ffmpeg_that_is_stopped_is_so_though_its_output_ends_at_once(
 
 
 @pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"], ids=["exit-1", "never-ends"])
-def test_audio_of_an_ffmpeg_that_does_not_end_well_is_truncated(
+def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     then: str,
     decoded_by: Callable[[str], ffmpeg.FfmpegProcess],
     monkeypatch: pytest.MonkeyPatch,
@@ -256,7 +252,7 @@ def test_audio_of_an_ffmpeg_that_does_not_end_well_is_truncated(
 
 
 @pytest.mark.parametrize("spilled", [True, False])
-def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
+def test_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
     spool = UploadSpool(tmp_path)
     spool.add(b"abc")
     if spilled:
@@ -271,7 +267,7 @@ def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: b
     source.close()
 
 
-def test_a_spool_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+def test_closed_spool_leaves_nothing(tmp_path: Path) -> None:
     before = opened()
     spool = UploadSpool(tmp_path)
     spool.add(b"abc")
@@ -285,7 +281,7 @@ def test_a_spool_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
         spool.spill()
 
 
-def test_a_spool_where_no_file_may_be_opened_any_more_says_so(
+def test_spool_without_free_descriptors_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def none_left(name: str) -> int:
@@ -299,7 +295,7 @@ def test_a_spool_where_no_file_may_be_opened_any_more_says_so(
         spool.finish()
 
 
-def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
+def test_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     before = opened()
     for path in (tmp_path / "fifo", tmp_path, Path("/proc/version"), Path("/dev/zero")):
@@ -309,7 +305,7 @@ def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
-def test_a_file_without_a_name_is_nobodys_to_ask_for_by_any_way(tmp_path: Path) -> None:
+def test_path_of_an_open_descriptor_is_refused(tmp_path: Path) -> None:
     spool = UploadSpool(tmp_path)
     spool.add(b"RIFF")
     named = tmp_path / "named.wav"
@@ -333,7 +329,7 @@ def test_a_file_without_a_name_is_nobodys_to_ask_for_by_any_way(tmp_path: Path) 
             pass
 
 
-def test_a_file_that_is_deleted_while_it_is_opened_is_refused(
+def test_file_deleted_while_it_is_opened_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "gone.wav"
@@ -353,9 +349,7 @@ def test_a_file_that_is_deleted_while_it_is_opened_is_refused(
     assert opened() <= before
 
 
-def test_a_file_that_is_renamed_or_replaced_is_read_as_it_was_opened(
-    tmp_path: Path, studio: Studio
-) -> None:
+def test_renamed_or_replaced_file_is_read_as_it_was_opened(tmp_path: Path, studio: Studio) -> None:
     for name in ("wav-s16", "m4a"):
         path = tmp_path / name
         path.write_bytes(studio.bytes(name))
@@ -368,7 +362,7 @@ def test_a_file_that_is_renamed_or_replaced_is_read_as_it_was_opened(
 
 
 @pytest.mark.parametrize("broken", ["missing", "folder", "not-executable", "no-program"])
-def test_an_ffmpeg_that_does_not_start_is_said_as_a_missing_one(
+def test_ffmpeg_that_does_not_start_is_reported_as_missing(
     broken: str, tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = studio.path("m4a")  # made by one that does

@@ -28,7 +28,7 @@ print(sum(parts), max(parts), tracemalloc.get_traced_memory()[1])
 """
 
 
-def test_a_flac_is_not_kept_in_memory_while_it_is_made() -> None:
+def test_flac_is_encoded_in_bounded_memory() -> None:
     """Noise, which does not get smaller; in a process in which nothing else allocates."""
     words = [sys.executable, "-c", FLAC_OF_NOISE]
     size, part, peak = map(int, subprocess.check_output(words, cwd=REPOSITORY).split())
@@ -37,7 +37,7 @@ def test_a_flac_is_not_kept_in_memory_while_it_is_made() -> None:
     assert part < size / 10
 
 
-def test_a_flac_in_parts_is_the_same_samples() -> None:
+def test_flac_encoded_in_parts_has_the_same_samples() -> None:
     pcm = random.Random(2).randbytes(60 * 2 * RATE)
     encoder = audio_encoder(EncodedFormat.FLAC, RATE)
     encoder.add(pcm)

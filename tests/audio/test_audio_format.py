@@ -61,7 +61,7 @@ def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> 
         (b"#EXTM3U\n", None),
     ],
 )  # fmt: skip
-def test_a_magic_number_counts_only_in_its_place(head: bytes, expected: str | None) -> None:
+def test_magic_number_counts_only_at_its_offset(head: bytes, expected: str | None) -> None:
     container = detect_container(head)
     assert (container.name if container else None) == expected
 
@@ -75,13 +75,15 @@ def test_a_magic_number_counts_only_in_its_place(head: bytes, expected: str | No
         (b"none", ("application/octet-stream", "bin")),
     ],
 )
-def test_a_recording_is_served_as_what_it_begins_with(head: bytes, kind: tuple[str, str]) -> None:
+def test_media_type_of_a_recording_follows_its_first_bytes(
+    head: bytes, kind: tuple[str, str]
+) -> None:
     assert media_type_of(head) == kind
 
 
 @settings(database=None)
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda b: b"\xff\xfb" + b)))
-def test_any_bytes_are_a_known_container_or_none(head: bytes) -> None:
+def test_random_bytes_are_a_known_container_or_none(head: bytes) -> None:
     assert detect_container(head) in (*CONTAINERS, None)
     for length in (adts_frame_length(head), mpeg_frame_length(head)):
         assert 0 <= length <= 8191
@@ -107,7 +109,7 @@ def test_mpeg_frames_have_the_length_of_the_standard(header: str, length: int) -
     assert mpeg_frame_length(bytes.fromhex(header)) == length
 
 
-def test_frames_of_real_files_follow_each_other(studio: Studio) -> None:
+def test_frames_of_real_files_are_contiguous(studio: Studio) -> None:
     for name, frame_length in (
         ("aac", adts_frame_length),
         ("mp3-without-header", mpeg_frame_length),
@@ -120,14 +122,14 @@ def test_frames_of_real_files_follow_each_other(studio: Studio) -> None:
         assert frames > 20
 
 
-def test_the_head_that_is_written_is_that_of_a_wav() -> None:
+def test_written_wav_header_is_valid() -> None:
     with wave.open(io.BytesIO(wav_head(22_050, 3, 6 * 100, channels=2) + bytes(600))) as read:
         assert read.getparams()[:4] == (2, 3, 22_050, 100)
     assert wav_head(8000, 4, 100, floats=True) == wav(bytes(100), tag=3, rate=8000, bits=32)[:44]
 
 
 @pytest.mark.parametrize("size", [None, (1 << 32) - 1, 1 << 40])
-def test_a_head_says_that_a_size_is_unknown_or_too_large(size: int | None) -> None:
+def test_wav_header_marks_an_unknown_or_too_large_size(size: int | None) -> None:
     head = wav_head(16_000, 2, size)
     assert len(head) == WAV_HEAD_BYTES
     assert head[4:8] == head[-4:] == b"\xff\xff\xff\xff"
@@ -161,12 +163,12 @@ def truncated(content: bytes, container: AudioContainer) -> bool:
         ),
     ],
 )
-def test_a_wav_is_measured_by_its_data_chunk(content: bytes, expected: bool) -> None:
+def test_wav_truncation_is_seen_in_its_data_chunk(content: bytes, expected: bool) -> None:
     assert truncated(content, WAV) is expected
 
 
 @pytest.mark.parametrize("name", ["ogg-vorbis", "ogg-opus", "ogg-flac"])
-def test_an_ogg_ends_with_a_page_that_says_so(name: str, studio: Studio) -> None:
+def test_ogg_truncation_is_seen_in_its_last_page(name: str, studio: Studio) -> None:
     content = studio.bytes(name)
     assert not truncated(content, OGG)
     for length in (*range(0, len(content), len(content) // 50), len(content) - 1):
@@ -176,7 +178,7 @@ def test_an_ogg_ends_with_a_page_that_says_so(name: str, studio: Studio) -> None
 
 
 @pytest.mark.parametrize("name", ["m4a", "m4a-moov-at-the-start", "m4a-fragmented", "mov"])
-def test_an_mp4_is_measured_by_its_boxes(name: str, studio: Studio) -> None:
+def test_mp4_truncation_is_seen_in_its_boxes(name: str, studio: Studio) -> None:
     content = studio.bytes(name)
     assert not truncated(content, MP4)
     assert truncated(content[:-1], MP4)
@@ -197,11 +199,11 @@ def test_an_mp4_is_measured_by_its_boxes(name: str, studio: Studio) -> None:
         pytest.param(b"\xff\xff\xff\xffmdat", True, id="4-GB"),
     ],
 )
-def test_boxes_of_any_size_are_counted(content: bytes, expected: bool) -> None:
+def test_mp4_boxes_of_any_size_are_counted(content: bytes, expected: bool) -> None:
     assert truncated(content, MP4) is expected
 
 
-def test_where_the_format_does_not_tell_nothing_is_claimed(studio: Studio) -> None:
+def test_format_without_a_length_is_not_called_truncated(studio: Studio) -> None:
     assert not truncated(studio.bytes("flac")[:1000], FLAC)
 
 
@@ -209,7 +211,7 @@ def test_where_the_format_does_not_tell_nothing_is_claimed(studio: Studio) -> No
 @pytest.mark.parametrize(
     ("name", "container"), [("wav-s16", WAV), ("ogg-opus", OGG), ("m4a", MP4)], ids=str
 )
-def test_looking_does_not_move_the_reader(
+def test_inspection_does_not_move_the_file_position(
     name: str, container: AudioContainer, studio: Studio
 ) -> None:
     with studio.path(name).open("rb", buffering=0) as file:

@@ -37,7 +37,7 @@ def read(source: AudioSource) -> bytes:
         return data
 
 
-def test_an_upload_is_held_without_a_name_and_a_client_s_file_is_named(
+def test_upload_is_referenced_by_descriptor_and_a_client_file_by_path(
     voice: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "voice.wav"
@@ -51,7 +51,7 @@ def test_an_upload_is_held_without_a_name_and_a_client_s_file_is_named(
     assert read(named.open()) == voice
 
 
-def test_what_is_held_no_longer_is_gone_whatever_has_its_number_now(
+def test_released_upload_is_gone_even_if_its_descriptor_number_is_reused(
     voice: bytes, tmp_path: Path
 ) -> None:
     with upload(voice) as source:
@@ -68,7 +68,7 @@ def test_what_is_held_no_longer_is_gone_whatever_has_its_number_now(
             OpenUploadRef(other.fd, held.device, held.inode).open()
 
 
-def test_a_reference_that_is_opened_lives_longer_than_what_it_was_made_of(voice: bytes) -> None:
+def test_opened_reference_outlives_its_source(voice: bytes) -> None:
     with upload(voice) as source:
         again = recording_ref(source).open()
     assert read(again) == voice
@@ -88,7 +88,7 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [changed, replaced])
-def test_a_named_file_that_was_changed_is_not_taken_for_what_it_was(
+def test_changed_client_file_is_refused(
     harm: Callable[[Path], None], voice: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "voice.wav"
@@ -106,9 +106,7 @@ def test_a_named_file_that_was_changed_is_not_taken_for_what_it_was(
 
 
 @posix
-def test_a_named_file_is_opened_again_by_the_rules_that_hold_then(
-    voice: bytes, tmp_path: Path
-) -> None:
+def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, tmp_path: Path) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
     with open_recording_file(str(path)) as source:

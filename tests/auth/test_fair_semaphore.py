@@ -54,7 +54,7 @@ class Work:
                 self.begun[0][1].set()
 
 
-async def test_another_owner_s_first_begins_at_once_however_many_of_one_wait() -> None:
+async def test_first_work_of_another_owner_starts_despite_a_long_queue() -> None:
     work = Work(3)
     for _ in range(100):
         work.add(owner("ada"))
@@ -74,7 +74,7 @@ async def test_owners_take_turns() -> None:
     assert "".join(work.order) == "aabcabaa"
 
 
-async def test_who_is_not_told_apart_has_all_places_in_the_order_of_arrival() -> None:
+async def test_anonymous_work_uses_all_places_in_order_of_arrival() -> None:
     work = Work(3)
     for _ in range(5):
         work.add(ANONYMOUS)
@@ -89,7 +89,7 @@ async def test_who_is_not_told_apart_has_all_places_in_the_order_of_arrival() ->
         st.tuples(st.sampled_from("abc"), st.sampled_from(["add", "cancel", "end"])), max_size=60
     ),
 )
-def test_no_place_is_lost_or_given_twice_whoever_goes_when(
+def test_no_place_is_lost_or_given_twice_under_random_cancellation(
     places: int, steps: list[tuple[str, str]]
 ) -> None:
     async def play() -> None:
@@ -111,7 +111,7 @@ def test_no_place_is_lost_or_given_twice_whoever_goes_when(
 
 
 @given(st.integers(2, 500))
-def test_one_owner_alone_has_most_of_it_and_never_all(places: int) -> None:
+def test_single_owner_gets_most_places_and_never_all(places: int) -> None:
     taken = Counter[str]()
     while is_within_fair_share(taken["ada"], 1, places - taken.total()):
         taken["ada"] += 1

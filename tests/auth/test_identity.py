@@ -35,14 +35,14 @@ def from_here(*authorizations: str) -> RequestOrigin:
     return RequestOrigin(["localhost"], [], authorizations, peer="127.0.0.1")
 
 
-def test_without_a_token_all_of_this_machine_are_one_owner_that_may_do_everything() -> None:
+def test_without_a_token_this_machine_is_one_owner_with_all_scopes() -> None:
     access = AccessPolicy(authenticator=Authenticator())
     for approach in (from_here(), from_here("Bearer whatever")):
         assert access.identify(approach) == ANONYMOUS
     assert ANONYMOUS.scopes == ALL_SCOPES
 
 
-def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
+def test_token_of_the_service_identifies_its_owner() -> None:
     access = AccessPolicy(authenticator=Authenticator(TOKEN))
     host = access.identify(from_here(f"Bearer {TOKEN}"))
     assert host.scopes == ALL_SCOPES
@@ -61,14 +61,14 @@ def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
         ["Bearer ä"],
     ],
 )
-def test_what_is_not_the_token_is_nobody(sent: list[str]) -> None:
+def test_wrong_token_identifies_nobody(sent: list[str]) -> None:
     with pytest.raises(errors.TokenInvalid):
         Authenticator(TOKEN).identify(from_here(*sent))
     with pytest.raises(errors.TokenMissing):
         Authenticator(TOKEN).identify(from_here())
 
 
-def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
+def test_bearer_scheme_is_case_insensitive() -> None:
     assert bearer_token(from_here("bEaReR  a.b.c ")) == "a.b.c"
 
 
@@ -81,7 +81,7 @@ def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
     ],
     ids=["elsewhere", "unknown", "sent on"],
 )
-def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: RequestOrigin) -> None:
+def test_remote_owner_may_not_name_files(approach: RequestOrigin) -> None:
     host = AccessPolicy(authenticator=Authenticator(TOKEN)).identify(approach)
     assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
     with pytest.raises(errors.AudioPathForbidden, match="scope 'audio_path'") as refused:
@@ -90,12 +90,12 @@ def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: Requ
     host.demand(Scope.RELOAD)
 
 
-def test_the_same_name_proved_in_two_ways_is_two_owners() -> None:
+def test_one_name_by_two_methods_is_two_owners() -> None:
     assert len({Identity("everybody", proof).owner for proof in AuthMethod}) == len(AuthMethod)
 
 
 @pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.AUDIO_PATH}))
-def test_who_has_not_got_a_scope_is_told_which(scope: Scope) -> None:
+def test_missing_scope_is_named(scope: Scope) -> None:
     with pytest.raises(errors.ScopeMissing, match=f"'{scope}'"):
         ALICE.demand(scope)
     dataclasses.replace(ALICE, scopes=frozenset({scope})).demand(scope)
@@ -120,7 +120,7 @@ async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
     )
 
 
-async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
+async def test_job_of_another_owner_is_not_found_by_any_method(service: Service, job: Job) -> None:
     assert await service.owned.job(ALICE, job.id) == job.record
     assert await service.owned.jobs(ALICE) == [job.record]
     for other in (MALLORY, ANONYMOUS):
@@ -144,9 +144,7 @@ async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job)
     assert told[-1] == CancelledChange()
 
 
-async def test_what_needs_a_scope_is_refused_before_anything_is_done(
-    service: Service, tmp_path: Path
-) -> None:
+async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_path: Path) -> None:
     may_reload = dataclasses.replace(ALICE, scopes=frozenset({Scope.RELOAD}))
     for caller, now in ((ALICE, False), (may_reload, True)):
         with pytest.raises(errors.ScopeMissing):

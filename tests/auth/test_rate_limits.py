@@ -55,7 +55,7 @@ class Clock:
         return self.now
 
 
-def test_a_bucket_gives_what_is_there_and_says_when_there_is_more() -> None:
+def test_empty_bucket_says_when_it_has_more() -> None:
     buckets = TokenBuckets(RateLimit(3, 60))
     assert [buckets.take("a", 0) for _ in range(4)] == [0, 0, 0, 20]
     assert buckets.take("b", 0) == 0, "another's is another"
@@ -66,7 +66,7 @@ def test_a_bucket_gives_what_is_there_and_says_when_there_is_more() -> None:
     assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
 
 
-def test_what_came_is_made_good_before_there_is_more() -> None:
+def test_bucket_in_debt_pays_it_before_giving_more() -> None:
     buckets = TokenBuckets(RateLimit(3600, 3600))
     assert buckets.wait("a", 0) == 0
     buckets.charge("a", 0, 4600)
@@ -80,7 +80,7 @@ def test_what_came_is_made_good_before_there_is_more() -> None:
     st.integers(5, 50),
     st.floats(1, 100),
 )
-def test_in_no_time_more_is_had_than_the_rate_and_one_bucketful(
+def test_no_window_gets_more_than_rate_and_one_bucket(
     steps: list[tuple[float, int]], amount: int, window_s: float
 ) -> None:
     buckets, now, had = TokenBuckets(RateLimit(amount, window_s)), 0.0, 0
@@ -97,7 +97,7 @@ def test_in_no_time_more_is_had_than_the_rate_and_one_bucketful(
         assert had <= amount + amount / window_s * now + 1e-6
 
 
-def test_tables_have_an_end_whoever_comes() -> None:
+def test_rate_limit_tables_are_bounded() -> None:
     buckets, failures = TokenBuckets(RateLimit(1, 60), most=100), FailedTokenDelays(most=100)
     for number in range(1000):
         buckets.take(str(number), 0)
@@ -108,7 +108,7 @@ def test_tables_have_an_end_whoever_comes() -> None:
     assert buckets.take("0", 0) == 0
 
 
-def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
+def test_delay_of_wrong_tokens_grows_and_is_forgotten() -> None:
     failures = FailedTokenDelays()
     delays = [failures.note("a", 0) for _ in range(15)]
     assert delays == [0.0] * 5 + [0.25, 0.5, 1, 2, 4, 8, 8, 8, 8, 8]
@@ -123,11 +123,11 @@ def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
      ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
      ("", "unknown"), (None, "unknown"), ("a socket", "unknown")],
 )  # fmt: skip
-def test_an_address_is_counted_by_what_one_customer_has(peer: str | None, key: str) -> None:
+def test_rate_limit_key_is_the_address_or_its_ipv6_prefix(peer: str | None, key: str) -> None:
     assert rate_limit_key(peer) == key
 
 
-def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
+def test_address_has_the_rate_of_several_owners_and_each_owner_its_own() -> None:
     clock = Clock()
     rate_limiter = RateLimiter(10, clock)
     here = RequestOrigin(["x"], [], [], peer="203.0.113.7")
@@ -152,7 +152,7 @@ def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
         rate_limiter.fail(here)
 
 
-def test_uploads_are_counted_as_they_come() -> None:
+def test_uploads_count_while_they_arrive() -> None:
     clock = Clock()
     uploads = UploadQuotas(clock)
     anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(upload_bytes=3600))
@@ -169,7 +169,7 @@ def test_uploads_are_counted_as_they_come() -> None:
     assert uploads.begin(anna)
 
 
-def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
+def test_waiting_audio_is_limited_but_one_recording_has_any_length() -> None:
     anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(queued_audio_s=7200))
     check_audio(anna, 100_000, 0.0)
     check_audio(anna, 3600, 3600.0)
@@ -179,7 +179,7 @@ def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
     check_audio(ANONYMOUS, 3600, 1e9)
 
 
-def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
+def test_loopback_has_no_rate_limit_unless_set() -> None:
     assert authentication.owner_limits_of(Settings()) == UNLIMITED_OWNER
     assert authentication.owner_limits_of(Settings(host="0.0.0.0")) == authentication.DEFAULT_LIMITS
     assert (
@@ -193,7 +193,7 @@ def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
     check_jobs(ANONYMOUS, 10**6)
 
 
-def test_who_shares_leaves_others_room_and_each_may_have_one() -> None:
+def test_owner_leaves_room_for_others_and_each_may_have_one() -> None:
     ada, bob, cleo, dan = (
         Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True))
         for name in ("a", "b", "c", "d")
@@ -228,7 +228,7 @@ def ask(gate: AuthGate, token: str) -> Callable[[], Any]:
     return get
 
 
-async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> None:
+async def test_only_wrong_tokens_are_delayed_in_the_same_dialect() -> None:
     pauses: list[float] = []
 
     async def pause(seconds: float) -> None:
@@ -253,7 +253,7 @@ class HeldScope(dict[str, Any]):
     """A scope that can be seen to go."""
 
 
-async def test_a_task_that_is_born_in_a_request_does_not_keep_its_scope() -> None:
+async def test_task_started_in_a_request_does_not_keep_its_scope() -> None:
     over, born = asyncio.Event(), list[asyncio.Task[object]]()
 
     async def bears(scope: Any, receive: Any, send: Any) -> None:
@@ -277,7 +277,7 @@ async def test_a_task_that_is_born_in_a_request_does_not_keep_its_scope() -> Non
     await asyncio.gather(*born)
 
 
-async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+async def test_too_many_requests_return_429_with_retry_after() -> None:
     clock = Clock()
     access = AccessPolicy(authenticator=Authenticator(TOKEN))
     gate = AuthGate(inner, AccessControl(access, RateLimiter(5, clock)), PortRules())
@@ -300,7 +300,7 @@ async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     ("setting", "code"),
     [({"limit_jobs": 2}, "jobs_limited"), ({"limit_queued_hours": 0.001}, "audio_limited")],
 )
-def test_jobs_of_one_owner_have_an_end(
+def test_jobs_of_one_owner_are_limited(
     tmp_path: Path, voice: bytes, setting: dict[str, float], code: str
 ) -> None:
     def send() -> httpx.Response:
@@ -322,7 +322,7 @@ def test_jobs_of_one_owner_have_an_end(
         wait_until(lambda: send().status_code == 202, PATIENCE_S, "a place is free again")
 
 
-def test_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
+def test_uploads_of_one_owner_are_limited(tmp_path: Path, voice: bytes) -> None:
     with Server(tmp_path, limit_upload_mb=1) as server:
         big = {"audio": voice + bytes(1 << 20)}
         first = server.client.post("/transcribe", files=big)

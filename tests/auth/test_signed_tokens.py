@@ -29,7 +29,7 @@ def verifier_of(issuer: TokenIssuer) -> signed_tokens.TokenVerifier:
     return signed_tokens.TokenVerifier(lambda: public, issuer.revoked)
 
 
-def test_an_unknown_key_is_named_in_the_log_briefly_and_without_control_characters(
+def test_unknown_key_is_logged_shortened_without_control_characters(
     attacker: Attacker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     verifier = verifier_of(attacker.issuer)
@@ -48,7 +48,7 @@ def test_an_unknown_key_is_named_in_the_log_briefly_and_without_control_characte
     assert said.isprintable()
 
 
-def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> None:
+def test_every_attack_is_refused_and_every_issued_token_accepted(attacker: Attacker) -> None:
     verifier = verifier_of(attacker.issuer)
     let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
     assert let_in == []
@@ -62,7 +62,7 @@ def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> 
     assert verifier.verify(attacker._with_kid(attacker.kid))
 
 
-def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
+def test_accepted_token_is_refused_later_for_the_same_reasons(
     attacker: Attacker,
 ) -> None:
     now = 1_800_000_000.0
@@ -82,7 +82,7 @@ def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
     assert "key" in str(verifier.refusal(claims.credential))
 
 
-def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(
+def test_only_one_signature_of_bounded_size_is_verified(
     attacker: Attacker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong token costs what a right one does: counted, at the last step before OpenSSL."""
@@ -106,7 +106,7 @@ def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(
     assert set(counts) == {1}
 
 
-def test_a_new_key_signs_and_the_old_one_counts_until_it_is_deleted(tmp_path: Path) -> None:
+def test_new_key_signs_and_the_old_one_is_valid_until_deleted(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path)
     old, _ = issuer.create("anna")
     name = issuer.rotate()
@@ -121,7 +121,7 @@ def test_a_new_key_signs_and_the_old_one_counts_until_it_is_deleted(tmp_path: Pa
     assert verifier.verify(new)
 
 
-def test_scopes_are_what_was_asked_for(tmp_path: Path) -> None:
+def test_token_has_the_requested_scopes(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path)
     token, _ = issuer.create("anna", scopes=("reload", "now"))
     said = verifier_of(issuer).verify(token)
@@ -129,7 +129,7 @@ def test_scopes_are_what_was_asked_for(tmp_path: Path) -> None:
     assert said.scopes == {"reload", "now"}
 
 
-def test_without_the_extra_it_says_what_to_install(
+def test_tokens_without_their_package_say_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jwt", None)

@@ -24,7 +24,7 @@ BEGIN = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
 DAY_S = 86400.0
 
 
-def test_what_was_made_is_listed_and_what_is_revoked_by_name_or_id_too(tmp_path: Path) -> None:
+def test_tokens_are_listed_and_revoked_by_name_or_id(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens", lambda: BEGIN)
     token, first = issuer.create("anna", 90 * DAY_S, ("reload",))
     _, second = issuer.create("ben")
@@ -46,13 +46,13 @@ def test_what_was_made_is_listed_and_what_is_revoked_by_name_or_id_too(tmp_path:
 
 
 @pytest.mark.parametrize("lasts", [0.0, -1.0, 1e12, float("inf"), float("nan")])
-def test_a_time_that_is_none_makes_no_token(tmp_path: Path, lasts: float) -> None:
+def test_invalid_lifetime_makes_no_token(tmp_path: Path, lasts: float) -> None:
     with pytest.raises(errors.SettingsInvalid):
         TokenIssuer(tmp_path).create("anna", lasts)
     assert TokenIssuer(tmp_path).issued() == []
 
 
-def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Path) -> None:
+def test_token_is_stored_nowhere_and_secrets_are_private(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("anna")
     files = [path for path in issuer.folder.rglob("*") if path.is_file()]
@@ -67,7 +67,7 @@ def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Pa
         issuer.create("ben")
 
 
-def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path: Path) -> None:
+def test_only_public_keys_on_the_right_curve_are_accepted(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
     assert list(signed_tokens.read_public_keys(issuer.keys.public)) == issuer.keys.names()
@@ -91,7 +91,7 @@ def test_a_server_takes_public_keys_on_the_right_curve_and_nothing_else(tmp_path
             signed_tokens.read_public_keys(nothing)
 
 
-def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
+def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "revoked.txt"
@@ -116,7 +116,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
     assert "2 tokens are valid again" in caplog.text
 
 
-def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
+def test_revocation_list_written_after_the_start_counts(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
     watch = file_watcher.FileWatcher()
@@ -134,7 +134,7 @@ def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
     assert listed.value == {issued.token_id}, "the last good one counts"
 
 
-def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
+def test_concurrent_revocations_are_read_whole_and_none_is_lost(
     tmp_path: Path,
 ) -> None:
     issuer = TokenIssuer(tmp_path)

@@ -58,9 +58,7 @@ def ask(server: Server, authorizations: list[bytes]) -> tuple[int, dict[str, str
         return read_answer(sock)
 
 
-def test_every_attack_is_refused_in_the_same_shape(
-    door: Server, attacks: dict[str, list[bytes]]
-) -> None:
+def test_every_attack_gets_the_same_refusal(door: Server, attacks: dict[str, list[bytes]]) -> None:
     shapes = {}
     for name, headers in attacks.items():
         status, said, body = ask(door, headers)
@@ -77,7 +75,7 @@ def test_every_attack_is_refused_in_the_same_shape(
     assert "Traceback" not in door.log()
 
 
-def test_a_token_that_counts_opens_and_is_in_no_log(door: Server, attacker: Attacker) -> None:
+def test_valid_token_is_accepted_and_not_logged(door: Server, attacker: Attacker) -> None:
     status, _, body = ask(door, [b"bearer  " + attacker.good.encode()])
     assert (status, json.loads(body)) == (200, {"jobs": [], "next": None})
     assert attacker.good.rpartition(".")[2] not in door.log()
@@ -85,7 +83,7 @@ def test_a_token_that_counts_opens_and_is_in_no_log(door: Server, attacker: Atta
     assert door.client.get("/health").status_code == 200
 
 
-def test_names_have_jobs_of_their_own_and_only_the_scopes_they_were_given(
+def test_owner_sees_own_jobs_and_has_only_the_given_scopes(
     door: Server, attacker: Attacker, voice: bytes
 ) -> None:
     anna, ben, carl = (
@@ -112,7 +110,7 @@ def test_names_have_jobs_of_their_own_and_only_the_scopes_they_were_given(
     )
 
 
-def test_a_revocation_and_a_new_key_count_while_it_runs(
+def test_revocation_and_new_key_count_without_a_restart(
     door: Server, attacker: Attacker, tmp_path: Path
 ) -> None:
     def states(token: str) -> set[int]:
@@ -171,7 +169,7 @@ def expiring_listener(server: Server, attacker: Attacker, url: str) -> Listener:
 
 
 @pytest.mark.slow
-def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
+def test_revoked_or_expired_token_ends_open_streams_and_waits(
     door: Server, attacker: Attacker
 ) -> None:
     """Streams and waits that began with a token that counted; its jobs of `/v1/jobs` go on."""
@@ -212,7 +210,7 @@ def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
     assert followers["stays"].last.name == "cancelled"
 
 
-def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start(
+def test_service_on_the_network_needs_a_token_or_a_key(
     tmp_path: Path,
 ) -> None:
     elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
@@ -225,7 +223,7 @@ def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start
         create_app(elsewhere)
 
 
-def test_another_s_job_is_nowhere_on_any_wire(tmp_path: Path, voice: bytes) -> None:
+def test_job_of_another_owner_is_visible_on_no_protocol(tmp_path: Path, voice: bytes) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     with Server(tmp_path / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
@@ -259,7 +257,7 @@ def test_another_s_job_is_nowhere_on_any_wire(tmp_path: Path, voice: bytes) -> N
 
 
 @pytest.mark.slow
-def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
+def test_deletion_of_an_owner_deletes_all_of_it_and_nothing_of_others(
     tmp_path: Path, voice: bytes
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")

@@ -30,7 +30,7 @@ def unbelieved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_names_and_pages_hold_behind_a_proxy_and_what_it_says_of_tls_is_believed(
+def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(
     behind: Server,
 ) -> None:
     sent = FORWARDED | {"X-Forwarded-For": "203.0.113.1"} | BEARER
@@ -49,7 +49,7 @@ def test_names_and_pages_hold_behind_a_proxy_and_what_it_says_of_tls_is_believed
     check_problem(path, 403, "audio_path_forbidden")
 
 
-def test_addresses_behind_a_proxy_are_counted_each_for_itself(behind: Server) -> None:
+def test_addresses_behind_a_proxy_have_separate_rate_limits(behind: Server) -> None:
     def ask(address: str) -> int:
         return behind.client.get("/health", headers={"X-Forwarded-For": address}).status_code
 
@@ -67,7 +67,7 @@ def test_addresses_behind_a_proxy_are_counted_each_for_itself(behind: Server) ->
     assert at_once + more <= 16 + meanwhile, "the last one counts, which the proxy wrote"
 
 
-def test_nobody_is_believed_who_was_not_named(unbelieved: Server) -> None:
+def test_forwarded_headers_of_an_unnamed_proxy_are_ignored(unbelieved: Server) -> None:
     sent = FORWARDED | BEARER | {"Host": "speech.example"}
     assert unbelieved.client.get("/v1/jobs", headers=sent).status_code == 200
     page = {"Origin": "https://speech.example"}
@@ -79,9 +79,7 @@ def test_nobody_is_believed_who_was_not_named(unbelieved: Server) -> None:
     )
 
 
-def test_the_log_says_which_address_was_refused_at_which_route(
-    behind: Server, unbelieved: Server
-) -> None:
+def test_log_has_address_and_route_of_a_refusal(behind: Server, unbelieved: Server) -> None:
     def refused(address: str, method: str, path: str, **sent: str) -> None:
         headers = FORWARDED | {"X-Forwarded-For": address} | sent
         assert behind.client.request(method, path, headers=headers).status_code in (401, 403, 429)

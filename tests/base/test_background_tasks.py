@@ -47,7 +47,7 @@ async def opened(**settings: Any) -> AsyncIterator[Service]:
         await service.close()
 
 
-async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_goes_on(
+async def test_engine_without_memory_at_the_start_is_logged_and_service_runs(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def place(self: object, precision: Precision) -> LoadPlan:
@@ -62,7 +62,7 @@ async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_g
     assert "first request" in line
 
 
-async def test_background_work_that_fails_is_in_the_log_with_its_cause(
+async def test_failed_background_task_is_logged_with_its_cause(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def go_on(self: object) -> None:
@@ -78,7 +78,7 @@ async def test_background_work_that_fails_is_in_the_log_with_its_cause(
 
 
 @pytest.mark.slow
-async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answer(
+async def test_gpu_driver_that_raises_is_one_that_does_not_answer(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = GpuMemory("A card", 1000, 8000)

@@ -114,7 +114,7 @@ LOCKED: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], str,
 
 
 @pytest.mark.parametrize("what", LOCKED)
-def test_an_error_names_the_owner_and_the_remedy(what: str, data: Path) -> None:
+def test_permission_error_names_the_owner_and_a_remedy(what: str, data: Path) -> None:
     locks, reads, said, name = LOCKED[what]
     locks(data)
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
@@ -127,7 +127,7 @@ def test_an_error_names_the_owner_and_the_remedy(what: str, data: Path) -> None:
     assert refused.value.hint == (gives if what == "a file" else usual)
 
 
-def test_the_file_of_another_user_may_be_given_to_a_service(data: Path) -> None:
+def test_file_of_another_user_may_be_given_to_a_service(data: Path) -> None:
     LOCKED["a file"][0](data)
     os.chown(data / "list", 12345, 12345)
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
@@ -136,9 +136,7 @@ def test_the_file_of_another_user_may_be_given_to_a_service(data: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["keys/public", "keys"])
-def test_public_keys_that_root_copied_for_itself_are_not_told_to_be_missing(
-    data: Path, closed: str
-) -> None:
+def test_unreadable_public_keys_are_not_reported_as_missing(data: Path, closed: str) -> None:
     SigningKeys(data / "keys").make()
     for folder in ("keys", "keys/public"):
         (data / folder).chmod(0o700 if folder == closed else 0o755)
@@ -149,7 +147,7 @@ def test_public_keys_that_root_copied_for_itself_are_not_told_to_be_missing(
     assert (f"{data}/keys belongs to root" in said) == (closed == "keys")
 
 
-def test_a_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
+def test_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
     file = data / "list"
     file.write_text("before")
     with as_service():
@@ -166,7 +164,7 @@ def test_a_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> Non
     assert watched.value == b"after"
 
 
-def test_a_database_of_root_is_named_with_its_owner(data: Path) -> None:
+def test_unreadable_database_is_reported_with_its_owner(data: Path) -> None:
     with as_service():
         keeps(data).store.close()
     with closing(keeps(data).store):
@@ -176,7 +174,7 @@ def test_a_database_of_root_is_named_with_its_owner(data: Path) -> None:
     assert f"{data}/jobs/jobs.db belongs to root (uid 0)" in refused.value.detail
 
 
-def test_a_folder_out_of_sight_is_named_by_the_one_around_it(data: Path) -> None:
+def test_unreadable_folder_is_reported_by_its_parent(data: Path) -> None:
     os.chown(data, 12345, 12345)
     os.chmod(data, 0o700)
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
@@ -185,7 +183,7 @@ def test_a_folder_out_of_sight_is_named_by_the_one_around_it(data: Path) -> None
     assert refused.value.hint == "Run it as uid 12345."
 
 
-def test_a_missing_file_says_nothing_of_owners() -> None:
+def test_error_of_a_missing_file_names_no_owner() -> None:
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
         files.read(Path("/etc/none-of-this-name"), 100)
     assert "belongs" not in refused.value.detail
@@ -217,7 +215,7 @@ def test_an_unreadable_default_configuration_is_a_warning(
         assert run(["token", "list"]) == 78
 
 
-def test_an_unreadable_configuration_of_ones_own_is_an_error(
+def test_unreadable_named_configuration_is_an_error(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = configured_in(data, monkeypatch)

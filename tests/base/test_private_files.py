@@ -55,7 +55,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 
 
 @pytest.mark.parametrize("what", READERS)
-def test_a_pipe_that_nobody_writes_to_is_refused_after_a_while(
+def test_pipe_without_writer_is_refused_after_a_while(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "PIPE_TIMEOUT_S", 0.05)
@@ -65,13 +65,13 @@ def test_a_pipe_that_nobody_writes_to_is_refused_after_a_while(
 
 
 @pytest.mark.parametrize("what", OPENED_ELSEWHERE)
-def test_what_others_open_may_be_no_pipe(what: str, tmp_path: Path) -> None:
+def test_certificate_or_ca_in_a_pipe_is_refused(what: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     assert "not a regular file" in refused(OPENED_ELSEWHERE[what], pipe)
 
 
-def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read(
+def test_secret_from_a_shell_pipe_can_be_read_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(files, "PIPE_TIMEOUT_S", PATIENCE_S)
@@ -88,7 +88,7 @@ def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read(
         os.close(end)
 
 
-def test_a_pipe_that_others_may_read_or_that_says_too_much_is_refused_as_a_file_is(
+def test_public_or_too_long_pipe_is_refused(
     tmp_path: Path,
 ) -> None:
     for mode, most, said in (
@@ -105,7 +105,7 @@ def test_a_pipe_that_others_may_read_or_that_says_too_much_is_refused_as_a_file_
         writer.join(PATIENCE_S)
 
 
-def test_a_pipe_is_not_looked_at_again_and_a_folder_is_no_secret(tmp_path: Path) -> None:
+def test_pipe_is_not_watched_and_folder_is_no_secret(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     reads: list[Path] = []
@@ -117,7 +117,7 @@ def test_a_pipe_is_not_looked_at_again_and_a_folder_is_no_secret(tmp_path: Path)
         files.read(tmp_path, 100)
 
 
-def test_a_secret_is_what_its_file_holds(tmp_path: Path) -> None:
+def test_secret_is_the_content_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(SECRET)
     file.chmod(0o600)

@@ -10,7 +10,7 @@ from service_process import PATIENCE_S, stand_still, until
 from sidecar.concurrency import OneShotTimer, wait_for_event
 
 
-async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:
+async def test_event_during_a_stall_of_the_loop_is_in_time() -> None:
     came, loop = asyncio.Event(), asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -23,12 +23,12 @@ async def test_what_came_while_the_loop_stood_still_has_come_in_time() -> None:
         loop.remove_reader(ours)
 
 
-async def test_what_does_not_come_is_not_waited_for_any_longer_than_was_said() -> None:
+async def test_wait_for_event_ends_after_its_limit() -> None:
     async with asyncio.timeout(PATIENCE_S):
         assert not await wait_for_event(asyncio.Event(), 0.06)
 
 
-async def test_an_alarm_goes_off_behind_what_came_while_the_loop_stood_still() -> None:
+async def test_timer_fires_after_the_input_of_a_stall_is_read() -> None:
     rung: list[str] = []
     OneShotTimer(0.06, lambda: rung.append("one"))
     other = OneShotTimer(0.06, lambda: rung.append("other"))

@@ -25,7 +25,7 @@ class Thing:
         self.closed = True
 
 
-async def test_a_kind_that_hangs_holds_up_its_own_alone() -> None:
+async def test_hanging_work_blocks_only_its_own_kind() -> None:
     release = threading.Event()
     hanging, others = ThreadLimiter("hanging", 2), ThreadLimiter("others", 2)
     hung = [asyncio.ensure_future(hanging.run(release.wait)) for _ in range(50)]
@@ -38,7 +38,7 @@ async def test_a_kind_that_hangs_holds_up_its_own_alone() -> None:
     assert await asyncio.gather(*hung) == [True] * 50
 
 
-async def test_what_work_raises_is_raised_and_its_place_is_free_again() -> None:
+async def test_failed_work_raises_and_frees_its_place() -> None:
     threads = ThreadLimiter("one", 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
@@ -70,7 +70,7 @@ async def test_cancelled_call_keeps_its_place_until_its_thread_ends_and_its_resu
 
 
 @pytest.mark.parametrize("way", ["closed", "undone"])
-async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
+async def test_result_that_comes_with_the_cancellation_is_closed_or_undone(
     way: str, tmp_path: Path
 ) -> None:
     threads, thing, undone = ThreadLimiter("one", 1), Thing(), threading.Event()
@@ -91,7 +91,7 @@ async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
-async def test_whoever_gives_up_before_there_is_a_thread_leaves_no_descriptor(
+async def test_cancellation_before_the_thread_starts_leaves_no_descriptor(
     tmp_path: Path,
 ) -> None:
     threads, release, seen = ThreadLimiter("hangs", 1), threading.Event(), list[int]()
@@ -118,7 +118,7 @@ async def test_whoever_gives_up_before_there_is_a_thread_leaves_no_descriptor(
     assert opened() - before == set()
 
 
-def test_the_end_of_the_process_waits_for_no_disk() -> None:
+def test_process_exit_does_not_wait_for_hanging_threads() -> None:
     code = """
 import asyncio, threading
 from sidecar.concurrency import ThreadLimiter

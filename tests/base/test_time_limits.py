@@ -22,24 +22,24 @@ def default(name: str) -> float:
     return float(Settings.model_fields[name].default)
 
 
-def test_two_keep_alives_come_before_a_reader_gives_up_a_silent_answer() -> None:
+def test_two_keep_alives_fit_into_the_silence_limit_of_clients() -> None:
     assert (
         min(transport.SILENCE_S, upstream_client.STREAM_SILENCE_TIMEOUT_S)
         > 2 * responses.SSE_KEEP_ALIVE_S
     )
 
 
-def test_a_decoder_that_hangs_is_named_before_its_process_is_taken_for_hung() -> None:
+def test_decoder_timeout_is_shorter_than_the_probe_timeout() -> None:
     assert ffmpeg.STALL_TIMEOUT_S < audio_probe.PROBE_TIMEOUT_S
 
 
-def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
+def test_hosts_wait_longer_than_a_shutdown_takes() -> None:
     takes_s = default("shutdown_grace") + worker_process.EXIT_GRACE_S + live_routes.CLOSE_TIMEOUT_S
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
     assert takes_s < listeners.STOP_TIMEOUT_S
     assert takes_s < int(patience)
 
 
-def test_a_live_client_that_is_gone_is_noticed_before_its_session_is_taken_for_idle() -> None:
+def test_lost_live_client_is_noticed_before_its_session_is_idle() -> None:
     noticed_s = 2 * websocket_connections.LIVE_PING_S
     assert noticed_s + default("live_grace") < default("live_idle") < default("live_longest")

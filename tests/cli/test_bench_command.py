@@ -75,7 +75,7 @@ def rows(text: str) -> list[dict[str, str]]:
         ("grpc", "talk", "ERR1008"),
     ],
 )
-def test_a_sweep_tells_what_so_many_sessions_got(
+def test_sweep_reports_figures_for_each_number_of_sessions(
     wire: str,
     mode: str,
     refused: str,
@@ -110,7 +110,7 @@ def test_a_sweep_tells_what_so_many_sessions_got(
 
 
 @pytest.mark.slow
-def test_two_services_are_measured_in_turns_and_the_lesser_one_breaks_its_bound(
+def test_two_services_alternate_and_the_lesser_one_breaks_its_bound(
     slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--sessions", "1,4", "--against", server.url, *QUICK]
@@ -129,7 +129,7 @@ def test_two_services_are_measured_in_turns_and_the_lesser_one_breaks_its_bound(
 
 @pytest.mark.system
 @pytest.mark.slow
-def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFixture[str]) -> None:
+def test_started_service_is_measured_by_two_protocols(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--start", "--wire=grpc", "--against=live", "--sessions=2", "--format=jsonl"]
     code = run(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
     said = capsys.readouterr()
@@ -141,7 +141,7 @@ def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFix
     assert one["turns"] == other["turns"] == 2
 
 
-def test_who_says_nothing_is_held_and_no_more(
+def test_idle_sessions_are_held_without_turns(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
@@ -153,7 +153,7 @@ def test_who_says_nothing_is_held_and_no_more(
 
 
 @pytest.mark.parametrize("wire", ["live", "streaming"])
-def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
+def test_silent_server_is_a_timeout(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(load_test_clients, "READY_S", 0.1)
@@ -174,7 +174,7 @@ def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
     assert "2 failed (timeout)" in said.err
 
 
-def test_recordings_are_measured_by_every_way_of_sending_them(
+def test_recordings_are_measured_on_every_file_protocol(
     server: Server, voice: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "voice.wav").write_bytes(voice)
@@ -193,7 +193,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     assert "not.wav: The content is not audio" in capsys.readouterr().err
 
 
-def test_without_grpc_it_says_what_to_install_or_to_turn_on(
+def test_bench_without_grpc_says_what_to_install_or_enable(
     slow: Server,
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -206,12 +206,12 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     assert "pip install -e '.[grpc]'" in capsys.readouterr().err
 
 
-def test_the_load_test_is_not_imported_before_it_runs() -> None:
+def test_load_test_is_imported_only_when_it_runs() -> None:
     code = "import sys, sidecar.cli.bench; sys.exit('vibevoice_asr_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # every start imports the command
 
 
-def test_in_a_conversation_one_is_silent_while_the_other_talks() -> None:
+def test_conversation_mode_alternates_speech_and_silence() -> None:
     clips = [sound((2.0, 0.3)), sound((1.5, 0.3))]
     first, second = (
         script_of(LoadTestMode.CONVERSATION, clips, 9.0, 2.0, number) for number in (0, 1)
@@ -225,14 +225,14 @@ def test_in_a_conversation_one_is_silent_while_the_other_talks() -> None:
     assert sum(one.speech for one in script_of(LoadTestMode.TALK, clips, 0.0, 2.0, 0).parts) == 1
 
 
-def test_sessions_begin_in_steps() -> None:
+def test_sessions_start_in_steps() -> None:
     assert starts(4, 2, 5.0, 1.0) == [0.0, 0.5, 5.0, 5.5]
     assert starts(3, 9, 1.0, 0.0) == [0.0, 1.0, 2.0]
     assert len(starts(100, 5, 2.0, 0.1)) == 100
     assert max(starts(100, 5, 2.0, 0.1)) < 8.1
 
 
-def test_utterances_begin_and_end_with_a_sound() -> None:
+def test_utterances_start_and_end_with_sound() -> None:
     raw = sound((1.0, 0.0), (1.0, 0.3), (0.2, 0.0), (0.5, 0.3), (4.0, 0.0), (2.5, 0.3), (1.0, 0.0))
     samples = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
     lengths = [len(one) / 2 / RATE for one in utterances(samples, 2.0)]
@@ -241,7 +241,7 @@ def test_utterances_begin_and_end_with_a_sound() -> None:
     assert utterances(np.zeros(0, np.float32), 1.0) == []
 
 
-def test_words_belong_to_the_utterance_they_lie_in() -> None:
+def test_words_are_assigned_to_their_utterance() -> None:
     visit = LoadTestSession("0")
     visit.turns = [LoadTestUtterance(at, 10 + at, 2 + at, ended=12 + at) for at in (0.0, 4.0)]
     visit.heard(visit.turn_at(1.0), 11.0, final=False)
@@ -256,7 +256,7 @@ def test_words_belong_to_the_utterance_they_lie_in() -> None:
     )
 
 
-def test_figures_are_centiles_and_ratios_leave_out_what_says_nothing() -> None:
+def test_figures_are_percentiles_and_ratios_skip_missing_values() -> None:
     assert percentile([], 50) is None
     assert percentile([3.0], 99) == 3.0
     assert percentile([1.0, 2.0, 3.0], 50) == 2.0
@@ -275,7 +275,7 @@ def test_figures_are_centiles_and_ratios_leave_out_what_says_nothing() -> None:
     assert compared["audio_per_s"] == 0.5
 
 
-def test_the_last_line_says_what_was_held_and_what_others_took_of_the_machine() -> None:
+def test_last_line_has_sessions_held_and_cpu_of_other_programs() -> None:
     def row(held: int, sessions: int, others: float | None) -> LoadTestRow:
         side = LoadTestTarget("live http://10.0.0.5:8765", LoadTestLiveWire.LIVE, "")
         cpu = None if others is None else (0.1, 0.5, others)
@@ -293,7 +293,7 @@ def test_the_last_line_says_what_was_held_and_what_others_took_of_the_machine() 
     assert elsewhere == "live http://10.0.0.5:8765 held 16 at once, of 16."
 
 
-def test_work_of_other_programs_is_told_from_that_of_the_service() -> None:
+def test_cpu_of_other_programs_is_told_from_that_of_the_service() -> None:
     idle = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with idle:
         # real time: a share times its time is processor time, which the program takes anywhere
@@ -322,7 +322,7 @@ def test_work_of_other_programs_is_told_from_that_of_the_service() -> None:
         ("service_cpu>2x", True),
     ],
 )
-def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None:
+def test_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None:
     nothing = dict.fromkeys(NAMES)
     figures = nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1}
     other = nothing | {"final_p95": 0.6, "held": 2}
@@ -331,7 +331,7 @@ def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None
     assert said is None or text.replace(" ", "") in said
 
 
-def test_numbers_of_sessions_of_one_service_are_the_columns_of_one_table() -> None:
+def test_table_of_one_service_has_a_column_for_each_session_count() -> None:
     side = LoadTestTarget("here", LoadTestLiveWire.LIVE, "http://127.0.0.1:1")
     found = [
         [load_test_run.LoadTestRow(side, many, (), dict.fromkeys(NAMES, float(many)))]

@@ -60,7 +60,7 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, VIBEVOICE_ENGINE="scripted")
 
 
-def test_the_embedded_engine_writes_down_what_was_said(terminal):
+def test_transcribe_works_with_the_embedded_engine(terminal):
     run = terminal.run("transcribe", BECKETT, fresh=True, VIBEVOICE_ENGINE="moonshine")
     check_end(run.returncode, run.stderr)
     assert run.stderr == ""
@@ -70,7 +70,7 @@ def test_the_embedded_engine_writes_down_what_was_said(terminal):
 
 @pytest.mark.slow_except("json")
 @pytest.mark.parametrize("fmt", ["text", "json", "srt"])
-def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
+def test_transcribe_prints_the_same_with_and_without_server(fmt, terminal, server):
     words = ("transcribe", BECKETT, "--format", fmt)
     alone = terminal.run(*words)
     served = terminal.run(*words, "--server", server.url)
@@ -79,7 +79,7 @@ def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     assert served.stdout
 
 
-def test_times_of_words_are_asked_for_and_for_subtitles_unasked():
+def test_word_times_are_returned_on_request_and_always_for_subtitles():
     bare = TranscribeCommandOptions(files=[], format="json")
     assert "words" not in bare.options
     assert TranscribeCommandOptions(files=[], format="srt").options["words"] == "true"
@@ -89,7 +89,7 @@ def test_times_of_words_are_asked_for_and_for_subtitles_unasked():
 
 @pytest.mark.slow_except("/dev/stdin")
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, terminal, server):
+def test_recording_from_stdin_is_transcribed_with_and_without_server(name, terminal, server):
     expected = terminal.run("transcribe", SUCCESS, "--format", "json")
     ways = {"-": [], "/dev/stdin": ["--server", f"127.0.0.1:{server.port}"]}[name]
     words = [installed_command(), "transcribe", name, *ways, "--format", "json", "--output", "out"]
@@ -113,7 +113,7 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
         (["-", "/dev/stdin"], "true", "named twice"),
     ],
 )
-def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, said, terminal):
+def test_stdin_is_refused_like_a_file(words, given, said, terminal):
     line = f"{given} | {shlex.quote(installed_command())} transcribe {' '.join(words)}"
     env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
     run = run_command(line, shell=True, cwd=terminal.home, env=env, text=True)
@@ -121,7 +121,7 @@ def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, s
     assert run.returncode
 
 
-def test_options_reach_the_engine_on_both_ways(terminal, server):
+def test_options_reach_the_engine_with_and_without_server(terminal, server):
     words = ("--no-diarize", "--language", "de", "--diarization", "accurate", "--format", "json")
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
         run = terminal.run("transcribe", SUCCESS, *words, *way)
@@ -131,15 +131,13 @@ def test_options_reach_the_engine_on_both_ways(terminal, server):
 
 
 @pytest.mark.slow
-def test_without_a_server_the_engine_is_loaded_at_the_precision_asked_for(terminal):
+def test_engine_without_server_is_loaded_at_the_given_precision(terminal):
     run = terminal.run("transcribe", SUCCESS, "--precision", "int8", "--format", "json")
     assert json.loads(run.stdout)["metadata"]["model_precision"] == "int8"
 
 
 @pytest.mark.slow
-def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcript(
-    terminal, server
-):
+def test_missing_precision_is_reported_on_stderr_and_in_the_transcript(terminal, server):
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
         run = terminal.run("transcribe", SUCCESS, "--precision", "bf16", "--format", "json", *way)
         check_one_line(run, 0, "no bf16", "success.wav")
@@ -148,7 +146,7 @@ def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcri
 
 
 @pytest.mark.slow
-def test_steering_reaches_the_service_on_both_ways(terminal, server):
+def test_prompt_and_hotwords_reach_the_service_with_and_without_server(terminal, server):
     words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
         run = terminal.run("transcribe", SUCCESS, *words, "--format", "json", *way)
@@ -158,7 +156,7 @@ def test_steering_reaches_the_service_on_both_ways(terminal, server):
         check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
 
 
-def test_an_ignored_option_is_told_once_for_several_recordings(terminal, server):
+def test_ignored_option_is_reported_once_for_several_recordings(terminal, server):
     way = ("--server", f"127.0.0.1:{server.port}")
     run = terminal.run("transcribe", SUCCESS, BECKETT, "--hotwords", "Nagg", *way)
     assert run.returncode == 0
@@ -167,7 +165,7 @@ def test_an_ignored_option_is_told_once_for_several_recordings(terminal, server)
 
 
 @pytest.mark.slow
-def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
+def test_estimate_is_a_sentence_with_and_without_server(terminal, server):
     alone = terminal.run("estimate", SUCCESS)
     assert (alone.returncode, alone.stderr) == (0, "")
     fits = f"{SUCCESS}: fits: fp32, the engine 'scripted' takes any length in the same memory"
@@ -177,7 +175,7 @@ def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
     check_one_line(terminal.run("estimate", "gone.wav"), 1, "gone.wav", "no such file")
 
 
-def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
+def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):
     tiny = {
         "VIBEVOICE_ENGINE": "vibevoice",
         "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("tiny")),
@@ -194,7 +192,7 @@ def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
     assert run.stdout.endswith("; how long it takes is known after a first recording\n")
 
 
-def test_one_bad_file_of_many_stops_no_other(terminal):
+def test_bad_file_does_not_stop_the_others(terminal):
     junk = terminal.home / "junk.wav"
     junk.write_bytes(b"this is no recording" * 100)
     (terminal.home / "empty").mkdir()
@@ -213,7 +211,7 @@ def test_one_bad_file_of_many_stops_no_other(terminal):
     ]
 
 
-def test_a_name_does_nothing_to_the_terminal(terminal):
+def test_control_characters_of_a_file_name_are_not_printed(terminal):
     names = "\x1b]0;owned\x07\x1b[2J.wav", "\u202ednuos.wav", "\N{ARABIC LETTER BEH}\u200d.wav"
     for name in names[:2]:
         (terminal.home / name).write_bytes(b"this is no recording" * 100)
@@ -229,7 +227,7 @@ def test_a_name_does_nothing_to_the_terminal(terminal):
         assert not {"\x1b", "\x07"} & set(run.stdout + run.stderr)
 
 
-def test_a_folder_gets_a_file_per_recording_and_none_twice(terminal):
+def test_output_folder_gets_one_file_for_each_recording(terminal):
     for name in ("one", "two"):
         (terminal.home / name).mkdir()
         shutil.copy(SUCCESS, terminal.home / name / "talk.wav")
@@ -244,7 +242,7 @@ def test_a_folder_gets_a_file_per_recording_and_none_twice(terminal):
 
 
 @pytest.mark.slow
-def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
+def test_too_long_output_name_does_not_stop_the_others(terminal):
     longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes
     for name in (longest, longer):
         shutil.copy(SUCCESS, terminal.home / name)
@@ -261,14 +259,14 @@ def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
     assert written == [f"{'a' * 249}.json", "beckett.json", "taken.json"]
 
 
-def test_names_that_differ_in_case_only_are_told_apart():
+def test_names_that_differ_in_case_only_get_separate_outputs():
     files = [Path("a/Talk.wav"), Path("b/talk.mp3"), Path("talk-2.wav"), Path("c/talk.wav")]
     names = output_names(files, "txt")
     assert len({name.casefold() for name in names}) == len(files)
     assert names[:2] == ["Talk.txt", "talk-2.txt"]
 
 
-def test_an_address_of_something_else_is_said_so(terminal):
+def test_server_that_is_another_program_is_an_error(terminal):
     with popen(
         [sys.executable, "-m", "http.server", str(port := free_port()), "--bind", "127.0.0.1"],
         cwd=terminal.home,
@@ -296,7 +294,7 @@ def interrupted(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[s
 
 
 @posix
-def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
+def test_ctrl_c_exits_with_130_and_leaves_no_process(terminal):
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "0.1"}
     with terminal.start("transcribe", BECKETT, fresh=True, **slowly) as process:
         parent = psutil.Process(process.pid)
@@ -308,7 +306,7 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
 
 
 @posix
-def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
+def test_ctrl_c_among_several_says_which_are_done_and_how_to_resume(terminal):
     out = terminal.home / "out"
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "5"}
     words = ("transcribe", *tones(terminal.home, 1, 600), "--output", out)
@@ -324,7 +322,7 @@ def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
 
 
 @posix
-def test_ctrl_c_before_the_first_is_written_promises_no_rest(
+def test_ctrl_c_before_the_first_output_does_not_offer_to_resume(
     terminal, start_server: Callable[..., Server]
 ):
     slow = start_server(scripted_speed=1)
@@ -361,7 +359,7 @@ main()
 
 
 @posix
-def test_ctrl_c_before_a_command_has_begun_is_no_traceback(terminal):
+def test_ctrl_c_during_imports_prints_no_traceback(terminal):
     run = told_by([sys.executable, "-c", INTERRUPTED_IMPORT], env=terminal.env, cwd=terminal.home)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
 
@@ -390,7 +388,7 @@ def test_without_the_load_test_only_bench_is_missing(words, terminal):
         assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_a_recording_in_which_nobody_speaks_is_said_so(terminal):
+def test_recording_without_speech_is_reported(terminal):
     quiet = terminal.home / "quiet.wav"
     quiet.write_bytes(wav(bytes(160_000)))
     run = terminal.run("transcribe", quiet, VIBEVOICE_ENGINE="moonshine")
@@ -418,7 +416,7 @@ def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[.
 
 
 @posix
-def test_a_reader_that_goes_away_is_no_traceback(terminal):
+def test_closed_stdout_prints_no_traceback(terminal):
     with terminal.start("transcribe", BECKETT) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -429,7 +427,7 @@ def test_a_reader_that_goes_away_is_no_traceback(terminal):
 
 @pytest.mark.slow
 @posix
-def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
+def test_terminal_shows_a_progress_bar_with_the_time_left(terminal):
     code, shown, out = terminal.shown(
         "transcribe", BECKETT, piped=True, VIBEVOICE_SCRIPTED_SPEED="5"
     )
@@ -440,14 +438,14 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
 
 
 @posix
-def test_on_a_narrow_terminal_the_terminal_wraps_and_not_the_program(terminal):
+def test_narrow_terminal_wraps_text_by_itself(terminal):
     code, shown, _ = terminal.shown("transcribe", BECKETT, COLUMNS="24")
     assert code == 0
     assert re.search(rb"\[00:00:00\.0\] Speaker_0: [0-9a-f]{8}\r\n", shown), shown
 
 
 @posix
-def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
+def test_terminal_shows_how_many_files_were_written(terminal):
     junk = terminal.home / "junk.wav"
     junk.write_bytes(b"this is no recording" * 100)
     words = ("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
@@ -460,7 +458,7 @@ def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
 
 
 @posix
-def test_status_shows_a_service_that_runs(terminal, server):
+def test_status_shows_a_running_service(terminal, server):
     for way in (["--server", server.url], []):
         run = terminal.run("status", *way, VIBEVOICE_PORT=str(server.port))
         assert (run.returncode, run.stderr) == (0, "")
@@ -475,7 +473,7 @@ def test_status_shows_a_service_that_runs(terminal, server):
         assert "monitor --once" in shown["more"]
 
 
-def test_jobs_of_no_service_are_one_clear_line_at_once(terminal):
+def test_jobs_without_a_service_is_one_line_of_error(terminal):
     asked = 0
 
     def refuse(listener: socket.socket) -> None:
@@ -505,7 +503,7 @@ def browser(terminal: Terminal, program: str = "") -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another there")
-def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
+def test_open_starts_a_service_that_ends_with_it(terminal):
     seen = terminal.home / "seen"
     tells = f'printf "%s" "$1" >{seen}.part && mv {seen}.part {seen}'
     port = free_port()
@@ -537,7 +535,7 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
     assert "transcribe" not in nobody.stderr
 
 
-def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_given(terminal):
+def test_open_starts_the_service_with_the_given_engine_language_and_port(terminal):
     port = free_port()
     given = {"BROWSER": browser(terminal), "VIBEVOICE_ENGINE": "auto"}
     words = ["--engine", "scripted", "--language", "de"]
@@ -551,7 +549,7 @@ def test_open_starts_the_service_with_the_engine_language_and_port_that_it_was_g
         check_one_line(terminal.run("open", "--port", port, *words), 78, "Stop it first")
 
 
-def test_open_starts_a_service_at_any_free_port(terminal):
+def test_open_starts_a_service_at_a_free_port(terminal):
     with opened(terminal, "--port", 0, BROWSER=browser(terminal)) as url:
         assert int(url.rpartition(":")[2]) > 0
 
@@ -573,7 +571,7 @@ def opened(terminal: Terminal, *words: object, **env: str) -> Iterator[str]:
     ("given", "retention"),
     [({}, "1d"), ({"keep_jobs": True}, None), ({"job_retention": "5m"}, "5m")],
 )
-def test_a_service_for_a_person_keeps_results_for_a_day_if_nobody_said_how_long(
+def test_service_of_open_keeps_results_for_a_day_unless_set(
     given, retention, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "config.toml"))
@@ -583,9 +581,7 @@ def test_a_service_for_a_person_keeps_results_for_a_day_if_nobody_said_how_long(
     assert settings_for_person(given).get("job_retention") == given.get("job_retention")
 
 
-def test_a_service_that_a_command_starts_is_the_installed_one_whatever_the_folder_has(
-    terminal, monkeypatch
-):
+def test_command_starts_the_installed_service_and_no_module_of_the_folder(terminal, monkeypatch):
     trap = terminal.home / "sidecar" / "__init__.py"
     trap.parent.mkdir()
     trap.write_text("raise SystemExit('the folder was imported')\n")
@@ -596,7 +592,7 @@ def test_a_service_that_a_command_starts_is_the_installed_one_whatever_the_folde
         assert ready is not None
 
 
-def test_open_without_a_browser_says_that_a_link_works_once_only_if_it_does(
+def test_open_without_browser_says_that_the_link_works_once_only_if_so(
     terminal, server, start_server: Callable[..., Server]
 ):
     none = {"PATH": str(terminal.home), "BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
@@ -629,7 +625,7 @@ def test_open_without_a_browser_says_that_a_link_works_once_only_if_it_does(
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_doctor_says_what_is_wrong_and_what_to_do_and_fails_if_the_service_could_not_start(
+def test_doctor_reports_faults_with_remedies_and_fails_on_fatal_ones(
     settings, code, said, next_step, terminal
 ):
     home = str(terminal.home)
@@ -645,7 +641,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do_and_fails_if_the_service_could
     assert "no engine at all" not in optional
 
 
-def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
+def test_doctor_reports_what_is_installed_and_the_next_step(terminal):
     port = free_port()
     run = terminal.run("doctor", VIBEVOICE_ENGINE="auto", VIBEVOICE_PORT=str(port))
     assert (run.returncode, run.stderr) == (0, "")
@@ -661,26 +657,26 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     assert {line[:4] for line in optional.splitlines()[:-2]} == {"--  "}
 
 
-def test_doctor_has_no_list_of_what_is_absent_if_nothing_is(capsys):
+def test_doctor_lists_missing_parts_only_if_there_are_any(capsys):
     doctor.print_findings([CheckFinding("version", CheckState.GOOD, "1")], READY)
     assert "Optional" not in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_doctor_names_the_service_that_has_the_port(terminal, server):
+def test_doctor_names_the_service_at_the_port(terminal, server):
     run = terminal.run("doctor", VIBEVOICE_PORT=str(server.port))
     assert f"pid {server.health()['pid']}" in run.stdout
     assert run.returncode == 0
 
 
-def test_doctor_says_of_each_engine_how_its_packages_are_installed(monkeypatch):
+def test_doctor_says_how_to_install_each_engine(monkeypatch):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["torch"])
     found = {one.text.partition(":")[0]: one.text for one in doctor._engines(Settings())}
     for engine in ("whisper", "voxtral", "vibevoice"):
         assert f"without torch (pip install -e '.[{engine}]'" in found[engine]
 
 
-def test_the_next_step_is_the_remedy_of_the_worst_the_first_among_equals():
+def test_next_step_is_the_remedy_of_the_first_worst_finding():
     good = CheckFinding("a", CheckState.GOOD, "", "never")
     absent = CheckFinding("b", CheckState.ABSENT, "", "never")
     worse = CheckFinding("c", CheckState.WARNING, "", "mend c")
@@ -693,7 +689,7 @@ def test_the_next_step_is_the_remedy_of_the_worst_the_first_among_equals():
     assert next_step([worse, *worst]) == "mend d"
 
 
-def test_the_version_is_the_package_s(terminal):
+def test_version_is_that_of_the_package(terminal):
     run = terminal.run("--version")
     assert (run.returncode, run.stdout, run.stderr) == (0, f"vibevoice-asr {__version__}\n", "")
 
@@ -716,13 +712,13 @@ def test_help_of_serve_lists_every_setting(terminal):
 
 @pytest.mark.slow_except("journal_key")
 @pytest.mark.parametrize("name", ["token", "upstream_key", "journal_key", "llm_key", "speech_key"])
-def test_a_secret_on_the_command_line_is_refused_and_not_repeated(name, terminal):
+def test_secret_as_argument_is_refused_and_not_printed(name, terminal):
     run = terminal.run("serve", f"--{name.replace('_', '-')}", "not-for-logs" * 9)
     check_one_line(run, 78, name, "@FILE")
     assert "not-for-logs" not in run.stdout + run.stderr
 
 
-def test_a_shell_completes_words_and_options(terminal):
+def test_shell_completes_commands_and_options(terminal):
     ask = {"_VIBEVOICE_ASR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     assert "transcribe" in terminal.run(COMP_WORDS="vibevoice-asr tr", **ask).stdout
     ask["COMP_CWORD"] = "3"
@@ -746,13 +742,13 @@ def test_a_shell_completes_words_and_options(terminal):
     ],
     ids=str,
 )
-def test_a_bad_setting_ends_it_with_78(line, env, parts, terminal):
+def test_invalid_setting_exits_with_78(line, env, parts, terminal):
     check_one_line(terminal.run(*line.split(), **env), 78, *parts)
 
 
 @pytest.mark.slow_except("words0")
 @pytest.mark.parametrize("words", [[], ["--log-level", "info"], ["serve"]])
-def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_path):
+def test_serve_does_not_import_what_other_commands_need(words, tmp_path):
     with Server(
         tmp_path, [sys.executable, "-X", "importtime", installed_command(), *words]
     ) as server:
@@ -764,7 +760,7 @@ def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_pa
 
 @pytest.mark.slow
 @posix
-def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
+def test_ctrl_c_ends_a_service_without_traceback(terminal):
     port = free_port()
     with terminal.start("--port", port) as process:
         wait_until(lambda: not is_free(port), PATIENCE_S, "it listens")
@@ -776,7 +772,7 @@ def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
     assert "Traceback" not in ended.stderr
 
 
-async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
+async def test_command_worker_runs_an_engine_process(monkeypatch):
     monkeypatch.setattr(worker_process, "worker_command", lambda: [installed_command(), "worker"])
     child = worker_process.WorkerProcess("frozen")
     try:
@@ -791,7 +787,7 @@ async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["worker"], ["--version"]])
-def test_garbage_is_collected_again_once_a_command_is_imported(
+def test_garbage_collection_is_on_again_after_importing_a_command(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collects: list[bool] = []

@@ -62,7 +62,7 @@ def submit(service: Server, token: str, voice: bytes) -> str:
 @pytest.mark.parametrize(
     ("position", "said"), [(0, "next"), (3, "3 in the queue"), (None, "- in the queue")]
 )
-def test_a_job_that_waits_is_told_its_place(position: int | None, said: str) -> None:
+def test_waiting_job_is_listed_with_its_position(position: int | None, said: str) -> None:
     raw = {"position": position, "created": "2026-11-23T10:00:00Z"}
     job = Job("0f3a", "queued", Progress("queued"), raw=raw)
     assert jobs._line(job).split("  ")[-1] == said
@@ -102,7 +102,7 @@ def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
     assert [line.split()[0] for line in told(bert, "list")[1]] == [other]
 
 
-def test_the_beginning_of_two_ids_names_neither(
+def test_ambiguous_job_id_prefix_is_refused(
     service: Server, issuer: TokenIssuer, told: Told, voice: bytes
 ) -> None:
     token, _ = issuer.create("cora")
@@ -114,7 +114,7 @@ def test_the_beginning_of_two_ids_names_neither(
     assert len(told(token, "list")[1]) == len(ids)
 
 
-def test_fewer_than_six_characters_of_an_id_delete_nothing(
+def test_job_id_prefix_below_six_characters_deletes_nothing(
     service: Server, issuer: TokenIssuer, told: Told, voice: bytes
 ) -> None:
     token, _ = issuer.create("dora")
@@ -129,13 +129,13 @@ def test_fewer_than_six_characters_of_an_id_delete_nothing(
     assert told(token, "list")[1] == []
 
 
-def test_a_wrong_token_is_one_line(told: Told) -> None:
+def test_wrong_token_is_one_line_of_error(told: Told) -> None:
     code, lines, said = told("x" * 20, "list")
     assert (code, lines) == (1, [])
     assert len(said.splitlines()) <= 2
 
 
-def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_job_is_reported_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
     jobs._say("restored", BackupSummary(jobs=1, recordings=2, size=0))
     assert "restored: 1 job, 2 recordings" in capsys.readouterr().err
     who = replace(ANONYMOUS, limits=OwnerLimits(jobs=1))

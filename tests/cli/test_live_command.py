@@ -34,7 +34,7 @@ def live(tmp_path: Path) -> Starts:
     return partial(start_command, tmp_path, "live")
 
 
-def test_a_recording_becomes_events_over_a_service(
+def test_recording_becomes_live_events_over_a_service(
     live: Starts, server: Server, studio: Studio
 ) -> None:
     said, complained = ended(
@@ -54,7 +54,9 @@ def test_a_recording_becomes_events_over_a_service(
     assert "--server" in complained
 
 
-def test_without_a_service_it_hears_by_itself(live: Starts, studio: Studio, tmp_path: Path) -> None:
+def test_live_without_service_uses_its_own_engine(
+    live: Starts, studio: Studio, tmp_path: Path
+) -> None:
     path = tmp_path / "talk.srt"
     embedded = {"VIBEVOICE_ENGINE": "moonshine"}
     said, complained = ended(
@@ -73,7 +75,7 @@ def unread(pipe: IO[bytes] | None) -> int:
     return count[0]
 
 
-def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server) -> None:
+def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Server) -> None:
     process = live("-", "--server", server.url)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -91,7 +93,7 @@ def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["shutdown", "longest"])
-def test_a_session_that_ends_in_the_middle_of_a_recording_leaves_what_was_said_and_is_an_error(
+def test_session_that_ends_early_leaves_its_text_and_is_an_error(
     why: str, live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
@@ -108,7 +110,7 @@ def test_a_session_that_ends_in_the_middle_of_a_recording_leaves_what_was_said_a
 
 
 @pytest.mark.slow
-def test_a_session_that_reaches_its_limit_unkept_leaves_a_file_of_what_was_final(
+def test_session_at_its_time_limit_leaves_a_file_of_its_finals(
     live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server, path, written = start_server(live_longest=3), tmp_path / "a.wav", tmp_path / "a.srt"
@@ -119,7 +121,7 @@ def test_a_session_that_reaches_its_limit_unkept_leaves_a_file_of_what_was_final
     assert "w299" in written.read_text()
 
 
-def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) -> None:
+def test_terminal_shows_finals_and_one_changing_line(live: Starts, server: Server) -> None:
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
     process = live("-", "--server", server.url, stdout=theirs, stderr=theirs, environment=terminal)
@@ -137,7 +139,9 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
 
 
 @pytest.mark.slow
-def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
+def test_microphone_is_transcribed_until_ctrl_c(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
     listed, _ = ended(live("--devices", environment=SOUND_DEVICES))
     assert listed == "* 0: Desk (16000 Hz)\n"
     process = live("--device", "Desk", "--server", server.url, environment=SOUND_DEVICES)
@@ -150,7 +154,7 @@ def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_pa
     assert "pip install -e '.[microphone]'" in complained
 
 
-def test_a_line_has_its_time_and_its_speaker_also_before_that_is_known() -> None:
+def test_live_line_has_time_and_speaker_or_a_placeholder() -> None:
     plain = Segment(62.5, 64.0, "Ever tried.", None)
     assert line_of(plain, labels=False) == "Ever tried.\n"
     lines = [line_of(Segment(62.5, 64.0, "Ever tried.", speaker)) for speaker in (1, None)]

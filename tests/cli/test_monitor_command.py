@@ -33,7 +33,7 @@ def printed(text: str) -> dict[tuple[str, str], str]:
     return {(section, name): value for section, name, value in lines}
 
 
-def test_once_is_a_table_for_scripts(
+def test_monitor_once_prints_a_table(
     server: Server, voice: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.post(voice).raise_for_status()
@@ -55,7 +55,7 @@ def test_once_is_a_table_for_scripts(
     assert any(name.startswith("http 4") for name in wrong)
 
 
-def test_where_nobody_answers_it_says_so_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_monitor_without_a_service_says_so_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["monitor", "--once", "--server", f"http://127.0.0.1:{free_port()}"]) == 1
     said = capsys.readouterr()
     rows = printed(said.out)
@@ -64,9 +64,7 @@ def test_where_nobody_answers_it_says_so_and_fails(capsys: pytest.CaptureFixture
     assert said.err == "vibevoice-asr: Nothing answers there.\n"
 
 
-def test_the_token_goes_to_the_service_and_to_nobody_else(
-    server: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_token_goes_only_to_the_service(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     with counting_listener() as (port, visits):
         elsewhere = f"http://127.0.0.1:{port}/metrics.json"
         words = ["--server", server.url, "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
@@ -77,7 +75,7 @@ def test_the_token_goes_to_the_service_and_to_nobody_else(
     assert ("service", "/metrics") in printed(capsys.readouterr().out)
 
 
-def test_without_textual_it_says_what_to_install(
+def test_monitor_without_textual_says_what_to_install(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("textual")]:
@@ -117,9 +115,7 @@ async def until(pilot: Any, condition: Callable[[], bool]) -> None:
             await pilot.pause(0.05)
 
 
-async def test_on_a_terminal_numbers_follow_the_service_unless_it_pauses(
-    server: Server, voice: bytes
-) -> None:
+async def test_screen_follows_the_service_unless_paused(server: Server, voice: bytes) -> None:
     def done() -> int:
         return int(server.client.get("/metrics.json").json()["vibevoice"]["jobs"]["done"])
 
@@ -147,7 +143,7 @@ async def test_on_a_terminal_numbers_follow_the_service_unless_it_pauses(
     assert app.return_code == 0
 
 
-async def test_on_a_terminal_a_service_that_is_gone_is_said_to_be() -> None:
+async def test_screen_says_that_the_service_does_not_answer() -> None:
     address = f"http://127.0.0.1:{free_port()}"
     async with shown(address) as (app, pilot):
         await until(pilot, lambda: "service" in panels(app))
@@ -157,7 +153,7 @@ async def test_on_a_terminal_a_service_that_is_gone_is_said_to_be() -> None:
         assert "no answer" in panels(app)["service"]
 
 
-async def test_it_can_be_left_while_it_waits_for_an_answer() -> None:
+async def test_monitor_quits_while_it_waits_for_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         async with shown(f"http://127.0.0.1:{silent.getsockname()[1]}") as (app, pilot):
             await asyncio.to_thread(silent.accept)
@@ -171,7 +167,7 @@ def named(found: list[MonitorSection], title: str) -> MonitorSection:
     return section
 
 
-def test_what_comes_in_a_second_is_told_from_two_pictures() -> None:
+def test_rates_are_computed_from_two_snapshots() -> None:
     def picture(at: float, seconds: float) -> MonitorSnapshot:
         live = {"sessions": 2, "limit": 2, "audio_seconds": seconds}
         return MonitorSnapshot("http://x", at, {"status": "ok"}, {"vibevoice": {"live": live}})
@@ -185,7 +181,7 @@ def test_what_comes_in_a_second_is_told_from_two_pictures() -> None:
     assert anew["sound in a second"] == "-", "it was started anew meanwhile"
 
 
-def test_memory_that_is_planned_beyond_the_card_is_a_warning() -> None:
+def test_planned_memory_beyond_the_gpu_is_a_warning() -> None:
     def machine(reserved: int) -> MonitorSection:
         engine = {"role": "files", "reserved_bytes": reserved, "on_gpu": True, "state": "ready"}
         gpu = {"index": 0, "name": "H", "memory_used_mib": 4096, "memory_total_mib": 8192}
@@ -200,7 +196,7 @@ def test_memory_that_is_planned_beyond_the_card_is_a_warning() -> None:
     assert machine(9 * GB).warns
 
 
-def test_a_job_that_runs_is_shown_with_the_time_that_is_left() -> None:
+def test_running_job_is_shown_with_its_remaining_time() -> None:
     job = {
         "id": "0123456789", "state": "running", "duration": 1200.0, "position": None,
         "progress": {"fraction": 0.02}, "estimated_remaining_seconds": 251.3,
@@ -211,7 +207,7 @@ def test_a_job_that_runs_is_shown_with_the_time_that_is_left() -> None:
     ).rows
 
 
-async def test_jobs_that_ended_do_not_hide_those_that_run(server: Server, voice: bytes) -> None:
+async def test_ended_jobs_do_not_hide_running_ones(server: Server, voice: bytes) -> None:
     ended = await asyncio.to_thread(server.submit, voice)
     await asyncio.to_thread(server.wait_state, ended, "done")
     async with create_monitor_client(ServiceTarget(server.url, None), None, None, 5.0) as client:
@@ -219,7 +215,7 @@ async def test_jobs_that_ended_do_not_hide_those_that_run(server: Server, voice:
     assert ended not in [one["id"] for one in listed]
 
 
-def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None:
+def test_errors_are_sorted_by_frequency_without_successes() -> None:
     own = {
         "jobs": {"failed_by_code": {"audio_empty": 2}},
         "live": {"ended_by_reason": {"done": 9, "left": 3, "idle": 1}, "refused_by_code": {}},
@@ -237,7 +233,7 @@ def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None
     ]  # fmt: skip
 
 
-def test_another_server_s_metrics_are_shown_by_their_names() -> None:
+def test_metrics_of_another_server_are_shown_by_their_names() -> None:
     metrics = {"active_sessions": 3, "rtf_max": 0.25, "error_counts": {"UNAUTHENTICATED": 2}}
     text = table(sections(MonitorSnapshot("http://x", 0.0, {"status": "error"}, metrics)))
     rows = printed(text)

@@ -52,7 +52,7 @@ def service() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("codes", "told"), [(["journal_unreachable", "journal_unreachable"], 1), (["queue_full"], 0)]
 )
-def test_an_outage_is_told_once_and_a_full_queue_is_waited_for_in_silence(
+def test_outage_is_reported_once_and_a_full_queue_not_at_all(
     codes: list[str],
     told: int,
     service: str,

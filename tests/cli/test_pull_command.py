@@ -88,9 +88,7 @@ def size_of(hub: Hub, name: str) -> int:
     return (hub.repos[VIBEVOICE_REPOSITORY] / name).stat().st_size
 
 
-def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that_is_said(
-    shell, hub
-):
+def test_checkpoint_is_downloaded_and_its_folder_and_commit_printed(shell, hub):
     run = shell.pull()
     assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
     assert run.stdout == f"{shell.folder}\n"
@@ -100,7 +98,7 @@ def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that
 
 
 @pytest.mark.slow
-def test_other_tools_find_what_was_pulled(shell, hub):
+def test_pulled_checkpoint_is_found_by_huggingface_tools(shell, hub):
     assert shell.pull("microsoft/vibevoice-asr-7b", "--revision", "v1").returncode == 0
     asked = dict(hub.sent)
     code = (
@@ -122,7 +120,7 @@ def test_a_second_pull_downloads_nothing(shell, hub):
 
 
 @pytest.mark.slow
-def test_only_files_of_a_checkpoint_are_fetched(shell, hub, tmp_path):
+def test_only_files_of_the_checkpoint_are_fetched(shell, hub, tmp_path):
     published = hub.repos[VIBEVOICE_REPOSITORY]
     extra = ["pytorch_model.bin", "weights.pt", "model.pkl", "modeling_evil.py", "README.md"]
     for name in extra:
@@ -134,7 +132,7 @@ def test_only_files_of_a_checkpoint_are_fetched(shell, hub, tmp_path):
     assert list(tmp_path.rglob("evil.json")) == []
 
 
-def test_a_connection_that_breaks_off_goes_on_where_it_was(shell, hub):
+def test_broken_download_resumes_where_it_was(shell, hub):
     hub.cut = {SHARDS[0]: 200_000, SHARDS[1]: 300_000}
     run = shell.pull()
     assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
@@ -145,7 +143,7 @@ def test_a_connection_that_breaks_off_goes_on_where_it_was(shell, hub):
 
 
 @pytest.mark.slow
-def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
+def test_download_without_range_support_starts_again(shell, hub):
     hub.cut, hub.ranges = {SHARDS[0]: 200_000}, False
     assert shell.pull().returncode == 0
     assert hub.begins[SHARDS[0]] == [0, 0]
@@ -155,7 +153,7 @@ def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
 @pytest.mark.slow_except("2-130")
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, hub):
+def test_interrupted_pull_does_not_fetch_finished_files_again(number, code, shell, hub):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start("pull", "--yes") as process:
         assert hub.stalled.wait(PATIENCE_S)
@@ -190,7 +188,7 @@ def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, h
 
 @pytest.mark.slow_except("model")
 @pytest.mark.parametrize("name", [SHARDS[1], "tokenizer.json"])
-def test_a_file_that_came_altered_is_deleted_and_named(name, shell, hub):
+def test_file_with_wrong_checksum_is_deleted_and_named(name, shell, hub):
     hub.alter = {name}
     check_one_line(shell.pull(), name, "checksum", "deleted")
     digest = hashlib.sha256((hub.repos[VIBEVOICE_REPOSITORY] / name).read_bytes()).hexdigest()
@@ -202,7 +200,7 @@ def test_a_file_that_came_altered_is_deleted_and_named(name, shell, hub):
 
 
 @pytest.mark.slow
-def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(shell, hub):
+def test_damaged_file_is_fetched_again(shell, hub):
     assert shell.pull().returncode == 0
     damaged = (shell.folder / SHARDS[0]).resolve()
     content = bytearray(damaged.read_bytes())
@@ -217,14 +215,14 @@ def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(shell, hub):
     check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
-def test_a_download_that_does_not_fit_is_refused_before_it_begins(shell, hub):
+def test_download_larger_than_the_disk_is_refused_before_it_starts(shell, hub):
     hub.claims = {SHARDS[0]: 10**18}
     check_one_line(shell.pull(), "1000000000.", "GB are free", "--to")
     assert hub.sent == {}
 
 
 @pytest.mark.slow
-def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_else(shell, hub):
+def test_plain_folder_gets_only_the_files_and_their_commit(shell, hub):
     run = shell.pull("--to", "models/new")
     folder = shell.home / "models" / "new"
     assert (run.returncode, run.stdout) == (0, f"{folder}\n")
@@ -242,7 +240,7 @@ def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_el
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", [(), ("--to", "models")], ids=["cache", "folder"])
-def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, hub):
+def test_later_pull_keeps_its_commit_until_another_is_named(where, shell, hub):
     assert shell.pull(*where).returncode == 0
     hub.commit = NEWER
     again = shell.pull(*where)
@@ -259,7 +257,7 @@ def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, h
 @pytest.mark.parametrize(
     "words", [("vibevoice@" + COMMIT,), ("vibevoice", "--revision", COMMIT)], ids=["@", "option"]
 )
-def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub):
+def test_named_commit_is_pulled_wherever_main_is(words, shell, hub):
     hub.commit = NEWER
     run = shell.pull(*words)
     assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n")
@@ -269,7 +267,7 @@ def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub
 
 @pytest.mark.slow
 @pytest.mark.parametrize("revision", [COMMIT, "v1"])
-def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hub):
+def test_later_pull_keeps_a_named_revision(revision, shell, hub):
     assert shell.pull("--revision", revision).returncode == 0
     sent = dict(hub.sent)
     offline = shell.pull(HF_HUB_OFFLINE="1")
@@ -282,7 +280,7 @@ def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hu
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
+def test_folder_with_files_of_two_commits_names_no_commit(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     hub.commit, hub.alter = NEWER, {SHARDS[1]}
     weights = hub.repos[VIBEVOICE_REPOSITORY] / SHARDS[1]
@@ -294,7 +292,7 @@ def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
 
 
 @pytest.mark.slow
-def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
+def test_commit_missing_at_the_hub_is_an_error_with_a_remedy(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     gone = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": "c" * 40}
     (shell.home / "models" / PULL_NOTE_FILE).write_text(json.dumps(gone))
@@ -304,7 +302,7 @@ def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub)
     assert "--revision main" in run.stderr.splitlines()[-1]
 
 
-def test_a_revision_is_named_once(shell, hub):
+def test_two_revisions_of_one_model_are_refused(shell, hub):
     run = shell.pull("vibevoice@v1", "--revision", "main")
     command_terminal.check_one_line(run, 2, "once")
     assert hub.tokens == []
@@ -312,7 +310,7 @@ def test_a_revision_is_named_once(shell, hub):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("note", [b"", b"[]", b'{"commit": "main"}', b'{"commit": 1}', b"\xff"])
-def test_a_note_that_is_none_is_no_commit(note, shell):
+def test_invalid_commit_note_is_ignored(note, shell):
     assert shell.pull("--to", "models").returncode == 0
     (shell.home / "models" / PULL_NOTE_FILE).write_bytes(note)
     assert read_checkpoint(shell.home / "models").revision is None
@@ -320,12 +318,12 @@ def test_a_note_that_is_none_is_no_commit(note, shell):
     assert read_checkpoint(shell.home / "models").revision == COMMIT
 
 
-def test_a_folder_that_cannot_be_one_is_one_clear_line(shell):
+def test_impossible_target_folder_is_one_line_of_error(shell):
     (shell.home / "file").touch()
     check_one_line(shell.pull("--to", "file/models"), "cannot be written")
 
 
-def test_a_model_of_no_use_is_refused_before_its_weights_come(shell, hub, tmp_path):
+def test_unusable_model_is_refused_before_its_weights_are_fetched(shell, hub, tmp_path):
     hub.repos["someone/other"] = write_checkpoint(tmp_path / "other", ORIGINAL_CONFIG)
     parts = "original layout", "vibevoice-asr pull vibevoice"
     check_one_line(shell.pull("someone/other"), *parts)
@@ -360,20 +358,20 @@ WRONG_ANSWERS = {
 
 @pytest.mark.slow_except("no repository", "busy", "a name outside")
 @pytest.mark.parametrize(("words", "faults", "parts"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
-def test_an_answer_that_is_no_file_list_is_one_clear_line(words, faults, parts, shell, hub):
+def test_invalid_file_list_is_one_line_of_error(words, faults, parts, shell, hub):
     for name, value in faults.items():
         setattr(hub, name, value)
     check_one_line(shell.pull(*words), *parts)
 
 
-def test_a_hub_that_does_not_answer_is_one_clear_line(shell):
+def test_unreachable_hub_is_one_line_of_error(shell):
     run = shell.pull(HF_ENDPOINT="http://127.0.0.1:1")
     parts = "network", "--to FOLDER", "docs/models.md"
     check_one_line(run, "http://127.0.0.1:1 cannot be reached", *parts)
 
 
 @pytest.mark.slow
-def test_offline_nothing_is_asked_and_what_is_here_is_found(shell, hub):
+def test_offline_pull_finds_local_files_without_a_request(shell, hub):
     check_one_line(shell.pull(HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE", "VIBEVOICE_MODEL_PATH")
     assert hub.tokens == []
     online = shell.pull()
@@ -385,7 +383,7 @@ def test_offline_nothing_is_asked_and_what_is_here_is_found(shell, hub):
     assert len(hub.tokens) == asked
 
 
-def test_the_token_goes_to_the_hub_and_nowhere_else(shell, hub):
+def test_token_goes_only_to_the_hub(shell, hub):
     assert shell.pull(HF_TOKEN="hf_secret").returncode == 0
     elsewhere = [token for place, token in hub.tokens if place == "elsewhere"]
     assert elsewhere == [None] * len(SHARDS)
@@ -393,7 +391,7 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(shell, hub):
 
 
 @pytest.mark.slow
-def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
+def test_concurrent_pull_of_one_model_is_refused(shell, hub):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start("pull", "--yes") as first:
         assert hub.stalled.wait(PATIENCE_S)
@@ -407,7 +405,7 @@ def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
 
 @pytest.mark.slow
 @posix
-def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
+def test_terminal_shows_a_bar_with_bytes_rate_and_time_left(shell, hub):
     hub.cut = {SHARDS[0]: 200_000}  # so that it lasts a second
     code, shown, out = shell.shown("pull", "vibevoice", piped=True, COLUMNS="150")
     assert (code, out) == (0, f"{shell.folder}\n")
@@ -424,7 +422,7 @@ def typed(shell: Shell, answer: bytes, *words: str, **env: str) -> tuple[int, st
 
 @posix
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
-def test_without_a_name_it_says_what_would_come_and_asks(answer, code, shell, hub):
+def test_pull_without_name_shows_the_default_and_asks(answer, code, shell, hub):
     exit_code, shown = typed(shell, answer, "pull")
     assert exit_code == code, shown
     for part in (VIBEVOICE_REPOSITORY, "16.7 GB", "GB are free", "whisper:small", "[y/N]"):
@@ -436,7 +434,7 @@ def test_without_a_name_it_says_what_would_come_and_asks(answer, code, shell, hu
         assert (again, "[y/N]" in shown) == (1, True), "a newer one may come"
 
 
-def test_without_a_name_and_without_a_terminal_nothing_comes(shell, hub):
+def test_pull_without_name_and_terminal_downloads_nothing(shell, hub):
     run = shell.run("pull")
     assert (run.returncode, run.stdout) == (2, "")
     assert "pull vibevoice" in run.stderr
@@ -452,7 +450,7 @@ def test_without_a_name_and_without_a_terminal_nothing_comes(shell, hub):
         ("whisper:small", ("faster-whisper-small", "model.bin", "VIBEVOICE_MODEL_PATH=")),
     ],
 )
-def test_a_person_without_a_network_is_told_how_to_copy_it(name, parts, shell):
+def test_pull_without_network_says_how_to_copy_the_files(name, parts, shell):
     for env in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}):
         code, shown = typed(shell, b"", "pull", name, **env)
         assert code == 69
@@ -460,7 +458,7 @@ def test_a_person_without_a_network_is_told_how_to_copy_it(name, parts, shell):
             assert part in shown
 
 
-def test_models_are_listed_and_deleted_but_none_that_a_service_has(shell, tmp_path):
+def test_models_are_listed_and_deleted_unless_in_use(shell, tmp_path):
     env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DATA_DIR": str(tmp_path / "data")}
     nothing = shell.pull(command="list", **env)
     assert (nothing.returncode, nothing.stdout) == (0, "")
@@ -498,7 +496,7 @@ def test_models_are_listed_and_deleted_but_none_that_a_service_has(shell, tmp_pa
         (False, None, False),
     ],
 )
-def test_serve_downloads_what_was_allowed_or_agreed_to(
+def test_serve_downloads_only_with_permission(
     allowed, answer, fetched, tmp_path, monkeypatch, capsys
 ):
     asked: list[Any] = []
@@ -518,7 +516,7 @@ def test_serve_downloads_what_was_allowed_or_agreed_to(
 @pytest.mark.skipif(
     bool(engines.missing_packages(engines.engine_spec("vibevoice"))), reason="not installed"
 )
-def test_serve_without_a_checkpoint_says_the_next_command_and_downloads_nothing(shell, hub):
+def test_serve_without_checkpoint_names_the_pull_command(shell, hub):
     words = ("--engine", "vibevoice", "--port", "0")
     run = shell.pull(*words, command="serve")
     assert run.returncode != 0
@@ -531,13 +529,13 @@ def test_serve_without_a_checkpoint_says_the_next_command_and_downloads_nothing(
     assert "checksum" in run.stderr.splitlines()[-1]
 
 
-def test_a_checkpoint_that_was_named_is_never_replaced_by_a_download(tmp_path, monkeypatch):
+def test_named_checkpoint_is_never_replaced_by_a_download(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     monkeypatch.setattr(pull, "fetch", lambda repo: pytest.fail("it downloads"))
     pull.download_if_missing(Settings(engine="vibevoice", allow_download=True, model_path=tmp_path))
 
 
-def test_without_the_package_that_downloads_the_command_for_it_is_said(monkeypatch):
+def test_pull_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(pull, "find_spec", lambda name: None)
     with pytest.raises(errors.EngineUnavailable) as caught:
         pull.fetch(VIBEVOICE_REPOSITORY)
@@ -557,7 +555,7 @@ class _Keyboard:
         return f"{self._answer}\n"
 
 
-def test_the_folder_of_model_path_is_listed(shell, tmp_path):
+def test_folder_of_model_path_is_listed(shell, tmp_path):
     env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DATA_DIR": str(tmp_path / "data")}
     own = tmp_path / "tuned"
     own.mkdir()
@@ -567,7 +565,7 @@ def test_the_folder_of_model_path_is_listed(shell, tmp_path):
         assert part in line
 
 
-def test_doctor_says_that_the_weights_of_an_engine_are_missing(shell):
+def test_doctor_reports_missing_weights(shell):
     shown = shell.pull(command="doctor", VIBEVOICE_PORT=str(free_port())).stdout
     for title in ("whisper: Whisper (faster-whisper)", "voxtral: Voxtral Realtime (live only)"):
         assert f"{title}; not usable: There is no" in " ".join(shown.split())

@@ -64,7 +64,7 @@ def left(folder: Path) -> list[str]:
     ("header", "checked"),
     [("x-goog-hash", "md5"), ("content-md5", "md5"), ("repr-digest", "sha256"), ("", "size")],
 )
-def test_a_voice_comes_whole_and_is_checked_by_what_its_server_says(
+def test_voice_is_downloaded_and_checked_by_its_checksums(
     server: VoiceServer, tmp_path: Path, header: str, checked: str
 ) -> None:
     server.header, meter = header, Told()
@@ -77,9 +77,7 @@ def test_a_voice_comes_whole_and_is_checked_by_what_its_server_says(
     assert meter.done == meter.total == sum(map(len, FILES.values()))
 
 
-def test_what_is_here_is_neither_asked_for_nor_fetched_again(
-    server: VoiceServer, tmp_path: Path
-) -> None:
+def test_present_voice_files_cause_no_request(server: VoiceServer, tmp_path: Path) -> None:
     pull_voice(tmp_path, server.url, VOICE)
     asked = server.asked
     pull_voice(tmp_path, server.url, VOICE)
@@ -90,7 +88,7 @@ def test_what_is_here_is_neither_asked_for_nor_fetched_again(
     assert server.begins[MODEL] == [0]
 
 
-def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
+def test_file_changed_at_the_server_is_fetched_from_its_start(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.cut[MODEL] = 200_000
@@ -107,9 +105,7 @@ def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
     assert not (tmp_path / begun).exists()
 
 
-def test_a_file_that_changes_while_it_comes_is_not_put_together_from_two(
-    server: VoiceServer, tmp_path: Path
-) -> None:
+def test_file_changed_during_its_download_is_not_mixed(server: VoiceServer, tmp_path: Path) -> None:
     server.header = ""
     server.cut[MODEL] = 200_000
     server.swap[MODEL] = newer = os.urandom(len(FILES[MODEL]))
@@ -117,7 +113,7 @@ def test_a_file_that_changes_while_it_comes_is_not_put_together_from_two(
     assert (tmp_path / MODEL).read_bytes() == newer
 
 
-def test_what_another_file_has_so_far_is_left_alone(server: VoiceServer, tmp_path: Path) -> None:
+def test_partial_file_of_another_download_is_kept(server: VoiceServer, tmp_path: Path) -> None:
     """One name begins with the other: a model and its configuration."""
     voice = PulledVoice("piper_x", "en-us", ("x.onnx",))
     server.files["x.onnx"] = b"model"
@@ -127,7 +123,7 @@ def test_what_another_file_has_so_far_is_left_alone(server: VoiceServer, tmp_pat
     assert others.read_bytes() == b"{"
 
 
-def test_a_file_that_comes_altered_is_deleted_and_the_voice_is_not_there(
+def test_file_with_wrong_checksum_is_deleted_and_the_voice_missing(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.alter.add(MODEL)
@@ -139,7 +135,7 @@ def test_a_file_that_comes_altered_is_deleted_and_the_voice_is_not_there(
     assert pull_voice(tmp_path, server.url, VOICE).whole() == (VOICE,)
 
 
-def test_damage_is_noticed_later_and_mended_by_that_file_alone(
+def test_damaged_voice_file_is_noticed_and_fetched_alone(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.header = ""
@@ -158,13 +154,13 @@ def test_damage_is_noticed_later_and_mended_by_that_file_alone(
     assert meter.notices == [f"{MODEL} is damaged and is downloaded again."]
 
 
-def test_a_list_that_is_none_is_no_list(tmp_path: Path) -> None:
+def test_invalid_voice_list_is_an_error(tmp_path: Path) -> None:
     for text in ("", "{}", "[" * 100_000, '{"files":{"a":1},"voices":[]}', "\xff"):
         (tmp_path / MANIFEST_FILE).write_text(text)
         assert PulledVoices.read(tmp_path) == PulledVoices(tmp_path)
 
 
-def test_what_voices_take_is_the_files_of_the_largest_each_once(tmp_path: Path) -> None:
+def test_size_of_voices_counts_shared_files_once(tmp_path: Path) -> None:
     sizes = {"shared": 10, "small": 1, "large": 100, "larger": 1000, "gone": 9000}
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(bytes(size))
@@ -185,7 +181,7 @@ def test_what_voices_take_is_the_files_of_the_largest_each_once(tmp_path: Path) 
         ("page", b"<html>Sign in", errors.HubUnreachable),
     ],
 )
-def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
+def test_server_without_voices_is_an_error_and_leaves_nothing(
     server: VoiceServer, tmp_path: Path, fault: str, value: object, error: type[Exception]
 ) -> None:
     setattr(server, fault, value)
@@ -196,7 +192,9 @@ def test_what_is_no_server_of_voices_is_said_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])
-def test_no_file_leaves_the_folder(server: VoiceServer, tmp_path: Path, key: str) -> None:
+def test_voice_file_names_cannot_leave_the_folder(
+    server: VoiceServer, tmp_path: Path, key: str
+) -> None:
     with pytest.raises(ValueError, match="no file to be fetched"):
         HubFile(key, 1)
 
@@ -209,7 +207,7 @@ class Shell(Terminal):
         self.folder, self.voices = home / "voices", ("pull", "voice", "--from", url)
 
 
-def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before(
+def test_pull_voice_resumes_after_a_kill_and_the_voice_speaks(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("moonshine_voice")
@@ -249,7 +247,7 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
 
 
 @pytest.mark.slow
-def test_the_command_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
+def test_pull_voice_reports_an_error_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("moonshine_voice")
     shell = Shell(tmp_path, "http://127.0.0.1:9/")
     for words, said in {

@@ -39,7 +39,7 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
     return Shell(tmp_path / "home", hub)
 
 
-def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> None:
+def test_whisper_model_is_pulled_by_name_and_found(shell: Shell, hub: Hub) -> None:
     run = shell.pull("whisper:small")
     said = f"vibevoice-asr: {SMALL} at commit {COMMIT}\n"
     assert (run.returncode, run.stderr, run.stdout) == (0, said, f"{shell.folder}\n")
@@ -57,11 +57,11 @@ def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> No
     assert "vibevoice-asr pull whisper:large-v3-turbo (1.62 GB)" in missing.value.hint
 
 
-def test_a_name_that_there_is_not_is_one_line_with_those_there_are(shell: Shell) -> None:
+def test_unknown_whisper_model_is_refused_with_the_known_ones(shell: Shell) -> None:
     check_one_line(shell.pull("whisper:huge"), "'huge'", "large-v3-turbo", "tiny")
 
 
-def test_every_name_is_a_repository_of_its_kind() -> None:
+def test_every_whisper_name_is_a_repository_of_its_kind() -> None:
     assert set(WHISPER_BEST_FIRST) == set(WHISPER_MODELS)
     for name, named in WHISPER_MODELS.items():
         assert resolve_repository(f"whisper:{name}") == (named.repository, CTRANSLATE2_LAYOUT)
@@ -102,7 +102,7 @@ def with_weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
         (lambda folder: (folder / "vocabulary.json").write_text("{"), errors.CheckpointDamaged),
     ],
 )
-def test_a_folder_that_cannot_be_loaded_says_why(
+def test_incomplete_whisper_folder_says_why(
     spoil: Callable[[Path], object], error: type[errors.BadCheckpoint], tmp_path: Path
 ) -> None:
     folder = tiny_whisper.write_like(tmp_path / "model")
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_loaded_says_why(
         find_whisper(folder)
 
 
-def test_a_real_folder_of_ctranslate2s_converter_is_whole(tmp_path: Path) -> None:
+def test_folder_of_the_ctranslate2_converter_is_complete(tmp_path: Path) -> None:
     folder = tiny_whisper.model()
     assert read_whisper(folder).config["multilingual"] is True
     copy = tmp_path / "copy"

@@ -42,7 +42,7 @@ def converse(talks: Server, tmp_path: Path) -> Starts:
     return start
 
 
-def test_what_is_typed_is_answered_line_by_line(converse: Starts) -> None:
+def test_typed_lines_are_answered(converse: Starts) -> None:
     said, complained = ended(converse("--text"), typed="Hello there.\n\n  How are you?  \n")
     assert said.splitlines() == [
         "You: Hello there.",
@@ -53,7 +53,7 @@ def test_what_is_typed_is_answered_line_by_line(converse: Starts) -> None:
     assert complained == ""
 
 
-def test_an_answer_that_fails_in_a_pipe_is_told_once_and_fails_the_command(
+def test_failed_answer_in_a_pipe_is_reported_once_and_fails_the_command(
     converse: Starts, start_server: Callable[..., Server]
 ) -> None:
     broken = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="none")
@@ -63,7 +63,7 @@ def test_an_answer_that_fails_in_a_pipe_is_told_once_and_fails_the_command(
 
 
 @pytest.mark.slow
-def test_a_recording_speaks_and_is_answered(converse: Starts, tmp_path: Path) -> None:
+def test_recording_as_speech_is_answered(converse: Starts, tmp_path: Path) -> None:
     path = tmp_path / "question.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -76,7 +76,7 @@ def test_a_recording_speaks_and_is_answered(converse: Starts, tmp_path: Path) ->
     assert machine == f"Machine: You said: {you.removeprefix('You: ')}"
 
 
-def test_where_no_service_runs_one_is_started_and_gone_with_the_command(converse: Starts) -> None:
+def test_talk_starts_a_service_that_ends_with_it(converse: Starts) -> None:
     elsewhere = {"VIBEVOICE_PORT": str(free_port())}
     process = converse("--text", environment=elsewhere, start_new_session=True)
     assert process.stdin is not None
@@ -99,9 +99,7 @@ def loud_s(path: Path) -> float:
 
 
 @pytest.mark.slow
-def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
-    converse: Starts, tmp_path: Path
-) -> None:
+def test_speech_or_enter_interrupts_an_answer(converse: Starts, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     devices = {**SOUND_DEVICES, "HEARD": str(heard)}
     listed, _ = ended(converse("--devices", environment=devices))
@@ -136,7 +134,7 @@ def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
     os.close(ours)
 
 
-def test_on_a_terminal_an_answer_grows_until_it_stands(converse: Starts) -> None:
+def test_terminal_shows_a_growing_answer(converse: Starts) -> None:
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
@@ -165,7 +163,7 @@ def test_on_a_terminal_an_answer_grows_until_it_stands(converse: Starts) -> None
 
 
 @pytest.mark.slow
-def test_what_the_service_refuses_is_said_and_ends_it(
+def test_refusal_of_the_service_ends_talk_with_its_message(
     converse: Starts, start_server: Callable[..., Server]
 ) -> None:
     _, complained = ended(converse("--text", "--model", "none such"), 1)
@@ -177,7 +175,7 @@ def test_what_the_service_refuses_is_said_and_ends_it(
 
 
 @pytest.mark.slow
-def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
+def test_talk_without_audio_package_or_device_says_the_remedy(
     converse: Starts, tmp_path: Path
 ) -> None:
     for broken, remedy in (
@@ -207,7 +205,7 @@ class _Device:
         return bytes(out)
 
 
-def test_a_loudspeaker_drops_at_once_and_says_what_was_heard(
+def test_loudspeaker_drops_at_once_and_reports_what_was_played(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
@@ -227,7 +225,7 @@ def test_a_loudspeaker_drops_at_once_and_says_what_was_heard(
 
 
 @pytest.mark.parametrize("said", ["<html>", "[1]", '"began"'])
-async def test_a_server_that_sends_something_else_is_an_error_and_no_traceback(said: str) -> None:
+async def test_invalid_server_message_is_an_error_without_traceback(said: str) -> None:
     from websockets.asyncio.server import ServerConnection, serve
 
     async def answer(socket: ServerConnection) -> None:

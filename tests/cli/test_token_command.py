@@ -19,7 +19,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
 
 
-def test_a_token_is_made_listed_and_revoked_by_three_words(
+def test_token_is_created_listed_and_revoked_by_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["token", "create", "--subject", "anna", "--expires", "90d", "--scope", "reload"]
@@ -51,7 +51,7 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="terminals are another thing there")
-def test_the_list_has_a_head_on_a_terminal() -> None:
+def test_token_list_has_a_header_on_a_terminal() -> None:
     import pty
 
     assert run(["token", "create", "--subject", "anna"]) == 0

@@ -65,7 +65,7 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("token revoke nobody", 78, "No token was issued"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(
+def test_wrong_arguments_are_one_line_of_error(
     line: str,
     code: int,
     said: str,

@@ -44,7 +44,7 @@ def inbox(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_its_recordings_and_those_below_by_name(inbox: Path, tmp_path: Path) -> None:
+def test_folder_is_its_recordings_recursively_by_name(inbox: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = expand_folders([TALK, inbox, tmp_path / "empty", tmp_path / "gone.wav"])
     assert found == [
@@ -54,7 +54,7 @@ def test_a_folder_is_its_recordings_and_those_below_by_name(inbox: Path, tmp_pat
     assert list_recordings(inbox, below=False) == [inbox / "a.WAV", inbox / "b.wav"]
 
 
-def test_a_recording_is_known_again_until_it_or_what_is_wanted_changes(tmp_path: Path) -> None:
+def test_idempotency_key_changes_with_recording_or_options(tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
 
     def key(**options: str) -> str:
@@ -69,7 +69,7 @@ def test_a_recording_is_known_again_until_it_or_what_is_wanted_changes(tmp_path:
     assert key() != first
 
 
-def test_what_is_written_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_output_file_is_written_atomically(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.txt", "Grüße")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
@@ -77,7 +77,7 @@ def test_what_is_written_is_whole_or_not_there(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
 
 
-def test_many_go_at_once_in_the_order_of_their_names_and_resuming_does_the_rest(
+def test_folder_is_transcribed_in_parallel_and_resume_does_the_rest(
     inbox: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {job["id"] for job in server.jobs()}
@@ -124,7 +124,7 @@ async def until(condition: Callable[[], object]) -> None:
     await asyncio.to_thread(wait_until, condition, PATIENCE_S, "the folder is as it should be")
 
 
-async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
+async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
     inbox: Path, server: Server, watches: None
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
@@ -141,7 +141,7 @@ async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
 
 
 @pytest.mark.slow
-async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
+async def test_watch_resumes_the_job_that_it_left(
     tmp_path: Path, start_server: Callable[..., Server], watches: None
 ) -> None:
     server = start_server(preload=True)
@@ -159,7 +159,7 @@ async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
     assert left.state in ("queued", "running")
 
 
-async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
+async def test_invalid_options_end_a_watch_and_move_nothing(
     inbox: Path, server: Server, watches: None
 ) -> None:
     where = ServiceTarget(server.url)
@@ -171,7 +171,7 @@ async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
     assert not (inbox / "failed").exists()
 
 
-async def test_a_transcript_that_could_not_be_written_is_tried_again_and_ends_no_watch(
+async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
     inbox: Path,
     watches: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +195,7 @@ async def test_a_transcript_that_could_not_be_written_is_tried_again_and_ends_no
     assert "was not written: No space left." in capsys.readouterr().err
 
 
-def test_a_recording_counts_once_it_has_stayed_as_it_is() -> None:
+def test_recording_counts_once_it_no_longer_changes() -> None:
     settling, path, empty = FileSettling(3.0), Path("a.wav"), Path("b.wav")
     looks = {path: FileSnapshot(10, 1), empty: FileSnapshot(0, 1)}
     assert settling.settled(looks, 0.0) == []

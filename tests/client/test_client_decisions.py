@@ -84,7 +84,7 @@ def took(following: Following, *pieces: bytes) -> list[Event]:
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.data(),
 )
-def test_events_are_the_same_however_their_bytes_are_cut(events, end, data) -> None:
+def test_events_do_not_depend_on_how_their_bytes_are_split(events, end, data) -> None:
     raw = "".join(
         f": alive{end}event: {event}{end}id: {number}{end}data: {text}{end}{end}"
         for event, text, number in events
@@ -95,7 +95,7 @@ def test_events_are_the_same_however_their_bytes_are_cut(events, end, data) -> N
     assert heard == events
 
 
-def test_an_event_without_an_end_is_given_up(monkeypatch) -> None:
+def test_event_without_an_end_is_given_up(monkeypatch) -> None:
     monkeypatch.setattr("vibevoice_asr_client.transport.LONGEST_EVENT", 1000)
     for piece in (b"x" * 100, b"data: " + b"x" * 90 + b"\n"):
         with pytest.raises(package.AnswerNotUnderstood):
@@ -103,14 +103,14 @@ def test_an_event_without_an_end_is_given_up(monkeypatch) -> None:
     assert len(read(*[b"data: x\n\n"] * 200)) == 200
 
 
-def test_what_may_be_sent_twice_is_and_waits_grow() -> None:
+def test_idempotent_request_is_retried_with_growing_waits() -> None:
     fine = Answer(200, {}, "{}")
     assert run(calls.health(), lost(sent=True), lost(sent=True), fine) == ([1.0, 2.0], fine)
     with pytest.raises(package.ConnectionLost):
         run(calls.health(), *[lost(sent=True)] * 3)
 
 
-def test_what_must_not_be_done_twice_is_sent_again_only_where_it_was_not_done() -> None:
+def test_unsafe_request_is_retried_only_if_it_was_not_executed() -> None:
     once, fine = Call("POST", "/x", again=False), Answer(200, {}, "{}")
     assert run(once, lost(sent=False), problem(503, "queue_full"), fine)[1] is fine
     with pytest.raises(package.ConnectionLost):
@@ -120,7 +120,7 @@ def test_what_must_not_be_done_twice_is_sent_again_only_where_it_was_not_done() 
 
 
 @pytest.mark.parametrize("code", ["journal_unreachable", "storage_unreachable", None])
-def test_an_edit_is_not_sent_again_where_the_service_may_have_made_it(code: str | None) -> None:
+def test_edit_is_not_retried_if_it_may_have_been_made(code: str | None) -> None:
     """What is behind the answer is there already, or comes: to undo twice is another thing."""
     refused = problem(503, code) if code else Answer(503, {}, "a proxy's own")
     undo = calls.edit("j", [{"op": "undo"}], None)
@@ -140,7 +140,7 @@ def test_an_edit_is_not_sent_again_where_the_service_may_have_made_it(code: str 
         (problem(429, "rate_limited"), False),
     ],
 )
-def test_what_an_attempt_before_has_ended_is_ended_and_what_was_never_there_is_not_found(
+def test_retried_delete_of_a_gone_job_succeeds_and_first_one_is_not_found(
     call: Call, before: Answer | Lost, perhaps_done: bool
 ) -> None:
     gone = problem(404, "job_not_found")
@@ -153,7 +153,7 @@ def test_what_an_attempt_before_has_ended_is_ended_and_what_was_never_there_is_n
         run(calls.job("j"), before, gone)
 
 
-def test_a_refusal_is_final_and_a_certificate_that_is_not_believed_too() -> None:
+def test_refusal_and_untrusted_certificate_are_not_retried() -> None:
     with pytest.raises(codes.AudioEmpty):
         run(calls.health(), problem(400, "audio_empty"))
     with pytest.raises(package.CertificateRefused):
@@ -172,13 +172,13 @@ def test_retry_after_counts_as_seconds_and_as_a_date() -> None:
 
 
 @given(st.integers(1, 60), st.floats(0, 1))
-def test_a_wait_is_never_longer_than_the_longest(failures: int, chance: float) -> None:
+def test_wait_is_never_longer_than_the_longest(failures: int, chance: float) -> None:
     wait = Retry(attempts=100, first_s=0.5, longest_s=30.0).wait_s(failures, chance)
     assert wait is not None
     assert 0.25 <= wait <= 30.0
 
 
-def test_every_code_of_the_service_is_an_exception_of_its_family() -> None:
+def test_every_error_code_has_an_exception_of_its_family() -> None:
     assert set(codes.BY_CODE) == {error.code for error in errors.all_errors()}
     caught = problem(503, "queue_full", **{"retry-after": "3"}).error(NOW)
     assert isinstance(caught, codes.QueueFull)
@@ -187,13 +187,13 @@ def test_every_code_of_the_service_is_an_exception_of_its_family() -> None:
     assert str(caught) == "No. Do. (queue_full)"
 
 
-def test_a_code_of_a_later_version_is_raised_as_its_family() -> None:
+def test_unknown_error_code_is_raised_as_its_family() -> None:
     assert type(problem(404, "page_not_found").error(NOW)) is package.NotFound
     assert type(problem(599, "odd").error(NOW)) is package.Failed
     assert problem(404, "page_not_found").error(NOW).code == "page_not_found"
 
 
-def test_what_is_not_this_service_is_said_so() -> None:
+def test_answer_of_another_server_is_an_error() -> None:
     for answer in (Answer(404, {}, "<html>"), Answer(404, {}, "[]"), Answer(302, {}, "")):
         with pytest.raises(package.AnswerNotUnderstood):
             answer.error(NOW)
@@ -206,7 +206,7 @@ def frames(*numbers: int) -> bytes:
     return b"".join(b"event: segment\nid: %d\ndata: {}\n\n" % number for number in numbers)
 
 
-def test_a_job_is_followed_over_connections_without_a_gap_or_a_repeat() -> None:
+def test_job_is_followed_over_reconnects_without_gap_or_repeat() -> None:
     following = Following("a", None, AROUND)
     assert "Last-Event-ID" not in following.call.headers
     assert following.opened(Answer(200, STREAM, "")) is None
@@ -222,7 +222,7 @@ def test_a_job_is_followed_over_connections_without_a_gap_or_a_repeat() -> None:
     assert following.ended
 
 
-def test_a_job_that_is_over_ends_the_following_though_its_last_event_was_there_already() -> None:
+def test_following_ends_with_a_job_whose_last_event_was_received() -> None:
     """As where a proxy drops `Last-Event-ID`: all comes again, and nothing of it is new."""
     following = Following("a", 9, AROUND)
     following.opened(Answer(200, STREAM, ""))
@@ -234,7 +234,7 @@ def test_a_job_that_is_over_ends_the_following_though_its_last_event_was_there_a
     assert following.ended
 
 
-def test_a_stream_that_stays_away_is_given_up_and_what_comes_in_between_counts() -> None:
+def test_unreachable_stream_is_given_up_unless_events_arrive_meanwhile() -> None:
     following = Following("a", 5, AROUND)
     cut = families.ConnectionLost("cut")
     assert [following.closed(cut), following.closed(cut)] == [1.0, 2.0]
@@ -245,7 +245,7 @@ def test_a_stream_that_stays_away_is_given_up_and_what_comes_in_between_counts()
         following.closed(cut)
 
 
-def test_a_stream_that_is_refused_for_now_is_asked_for_again_and_for_good_is_not() -> None:
+def test_temporarily_refused_stream_is_retried_and_a_final_refusal_not() -> None:
     following = Following("a", None, AROUND)
     busy = following.opened(problem(503, "queue_full", **{"retry-after": "4"}))
     assert following.closed(busy) == 5.0
@@ -257,7 +257,7 @@ def test_a_stream_that_is_refused_for_now_is_asked_for_again_and_for_good_is_not
     assert following.ended
 
 
-def test_a_recording_that_grows_while_it_is_sent_is_sent_as_long_as_it_was(tmp_path) -> None:
+def test_growing_recording_is_sent_at_its_first_length(tmp_path) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(b"0123456789")
     told: list[tuple[int, int]] = []
@@ -273,7 +273,7 @@ def test_a_recording_that_grows_while_it_is_sent_is_sent_as_long_as_it_was(tmp_p
     assert upload.name == "talk.wav"
 
 
-def test_a_file_that_was_handed_in_is_sent_from_where_it_stands_and_stays_open(tmp_path) -> None:
+def test_open_file_is_sent_from_its_position_and_stays_open(tmp_path) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(b"0123456789")
     with path.open("rb") as file:
@@ -283,7 +283,7 @@ def test_a_file_that_was_handed_in_is_sent_from_where_it_stands_and_stays_open(t
         assert not file.closed
 
 
-def test_options_are_written_as_forms_have_them() -> None:
+def test_options_are_written_as_form_fields() -> None:
     options = {"diarize": False, "hotwords": ["Nagg", "Nell"], "num_speakers": 2, "prompt": None}
     assert calls.form(options) == {
         "diarize": "false",
@@ -292,7 +292,7 @@ def test_options_are_written_as_forms_have_them() -> None:
     }
 
 
-def test_the_two_clients_have_the_same_methods_with_the_same_words() -> None:
+def test_sync_and_async_client_have_the_same_methods() -> None:
     def words(kind: type) -> dict[str, list[str]]:
         return {
             name: list(inspect.signature(method).parameters)
@@ -303,21 +303,21 @@ def test_the_two_clients_have_the_same_methods_with_the_same_words() -> None:
     assert words(Client) == words(AsyncClient)
 
 
-def test_what_is_named_is_there_and_values_are_frozen() -> None:
+def test_exported_names_exist_and_values_are_frozen() -> None:
     for name in package.__all__:
         value = getattr(package, name)
         if dataclasses.is_dataclass(value):
             assert value.__dataclass_params__.frozen, name  # type: ignore[union-attr]
 
 
-def test_it_needs_httpx_and_nothing_of_the_service_and_websockets_for_live_audio_alone() -> None:
+def test_client_needs_only_httpx_and_websockets_for_live_audio() -> None:
     at_once, ever = imports_of(package, oldest=(3, 9))
     needed = {"httpx", "httpx_sse", "vibevoice_asr_client"}
     assert at_once == needed
     assert ever == {*needed, "websockets", "typing_extensions"}
 
 
-def test_the_load_test_imports_the_client_and_nothing_of_the_service() -> None:
+def test_load_test_imports_nothing_of_the_service() -> None:
     _, ever = imports_of(vibevoice_asr_load_test)
     assert "vibevoice_asr_client" in ever
     assert "sidecar" not in ever

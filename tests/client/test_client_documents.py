@@ -16,7 +16,7 @@ TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_an_example_runs_and_prints_something(
+def test_example_of_the_docs_runs(
     number: int, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = {"url": server.url, "recording": TALK, "microphone": pieces(talk(0.3))}

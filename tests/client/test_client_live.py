@@ -70,7 +70,7 @@ def said(events: list[Any]) -> list[tuple[float, float, str]]:
     return [(one.start, one.end, one.text) for one in finals]
 
 
-def test_what_is_said_comes_as_events_and_at_the_end_as_a_transcript(whole: list[Any]) -> None:
+def test_live_client_yields_events_and_a_transcript(whole: list[Any]) -> None:
     numbers = [one.number for one in whole]
     assert numbers == sorted(set(numbers))
     assert len(said(whole)) == len(LOUDS)
@@ -80,9 +80,7 @@ def test_what_is_said_comes_as_events_and_at_the_end_as_a_transcript(whole: list
     assert transcript.engine == "scripted"
 
 
-async def test_over_cut_connections_nothing_said_is_lost_or_doubled(
-    server: Server, whole: list[Any]
-) -> None:
+async def test_cut_connections_lose_and_double_nothing(server: Server, whole: list[Any]) -> None:
     with network(server.port, 0, 300, 500, 700, 900, 1100, 1300, 1500) as between:
         with Client(between.url, retry=SOON) as far:
             assert said(spoken(far)) == said(whole)
@@ -102,7 +100,7 @@ async def test_over_cut_connections_nothing_said_is_lost_or_doubled(
     assert events[-1].transcript.segments == whole[-1].transcript.segments
 
 
-def test_an_engine_that_dies_is_a_notice_and_no_gap(
+def test_killed_engine_is_a_notice_and_no_gap(
     start_server: Callable[..., Server], whole: list[Any]
 ) -> None:
     server = start_server()
@@ -129,7 +127,7 @@ def test_an_engine_that_dies_is_a_notice_and_no_gap(
 
 
 @pytest.mark.slow
-def test_a_session_that_nobody_came_back_to_is_gone_and_says_so(
+def test_expired_session_is_reported_as_gone(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(live_grace=0, live_sessions=1)
@@ -157,7 +155,7 @@ def opens(client: Client) -> bool:
         return False
 
 
-async def test_a_recording_is_heard_as_if_it_were_spoken(server: Server, tmp_path: Path) -> None:
+async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     with wave.open(str(path), "wb") as recording:
         recording.setparams((1, 2, 48_000, 0, "NONE", ""))
@@ -173,7 +171,7 @@ async def test_a_recording_is_heard_as_if_it_were_spoken(server: Server, tmp_pat
             list(client.live_file(path))
 
 
-def test_one_thread_may_send_while_another_listens_and_errors_are_known_by_their_codes(
+def test_one_thread_may_send_while_another_receives_and_errors_have_codes(
     server: Server,
 ) -> None:
     with Client(server.url) as client:
@@ -231,9 +229,7 @@ AROUND = Surroundings(SOON, lambda: 0.5, lambda: datetime.now(UTC))
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers())
-def test_however_connections_break_everything_arrives_once_and_in_order(
-    steps: list[int], seed: int
-) -> None:
+def test_random_cuts_deliver_everything_once_and_in_order(steps: list[int], seed: int) -> None:
     dice = random.Random(seed)
     stream, service = Stream({}, "pcm16", 8, AROUND), Service()
     meant, orders = b"", []
@@ -297,14 +293,14 @@ EVERY_EVENT = (
 
 
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
-def test_an_event_comes_out_as_it_went_in(event: live_events.LiveEvent) -> None:
+def test_every_live_event_survives_its_message(event: live_events.LiveEvent) -> None:
     said = live_event_of(json.loads(event_message(NumberedEvent(7, event))))
     assert said is not None
     assert said.number == 7
     assert remote_service.convert_live_event(said) == event
 
 
-def test_there_is_no_other_event() -> None:
+def test_list_of_live_events_is_complete() -> None:
     assert {type(event) for event in EVERY_EVENT} | {
         live_events.InputProcessed,  # told by `received`
         live_events.SpeakerEmbeddingsKnown,  # for the next engine, never for a client
@@ -313,7 +309,7 @@ def test_there_is_no_other_event() -> None:
     } == set(get_args(live_events.LiveEvent))
 
 
-def test_what_is_no_answer_of_this_wire_is_not_believed() -> None:
+def test_invalid_live_message_is_an_error() -> None:
     for said in (
         "[]",
         "{",
@@ -334,7 +330,7 @@ def test_what_is_no_answer_of_this_wire_is_not_believed() -> None:
         stream.lost(AnswerNotUnderstood("no"))
 
 
-def test_what_was_not_begun_begins_anew_and_what_was_is_gone() -> None:
+def test_unstarted_session_starts_again_and_a_started_one_is_gone() -> None:
     stream = Stream({}, "pcm16", 16_000, AROUND)
     stream.opening()
     assert stream.lost(None) > 0
@@ -347,7 +343,7 @@ def test_what_was_not_begun_begins_anew_and_what_was_is_gone() -> None:
 
 
 @pytest.mark.parametrize(("grace_s", "over_s"), [(15.0, 15.0), (90.0, 90.0), (0.0, 0.0)])
-def test_a_lost_session_is_tried_again_as_long_as_the_service_keeps_it(
+def test_lost_connection_is_retried_for_the_grace_of_the_session(
     grace_s: float, over_s: float
 ) -> None:
     now = datetime(2026, 11, 23, tzinfo=UTC)
@@ -365,7 +361,7 @@ def test_a_lost_session_is_tried_again_as_long_as_the_service_keeps_it(
         assert max(waits) <= 2.0, "a service that is back soon is found in time"
 
 
-def test_clients_that_were_cut_together_do_not_come_back_together() -> None:
+def test_reconnects_of_many_clients_are_spread() -> None:
     def waits(chance: float) -> list[float]:
         """The pause after some failures, and the last one before the session is dropped."""
         now = datetime(2026, 11, 23, tzinfo=UTC)
@@ -378,7 +374,7 @@ def test_clients_that_were_cut_together_do_not_come_back_together() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 500, 502])
-def test_the_answer_of_a_proxy_ends_no_session_that_the_service_keeps(status: int) -> None:
+def test_answer_of_a_proxy_does_not_end_a_session_in_its_grace(status: int) -> None:
     with pytest.raises((AnswerNotUnderstood, Busy)) as said:
         raise Answer(status, {}, "<html>Nothing here.</html>").error(datetime.now(UTC))
     opening, stream = Stream({}, "pcm16", 8, AROUND), begun(AROUND)
@@ -391,6 +387,6 @@ def test_the_answer_of_a_proxy_ends_no_session_that_the_service_keeps(status: in
         assert stream.lost(said.value) > 0
 
 
-def test_without_retries_the_first_lost_connection_ends_the_session() -> None:
+def test_without_retries_a_lost_connection_ends_the_session() -> None:
     with pytest.raises(ConnectionLost):
         begun(dataclasses.replace(AROUND, retry=NEVER)).lost(None)

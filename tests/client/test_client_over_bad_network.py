@@ -40,7 +40,7 @@ def ids(server: Server) -> set[str]:
 
 
 @pytest.mark.anywhere
-async def test_both_clients_bring_the_transcript_and_leave_no_job(client, server, studio) -> None:
+async def test_both_clients_return_the_transcript_and_leave_no_job(client, server, studio) -> None:
     before = ids(server)
     told: list[Progress] = []
     found = client.transcribe(studio.voice, on_progress=told.append, language="de")
@@ -57,7 +57,7 @@ async def test_both_clients_bring_the_transcript_and_leave_no_job(client, server
 
 
 @pytest.mark.anywhere
-def test_a_lost_answer_costs_no_second_job(client, server, studio) -> None:
+def test_lost_answer_makes_no_second_job(client, server, studio) -> None:
     before = ids(server)
     with network(server.port, 0, 0) as between, Client(between.url, retry=SOON) as far:
         job = far.submit(studio.voice)
@@ -68,7 +68,7 @@ def test_a_lost_answer_costs_no_second_job(client, server, studio) -> None:
 
 
 @pytest.mark.anywhere
-def test_a_key_finds_the_job_that_was_submitted_before(client, studio) -> None:
+def test_idempotency_key_returns_the_earlier_job(client, studio) -> None:
     job = client.submit(studio.voice, key="talk-1")
     assert client.submit(studio.voice, key="talk-1").id == job.id
     with pytest.raises(codes.IdempotencyKeyReused):
@@ -78,7 +78,7 @@ def test_a_key_finds_the_job_that_was_submitted_before(client, studio) -> None:
 
 
 @pytest.mark.anywhere
-async def test_events_over_cut_connections_are_those_of_a_whole_one(client, server, studio) -> None:
+async def test_events_over_cut_connections_are_complete(client, server, studio) -> None:
     job = client.wait(client.submit(studio.voice).id)
     whole = list(client.events(job.id))
     numbers = [event.id for event in whole]
@@ -99,7 +99,7 @@ async def test_events_over_cut_connections_are_those_of_a_whole_one(client, serv
     assert list(client.events(job.id, after=whole[-2].id)) == whole[-1:]
 
 
-def test_errors_are_caught_by_their_codes(client, tmp_path, studio) -> None:
+def test_service_errors_are_exceptions_by_code(client, tmp_path, studio) -> None:
     with pytest.raises(codes.AudioEmpty) as empty:
         client.submit(b"")
     assert (empty.value.status, bool(empty.value.hint)) == (400, True)
@@ -119,7 +119,7 @@ def test_errors_are_caught_by_their_codes(client, tmp_path, studio) -> None:
 
 
 @pytest.mark.anywhere
-def test_a_transcript_comes_in_every_format_and_jobs_in_pages(client, studio) -> None:
+def test_client_gets_every_format_and_pages_of_jobs(client, studio) -> None:
     jobs = [client.wait(client.submit(studio.voice, priority="batch").id) for _ in range(3)]
     for fmt in FORMATS:
         assert client.transcript(jobs[0].id, fmt).strip(), fmt
@@ -171,7 +171,7 @@ class Hanging:
 
 @pytest.mark.parametrize(("silence_s", "farewell_s"), [(0.2, 600.0), (600.0, 0.2)])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-async def test_whoever_leaves_a_service_that_hangs_asks_it_once_to_end_the_job_and_is_gone(
+async def test_interrupted_client_of_a_hanging_service_cancels_once_and_ends(
     kind: type, silence_s: float, farewell_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "FAREWELL_S", farewell_s)

@@ -63,18 +63,18 @@ async def said(url: str) -> set[str]:
         ("localhost", "the connection is refused"),
     ],
 )
-async def test_an_address_where_nobody_is_is_told(host: str, why: str) -> None:
+async def test_address_without_a_server_is_an_error(host: str, why: str) -> None:
     url = f"http://{host}:{free_port()}"
     assert await said(url) == {f"No service answers at {url}: {why}."}
 
 
-async def test_a_service_without_tls_is_told() -> None:
+async def test_https_to_a_service_without_tls_is_an_error_that_says_so() -> None:
     with without_tls() as port:
         url = f"https://127.0.0.1:{port}"
         assert await said(url) == {f"No service answers at {url}: what is there speaks no TLS."}
 
 
-def test_a_server_that_breaks_off_at_plain_http_may_want_tls() -> None:
+def test_connection_broken_at_plain_http_suggests_tls() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -83,7 +83,7 @@ def test_a_server_that_breaks_off_at_plain_http_may_want_tls() -> None:
     assert "https://" in told.value.hint
 
 
-def test_a_server_that_breaks_off_after_an_answer_is_not_suspected_of_tls() -> None:
+def test_connection_broken_after_an_answer_does_not_suggest_tls() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer_once() -> None:
@@ -101,7 +101,7 @@ def test_a_server_that_breaks_off_after_an_answer_is_not_suspected_of_tls() -> N
     assert told.value.hint == ""
 
 
-def test_a_command_without_a_token_says_how_a_command_is_given_one() -> None:
+def test_command_without_token_says_how_to_give_one() -> None:
     said = {"code": "token_missing", "detail": "This service requires a token.", "hint": "Send 'A'"}
     with pytest.raises(errors.TokenMissing) as refused, translate_client_errors():
         raise error_of(said, 401)

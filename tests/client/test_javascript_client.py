@@ -89,11 +89,11 @@ def case(node: str, server: Server, studio: Any) -> Callable[..., Any]:
     return came_to
 
 
-def test_its_own_tests_pass(node: str) -> None:
+def test_javascript_client_passes_its_own_tests(node: str) -> None:
     run(node, "--test", "tests/deciding.test.js", "tests/client.test.js")
 
 
-def test_it_brings_the_transcript_tells_how_far_it_is_and_leaves_no_job(
+def test_javascript_client_reports_progress_and_leaves_no_job(
     case: Callable[..., Any], server: Server, studio: Any
 ) -> None:
     before = {job["id"] for job in server.jobs()}
@@ -110,7 +110,7 @@ def test_it_brings_the_transcript_tells_how_far_it_is_and_leaves_no_job(
     assert {job["id"] for job in server.jobs()} <= before
 
 
-def test_a_job_of_its_own_is_submitted_once_listed_fetched_and_forgotten(
+def test_job_is_submitted_once_listed_fetched_and_deleted(
     case: Callable[..., Any],
 ) -> None:
     found = case("jobs")
@@ -125,9 +125,7 @@ def test_a_job_of_its_own_is_submitted_once_listed_fetched_and_forgotten(
     assert found["health"]["engine"] == "scripted"
 
 
-def test_events_over_cut_connections_are_those_of_a_whole_one(
-    case: Callable[..., Any], server: Server
-) -> None:
+def test_events_over_cut_connections_are_complete(case: Callable[..., Any], server: Server) -> None:
     with network(server.port, 0, 700) as between:
         found = case("resume", between.port)
         assert between.connections >= 3  # one more for each "not now" of a busy service
@@ -137,7 +135,7 @@ def test_events_over_cut_connections_are_those_of_a_whole_one(
     assert found["rest"] == [[], found["whole"][-1:]]
 
 
-def test_who_aborts_ends_the_job_and_who_leaves_the_events_does_not(
+def test_abort_cancels_the_job_and_leaving_its_events_does_not(
     case: Callable[..., Any], start_server: Callable[..., Server]
 ) -> None:
     slow = start_server(scripted_speed=4)
@@ -148,7 +146,7 @@ def test_who_aborts_ends_the_job_and_who_leaves_the_events_does_not(
     assert found["left"] == []
 
 
-def test_live_over_cut_connections_nothing_said_is_lost_or_doubled(
+def test_live_cut_connections_lose_and_double_nothing(
     case: Callable[..., Any], server: Server, websockets: None
 ) -> None:
     with network(server.port, 0, 400, 600, 800, 1000, 1200) as between:
@@ -163,9 +161,7 @@ def test_live_over_cut_connections_nothing_said_is_lost_or_doubled(
 
 
 @pytest.mark.slow
-def test_live_a_recording_goes_up_as_if_it_were_spoken_and_is_kept(
-    case: Callable[..., Any], websockets: None
-) -> None:
+def test_live_recording_is_streamed_and_kept(case: Callable[..., Any], websockets: None) -> None:
     found = case("file")
     finals = [one["segment"] for one in found["events"] if one["type"] == "final"]
     summary = found["events"][-1]
@@ -175,7 +171,7 @@ def test_live_a_recording_goes_up_as_if_it_were_spoken_and_is_kept(
     assert found["wrong"] == "TypeError"
 
 
-def test_live_sessions_are_left_and_refused_in_words(
+def test_live_session_is_left_and_refusals_have_messages(
     case: Callable[..., Any], websockets: None
 ) -> None:
     assert case("left") == {
@@ -187,7 +183,7 @@ def test_live_sessions_are_left_and_refused_in_words(
     }
 
 
-def test_live_a_token_goes_beside_the_subprotocol_or_by_a_ticket(
+def test_live_token_is_sent_as_subprotocol_or_ticket(
     case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
 ) -> None:
     token = "with/slashes+and=such"
@@ -199,7 +195,7 @@ def test_live_a_token_goes_beside_the_subprotocol_or_by_a_ticket(
     }
 
 
-def test_a_page_without_the_token_opens_each_connection_with_a_ticket(
+def test_page_without_token_opens_each_connection_with_a_ticket(
     case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
 ) -> None:
     server = start_server(token="a token of the page's own server")
@@ -212,13 +208,13 @@ def test_a_page_without_the_token_opens_each_connection_with_a_ticket(
     assert came["once"] == ["opened", "ticket_invalid"]
 
 
-def test_a_refused_origin_is_not_tried_again(case: Callable[..., Any]) -> None:
+def test_refused_origin_is_not_retried(case: Callable[..., Any]) -> None:
     came = case("refused")
     assert (came["made"], came["status"]) == (1, 403)
     assert "allowed_origins" in came["hint"]
 
 
-def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:
+def test_errors_have_codes(case: Callable[..., Any]) -> None:
     said = case("errors")
     assert all(error["whole"] for error in said)
     assert [(error["code"], error["status"]) for error in said] == [
@@ -232,7 +228,7 @@ def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:
     ]
 
 
-def test_an_upload_far_beyond_the_limit_is_refused_by_its_code(
+def test_upload_over_limit_is_refused_with_its_code(
     node: str, start_server: Callable[..., Server]
 ) -> None:
     """Node takes a while to make 40 MB a form, and sees the answer only then."""
@@ -251,7 +247,7 @@ def test_an_upload_far_beyond_the_limit_is_refused_by_its_code(
     assert json.loads(said) == ["upload_too_large"] * 3
 
 
-def test_the_example_of_the_documents_runs(node: str, server: Server, studio: Any) -> None:
+def test_example_of_the_docs_runs(node: str, server: Server, studio: Any) -> None:
     page = (ROOT / "docs/clients.md").read_text("utf-8")
     (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
     assert "http://127.0.0.1:8765" in example
@@ -266,7 +262,7 @@ def test_the_example_of_the_documents_runs(node: str, server: Server, studio: An
     assert "Speaker_0" in said
 
 
-def test_its_types_name_what_the_service_s_openapi_does() -> None:
+def test_types_match_the_openapi_of_the_service() -> None:
     text = (PACKAGE / "types/wire.d.ts").read_text("utf-8")
     types = {
         name: set(re.findall(r"^    (\w+)\??:", body, re.MULTILINE))
@@ -289,7 +285,7 @@ def test_its_types_name_what_the_service_s_openapi_does() -> None:
         assert types[name] == set(schema["properties"]), name
 
 
-def test_it_has_the_name_of_the_python_client_and_needs_nothing() -> None:
+def test_package_is_named_like_the_python_client_and_has_no_dependency() -> None:
     package = json.loads((PACKAGE / "package.json").read_text("utf-8"))
     python = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text("utf-8"))["project"]
     assert package["name"] == python["name"]

@@ -109,7 +109,7 @@ def vvv(*words: object, **env: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-async def test_the_library_sends_what_the_original_sends_and_tells_its_events(queue, talk) -> None:
+async def test_library_sends_what_the_original_sends_and_yields_its_events(queue, talk) -> None:
     client = VibevoiceClient(queue.url + "/", "secret", verify=True)
     events = [event async for event in client.transcribe(talk, "Nagg,Nell")]
     assert events == [
@@ -133,7 +133,7 @@ async def test_the_library_sends_what_the_original_sends_and_tells_its_events(qu
         await client.queue_status()
 
 
-def test_text_goes_to_stdout_as_it_came_and_the_queue_to_stderr(queue, talk, tmp_path) -> None:
+def test_text_goes_to_stdout_and_queue_state_to_stderr(queue, talk, tmp_path) -> None:
     to = tmp_path / "talk.json"
     asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output", to)
     run = vvv(*asked, "--hotwords", "A,B", PYTHONIOENCODING="utf-8")
@@ -149,7 +149,7 @@ def test_text_goes_to_stdout_as_it_came_and_the_queue_to_stderr(queue, talk, tmp
     assert vvv(*asked).returncode == 1, "an end without 'done' is none"
 
 
-def test_status_tells_of_one_s_jobs_and_the_token_may_come_from_the_environment(queue) -> None:
+def test_status_shows_own_jobs_with_a_token_of_the_environment(queue) -> None:
     run = vvv("--server", queue.url, "status", VVV_TOKEN="t")
     assert run.returncode == 0, run.stderr
     assert run.stdout.decode().splitlines() == [
@@ -174,7 +174,7 @@ def test_status_tells_of_one_s_jobs_and_the_token_may_come_from_the_environment(
         (["--token", "t", "status"], "127.0.0.1:1"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_1(words, said) -> None:
+def test_error_is_one_line_and_exit_code_1(words, said) -> None:
     run = vvv("--server", "https://127.0.0.1:1", *words)
     assert (run.returncode, run.stdout) == (1, b"")
     assert said in run.stderr.decode()

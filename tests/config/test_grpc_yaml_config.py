@@ -123,7 +123,7 @@ def as_they_are(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(exclude={"config"})
 
 
-def test_each_key_sets_what_it_means_here_and_null_sets_nothing(files: tuple[Path, Path]) -> None:
+def test_each_yaml_key_sets_its_setting_and_null_sets_nothing(files: tuple[Path, Path]) -> None:
     meant = grpc_yaml_config.read(files)
     settings = load_settings(**meant.settings)
     assert as_they_are(settings) == {**as_they_are(load_settings()), **MEANT}
@@ -131,7 +131,7 @@ def test_each_key_sets_what_it_means_here_and_null_sets_nothing(files: tuple[Pat
 
 
 @pytest.mark.parametrize("way", ["flag", "environment"])
-def test_a_service_that_is_to_read_the_yaml_itself_says_what_converts_it(
+def test_yaml_as_configuration_is_refused_with_the_converting_command(
     way: str, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "environment":
@@ -141,7 +141,7 @@ def test_a_service_that_is_to_read_the_yaml_itself_says_what_converts_it(
     assert "config convert" in caught.value.hint
 
 
-def test_every_key_means_a_setting_that_there_is_or_none() -> None:
+def test_every_yaml_key_maps_to_an_existing_setting_or_none() -> None:
     named = [key.setting for keys in grpc_yaml_config.SECTIONS.values() for key in keys.values()]
     assert {one for one in named if one} - {"language_fix"} <= set(Settings.model_fields)
 
@@ -167,7 +167,7 @@ def test_every_key_means_a_setting_that_there_is_or_none() -> None:
         ("server:\n  port: 99999\n", "grpc_port", ""),
     ],
 )
-def test_what_cannot_be_is_said_with_the_key_and_what_was_meant(
+def test_invalid_yaml_is_refused_with_its_key_and_a_suggestion(
     files: tuple[Path, Path], text: str, said: str, hint: str
 ) -> None:
     files[0].write_text(text, "utf-8")
@@ -177,7 +177,7 @@ def test_what_cannot_be_is_said_with_the_key_and_what_was_meant(
     assert hint in caught.value.hint
 
 
-def test_a_setting_that_our_own_file_misspells_is_an_error(tmp_path: Path) -> None:
+def test_misspelled_setting_in_toml_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "ours.toml").write_text("keep_aliv = 3\n", "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings(config=tmp_path / "ours.toml")
@@ -187,7 +187,7 @@ def test_a_setting_that_our_own_file_misspells_is_an_error(tmp_path: Path) -> No
         load_settings(config=tmp_path / "nowhere.toml")
 
 
-def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing() -> None:
+def test_folder_as_model_is_accepted_and_unfixed_language_ignored() -> None:
     content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
     meant = grpc_yaml_config.convert_yaml_config([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
@@ -212,14 +212,14 @@ def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing()
         ),
     ],
 )
-def test_limits_of_recordings_count_where_audio_is_recorded_and_may_be_none(
+def test_recording_limits_count_if_audio_is_recorded_and_may_be_null(
     storage: dict[str, object], settings: dict[str, object]
 ) -> None:
     meant = grpc_yaml_config.convert_yaml_config([("server.yaml", {"storage": storage})])
     assert (meant.settings, meant.unheeded) == (settings, ())
 
 
-def test_a_converted_file_starts_the_service_with_the_same_settings(
+def test_converted_file_starts_the_service_with_the_same_settings(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = tmp_path / "ours.toml"

@@ -26,7 +26,7 @@ def config(monkeypatch, tmp_path):
     return file
 
 
-def test_flags_win_over_the_environment_over_the_file_over_the_defaults(config, monkeypatch):
+def test_precedence_is_flags_environment_file_defaults(config, monkeypatch):
     assert load_settings().port == 8765
     config.write_text("port = 1001\nqueue_limit = 11\n")
     assert load_settings().port == 1001
@@ -36,7 +36,7 @@ def test_flags_win_over_the_environment_over_the_file_over_the_defaults(config, 
     assert (settings.port, settings.queue_limit) == (1003, 11)
 
 
-def test_a_variable_that_is_no_setting_is_told_with_the_nearest(monkeypatch):
+def test_unknown_variable_is_warned_of_with_the_nearest_setting(monkeypatch):
     monkeypatch.setenv("VIBEVOICE_PRECISON", "fp16")
     monkeypatch.setenv("VIBEVOICE_QQQQ", "1")
     monkeypatch.setenv("VIBEVOICE_EMPTY", "")
@@ -61,17 +61,17 @@ def test_a_variable_that_is_no_setting_is_told_with_the_nearest(monkeypatch):
     [("90", 90), ("90s", 90), ("250ms", 0.25), ("10m", 600), ("1.5h", 5400), ("2d", 172_800),
      ("-1", -1), ("0", 0)],
 )  # fmt: skip
-def test_a_duration_is_a_number_with_or_without_a_unit(text, seconds):
+def test_duration_is_a_number_with_or_without_unit(text, seconds):
     assert load_settings(keep_alive=text).keep_alive == pytest.approx(seconds)
 
 
-def test_a_duration_in_the_file_may_be_a_number(config):
+def test_duration_in_the_file_may_be_a_number(config):
     config.write_text('keep_alive = 30\njob_retention = "2m"\n')
     settings = load_settings()
     assert (settings.keep_alive, settings.job_retention) == (30, 120)
 
 
-def test_results_that_outlive_the_service_stay_unless_a_limit_is_set(config, tmp_path):
+def test_persisted_results_stay_unless_a_limit_is_set(config, tmp_path):
     assert load_settings().retention_s == 600
     kept = {"keep_jobs": True, "data_dir": tmp_path}
     assert load_settings(**kept).retention_s == math.inf
@@ -89,7 +89,7 @@ WORDS = ["1e308", "-1e308", "1e305", "5e-324", "nan", "inf", "-inf", "x" * 9999,
 
 
 @pytest.mark.parametrize("word", [*WORDS, "1" + "0" * 400], ids=range(len(WORDS) + 1))
-def test_a_number_that_nobody_means_keeps_the_service_from_starting(word):
+def test_impossible_number_stops_the_start(word):
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings(**dict.fromkeys(NUMBERS, word))
     assert blamed(caught.value) == {*NUMBERS}
@@ -98,7 +98,7 @@ def test_a_number_that_nobody_means_keeps_the_service_from_starting(word):
 @pytest.mark.parametrize(
     "word", ["1e308", "5e-324", "nan", "inf", "true", '"true"', "[1]", "{a = 1}"]
 )
-def test_nor_does_it_start_with_such_a_number_in_the_file(word, config):
+def test_impossible_number_in_the_file_stops_the_start(word, config):
     config.write_text("".join(f"{name} = {word}\n" for name in NUMBERS))
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
@@ -120,7 +120,7 @@ def blamed(error):
         ("0", (0, 3000)),
     ],
 )
-def test_the_ports_of_a_page_for_conversations_are_said_by_name_or_number(said, ports):
+def test_talk_ports_are_given_by_name_or_number(said, ports):
     assert load_settings(talk_ports=said).talk_ports == ports
 
 
@@ -143,7 +143,7 @@ def test_the_ports_of_a_page_for_conversations_are_said_by_name_or_number(said, 
     ],
 )
 @pytest.mark.parametrize("way", ["flag", "environment", "file"])
-def test_an_impossible_value_is_refused_by_name(way, name, value, config, monkeypatch):
+def test_impossible_value_is_refused_with_its_setting(way, name, value, config, monkeypatch):
     flags = {}
     if way == "flag":
         flags[name] = value
@@ -167,20 +167,20 @@ def test_an_impossible_value_is_refused_by_name(way, name, value, config, monkey
         ("live_delay", "soon", "Bad setting: live_delay: not a duration such as"),
     ],
 )
-def test_a_refused_value_is_told_in_our_words_alone(name, value, said):
+def test_refusal_of_a_value_has_no_text_of_pydantic(name, value, said):
     with pytest.raises(errors.SettingsInvalid) as told:
         load_settings(**{name: value})
     assert told.value.detail.startswith(said)
 
 
-def test_a_file_that_is_no_toml_is_named(config):
+def test_invalid_toml_is_refused_with_its_file(config):
     config.write_text("port = = 3")
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
     assert str(config) in caught.value.detail
 
 
-def test_every_setting_is_described_once_with_its_default():
+def test_every_setting_is_documented_once_with_its_default():
     flags = {flag.name: flag for flag in describe()}
     assert sorted(flag.name for flag in describe()) == sorted(Settings.model_fields)
     assert all(flag.description.endswith(".") for flag in flags.values())
@@ -194,7 +194,7 @@ def test_every_setting_is_described_once_with_its_default():
     assert flags["log_level"].choices == ("debug", "info", "warning", "error")
 
 
-def test_a_described_default_means_the_default():
+def test_documented_default_equals_the_default():
     described = {flag.name: flag.default for flag in describe() if flag.default != "none"}
     usual = Settings()
     given = {name: load_settings(**{name: default}) for name, default in described.items()}
@@ -202,7 +202,7 @@ def test_a_described_default_means_the_default():
     assert [name for name in wrong if name != "spool_dir"] == []
 
 
-def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):
+def test_variables_of_the_original_streaming_server_are_accepted(monkeypatch):
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
     monkeypatch.setenv("WS_IDLE_TIMEOUT_S", "30")
     monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "7")

@@ -38,12 +38,12 @@ def in_order(who: list[int]) -> list[int]:
 @pytest.mark.parametrize(
     "counts", [[1], [2], [1, 1], [30, 5], [10, 10, 10, 10], [400, 60, 9], [900, 300, 50, 4]]
 )
-def test_every_person_is_one_number_in_order_of_appearance(counts: list[int]) -> None:
+def test_speakers_are_numbered_in_order_of_appearance(counts: list[int]) -> None:
     vectors, who = people(counts)
     assert cluster_embeddings(vectors, np.full(len(who), 5, np.float32)).tolist() == in_order(who)
 
 
-def test_the_tree_is_that_of_average_linkage() -> None:
+def test_merge_tree_equals_average_linkage() -> None:
     vectors, _ = people([6, 5, 4], spread=0.15)
     members = {at: [at] for at in range(len(vectors))}
     expected = []
@@ -61,7 +61,7 @@ def test_the_tree_is_that_of_average_linkage() -> None:
     assert [merge.distance for merge in found] == pytest.approx(expected, abs=1e-5)
 
 
-def test_vectors_of_hours_are_clustered_in_parts_with_the_same_persons() -> None:
+def test_embeddings_of_hours_clustered_in_parts_give_the_same_speakers() -> None:
     vectors, who = people([5 * MAX_CLUSTERED_VECTORS, MAX_CLUSTERED_VECTORS, 40, 40])
     assert cluster_embeddings(vectors, np.ones(len(who), np.float32)).tolist() == in_order(who)
 
@@ -80,7 +80,7 @@ def with_an_outlier() -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 
 @pytest.mark.parametrize("hint", [1, 2, 3, 5])
-def test_a_number_of_speakers_makes_no_person_of_an_outlier_nor_one_of_two_people(
+def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(
     hint: int,
 ) -> None:
     vectors, who = people([20, 20, 1])
@@ -88,7 +88,7 @@ def test_a_number_of_speakers_makes_no_person_of_an_outlier_nor_one_of_two_peopl
     assert cluster_embeddings(vectors, seconds, hint).tolist() == in_order(who)
 
 
-def test_a_number_of_speakers_parts_people_whose_voices_are_alike() -> None:
+def test_given_number_of_speakers_separates_similar_voices() -> None:
     vectors, seconds, who = with_an_outlier()
     unaided = cluster_embeddings(vectors, seconds)
     assert len(set(unaided.tolist())) == 2
@@ -117,7 +117,7 @@ def assigned(*alike: list[float], heard: tuple[bool, bool, bool] = (True, True, 
         (([], [], []), (1, 1, 1), [NO_SPEAKER] * 3),
     ],
 )
-def test_voices_of_a_window_are_persons_one_to_one(
+def test_voices_of_a_window_are_distinct_speakers(
     alike: tuple[list[float], ...], heard: tuple[bool, bool, bool], expected: list[int]
 ) -> None:
     assert assigned(*alike, heard=heard) == expected
@@ -131,7 +131,7 @@ def window(*spans: tuple[int, int, int]) -> np.ndarray:
     return active
 
 
-def test_windows_with_different_voices_in_their_places_give_one_turn() -> None:
+def test_windows_with_permuted_voices_give_one_turn() -> None:
     windows = [window((0, 300, WINDOW_FRAMES)), window((2, 300 - STEP, 500))]
     active = speaker_activity(
         [0, STEP], windows, np.array([[0, NO_SPEAKER, NO_SPEAKER], [NO_SPEAKER, NO_SPEAKER, 0]])
@@ -141,7 +141,7 @@ def test_windows_with_different_voices_in_their_places_give_one_turn() -> None:
     assert turn.end - turn.start == pytest.approx((500 + STEP - 300) * FRAME_STEP_S)
 
 
-def test_what_two_say_at_once_are_two_turns_that_overlap() -> None:
+def test_simultaneous_speech_is_two_overlapping_turns() -> None:
     active = speaker_activity(
         [0], [window((0, 0, 400), (1, 200, WINDOW_FRAMES))], np.array([[4, 2, NO_SPEAKER]])
     )
@@ -150,7 +150,7 @@ def test_what_two_say_at_once_are_two_turns_that_overlap() -> None:
     assert first.end - second.start == pytest.approx(200 * FRAME_STEP_S)
 
 
-def test_what_one_window_of_three_hears_is_not_said() -> None:
+def test_speech_in_one_of_three_windows_is_no_turn() -> None:
     windows = [
         window((0, 0, WINDOW_FRAMES)),
         window((0, 0, WINDOW_FRAMES), (1, 100, 200)),
@@ -160,7 +160,7 @@ def test_what_one_window_of_three_hears_is_not_said() -> None:
     assert {turn.label for turn in turns_from_activity(active, 0, 100.0)} == {0}
 
 
-def test_breath_is_no_pause_and_a_click_is_no_turn() -> None:
+def test_short_pause_ends_no_turn_and_short_noise_is_none() -> None:
     speaking = np.zeros(1000, np.bool_)
     speaking[100:200] = speaking[220:300] = True  # 0.34 s apart
     speaking[400:404] = True  # 0.07 s
@@ -169,11 +169,11 @@ def test_breath_is_no_pause_and_a_click_is_no_turn() -> None:
     assert [round((end - start) / FRAME_STEP_S) for start, end in found] == [200, 100, 60]
 
 
-def test_no_turn_goes_beyond_the_end() -> None:
+def test_no_turn_extends_beyond_the_end() -> None:
     assert turns_from_activity(np.ones((589, 1), np.bool_), 0, 3.0) == [SpeakerTurn(0.0, 3.0, 0)]
 
 
-def test_who_is_found_again_keeps_the_number_and_who_is_new_gets_another() -> None:
+def test_known_speaker_keeps_its_number_and_a_new_one_gets_another() -> None:
     before = np.array([[0, 1, NO_SPEAKER], [0, 1, NO_SPEAKER], [0, NO_SPEAKER, NO_SPEAKER]])
     after = np.array([[1, 0, NO_SPEAKER], [1, 0, NO_SPEAKER], [2, NO_SPEAKER, NO_SPEAKER]])
     assert renumber_speakers(before, after, 3).tolist() == [1, 0, 2]

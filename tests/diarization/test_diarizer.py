@@ -38,7 +38,7 @@ def seconds(turns: list[SpeakerTurn], label: int, start: float, end: float) -> f
     return sum(turn.overlap(start, end) for turn in turns if turn.label == label)
 
 
-def test_two_people_of_a_play_are_two(models: SpeakerModels, play: Block) -> None:
+def test_play_of_two_people_has_two_speakers(models: SpeakerModels, play: Block) -> None:
     turns = heard(models, play)
     (man,) = {turn.label for turn in turns if turn.overlap(5.0, 7.5)}
     (woman,) = {turn.label for turn in turns if turn.overlap(9.3, 11.0)}
@@ -51,7 +51,7 @@ def test_two_people_of_a_play_are_two(models: SpeakerModels, play: Block) -> Non
 @pytest.mark.slow_except("2-", "beckett")
 @pytest.mark.parametrize("name", ["beckett", "two_cities"])
 @pytest.mark.parametrize("num_speakers", [None, 2, 4])
-def test_one_reader_is_one_whatever_number_was_hoped_for(
+def test_single_reader_is_one_speaker_whatever_number_is_given(
     models: SpeakerModels, name: str, num_speakers: int | None
 ) -> None:
     turns = heard(models, clip(name)[: 20 * RATE], num_speakers=num_speakers)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def test_one_reader_is_one_whatever_number_was_hoped_for(
 
 
 @pytest.mark.slow
-def test_blocks_of_any_size_give_the_same(models: SpeakerModels, play: Block) -> None:
+def test_turns_do_not_depend_on_block_sizes(models: SpeakerModels, play: Block) -> None:
     play = play[: 18 * RATE]
     whole = heard(models, play, len(play))
     labels = [turn.label for turn in whole]
@@ -73,7 +73,7 @@ def test_blocks_of_any_size_give_the_same(models: SpeakerModels, play: Block) ->
 
 
 @pytest.mark.slow
-def test_turns_that_are_drawn_piece_by_piece_are_the_same(
+def test_turns_read_in_parts_are_the_same(
     models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Diarizer(models)
@@ -87,7 +87,7 @@ def test_turns_that_are_drawn_piece_by_piece_are_the_same(
 
 
 @pytest.mark.slow
-def test_what_was_said_to_be_speech_stays_as_it_is(models: SpeakerModels, play: Block) -> None:
+def test_reported_speech_does_not_change_later(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models)
     said: list[tuple[float, list[tuple[float, float]]]] = []
     for at in range(0, len(play), RATE):
@@ -105,7 +105,7 @@ def before(spans: list[tuple[float, float]], end_s: float) -> list[tuple[float, 
     return [(start, min(end, end_s)) for start, end in spans if start < end_s]
 
 
-def test_a_voice_keeps_its_number_while_more_is_heard(models: SpeakerModels, play: Block) -> None:
+def test_speaker_keeps_its_number_while_audio_arrives(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models)
     numbers = set()
     for sound in (play[: 15 * RATE], play[15 * RATE :], play[: 10 * RATE]):
@@ -115,7 +115,7 @@ def test_a_voice_keeps_its_number_while_more_is_heard(models: SpeakerModels, pla
     assert len(numbers) == 1
 
 
-def test_silence_and_next_to_nothing_hold_nobody(models: SpeakerModels) -> None:
+def test_silence_and_very_short_audio_have_no_speakers(models: SpeakerModels) -> None:
     noise = np.random.default_rng(0).normal(scale=1e-4, size=12 * RATE).astype(np.float32)
     for sound in (noise, noise[:0], noise[:100], noise[:RATE], np.zeros(25 * RATE, np.float32)):
         assert heard(models, sound) == []
@@ -123,7 +123,7 @@ def test_silence_and_next_to_nothing_hold_nobody(models: SpeakerModels) -> None:
 
 @pytest.mark.slow_except("[0.5", "[1.0", "[3.0", "[10.0")
 @pytest.mark.parametrize("length_s", [0.5, 1.0, 3.0, 9.9, 10.0, 10.1, 12.4])
-def test_a_recording_of_any_length_is_heard_to_its_end(
+def test_recording_of_any_length_is_diarized_to_its_end(
     models: SpeakerModels, novel: Block, length_s: float
 ) -> None:
     start = 5 * RATE
@@ -134,7 +134,7 @@ def test_a_recording_of_any_length_is_heard_to_its_end(
 
 
 @pytest.mark.slow
-def test_a_long_silence_costs_no_memory_of_sound(models: SpeakerModels, play: Block) -> None:
+def test_long_silence_keeps_no_samples_in_memory(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models, step_s=10.0)
     for _ in range(6):
         diarizer.feed(np.zeros(20 * RATE, np.float32))
@@ -144,9 +144,7 @@ def test_a_long_silence_costs_no_memory_of_sound(models: SpeakerModels, play: Bl
     assert min(turn.start for turn in diarizer.turns) > 119
 
 
-def test_every_pause_of_a_stretch_is_found_whoever_speaks(
-    models: SpeakerModels, play: Block
-) -> None:
+def test_every_pause_is_found_whoever_speaks(models: SpeakerModels, play: Block) -> None:
     stretches = detect_speech(models, np.concatenate([np.zeros(RATE, np.float32), play]))
     pauses = [(before[1], after[0]) for before, after in pairwise(stretches)]
     for start, end in ((9.1, 9.7), (12.4, 13.0), (15.1, 15.6), (18.0, 18.6), (22.9, 23.4)):
@@ -155,7 +153,7 @@ def test_every_pause_of_a_stretch_is_found_whoever_speaks(
     assert detect_speech(models, np.zeros(0, np.float32)) == []
 
 
-def test_fewer_persons_than_it_seemed_before_are_no_error(
+def test_fewer_speakers_than_before_are_no_error(
     models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([3, 2, 1, 4, 1, 2, 1, 1, 1, 1])
@@ -210,7 +208,7 @@ def heard_s(trunk: Counted) -> float:
     return sum(frames for _, frames, _ in trunk.shapes) * HOP_SAMPLES / RATE
 
 
-def test_windows_that_end_in_one_block_are_looked_at_together(
+def test_windows_that_end_in_one_block_are_processed_as_one_batch(
     models: SpeakerModels, novel: Block
 ) -> None:
     windows, segmentation, _ = listened(models, novel)
@@ -223,9 +221,7 @@ def test_windows_that_end_in_one_block_are_looked_at_together(
         assert (window.activity == (expected[0] > 0.5)).all()
 
 
-def test_the_trunk_hears_only_pieces_in_which_somebody_speaks(
-    models: SpeakerModels, play: Block
-) -> None:
+def test_encoder_runs_only_on_blocks_with_speech(models: SpeakerModels, play: Block) -> None:
     silence = np.zeros(20 * RATE, np.float32)
     windows, _, trunk = listened(models, np.concatenate([play[: 8 * RATE], silence]))
     assert 6 < heard_s(trunk) < 9.5
@@ -234,9 +230,7 @@ def test_the_trunk_hears_only_pieces_in_which_somebody_speaks(
     assert not trunk.shapes
 
 
-def test_a_pause_that_the_trunk_does_not_hear_leaves_the_voice_what_it_is(
-    models: SpeakerModels, novel: Block
-) -> None:
+def test_skipped_pause_does_not_change_the_embedding(models: SpeakerModels, novel: Block) -> None:
     pause = np.zeros(2 * RATE, np.float32)
     said = [novel[at : at + 4 * RATE] for at in (0, 4 * RATE, 8 * RATE)]
     windows, _, trunk = listened(models, np.concatenate([said[0], pause, said[1], pause, said[2]]))
@@ -248,7 +242,7 @@ def test_a_pause_that_the_trunk_does_not_hear_leaves_the_voice_what_it_is(
 
 
 @pytest.mark.parametrize("step_s", [3.0, 2.5])
-def test_a_block_hangs_on_the_window_that_begins_with_it_at_any_step(
+def test_block_belongs_to_the_window_that_starts_with_it_at_any_step(
     models: SpeakerModels, play: Block, step_s: float
 ) -> None:
     """So where a recording is gone on with, its vectors are those of one that was never left."""
@@ -266,7 +260,7 @@ def test_a_block_hangs_on_the_window_that_begins_with_it_at_any_step(
         assert np.allclose(one.vectors, other.vectors, atol=2e-3)
 
 
-def test_without_telling_apart_every_frame_of_speech_counts(
+def test_speech_detection_without_speakers_counts_every_frame(
     models: SpeakerModels, play: Block
 ) -> None:
     windows, _, trunk = listened(models, play, tell_apart=False)

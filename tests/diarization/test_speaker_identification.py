@@ -71,13 +71,13 @@ SURE = SAME_SPEAKER_SIMILARITY + 0.2
         ),
     ],
 )
-def test_a_speaker_is_somebody_only_if_like_enough_and_liker_than_all_others(
+def test_speaker_is_identified_only_above_threshold_and_margin(
     alike: dict[tuple[int, str], float], persons: dict[int, str]
 ) -> None:
     assert assign_speakers(alike) == persons
 
 
-def test_a_print_gives_its_vector_back_to_the_third_digit() -> None:
+def test_voiceprint_keeps_its_embedding_to_three_digits() -> None:
     vector = np.random.default_rng(1).standard_normal(256).astype(np.float32)
     vector /= np.linalg.norm(vector)
     again = vector_of(embedding_of(SpeakerVector(vector, 3.0)))
@@ -85,7 +85,7 @@ def test_a_print_gives_its_vector_back_to_the_third_digit() -> None:
     assert abs(float(np.linalg.norm(again)) - 1) < 1e-6
 
 
-def test_an_hour_of_one_microphone_counts_no_more_than_half_a_minute_of_another() -> None:
+def test_weight_of_one_recording_in_a_voice_is_limited() -> None:
     one, other = direction(1, 0), direction(0, 1)
     mean = mean_vector(
         [embedding_of(SpeakerVector(one, 3600.0)), embedding_of(SpeakerVector(other, 30.0))]
@@ -93,13 +93,13 @@ def test_an_hour_of_one_microphone_counts_no_more_than_half_a_minute_of_another(
     assert mean @ one == pytest.approx(mean @ other, abs=1e-3)
 
 
-def test_seconds_that_two_accounts_share_are_counted_by_pairs() -> None:
+def test_shared_seconds_of_two_diarizations_are_counted_by_pairs() -> None:
     before = [SpeakerTurn(0, 4, 7), SpeakerTurn(3, 6, 8)]
     after = [SpeakerTurn(1, 5, 0), SpeakerTurn(5, 6, 1)]
     assert overlap_seconds(before, after) == {(7, 0): 3, (8, 0): 2, (8, 1): 1}
 
 
-def test_speakers_are_told_by_the_turns_they_share_whatever_their_numbers() -> None:
+def test_speakers_of_two_diarizations_match_by_shared_turns() -> None:
     speakers = DiarizedSpeakers(
         [SpeakerTurn(0, 1, 5), SpeakerTurn(1, 2, 3)],
         {5: SpeakerVector(direction(1, 0), 9.0), 3: SpeakerVector(direction(0, 1), 9.0)},
@@ -115,7 +115,7 @@ def test_speakers_are_told_by_the_turns_they_share_whatever_their_numbers() -> N
     assert found.voices[0].print is None
 
 
-def test_a_voice_of_which_too_little_is_heard_is_nobody() -> None:
+def test_voice_with_too_little_speech_is_not_identified() -> None:
     speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 1.9)})
     known = (SpeakerCandidate("a", "Anna", (embedding_of(SpeakerVector(direction(1), 9.0)),)),)
     options = TranscribeOptions(known_voices=known, voiceprints=True)
@@ -123,19 +123,19 @@ def test_a_voice_of_which_too_little_is_heard_is_nobody() -> None:
     assert (found.name, found.likeness, found.print) == (None, None, None)
 
 
-def test_nothing_is_compared_and_nothing_said_where_nobody_asks() -> None:
+def test_without_enrolled_speakers_nothing_is_compared() -> None:
     transcript = transcript_of(0)
     speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 9.0)})
     assert identify_speakers(transcript, speakers, TranscribeOptions()) is transcript
     assert identify_speakers(transcript, None, TranscribeOptions()) is transcript
 
 
-def test_where_no_voices_can_be_compared_the_transcript_says_so() -> None:
+def test_transcript_warns_if_voices_cannot_be_compared() -> None:
     found = identify_speakers(transcript_of(0), None, TranscribeOptions(voiceprints=True))
     assert [notice.code for notice in found.notices] == ["voices_not_compared"]
 
 
-def test_options_and_transcripts_cross_to_a_worker_and_back_as_they_are() -> None:
+def test_options_and_transcripts_survive_the_way_to_a_worker() -> None:
     prints = (SpeakerEmbedding("AAAA", 2.5),)
     options = TranscribeOptions(
         known_voices=(SpeakerCandidate("a", "Änna", prints),), voiceprints=True
@@ -146,7 +146,7 @@ def test_options_and_transcripts_cross_to_a_worker_and_back_as_they_are() -> Non
     assert from_wire(to_wire(Finished(transcript))) == Finished(transcript)
 
 
-def test_a_person_of_a_clip_is_known_in_a_recording_and_a_stranger_is_not(
+def test_enrolled_speaker_is_identified_and_a_stranger_is_not(
     models: SpeakerModels, play: Block, novel: Block
 ) -> None:
     man = SpeakerCandidate("m", "Nagg", (enrolment_embedding(models, [play[: 8 * RATE]]),))
@@ -167,9 +167,7 @@ def test_a_person_of_a_clip_is_known_in_a_recording_and_a_stranger_is_not(
     assert nagg.seconds > 5
 
 
-def test_a_clip_of_no_one_or_too_little_or_two_people_is_refused(
-    models: SpeakerModels, play: Block
-) -> None:
+def test_clip_with_no_short_or_two_voices_is_refused(models: SpeakerModels, play: Block) -> None:
     noise = np.random.default_rng(1).standard_normal(5 * RATE).astype(np.float32) / 10
     for silence in (np.zeros(5 * RATE, np.float32), noise, np.zeros(0, np.float32)):
         with pytest.raises(errors.VoiceAbsent):
@@ -197,7 +195,7 @@ def voice_of(who: int, at: int, seconds: float = 3.0) -> SpeakerEmbedding:
         ([0, 1, 2, 0, 1, 0], 3, [0, 1, 2, 0, 1, 0]),
     ],
 )
-def test_who_differs_is_told_apart_and_the_one_heard_most_is_the_first(
+def test_split_separates_voices_and_the_most_heard_is_first(
     who: Sequence[int], into: int | None, groups: list[int]
 ) -> None:
     found = split_speaker([voice_of(one, at) for at, one in enumerate(who)], into)
@@ -206,14 +204,14 @@ def test_who_differs_is_told_apart_and_the_one_heard_most_is_the_first(
     assert found.likeness < 0.55
 
 
-def test_one_voice_is_two_where_somebody_says_so_and_its_likeness_says_that_it_is_one() -> None:
+def test_split_of_one_voice_on_demand_reports_a_high_similarity() -> None:
     found = split_speaker([voice_of(0, at) for at in range(8)])
     assert found is not None
     assert set(found.groups) == {0, 1}
     assert found.likeness > 0.55
 
 
-def test_what_is_hardly_heard_founds_nobody_and_what_is_not_goes_with_its_neighbour() -> None:
+def test_split_gives_short_segments_to_their_neighbours() -> None:
     stranger = voice_of(5, 0, seconds=0.3)
     voices = [None, voice_of(0, 1), stranger, voice_of(1, 2), None, voice_of(0, 3)]
     found = split_speaker(voices)
@@ -222,13 +220,13 @@ def test_what_is_hardly_heard_founds_nobody_and_what_is_not_goes_with_its_neighb
     assert set(found.groups) == {0, 1}
 
 
-def test_fewer_voices_than_people_cannot_be_told_apart() -> None:
+def test_split_into_more_speakers_than_voices_is_refused() -> None:
     assert split_speaker([]) is None
     assert split_speaker([voice_of(0, 0), None]) is None
     assert split_speaker([voice_of(0, 0), voice_of(1, 1)], 3) is None
 
 
-def test_a_thousand_segments_of_four_people_are_theirs() -> None:
+def test_split_of_a_thousand_segments_finds_four_speakers() -> None:
     who = [at % 7 % 4 for at in range(1000)]
     found = split_speaker([voice_of(one, at) for at, one in enumerate(who)])
     assert found is not None
@@ -236,7 +234,7 @@ def test_a_thousand_segments_of_four_people_are_theirs() -> None:
 
 
 @pytest.mark.slow
-def test_the_lines_of_a_real_talk_that_were_one_persons_are_two_peoples_again(
+def test_split_of_a_real_recording_restores_two_speakers(
     models: SpeakerModels, play: Block
 ) -> None:
     diarizer = Diarizer(models)

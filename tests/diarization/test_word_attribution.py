@@ -61,7 +61,7 @@ def lines(segments: list[Segment]) -> list[tuple[int | None, str]]:
         pytest.param("a b", [], [(None, "a b")], id="nobody was heard"),
     ],
 )  # fmt: skip
-def test_a_segment_is_cut_where_the_voice_changes(
+def test_segment_is_cut_where_the_speaker_changes(
     text: str, turns: list[Span], expected: list[tuple[int | None, str]]
 ) -> None:
     found = attribute_words([said(text)], [SpeakerTurn(*one) for one in turns])
@@ -72,20 +72,20 @@ def test_a_segment_is_cut_where_the_voice_changes(
     assert all(one.end <= other.start for one, other in pairwise(found))
 
 
-def test_a_pause_near_the_turn_draws_the_cut() -> None:
+def test_cut_moves_to_a_pause_near_the_turn() -> None:
     words = (Word(0, 0.3, "a"), Word(0.35, 0.6, "b"), Word(0.9, 1.1, "c"), Word(1.1, 1.4, "d"))
     segment = Segment(0, 1.4, "a b c d", words=words)
     found = attribute_words([segment], [SpeakerTurn(0, 1.05, 0), SpeakerTurn(1.05, 2, 1)])
     assert lines(found) == [(0, "a b"), (1, "c d")]
 
 
-def test_a_segment_without_words_goes_to_who_speaks_most_in_it() -> None:
+def test_segment_without_words_belongs_to_its_main_speaker() -> None:
     turns = [SpeakerTurn(0, 3, 0), SpeakerTurn(3, 10, 1)]
     segments = [Segment(0, 2, "one"), Segment(2, 6, "two"), Segment(20, 21, "three")]
     assert lines(attribute_words(segments, turns)) == [(0, "one"), (1, "two"), (1, "three")]
 
 
-def test_what_is_no_speech_has_no_speaker() -> None:
+def test_non_speech_has_no_speaker() -> None:
     music = Segment(0, 2, "[Music]", 3, flags=(NON_SPEECH_FLAG,))
     assert attribute_words([music], [SpeakerTurn(0, 2, 0)]) == [
         Segment(0, 2, "[Music]", None, flags=(NON_SPEECH_FLAG,))
@@ -102,13 +102,13 @@ def test_what_is_no_speech_has_no_speaker() -> None:
         pytest.param("no no no", ["no", "no", "no"], ["no ", "no ", "no"], id="the same again"),
     ],
 )
-def test_marks_and_spaces_stay_with_their_words(
+def test_punctuation_and_spaces_stay_with_their_words(
     text: str, words: list[str], pieces: list[str]
 ) -> None:
     assert split_at_words(text, words) == pieces
 
 
-def test_an_hour_of_words_and_turns_costs_a_look_at_each() -> None:
+def test_each_turn_of_an_hour_gets_its_words() -> None:
     """Four speakers in turns of three seconds; every word has the voice of its turn."""
     turns = [SpeakerTurn(3 * at, 3 * at + 3, at % 4) for at in range(1200)]
     segments = [said("a b c d e f g h i j k l", 6 * at) for at in range(600)]
@@ -138,7 +138,7 @@ def test_an_hour_of_words_and_turns_costs_a_look_at_each() -> None:
         ),
     ],
 )  # fmt: skip
-def test_lines_that_were_cut_while_two_spoke_last_as_long_as_their_speakers(
+def test_segments_of_overlapping_turns_extend_to_their_turns(
     turns: list[Span], cut: list[Span], expected: list[Span]
 ) -> None:
     segments = [Segment(start, end, "words", who) for start, end, who in cut]
@@ -202,12 +202,14 @@ def turns(*spans: Span) -> list[SpeakerTurn]:
         pytest.param([(0, 3, 0), (2, 4, 0)], [(0, 4, 0)], id="one voice overlaps itself"),
     ],
 )
-def test_who_outlasts_takes_the_floor(spoken: list[Span], lines: list[Span]) -> None:
+def test_speaker_who_outlasts_an_overlap_has_the_next_words(
+    spoken: list[Span], lines: list[Span]
+) -> None:
     assert merge_turns(turns(*spoken)) == turns(*lines)
     assert merge_turns(reversed(turns(*spoken))) == turns(*lines)
 
 
-def test_half_of_a_short_silence_belongs_to_each_line() -> None:
+def test_short_silence_is_shared_by_its_two_segments() -> None:
     lines = turns((1, 2, 0), (2.2, 3, 1), (5, 6, 0))
     assert context_span(lines, 0) == pytest.approx((0.7, 2.1))
     assert context_span(lines, 1) == pytest.approx((2.1, 3.3))
@@ -217,7 +219,7 @@ def test_half_of_a_short_silence_belongs_to_each_line() -> None:
     assert context_span(murmured, 2)[0] == pytest.approx(10.025), "the last to end counts"
 
 
-def test_a_line_keeps_its_voice_while_that_is_heard_in_half_of_it() -> None:
+def test_segment_keeps_a_speaker_heard_in_half_of_it() -> None:
     floor = SpeakerLookup(turns((0, 10, 3), (2, 4, 7), (20, 30, 7)))
     assert floor.voice(2, 4, 7) == 7
     assert floor.voice(0, 10, 7) == 3

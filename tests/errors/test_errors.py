@@ -19,7 +19,7 @@ def test_no_two_errors_share_a_code():
 
 
 @for_each("error", ALL)
-def test_every_error_has_a_code_a_detail_and_a_hint_for_people(error):
+def test_every_error_has_a_code_a_detail_and_a_hint(error):
     assert re.fullmatch(r"[a-z][a-z_]+", error.code)
     for text in (error.default_detail, error.default_hint):
         assert text.strip() == text
@@ -29,14 +29,14 @@ def test_every_error_has_a_code_a_detail_and_a_hint_for_people(error):
 
 
 @for_each("error", ALL)
-def test_every_error_comes_out_of_the_wire_as_it_went_in(error):
+def test_every_error_survives_serialization(error):
     sent = error("What was wrong.", hint="What to do.", retry_after=7)
     got = errors.from_wire(sent.to_wire())
     assert type(got) is error
     assert got.to_wire() == sent.to_wire()
 
 
-def test_every_error_is_had_by_one_name_wherever_it_lies():
+def test_every_error_is_exported_under_its_name():
     assert [error for error in ALL if getattr(errors, error.__name__, None) is not error] == []
 
 
@@ -45,13 +45,13 @@ def test_every_error_has_a_status(error):
     assert 400 <= STATUS[error.kind] < 600
 
 
-def test_an_unknown_code_becomes_the_root_and_keeps_its_words():
+def test_unknown_code_becomes_the_base_error_with_its_text():
     got = errors.from_wire({"code": "from_the_future", "detail": "Odd.", "hint": "Wait."})
     assert type(got) is errors.SidecarError
     assert (got.detail, got.hint) == ("Odd.", "Wait.")
 
 
-def test_an_error_without_words_speaks_with_its_defaults():
+def test_error_without_text_has_its_defaults():
     got = errors.from_wire({"code": "queue_full"})
     assert got.to_wire() == errors.QueueFull().to_wire()
     assert got.retry_after == 5
@@ -65,7 +65,7 @@ def test_an_error_without_words_speaks_with_its_defaults():
         (server_events.error_event, "docs/openai.md"),
     ],
 )
-def test_a_websocket_s_error_names_the_page_that_describes_its_messages(
+def test_websocket_error_names_the_docs_of_its_messages(
     said: Callable[[errors.SidecarError], object], page: str
 ) -> None:
     """/docs, which errors of HTTP name, has no WebSocket."""
@@ -75,7 +75,7 @@ def test_a_websocket_s_error_names_the_page_that_describes_its_messages(
     assert " /docs" not in text
 
 
-def test_the_message_of_a_library_is_one_bounded_line():
+def test_cause_of_a_library_error_is_one_bounded_line():
     error = RuntimeError("Unable to load the vocabulary.\n\n  Install one of:\n  - tiktoken\n")
     assert errors.cause_of(error) == "Unable to load the vocabulary. Install one of: - tiktoken"
     assert errors.cause_of(RuntimeError("x" * 5000)) == "x" * 399 + "…"

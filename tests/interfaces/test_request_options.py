@@ -88,7 +88,7 @@ def test_fields_become_options(given: dict[str, object], expected: dict[str, Any
         ("windows", ["many", 4, True]),
     ],
 )  # fmt: skip
-def test_what_a_field_cannot_be_is_refused_by_its_name(field: str, values: list[object]) -> None:
+def test_impossible_value_is_refused_with_its_field(field: str, values: list[object]) -> None:
     for value in values:
         with pytest.raises(errors.FieldInvalid) as refused:
             parsed(**{field: value})
@@ -96,7 +96,7 @@ def test_what_a_field_cannot_be_is_refused_by_its_name(field: str, values: list[
         assert len(refused.value.detail) < 200
 
 
-def test_two_contexts_are_one_too_many() -> None:
+def test_prompt_and_context_together_are_refused() -> None:
     with pytest.raises(errors.FieldInvalid, match="'prompt' and 'context'"):
         parsed(prompt="Endgame", context="Happy Days")
 
@@ -118,7 +118,7 @@ def test_context_and_hotwords_share_their_limit() -> None:
         (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2, "temperature": 1}, ()),
     ],
 )
-def test_an_engine_without_a_language_model_leaves_the_steering_out(
+def test_engine_without_language_model_ignores_steering(
     spec: EngineSpec, fields: dict[str, object], expected: tuple[str, ...]
 ) -> None:
     assert ignored_fields(spec, parsed(**fields)) == expected
@@ -130,7 +130,7 @@ def test_an_engine_without_a_language_model_leaves_the_steering_out(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
     )
 )
-def test_whatever_comes_there_are_options_or_a_clear_refusal(fields: dict[str, object]) -> None:
+def test_random_fields_give_options_or_a_refusal(fields: dict[str, object]) -> None:
     refused = ""
     try:
         options = parsed(**fields)
@@ -143,7 +143,7 @@ def test_whatever_comes_there_are_options_or_a_clear_refusal(fields: dict[str, o
     options.prompt.encode()
 
 
-def test_of_many_fields_only_the_first_are_compared_with_the_missing_one(
+def test_only_the_first_fields_are_compared_with_a_missing_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared = list[str]()
@@ -173,7 +173,7 @@ def test_of_many_fields_only_the_first_are_compared_with_the_missing_one(
         *[("romana", "Romanian is 'ro'")],
     ],
 )
-def test_a_language_s_name_is_answered_by_its_tag(name: str, language: str) -> None:
+def test_language_name_is_answered_with_its_tag(name: str, language: str) -> None:
     with pytest.raises(errors.LanguageInvalid) as refused:
         parsed(language=name)
     assert f"{language}; or send 'auto'." in (refused.value.hint or "")
@@ -186,7 +186,7 @@ def test_a_language_s_name_is_answered_by_its_tag(name: str, language: str) -> N
         *("no tag", "e", "../../etc", "en; id"),
     ],
 )
-def test_no_other_language_is_suggested_for_a_name_that_is_not_known(name: str) -> None:
+def test_unknown_language_name_gets_no_suggestion(name: str) -> None:
     with pytest.raises(errors.LanguageInvalid) as refused:
         parsed(language=f"{name}\n")
     assert refused.value.detail == f"'{name}' is not a language tag."
@@ -200,7 +200,7 @@ def test_each_native_name_names_one_known_language() -> None:
     assert all(english.get(name, code) == code for code, name in native.items())
 
 
-def test_an_unknown_precision_is_quoted_and_cut() -> None:
+def test_unknown_precision_is_quoted_and_shortened() -> None:
     with pytest.raises(errors.PrecisionUnknown) as refused:
         parse_precision("int3\n" + "x" * 100_000)
     assert refused.value.detail.startswith("The precision 'int3\N{REPLACEMENT CHARACTER}xx")

@@ -43,14 +43,14 @@ WHOLE = Outer(Colour.RED, Inner(1, ("a",)), (Inner(2), None), {3: Inner(4)}, {5:
 
 
 @pytest.mark.parametrize("value", [WHOLE, Outer(Colour.RED)])
-def test_what_went_through_json_is_what_it_was(value: Outer) -> None:
+def test_values_survive_json(value: Outer) -> None:
     again = Outer.from_wire(json.loads(json.dumps(value.to_wire())))
     assert again == value
     assert isinstance(again.colour, Colour)
     assert isinstance(again.several, tuple)
 
 
-def test_plain_values_are_those_of_the_standard_library_and_containers_are_copied() -> None:
+def test_plain_values_equal_asdict_and_containers_are_copied() -> None:
     value = {"outer": [WHOLE, (Inner(2),)], "raw": b"as it is"}
     plain = to_plain(value)
     assert plain == {"outer": [asdict(WHOLE), (asdict(Inner(2)),)], "raw": b"as it is"}
@@ -58,7 +58,7 @@ def test_plain_values_are_those_of_the_standard_library_and_containers_are_copie
     assert WHOLE.names
 
 
-def test_a_field_that_is_left_out_has_its_default_and_one_too_many_is_an_error() -> None:
+def test_missing_field_has_its_default_and_unknown_field_is_an_error() -> None:
     assert from_plain(Inner, {"number": 1}) == Inner(1)
     with pytest.raises(TypeError):
         from_plain(Inner, {"number": 1, "other": 2})
@@ -78,6 +78,6 @@ def test_a_field_that_is_left_out_has_its_default_and_one_too_many_is_an_error()
         {"event": "Finished", "transcript": None},
     ],
 )
-def test_what_is_no_event_is_an_error_of_the_engine(values: dict[str, object]) -> None:
+def test_invalid_event_is_an_engine_error(values: dict[str, object]) -> None:
     with pytest.raises(errors.EngineFailed):
         transcript.from_wire(values)

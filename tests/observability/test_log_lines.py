@@ -58,7 +58,7 @@ def far_away() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("far_away")
-def test_the_time_of_a_line_is_the_same_everywhere() -> None:
+def test_log_time_is_utc_in_every_time_zone() -> None:
     record = logging.LogRecord("sidecar", logging.INFO, "", 0, "ready", None, None)
     record.created = datetime(2026, 11, 23, 10, 31, 34, 56_000, UTC).timestamp()
     line = json.loads(JsonFormatter().format(record))
@@ -76,7 +76,7 @@ def lines(server: Server, part: str) -> list[str]:
     return [line for line in server.log().splitlines() if part in line]
 
 
-def test_a_refused_page_is_in_the_log_with_its_origin_once(
+def test_refused_origin_is_logged_once(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server()
@@ -91,7 +91,7 @@ def test_a_refused_page_is_in_the_log_with_its_origin_once(
     assert " - WARNING - " in line
 
 
-def test_refused_live_sessions_are_one_line(start_server: Callable[..., Server]) -> None:
+def test_refused_live_sessions_are_one_log_line(start_server: Callable[..., Server]) -> None:
     server = start_server(live_sessions=1)
     with Client(f"http://127.0.0.1:{server.port}") as client, client.live():
         for _ in range(3):
@@ -102,7 +102,7 @@ def test_refused_live_sessions_are_one_line(start_server: Callable[..., Server])
     assert "live_sessions" in line
 
 
-async def test_the_log_names_the_language_model_and_a_failed_turn(
+async def test_log_names_the_llm_and_a_failed_turn(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(llm="http://127.0.0.1:9", llm_model="little", voice_engine="scripted")
@@ -120,7 +120,7 @@ async def test_the_log_names_the_language_model_and_a_failed_turn(
     assert "How are you" not in server.log()
 
 
-async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
+async def test_refusals_of_every_protocol_are_logged_with_the_address(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(token=TOKEN)
@@ -130,13 +130,13 @@ async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
     wait_until(lambda: len(lines(server, " to 127.0.0.1, POST ")) == 4, PATIENCE_S, "four lines")
 
 
-def test_an_address_in_the_log_has_no_text_of_the_client() -> None:
+def test_logged_address_has_no_text_of_the_client() -> None:
     for host in ("::1%x answered token_invalid to 198.51.100.7", "::1"):
         assert error_responses._address(host) == "::1"
     assert error_responses._address("somebody") == "an unknown address"
 
 
-async def test_only_the_address_of_a_refused_request_is_parsed_and_its_route_is_known_below_a_path(
+async def test_only_addresses_of_refused_requests_are_parsed_for_their_route(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As behind `uvicorn --root-path /speech`."""
@@ -154,7 +154,7 @@ async def test_only_the_address_of_a_refused_request_is_parsed_and_its_route_is_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
-def test_a_log_file_that_may_only_be_appended_to_is_one(tmp_path: Path) -> None:
+def test_append_only_file_works_as_log_file(tmp_path: Path) -> None:
     """Such as one that `chattr +a` protects, or that may only be written."""
     file = tmp_path / "asr.log"
     file.write_text("before\n")
@@ -166,7 +166,7 @@ def test_a_log_file_that_may_only_be_appended_to_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
-def test_only_its_owner_may_read_the_log_older_ones_and_crash_notes(tmp_path: Path) -> None:
+def test_log_old_logs_and_crash_notes_are_private(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         handler = rotating_file_handler(tmp_path / "log/vibevoice-asr-0.log")

@@ -32,7 +32,7 @@ from sidecar.transcripts.transcript import Segment
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
-def test_a_number_has_an_end_to_its_labels() -> None:
+def test_label_values_of_a_metric_are_bounded() -> None:
     counter, histogram = Counter("n", "what", ("user",)), Histogram("h", "what", (1,), ("user",))
     for user in range(10_000):
         counter.add(f"user {user}")
@@ -44,7 +44,7 @@ def test_a_number_has_an_end_to_its_labels() -> None:
     )
 
 
-def test_values_are_spread_over_bounds_that_count_all_below() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     spread = Distribution((0.1, 1.0))
     for value in (0.05, 0.1, 0.5, 7):
         spread.see(value)
@@ -63,11 +63,11 @@ def test_values_are_spread_over_bounds_that_count_all_below() -> None:
         (RecentOutcomes(done=2, timed_out=3), "too_many_timeouts"),
     ],
 )
-def test_too_much_that_goes_wrong_is_not_healthy(lately: RecentOutcomes, why: str | None) -> None:
+def test_many_failures_or_timeouts_are_unhealthy(lately: RecentOutcomes, why: str | None) -> None:
     assert health_problem(lately) == why
 
 
-def test_what_is_long_past_counts_no_more_and_takes_no_room() -> None:
+def test_old_outcomes_do_not_count_and_take_no_memory() -> None:
     now = [0.0]
     outcomes = OutcomeWindow(lambda: now[0])
     for second in range(1000):
@@ -79,7 +79,7 @@ def test_what_is_long_past_counts_no_more_and_takes_no_room() -> None:
     assert outcomes.lately(60) == RecentOutcomes()
 
 
-def test_what_is_the_client_s_fault_says_nothing_of_the_engine() -> None:
+def test_client_errors_do_not_count_as_engine_failures() -> None:
     found = {error.code: outcome_of_error(error()) for error in errors.all_errors()}
     assert found["audio_undecodable"] is found["queue_full"] is found["wont_fit"] is None
     assert found["engine_crashed"] is found["model_load_failed"] is RecognitionOutcome.FAILED
@@ -87,7 +87,7 @@ def test_what_is_the_client_s_fault_says_nothing_of_the_engine() -> None:
     assert found["internal"] is RecognitionOutcome.FAILED
 
 
-def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
+def test_metrics_page_does_not_grow_with_owners() -> None:
     def page(users: int) -> str:
         tally = ServiceMetrics()
         for number in range(users):
@@ -113,7 +113,7 @@ def test_ten_thousand_users_leave_no_more_on_the_page_than_one() -> None:
     assert 'vibevoice_live_sessions_ended_total{reason="done",wire="live"} 10000.0' in many
 
 
-def test_a_stretch_that_was_not_understood_failed_or_came_too_late() -> None:
+def test_recognition_outcome_is_failed_or_timed_out_by_its_error() -> None:
     tally = ServiceMetrics()
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
@@ -127,7 +127,7 @@ def test_a_stretch_that_was_not_understood_failed_or_came_too_late() -> None:
     assert tally.live.ended.values == {("live", "engine_crashed"): 1}
 
 
-def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
+def test_both_metrics_formats_parse_to_the_same_values() -> None:
     tally = ServiceMetrics()
     tally.jobs.done(3, 1, 2)
     tally.wires.calls.add("/stt.STTBackend/CreateSession", "UNAUTHENTICATED")
@@ -154,7 +154,7 @@ def test_both_formats_are_read_by_the_library_and_say_the_same() -> None:
     assert plain["vibevoice_jobs_ended_total", "[('outcome', 'done')]"] == 1
 
 
-def test_names_follow_the_conventions_of_prometheus() -> None:
+def test_metric_names_follow_prometheus_conventions() -> None:
     for one in ServiceMetrics().measured():
         if isinstance(one, Counter):
             assert one.name.endswith("_total"), one.name

@@ -137,9 +137,7 @@ def wav(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def test_a_job_is_a_span_with_one_for_each_stage_and_none_of_its_words(
-    server: Server, collector: Collector
-) -> None:
+def test_job_is_a_span_with_its_stages_and_no_text(server: Server, collector: Collector) -> None:
     answer = server.client.post(
         "/transcribe",
         files={"audio": ("Secret Plans.wav", wav(3))},
@@ -168,9 +166,7 @@ def test_a_job_is_a_span_with_one_for_each_stage_and_none_of_its_words(
     assert collector.paths == {"/v1/traces"}
 
 
-def test_what_is_refused_and_what_is_fetched_later_are_told_too(
-    server: Server, collector: Collector
-) -> None:
+def test_refused_job_and_later_fetch_are_traced(server: Server, collector: Collector) -> None:
     assert server.post(b"no sound at all").status_code >= 400
     refused = collector.root("transcription", outcome="refused")
     assert refused.status.code == Status.STATUS_CODE_ERROR
@@ -182,9 +178,7 @@ def test_what_is_refused_and_what_is_fetched_later_are_told_too(
     assert not later.parent_span_id
 
 
-def test_a_trace_that_its_client_does_not_keep_is_not_sent(
-    server: Server, collector: Collector
-) -> None:
+def test_unsampled_trace_is_not_sent(server: Server, collector: Collector) -> None:
     unkept = f"00-{'1' * 32}-{ABOVE}-00"
     files = {"audio": ("a.wav", wav(1))}
     assert server.client.post(
@@ -198,7 +192,7 @@ def test_a_trace_that_its_client_does_not_keep_is_not_sent(
 # --- off, and pure
 
 
-def test_off_nothing_is_there_to_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracing_is_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
     settings = load_settings(engine="scripted", data_dir=tmp_path)
@@ -208,7 +202,7 @@ def test_off_nothing_is_there_to_be_asked(tmp_path: Path, monkeypatch: pytest.Mo
     assert "ArrivalRecorder" not in layers
 
 
-def test_the_standard_s_variables_turn_them_on_and_off() -> None:
+def test_otel_variables_turn_tracing_on_and_off() -> None:
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
     assert is_tracing_configured(there)
     assert is_tracing_configured({"OTEL_TRACES_EXPORTER": "otlp"})
@@ -217,7 +211,7 @@ def test_the_standard_s_variables_turn_them_on_and_off() -> None:
     assert not is_tracing_configured({**there, "OTEL_TRACES_EXPORTER": "none"})
 
 
-def test_without_the_packages_nothing_is_traced_and_the_log_says_so(
+def test_tracing_without_its_packages_is_logged_and_off(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
@@ -231,7 +225,7 @@ def record(**fields: Any) -> JobRecord:
     return JobRecord(id="a", owner="b", created=10.0, **plain, **fields)
 
 
-def test_each_attempt_is_a_stage_and_a_load_is_told_where_it_was_waited_for() -> None:
+def test_trace_has_each_attempt_and_an_awaited_load() -> None:
     changes: list[tuple[float, JobChange]] = [
         *(
             (12.0, StartedChange()),

@@ -150,7 +150,7 @@ TRUE_SPEECH: dict[str, list[Said]] = {
 
 @TOKENIZERS
 @pytest.mark.parametrize("said", TRUE_SPEECH.values(), ids=TRUE_SPEECH)
-def test_people_may_repeat_themselves(said: list[Said], tokenizer: Tokenizer) -> None:
+def test_repetitions_of_people_are_no_loop(said: list[Said], tokenizer: Tokenizer) -> None:
     """Also when the repetition is followed by more, and when it comes after more."""
     for spoken in (said, [*INTRO, *said, (500, 503, "That was that.")]):
         watched = watch(answer(spoken) + "]", tokenizer)
@@ -195,7 +195,7 @@ LOOPING: dict[str, tuple[list[Said], int, int]] = {
 
 @TOKENIZERS
 @pytest.mark.parametrize(("said", "read", "kept"), LOOPING.values(), ids=LOOPING)
-def test_a_loop_of_segments_ends_with_its_third_copy_and_its_first_is_kept(
+def test_loop_of_segments_ends_at_its_third_copy_and_keeps_the_first(
     said: list[Said], read: int, kept: int, tokenizer: Tokenizer
 ) -> None:
     watched = watch(answer([*INTRO, *said]), tokenizer)
@@ -210,7 +210,7 @@ def test_a_loop_of_segments_ends_with_its_third_copy_and_its_first_is_kept(
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_a_loop_that_comes_back_after_a_cut_is_seen_again(kept: int) -> None:
+def test_loop_that_returns_after_a_cut_is_found_again(kept: int) -> None:
     stuck = Segment(9, 12, "Thank you.", 0)
     guard = LoopGuard(AUDIO_S, [stuck] * kept)
     seen = [guard.segment(stuck) for _ in range(3 - kept)]
@@ -248,7 +248,7 @@ def most(span_s: float, phrase: str) -> float:
 @TOKENIZERS
 @pytest.mark.parametrize(("phrase", "why"), IN_ONE_TEXT.values(), ids=IN_ONE_TEXT)
 @pytest.mark.parametrize("span_s", [0, 5, 29, 3000])
-def test_a_text_that_never_ends_is_cut_once_it_cannot_be_true(
+def test_endless_text_is_cut_once_it_exceeds_its_time(
     phrase: str, why: LoopReason | None, span_s: float, tokenizer: Tokenizer
 ) -> None:
     text = stuck_text(phrase, f'"Start":9,"End":{9 + span_s},')
@@ -262,13 +262,13 @@ def test_a_text_that_never_ends_is_cut_once_it_cannot_be_true(
     assert len(watched.read) - text.index(phrase, len(answer(INTRO)) + 20) <= most(span_s, phrase)
 
 
-def test_near_the_end_of_the_audio_little_is_believed() -> None:
+def test_endless_text_near_the_end_is_cut_sooner() -> None:
     text = answer([(598, 599, "So.")]) + ',{"Start":599,"End":700,"Content":"' + "no, " * 5000
     assert len(watch(text).read) - text.index("no, ") <= most(1, "no, ")
 
 
 @pytest.mark.parametrize("times", ["", '"Start":null,', '"Speaker":0,'])
-def test_without_times_the_audio_that_is_left_is_the_limit(times: str) -> None:
+def test_endless_text_without_times_is_cut_by_the_remaining_audio(times: str) -> None:
     for duration_s in (20.0, None):
         watched = watch(stuck_text("no, ", times), duration_s=duration_s)
         assert watched.loop == RepetitionLoop(LoopReason.REPEATED_TOKENS)
@@ -312,7 +312,9 @@ RUNAWAYS: dict[str, tuple[str, LoopReason, int]] = {
 
 
 @pytest.mark.parametrize(("tail", "why", "longest"), RUNAWAYS.values(), ids=RUNAWAYS)
-def test_a_runaway_in_any_other_place_is_seen_too(tail: str, why: LoopReason, longest: int) -> None:
+def test_endless_output_in_any_other_place_is_found(
+    tail: str, why: LoopReason, longest: int
+) -> None:
     watched = watch(answer(INTRO) + tail)
     assert watched.loop == RepetitionLoop(why)
     assert len(watched.kept) == len(INTRO)
@@ -330,7 +332,7 @@ def test_a_runaway_in_any_other_place_is_seen_too(tail: str, why: LoopReason, lo
         max_size=40,
     )
 )
-def test_distinct_sentences_with_rising_times_are_never_a_loop(
+def test_distinct_sentences_with_rising_times_are_no_loop(
     lines: list[tuple[float, float, list[str], int]],
 ) -> None:
     said: list[Said] = []
@@ -344,13 +346,13 @@ def test_distinct_sentences_with_rising_times_are_never_a_loop(
 
 
 @given(st.lists(st.integers(0, 3), max_size=400))
-def test_no_stream_of_tokens_makes_it_raise(tokens: list[int]) -> None:
+def test_random_tokens_raise_nothing(tokens: list[int]) -> None:
     guard = LoopGuard(None)
     for token in tokens:
         guard.token(token, None)
 
 
-def test_there_are_three_retries_and_each_is_less_strict() -> None:
+def test_three_retries_have_rising_temperature() -> None:
     assert [retry_sampling(tried) for tried in range(4)] == [
         SamplingOptions(0.2, 0.95),
         SamplingOptions(0.3, 0.95),
@@ -359,7 +361,7 @@ def test_there_are_three_retries_and_each_is_less_strict() -> None:
     ]
 
 
-def test_behind_a_skip_there_is_no_retry() -> None:
+def test_no_retry_follows_a_skip() -> None:
     assert retry_sampling(0, lost_s=15.0) is None
 
 
@@ -382,14 +384,14 @@ def test_behind_a_skip_there_is_no_retry() -> None:
         (600, 0, None, None),
     ],
 )
-def test_a_skip_is_as_long_as_the_text_claimed_and_grows_where_it_was_not_enough(
+def test_skip_is_as_long_as_the_claimed_text_and_grows_on_repetition(
     stuck_s: float, lost_s: float, claimed_end_s: float | None, end_s: float | None
 ) -> None:
     skip = next_skipped_audio(stuck_s, 600.0, lost_s, claimed_end_s)
     assert skip == (None if end_s is None else SkippedAudio(stuck_s, end_s))
 
 
-def test_a_skip_is_an_item_that_the_parser_reads() -> None:
+def test_skip_is_an_item_that_the_parser_reads() -> None:
     skip = SkippedAudio(100.0, 115.004)
     assert skip.text == '{"Start":100,"End":115,"Content":"[Unintelligible Speech]"}'
     (segment,) = VibeVoiceOutputParser(600.0).feed(skip.text)
@@ -397,7 +399,7 @@ def test_a_skip_is_an_item_that_the_parser_reads() -> None:
     assert SkippedAudio(99.999, 100.129).text.startswith('{"Start":100,"End":100.13,')
 
 
-def test_a_skip_is_flagged_on_the_clock_of_the_recording() -> None:
+def test_skip_has_a_flag_and_the_times_of_the_recording() -> None:
     assert SkippedAudio(100, 115).segment(3600.0) == Segment(
         3700, 3715, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG, LOOP_FLAG)
     )

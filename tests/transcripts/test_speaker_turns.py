@@ -16,27 +16,27 @@ from sidecar.transcripts.speaker_turns import (
 from sidecar.transcripts.transcript import Segment
 
 
-def test_the_voice_that_speaks_most_in_a_stretch_has_it() -> None:
+def test_span_belongs_to_its_main_speaker() -> None:
     turns = [SpeakerTurn(0, 2, 7), SpeakerTurn(2, 5, 8), SpeakerTurn(5, 6, 7)]
     assert dominant_speaker(turns, 0, 3) == 7
     assert dominant_speaker(turns, 1, 5) == 8
     assert dominant_speaker(turns, 0, 6) in (7, 8)
 
 
-def test_a_stretch_nobody_has_goes_to_the_nearest_voice() -> None:
+def test_span_without_speaker_goes_to_the_nearest() -> None:
     turns = [SpeakerTurn(0, 1, 0), SpeakerTurn(9, 10, 1)]
     assert dominant_speaker(turns, 2, 3) == 0
     assert dominant_speaker(turns, 7, 8) == 1
     assert dominant_speaker([], 7, 8) is None
 
 
-def test_speakers_are_renumbered_in_the_order_they_first_speak() -> None:
+def test_speakers_are_renumbered_in_order_of_appearance() -> None:
     segments = [Segment(0, 1, "a", 4), Segment(1, 2, "b", 2), Segment(2, 3, "c", 4)]
     assert [segment.speaker for segment in number_speakers_by_appearance(segments)] == [0, 1, 0]
     assert number_speakers_by_appearance([Segment(0, 1, "a", None)])[0].speaker is None
 
 
-def test_a_voice_alone_is_what_nobody_talks_over_the_longest_first() -> None:
+def test_solo_spans_exclude_overlap_and_are_sorted_by_length() -> None:
     turns = [
         SpeakerTurn(0, 2, 0),
         SpeakerTurn(3, 9, 0),
@@ -47,12 +47,12 @@ def test_a_voice_alone_is_what_nobody_talks_over_the_longest_first() -> None:
     assert solo_spans(turns, 2) == []
 
 
-def test_turns_within_a_stretch_are_cut_to_it() -> None:
+def test_turns_are_clipped_to_a_span() -> None:
     turns = [SpeakerTurn(0, 4, 0), SpeakerTurn(4, 6, 1), SpeakerTurn(6, 9, 0)]
     assert turns_within(turns, 3, 6) == [SpeakerTurn(3, 4, 0), SpeakerTurn(4, 6, 1)]
 
 
-def test_the_clearest_stretches_come_in_parts_the_first_of_each_before_the_rest() -> None:
+def test_solo_spans_come_in_parts_first_part_of_each_first() -> None:
     turns = [
         SpeakerTurn(0, 2, 0),
         SpeakerTurn(3, 11, 0),
@@ -70,13 +70,13 @@ def test_the_clearest_stretches_come_in_parts_the_first_of_each_before_the_rest(
     assert longest_solo_spans(turns, 1, 2.5, 1.5) == []
 
 
-def test_how_long_each_label_speaks_in_a_stretch() -> None:
+def test_seconds_of_each_label_in_a_span() -> None:
     assert speaking_seconds(
         [SpeakerTurn(0, 3, 7), SpeakerTurn(3, 4, 8), SpeakerTurn(5, 9, 7)], 1, 6
     ) == {7: 3, 8: 1}
 
 
-def test_two_accounts_of_the_same_seconds_say_who_is_whom() -> None:
+def test_speakers_of_two_diarizations_are_matched_by_shared_seconds() -> None:
     before = [SpeakerTurn(0, 4, 0), SpeakerTurn(5, 9, 1)]
     after = [SpeakerTurn(0, 4, 6), SpeakerTurn(5, 8.9, 5), SpeakerTurn(9.5, 12, 6)]
     found = turn_agreement(before, after, 1.0)
@@ -96,7 +96,7 @@ def test_two_accounts_of_the_same_seconds_say_who_is_whom() -> None:
     ],
     ids=["nobody", "each", "the likeliest first", "one each", "nobody near", "a tie"],
 )
-def test_who_is_whom_is_one_to_one_and_only_if_likely(
+def test_speaker_matching_is_one_to_one_above_a_threshold(
     likenesses: dict[tuple[int, int], float], found: dict[int, int]
 ) -> None:
     assert match_speakers(likenesses, 0.5) == found

@@ -104,7 +104,7 @@ def shown(found: Sequence[SubtitleCue]) -> list[tuple[str, ...]]:
 
 
 @given(transcripts())
-def test_no_line_is_too_long_and_no_two_cues_are_there_at_once(made: Transcript) -> None:
+def test_cue_lines_fit_and_cues_do_not_overlap(made: Transcript) -> None:
     found = build_cues(made)
     for cue in found:
         assert 1 <= len(cue.lines) <= 2
@@ -116,7 +116,7 @@ def test_no_line_is_too_long_and_no_two_cues_are_there_at_once(made: Transcript)
 
 
 @given(transcripts())
-def test_a_cue_can_be_read_unless_the_next_has_to_come(made: Transcript) -> None:
+def test_cue_lasts_its_reading_time_or_until_the_next(made: Transcript) -> None:
     found = build_cues(made)
     for cue, after in pairwise([*found, None]):
         assert cue is not None
@@ -130,7 +130,7 @@ def test_a_cue_can_be_read_unless_the_next_has_to_come(made: Transcript) -> None
 
 
 @given(transcripts())
-def test_what_was_said_is_shown_once_and_in_order(made: Transcript) -> None:
+def test_cues_have_all_text_once_and_in_order(made: Transcript) -> None:
     found = build_cues(made)
     for segment in made.segments:
         lines = [line for cue in found if cue.segment is segment for line in cue.lines]
@@ -139,7 +139,7 @@ def test_what_was_said_is_shown_once_and_in_order(made: Transcript) -> None:
 
 
 @given(transcripts())
-def test_players_and_a_strict_reader_take_what_is_written(made: Transcript) -> None:
+def test_subtitles_are_accepted_by_two_parsers(made: Transcript) -> None:
     strict = webvtt_parser.read(render_transcript(made, "vtt"))
     found = build_cues(made)
     assert [cue.lines for cue in strict] == [cue.lines for cue in found]
@@ -156,7 +156,7 @@ def test_players_and_a_strict_reader_take_what_is_written(made: Transcript) -> N
     assert all(one.end <= after.start for one, after in pairwise(players.events))
 
 
-def test_a_sentence_ends_a_cue_and_else_a_clause() -> None:
+def test_cue_ends_at_a_sentence_else_at_a_clause() -> None:
     text = (
         "I had no idea at all that it would rain today. When we came to the house in the late "
         "afternoon, nobody was there, and all of the doors stood wide open in the wind."
@@ -168,23 +168,23 @@ def test_a_sentence_ends_a_cue_and_else_a_clause() -> None:
     ]
 
 
-def test_a_change_of_speaker_is_a_new_cue() -> None:
+def test_change_of_speaker_starts_a_cue() -> None:
     found = build_cues(transcript(talk("Yes."), talk("No.", start=0.4, speaker=1)))
     assert shown(found) == [("Yes.",), ("No.",)]
 
 
-def test_one_who_speaks_while_another_does_is_shown_a_moment_later() -> None:
+def test_cue_of_overlapping_speech_is_delayed_a_little() -> None:
     first = talk("I was just about to say", start=0.0)
     found = build_cues(transcript(first, talk("No!", start=0.1, speaker=1)))
     assert [cue.start_ms for cue in found] == [0, 1000]
 
 
-def test_a_cue_begins_with_its_first_word_and_not_with_its_segment() -> None:
+def test_cue_starts_with_its_first_word() -> None:
     segment = Segment(0.0, 9.0, "Late.", 0, (Word(8.0, 8.5, "Late."),), words_by=WORDS_BY_ATTENTION)
     assert [(cue.start_ms, cue.end_ms) for cue in build_cues(transcript(segment))] == [(8000, 9000)]
 
 
-def test_chinese_is_cut_where_it_has_no_spaces_and_no_mark_begins_a_line() -> None:
+def test_chinese_is_wrapped_without_a_mark_at_the_start_of_a_line() -> None:
     text = "今天天气很好，我们去公园散步吧。" * 6
     found = build_cues(transcript(Segment(0.0, 30.0, text, 0)))
     lines = [line for cue in found for line in cue.lines]
@@ -194,7 +194,7 @@ def test_chinese_is_cut_where_it_has_no_spaces_and_no_mark_begins_a_line() -> No
     assert "".join(lines) == text
 
 
-def test_a_name_has_room_in_the_line_of_a_subrip_file() -> None:
+def test_speaker_prefix_counts_in_the_width_of_an_srt_line() -> None:
     text = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen."
     lines = render_transcript(transcript(talk(text)), "srt").split("\n")
     named = [line for line in lines if line.startswith("Speaker_0: ")]
@@ -202,7 +202,7 @@ def test_a_name_has_room_in_the_line_of_a_subrip_file() -> None:
     assert max(map(len, lines)) <= MAX_LINE_COLUMNS
 
 
-def test_work_for_a_segment_grows_with_its_words_and_not_with_their_square() -> None:
+def test_work_for_a_segment_is_linear_in_its_words() -> None:
     def work(words: int) -> int:
         text = " ".join(f"word{number}" for number in range(words))
         return executed_lines(lambda: build_cues(transcript(Segment(0.0, words / 3, text, 0))))
@@ -213,7 +213,7 @@ def test_work_for_a_segment_grows_with_its_words_and_not_with_their_square() -> 
 @pytest.mark.parametrize(
     "text", ["Hello there, you.", "你好世界", "a", "สวัสดี ครับ", "“Oh,” he said"]
 )
-def test_words_by_rule_say_the_text_and_fill_the_segment(text: str) -> None:
+def test_estimated_words_have_the_text_and_fill_the_segment(text: str) -> None:
     found = estimate_word_times(Segment(1.0, 3.0, text, 0))
     assert found.words_by == "spread"
     assert "".join(word.text for word in found.words) == "".join(text.split())
@@ -221,7 +221,7 @@ def test_words_by_rule_say_the_text_and_fill_the_segment(text: str) -> None:
     assert all(one.end <= after.start + 1e-9 for one, after in pairwise(found.words))
 
 
-def test_times_that_are_known_are_not_guessed() -> None:
+def test_known_word_times_are_not_estimated() -> None:
     known = talk("Yes we do.")
     assert estimate_word_times(known) is known
     music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))

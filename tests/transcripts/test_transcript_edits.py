@@ -75,7 +75,7 @@ def names(transcript: Transcript) -> dict[int, str | None]:
 
 
 @given(transcripts, generated_edits.lists)
-def test_any_edit_of_any_transcript_gives_one_that_every_format_can_show(
+def test_random_edits_give_a_transcript_of_every_format(
     before: Transcript, operations: Sequence[EditOperation]
 ) -> None:
     try:
@@ -103,9 +103,7 @@ def test_any_edit_of_any_transcript_gives_one_that_every_format_can_show(
 
 
 @given(transcripts, st.lists(generated_edits.steps, max_size=12))
-def test_all_that_was_done_is_undone_to_what_was_and_done_again_to_what_is(
-    first: Transcript, steps: Sequence[EditStep]
-) -> None:
+def test_undo_and_redo_restore_every_revision(first: Transcript, steps: Sequence[EditStep]) -> None:
     history, transcript = EditHistory(), first
     states = [first]
     for step in steps:
@@ -137,7 +135,7 @@ def test_all_that_was_done_is_undone_to_what_was_and_done_again_to_what_is(
 
 
 @given(generated_edits.steps)
-def test_a_step_is_written_as_plain_values_and_read_back(step: EditStep) -> None:
+def test_edit_step_survives_serialization(step: EditStep) -> None:
     assert edit_step_from_json(json.loads(json.dumps(edit_step_to_json(step)))) == step
 
 
@@ -154,14 +152,14 @@ def test_a_step_is_written_as_plain_values_and_read_back(step: EditStep) -> None
         (MoveSegments((1, 3), 0), [0, 0, None, 0, 1], {0: "Nagg", 1: None}),
     ],
 )
-def test_whose_a_line_is_and_what_they_are_called_by_table(
+def test_speaker_edits_by_table(
     operation: EditOperation, who: list[int | None], called: dict[int, str | None]
 ) -> None:
     after = apply_operations(TALK, [operation])
     assert (speakers(after), names(after)) == (who, called)
 
 
-def test_a_name_given_by_hand_is_nobody_s_likeness_and_a_voice_that_was_mixed_is_nobody_s() -> None:
+def test_renamed_or_merged_speaker_has_no_identified_person() -> None:
     renamed = apply_operations(TALK, [RenameSpeaker(0, "Hamm")]).voices[0]
     assert (renamed.person, renamed.likeness, renamed.print) == (None, None, PRINT)
     assert apply_operations(TALK, [SplitSegments((1,))]).voices[1].print is None
@@ -170,7 +168,7 @@ def test_a_name_given_by_hand_is_nobody_s_likeness_and_a_voice_that_was_mixed_is
     )
 
 
-def test_where_nobody_told_speakers_apart_all_is_the_first_s_until_somebody_does() -> None:
+def test_undiarized_transcript_has_one_speaker_until_edited() -> None:
     after = apply_operations(ALONE, [RenameSpeaker(0, "Nell"), SplitSegments((1, 4), "Nagg")])
     assert speakers(after) == [0, 1, None, 0, 1]
     assert after.diarized
@@ -190,14 +188,14 @@ def test_where_nobody_told_speakers_apart_all_is_the_first_s_until_somebody_does
         (RewriteSegment(-1, "x"), "no segment -1"),
     ],
 )
-def test_what_cannot_be_done_says_which_it_was_and_nothing_is_done(
+def test_impossible_edit_is_named_and_nothing_is_applied(
     operation: EditOperation, said: str
 ) -> None:
     with pytest.raises(EditImpossible, match=f"Operation 1: .*{said}"):
         apply_operations(TALK, [RenameSpeaker(0, "Hamm"), operation])
 
 
-def test_words_that_stay_keep_their_times_and_the_rest_share_what_is_between() -> None:
+def test_unchanged_words_keep_their_times_and_others_share_the_gaps() -> None:
     said = (1.0, 1.4, "We"), (1.5, 2.0, "was"), (2.2, 2.6, "never"), (2.7, 3.0, "there")
     words = tuple(Word(*one) for one in said)
     line = Segment(1.0, 3.2, "We was never there", 0, words, (), WORDS_BY_ATTENTION)
@@ -217,13 +215,13 @@ def test_words_that_stay_keep_their_times_and_the_rest_share_what_is_between() -
     assert shorter.words_by == WORDS_BY_ATTENTION
 
 
-def test_a_line_that_somebody_wrote_is_no_loop_and_speech_unless_it_is_a_note() -> None:
+def test_rewritten_segment_is_no_loop_and_is_speech_unless_bracketed() -> None:
     stuck = Segment(0.0, 1.0, "[Unintelligible Speech]", None, (), (NON_SPEECH_FLAG, LOOP_FLAG))
     assert replace_segment_text(stuck, "I said so.").flags == ()
     assert replace_segment_text(stuck, "[Laughter]").flags == (NON_SPEECH_FLAG,)
 
 
-def test_long_lines_of_the_same_word_are_compared_in_no_time_to_speak_of() -> None:
+def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
     line = estimate_word_times(Segment(0.0, 600.0, "a b " * 2500, 0))
     after = replace_segment_text(line, "b c a " * 1600)
     assert len(after.words) == 4800
@@ -260,12 +258,14 @@ def test_long_lines_of_the_same_word_are_compared_in_no_time_to_speak_of() -> No
         ([{"op": "text", "segment": 0, "text": "x", "by": "me"}], FieldInvalid, "the field by"),
     ],
 )
-def test_what_means_nothing_says_why(given: Any, error: type[BadRequest], said: str) -> None:
+def test_invalid_edit_is_refused_with_the_reason(
+    given: Any, error: type[BadRequest], said: str
+) -> None:
     with pytest.raises(error, match=said):
         edit_step_from_json(given)
 
 
-def test_a_transcript_is_edited_so_often_and_no_more_but_undone(
+def test_edits_are_limited_but_undo_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(transcript_edits, "MAX_EDITS", 2)
@@ -288,7 +288,7 @@ def test_a_transcript_is_edited_so_often_and_no_more_but_undone(
         EditHistory().after(TALK, (RewriteSegment(0, "x" * 2000),), 0.0)
 
 
-def test_subtitles_show_the_name_and_cut_one_that_leaves_no_room() -> None:
+def test_subtitles_show_names_and_shorten_long_ones() -> None:
     long = apply_operations(
         TALK, [RenameSpeaker(0, "Nagg of the ashbin, father of Hamm"), RenameSpeaker(1, "N & N")]
     )

@@ -38,18 +38,18 @@ TALK = transcript(
 UNDIARIZED = transcript(Segment(0.0, 1.0, "One."), Segment(1.0, 2.0, "Two."))
 
 
-def test_text_names_time_and_speaker_of_every_line():
+def test_text_has_time_and_speaker_of_every_segment():
     assert render_transcript(TALK, "text") == (
         "[00:00:01.2] Speaker_0: Do you hear me?\n"
         "[00:00:03.0] Speaker_1: Tom & Jerry <i>say</i> --> this\n"
     )
 
 
-def test_text_without_speakers_is_the_bare_lines():
+def test_text_without_speakers_has_bare_lines():
     assert render_transcript(UNDIARIZED, "text") == "One.\nTwo.\n"
 
 
-def test_json_has_the_fields_of_the_wire():
+def test_json_has_the_documented_fields():
     body = json.loads(render_transcript(TALK, "json"))
     assert body["segments"][0] == {
         "speaker": "Speaker_0",
@@ -62,7 +62,7 @@ def test_json_has_the_fields_of_the_wire():
     assert body["metadata"]["diarized"] is True
 
 
-def test_json_reads_back_as_the_transcript_it_was():
+def test_json_parses_to_the_same_transcript():
     full = Transcript(
         segments=(
             Segment(0.5, 1.5, "Grüße – 你好", 0, (Word(0.5, 1.0, "Grüße"),), ("loop",)),
@@ -84,14 +84,14 @@ def test_json_reads_back_as_the_transcript_it_was():
     )
 
 
-def test_srt_numbers_its_cues_and_rounds_up_to_whole_seconds():
+def test_srt_has_numbered_cues_with_minimum_duration():
     assert render_transcript(TALK, "srt") == (
         "1\n00:00:01,200 --> 00:00:03,000\nSpeaker_0: Do you hear me?\n\n"
         "2\n00:00:03,000 --> 00:00:05,471\nSpeaker_1: Tom & Jerry <i>say</i> -> this\n"
     )
 
 
-def test_vtt_has_voices_and_escapes_what_would_be_markup():
+def test_vtt_has_voices_and_escapes_markup():
     assert render_transcript(TALK, "vtt") == (
         "WEBVTT\n\n"
         "00:00:01.200 --> 00:00:03.000\n<v Speaker_0>Do you hear me?\n\n"
@@ -106,13 +106,13 @@ def test_hours_go_beyond_99():
     assert "100:00:00.000 --> 100:00:02.000" in render_transcript(late, "vtt")
 
 
-def test_a_cue_can_be_read_even_if_it_has_no_time():
+def test_cue_of_a_segment_without_duration_is_readable():
     assert "00:00:01.000 --> 00:00:02.000" in render_transcript(
         transcript(Segment(1.0, 1.0, "Hm.")), "vtt"
     )
 
 
-def test_line_breaks_and_tabs_in_a_text_break_no_format():
+def test_line_breaks_and_tabs_break_no_format():
     odd = transcript(Segment(0.0, 1.0, "one\n\ntwo\tthree\r\n", 0))
     assert render_transcript(odd, "tsv").splitlines()[1] == "0\t1000\tSpeaker_0\tone two three"
     assert render_transcript(odd, "srt").count("\n\n") == 0
@@ -120,13 +120,13 @@ def test_line_breaks_and_tabs_in_a_text_break_no_format():
     assert render_transcript(odd, "text").count("\n") == 1
 
 
-def test_tsv_leaves_the_speaker_empty_where_nobody_looked():
+def test_tsv_without_diarization_has_empty_speakers():
     assert render_transcript(UNDIARIZED, "tsv") == (
         "start\tend\tspeaker\ttext\n0\t1000\t\tOne.\n1000\t2000\t\tTwo.\n"
     )
 
 
-def test_rttm_has_ten_fields_and_no_turn_without_a_length():
+def test_rttm_has_ten_fields_and_no_empty_turns():
     turns = transcript(
         Segment(1.2, 2.9996, "a", 0), Segment(3.0, 3.0, "b", 1), Segment(3.5, 4.0, "c", 1)
     )
@@ -148,12 +148,12 @@ def test_silence_is_valid_in_every_format():
     assert json.loads(render_transcript(silence, "json"))["metadata"]["no_speech"] is True
 
 
-def test_a_truncated_output_without_segments_is_not_called_silence():
+def test_truncated_output_without_segments_is_not_called_silence():
     cut = transcript().with_notice(Notice("output_truncated", "Cut."))
     assert json.loads(render_transcript(cut, "json"))["metadata"]["no_speech"] is False
 
 
-def test_music_is_shown_without_a_voice_and_is_nobodys_turn():
+def test_music_has_no_voice_and_no_turn():
     music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))
     played = transcript(music, Segment(4.0, 5.0, "Welcome.", 0))
     assert (
@@ -168,7 +168,7 @@ def test_music_is_shown_without_a_voice_and_is_nobodys_turn():
     assert (only["no_speech"], only["num_speakers"]) == (True, 0)
 
 
-def test_an_unknown_format_is_refused_with_the_known_ones():
+def test_unknown_format_is_refused_with_the_known_ones():
     with pytest.raises(errors.FieldInvalid) as caught:
         render_transcript(TALK, "docx")
     assert "srt" in caught.value.hint
@@ -210,7 +210,7 @@ def test_text_files_end_in_txt_and_the_others_in_their_name():
         (["你好，", "世界"], "你好， 世界"),
     ],
 )
-def test_where_two_pieces_meet_there_is_one_mark(pieces, whole):
+def test_joined_texts_have_one_mark_between_them(pieces, whole):
     assert join_texts(pieces) == whole
     assert transcript(*(Segment(0, 1, piece) for piece in pieces)).text == whole
 
@@ -226,12 +226,12 @@ def test_where_two_pieces_meet_there_is_one_mark(pieces, whole):
         ("1,000", "1,000"),
     ],
 )
-def test_a_comma_is_said_once(text, tidy):
+def test_joined_texts_have_one_comma(text, tidy):
     assert collapse_commas(text) == tidy
 
 
 @pytest.mark.parametrize("name", ["Nell", "Speaker_0"])
-def test_a_name_that_is_not_one_speaker_s_stands_beside_the_label_in_text(name: str) -> None:
+def test_ambiguous_name_is_shown_beside_its_label(name: str) -> None:
     """Two people may have one name, and somebody may be called as another is labelled."""
     said = transcript(Segment(0.0, 1.0, "Yes.", 1), Segment(1.0, 2.0, "Yes.", 2))
     called = (SpeakerProfile(1, 0.0, name=name), SpeakerProfile(2, 0.0, name="Nell"))

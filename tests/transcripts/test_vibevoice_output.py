@@ -39,7 +39,7 @@ def one(**fields: Any) -> Segment | None:
     return segments[0] if segments else None
 
 
-def test_a_segment_comes_out_with_the_character_that_closes_it() -> None:
+def test_segment_is_complete_at_its_closing_character() -> None:
     parser = VibeVoiceOutputParser(30.0)
     came: list[tuple[int, Segment]] = []
     for count, char in enumerate(ANSWER, 1):
@@ -65,7 +65,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("answer", AROUND.values(), ids=AROUND)
-def test_what_is_around_the_list_does_not_matter(answer: str) -> None:
+def test_text_around_the_list_is_ignored(answer: str) -> None:
     assert parse(answer) == SEGMENTS
 
 
@@ -79,7 +79,7 @@ def test_what_is_around_the_list_does_not_matter(answer: str) -> None:
         ("START TIME", "End_Time", "speaker Id", "Text"),
     ],
 )
-def test_every_spelling_of_the_keys_that_was_ever_used_is_understood(keys: tuple[str, ...]) -> None:
+def test_every_known_spelling_of_keys_is_accepted(keys: tuple[str, ...]) -> None:
     item = dict(zip(keys, (1.5, 2.5, 3, "Hello."), strict=True))
     assert parse(json.dumps([item])) == [Segment(1.5, 2.5, "Hello.", 3)]
 
@@ -112,14 +112,14 @@ def test_every_spelling_of_the_keys_that_was_ever_used_is_understood(keys: tuple
         ("1:2:3:4", "", None),
     ],
 )
-def test_times_are_as_the_model_said_them_but_within_the_audio(
+def test_times_are_kept_and_limited_to_the_audio(
     start: Any, end: Any, span: tuple[float, float] | None
 ) -> None:
     segment = one(Start=start, End=end)
     assert (segment and (segment.start, segment.end)) == span
 
 
-def test_a_number_of_any_length_is_a_number() -> None:
+def test_number_of_any_length_is_parsed() -> None:
     answer = f'[{{"Start":1.{"0" * 9000},"End":{"9" * 9000},"Content":"Hello."}}]'
     assert parse(answer) == [Segment(1, 30, "Hello.")]
     assert parse(answer.replace("9" * 9000, "9" * 9000), None) == [Segment(1, 1, "Hello.")]
@@ -133,7 +133,7 @@ def test_a_number_of_any_length_is_a_number() -> None:
         (10**30, None), ([1], None), ("", None), ("Speaker", None),
     ],
 )  # fmt: skip
-def test_a_speaker_is_a_small_number_or_nobody(given: Any, speaker: int | None) -> None:
+def test_speaker_is_a_small_number_or_none(given: Any, speaker: int | None) -> None:
     segment = one(Speaker=given)
     assert segment is not None
     assert segment.speaker == speaker
@@ -157,9 +157,7 @@ def test_a_speaker_is_a_small_number_or_nobody(given: Any, speaker: int | None) 
         (1.50, "1.5", True),
     ],
 )
-def test_content_that_is_only_a_phrase_in_brackets_is_no_speech(
-    content: Any, text: str, speech: bool
-) -> None:
+def test_content_in_brackets_is_no_speech(content: Any, text: str, speech: bool) -> None:
     segment = one(Content=content, Speaker=2)
     assert segment == Segment(
         1, 2, text, 2 if speech else None, flags=() if speech else (NON_SPEECH_FLAG,)
@@ -167,7 +165,7 @@ def test_content_that_is_only_a_phrase_in_brackets_is_no_speech(
 
 
 @pytest.mark.parametrize("content", ["LEFT", None, "", " \n", True, ["Hello."], {"a": 1}])
-def test_an_item_that_says_nothing_is_left_out_and_counted(content: Any) -> None:
+def test_empty_item_is_skipped_and_counted(content: Any) -> None:
     items = [{"Start": 0, "End": 1, "Content": content}, ITEMS[3]]
     if content == "LEFT":
         del items[0]["Content"]
@@ -180,7 +178,7 @@ def test_an_item_that_says_nothing_is_left_out_and_counted(content: Any) -> None
     "escaped",
     ["\\ud83d", "\\ude42", "\\ude42\\ud83d", "a\\u0000b", "\\ud83d\\ude42", "\udc80"],
 )
-def test_every_text_can_be_written_as_utf_8(escaped: str) -> None:
+def test_every_text_is_valid_utf_8(escaped: str) -> None:
     (segment,) = parse('[{"Start":0,"End":1,"Content":"So: ' + escaped + '"}]')
     assert segment.text.startswith("So: ")
     segment.text.encode("utf-8")
@@ -207,7 +205,7 @@ def test_every_text_can_be_written_as_utf_8(escaped: str) -> None:
         ("{" * 3, False),
     ],
 )
-def test_a_broken_object_costs_at_most_itself(broken: str, kept: bool) -> None:
+def test_broken_object_costs_only_itself(broken: str, kept: bool) -> None:
     whole = [json.dumps(item) for item in ITEMS[1:3]]
     segments = parse(f"[{whole[0]},{broken},{whole[1]}]")
     assert [segment for segment in segments if segment.text == "Hello."] == (
@@ -216,11 +214,11 @@ def test_a_broken_object_costs_at_most_itself(broken: str, kept: bool) -> None:
     assert [segment for segment in segments if segment.text != "Hello."] == SEGMENTS[1:3]
 
 
-def test_an_object_that_the_list_closes_over_is_kept() -> None:
+def test_object_closed_by_the_end_of_the_list_is_kept() -> None:
     assert parse('[{"Start":1,"End":2,"Content":"Hello."]') == [Segment(1, 2, "Hello.")]
 
 
-def test_a_truncated_list_keeps_every_whole_segment() -> None:
+def test_truncated_list_keeps_every_whole_segment() -> None:
     for length in range(len(ANSWER)):
         parser = VibeVoiceOutputParser(30.0)
         segments = parser.feed(ANSWER[:length])
@@ -248,7 +246,7 @@ def test_a_truncated_list_keeps_every_whole_segment() -> None:
         ("{", []),
     ],
 )
-def test_a_tail_is_kept_if_its_text_is_whole(tail: str, segments: list[Segment]) -> None:
+def test_last_object_is_kept_if_its_text_is_complete(tail: str, segments: list[Segment]) -> None:
     parser = VibeVoiceOutputParser(30.0)
     parser.feed("[" + tail)
     assert parser.finish() == segments
@@ -257,13 +255,13 @@ def test_a_tail_is_kept_if_its_text_is_whole(tail: str, segments: list[Segment])
 
 
 @pytest.mark.parametrize("answer", ["", "assistant\n", "assistant\n[]", "Nobody speaks.", "[] [{"])
-def test_an_answer_without_a_segment_is_not_truncated(answer: str) -> None:
+def test_answer_without_segments_is_not_truncated(answer: str) -> None:
     parser = VibeVoiceOutputParser(30.0)
     assert parser.feed(answer) + parser.finish() == []
     assert not parser.truncated
 
 
-def test_while_a_text_is_written_its_claimed_times_are_known() -> None:
+def test_open_content_has_its_claimed_times() -> None:
     parser = VibeVoiceOutputParser(30.0)
     seen = []
     for char in '[{"Start":1.5,"End":99,"Content":"a\\"\\u4f60b"},{"text":"x","start":3}]':
@@ -277,19 +275,19 @@ def test_while_a_text_is_written_its_claimed_times_are_known() -> None:
     ]
 
 
-def test_only_a_string_is_an_open_text() -> None:
+def test_only_a_string_is_open_content() -> None:
     parser = VibeVoiceOutputParser(30.0)
     for piece in ('[{"Content":', '{"x":"a', '"},"Content":["a'):
         parser.feed(piece)
         assert parser.open_content is None
 
 
-def test_an_object_may_be_nested_deeper_than_python_goes() -> None:
+def test_deeply_nested_object_is_parsed_without_recursion() -> None:
     deep = '{"a":' + "[" * 200_000 + "]" * 200_000 + "}"
     assert parse(f"[{deep},{json.dumps(ITEMS[3])}]") == [SEGMENTS[3]]
 
 
-def test_settled_segments_are_in_order_of_time() -> None:
+def test_settled_segments_are_sorted_by_time() -> None:
     late, early, same = Segment(5, 6, "a"), Segment(1, 9, "b"), Segment(1, 9, "c")
     assert sort_by_time([late, early, same]) == [early, same, late]
 
@@ -318,7 +316,7 @@ MUTATED = st.builds(
 
 
 @given(st.one_of(FRAGMENTS, MUTATED, st.just(ANSWER)), st.lists(st.integers(0, 400), max_size=30))
-def test_any_split_of_the_stream_gives_the_same_segments(text: str, cuts: list[int]) -> None:
+def test_segments_do_not_depend_on_how_the_stream_is_split(text: str, cuts: list[int]) -> None:
     whole, pieces = VibeVoiceOutputParser(30.0), VibeVoiceOutputParser(30.0)
     expected = whole.feed(text) + whole.finish()
     found = [segment for piece in split(text, cuts) for segment in pieces.feed(piece)]
@@ -332,7 +330,7 @@ def test_any_split_of_the_stream_gives_the_same_segments(text: str, cuts: list[i
     st.one_of(st.text(), FRAGMENTS, MUTATED),
     st.one_of(st.none(), st.floats(0, 1e6)),
 )
-def test_no_text_makes_it_raise_and_every_segment_is_sound(
+def test_random_text_raises_nothing_and_gives_valid_segments(
     text: str, duration_s: float | None
 ) -> None:
     parser = VibeVoiceOutputParser(duration_s)
@@ -365,7 +363,7 @@ def test_no_text_makes_it_raise_and_every_segment_is_sound(
     ),
     st.booleans(),
 )
-def test_whatever_is_said_comes_out_as_it_was_said(
+def test_random_segments_are_parsed_as_they_were_written(
     items: list[dict[str, Any]], escape: bool
 ) -> None:
     parser = VibeVoiceOutputParser(30.0)
@@ -377,7 +375,7 @@ def test_whatever_is_said_comes_out_as_it_was_said(
 
 
 @pytest.mark.parametrize("new", ["", *'{}[",:\\ x'])
-def test_one_wrong_character_costs_at_most_the_segment_it_is_in(new: str) -> None:
+def test_wrong_character_costs_only_its_segment(new: str) -> None:
     """A bracket that closes the list is the exception: what follows it does not count."""
     for at in range(len(ANSWER) - 1):
         for rest in (at, at + 1):
@@ -429,5 +427,5 @@ def work(text: str) -> int:
 
 @pytest.mark.slow_except("contents")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_the_work_grows_with_the_length_and_not_with_its_square(text: str) -> None:
+def test_work_of_the_parser_is_linear_in_the_text(text: str) -> None:
     assert work(text) / work(text[: len(text) // 4]) < 6

@@ -40,7 +40,7 @@ def beeps(seconds: float) -> Sound:
 
 
 @given(seconds=st.floats(0.5, 90), longest_s=st.floats(12, 40))
-def test_pieces_are_all_of_it_in_order_and_none_is_too_long(
+def test_chunks_cover_the_audio_in_order_within_their_limit(
     seconds: float, longest_s: float
 ) -> None:
     sound = beeps(seconds)
@@ -52,7 +52,7 @@ def test_pieces_are_all_of_it_in_order_and_none_is_too_long(
         assert after.start_s == pytest.approx(before.end_s)
 
 
-def test_a_cut_lies_in_a_pause() -> None:
+def test_chunks_are_cut_in_pauses() -> None:
     first, *_ = cut_into_chunks(beeps(60), RATE, 24)
     assert first.end_s == pytest.approx(20.25, abs=0.3)
     one, other = first.halves()
@@ -61,7 +61,7 @@ def test_a_cut_lies_in_a_pause() -> None:
 
 
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=99))
-def test_16_bit_samples_come_through_flac_as_they_were(values: list[int]) -> None:
+def test_flac_keeps_16_bit_samples_exactly(values: list[int]) -> None:
     given_samples = np.array(values, np.int16)
     assert (to_16_bit(to_float(given_samples)) == given_samples).all()
     read, _ = soundfile.read(
@@ -70,7 +70,7 @@ def test_16_bit_samples_come_through_flac_as_they_were(values: list[int]) -> Non
     assert (read == given_samples).all()
 
 
-def test_the_lines_of_voices_are_stretches_and_what_nobody_knows_yet_goes_whole() -> None:
+def test_chunks_follow_speaker_turns_and_undiarized_audio_stays_whole() -> None:
     piece = AudioChunk(100.0, to_16_bit(beeps(60).samples), RATE, False)
     turns = [SpeakerTurn(101, 104, 0), SpeakerTurn(105, 140, 1), SpeakerTurn(141, 143, 0)]
     spans = [(one.start_s, one.end_s) for one in chunks_of_turns(piece, turns, 145.0)]
@@ -91,7 +91,7 @@ def test_the_lines_of_voices_are_stretches_and_what_nobody_knows_yet_goes_whole(
         ("http://box/asr/v1", "http://box/asr", "box:80"),
     ],
 )
-def test_an_address_is_taken_as_people_write_it(written: str, url: str, host: str) -> None:
+def test_upstream_address_is_normalized(written: str, url: str, host: str) -> None:
     assert parse_server_url(written, "upstream") == url
     assert host_of(url) == host
 
@@ -109,7 +109,7 @@ def test_an_address_is_taken_as_people_write_it(written: str, url: str, host: st
         "http://me:pw@box",
     ],
 )
-def test_what_is_no_address_or_has_a_password_in_it_is_refused_and_not_repeated(
+def test_invalid_address_or_one_with_password_is_refused_and_not_printed(
     written: str,
 ) -> None:
     with pytest.raises(SettingsInvalid) as caught:
@@ -117,12 +117,12 @@ def test_what_is_no_address_or_has_a_password_in_it_is_refused_and_not_repeated(
     assert "pw" not in f"{caught.value.detail}{caught.value.hint}"
 
 
-def test_no_server_no_engine() -> None:
+def test_upstream_engine_without_address_is_refused() -> None:
     with pytest.raises(SettingsInvalid, match="no server"):
         upstream_options(Settings(engine="upstream"))
 
 
-def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it(
+def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "keys"
@@ -145,7 +145,7 @@ def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it
             keys(text, mode)
 
 
-def test_options_go_to_the_worker_whole_and_are_printed_without_keys() -> None:
+def test_options_reach_the_worker_and_are_printed_without_keys() -> None:
     options = LoadOptions(
         upstream=UpstreamOptions(("http://a",), ("sesame",), "vllm", "m", None, 2.0, 9.0)
     )

@@ -25,7 +25,7 @@ def trouble(step: FailureStep = FailureStep.AGAIN, *, sent: bool = True) -> Chun
     return ChunkFailure(step, errors.UpstreamFailed(), sent=sent)
 
 
-def test_the_least_loaded_is_taken_by_what_runs_and_waits_there_and_equals_in_turn() -> None:
+def test_least_loaded_upstream_is_taken_and_equal_ones_in_turn() -> None:
     pool = of(3)
     assert [pool.take(0.0) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
     pool.left(1)
@@ -37,7 +37,7 @@ def test_the_least_loaded_is_taken_by_what_runs_and_waits_there_and_equals_in_tu
     assert pool.take(0.0) == 2
 
 
-def test_what_others_wait_for_counts_and_what_is_ours_does_not_count_twice() -> None:
+def test_load_counts_jobs_of_others_and_own_ones_once() -> None:
     pool = of(2)
     assert pool.take(0.0) == 0
     pool.seen(0, 1)
@@ -45,7 +45,7 @@ def test_what_others_wait_for_counts_and_what_is_ours_does_not_count_twice() -> 
     assert pool.take(0.0) == 0
 
 
-def test_who_fails_stands_aside_twice_as_long_each_time_up_to_a_minute() -> None:
+def test_backoff_of_a_failing_upstream_doubles_up_to_a_minute() -> None:
     pool, now, times = of(1), 0.0, []
     for _ in range(12):
         assert pool.take(now) == 0
@@ -58,7 +58,7 @@ def test_who_fails_stands_aside_twice_as_long_each_time_up_to_a_minute() -> None
     assert times[-1] == 60.0
 
 
-def test_after_a_trouble_one_piece_is_the_trial_and_success_ends_it() -> None:
+def test_one_chunk_tries_an_upstream_after_its_backoff() -> None:
     pool = of(1)
     pool.failed(0, 0.0)
     assert pool.take(1.0) == 0
@@ -68,21 +68,21 @@ def test_after_a_trouble_one_piece_is_the_trial_and_success_ends_it() -> None:
     assert [pool.take(1.0), pool.take(1.0)] == [0, 0]
 
 
-def test_many_that_fail_at_once_are_one_trouble() -> None:
+def test_simultaneous_failures_count_once() -> None:
     pool = of(1)
     for _ in range(8):
         pool.failed(0, 5.0)
     assert pool.servers[0].failures == 1
 
 
-def test_to_feel_well_does_not_end_a_time_aside() -> None:
+def test_healthy_answer_does_not_end_a_backoff() -> None:
     pool = of(1)
     pool.failed(0, 0.0)
     pool.seen(0, 0)
     assert pool.take(0.1) is None
 
 
-def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_once() -> None:
+def test_first_upstream_to_be_free_is_tried_before_giving_up() -> None:
     pool = of(2)
     for index, count in ((0, 9), (1, 3)):
         for _ in range(count):
@@ -95,7 +95,7 @@ def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_
 
 
 @given(dice=st.floats(0, 1))
-def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_after(
+def test_jitter_is_within_half_and_never_before_retry_after(
     dice: float,
 ) -> None:
     pool = of(2, dice)
@@ -106,20 +106,20 @@ def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_af
     assert pool.servers[1].failures == 0
 
 
-def test_one_recording_breaks_three_servers_at_most() -> None:
+def test_one_chunk_breaks_at_most_three_upstreams() -> None:
     patience = ChunkAttempts(0.0, 100.0)
     steps = [patience.after(index, trouble()) for index in range(MAX_BROKEN_SERVERS)]
     assert steps == [FailureStep.AGAIN, FailureStep.AGAIN, FailureStep.NEVER]
 
 
-def test_a_server_that_read_nothing_and_one_that_is_busy_cost_no_attempt() -> None:
+def test_unread_request_and_busy_upstream_cost_no_attempt() -> None:
     patience = ChunkAttempts(0.0, 100.0)
     for _ in range(50):
         assert patience.after(0, trouble(sent=False)) is FailureStep.AGAIN
         assert patience.after(0, trouble(FailureStep.LATER)) is FailureStep.LATER
 
 
-def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() -> None:
+def test_refusing_upstream_is_not_asked_again() -> None:
     pool = of(2)
     patience = ChunkAttempts(0.0, 100.0)
     for index in (0, 1):
@@ -130,7 +130,7 @@ def test_who_refused_is_not_asked_again_and_with_nobody_left_it_is_given_up() ->
     assert not patience.waits(0.0, pool.free_in(0.0, patience.refused))
 
 
-def test_servers_out_of_reach_are_waited_for_some_seconds_and_busy_ones_to_the_deadline() -> None:
+def test_unreachable_upstreams_are_waited_for_shortly_and_busy_ones_fully() -> None:
     patience = ChunkAttempts(0.0, 100.0)
     patience.after(0, trouble(sent=False))
     assert patience.waits(7.0, 0.5)
@@ -140,7 +140,7 @@ def test_servers_out_of_reach_are_waited_for_some_seconds_and_busy_ones_to_the_d
     assert not patience.waits(90.0, 11.0)
 
 
-def test_who_was_in_trouble_is_not_asked_where_only_those_are_who_are_well() -> None:
+def test_only_healthy_choice_skips_an_upstream_after_a_failure() -> None:
     pool = of(2)
     assert pool.take(0.0, {1}) == 0
     pool.failed(0, 0.0)
@@ -150,7 +150,7 @@ def test_who_was_in_trouble_is_not_asked_where_only_those_are_who_are_well() -> 
     assert pool.take(100.0, {1}) == 0
 
 
-def test_who_stands_aside_for_longer_than_is_waited_is_asked_once_all_the_same() -> None:
+def test_upstream_with_a_long_backoff_is_tried_once() -> None:
     pool, patience = of(1), ChunkAttempts(0.0, 30.0)
     pool.failed(0, 0.0, retry_after=60.0)
     assert pool.choose(0.0, patience) == (0, None)

@@ -55,7 +55,7 @@ def said(message: str) -> bytes:
         (307, "", None, FailureStep.ELSEWHERE),
     ],
 )
-def test_a_status_and_what_is_said_with_it_mean_one_step(
+def test_status_and_body_of_an_error_decide_the_next_step(
     status: int, message: str, after: str | None, step: FailureStep
 ) -> None:
     headers = {"retry-after": after} if after else {}
@@ -64,7 +64,7 @@ def test_a_status_and_what_is_said_with_it_mean_one_step(
     assert found.retry_after == (float(after or 1) if step is FailureStep.LATER else None)
 
 
-def test_no_credit_is_no_reason_to_wait() -> None:
+def test_exhausted_credit_is_not_waited_for() -> None:
     body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
     assert (
         upstream_dialect.failure_of_status(429, {"retry-after": "1"}, body).step
@@ -76,12 +76,12 @@ def test_no_credit_is_no_reason_to_wait() -> None:
     ("header", "seconds"),
     [("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("1e9", 300.0), ("nan", None), ("Wed, 21 Oct", None)],
 )
-def test_retry_after_is_believed_within_reason(header: str, seconds: float | None) -> None:
+def test_retry_after_is_limited(header: str, seconds: float | None) -> None:
     assert openai_http.parse_retry_after({"retry-after": header}) == seconds
 
 
 @given(body=st.binary(max_size=300))
-def test_whatever_a_server_says_becomes_one_short_printable_line(body: bytes) -> None:
+def test_error_of_an_upstream_is_one_short_printable_line(body: bytes) -> None:
     for words in (
         openai_http.server_message(body),
         openai_http.server_message(said(body.decode("latin-1"))),
@@ -119,7 +119,7 @@ FIELDS = [
         ).map(lambda value: json.dumps(value).encode()),
     )
 )
-def test_no_answer_makes_a_reader_raise_anything_but_a_trouble(make: Any, body: bytes) -> None:
+def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> None:
     for blocks in ([body], [body, b"[DONE]"]):
         hearing = make().hearing(10.0, SOME)
         hearing.call(b"fLaC")
@@ -144,12 +144,12 @@ def test_no_answer_makes_a_reader_raise_anything_but_a_trouble(make: Any, body: 
     ],
     ids=str,
 )
-def test_an_event_of_another_shape_is_a_trouble(event: dict[str, Any]) -> None:
+def test_event_of_another_shape_is_a_chunk_failure(event: dict[str, Any]) -> None:
     with pytest.raises(ChunkFailure):
         VllmDialect("v").hearing(9.0, SOME).feed(json.dumps(event).encode())
 
 
-def test_words_go_to_the_segment_that_they_lie_in_and_times_stay_in_the_piece() -> None:
+def test_words_are_assigned_to_segments_and_times_stay_in_the_chunk() -> None:
     answer = parse_openai_answer(
         {
             "text": "a b c",
@@ -185,12 +185,12 @@ def test_words_go_to_the_segment_that_they_lie_in_and_times_stay_in_the_piece() 
         (None, "auto"),
     ],
 )
-def test_a_language_that_a_server_names_has_its_code(named: str | None, code: str) -> None:
+def test_language_name_of_an_upstream_becomes_its_code(named: str | None, code: str) -> None:
     body = {"text": "Áno.", "language": named}
     assert parse_openai_answer(body, 1.0).language == code
 
 
-def test_a_model_that_tells_speakers_apart_is_asked_for_them() -> None:
+def test_diarizing_model_is_asked_for_speakers() -> None:
     dialect = OpenAiDialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes
     call = dialect.hearing(5.0, SOME).call(b"")
@@ -203,7 +203,7 @@ def test_a_model_that_tells_speakers_apart_is_asked_for_them() -> None:
     assert (answer.diarized, [one.speaker for one in answer.segments]) == (True, [0, 1])
 
 
-def test_the_chat_is_what_the_plugin_was_made_for() -> None:
+def test_vllm_request_has_the_form_of_its_plugin() -> None:
     options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
     call = VllmDialect("vibevoice").hearing(28.28, options).call(b"fLaC")
     body = json.loads(call.body or b"")
@@ -236,9 +236,7 @@ def test_the_chat_is_what_the_plugin_was_made_for() -> None:
         ("peer_not_allowed", FailureStep.ELSEWHERE),
     ],
 )
-def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_would_help(
-    code: str, step: FailureStep
-) -> None:
+def test_error_of_another_vibevoice_asr_is_passed_on_if_final(code: str, step: FailureStep) -> None:
     from sidecar.api.http.error_responses import STATUS, problem_body
 
     known = {error.code: error for error in errors.all_errors()}[code]()
@@ -250,7 +248,7 @@ def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_wou
         assert type(found.error) is type(known)
 
 
-def test_what_a_server_is_is_told_by_its_health_and_its_models() -> None:
+def test_dialect_of_an_upstream_is_found_by_health_and_models() -> None:
     health = {"contract": 1, "engine": "vibevoice", "engine_state": "ready"}
     ours = upstream_client.sidecar_dialect_of(json.dumps(health).encode())
     assert ours is not None
@@ -272,19 +270,19 @@ def test_what_a_server_is_is_told_by_its_health_and_its_models() -> None:
         ("openai", [], "large", ("openai", "large")),
     ],
 )
-def test_the_model_and_the_dialect_come_from_the_list(
+def test_model_and_dialect_come_from_the_model_list(
     kind: str, models: list[dict[str, str]], wanted: str | None, found: tuple[str, str]
 ) -> None:
     dialect = upstream_client.dialect_of(kind, json.dumps({"data": models}).encode(), wanted)
     assert (dialect.name, getattr(dialect, "model", "")) == found
 
 
-def test_without_a_list_and_without_a_name_there_is_nothing_to_ask_for() -> None:
+def test_upstream_without_model_list_and_model_name_is_an_error() -> None:
     with pytest.raises(ChunkFailure, match="no models"):
         upstream_client.dialect_of("auto", b"{}", None)
 
 
-def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end() -> None:
+def test_vibevoice_asr_streams_segments_and_an_older_one_answers_whole() -> None:
     segment = {"speaker": "Speaker_1", "start_time": 1.0, "end_time": 2.0, "text": "Yes."}
     whole = {"status": "success", "segments": [segment], "metadata": {"diarized": True}}
     told = b"".join(
@@ -298,7 +296,7 @@ def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end(
         assert [one.text for one in hearing.finish().segments] == ["Yes."]
 
 
-def test_what_goes_wrong_behind_the_first_line_means_what_a_status_would() -> None:
+def test_error_within_a_stream_decides_like_a_status() -> None:
     problem = {"status": 503, "code": "engine_crashed", "detail": "It died.", "retry_after": "7"}
     for said, step in (
         (problem, FailureStep.LATER),
@@ -329,34 +327,34 @@ def read(*pieces: bytes, longest: int = 100) -> list[bytes]:
 
 
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=8))
-def test_events_are_the_same_in_whatever_pieces_they_come(cuts: list[int]) -> None:
+def test_events_do_not_depend_on_how_their_bytes_are_split(cuts: list[int]) -> None:
     borders = [0, *sorted(cuts), len(STREAM)]
     pieces = [STREAM[start:end] for start, end in itertools.pairwise(borders)]
     assert read(*pieces) == [b'{"a":1}', b"2", b"[DONE]"]
 
 
-def test_a_body_without_events_is_told_by_its_beginning() -> None:
+def test_body_without_events_is_an_error_with_its_start() -> None:
     with pytest.raises(Wrong, match="full"):
         read(b'{"error": "full"}\n')
 
 
-def test_an_event_without_an_end_is_not_collected_for_ever() -> None:
+def test_endless_event_is_given_up() -> None:
     with pytest.raises(Wrong, match="None"):
         read(b"data: " + bytes(50), bytes(50))
     assert len(read(*[b"data: " + b"x" * 50 + b"\n\n"] * 9)) == 9
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {"data": None}, {"data": [1, {}, {"id": ""}]}])
-def test_a_list_of_models_that_is_none_has_no_names(body: object) -> None:
+def test_invalid_model_list_has_no_names(body: object) -> None:
     assert model_names(body) == []
 
 
-def test_of_a_long_list_of_models_the_beginning_is_read() -> None:
+def test_only_the_start_of_a_long_model_list_is_read() -> None:
     names = [str(number) for number in range(2 * MAX_MODELS)]
     assert model_names({"data": [{"id": name} for name in names]}) == names[:MAX_MODELS]
 
 
-def test_what_is_sent_follows_no_redirect_and_no_proxy_of_the_environment() -> None:
+def test_requests_follow_no_redirect_and_no_proxy_of_the_environment() -> None:
     options = client_options(3.0, key="secret")
     assert (options["trust_env"], options["follow_redirects"]) == (False, False)
     assert options["headers"]["Authorization"] == "Bearer secret"

@@ -76,7 +76,7 @@ def asked(proxy: FaultyProxy) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("by_voices", [True, False])
-def test_who_speaks_is_what_one_machine_says_over_all_pieces(
+def test_speakers_equal_those_of_one_machine_over_all_chunks(
     by_voices: bool,
     proxy: FaultyProxy,
     talk: Sound,
@@ -101,7 +101,7 @@ def test_who_speaks_is_what_one_machine_says_over_all_pieces(
     )
 
 
-def test_a_node_tells_speakers_apart_of_what_is_whole_and_where_it_cannot_be_done_here(
+def test_upstream_diarizes_whole_recordings_and_if_this_service_cannot(
     proxy: FaultyProxy,
     talk: Sound,
     kept: list[UpstreamDiarization],
@@ -116,7 +116,7 @@ def test_a_node_tells_speakers_apart_of_what_is_whole_and_where_it_cannot_be_don
 
 
 @pytest.mark.parametrize("diarized", [True, False])
-def test_words_go_to_who_has_the_floor_where_a_piece_has_no_speakers_of_its_own(
+def test_words_of_a_chunk_without_speakers_follow_the_turns(
     diarized: bool,
 ) -> None:
     """In the second piece the node took two people for one."""
@@ -162,7 +162,7 @@ def quiet(seconds: float, rate: int) -> Sound:
     upstreams=st.integers(1, 12),
     longest_s=st.sampled_from([60.0, 600.0, 3600.0]),
 )
-def test_pieces_are_of_one_length_as_many_as_give_all_the_same_or_as_few_as_may_be(
+def test_chunks_have_equal_length_and_a_number_that_fits_the_upstreams(
     total_s: float, upstreams: int, longest_s: float
 ) -> None:
     even = even_chunk_s(total_s, upstreams, longest_s)
@@ -176,7 +176,7 @@ def test_pieces_are_of_one_length_as_many_as_give_all_the_same_or_as_few_as_may_
     assert count < upstreams or count % upstreams == 0
 
 
-def test_an_hour_over_four_is_twelve_pieces_and_ten_minutes_are_three() -> None:
+def test_chunk_numbers_of_an_hour_and_of_ten_minutes() -> None:
     assert even_chunk_s(3600.0, 4, 3600.0) == 300.0
     assert even_chunk_s(600.0, 4, 3600.0) == 200.0
     assert even_chunk_s(359.0, 4, 3600.0) is None
@@ -191,7 +191,7 @@ def test_an_hour_over_four_is_twelve_pieces_and_ten_minutes_are_three() -> None:
     assert all(abs(one - 300) <= 20 for one in lengths)
 
 
-def test_what_is_kept_of_a_piece_until_the_end_holds_no_sound(talk: Sound) -> None:
+def test_kept_result_of_a_chunk_holds_no_samples(talk: Sound) -> None:
     first, _ = audio_chunks.cut_into_chunks(talk, RATE, PIECE_S)
     kept = ChunkResult(first, UpstreamAnswer(()), "box").settled()
     assert kept.piece.samples.strides == (0,)

@@ -44,7 +44,7 @@ def heard(transcript: object) -> list[tuple[float, str, int | None]]:
     return [(one.start, one.text, one.speaker) for one in transcript.segments]  # type: ignore[attr-defined]
 
 
-def test_a_transcript_is_that_of_the_server_itself(server: Server, two_voices: Sound) -> None:
+def test_transcript_equals_that_of_the_upstream(server: Server, two_voices: Sound) -> None:
     there = server.post(two_voices.wav(), language="en").json()
     here = transcript_body(
         Engine(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
@@ -56,7 +56,7 @@ def test_a_transcript_is_that_of_the_server_itself(server: Server, two_voices: S
         assert here["metadata"][name] == there["metadata"][name], name
 
 
-def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
+def test_segment_is_reported_before_its_chunk_is_done(
     server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -72,7 +72,7 @@ def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
     assert told == [one.text for one in transcript.segments]
 
 
-def test_all_options_go_along(proxy: FaultyProxy, noise: Sound) -> None:
+def test_all_options_reach_the_upstream(proxy: FaultyProxy, noise: Sound) -> None:
     Engine(proxy.url).transcript(
         noise, prompt="Ada, Bob", num_speakers=3, max_tokens=500, diarize=False, temperature=0.2
     )
@@ -91,9 +91,7 @@ def test_all_options_go_along(proxy: FaultyProxy, noise: Sound) -> None:
 @pytest.mark.parametrize(
     "fault", ["500", "502", "503", "429", "gone", "half", "garbage", "no http"]
 )
-def test_what_goes_wrong_once_is_tried_again_and_comes_out_right(
-    proxy: FaultyProxy, noise: Sound, fault: str
-) -> None:
+def test_failed_chunk_is_tried_again(proxy: FaultyProxy, noise: Sound, fault: str) -> None:
     engine = Engine(proxy.url)
     right = heard(engine.transcript(noise))
     proxy.posts.clear()
@@ -115,7 +113,7 @@ def test_what_goes_wrong_once_is_tried_again_and_comes_out_right(
         ("302", errors.UpstreamRefused),
     ],
 )
-def test_what_stays_wrong_is_an_error_that_names_the_server_after_three_tries_at_most(
+def test_lasting_failure_is_an_error_after_three_tries_with_the_upstream(
     proxy: FaultyProxy, noise: Sound, fault: str, error: type[errors.SidecarError]
 ) -> None:
     proxy.plan.extend([fault] * 9)
@@ -125,7 +123,7 @@ def test_what_stays_wrong_is_an_error_that_names_the_server_after_three_tries_at
     assert len(proxy.posts) == (1 if error is errors.UpstreamRefused else 3)
 
 
-def test_a_busy_server_is_asked_again_when_it_said_and_costs_no_attempt(
+def test_busy_upstream_is_asked_again_after_its_retry_after(
     proxy: FaultyProxy, noise: Sound
 ) -> None:
     proxy.plan.extend(["429"] * 5)
@@ -133,7 +131,7 @@ def test_a_busy_server_is_asked_again_when_it_said_and_costs_no_attempt(
     assert len(proxy.posts) == 6
 
 
-def test_who_is_busy_is_not_waited_for_where_another_is_free(
+def test_busy_upstream_is_not_waited_for_if_another_is_free(
     proxy: FaultyProxy, server: Server, noise: Sound
 ) -> None:
     proxy.retry_after = "60"
@@ -144,7 +142,7 @@ def test_who_is_busy_is_not_waited_for_where_another_is_free(
     assert len(proxy.posts) <= 1
 
 
-def test_a_server_that_is_too_slow_for_the_length_is_left(
+def test_upstream_too_slow_for_the_length_is_left(
     proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask, limits = upstream_client.UpstreamClient.ask, set()
@@ -192,7 +190,7 @@ def test_cancelled_call_hangs_up_before_the_server_answers(
 
 
 @pytest.mark.slow
-def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
+def test_upstream_that_stops_answering_is_left_during_a_chunk(
     start_server: Callable[..., Server],
     server: Server,
     noise: Sound,
@@ -214,14 +212,14 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     assert [one.engine for one in came] == [f"upstream 127.0.0.1:{server.port}"]
 
 
-def test_nobody_there_is_said_with_what_to_do(noise: Sound) -> None:
+def test_unreachable_upstream_is_an_error_with_a_remedy(noise: Sound) -> None:
     port = free_port()
     with pytest.raises(errors.UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
         Engine(f"http://127.0.0.1:{port}").transcript(noise)
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
 
 
-def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited_long_enough(
+def test_silent_upstreams_are_asked_a_bounded_number_of_times(
     noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 0.3)
@@ -241,7 +239,7 @@ def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited
     assert max(asked) <= 6  # when it begins, by who looks after all, and once for the piece
 
 
-def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
+def test_upstream_started_later_is_found_despite_its_backoff(
     noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", load_balancer.MAX_BACKOFF_S)
@@ -255,7 +253,7 @@ def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
         assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"
 
 
-def test_pieces_are_heard_side_by_side_and_joined_in_order(
+def test_chunks_are_transcribed_in_parallel_and_joined_in_order(
     server: Server, proxy: FaultyProxy, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each piece has the server's own speakers; who is who is told by their voices."""
@@ -277,7 +275,7 @@ def test_pieces_are_heard_side_by_side_and_joined_in_order(
 # OpenAI's dialect
 
 
-def test_an_openai_server_s_words_get_speakers(two_voices: Sound) -> None:
+def test_words_of_an_openai_server_get_speakers(two_voices: Sound) -> None:
     with OpenAiStandIn() as there:
         engine = Engine(there.url)
         plain = engine.transcript(two_voices, diarize=False)
@@ -297,7 +295,7 @@ def test_an_openai_server_s_words_get_speakers(two_voices: Sound) -> None:
 
 
 @pytest.mark.slow
-def test_people_are_known_here_and_no_server_learns_of_them(two_voices: Sound) -> None:
+def test_enrolled_speakers_are_identified_here_and_not_sent_upstream(two_voices: Sound) -> None:
     """The man of the play speaks until 8.1 s, then the woman until 11.4 s."""
     clip = [two_voices.samples[: 7 * RATE]]
     nagg = SpeakerCandidate("an-id", "Nagg", (enrolment_embedding(load_models(), clip),))
@@ -313,7 +311,7 @@ def test_people_are_known_here_and_no_server_learns_of_them(two_voices: Sound) -
     assert nagg.prints[0].vector not in asked
 
 
-def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(two_voices: Sound) -> None:
+def test_upstream_without_times_gets_the_turns_of_each_speaker(two_voices: Sound) -> None:
     with OpenAiStandIn("json") as there:
         engine = Engine(there.url)
         first = engine.transcript(two_voices)
@@ -330,7 +328,7 @@ def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(two_voice
     assert len(there.asked) == len(plain.segments)  # by now it is known
 
 
-def test_an_answer_that_repeats_itself_is_asked_for_again_with_a_little_chance(
+def test_repetition_loop_is_asked_again_at_a_higher_temperature(
     two_voices: Sound,
 ) -> None:
     with OpenAiStandIn() as there:
@@ -347,7 +345,7 @@ def test_an_answer_that_repeats_itself_is_asked_for_again_with_a_little_chance(
 # vLLM with VibeVoice-ASR
 
 
-def test_vllm_s_list_comes_as_segments_while_it_is_written(noise: Sound) -> None:
+def test_vllm_answer_is_reported_as_segments_while_it_is_written(noise: Sound) -> None:
     with VllmStandIn() as there:
         engine = Engine(there.url)
         assert engine.engine.sample_rate == 24_000
@@ -360,9 +358,7 @@ def test_vllm_s_list_comes_as_segments_while_it_is_written(noise: Sound) -> None
 
 
 @pytest.mark.parametrize("fault", ["cut", "error", "loop", "repeats all", "no prefix"])
-def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_segment(
-    two_voices: Sound, fault: str
-) -> None:
+def test_broken_answer_continues_from_its_last_segment(two_voices: Sound, fault: str) -> None:
     with VllmStandIn() as there:
         engine = Engine(there.url)
         right = engine.transcript(two_voices)
@@ -380,7 +376,7 @@ def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_segment(
         assert codes == (["loop_recovered"] if fault == "loop" else [])
 
 
-def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(noise: Sound) -> None:
+def test_broken_answer_continues_at_another_upstream_of_the_model(noise: Sound) -> None:
     with VllmStandIn() as one, VllmStandIn() as other:
         right = Engine(one.url).transcript(noise)
         one.asked.clear()
@@ -392,7 +388,7 @@ def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(nois
     assert other.asked[0]["before"].startswith('[{"Start":0.0')
 
 
-def test_a_model_that_stays_stuck_is_gone_on_with_behind_the_stretch(two_voices: Sound) -> None:
+def test_lasting_loop_is_skipped(two_voices: Sound) -> None:
     with VllmStandIn() as there:
         there.plan.extend(["loop"] * 4)
         transcript = Engine(there.url).transcript(two_voices)
@@ -402,7 +398,7 @@ def test_a_model_that_stays_stuck_is_gone_on_with_behind_the_stretch(two_voices:
     assert 4 < lost.end - lost.start < 16
 
 
-def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(two_voices: Sound) -> None:
+def test_too_long_chunk_is_sent_in_smaller_chunks_from_then_on(two_voices: Sound) -> None:
     with VllmStandIn(most_s=8.0) as there:
         engine = Engine(there.url)
         transcript = engine.transcript(two_voices)
@@ -414,7 +410,7 @@ def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(two_voices:
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
 
 
-def test_a_server_that_failed_before_is_free_for_the_halves(two_voices: Sound) -> None:
+def test_upstream_that_failed_a_chunk_may_get_its_halves(two_voices: Sound) -> None:
     with VllmStandIn() as there:
         there.plan.extend(["unavailable", "length"])
         transcript = Engine(there.url).transcript(two_voices, diarize=False)
@@ -423,9 +419,7 @@ def test_a_server_that_failed_before_is_free_for_the_halves(two_voices: Sound) -
 
 
 @pytest.mark.parametrize("fault", ["inflated", "length"])
-def test_a_recording_that_was_taken_in_wrongly_is_heard_in_smaller_pieces(
-    two_voices: Sound, fault: str
-) -> None:
+def test_misread_recording_is_sent_in_smaller_chunks(two_voices: Sound, fault: str) -> None:
     with VllmStandIn() as there:
         there.plan.append(fault)
         transcript = Engine(there.url).transcript(two_voices, diarize=False)

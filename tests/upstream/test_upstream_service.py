@@ -48,7 +48,7 @@ def fingerprints(sound: Sound) -> list[str]:
 
 
 @pytest.mark.slow
-def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_middle(
+def test_twenty_jobs_over_two_upstreams_survive_the_kill_of_one(
     start_server: Started,
 ) -> None:
     one, other = (start_server(scripted_speed=speed) for speed in (8, 16))
@@ -78,9 +78,7 @@ def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_
         assert said == fingerprints(sound)
 
 
-def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
-    start_server: Started, server: Server
-) -> None:
+def test_cancelled_job_hangs_up_and_the_worker_stays(start_server: Started, server: Server) -> None:
     with FaultyProxy(server.port) as proxy:
         here = start_server(engine="upstream", upstream=proxy.url)
         assert here.post(noise(1, 2).wav()).status_code == 200
@@ -96,7 +94,7 @@ def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
         assert stayed or "does not answer and is killed" in here.log()
 
 
-def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> None:
+def test_key_goes_only_to_the_upstream(start_server: Started) -> None:
     with OpenAiStandIn() as there:
         here = start_server(
             fresh=True, engine="upstream", upstream=there.url, upstream_key=KEY, log_level="debug"
@@ -123,7 +121,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> N
     assert not [text for text in texts if KEY in text]
 
 
-def test_nobody_is_asked_unless_the_engine_is_chosen_by_name() -> None:
+def test_upstream_is_asked_only_if_the_engine_is_chosen_by_name() -> None:
     with counting_listener() as (port, visits):
         for name in ("auto", "moonshine", "scripted"):
             chosen = choose_engine(Settings(engine=name, upstream=(f"http://127.0.0.1:{port}",)))
@@ -134,7 +132,7 @@ def test_nobody_is_asked_unless_the_engine_is_chosen_by_name() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason=missing("openssl", "openssl"))
-def test_a_certificate_is_checked_and_a_file_of_ones_own_counts(tmp_path: Path) -> None:
+def test_certificate_of_an_upstream_is_checked_also_by_an_own_ca(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         [
@@ -157,7 +155,7 @@ def test_a_certificate_is_checked_and_a_file_of_ones_own_counts(tmp_path: Path) 
     assert len(heard.text.split()) == 4
 
 
-def test_the_doctor_says_who_answers_and_who_does_not() -> None:
+def test_doctor_says_which_upstreams_answer() -> None:
     from sidecar.cli.doctor import _upstreams
     from sidecar.service.system_checks import CheckState
 

@@ -47,7 +47,7 @@ def answers(process: subprocess.Popen[bytes], port: int, log: Path) -> bool:
         return False
 
 
-def test_every_line_is_what_the_server_itself_says_to_its_sound_plus_a_speaker(
+def test_every_segment_equals_the_upstreams_text_with_a_speaker(
     whisper: tuple[int, str], two_voices: Sound
 ) -> None:
     port, model = whisper
