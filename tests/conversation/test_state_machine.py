@@ -266,7 +266,7 @@ def test_tts_piece_without_an_end_is_over_when_the_next_begins() -> None:
 @pytest.mark.parametrize(
     ("spoken_s", "held_s", "released_s"),
     [(0.2, None, None), (0.5, 0.25, 2.5), (9.0, 0.25, 6.25)],
-    ids=["a cough", "a noise", "somebody who speaks on"],
+    ids=["cough", "noise", "long speech"],
 )
 def test_reply_stays_paused_while_words_may_come_and_late_words_count(
     spoken_s: float, held_s: float | None, released_s: float | None
@@ -431,7 +431,7 @@ def test_user_speech_after_an_echo_is_a_turn_without_the_echo() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("seconds", [0.2, 0.3], ids=["not held for it", "held for it"])
+@pytest.mark.parametrize("seconds", [0.2, 0.3], ids=["reply not paused", "reply paused"])
 def test_backchannel_over_the_last_words_of_a_question_answers_it(
     seconds: float, late: bool
 ) -> None:
@@ -793,7 +793,7 @@ def test_recognizer_failure_is_an_error_with_a_spoken_apology() -> None:
     assert table.phase is ConversationPhase.IDLE
 
 
-@pytest.mark.parametrize("typed", [False, True], ids=["goes on", "something is typed"])
+@pytest.mark.parametrize("typed", [False, True], ids=["reply goes on", "text typed"])
 def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typed: bool) -> None:
     table = answering(ConversationOptions(interruptible=not typed), heard=0.5)
     table.utters(None)

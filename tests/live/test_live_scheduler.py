@@ -170,7 +170,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
     hall.close()
 
 
-@pytest.mark.parametrize("began", [0, 1], ids=["new", "gone on with"])
+@pytest.mark.parametrize("began", [0, 1], ids=["new", "restarted engine"])
 def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
@@ -180,5 +180,5 @@ def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     seat.push(talk(0.3)[: LIVE_RATE * 2])
     seat.finish()
     last = Summary if began else SessionRejected
-    wait_until(lambda: any(isinstance(one, last) for one in told), 60.0, "it is over")
+    wait_until(lambda: any(isinstance(one, last) for one in told), PATIENCE_S, "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)

@@ -257,7 +257,7 @@ async def test_session_count_is_limited_and_each_client_finds_its_own(open_servi
         (OwnerLimits(shares=True, live_sessions=2), {"live_sessions_per_owner": 0}, 8),
         (OwnerLimits(shares=True), {"live_sessions_per_owner": 3}, 3),
     ],
-    ids=["nobody else", "shared", "exposed", "without a limit", "as was said"],
+    ids=["local", "shared", "token limit", "setting 0 over token limit", "setting"],
 )
 async def test_sessions_of_one_owner_are_limited_by_settings_and_token(
     open_service: Open, limits: OwnerLimits, said: dict[str, int], hers: int

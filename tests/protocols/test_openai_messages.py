@@ -196,7 +196,7 @@ def test_form_fields_become_options_of_a_job() -> None:
         options_of({"language": ["en"], "languages[]": ["de"]})
 
 
-def test_of_several_languages_the_one_of_the_engine_is_used() -> None:
+def test_first_of_several_languages_that_the_engine_knows_is_used() -> None:
     assert openai_common.engine_language(moonshine.SPEC, ["de", "en"]) == "en"
     assert openai_common.engine_language(whisper.SPEC, ["de", "en"]) == "auto"
     assert openai_common.engine_language(whisper.SPEC, ["de", "German"]) == "de"

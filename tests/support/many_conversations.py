@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from service_process import PATIENCE_S
 from websockets.asyncio.client import ClientConnection, connect
 
 from sidecar.conversation.chat_completions import REPEAT_PREFIX
@@ -32,7 +33,6 @@ HEARD_S = 0.8
 """So much of an answer is heard before somebody speaks over it."""
 BREATH_S = 1.0
 """Before a turn: who says the same as an answer right behind it is its echo."""
-PATIENCE_S = 60.0
 EDGES = 2
 """Words of a turn that may sound otherwise: at its edges is silence."""
 NUMBERS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
