@@ -49,8 +49,8 @@ COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: 
 
 WHISPER_MEASURED = """\
 CPU seconds for each second of audio, and the peak of memory: `int8`, one thread, five beams, 90 s
-of audio, two cores, random weights of the real sizes (`python -m bench.whisper`; published weights of
-`base`: `--sizes published`).
+of audio, two cores, random weights of the real sizes (`python -m bench.whisper`; published
+weights of `base`: `--sizes published`).
 
 | Size | faster-whisper alone | `whisper`, no speakers | with speakers |
 |---|---|---|---|
@@ -137,11 +137,11 @@ Names with `.en` or `distil` are English only.
 
 - **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
   the most frequent, the warning `several_languages` names the others. Silence is skipped.
-- **Speech without words**: Whisper writes the loudest of several speakers, and may stop before quiet
-  speech. Where the diarizer hears somebody and a window has no words for a second or more, that part
-  is recognized once more, alone (`engines/whisper/overlooked_speech.py`).
-- **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips: WER 3.7 and 3.9, DER 3.5
-  and 2.7, cpWER 4.3 and 3.9 (`python -m bench.accuracy --server`, a service with each).
+- **Speech without words**: Whisper writes the loudest of several speakers, and may stop before
+  quiet speech. Where the diarizer hears somebody and a window has no words for a second or more,
+  that part is recognized once more, alone (`engines/whisper/overlooked_speech.py`).
+- **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips: WER 3.7 and 3.9, DER
+  3.5 and 2.7, cpWER 4.3 and 3.9 (`python -m bench.accuracy --server`, a service with each).
 - **Threads**: half of the cores, or `OMP_NUM_THREADS`.
 - **Live**: if it is the engine for files, or with `--live-engine whisper`. Each segment costs a
   whole window. If windows take more than a second there are finals only (notice `partials_off`).
