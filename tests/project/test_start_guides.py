@@ -204,7 +204,7 @@ def follow(tmp_path: Path) -> Iterator[Callable[..., Terminals]]:
 
 
 def test_every_start_guide_has_test() -> None:
-    tests = [name for name in globals() if name.startswith("test_the_guide_of_")]
+    tests = [name for name in globals() if name.startswith("test_guide_of_")]
     assert len(PAGES) == 5 == len(tests)
 
 
@@ -238,7 +238,7 @@ def test_commands_that_are_not_executed_name_existing_files(command: str) -> Non
         assert list((REPOSITORY / "tests").rglob(test))
 
 
-def test_the_guide_of_a_desktop_app(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_desktop_app(follow: Callable[..., Terminals]) -> None:
     done = follow("desktop-app.md")
     assert re.search(r"Speaker_\d: .*times", done.out["python3 host.py talk.wav"])
     assert not [one for one in psutil.process_iter() if str(done.home) in _words_of(one)]
@@ -252,7 +252,7 @@ def _words_of(process: psutil.Process) -> str:
 
 
 @pytest.mark.slow
-def test_the_guide_of_a_person_at_a_page(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_page(follow: Callable[..., Terminals]) -> None:
     done = follow("page.md")
     assert "<html" in (done.home / "page.html").read_text("utf-8"), "the browser has the page"
     assert "moonshine" in done.out["vibevoice-asr doctor"]
@@ -262,7 +262,7 @@ def test_the_guide_of_a_person_at_a_page(follow: Callable[..., Terminals]) -> No
 
 
 @pytest.mark.slow
-def test_the_guide_of_a_team_server(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_team_server(follow: Callable[..., Terminals]) -> None:
     done = follow("team-server.md")
     (asks,) = (command for command in done.out if command.startswith("curl"))
     (transcribes,) = (one for one in done.out if one.startswith("vibevoice-asr transcribe"))
@@ -277,7 +277,7 @@ def test_the_guide_of_a_team_server(follow: Callable[..., Terminals]) -> None:
 
 
 @pytest.mark.slow
-def test_the_guide_of_a_cluster(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_cluster(follow: Callable[..., Terminals]) -> None:
     if shutil.which("psql") is None:
         pytest.skip(missing("psql", "postgresql-client"))
     with cluster() as server:
@@ -310,7 +310,7 @@ def test_conversation_of_guide_answers_if_llm_fails(
 
 
 @pytest.mark.slow
-def test_the_guide_of_live_audio_and_conversations(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_live_audio_and_conversations(follow: Callable[..., Terminals]) -> None:
     done = follow("live-and-talk.md")
     (live,) = (said for command, said in done.out.items() if "asr live " in command)
     (talked,) = (said for command, said in done.out.items() if "asr talk " in command)
