@@ -367,6 +367,7 @@ class WhisperTranscription:
         if heard is None:
             return ()
         self._tokens += heard.tokens
+        self._tell(heard)
         return place_words(heard.words, window)
 
     def _said_beside(
