@@ -78,7 +78,7 @@ function image() {
 """
 
 
-def tried(browser: Visitor, name: str, port: int) -> dict[str, Any]:
+def results_of_page(browser: Visitor, name: str, port: int) -> dict[str, Any]:
     """What a page of a name gets that tries everything on a service at ``port``. That page is what
     the service says to who comes by this name, which is not its own."""
     browser.driver.get(f"http://{name}:{port}/")
@@ -100,7 +100,7 @@ def test_page_of_a_foreign_origin_reads_nothing_in_a_real_browser(
     browser: Visitor, server: Server
 ) -> None:
     before, jobs = server.health()["precision"], ids_of(server)
-    told = tried(browser, STRANGER, server.port)
+    told = results_of_page(browser, STRANGER, server.port)
     assert told.pop("form") in ("unreadable", "empty")
     assert {told.pop("no-cors"), told.pop("blind post")} <= {"opaque", "refused"}
     assert set(told.values()) == {"refused"}, told
@@ -114,7 +114,7 @@ def test_page_of_the_host_reads_answers_in_a_real_browser(
     """The same attempts from a page that may: what the stranger missed was there to be had."""
     port = free_port()
     start_server(port=port, allowed_origins=f"http://{HOST}:{port}")
-    told = tried(browser, HOST, port)
+    told = results_of_page(browser, HOST, port)
     assert told["fetch"].startswith('200{"status":"ok"')
     assert told["jobs"] == '200{"jobs":[],"next":null}'
     assert told["post"].startswith("4")

@@ -54,7 +54,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture(autouse=True)
-def nobody_left(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_enrolled_speakers(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test begins without people."""
     yield
     if "known" in request.fixturenames:

@@ -55,7 +55,7 @@ def audio(server: Server, job_id: str, **headers: str) -> httpx.Response:
     return server.client.get(f"/v1/jobs/{job_id}/audio", headers=named)
 
 
-def has(server: Server, job_id: str) -> bool:
+def has_recording(server: Server, job_id: str) -> bool:
     return bool(server.client.get(f"/v1/jobs/{job_id}").json()["recording"])
 
 
@@ -75,7 +75,7 @@ def test_recording_is_returned_unchanged_with_an_audio_type(keeping: Server, job
     assert (answer.status_code, answer.content == spoken(0)) == (200, True)
     with Client(str(keeping.client.base_url)) as client:
         assert client.recording(job_id) == spoken(0)
-    assert has(keeping, job_id)
+    assert has_recording(keeping, job_id)
     said = answer.headers
     assert said["content-type"] == "audio/wav"
     assert said["content-length"] == str(len(spoken(0)))
@@ -177,9 +177,9 @@ def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(
         theirs = done(server, spoken(9))
         server.client.headers.update(ada)
         ids = [done(server, spoken(number)) for number in range(4)]
-        kept = [has(server, one) for one in ids]
+        kept = [has_recording(server, one) for one in ids]
         wait_until(
-            lambda: [has(server, one) for one in ids] == [False, False, True, True],
+            lambda: [has_recording(server, one) for one in ids] == [False, False, True, True],
             PATIENCE_S,
             f"two of 1.25 MB have room in 3 MB: {kept}",
         )
@@ -188,7 +188,7 @@ def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(
         assert server.client.get(f"/v1/jobs/{ids[0]}/transcript").status_code == 200
     with living(tmp_path, room_mb=2, token_keys=keys) as server:
         server.client.headers.update(ada)
-        assert [has(server, one) for one in ids] == [False, False, False, True]
+        assert [has_recording(server, one) for one in ids] == [False, False, False, True]
         assert audio(server, ids[3]).content == spoken(3)
         server.client.headers.update(bob)
         assert audio(server, theirs).content == spoken(9)
@@ -212,7 +212,7 @@ def test_recording_that_is_not_kept_cannot_be_played(
 ) -> None:
     job_id = done(server, spoken(1, 1))
     check_problem(audio(server, job_id), 404, "recording_not_kept")
-    assert not has(server, job_id)
+    assert not has_recording(server, job_id)
     server.client.delete(f"/v1/jobs/{job_id}")
     named = tmp_path / "mine.wav"
     named.write_bytes(spoken(2, 1))

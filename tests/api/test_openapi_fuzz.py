@@ -33,7 +33,7 @@ page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).op
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service in which nothing is off."""
     home = tmp_path_factory.mktemp("fuzz")
     on = {"people": "true", "data_dir": home, "admin": "true"}
@@ -50,19 +50,19 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     suppress_health_check=list(HealthCheck),
 )
 def test_every_generated_request_gets_an_answer_that_fits_openapi(
-    case: Any, everything: Server
+    case: Any, full_server: Server
 ) -> None:
     mine = {"Authorization": f"Bearer {TOKEN}"}
-    url = str(everything.client.base_url).rstrip("/")
+    url = str(full_server.client.base_url).rstrip("/")
     response = case.call(base_url=url, headers=mine, timeout=PATIENCE_S)
     if case.path != "/admin/load_model":  # which takes no folder that nobody named
         assert response.status_code != 403, "it comes from a client of ours"
     case.validate_response(response, checks=CHECKS)
 
 
-def test_service_survives_all_generated_requests(everything: Server) -> None:
-    assert everything.health()["status"] == "ok"
-    assert "Traceback" not in everything.log()
+def test_service_survives_all_generated_requests(full_server: Server) -> None:
+    assert full_server.health()["status"] == "ok"
+    assert "Traceback" not in full_server.log()
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

@@ -46,7 +46,7 @@ def says(visitor: Visitor, text: str) -> None:
     visitor.sees(".typed input").send_keys(text + "\ue007")
 
 
-def loud(visitor: Visitor, wanted: bool) -> None:
+def waits_for_sound(visitor: Visitor, wanted: bool) -> None:
     """Waits until something is heard, or nothing."""
     wait_until(lambda: visitor.js("return loud()") is wanted, PATIENCE_S, f"loud: {wanted}")
 
@@ -78,7 +78,7 @@ def test_speech_is_answered_aloud_and_interrupts_the_answer(
     visitor.sees(".title", "You hear synthetic speech (scripted)")
     visitor.sees(".talking", "The voice is synthetic.")
     visitor.sees("[data-who=person][data-open=no] .words", "w")
-    loud(visitor, True)
+    waits_for_sound(visitor, True)
     visitor.sees("[data-who=machine] .words", "You said:")
     visitor.sees("[data-who=machine] .stages", "pause")
     assert visitor.findings() == []
@@ -99,20 +99,20 @@ def test_key_silences_the_answer_and_its_line_ends_where_it_was_heard(
 ) -> None:
     begins(visitor, talks, "Only type")
     says(visitor, LONG)
-    loud(visitor, True)
+    waits_for_sound(visitor, True)
     hears(visitor, 1.5)  # some words of some twenty seconds
     visitor.sees(".typed input").send_keys(ESCAPE)
-    loud(visitor, False)
+    waits_for_sound(visitor, False)
     visitor.sees("[data-who=machine] .who", "interrupted by you")
     (_, asked), (_, heard) = lines(visitor)
     assert asked == LONG
     assert f"You said: {LONG}".startswith(heard.rstrip("… "))
     assert 5 < len(heard) < len(LONG) * 0.7
     says(visitor, LONG)
-    loud(visitor, True)
+    waits_for_sound(visitor, True)
     hears(visitor, 1.0)
     visitor.sees("#main").send_keys(" ")
-    loud(visitor, False)
+    waits_for_sound(visitor, False)
     wait_until(lambda: len(lines(visitor)) == 4, PATIENCE_S, "both sides, twice")
     says(visitor, "Short.")
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Short.")

@@ -140,7 +140,7 @@ async def test_subscription_reports_pauses_and_loses_no_event() -> None:
     assert found == [[], [1, 2], [], [3, 4]]
 
 
-async def told_as_left(
+async def progress_reports(
     after: int, before: Sequence[JobChange], later: Sequence[JobChange]
 ) -> list[tuple[float, float]]:
     """Of each progress of a job that is followed from behind event ``after``: how far it is, and
@@ -178,7 +178,7 @@ async def test_remaining_time_of_a_resumed_job_counts_from_its_checkpoint(after:
         StartedChange(anew=True),
         ReportedChange(Progress(20.0, 100.0), 2.0),
     )
-    told = await told_as_left(after, before, later)
+    told = await progress_reports(after, before, later)
     assert told == [(70.0, 0.0)] * (not after) + [(80.0, 60.0), (20.0, 0.0)]
 
 
@@ -198,7 +198,7 @@ async def test_remaining_time_after_a_reconnect_ignores_later_checkpoints(after:
         StartedChange(),
         ReportedChange(Progress(3300.0, 3600.0), 5.0),
     )
-    told = await told_as_left(after, before, later)
+    told = await progress_reports(after, before, later)
     assert told[-2:] == [(3200.0, 1800.0), (3300.0, 3000.0)]
     assert told[:-2] == [(3100.0, 1800.0)] * (after < 6)
 

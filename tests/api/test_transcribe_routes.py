@@ -25,7 +25,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def as_the_host_parses(body: dict[str, Any]) -> None:
+def check_host_can_parse(body: dict[str, Any]) -> None:
     """Every named field is there, not null, and of the type that the host's parser demands."""
     assert isinstance(body["status"], str)
     for segment in body["segments"]:
@@ -52,7 +52,7 @@ def conversation(embedded: Server) -> dict[str, Any]:
 def test_default_request_of_the_host_returns_speakers_times_and_text(
     conversation: dict[str, Any],
 ) -> None:
-    as_the_host_parses(conversation)
+    check_host_can_parse(conversation)
     assert conversation["metadata"]["num_speakers"] == 2
     assert conversation["metadata"]["engine"] == "moonshine"
     said = [(segment["speaker"], segment["text"]) for segment in conversation["segments"]]
@@ -79,7 +79,7 @@ def test_upload_and_path_give_the_same_transcript(embedded: Server) -> None:
 
 def test_transcript_without_diarization_has_one_nominal_speaker(embedded: Server) -> None:
     body = embedded.post(BECKETT.read_bytes(), diarize="false").json()
-    as_the_host_parses(body)
+    check_host_can_parse(body)
     assert {segment["speaker"] for segment in body["segments"]} == {"Speaker_0"}
     assert body["metadata"]["diarized"] is False
     assert "ever tried" in " ".join(s["text"] for s in body["segments"]).lower()

@@ -43,7 +43,7 @@ async def upload(pauses_s: Sequence[float], size: int = 1, work_s: float = 0.0) 
         ([STALL_S - 1] * 20, int(STALL_S * RATE), 0.0),
         ([1.0] * 20, 1, 10 * STALL_S),
     ],
-    ids=["three-pauses", "pauses-at-the-least-rate", "a-service-that-is-slow-itself"],
+    ids=["within-the-tolerance", "at-the-minimum-rate", "slow-service"],
 )
 async def test_upload_that_is_slow_but_fast_enough_is_read_to_its_end(
     pauses_s: list[float], size: int, work_s: float
@@ -59,7 +59,7 @@ async def test_upload_that_is_slow_but_fast_enough_is_read_to_its_end(
         ([STALL_S - 1] * 100, STALL_FACTOR * STALL_S, "The upload is too slow."),
         ([0.1] * 10_000, STALL_FACTOR * STALL_S, "The upload is too slow."),
     ],
-    ids=["a-long-pause", "many-pauses", "a-byte-now-and-then"],
+    ids=["long-pause", "many-pauses", "bytes-at-intervals"],
 )
 async def test_upload_is_given_up_after_a_long_pause_or_too_low_a_rate(
     pauses_s: list[float], after_s: float, detail: str

@@ -79,7 +79,7 @@ def test_bearer_scheme_is_case_insensitive() -> None:
         dataclasses.replace(from_here(f"Bearer {TOKEN}"), peer=None),
         dataclasses.replace(from_here(f"Bearer {TOKEN}"), forwarded=True),
     ],
-    ids=["elsewhere", "unknown", "sent on"],
+    ids=["elsewhere", "unknown", "forwarded"],
 )
 def test_remote_owner_may_not_name_files(approach: RequestOrigin) -> None:
     host = AccessPolicy(authenticator=Authenticator(TOKEN)).identify(approach)

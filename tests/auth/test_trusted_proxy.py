@@ -17,7 +17,7 @@ FORWARDED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Four requests a minute for an owner, sixteen for an address."""
     believed: dict[str, Any] = {**OURS, "forwarded_allow_ips": "127.0.0.1"}
     with Server(tmp_path_factory.mktemp("behind"), limit_requests=4, **believed) as running:
@@ -25,33 +25,33 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def unbelieved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("unbelieved"), **OURS) as running:
+def untrusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("untrusting"), **OURS) as running:
         yield running
 
 
 def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(
-    behind: Server,
+    proxied: Server,
 ) -> None:
     sent = FORWARDED | {"X-Forwarded-For": "203.0.113.1"} | BEARER
     check_problem(
-        behind.client.get("/v1/jobs", headers=sent | {"Host": "evil.example"}),
+        proxied.client.get("/v1/jobs", headers=sent | {"Host": "evil.example"}),
         403,
         "host_not_allowed",
     )
     ours = {"Host": "speech.example", "Origin": "https://speech.example"}
-    assert behind.client.get("/v1/jobs", headers=sent | ours).status_code == 200
+    assert proxied.client.get("/v1/jobs", headers=sent | ours).status_code == 200
     for page in ("http://speech.example", "https://evil.example"):
-        answer = behind.client.get("/v1/jobs", headers=sent | ours | {"Origin": page})
+        answer = proxied.client.get("/v1/jobs", headers=sent | ours | {"Origin": page})
         check_problem(answer, 403, "origin_not_allowed")
-    check_problem(behind.client.get("/v1/jobs", headers=FORWARDED), 401, "token_missing")
-    path = behind.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent)
+    check_problem(proxied.client.get("/v1/jobs", headers=FORWARDED), 401, "token_missing")
+    path = proxied.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent)
     check_problem(path, 403, "audio_path_forbidden")
 
 
-def test_addresses_behind_a_proxy_have_separate_rate_limits(behind: Server) -> None:
+def test_addresses_behind_a_proxy_have_separate_rate_limits(proxied: Server) -> None:
     def ask(address: str) -> int:
-        return behind.client.get("/health", headers={"X-Forwarded-For": address}).status_code
+        return proxied.client.get("/health", headers={"X-Forwarded-For": address}).status_code
 
     def let_in(address: str) -> int:
         """How often, until it is refused; on a slow machine it has some more meanwhile."""
@@ -67,46 +67,46 @@ def test_addresses_behind_a_proxy_have_separate_rate_limits(behind: Server) -> N
     assert at_once + more <= 16 + meanwhile, "the last one counts, which the proxy wrote"
 
 
-def test_forwarded_headers_of_an_unnamed_proxy_are_ignored(unbelieved: Server) -> None:
+def test_forwarded_headers_of_an_unnamed_proxy_are_ignored(untrusting: Server) -> None:
     sent = FORWARDED | BEARER | {"Host": "speech.example"}
-    assert unbelieved.client.get("/v1/jobs", headers=sent).status_code == 200
+    assert untrusting.client.get("/v1/jobs", headers=sent).status_code == 200
     page = {"Origin": "https://speech.example"}
-    check_problem(unbelieved.client.get("/v1/jobs", headers=sent | page), 403, "origin_not_allowed")
+    check_problem(untrusting.client.get("/v1/jobs", headers=sent | page), 403, "origin_not_allowed")
     check_problem(
-        unbelieved.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent),
+        untrusting.client.post("/transcribe", json={"audio_path": "/etc/hostname"}, headers=sent),
         403,
         "audio_path_forbidden",
     )
 
 
-def test_log_has_address_and_route_of_a_refusal(behind: Server, unbelieved: Server) -> None:
+def test_log_has_address_and_route_of_a_refusal(proxied: Server, untrusting: Server) -> None:
     def refused(address: str, method: str, path: str, **sent: str) -> None:
         headers = FORWARDED | {"X-Forwarded-For": address} | sent
-        assert behind.client.request(method, path, headers=headers).status_code in (401, 403, 429)
+        assert proxied.client.request(method, path, headers=headers).status_code in (401, 403, 429)
 
     refused("203.0.113.20", "GET", "/v1/jobs")
     refused("2001:db8::7", "DELETE", "/v1/jobs/name-of-a-person?key=in-the-address")
     refused("203.0.113.21", "POST", "/transcribe", Authorization="Bearer somebody-elses-secret")
     refused("203.0.113.22", "GET", "/v1/jobs", Host="evil.example")
     refused("a" * 900, "BREW", "/nowhere/at/all")
-    while behind.client.get("/health", headers={"X-Forwarded-For": "203.0.113.23"}).is_success:
+    while proxied.client.get("/health", headers={"X-Forwarded-For": "203.0.113.23"}).is_success:
         pass
     with connect(
-        f"ws://127.0.0.1:{behind.port}/v1/live",
+        f"ws://127.0.0.1:{proxied.port}/v1/live",
         additional_headers={"X-Forwarded-For": "203.0.113.24"},
     ) as live:
         assert "token_missing" in str(live.recv(PATIENCE_S))
-    unbelieved.client.get("/v1/jobs", headers=FORWARDED)
+    untrusting.client.get("/v1/jobs", headers=FORWARDED)
     for server, line in (
-        (behind, "answered token_missing to 203.0.113.20, GET /v1/jobs, request "),
-        (behind, "answered token_missing to 2001:db8::7, DELETE /v1/jobs/{job_id}, request "),
-        (behind, "answered token_invalid to 203.0.113.21, POST /transcribe, request "),
-        (behind, "answered host_not_allowed to 203.0.113.22, GET /v1/jobs, request "),
-        (behind, "answered token_missing to an unknown address, other (none), request "),
-        (behind, "answered rate_limited to 203.0.113.23, GET /health, request "),
-        (behind, "answered token_missing to 203.0.113.24, WebSocket /v1/live"),
-        (unbelieved, "answered token_missing to 127.0.0.1, GET /v1/jobs, request "),
+        (proxied, "answered token_missing to 203.0.113.20, GET /v1/jobs, request "),
+        (proxied, "answered token_missing to 2001:db8::7, DELETE /v1/jobs/{job_id}, request "),
+        (proxied, "answered token_invalid to 203.0.113.21, POST /transcribe, request "),
+        (proxied, "answered host_not_allowed to 203.0.113.22, GET /v1/jobs, request "),
+        (proxied, "answered token_missing to an unknown address, other (none), request "),
+        (proxied, "answered rate_limited to 203.0.113.23, GET /health, request "),
+        (proxied, "answered token_missing to 203.0.113.24, WebSocket /v1/live"),
+        (untrusting, "answered token_missing to 127.0.0.1, GET /v1/jobs, request "),
     ):
         wait_until(lambda s=server, t=line: t in s.log(), PATIENCE_S, line)
     for private in ("name-of-a-person", "in-the-address", "somebody-elses-secret", "aaaa"):
-        assert private not in behind.log()
+        assert private not in proxied.log()

@@ -104,7 +104,7 @@ LOCKED: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], str,
         "The folder for jobs, {data}/jobs, cannot be used: Operation not permitted.",
         "jobs",
     ),
-    "a folder for people": (
+    "a folder for enrolled speakers": (
         lambda data: make_private(data / "people"),
         lambda data: SpeakerFile(data / "people", KEY),
         "The folder for enrolled speakers, {data}/people, cannot be used: Operation not permitted.",

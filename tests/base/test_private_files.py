@@ -32,7 +32,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
     "a certificate": lambda path: tls._read_certificate(CertificatePair(path, path)),
-    "who vouches for other servers": lambda path: upstream_options(
+    "a CA of other servers": lambda path: upstream_options(
         Settings(upstream=("http://127.0.0.1:1",), upstream_ca=path)
     ),
 }

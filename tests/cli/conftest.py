@@ -8,6 +8,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_settings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The file of settings is one that is not there."""
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))

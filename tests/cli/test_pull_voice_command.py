@@ -52,7 +52,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VoiceServer]:
         yield one
 
 
-def left(folder: Path) -> list[str]:
+def files_below(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -70,7 +70,7 @@ def test_voice_is_downloaded_and_checked_by_its_checksums(
     server.header, meter = header, Told()
     pulled = pull_voice(tmp_path, server.url, VOICE, meter)
     assert {key: (tmp_path / key).read_bytes() for key in FILES} == FILES
-    assert left(tmp_path) == sorted([*FILES, MANIFEST_FILE])
+    assert files_below(tmp_path) == sorted([*FILES, MANIFEST_FILE])
     assert {file.checked for file in pulled.files.values()} == {checked}
     assert PulledVoices.read(tmp_path) == pulled
     assert pulled.whole() == (VOICE,)
@@ -97,7 +97,7 @@ def test_file_changed_at_the_server_is_fetched_from_its_start(
     with pytest.raises(errors.HubUnreachable):
         pull_voice(tmp_path, server.url, VOICE)
     server.gone_after_cut = False
-    (begun,) = [name for name in left(tmp_path) if name.startswith(MODEL)]
+    (begun,) = [name for name in files_below(tmp_path) if name.startswith(MODEL)]
     assert (tmp_path / begun).stat().st_size == 200_000
     server.files[MODEL] = os.urandom(250_000)
     pull_voice(tmp_path, server.url, VOICE)
@@ -130,7 +130,7 @@ def test_file_with_wrong_checksum_is_deleted_and_the_voice_missing(
     with pytest.raises(errors.CheckpointDamaged, match=MODEL):
         pull_voice(tmp_path, server.url, VOICE)
     assert MODEL not in PulledVoices.read(tmp_path).files
-    assert not [name for name in left(tmp_path) if name.startswith(MODEL)]
+    assert not [name for name in files_below(tmp_path) if name.startswith(MODEL)]
     server.alter.clear()
     assert pull_voice(tmp_path, server.url, VOICE).whole() == (VOICE,)
 
@@ -188,7 +188,7 @@ def test_server_without_voices_is_an_error_and_leaves_nothing(
     with pytest.raises(error) as refused:
         pull_voice(tmp_path, server.url, VOICE)
     assert getattr(refused.value, "hint", "")
-    assert left(tmp_path) == []
+    assert files_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])

@@ -175,7 +175,7 @@ async def test_interrupted_client_of_a_hanging_service_cancels_once_and_ends(
     kind: type, silence_s: float, farewell_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "FAREWELL_S", farewell_s)
-    monkeypatch.setattr(AsyncClient, "wait", left)
+    monkeypatch.setattr(AsyncClient, "wait", interrupted)
     limits = limits_of_answers(monkeypatch)
     service = Hanging()
     how = {"retry": Retry(attempts=3, first_s=0.01), "silence_s": silence_s}
@@ -206,7 +206,7 @@ def limits_of_answers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return limits
 
 
-def left(*_: object) -> None:
+def interrupted(*_: object) -> None:
     """Ctrl-C."""
     raise KeyboardInterrupt
 

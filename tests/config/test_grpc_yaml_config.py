@@ -118,7 +118,7 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
     return server, model
 
 
-def as_they_are(settings: Settings) -> dict[str, Any]:
+def without_config_path(settings: Settings) -> dict[str, Any]:
     """Without where they come from."""
     return settings.model_dump(exclude={"config"})
 
@@ -126,7 +126,7 @@ def as_they_are(settings: Settings) -> dict[str, Any]:
 def test_each_yaml_key_sets_its_setting_and_null_sets_nothing(files: tuple[Path, Path]) -> None:
     meant = grpc_yaml_config.read(files)
     settings = load_settings(**meant.settings)
-    assert as_they_are(settings) == {**as_they_are(load_settings()), **MEANT}
+    assert without_config_path(settings) == {**without_config_path(load_settings()), **MEANT}
     assert meant.unheeded == LEFT_OUT
 
 
@@ -229,7 +229,7 @@ def test_converted_file_starts_the_service_with_the_same_settings(
     assert all(f"#   {key}\n" in ours.read_text("utf-8") for key in LEFT_OUT)
     converted = load_settings(config=ours)
     theirs = load_settings(**grpc_yaml_config.read(files).settings)
-    assert as_they_are(converted) == as_they_are(theirs)
+    assert without_config_path(converted) == without_config_path(theirs)
     own = {"config": ours, "live_engine": "scripted", "journal_key": "k" * 32}
     with (
         Server(tmp_path / "server", **own) as server,

@@ -92,7 +92,7 @@ WORDS = ["1e308", "-1e308", "1e305", "5e-324", "nan", "inf", "-inf", "x" * 9999,
 def test_impossible_number_stops_the_start(word):
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings(**dict.fromkeys(NUMBERS, word))
-    assert blamed(caught.value) == {*NUMBERS}
+    assert settings_named_in(caught.value) == {*NUMBERS}
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_impossible_number_in_the_file_stops_the_start(word, config):
     config.write_text("".join(f"{name} = {word}\n" for name in NUMBERS))
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
-    assert blamed(caught.value) == {*NUMBERS}
+    assert settings_named_in(caught.value) == {*NUMBERS}
 
 
-def blamed(error):
+def settings_named_in(error):
     """The settings that an error names as wrong: each has a problem of its own."""
     problems = error.detail.removeprefix("Bad setting: ").split("; ")
     return {problem.partition(":")[0].partition(".")[0] for problem in problems} & {*NUMBERS}

@@ -30,7 +30,7 @@ def people(counts: list[int], spread: float = 0.03, seed: int = 1) -> tuple[np.n
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), who
 
 
-def in_order(who: list[int]) -> list[int]:
+def renumbered(who: list[int]) -> list[int]:
     numbers: dict[int, int] = {}
     return [numbers.setdefault(one, len(numbers)) for one in who]
 
@@ -40,7 +40,7 @@ def in_order(who: list[int]) -> list[int]:
 )
 def test_speakers_are_numbered_in_order_of_appearance(counts: list[int]) -> None:
     vectors, who = people(counts)
-    assert cluster_embeddings(vectors, np.full(len(who), 5, np.float32)).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, np.full(len(who), 5, np.float32)).tolist() == renumbered(who)
 
 
 def test_merge_tree_equals_average_linkage() -> None:
@@ -63,7 +63,7 @@ def test_merge_tree_equals_average_linkage() -> None:
 
 def test_embeddings_of_hours_clustered_in_parts_give_the_same_speakers() -> None:
     vectors, who = people([5 * MAX_CLUSTERED_VECTORS, MAX_CLUSTERED_VECTORS, 40, 40])
-    assert cluster_embeddings(vectors, np.ones(len(who), np.float32)).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, np.ones(len(who), np.float32)).tolist() == renumbered(who)
 
 
 OUTLIER = 2
@@ -85,14 +85,14 @@ def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(
 ) -> None:
     vectors, who = people([20, 20, 1])
     seconds = np.array([2.0 if person == OUTLIER else 5.0 for person in who], np.float32)
-    assert cluster_embeddings(vectors, seconds, hint).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, seconds, hint).tolist() == renumbered(who)
 
 
 def test_given_number_of_speakers_separates_similar_voices() -> None:
     vectors, seconds, who = with_an_outlier()
     unaided = cluster_embeddings(vectors, seconds)
     assert len(set(unaided.tolist())) == 2
-    assert cluster_embeddings(vectors, seconds, 2).tolist() == in_order(who)
+    assert cluster_embeddings(vectors, seconds, 2).tolist() == renumbered(who)
 
 
 STEP = 148  # frames between two windows

@@ -37,28 +37,28 @@ def lines(segments: list[Segment]) -> list[tuple[int | None, str]]:
 @pytest.mark.parametrize(
     ("text", "turns", "expected"),
     [
-        pytest.param("a b c d", [(0, 2, 4)], [(4, "a b c d")], id="one voice"),
-        pytest.param("a b c d", [(0, 1, 0), (1, 2, 1)], [(0, "a b"), (1, "c d")], id="two"),
+        pytest.param("a b c d", [(0, 2, 4)], [(4, "a b c d")], id="one speaker"),
+        pytest.param("a b c d", [(0, 1, 0), (1, 2, 1)], [(0, "a b"), (1, "c d")], id="two turns"),
         pytest.param(
             "yes it is. No", [(0, 1.2, 0), (1.2, 2, 1)], [(0, "yes it is."), (1, "No")],
-            id="a sentence's end near the turn draws the cut",
+            id="cut at a sentence's end near the turn",
         ),
         pytest.param(
             "so. a b c d e", [(0, 2, 0), (2, 3, 1)], [(0, "so. a b c"), (1, "d e")],
-            id="one that is too far does not",
+            id="no cut at a sentence's end far from the turn",
         ),
         pytest.param(
-            "a b c d", [(0, 0.9, 0), (5, 6, 1)], [(0, "a b c d")], id="in a silence: the nearest"
+            "a b c d", [(0, 0.9, 0), (5, 6, 1)], [(0, "a b c d")], id="no cut in a silence"
         ),
         pytest.param(
             "a b c d e f", [(0, 3, 0), (1, 1.4, 1)], [(0, "a b c d e f")],
-            id="a murmur while another speaks has no word",
+            id="no word for a short overlapping turn",
         ),
         pytest.param(
             "a b c d e f", [(0, 1, 0), (1, 2, 1), (2, 3, 0)], [(0, "a b"), (1, "c d"), (0, "e f")],
-            id="and back",
+            id="speaker returns",
         ),
-        pytest.param("a b", [], [(None, "a b")], id="nobody was heard"),
+        pytest.param("a b", [], [(None, "a b")], id="no turns"),
     ],
 )  # fmt: skip
 def test_segment_is_cut_where_the_speaker_changes(
@@ -95,11 +95,13 @@ def test_non_speech_has_no_speaker() -> None:
 @pytest.mark.parametrize(
     ("text", "words", "pieces"),
     [
-        pytest.param("Yes, sir. No!", ["Yes", "sir", "No"], ["Yes, ", "sir. ", "No!"], id="marks"),
+        pytest.param(
+            "Yes, sir. No!", ["Yes", "sir", "No"], ["Yes, ", "sir. ", "No!"], id="punctuation"
+        ),
         pytest.param("你好世界", ["你好", "世界"], ["你好", "世界"], id="no spaces"),
-        pytest.param("a b", [" a", " b"], ["a ", "b"], id="words with their space"),
-        pytest.param("a b", ["a", "x"], ["a ", "x "], id="a word that is not in the text"),
-        pytest.param("no no no", ["no", "no", "no"], ["no ", "no ", "no"], id="the same again"),
+        pytest.param("a b", [" a", " b"], ["a ", "b"], id="words with spaces"),
+        pytest.param("a b", ["a", "x"], ["a ", "x "], id="word missing in the text"),
+        pytest.param("no no no", ["no", "no", "no"], ["no ", "no ", "no"], id="repeated words"),
     ],
 )
 def test_punctuation_and_spaces_stay_with_their_words(
@@ -122,19 +124,19 @@ def test_each_turn_of_an_hour_gets_its_words() -> None:
     [
         pytest.param(
             [(0, 5.6, 0), (3.2, 9, 1)], [(0, 4.4, 0), (4.4, 9, 1)], [(0, 5.6, 0), (3.2, 9, 1)],
-            id="two at once for long are both told to",
+            id="long overlap",
         ),
         pytest.param(
             [(0, 5, 0), (4.4, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)],
-            id="for a moment the floor changes hands",
+            id="short overlap",
         ),
         pytest.param(
             [(0, 20, 0)], [(0, 11, 0), (11, 20, 0)], [(0, 11, 0), (11, 20, 0)],
-            id="a long line in two stays in two",
+            id="one turn cut in two",
         ),
         pytest.param(
             [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)],
-            id="nobody speaks while another does",
+            id="no overlap",
         ),
     ],
 )  # fmt: skip
@@ -149,20 +151,20 @@ def test_segments_of_overlapping_turns_extend_to_their_turns(
 @pytest.mark.parametrize(
     ("turns", "said", "expected"),
     [
-        pytest.param([(0, 5, 0)], [(0.4, 4.6, 0)], [(0, 5, 0)], id="both ends"),
-        pytest.param([(1, 5, 0)], [(0.6, 5.3, 0)], [(1, 5, 0)], id="inwards, too"),
-        pytest.param([(0, 5, 0)], [(0.8, 4.2, 0)], [(0.8, 4.2, 0)], id="too far away"),
+        pytest.param([(0, 5, 0)], [(0.4, 4.6, 0)], [(0, 5, 0)], id="extended at both ends"),
+        pytest.param([(1, 5, 0)], [(0.6, 5.3, 0)], [(1, 5, 0)], id="shortened at the start"),
+        pytest.param([(0, 5, 0)], [(0.8, 4.2, 0)], [(0.8, 4.2, 0)], id="edges too far away"),
         pytest.param(
-            [(0, 5, 0)], [(0.2, 2, 0), (3, 4.8, 0)], [(0, 2, 0), (3, 5, 0)], id="a pause stays"
+            [(0, 5, 0)], [(0.2, 2, 0), (3, 4.8, 0)], [(0, 2, 0), (3, 5, 0)], id="pause in the turn"
         ),
         pytest.param(
             [(0, 5, 0), (5, 9, 1)], [(0, 5.2, 0), (5.2, 9, 1)], [(0, 5, 0), (5, 9, 1)],
-            id="where the speaker changes",
+            id="change of speaker",
         ),
-        pytest.param([(0, 5, 1)], [(0.2, 4.8, 0)], [(0.2, 4.8, 0)], id="another's turn"),
+        pytest.param([(0, 5, 1)], [(0.2, 4.8, 0)], [(0.2, 4.8, 0)], id="turn of another speaker"),
         pytest.param(
             [(0, 2.5, 0), (2.5, 5, 0)], [(0.1, 2.2, 0), (2.3, 4.9, 0)],
-            [(0, 2.2, 0), (2.3, 5, 0)], id="not over a neighbour",
+            [(0, 2.2, 0), (2.3, 5, 0)], id="neighbour in the way",
         ),
     ],
 )  # fmt: skip
@@ -181,25 +183,27 @@ def turns(*spans: Span) -> list[SpeakerTurn]:
 @pytest.mark.parametrize(
     ("spoken", "lines"),
     [
-        pytest.param([], [], id="nobody"),
-        pytest.param([(0, 2, 0), (2.5, 4, 0)], [(0, 4, 0)], id="a short pause is none"),
-        pytest.param([(0, 2, 0), (3, 4, 0)], [(0, 2, 0), (3, 4, 0)], id="a long pause ends a line"),
+        pytest.param([], [], id="none"),
+        pytest.param([(0, 2, 0), (2.5, 4, 0)], [(0, 4, 0)], id="short pause"),
+        pytest.param([(0, 2, 0), (3, 4, 0)], [(0, 2, 0), (3, 4, 0)], id="long pause"),
         pytest.param(
             [(0, 2, 0), (2.1, 2.3, 1), (2.4, 4, 0)],
             [(0, 2, 0), (2.1, 2.3, 1), (2.4, 4, 0)],
-            id="one word between has a line",
+            id="one word between",
         ),
         pytest.param(
             [(0, 3, 0), (2, 6, 1)],
             [(0, 2.5, 0), (2.5, 6, 1)],
-            id="the floor goes over in the middle",
+            id="change within an overlap",
         ),
-        pytest.param([(0, 6, 0), (2, 2.5, 1)], [(0, 6, 0)], id="a murmur while another speaks"),
+        pytest.param([(0, 6, 0), (2, 2.5, 1)], [(0, 6, 0)], id="murmur in another's turn"),
         pytest.param(
-            [(0, 6, 0), (2, 4, 1)], [(0, 6, 0), (2, 4, 1)], id="a sentence while another speaks"
+            [(0, 6, 0), (2, 4, 1)], [(0, 6, 0), (2, 4, 1)], id="sentence in another's turn"
         ),
-        pytest.param([(0, 3, 0), (2, 3.2, 1)], [(0, 3, 0), (2, 3.2, 1)], id="hardly outlasts"),
-        pytest.param([(0, 3, 0), (2, 4, 0)], [(0, 4, 0)], id="one voice overlaps itself"),
+        pytest.param(
+            [(0, 3, 0), (2, 3.2, 1)], [(0, 3, 0), (2, 3.2, 1)], id="short rest after an overlap"
+        ),
+        pytest.param([(0, 3, 0), (2, 4, 0)], [(0, 4, 0)], id="overlapping turns of one speaker"),
     ],
 )
 def test_speaker_who_outlasts_an_overlap_has_the_next_words(

@@ -47,7 +47,7 @@ def append_only(file: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def far_away() -> Iterator[None]:
+def time_zone_other_than_utc() -> Iterator[None]:
     """A machine whose zone is not UTC."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = "Asia/Kolkata"
@@ -57,7 +57,7 @@ def far_away() -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.usefixtures("far_away")
+@pytest.mark.usefixtures("time_zone_other_than_utc")
 def test_log_time_is_utc_in_every_time_zone() -> None:
     record = logging.LogRecord("sidecar", logging.INFO, "", 0, "ready", None, None)
     record.created = datetime(2026, 11, 23, 10, 31, 34, 56_000, UTC).timestamp()

@@ -94,7 +94,7 @@ def test_speakers_of_two_diarizations_are_matched_by_shared_seconds() -> None:
         ({(0, 0): 0.3, (1, 1): 0.4}, {}),
         ({(0, 5): 1.0, (1, 5): 1.0}, {5: 0}),
     ],
-    ids=["nobody", "each", "the likeliest first", "one each", "nobody near", "a tie"],
+    ids=["none", "two pairs", "likeliest pair first", "one to one", "below the threshold", "tie"],
 )
 def test_speaker_matching_is_one_to_one_above_a_threshold(
     likenesses: dict[tuple[int, int], float], found: dict[int, int]

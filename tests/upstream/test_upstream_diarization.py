@@ -38,7 +38,7 @@ def talk() -> Sound:
 
 
 @pytest.fixture(scope="module")
-def alone(talk: Sound) -> list[SpeakerTurn]:
+def turns_of_one_machine(talk: Sound) -> list[SpeakerTurn]:
     """What one machine makes of all of it."""
     diarizer = Diarizer(load_models())
     diarizer.feed(talk.samples)
@@ -80,7 +80,7 @@ def test_speakers_equal_those_of_one_machine_over_all_chunks(
     by_voices: bool,
     proxy: FaultyProxy,
     talk: Sound,
-    alone: list[SpeakerTurn],
+    turns_of_one_machine: list[SpeakerTurn],
     kept: list[UpstreamDiarization],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -91,7 +91,7 @@ def test_speakers_equal_those_of_one_machine_over_all_chunks(
     found = Engine(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
     assert asked(proxy) == [("false", "true") if by_voices else ("true", "")] * 2
     (there,) = kept
-    assert there.told == alone  # type: ignore[attr-defined]
+    assert there.told == turns_of_one_machine  # type: ignore[attr-defined]
     assert found.diarized
     assert found.notices == ()
     assert {one.words for one in found.segments} == {()}  # no client has asked for them
