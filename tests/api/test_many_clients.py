@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 from recordings import Studio, wav
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import PATIENCE_S, Server, check_problem, halt, wait_until
 from two_fronts_and_node import ONE_SERVICE, WAYS, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
@@ -151,8 +151,8 @@ def test_transcript_of_a_waiting_client_is_not_readable_by_others(idle: Server) 
     before = listed()  # of which some may have been there for long enough meanwhile
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(idle.post, tone(4, 20.0))
-        wait_until(lambda: busy(idle), PATIENCE_S, "the job runs")
-        assert listed() <= before
+        while not answer.done():
+            assert listed() <= before
     job_id = answer.result().json()["metadata"]["job_id"]
     assert listed() <= before
     check_problem(idle.client.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
@@ -199,8 +199,9 @@ def test_bad_file_is_refused_while_another_job_runs(idle: Server) -> None:
 @by_one_service
 def test_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
     expected = [idle.post(tone(number)).json()["segments"] for number in range(3)]
-    first = running_job(idle, tone(0, 20.0))
-    os.kill(int(idle.health()["worker_pid"]), signal.SIGSTOP)
+    halt(int(idle.health()["worker_pid"]))
+    first = idle.submit(tone(0, 20.0))
+    idle.wait_state(first, "running")
     others = [idle.submit(tone(number)) for number in range(3)]
     killed = kill_worker(idle)
     job = idle.wait_state(first, *ENDED)

@@ -98,8 +98,8 @@ def test_session_that_ends_early_leaves_its_text_and_is_an_error(
 ) -> None:
     limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
     server, path = start_server(**limits), tmp_path / "talk.wav"
-    path.write_bytes(wav(talk(*[0.3, 0.2] * 10)))
-    process = live(path, "--keep", "--server", server.url)
+    path.write_bytes(wav(talk(*[0.3, 0.2] * 40)))
+    process = live(path, "--pace", 8, "--keep", "--server", server.url)
     assert process.stdout is not None
     assert "w299" in process.stdout.readline().decode()
     if why == "shutdown":
@@ -114,8 +114,8 @@ def test_session_at_its_time_limit_leaves_a_file_of_its_finals(
     live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server, path, written = start_server(live_longest=3), tmp_path / "a.wav", tmp_path / "a.srt"
-    path.write_bytes(wav(talk(*[0.3, 0.2] * 10)))
-    process = live(path, "--format", "srt", "-o", written, "--server", server.url)
+    path.write_bytes(wav(talk(*[0.3, 0.2] * 40)))
+    process = live(path, "--pace", 8, "--format", "srt", "-o", written, "--server", server.url)
     _, complained = ended(process, 1)
     assert "maximum duration" in complained
     assert "w299" in written.read_text()
