@@ -472,7 +472,7 @@ def os_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_client_that_leaves_while_its_audio_waits_leaves_a_session_that_can_be_idle() -> None:
+async def test_session_whose_client_left_while_its_audio_waited_can_be_idle() -> None:
     now = 0.0
     session = Session(
         "s", "", LiveOptions(), SessionBounds(idle_s=9, buffer_s=1), InputLogTotals(1), lambda: now

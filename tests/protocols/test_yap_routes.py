@@ -196,7 +196,7 @@ async def test_ticket_opens_a_connection_of_the_offered_subprotocol(strict: Serv
         assert live.subprotocol == "asr-streaming"
 
 
-async def test_idle_connection_is_closed_and_one_that_pings_after_the_longest_duration(
+async def test_idle_connection_is_closed_and_a_pinging_one_at_its_longest_duration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
