@@ -6,6 +6,7 @@ transcript shows which audio it came from. Environment variables, all with the p
 
 - ``SPEED``: seconds of audio per second; unlimited if unset. ``LOAD``: seconds that loading takes.
 - ``FAILS``: a precision that does not load.
+- ``HOLD``: path of a file; while there is one, an attempt goes no further than its first second.
 - ``SETTLES``: seconds of audio between checkpoints. Default: 30.
 - ``DEAF=1``: no audio is read.
 - ``POISON``: texts, with commas. The worker process dies at one of them; with a ``!`` behind it the
@@ -70,6 +71,7 @@ class ScriptedEngine:
         self._precision: engine_interface.Precision | None = None
         self._scheduler: LiveScheduler | None = None
         self._speed = float(_behaviour("SPEED", "0"))
+        self._hold = _behaviour("HOLD")
         self._deaf = _behaviour("DEAF") == "1"
         self._settles = int(_behaviour("SETTLES", "30"))
         self._hear_s = float(_behaviour("HEAR", "0"))
@@ -112,7 +114,8 @@ class ScriptedEngine:
         audio, options = request.audio, request.options
         segments = [segment for one in settled for segment in one.segments]
         samples, fingerprint = 0, 0
-        told, done_s = len(segments), settled[-1].audio_s if settled else 0.0
+        first = told = len(segments)
+        done_s = settled[-1].audio_s if settled else 0.0
         if settled:
             fingerprint = settled[-1].state["fingerprint"]
         due = time.monotonic()
@@ -124,6 +127,8 @@ class ScriptedEngine:
             if self._speed:
                 due += len(second) / SPEC.sample_rate / self._speed
                 time.sleep(max(0.0, due - time.monotonic()))
+            while len(segments) > first and os.path.exists(self._hold) and not request.cancelled():
+                time.sleep(0.005)
             if request.cancelled():
                 return
             segment = transcript.Segment(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from job_fixtures import hold as hold
 from job_fixtures import new_job as new_job
 from job_fixtures import recording as recording
 from shared_job_services import Service, service

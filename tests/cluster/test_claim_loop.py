@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from fake_claims import FakeClaims, SharedJobs
 from instrumented_slot import Companies, OverheardSlot, as_asked, job_of
+from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
 
@@ -243,9 +244,8 @@ async def test_idle_node_finds_job_without_a_notification(
 
 
 async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_refused(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
     monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
     async with services(1, shared) as (first,):
         job_id = sent(shared, recording)
@@ -253,6 +253,8 @@ async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_ref
         first.refuses_all()
         async with services(1, shared) as (second,):
             shared.lose(job_id)
+            await until(lambda: second.claims.claimed)
+            hold.release()
             (record,) = await ended(shared, job_id)
             assert record.state is JobState.DONE
             assert second.claims.claimed
@@ -345,9 +347,8 @@ async def test_job_cancelled_while_its_recording_is_opened_never_runs(
 
 @pytest.mark.slow
 async def test_node_that_claims_a_lost_job_again_runs_it_once(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
     monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
     async with services(1, shared) as (one,):
         one.beside = lambda record: 2
@@ -356,6 +357,8 @@ async def test_node_that_claims_a_lost_job_again_runs_it_once(
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
         shared.lose(job_id)
+        await until(lambda: len(one.claims.claimed) == 2)
+        hold.release()
         (record,) = await ended(shared, job_id)
         assert record.state is JobState.DONE
         assert one.claims.claimed == [job_id] * 2
@@ -363,12 +366,13 @@ async def test_node_that_claims_a_lost_job_again_runs_it_once(
 
 
 async def test_engine_pauses_at_checkpoint_while_database_is_away(
-    one: Service, shared: SharedJobs, recording: Path
+    one: Service, shared: SharedJobs, recording: Path, hold: Hold
 ) -> None:
     job_id, next_id = sent(shared, recording), sent(shared, recording)
     await until(lambda: shared.get(job_id).segments)
     one.claims.down = True
     known = shared.get(job_id)
+    hold.release()
     await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
     paused, missed = one.log.get(job_id), one.claims.missed.count("report")
     await until(lambda: one.claims.missed.count("report") >= missed + 3)
@@ -415,9 +419,8 @@ async def test_jobs_of_one_batch_are_claimed_together(
 @pytest.mark.slow_except("refused")
 @pytest.mark.parametrize("misfit", ["long", "refused", "alone"])
 async def test_job_that_does_not_fit_the_batch_is_released_and_completes_it(
-    one: Service, shared: SharedJobs, recording: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, misfit: str, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
     with one.node.aside():
         ids = [sent(shared, recording) for _ in range(4)]
         if misfit == "alone":
@@ -429,7 +432,7 @@ async def test_job_that_does_not_fit_the_batch_is_released_and_completes_it(
     await until(lambda: {shared.get(each).state for each in ids[:2]} == {JobState.RUNNING})
     assert one.companies.sizes[0] == 2
     await until(lambda: shared.claimed == {*ids[:2]})
-    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    hold.spare_new_workers()
     async with services(1, shared) as (other,):
         assert (await ended(shared, ids[2]))[0].attempts == 1
         assert ids[2] in other.claims.claimed
@@ -468,11 +471,12 @@ async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoint
     shared: SharedJobs,
     recording: Path,
     grace_s: float,
-    monkeypatch: pytest.MonkeyPatch,
+    hold: Hold,
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
     job_id, next_id = sent(shared, recording), sent(shared, recording)
     await until(lambda: shared.get(job_id).settled)
+    if grace_s:
+        hold.release()
     await one.node.drain(grace_s)
     record, waiting = shared.get(job_id), shared.get(next_id)
     assert not shared.claimed
@@ -480,7 +484,7 @@ async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoint
     assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
     assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
     assert grace_s or changes(shared, job_id, RequeuedChange) == 1
-    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    hold.spare_new_workers()
     async with services(1, shared) as (other,):
         await ended(shared, job_id, next_id)
         assert next_id in other.claims.claimed
@@ -488,9 +492,8 @@ async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoint
 
 @pytest.mark.slow
 async def test_node_closed_without_drain_releases_its_jobs(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedJobs, recording: Path, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
     async with services(1, shared):
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).segments)
@@ -500,7 +503,7 @@ async def test_node_closed_without_drain_releases_its_jobs(
 
 
 async def test_drain_ends_while_database_is_away(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
     monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.1)
     async with services(1, shared) as (one,):
@@ -518,7 +521,7 @@ async def test_drain_ends_while_database_is_away(
 
 
 async def test_drain_reports_ended_job_when_database_is_back_within_grace(
-    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
     monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.0)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
@@ -526,6 +529,7 @@ async def test_drain_reports_ended_job_when_database_is_back_within_grace(
     await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
     one.claims.down = True
     draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
+    hold.release()
     await until(lambda: one.log.get(job_id).over)
     missed = one.claims.missed.count("report")
     await until(lambda: draining.done() or one.claims.missed.count("report") >= missed + 3)
@@ -659,10 +663,9 @@ async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again
     one: Service,
     shared: SharedJobs,
     recording: Path,
-    monkeypatch: pytest.MonkeyPatch,
     error: type[errors.SidecarError],
+    hold: Hold,
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     with one.node.aside():
         job_id = sent(shared, recording)
         for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):

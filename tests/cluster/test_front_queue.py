@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_claims import FakeClaims, SharedJobs
 from instrumented_slot import OverheardSlot, as_asked, job_of
+from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
 
@@ -334,15 +335,14 @@ async def test_drain_lets_clients_get_their_answers_within_grace(
 
 
 async def test_running_job_can_be_interrupted_and_a_fault_is_reported(
-    store: Store, recording: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, recording: Path, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     async with both(store) as queue:
         job = new(recording)
         await queue.submit(job)
         await until(lambda: store.shared.get(job.id).segments)
         queue.interrupt()
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        hold.release()
         await until(lambda: store.shared.get(job.id).over)
         assert store.shared.get(job.id).state is JobState.DONE
         broken = asyncio.ensure_future(queue.broken())

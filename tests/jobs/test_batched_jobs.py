@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
+from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -30,12 +31,8 @@ posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 
 
 @asynccontextmanager
-async def queue_of(
-    monkeypatch: pytest.MonkeyPatch, speed: float = 0.0
-) -> AsyncIterator[tuple[JobQueue, OverheardSlot, Companies]]:
+async def queue_of() -> AsyncIterator[tuple[JobQueue, OverheardSlot, Companies]]:
     """A queue that is closed until the test opens it."""
-    if speed:
-        monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(speed))
     companies, slot = Companies(), OverheardSlot()
     async with queue_on(slot, company=companies) as queue:
         yield queue, slot, companies
@@ -57,12 +54,13 @@ async def running(jobs: Sequence[Job]) -> None:
 
 
 async def test_each_job_of_batch_has_result_it_has_alone(
-    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
+    tmp_path: Path,
 ) -> None:
     other = tmp_path / "other.wav"
     samples, rate = soundfile.read(recording)
     soundfile.write(other, samples[::-1], rate)
-    async with queue_of(monkeypatch) as (queue, _, companies):
+    async with queue_of() as (queue, _, companies):
         jobs = await submitted(queue, [recording, other] * 5)
         queue.open()
         texts = [(await job.result()).text for job in jobs]
@@ -73,14 +71,15 @@ async def test_each_job_of_batch_has_result_it_has_alone(
 
 
 async def test_cancelled_job_leaves_running_batch_and_others_finish(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path, hold: Hold
 ) -> None:
-    async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
+    async with queue_of() as (queue, slot, _):
         jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         pid = slot.worker_pid
         queue.cancel(jobs[1])
+        hold.release()
         assert jobs[1].state is JobState.CANCELLED
         assert [(await jobs[at].result()).text != "" for at in (0, 2)] == [True, True]
         assert slot.worker_pid == pid
@@ -94,7 +93,8 @@ async def test_engine_stops_work_for_cancelled_job_and_its_row_is_free_for_next_
 ) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, [0.1, -0.1] * 80_000, 16_000)  # ten seconds
-    async with queue_of(monkeypatch, speed=8) as (queue, slot, companies):
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "8")
+    async with queue_of() as (queue, slot, companies):
         jobs = await submitted(queue, [long] * 3)
         queue.open()
         await running(jobs)
@@ -112,21 +112,22 @@ async def test_engine_stops_work_for_cancelled_job_and_its_row_is_free_for_next_
 
 
 async def test_job_cancelled_before_batch_starts_is_not_reported_to_engine(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path, hold: Hold
 ) -> None:
-    async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
+    async with queue_of() as (queue, slot, _):
         jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await until(lambda: jobs[0].state is JobState.RUNNING)
         queue.cancel(jobs[0])
         await running(jobs[1:])
         queue.cancel(jobs[2])
+        hold.release()
         await jobs[1].result()
     assert slot.left == [1], "the numbers are those of whom the engine hears"
 
 
 async def test_each_job_of_batch_gets_its_own_plan(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
 ) -> None:
     companies, slot = Companies(), OverheardSlot()
     planned: dict[str, str] = {}
@@ -145,10 +146,10 @@ async def test_each_job_of_batch_gets_its_own_plan(
 
 
 async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
 ) -> None:
     """Alone there is more of it; and that there was not is no attempt of its own."""
-    async with queue_of(monkeypatch) as (queue, slot, companies):
+    async with queue_of() as (queue, slot, companies):
         slot.too_large = {1}
         jobs = await submitted(queue, [recording] * 3)
         queue.open()
@@ -161,11 +162,13 @@ async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(
 
 @posix
 async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
-    recording: Path, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
+    tmp_path: Path,
+    voice: bytes,
 ) -> None:
     poison = tmp_path / "poison.wav"
     poison.write_bytes(voice)
-    async with queue_of(monkeypatch) as (queue, slot, companies):
+    async with queue_of() as (queue, slot, companies):
         slot.poison = poison.stat().st_ino
         jobs = await submitted(queue, [recording, poison, recording])
         queue.open()
@@ -181,29 +184,31 @@ async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
 
 @posix
 async def test_batch_whose_engine_dies_during_drain_is_retried_within_grace(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path, hold: Hold
 ) -> None:
-    async with queue_of(monkeypatch, speed=20) as (queue, slot, _):
+    async with queue_of() as (queue, slot, _):
         jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         draining = asyncio.ensure_future(queue.drain(2 * PATIENCE_S))
         await asyncio.sleep(0)
         slot.kill()
+        hold.release()
         assert len({(await job.result()).text for job in jobs}) == 1
         await asyncio.wait_for(draining, PATIENCE_S)
 
 
 @pytest.mark.slow
 async def test_next_batch_runs_when_all_jobs_of_batch_are_cancelled(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path, hold: Hold
 ) -> None:
-    async with queue_of(monkeypatch, speed=2) as (queue, _, _):
+    async with queue_of() as (queue, _, _):
         jobs = await submitted(queue, [recording] * 6)
         queue.open()
         await running(jobs[:4])
         for job in jobs[:4]:
             queue.cancel(job)
+        hold.release()
         assert [(await job.result()).text != "" for job in jobs[4:]] == [True, True]
         assert [
             job.record.segments for job in jobs[:4] if job.state is not JobState.CANCELLED
@@ -211,11 +216,12 @@ async def test_next_batch_runs_when_all_jobs_of_batch_are_cancelled(
 
 
 async def test_unreadable_recording_in_batch_fails_alone(
-    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
+    tmp_path: Path,
 ) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"nothing that could be heard" * 100)
-    async with queue_of(monkeypatch) as (queue, _, companies):
+    async with queue_of() as (queue, _, companies):
         jobs = await submitted(queue, [recording, broken, recording])
         queue.open()
         await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
@@ -225,15 +231,13 @@ async def test_unreadable_recording_in_batch_fails_alone(
 
 
 @posix
-async def test_jobs_of_crashed_batch_are_retried_one_by_one(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
+async def test_jobs_of_crashed_batch_are_retried_one_by_one(recording: Path, hold: Hold) -> None:
+    async with queue_of() as (queue, slot, companies):
         jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         assert slot.worker_pid is not None
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        hold.spare_new_workers()
         os.kill(slot.worker_pid, signal.SIGKILL)
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
@@ -242,13 +246,13 @@ async def test_jobs_of_crashed_batch_are_retried_one_by_one(
 
 
 async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path, hold: Hold
 ) -> None:
-    async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
+    async with queue_of() as (queue, slot, companies):
         jobs = await submitted(queue, [recording] * 5)
         queue.open()
         await running(jobs[:4])
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        hold.spare_new_workers()
         reloading = asyncio.ensure_future(slot.reload(Precision.INT8))
         await asyncio.sleep(0)
         queue.interrupt()
@@ -259,9 +263,9 @@ async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
 
 
 async def test_job_cancelled_during_load_leaves_rest_of_batch_together(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
 ) -> None:
-    async with queue_of(monkeypatch) as (queue, _, companies):
+    async with queue_of() as (queue, _, companies):
         jobs = await submitted(queue, [recording] * 3)
         queue.open()
         async for _ in jobs[0].changes():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from instrumented_slot import Companies, OverheardJoint, queue_on
+from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -34,13 +35,8 @@ async def over(jobs: Sequence[Job]) -> list[JobState]:
     return [job.state for job in jobs]
 
 
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
-
-
 async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
-    new_job: NewJob, slow: None
+    new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
         jobs = await submitted(queue, new_job, 2)
@@ -53,12 +49,13 @@ async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
             queue.check_room()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         assert queue.running == 2
+        hold.release()
         assert await over(jobs) == [JobState.DONE] * 4
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
 
 
 async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
-    new_job: NewJob, slow: None
+    new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
     async with queue_on(slot, places=2) as queue:
@@ -67,28 +64,29 @@ async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         queue.cancel(jobs[1])
         await until(lambda: slot.asked == 3)
-        running = queue.running
         queue.interrupt()
-        await until(lambda: slot.asked == 3 + running)
+        await until(lambda: slot.asked == 3 + 2)
+        hold.release()
         cancelled, done = JobState.CANCELLED, JobState.DONE
         assert await over(jobs) == [done, cancelled, done]
     assert [job.record.attempts for job in jobs] == [1, 1, 1]
 
 
 async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
-    new_job: NewJob, slow: None
+    new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardJoint(), places=2) as queue:
         jobs = await submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: queue.running == 2)
+        hold.release()
         await queue.drain(PATIENCE_S)
         assert await over(jobs) == [JobState.DONE] * 2 + [JobState.FAILED]
 
 
 @pytest.mark.slow
 async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
-    new_job: NewJob, slow: None, caplog: pytest.LogCaptureFixture
+    new_job: NewJob, caplog: pytest.LogCaptureFixture, hold: Hold
 ) -> None:
     calls = 0
 
@@ -103,6 +101,8 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
         broken = asyncio.ensure_future(queue.broken())
         jobs = await submitted(queue, new_job, 3)
         queue.open()
+        await until(lambda: calls == 2)
+        hold.release()
         assert await over(jobs) == [JobState.DONE] * 3
         assert not broken.done()
         broken.cancel()
@@ -122,7 +122,7 @@ async def test_waiting_jobs_are_split_into_batches_among_free_places(new_job: Ne
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 async def test_poison_job_in_shared_process_fails_and_jobs_beside_it_are_done(
-    new_job: NewJob, recording: Path, slow: None
+    new_job: NewJob, recording: Path, hold: Hold
 ) -> None:
     slot, poison = OverheardJoint(), recording.with_name("poison.wav")
     shutil.copy(recording, poison)
@@ -134,6 +134,8 @@ async def test_poison_job_in_shared_process_fails_and_jobs_beside_it_are_done(
         bad = new_job(poison)
         await queue.submit(bad)
         jobs += await submitted(queue, new_job, 1)
+        await until(lambda: slot.deaths)
+        hold.release()
         assert await over(jobs) == [JobState.DONE] * 3
         assert await over([bad]) == [JobState.FAILED]
     assert slot.deaths == 2

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from instrumented_slot import OverheardJoint, OverheardSlot, queue_on
+from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
 
@@ -55,7 +56,7 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
     kind: type[OverheardSlot],
     build: Callable[[type[OverheardSlot]], OverheardSlot],
     new_job: NewJob,
-    monkeypatch: pytest.MonkeyPatch,
+    hold: Hold,
 ) -> None:
     slot = build(kind)
     async with queue_on(slot) as queue:
@@ -66,7 +67,7 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
         hung = slot.worker_pid
         assert hung is not None
         os.kill(hung, signal.SIGSTOP)
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        hold.spare_new_workers()
         async with asyncio.timeout(PATIENCE_S):
             transcript = await job.result()
         assert slot.worker_pid != hung
@@ -106,6 +107,7 @@ async def test_unkillable_worker_fails_jobs_and_no_other_starts_until_it_ends(
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    hold: Hold,
 ) -> None:
     """A process that SIGKILL does not end cannot be had on purpose: it takes a driver that hangs,
     or a hard mount whose server is gone. Here one is stopped, and killing it does nothing."""
@@ -118,7 +120,7 @@ async def test_unkillable_worker_fails_jobs_and_no_other_starts_until_it_ends(
         await until(lambda: job.record.segments)
         hung = slot.worker_pid
         assert hung is not None
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        hold.spare_new_workers()
         with monkeypatch.context() as nothing_ends_it:
             nothing_ends_it.setattr(subprocess.Popen, "kill", lambda process: None)
             os.kill(hung, signal.SIGSTOP)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from instrumented_slot import OverheardSlot, job_of, queue_on
+from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -132,10 +133,7 @@ async def test_closed_queue_is_not_broken(new_job: NewJob) -> None:
     broken.cancel()
 
 
-async def test_closing_queue_fails_running_and_waiting_jobs(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+async def test_closing_queue_fails_running_and_waiting_jobs(new_job: NewJob, hold: Hold) -> None:
     async with queue_on(OverheardSlot()) as queue:
         jobs = [new_job(kept=kept) for kept in (False, True, False)]
         for one in jobs:
@@ -196,9 +194,8 @@ async def test_drain_does_not_wait_for_engine_of_finished_job(new_job: NewJob) -
 
 
 async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     async with queue_on(OverheardSlot()) as queue:
         running, waiting = new_job(), new_job()
         await queue.submit(running)
@@ -218,9 +215,8 @@ async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 @pytest.mark.parametrize("resumes", ["", "scripted-1"])
 async def test_durable_job_that_starts_again_has_notice_unless_it_resumes(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch, resumes: str
+    new_job: NewJob, resumes: str, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     slot = OverheardSlot()
     slot.spec = dataclasses.replace(slot.spec, resumes=resumes)
     async with queue_on(slot) as queue:
@@ -228,7 +224,7 @@ async def test_durable_job_that_starts_again_has_notice_unless_it_resumes(
         await queue.submit(one)
         queue.open()
         await until(lambda: one.record.segments)
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        hold.spare_new_workers()
         slot.kill()
         notices = [notice.code for notice in (await one.result()).notices]
     assert one.record.crashes == 1

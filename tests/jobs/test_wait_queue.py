@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
+from job_fixtures import Hold
 from service_process import until
 
 from sidecar.interfaces.engine_interface import Precision
@@ -65,9 +66,8 @@ async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> N
 
 
 async def test_waiting_jobs_have_positive_waits_while_another_runs(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     async with queue_on(OverheardSlot()) as queue:
         running, next_, last = await submitted(queue, [new_job() for _ in range(3)])
         queue.open()
@@ -93,10 +93,7 @@ async def test_batch_job_runs_after_interactive_job_of_same_owner(recording: Pat
 
 
 @pytest.mark.slow
-async def test_requeued_job_is_next_and_its_owner_is_refunded(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
+async def test_requeued_job_is_next_and_its_owner_is_refunded(new_job: NewJob, hold: Hold) -> None:
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
         mine, yours = await submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
         queue.open()
@@ -105,6 +102,7 @@ async def test_requeued_job_is_next_and_its_owner_is_refunded(
             queue.interrupt()
             await until(lambda: not mine.record.segments)
             assert yours.state is JobState.QUEUED
+        hold.release()
         assert (await mine.result()).text == (await yours.result()).text
         assert mine.record.attempts == 1
 
