@@ -74,7 +74,7 @@ async def test_results_expire_and_waiting_jobs_stay(one: Service) -> None:
     assert await ids(one, "me") == [young.id, waiting.id]
 
 
-async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(
+async def test_fetch_renews_result_and_limit_of_results_still_applies(
     journal: str, tmp_path: Path
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:

@@ -52,7 +52,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], Ov
 @pytest.mark.slow_except("OverheardSlot")
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
-async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
+async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
     kind: type[OverheardSlot],
     build: Callable[[type[OverheardSlot]], OverheardSlot],
     new_job: NewJob,

@@ -47,7 +47,7 @@ async def test_two_clients_with_different_precisions_cause_two_loads(
     assert slot.loads == 2
 
 
-async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
+async def test_job_waiting_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", PATIENCE_S)

@@ -284,7 +284,7 @@ async def test_job_is_found_by_owner_and_idempotency_key(opened: Opened, store: 
     assert await store.by_key("ada", "a key") == again
 
 
-async def test_jobs_of_an_owner_are_listed_oldest_first_and_in_pages(
+async def test_jobs_of_owner_are_listed_oldest_first_and_in_pages(
     opened: Opened, store: JobStore
 ) -> None:
     jobs = [await accepted(opened) for _ in range(5)]
@@ -361,7 +361,7 @@ async def test_cancelled_job_ends_for_all_subscribers(
 
 
 @pytest.mark.parametrize("end", [FINISHED, BROKEN, None], ids=["done", "failed", "cancelled"])
-async def test_the_state_of_a_checkpoint_is_kept_until_the_job_has_ended(
+async def test_state_of_checkpoint_is_kept_until_the_job_has_ended(
     end: JobChange | None, opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -545,7 +545,7 @@ async def test_jobs_of_owner_count_while_they_wait_or_run(opened: Opened, store:
     assert await store.load("ada") == OwnerLoad(2, 1, 3.0)
 
 
-async def test_a_result_is_rendered_in_each_form(opened: Opened, store: JobStore) -> None:
+async def test_result_is_rendered_in_each_format(opened: Opened, store: JobStore) -> None:
     record = await done(opened)
     for form in (b"one form", b"another"):
         assert await store.form(record, lambda form=form: form) == form

@@ -36,7 +36,7 @@ def refuse(log: SqliteJobEventLog) -> None:
     log._journal.database.execute("PRAGMA query_only = ON")
 
 
-async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(
+async def test_job_can_be_cancelled_while_its_recording_is_opened(
     log: SqliteJobEventLog,
 ) -> None:
     record = submitted(durable=True)
@@ -48,7 +48,7 @@ async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
-async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_free(
+async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
     kept: bool, log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
     results, key = Retention(log, 600.0, 1 << 20), IdempotencyKey("a key", "digest")
@@ -66,7 +66,7 @@ async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_fre
         _ = job.source.fd
 
 
-async def test_a_job_that_is_about_to_be_persisted_counts_once(
+async def test_job_being_persisted_counts_once(
     log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
     """Not in the queue and as a place that is kept for it."""

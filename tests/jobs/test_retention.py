@@ -71,7 +71,7 @@ async def test_short_result_is_rendered_at_once_and_long_one_in_a_thread() -> No
     assert await render_result([*few, few[0]], threading.get_ident) != threading.get_ident()
 
 
-async def test_an_edited_line_of_many_characters_and_subtitles_are_rendered_in_a_thread() -> None:
+async def test_long_edited_line_and_subtitles_are_rendered_in_a_thread() -> None:
     edited = [Segment(0.0, 1.0, "word " * 10_000)]
     assert await render_result(edited, threading.get_ident) != threading.get_ident()
     short = [Segment(0.0, 1.0, "said")]
@@ -144,7 +144,7 @@ async def test_each_result_expires_at_its_own_time(
         assert to - from_ == pytest.approx(0.15, abs=1e-3), "it had less than its time, or more"
 
 
-async def test_a_job_that_has_not_ended_is_never_forgotten(new_job: NewJob) -> None:
+async def test_job_that_has_not_ended_is_never_forgotten(new_job: NewJob) -> None:
     kept = Kept(0.0, 1)
     waiting = new_job()
     waiting.enter(kept.store)
@@ -221,7 +221,7 @@ async def test_retained_bytes_include_edits_and_what_undo_needs(new_job: NewJob)
     assert retained_bytes(undone) > before + 5000, "it can be done again"
 
 
-async def test_an_edit_renews_a_result_s_time(new_job: NewJob) -> None:
+async def test_edit_renews_time_of_result(new_job: NewJob) -> None:
     kept = Kept(DAY_S, weight_of(new_job(), 100) * 9 // 2)
     edited, *others = (kept.finished(new_job(), 100) for _ in range(3))
     kept.store.append(edited.id, EditedChange((RewriteSegment(0, "edited"),)))
@@ -305,7 +305,7 @@ async def test_result_from_before_start_keeps_the_rest_of_its_time(new_job: NewJ
     kept.results.close()
 
 
-async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(new_job: NewJob) -> None:
+async def test_fetch_renews_result_and_limit_of_results_still_applies(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
     results = Retention(kept.store, DAY_S, 1 << 30, 2)
@@ -323,7 +323,7 @@ async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(new_job: 
     kept.results.close()
 
 
-async def test_without_a_limit_a_result_stays_until_it_is_deleted(new_job: NewJob) -> None:
+async def test_result_without_time_limit_stays_until_deleted(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     record = kept.finished(new_job()).record
     results = Retention(kept.store, math.inf, 1 << 30)
