@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 STALL_TIMEOUT_S = 12.0
 """Seconds without output after which a running decoder is stopped."""
-_PIPES_SELECT = os.name == "posix"
-"""Windows has no select() for pipes."""
 MEMORY_LIMIT_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
@@ -84,11 +82,28 @@ def decode_command(
 
 class FfmpegProcess:
     """Run of ffmpeg over an open file, with mixing and resampling; the constructor returns once the
-    header is read. Iterate for blocks, then `close`."""
+    header is read. Iterate for blocks, then `close`.
 
-    def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
+    ``stall_timeout_s`` is the time without output after which it is stopped, ``exit_timeout_s`` the
+    time that it has to exit after its last output. ``selects`` is whether select() works on pipes,
+    which it does not on Windows.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        container: AudioContainer,
+        rate: int,
+        max_s: float,
+        *,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+        exit_timeout_s: float = STALL_TIMEOUT_S,
+        selects: bool = os.name == "posix",
+    ) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         self._fd, self._container = fd, container
+        self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
+        self._selects = selects
         # /dev/fd opens the same file again, whatever its name is now, with its own position.
         source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
         arguments = decode_command(find_ffmpeg(), source, container, rate, max_s)
@@ -106,7 +121,12 @@ class FfmpegProcess:
         self.total_s: float | None = None
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self._described.wait(STALL_TIMEOUT_S)  # the header is read, or ffmpeg has ended
+        self._described.wait(stall_timeout_s)  # the header is read, or ffmpeg has ended
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid
 
     @property
     def truncated(self) -> bool:
@@ -128,19 +148,19 @@ class FfmpegProcess:
             rest = data[whole:]
             yield np.frombuffer(data[:whole], dtype="<f4").astype(np.float32, copy=False)
         try:
-            ended_well = self._process.wait(STALL_TIMEOUT_S) == 0
+            ended_well = self._process.wait(self._exit_timeout_s) == 0
         except subprocess.TimeoutExpired:
             ended_well = False
         if not ended_well:
             self._complaints += 1
-        self._reader.join(STALL_TIMEOUT_S)
+        self._reader.join(self._exit_timeout_s)
 
     def close(self) -> None:
         """End the process and close its pipes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._reader.join(STALL_TIMEOUT_S)
+        self._reader.join(self._exit_timeout_s)
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -149,10 +169,10 @@ class FfmpegProcess:
         """Return the next output, empty at the end.
 
         Raises:
-            errors.AudioDecodeTimeout: there is none for `STALL_TIMEOUT_S`.
+            errors.AudioDecodeTimeout: there is none for too long.
         """
-        if _PIPES_SELECT:
-            if not select.select([pipe], [], [], STALL_TIMEOUT_S)[0]:
+        if self._selects:
+            if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
                 raise errors.AudioDecodeTimeout()
             return os.read(pipe, _READ_BYTES)
         stalled = threading.Event()
@@ -161,7 +181,7 @@ class FfmpegProcess:
             stalled.set()
             self._process.kill()  # its death ends the read
 
-        timer = threading.Timer(STALL_TIMEOUT_S, stop)
+        timer = threading.Timer(self._stall_timeout_s, stop)
         timer.start()
         try:
             data = os.read(pipe, _READ_BYTES)

@@ -101,7 +101,7 @@ class UploadSpool:
     def _spill(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-        _write_all(self._file, self._pending)
+        write_all(self._file, self._pending)
         self._pending = bytearray()
 
     @contextmanager
@@ -117,7 +117,8 @@ class UploadSpool:
                 self.close()
 
 
-def _write_all(file: BinaryIO, data: bytearray) -> None:
+def write_all(file: BinaryIO, data: bytearray) -> None:
+    """Write all of ``data``, however little the file takes at once."""
     with memoryview(data) as rest:
         written = 0
         while written < len(rest):

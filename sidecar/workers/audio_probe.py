@@ -8,9 +8,9 @@ a slow file delays few others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,26 +33,48 @@ leaves a slot to the others. Three slow files of one owner delay that owner's ne
 `PROBE_TIMEOUT_S`."""
 MAX_ATTEMPTS = 2
 """An idle worker may have died earlier; only a fresh one proves that the file is at fault."""
-START_TIMEOUT_S = 60.0
-"""Timeout for a process to begin with a file. The file is not at fault if it expires. The process
-has a low priority: on a busy machine its start alone takes as long as a slow file."""
 PROBE_TIMEOUT_S = 14.0
-OPERATION_TIMEOUTS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
-"""Timeout of each operation from then on. To embed a minute of audio takes 2 s of a core, and a
-busy machine does not have one to spare."""
 PARALLEL_OPENS = 16
 """Paths that are opened in parallel. A network mount that is gone blocks a thread for each path,
 until it comes back. If all are blocked, no path is opened, and all else goes on."""
 OPEN_TIMEOUT_S = 5.0
-IDLE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTimeouts:
+    """Timeouts of the probe processes, in seconds.
+
+    ``start_s``: for a process to begin with a file. The file is not at fault if it expires. The
+    process has a low priority: on a busy machine its start alone takes as long as a slow file.
+    ``probe_s``, ``embedding_s``: for its answer from then on. To embed a minute of audio takes 2 s
+    of a core, and a busy machine does not have one to spare. ``idle_s``: until processes without a
+    file end.
+    """
+
+    start_s: float = 60.0
+    probe_s: float = PROBE_TIMEOUT_S
+    embedding_s: float = 60.0
+    idle_s: float = 60.0
+
+
+def start_probe_process() -> WorkerProcess:
+    """Start a process that probes files."""
+    return WorkerProcess("intake", EnvironmentNeeds.LEAST)
 
 
 class AudioProbe:
-    """Pool of probe processes, started as files come and ended after `IDLE_TIMEOUT_S` without
-    one."""
+    """Pool of probe processes, started as files come by ``start_process`` and ended after a time
+    without one."""
 
-    def __init__(self, max_audio_s: float) -> None:
+    def __init__(
+        self,
+        max_audio_s: float,
+        timeouts: ProbeTimeouts = ProbeTimeouts(),
+        start_process: Callable[[], WorkerProcess] = start_probe_process,
+    ) -> None:
         self._max_audio_s = max_audio_s
+        self._timeouts = timeouts
+        self._start_process = start_process
         self._opens = ThreadLimiter("open", PARALLEL_OPENS)
         self._looks = ThreadLimiter("look", PARALLEL_PROBES)
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
@@ -85,12 +107,14 @@ class AudioProbe:
             facts = await self._probe_plain_wav(source)
         if facts is not None:
             return facts
-        found = await self._ask(caller, "probe", [source.fd], max_s=self._max_audio_s)
+        found = await self._ask(
+            caller, "probe", self._timeouts.probe_s, [source.fd], max_s=self._max_audio_s
+        )
         return AudioInfo.from_wire(found)
 
     async def _probe_plain_wav(self, source: AudioSource) -> AudioInfo | None:
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
+            async with asyncio.timeout(self._timeouts.probe_s):
                 return await self._looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
@@ -104,7 +128,9 @@ class AudioProbe:
             errors.VoicesUnavailable: speaker embeddings are not available here.
             errors.MachineBusy: no process started in time.
         """
-        found = await self._ask(caller, "voice", [source.fd], max_s=max_s)
+        found = await self._ask(
+            caller, "voice", self._timeouts.embedding_s, [source.fd], max_s=max_s
+        )
         return SpeakerEmbedding(**found)
 
     async def parted(
@@ -119,7 +145,9 @@ class AudioProbe:
         """
         plain = [one and asdict(one) for one in prints]
         try:
-            found = await self._ask(caller, "part", prints=plain, into=into)
+            found = await self._ask(
+                caller, "part", self._timeouts.embedding_s, prints=plain, into=into
+            )
         except errors.BadAudio:  # raised if the process keeps dying
             raise errors.EngineFailed(
                 "The speaker embedding of the clip could not be computed."
@@ -127,7 +155,12 @@ class AudioProbe:
         return (found["groups"], found["likeness"]) if found else None
 
     async def _ask(
-        self, caller: Identity, operation: str, fds: Sequence[int] = (), **arguments: Any
+        self,
+        caller: Identity,
+        operation: str,
+        timeout_s: float,
+        fds: Sequence[int] = (),
+        **arguments: Any,
     ) -> dict[str, Any]:
         """Return the answer of a probe process; retry in a fresh one if an idle one dies."""
         async with self._lanes.held(caller):
@@ -137,7 +170,7 @@ class AudioProbe:
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else self._started()
                     try:
-                        return await _ask_worker(worker, operation, fds, arguments)
+                        return await self._answer(worker, operation, timeout_s, fds, arguments)
                     except (errors.AudioDecodeTimeout, errors.MachineBusy):
                         worker.kill()
                         raise
@@ -147,8 +180,36 @@ class AudioProbe:
                         self._rest(worker)
             finally:
                 self._stay()  # another file may have ended meanwhile
-                self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop)
+                self._idle = asyncio.get_running_loop().call_later(
+                    self._timeouts.idle_s, self._drop
+                )
         raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
+
+    async def _answer(
+        self,
+        worker: WorkerProcess,
+        operation: str,
+        timeout_s: float,
+        fds: Sequence[int],
+        arguments: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Return a process's answer about a file. The timeout counts from when it begins."""
+        loop = asyncio.get_running_loop()
+        begun, answer = False, dict[str, Any]()
+        try:
+            async with (
+                asyncio.timeout(self._timeouts.start_s) as limit,
+                aclosing(worker.call(operation, fds, **arguments)) as frames,
+            ):
+                async for frame in frames:
+                    if frame == BEGUN_MESSAGE:
+                        begun = True
+                        limit.reschedule(loop.time() + timeout_s)
+                    else:
+                        answer = frame
+        except TimeoutError:
+            raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
+        return answer
 
     async def close(self) -> None:
         """End the processes."""
@@ -157,7 +218,7 @@ class AudioProbe:
         await self._shutdowns.wait()
 
     def _started(self) -> WorkerProcess:
-        worker = WorkerProcess("intake", EnvironmentNeeds.LEAST)
+        worker = self._start_process()
         worker.on_end = partial(self._ended, worker)
         return worker
 
@@ -181,25 +242,3 @@ class AudioProbe:
     def _drop(self) -> None:
         while self._resting:
             self._shutdowns.begin(self._resting.pop())
-
-
-async def _ask_worker(
-    worker: WorkerProcess, operation: str, fds: Sequence[int], arguments: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the worker's answer about a file. The timeout counts from when the worker begins."""
-    loop = asyncio.get_running_loop()
-    begun, answer = False, dict[str, Any]()
-    try:
-        async with (
-            asyncio.timeout(START_TIMEOUT_S) as limit,
-            aclosing(worker.call(operation, fds, **arguments)) as frames,
-        ):
-            async for frame in frames:
-                if frame == BEGUN_MESSAGE:
-                    begun = True
-                    limit.reschedule(loop.time() + OPERATION_TIMEOUTS_S[operation])
-                else:
-                    answer = frame
-    except TimeoutError:
-        raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
-    return answer

@@ -194,13 +194,13 @@ async def test_large_upload_is_not_written_in_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:
     writers = []
-    really_write = upload_spool._write_all
+    really_write = upload_spool.write_all
 
     def write(file: Any, data: bytearray) -> None:
         writers.append((threading.current_thread() is threading.main_thread(), len(data)))
         really_write(file, data)
 
-    monkeypatch.setattr(upload_spool, "_write_all", write)
+    monkeypatch.setattr(upload_spool, "write_all", write)
     app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
     async with app.router.lifespan_context(app):
         for more in (0, 5 * MB):  # in memory, and on the disk

@@ -6,11 +6,13 @@ import errno
 import itertools
 import os
 import struct
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -162,7 +164,7 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
     with studio.path("m4a").open("rb", buffering=0) as file:
         decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
         try:
-            pid = decoder._process.pid
+            pid = decoder.pid
             environ = Path(f"/proc/{pid}/environ")
             if environ.exists():
                 assert b"SECRET_TOKEN" not in environ.read_bytes()
@@ -179,21 +181,20 @@ HANGS = "exec /bin/sleep 1000"
 @pytest.fixture
 def decoded_by(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], ffmpeg.FfmpegProcess]]:
+) -> Iterator[Callable[..., ffmpeg.FfmpegProcess]]:
     """Starts a program in the place of ffmpeg: it writes a header and 4000 samples, and then does
-    what it is given."""
+    what it is given. Other arguments are those of `FfmpegProcess`."""
     recording = studio.path("m4a")  # made by a real one
     exe = tmp_path / "ffmpeg"
     said = "echo '[info] Stream mapping' >&2; /usr/bin/head -c 16000 /dev/zero"
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", PATIENCE_S)
     with ExitStack() as stack:
 
-        def start(then: str) -> ffmpeg.FfmpegProcess:
+        def start(then: str, **named: Any) -> ffmpeg.FfmpegProcess:
             exe.write_text(f"#!/bin/sh\n{said}; {then}\n")
             exe.chmod(0o755)
             file = stack.enter_context(recording.open("rb", buffering=0))
-            decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
+            decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0, **named)
             stack.callback(decoder.close)
             return decoder
 
@@ -202,30 +203,24 @@ def decoded_by(
 
 @pytest.mark.parametrize("selects", [True, False], ids=["posix", "windows"])
 def test_stalled_ffmpeg_is_stopped(
-    selects: bool,
-    decoded_by: Callable[[str], ffmpeg.FfmpegProcess],
-    monkeypatch: pytest.MonkeyPatch,
+    selects: bool, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
-    monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", selects)
-    decoder = decoded_by(HANGS)
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.1)
+    decoder = decoded_by(HANGS, stall_timeout_s=0.1, selects=selects)
     with pytest.raises(errors.AudioDecodeTimeout):
         list(decoder)
 
 
 def test_stopped_ffmpeg_whose_output_ends_is_a_timeout(
-    decoded_by: Callable[[str], ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", False)
-    told, decoder = threading.Event(), decoded_by(HANGS)
-    kill = decoder._process.kill
+    told, decoder = threading.Event(), decoded_by(HANGS, stall_timeout_s=0.1, selects=False)
+    kill = subprocess.Popen.kill
 
-    def kill_and_go_on_late() -> None:
-        kill()
+    def kill_and_go_on_late(process: subprocess.Popen[bytes]) -> None:
+        kill(process)
         told.wait(PATIENCE_S)
 
-    monkeypatch.setattr(decoder._process, "kill", kill_and_go_on_late)
-    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(subprocess.Popen, "kill", kill_and_go_on_late)
     with pytest.raises(errors.AudioDecodeTimeout):
         list(decoder)
     told.set()
@@ -233,20 +228,10 @@ def test_stopped_ffmpeg_whose_output_ends_is_a_timeout(
 
 @pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"], ids=["exit-1", "never-ends"])
 def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
-    then: str,
-    decoded_by: Callable[[str], ffmpeg.FfmpegProcess],
-    monkeypatch: pytest.MonkeyPatch,
+    then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
-    decoder = decoded_by(then)
-    read = decoder._read
-
-    def read_to_the_end(pipe: int) -> bytes:
-        data = read(pipe)
-        if not data and HANGS in then:
-            monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.1)
-        return data
-
-    monkeypatch.setattr(decoder, "_read", read_to_the_end)
+    exit_timeout_s = 0.1 if HANGS in then else PATIENCE_S
+    decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=exit_timeout_s)
     assert sum(map(len, decoder)) == 4000
     assert decoder.truncated
 
