@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import clock_dependence
 import pytest
 from many_cases import for_each
 
@@ -164,3 +165,15 @@ def test_names_of_test_files_are_unique() -> None:
     """pytest imports them by it: with two of them, running both folders fails."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), sorted({one for one in names if names.count(one) > 1})
+
+
+def test_line_of_a_test_that_depends_on_real_time_says_why_no_verdict_does() -> None:
+    assert [str(one) for one in clock_dependence.all_lines() if not one.reason] == []
+
+
+def test_sleep_without_a_reason_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_dependence, "ROOT", tmp_path)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_one.py").write_text("def test_one():\n    time.sleep(0.1)\n")
+    (found,) = clock_dependence.all_lines()
+    assert (found.line, found.what, found.reason) == (2, "time.sleep(0.1)", "")

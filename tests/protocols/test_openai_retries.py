@@ -19,7 +19,7 @@ import pytest
 from fastapi import Request
 from job_event_histories import submitted
 from recordings import long, wav
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, settle, wait_until
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -110,15 +110,15 @@ async def test_many_retries_of_one_owner_keep_nobody_else_out(
             assert place is not None
             served.append(caller.subject)
             held.enter_context(place)
-            await asyncio.sleep(0.01)
+            await settle()
 
     asking = [asyncio.create_task(ask(ADA)) for _ in range(50)]
-    await asyncio.sleep(0.1)
+    await settle()
     told = [one.exception() for one in asking if one.done()]
     assert len(told) == 46, "four of an owner wait; more are refused at once"
     assert {type(one) for one in told} == {errors.QueueFull}
     bob = asyncio.create_task(ask(BOB))
-    await asyncio.sleep(0.1)
+    await settle()
     places.pop().release()
     await asyncio.wait_for(bob, PATIENCE_S)
     assert served.index("bob") <= 2, "behind the one whose turn it was, and one of its line"
@@ -141,7 +141,7 @@ async def test_who_waits_for_a_place_hears_at_once_that_the_service_ends(
 ) -> None:
     await all_places(service)
     asking = [asyncio.create_task(turns.place(retry(), who, None)) for who in (ADA, BOB)]
-    await asyncio.sleep(0.1)
+    await settle()
     assert not any(one.done() for one in asking)
     await service.drain(0)
     for one in asking:
