@@ -99,7 +99,8 @@ def replaced(block: str, changes: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("behind"), scripted_speed=2, **BEHIND) as running:
+    home = tmp_path_factory.mktemp("behind")
+    with Server(home, scripted_speed=2, scripted_hold=home / "hold", **BEHIND) as running:
         yield running
 
 
@@ -197,8 +198,10 @@ def test_live_audio_passes_reverse_proxy(proxy: Proxy) -> None:
             kinds.append(json.loads(live.recv(PATIENCE_S))["type"])
 
 
-def test_events_of_job_pass_reverse_proxy_while_it_runs(proxy: Proxy) -> None:
-    job = proxy.sent("POST", "/v1/jobs", files={"audio": wav(12)}).json()["id"]
+def test_events_of_job_pass_reverse_proxy_while_it_runs(proxy: Proxy, service: Server) -> None:
+    hold = service.home / "hold"
+    hold.touch()
+    job = proxy.sent("POST", "/v1/jobs", files={"audio": wav(1)}).json()["id"]
     with (
         proxy.client() as client,
         client.stream(
@@ -210,6 +213,7 @@ def test_events_of_job_pass_reverse_proxy_while_it_runs(proxy: Proxy) -> None:
         first = next(events)
         state = proxy.sent("GET", f"/v1/jobs/{job}").json()["state"]
         assert state in ("queued", "running"), "an event is held back by nothing"
+        hold.unlink()
         names = [first.name, *(event.name for event in events)]
     assert names[-1] == "done"
 
