@@ -481,7 +481,7 @@ def test_text_for_word_processors_has_a_paragraph_for_each_turn(
     wait_until(lambda: visitor.js("return window.copied") == plain, PATIENCE_S, "it is copied")
 
 
-def test_exports_are_offered_once_the_transcript_is_loaded(
+def test_exports_made_by_the_page_itself_are_offered_once_the_transcript_is_loaded(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
     reads_with_holds(visitor, server, tmp_path)

@@ -422,7 +422,9 @@ async def test_one_node_searches_unschedulable_jobs_for_all(
     assert (await shared.one.jobs.get(job.id)).refused is not None
 
 
-async def test_reasons_of_refusals_are_read_once(node: Service, journal: str) -> None:
+async def test_reasons_of_refusals_already_told_are_not_read_again(
+    node: Service, journal: str
+) -> None:
     jobs = await node.submit(*["a"] * 9)
     await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
     await node.claims.end_unschedulable(600.0)

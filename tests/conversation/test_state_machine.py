@@ -108,7 +108,7 @@ def test_latencies_are_sent_with_the_first_audio() -> None:
     assert latency == ReplyLatency(1, *map(pytest.approx, (0.2, 0.05, 0.2, 0.1, 0.45)))
 
 
-def test_speculative_reply_begins_before_the_end_of_turn_and_is_not_sent() -> None:
+def test_speculative_reply_begins_before_the_end_of_turn_and_is_sent_after_it() -> None:
     table = Table()
     table.utters("and what do you count and")
     assert [one.turn for one in table.of(GenerateReply)] == [1]

@@ -206,7 +206,7 @@ def turns(*spans: Span) -> list[SpeakerTurn]:
         pytest.param([(0, 3, 0), (2, 4, 0)], [(0, 4, 0)], id="overlapping turns of one speaker"),
     ],
 )
-def test_speaker_who_outlasts_an_overlap_has_the_next_words(
+def test_turns_are_joined_over_short_pauses_and_overlaps_go_to_who_talks_longer(
     spoken: list[Span], lines: list[Span]
 ) -> None:
     assert merge_turns(turns(*spoken)) == turns(*lines)

@@ -113,7 +113,7 @@ def test_metrics_page_does_not_grow_with_owners() -> None:
     assert 'vibevoice_live_sessions_ended_total{reason="done",wire="live"} 10000.0' in many
 
 
-def test_recognition_outcome_is_failed_or_timed_out_by_its_error() -> None:
+def test_unheard_final_is_timed_out_past_the_clients_patience_and_failed_before() -> None:
     tally = ServiceMetrics()
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):

@@ -385,7 +385,7 @@ async def test_create_response_false_answers_only_on_request(talks: Server) -> N
         assert caller.kinds().count("response.created") == 1
 
 
-async def test_pcmu_output_is_g711_at_8_khz(talks: Server) -> None:
+async def test_pcmu_output_has_one_byte_per_sample_at_8_khz(talks: Server) -> None:
     law = {"type": "audio/pcmu"}
     async with calling(talks) as caller:
         session = await caller.update(audio={"output": {"format": law, "voice": "high"}})

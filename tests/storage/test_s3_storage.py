@@ -181,7 +181,7 @@ def test_unfinished_multipart_upload_is_listed_with_age_and_deleted(
 
 
 @pytest.mark.slow
-def test_server_death_leaves_no_partial_object_and_loses_no_whole_one(
+def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole_one(
     storage_server: ObjectStorage, opened: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_storage, "MIN_RETRY_PAUSE_S", 0.2)

@@ -36,19 +36,19 @@ def check_package(found: dict[str, Any], text: str) -> None:
     assert found["mp3"] in MP3
 
 
-def test_the_package_for_python(
+def test_openai_package_for_python_transcribes_streams_and_speaks(
     python_client: RunClient, speaking: Server, clip: Path, text: str
 ) -> None:
     check_package(python_client("openai_files.py", speaking.port, clip), text)
 
 
-def test_the_package_for_javascript(
+def test_openai_package_for_javascript_transcribes_streams_and_speaks(
     node_client: RunClient, speaking: Server, clip: Path, text: str
 ) -> None:
     check_package(node_client("openai_files.mjs", speaking.port, clip), text)
 
 
-def test_the_example_of_the_documents_for_javascript(
+def test_javascript_example_of_the_docs_prints_who_said_what_when(
     node_client: Any, speaking: Server, clip: Path, tmp_path: Path
 ) -> None:
     page = (REPOSITORY / "docs/openai.md").read_text("utf-8")
@@ -65,7 +65,9 @@ def test_the_example_of_the_documents_for_javascript(
     assert re.fullmatch(r"A 0 1 \w{8}\nB 1 2 \w{8}\nA 2 3 \w{8}\n", said)
 
 
-def test_the_ai_sdk(node_client: RunClient, speaking: Server, clip: Path, text: str) -> None:
+def test_ai_sdk_gets_text_length_segments_and_speech(
+    node_client: RunClient, speaking: Server, clip: Path, text: str
+) -> None:
     found = node_client("ai_sdk.mjs", speaking.port, clip)
     assert {found[name]["text"] for name in ("whisper-1", "gpt-4o-transcribe")} == {text}
     assert found["whisper-1"]["seconds"] == 3
@@ -74,13 +76,15 @@ def test_the_ai_sdk(node_client: RunClient, speaking: Server, clip: Path, text: 
     assert found["speech"]["bytes"] > 1000
 
 
-def test_litellm(python_client: RunClient, speaking: Server, clip: Path, text: str) -> None:
+def test_litellm_gets_the_same_text_by_all_its_calls_and_speech(
+    python_client: RunClient, speaking: Server, clip: Path, text: str
+) -> None:
     found = python_client("litellm_files.py", speaking.port, clip)
     assert found.pop("mp3") in MP3
     assert set(found.values()) == {text}
 
 
-def test_litellm_as_a_proxy(
+def test_litellm_as_a_proxy_passes_text_and_speech_on(
     older_client: RunClient, speaking: Server, clip: Path, text: str
 ) -> None:
     found = older_client("litellm_proxy.py", speaking.port, clip)
@@ -89,7 +93,7 @@ def test_litellm_as_a_proxy(
 
 
 @pytest.mark.parametrize("name", ["langchain", "haystack", "speech_recognition"])
-def test_readers_of_frameworks(
+def test_reader_of_a_framework_gets_the_words_of_a_recording(
     name: str, python_client: RunClient, speaking: Server, clip: Path, text: str
 ) -> None:
     found = python_client("readers.py", name, speaking.port, clip)
@@ -98,7 +102,7 @@ def test_readers_of_frameworks(
         assert found == text
 
 
-def test_the_reader_of_llama_index(
+def test_reader_of_llama_index_gets_the_words_of_a_recording(
     older_client: RunClient, speaking: Server, clip: Path, text: str
 ) -> None:
     assert older_client("readers.py", "llama_index", speaking.port, clip) == text

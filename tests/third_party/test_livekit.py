@@ -46,7 +46,7 @@ def end(server: Server) -> None:
     server.process.wait(PATIENCE_S)
 
 
-def test_an_agent_goes_on_with_its_context_is_asked_by_text_and_calls_a_tool(
+def test_livekit_agent_calls_a_tool_and_keeps_its_context_over_a_restart(
     python_client: Any, tmp_path: Path, llm: Obedient
 ) -> None:
     with (
@@ -70,7 +70,9 @@ def test_an_agent_goes_on_with_its_context_is_asked_by_text_and_calls_a_tool(
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini-transcribe", "gpt-realtime-whisper"])
-def test_transcription(python_client: Any, tmp_path: Path, studio: Studio, model: str) -> None:
+def test_livekit_transcription_goes_on_after_the_service_restarted(
+    python_client: Any, tmp_path: Path, studio: Studio, model: str
+) -> None:
     """Of the first the service ends turns; of the second the client's own VAD does."""
     with (
         restarting(tmp_path) as (port, first),

@@ -20,7 +20,7 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield one
 
 
-def test_home_assistant_s_package(
+def test_home_assistants_wyoming_package_gets_the_words_of_a_recording(
     python_client: RunClient, open_server: Server, clip: Path
 ) -> None:
     port = open_server.health()["wyoming_port"]
@@ -29,14 +29,18 @@ def test_home_assistant_s_package(
     assert len(found["text"].split()) == 3
 
 
-def test_event_source_of_npm(node_client: RunClient, open_server: Server, clip: Path) -> None:
+def test_event_source_of_npm_gets_all_events_of_a_job_in_order(
+    node_client: RunClient, open_server: Server, clip: Path
+) -> None:
     found = node_client("event_source.mjs", open_server.port, clip)
     assert found["names"][-1] == "done"
     assert found["names"].count("segment") == 3
     assert found["ids"] == sorted(set(found["ids"]))
 
 
-def test_prometheus_own_parsers(python_client: RunClient, open_server: Server) -> None:
+def test_metrics_are_read_whole_by_prometheus_own_parsers(
+    python_client: RunClient, open_server: Server
+) -> None:
     found = python_client("prometheus_scrape.py", open_server.port)
     assert found["text"]["type"].startswith("text/plain")
     assert found["open"]["type"].startswith("application/openmetrics-text")
@@ -45,7 +49,9 @@ def test_prometheus_own_parsers(python_client: RunClient, open_server: Server) -
         assert any(name.startswith("vibevoice_jobs") for name in one["names"])
 
 
-def test_calls_by_reflection(python_client: RunClient, open_server: Server) -> None:
+def test_grpc_service_is_found_and_called_by_reflection(
+    python_client: RunClient, open_server: Server
+) -> None:
     port = open_server.health()["grpc_port"]
     found = python_client("grpc_calls.py", port)
     assert found["status"] == 1, "serving"

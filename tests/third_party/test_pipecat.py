@@ -24,13 +24,15 @@ def speech(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("vad", ["local", "server"])
-def test_transcription(python_client: Any, dialogue: Server, speech: Path, vad: str) -> None:
+def test_pipecat_gets_final_words_with_its_own_vad_and_with_the_services(
+    python_client: Any, dialogue: Server, speech: Path, vad: str
+) -> None:
     found = python_client("pipecat_stt.py", dialogue.port, speech, vad, 1)
     assert found["errors"] == []
     assert WORDS.fullmatch(" ".join(found["final"]))
 
 
-def test_transcription_goes_on_behind_a_restart(
+def test_pipecat_gets_more_words_after_the_service_restarted(
     python_client: Any, tmp_path: Path, speech: Path
 ) -> None:
     with (
@@ -43,7 +45,9 @@ def test_transcription_goes_on_behind_a_restart(
         assert len(line(client)["final"]) > len(before)
 
 
-def test_conversation(python_client: Any, dialogue: Server, speech: Path) -> None:
+def test_pipecat_gets_spoken_answers_to_typed_and_spoken_turns(
+    python_client: Any, dialogue: Server, speech: Path
+) -> None:
     found = python_client("pipecat_llm.py", dialogue.port, speech)
     assert (found["errors"], found["answers"]) == ([], 2)
     assert found["audio"] > 0

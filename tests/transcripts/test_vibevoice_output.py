@@ -122,7 +122,7 @@ def test_times_are_kept_and_limited_to_the_audio(
 def test_number_of_any_length_is_parsed() -> None:
     answer = f'[{{"Start":1.{"0" * 9000},"End":{"9" * 9000},"Content":"Hello."}}]'
     assert parse(answer) == [Segment(1, 30, "Hello.")]
-    assert parse(answer.replace("9" * 9000, "9" * 9000), None) == [Segment(1, 1, "Hello.")]
+    assert parse(answer, None) == [Segment(1, 1, "Hello.")]
 
 
 @pytest.mark.parametrize(
