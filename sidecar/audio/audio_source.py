@@ -90,12 +90,12 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         fd = os.open(path, files.OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
-    except PermissionError:
-        raise errors.AudioPathForbidden() from None
+    except PermissionError as error:
+        raise errors.AudioPathForbidden() from error
     except (OSError, ValueError, UnicodeEncodeError) as error:
         if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
             raise errors.AudioPathNotAFile() from None
-        raise errors.AudioPathInvalid() from None
+        raise errors.AudioPathInvalid() from error
     if not _is_plain_file(fd):
         os.close(fd)
         raise errors.AudioPathNotAFile()

@@ -15,6 +15,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.errors import SidecarError
 from sidecar.jobs import job_record
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobRecord
 from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile
 from sidecar.storage.recording_storage import RecordingStorage
@@ -84,7 +85,8 @@ class PersistentRecordings:
         Raises:
             errors.AudioLost, errors.BadRequest: it is gone or was changed.
             errors.StorageUnreachable: it cannot be read now, or not by this service.
-            errors.DiskFull, errors.SpoolUnwritable: there is no space to open it.
+            errors.DiskFull, errors.SpoolUnwritable, errors.MachineBusy: there is no space or no
+                descriptor to open it.
         """
         kept = record.audio
         if not isinstance(kept, audio_source.StoredRecordingRef):
@@ -102,8 +104,8 @@ class PersistentRecordings:
             return spool.finish()
         except FileNotFoundError:
             raise errors.AudioLost() from None
-        except (OSError, DecryptionFailed):
-            raise errors.AudioLost(_ALTERED) from None
+        except (OSError, DecryptionFailed) as error:
+            raise _unreadable_error(error) from None
         finally:
             spool.close()
 
@@ -113,7 +115,7 @@ class PersistentRecordings:
         Raises:
             errors.RecordingNotKept: it is not stored, or no longer.
             errors.AudioLost: it was changed.
-            errors.StorageUnreachable: it cannot be read now.
+            errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
         kept = record.audio
         if not isinstance(kept, audio_source.StoredRecordingRef) or not self.shelf.has(record):
@@ -123,8 +125,8 @@ class PersistentRecordings:
             return EncryptedFile(self._seal, self._storage.open(kept.name), kept.name)
         except FileNotFoundError:  # deleted a moment ago
             raise errors.RecordingNotKept() from None
-        except (OSError, DecryptionFailed):
-            raise errors.AudioLost(_ALTERED) from None
+        except (OSError, DecryptionFailed) as error:
+            raise _unreadable_error(error) from None
 
     def discard(self, audio: audio_source.RecordingRef) -> None:
         """Delete a recording without a job: its job was refused, or its client has disconnected."""
@@ -150,6 +152,15 @@ class PersistentRecordings:
             raise errors.StorageUnreachable(
                 "The recording is in a storage that this service does not use."
             )
+
+
+def _unreadable_error(error: OSError | DecryptionFailed) -> SidecarError:
+    """Return the error of a recording that cannot be read: lost only if it is to blame itself."""
+    if not isinstance(error, OSError) or fault_of(error) is Fault.RECORDING:
+        return errors.AudioLost(_ALTERED)
+    if fault_of(error) is Fault.NODE:
+        return errors.MachineBusy(f"The recording cannot be opened now: {error.strerror}.")
+    return errors.StorageUnreachable(f"The recording cannot be read now: {error.strerror}.")
 
 
 class RecordingArchive:

@@ -7,6 +7,7 @@ that several services share (`sidecar.cluster`). Nothing here runs without `--ke
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from pathlib import Path
@@ -15,6 +16,7 @@ from sidecar import clock, errors
 from sidecar.audio import audio_source
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job, poison_error
@@ -25,6 +27,10 @@ from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.storage_selection import create_recording_storage
 
 log = logging.getLogger(__name__)
+
+REOPEN_INTERVAL_S = 10.0
+"""Interval of attempts to open recordings of jobs of before the start: a full disk or an unmounted
+folder takes a person some minutes."""
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -73,36 +79,63 @@ class JobPersistence(PersistentRecordings):
         }
         for name in there:
             if name not in needed:
-                self._storage.delete(name)
+                try:
+                    self._storage.delete(name)
+                except OSError as error:  # a folder; on Windows, a file that another program reads
+                    log.warning(
+                        "%s cannot be deleted now; the next start tries it: %s", name, error
+                    )
 
 
 async def requeue_unfinished(
-    keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
+    keeping: JobPersistence,
+    queue: JobQueue,
+    threads: ThreadLimiter,
+    retry_s: float = REOPEN_INTERVAL_S,
 ) -> None:
-    """Queue accepted jobs that have not ended, in the order of their submission. Each
-    resumes from its checkpoint."""
+    """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
+    its checkpoint. Those whose recordings cannot be opened now are tried again every ``retry_s``
+    seconds."""
     store = keeping.store
-    unfinished = [one for one in store.all() if one.durable and not one.over]
-    for record in unfinished:
-        store.append(record.id, InterruptedChange())
+    unfinished = [one.id for one in store.all() if one.durable and not one.over]
+    for job_id in unfinished:
+        store.append(job_id, InterruptedChange())
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
-    for record in unfinished:
-        try:
-            after = store.get(record.id)
-            if (error := poison_error(after.crashes, after.interruptions)) is not None:
-                raise error
-            source = await threads.run(keeping.open, record)
-        # an error of one job must not stop the recovery of those behind it
-        except Exception as error:
-            known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
-            if known is not error:
-                log.exception("internal error while job %s was recovered", record.id)
-            with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
-                store.append(record.id, FailedChange(JobFailure.of(known)))
-            continue
-        now = next((one for one in store.all() if one.id == record.id), None)
-        if now is None or now.over:  # it was deleted or cancelled meanwhile
-            source.close()
-        else:
-            queue.resume(Job(source, now))
+    while unfinished:
+        waiting = [one for one in unfinished if not await _requeued(one, keeping, queue, threads)]
+        if unfinished := waiting:
+            await asyncio.sleep(retry_s)
+
+
+async def _requeued(
+    job_id: str, keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
+) -> bool:
+    """Open a job's recording and queue the job; return False if it has to be tried again."""
+    store = keeping.store
+    try:
+        record = store.get(job_id)
+        if record.over:
+            return True
+        if (error := poison_error(record.crashes, record.interruptions)) is not None:
+            raise error
+        source = await threads.run(keeping.open, record)
+    except errors.JobNotFound:  # it was deleted meanwhile
+        return True
+    # an error of one job must not stop the recovery of those behind it
+    except Exception as error:
+        if fault_of(error) is not Fault.RECORDING:
+            log.warning("job %s waits: its recording cannot be opened now: %s", job_id, error)
+            return False
+        known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
+        if known is not error:
+            log.exception("internal error while job %s was recovered", job_id)
+        with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
+            store.append(job_id, FailedChange(JobFailure.of(known)))
+        return True
+    now = next((one for one in store.all() if one.id == job_id), None)
+    if now is None or now.over:  # it was deleted or cancelled meanwhile
+        source.close()
+    else:
+        queue.resume(Job(source, now))
+    return True

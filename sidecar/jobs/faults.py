@@ -1,0 +1,58 @@
+"""Faults: whether the recording, the node or the storage is to blame for an error. Pure.
+
+What each does to a job and its attempts: docs/operations.md, "Faults".
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import StrEnum
+
+from sidecar import errors
+
+
+class Fault(StrEnum):
+    """What is to blame for an error in a job."""
+
+    RECORDING = "recording"
+    """The recording, its options, or the engine on it: the attempt counts, and the job may end."""
+    NODE = "node"
+    """This service for now: its disk, its descriptors. The job waits, and no attempt counts."""
+    STORAGE = "storage"
+    """The storage of recordings or the database for now. The job waits, and no attempt counts."""
+
+
+_OF_NODE = (
+    errors.DiskFull,
+    errors.SpoolUnwritable,
+    errors.UploadsFull,
+    errors.MachineBusy,
+)
+_OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
+_ERRNOS_OF_NODE = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+}
+_ERRNOS_OF_RECORDING = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
+}
+"""There is no such recording, or something else has its name."""
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return what is to blame for an error; one of ours that was raised from an error of the system
+    is judged by that.
+
+    An unknown error is the recording's: else a job that meets a bug would be tried for ever. An
+    unknown error of the system is the storage's: it may be over in a moment, and a job that has
+    ended does not come back."""
+    if isinstance(error, errors.SidecarError) and isinstance(error.__cause__, OSError):
+        return fault_of(error.__cause__)
+    if isinstance(error, (*_OF_NODE, MemoryError)):
+        return Fault.NODE
+    if isinstance(error, _OF_STORAGE):
+        return Fault.STORAGE
+    if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
+        return Fault.RECORDING
+    return Fault.NODE if error.errno in _ERRNOS_OF_NODE else Fault.STORAGE

@@ -1,0 +1,131 @@
+"""What is to blame for an error, and jobs whose recordings cannot be opened for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from instrumented_slot import FACTS, OverheardSlot, queue_on
+from service_process import until
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
+from sidecar.concurrency import ThreadLimiter
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
+
+
+def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (errors.AudioLost(), Fault.RECORDING),
+        (errors.AudioUndecodable(), Fault.RECORDING),
+        (errors.EngineFailed(), Fault.RECORDING),
+        (errors.AudioPathForbidden(), Fault.RECORDING),
+        (ValueError("a bug"), Fault.RECORDING),
+        (FileNotFoundError(errno.ENOENT, "gone"), Fault.RECORDING),
+        (OSError(errno.ELOOP, "a link"), Fault.RECORDING),
+        (errors.DiskFull(), Fault.NODE),
+        (errors.UploadsFull(), Fault.NODE),
+        (OSError(errno.EMFILE, "too many"), Fault.NODE),
+        (raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")), Fault.NODE),
+        (MemoryError(), Fault.NODE),
+        (errors.StorageUnreachable(), Fault.STORAGE),
+        (errors.JournalUnreachable(), Fault.STORAGE),
+        (OSError(errno.EIO, "input/output"), Fault.STORAGE),
+        (PermissionError(errno.EACCES, "not now"), Fault.STORAGE),
+        (
+            raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "not now")),
+            Fault.STORAGE,
+        ),
+    ],
+)
+def test_error_is_blamed_on_recording_node_or_storage(error: Exception, fault: Fault) -> None:
+    assert fault_of(error) is fault
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        keep_jobs=True,
+        journal_key="0123456789abcdef0123456789abcdef",
+        data_dir=tmp_path,
+        spool_dir=tmp_path / "spool",
+    )
+
+
+async def kept_job(
+    settings: Settings, source: AudioSource, name: str = "recording"
+) -> tuple[str, Path]:
+    """Persist a job as a service does that dies before it runs it: its id, and its recording."""
+    keeping = JobPersistence(settings)
+    try:
+        with source:
+            audio = keeping.keep(source, name)
+        record = JobRecord.submitted(0.0, audio, FACTS, TranscribeOptions(), durable=True)
+        keeping.store.add(record)
+        await keeping.store.written(record.id)
+        return record.id, settings.data_dir / "jobs" / "uploads" / name
+    finally:
+        keeping.close()
+
+
+def upload(data: bytes) -> AudioSource:
+    spool = UploadSpool(None)
+    spool.add(data)
+    return spool.finish()
+
+
+async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
+    settings: Settings, voice: bytes
+) -> None:
+    assert settings.spool_dir is not None
+    long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is not there
+    job_id, path = await kept_job(settings, upload(long), "long")
+    small, _ = await kept_job(settings, upload(voice), "small")
+    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    async with queue_on(OverheardSlot(), keeping.store) as queue:
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        await until(lambda: queue.live(small) is not None)
+        assert not keeping.store.get(job_id).over
+        assert path.exists()
+        settings.spool_dir.mkdir()
+        await work
+        assert queue.live(job_id) is not None
+    keeping.close()
+
+
+async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tried_again(
+    settings: Settings, voice: bytes
+) -> None:
+    job_id, _ = await kept_job(settings, upload(voice + bytes(UploadSpool.MEMORY_BYTES)))
+    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    async with queue_on(OverheardSlot(), keeping.store) as queue:
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        await until(lambda: keeping.store.get(job_id).seq > 0)
+        keeping.store.forget(job_id)
+        await work
+    keeping.close()
+
+
+async def test_start_goes_on_when_unneeded_recording_cannot_be_deleted(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    uploads = settings.data_dir / "jobs" / "uploads"
+    (uploads / "@folder").mkdir(parents=True)
+    (uploads / "unneeded").touch()
+    JobPersistence(settings).close()
+    assert os.listdir(uploads) == ["@folder"]
+    assert "@folder cannot be deleted now" in caplog.text
