@@ -84,7 +84,7 @@ def examine() -> Iterator[CheckFinding]:
     yield finding
     for wrong, remedy in unknown_variables():
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
-    yield from _engines(settings)
+    yield from examine_engines(settings)
     yield system_checks.check_live_engine(settings)
     yield system_checks.check_tts(settings)
     yield system_checks.check_llm(settings)
@@ -110,7 +110,8 @@ def _settings() -> tuple[Settings, CheckFinding]:
     return settings, CheckFinding("settings", CheckState.GOOD, text)
 
 
-def _engines(settings: Settings) -> Iterator[CheckFinding]:
+def examine_engines(settings: Settings) -> Iterator[CheckFinding]:
+    """Yield the finding of each engine: chosen, ready, or what is missing."""
     from sidecar import engines
     from sidecar.engines import engine_selection
 

@@ -72,7 +72,7 @@ async def _list(
     """List your jobs, oldest first: id, state, submission time, seconds, progress."""
     async with client_of(where) as client:
         async for job in _jobs(client, state):
-            print(_line(job))
+            print(job_line(job))
 
 
 async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
@@ -115,7 +115,7 @@ async def _job_of(client: AsyncClient, given: str, least: int = 1) -> Job:
     raise errors.JobNotFound(said, hint=f"{PROGRAM} jobs list")
 
 
-def _line(job: Job) -> str:
+def job_line(job: Job) -> str:
     """Return a job as columns for people and for `awk`; the last is its progress or error."""
     said = job.raw
     seconds = said.get("duration")
@@ -139,7 +139,7 @@ def _backup(
     """Write jobs and recordings to a new file (mode 0600)."""
     from sidecar.storage.job_backup import back_up_jobs
 
-    _say("backed up", back_up_jobs(_folder(jobs_dir), file))
+    print_error_line(f"backed up: {summary_line(back_up_jobs(_folder(jobs_dir), file))}")
 
 
 def _restore(
@@ -149,7 +149,7 @@ def _restore(
     """Restore jobs and recordings to a folder without jobs."""
     from sidecar.storage.job_backup import restore_jobs
 
-    _say("restored", restore_jobs(file, _folder(jobs_dir)))
+    print_error_line(f"restored: {summary_line(restore_jobs(file, _folder(jobs_dir)))}")
 
 
 def _folder(named: Path | None) -> Path:
@@ -166,7 +166,8 @@ def _folder(named: Path | None) -> Path:
     return named or jobs_folder(settings)
 
 
-def _say(what: str, found: BackupSummary) -> None:
+def summary_line(found: BackupSummary) -> str:
+    """Return what a backup or a restore has copied, in one line."""
     size = f"{found.size / 1e6:.1f} MB"
     jobs, recordings = counted(found.jobs, "job"), counted(found.recordings, "recording")
-    print_error_line(f"{what}: {jobs}, {recordings}, {size}")
+    return f"{jobs}, {recordings}, {size}"

@@ -40,7 +40,7 @@ class MonitorApp(App[None]):
         super().__init__()
         self._camera, self._interval_s = camera, interval_s
         self._before: MonitorSnapshot | None = None
-        self._paused = self._looking = False
+        self._paused = self.looking = False
         self._grid = ItemGrid(min_column_width=44, id="sections")
         self._lines = {name: Sparkline([], classes="trend") for name in TRENDS}
         self._trends = {name: deque[float](maxlen=REMEMBERED) for name in TRENDS}
@@ -57,12 +57,12 @@ class MonitorApp(App[None]):
     def on_mount(self) -> None:
         """Refresh at once, and then at intervals."""
         self.action_look()
-        self.set_interval(self._interval_s, self._tick)
+        self.set_interval(self._interval_s, self.refresh_unless_paused)
 
     def action_look(self) -> None:
         """Refresh now, even if paused. It runs in the background, and ends with the application."""
-        if not self._looking:
-            self._looking = True
+        if not self.looking:
+            self.looking = True
             self.run_worker(self._look())
 
     def action_pause(self) -> None:
@@ -71,7 +71,8 @@ class MonitorApp(App[None]):
         if self._before is not None:
             self._say(self._before)
 
-    def _tick(self) -> None:
+    def refresh_unless_paused(self) -> None:
+        """Refresh at the end of an interval."""
         if not self._paused:
             self.action_look()
 
@@ -84,7 +85,7 @@ class MonitorApp(App[None]):
                 self._draw_trends(picture)
                 await self._draw(sections(picture, before))
         finally:
-            self._looking = False
+            self.looking = False
 
     def _say(self, picture: MonitorSnapshot) -> None:
         state = picture.address if picture.answers else f"{picture.address} does not answer"

@@ -31,7 +31,7 @@ _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
 """Changes by the kinds of events that the database's functions append."""
 
 
-_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
+EVENT_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
     job_record.StartedChange: "begun",
     job_record.CrashedChange: "crashed",
     job_record.RequeuedChange: "putback",
@@ -51,7 +51,8 @@ _KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
 
 def event_kind(change: JobChange) -> str:
     """Return the kind of an event, which the database has unencrypted."""
-    return _KINDS[type(change.event if isinstance(change, job_record.ReportedChange) else change)]
+    event = change.event if isinstance(change, job_record.ReportedChange) else change
+    return EVENT_KINDS[type(event)]
 
 
 def log_unreadable(job_id: str, error: Exception) -> None:

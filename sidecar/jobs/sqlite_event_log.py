@@ -43,12 +43,12 @@ log = logging.getLogger(__name__)
 
 
 # Names in stored jobs: they stay, whatever the classes are called.
-_REFS: dict[str, type[RecordingRef]] = {
+RECORDING_REFS: dict[str, type[RecordingRef]] = {
     "open": OpenUploadRef,
     "stored": StoredRecordingRef,
     "file": ClientFileRef,
 }
-_PLAIN: dict[str, Callable[..., JobChange]] = {
+PLAIN_CHANGES: dict[str, Callable[..., JobChange]] = {
     "begun": job_record.StartedChange,
     "crashed": job_record.CrashedChange,
     "putback": job_record.RequeuedChange,
@@ -56,7 +56,7 @@ _PLAIN: dict[str, Callable[..., JobChange]] = {
     "cancelled": job_record.CancelledChange,
 }
 _NAMES: dict[Callable[..., object], str] = {
-    kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
+    kind: name for name, kind in [*RECORDING_REFS.items(), *PLAIN_CHANGES.items()]
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
 """Fields of a submitted record beside audio, options, facts, priority and key;
@@ -91,7 +91,7 @@ def parse_record(text: bytes) -> JobRecord:
         values = json.loads(text)
         facts = AudioInfo.from_wire(values["facts"])
         return JobRecord(
-            audio=_REFS[values["audio"].pop("ref")](**values["audio"]),
+            audio=RECORDING_REFS[values["audio"].pop("ref")](**values["audio"]),
             options=replace(
                 TranscribeOptions.from_wire(values["options"]),
                 unknown_fields=tuple(values["unknown_fields"]),
@@ -141,7 +141,7 @@ def parse_change(text: bytes) -> JobChange:
             case {"edit": operations}:
                 return job_record.EditedChange(edit_step_from_json(operations))
             case {"change": str(name), **values}:
-                return _PLAIN[name](**{str(key): value for key, value in values.items()})
+                return PLAIN_CHANGES[name](**{str(key): value for key, value in values.items()})
     except (ValueError, KeyError, TypeError, errors.BadRequest) as error:
         raise UnreadableRecord(f"no change: {error}") from None
     raise UnreadableRecord("no change")

@@ -261,7 +261,7 @@ class Finished:
 
 
 TranscriptionEvent = Progress | SegmentReady | Peaks | Checkpoint | Finished
-_NAMES: dict[type[TranscriptionEvent], str] = {
+EVENT_NAMES: dict[type[TranscriptionEvent], str] = {
     Progress: "Progress",
     SegmentReady: "SegmentReady",
     Peaks: "Peaks",
@@ -269,12 +269,12 @@ _NAMES: dict[type[TranscriptionEvent], str] = {
     Finished: "Finished",
 }
 """Names in stored jobs and in messages: they stay, even if the classes are renamed."""
-_EVENTS = {name: kind for kind, name in _NAMES.items()}
+_EVENTS = {name: kind for kind, name in EVENT_NAMES.items()}
 
 
 def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
     """Return an event as plain values (for JSON between processes of this project)."""
-    values = {"event": _NAMES[type(event)], **to_plain(event)}
+    values = {"event": EVENT_NAMES[type(event)], **to_plain(event)}
     if isinstance(event, Peaks):
         values["levels"] = base64.b64encode(event.levels).decode()
     return values

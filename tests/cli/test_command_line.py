@@ -671,7 +671,7 @@ def test_doctor_names_the_service_at_the_port(terminal, server):
 
 def test_doctor_says_how_to_install_each_engine(monkeypatch):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["torch"])
-    found = {one.text.partition(":")[0]: one.text for one in doctor._engines(Settings())}
+    found = {one.text.partition(":")[0]: one.text for one in doctor.examine_engines(Settings())}
     for engine in ("whisper", "voxtral", "vibevoice"):
         assert f"without torch (pip install -e '.[{engine}]'" in found[engine]
 

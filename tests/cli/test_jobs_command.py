@@ -65,7 +65,7 @@ def submit(service: Server, token: str, voice: bytes) -> str:
 def test_waiting_job_is_listed_with_its_position(position: int | None, said: str) -> None:
     raw = {"position": position, "created": "2026-11-23T10:00:00Z"}
     job = Job("0f3a", "queued", Progress("queued"), raw=raw)
-    assert jobs._line(job).split("  ")[-1] == said
+    assert jobs.job_line(job).split("  ")[-1] == said
 
 
 def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
@@ -135,9 +135,9 @@ def test_wrong_token_is_one_line_of_error(told: Told) -> None:
     assert len(said.splitlines()) <= 2
 
 
-def test_one_job_is_reported_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs._say("restored", BackupSummary(jobs=1, recordings=2, size=0))
-    assert "restored: 1 job, 2 recordings" in capsys.readouterr().err
+def test_one_job_is_reported_in_the_singular() -> None:
+    said = jobs.summary_line(BackupSummary(jobs=1, recordings=2, size=0))
+    assert said == "1 job, 2 recordings, 0.0 MB"
     who = replace(ANONYMOUS, limits=OwnerLimits(jobs=1))
     with pytest.raises(errors.JobsLimited, match="Your jobs that wait or run: 1; the limit is 1"):
         check_jobs(who, 1)

@@ -132,10 +132,10 @@ async def test_screen_follows_the_service_unless_paused(server: Server, voice: b
         await until(pilot, lambda: shows(app, before + 1))
         await pilot.press("p")
         assert app.sub_title.endswith(", paused")
-        await until(pilot, lambda: not app._looking)
+        await until(pilot, lambda: not app.looking)
         await asyncio.to_thread(server.post, voice)
-        app._tick()
-        assert not app._looking, "while it pauses its clock makes it look at nothing"
+        app.refresh_unless_paused()
+        assert not app.looking, "while it pauses its clock makes it look at nothing"
         assert shows(app, before + 1)
         await pilot.press("r")
         await until(pilot, lambda: shows(app, before + 2))

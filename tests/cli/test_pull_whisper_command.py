@@ -61,7 +61,7 @@ def test_unknown_whisper_model_is_refused_with_the_known_ones(shell: Shell) -> N
     check_one_line(shell.pull("whisper:huge"), "'huge'", "large-v3-turbo", "tiny")
 
 
-def test_every_whisper_name_is_a_repository_of_its_kind() -> None:
+def test_every_whisper_name_is_a_repository_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(WHISPER_BEST_FIRST) == set(WHISPER_MODELS)
     for name, named in WHISPER_MODELS.items():
         assert resolve_repository(f"whisper:{name}") == (named.repository, CTRANSLATE2_LAYOUT)
@@ -69,10 +69,13 @@ def test_every_whisper_name_is_a_repository_of_its_kind() -> None:
     assert resolve_repository("whisper:turbo")[0] == WHISPER_MODELS["large-v3-turbo"].repository
     assert resolve_repository("vibevoice")[1] is TRANSFORMERS_LAYOUT
     faster_whisper = pytest.importorskip("faster_whisper.utils", reason="the extra 'whisper'")
-    theirs = faster_whisper._MODELS
-    assert {name: one.repository for name, one in WHISPER_MODELS.items()} == {
-        name: theirs[name] for name in WHISPER_MODELS
-    }
+    theirs: list[str] = []  # what it would download
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda repository, **_: theirs.append(repository)
+    )
+    for name in WHISPER_MODELS:
+        faster_whisper.download_model(name)
+    assert theirs == [one.repository for one in WHISPER_MODELS.values()]
 
 
 def without(name: str) -> Callable[[Path], object]:

@@ -11,13 +11,19 @@ from sidecar.transcripts import transcript
 
 
 def test_event_names_in_stored_jobs_are_unchanged() -> None:
-    assert {*sqlite_event_log._REFS} == {"open", "stored", "file"}
-    assert {*sqlite_event_log._PLAIN} == {"begun", "crashed", "putback", "interrupted", "cancelled"}
+    assert {*sqlite_event_log.RECORDING_REFS} == {"open", "stored", "file"}
+    assert {*sqlite_event_log.PLAIN_CHANGES} == {
+        "begun",
+        "crashed",
+        "putback",
+        "interrupted",
+        "cancelled",
+    }
     names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
     names |= {transcript.to_wire(transcript.Peaks(0, b""))["event"]}
     names |= {transcript.to_wire(transcript.Checkpoint(0.0, ""))["event"]}
     assert names == {"Progress", "Peaks", "Checkpoint"}
-    assert {*transcript._NAMES.values()} == names | {"SegmentReady", "Finished"}
+    assert {*transcript.EVENT_NAMES.values()} == names | {"SegmentReady", "Finished"}
 
 
 def test_event_names_in_live_leases_are_unchanged() -> None:
@@ -31,6 +37,6 @@ def test_event_names_in_live_leases_are_unchanged() -> None:
 def test_event_kinds_in_journal_rows_are_unchanged() -> None:
     words = """begun crashed putback interrupted cancelled refused failed edited
         progress segmentready peaks checkpoint finished"""
-    assert {*job_rows._KINDS.values()} == {*words.split()}
+    assert {*job_rows.EVENT_KINDS.values()} == {*words.split()}
     changes = {*get_args(job_record.JobChange)} - {job_record.ReportedChange}
-    assert {*job_rows._KINDS} == changes | {*get_args(transcript.TranscriptionEvent)}
+    assert {*job_rows.EVENT_KINDS} == changes | {*get_args(transcript.TranscriptionEvent)}

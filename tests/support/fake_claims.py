@@ -181,13 +181,13 @@ class FakeClaims(ClaimStore):
             record
             for record in self._waiting()
             if not self._judged(record.id)
-            and not any(node._said(record.id) is None for node in self.shared.nodes)
+            and not any(node.verdict_of(record.id) is None for node in self.shared.nodes)
         ][:most]
 
     async def end_unschedulable(self, patience_s: float, every_s: float = 0.0) -> None:
         self._reach("end_unschedulable")
         for record in self._waiting():
-            said = [node._said(record.id) for node in self.shared.nodes]
+            said = [node.verdict_of(record.id) for node in self.shared.nodes]
             refusals = [one for one in said if isinstance(one, JobFailure)]
             all_refuse = bool(said) and len(refusals) == len(said)
             self._tell(self.shared.jobs[record.id], refusals if all_refuse else [], patience_s)
@@ -225,7 +225,9 @@ class FakeClaims(ClaimStore):
     def _next(self) -> Stored | None:
         """The oldest job of the owner that has the fewest claimed."""
         busy = Counter(self.shared.get(job_id).owner for job_id in self.shared.claimed)
-        fit = [one for one in self._waiting() if not isinstance(self._said(one.id), JobFailure)]
+        fit = [
+            one for one in self._waiting() if not isinstance(self.verdict_of(one.id), JobFailure)
+        ]
         records = sorted(fit, key=lambda one: busy[one.owner])
         return self.shared.jobs[records[0].id] if records else None
 
@@ -240,7 +242,7 @@ class FakeClaims(ClaimStore):
         _, at = self.verdicts.get(job_id, (None, -math.inf))
         return self.shared.now_s - at < ELIGIBILITY_TTL_S
 
-    def _said(self, job_id: str) -> JobFailure | str | None:
+    def verdict_of(self, job_id: str) -> JobFailure | str | None:
         """Why this node cannot do a job, None if it can, "" if it did not say."""
         return self.verdicts[job_id][0] if job_id in self.verdicts else ""
 

@@ -87,7 +87,7 @@ class OverheardSlot(EngineSlot):
         self.release.set()
 
     @asynccontextmanager
-    async def lease(self, *wanted: Any) -> AsyncIterator[EngineLease]:
+    async def lease(self, *wanted: Any) -> AsyncIterator[Any]:
         self.asked += 1
         async with super().lease(*wanted) as engine:
             yield Overheard(engine, self)
@@ -111,13 +111,14 @@ class OverheardJoint(OverheardSlot):
     shares: ClassVar[Sharing] = CONCURRENT
 
 
-class Overheard(EngineLease):
+class Overheard:
     """A leased engine, and its slot listens."""
 
     def __init__(self, engine: EngineLease, slot: OverheardSlot) -> None:
-        beside = "beside" in engine._call_options
-        super().__init__(engine._worker, engine.precision, engine._set_memory, beside=beside)
-        self._slot = slot
+        self._engine, self._slot = engine, slot
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
     async def transcribe(
         self,
@@ -128,7 +129,8 @@ class Overheard(EngineLease):
         settled: Sequence[Checkpoint] | None = None,
     ) -> AsyncGenerator[TranscriptionEvent, None]:
         self._slot.sip([source])
-        async with aclosing(super().transcribe(source, facts, options, max_s, settled)) as events:
+        told = self._engine.transcribe(source, facts, options, max_s, settled)
+        async with aclosing(told) as events:
             async for event in events:
                 self._slot.given = event
                 yield event
@@ -140,7 +142,7 @@ class Overheard(EngineLease):
         self._slot.sip([source for source, _, _ in requests])
         for number in self._slot.too_large:
             yield number, errors.GpuOutOfMemory()
-        async with aclosing(super().transcribe_together(requests, max_s)) as events:
+        async with aclosing(self._engine.transcribe_together(requests, max_s)) as events:
             async for number, event in events:
                 self._slot.heard.append((number, event))
                 if number not in self._slot.too_large:
@@ -148,7 +150,7 @@ class Overheard(EngineLease):
 
     def leave(self, number: int) -> None:
         self._slot.left.append(number)
-        super().leave(number)
+        self._engine.leave(number)
 
 
 @asynccontextmanager

@@ -285,10 +285,14 @@ def place(part: nn.Module, device: str, without: Collection[nn.Module] = ()) -> 
     for module in part.modules():
         if module in without:
             continue
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    tensors[name] = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
+        for name, tensor in [*module.named_parameters(recurse=False)]:
+            setattr(module, name, nn.Parameter(_zeros(tensor, device), requires_grad=False))
+        for name, tensor in [*module.named_buffers(recurse=False)]:
+            setattr(module, name, _zeros(tensor, device))
+
+
+def _zeros(tensor: Tensor, device: str) -> Tensor:
+    return torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
 
 
 def simulate(config: Any, precision: Precision, plan: MemoryPlan, work: RecordingWork) -> Peaks:

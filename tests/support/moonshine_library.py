@@ -1,16 +1,9 @@
-"""Recognition by the moonshine-voice library itself, to compare ours with.
-
-It reaches into the library's inside, which the exact version in pyproject.toml makes safe.
-"""
+"""Recognition by the moonshine-voice library itself, to compare ours with."""
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 from moonshine_voice import ModelArch, get_model_path
-from moonshine_voice.errors import check_error
-from moonshine_voice.moonshine_api import TranscriptC
 from moonshine_voice.transcriber import Transcriber
 
 from sidecar.audio import SAMPLE_RATE, Block
@@ -36,18 +29,7 @@ class LibraryRecognizer:
         """What is said in ``audio``, shape (samples,): one utterance."""
         whole = max(1, -(-len(audio) // _HOP)) * _HOP
         samples = np.pad(audio, (0, whole - len(audio))).astype(np.float32)
-        found = ctypes.POINTER(TranscriptC)()
-        check_error(
-            self._library._lib.moonshine_transcribe_without_streaming(
-                self._library._handle,
-                samples.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
-                len(samples),
-                SAMPLE_RATE,
-                0,
-                ctypes.byref(found),
-            )
-        )
-        lines = self._library._parse_transcript(found).lines
+        lines = self._library.transcribe_without_streaming(samples.tolist(), SAMPLE_RATE).lines
         return collapse_commas(join_texts(line.text for line in lines))
 
     def close(self) -> None:

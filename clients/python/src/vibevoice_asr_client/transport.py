@@ -122,8 +122,10 @@ def lost(error: httpx.TransportError, url: str, answered: bool) -> Lost:
     return Lost(ConnectionLost(said, hint=hint), sent=sent)
 
 
-async def events_in(body: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
-    """The events of a stream.
+async def events_in(
+    body: AsyncIterator[bytes], longest: int = LONGEST_EVENT
+) -> AsyncIterator[ServerSentEvent]:
+    """The events of a stream, each of at most ``longest`` bytes.
 
     Raises:
         AnswerNotUnderstood: one has no end.
@@ -134,7 +136,7 @@ async def events_in(body: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent
         nonlocal held
         async for piece in body:
             held += len(piece)
-            if held > LONGEST_EVENT:
+            if held > longest:
                 raise AnswerNotUnderstood("An event of the service has no end.")
             yield piece
 
