@@ -128,11 +128,11 @@ def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
 
 def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
     """Return a segment's text as unbreakable texts with times, also if it is not speech."""
-    text = " ".join(_printable(segment.text).split())
+    text = " ".join(printable_text(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
     timed = word_timing.estimate_word_times(segment).words
-    words = [replace(word, text=_printable(word.text)) for word in timed]
+    words = [replace(word, text=printable_text(word.text)) for word in timed]
     words = [word for word in words if word.text.strip()]
     if not words:
         return []
@@ -263,7 +263,7 @@ def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
     return end if next_ms is None else min(end, next_ms)
 
 
-def _printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Remove characters that control a terminal or a parser; replace line breaks and tabs by
     spaces."""
     return "".join(

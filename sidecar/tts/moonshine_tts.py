@@ -35,10 +35,10 @@ MAX_PCM16 = 32_767
 class MoonshineTts:
     """TTS engine with downloaded voices of moonshine-voice."""
 
-    def __init__(self) -> None:
-        self._folder = Path()
+    def __init__(self, max_loaded: int = MAX_LOADED_VOICES) -> None:
+        self._folder, self._max_loaded = Path(), max_loaded
         self._voices: tuple[PulledVoice, ...] = ()
-        self._loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
+        self.loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
         """Loaded voices, the most recently used one last."""
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -95,12 +95,12 @@ class MoonshineTts:
         return voice_for_language(voices, options.language) or voices[0]
 
     def _synthesizer(self, voice: PulledVoice) -> MoonshineSynthesizer:
-        one = self._loaded.pop(voice, None)
+        one = self.loaded.pop(voice, None)
         if one is None:
-            while len(self._loaded) >= MAX_LOADED_VOICES:
-                self._loaded.pop(next(iter(self._loaded))).close()
+            while len(self.loaded) >= self._max_loaded:
+                self.loaded.pop(next(iter(self.loaded))).close()
             one = MoonshineSynthesizer(voice.language, voice.name, self._folder)
-        self._loaded[voice] = one
+        self.loaded[voice] = one
         return one
 
 

@@ -19,13 +19,12 @@ from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
 from sidecar.upstream.load_balancer import (
-    HEALTH_POLL_INTERVAL_S,
-    LOST_AFTER_POLLS,
+    USUAL_LIMITS,
     ChunkAttempts,
+    FailoverLimits,
     UpstreamBalancer,
 )
 from sidecar.upstream.upstream_client import (
-    EXTRA_TIMEOUT_S,
     SegmentsCallback,
     UpstreamClient,
     create_http_client,
@@ -54,19 +53,19 @@ class ChunkRequests:
     A blocking request cannot be cancelled from outside; a task of an event loop can, at any await.
     """
 
-    def __init__(self, options: UpstreamOptions) -> None:
-        self._options = options
+    def __init__(self, options: UpstreamOptions, limits: FailoverLimits = USUAL_LIMITS) -> None:
+        self._options, self._limits = options, limits
         self.cuts = not options.piece_s
         """Whether the length of chunks is not set."""
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
-        self._client = create_http_client(options)
+        self._client = create_http_client(options, limits.probe_timeout_s)
         keys = options.keys or ("",) * len(options.urls)
         self.servers = [
-            UpstreamClient(self._client, url, key, options)
+            UpstreamClient(self._client, url, key, options, limits)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool = UpstreamBalancer(len(self.servers), random.random)
+        self._pool = UpstreamBalancer(len(self.servers), random.random, limits)
         self._silent = [0 for _ in self.servers]
         self._lost = [asyncio.Event() for _ in self.servers]
         self._at_work = 0
@@ -143,8 +142,9 @@ class ChunkRequests:
 
     async def _hear(self, work: _ChunkWork) -> list[ChunkResult]:
         sound = await asyncio.to_thread(work.piece.flac)
-        within_s = EXTRA_TIMEOUT_S + self._options.timeout * work.piece.duration_s
-        patience = ChunkAttempts(time.monotonic(), time.monotonic() + 2 * within_s)
+        within_s = self._limits.extra_timeout_s + self._options.timeout * work.piece.duration_s
+        now = time.monotonic()
+        patience = ChunkAttempts(now, now + 2 * within_s, self._limits)
         while True:
             index = await self._next_candidate(patience)
             patience.asked.add(index)
@@ -229,7 +229,7 @@ class ChunkRequests:
         """Check the health of all servers, from the first chunk until none is in progress."""
         while True:
             await asyncio.gather(*map(self._look, range(len(self.servers))))
-            await asyncio.sleep(HEALTH_POLL_INTERVAL_S)
+            await asyncio.sleep(self._limits.health_poll_s)
             if not self._at_work:
                 return
 
@@ -241,7 +241,7 @@ class ChunkRequests:
             self._pool.failed(index, time.monotonic())
             self._silent[index] += 1
             prompt = server.dialect is not None and server.dialect.prompt
-            if prompt and self._silent[index] >= LOST_AFTER_POLLS:
+            if prompt and self._silent[index] >= self._limits.lost_after_polls:
                 self._lost[index].set()
 
     def _seen(self, index: int, waiting: int) -> None:

@@ -13,20 +13,33 @@ from sidecar import errors
 from sidecar.concurrency import backoff_s
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 
-MIN_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
-"""Back-off of a failed server, doubled with each failure. It is short at first because a trial
-starts with a health check and not with a recording."""
-HEALTH_POLL_INTERVAL_S = 5.0
-"""Interval of health checks of all upstreams, while there is work and more than one upstream."""
-PROBE_TIMEOUT_S = 3.0
-"""Timeout of a health check, and of a connection."""
-LOST_AFTER_POLLS = 3
-"""Missed health checks after which a server is lost, if it normally answers them at once. Its work
-is then retried elsewhere; the connection alone would not show the loss."""
-MAX_BROKEN_SERVERS = 3
-"""Servers that may break over one chunk: one bad recording must not take all of them down."""
-UNREACHABLE_WAIT_S = 8.0
-"""A chunk waits this long if no server can be reached: a server may be restarting."""
+
+@dataclass(frozen=True, slots=True)
+class FailoverLimits:
+    """Timeouts and limits by which an upstream is given up, in seconds if not said otherwise."""
+
+    min_backoff_s: float = 0.5
+    max_backoff_s: float = 60.0
+    """Back-off of a failed server, doubled with each failure. It is short at first because a trial
+    starts with a health check and not with a recording."""
+    health_poll_s: float = 5.0
+    """Interval of health checks of all upstreams, while there is work and more than one."""
+    probe_timeout_s: float = 3.0
+    """Timeout of a health check, and of a connection."""
+    lost_after_polls: int = 3
+    """Missed health checks after which a server is lost, if it normally answers them at once. Its
+    work is then retried elsewhere; the connection alone would not show the loss."""
+    broken_servers: int = 3
+    """Servers that may break over one chunk: one bad recording must not take all of them down."""
+    unreachable_wait_s: float = 8.0
+    """A chunk waits this long if no server can be reached: a server may be restarting."""
+    extra_timeout_s: float = 60.0
+    """Added to the timeout of a chunk: a server may have to load its model first."""
+    stream_silence_timeout_s: float = 60.0
+    """Maximum pause within a streamed answer."""
+
+
+USUAL_LIMITS = FailoverLimits()
 TRIAL_POLL_S = 0.05
 """Poll interval while an upstream is on trial."""
 
@@ -41,6 +54,7 @@ class ChunkAttempts:
 
     begun: float
     until: float
+    limits: FailoverLimits = USUAL_LIMITS
     broken: int = 0
     reached: bool = False
     asked: set[int] = field(default_factory=set)
@@ -56,7 +70,7 @@ class ChunkAttempts:
             self.refused.add(index)
         if trouble.step is FailureStep.AGAIN and trouble.sent:
             self.broken += 1
-            if self.broken >= MAX_BROKEN_SERVERS:
+            if self.broken >= self.limits.broken_servers:
                 return FailureStep.NEVER
         return trouble.step
 
@@ -66,8 +80,8 @@ class ChunkAttempts:
 
     def over(self, now: float) -> bool:
         """Return whether its time is up; after that no server is tried twice."""
-        end = self.until if self.reached else min(self.until, self.begun + UNREACHABLE_WAIT_S)
-        return now >= end
+        unreachable_until = self.begun + self.limits.unreachable_wait_s
+        return now >= (self.until if self.reached else min(self.until, unreachable_until))
 
     @property
     def error(self) -> errors.SidecarError:
@@ -97,9 +111,11 @@ class UpstreamState:
 class UpstreamBalancer:
     """Load balancer with the state of ``count`` upstreams. ``dice`` returns numbers from 0 to 1."""
 
-    def __init__(self, count: int, dice: Callable[[], float]) -> None:
+    def __init__(
+        self, count: int, dice: Callable[[], float], limits: FailoverLimits = USUAL_LIMITS
+    ) -> None:
         self.servers = [UpstreamState() for _ in range(count)]
-        self._dice = dice
+        self._dice, self._limits = dice, limits
         self._turns = 0
 
     def choose(self, now: float, attempts: ChunkAttempts) -> tuple[int | None, float | None]:
@@ -170,7 +186,8 @@ class UpstreamBalancer:
             server.backoff_until = max(server.backoff_until, until)
         elif now >= server.backoff_until:  # else it is the same failure, noted by another chunk
             server.failures += 1
-            after_s = backoff_s(server.failures - 1, MIN_BACKOFF_S, MAX_BACKOFF_S)
+            limits = self._limits
+            after_s = backoff_s(server.failures - 1, limits.min_backoff_s, limits.max_backoff_s)
             server.backoff_until = now + after_s * (0.5 + self._dice() / 2)
 
     def _others(self, without: Collection[int]) -> list[int]:

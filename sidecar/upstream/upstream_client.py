@@ -14,7 +14,7 @@ from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import openai_http, upstream_dialect
-from sidecar.upstream.load_balancer import PROBE_TIMEOUT_S
+from sidecar.upstream.load_balancer import FailoverLimits
 from sidecar.upstream.openai_dialect import OpenAiDialect
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import (
@@ -79,10 +79,6 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
 
 
-EXTRA_TIMEOUT_S = 60.0
-"""Added to the timeout of a chunk: a server may have to load its model first."""
-STREAM_SILENCE_TIMEOUT_S = 60.0
-"""Maximum pause within a streamed answer."""
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
 MAX_EVENT_BYTES = 4 << 20
@@ -92,7 +88,7 @@ SegmentsCallback = Callable[[Sequence[Segment]], None]
 """Callback for segments as they arrive, in seconds from the chunk's start."""
 
 
-def create_http_client(options: UpstreamOptions) -> httpx.AsyncClient:
+def create_http_client(options: UpstreamOptions, connect_timeout_s: float) -> httpx.AsyncClient:
     """Return the HTTP client that all upstreams share.
 
     Raises:
@@ -101,7 +97,7 @@ def create_http_client(options: UpstreamOptions) -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(
-        **openai_http.client_options(PROBE_TIMEOUT_S, verify=openai_http.trusted(options.ca))
+        **openai_http.client_options(connect_timeout_s, verify=openai_http.trusted(options.ca))
     )
 
 
@@ -109,7 +105,12 @@ class UpstreamClient:
     """Client of one upstream, with what it learned of it. ``name`` is its host and port."""
 
     def __init__(
-        self, client: httpx.AsyncClient, url: str, key: str, options: UpstreamOptions
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        key: str,
+        options: UpstreamOptions,
+        limits: FailoverLimits,
     ) -> None:
         self.name = host_of(url)
         self.dialect: UpstreamDialect | None = None
@@ -118,7 +119,7 @@ class UpstreamClient:
         self._client = client
         self._url = url
         self._headers = openai_http.authorization(key)
-        self._options = options
+        self._options, self._limits = options, limits
 
     async def known(self) -> UpstreamDialect:
         """Return its dialect; determined once.
@@ -150,7 +151,7 @@ class UpstreamClient:
         Raises:
             ChunkFailure: there is no answer.
         """
-        call = hearing.call(sound)
+        call, silence_s = hearing.call(sound), self._limits.stream_silence_timeout_s
         headers, content = self._headers | {"Accept": call.accept}, _request_content(call, sound)
         with _refusals_of(hearing), _http_errors_as_failures():
             async with asyncio.timeout(within_s) as clock:
@@ -168,7 +169,7 @@ class UpstreamClient:
                             yield piece
                             if call.streams:
                                 now = asyncio.get_running_loop().time()
-                                clock.reschedule(min(until, now + STREAM_SILENCE_TIMEOUT_S))
+                                clock.reschedule(min(until, now + silence_s))
 
                     body_of = pieces()
                     if call.accept == openai_http.EVENT_STREAM:
@@ -200,7 +201,7 @@ class UpstreamClient:
         unreachable."""
         try:
             with _http_errors_as_failures():
-                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                async with asyncio.timeout(self._limits.probe_timeout_s):
                     return 200, await openai_http.get(
                         self._client, self._url + path, headers=self._headers
                     )

@@ -18,6 +18,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
+from sidecar.upstream.load_balancer import USUAL_LIMITS, FailoverLimits
 
 if TYPE_CHECKING:
     from sidecar.upstream.chunk_requests import ChunkRequests
@@ -41,8 +42,9 @@ SPEC = engine_interface.EngineSpec(
 class UpstreamEngine:
     """Engine that sends chunks to upstreams and joins their transcripts."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: FailoverLimits = USUAL_LIMITS) -> None:
         self.sample_rate = SPEC.sample_rate
+        self._limits = limits
         self._upstreams: ChunkRequests | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -58,7 +60,7 @@ class UpstreamEngine:
         from sidecar.upstream.chunk_requests import ChunkRequests
 
         yield 0.0
-        self._upstreams = ChunkRequests(options.upstream)
+        self._upstreams = ChunkRequests(options.upstream, self._limits)
         self._upstreams.run(self._upstreams.meet()).result()
         self.sample_rate = self._upstreams.rate
         yield 1.0

@@ -12,7 +12,7 @@ from sidecar.api.http import responses, websocket_connections
 from sidecar.audio import ffmpeg
 from sidecar.config.settings import Settings
 from sidecar.server import listeners
-from sidecar.upstream import upstream_client
+from sidecar.upstream import load_balancer
 from sidecar.workers import audio_probe, worker_process
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.service"
@@ -24,7 +24,7 @@ def default(name: str) -> float:
 
 def test_two_keep_alives_fit_into_the_silence_limit_of_clients() -> None:
     assert (
-        min(transport.SILENCE_S, upstream_client.STREAM_SILENCE_TIMEOUT_S)
+        min(transport.SILENCE_S, load_balancer.USUAL_LIMITS.stream_silence_timeout_s)
         > 2 * responses.SSE_KEEP_ALIVE_S
     )
 

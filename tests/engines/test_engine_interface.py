@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_vibevoice
 import tiny_whisper
 from moonshine_voice import get_assets_path
-from service_process import PATIENCE_S, Server
+from service_process import Server
+from upstream_engine_samples import PATIENT_LIMITS
 
 from sidecar.audio.audio_decoder import AudioInfo, open_audio, probe_audio
 from sidecar.engines import ENGINES, create_engine, engine_spec, missing_packages
@@ -28,7 +28,7 @@ from sidecar.transcripts.transcript import (
     Transcript,
     TranscriptionEvent,
 )
-from sidecar.upstream import upstream_client
+from sidecar.upstream.upstream_engine import UpstreamEngine
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
@@ -45,16 +45,8 @@ VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", 
 
 
 @pytest.fixture(scope="module", params=[*RUNNABLE, "whisper int8", *VIBEVOICE])
-def loading(request: pytest.FixtureRequest) -> Iterator[tuple[str, LoadOptions]]:
+def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     """An engine's name, and how it is loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            upstream_client, "PROBE_TIMEOUT_S", PATIENCE_S
-        )  # a busy machine is not taken for gone
-        yield named(request)
-
-
-def named(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     name, _, precision = request.param.partition(" ")
     if name == "upstream":
         server: Server = request.getfixturevalue("server")
@@ -72,8 +64,11 @@ def engine_name(loading: tuple[str, LoadOptions]) -> str:
 
 @pytest.fixture(scope="module")
 def engine(loading: tuple[str, LoadOptions]) -> TranscriptionEngine:
-    engine = create_engine(loading[0])
-    list(engine.load(loading[1]))
+    name, options = loading
+    # a busy machine is not taken for gone
+    patient = name == "upstream"
+    engine = UpstreamEngine(PATIENT_LIMITS) if patient else create_engine(name)
+    list(engine.load(options))
     return engine
 
 

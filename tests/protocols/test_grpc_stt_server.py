@@ -247,14 +247,14 @@ async def test_token_revoked_while_a_result_is_sent_ends_the_stream(
 ) -> None:
     named = Named()
     way_in = entrance(named)
-    write = session.GrpcStream._write
+    write = session.GrpcStream.write_result
 
     async def revoke_and_write(stream: session.GrpcStream, result: Any) -> None:
         named.gone = "was revoked"
         way_in.visits.look()
         await write(stream, result)
 
-    monkeypatch.setattr(session.GrpcStream, "_write", revoke_and_write)
+    monkeypatch.setattr(session.GrpcStream, "write_result", revoke_and_write)
     port = await start(way_in)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = await stream_of_mine(channel)

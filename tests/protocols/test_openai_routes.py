@@ -478,11 +478,11 @@ def test_crash_of_the_engine_is_not_retried_by_the_package(
 ) -> None:
     """By its status it would be: six crashes instead of two."""
     poison = GOLDEN["json"]["text"].split()[-1]
-    client = sdk(start_server(scripted_poison=poison, scripted_speed=10), max_retries=2)
     sent: list[str] = []
-    client._client.event_hooks["request"] = [
-        lambda request: sent.append(request.headers["x-stainless-retry-count"])
-    ]
+    note = lambda request: sent.append(request.headers["x-stainless-retry-count"])  # noqa: E731
+    http_client = httpx.Client(event_hooks={"request": [note]})
+    server = start_server(scripted_poison=poison, scripted_speed=10)
+    client = sdk(server, max_retries=2, http_client=http_client)
     with pytest.raises(openai.APIError) as caught:
         list(client.audio.transcriptions.create(file=CLIP, model="whisper-1", stream=stream))
     assert caught.value.code == "engine_crashed"

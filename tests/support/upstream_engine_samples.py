@@ -8,6 +8,7 @@ from typing import Any
 
 import soundfile
 import soxr
+from service_process import PATIENCE_S
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import (
@@ -17,9 +18,19 @@ from sidecar.interfaces.engine_interface import (
     UpstreamOptions,
 )
 from sidecar.transcripts.transcript import Finished, Transcript, TranscriptionEvent
+from sidecar.upstream.load_balancer import FailoverLimits
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
 RATE = 16_000
+PATIENT_LIMITS = FailoverLimits(
+    min_backoff_s=0.05,
+    unreachable_wait_s=0.5,
+    probe_timeout_s=PATIENCE_S,
+    stream_silence_timeout_s=2 * PATIENCE_S,
+    extra_timeout_s=2 * PATIENCE_S,
+)
+"""A server that is gone is waited for only a moment; one that is there and has no processor for a
+while is not taken for gone, nor for too slow."""
 
 
 class Sound:
@@ -49,8 +60,8 @@ class Sound:
 class Engine:
     """The engine with its upstreams, and what it makes of sound."""
 
-    def __init__(self, *urls: str, **options: Any) -> None:
-        self.engine = UpstreamEngine()
+    def __init__(self, *urls: str, limits: FailoverLimits = PATIENT_LIMITS, **options: Any) -> None:
+        self.engine = UpstreamEngine(limits)
         list(self.engine.load(LoadOptions(upstream=UpstreamOptions(urls, **options))))
 
     def events(

@@ -37,16 +37,18 @@ def words_of(sound: bytes) -> tuple[list[str], float]:
 
 
 class StandIn:
-    """Runs an application on a port of its own, in a thread."""
+    """Runs an application on a port of its own, in a thread. ``settings``: uvicorn's."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0, **settings: Any) -> None:
         self.app = FastAPI()
         self.plan: deque[str] = deque()
         """What becomes of the next requests, in order."""
         self.asked: list[dict[str, Any]] = []
         """What was asked for, without the audio."""
         self.keys: list[str] = []
-        config = uvicorn.Config(self.app, port=0, log_level="critical", lifespan="off")
+        config = uvicorn.Config(
+            self.app, port=port, log_level="critical", lifespan="off", **settings
+        )
         self._server = uvicorn.Server(config)
 
     @property
@@ -74,8 +76,10 @@ class StandIn:
 class OpenAiStandIn(StandIn):
     """`/v1/audio/transcriptions`; ``knows`` are the formats that it takes."""
 
-    def __init__(self, *knows: str, models: tuple[str, ...] = ("whisper-1",)) -> None:
-        super().__init__()
+    def __init__(
+        self, *knows: str, models: tuple[str, ...] = ("whisper-1",), **settings: Any
+    ) -> None:
+        super().__init__(**settings)
         self.knows = knows or ("verbose_json", "json")
 
         @self.app.get("/v1/models")

@@ -134,7 +134,7 @@ def test_cues_have_all_text_once_and_in_order(made: Transcript) -> None:
     found = build_cues(made)
     for segment in made.segments:
         lines = [line for cue in found if cue.segment is segment for line in cue.lines]
-        wanted = "".join(subtitle_cues._printable(segment.text).split())
+        wanted = "".join(subtitle_cues.printable_text(segment.text).split())
         assert "".join("".join(lines).split()) == wanted
 
 

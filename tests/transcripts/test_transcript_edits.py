@@ -265,11 +265,9 @@ def test_invalid_edit_is_refused_with_the_reason(
         edit_step_from_json(given)
 
 
-def test_edits_are_limited_but_undo_is_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(transcript_edits, "MAX_EDITS", 2)
-    history, transcript = EditHistory(), TALK
+def test_edits_are_limited_but_undo_is_not() -> None:
+    most = transcript_edits.MAX_EDITS
+    history, transcript = EditHistory(revision=most - 2), TALK
     for name in ("one", "two"):
         after = history.after(transcript, (RenameSpeaker(1, name),), 0.0)
         assert after is not None
@@ -282,10 +280,10 @@ def test_edits_are_limited_but_undo_is_not(
         history, transcript = after
     assert transcript == TALK
     with pytest.raises(EditsFull):
-        history.after(transcript, RedoStep(), 0.0)
-    monkeypatch.setattr(transcript_edits, "MAX_HISTORY_BYTES", 1000)
+        replace(history, revision=2 * most).after(transcript, RedoStep(), 0.0)
+    history = EditHistory(said=transcript_edits.MAX_HISTORY_BYTES - 1000)
     with pytest.raises(EditsFull, match="MB"):
-        EditHistory().after(TALK, (RewriteSegment(0, "x" * 2000),), 0.0)
+        history.after(TALK, (RewriteSegment(0, "x" * 2000),), 0.0)
 
 
 def test_subtitles_show_names_and_shorten_long_ones() -> None:

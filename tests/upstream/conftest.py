@@ -1,4 +1,4 @@
-"""The sound of two voices, a server that can be told to fail, and little patience."""
+"""The sound of two voices, and a server that can be told to fail."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 import soundfile
 from faulty_proxy import FaultyProxy
 from moonshine_voice import get_assets_path
-from service_process import PATIENCE_S, Server
+from service_process import Server
 from upstream_engine_samples import RATE, Sound
-
-from sidecar.upstream import chunk_requests, load_balancer, upstream_client
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +23,6 @@ def two_voices() -> Sound:
     samples, rate = soundfile.read(path, frames=14 * 24_000, dtype="float32")
     low = soxr.resample(samples, rate, RATE)
     return Sound((np.rint(low * 32768).clip(-32768, 32767) / 32768).astype(np.float32))
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for a server that is gone, waits for a moment; one that is there and has no
-    processor for a while is not taken for gone, nor for too slow."""
-    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.05)
-    monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.5)
-    monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    longer_than_any_test = 2 * PATIENCE_S
-    monkeypatch.setattr(upstream_client, "STREAM_SILENCE_TIMEOUT_S", longer_than_any_test)
-    monkeypatch.setattr(chunk_requests, "EXTRA_TIMEOUT_S", longer_than_any_test)
 
 
 @pytest.fixture

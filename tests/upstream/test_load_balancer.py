@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.upstream.load_balancer import MAX_BROKEN_SERVERS, ChunkAttempts, UpstreamBalancer
+from sidecar.upstream.load_balancer import USUAL_LIMITS, ChunkAttempts, UpstreamBalancer
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 
@@ -108,7 +108,7 @@ def test_jitter_is_within_half_and_never_before_retry_after(
 
 def test_one_chunk_breaks_at_most_three_upstreams() -> None:
     patience = ChunkAttempts(0.0, 100.0)
-    steps = [patience.after(index, trouble()) for index in range(MAX_BROKEN_SERVERS)]
+    steps = [patience.after(index, trouble()) for index in range(USUAL_LIMITS.broken_servers)]
     assert steps == [FailureStep.AGAIN, FailureStep.AGAIN, FailureStep.NEVER]
 
 

@@ -6,13 +6,14 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from faulty_proxy import FaultyProxy
 from service_process import PATIENCE_S, Server, free_port, wait_until
-from upstream_engine_samples import RATE, Engine, Sound
+from upstream_engine_samples import PATIENT_LIMITS, RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
 from sidecar import errors
@@ -27,7 +28,8 @@ from sidecar.transcripts.transcript import (
     Transcript,
 )
 from sidecar.transcripts.transcript_formats import transcript_body
-from sidecar.upstream import audio_chunks, chunk_requests, load_balancer, upstream_client
+from sidecar.upstream import audio_chunks, upstream_client
+from sidecar.upstream.load_balancer import FailoverLimits
 from sidecar.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
@@ -159,14 +161,12 @@ def test_upstream_too_slow_for_the_length_is_left(
         return ask(there, hearing, sound, told, 0.3 if proxy.plan else PATIENCE_S)
 
     monkeypatch.setattr(upstream_client.UpstreamClient, "ask", hastily)
-    monkeypatch.setattr(
-        load_balancer, "MAX_BROKEN_SERVERS", 99
-    )  # until the moment was long enough to send it
+    # until the moment was long enough to send it
+    persistent = replace(PATIENT_LIMITS, broken_servers=99)
     proxy.plan.append("slow")
-    assert Engine(proxy.url, timeout=0.5).transcript(noise).segments
+    assert Engine(proxy.url, limits=persistent, timeout=0.5).transcript(noise).segments
     assert proxy.hung_up.wait(PATIENCE_S)
-    assert limits == {chunk_requests.EXTRA_TIMEOUT_S + 0.5 * 12}
-    monkeypatch.setattr(load_balancer, "MAX_BROKEN_SERVERS", 3)
+    assert limits == {persistent.extra_timeout_s + 0.5 * 12}
     proxy.plan.extend(["slow"] * 9)
     with pytest.raises(errors.UpstreamTimeout):
         Engine(proxy.url).transcript(noise)
@@ -194,14 +194,14 @@ def test_upstream_that_stops_answering_is_left_during_a_chunk(
     start_server: Callable[..., Server],
     server: Server,
     noise: Sound,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its connection stays, and nothing ever comes: only its /health tells."""
     stuck = start_server(scripted_speed=0.01)
-    engine = Engine(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
-    monkeypatch.setattr(chunk_requests, "HEALTH_POLL_INTERVAL_S", 0.1)
-    monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", PATIENCE_S)  # the other may be slow
+    limits = replace(  # the other may be slow
+        PATIENT_LIMITS, health_poll_s=0.1, probe_timeout_s=1.0, unreachable_wait_s=PATIENCE_S
+    )
+    urls = [f"http://127.0.0.1:{there.port}" for there in (stuck, server)]
+    engine = Engine(*urls, limits=limits)
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []
     work.start()
@@ -219,14 +219,10 @@ def test_unreachable_upstream_is_an_error_with_a_remedy(noise: Sound) -> None:
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
 
 
-def test_silent_upstreams_are_asked_a_bounded_number_of_times(
-    noise: Sound, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upstream_client, "PROBE_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.2)
-    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.01)
+def test_silent_upstreams_are_asked_a_bounded_number_of_times(noise: Sound) -> None:
+    limits = FailoverLimits(probe_timeout_s=0.3, unreachable_wait_s=0.2, min_backoff_s=0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    engine = Engine(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
+    engine = Engine(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent), limits=limits)
     with pytest.raises(errors.UpstreamUnreachable):
         engine.transcript(noise)
     asked = [0 for _ in silent]
@@ -239,17 +235,13 @@ def test_silent_upstreams_are_asked_a_bounded_number_of_times(
     assert max(asked) <= 6  # when it begins, by who looks after all, and once for the piece
 
 
-def test_upstream_started_later_is_found_despite_its_backoff(
-    noise: Sound, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", load_balancer.MAX_BACKOFF_S)
+def test_upstream_started_later_is_found_despite_its_backoff(noise: Sound) -> None:
+    limits = replace(PATIENT_LIMITS, min_backoff_s=PATIENT_LIMITS.max_backoff_s)
     port = free_port()
-    engine = Engine(f"http://127.0.0.1:{port}")
+    engine = Engine(f"http://127.0.0.1:{port}", limits=limits)
     with pytest.raises(errors.UpstreamUnreachable):
         engine.transcript(noise)
-    late = OpenAiStandIn()
-    late._server.config.port = port
-    with late:
+    with OpenAiStandIn(port=port):
         assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"
 
 

@@ -144,10 +144,7 @@ def test_certificate_of_an_upstream_is_checked_also_by_an_own_ca(tmp_path: Path)
         capture_output=True,
     )
     sound = noise(1, 2)
-    there = OpenAiStandIn()
-    there._server.config.ssl_keyfile = str(key)
-    there._server.config.ssl_certfile = str(certificate)
-    with there:
+    with OpenAiStandIn(ssl_keyfile=str(key), ssl_certfile=str(certificate)) as there:
         url = there.url.replace("http:", "https:")
         with pytest.raises(errors.UpstreamRefused, match="certificate"):
             Engine(url).transcript(sound, diarize=False)

@@ -307,13 +307,18 @@ class GrpcStream:
             result = self._results.of(event)
             if result is not None:
                 began = time.monotonic()
-                await self._write(result)
+                await self.write_result(result)
                 if result.is_final:
                     took = time.monotonic() - began
                     self._times.emit_s += took
                     self._session.counted.emitted(took)
 
-    async def _write(self, result: Any) -> None:
+    async def write_result(self, result: Any) -> None:
+        """Send a result.
+
+        Raises:
+            errors.SessionIdle: the client does not read it.
+        """
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._context.write(result)

@@ -80,11 +80,13 @@ class SpeechQuota:
     at a time.
 
     ``turns``: fair access to the engine, phrase by phrase. A conversation needs no turn, and waits
-    for at most one phrase.
+    for at most one phrase. ``phrase_bytes``: maximum bytes of a phrase's audio.
     """
 
-    def __init__(self, most: int = MAX_WAITING_CHARACTERS) -> None:
-        self.turns = FairOwnerSemaphore(1)
+    def __init__(
+        self, most: int = MAX_WAITING_CHARACTERS, phrase_bytes: int = MAX_PHRASE_BYTES
+    ) -> None:
+        self.turns, self.phrase_bytes = FairOwnerSemaphore(1), phrase_bytes
         self._most = most
         self._owners = Counter[str]()
 
@@ -213,7 +215,8 @@ async def spoken(
         if not phrase.text:
             continue
         turn = quota.turns.held(caller)
-        async with aclosing(phrase_audio(tts, phrase.text, asked.manner, turn)) as sounds:
+        audio = phrase_audio(tts, phrase.text, asked.manner, turn, quota.phrase_bytes)
+        async with aclosing(audio) as sounds:
             async for pcm in sounds:
                 size += len(pcm)
                 if size > MAX_SPEECH_S * SAMPLE_BYTES * RATE:
@@ -230,19 +233,23 @@ async def spoken(
 
 
 async def phrase_audio(
-    tts: TtsClient, text: str, manner: SynthesisOptions, turn: AbstractAsyncContextManager[None]
+    tts: TtsClient,
+    text: str,
+    manner: SynthesisOptions,
+    turn: AbstractAsyncContextManager[None],
+    free: int = MAX_PHRASE_BYTES,
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the samples of a phrase. The engine, held for one ``turn``, never waits for a slow
-    client.
+    """Yield the samples of a phrase, at most ``free`` bytes. The engine, held for one ``turn``,
+    never waits for a slow client.
 
     Raises:
-        errors.EngineFailed: the audio is longer than `MAX_PHRASE_BYTES`, or the engine failed.
+        errors.EngineFailed: the audio is longer than that, or the engine failed.
         errors.SidecarError: as `TtsClient.say`.
     """
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def pump() -> None:
-        free = MAX_PHRASE_BYTES
+        nonlocal free
         try:
             async with turn, aclosing(tts.say(text, manner)) as sounds:
                 async for sound in sounds:
