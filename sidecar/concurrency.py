@@ -139,6 +139,11 @@ class BackgroundTaskGroup:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
 
+    @property
+    def idle(self) -> bool:
+        """Return whether no task runs."""
+        return not self._tasks
+
     def spawn(self, what: str, work: Coroutine[Any, Any, object]) -> None:
         """Start a background task; ``what`` is its name in the log."""
 

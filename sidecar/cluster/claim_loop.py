@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sidecar import errors
@@ -33,23 +33,30 @@ from sidecar.workers.engine_slot import EngineState
 
 log = logging.getLogger(__name__)
 
-# If a claim is lost, another node's work is wasted until that is noticed.
-CLAIM_CHECK_INTERVAL_S = 3.0
-"""Seconds between two checks of claims and of waiting jobs."""
-# Freed memory or a lost notification causes no event.
-IDLE_POLL_S = 3.0
-"""Seconds after which an idle node asks for a job without a notification."""
-# A storage that does not answer is asked by all nodes.
-STORAGE_BACKOFF_S = 5.0
-"""Seconds without claims after the storage of recordings could not be reached."""
+
+@dataclass(frozen=True, slots=True)
+class ClaimTimings:
+    """Seconds of a claim loop.
+
+    ``check_s``: between two checks of claims and of waiting jobs; if a claim is lost, another
+    node's work is wasted until that is noticed. ``idle_poll_s``: after which an idle node asks for
+    a job without a notification, since freed memory causes none. ``storage_backoff_s``: without
+    claims after the storage of recordings could not be reached, which all nodes ask.
+    ``final_report_s``: at least, for the last reports of a node that stops; others expire it after
+    so long without heartbeats.
+    """
+
+    check_s: float = 3.0
+    idle_poll_s: float = 3.0
+    storage_backoff_s: float = 5.0
+    final_report_s: float = 3.0
+
+
 # An engine ends within its grace for cancels, and is killed then.
 ENGINE_STOP_TIMEOUT_S = 5.0
 """Seconds for engines to stop at the end of a drain."""
 ENGINE_STOP_POLL_S = 0.02
 """Seconds between two checks whether an engine has stopped."""
-# After so long without heartbeats of this service, others expire it and free its jobs.
-FINAL_REPORT_TIMEOUT_S = 3.0
-"""Seconds, at least, for the last reports of a node that stops."""
 
 
 LIVE_DECODER = "live"
@@ -100,10 +107,12 @@ class EligibilityJudge:
         claims: ClaimStore,
         refusal: Callable[[JobRecord], errors.SidecarError | None],
         patience_s: float = UNSCHEDULABLE_AFTER_S,
+        every_s: float = UNSCHEDULABLE_CHECK_INTERVAL_S,
     ) -> None:
         """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
-        that a job waits that all nodes refuse."""
-        self._claims, self._refusal, self._patience_s = claims, refusal, patience_s
+        that a job waits that all nodes refuse. ``every_s``: between two searches for such jobs."""
+        self._claims, self._refusal = claims, refusal
+        self._patience_s, self._every_s = patience_s, every_s
 
     def failure(self, record: JobRecord) -> JobFailure | None:
         """Return why this node cannot do a job; None if it can."""
@@ -141,7 +150,7 @@ class EligibilityJudge:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
+        await self._claims.end_unschedulable(self._patience_s, self._every_s)
 
 
 class ClaimLoop:
@@ -159,6 +168,7 @@ class ClaimLoop:
         offer: Callable[[], ClaimPreferences] = ClaimPreferences,
         beside: Callable[[job_record.JobRecord], int] = lambda record: 1,
         places: int = 1,
+        timings: ClaimTimings = ClaimTimings(),
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
         of a job, in one of ``threads``. ``beside``: the largest batch that this job can run in.
@@ -166,6 +176,7 @@ class ClaimLoop:
         self._claims, self.queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
         self._offer, self._beside, self._places = offer, beside, places
+        self._timings = timings
         self._held = HeldClaims(claims, log, queue)
         self._asking = ""
         """Token of a claim call without an answer: the claim may exist."""
@@ -193,13 +204,13 @@ class ClaimLoop:
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
         while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()
-        await self._release_all(max(FINAL_REPORT_TIMEOUT_S, over_at - time.monotonic()))
+        await self._release_all(max(self._timings.final_report_s, over_at - time.monotonic()))
 
     async def close(self) -> None:
         """Release all claims and stop."""
         self._draining = True
         await self._claiming.close()
-        await self._release_all(FINAL_REPORT_TIMEOUT_S)
+        await self._release_all(self._timings.final_report_s)
         await self._checking.close()
 
     @contextmanager
@@ -223,7 +234,7 @@ class ClaimLoop:
                 self._held.capacity_freed.clear()
                 await self._held.capacity_freed.wait()
             if not self._more:
-                await cancel_after(IDLE_POLL_S, self._waiting.wait())
+                await cancel_after(self._timings.idle_poll_s, self._waiting.wait())
                 self._more = True
                 continue
             company: list[HeldClaim] = []
@@ -341,7 +352,7 @@ class ClaimLoop:
 
     async def _rest(self) -> None:
         with self.aside():
-            await asyncio.sleep(STORAGE_BACKOFF_S)
+            await asyncio.sleep(self._timings.storage_backoff_s)
 
     def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
         log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
@@ -371,7 +382,7 @@ class ClaimLoop:
         await self._held.release_all(within_s, asking)
 
     async def _check(self) -> None:
-        await cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
+        await cancel_after(self._timings.check_s, self._missed.wait())
         self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:

@@ -45,11 +45,12 @@ WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 _EVENTS = """
     SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
-_REFUSED = """
+REFUSED_JOBS = """
     SELECT job, seq, nodes, ARRAY(
         SELECT failure FROM vibevoice.refusals r WHERE r.job = due.job AND r.node = ANY (nodes)
         ORDER BY r.node), for_s >= %s
     FROM vibevoice.refused_1 due WHERE NOT told OR for_s >= %s LIMIT %s"""
+"""Jobs that all nodes refuse: their nodes' reasons, and whether they end for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +182,15 @@ class ClaimStore:
                 await self._refuse_unreadable(job_id, error)
         return found
 
-    async def end_unschedulable(self, patience_s: float, every_s: float = 0.0) -> None:
+    async def end_unschedulable(
+        self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH
+    ) -> None:
         """Mark each waiting job that all live nodes reject, and end it after ``patience_s``.
-        ``every_s``: not if another node did so in the last seconds."""
+        ``every_s``: not if another node did so in the last seconds. ``most``: jobs of this call."""
         if not await self._database.call("turn_1", "refused", every_s):
             return
         for job_id, seq, nodes, failures, ends in await self._database.fetch(
-            _REFUSED, (patience_s, patience_s, UNSCHEDULABLE_BATCH)
+            REFUSED_JOBS, (patience_s, patience_s, most)
         ):
             try:
                 said = [

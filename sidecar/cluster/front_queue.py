@@ -171,9 +171,14 @@ class ClientTimeouts:
         service_id: str,
         store: PostgresJobStore,
         queue: SharedJobQueue,
+        poll_s: float = TIMEOUT_POLL_S,
     ) -> None:
+        """``poll_s``: interval of the search for jobs whose clients did not return."""
+        self._poll_s = poll_s
         self._database, self._seal, self._service_id = database, seal, service_id
-        self._store, self._queue, self._leaving = store, queue, BackgroundTaskGroup()
+        self._store, self._queue = store, queue
+        self.leaving = BackgroundTaskGroup()
+        """Calls by which jobs are left."""
         self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
         """The token of the call by which this service took each job over."""
 
@@ -208,7 +213,7 @@ class ClientTimeouts:
         front = None if self._queue.follows_all else self._service_id
         values = job_id, code, for_s, taker, front
         leave = partial(self._database.call, "leave_1", *values)
-        self._leaving.spawn("leave a job", postgres_database.retry_while_unavailable(leave))
+        self.leaving.spawn("leave a job", postgres_database.retry_while_unavailable(leave))
 
     def _code(self, digest: str) -> str:
         return self._seal.code(f"request {digest}")
@@ -225,12 +230,13 @@ class ClientTimeouts:
 
     async def close(self) -> None:
         """Wait a moment for the background tasks."""
-        await self._leaving.close(CLOSE_TIMEOUT_S)
+        await self.leaving.close(CLOSE_TIMEOUT_S)
 
     async def end_in_time(self) -> None:
         """End jobs whose clients did not return in time, for ever."""
-        await postgres_database.run_periodically(self._end_overdue, TIMEOUT_POLL_S)
+        await postgres_database.run_periodically(self.end_overdue, self._poll_s)
 
-    async def _end_overdue(self) -> None:
+    async def end_overdue(self) -> None:
+        """End jobs whose clients did not return in time, now."""
         while await self._store.delete_overdue():
             pass

@@ -60,7 +60,8 @@ class JobFollower(JobEventFeed):
         """Whether the database notifies this service of the events of all of them."""
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
-        database.listen(EVENTS_CHANNEL + service_id, self._hear_notification)
+        self._reading = True
+        database.listen(EVENTS_CHANNEL + service_id, self.hear_notification)
 
     async def subscribe_to(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.
@@ -71,7 +72,7 @@ class JobFollower(JobEventFeed):
         """
         if "\0" in job_id:  # no text in the database contains it
             raise errors.JobNotFound()
-        await self._mark([job_id])
+        await self.mark([job_id])
         for _ in range(MAX_READS):
             record, events = await self._read(job_id)
             told = self._followed.get(job_id)
@@ -121,18 +122,26 @@ class JobFollower(JobEventFeed):
     async def run(self) -> None:
         """Read new events of followed jobs, for ever."""
         while True:
+            self._reading = False
             await self._wake.wait()
+            self._reading = True
             self._wake.clear()
             woken, self._woken = self._woken & self._followed.keys(), set()
             if woken:
                 await retry_while_unavailable(partial(self._catch_up, sorted(woken)))
 
     @property
+    def waits(self) -> bool:
+        """Return whether `run` waits for a notification: no read is due or under way."""
+        return not (self._reading or self._wake.is_set())
+
+    @property
     def following(self) -> int:
         """Return the number of followed jobs."""
         return len(self._followed)
 
-    def _hear_notification(self, payload: str) -> None:
+    def hear_notification(self, payload: str) -> None:
+        """Take a notification of `EVENTS_CHANNEL`."""
         job_id, _, news = payload.partition("\n")
         if not (news and self._published(job_id, json.loads(news))):
             self._notified(job_id)
@@ -161,12 +170,17 @@ class JobFollower(JobEventFeed):
         self._woken |= {job_id} if job_id else self._followed.keys()
         self._wake.set()
 
-    async def _mark(self, job_ids: Sequence[str]) -> None:
+    async def mark(self, job_ids: Sequence[str]) -> None:
+        """Have the database notify this service of the events of jobs.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
         await self._database.fetch(_FOLLOW, (self._service_id, [*job_ids], self._service_id))
 
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
         if not self._marked:
-            await self._mark(sorted(self._followed))
+            await self.mark(sorted(self._followed))
             self._marked = True
         job_ids = [one for one in job_ids if one in self._followed]
         known = [self._followed[one].seq for one in job_ids]

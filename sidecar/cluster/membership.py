@@ -100,12 +100,12 @@ class Membership:
 
     async def leave(self) -> None:
         """Deregister this service."""
-        await _call_within(LEAVE_TIMEOUT_S, self._expire({self.id: None}))
+        await _call_within(LEAVE_TIMEOUT_S, self.expire({self.id: None}))
 
     async def count(self) -> None:
         """Update `waiting` and `running`, if the database answers at once."""
         if self._database.up:
-            await _call_within(COUNT_TIMEOUT_S, self._count(REQUESTED_COUNT_AGE_S))
+            await _call_within(COUNT_TIMEOUT_S, self.recount(REQUESTED_COUNT_AGE_S))
 
     async def _look(self) -> None:
         # after an outage: no service could send heartbeats
@@ -117,13 +117,24 @@ class Membership:
         self._looks = looks
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have expired: other services can claim their jobs", len(dead))
-            await self._expire({one: beats[one] for one in dead})
-        await self._count(COUNT_AGE_S)
+            await self.expire({one: beats[one] for one in dead})
+        await self.recount(COUNT_AGE_S)
 
-    async def _count(self, age_s: float = 0.0) -> None:
+    async def recount(self, age_s: float = 0.0) -> None:
+        """Update `waiting` and `running` to a count that is at most ``age_s`` old.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
         ((self.waiting, self.running),) = await self._database.call("count_1", age_s)
 
-    async def _expire(self, beats: Mapping[str, int | None]) -> None:
+    async def expire(self, beats: Mapping[str, int | None]) -> None:
+        """Deregister services whose heartbeats still have these numbers (None: any), and free their
+        jobs.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
         await self._database.fetch(
             "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
         )

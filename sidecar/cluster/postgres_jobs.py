@@ -12,6 +12,7 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
@@ -41,15 +42,8 @@ DECRYPT_IN_THREAD_BYTES = 100_000
 milliseconds of the event loop."""
 UNKNOWN_WORK_S = 60.0
 """Work that a recording of unknown duration counts as between owners."""
-POSITIONS_INTERVAL_S = 1.0
-"""Interval between two computations of the order of all waiting jobs."""
-LONG_QUEUE = 500
-"""Waiting jobs up to which a job that has just come, and one that has just gone, count at once: the
-order of ten thousand takes the database a quarter of a second."""
 DELETE_PAUSE_S = 0.02
 """Seconds after which an answered job is deleted, so that its answer is sent first."""
-OVERDUE_BATCH = 20
-"""Overdue jobs that one call deletes, with their events: as in `shared_retention`."""
 CLOSE_TIMEOUT_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PREDICTION_SAMPLE_S = 60.0
@@ -81,6 +75,23 @@ _WORK_BETWEEN_STARTS = """
         SELECT count(*) FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'))"""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """Limits of a job store.
+
+    ``positions_interval_s``: between two computations of the order of all waiting jobs.
+    ``long_queue``: waiting jobs up to which a job that has just come, and one that has just gone,
+    count at once; the order of ten thousand takes the database a quarter of a second.
+    ``overdue_jobs``: that one call deletes, with their events, as in `shared_retention`.
+    ``close_s``: for the last cancels and deletions of a service that stops.
+    """
+
+    positions_interval_s: float = 1.0
+    long_queue: int = 500
+    overdue_jobs: int = 20
+    close_s: float = CLOSE_TIMEOUT_S
+
+
 class PostgresJobStore:
     """`JobStore` of all services that share a database."""
 
@@ -95,11 +106,12 @@ class PostgresJobStore:
         queue_limit: int,
         tally: JobMetrics,
         now: clock.Clock = clock.wall_time,
+        limits: StoreLimits = StoreLimits(),
     ) -> None:
         """``pace_s``: predicts the seconds of work of this service for seconds of audio."""
         self._database, self._rows, self._service_id = database, rows, service_id
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
-        self._limit, self._tally, self._now = queue_limit, tally, now
+        self._limit, self._tally, self._now, self.limits = queue_limit, tally, now, limits
         self._rendering = OwnerLocks()
         self._waiting_ids, self._waits_s = "", array("d")
         """Ids of all waiting jobs in the order of claims, separated by spaces, and their predicted
@@ -108,8 +120,9 @@ class PostgresJobStore:
         self._turning = asyncio.Lock()
         self._each_s: float | None = None
         """Seconds between the starts of two jobs, as of `_each_at`; None if unknown."""
-        self._each_at = -POSITIONS_INTERVAL_S
-        self._ending = BackgroundTaskGroup()
+        self._each_at = -limits.positions_interval_s
+        self.ending = BackgroundTaskGroup()
+        """Cancels and deletions in the background."""
 
     async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
         """Persist a job that waits. ``followed``: whether this service is notified of its events,
@@ -240,7 +253,7 @@ class PostgresJobStore:
     async def delete_overdue(self) -> int:
         """Delete some of the jobs whose clients did not return in time, the longest overdue
         first, and return how many."""
-        rows = await self._database.fetch(_DELETE_OVERDUE, (OVERDUE_BATCH,))
+        rows = await self._database.fetch(_DELETE_OVERDUE, (self.limits.overdue_jobs,))
         for (lasted_s,) in rows:
             self._count_cancelled(lasted_s)
         self._housekeeping.delete_recordings_soon()
@@ -292,8 +305,8 @@ class PostgresJobStore:
         ids = [one.id for one in records if one.state is JobState.QUEUED]
         async with self._turning:
             age_s = time.monotonic() - self._turns_at
-            if age_s > POSITIONS_INTERVAL_S or (
-                len(self._waits_s) <= LONG_QUEUE
+            if age_s > self.limits.positions_interval_s or (
+                len(self._waits_s) <= self.limits.long_queue
                 and (self._turns_moved or not all(one in self._waiting_ids for one in ids))
             ):
                 self._turns_at, self._turns_moved = time.monotonic(), False
@@ -328,15 +341,15 @@ class PostgresJobStore:
     def begun_in_s(self, count: int) -> float | None:
         """Return the seconds until ``count`` of the waiting jobs have started, all taken to be
         alike; None if unknown. The value is that of the last call: each call refreshes it in the
-        background, at most once in `POSITIONS_INTERVAL_S`."""
-        if time.monotonic() - self._each_at >= POSITIONS_INTERVAL_S:
+        background, at most once in `StoreLimits.positions_interval_s`."""
+        if time.monotonic() - self._each_at >= self.limits.positions_interval_s:
             self._each_at = time.monotonic()
-            self._ending.spawn("how fast jobs begin", self._measure_starts())
+            self.ending.spawn("how fast jobs begin", self._measure_starts())
         return None if self._each_s is None else count * self._each_s
 
     async def close(self) -> None:
         """Wait a moment for the background tasks."""
-        await self._ending.close(CLOSE_TIMEOUT_S)
+        await self.ending.close(self.limits.close_s)
 
     async def _delete(self, job_id: str) -> None:
         ((lasted_s,),) = await self._database.call("delete_1", job_id)
@@ -420,7 +433,7 @@ class PostgresJobStore:
             with suppress(errors.JobNotFound):  # it was deleted meanwhile
                 await retry_while_unavailable(lambda: call(job_id))
 
-        self._ending.spawn(f"end {job_id}", done())
+        self.ending.spawn(f"end {job_id}", done())
 
 
 def _work_s(record: JobRecord) -> float:

@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 10.0
 """Interval of the search for expired results, by which they may outlive their retention."""
-TURN_RENEWAL_S = 5.0
-"""Interval in which a sweep renews its turn, so that no other service joins one that takes long."""
 SETTLE_DELAY_S = 0.5
 """Seconds in which ended jobs of an owner are collected for one purge: under load, one purge for
 each would cost the database more than the jobs themselves."""
@@ -29,13 +27,6 @@ DELETE_WAIT_S = 2.0
 """Maximum wait of a request until the storage has deleted a recording."""
 STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
 """Interval of the search for recordings without a job; listing a large bucket takes a while."""
-DELETE_BATCH = 200
-"""Recordings of one call, which takes at most some tenths of a second."""
-PURGE_BATCH = 20
-"""Jobs of one call. The events of 20 recordings of eight hours are deleted in a quarter of a second
-(of 200, in more than the time limit of a statement)."""
-ORPHANED_RECORDING_S = 3600.0
-"""Age at which a recording without a job is deleted: a service may be about to submit it."""
 
 RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
 """A service writes the renewal of one job at most once in this many seconds, or (shorter) in the
@@ -62,6 +53,23 @@ class RetentionLimits:
     recording_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class SweepLimits:
+    """Limits of sweeps.
+
+    ``turn_renewal_s``: interval in which a sweep renews its turn, so that no other service joins
+    one that takes long. ``recordings``: of one call, which takes at most some tenths of a second.
+    ``jobs``: of one call; the events of 20 recordings of eight hours are deleted in a quarter of a
+    second (of 200, in more than the time limit of a statement). ``orphan_age_s``: age at which a
+    recording without a job is deleted; a service may be about to submit it.
+    """
+
+    turn_renewal_s: float = 5.0
+    recordings: int = 200
+    jobs: int = 20
+    orphan_age_s: float = 3600.0
+
+
 class SharedRetention:
     """Retention in the database and in the storage of recordings."""
 
@@ -71,10 +79,11 @@ class SharedRetention:
         storage: RecordingStorage,
         disk: ThreadLimiter,
         limits: RetentionLimits,
+        sweeps: SweepLimits = SweepLimits(),
     ) -> None:
         """``disk``: threads that may wait for the storage."""
         self._database, self._storage, self._disk = database, storage, disk
-        self._limits = limits
+        self._limits, self.sweep_limits = limits, sweeps
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle = asyncio.Event()
@@ -138,7 +147,7 @@ class SharedRetention:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        doomed = await self._database.fetch(_DOOMED, (DELETE_BATCH,))
+        doomed = await self._database.fetch(_DOOMED, (self.sweep_limits.recordings,))
         gone = [name for (name,) in doomed if await self._deleted(name)]
         if gone:
             await self._database.fetch(_DELETED, (gone,))
@@ -146,9 +155,9 @@ class SharedRetention:
     async def run(self) -> None:
         """Delete expired data, and at intervals what crashes left behind, for ever."""
         await asyncio.gather(
-            postgres_database.run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
+            postgres_database.run_periodically(self.sweep_in_turn, SWEEP_INTERVAL_S),
             postgres_database.run_periodically(self._settle_next, 0.0),
-            postgres_database.run_periodically(self._sweep_storage, STORAGE_SWEEP_INTERVAL_S),
+            postgres_database.run_periodically(self.sweep_storage, STORAGE_SWEEP_INTERVAL_S),
         )
 
     async def settled(self) -> None:
@@ -168,14 +177,16 @@ class SharedRetention:
         await asyncio.sleep(SETTLE_DELAY_S)  # clients get their answers first
         await self.settled()
 
-    async def _sweep_in_turn(self) -> None:
+    async def sweep_in_turn(self) -> None:
+        """`sweep`, if it is the turn of this service; else only what `delete_recordings` does."""
         ours = await self._take_turn(SWEEP_INTERVAL_S)
-        await (self._sweep() if ours else self.delete_recordings())
+        await (self.sweep() if ours else self.delete_recordings())
 
     async def _take_turn(self, every_s: float) -> bool:
         return bool(await self._database.call("turn_1", "retention", every_s))
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Delete what has expired of every owner, and what crashes left in the database."""
         owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
@@ -187,7 +198,7 @@ class SharedRetention:
         for part in parts:
             with suppress(errors.JournalUnreachable):  # a failure must not stop the others
                 await part()
-                if time.monotonic() - turn_at > TURN_RENEWAL_S:
+                if time.monotonic() - turn_at > self.sweep_limits.turn_renewal_s:
                     turn_at = time.monotonic()
                     await self._take_turn(0.0)
 
@@ -196,7 +207,7 @@ class SharedRetention:
         age_s = None if limits.retention_s == math.inf else limits.retention_s
         most = age_s, limits.results, limits.result_bytes, limits.recording_bytes
         await postgres_database.call_in_batches(
-            self._database, "purge_1", owner, *most, batch=PURGE_BATCH
+            self._database, "purge_1", owner, *most, batch=self.sweep_limits.jobs
         )
 
     async def _deleted(self, name: str) -> bool:
@@ -209,11 +220,11 @@ class SharedRetention:
             return False
         return True
 
-    async def _sweep_storage(self) -> None:
+    async def sweep_storage(self) -> None:
         """Delete recordings that no job needs: they were never submitted, or their service
         died before it deleted them."""
         ages = await self._disk.run(self._storage.ages)
-        old = [name for name, age_s in ages.items() if age_s > ORPHANED_RECORDING_S]
+        old = [name for name, age_s in ages.items() if age_s > self.sweep_limits.orphan_age_s]
         needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )

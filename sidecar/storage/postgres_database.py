@@ -63,10 +63,27 @@ class PostgresDatabase:
         """Channels to which the listening connection listens."""
         self._listening: asyncio.Task[None] | None = None
         self._listening_connection: AsyncConnection[Row] | None = None
+        self.call_timeout_s, self.listen_check_s = CALL_TIMEOUT_S, LISTEN_CHECK_INTERVAL_S
+        """Time limit of a call, and the interval in which the listening connection is checked."""
         self.retried = 0
         """Calls that were repeated over another connection, since the first one broke."""
         self._misses = 0
         """Consecutive failed attempts to listen."""
+
+    @property
+    def listens(self) -> bool:
+        """Return whether the listening connection listens to all channels."""
+        return self._callbacks.keys() <= self._listened
+
+    @property
+    def calls(self) -> int:
+        """Return the number of unfinished calls, also of those whose callers were cancelled."""
+        return len(self._calls)
+
+    @property
+    def used(self) -> int:
+        """Return the number of connections of the pool in use."""
+        return len(self._used)
 
     @property
     def up(self) -> bool:
@@ -154,7 +171,7 @@ class PostgresDatabase:
         """Run the work, and retry it at once while a connection was at fault: after a restart of
         the server all connections of the pool are dead."""
         clock = asyncio.get_running_loop().time
-        until = clock() + CALL_TIMEOUT_S
+        until = clock() + self.call_timeout_s
         for others in reversed(range(self._size + 1)):
             async with self._pool.connection(timeout=until - clock()) as connection:
                 try:
@@ -218,10 +235,10 @@ class PostgresDatabase:
 
     async def _receive(self, connection: AsyncConnection[Row]) -> None:
         while True:
-            await self._with_timeout(connection, CALL_TIMEOUT_S, self._check)
+            await self._with_timeout(connection, self.call_timeout_s, self._check)
             self._misses = 0
             self._outlook.answered()
-            async for message in connection.notifies(timeout=LISTEN_CHECK_INTERVAL_S):
+            async for message in connection.notifies(timeout=self.listen_check_s):
                 self._notify(message.channel, message.payload)
 
     async def _check(self, connection: AsyncConnection[Row]) -> None:

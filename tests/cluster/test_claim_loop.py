@@ -23,8 +23,7 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster import claim_loop
-from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
+from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, ClaimTimings, EligibilityJudge
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -44,11 +43,12 @@ from sidecar.jobs.job_record import (
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
-from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
 
 NEVER_S = 1e6
 LONG_S = 10.0
+QUICK = ClaimTimings(check_s=0.05, idle_poll_s=0.1, storage_backoff_s=0.05)
+UNCHECKED = replace(QUICK, check_s=NEVER_S)
 T = TypeVar("T")
 
 
@@ -68,7 +68,7 @@ class OpeningThreads(ThreadLimiter):
 class Service:
     """A service that works: a queue, an engine, and a node that claims for it."""
 
-    def __init__(self, shared: SharedJobs) -> None:
+    def __init__(self, shared: SharedJobs, timings: ClaimTimings, places: int) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(JobEventMetrics(self.tally))
@@ -101,6 +101,8 @@ class Service:
             self.opening,
             offer=lambda: self.offers,
             beside=lambda record: self.beside(record),
+            places=places,
+            timings=timings,
         )
 
     def refuses_all(self) -> None:
@@ -116,13 +118,18 @@ class Service:
 
 @asynccontextmanager
 async def services(
-    count: int, shared: SharedJobs, *, run: bool = True
+    count: int,
+    shared: SharedJobs,
+    timings: ClaimTimings = QUICK,
+    *,
+    places: int = 1,
+    run: bool = True,
 ) -> AsyncIterator[list[Service]]:
     """So many services; without ``run`` what they claim waits, and no engine is started."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            service = Service(shared)
+            service = Service(shared, timings, places)
             stack.push_async_callback(service.close)
             if run:
                 service.queue.open()
@@ -133,13 +140,7 @@ async def services(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks that come often; an engine at half a second a recording, with a checkpoint for each
-    second."""
-    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", 0.05)
-    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", 0.1)
-    monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", 0.05)
-    monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", 0.01)
-    monkeypatch.setattr(postgres_database, "MAX_RETRY_PAUSE_S", 0.05)
+    """An engine at half a second a recording, with a checkpoint for each second."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
 
@@ -213,11 +214,8 @@ async def test_free_node_claims_next_job_and_each_job_is_done_once(
         assert sum(one.tally.ended.of("done") for one in both) == len(ids)
 
 
-async def test_node_asks_for_no_job_while_none_waits(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
-    async with services(1, shared) as (one,):
+async def test_node_asks_for_no_job_while_none_waits(shared: SharedJobs, recording: Path) -> None:
+    async with services(1, shared, replace(QUICK, idle_poll_s=NEVER_S)) as (one,):
         await until(lambda: "claim" in one.claims.calls)
         for _ in range(3):
             await ended(shared, sent(shared, recording))
@@ -227,10 +225,9 @@ async def test_node_asks_for_no_job_while_none_waits(
 async def test_node_claims_waiting_jobs_without_a_notification_for_each(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
     monkeypatch.setattr(shared, "tell_waiting", lambda: None)
     ids = [sent(shared, recording) for _ in range(3)]
-    async with services(1, shared) as (one,):
+    async with services(1, shared, replace(QUICK, idle_poll_s=NEVER_S)) as (one,):
         await ended(shared, *ids)
         assert one.claims.calls.count("claim") == 3
 
@@ -244,10 +241,9 @@ async def test_idle_node_finds_job_without_a_notification(
 
 
 async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_refused(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
+    shared: SharedJobs, recording: Path, hold: Hold
 ) -> None:
-    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
-    async with services(1, shared) as (first,):
+    async with services(1, shared, UNCHECKED) as (first,):
         job_id = sent(shared, recording)
         await until(lambda: changes(shared, job_id, ReportedChange) and shared.get(job_id).settled)
         first.refuses_all()
@@ -283,8 +279,7 @@ async def test_job_cancelled_elsewhere_stops_at_once_on_its_node(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
-    async with services(1, shared) as (one,):
+    async with services(1, shared, UNCHECKED) as (one,):
         job_id, next_id = sent(shared, recording), sent(shared, recording)
         await until(lambda: shared.get(job_id).state is JobState.RUNNING)
         shared.cancel(job_id)
@@ -300,9 +295,7 @@ async def test_job_whose_end_was_not_notified_stops_at_check_of_claims(
 ) -> None:
     """``noticed``: the node is told that it may have missed notices."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    if noticed:
-        monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
-    async with services(1, shared) as (one,):
+    async with services(1, shared, UNCHECKED if noticed else QUICK) as (one,):
         one.claims.deaf = True
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).state is JobState.RUNNING)
@@ -349,11 +342,9 @@ async def test_job_cancelled_while_its_recording_is_opened_never_runs(
 async def test_node_that_claims_a_lost_job_again_runs_it_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
-    monkeypatch.setattr(claim_loop, "CLAIM_CHECK_INTERVAL_S", NEVER_S)
-    async with services(1, shared) as (one,):
+    async with services(1, shared, UNCHECKED, places=2) as (one,):
         one.beside = lambda record: 2
         monkeypatch.setattr(one.companies.__class__, "__call__", lambda self, jobs, _: [next(jobs)])
-        one.node._places = 2
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
         shared.lose(job_id)
@@ -503,10 +494,9 @@ async def test_node_closed_without_drain_releases_its_jobs(
 
 
 async def test_drain_ends_while_database_is_away(
-    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
+    shared: SharedJobs, recording: Path, hold: Hold
 ) -> None:
-    monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.1)
-    async with services(1, shared) as (one,):
+    async with services(1, shared, replace(QUICK, final_report_s=0.1)) as (one,):
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
         one.claims.down = True
@@ -521,32 +511,33 @@ async def test_drain_ends_while_database_is_away(
 
 
 async def test_drain_reports_ended_job_when_database_is_back_within_grace(
-    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
-    monkeypatch.setattr(claim_loop, "FINAL_REPORT_TIMEOUT_S", 0.0)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
-    job_id = sent(shared, recording)
-    await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
-    one.claims.down = True
-    draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
-    hold.release()
-    await until(lambda: one.log.get(job_id).over)
-    missed = one.claims.missed.count("report")
-    await until(lambda: draining.done() or one.claims.missed.count("report") >= missed + 3)
-    assert not draining.done()
-    one.claims.down = False
-    await draining
-    assert shared.get(job_id).state is JobState.DONE
+    async with services(1, shared, replace(QUICK, final_report_s=0.0)) as (one,):
+        job_id = sent(shared, recording)
+        await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
+        one.claims.down = True
+        draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
+        hold.release()
+        await until(lambda: one.log.get(job_id).over)
+        missed = one.claims.missed.count("report")
+        await until(lambda: draining.done() or one.claims.missed.count("report") >= missed + 3)
+        assert not draining.done()
+        one.claims.down = False
+        await draining
+        assert shared.get(job_id).state is JobState.DONE
 
 
+@virtual_time
 async def test_unanswered_claim_is_released_by_drain(
-    one: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    claimer: Service, shared: SharedJobs, recording: Path
 ) -> None:
-    monkeypatch.setattr(postgres_database, "MIN_RETRY_PAUSE_S", NEVER_S)
-    one.claims.unanswered = 1
+    claimer.claims.unanswered = 1
     sent(shared, recording)
     await until(lambda: shared.claimed)
-    await one.node.drain(0.0)
+    assert not claimer.node.held, "it is asked again only after a pause"
+    await claimer.node.drain(0.0)
     assert not shared.claimed
 
 
@@ -622,21 +613,17 @@ async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
 
 @virtual_time
 async def test_node_that_cannot_reach_storage_pauses_claims(
-    claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedJobs, recording: Path
 ) -> None:
-    async def unreachable(*_: object) -> AudioSource:
-        await claimer.opening.go_on.wait()
-        claimer.opening.go_on.clear()  # each time that it does not answer is counted
-        raise errors.StorageUnreachable()
-
-    monkeypatch.setattr(claim_loop, "STORAGE_BACKOFF_S", LONG_S)
-    monkeypatch.setattr(claimer.opening, "run", unreachable)
-    job_id = sent(shared, recording)
-    await until(lambda: claimer.claims.claimed and not shared.claimed)
-    await asyncio.sleep(0.9 * LONG_S)
-    assert claimer.claims.claimed == [job_id]
-    await asyncio.sleep(0.2 * LONG_S)
-    assert claimer.claims.claimed == [job_id] * 2
+    slow = replace(QUICK, storage_backoff_s=LONG_S)
+    async with services(1, shared, slow, run=False) as (claimer,):
+        claimer.fault = errors.StorageUnreachable()
+        job_id = sent(shared, recording)
+        await until(lambda: claimer.claims.claimed and not shared.claimed)
+        await asyncio.sleep(0.9 * LONG_S)
+        assert claimer.claims.claimed == [job_id]
+        await asyncio.sleep(0.2 * LONG_S)
+        assert claimer.claims.claimed == [job_id] * 2
 
 
 async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(

@@ -17,7 +17,7 @@ from service_process import until
 from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
-from sidecar.cluster import claim_loop, claims
+from sidecar.cluster import claims
 from sidecar.cluster.claim_loop import EligibilityJudge
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -81,7 +81,7 @@ async def age(node: Service, record: JobRecord, seconds: float) -> None:
 
 async def die(node: Service) -> None:
     """Have a node taken for dead and come back."""
-    await node.membership._expire({node.membership.id: None})
+    await node.membership.expire({node.membership.id: None})
     await node.membership.register()
 
 
@@ -116,7 +116,7 @@ async def test_locked_job_does_not_delay_others(node: Service, journal: str) -> 
 async def test_claim_waits_for_a_job_that_is_locked_for_a_moment(
     node: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
-    """Else its node would ask again after `claim_loop.IDLE_POLL_S`."""
+    """Else its node would ask again after `ClaimTimings.idle_poll_s`."""
     (job,) = await node.submit("a")
 
     async def claimed_while_locked() -> Claim | None:
@@ -389,14 +389,11 @@ async def test_node_that_becomes_eligible_meanwhile_keeps_job_from_being_refused
     assert (found.state, found.refused) == (JobState.QUEUED, None)
 
 
-async def test_unschedulable_jobs_are_searched_in_batches(
-    node: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "UNSCHEDULABLE_BATCH", 2)
+async def test_unschedulable_jobs_are_searched_in_batches(node: Service) -> None:
     jobs = await node.submit(*["many"] * 5)
     await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
     for told in (2, 4, 5):
-        await node.claims.end_unschedulable(600.0)
+        await node.claims.end_unschedulable(600.0, most=2)
         found = await node.jobs.list("many")
         assert sum(job.refused is not None for job in found) == told
 
@@ -404,7 +401,6 @@ async def test_unschedulable_jobs_are_searched_in_batches(
 async def test_one_node_searches_unschedulable_jobs_for_all(
     shared: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "UNSCHEDULABLE_CHECK_INTERVAL_S", 600.0)
     nodes, asked = [shared.one, await shared.more()], list[str]()
     (job,) = await shared.one.submit("a")
     for node in nodes:
@@ -417,7 +413,7 @@ async def test_one_node_searches_unschedulable_jobs_for_all(
 
         monkeypatch.setattr(node.database, "fetch", counted)
     for node in nodes * 2:
-        await EligibilityJudge(node.claims, lambda record: None).end_unschedulable()
+        await EligibilityJudge(node.claims, lambda record: None, every_s=600.0).end_unschedulable()
     assert len([sql for sql in asked if "refused_1" in sql and "tell" not in sql]) == 1
     assert (await shared.one.jobs.get(job.id)).refused is not None
 
@@ -433,7 +429,7 @@ async def test_reasons_of_refusals_already_told_are_not_read_again(
             SELECT string_agg(sha512((job || i)::bytea), '') FROM generate_series(1, 99) i)"""
     )
     with psycopg.connect(journal) as look:
-        assert look.execute(claims._REFUSED, (600.0, 600.0, 9)).fetchall() == []
+        assert look.execute(claims.REFUSED_JOBS, (600.0, 600.0, 9)).fetchall() == []
         ((read,),) = look.execute(
             """SELECT idx_scan FROM pg_stat_xact_all_tables JOIN pg_class ON reltoastrelid = relid
                 WHERE pg_class.oid = 'vibevoice.refusals'::regclass"""

@@ -108,7 +108,7 @@ class DatabaseJobs:
         fetch = self._one.database.fetch
         await fetch("SELECT vibevoice.beat_1('a dead node', true, false)")
         await fetch("UPDATE vibevoice.jobs SET node = 'a dead node' WHERE id = %s", (job_id,))
-        await self._one.membership._expire({"a dead node": None})
+        await self._one.membership.expire({"a dead node": None})
 
     async def later(self, seconds: float) -> None:
         back = "make_interval(secs => %s)"
@@ -127,7 +127,7 @@ class DatabaseJobs:
     async def listens(self) -> None:
         for one in self._services.all:
             database = one.database
-            await until(lambda database=database: database._callbacks.keys() <= database._listened)
+            await until(lambda database=database: database.listens)
 
 
 Store = MemoryJobs | DatabaseJobs

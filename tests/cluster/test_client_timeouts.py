@@ -12,8 +12,8 @@ from shared_job_services import Service, stop, submitted, until_told
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.cluster import front_queue, postgres_jobs
 from sidecar.cluster.front_queue import ClientTimeouts
+from sidecar.cluster.postgres_jobs import StoreLimits
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
@@ -34,7 +34,7 @@ class Front:
     def __init__(self, one: Service, journal: str) -> None:
         self.jobs, self.awaited = one.jobs, list[str]()
         seal = migrate_postgres(journal, KEY)
-        self.timeouts = ClientTimeouts(one.database, seal, one.membership.id, one.jobs, self)
+        self.timeouts = ClientTimeouts(one.database, seal, one.membership.id, one.jobs, self, 0.05)
 
     def expect(self, job: Job) -> None:
         self.awaited.append(job.id)
@@ -52,7 +52,7 @@ class Front:
     async def left(self, job: Job, digest: str = "sent", for_s: float = 60) -> None:
         """The client of a job times out."""
         self.timeouts.leave(job, digest, for_s)
-        await until(lambda: not self.timeouts._leaving._tasks)
+        await until(lambda: self.timeouts.leaving.idle)
 
     async def taken(self, owner: str = "me", digest: str = "sent") -> Job | None:
         """The job that a request takes over."""
@@ -100,9 +100,8 @@ async def test_repeated_request_takes_its_job_over_once_and_only_for_its_owner(
 
 
 async def test_job_of_client_that_does_not_return_ends_and_taken_job_stays(
-    one: Service, here: Front, monkeypatch: pytest.MonkeyPatch
+    one: Service, here: Front
 ) -> None:
-    monkeypatch.setattr(front_queue, "TIMEOUT_POLL_S", 0.05)
     lost, kept = await here.accepted(), await here.accepted()
     await here.left(kept, "kept")
     assert await here.taken(digest="kept") is not None
@@ -130,7 +129,7 @@ async def test_job_is_marked_as_left_once_the_database_is_back(
             await here.taken()
     finally:
         postgres_cluster.start()
-    await until(lambda: not here.timeouts._leaving._tasks)
+    await until(lambda: here.timeouts.leaving.idle)
     found = await here.taken()
     assert found is not None
     assert found.id == job.id
@@ -188,17 +187,17 @@ async def test_job_of_client_at_a_dead_service_ends_after_a_while(
     kept = submitted("me")
     await other.jobs.submit(kept)
     await other.membership.leave()
-    await here.timeouts._end_overdue()
+    await here.timeouts.end_overdue()
     assert await here.all_jobs() == [job.id, kept.id], "its client may come again"
     await later(one, "left_until", 31)
-    await here.timeouts._end_overdue()
+    await here.timeouts.end_overdue()
     assert await here.all_jobs() == [kept.id]
 
 
 async def test_all_overdue_jobs_end_at_one_check_longest_overdue_first(
-    one: Service, here: Front, monkeypatch: pytest.MonkeyPatch
+    one: Service, here: Front
 ) -> None:
-    monkeypatch.setattr(postgres_jobs, "OVERDUE_BATCH", 2)
+    one.jobs.limits = StoreLimits(overdue_jobs=2)
     jobs = [submitted("me", kept=False) for _ in range(5)]
     for ago, job in enumerate(jobs, 1):
         await one.jobs.submit(job)
@@ -209,7 +208,7 @@ async def test_all_overdue_jobs_end_at_one_check_longest_overdue_first(
         )
     assert await one.jobs.delete_overdue() == 2
     assert await here.all_jobs() == [job.id for job in jobs[:3]]
-    await here.timeouts._end_overdue()
+    await here.timeouts.end_overdue()
     assert await here.all_jobs() == []
 
 
@@ -218,12 +217,12 @@ async def test_service_wrongly_taken_for_dead_keeps_the_jobs_of_its_clients(
     one: Service, other: Service, here: Front, there: Front, answered: bool
 ) -> None:
     await there.accepted()
-    await one.membership._expire({"other": None})
+    await one.membership.expire({"other": None})
     if not answered:  # its first heartbeat was executed, but the answer is lost
         await other.database.call("beat_1", "other", True, False)
     await other.membership.register()
     await later(one, "left_until", 31)
-    await here.timeouts._end_overdue()
+    await here.timeouts.end_overdue()
     assert len(await here.all_jobs()) == 1
 
 
@@ -233,9 +232,9 @@ async def test_job_submitted_after_its_service_left_ends_after_a_while(
     """As by a server that was frozen and executes the call when the service has gone."""
     await other.membership.leave()
     await there.accepted()
-    await one.housekeeping._sweep()
+    await one.housekeeping.sweep()
     await later(one, "left_until", 31)
-    await here.timeouts._end_overdue()
+    await here.timeouts.end_overdue()
     assert await here.all_jobs() == []
 
 

@@ -42,9 +42,7 @@ async def numbers(one: Service, job_id: str) -> list[int]:
 def hears_only(one: Service) -> bool:
     """Whether its follower waits for a notification: it listens, and no read is under way, which
     would see what happens next."""
-    listening = one.database._callbacks.keys() <= one.database._listened
-    wake = one.follower._wake
-    return listening and not wake.is_set() and bool(wake._waiters)
+    return one.database.listens and one.follower.waits
 
 
 async def followed(one: Service) -> Job:
@@ -136,16 +134,20 @@ async def test_short_events_of_followed_job_arrive_without_a_call(
 
 
 async def test_notification_after_a_missed_one_reads_both(one: Service, other: Service) -> None:
+    misses, missed = False, list[str]()
+
+    def hear(payload: str) -> None:
+        (missed.append if misses else one.follower.hear_notification)(payload)
+
+    one.database.listen(EVENTS_CHANNEL + "one", hear)
     job = await followed(one)
-    hear = one.database._callbacks[EVENTS_CHANNEL + "one"]
-    missed = list[str]()
-    one.database._callbacks[EVENTS_CHANNEL + "one"] = missed.append
+    misses = True
     claim = await claimed(other)
     begun = await other.report(claim, claim.record, StartedChange())
     assert begun is not None
     await until(lambda: missed)
     assert job.state is JobState.QUEUED
-    one.database._callbacks[EVENTS_CHANNEL + "one"] = hear
+    misses = False
     assert await other.report(claim, begun, SEGMENT, DONE)
     assert (await job.result()).segments[0].text == "hello"
     assert [segment.text for segment in job.record.segments] == ["hello"]

@@ -62,12 +62,13 @@ async def test_jobs_of_dead_service_are_free_and_count_its_death(
     first, second = await one.claimed(), await one.claimed()
     running = await one.report(first, first.record, StartedChange())
     assert running is not None
+    observer = HeartbeatObserver()
     for at in range(EXPIRY_HEARTBEATS + 3):
         await other.membership.register()
         rows = await other.database.fetch("SELECT id, beat FROM vibevoice.services")
-        dead = other.membership._looks.seen(dict(rows), float(at), float(at))
+        dead = observer.seen(dict(rows), float(at), float(at))
     assert dead == ["one"]
-    await other.membership._expire({"one": dict(rows)["one"]})
+    await other.membership.expire({"one": dict(rows)["one"]})
     after = await other.jobs.get(first.record.id)
     assert (after.state, after.interruptions, after.attempts) == (JobState.QUEUED, 1, 1)
     assert (await other.jobs.get(second.record.id)).interruptions == 0
@@ -109,9 +110,7 @@ async def test_jobs_are_locked_in_the_order_of_their_ids(
     with psycopg.connect(journal) as holder, psycopg.connect(journal) as look:
         holder.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (first.id,))
         waits = asyncio.create_task(
-            one.membership.leave()
-            if call == "expire"
-            else one.follower._mark([second.id, first.id])
+            one.membership.leave() if call == "expire" else one.follower.mark([second.id, first.id])
         )
         await until(lambda: _waits(look))
         free = "SELECT id FROM vibevoice.jobs FOR UPDATE SKIP LOCKED"
@@ -130,7 +129,7 @@ async def test_service_with_newer_heartbeat_is_not_expired(one: Service, other: 
     await one.submit("a")
     claim = await one.claimed()
     await one.membership.register()
-    await other.membership._expire({"one": 0})
+    await other.membership.expire({"one": 0})
     assert await one.claims.mine() == {claim.token}
 
 
@@ -162,12 +161,12 @@ async def test_no_service_expires_while_synchronous_standby_is_missing(
                 seen, beats = await _waiting_beat(other, late, look)
                 assert dict(await other.database.fetch(services)) == seen
                 with pytest.raises(errors.JournalUnreachable):
-                    await other.membership._expire({"one": seen["one"]})
+                    await other.membership.expire({"one": seen["one"]})
             finally:
                 look.execute("ALTER SYSTEM RESET synchronous_standby_names")
                 look.execute("SELECT pg_reload_conf()")
         await beats
-    await other.membership._expire({"one": seen["one"]})
+    await other.membership.expire({"one": seen["one"]})
     assert {*dict(await one.database.fetch(services))} == {"one", "other"}
 
 
@@ -176,8 +175,8 @@ async def test_expiry_notifies_other_nodes_of_jobs_to_judge(one: Service, other:
     one.database.listen(WAITING, heard.append)
     (job,) = await one.submit("a")
     await other.claims.judge({job.id: None})
-    await until(lambda: one.database._callbacks.keys() <= one.database._listened)
-    await one.membership._expire({"other": None})
+    await until(lambda: one.database.listens)
+    await one.membership.expire({"other": None})
     assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
     await until(lambda: heard)
 

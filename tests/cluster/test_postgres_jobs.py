@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.cluster import postgres_jobs
+from sidecar.cluster.postgres_jobs import StoreLimits
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import DuplicateRequestKey
@@ -78,7 +78,7 @@ async def there(one: Service) -> list[str]:
 
 async def idle(one: Service) -> None:
     """Return once nothing is done in the background."""
-    await until(lambda: not one.jobs._ending._tasks)
+    await until(lambda: one.jobs.ending.idle)
 
 
 def kill(journal: str) -> None:
@@ -116,7 +116,7 @@ async def test_submission_reads_waiting_jobs_only_when_queue_is_nearly_full(
         look.execute(MANY, ("e", "done", "now", 3000))
         look.execute(MANY, ("w", "queued", None, 3000))
         look.execute("ANALYZE vibevoice.jobs")
-        await front.membership._count()
+        await front.membership.recount()
         for limit, outcome, most in (
             (10_000, "accepted", 50),
             (3001, "accepted", 3150),
@@ -139,15 +139,15 @@ async def test_services_share_a_count_of_jobs_until_it_is_outdated(
     await front.submit("me", "me")
     claim = await node.claimed()
     await node.report(claim, claim.record, StartedChange())
-    await front.membership._count()
+    await front.membership.recount()
     await front.submit("me")
-    await node.membership._count(60.0)
+    await node.membership.recount(60.0)
     assert (node.membership.waiting, node.membership.running) == (1, 1)
     with psycopg.connect(journal) as look:
         assert look.execute("SELECT * FROM vibevoice.count_1(60)").fetchall() == [(1, 1)]
         assert look.execute(ROWS_READ).fetchall() == [(0,)]
     await front.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '61 s'")
-    await node.membership._count(60.0)
+    await node.membership.recount(60.0)
     assert (node.membership.waiting, node.membership.running) == (2, 1)
 
 
@@ -183,7 +183,7 @@ async def test_submission_of_disconnected_client_leaves_no_job(
         with pytest.raises(asyncio.CancelledError):
             await submitting
         await idle(front)  # the job is deleted before there is one
-    await until(lambda: not front.database._calls)
+    await until(lambda: not front.database.calls)
     await idle(front)
     assert job.id not in await there(front)
 
@@ -297,17 +297,15 @@ async def test_lost_connections_lose_no_event(front: Service, node: Service, jou
     assert [event.seq for event in await front.events(job.id)] == [*range(1, 33)]
 
 
-async def test_close_ends_while_database_is_away(
-    front: Service, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres_jobs, "CLOSE_TIMEOUT_S", 0.2)
+async def test_close_ends_while_database_is_away(front: Service, postgres_cluster: Cluster) -> None:
+    front.jobs.limits = StoreLimits(close_s=0.2)
     (job,) = await front.submit("me")
     postgres_cluster.stop("immediate")
     try:
         front.jobs.delete_soon(job.id)
         async with asyncio.timeout(PATIENCE_S):
             await front.jobs.close()
-        assert not front.jobs._ending._tasks
+        assert front.jobs.ending.idle
     finally:
         postgres_cluster.start()
 
@@ -492,7 +490,7 @@ async def test_recordings_in_shared_folder_are_opened_by_all_and_end_with_their_
 async def test_job_that_just_started_counts_in_predicted_wait_of_next(
     front: Service, node: Service
 ) -> None:
-    await front.membership._count()  # while nothing runs
+    await front.membership.recount()  # while nothing runs
     _, waits = await front.submit("me", "me")
     claim = await node.claimed()
     assert await node.report(claim, claim.record, StartedChange())
@@ -504,7 +502,7 @@ async def test_job_that_just_started_counts_in_predicted_wait_of_next(
 async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     front: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 600.0)
+    front.jobs.limits = StoreLimits(positions_interval_s=600.0)
     call, called = front.database.call, list[str]()
 
     async def counted(function: str, *values: object) -> object:
@@ -518,13 +516,13 @@ async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     assert len(called) == 1
     jobs += await front.submit("me")
     assert (await front.jobs.turns(jobs[-1:]))[jobs[-1].id].position == 3, "the queue is short"
-    monkeypatch.setattr(postgres_jobs, "LONG_QUEUE", 3, raising=False)
+    front.jobs.limits = StoreLimits(positions_interval_s=600.0, long_queue=3)
     jobs += await front.submit("me")
     await front.jobs.delete(jobs[0].id)
     called.clear()
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[:-1]}
     assert called == []
-    monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 0.0)
+    front.jobs.limits = StoreLimits(positions_interval_s=0.0)
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
 
 

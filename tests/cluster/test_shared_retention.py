@@ -11,7 +11,7 @@ from shared_job_services import LIMITS, Service, kept, service, submitted
 
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
-from sidecar.cluster import shared_retention
+from sidecar.cluster.shared_retention import SweepLimits
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.transcripts.transcript_edits import RewriteSegment
 
@@ -70,7 +70,7 @@ async def test_results_expire_and_waiting_jobs_stay(one: Service) -> None:
     old, young = await done(one, "me"), await done(one, "me")
     (waiting,) = await one.submit("me")
     await expire(one, old)
-    await one.housekeeping._sweep()
+    await one.housekeeping.sweep()
     assert await ids(one, "me") == [young.id, waiting.id]
 
 
@@ -86,7 +86,7 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(
             await one.jobs.renew(each)
         left_s = await one.jobs.expires_in_s([read, other])
         assert 0.0 == left_s[other.id] < left_s[read.id] <= LIMITS.retention_s
-        await one.housekeeping._sweep()
+        await one.housekeeping.sweep()
         assert await ids(one, "me") == [read.id, waiting.id]
         await one.jobs.cancel(waiting.id)
         await one.jobs.renew(read)  # so soon it costs the database nothing, and is no error
@@ -98,7 +98,7 @@ async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_p
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=math.inf)) as one:
         job = await done(one, "me")
         await expire(one, job)
-        await one.housekeeping._sweep()
+        await one.housekeeping.sweep()
         assert await ids(one, "me") == [job.id]
         assert await one.jobs.expires_in_s([job]) == {}
         await one.jobs.renew(job)
@@ -129,20 +129,20 @@ async def test_recording_of_waiting_job_stays(one: Service) -> None:
     one.storage.put("a", [b"x"])
     await done(one, "other")
     await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
-    await one.housekeeping._sweep()
+    await one.housekeeping.sweep()
     assert [*one.storage.ages()] == ["a"]
 
 
 async def test_orphaned_recordings_are_deleted_once_old_enough(
-    one: Service, monkeypatch: pytest.MonkeyPatch
+    one: Service,
 ) -> None:
     one.storage.put("young", [b"x"])
-    await one.housekeeping._sweep_storage()
+    await one.housekeeping.sweep_storage()
     assert [*one.storage.ages()] == ["young"]
-    monkeypatch.setattr(shared_retention, "ORPHANED_RECORDING_S", -1.0)
+    one.housekeeping.sweep_limits = SweepLimits(orphan_age_s=-1.0)
     one.storage.put("waits", [b"x"])
     await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
-    await one.housekeeping._sweep_storage()
+    await one.housekeeping.sweep_storage()
     assert [*one.storage.ages()] == ["waits"]
 
 
@@ -162,16 +162,13 @@ async def test_cancelled_and_deleted_jobs_are_counted_once_by_service_that_was_a
     assert other.tally.ended.values[("cancelled",)] == 0
 
 
-async def test_sweeps_delete_more_than_one_batch(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shared_retention, "DELETE_BATCH", 2)
-    monkeypatch.setattr(shared_retention, "PURGE_BATCH", 2)
+async def test_sweeps_delete_more_than_one_batch(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
+        one.housekeeping.sweep_limits = SweepLimits(recordings=2, jobs=2)
         jobs = [await done(one, "me", f"recording {number}") for number in range(5)]
         await expire(one, *jobs)
         for _ in range(3):  # each deletes as many recordings as one call may
-            await one.housekeeping._sweep()
+            await one.housekeeping.sweep()
         assert await ids(one, "me") == []
         assert [*one.storage.ages()] == []
         owners = await one.database.fetch("SELECT owner FROM vibevoice.owners")
@@ -189,7 +186,7 @@ async def test_recording_that_cannot_be_deleted_is_deleted_by_a_later_sweep(
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
         assert [*one.storage.ages()] == ["a"]
-    await one.housekeeping._sweep()
+    await one.housekeeping.sweep()
     assert [*one.storage.ages()] == []
 
 
@@ -197,7 +194,7 @@ async def test_edit_renews_a_result_that_is_about_to_expire(one: Service) -> Non
     job = await done(one, "me")
     await expire(one, job)
     await one.jobs.edit(job, EditedChange((RewriteSegment(0, "Hello."),)))
-    await one.housekeeping._sweep()
+    await one.housekeeping.sweep()
     assert await ids(one, "me") == [job.id]
 
 
@@ -217,20 +214,20 @@ async def test_one_service_at_a_time_sweeps_for_all(journal: str, tmp_path: Path
         service(journal, tmp_path, limits=limits) as one,
         service(journal, tmp_path, "other", limits=limits) as other,
     ):
-        await other.housekeeping._sweep_in_turn()
+        await other.housekeeping.sweep_in_turn()
         (job,) = await one.submit("me")
         await one.jobs.cancel(job.id)
-        await one.housekeeping._sweep_in_turn()
+        await one.housekeeping.sweep_in_turn()
         assert await ids(one, "me") == [job.id], "it is not the turn of this one yet"
         await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
-        await one.housekeeping._sweep_in_turn()
+        await one.housekeeping.sweep_in_turn()
         assert await ids(one, "me") == []
 
 
 async def test_long_sweep_is_joined_by_no_other_service(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_retention, "TURN_RENEWAL_S", 0.0)
+    one.housekeeping.sweep_limits = SweepLimits(turn_renewal_s=0.0)
     joined, call = list[bool](), one.database.call
 
     async def sweeps() -> None:
@@ -238,7 +235,7 @@ async def test_long_sweep_is_joined_by_no_other_service(
 
     async def long(function: str, *values: object) -> object:
         if function == "tidy_1":
-            await other.housekeeping._sweep_in_turn()
+            await other.housekeeping.sweep_in_turn()
         rows = await call(function, *values)
         if function == "purge_1":
             await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
@@ -246,8 +243,8 @@ async def test_long_sweep_is_joined_by_no_other_service(
 
     await one.submit("me")
     monkeypatch.setattr(one.database, "call", long)
-    monkeypatch.setattr(other.housekeeping, "_sweep", sweeps)
-    await one.housekeeping._sweep_in_turn()
+    monkeypatch.setattr(other.housekeeping, "sweep", sweeps)
+    await one.housekeeping.sweep_in_turn()
     assert joined == []
 
 
@@ -266,6 +263,6 @@ async def test_failed_part_of_a_sweep_does_not_stop_the_others(
     one.storage.put("given up", [b"x"])
     await one.database.fetch("INSERT INTO vibevoice.doomed_recordings VALUES ('given up')")
     monkeypatch.setattr(one.database, "call", failing)
-    await one.housekeeping._sweep()
+    await one.housekeeping.sweep()
     assert called[-2:] == ["tidy_1", "release_orphans_1"]
     assert [*one.storage.ages()] == []

@@ -47,7 +47,6 @@ from sidecar.jobs.job_store import JobFilter, JobStore, LocalJobStore, OwnerLoad
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
-from sidecar.storage import postgres_database
 from sidecar.storage.encrypted_sqlite import SqliteWriter
 from sidecar.transcripts.transcript import (
     Checkpoint,
@@ -155,13 +154,13 @@ class Shared:
 
     @contextmanager
     def broken(self) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.3)
-            self._server.stop()
-            try:
-                yield
-            finally:
-                self._server.start()
+        usual_s, self._one.database.call_timeout_s = self._one.database.call_timeout_s, 0.3
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.start()
+            self._one.database.call_timeout_s = usual_s
 
     async def submit(self, record: JobRecord) -> None:
         await self._one.jobs.submit(record)

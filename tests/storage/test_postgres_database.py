@@ -12,7 +12,7 @@ from postgres import Cluster
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.storage import postgres_database, postgres_settings
+from sidecar.storage import postgres_settings
 from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unavailable
 
 SIZE = 3
@@ -145,7 +145,7 @@ async def test_calls_over_terminated_connections_are_repeated(
 
 @pytest.mark.slow
 async def test_call_to_frozen_server_fails_in_time_and_pool_works_again(
-    shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     await fill(shared)
 
@@ -154,38 +154,39 @@ async def test_call_to_frozen_server_fails_in_time_and_pool_works_again(
         with postgres_cluster.frozen():
             await cursor.execute("INSERT INTO numbers VALUES (2)")
 
-    with monkeypatch.context() as soon:
-        soon.setattr(postgres_database, "CALL_TIMEOUT_S", SHORT_S)
-        with postgres_cluster.frozen():
-            calls = [shared.fetch("SELECT 1") for _ in range(3 * SIZE)]  # some wait their turn
-            async with asyncio.timeout(SHORT_S + LATE_S):
-                results = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(one) for one in results] == [errors.JournalUnreachable] * 3 * SIZE
-        assert not shared.up
+    usual_s, shared.call_timeout_s = shared.call_timeout_s, SHORT_S
+    with postgres_cluster.frozen():
+        calls = [shared.fetch("SELECT 1") for _ in range(3 * SIZE)]  # some wait their turn
         async with asyncio.timeout(SHORT_S + LATE_S):
-            with pytest.raises(errors.JournalUnreachable):
-                await shared.transaction(in_the_middle)
+            results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in results] == [errors.JournalUnreachable] * 3 * SIZE
+    assert not shared.up
+    async with asyncio.timeout(SHORT_S + LATE_S):
+        with pytest.raises(errors.JournalUnreachable):
+            await shared.transaction(in_the_middle)
+    shared.call_timeout_s = usual_s
     assert await numbers(shared) == []
     assert shared.up
 
 
 async def test_database_opened_while_server_is_away_works_once_it_is_back(
-    journal: str, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    journal: str, postgres_cluster: Cluster
 ) -> None:
     shared = PostgresDatabase(journal)
-    with monkeypatch.context() as soon, postgres_cluster.frozen():
-        soon.setattr(postgres_database, "CALL_TIMEOUT_S", SHORT_S)
+    usual_s, shared.call_timeout_s = shared.call_timeout_s, SHORT_S
+    with postgres_cluster.frozen():
         await shared.open()
         with pytest.raises(errors.JournalUnreachable):
             await shared.fetch("SELECT 1")
+    shared.call_timeout_s = usual_s
     assert await shared.fetch("SELECT 1") == [(1,)]
     await shared.close()
 
 
 async def test_repeated_call_outlasts_an_outage(
-    shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
-    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.2)
+    shared.call_timeout_s = 0.2
     tried = 0
 
     async def insert() -> Any:
@@ -276,7 +277,6 @@ async def test_overloaded_server_does_not_count_as_away(
     shared: PostgresDatabase,
     postgres_cluster: Cluster,
     journal: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A lock that is held elsewhere, a long statement, and a pool of which all are used."""
@@ -296,8 +296,8 @@ async def test_overloaded_server_does_not_count_as_away(
         await shared.transaction(lambda cursor: impatient(cursor, "statement_timeout", sleep))
     goes_on = asyncio.Event()
     using = [asyncio.create_task(shared.transaction(lambda _: goes_on.wait())) for _ in range(SIZE)]
-    await until(lambda: len(shared._used) == SIZE)
-    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.1)
+    await until(lambda: shared.used == SIZE)
+    shared.call_timeout_s = 0.1
     with pytest.raises(errors.JournalUnreachable):
         await shared.fetch("SELECT 1")
     goes_on.set()
@@ -309,9 +309,9 @@ async def test_overloaded_server_does_not_count_as_away(
 
 
 async def test_notifications_arrive_also_on_channels_added_later(
-    shared: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase,
 ) -> None:
-    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_INTERVAL_S", 0.05)
+    shared.listen_check_s = 0.05
     first, second = list[str](), list[str]()
     shared.listen("first", first.append)
     await until(lambda: first == [""])
@@ -344,10 +344,9 @@ async def test_listener_is_told_of_restart_and_gets_later_notifications(
 
 
 async def test_frozen_server_is_noticed_by_listening_connection(
-    shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
-    monkeypatch.setattr(postgres_database, "LISTEN_CHECK_INTERVAL_S", 0.05)
-    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.5)
+    shared.listen_check_s, shared.call_timeout_s = 0.05, 0.5
     heard = list[str]()
     shared.listen("news", heard.append)
     await until(lambda: heard == [""])
@@ -371,7 +370,7 @@ async def test_close_leaves_no_task_and_no_connection(
     if frozen:
         with postgres_cluster.frozen():
             calls = [asyncio.create_task(shared.fetch("SELECT 1")) for _ in range(2 * SIZE)]
-            await until(lambda: len(shared._used) == SIZE)
+            await until(lambda: shared.used == SIZE)
             calls[0].cancel()
             async with asyncio.timeout(LATE_S):
                 await shared.close()
@@ -390,10 +389,9 @@ async def test_outage_of_database_is_logged_once(
     shared: PostgresDatabase,
     postgres_cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.2)
+    shared.call_timeout_s = 0.2
     await asyncio.to_thread(postgres_cluster.stop)
     tried = list[str]()
 

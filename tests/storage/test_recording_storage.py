@@ -284,7 +284,7 @@ async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_store
     def away(*_: object, **__: object) -> None:
         raise errors.StorageUnreachable()
 
-    monkeypatch.setattr(keeping._storage, "put", away)
+    monkeypatch.setattr(FolderStorage, "put", away)
     store, disk = LocalJobStore(keeping.store, None, None), ThreadLimiter("disk", 1)
     talks = LiveSessionArchive(Settings(), store, keeping, disk, lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")

@@ -28,12 +28,12 @@ from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.self_signed_certificate import ensure_certificate
-from sidecar.cluster import shared_retention
+from sidecar.cluster.shared_retention import SweepLimits
 from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
-from sidecar.storage import s3_storage, storage_selection
+from sidecar.storage import s3_storage
 from sidecar.storage.postgres_database import migrate_postgres
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.s3_storage import PART_BYTES, S3Storage
@@ -87,7 +87,6 @@ def test_unusable_bucket_settings_are_refused_at_start(
         monkeypatch.setenv(name, value)
         if not value:
             monkeypatch.delenv(name)
-    monkeypatch.setattr(storage_selection, "START_TIMEOUT_S", 0.0)
     with pytest.raises(errors.SettingsInvalid) as refused:
         check_storage(
             create_recording_storage(settings_of(bucket, **more), Path("nowhere")),
@@ -334,10 +333,10 @@ async def test_truncated_or_exchanged_object_is_not_opened(
             with pytest.raises(errors.AudioLost):
                 one.open(record)
         await shared.jobs.submit(record)
-        await shared.housekeeping._sweep_storage()
+        await shared.housekeeping.sweep_storage()
         assert {*storage.ages()} == {"a-job", "of-no-job"}
-        monkeypatch.setattr(shared_retention, "ORPHANED_RECORDING_S", -60.0)
-        await shared.housekeeping._sweep_storage()
+        shared.housekeeping.sweep_limits = SweepLimits(orphan_age_s=-60.0)
+        await shared.housekeeping.sweep_storage()
         assert {*storage.ages()} == {"a-job"}
         of_folders = load_settings(journal_key=KEY)
         astray = PersistentRecordings(
