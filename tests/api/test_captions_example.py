@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from browser_visitor import Visitor
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 
+pytestmark = pytest.mark.slow
 TOKEN = "a token that no page gets"
 
 

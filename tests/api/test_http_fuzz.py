@@ -79,7 +79,7 @@ def test_random_bytes_cause_no_server_error(server: Server, audio: bytes) -> Non
     check_answer(server, audio)
 
 
-@settings(FUZZ, max_examples=MORE or 100)
+@settings(FUZZ, max_examples=MORE or settings.default.max_examples)
 @given(name=st.sampled_from(SEEDS), edits=EDITS)
 def test_damaged_recording_causes_no_server_error(
     server: Server, studio: Studio, name: str, edits: list[tuple[str, int, int, bytes]]

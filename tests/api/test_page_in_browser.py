@@ -375,6 +375,7 @@ def test_progress_is_shown_and_survives_a_reload(
     visitor.sees(".player .round[aria-label=Pause]").click()
 
 
+@pytest.mark.slow
 def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
