@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import (
     AsyncGenerator,
@@ -19,25 +20,31 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
+from sidecar.cli.output import print_error_line
 from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import install_command
+from sidecar.interfaces.engine_interface import abbreviate_names
 from sidecar.interfaces.live_options import LIVE_RATE
+from sidecar.transcripts.transcript_formats import FORMATS, file_extension
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
 
 
 ENDINGS = (
-    ".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka",
-    ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma",
+    ".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".awb", ".caf", ".flac", ".m4a", ".m4b",
+    ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".qta", ".w64",
+    ".wav", ".weba", ".webm", ".wma",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named itself is judged by its content."""
+TRANSCRIPT_ENDINGS = frozenset(map(file_extension, FORMATS))
 PATH_ERRORS: Mapping[type[errors.SidecarError], tuple[str, str]] = {
     errors.AudioPathNotFound: ("There is no such file.", "Check the path."),
     errors.AudioPathNotAFile: (
@@ -48,6 +55,8 @@ PATH_ERRORS: Mapping[type[errors.SidecarError], tuple[str, str]] = {
     errors.AudioPathInvalid: ("This is not the path of a file.", "Check the path."),
 }
 """Details and hints of `open_file`: those of a request name its field."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""Start of an address as a path has it; the letter of a Windows drive is none."""
 Opens = Callable[[Path], AudioSource]
 """Function that opens a recording that the user named, as `open_file` does."""
 
@@ -58,20 +67,55 @@ def expand_folders(named: Iterable[Path]) -> list[Path]:
     recording."""
     files: list[Path] = []
     for path in named:
-        files += (path.is_dir() and list_recordings(path)) or [path]
+        if not path.is_dir():
+            files.append(path)
+            continue
+        contents = list_folder(path)
+        report_skipped(path, contents.skipped)
+        files += contents.recordings or [path]
     return files
 
 
-def list_recordings(folder: Path, *, below: bool = True) -> list[Path]:
-    """Return the recordings in a folder, without hidden ones; ``below``: also in its subfolders."""
-    found = folder.rglob("*") if below else folder.glob("*")
-    return sorted(
-        path
-        for path in found
-        if path.suffix.lower() in ENDINGS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and os.path.isfile(path)  # unlike is_file(), false if a folder on the way is closed
-    )
+@dataclass(frozen=True, slots=True)
+class FolderContents:
+    """Files in a folder, without hidden ones, sorted by path. ``skipped``: files that are neither
+    recordings nor transcripts by their endings, and folders that are links or cannot be read."""
+
+    recordings: list[Path]
+    skipped: list[Path]
+
+
+def list_folder(folder: Path, *, below: bool = True) -> FolderContents:
+    """Return what is in a folder; ``below``: also in its subfolders."""
+    contents = FolderContents([], [])
+
+    def skip(error: OSError) -> None:
+        contents.skipped.append(Path(error.filename))
+
+    for parent, folders, files in os.walk(folder, onerror=skip):
+        folders[:] = [name for name in folders if below and not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in [*files, *links]:
+            path, ending = Path(parent, name), Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if ending in ENDINGS and os.path.isfile(path):
+                contents.recordings.append(path)
+            elif ending[1:] not in TRANSCRIPT_ENDINGS:
+                contents.skipped.append(path)
+    contents.recordings.sort()
+    contents.skipped.sort()
+    return contents
+
+
+def report_skipped(folder: Path, skipped: Sequence[Path]) -> None:
+    """Print which files of a folder are not transcribed, if there are any."""
+    if skipped:
+        names = abbreviate_names([str(path.relative_to(folder)) for path in skipped])
+        print_error_line(
+            f"{folder}: skipped, as by their endings they are no recordings, or cannot be read: "
+            f"{names}. To transcribe one, name it itself."
+        )
 
 
 def open_file(path: Path) -> AudioSource:
@@ -84,14 +128,17 @@ def open_file(path: Path) -> AudioSource:
         return open_recording_file(os.path.abspath(path))
     except tuple(PATH_ERRORS) as error:
         detail, hint = PATH_ERRORS[type(error)]
+        if isinstance(error, errors.AudioPathNotFound) and _URL.match(path.as_posix()):
+            detail, hint = "This is an address, not a file.", "Download it, and name the file."
         raise type(error)(detail, hint=hint) from None
 
 
 def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
     """Return the key by which a service recognizes a repeated submission: same file, same size and
-    date, same options. The key reveals nothing of the path."""
+    dates, same options. The key reveals nothing of the path."""
     status = os.fstat(source.fd)
-    said = [os.path.abspath(path), status.st_size, status.st_mtime_ns, sorted(options.items())]
+    dates = status.st_mtime_ns, status.st_ctime_ns  # a replaced file may have an older date
+    said = [os.path.abspath(path), status.st_size, *dates, sorted(options.items())]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import signal
@@ -132,12 +133,19 @@ def output_names(files: Sequence[Path], ending: str) -> list[str]:
     taken: set[str] = set()
     names = []
     for path in files:
-        name, number = f"{path.stem}.{ending}", 2
-        while name.casefold() in taken:
-            name, number = f"{path.stem}-{number}.{ending}", number + 1
+        wanted = numbered_names(f"{path.stem}.{ending}")
+        name = next(one for one in wanted if one.casefold() not in taken)
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def numbered_names(name: str) -> Iterator[str]:
+    """Yield ``name``, then the same with "-2", "-3" and so on before its ending."""
+    yield name
+    stem, _, ending = name.rpartition(".")
+    for number in itertools.count(2):
+        yield f"{stem}-{number}.{ending}"
 
 
 def is_written(output: Path, recording: Path) -> bool:
@@ -166,6 +174,11 @@ def is_name_error(error: OSError) -> bool:
     return error.errno in _OF_NAMES
 
 
+def encode_text(text: str) -> bytes:
+    """Return the bytes of a text file."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write the whole file or nothing: an existing file is always complete.
 
@@ -174,8 +187,7 @@ def write_atomically(path: Path, text: str) -> None:
     """
     half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:
-        with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
+        half.write_bytes(encode_text(text))
         half.replace(path)
     except OSError:
         half.unlink(missing_ok=True)

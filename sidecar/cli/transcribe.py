@@ -25,6 +25,7 @@ from sidecar.cli.output import (
     printable,
     report_error,
 )
+from sidecar.cli.transcript_manifest import TranscriptManifest, identify
 from sidecar.cli.watch_folder import FolderWatch
 from sidecar.interfaces.engine_interface import (
     DiarizationEffort,
@@ -180,7 +181,10 @@ def run(order: TranscribeCommandOptions) -> int:
     reason. --watch and --resume continue interrupted work.
 
     --output names the transcript of `talk.m4a` `talk.srt` (that of `talk.wav` besides it
-    `talk-2.srt`), --watch names it `talk.m4a.srt`, as `talk.wav` may arrive later.
+    `talk-2.srt`), --watch names it `talk.m4a.srt`, as `talk.wav` may arrive later. The folder's
+    hidden file `.vibevoice-asr.jsonl` says of which recording each transcript is, by path and
+    content. So --resume transcribes a recording of the same name, or one that was replaced, and
+    keeps transcripts that were edited.
 
     Examples:
 
@@ -207,12 +211,26 @@ def run(order: TranscribeCommandOptions) -> int:
             f"There is no folder {order.watch}.", hint="Create it, or name another with --watch."
         )
     if order.output is not None:
-        order.output.mkdir(parents=True, exist_ok=True)
+        _make_output_folder(order.output, order.format)
     if order.watch is not None:
         return asyncio.run(_watch(order, order.watch))
     files = audio_input.normalize_stdin_names(order.files or ())
     with audio_input.open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
         return asyncio.run(_run(order, files, opens))
+
+
+def _make_output_folder(folder: Path, fmt: str) -> None:
+    """Create the folder of --output, unless it is there.
+
+    Raises:
+        errors.SettingsInvalid: it is a file, or has the name of one.
+    """
+    if folder.suffix.lower()[1:] in audio_input.TRANSCRIPT_ENDINGS and not folder.is_dir():
+        raise errors.SettingsInvalid(
+            f"--output names a folder for the transcripts; '{folder}' is the name of a file.",
+            hint=f"Name a folder, or write one transcript by: --format {fmt} > '{folder}'",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
@@ -226,16 +244,17 @@ async def _run(
     order: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
 ) -> int:
     files = audio_input.expand_folders(named)
-    names = output.output_names(files, transcript_formats.file_extension(order.format))
-    pairs = list(zip(files, names, strict=True))
-    if order.resume and order.output is not None:
-        to = order.output
-        pairs = [(path, name) for path, name in pairs if not output.is_written(to / name, path)]
+    ending = transcript_formats.file_extension(order.format)
+    manifest = None if order.output is None else TranscriptManifest(order.output, order.format)
+    if order.resume and manifest:
+        pairs = _pending(manifest, files, ending)
         if not pairs:
             return 0
+    else:
+        pairs = list(zip(files, output.output_names(files, ending), strict=True))
     with progress_bars() as bar:
         async with backends.open_backend(order.recognizer, order.options, opens) as transcribe:
-            batch = _TranscriptionBatch(order, transcribe, bar)
+            batch = _TranscriptionBatch(order, transcribe, bar, manifest)
             try:
                 failed = await batch.run(pairs)
             except asyncio.CancelledError:  # Ctrl-C
@@ -248,6 +267,20 @@ async def _run(
     return int(failed > 0)
 
 
+def _pending(
+    manifest: TranscriptManifest, files: Sequence[Path], ending: str
+) -> list[tuple[Path, str]]:
+    """Return the recordings without a transcript and their outputs; tell which names existing
+    files keep."""
+    usual = [f"{path.stem}.{ending}" for path in files]
+    pairs = manifest.pending(files, usual)
+    kept = {path: name for path, name in zip(files, usual, strict=True) if manifest.has(name)}
+    for path, name in pairs:
+        if name != kept.get(path, name):
+            print_error_line(f"{path}: {kept[path]} exists and is kept; the output is {name}.")
+    return pairs
+
+
 def _at_once(order: TranscribeCommandOptions) -> int:
     return order.at_once if order.where.server is not None else 1
 
@@ -256,11 +289,16 @@ class _TranscriptionBatch:
     """Batch of recordings: several at once, with results in the order of the command line."""
 
     def __init__(
-        self, order: TranscribeCommandOptions, transcribe: TranscribeRecording, bar: Bar
+        self,
+        order: TranscribeCommandOptions,
+        transcribe: TranscribeRecording,
+        bar: Bar,
+        manifest: TranscriptManifest | None,
     ) -> None:
         self._order = order
         self._transcribe = transcribe
         self._bar = bar
+        self._manifest = manifest
         self._places = asyncio.Semaphore(_at_once(order))
         self._done: list[str] = []
 
@@ -327,14 +365,16 @@ class _TranscriptionBatch:
         return failed
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
+        recording = None
         async with self._places:
             if self._order.output is not None:
                 output.check_name(self._order.output / name)
+                recording = await asyncio.to_thread(identify, path)
             with self._bar(label) as told:
                 transcript = await self._transcribe(path, told)
-        if self._order.output is not None:
+        if self._manifest is not None:
             text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
-            output.write_atomically(self._order.output / name, text)
+            self._manifest.write(name, text, recording)
         self._done.append(name)
         return transcript
 

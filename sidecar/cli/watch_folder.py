@@ -9,25 +9,23 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.cli.audio_input import list_recordings
+from sidecar.cli.audio_input import list_folder, report_skipped
 from sidecar.cli.backends import TranscribeRecording
 from sidecar.cli.output import (
     check_name,
-    is_written,
+    is_name_error,
     print_error_line,
     report_error,
     write_atomically,
 )
+from sidecar.cli.transcript_manifest import TranscriptManifest, identify
 from sidecar.transcripts.transcript_formats import file_extension, render_transcript
 
-POLL_S = 1.0
-SETTLED_S = 3.0
-"""Seconds without a change after which a recording counts as complete."""
-RETRY_S = 30.0
 FAILED = "failed"
 """Folder beside the recordings for those that cannot be transcribed, each with its reason."""
 RETRYABLE_KINDS = frozenset(
@@ -52,11 +50,31 @@ OPTION_ERRORS = (
 
 
 @dataclass(frozen=True, slots=True)
+class WatchPace:
+    """Times of a watch in seconds. ``settled_s``: a recording that has not changed for that long
+    counts as complete. ``retry_s``: from a failure to the next attempt."""
+
+    poll_s: float = 1.0
+    settled_s: float = 3.0
+    retry_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class FileSnapshot:
     """State of a file at one time."""
 
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileSnapshot:
+        """Return the state of a file now.
+
+        Raises:
+            OSError: it is gone.
+        """
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 class FileSettling:
@@ -80,22 +98,26 @@ class FileSettling:
         ]
 
 
-def output_of(recording: Path, to: Path, fmt: str) -> Path:
-    """Return the path of a transcript: by the recording's whole name, which is unique in its
-    folder."""
-    return to / f"{recording.name}.{file_extension(fmt)}"
-
-
 class FolderWatch:
     """Watch of a folder; the transcripts, in the format ``fmt``, go to the folder ``to``."""
 
     def __init__(
-        self, folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
+        self,
+        folder: Path,
+        to: Path,
+        fmt: str,
+        transcribe: TranscribeRecording,
+        at_once: int,
+        pace: WatchPace | None = None,
     ) -> None:
         self._folder, self._to, self._fmt = folder, to, fmt
         self._transcribe = transcribe
         self._at_once = at_once
-        self._settling = FileSettling(SETTLED_S)
+        self._pace = pace or WatchPace()
+        self._settling = FileSettling(self._pace.settled_s)
+        self._manifest = TranscriptManifest(to, fmt)
+        self._skipped: frozenset[Path] = frozenset()
+        self._rejected: dict[Path, tuple[FileSnapshot, errors.SidecarError]] = {}
         self._running: dict[Path, asyncio.Task[None]] = {}
         self._not_before: dict[Path, float] = {}
 
@@ -114,7 +136,7 @@ class FolderWatch:
                 for path in self._due(time.monotonic()):
                     task = asyncio.get_running_loop().create_task(self._one(path))
                     self._running[path] = task
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(self._pace.poll_s)
         finally:
             for task in self._running.values():
                 task.cancel()
@@ -122,27 +144,38 @@ class FolderWatch:
 
     def _due(self, now: float) -> list[Path]:
         looks = {}
-        for path in list_recordings(self._folder, below=False):
-            try:
-                status = path.stat()
-            except OSError:  # gone again
-                continue
-            looks[path] = FileSnapshot(status.st_size, status.st_mtime_ns)
+        contents = list_folder(self._folder, below=False)
+        report_skipped(self._folder, [one for one in contents.skipped if one not in self._skipped])
+        self._skipped = frozenset(contents.skipped)
+        for path in contents.recordings:
+            with suppress(OSError):  # gone again
+                looks[path] = FileSnapshot.of(path)
         return [
             path
             for path in self._settling.settled(looks, now)
             if path not in self._running
             and self._not_before.get(path, now) <= now
-            and not is_written(output_of(path, self._to, self._fmt), path)
+            and not self._manifest.is_current(path)
         ][: max(0, self._at_once - len(self._running))]
 
     async def _one(self, path: Path) -> None:
-        output = output_of(path, self._to, self._fmt)
+        recording = await asyncio.to_thread(identify, path)
+        if recording is None:  # it was removed, or may not be read
+            self._not_before[path] = self._retry_time()
+            return
+        if path in self._rejected and self._rejected[path][0] == FileSnapshot.of(path):
+            self._set_aside(path, self._rejected[path][1])
+            return
         try:
-            check_name(output)
+            # By the whole name, which is unique in the folder.
+            name = self._manifest.output_name(recording, f"{path.name}.{file_extension(self._fmt)}")
+            if name is None:
+                return
+            check_name(output := self._to / name)
         except OSError as error:
             print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
-            self._not_before[path] = math.inf  # until it is renamed
+            final = is_name_error(error)  # until it is renamed
+            self._not_before[path] = math.inf if final else self._retry_time()
             return
         try:
             transcript = await self._transcribe(path, lambda stage, done, total: None)
@@ -153,19 +186,37 @@ class FolderWatch:
                 raise
             report_error(error, about=str(path))
             if error.kind in RETRYABLE_KINDS or isinstance(error, errors.JobNotFound):
-                self._not_before[path] = time.monotonic() + (error.retry_after or RETRY_S)
+                self._not_before[path] = self._retry_time(error.retry_after)
             else:
-                _set_aside(path, error)
+                self._set_aside(path, error)
             return
         for notice in transcript.notices:
             print_error_line(f"{path}: {notice.message}")
         try:
-            write_atomically(output, render_transcript(transcript, self._fmt, path.stem))
+            text = render_transcript(transcript, self._fmt, path.stem)
+            self._manifest.write(name, text, recording)
         except OSError as error:  # a full disk, say
             print_error_line(f"{path}: {output} was not written: {error.strerror}.")
-            self._not_before[path] = time.monotonic() + RETRY_S
+            self._not_before[path] = self._retry_time()
             return
         print_error_line(f"{path.name}: {output}")
+
+    def _set_aside(self, path: Path, error: errors.SidecarError) -> None:
+        """Move a recording to the folder `FAILED`. If that fails now, it is tried again: another
+        program may have the file open, or a disk may be full."""
+        try:
+            set_aside(path, f"{error.detail} {error.hint} ({error.code})\n")
+        except OSError as why:
+            if path not in self._rejected:
+                print_error_line(f"{path}: it cannot be moved to '{FAILED}' yet: {why.strerror}.")
+            with suppress(OSError):  # it is moved, or gone
+                self._rejected[path] = FileSnapshot.of(path), error
+            self._not_before[path] = self._retry_time()
+        else:
+            self._rejected.pop(path, None)
+
+    def _retry_time(self, after_s: float | None = None) -> float:
+        return time.monotonic() + (after_s or self._pace.retry_s)
 
 
 def _applies_to_all(error: errors.SidecarError) -> bool:
@@ -178,13 +229,16 @@ def _applies_to_all(error: errors.SidecarError) -> bool:
     )
 
 
-def _set_aside(path: Path, error: errors.SidecarError) -> None:
+def set_aside(path: Path, reason: str) -> None:
+    """Move a recording to the folder `FAILED` beside it, with the reason.
+
+    Raises:
+        OSError: it cannot be moved, or the reason cannot be written.
+    """
     folder = path.parent / FAILED
     folder.mkdir(exist_ok=True)
     to, number = folder / path.name, 2
     while to.exists():
         to, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
     path.rename(to)
-    write_atomically(
-        to.with_name(f"{to.name}.reason.txt"), f"{error.detail} {error.hint} ({error.code})\n"
-    )
+    write_atomically(to.with_name(f"{to.name}.reason.txt"), reason)

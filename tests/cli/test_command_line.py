@@ -236,7 +236,7 @@ def test_output_folder_gets_one_file_for_each_recording(terminal):
         *("--format", "srt", "--output", "new/subtitles"),
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    written = sorted((terminal.home / "new" / "subtitles").iterdir())
+    written = sorted((terminal.home / "new" / "subtitles").glob("[!.]*"))
     assert [path.name for path in written] == ["beckett.srt", "talk-2.srt", "talk.srt"]
     assert all("-->" in path.read_text("utf-8") for path in written)
 
@@ -255,7 +255,7 @@ def test_too_long_output_name_does_not_stop_the_others(terminal):
     assert count == "vibevoice-asr: 2 written, 2 failed."
     assert too_long.startswith(f"vibevoice-asr: {longer}: its output cannot be written")
     assert taken.startswith("vibevoice-asr: taken.wav: its output cannot be written")
-    written = sorted(path.name for path in (terminal.home / "out").iterdir())
+    written = sorted(path.name for path in (terminal.home / "out").glob("[!.]*"))
     assert written == [f"{'a' * 249}.json", "beckett.json", "taken.json"]
 
 

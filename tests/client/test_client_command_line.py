@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import moonshine_voice
@@ -16,13 +16,12 @@ from service_process import PATIENCE_S, Server, halted, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar import errors
-from sidecar.cli import watch_folder
-from sidecar.cli.audio_input import expand_folders, idempotency_key, list_recordings, open_file
+from sidecar.cli.audio_input import expand_folders, idempotency_key, list_folder, open_file
 from sidecar.cli.backends import ServiceTarget, open_backend
 from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
-from sidecar.cli.watch_folder import FileSettling, FileSnapshot
-from sidecar.transcripts.transcript import Transcript
+from sidecar.cli.watch_folder import FileSettling, FileSnapshot, FolderWatch, WatchPace
+from sidecar.transcripts.transcript import Segment, Transcript
 
 TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
 
@@ -51,7 +50,7 @@ def test_folder_is_its_recordings_recursively_by_name(inbox: Path, tmp_path: Pat
         TALK, inbox / "a.WAV", inbox / "b.wav", inbox / "more/c.wav", tmp_path / "empty",
         tmp_path / "gone.wav",
     ]  # fmt: skip
-    assert list_recordings(inbox, below=False) == [inbox / "a.WAV", inbox / "b.wav"]
+    assert list_folder(inbox, below=False).recordings == [inbox / "a.WAV", inbox / "b.wav"]
 
 
 def test_idempotency_key_changes_with_recording_or_options(tmp_path: Path) -> None:
@@ -89,29 +88,32 @@ def test_folder_is_transcribed_in_parallel_and_resume_does_the_rest(
         [inbox], format="srt", output=to, where=ServiceTarget(url), resume=True
     )
     assert run(order) == 0
-    dates = {path.name: path.stat().st_mtime_ns for path in to.iterdir()}
+    dates = {name: (to / name).stat().st_mtime_ns for name in written(to)}
     assert set(dates) == {"a.srt", "b.srt", "c.srt"}
     (to / "b.srt").unlink()
     assert run(order) == 0
-    assert {path.name for path in to.iterdir()} == set(dates)
+    assert set(written(to)) == set(dates)
     assert (to / "a.srt").stat().st_mtime_ns == dates["a.srt"], "it is left as it was"
     with pytest.raises(errors.SettingsInvalid):  # there is nothing to go by
         run(TranscribeCommandOptions([inbox], resume=True))
     assert {job["id"] for job in server.jobs()} <= before, "no job is left behind"
 
 
-@pytest.fixture
-def watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watched folder is looked at often, and a recording counts soon."""
-    for name, seconds in {"POLL_S": 0.02, "SETTLED_S": 0.1, "RETRY_S": 0.02}.items():
-        monkeypatch.setattr(watch_folder, name, seconds)
+QUICK = WatchPace(poll_s=0.02, settled_s=0.1, retry_s=0.02)
+
+
+def written(folder: Path) -> dict[str, str]:
+    """The transcripts in a folder, by name."""
+    return {
+        path.name: path.read_text("utf-8") for path in folder.iterdir() if path.suffix != ".jsonl"
+    }
 
 
 @contextlib.asynccontextmanager
 async def watching(folder: Path, where: ServiceTarget) -> AsyncIterator[asyncio.Task[int]]:
     async with open_backend(where, {}) as transcribe:
         task = asyncio.get_running_loop().create_task(
-            watch_folder.FolderWatch(folder, folder, "srt", transcribe, 2).run()
+            FolderWatch(folder, folder, "srt", transcribe, 2, QUICK).run()
         )
         try:
             yield task
@@ -125,7 +127,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
-    inbox: Path, server: Server, watches: None
+    inbox: Path, server: Server
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
     shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
@@ -142,7 +144,7 @@ async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
 
 @pytest.mark.slow
 async def test_watch_resumes_the_job_that_it_left(
-    tmp_path: Path, start_server: Callable[..., Server], watches: None
+    tmp_path: Path, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(preload=True)
     await until(lambda: server.health()["engine_state"] == "ready")
@@ -159,40 +161,38 @@ async def test_watch_resumes_the_job_that_it_left(
     assert left.state in ("queued", "running")
 
 
-async def test_invalid_options_end_a_watch_and_move_nothing(
-    inbox: Path, server: Server, watches: None
-) -> None:
+async def test_invalid_options_end_a_watch_and_move_nothing(inbox: Path, server: Server) -> None:
     where = ServiceTarget(server.url)
     async with open_backend(where, {"language": "!!"}) as transcribe:
         with pytest.raises(errors.LanguageInvalid):
             await asyncio.wait_for(
-                watch_folder.FolderWatch(inbox, inbox, "srt", transcribe, 2).run(), PATIENCE_S
+                FolderWatch(inbox, inbox, "srt", transcribe, 2, QUICK).run(), PATIENCE_S
             )
     assert not (inbox / "failed").exists()
 
 
 async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
-    inbox: Path,
-    watches: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    inbox: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write, failures = watch_folder.write_atomically, [OSError(errno.ENOSPC, "No space left")]
-
-    def fill_the_disk(path: Path, text: str) -> None:
-        if failures:
-            raise failures.pop()
-        write(path, text)
-
-    monkeypatch.setattr(watch_folder, "write_atomically", fill_the_disk)
+    (to := tmp_path / "out").mkdir()
 
     async def transcribe(path: Path, _: object) -> Transcript:
-        return Transcript((), "en", 1.0, "scripted", "int8")
+        if not kept.exists():
+            to.rename(kept)  # the share is unmounted
+        return nothing_said()
 
-    watch = asyncio.create_task(watch_folder.FolderWatch(inbox, inbox, "text", transcribe, 2).run())
-    await until((inbox / "a.WAV.txt").exists)
+    kept = tmp_path / "kept"
+    watch = asyncio.create_task(FolderWatch(inbox, to, "text", transcribe, 1, QUICK).run())
+    await until(kept.exists)
+    await until(lambda: "No such file" in capsys.readouterr().err)
+    kept.rename(to)
+    kept.touch()
+    await until(lambda: set(written(to)) == {"a.WAV.txt", "b.wav.txt"})
     watch.cancel()
-    assert "was not written: No space left." in capsys.readouterr().err
+
+
+def nothing_said() -> Transcript:
+    return Transcript((), "en", 1.0, "scripted", "int8")
 
 
 def test_recording_counts_once_it_no_longer_changes() -> None:
@@ -204,3 +204,113 @@ def test_recording_counts_once_it_no_longer_changes() -> None:
     assert settling.settled({path: FileSnapshot(11, 2)}, 6.0) == [path]
     assert settling.settled({}, 7.0) == []
     assert settling.settled({path: FileSnapshot(11, 2)}, 8.0) == [], "it came back"
+
+
+async def said_of(path: Path, _: object) -> Transcript:
+    """The content of a recording is what is said in it; in a broken one nothing can be."""
+    text = await asyncio.to_thread(path.read_text, "utf-8")
+    if text == "broken":
+        raise errors.AudioUndecodable
+    return replace(nothing_said(), segments=(Segment(0.0, 1.0, text),))
+
+
+async def test_recording_replaced_by_an_older_one_is_transcribed_by_the_watch(
+    tmp_path: Path,
+) -> None:
+    recording, output = tmp_path / "talk.wav", tmp_path / "talk.wav.txt"
+    recording.write_text("first")
+    watch = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    await until(lambda: output.exists() and "first" in output.read_text("utf-8"))
+    newer = tmp_path / "newer"
+    newer.write_text("second")
+    os.utime(newer, (1, 1))
+    newer.replace(recording)
+    await until(lambda: "second" in output.read_text("utf-8"))
+    watch.cancel()
+
+
+async def test_edited_transcript_is_kept_when_the_watch_finds_another_recording(
+    tmp_path: Path,
+) -> None:
+    recording, output = tmp_path / "talk.wav", tmp_path / "talk.wav.txt"
+    for name, made in (("first", output), ("second", tmp_path / "talk.wav-2.txt")):
+        recording.write_text(name)
+        watch = FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK)
+        task = asyncio.create_task(watch.run())
+        await until(made.exists)
+        task.cancel()
+        if name == "first":
+            output.write_text("first, by hand")
+    assert output.read_text("utf-8") == "first, by hand"
+    assert "second" in written(tmp_path)["talk.wav-2.txt"]
+
+
+async def test_transcript_without_a_manifest_counts_if_it_is_newer(tmp_path: Path) -> None:
+    for name in ("done", "new"):
+        (tmp_path / f"{name}.wav").write_text(name)
+        os.utime(tmp_path / f"{name}.wav", (1, 1))
+    (tmp_path / "done.wav.txt").write_text("by another program")
+    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    await until((tmp_path / "new.wav.txt").exists)
+    task.cancel()
+    assert (tmp_path / "done.wav.txt").read_text("utf-8") == "by another program"
+
+
+async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (obstacle := tmp_path / "failed").touch()  # on Windows a file that is open elsewhere is one
+    (tmp_path / "broken.wav").write_text("broken")
+    asked: list[str] = []
+
+    async def transcribe(path: Path, told: object) -> Transcript:
+        asked.append(path.name)
+        return await said_of(path, told)
+
+    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", transcribe, 1, QUICK).run())
+    await until(lambda: asked)
+    (tmp_path / "next.wav").write_text("next")
+    await until((tmp_path / "next.wav.txt").exists)
+    obstacle.unlink()
+    await until((tmp_path / "failed/broken.wav.reason.txt").exists)
+    task.cancel()
+    assert asked == ["broken.wav", "next.wav"], "only the move is tried again"
+    assert capsys.readouterr().err.count("cannot be moved to 'failed' yet") == 1
+
+
+def test_folder_tells_what_it_skips(inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("memo.qta", "rec.weba", "call.awb", "film.m4v", "call.xyz", "done.srt"):
+        (inbox / name).touch()
+    (inbox / "elsewhere").symlink_to(inbox.parent)
+    files = expand_folders([inbox])
+    assert {path.suffix for path in files} == {".qta", ".weba", ".awb", ".m4v", ".wav", ".WAV"}
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "call.xyz, elsewhere. To transcribe one" in said
+
+
+async def test_watch_tells_once_what_it_skips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "call.xyz").touch()
+    (tmp_path / "talk.wav").write_text("talk")
+    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    await until((tmp_path / "talk.wav.txt").exists)
+    task.cancel()
+    assert capsys.readouterr().err.count("call.xyz") == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_output_named_as_a_file_is_refused(there: bool, tmp_path: Path) -> None:
+    output = tmp_path / "talk.srt"
+    if there:
+        output.touch()
+    with pytest.raises(errors.SettingsInvalid, match="the name of a file"):
+        run(TranscribeCommandOptions([TALK], format="srt", output=output))
+    assert output.is_file() == there
+
+
+@pytest.mark.parametrize("address", ["https://example.org/talk.mp3", "S3://bucket/talk.wav"])
+def test_address_instead_of_a_file_is_named_as_such(address: str) -> None:
+    with pytest.raises(errors.AudioPathNotFound, match="This is an address, not a file"):
+        open_file(Path(address))

@@ -1,0 +1,225 @@
+"""Manifest of a folder of transcripts: of which recording each one is, and whether it was edited.
+
+A recording is known by its path and its content, never by its name alone: recordings of several
+folders have the same name, are moved, and are replaced by others of any date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sidecar.cli.output import encode_text, is_written, numbered_names, write_atomically
+
+MANIFEST = ".vibevoice-asr.jsonl"
+"""Hidden file of the folder: a JSON object a line, the last one of an output counts. Lines are
+only appended, so that an interrupted command leaves all earlier ones as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingIdentity:
+    """Recording by its path and content.
+
+    ``state``: `file_state`; as long as it is the same, so is the content, which is not read again.
+    """
+
+    path: str
+    state: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """Transcript of a recording, as it was written. ``sha256``: of the transcript."""
+
+    output: str
+    format: str
+    recording: RecordingIdentity
+    sha256: str
+
+
+def file_state(path: Path | str) -> tuple[int, ...]:
+    """Return size and dates of a regular file, which change with its content; nothing if there is
+    none. A program can set the date of a file to any value, but not that of this change (POSIX).
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    if not stat.S_ISREG(status.st_mode):
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def identify(path: Path) -> RecordingIdentity | None:
+    """Return the identity of a recording, which is read for it; `None` if it cannot be read."""
+    state = file_state(path)  # before the content: a change meanwhile is noticed the next time
+    if not state:
+        return None
+    try:
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+    return RecordingIdentity(os.path.abspath(path), state, content)
+
+
+class TranscriptManifest:
+    """Manifest of the transcripts of one format in a folder."""
+
+    def __init__(self, folder: Path, fmt: str) -> None:
+        self._folder, self._format = folder, fmt
+        self._by_output: dict[str, ManifestEntry] = {}
+        self._by_path: dict[str, ManifestEntry] = {}
+        for entry in _read(folder / MANIFEST):
+            self._keep(entry)
+
+    def is_current(self, path: Path) -> bool:
+        """Return whether the transcript of a recording exists, without reading either."""
+        entry = self._by_path.get(os.path.abspath(path))
+        return (
+            entry is not None
+            and entry.recording.state == file_state(path)
+            and (self._folder / entry.output).exists()
+        )
+
+    def pending(
+        self, recordings: Sequence[Path], preferred: Sequence[str]
+    ) -> list[tuple[Path, str]]:
+        """Return the recordings without a transcript, each with the name of its output: the
+        ``preferred`` one, with a number if it belongs to another recording, or was edited.
+
+        A recording that was moved has its transcript. A copy of another has none.
+        """
+        found = {path: self._of_recording(path) for path in recordings}
+        used = {entry.output for entry in found.values() if entry is not None}
+        of_size: dict[tuple[int, ...], list[ManifestEntry]] = defaultdict(list)
+        for known in self._by_path.values():
+            if known.output not in used:
+                of_size[known.recording.state[:1]].append(known)
+        for path in [path for path, entry in found.items() if entry is None]:
+            found[path] = self._moved_here(path, of_size[file_state(path)[:1]])
+        taken = {entry.output.casefold() for entry in found.values() if entry is not None}
+        taken |= self._names()
+        pairs = []
+        for path, name in zip(recordings, preferred, strict=True):
+            entry = found[path]
+            if entry is None:
+                output = self._free_name(path, name, taken)
+            elif (self._folder / entry.output).exists():
+                continue
+            else:
+                output = entry.output
+            taken.add(output.casefold())
+            pairs.append((path, output))
+        return pairs
+
+    def output_name(self, recording: RecordingIdentity, name: str) -> str | None:
+        """Return the name of the output of one recording, as `pending`, but ``name`` is no other
+        recording's; `None` if its transcript exists."""
+        entry = self._by_path.get(recording.path)
+        if entry is None and is_written(self._folder / name, Path(recording.path)):
+            # Another program, or an earlier version, wrote it: it may be edited.
+            entry = ManifestEntry(name, self._format, recording, sha256="")
+            self._append(entry)
+        if entry is not None and entry.recording.sha256 == recording.sha256:
+            if entry.recording != recording:
+                self._append(replace(entry, recording=recording))
+            return None if (self._folder / entry.output).exists() else entry.output
+        return self._free_name(recording.path, name, self._names())
+
+    def has(self, name: str) -> bool:
+        """Return whether the folder has a file of that name."""
+        return os.path.lexists(self._folder / name)
+
+    def write(self, output: str, text: str, recording: RecordingIdentity | None) -> None:
+        """Write a transcript, and note of which recording it is, unless that is not known.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_atomically(self._folder / output, text)
+        if recording is not None:
+            digest = hashlib.sha256(encode_text(text)).hexdigest()
+            self._append(ManifestEntry(output, self._format, recording, digest))
+
+    def _of_recording(self, path: Path) -> ManifestEntry | None:
+        """Return the entry of that path, if it is of the same content."""
+        entry = self._by_path.get(os.path.abspath(path))
+        if entry is None or entry.recording.state == file_state(path):
+            return entry
+        return self._of_content(path, [entry])
+
+    def _moved_here(self, path: Path, candidates: list[ManifestEntry]) -> ManifestEntry | None:
+        """Remove and return an entry of the same content, whose path no longer has it."""
+        gone = [one for one in candidates if file_state(one.recording.path) != one.recording.state]
+        found = self._of_content(path, gone)
+        if found is not None:
+            candidates[:] = [one for one in candidates if one.output != found.output]
+        return found
+
+    def _of_content(self, path: Path, entries: Sequence[ManifestEntry]) -> ManifestEntry | None:
+        """Return the first entry that is of the content of ``path``, and note that path."""
+        recording = identify(path) if entries else None
+        for entry in entries if recording is not None else ():
+            assert recording is not None
+            if entry.recording.sha256 == recording.sha256:
+                self._append(found := replace(entry, recording=recording))
+                return found
+        return None
+
+    def _free_name(self, path: str | Path, name: str, taken: Container[str]) -> str:
+        """Return ``name``, or the first numbered one, that is not in ``taken`` or that of an
+        unedited transcript of other content of ``path``."""
+        outdated = self._by_path.get(os.path.abspath(path))
+        reused = "" if outdated is None or self._was_edited(outdated) else outdated.output
+        return next(
+            one for one in numbered_names(name) if one == reused or one.casefold() not in taken
+        )
+
+    def _names(self) -> set[str]:
+        return {name.casefold() for name in os.listdir(self._folder)}
+
+    def _was_edited(self, entry: ManifestEntry) -> bool:
+        try:
+            text = (self._folder / entry.output).read_bytes()
+        except OSError:
+            return True
+        return hashlib.sha256(text).hexdigest() != entry.sha256
+
+    def _append(self, entry: ManifestEntry) -> None:
+        # One write, so that no line of another command is in between; it begins with the end of a
+        # line that was not written to its end.
+        with open(self._folder / MANIFEST, "ab") as file:
+            file.write(b"\n" + json.dumps(asdict(entry)).encode() + b"\n")
+        self._keep(entry)
+
+    def _keep(self, entry: ManifestEntry) -> None:
+        before = self._by_output.get(entry.output)
+        self._by_output[entry.output] = entry
+        if before is not None and self._by_path.get(before.recording.path) is before:
+            del self._by_path[before.recording.path]
+        if entry.format == self._format:
+            self._by_path[entry.recording.path] = entry
+
+
+def _read(file: Path) -> Iterator[ManifestEntry]:
+    """Yield the entries of a manifest; a line that cannot be understood is left out."""
+    try:
+        lines = file.read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            values = json.loads(line)
+            of = values.pop("recording")
+            of["state"] = tuple(of["state"])
+            yield ManifestEntry(**values, recording=RecordingIdentity(**of))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue  # the process was killed while it wrote

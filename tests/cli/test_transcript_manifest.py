@@ -1,0 +1,152 @@
+"""Transcripts of a folder are known by the path and the content of their recordings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli.transcript_manifest import MANIFEST, TranscriptManifest, identify
+
+MONDAY, TUESDAY = b"what was said on Monday", b"what was said on Tuesday"
+
+
+class Transcripts:
+    """A folder of recordings, one of transcripts, and what each run of the command does."""
+
+    def __init__(self, home: Path) -> None:
+        self.box, self.out = home / "box", home / "out"
+        self.out.mkdir()
+
+    def put(self, name: str, content: bytes) -> Path:
+        """Put a recording there, older than all transcripts."""
+        path = self.box / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        os.utime(path, (1, 1))
+        return path
+
+    def run(self, fmt: str = "text") -> list[str]:
+        """Transcribe what is left with --resume; return the outputs."""
+        manifest = TranscriptManifest(self.out, fmt)
+        files = sorted(path for path in self.box.rglob("*") if path.is_file())
+        ending = {"text": "txt"}.get(fmt, fmt)
+        pairs = manifest.pending(files, [f"{path.stem}.{ending}" for path in files])
+        for path, name in pairs:
+            manifest.write(name, path.read_text(), identify(path))
+        return [name for _, name in pairs]
+
+    def read(self) -> dict[str, str]:
+        """The transcripts by name."""
+        return {path.name: path.read_text() for path in self.out.iterdir() if path.name != MANIFEST}
+
+
+@pytest.fixture
+def transcripts(tmp_path: Path) -> Transcripts:
+    return Transcripts(tmp_path)
+
+
+def test_namesake_in_another_folder_gets_its_own_transcript(transcripts: Transcripts) -> None:
+    transcripts.put("tuesday/call.wav", TUESDAY)
+    assert transcripts.run() == ["call.txt"]
+    transcripts.put("monday/call.wav", MONDAY)  # and sorts before
+    transcripts.put("tuesday/call.mp3", MONDAY + b"!")
+    assert transcripts.run() == ["call-2.txt", "call-3.txt"]
+    assert transcripts.run() == []
+    texts = {TUESDAY.decode(), MONDAY.decode(), MONDAY.decode() + "!"}
+    assert set(transcripts.read().values()) == texts
+
+
+def test_transcript_of_an_archived_recording_is_kept(transcripts: Transcripts) -> None:
+    archived = transcripts.put("tuesday/call.wav", TUESDAY)
+    transcripts.run()
+    archived.unlink()
+    transcripts.put("monday/call.wav", MONDAY)
+    assert transcripts.run() == ["call-2.txt"]
+    assert transcripts.read() == {"call.txt": TUESDAY.decode(), "call-2.txt": MONDAY.decode()}
+
+
+@pytest.mark.parametrize(
+    ("edited", "expected"),
+    [
+        (False, {"call.txt": TUESDAY.decode()}),
+        (True, {"call.txt": "by hand", "call-2.txt": TUESDAY.decode()}),
+    ],
+)
+def test_replaced_recording_is_transcribed_and_an_edited_transcript_is_kept(
+    transcripts: Transcripts, edited: bool, expected: dict[str, str]
+) -> None:
+    transcripts.put("call.wav", MONDAY)
+    transcripts.run()
+    if edited:
+        (transcripts.out / "call.txt").write_text("by hand")
+    assert transcripts.run() == []
+    transcripts.put("call.wav", TUESDAY)  # of a date before the transcript
+    assert len(transcripts.run()) == 1
+    assert transcripts.run() == []
+    assert transcripts.read() == expected
+
+
+@pytest.mark.parametrize("content", [MONDAY[::-1], MONDAY])
+def test_file_rewritten_with_its_size_and_date_is_known_by_its_content(
+    transcripts: Transcripts, content: bytes
+) -> None:
+    transcripts.put("call.wav", MONDAY)
+    transcripts.run()
+    transcripts.put("call.wav", content)
+    assert transcripts.run() == ([] if content == MONDAY else ["call.txt"])
+
+
+def test_moved_recording_is_done_and_a_copy_is_not(transcripts: Transcripts) -> None:
+    first = transcripts.put("inbox/call.wav", MONDAY)
+    transcripts.run()
+    (transcripts.out / "call.txt").write_text("by hand")
+    transcripts.box.joinpath("archive").mkdir()
+    first.rename(transcripts.box / "archive/call.wav")
+    transcripts.put("inbox/call.wav", TUESDAY)  # in its place
+    assert transcripts.run() == ["call-2.txt"]
+    transcripts.put("zoo/call.wav", MONDAY)
+    assert transcripts.run() == ["call-3.txt"]
+    assert transcripts.run() == []
+    assert transcripts.read() == {
+        "call.txt": "by hand", "call-2.txt": TUESDAY.decode(), "call-3.txt": MONDAY.decode(),
+    }  # fmt: skip
+
+
+def test_unknown_transcript_is_kept_and_says_nothing_about_a_namesake(
+    transcripts: Transcripts,
+) -> None:
+    (transcripts.out / "CALL.txt").write_text("by another program")
+    transcripts.put("call.wav", MONDAY)
+    assert transcripts.run() == ["call-2.txt"]
+
+
+def test_each_format_has_its_transcripts(transcripts: Transcripts) -> None:
+    transcripts.put("call.wav", MONDAY)
+    assert transcripts.run("text") == ["call.txt"]
+    assert transcripts.run("srt") == ["call.srt"]
+    (transcripts.out / "call.srt").unlink()
+    assert transcripts.run("text") == []
+    assert transcripts.run("srt") == ["call.srt"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: lines + lines[:40].lstrip(),  # killed while it wrote
+        lambda lines: b'[]\n{"output": 1}\n\xff\n' + lines,
+    ],
+    ids=["half a line", "other lines"],
+)
+def test_line_of_a_manifest_that_is_not_understood_is_left_out(
+    transcripts: Transcripts, spoil: Callable[[bytes], bytes]
+) -> None:
+    transcripts.put("call.wav", MONDAY)
+    transcripts.run()
+    file = transcripts.out / MANIFEST
+    file.write_bytes(spoil(file.read_bytes()))
+    transcripts.put("talk.wav", TUESDAY)
+    assert transcripts.run() == ["talk.txt"]
+    assert transcripts.run() == []
