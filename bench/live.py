@@ -201,9 +201,7 @@ async def accuracy(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> tu
         reading = asyncio.create_task(follow(session, begun, options, found))
         await talk(session, sound, len(sound) / 2 / LIVE_RATE, begun)
         await reading
-        said = [
-            one.event.segment.text for one in session.told._kept if isinstance(one.event, Final)
-        ]
+        said = [one.event.segment.text for one in session.told.kept if isinstance(one.event, Final)]
         service.live.leave(session)
         nonlocal scores
         scores += score(clip, [Piece(0, 0, "-", text) for text in said])

@@ -73,7 +73,7 @@ class EchoDetector:
     """Comparison of the user's audio with the played audio, of the last `HISTORY_S`."""
 
     def __init__(self) -> None:
-        self._heard: deque[_AudioSpan] = deque()
+        self.heard: deque[_AudioSpan] = deque()
         self._played: deque[_AudioSpan] = deque()
         self._turn, self._rate, self._at_s = 0, 0, 0.0
         self._waiting = bytearray()
@@ -88,7 +88,7 @@ class EchoDetector:
         else:
             sound = np.nan_to_num(np.frombuffer(raw, "<f4"))
             samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
-        _append_span(self._heard, _AudioSpan(upto, samples, rate))
+        _append_span(self.heard, _AudioSpan(upto, samples, rate))
 
     def emit(self, turn: int, sound: SynthesizedAudio) -> None:
         """Add audio of a turn that is to be played."""
@@ -122,7 +122,7 @@ class EchoDetector:
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None
         first, began = max(start, end - HISTORY_S), max(began, ended - HISTORY_S)
-        heard = _envelopes_between(self._heard, first, end)
+        heard = _envelopes_between(self.heard, first, end)
         played = _envelopes_between(self._played, began - MAX_ECHO_LAG_S, ended + MAX_CLOCK_LEAD_S)
         if len(heard) < MIN_COMPARED_S * FRAMES_PER_S:
             return None

@@ -154,7 +154,7 @@ class ConversationLoop:
         self.pacer = AudioPacer(clears=clears)
         """Player of the client."""
         self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
-        self._out: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
+        self.output: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
@@ -207,7 +207,7 @@ class ConversationLoop:
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done() -> None:
-            self._out.put_nowait(out)
+            self.output.put_nowait(out)
             if not settled.done():
                 settled.set_result(None)
 
@@ -218,14 +218,14 @@ class ConversationLoop:
         """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
         last output."""
         self.wish(events.ResponseCancelled)
-        self._out.put_nowait(events.ConversationEnded())
+        self.output.put_nowait(events.ConversationEnded())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Send a warning; the conversation goes on."""
-        self._out.put_nowait(events.ConversationError(0, error))
+        self.output.put_nowait(events.ConversationError(0, error))
 
     def _noticed(self, notice: Notice) -> None:
-        self._out.put_nowait(events.ConversationNotice(notice))
+        self.output.put_nowait(events.ConversationNotice(notice))
 
     async def run(self) -> None:
         """Run until the session ends.
@@ -245,7 +245,7 @@ class ConversationLoop:
     async def outgoing(self) -> AsyncIterator[events.ConversationOutput]:
         """Yield the output for the client, without end and for one reader."""
         while True:
-            yield await self._out.get()
+            yield await self.output.get()
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -266,10 +266,10 @@ class ConversationLoop:
                 self._do(self.machine.take(played))
             self._do(self.machine.take(event))
             for frame in self.pacer.due(now):
-                self._out.put_nowait(frame)
+                self.output.put_nowait(frame)
             self._tell_sent()
             self._set_timer(now)
-            if self._out.qsize() > MAX_PENDING_OUTPUT:
+            if self.output.qsize() > MAX_PENDING_OUTPUT:
                 raise errors.InboundFull("The client does not read its events.")
         except Exception as fault:  # an internal error ends the conversation, and `run` raises it
             self._broken.set_exception(fault)
@@ -293,7 +293,7 @@ class ConversationLoop:
         ending = self.machine.made
         if ending is not None and self.sending and not self.pacer.waiting:
             self._sent = self.machine.replying
-            self._out.put_nowait(events.TurnAudioSent(self._sent, ending))
+            self.output.put_nowait(events.TurnAudioSent(self._sent, ending))
 
     def _do(self, commands: list[events.ConversationCommand]) -> None:
         for command in commands:
@@ -306,7 +306,7 @@ class ConversationLoop:
                 self._evidence.emit(turn, sound)
             case events.DropReplyAudio(turn):
                 self.pacer.drop_audio(turn)
-                self._out.put_nowait(command)
+                self.output.put_nowait(command)
             case events.PauseReplyAudio():
                 self.pacer.pause(now)
             case events.ResumeReplyAudio():
@@ -325,9 +325,9 @@ class ConversationLoop:
                 if isinstance(command, events.ReplyEnded):
                     self.session.touch()  # a client that plays a reply is present
                     for frame in self.pacer.end(command.turn):
-                        self._out.put_nowait(frame)
+                        self.output.put_nowait(frame)
                 self._seen(command)
-                self._out.put_nowait(command)
+                self.output.put_nowait(command)
 
     def _set_timer(self, now: float) -> None:
         """Set the timer to the next time that the state machine or the pacer needs."""

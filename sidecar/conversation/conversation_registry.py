@@ -59,6 +59,8 @@ class ConversationRegistry:
             errors.SettingsInvalid: the settings of the LLM are not valid.
         """
         self._llm_address = choose_llm(settings)
+        self.create_llm, self.fast_probe_s = create_llm, FAST_PROBE_S
+        """Search for an LLM, and the seconds from which on it counts as slow."""
         if self._llm_address is not None and not self._llm_address.looked_for:
             log.info(
                 "LLM: %s at %s answers conversations",
@@ -214,16 +216,16 @@ class ConversationRegistry:
         search is repeated until one is found, less often if a search takes long."""
         async with self._finding:
             if self._thinker is None:
-                self._thinker = await create_llm(self._llm_address)
+                self._thinker = await self.create_llm(self._llm_address)
             elif (
                 isinstance(self._thinker, RepeatLlm)
                 and self._llm_address is not None
                 and time.monotonic() >= self._look_at
             ):
                 began = time.monotonic()
-                self._thinker = await create_llm(self._llm_address, again=True)
+                self._thinker = await self.create_llm(self._llm_address, again=True)
                 took_s = time.monotonic() - began
-                rest_s = PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0
+                rest_s = PROBE_REST_FACTOR * took_s if took_s > self.fast_probe_s else 0.0
                 self._look_at = began + rest_s
             return self._thinker
 

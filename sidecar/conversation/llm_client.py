@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -59,13 +59,16 @@ class LlmAddress:
 class LlmClient:
     """HTTP client of one model."""
 
-    def __init__(self, address: LlmAddress) -> None:
+    def __init__(
+        self, address: LlmAddress, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """``transport``: None for the network."""
         import httpx
 
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
         options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
-        self._client = httpx.AsyncClient(**options)
+        self._client = httpx.AsyncClient(**options, transport=transport)
 
     @property
     def name(self) -> str:
@@ -250,17 +253,24 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
     )
 
 
-async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat_completions.Llm:
+async def create_llm(
+    address: LlmAddress | None,
+    *,
+    again: bool = False,
+    local: Mapping[str, str] = LOCAL_LLM_SERVERS,
+    probe_s: float = PROBE_TIMEOUT_S,
+) -> chat_completions.Llm:
     """Create the client of an LLM. With 'auto' it is a server that answers on this machine, and no
-    other. ``again``: an earlier search found none, which is logged already."""
+    other: one of ``local``, within ``probe_s``. ``again``: an earlier search found none, which is
+    logged already."""
     if address is None:
         return chat_completions.RepeatLlm()
     if not address.looked_for:
         return LlmClient(address)
-    probes = ((url, _probe_model(url, address.model)) for url in LOCAL_LLM_SERVERS.values())
+    probes = ((url, _probe_model(url, address.model, probe_s)) for url in local.values())
     looks = {url: asyncio.ensure_future(probe) for url, probe in probes}
     try:
-        for name, url in LOCAL_LLM_SERVERS.items():
+        for name, url in local.items():
             if model := await looks[url]:
                 log.info("LLM: %s of %s at %s", model, name, url)
                 return LlmClient(replace(address, url=url, model=model))
@@ -268,7 +278,7 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
         for look in looks.values():
             look.cancel()
     if not again:
-        looked_for = ", ".join(LOCAL_LLM_SERVERS)
+        looked_for = ", ".join(local)
         log.info(
             "LLM: none found (tried: %s); conversations repeat what the user says; set "
             "VIBEVOICE_LLM to a server",
@@ -277,14 +287,14 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
     return chat_completions.RepeatLlm()
 
 
-async def _probe_model(url: str, wanted: str) -> str:
+async def _probe_model(url: str, wanted: str, probe_s: float) -> str:
     """Return the model of a server on this machine: the wanted one, else its first; '' if there is
     no server or model."""
     import httpx
 
-    options = openai_http.client_options(PROBE_TIMEOUT_S, url=url)
+    options = openai_http.client_options(probe_s, url=url)
     try:
-        async with httpx.AsyncClient(**options) as client, asyncio.timeout(PROBE_TIMEOUT_S):
+        async with httpx.AsyncClient(**options) as client, asyncio.timeout(probe_s):
             body = await openai_http.get(client, chat_completions.MODELS_PATH)
     except (TimeoutError, httpx.HTTPError, openai_http.RequestRefused):
         return ""

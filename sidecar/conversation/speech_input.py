@@ -30,25 +30,25 @@ class AudioClock:
     that."""
 
     def __init__(self) -> None:
-        self._ends: deque[tuple[float, float]] = deque()
+        self.ends: deque[tuple[float, float]] = deque()
 
     def came(self, upto: float, now: float) -> None:
         """Record that all audio up to ``upto`` seconds has come by ``now``."""
-        ends = self._ends
+        ends = self.ends
         if ends and upto <= ends[-1][0]:
             return
         if len(ends) > 1 and upto - ends[-2][0] < MIN_CLOCK_STEP_S:
             ends.pop()
         ends.append((upto, now))
-        while self._ends[-1][0] - self._ends[0][0] > CLOCK_HISTORY_S:
-            self._ends.popleft()
+        while self.ends[-1][0] - self.ends[0][0] > CLOCK_HISTORY_S:
+            self.ends.popleft()
 
     def time(self, position: float) -> float:
         """Return the time of the audio at ``position``."""
-        if not self._ends:
+        if not self.ends:
             return position
-        at = bisect_left(self._ends, (position,))
-        end, came = self._ends[min(at, len(self._ends) - 1)]
+        at = bisect_left(self.ends, (position,))
+        end, came = self.ends[min(at, len(self.ends) - 1)]
         return came - max(0.0, end - position)
 
 

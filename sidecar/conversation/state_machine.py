@@ -29,7 +29,7 @@ class ConversationStateMachine:
     def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
         self._commands: list[events.ConversationCommand] = []
         self._answering = Assistant(options, self._do)
-        self._floor = TurnTaking(self._answering, self._do)
+        self.turn_taking = TurnTaking(self._answering, self._do)
         self._threshold = 0.0
         self._due: float | None = None
 
@@ -46,7 +46,7 @@ class ConversationStateMachine:
     @property
     def phase(self) -> ConversationPhase:
         """Return the current phase."""
-        person, reply = self._floor.person, self._answering.given
+        person, reply = self.turn_taking.person, self._answering.given
         if person is not None and person.told and person.speaking:
             return ConversationPhase.LISTENING
         if reply is not None:
@@ -75,9 +75,9 @@ class ConversationStateMachine:
     def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
         """Return the commands for ``event``, in order."""
         self._late_first(event.at)
-        self._floor.at = max(self._floor.at, event.at)
+        self.turn_taking.at = max(self.turn_taking.at, event.at)
         self._happened(event)
-        self._late_first(self._floor.at)
+        self._late_first(self.turn_taking.at)
         self._settle_up()
         commands, self._commands = self._commands, []
         return commands
@@ -90,18 +90,18 @@ class ConversationStateMachine:
     def _happened(self, event: events.ConversationEvent) -> None:
         match event:
             case events.UserSpeechStarted():
-                self._floor.started(event.utterance, min(event.began, self._floor.at))
+                self.turn_taking.started(event.utterance, min(event.began, self.turn_taking.at))
             case events.UserSpeechStopped():
-                self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
+                self.turn_taking.stopped(event.utterance, min(event.ended, self.turn_taking.at))
             case events.RecognizedWords():
-                self._floor.words(event.utterance, event.text, event.upto)
+                self.turn_taking.words(event.utterance, event.text, event.upto)
             case events.EchoSimilarity():
-                self._floor.alike(event.utterance, event.likeness)
+                self.turn_taking.alike(event.utterance, event.likeness)
             case events.StageFailed(stage=events.ConversationStage.RECOGNISER):
-                self._floor.recognizer_failed(event.turn, event.error)
+                self.turn_taking.recognizer_failed(event.turn, event.error)
             case events.ReplyEvent():
-                self._answering.report(event, self._floor.at)
-                self._floor.leave_if_done()
+                self._answering.report(event, self.turn_taking.at)
+                self.turn_taking.leave_if_done()
             case _:
                 self._wished(event)
 
@@ -119,9 +119,9 @@ class ConversationStateMachine:
             case events.ResponseRequested():
                 self._asked(event)
             case events.TurnCommitted():
-                self._floor.commit()
+                self.turn_taking.commit()
             case events.TurnDiscarded():
-                self._floor.forget()
+                self.turn_taking.forget()
             case events.ResponseCancelled():
                 self._cancel()
             case events.PlaybackTruncated():
@@ -137,11 +137,11 @@ class ConversationStateMachine:
         text = text.strip()
         if not text:
             return
-        self._floor.abandon(events.ReplyEnding.INTERRUPTED)
-        self._floor.bank()
+        self.turn_taking.abandon(events.ReplyEnding.INTERRUPTED)
+        self.turn_taking.bank()
         entry = self.history.add(ChatRole.USER, text)
         self._do(events.UserTurnFinal(entry.text, entry=entry.number))
-        self._answering.give_any(self._floor.at)
+        self._answering.give_any(self.turn_taking.at)
 
     def _noted(self, noted: events.HistoryEntryAdded) -> None:
         if noted.call is None:
@@ -160,17 +160,17 @@ class ConversationStateMachine:
             )
 
     def _asked(self, asked: events.ResponseRequested) -> None:
-        person = self._floor.person
+        person = self.turn_taking.person
         if person is not None and person.committed:
             person.answer, person.answer_by, person.answer_name = True, asked.options, asked.name
             return
-        self._floor.abandon(events.ReplyEnding.INTERRUPTED)
-        self._answering.give_any(self._floor.at, asked.options, asked.name)
+        self.turn_taking.abandon(events.ReplyEnding.INTERRUPTED)
+        self._answering.give_any(self.turn_taking.at, asked.options, asked.name)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:
-            self._floor.abandon(events.ReplyEnding.CANCELLED)
-            self._floor.leave()
+            self.turn_taking.abandon(events.ReplyEnding.CANCELLED)
+            self.turn_taking.leave()
 
     def _truncated(self, number: int, seconds: float) -> None:
         reply = self._answering.given
@@ -182,8 +182,8 @@ class ConversationStateMachine:
         self._do(events.ReplyTruncated(number, seconds, text or ""))
 
     def _reset(self) -> None:
-        self._floor.abandon(events.ReplyEnding.CANCELLED)
-        self._floor.person = None
+        self.turn_taking.abandon(events.ReplyEnding.CANCELLED)
+        self.turn_taking.person = None
         self._answering.forget()
         self._do(events.ConversationStarted())
 
@@ -195,7 +195,7 @@ class ConversationStateMachine:
             timer = min(self._timers(), key=lambda one: one[0], default=None)
             if timer is None or timer[0] > at:
                 return
-            self._floor.at = max(self._floor.at, timer[0])
+            self.turn_taking.at = max(self.turn_taking.at, timer[0])
             timer[1]()
         raise AssertionError("a timer does not go off")
 
@@ -204,16 +204,16 @@ class ConversationStateMachine:
         found: list[tuple[float, Callable[[], None]]] = []
         if self._answering.turn is not None:
             found.append((self._answering.turn.stalled_at, self._stalled))
-        found += self._floor.timers()
+        found += self.turn_taking.timers()
         return [timer for timer in found if timer[0] < float("inf")]
 
     def _stalled(self) -> None:
-        if self._answering.stalled(self._floor.at):
-            self._floor.leave()
+        if self._answering.stalled(self.turn_taking.at):
+            self.turn_taking.leave()
 
     def _settle_up(self) -> None:
         """Emit the changes of speech detection and timer that follow from an event."""
-        guarded = self._answering.sounding and self._floor.guarded
+        guarded = self._answering.sounding and self.turn_taking.guarded
         threshold = GUARDED_THRESHOLD if guarded else 0.0
         if threshold != self._threshold:
             self._threshold = threshold

@@ -122,7 +122,8 @@ class Diarizer:
         tell_apart: bool = True,
     ) -> None:
         encoder = SpeakerEncoder(models) if tell_apart else SingleSpeakerEncoder()
-        self._listening = window_embeddings.WindowExtractor(models, encoder, step_s)
+        self.listening = window_embeddings.WindowExtractor(models, encoder, step_s)
+        self.windows_per_batch = WINDOWS_PER_BATCH
         self._num_speakers = num_speakers
         self._windows: list[window_embeddings.DiarizationWindow] = []
         self._persons: Labels = np.empty((0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64)
@@ -139,14 +140,14 @@ class Diarizer:
 
     def feed(self, block: Block) -> None:
         """Append audio of the recording, shape (samples,)."""
-        self._listening.hear(block)
-        self._take(self._listening.windows())
+        self.listening.hear(block)
+        self._take(self.listening.windows())
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
         """Return the state without the first ``after`` windows, as plain values."""
         return {
             "windows": [window_to_json(window) for window in self._windows[after:]],
-            "next": self._listening.next,
+            "next": self.listening.next,
             "decided_s": self._decided_s,
             "persons": _array_to_base64(self._persons.astype(np.int16)),
             "known": [[number, _array_to_base64(one)] for number, one in self._known.items()],
@@ -169,17 +170,17 @@ class Diarizer:
         self._persons = persons.reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
         self._known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
         self._decided_s = last["decided_s"]
-        self._listening.go_on(last["next"])
+        self.listening.go_on(last["next"])
         self._redraw(0)
 
     def replay_audio(self, block: Block) -> None:
         """Append audio from the start of the recording up to the snapshot."""
-        self._listening.replay_audio(block)
+        self.listening.replay_audio(block)
 
     def finish(self) -> None:
         """End the recording, and cluster the speakers of all of it."""
-        self._listening.finish()
-        self._take(self._listening.windows())
+        self.listening.finish()
+        self._take(self.listening.windows())
         self.decide()
         self._finished = True
 
@@ -187,8 +188,8 @@ class Diarizer:
     def heard_s(self) -> float:
         """Return the time up to which `speech` is final; at most 18 s behind the audio."""
         if self._finished:
-            return self._listening.end_s
-        return max(0.0, self._listening.heard_s - MIN_GAP_S)
+            return self.listening.end_s
+        return max(0.0, self.listening.heard_s - MIN_GAP_S)
 
     @property
     def told_s(self) -> float:
@@ -202,13 +203,13 @@ class Diarizer:
     @property
     def turns(self) -> list[SpeakerTurn]:
         """Return the speaker turns so far; turns of two speakers may overlap."""
-        return turns_from_activity(self._active, 0, self._listening.end_s)
+        return turns_from_activity(self._active, 0, self.listening.end_s)
 
     @property
     def speech(self) -> list[tuple[float, float]]:
         """Return the spans with speech, in order; they do not depend on the speaker labels."""
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
-        return speech_spans(speaking, 0, self._listening.end_s)
+        return speech_spans(speaking, 0, self.listening.end_s)
 
     def speakers(self) -> DiarizedSpeakers:
         """Return the speakers and their turns, after `finish`.
@@ -249,7 +250,7 @@ class Diarizer:
             return
         first = len(self._windows)
         self._windows += windows
-        heard_s = self._listening.heard_s
+        heard_s = self.listening.heard_s
         due = heard_s - self._decided_s >= max(RECLUSTER_INTERVAL_S, _RECLUSTER_SHARE * heard_s)
         if due or (not self._known and any(window.heard.any() for window in windows)):
             self.decide()
@@ -268,7 +269,7 @@ class Diarizer:
         """Cluster the speakers of all audio so far; this also happens automatically."""
         if not self._windows:
             return
-        self._decided_s = self._listening.heard_s
+        self._decided_s = self.listening.heard_s
         alone_s = np.concatenate([window.alone_s for window in self._windows])
         founding = alone_s >= min(MIN_SPEAKER_S, float(alone_s.max()) / 2)
         founding &= alone_s > 0
@@ -292,8 +293,8 @@ class Diarizer:
 
     def _redraw(self, first: int) -> None:
         """Recompute the activity, from the window with index ``first`` on."""
-        for at in range(first, len(self._windows), WINDOWS_PER_BATCH):
-            self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
+        for at in range(first, len(self._windows), self.windows_per_batch):
+            self._draw(at, min(at + self.windows_per_batch, len(self._windows)))
 
     def _draw(self, first: int, last: int) -> None:
         """Compute the activity from the start of window ``first`` to that of window ``last``, or

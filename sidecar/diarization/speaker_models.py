@@ -68,20 +68,20 @@ class SpeakerModels:
     bias: npt.NDArray[np.float32]
 
 
-def load_models() -> SpeakerModels:
+def load_models(encoder_model: onnx_models.EmbeddedModel = ENCODER) -> SpeakerModels:
     """Load both models, with one thread each.
 
     Raises:
         SpeakerModelsUnavailable: onnxruntime is missing, or the library has other models.
     """
     try:
-        found = find_speaker_models()
+        found = find_speaker_models(encoder_model)
         wheels = onnx_models.parse_ort_model(found[SEGMENTATION], "the segmentation")
         graph = build_segmentation_graph(wheels)
         segmentation = _session(graph, onnx_models.session_options())
-        encoder = onnx_models.parse_ort_model(found[ENCODER], "the speaker encoder")
-        trunk = _faster_trunk(lambda name: _encoder_weights(encoder, f"/resnet/{name}/Conv"))
-        head = _encoder_weights(encoder, _HEAD)
+        encoder = onnx_models.parse_ort_model(found[encoder_model], "the speaker encoder")
+        trunk = _faster_trunk(lambda name: encoder_weights(encoder, f"/resnet/{name}/Conv"))
+        head = encoder_weights(encoder, _HEAD)
     except (ImportError, OSError, ValueError, KeyError) as error:
         raise SpeakerModelsUnavailable(f"no voices are told apart: {error}") from None
     return SpeakerModels(segmentation, trunk, head.kernel, head.bias)
@@ -102,14 +102,17 @@ def shared_speaker_models() -> SpeakerModels | None:
     return available_speaker_models()
 
 
-def find_speaker_models() -> Mapping[onnx_models.EmbeddedModel, bytes]:
+def find_speaker_models(
+    encoder_model: onnx_models.EmbeddedModel = ENCODER,
+) -> Mapping[onnx_models.EmbeddedModel, bytes]:
     """Return the models embedded in the library.
 
     Raises:
         SpeakerModelsUnavailable: a model is missing.
     """
-    found = onnx_models.find_embedded_models((SEGMENTATION, ENCODER))
-    if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
+    wanted = SEGMENTATION, encoder_model
+    found = onnx_models.find_embedded_models(wanted)
+    if lacking := [model.what for model in wanted if model not in found]:
         raise SpeakerModelsUnavailable(
             f"this moonshine-voice does not carry the {', the '.join(lacking)}"
         )
@@ -143,7 +146,7 @@ def _faster_trunk(convolution_of: ConvolutionOf) -> onnxruntime.InferenceSession
     return sessions[int(least[1] < least[0])]
 
 
-def _encoder_weights(encoder: onnx_models.OrtModelFile, node: str) -> TrunkConvolution:
+def encoder_weights(encoder: onnx_models.OrtModelFile, node: str) -> TrunkConvolution:
     """Return the weights of a node, as floats, and its bias.
 
     Raises:

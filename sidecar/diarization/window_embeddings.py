@@ -112,7 +112,7 @@ class WindowExtractor:
         self._models = models
         self._encoder = encoder
         self._step = round(step_s * SAMPLE_RATE)
-        self._sound: Block = np.zeros(0, np.float32)
+        self.audio: Block = np.zeros(0, np.float32)
         self._sound_begin = 0
         self.next = 0
         """Start of the next window, in samples."""
@@ -124,7 +124,7 @@ class WindowExtractor:
     @property
     def end(self) -> int:
         """Return the end of the audio, in samples."""
-        return self._sound_begin + len(self._sound)
+        return self._sound_begin + len(self.audio)
 
     @property
     def end_s(self) -> float:
@@ -138,7 +138,7 @@ class WindowExtractor:
 
     def hear(self, sound: Block) -> None:
         """Append audio, shape (samples,)."""
-        self._sound = np.concatenate([self._sound, sound])
+        self.audio = np.concatenate([self.audio, sound])
 
     def go_on(self, next_window: int) -> None:
         """Skip the windows before ``next_window``; the audio before it comes by `replay_audio`."""
@@ -234,13 +234,13 @@ class WindowExtractor:
         return self._blocks[number]
 
     def _between(self, begin: int, end: int) -> Block:
-        return self._sound[begin - self._sound_begin : end - self._sound_begin]
+        return self.audio[begin - self._sound_begin : end - self._sound_begin]
 
     def _forget(self) -> None:
         """Drop the audio and the blocks that no later window needs."""
         oldest = max(0, min(self.next, self.end - WINDOW_SAMPLES - _HOP)) // BLOCK
         begin = max(self._sound_begin, min(oldest * BLOCK, self.end - WINDOW_SAMPLES - _HOP))
-        self._sound = self._sound[begin - self._sound_begin :]
+        self.audio = self.audio[begin - self._sound_begin :]
         self._sound_begin = begin
         self._blocks = {at: block for at, block in self._blocks.items() if at >= oldest}
         self._speech = {at: speech for at, speech in self._speech.items() if at >= oldest * BLOCK}

@@ -115,7 +115,7 @@ class VoxtralEngine:
 
         encoder = SpeakerEncoder(self._voices)
         return LiveScheduler(
-            LiveRecognizers(self._hear, self._glimpse, encoder=encoder),
+            LiveRecognizers(self.hear, self.glimpse, encoder=encoder),
             load_vad(),
             SPEC.name,
             self._precision.value,
@@ -123,7 +123,7 @@ class VoxtralEngine:
             schedule=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 
-    def _hear(
+    def hear(
         self,
         audio: Block,
         draft: RecognitionHypothesis | None,
@@ -132,20 +132,21 @@ class VoxtralEngine:
     ) -> RecognitionHypothesis | None:
         """Recognize the audio after the draft, and the end; all of it if the draft is not its
         beginning."""
-        found = self._glimpse(audio, draft, options, cancelled)
+        found = self.glimpse(audio, draft, options, cancelled)
         if cancelled():
             return None
         stream: Any = found.draft
         stream.end()
         return _hypothesis(stream)
 
-    def _glimpse(
+    def glimpse(
         self,
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis:
+        """Recognize the audio after the draft, as far as the latency allows."""
         assert self._voxtral is not None
         delay = delay_tokens(options.delay_s, self._voxtral.tekken.delay)
         stream: Any = draft.draft if draft is not None else None

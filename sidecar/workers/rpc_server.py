@@ -177,7 +177,7 @@ class BegunCalls:
         self._memory = mmap.mmap(fd, _PAGE_BYTES) if fd is not None else mmap.mmap(-1, _PAGE_BYTES)
         self._changed = threading.Condition()
         self._places = list(range(_PAGE_SLOTS))
-        self._queue: deque[object] = deque()
+        self.queue: deque[object] = deque()
         """Waiting threads, first in, first out: none waits for a later one."""
         self._alone = False
 
@@ -198,9 +198,9 @@ class BegunCalls:
     def _enter(self, alone: bool) -> int:
         turn = object()
         with self._changed:
-            self._queue.append(turn)
-            self._changed.wait_for(lambda: self._queue[0] is turn and self._has_room(alone))
-            self._queue.popleft()
+            self.queue.append(turn)
+            self._changed.wait_for(lambda: self.queue[0] is turn and self._has_room(alone))
+            self.queue.popleft()
             self._alone = alone
             self._changed.notify_all()
             return self._places.pop()

@@ -97,7 +97,7 @@ class _WorkerLiveSession:
         self.request = request
         self.ended = False
         self._notify, self._executing = notify, executing
-        self._alone = bool(request.message.get("alone"))
+        self.alone = bool(request.message.get("alone"))
         """True if it must execute alone, because it may have killed an engine."""
         self._error: errors.SidecarError | None = None
         self._intake = SampleInput()
@@ -178,11 +178,11 @@ class _WorkerLiveSession:
         passed = isinstance(event, live_events.Final) or (
             isinstance(event, live_events.InputProcessed) and event.settled > self._begun_at
         )
-        self._alone = self._alone and not passed
+        self.alone = self.alone and not passed
         self._notify()
 
     def _around(self) -> AbstractContextManager[None]:
-        return self._executing.of(self.request.number, alone=self._alone)
+        return self._executing.of(self.request.number, alone=self.alone)
 
     def _failed(self, error: errors.SidecarError) -> None:
         """End the session with an error after all its events; called by the engine's threads."""

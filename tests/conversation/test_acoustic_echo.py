@@ -156,7 +156,7 @@ def test_history_is_bounded_however_small_the_messages() -> None:
     for number in range(round(30 * RATE / 16)):  # messages of a millisecond, and empty ones
         at += 0.001
         evidence.hear(bytes(32 if number % 2 else 0), SampleEncoding.PCM16, RATE, at)
-    pieces = evidence._heard
+    pieces = evidence.heard
     assert pieces[-1].end - pieces[0].start <= HISTORY_S + 1
     assert len(pieces) <= 2 * (HISTORY_S + 1) / MERGED_SPAN_S
 

@@ -327,7 +327,7 @@ async def test_changed_voice_applies_to_replies_not_begun() -> None:
 
 async def test_changed_recognition_options_keep_the_raised_threshold_of_a_reply() -> None:
     async with call() as one:
-        one.talk.machine._floor.guarded = True
+        one.talk.machine.turn_taking.guarded = True
         usual = one.talk.input.options
         deaf = dataclasses.replace(usual.endpointing, threshold=0.6, pre_roll_s=0.5)
         one.talk.input.use(dataclasses.replace(usual, language="de", endpointing=deaf))
@@ -351,4 +351,4 @@ async def test_client_that_does_not_read_ends_with_inbound_full() -> None:
         await asyncio.sleep(0)
     with pytest.raises(errors.InboundFull):
         await running
-    assert made.talk._out.qsize() <= MAX_PENDING_OUTPUT + 10
+    assert made.talk.output.qsize() <= MAX_PENDING_OUTPUT + 10

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -68,21 +69,14 @@ async def client(server: Completions, model: str = "", **more: Any) -> AsyncIter
 async def talks() -> AsyncIterator[ConversationRegistry]:
     """Conversations that look for a model on this machine."""
     made = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
+    made.create_llm, made.fast_probe_s = here(Nobody=NOBODY), PATIENCE_S
     yield made
     await made.close()
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says which servers are looked for on this machine; each has time to answer."""
-    monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(conversation_registry, "FAST_PROBE_S", PATIENCE_S)
-
-    def looked_for(**servers: str) -> None:
-        monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", servers)
-
-    looked_for(Nobody=NOBODY)
-    return looked_for
+def here(**servers: str) -> Callable[..., Coroutine[Any, Any, Llm]]:
+    """The search among these servers of this machine; each has time to answer."""
+    return functools.partial(create_llm, local=servers, probe_s=PATIENCE_S)
 
 
 async def answered(thinker: Llm) -> list[str]:
@@ -134,14 +128,14 @@ async def test_refused_max_tokens_is_sent_as_max_completion_tokens_from_then_on(
 async def test_two_parallel_requests_both_retry_with_max_completion_tokens(
     server: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both, plain = asyncio.Barrier(2), Completions._chat
+    both, plain = asyncio.Barrier(2), Completions.chat
 
     async def chat_(one: Completions, model: str, *rest: Any) -> None:
         if len(server.asked) <= both.parties:  # neither is refused before both have asked
             await both.wait()
         await plain(one, model, *rest)
 
-    monkeypatch.setattr(Completions, "_chat", chat_)
+    monkeypatch.setattr(Completions, "chat", chat_)
     async with client(server, "reasoner") as thinker:
         for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
             assert "".join(pieces) == ANSWER
@@ -150,14 +144,13 @@ async def test_two_parallel_requests_both_retry_with_max_completion_tokens(
 async def test_llm_server_started_after_the_first_search_is_found(
     server: Completions,
     talks: ConversationRegistry,
-    here: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     for _ in range(3):
         assert isinstance(await talks.thinker(), RepeatLlm)
     assert caplog.text.count("none found") == 1
-    here(Nobody=NOBODY, Somebody=server.url)
+    talks.create_llm = here(Nobody=NOBODY, Somebody=server.url)
     assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
     asked = len(server.headers)
     await talks.thinker()
@@ -167,13 +160,12 @@ async def test_llm_server_started_after_the_first_search_is_found(
 async def test_llm_server_started_during_a_request_for_its_model_answers(
     server: Completions,
     talks: ConversationRegistry,
-    here: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     models = talks.models
 
     async def started() -> tuple[str, ...]:
-        here(Somebody=server.url)
+        talks.create_llm = here(Somebody=server.url)
         return await models()
 
     monkeypatch.setattr(talks, "models", started)
@@ -187,12 +179,12 @@ async def test_search_after_a_slow_search_for_an_llm_is_delayed(
 ) -> None:
     begun, looks = time.monotonic(), list[float]()
 
-    async def looked(url: str, wanted: str) -> str:
+    async def looked(*_: object) -> str:
         looks.append(time.monotonic() - begun)
         await asyncio.sleep(2.0)
         return ""
 
-    monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Mute": NOBODY})
+    talks.create_llm, talks.fast_probe_s = here(Mute=NOBODY), conversation_registry.FAST_PROBE_S
     monkeypatch.setattr(llm_client, "_probe_model", looked)
     for _ in range(100):
         assert isinstance(await talks.thinker(), RepeatLlm)
@@ -245,11 +237,12 @@ async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None
         return httpx.Response(200, content=words())
 
     async def asked(first_s: float) -> str:
-        thinker = LlmClient(LlmAddress(NOBODY, "plain", first_s=first_s))
-        await thinker.close()
-        transport = httpx.MockTransport(head)
-        async with httpx.AsyncClient(base_url=NOBODY, transport=transport) as thinker._client:
+        address = LlmAddress(NOBODY, "plain", first_s=first_s)
+        thinker = LlmClient(address, httpx.MockTransport(head))
+        try:
             return "".join(await answered(thinker))
+        finally:
+            await thinker.close()
 
     assert await asked(first_s=40.1) == ANSWER
     with pytest.raises(errors.LlmTimeout, match=r"for 39\.9 s"):
@@ -290,35 +283,32 @@ async def test_without_an_llm_the_users_words_are_repeated() -> None:
     assert "".join(await answered(RepeatLlm())).split() == ["You", "said:", "It", "is", "Ada."]
 
 
-async def test_local_llm_server_is_used_only_if_set_to_auto(
-    server: Completions, here: Callable[..., None]
-) -> None:
-    here(Nobody=NOBODY, Somebody=server.url)
-    assert isinstance(await create_llm(choose_llm(Settings())), RepeatLlm)
+async def test_local_llm_server_is_used_only_if_set_to_auto(server: Completions) -> None:
+    search = here(Nobody=NOBODY, Somebody=server.url)
+    assert isinstance(await search(choose_llm(Settings())), RepeatLlm)
     assert server.headers == []
-    found = await create_llm(choose_llm(Settings(llm="auto")))
+    found = await search(choose_llm(Settings(llm="auto")))
     assert found.name == f"plain at 127.0.0.1:{server.port}"
-    wanted = await create_llm(choose_llm(Settings(llm="auto", llm_model="other")))
+    wanted = await search(choose_llm(Settings(llm="auto", llm_model="other")))
     assert wanted.name.startswith("other at ")
-    here(Nobody=NOBODY)
-    assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
+    search = here(Nobody=NOBODY)
+    assert isinstance(await search(choose_llm(Settings(llm="auto"))), RepeatLlm)
     for one in (found, wanted):
         await one.close()
 
 
 async def test_silent_server_delays_no_llm_that_is_listed_before_it(
-    server: Completions, here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    server: Completions,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        here(Somebody=server.url, Mute=mute)
+        search = here(Somebody=server.url, Mute=mute)
         async with asyncio.timeout(PATIENCE_S / 2):
-            found = await create_llm(choose_llm(Settings(llm="auto")))
+            found = await search(choose_llm(Settings(llm="auto")))
         assert found.name.startswith("plain at ")
         await found.close()
-        monkeypatch.setattr(llm_client, "PROBE_TIMEOUT_S", 0.05)
-        here(Mute=mute)
-        assert isinstance(await create_llm(choose_llm(Settings(llm="auto"))), RepeatLlm)
+        search = functools.partial(here(Mute=mute), probe_s=0.05)
+        assert isinstance(await search(choose_llm(Settings(llm="auto"))), RepeatLlm)
 
 
 async def test_llm_address_is_used_as_given_and_key_is_read_from_a_file(

@@ -11,7 +11,6 @@ import pytest
 from wheel_recordings import RATE, clip
 
 from sidecar.audio import Block
-from sidecar.diarization import diarizer
 from sidecar.diarization.clustering import detect_speech
 from sidecar.diarization.diarizer import STEP_S, Diarizer
 from sidecar.diarization.speaker_models import (
@@ -73,15 +72,13 @@ def test_turns_do_not_depend_on_block_sizes(models: SpeakerModels, play: Block) 
 
 
 @pytest.mark.slow
-def test_turns_read_in_parts_are_the_same(
-    models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_turns_read_in_parts_are_the_same(models: SpeakerModels, play: Block) -> None:
     whole = Diarizer(models)
     whole.feed(play)
     whole.finish()
     turns = whole.turns
     for count in (1, 3):
-        monkeypatch.setattr(diarizer, "WINDOWS_PER_BATCH", count)
+        whole.windows_per_batch = count
         whole.decide()
         assert whole.turns == turns
 
@@ -139,7 +136,7 @@ def test_long_silence_keeps_no_samples_in_memory(models: SpeakerModels, play: Bl
     for _ in range(6):
         diarizer.feed(np.zeros(20 * RATE, np.float32))
     diarizer.feed(play)
-    assert len(diarizer._listening._sound) <= 31 * RATE
+    assert len(diarizer.listening.audio) <= 31 * RATE
     diarizer.finish()
     assert min(turn.start for turn in diarizer.turns) > 119
 

@@ -93,7 +93,7 @@ def executed_operators(model: str | bytes, folder: Path) -> set[str]:
 def _trunk(*, quantized: bool) -> onnxruntime.InferenceSession:
     encoder = onnx_models.parse_ort_model(find_speaker_models()[ENCODER], "the encoder")
     graph = build_trunk_graph(
-        lambda name: speaker_models._encoder_weights(encoder, f"/resnet/{name}/Conv"),
+        lambda name: speaker_models.encoder_weights(encoder, f"/resnet/{name}/Conv"),
         quantized=quantized,
     )
     return onnx_models.create_session(graph, onnx_models.session_options())
@@ -139,7 +139,7 @@ def test_trunk_in_8_bits_changes_an_embedding_little(
 def test_faster_trunk_of_the_machine_is_chosen(
     faster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = speaker_models._session
+    real = onnx_models.create_session
     clock = [0.0]
     monkeypatch.setattr(speaker_models, "time", SimpleNamespace(thread_time=lambda: clock[0]))
 
@@ -158,7 +158,7 @@ def test_faster_trunk_of_the_machine_is_chosen(
         made = real(model, options)
         return made if kind == faster or model[4:8] == onnx_models.ORT_MAGIC else Slowed(made)
 
-    monkeypatch.setattr(speaker_models, "_session", session)
+    monkeypatch.setattr(onnx_models, "create_session", session)
     assert isinstance(load_models().trunk, onnxruntime.InferenceSession)
 
 
@@ -183,13 +183,13 @@ def test_loading_leaves_nothing_on_the_disk(
 def test_missing_models_are_one_error_with_the_reason(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    encoder = ENCODER
     if missing == "the models":
-        other = dataclasses.replace(ENCODER, digest="of another release")
-        monkeypatch.setattr(speaker_models, "ENCODER", other)
+        encoder = dataclasses.replace(ENCODER, digest="of another release")
     elif missing == "moonshine_voice":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     else:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SpeakerModelsUnavailable) as raised:
-        load_models()
+        load_models(encoder)
     assert len(str(raised.value)) > 30

@@ -75,8 +75,8 @@ class Passes:
 
 @pytest.fixture
 def passes(recognizer: MoonshineRecognizer, monkeypatch: pytest.MonkeyPatch) -> Passes:
-    counting = Passes(recognizer._decoder._tokens)
-    monkeypatch.setattr(recognizer._decoder, "_tokens", counting)
+    counting = Passes(recognizer.decoder.tokens)
+    monkeypatch.setattr(recognizer.decoder, "tokens", counting)
     return counting
 
 
@@ -131,8 +131,8 @@ def test_recognition_is_limited_to_6_5_tokens_per_second(
     passes: Passes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert moonshine_decoder.TOKENS_PER_S == 6.5
-    monkeypatch.setattr(moonshine_decoder, "TOKENS_PER_S", 1.5)
+    assert recognizer.decoder.tokens_per_s == 6.5
+    monkeypatch.setattr(recognizer.decoder, "tokens_per_s", 1.5)
     audio = stretches[0][: 3 * SAMPLE_RATE]
     tokens = heard(recognizer, audio).tokens
     assert len(tokens) == passes.count == 5

@@ -150,22 +150,22 @@ def test_voxtral_draft_goes_on_unless_it_has_heard_more(
     engine: VoxtralEngine, audio: Block
 ) -> None:
     options = LiveOptions(delay_s=0.16)
-    draft = engine._glimpse(audio[:32_000], None, options, lambda: False)
-    longer = engine._glimpse(audio[:40_000], draft, options, lambda: False)
+    draft = engine.glimpse(audio[:32_000], None, options, lambda: False)
+    longer = engine.glimpse(audio[:40_000], draft, options, lambda: False)
     assert longer.draft is draft.draft
-    plain = engine._hear(audio[:36_000], None, options, lambda: False)
-    again = engine._hear(audio[:36_000], longer, options, lambda: False)
+    plain = engine.hear(audio[:36_000], None, options, lambda: False)
+    again = engine.hear(audio[:36_000], longer, options, lambda: False)
     assert plain is not None
     assert again is not None
     assert again.draft is not longer.draft
     assert again.text == plain.text
-    gone_on = engine._hear(audio, longer, options, lambda: False)
-    whole = engine._hear(audio, None, options, lambda: False)
+    gone_on = engine.hear(audio, longer, options, lambda: False)
+    whole = engine.hear(audio, None, options, lambda: False)
     assert gone_on is not None
     assert whole is not None
     assert gone_on.draft is longer.draft
     assert gone_on.text == whole.text
-    assert engine._hear(audio, None, options, lambda: True) is None
+    assert engine.hear(audio, None, options, lambda: True) is None
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_voxtral_final_goes_on_from_draft_of_partial(
     engine: VoxtralEngine, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafts: list[RecognitionHypothesis | None] = []
-    hear = engine._hear
+    hear = engine.hear
 
     def watched(
         block: Block, draft: RecognitionHypothesis | None, *rest: Any
@@ -211,7 +211,7 @@ def test_voxtral_final_goes_on_from_draft_of_partial(
         drafts.append(draft)
         return hear(block, draft, *rest)
 
-    monkeypatch.setattr(engine, "_hear", watched)
+    monkeypatch.setattr(engine, "hear", watched)
     partial, over = threading.Event(), threading.Event()
 
     def tell(event: LiveEvent) -> None:

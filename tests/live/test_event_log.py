@@ -135,7 +135,7 @@ def test_restarted_engine_is_given_the_confidence_in_the_language() -> None:
     begin = told.so_far(2.0)
     assert begin.doubted
     assert LiveSessionStart.from_wire(json.loads(json.dumps(begin.to_wire()))) == begin
-    [first, *_] = told._kept
+    [first, *_] = told.kept
     assert from_wire(json.loads(json.dumps(to_wire(first.event)))) == first.event
 
 

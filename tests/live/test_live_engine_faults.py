@@ -234,7 +234,7 @@ def test_calls_begin_in_the_order_of_their_requests_exclusive_ones_too() -> None
     executing, begun = BegunCalls(None), list[int]()
 
     def waiting(count: int) -> None:
-        wait_until(lambda: len(executing._queue) == count, PATIENCE_S, f"{count} calls wait")
+        wait_until(lambda: len(executing.queue) == count, PATIENCE_S, f"{count} calls wait")
 
     def work(call: int) -> None:
         for others in (2, 2, 0):
@@ -269,5 +269,5 @@ def test_session_is_exclusive_until_its_suspect_audio_is_processed() -> None:
     known = []
     for heard in (InputProcessed(1.5, 1.0), InputProcessed(9.0, 8.0)):  # no words: music, perhaps
         tells[0](heard)
-        known.append(seated._alone)
+        known.append(seated.alone)
     assert known == [True, False]

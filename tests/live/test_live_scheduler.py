@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_fault_in_the_work_for_one_session_fails_that_session_alone(
         assert lasting(told) == lasting(alone)
     assert [one.code for one in wrong] == ["engine_failed"]
     assert kind.__name__ in wrong[0].detail
-    assert hall._encoding == 0, "nobody takes the place of those at voices"
+    assert hall.encoding == 0, "nobody takes the place of those at voices"
 
 
 def test_failed_session_gets_no_more_events_and_no_second_error(
@@ -139,7 +140,8 @@ def test_backlog_is_read_under_the_lock(
     held: list[bool] = []
 
     def backlog_s(self: StreamRecognizer) -> float:
-        held.append(hall.lock._is_owned())  # type: ignore[attr-defined]
+        with ThreadPoolExecutor() as other:
+            held.append(not other.submit(hall.lock.acquire, blocking=False).result())
         return 1.5
 
     monkeypatch.setattr(StreamRecognizer, "backlog_s", property(backlog_s))
@@ -159,7 +161,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
         return RecognitionHypothesis("words" if cancelled else "")
 
     hall = LiveScheduler(LiveRecognizers(nothing), LoudnessVad(), "made-up", "fp32", threads=1)
-    monkeypatch.setattr(hall._load.costs, "spoken", spoken.append)
+    monkeypatch.setattr(hall.load.costs, "spoken", spoken.append)
     seat = hall.open(LiveOptions(partials=False, client="one"), LiveSessionStart(), lambda _: None)
     seat.push(talk(0.3))
     assert heard.acquire(timeout=PATIENCE_S)
@@ -174,7 +176,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
 def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
-    monkeypatch.setattr(hall._load, "verdict", lambda *_: UtteranceAdmission.REFUSE)
+    monkeypatch.setattr(hall.load, "verdict", lambda *_: UtteranceAdmission.REFUSE)
     told: list[LiveEvent] = []
     seat = hall.open(LiveOptions(partials=False), LiveSessionStart(began=began), told.append)
     seat.push(talk(0.3)[: LIVE_RATE * 2])

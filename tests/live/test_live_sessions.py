@@ -198,10 +198,10 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
     session.forget()
     lost_s = session.received_s
 
-    kept, times = session.sound, 0
+    times = 0
 
     def hears() -> bool:
-        return len(begun) > times and kept._taken == len(kept._items)
+        return len(begun) > times and not session.sound.untaken
 
     while AUDIO_LOST_NOTICE.code not in codes(
         session
@@ -224,7 +224,7 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
 
 def codes(session: Session) -> list[str]:
     return [
-        one.event.notice.code for one in session.told._kept if isinstance(one.event, NoticeRaised)
+        one.event.notice.code for one in session.told.kept if isinstance(one.event, NoticeRaised)
     ]
 
 
@@ -305,9 +305,9 @@ async def test_client_that_sends_too_fast_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
-    monkeypatch.setattr("sidecar.live.sessions.session_limits.BUFFER_S", 20.0)
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
+    session.bounds = dataclasses.replace(session.bounds, buffer_s=20.0)
     reading = asyncio.create_task(story(session))
     most = 0.0
     for _ in range(6):
@@ -324,12 +324,11 @@ async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_none(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
-    monkeypatch.setattr(
-        "sidecar.live.sessions.input_log.FULL_BUFFER_TURN_S", PATIENCE_S
-    )  # nobody falls silent
-    monkeypatch.setattr("sidecar.live.sessions.session_limits.BUFFER_S", 20.0)
     service = await open_service(live_buffer_mb=1)
+    service.live.held.turn_s = PATIENCE_S  # nobody falls silent
     sessions = [service.live.open(ANONYMOUS, LiveOptions(partials=False)) for _ in range(4)]
+    for one in sessions:
+        one.bounds = dataclasses.replace(one.bounds, buffer_s=20.0)
     most = 0
 
     async def speak(session: Session) -> list[LiveEvent]:
@@ -361,58 +360,38 @@ async def test_recognition_timeout_costs_its_words_and_not_the_session(
     assert of(told, Summary)
 
 
-async def test_idle_too_long_and_abandoned_sessions_are_ended(
-    open_service: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, looks = 0.0, 0
-    monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
+async def test_idle_too_long_and_abandoned_sessions_are_ended(open_service: Open) -> None:
+    now = 0.0
     service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
-    look_at = service.live._look_at
-
-    def looked_at(*session: Any) -> None:
-        nonlocal looks
-        looks += 1
-        look_at(*session)
-
-    async def two_looks() -> None:
-        """One at least that began after this."""
-        seen = looks + 2 * len(service.live)
-        await until(lambda: looks > seen)
-
-    monkeypatch.setattr(service.live, "_now", lambda: now)
-    monkeypatch.setattr(service.live, "_look_at", looked_at)
+    service.live.now = lambda: now
     idle = service.live.open(ANONYMOUS, LiveOptions())
     left, kept = (service.live.open(ANONYMOUS, LiveOptions(keep=keep)) for keep in (False, True))
     await kept.send(bytes(3200))
     service.live.leave(left)
     service.live.leave(kept)
     now = 99.0
-    await two_looks()
+    service.live.check_time_limits()
     assert [one.over for one in (idle, left, kept)] == [False, False, False]
     await kept.send(bytes(3200))
     service.live.leave(kept)
     now = 100.0
+    service.live.check_time_limits()
     with pytest.raises(errors.SessionIdle):
         await story(idle)
-    await until(lambda: left.over, "nobody came back")
+    assert left.over, "nobody came back"
     assert not kept.finishing
     now = 199.0
+    service.live.check_time_limits()
     assert of(await story(kept), Summary)[0].job
     busy = service.live.open(ANONYMOUS, LiveOptions())
-
-    async def talk() -> None:
-        nonlocal now
-        while True:
-            await busy.send(bytes(3200))
-            now += 10.0
-            await asyncio.sleep(0.02)  # real time: the pace of messages, `now` ends the session
-
-    talking = asyncio.create_task(talk())
-    with pytest.raises(errors.SessionTooLong):
-        await story(busy)
-    with pytest.raises(errors.SessionTooLong):
-        await talking
-    assert now >= 400.0
+    while not busy.over:
+        await busy.send(bytes(3200))
+        now += 10.0
+        service.live.check_time_limits()
+    for ended in (busy.send(bytes(3200)), story(busy)):
+        with pytest.raises(errors.SessionTooLong):
+            await ended
+    assert now >= 499.0
     with pytest.raises(errors.SessionNotFound):
         service.live.find(ANONYMOUS, left.id)
 
@@ -421,14 +400,13 @@ async def test_failed_check_of_one_session_does_not_stop_the_others(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
     service = await open_service(live_idle=100.0)
-    monkeypatch.setattr(service.live, "_now", lambda: now)
+    service.live.now = lambda: now
     broken, idle = (service.live.open(ANONYMOUS, LiveOptions()) for _ in range(2))
     monkeypatch.setattr(broken, "overdue", {}.__getitem__)
     now = 100.0
-    await until(lambda: idle.over)
-    assert not broken.over
+    service.live.check_time_limits()
+    assert (idle.over, broken.over) == (True, False)
 
 
 async def test_shutdown_sends_the_remaining_events_of_sessions(open_service: Open) -> None:
@@ -445,13 +423,17 @@ async def test_shutdown_sends_the_remaining_events_of_sessions(open_service: Ope
         service.live.open(ANONYMOUS, LiveOptions())
 
 
+def live_tasks() -> list[asyncio.Task[Any]]:
+    return [one for one in asyncio.all_tasks() if one.get_name() == "live"]
+
+
 @pytest.mark.slow
 async def test_thousand_sessions_leave_nothing(open_service: Open) -> None:
     service = await open_service(live_sessions=50)
-    await heard(service.live.open(ANONYMOUS, LiveOptions()), SPEECH[: 3 * RATE])
-    for one in list(service.live._sessions.values()):
-        service.live.end(one)
-    await until(lambda: not service.live._tasks, "its task ends")
+    first = service.live.open(ANONYMOUS, LiveOptions())
+    await heard(first, SPEECH[: 3 * RATE])
+    service.live.end(first)
+    await until(lambda: not live_tasks(), "its task ends")
     tasks, files = len(asyncio.all_tasks()), os_files()
     for number in range(1000):
         session = service.live.open(ANONYMOUS, LiveOptions())
@@ -459,7 +441,7 @@ async def test_thousand_sessions_leave_nothing(open_service: Open) -> None:
             await session.send(SPEECH[:3200])
         service.live.end(session)
         if number % 50 == 49:
-            await until(lambda: not service.live._tasks, "their tasks end")
+            await until(lambda: not live_tasks(), "their tasks end")
     await until(lambda: len(asyncio.all_tasks()) <= tasks, "all of theirs end")
     await until(lambda: os_files() <= files + 2, "all of theirs are closed")
     assert service.live.held.bytes == 0

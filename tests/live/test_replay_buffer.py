@@ -187,7 +187,7 @@ def begun() -> Session:
 
 
 def dropped(session: Session) -> list[int]:
-    return [one.event.turn for one in session.told._kept if isinstance(one.event, TurnDropped)]
+    return [one.event.turn for one in session.told.kept if isinstance(one.event, TurnDropped)]
 
 
 def told_to(session: Session) -> list[str]:

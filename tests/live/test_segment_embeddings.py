@@ -275,17 +275,17 @@ def test_embedding_of_a_dropped_turn_is_discarded() -> None:
     table.finish()
     assert table.summary == [0, 1]
     assert len(table.encoded_s) == 3
-    assert table.hearing._voicing is not None
-    assert table.hearing._voicing.speakers.heard == 2
+    assert table.hearing.voicing is not None
+    assert table.hearing.voicing.speakers.heard == 2
 
 
 def test_oldest_waiting_segments_are_dropped_and_still_get_labels() -> None:
     table = Table()
     for turn in range(MAX_WAITING_SEGMENTS + 4):
         table.say(ANNE if turn % 2 else BERT, voices=False)
-    voices = table.hearing._voicing
+    voices = table.hearing.voicing
     assert voices is not None
-    assert len(voices._waiting) == MAX_WAITING_SEGMENTS
+    assert len(voices.waiting) == MAX_WAITING_SEGMENTS
     table.finish()
     assert len(table.encoded_s) == MAX_WAITING_SEGMENTS
     assert table.summary == table.followed() == [0] * 5 + [1, 0, 1, 0, 1, 0, 1]

@@ -14,7 +14,6 @@ from sidecar import errors
 from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
-from sidecar.live.sessions import session as sessions_session
 from sidecar.live.sessions.input_log import (
     JOINED_BYTES,
     SMALL_BYTES,
@@ -30,8 +29,8 @@ from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_by
 RATE = 16_000
 
 
-def a_session() -> Session:
-    return Session("s", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
+def a_session(bounds: SessionBounds | None = None) -> Session:
+    return Session("s", "o", LiveOptions(), bounds or SessionBounds(), InputLogTotals(1 << 30))
 
 
 def kept_by(work: Callable[[], object]) -> int:
@@ -56,7 +55,7 @@ def test_tiny_chunks_take_as_much_memory_as_is_counted(taken: bool) -> None:
             sound.add(number.to_bytes(2, "little"), SampleEncoding.PCM16, RATE)
             if taken:
                 assert sound.take() is not None
-        assert (sound.bytes, len(sound._items)) == (40_000, -(-40_000 // JOINED_BYTES))
+        assert (sound.bytes, len(sound)) == (40_000, -(-40_000 // JOINED_BYTES))
         return sound
 
     assert kept_by(keep) < 2 * 40_000
@@ -103,32 +102,26 @@ async def test_only_the_last_of_unsent_option_changes_is_kept() -> None:
     assert session.received_orders == 1000, "and each counts as received"
 
 
-async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sessions_session, "MAX_COMMANDS", 100)
-    session = a_session()
+async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() -> None:
+    session = a_session(SessionBounds(commands=100))
     for _ in range(50):
         session.commit()
         session.forget()
     for command in (session.commit, session.forget, lambda: session.change(LiveOptions())):
         with pytest.raises(errors.SessionTooLong):
             command()
-    assert len(session.sound._items) == session.received_orders == 100
+    assert len(session.sound) == session.received_orders == 100
     session.finish()
     assert session.finishing
 
 
-async def test_session_with_too_many_kept_events_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sessions_session, "MAX_EVENTS", 100)
-    session = a_session()
+async def test_session_with_too_many_kept_events_ends() -> None:
+    session = a_session(SessionBounds(events=100))
     for number in range(101):
         session.heard(SpeechStopped(number, float(number)))
     assert isinstance(session.told.wrong, errors.SessionTooLong)
     session.heard(NoticeRaised(Notice("late", "from an engine that was not told yet")))
-    assert session.told.kept <= 102
+    assert len(session.told.kept) <= 102
 
 
 def test_credit_of_a_message_includes_fields_and_frame() -> None:
@@ -148,11 +141,11 @@ def test_audio_clock_is_bounded_however_small_the_chunks() -> None:
     clock = AudioClock()
     for number in range(5000):
         clock.came(1.0, number * 0.01)
-    assert len(clock._ends) == 1, "empty messages"
+    assert len(clock.ends) == 1, "empty messages"
     rate, seconds = 1000, 2 * CLOCK_HISTORY_S
     for number in range(1, round(seconds * rate) + 1):
         clock.came(1.0 + number / rate, number / rate)
-    assert len(clock._ends) <= 2 * CLOCK_HISTORY_S / MIN_CLOCK_STEP_S + 2
+    assert len(clock.ends) <= 2 * CLOCK_HISTORY_S / MIN_CLOCK_STEP_S + 2
     for position in (200.0, 230.005, 240.9):
         assert clock.time(position) == pytest.approx(position - 1.0, abs=MIN_CLOCK_STEP_S)
 
@@ -163,4 +156,4 @@ async def test_ended_session_keeps_no_audio() -> None:
         await session.send(bytes(3200))
         session.commit()
     session.end()
-    assert (session.sound.bytes, len(session.sound._items)) == (0, 0)
+    assert (session.sound.bytes, len(session.sound)) == (0, 0)

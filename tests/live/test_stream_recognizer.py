@@ -335,13 +335,13 @@ def test_audio_after_the_end_of_a_single_turn_session_is_dropped() -> None:
     assert [one.turn for one in table.of(SpeechStarted)] == [0]
     assert [one.turn for one in table.of(TurnEnded)] == [0]
     assert isinstance(table.told[-1], Summary)
-    assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME_SAMPLES
+    assert table.hearing.audio.end - table.hearing.audio.start <= 2 * FRAME_SAMPLES
 
 
 def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)
-    assert table.hearing._sound.end - table.hearing._sound.start < LIVE_RATE
+    assert table.hearing.audio.end - table.hearing.audio.start < LIVE_RATE
     table.speak(1.0, 1.0)
     assert table.hearing.backlog_s == pytest.approx(1.3, abs=0.2)
     table.hear()
@@ -383,7 +383,7 @@ def test_dropped_segments_and_partials_give_no_context() -> None:
 def test_audio_of_the_context_is_kept_only_while_it_can_be_used() -> None:
     table = Table(LiveOptions(partials=False), context=True)
     table.say(2.0, 0.7)
-    kept = table.hearing._sound
+    kept = table.hearing.audio
     assert kept.end - kept.start > 2 * LIVE_RATE
     assert table.of(InputProcessed)[-1].settled > 2.0, "nobody needs it to begin anew"
     table.sound(9.0, 0.0)
@@ -489,7 +489,7 @@ def test_words_of_an_incremental_engine_are_stable_and_sent_once() -> None:
         task = table.hear(text)
         assert task is not None
         assert task.urgency is RecognitionUrgency.PARTIAL
-        assert task.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
+        assert task.to <= table.hearing.audio.end - 0.1 * LIVE_RATE, "it may lie behind the end"
     assert [(one.text, one.stable, one.tail) for one in table.of(Partial)] == [
         ("one", "one", ""),
         ("one two", "one two", ""),

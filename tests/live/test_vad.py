@@ -15,7 +15,6 @@ from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import find_embedded_models
 from sidecar.errors import LiveUnavailable
 from sidecar.interfaces.live_options import LIVE_RATE
-from sidecar.live.runtime import vad
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.vad import SILERO_MODEL, SileroVad, VadState, load_vad
 
@@ -106,10 +105,7 @@ def test_frames_of_another_length_are_refused(detector: SileroVad) -> None:
         detector.probabilities(np.zeros((2, FRAME_SAMPLES), np.float32), [VadState()])
 
 
-def test_missing_model_is_an_error_that_says_why(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_model_is_an_error_that_says_why() -> None:
     other = dataclasses.replace(SILERO_MODEL, digest="of another release")
-    monkeypatch.setattr(vad, "SILERO_MODEL", other)
     with pytest.raises(LiveUnavailable, match="does not carry the voice activity detector"):
-        load_vad()
+        load_vad(other)

@@ -128,7 +128,7 @@ async def of_time(caller: Caller, service: Service) -> AsyncIterator[Case]:
         await anext(aiter(stream))
         with pytest.MonkeyPatch.context() as patch:
             # real time: what this machine takes is little beside the hours that are added
-            patch.setattr(service.live, "_now", lambda ahead_s=ahead_s: time.monotonic() + ahead_s)
+            patch.setattr(service.live, "now", lambda ahead_s=ahead_s: time.monotonic() + ahead_s)
             yield "ERR1006", Status.DEADLINE_EXCEEDED, await ended(stream)
     ends.set()
 

@@ -203,7 +203,7 @@ async def test_idle_connection_is_closed_and_a_pinging_one_at_its_longest_durati
     monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
     settings = load_settings(engine="scripted", data_dir=tmp_path, live_idle=100, live_longest=150)
     service = create_service(settings)
-    monkeypatch.setattr(service.live, "_now", lambda: now)
+    monkeypatch.setattr(service.live, "now", lambda: now)
     await service.open()
     try:
         async with served(create_app(settings, service)) as listener:

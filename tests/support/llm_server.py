@@ -117,10 +117,10 @@ class Completions:
             said = last["content"].split()[-1]
             how = said if body["model"] == OBEYS else body["model"]
             calls = bool(body.get("tools")) and last["role"] != "tool"
-            await self._chat(how, reader, writer, CALLS if calls else {})
+            await self.chat(how, reader, writer, CALLS if calls else {})
         writer.close()
 
-    async def _chat(
+    async def chat(
         self,
         model: str,
         reader: asyncio.StreamReader,

@@ -44,6 +44,12 @@ SPEC = engine_interface.EngineSpec(
     sessions=500,
     resumes="moonshine-2",  # changes whenever the meaning of checkpoints changes
 )
+CHECKPOINT_INTERVAL_S = 20.0
+"""Seconds between checkpoints. Diarization ahead of the words (`diarizer.MAX_LEAD_S`)
+is lost with them."""
+REVISION_WINDOW_S = 120.0
+"""Seconds after which the borders of an utterance are final: fifty passes of diarization cover it
+by then."""
 
 
 class MoonshineEngine:
@@ -53,6 +59,8 @@ class MoonshineEngine:
         self._recognizer: MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._scheduler: LiveScheduler | None = None
+        self.revision_window_s = REVISION_WINDOW_S
+        self.checkpoint_interval_s = CHECKPOINT_INTERVAL_S
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the models (about 0.5 s).
@@ -144,9 +152,9 @@ class MoonshineEngine:
         assert self._voices is not None
         options = request.options
         follower = Diarizer.wished(self._voices, options)
-        settle_s = None if settled is None else moonshine_transcription.CHECKPOINT_INTERVAL_S
+        settle_s = None if settled is None else self.checkpoint_interval_s
         work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, follower, request, settle_s
+            self._recognizer, follower, request, settle_s, self.revision_window_s
         )
         if settled:
             work.go_on(settled)

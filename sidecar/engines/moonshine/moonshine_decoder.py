@@ -79,6 +79,7 @@ class MoonshineDecoder:
             runtime = onnx_models.load_onnxruntime()
         except (ImportError, OSError) as error:
             raise errors.ModelLoadFailed(f"onnxruntime cannot be loaded: {error}.") from None
+        self.tokens_per_s = TOKENS_PER_S
         self._file = folder / DECODER
         self._attention: Any = None
         self._drawing = threading.Lock()
@@ -89,7 +90,7 @@ class MoonshineDecoder:
             model = onnx_models.read_ort_model(self._file)
             self._encoder = onnx_models.create_session(str(folder / ENCODER), options)
             self._frames = onnx_models.create_session(build_frames_graph(model), options)
-            self._tokens = onnx_models.create_session(build_tokens_graph(model), options)
+            self.tokens = onnx_models.create_session(build_tokens_graph(model), options)
         except Exception as error:  # onnxruntime's errors have no common base
             raise errors.ModelLoadFailed(
                 f"onnxruntime {runtime.__version__} cannot load the recognition model: "
@@ -121,7 +122,7 @@ class MoonshineDecoder:
         self, feed: dict[str, npt.NDArray[Any]], request: DecodeRequest
     ) -> DecodedTokens | None:
         given, samples = request.given, len(request.audio)
-        most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), MAX_POSITIONS) - len(given)
+        most = min(math.ceil(samples / SAMPLE_RATE * self.tokens_per_s), MAX_POSITIONS) - len(given)
         found: list[int] = []
         likely: list[float] = []
         known, ahead = [_START, *given], [*request.draft][: max(0, most - 1)]
@@ -130,7 +131,7 @@ class MoonshineDecoder:
                 return None
             feed["tokens"] = np.array([known + ahead], np.int64)
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
-            following, likelihood, *memory = self._tokens.run(None, feed)
+            following, likelihood, *memory = self.tokens.run(None, feed)
             said = following[0].tolist()[len(known) - 1 :]
             said = said[: _accepted_tokens(ahead, said) + 1]
             found += said

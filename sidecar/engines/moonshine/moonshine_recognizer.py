@@ -62,7 +62,7 @@ class MoonshineRecognizer:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = moonshine_decoder.MoonshineTokenizer.read(folder / "tokenizer.bin")
-        self._decoder = moonshine_decoder.MoonshineDecoder(folder)
+        self.decoder = moonshine_decoder.MoonshineDecoder(folder)
 
     def hear(
         self,
@@ -91,9 +91,7 @@ class MoonshineRecognizer:
         """Recognize ``audio`` after its first ``samples``, which have the tokens ``given``, segment
         by segment. Times count from there. Return `None` if it was cancelled."""
         tokens = tuple(token for one in given for token in one)
-        if (
-            len(tokens) >= samples / SAMPLE_RATE * moonshine_decoder.TOKENS_PER_S
-        ):  # a repetition loop
+        if len(tokens) >= samples / SAMPLE_RATE * self.decoder.tokens_per_s:  # a repetition loop
             return self.hear(audio[samples:], None, cancelled, words=words)
         request = moonshine_decoder.DecodeRequest(audio, cancelled, given=tokens, align=words)
         return self._heard(request, samples)
@@ -104,7 +102,7 @@ class MoonshineRecognizer:
         """Recognize the audio from the sample ``begin`` on."""
         audio = request.audio
         sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
-        decoded = self._decoder.decode(replace(request, audio=sound))
+        decoded = self.decoder.decode(replace(request, audio=sound))
         if decoded is None:
             return None
         marks = self._marks(decoded.ids)
@@ -141,7 +139,7 @@ class MoonshineRecognizer:
 
     def close(self) -> None:
         """Free the model."""
-        del self._decoder
+        del self.decoder
 
 
 def _confidence(decoded: moonshine_decoder.DecodedTokens) -> Confidence:

@@ -394,6 +394,7 @@ class CudaGraphSteps:
     """
 
     def __init__(self, decoder: VibeVoiceDecoder) -> None:
+        self.growth = GRAPH_POSITIONS
         self._decoder = decoder
         self._steps: dict[int, CudaGraphStep] = {}
 
@@ -413,9 +414,7 @@ class CudaGraphSteps:
 
     def _new(self, caches: Sequence[KeyValueCache], width: int) -> CudaGraphStep:
         needed = max(cache.length for cache in caches) + width
-        step = CudaGraphStep(
-            self._decoder, caches, width, -(-needed // GRAPH_POSITIONS) * GRAPH_POSITIONS
-        )
+        step = CudaGraphStep(self._decoder, caches, width, -(-needed // self.growth) * self.growth)
         if self._decoder.device.type == "cuda":
             step.capture(caches)
         return step

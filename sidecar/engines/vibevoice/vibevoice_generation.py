@@ -150,7 +150,7 @@ class TokenGeneration:
         frame: SegmentTemplate | None = None,
     ) -> None:
         self._decoding = decoding
-        self._cache = cache
+        self.cache = cache
         self._prompt_tokens = cache.length
         self._prompt_logits = prompt_logits.unsqueeze(0)
         self._frame = frame
@@ -183,7 +183,7 @@ class TokenGeneration:
             self._proposals.read(token)
         if self._row < len(self._proposed) and self._proposed[self._row] == token:
             self._row += 1
-            self._cache.length += 1
+            self.cache.length += 1
         else:
             self._row = len(self._logits)
         return token
@@ -195,13 +195,13 @@ class TokenGeneration:
             (at for at, (old, new) in enumerate(zip(self.ids, ids, strict=False)) if old != new),
             min(len(self.ids), len(ids)),
         )
-        known = self._cache.length - self._prompt_tokens
+        known = self.cache.length - self._prompt_tokens
         shared = max(0, min(shared, known, len(ids) - 1))
-        self._cache.length = self._prompt_tokens + shared
+        self.cache.length = self._prompt_tokens + shared
         self._settle(list(ids))
         if ids:
             rest = self._decoding.decoder.embed(torch.tensor(ids[shared:]))
-            self._show(self._decoding.prefill(rest, self._cache).unsqueeze(0))
+            self._show(self._decoding.prefill(rest, self.cache).unsqueeze(0))
 
     def _settle(self, ids: list[int]) -> None:
         self.ids = ids
@@ -221,12 +221,12 @@ class TokenGeneration:
         """Return the input of the next pass: the last token, and the proposed tokens after it."""
         proposals = None if self._drawn else self._proposals
         self._proposed = proposals.next() if proposals is not None else ()
-        return vibevoice_decoder.PromptContinuation([self.ids[-1], *self._proposed], self._cache)
+        return vibevoice_decoder.PromptContinuation([self.ids[-1], *self._proposed], self.cache)
 
     def take(self, logits: Tensor) -> None:
         """Set the logits ``(n, vocabulary)`` of the pass over `wanted`; `token` verifies them one
         by one."""
-        self._cache.length -= len(logits) - 1
+        self.cache.length -= len(logits) - 1
         self._show(logits)
 
     def _show(self, logits: Tensor) -> None:

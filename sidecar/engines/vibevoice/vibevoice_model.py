@@ -414,7 +414,7 @@ class VibeVoiceModel:
             torch.OutOfMemoryError: the plan took more memory than there is.
         """
         processor = self.loaded.processor
-        self._place(plan)
+        self.place(plan)
         decoder = decoding.decoder
         ids = build_prompt_ids(processor, len(samples), context)
         embeddings = decoder.embed(ids)
@@ -438,7 +438,7 @@ class VibeVoiceModel:
         self.loaded.model.to(torch.bfloat16)
         self.loaded = replace(self.loaded, precision=Precision.BF16)
 
-    def _place(self, plan: MemoryPlan) -> None:
+    def place(self, plan: MemoryPlan) -> None:
         """Move the token table to the plan's device, then the encoders to the model's device.
 
         In this order: the first move frees memory for the second. Modules in place are not moved.

@@ -57,10 +57,10 @@ class WhisperEngine:
     """Whisper engine: recognized words and speaker turns, joined into segments."""
 
     def __init__(self) -> None:
-        self._model: WhisperRecognizer | None = None
+        self.model: WhisperRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
-        self._live: WhisperLiveRecognizer | None = None
+        self.live: WhisperLiveRecognizer | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the model onto its device.
@@ -75,7 +75,7 @@ class WhisperEngine:
         yield 0.0
         from sidecar.engines.whisper import whisper_decoder
 
-        self._model = whisper_decoder.load_whisper(options)
+        self.model = whisper_decoder.load_whisper(options)
         yield 0.8
         from sidecar.diarization.speaker_models import load_models
 
@@ -89,10 +89,10 @@ class WhisperEngine:
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
-        assert self._model is not None
+        assert self.model is not None
         assert self._voices is not None
         follower = Diarizer.wished(self._voices, request.options)
-        work = WhisperTranscription(self._model, self._thread, follower, request)
+        work = WhisperTranscription(self.model, self._thread, follower, request)
         for event in work.events():
             if request.cancelled():
                 return
@@ -109,8 +109,8 @@ class WhisperEngine:
         """
         from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 
-        assert self._model is not None
+        assert self.model is not None
         assert self._voices is not None
-        if self._live is None:
-            self._live = WhisperLiveRecognizer(self._model, SPEC.name, self._voices)
-        return self._live.open(options, begin, tell)
+        if self.live is None:
+            self.live = WhisperLiveRecognizer(self.model, SPEC.name, self._voices)
+        return self.live.open(options, begin, tell)

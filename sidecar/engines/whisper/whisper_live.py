@@ -34,11 +34,11 @@ class WhisperLiveRecognizer:
         errors.LiveUnavailable: voice activity detection is not available.
         """
         detector = load_vad()
-        self._model = model
+        self.model = model
         at_once = whisper_decoder.live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=SpeakerEncoder(voices))
-        self._scheduler = LiveScheduler(
+        self.scheduler = LiveScheduler(
             recognizers, detector, name, model.precision.value, at_once, WorkPace()
         )
 
@@ -51,11 +51,11 @@ class WhisperLiveRecognizer:
             errors.LanguageUnsupported: this model does not support the language.
         """
         code = whisper_decoder.language_code(options.language)
-        if code is not None and self._model.multilingual and not self._model.knows(code):
+        if code is not None and self.model.multilingual and not self.model.knows(code):
             raise errors.LanguageUnsupported(
                 f"This Whisper model does not support the language '{code}'."
             )
-        return self._scheduler.open(options, begin, tell)
+        return self.scheduler.open(options, begin, tell)
 
     def hear(
         self,
@@ -94,15 +94,15 @@ class WhisperLiveRecognizer:
             return None
         code = whisper_decoder.language_code(options.language)
         wish = whisper_decoder.WhisperRequest(
-            code if code is None or self._model.knows(code) else None,
+            code if code is None or self.model.knows(code) else None,
             options.prompt,
-            translate=options.translate and self._model.multilingual,
+            translate=options.translate and self.model.multilingual,
             beams=beams,
             retries=False,
             timed=timed,
         )
         before = options.language_before or None
-        hearing = self._threads.submit(self._model.hear, audio, wish, before)
+        hearing = self._threads.submit(self.model.hear, audio, wish, before)
         heard = wait_unless_cancelled(hearing, cancelled)
         if heard is None:
             return None

@@ -277,10 +277,10 @@ class LiveScheduler:
         """
         self._schedule, self._sample = schedule, sample
         threads = threads or usable_cpu_cores()
-        self._load, self._let = load_shedding.EngineLoadModel(threads), 0
+        self.load, self._let = load_shedding.EngineLoadModel(threads), 0
         self.detector = detector
-        self._ears, self._pace = ears, pace
-        self._encoding, self._encode_at_once = 0, max(1, threads // 2)
+        self._ears, self.pace = ears, pace
+        self.encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
         self.lock = threading.RLock()
         self._came, self._wanted = (threading.Condition(self.lock) for _ in range(2))
@@ -312,7 +312,7 @@ class LiveScheduler:
         if options.diarize and self._ears.encoder is None and not begin.at:
             tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
         with self.lock:
-            self._load.limit_s = options.wait_s or self._load.limit_s
+            self.load.limit_s = options.wait_s or self.load.limit_s
             self._sessions.append(session)
         return session
 
@@ -403,7 +403,7 @@ class LiveScheduler:
             for session, frames in due:
                 session.looked(len(frames), now)
             speaking = sum(session.hearing.speaking for session in self._sessions)
-            self._load.look(speaking, self._waiting_s(), now)
+            self.load.look(speaking, self._waiting_s(), now)
             self._wanted.notify_all()
 
     def _waiting_s(self) -> float:
@@ -417,7 +417,7 @@ class LiveScheduler:
         if session.hearing.resumed:
             verdict = load_shedding.UtteranceAdmission.SERVE
         else:
-            verdict = self._load.verdict(session.newcomer(), speakers, self._waiting_s())
+            verdict = self.load.verdict(session.newcomer(), speakers, self._waiting_s())
         if verdict is load_shedding.UtteranceAdmission.SERVE:
             session.admit_utterance(self._let, now)
             self._let += 1
@@ -435,14 +435,14 @@ class LiveScheduler:
         if found is None:  # a failure at once says nothing of costs
             return
         with self.lock:
-            self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
+            self.load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
 
     def _work(self) -> None:
         self._measure()
         while True:
             with self.lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    is_shedding = self._load.level(time.monotonic())
+                    is_shedding = self.load.level(time.monotonic())
                     self._wanted.wait(load_shedding.MIN_SHEDDING_S if is_shedding else None)
                 if self._closed:
                     return
@@ -465,7 +465,7 @@ class LiveScheduler:
             options = replace(session.hearing.options, language_before=before_this)
             return partial(self._recognise, session, due, audio, before or draft, options)
         sound = session.hearing.began_voice(due)
-        self._encoding += 1
+        self.encoding += 1
         return partial(self._tell_apart, session, due, sound)
 
     def _recognise(
@@ -486,8 +486,8 @@ class LiveScheduler:
         with self.lock:
             now = time.monotonic()
             self._count(task, found, now - begun)
-            if self._pace is not None and found is not None:
-                self._pace.took(task.urgency, now - begun, now)
+            if self.pace is not None and found is not None:
+                self.pace.took(task.urgency, now - begun, now)
             self._say(session, session.hearing.recognised(task, found, now, now - begun))
             self._wanted.notify_all()
 
@@ -497,13 +497,13 @@ class LiveScheduler:
         """Count the cost of a recognition. A second of speech counts once, whether or not events
         are sent for it. Work that was stopped as unwanted says nothing of costs."""
         if self._is_extra(task):
-            self._load.costs.add_work(load_shedding.WorkKind.PARTIAL, work_s)
+            self.load.costs.add_work(load_shedding.WorkKind.PARTIAL, work_s)
         elif found is not None or not task.obsolete:
             piece = task.segment
             new = task.to - max(piece.start, piece.counted)
             piece.counted = max(piece.counted, task.to)
-            self._load.costs.spoken(max(0, new) / LIVE_RATE)
-            self._load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
+            self.load.costs.spoken(max(0, new) / LIVE_RATE)
+            self.load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
 
     def _tell_apart(
         self, session: EngineSession, voiced: EmbeddingTask, sound: Block | None
@@ -518,8 +518,8 @@ class LiveScheduler:
                 self._say(session, session.hearing.decided(voiced, decision))
         finally:
             with self.lock:
-                self._encoding -= 1
-                self._load.costs.add_work(load_shedding.WorkKind.LABEL, time.monotonic() - begun)
+                self.encoding -= 1
+                self.load.costs.add_work(load_shedding.WorkKind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
 
     def _decision(
@@ -532,8 +532,8 @@ class LiveScheduler:
             return None
 
     def _choose(self) -> tuple[EngineSession, SessionTask] | None:
-        voices = self._encoding < self._encode_at_once
-        labels = self._load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
+        voices = self.encoding < self._encode_at_once
+        labels = self.load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
         tasks = list[tuple[EngineSession, SessionTask]]()
         for session in self._sessions:
             heard = voices and (labels or session.hearing.finishing)
@@ -550,8 +550,8 @@ class LiveScheduler:
             return None
         if due.urgency is not RecognitionUrgency.FINAL:
             now = self._served[due.client] = time.monotonic()
-            if self._pace is not None:
-                self._pace.tried(due.urgency, now)
+            if self.pace is not None:
+                self.pace.tried(due.urgency, now)
         return tasks[due.session]
 
     def _worth(self, session: EngineSession, task: RecognitionTask) -> bool:
@@ -560,7 +560,7 @@ class LiveScheduler:
         if self._is_shed(task):
             self._say(session, session.hearing.partials_late(task))
             return False
-        if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):
+        if self.pace is None or self.pace.allows(task.urgency, time.monotonic()):
             return True
         if task.urgency is RecognitionUrgency.PARTIAL and not session.wordless:
             session.wordless = True
@@ -573,7 +573,7 @@ class LiveScheduler:
 
     def _is_shed(self, task: RecognitionTask) -> bool:
         """Return whether this task is left out because of load."""
-        level = self._load.level(time.monotonic())
+        level = self.load.level(time.monotonic())
         return self._is_extra(task) and level >= load_shedding.SheddingLevel.PARTIALS
 
     def _say(self, session: EngineSession, events: Iterable[LiveEvent]) -> None:

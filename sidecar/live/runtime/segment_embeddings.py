@@ -111,7 +111,7 @@ class SegmentEmbeddings:
         """True once the last decision was taken."""
         self._speech: deque[int] = deque(maxlen=VAD_HISTORY_FRAMES)
         self._open: _EmbeddingSample | None = None
-        self._waiting: deque[_EmbeddingSample] = deque()
+        self.waiting: deque[_EmbeddingSample] = deque()
         self._going: dict[int, float] = {}
         self._deciding = False
         self._pieces = len(said)
@@ -146,13 +146,13 @@ class SegmentEmbeddings:
             self.speakers.mark_without_embedding(piece)
             return
         sample.sound, sample.since = sample.cut(ring), now
-        self._waiting.append(sample)
-        if len(self._waiting) > MAX_WAITING_SEGMENTS:
-            self.speakers.mark_without_embedding(self._waiting.popleft().piece)
+        self.waiting.append(sample)
+        if len(self.waiting) > MAX_WAITING_SEGMENTS:
+            self.speakers.mark_without_embedding(self.waiting.popleft().piece)
 
     def forget(self, piece: int) -> None:
         """Drop a segment without text."""
-        self._waiting = deque(one for one in self._waiting if one.piece != piece)
+        self.waiting = deque(one for one in self.waiting if one.piece != piece)
         if self._open is not None and self._open.piece == piece:
             self._open = None
         self._going.pop(piece, None)
@@ -166,10 +166,10 @@ class SegmentEmbeddings:
         urgency = RecognitionUrgency.VOICE
         if finished:
             urgency = RecognitionUrgency.SPECULATIVE
-        elif len(self._waiting) >= URGENT_WAITING_SEGMENTS:
+        elif len(self.waiting) >= URGENT_WAITING_SEGMENTS:
             urgency = RecognitionUrgency.PARTIAL
-        if self._waiting:
-            return EmbeddingTask(self._waiting[0].piece, urgency, self._waiting[0].since)
+        if self.waiting:
+            return EmbeddingTask(self.waiting[0].piece, urgency, self.waiting[0].since)
         sample = self._open
         if sample is not None and sample.due and sample.piece not in self._going:
             return EmbeddingTask(sample.piece, urgency, 0.0)
@@ -180,7 +180,7 @@ class SegmentEmbeddings:
     @property
     def before_partial(self) -> bool:
         """Return whether the next embedding comes before a partial of the same session."""
-        return len(self._waiting) >= URGENT_WAITING_SEGMENTS and self._their_turn
+        return len(self.waiting) >= URGENT_WAITING_SEGMENTS and self._their_turn
 
     def partial_began(self) -> None:
         """Note that a partial has begun: it is an embedding's turn next."""
@@ -197,7 +197,7 @@ class SegmentEmbeddings:
             sample.made_s = sample.seconds
             sound = sample.cut(ring)
         else:
-            sample = self._waiting.popleft()
+            sample = self.waiting.popleft()
             assert sample.sound is not None
             sound = sample.sound
         self._going[sample.piece] = sample.seconds
@@ -235,7 +235,7 @@ class SegmentEmbeddings:
     @property
     def has_no_work(self) -> bool:
         """Return whether nothing is left to compute before the last decision."""
-        busy = self._waiting or self._going or self._deciding
+        busy = self.waiting or self._going or self._deciding
         return self._alone or not (busy or self.speakers.heard)
 
     def settle(self) -> Iterator[LiveEvent]:

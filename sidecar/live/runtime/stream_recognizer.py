@@ -80,7 +80,7 @@ class StreamRecognizer:
         self._engine, self._precision = engine, precision
         at = round(begin.at * LIVE_RATE)
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
-        self._sound = SampleRingBuffer(lead)
+        self.audio = SampleRingBuffer(lead)
         self._looked, self._decided = _frames_from(lead, at)
         self._ends = Endpointer(options.endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
@@ -90,8 +90,8 @@ class StreamRecognizer:
         """Samples up to which the session counts as having only just begun."""
         self._open: SpeechSegment | None = None
         known = options.known_voices if options.identifies_speakers else None
-        self._voicing = SegmentEmbeddings(begin, known) if voices else None
-        self._story = ResultAssembler(begin, self._voicing)
+        self.voicing = SegmentEmbeddings(begin, known) if voices else None
+        self._story = ResultAssembler(begin, self.voicing)
         self._listening = RecognitionPlan(schedule)
         self._told_at = at
         self._known: tuple[live_events.ContextUtterance, ...] = begin.context
@@ -136,16 +136,16 @@ class StreamRecognizer:
     def backlog_s(self) -> float:
         """Return the seconds that are not processed yet, or wait for recognition."""
         waiting = sum((piece.end or 0) - piece.start for piece in self._story.pieces)
-        return (self._sound.end - self._looked + waiting) / LIVE_RATE
+        return (self.audio.end - self._looked + waiting) / LIVE_RATE
 
     @property
     def backlog(self) -> int:
         """Return the frames that are not processed yet."""
-        return (self._sound.end - self._looked) // FRAME_SAMPLES
+        return (self.audio.end - self._looked) // FRAME_SAMPLES
 
     def sound(self, block: Block) -> None:
         """Add audio, shape (samples,)."""
-        self._sound.append(block)
+        self.audio.append(block)
 
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
@@ -153,7 +153,7 @@ class StreamRecognizer:
         count = min(most, self.backlog)
         if count <= 0:
             return None
-        found = self._sound.cut(self._looked, self._looked + count * FRAME_SAMPLES)
+        found = self.audio.cut(self._looked, self._looked + count * FRAME_SAMPLES)
         return found.reshape(count, FRAME_SAMPLES)
 
     def looked(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
@@ -166,8 +166,8 @@ class StreamRecognizer:
                 yield from self._take(event, now)
                 if self.over:
                     return
-            if self._voicing is not None and probability >= self.options.endpointing.threshold:
-                self._voicing.spoken(self._looked - FRAME_SAMPLES)
+            if self.voicing is not None and probability >= self.options.endpointing.threshold:
+                self.voicing.spoken(self._looked - FRAME_SAMPLES)
         yield from self._heard()
 
     def change(self, options: LiveOptions) -> None:
@@ -193,7 +193,7 @@ class StreamRecognizer:
         self._open = None
         self._looked = max(self._looked, self._decided)
         self._story.drop(self._turn, self._looked)
-        self._sound.silence(self._looked)  # less than a frame, which is not the next turn's
+        self.audio.silence(self._looked)  # less than a frame, which is not the next turn's
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
         self._turn += 1
@@ -227,13 +227,13 @@ class StreamRecognizer:
         words = self.next_task()
         if words is not None and worth is not None and not worth(words):
             words = None
-        if not voices or self._voicing is None:
+        if not voices or self.voicing is None:
             return words
-        voiced = self._voicing.next_task(self._story.only_summary_left)
+        voiced = self.voicing.next_task(self._story.only_summary_left)
         if words is None or voiced is None:
             return words or voiced
         partial = words.urgency is RecognitionUrgency.PARTIAL
-        return voiced if partial and self._voicing.before_partial else words
+        return voiced if partial and self.voicing.before_partial else words
 
     def next_task(self) -> RecognitionTask | None:
         """Return the next recognition."""
@@ -242,11 +242,11 @@ class StreamRecognizer:
     def began(self, task: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
         """Begin a recognition; return its audio, which begins with the context, and the context."""
         self._listening.began(task)
-        if task.urgency is RecognitionUrgency.PARTIAL and self._voicing is not None:
-            self._voicing.partial_began()
+        if task.urgency is RecognitionUrgency.PARTIAL and self.voicing is not None:
+            self.voicing.partial_began()
         before = None if self._context is None else self._context.of(task, self._longest())
         start = task.segment.start - (before.samples if before else 0)
-        return self._sound.cut(start, task.to), before
+        return self.audio.cut(start, task.to), before
 
     def _longest(self) -> int:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
@@ -280,30 +280,30 @@ class StreamRecognizer:
 
     def began_voice(self, voiced: EmbeddingTask) -> Block | None:
         """Begin an embedding task; return its audio, or None for the last decision."""
-        assert self._voicing is not None
-        return self._voicing.began(voiced, self._sound)
+        assert self.voicing is not None
+        return self.voicing.began(voiced, self.audio)
 
     def heard_voice(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
         """Note the embedding of a segment, None if that failed; return the request for a decision
         that is due now."""
-        assert self._voicing is not None
-        return self._voicing.heard(voiced, vector)
+        assert self.voicing is not None
+        return self.voicing.heard(voiced, vector)
 
     def decided(
         self, voiced: EmbeddingTask, decision: RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
         """Take over a decision, if there was one; yield the events."""
-        assert self._voicing is not None
-        yield from self._voicing.decided(voiced, decision)
+        assert self.voicing is not None
+        yield from self.voicing.decided(voiced, decision)
         yield from self._flush()
 
     def _within_frame(self) -> int:
         """Return the end of the audio, which may be in the middle of a frame."""
-        return max(self._decided, min(self._sound.end, self._looked + FRAME_SAMPLES - 1))
+        return max(self._decided, min(self.audio.end, self._looked + FRAME_SAMPLES - 1))
 
     def _take(self, event: EndpointEvent, now: float) -> Iterator[live_events.LiveEvent]:
-        if self._voicing is not None:
-            self._voicing.paused(isinstance(event, UtterancePaused))
+        if self.voicing is not None:
+            self.voicing.paused(isinstance(event, UtterancePaused))
         match event:
             case UtteranceBegan(at):
                 begins = self._turn_began is None
@@ -316,9 +316,9 @@ class StreamRecognizer:
                     return
                 self._open = SpeechSegment(self._piece, self._turn, at, self._looked, asked=at)
                 self._open.shed = self._verdict is UtteranceAdmission.SHED
-                if self._voicing is not None and self.options.diarize and not self._open.shed:
+                if self.voicing is not None and self.options.diarize and not self._open.shed:
                     self._open.diarize = True
-                    self._voicing.opened(self._piece, at)
+                    self.voicing.opened(self._piece, at)
                 self._piece += 1
                 if begins:
                     self._turn_began = at
@@ -338,8 +338,8 @@ class StreamRecognizer:
         piece, self._open = self._open, None
         assert piece is not None
         piece.end, piece.since = at, now
-        if self._voicing is not None:
-            self._voicing.ended(piece.number, at, now, self._sound)
+        if self.voicing is not None:
+            self.voicing.ended(piece.number, at, now, self.audio)
         if reason == "cut":
             piece.paused = piece.early = None
         self._story.add(piece)
@@ -393,10 +393,10 @@ class StreamRecognizer:
             yield from self._heard(always=True)
         if self.over or not self._story.only_summary_left:
             return
-        if self._voicing is not None and not self._voicing.settled:
-            if not self._voicing.has_no_work:
+        if self.voicing is not None and not self.voicing.settled:
+            if not self.voicing.has_no_work:
                 return
-            yield from self._voicing.settle()
+            yield from self.voicing.settle()
         yield from self._heard(always=True)
         self.over = True
         about = self._engine, self._precision
@@ -437,7 +437,7 @@ class StreamRecognizer:
         wanted = settled
         if self._context is not None:
             wanted = self._context.keep_from(settled, self._longest())
-        self._sound.drop(wanted)
+        self.audio.drop(wanted)
         if always or self._looked - self._told_at >= LIVE_RATE // 2:
             self._told_at = self._looked
             known = self._context.known(settled) if self._context is not None else ()

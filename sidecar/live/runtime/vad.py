@@ -61,7 +61,7 @@ class VadWeights:
     last: tuple[Floats, float]
 
 
-def load_vad() -> SileroVad:
+def load_vad(silero: EmbeddedModel = SILERO_MODEL) -> SileroVad:
     """Return the detector, with the weights from the library that contains them.
 
     Raises:
@@ -69,14 +69,12 @@ def load_vad() -> SileroVad:
             weights.
     """
     try:
-        model = parse_ort_model(
-            find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], SILERO_MODEL.what
-        )
+        model = parse_ort_model(find_embedded_models((silero,))[silero], silero.what)
     except KeyError:
-        missing = f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
+        missing = f"this moonshine-voice does not carry the {silero.what}"
         raise errors.LiveUnavailable(missing) from None
     except (ImportError, OSError) as error:
-        raise errors.LiveUnavailable(f"The {SILERO_MODEL.what} cannot be read: {error}") from None
+        raise errors.LiveUnavailable(f"The {silero.what} cannot be read: {error}") from None
     found = {name.removeprefix(_BRANCH): values for name, values in model.weights.items()}
     return SileroVad(_arrange_tensors(found))
 

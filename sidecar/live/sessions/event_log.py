@@ -34,7 +34,8 @@ class EventLog:
         self.last = 0
         """The number of the last event."""
         self._started, self._stopped = -1, -1.0
-        self._kept: list[NumberedEvent] = []
+        self.kept: list[NumberedEvent] = []
+        """The events, without partials and progress."""
         self._partial: NumberedEvent | None = None
         self._heard: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
@@ -44,11 +45,6 @@ class EventLog:
         self.wrong: errors.SidecarError | None = None
         """Error that ended the session; None if the client ended it."""
         self._bell = asyncio.Event()
-
-    @property
-    def kept(self) -> int:
-        """Return the number of events."""
-        return len(self._kept)
 
     @property
     def heard_s(self) -> float:
@@ -61,7 +57,7 @@ class EventLog:
         ``at``; its audio begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
         dropped, confidence, doubted = set[int](), Confidence(), False
-        for one in self._kept:
+        for one in self.kept:
             match one.event:
                 case live_events.Final() as final:
                     turn, piece = final.turn, final.piece + 1
@@ -97,7 +93,7 @@ class EventLog:
     def behind_finals(self, at: float) -> float:
         """Return ``at``, or the end of the last final if that is later. If the engine dies after a
         final, before it reports that the audio is settled, its successor must not repeat it."""
-        kept = (one.event for one in reversed(self._kept))
+        kept = (one.event for one in reversed(self.kept))
         ends = (one.segment.end for one in kept if isinstance(one, live_events.Final))
         return max(at, next(ends, at))
 
@@ -142,7 +138,7 @@ class EventLog:
         elif isinstance(event, live_events.InputProcessed):
             self._heard = numbered
         else:
-            self._kept.append(numbered)
+            self.kept.append(numbered)
             if isinstance(event, live_events.Final):
                 self._partial = None
         self._ring()
@@ -160,7 +156,7 @@ class EventLog:
         Raises:
             errors.SidecarError: the error that ended the session.
         """
-        read = bisect_right(self._kept, number, key=lambda one: one.number)
+        read = bisect_right(self.kept, number, key=lambda one: one.number)
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
@@ -176,7 +172,7 @@ class EventLog:
             await bell.wait()
 
     def _next(self, number: int, read: int) -> NumberedEvent | None:
-        kept = self._kept[read] if read < len(self._kept) else None
+        kept = self.kept[read] if read < len(self.kept) else None
         latest = filter(None, (self._partial, self._heard))
         fleeting = [one for one in latest if one.number > number]
         candidates = fleeting if kept is None else [kept, *fleeting]

@@ -73,6 +73,7 @@ class InputLogTotals:
 
     most: int
     """Bytes; above it, a session that keeps more than a second accepts no more."""
+    turn_s: float = FULL_BUFFER_TURN_S
     bytes: int = 0
     _turn: tuple[InputLog, float] | None = None
     """Session that may exceed the buffer, and when it last did."""
@@ -87,7 +88,7 @@ class InputLogTotals:
         ends and frees memory: if all were in the middle of a segment, none could go on. If that
         session sends nothing for a while, another one may."""
         holder, since = self._turn or (sound, now)
-        if holder is not sound and now < since + FULL_BUFFER_TURN_S:
+        if holder is not sound and now < since + self.turn_s:
             return False
         self._turn = sound, now
         return True
@@ -132,6 +133,14 @@ class InputLog:
         """Return the seconds of kept audio that is not settled."""
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
+
+    @property
+    def untaken(self) -> int:
+        """Return the number of items that the current engine has not taken."""
+        return len(self._ahead) + len(self._items) - self._taken
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """Add audio of whole samples."""

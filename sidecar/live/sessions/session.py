@@ -23,8 +23,6 @@ from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
 from sidecar.live.sessions.session_limits import (
-    MAX_COMMANDS,
-    MAX_EVENTS,
     SAMPLE_RATES,
     SessionBounds,
     accepted_options,
@@ -307,9 +305,11 @@ class Session:
         """Send an event to the client."""
         if self.told.add(event):
             self.counted.said(event)
-        if self.told.kept > MAX_EVENTS:
+        if len(self.told.kept) > self.bounds.events:
             self.end(
-                errors.SessionTooLong(f"The session has reached its limit of {MAX_EVENTS} events.")
+                errors.SessionTooLong(
+                    f"The session has reached its limit of {self.bounds.events} events."
+                )
             )
 
     def touch(self) -> None:
@@ -347,9 +347,9 @@ class Session:
         """Count a command of the client, except the last one."""
         self._check()
         self.touched = self._now()
-        if self.received_orders >= MAX_COMMANDS:
+        if self.received_orders >= self.bounds.commands:
             raise errors.SessionTooLong(
-                f"The session has reached its limit of {MAX_COMMANDS} commands."
+                f"The session has reached its limit of {self.bounds.commands} commands."
             )
         self.received_orders += 1
 

@@ -33,12 +33,15 @@ SAMPLE_RATES = range(8_000, 192_001)
 @dataclass(frozen=True, slots=True)
 class SessionBounds:
     """Bounds of one session, in seconds: ``idle_s`` without audio, ``longest_s`` in all,
-    ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled."""
+    ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled; and the numbers of its
+    ``commands`` and ``events``."""
 
     idle_s: float = 150.0
     longest_s: float = 5400.0
     chunk_s: float = MAX_CHUNK_S
     buffer_s: float = BUFFER_S
+    commands: int = MAX_COMMANDS
+    events: int = MAX_EVENTS
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

@@ -72,7 +72,7 @@ class SessionRegistry:
         self._patience_s = patience_s
         self._add_known_speakers, self._save = add_known_speakers, save
         self._new_recording = new_recording
-        self._now = now
+        self.now = now
         self.held = InputLogTotals(room.sound_bytes)
         self._sessions: dict[tuple[str, str], Session] = {}
         """Sessions by owner and the id that the client uses."""
@@ -153,7 +153,7 @@ class SessionRegistry:
             options,
             self._bounds,
             self.held,
-            self._now,
+            self.now,
             counted=EventMetrics(self._tally, wire, self._patience_s),
             spec=spec,
         )
@@ -210,14 +210,14 @@ class SessionRegistry:
         if not self.room.grace_s:
             self.release(session)
         else:
-            session.disconnected_at = self._now()
+            session.disconnected_at = self.now()
 
     def release(self, session: Session) -> None:
         """End a session to which its client cannot return; one that is kept is finished first."""
         task = self._tasks.get(session)
         if session.options.keep and task is not None and not session.over:
             session.finish(asked=False)
-            session.disconnected_at = self._now()
+            session.disconnected_at = self.now()
             task.add_done_callback(lambda _: self.end(session))
         else:
             self.end(session)
@@ -270,17 +270,18 @@ class SessionRegistry:
             session.end(errors.SidecarError())
 
     async def _look(self) -> None:
-        """End the sessions that exceed a time limit."""
         while True:
             await asyncio.sleep(TIMEOUT_POLL_S)
-            now, grace_s = self._now(), self.room.grace_s
-            for session in list(self._sessions.values()):
-                try:
-                    self._look_at(session, now, grace_s)
-                except Exception:  # a fault in one must not keep the others for ever
-                    log.exception(
-                        "internal error while the time limits of a live session were checked"
-                    )
+            self.check_time_limits()
+
+    def check_time_limits(self) -> None:
+        """End the sessions that exceed a time limit."""
+        now, grace_s = self.now(), self.room.grace_s
+        for session in list(self._sessions.values()):
+            try:
+                self._look_at(session, now, grace_s)
+            except Exception:  # a fault in one must not keep the others for ever
+                log.exception("internal error while the time limits of a live session were checked")
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
         left = session.disconnected_at

@@ -80,6 +80,7 @@ def by_our_loop(
         encoder.encode(audio, plan.encoder_chunk_s, heard, lambda: None)
         embeddings[ids == loaded.processor.audio_token_id] = heard
         graphed = CudaGraphSteps(decoder)
+        graphed.growth = 48
         cache = decoder.new_cache(plan, len(ids))
         logits = decoder.prefill(embeddings, cache, plan.prefill_tile, lambda: None)
         said: list[int] = []
@@ -129,10 +130,7 @@ def test_encoder_chunks_and_prefill_tiles_do_not_change_tokens(chunk_s: float, t
 
 @pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize("growth", [64, 4096], ids=["growing cache", "fixed cache"])
-def test_static_decoding_step_has_same_tokens(
-    loaded: LoadedVibeVoice, growth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
+def test_static_decoding_step_has_same_tokens(loaded: LoadedVibeVoice, growth: int) -> None:
     static = by_our_loop(loaded, "endgame_nagg_nell", None, MemoryPlan(), growth, static=True)
     assert static == by_generate(loaded, "endgame_nagg_nell", None)
 
@@ -187,6 +185,7 @@ class Counted(PlannedDecoder):
         super().__init__(VibeVoiceDecoder(loaded.model), SHORT)
         if static:
             self._graphed = vibevoice_decoder.CudaGraphSteps(self.decoder)
+            self._graphed.growth = 48
         self.passes = 0
 
     def step(self, continuations: Any) -> list[torch.Tensor]:
@@ -248,9 +247,8 @@ def written(
     [*((name, False) for name in tiny_vibevoice.CLIPS), ("endgame_nagg_nell", True)],
 )
 def test_proposals_save_passes_and_keep_tokens(
-    loaded: LoadedVibeVoice, name: str, static: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedVibeVoice, name: str, static: bool
 ) -> None:
-    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
     helped = Counted(loaded, static=static)
     with torch.inference_mode():
         expected = [*expected_of(loaded, name)]
@@ -302,9 +300,8 @@ def test_answer_goes_on_from_token_within_proposal() -> None:
 @pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize(("static", "helped"), [(True, True), (False, True), (False, False)])
 def test_batched_answers_are_those_decoded_alone(
-    loaded: LoadedVibeVoice, static: bool, helped: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedVibeVoice, static: bool, helped: bool
 ) -> None:
-    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
     rule = frame(loaded) if helped else None
     names = list(tiny_vibevoice.CLIPS)
     end = loaded.model.generation_config.eos_token_id
@@ -324,18 +321,15 @@ def test_batched_answers_are_those_decoded_alone(
     assert together.passes <= max(len(ids) for ids in expected)
 
 
-def test_static_decoding_step_has_same_logits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_static_decoding_step_has_same_logits() -> None:
     """What is no position yet is not heard: a model that knows its clips by heart says nothing of
     that in its words."""
-    monkeypatch.setattr(vibevoice_decoder, "GRAPH_POSITIONS", 48)
     loaded = in_fp32()
     with torch.inference_mode():
         logits = []
         for static in (False, True):
             by = Counted(loaded, static=static)
-            cache = begun(loaded, "beckett", by)._cache
+            cache = begun(loaded, "beckett", by).cache
             for ids in ([5], [6, 7, 8], [9]):
                 cache.reserve(cache.length + vibevoice_decoder.DRAFT_WIDTH_TOKENS, 64)
                 logits.append(by.step([PromptContinuation(ids, cache)])[0].clone())

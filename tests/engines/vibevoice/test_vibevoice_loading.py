@@ -94,12 +94,12 @@ def test_plan_of_job_moves_host_weights_to_device(
 ) -> None:
     model = VibeVoiceModel(parted(BF16, monkeypatch))
     weights = model.loaded.model
-    model._place(MemoryPlan(evict_encoders=True, host_token_table=True))
+    model.place(MemoryPlan(evict_encoders=True, host_token_table=True))
     table = weights.get_input_embeddings().weight
     assert not table.is_meta
     for name, tensor in weights.state_dict().items():
         assert tensor.is_meta is not name.startswith(EMBEDDING_MODULE), name
-    model._place(MemoryPlan())
+    model.place(MemoryPlan())
     assert all(tensor.is_meta for tensor in weights.state_dict().values())
 
 

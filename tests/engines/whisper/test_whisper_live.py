@@ -54,8 +54,8 @@ def engine() -> WhisperEngine:
 @pytest.fixture(scope="module")
 def ear(engine: WhisperEngine) -> WhisperLiveRecognizer:
     engine.open(LiveOptions(), LiveSessionStart(), lambda event: None).close()
-    assert engine._live is not None
-    return engine._live
+    assert engine.live is not None
+    return engine.live
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,8 @@ class Watched:
 
 @pytest.fixture
 def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    assert engine._model is not None
-    found = Watched(engine._model, monkeypatch)
+    assert engine.model is not None
+    found = Watched(engine.model, monkeypatch)
     yield found
     found.free.set()
 
@@ -138,7 +138,7 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
 def test_short_window_is_accepted(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
         wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
-        assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
+        assert ear.model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
 def test_cancelled_recognition_does_not_wait_for_window(
@@ -189,7 +189,7 @@ def test_slow_windows_turn_partials_off_with_one_notice(
 ) -> None:
     slow = WorkPace()
     slow.took(RecognitionUrgency.PARTIAL, 9 * MAX_PARTIAL_WORK_S, math.inf)
-    monkeypatch.setattr(ear._scheduler, "_pace", slow)
+    monkeypatch.setattr(ear.scheduler, "pace", slow)
     # A busy machine sheds partials for another reason, which has no notice.
     monkeypatch.setattr(EngineLoadModel, "level", lambda _, now: SheddingLevel.NOTHING)
     # Without pauses: text that is recognized in a pause is shown, too.
