@@ -42,6 +42,7 @@ async def health_response(service: Service) -> Response:
             "live_engine": now.live and now.live.engine,
             "live_engine_state": now.live and now.live.state.value,
             "jobs_waiting": now.jobs_waiting,
+            "jobs_paused": now.jobs_paused,
             "vllm": VLLM_STATUS[_status(now)],
             "pipeline_state": service.conversations.phase.value,
             "initialized": service.live.spec is not None,

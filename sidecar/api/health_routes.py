@@ -60,6 +60,11 @@ class HealthAnswer(BaseModel):
     )
     live_engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] | None
     jobs_waiting: int = Field(examples=[0])
+    jobs_paused: str | None = Field(
+        examples=[None],
+        description="Why no job starts now: the code of an error of this machine, for example "
+        "disk_full. It ends by itself.",
+    )
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
         description=(
             "State for clients of the queue server that this service replaces: ok: it "

@@ -45,6 +45,12 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
         _gauge("ready", "1 if the service accepts work.", not why_not_ready(now)),
         _gauge("jobs_waiting", "Waiting jobs.", now.jobs_waiting),
         _gauge("jobs_running", "Running jobs.", now.jobs_running),
+        metrics.Gauge(
+            "jobs_paused",
+            "1 if no job starts now, with the code of the error of this machine.",
+            {(now.jobs_paused,): 1} if now.jobs_paused is not None else {},
+            ("code",),
+        ),
         _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
         metrics.Gauge("live_sessions", "Live sessions in progress.", sessions, ("wire",)),
         _gauge("live_sessions_limit", "Maximum live sessions.", service.live.most),

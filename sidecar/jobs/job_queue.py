@@ -35,6 +35,10 @@ BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
 and returns those to run together. The order is computed as the jobs are taken."""
 
 
+FAULT_RETRY_S = 3.0
+"""Pause after an error of the node or the storage: a person frees a disk within minutes."""
+
+
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
     """Options of dispatch, equal for all dispatchers of a queue."""
@@ -42,6 +46,10 @@ class DispatchOptions:
     plan: OptionsPlanner
     max_s: float
     company: BatchChooser = lambda waiting, _: [next(waiting)]
+    next_job_wait_s: float = NEXT_JOB_WAIT_S
+    """Wait for a client's next recording before the engine is reloaded."""
+    fault_retry_s: float = FAULT_RETRY_S
+    """Pause after an error of the node or the storage, such as a full disk."""
 
 
 class Dispatcher:
@@ -60,6 +68,8 @@ class Dispatcher:
         self._run: JobRun | None = None
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
+        self.paused: errors.SidecarError | None = None
+        """Error of the node or the storage because of which no job starts now."""
         lineup.watch(self._news.set)
 
     def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
@@ -117,12 +127,27 @@ class Dispatcher:
         while not self._closing:
             jobs = await self._take_next()
             self._waiting.begin(jobs, self._at)
-            self._run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
+            self._run = run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
             try:
-                await self._run.work()
+                await run.work()
             finally:
                 self._run = None
                 self._waiting.finish(jobs, self._at)
+            if run.fault is not None:
+                log.warning("no job starts until this is over: %s", run.fault)
+                await self._pause(run.fault, jobs)
+
+    async def _pause(self, fault: errors.SidecarError, jobs: Sequence[Job]) -> None:
+        """Start no job until what the jobs have to persist can be persisted."""
+        self.paused = fault
+        while self.paused is not None:
+            await asyncio.sleep(self._terms.fault_retry_s)
+            try:
+                await asyncio.gather(*(job.written() for job in jobs))
+            except errors.SidecarError as error:
+                self.paused = error
+            else:
+                self.paused = None
 
     async def _take_next(self) -> Sequence[Job]:
         """Wait for a job and take it out of the queue, with the others of its batch. An error in
@@ -155,7 +180,7 @@ class Dispatcher:
             if job is not None:
                 if not self._needs_a_load(job):
                     return job
-                deadline = now() + NEXT_JOB_WAIT_S if deadline is None else deadline
+                deadline = now() + self._terms.next_job_wait_s if deadline is None else deadline
                 if now() >= deadline:
                     return job
             self._news.clear()
@@ -239,6 +264,11 @@ class SubmissionQueue(ABC):
     @abstractmethod
     def running(self) -> int:
         """Return the number of jobs that run."""
+
+    @property
+    def paused(self) -> errors.SidecarError | None:
+        """Return the error of the node or the storage because of which no job starts now."""
+        return None
 
     @property
     def _places(self) -> int:
@@ -342,6 +372,11 @@ class JobQueue(SubmissionQueue):
     def running(self) -> int:
         """Return the number of jobs that run."""
         return len(self._running)
+
+    @property
+    def paused(self) -> errors.SidecarError | None:
+        """As `SubmissionQueue.paused`, of the first dispatcher that pauses."""
+        return next((lane.paused for lane in self._lanes if lane.paused is not None), None)
 
     @property
     def _places(self) -> int:

@@ -18,6 +18,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -220,6 +221,8 @@ class JobRun:
         """Jobs of the batch, in the order of the engine's numbers for them."""
         self._interrupted = False
         self._task = asyncio.current_task()
+        self.fault: errors.SidecarError | None = None
+        """Error of the node or the storage, because of which unfinished jobs were queued again."""
 
     async def work(self) -> None:
         """Run the jobs in this task, in which the run was made: a task of its own would cost each
@@ -266,16 +269,28 @@ class JobRun:
                     known = job.record
                     if (end := poison_error(known.crashes, known.interruptions)) is not None:
                         job.fail(end)
-        except errors.SidecarError as error:
-            job.fail(error)
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
                 job.requeue()
             else:
                 job.cancel()
-        except Exception:
-            log.exception("internal error in job %s", job.id)
-            job.fail(errors.EngineFailed())
+        except Exception as error:
+            if self._is_fault(error):
+                job.requeue()
+            elif isinstance(error, errors.SidecarError):
+                job.fail(error)
+            else:
+                log.exception("internal error in job %s", job.id)
+                job.fail(errors.EngineFailed())
+
+    def _is_fault(self, error: Exception) -> bool:
+        """Return whether not the recording is to blame for an error, and note that."""
+        if fault_of(error) is Fault.RECORDING:
+            return False
+        if not isinstance(error, errors.SidecarError):
+            error = errors.MachineBusy(f"{error}")
+        self.fault = error
+        return True
 
     async def _attempt(self, job: Job) -> None:
         alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
@@ -312,21 +327,23 @@ class JobRun:
         except WorkerDied:
             log.error("the worker process died while it ran %d jobs together", len(self.jobs))
             crashed = True
-        except errors.SidecarError as error:
-            log.warning("jobs that ran together are run one by one: %s", error)
-        except Exception:
-            log.exception("internal error in jobs that ran together; they are run one by one")
+        except Exception as error:
+            if not self._is_fault(error):
+                known = isinstance(error, errors.SidecarError)
+                log.warning(
+                    "jobs that ran together are run one by one: %s",
+                    error,
+                    exc_info=None if known else error,
+                )
+        together = self._interrupted or self.fault is not None
         for job in self.jobs:
             if not job.ended:
-                job.requeue(counted=crashed, alone=not self._interrupted)
+                job.requeue(counted=crashed, alone=not together)
 
     async def _begin_together(self) -> None:
         for job in self.jobs:
             job.begin()
-            try:
-                await job.written()
-            except errors.SidecarError as error:
-                job.fail(error)
+            await job.written()
 
     async def _attempt_together(self) -> None:
         first = self.jobs[0]

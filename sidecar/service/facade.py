@@ -66,6 +66,8 @@ class ServiceHealth:
     engines: dict[EngineRole, EngineStatus]
     jobs_waiting: int
     jobs_running: int
+    jobs_paused: str | None
+    """Code of the error because of which no job starts now."""
     live_sessions: int
     starting: bool
     """True until the engines to preload are loaded."""
@@ -364,6 +366,7 @@ class Service:
             engines=engines,
             jobs_waiting=self._queue.depth,
             jobs_running=self._queue.running,
+            jobs_paused=self._queue.paused.code if self._queue.paused is not None else None,
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,

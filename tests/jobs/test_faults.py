@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from instrumented_slot import FACTS, OverheardSlot, queue_on
+from full_disk import fill_disk
+from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on
 from service_process import until
 
 from sidecar import errors
@@ -18,7 +20,8 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.faults import Fault, fault_of
-from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 
 
@@ -56,14 +59,18 @@ def test_error_is_blamed_on_recording_node_or_storage(error: Exception, fault: F
     assert fault_of(error) is fault
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def keeping_in(folder: Path) -> Settings:
     return Settings(
         keep_jobs=True,
         journal_key="0123456789abcdef0123456789abcdef",
-        data_dir=tmp_path,
-        spool_dir=tmp_path / "spool",
+        data_dir=folder,
+        spool_dir=folder / "spool",
     )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return keeping_in(tmp_path)
 
 
 async def kept_job(
@@ -129,3 +136,41 @@ async def test_start_goes_on_when_unneeded_recording_cannot_be_deleted(
     JobPersistence(settings).close()
     assert os.listdir(uploads) == ["@folder"]
     assert "@folder cannot be deleted now" in caplog.text
+
+
+async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
+    tiny_disk: Path, new_job: Callable[..., Job]
+) -> None:
+    keeping = JobPersistence(keeping_in(tiny_disk))
+    jobs = [new_job(durable=True) for _ in range(3)]
+    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
+        for job in jobs:
+            await queue.submit(job)
+        fill_disk(tiny_disk)
+        queue.open()
+        await until(lambda: isinstance(queue.paused, errors.DiskFull))
+        assert [job.state for job in jobs] == [JobState.QUEUED] * 3
+        assert queue.depth == 3
+        (tiny_disk / "ballast").unlink()
+        await asyncio.gather(*(job.result() for job in jobs))
+        assert queue.paused is None
+        assert [job.record.attempts for job in jobs] == [1, 1, 1]
+    keeping.close()
+
+
+async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
+    tiny_disk: Path, new_job: Callable[..., Job]
+) -> None:
+    keeping, company = JobPersistence(keeping_in(tiny_disk)), Companies()
+    jobs = [new_job(durable=True) for _ in range(3)]
+    terms = {"fault_retry_s": 0.01, "company": company}
+    async with queue_on(OverheardSlot(), keeping.store, **terms) as queue:
+        for job in jobs:
+            await queue.submit(job)
+        fill_disk(tiny_disk)
+        queue.open()
+        await until(lambda: queue.paused is not None)
+        (tiny_disk / "ballast").unlink()
+        await asyncio.gather(*(job.result() for job in jobs))
+    assert company.sizes == [3, 3]
+    keeping.close()

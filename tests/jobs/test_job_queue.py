@@ -16,7 +16,6 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import job_queue
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
@@ -48,19 +47,19 @@ async def test_two_clients_with_different_precisions_cause_two_loads(
 
 
 async def test_job_waiting_for_another_precision_can_be_cancelled(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
 ) -> None:
-    monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", PATIENCE_S)
     slot = OverheardSlot()
     first, second, third = (
         job(recording, one) for one in (Precision.FP32, Precision.INT8, Precision.FP32)
     )
-    async with queue_on(slot) as queue:
+    async with queue_on(slot, next_job_wait_s=PATIENCE_S) as queue:
         queue.open()
         await queue.submit(first)
         await first.result()
         await queue.submit(second)
-        await until(lambda: not queue._lanes[0]._news.is_set())  # it waits for another job
+        for _ in range(10):  # turns of the loop, in which it begins to wait for another job
+            await asyncio.sleep(0)
         queue.cancel(second)
         await queue.submit(third)
         await third.result()

@@ -8,12 +8,13 @@ import random
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from full_disk import fill_disk
 from instrumented_slot import OverheardSlot, queue_on
 from job_event_histories import submitted
 from service_process import PATIENCE_S, until
@@ -253,7 +254,7 @@ def test_start_on_full_disk_is_refused_or_complete_and_harms_nothing(
         shutil.rmtree(folder, ignore_errors=True)
         if left != "nothing":
             shutil.copytree(before, folder)
-        _fill(tiny_disk, 4096 * pages)
+        fill_disk(tiny_disk, 4096 * pages)
         try:
             with closing(JobPersistence(settings)) as keeping:
                 assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
@@ -292,18 +293,6 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     if stopped:
         shutil.copytree(own, folder)
     return ids
-
-
-def _fill(disk: Path, free: int) -> None:
-    """Leave so many bytes of room."""
-    with (disk / "ballast").open("wb", buffering=0) as file:
-        with suppress(OSError):
-            while file.write(bytes(1 << 16)):
-                pass
-        with suppress(OSError):
-            while file.write(bytes(4096)):
-                pass
-        file.truncate(file.tell() - free)
 
 
 def test_disk_error_is_reported_and_sound_file_is_not_set_aside(
