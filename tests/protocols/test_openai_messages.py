@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from fastapi import Request
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from many_cases import for_each
 
 from sidecar import errors
-from sidecar.api.http.responses import UnsentSegments, covered_spans
+from sidecar.api.http.responses import UnsentSegments
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.engines import moonshine, scripted_engine, whisper
@@ -313,17 +312,6 @@ def test_events_of_a_long_transcript_take_a_linear_number_of_comparisons() -> No
         assert [*unsaid.more(record(*heard, done=True))] == []
         looked[number] = looked[-1]
     assert 0 < looked[1] < 8 * looked[0]
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))
-def test_overlapping_segments_count_their_time_once(spans: list[tuple[int, int]]) -> None:
-    found = covered_spans(Segment(start, start + length, "a") for start, length in spans)
-    assert all(one[1] < other[0] for one, other in pairwise(found))
-    half_seconds = {
-        half for start, length in spans for half in range(2 * start, 2 * (start + length))
-    }
-    told = {half for start, end in found for half in range(int(2 * start), int(2 * end))}
-    assert told == half_seconds
 
 
 words = st.one_of(

@@ -231,6 +231,7 @@ def test_full_queue_and_wrong_token_return_the_golden_errors(queue: Server, busy
 
 
 def test_health_has_the_fields_of_both_hosts(queue: Server) -> None:
+    wait_until(lambda: queue.health()["status"] != "loading", PATIENCE_S, "the engine is loaded")
     health = queue.health()
     assert (health["status"], health["vllm"]) == ("ok", "ok")
     assert isinstance(health["model_loaded"], bool)
@@ -259,8 +260,8 @@ async def test_hotwords_in_query_or_form_are_the_engines_prompt(place: str) -> N
 
 
 def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
-    """A job in which a second of speech was heard at each of these times."""
-    segments = tuple(Segment(at, at + 1, f"at {at:g}", speaker=0) for at in starts)
+    """A job in which a second of speech, of one word, was heard at each of these times."""
+    segments = tuple(Segment(at, at + 1, f"{10 * at:g}", speaker=0) for at in starts)
     facts = AudioInfo("wav", "sndfile", 9.0)
     record = JobRecord.submitted(0.0, ClientFileRef("/a.wav", 1, 1), facts, TranscribeOptions())
     transcript = Transcript(segments, "en", 9.0, "scripted", "fp32") if over else None
@@ -278,9 +279,17 @@ def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
         ([heard(0, 1), heard(0.1, 1.2, 2, attempts=2), heard(0.1, 1.2, 2, over=True)], [0, 1, 2]),
         ([heard(0, 3), heard(0, 1.5, 3, over=True)], [0, 3, 1.5]),
         ([heard(0, 0.2), heard(0, 0.2, over=True)], [0, 0.2]),
+        (
+            [heard(0, 0.2), heard(0, 0.2, 0.4, attempts=2), heard(0.2, 0.4, over=True)],
+            [0, 0.2, 0.4],
+        ),
+        ([heard(0), heard(0.9, attempts=2), heard(0.9, over=True)], [0, 0.9]),
         ([heard(over=True)], []),
     ],
-    ids=["in order", "again", "again, a little elsewhere", "late", "at once", "silence"],
+    ids=[
+        *("in order", "again", "again, a little elsewhere", "late", "at once"),
+        *("again, beside others", "again, after it", "silence"),
+    ],
 )
 def test_joined_fragments_are_one_json_list_without_repetition(
     records: list[JobRecord], expected: list[float]

@@ -3,19 +3,17 @@
 A slow client holds up only its own connection: what it has not read waits in its buffer or is
 dropped, and the job goes on.
 
-Each segment is sent once, as soon as it is final. It is not sent again if another attempt
-recognizes it anew after a crash, or if the final transcript moves its borders a little.
+Each segment is sent once, as soon as it is final, and at the end all that the final transcript has
+besides. A segment is not sent again if another attempt recognizes it anew after a crash, or if the
+final transcript moves its borders a little.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
-from itertools import islice
-from math import inf
 from typing import Any
 
 from starlette.responses import Response
@@ -24,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sidecar.api.http.request_headers import revocable
 from sidecar.concurrency import running
 from sidecar.jobs.job_record import JobRecord
+from sidecar.transcripts.reported_segments import ReportedSegments
 from sidecar.transcripts.transcript import Segment, join_texts
 
 
@@ -164,33 +163,26 @@ class UnsentSegments:
 
     def __init__(self) -> None:
         self._said: list[Segment] = []
-        self._before: list[tuple[float, float]] = []
-        """Times of the segments of failed attempts; disjoint, in order."""
+        self._before = ReportedSegments(())
+        """Segments that were sent of failed attempts."""
         self._next = 0
         self._attempt = 0
 
     def more(self, job: JobRecord) -> Iterator[tuple[int, Segment]]:
-        """Return the new segments of a job, each with its index there."""
+        """Yield the new segments of a job, each with its index there."""
         again = job.attempts != self._attempt or len(job.segments) < self._next
         if again or job.transcript is not None:
-            self._attempt, self._next, self._before = job.attempts, 0, covered_spans(self._said)
-        for index in range(self._next, len(job.segments)):
-            self._next = index + 1
-            segment = job.segments[index]
-            if not self._was_said(segment):
-                self._said.append(segment)
-                yield index, segment
-
-    def _was_said(self, segment: Segment) -> bool:
-        """Return whether at least half of its time was sent before: another attempt starts from the
-        beginning, and the final transcript may move borders a little."""
-        first = max(0, bisect_right(self._before, (segment.start, inf)) - 1)
-        overlap = 0.0
-        for start, end in islice(self._before, first, None):
-            if start >= segment.end:
-                break
-            overlap += max(0.0, min(segment.end, end) - max(segment.start, start))
-        return bool(self._before) and overlap >= (segment.end - segment.start) / 2
+            self._attempt, self._next = job.attempts, 0
+            self._before = ReportedSegments(self._said)
+        if job.transcript is not None:
+            new: Iterable[int] = self._before.missing_from(job.segments)
+        else:
+            indexes = range(self._next, len(job.segments))
+            new = (at for at in indexes if not self._before.contain(job.segments[at]))
+        self._next = len(job.segments)
+        for index in new:
+            self._said.append(job.segments[index])
+            yield index, job.segments[index]
 
 
 class IncrementalTextResponse:
@@ -205,14 +197,3 @@ class IncrementalTextResponse:
         text = join_texts((self._last, piece))
         said, self._last = text[len(self._last) :], text[-1:]
         return said
-
-
-def covered_spans(segments: Iterable[Segment]) -> list[tuple[float, float]]:
-    """Return the time that segments cover, as disjoint spans, in order."""
-    found: list[tuple[float, float]] = []
-    for start, end in sorted((one.start, one.end) for one in segments):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        else:
-            found.append((start, end))
-    return found
