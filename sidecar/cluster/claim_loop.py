@@ -24,6 +24,7 @@ from sidecar.cluster.claims import (
 )
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record, job_runner
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -41,7 +42,7 @@ class ClaimTimings:
     ``check_s``: between two checks of claims and of waiting jobs; if a claim is lost, another
     node's work is wasted until that is noticed. ``idle_poll_s``: after which an idle node asks for
     a job without a notification, since freed memory causes none. ``storage_backoff_s``: without
-    claims after the storage of recordings could not be reached, which all nodes ask.
+    claims after a recording could not be opened: all nodes ask a storage that does not answer.
     ``final_report_s``: at least, for the last reports of a node that stops; others expire it after
     so long without heartbeats.
     """
@@ -178,6 +179,8 @@ class ClaimLoop:
         self._offer, self._beside, self._places = offer, beside, places
         self._timings = timings
         self._held = HeldClaims(claims, log, queue)
+        self.paused: errors.SidecarError | None = None
+        """Error of this node or of the storage, because of which it starts no jobs now."""
         self._asking = ""
         """Token of a claim call without an answer: the claim may exist."""
         self._more = True
@@ -293,6 +296,7 @@ class ClaimLoop:
         self._asking = ""
         self._more = claim is not None and claim.more
         if claim is None:
+            self.paused = None  # no job waits
             return None
         return self._held.add(claim)
 
@@ -320,10 +324,11 @@ class ClaimLoop:
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
             source = await self._threads.run(self._opened, held.claimed_record)
-        except errors.StorageUnreachable:
-            self._put_off(held)
         except errors.SidecarError as error:
-            self._not_opened(held, error)
+            if fault_of(error) is Fault.RECORDING:
+                self._not_opened(held, error)
+            else:
+                self._put_off(held, error)
         except Exception:
             log.exception("internal error while the recording of job %s was opened", held.id)
             self._not_opened(held, errors.SidecarError())
@@ -332,6 +337,7 @@ class ClaimLoop:
         return None
 
     def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
+        self.paused = None
         if held not in self._held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
@@ -339,13 +345,11 @@ class ClaimLoop:
         held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on)
         return held.job
 
-    def _put_off(self, held: HeldClaim) -> None:
-        """Release a job, without a counted attempt, for a node that reaches
-        the storage of recordings."""
-        log.warning(
-            "job %s is released for another node: the storage of its recording does not answer",
-            held.id,
-        )
+    def _put_off(self, held: HeldClaim, error: errors.SidecarError) -> None:
+        """Release a job, without a counted attempt, for a node that can open its recording; claim
+        none for a moment."""
+        log.warning("job %s is released for another node: %s", held.id, error)
+        self.paused = error
         if held in self._held:
             self._spawn(self._rest())
             self._spawn(self._held.release(held))

@@ -84,6 +84,12 @@ class SharedJobQueue(SubmissionQueue):
         """Return the number of jobs that run, in all services, as of a second ago."""
         return self._members.running
 
+    @property
+    def paused(self) -> errors.SidecarError | None:
+        """Return why this node starts no jobs now, although some wait: the storage of recordings
+        does not answer, for example."""
+        return None if self._node is None else self._node.paused
+
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.
 

@@ -28,7 +28,8 @@ from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
-from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
+from sidecar.storage.postgres_database import PostgresDatabase, call_once, migrate_postgres
+from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 MAX_CONCURRENT_OPENS = 2
@@ -61,6 +62,10 @@ class SharedJobBackend:
         storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
         check_storage(storage)
         seal = migrate_postgres(address, journal_key(settings))
+        if isinstance(storage, FolderStorage):
+            storage.join(
+                seal.code(UPLOADS_FOLDER)[:12], partial(call_once, address, UPLOADS_FOLDER)
+            )
         rows = JobRows(seal)
         self.persistent_recordings = PersistentRecordings(settings, storage, seal, shared=True)
         """Recordings of jobs."""

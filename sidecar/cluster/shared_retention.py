@@ -223,10 +223,17 @@ class SharedRetention:
     async def sweep_storage(self) -> None:
         """Delete recordings that no job needs: they were never submitted, or their service
         died before it deleted them."""
-        ages = await self._disk.run(self._storage.ages)
+        try:
+            ages = await self._disk.run(self._storage.ages)
+        except (OSError, errors.SidecarError) as error:
+            log.warning("recordings without a job are not searched now: %s", error)
+            return
         old = [name for name, age_s in ages.items() if age_s > self.sweep_limits.orphan_age_s]
         needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )
-        for name in {*old} - {name for (name,) in needed}:
+        orphans = {*old} - {name for (name,) in needed}
+        for name in orphans:
             await self._deleted(name)
+        if orphans:
+            log.info("%d recordings without a job were deleted", len(orphans))

@@ -314,6 +314,21 @@ def migrate_postgres(
         ) from None
 
 
+def call_once(address: str, task: str, call: Callable[[], None]) -> None:
+    """Make a call, unless a service that shares the database has made that of this ``task``
+    before. Other services wait meanwhile; an error leaves the call to the next.
+
+    Raises:
+        errors.SettingsInvalid: the database does not answer.
+    """
+    with _connected(address, START_TIMEOUT_S) as connection, connection.transaction():
+        new = connection.execute(
+            "INSERT INTO vibevoice.sweeps (task) VALUES (%s) ON CONFLICT DO NOTHING", (task,)
+        )
+        if new.rowcount:
+            call()
+
+
 def describe_database(address: str) -> str:
     """Return the version, host and name of the database.
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,8 +25,13 @@ from sidecar.audio.audio_source import read_chunks
 from sidecar.audio.upload_spool import storage_error
 from sidecar.storage.encryption import LocalObject, StoredObject
 
+log = logging.getLogger(__name__)
+
 PARTIAL_SUFFIX = ".part"
 """Suffix of an incomplete recording."""
+CLUSTER_PREFIX = "vibevoice-"
+"""Beginning of the name of a cluster's subfolder; its code follows."""
+_MOUNT_HINT = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
 
 
 class RecordingStorage(Protocol):
@@ -92,13 +99,41 @@ _OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FolderStorage:
-    """`RecordingStorage` in a folder, which is created on first use. ``named``: by the setting
-    `uploads`, for several services."""
+    """`RecordingStorage` in a folder.
+
+    A private one is created on first use. One that the setting `uploads` names (``named``) may have
+    files of others: a cluster of services has a subfolder there, which `join` makes once. Later a
+    missing subfolder means that the share is not mounted: the storage is unreachable, and no
+    recording is missing.
+    """
 
     kind = "folder"
 
     def __init__(self, path: Path, *, named: bool = False) -> None:
         self._path, self._named = path, named
+
+    def join(self, cluster: str, once: Callable[[Callable[[], None]], None]) -> None:
+        """Keep the recordings of a cluster in its subfolder, if the folder is a named one.
+        ``once``: makes a call if no service of the cluster has made it before.
+
+        Raises:
+            errors.SettingsInvalid: the subfolder cannot be made.
+        """
+        if not self._named:
+            return
+        self._path /= f"{CLUSTER_PREFIX}{cluster}"
+        try:
+            once(partial(files.private_folder, self._path))
+        except OSError as error:
+            raise errors.SettingsInvalid(
+                f"The folder of uploads, {self._path}, cannot be made: {error.strerror}.",
+                hint=_MOUNT_HINT,
+            ) from None
+        if not self._path.is_dir():
+            log.warning(
+                "the folder of recordings, %s, is missing: jobs wait until its share is mounted",
+                self._path,
+            )
 
     def check(self) -> None:
         """Check that a named folder can be written, or created in its parent.
@@ -108,7 +143,6 @@ class FolderStorage:
         """
         if not self._named:
             return
-        hint = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
         try:
             folder = self._path if self._path.exists() else self._path.parent
             if not stat.S_ISDIR(folder.stat().st_mode):
@@ -117,14 +151,17 @@ class FolderStorage:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise errors.SettingsInvalid(
-                f"The folder of uploads, {self._path}, cannot be used: {error.strerror}.", hint=hint
+                f"The folder of uploads, {self._path}, cannot be used: {error.strerror}.",
+                hint=_MOUNT_HINT,
             ) from None
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Write a stream; the file appears whole or not at all."""
         path, partial = self._path / name, self._path / f"{name}{PARTIAL_SUFFIX}"
+        self._check_mounted()
         try:
-            files.private_folder(self._path)
+            if not self._named:
+                files.private_folder(self._path)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, "the name is taken")
             file = files.open_new(partial)
@@ -160,8 +197,10 @@ class FolderStorage:
 
     def delete(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             (self._path / name).unlink()
+        except FileNotFoundError:
+            self._check_mounted()
 
     def delete_now(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
@@ -169,6 +208,7 @@ class FolderStorage:
 
     def ages(self) -> Mapping[str, float]:
         """Return all files, with the seconds since their last change."""
+        self._check_mounted()
         found, now = {}, self._now()
         for path in self._path.glob("*"):
             with contextlib.suppress(FileNotFoundError):  # another service deleted it meanwhile
@@ -180,15 +220,27 @@ class FolderStorage:
 
     def _opened(self, name: str) -> int:
         """Return a descriptor of a file that `put` wrote; symbolic links are refused."""
-        fd = os.open(self._path / name, _OPEN)
+        try:
+            fd = os.open(self._path / name, _OPEN)
+        except FileNotFoundError:
+            self._check_mounted()
+            fd = os.open(self._path / name, _OPEN)  # mounted meanwhile, or missing
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is no file")
         return fd
 
+    def _check_mounted(self) -> None:
+        """Raise `errors.StorageUnreachable` if the subfolder of the cluster is missing."""
+        if self._named and not self._path.is_dir():
+            raise errors.StorageUnreachable(
+                f"The folder of recordings, {self._path}, is missing: its share is not mounted."
+            )
+
     def _now(self) -> float:
         """Return the time of the folder's file server, which determines the ages of files."""
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._named:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime
 

@@ -592,12 +592,13 @@ async def test_job_that_only_node_cannot_open_waits_before_it_is_tried_again(
     assert claimer.claims.claimed == [job_id] * 2
 
 
-async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
-    shared: SharedJobs, recording: Path
+@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull, errors.MachineBusy])
+async def test_fault_of_storage_or_node_ends_no_job_and_costs_no_attempt(
+    shared: SharedJobs, recording: Path, error: type[errors.SidecarError]
 ) -> None:
     async with services(2, shared) as both:
         for one in both:
-            one.fault = errors.StorageUnreachable()
+            one.fault = error()
         sent_ids = [sent(shared, recording) for _ in range(3)]
         await until(lambda: all(one.claims.claimed for one in both))
         await until(lambda: sum(len(one.claims.claimed) for one in both) >= 5)
@@ -622,8 +623,12 @@ async def test_node_that_cannot_reach_storage_pauses_claims(
         await until(lambda: claimer.claims.claimed and not shared.claimed)
         await asyncio.sleep(0.9 * LONG_S)
         assert claimer.claims.claimed == [job_id]
+        assert claimer.node.paused is claimer.fault
         await asyncio.sleep(0.2 * LONG_S)
         assert claimer.claims.claimed == [job_id] * 2
+        claimer.fault = None
+        await until(lambda: claimer.queue.live(job_id))
+        assert claimer.node.paused is None
 
 
 async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(

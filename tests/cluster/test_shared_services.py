@@ -69,7 +69,7 @@ def test_awaited_transcription_is_answered_and_leaves_nothing(deployed: Fronts) 
 
 
 def uploads(deployed: Fronts) -> Iterator[Path]:
-    return (deployed.home / "shared" / "uploads").glob("*")
+    return (deployed.home / "shared" / "uploads").glob("vibevoice-*/*")
 
 
 def test_cancel_at_another_front_stops_the_work_at_the_node(deployed: Fronts) -> None:

@@ -70,6 +70,20 @@ async def test_services_started_at_once_migrate_one_after_the_other(
     assert version(journal) == len(NAMES)
 
 
+def test_call_is_made_once_for_all_services_and_again_after_an_error(journal: str) -> None:
+    postgres_database.migrate_postgres(journal, KEY)
+    made = list[str]()
+
+    def broken() -> None:
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        postgres_database.call_once(journal, "uploads", broken)
+    for service in ("one", "other"):
+        postgres_database.call_once(journal, "uploads", lambda: made.append(service))  # noqa: B023
+    assert made == ["one"]
+
+
 def test_tables_with_short_lived_rows_are_vacuumed_early(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     with psycopg.connect(journal) as look:

@@ -157,6 +157,51 @@ def test_folder_and_recordings_are_private_to_their_user(path: Path) -> None:
 
 
 @posix
+def test_files_of_others_beside_those_of_a_cluster_are_left_alone(path: Path) -> None:
+    path.mkdir(mode=0o755, parents=True)
+    (path / "thesis.docx").write_text("somebody else's")
+    one, other = (FolderStorage(path, named=True) for _ in range(2))
+    for folder, cluster in ((one, "one"), (other, "other")):
+        folder.join(cluster, lambda call: call())
+        folder.put(cluster, [b"a recording"])
+        assert [*folder.ages()] == [cluster]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert stat.S_IMODE((path / "vibevoice-one").stat().st_mode) == 0o700
+    assert {one.name for one in path.iterdir()} == {
+        *("thesis.docx", "vibevoice-one", "vibevoice-other")
+    }
+
+
+def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(
+    path: Path,
+) -> None:
+    path.mkdir(parents=True)
+    folder = FolderStorage(path, named=True)
+    folder.join("one", lambda call: call())
+    folder.put("a-job", [b"a recording"])
+    path.rename(path.parent / "share")
+    path.mkdir()  # the empty mount point
+    for started in (folder, FolderStorage(path, named=True)):
+        if started is not folder:
+            started.join("one", lambda call: None)  # another service made it long ago
+        for ask in (
+            lambda: started.open("a-job"),  # noqa: B023
+            lambda: [*started.read("a-job")],  # noqa: B023
+            lambda: started.put("another", [b"a recording"]),  # noqa: B023
+            lambda: started.delete_now("a-job"),  # noqa: B023
+            lambda: started.ages(),  # noqa: B023
+        ):
+            with pytest.raises(errors.StorageUnreachable, match="not mounted"):
+                ask()
+        assert [*path.iterdir()] == []
+    path.rmdir()
+    (path.parent / "share").rename(path)
+    assert [*folder.read("a-job")] == [b"a recording"]
+    with pytest.raises(FileNotFoundError):
+        folder.open("another")
+
+
+@posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
 def test_full_disk_leaves_no_recording(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
