@@ -16,9 +16,15 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.job_rows import JobRows, event_kind, log_unreadable, replay_events
+from sidecar.cluster.job_rows import (
+    DECRYPT_IN_THREAD_BYTES,
+    JobRows,
+    event_kind,
+    log_unreadable,
+    replay_events,
+)
 from sidecar.cluster.shared_retention import SharedRetention
-from sidecar.concurrency import cancel_after
+from sidecar.concurrency import backoff_s, cancel_after
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -28,7 +34,8 @@ from sidecar.jobs.retention import render_result, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
-from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unavailable
+from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
+from sidecar.storage.postgres_settings import MAX_RETRY_PAUSE_S, MIN_RETRY_PAUSE_S
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +49,17 @@ UNSCHEDULABLE_BATCH = 1000
 """Refused jobs of one call: tenths of a second."""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: a job may be claimed; a job was ended or deleted."""
-_EVENTS = """
-    SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
-    WHERE job = %s AND seq <= %s ORDER BY seq"""
+TAKE_UP_TRIES = 3
+"""Tries to read some events of a claimed job, before it is given back and others are claimed."""
+PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
+"""Events that are read at once. A recording of a day has 4,000 checkpoints with 110 MB of states,
+which no line carries within the time limit of a call."""
+_PAGE = """
+    SELECT job, seq, at, kind, data FROM (
+        SELECT job, seq, at, kind, data, sum(octet_length(data)) OVER (ORDER BY seq) AS bytes FROM (
+            SELECT job, seq, at, kind, coalesce(whole, change) AS data FROM vibevoice.events
+            WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
+    WHERE coalesce(bytes - octet_length(data), 0) < %s ORDER BY seq"""
 REFUSED_JOBS = """
     SELECT job, seq, nodes, ARRAY(
         SELECT failure FROM vibevoice.refusals r WHERE r.job = due.job AND r.node = ANY (nodes)
@@ -104,16 +119,45 @@ class ClaimStore:
         if not rows:
             return None
         job_id, seq, submitted, more = rows[0]
-        events = await self._database.fetch(_EVENTS, (job_id, seq)) if seq else []
         try:
-            past = [self._rows.event(*row) for row in events]
-            record = replay_events(self._rows.record(job_id, submitted), past)
-            record = replace(record, seq=seq)  # also if the last event changed nothing
+            record = await self._past(self._rows.record(job_id, submitted), seq)
+            return Claim(token, record, offer.begins, more)
         except UnreadableRecord as error:
             await self._refuse_unreadable(job_id, error)
-            await self.release(token)
-            return None
-        return Claim(token, record, offer.begins, more)
+        except errors.JournalUnreachable:
+            log.warning("job %s is left to other nodes: its events cannot be read here", job_id)
+            reason = errors.JournalUnreachable("The events of the job cannot be read.")
+            await self.judge({job_id: JobFailure.of(reason)})
+        await self.release(token)
+        return None
+
+    async def _past(self, record: JobRecord, last: int) -> JobRecord:
+        """Return a job, as it was submitted, after its events up to the number ``last``.
+
+        Raises:
+            UnreadableRecord: an event is damaged, or of a later release.
+            errors.JournalUnreachable: the database did not answer `TAKE_UP_TRIES` times.
+        """
+        while record.seq < last:
+            values = record.id, record.seq, last, PAGE_EVENTS, PAGE_BYTES
+            rows = await self._page(values)
+            if not rows:
+                break
+
+            def after(record: JobRecord = record, rows: Sequence[Row] = rows) -> JobRecord:
+                return replay_events(record, [self._rows.event(*row) for row in rows])
+
+            long = sum(len(row[4] or b"") for row in rows) > DECRYPT_IN_THREAD_BYTES
+            record = await asyncio.to_thread(after) if long else after()
+        return replace(record, seq=last)  # also if the last event changed nothing
+
+    async def _page(self, values: Sequence[object]) -> Sequence[Row]:
+        for attempt in range(TAKE_UP_TRIES - 1):
+            try:
+                return await self._database.fetch(_PAGE, values, binary=True)
+            except errors.JournalUnreachable:
+                await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
+        return await self._database.fetch(_PAGE, values, binary=True)
 
     async def report(
         self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]

@@ -37,9 +37,6 @@ from sidecar.jobs.retention import OwnerLocks, retained_bytes
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 
-DECRYPT_IN_THREAD_BYTES = 100_000
-"""Encrypted bytes of events above which they are decrypted in a thread: some
-milliseconds of the event loop."""
 UNKNOWN_WORK_S = 60.0
 """Work that a recording of unknown duration counts as between owners."""
 DELETE_PAUSE_S = 0.02
@@ -387,7 +384,7 @@ class PostgresJobStore:
             found = (self._rows.folded(job, by_job.get(job[0], ())) for job in jobs)
             return [one for one in found if one is not None]
 
-        long = sum(len(row[4] or b"") for row in rows) > DECRYPT_IN_THREAD_BYTES
+        long = sum(len(row[4] or b"") for row in rows) > job_rows.DECRYPT_IN_THREAD_BYTES
         return await asyncio.to_thread(folded) if long else folded()
 
     async def _place(self, owner: str, after: str | None, private: bool) -> int:

@@ -109,16 +109,21 @@ class PostgresDatabase:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def fetch(
-        self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
+        self,
+        sql: str,
+        values: Sequence[object] | Mapping[str, object] = (),
+        *,
+        binary: bool = False,
     ) -> list[Row]:
-        """Return the rows of one autocommitted statement, which may be repeated.
+        """Return the rows of one autocommitted statement, which may be repeated. ``binary``: the
+        server sends bytes as such, and not as twice as many hexadecimal digits.
 
         Raises:
             errors.JournalUnreachable: the database does not answer, or rejects the statement.
         """
 
         async def work(connection: AsyncConnection[Row]) -> list[Row]:
-            cursor = await connection.execute(sql, values or None)
+            cursor = await connection.execute(sql, values or None, binary=binary)
             return [] if cursor.description is None else await cursor.fetchall()
 
         return await self._shielded(self._with_retries(work))

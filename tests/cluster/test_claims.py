@@ -19,7 +19,7 @@ from shared_job_services import SAID, Service, Services, services, submitted
 from sidecar import errors
 from sidecar.cluster import claims
 from sidecar.cluster.claim_loop import EligibilityJudge
-from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
+from sidecar.cluster.claims import PAGE_BYTES, Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
@@ -28,6 +28,7 @@ from sidecar.jobs.job_record import (
     JobState,
     Priority,
     ReportedChange,
+    RequeuedChange,
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
@@ -398,6 +399,63 @@ async def test_unschedulable_jobs_are_searched_in_batches(node: Service) -> None
         assert sum(job.refused is not None for job in found) == told
 
 
+async def interrupted(node: Service, checkpoints: int, state_bytes: int) -> JobRecord:
+    """A job with so many checkpoints that no node has."""
+    await node.submit("a")
+    claim = await node.claimed()
+    states = [{"persons": "A" * state_bytes}] * checkpoints
+    settled = [
+        ReportedChange(Checkpoint(float(at), "f", (), one)) for at, one in enumerate(states, 1)
+    ]
+    record = await node.report(claim, claim.record, StartedChange(), *settled, RequeuedChange())
+    assert record is not None
+    await node.claims.release(claim.token)
+    return record
+
+
+async def test_events_of_interrupted_job_are_read_in_pages(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await interrupted(node, 30, PAGE_BYTES // 8)
+    fetch, pages = node.database.fetch, list[int]()
+
+    async def noted(sql: str, values: Any = (), **how: Any) -> Any:
+        rows = await fetch(sql, values, **how)
+        pages.append(sum(len(row[4] or b"") for row in rows) if "events" in sql else 0)
+        return rows
+
+    monkeypatch.setattr(node.database, "fetch", noted)
+    claim = await node.claimed()
+    assert claim.record == record
+    assert [len(one.state["persons"]) for one in claim.record.settled] == [PAGE_BYTES // 8] * 30
+    assert max(pages) < 2 * PAGE_BYTES
+
+
+async def test_job_whose_events_cannot_be_read_is_left_with_reason_and_next_is_claimed(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await interrupted(node, 2, 100)
+    (next_job,) = await node.submit("b")
+    fetch = node.database.fetch
+
+    async def slow(sql: str, values: Any = (), **how: Any) -> Any:
+        if "events" in sql:
+            raise errors.JournalUnreachable()
+        return await fetch(sql, values, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.database, "fetch", slow)
+        assert await node.claim() is None
+        assert (await node.claimed()).record.id == next_job.id
+    assert await node.claim() is None, "it is judged anew only after a while"
+    await node.claims.end_unschedulable(600.0)
+    left = await node.jobs.get(record.id)
+    assert left.state is JobState.QUEUED
+    assert left.refused is not None
+    assert "The events of the job cannot be read" in left.refused.detail
+    assert left.attempts == record.attempts
+
+
 async def test_one_node_searches_unschedulable_jobs_for_all(
     shared: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,7 +465,7 @@ async def test_one_node_searches_unschedulable_jobs_for_all(
         await node.claims.judge({job.id: NO})
         fetch = node.database.fetch
 
-        async def counted(sql: str, values: object = (), fetch: Any = fetch) -> object:
+        async def counted(sql: str, values: Any = (), fetch: Any = fetch) -> object:
             asked.append(sql)
             return await fetch(sql, values)
 
