@@ -153,12 +153,13 @@ def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> Non
             active = None
         elif step in ("cancel", "undo"):
             # "undo" names the last that has ended, and what has no final of it yet has none
-            named = ended[-1] if step == "undo" and ended else ""
+            named = ended[-1] if step == "undo" and ended else active or "nobody"
             finals = {one["request_id"] for one in frames if one["type"] == "transcription.done"}
-            silent |= {one for one in (active, named) if one} - finals
-            if utterances.cancel(YapIds("s", named or active or "nobody")):
+            silent |= {named} - finals
+            if utterances.cancel(YapIds("s", named)):
                 engine.ask(FORGET)
-            active = None
+            if named == active:
+                active = None
         elif step == "engine" and engine.asked:
             engine.step()
         elif step == "event" and engine.events:
@@ -176,6 +177,18 @@ def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> Non
         deltas = [each["payload"]["delta"] for each in told if "delta" in each["payload"]]
         assert "".join(deltas) == one["payload"]["text"]
         assert [each["type"] for each in told[-3:]] == ["final", "done", "transcription.done"]
+
+
+def test_cancel_of_an_ended_or_unknown_request_leaves_the_active_one() -> None:
+    utterances, active = YapUtterances(), YapIds("s", "r2")
+    utterances.begin(YapIds("s", "r1"))
+    utterances.end(YapIds("s", "r1"))
+    utterances.begin(active)
+    utterances.append(2)
+    for other in ("r1", "r0"):
+        assert utterances.cancel(YapIds("s", other)) is False
+        utterances.check(active)
+    assert utterances.cancel(active) is True
 
 
 def test_notice_is_a_status_of_the_active_request() -> None:

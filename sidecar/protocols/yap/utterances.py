@@ -134,11 +134,13 @@ class YapUtterances:
             self._active = None
 
     def cancel(self, ids: YapIds) -> bool:
-        """Cancel the active request, and the ended one with the same id; other ended ones are still
-        sent. Return as `begin`."""
+        """Cancel the request with this id, active or ended. Return as `begin`."""
         for one in self._waiting:
             one.silent = one.silent or one.ids.request == ids.request
-        before, self._active = self._active, None
+        before = self._active
+        if before is None or before.ids.request != ids.request:
+            return False
+        self._active = None
         return self._forget(before)
 
     def frames_of(self, event: live_events.LiveEvent) -> Iterator[str]:
