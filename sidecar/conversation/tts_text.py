@@ -214,6 +214,8 @@ def _phrase_end(rest: str, begin: int, *, first: bool, final: bool) -> int:
             return at + 1
         if one in _ENDS or (first and one in _STOPS):
             after = _punctuation_end(rest, at)
+            if after - begin > MAX_PHRASE_CHARACTERS:  # a line of dots
+                return _forced_cut(rest, begin)
             if after == len(rest) and not final:
                 return 0
             certain = _ends_phrase(rest, begin, at, after, first, final)

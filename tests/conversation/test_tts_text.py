@@ -148,7 +148,8 @@ def test_piece_without_an_end_is_cut_after_a_word() -> None:
     pieces = cut("word " * 100)
     assert all(len(piece.shown) <= MAX_PHRASE_CHARACTERS for piece in pieces)
     assert all(piece.text.split() == ["word"] * len(piece.text.split()) for piece in pieces)
-    assert max(len(piece.shown) for piece in cut("w" * 1000)) == MAX_PHRASE_CHARACTERS
+    for text in ("w" * 1000, "No" + "!" * 3000, "w" * 300 + "." * 3000, "Wait… " + '."' * 1500):
+        assert max(len(piece.shown) for piece in cut(text)) == MAX_PHRASE_CHARACTERS
 
 
 PLAIN = (
