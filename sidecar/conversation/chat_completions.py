@@ -235,13 +235,19 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 
 class ChatStreamParser:
-    """Incremental parser of a stream of chat completion chunks."""
+    """Incremental parser of a stream of chat completion chunks; ``thinks``: as in
+    `ReasoningFilter`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thinks: bool = False) -> None:
         self.done = False
         """Whether the server has sent the end of the stream."""
-        self._aloud = ReasoningFilter()
+        self._aloud = ReasoningFilter(thinks=thinks)
         self._calls = -1
+
+    @property
+    def lone_end(self) -> bool:
+        """Return whether reasoning has ended that nothing had begun."""
+        return self._aloud.lone_end
 
     def feed(self, data: bytes) -> list[LlmDelta]:
         """Return the deltas in an event.
@@ -283,36 +289,63 @@ class ChatStreamParser:
 
 
 class ReasoningFilter:
-    """Incremental filter that removes a model's reasoning between `THINKS` and `SPEAKS`."""
+    """Incremental filter that removes a model's reasoning: between `THINKS` and `SPEAKS`, or all
+    before a lone `SPEAKS`.
 
-    def __init__(self) -> None:
+    Some templates have the first mark in the prompt, so that the server sends only the second.
+    ``thinks``: text is held back until that, as the model did so before.
+    """
+
+    def __init__(self, *, thinks: bool = False) -> None:
+        self.lone_end = False
+        """Whether a lone `SPEAKS` has ended the reasoning."""
         self._rest = ""
+        self._said = ""
         self._thinks = False
+        self._may_think = thinks
         self._spoke = False
 
     def feed(self, text: str) -> str:
         """Return ``text`` without reasoning. Text that may begin a mark is held back."""
         self._rest += text
-        said = ""
         while True:
-            mark = SPEAKS if self._thinks else THINKS
-            before, found, after = self._rest.partition(mark)
-            kept = 0 if found else _partial_mark_length(before, mark)
+            marks = (SPEAKS,) if self._thinks else (THINKS, SPEAKS)
+            before, mark, after = _first_mark(self._rest, marks)
             if not self._thinks:
-                said += before[: len(before) - kept]
-            if not found:
-                self._rest = before[len(before) - kept :]
+                self._said += before
+            self._rest = after
+            if not mark:
                 break
-            self._rest, self._thinks = after, not self._thinks
+            if mark == SPEAKS and not self._thinks:
+                self.lone_end = True
+                self._said = "\n" if self._spoke else ""  # the answer begins a phrase of its own
+            self._thinks, self._may_think = mark == THINKS, False
+        return "" if self._may_think else self._aloud()
+
+    def end(self) -> str:
+        """Return the held-back text, which was neither reasoning nor a mark."""
+        if not self._thinks:
+            self._said += self._rest
+        self._rest = ""
+        return self._aloud()
+
+    def _aloud(self) -> str:
+        said, self._said = self._said, ""
         if not self._spoke:  # whitespace after the reasoning does not begin the answer
             said = said.lstrip()
             self._spoke = bool(said)
         return said
 
-    def end(self) -> str:
-        """Return the held-back text, which was not a mark."""
-        rest, self._rest = self._rest, ""
-        return "" if self._thinks else rest
+
+def _first_mark(text: str, marks: Sequence[str]) -> tuple[str, str, str]:
+    """Return the text before the first of the marks, the mark, and the text after it. If there is
+    none, it is '', and the rest is text that may begin one."""
+    found = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
+    if found:
+        at, mark = min(found)
+        return text[:at], mark, text[at + len(mark) :]
+    kept = max(_partial_mark_length(text, mark) for mark in marks)
+    return text[: len(text) - kept], "", text[len(text) - kept :]
 
 
 def _tool_call_values(calls: object) -> list[dict[str, Any]]:

@@ -67,6 +67,8 @@ class LlmClient:
 
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
+        self._thinks = False
+        """Whether the model's replies begin with reasoning that no mark begins."""
         options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
         self._client = httpx.AsyncClient(**options, transport=transport)
 
@@ -120,13 +122,14 @@ class LlmClient:
         within_s = self._address.first_s
         since: float | None = asyncio.get_running_loop().time()
         async with self._asked(messages, self._address.max_tokens, tools) as events:
-            words = chat_completions.ChatStreamParser()
+            words = chat_completions.ChatStreamParser(thinks=self._thinks)
             while not words.done:
                 async with self._within(within_s, since):
                     found = await self._next(events, words)
                 for piece in found:
                     yield piece
                     within_s, since = self._address.next_s, None
+            self._thinks = self._thinks or words.lone_end
 
     async def close(self) -> None:
         """Close the connections."""

@@ -96,6 +96,21 @@ async def test_reply_has_the_text_of_the_stream_without_the_reasoning(
     assert "".join(await by(server, model)) == ANSWER
 
 
+async def test_reasoning_that_no_mark_begins_is_known_from_the_second_reply_on(
+    server: Completions,
+) -> None:
+    """In the first reply the mark at its end is not spoken, nor is what was not spoken yet."""
+    async with client(server, "thinks, unmarked") as thinker:
+        assert "".join(await answered(thinker)) == f"They greet\n\n\n{ANSWER}"
+        assert "".join(await answered(thinker)) == ANSWER
+
+
+def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> None:
+    aloud = chat_completions.ReasoningFilter(thinks=True)
+    assert aloud.feed("Hello ") + aloud.feed("there.") == ""
+    assert aloud.end() == "Hello there."
+
+
 async def test_request_has_messages_token_limit_and_key(
     server: Completions,
 ) -> None:

@@ -39,6 +39,8 @@ STREAMS: dict[str, list[bytes | float]] = {
     "reasons": [chunk(reasoning_content="They greet me."), *SAID],
     "thinks": [chunk(content=piece) for piece in ("<th", "ink>They ", "greet</thi", "nk>\n\n")]
     + SAID[1:],
+    "thinks, unmarked": [chunk(content=piece) for piece in ("They ", "greet</thi", "nk>\n\n")]
+    + SAID[1:],
     "html": [b"<html>Welcome</html>\n"],
     "list": [b"data: [1, 2]\n\n"],
     "loose": [b'{"error": "model is loading"}\n'],
