@@ -56,10 +56,11 @@ PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
 which no line carries within the time limit of a call."""
 _PAGE = """
     SELECT job, seq, at, kind, data FROM (
-        SELECT job, seq, at, kind, data, sum(octet_length(data)) OVER (ORDER BY seq) AS bytes FROM (
-            SELECT job, seq, at, kind, coalesce(whole, change) AS data FROM vibevoice.events
+        SELECT *, sum(size) OVER (ORDER BY seq) - size AS before FROM (
+            SELECT job, seq, at, kind, coalesce(whole, change) AS data,
+                coalesce(octet_length(coalesce(whole, change)), 0) AS size FROM vibevoice.events
             WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
-    WHERE coalesce(bytes - octet_length(data), 0) < %s ORDER BY seq"""
+    WHERE before < %s ORDER BY seq"""
 REFUSED_JOBS = """
     SELECT job, seq, nodes, ARRAY(
         SELECT failure FROM vibevoice.refusals r WHERE r.job = due.job AND r.node = ANY (nodes)
