@@ -144,12 +144,12 @@ class Diarizer:
         self._take(self.listening.windows())
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """Return the state without the first ``after`` windows, as plain values."""
+        """Return the state without the first ``after`` windows, as plain values. The speakers of
+        windows follow from the known ones, so that its size does not grow with the recording."""
         return {
             "windows": [window_to_json(window) for window in self._windows[after:]],
             "next": self.listening.next,
             "decided_s": self._decided_s,
-            "persons": _array_to_base64(self._persons.astype(np.int16)),
             "known": [[number, _array_to_base64(one)] for number, one in self._known.items()],
         }
 
@@ -166,9 +166,8 @@ class Diarizer:
         """
         last = parts[-1]
         self._windows = [window_from_json(values) for part in parts for values in part["windows"]]
-        persons = _array_from_base64(last["persons"], np.int16).astype(np.int64)
-        self._persons = persons.reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
         self._known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
+        self._persons = self._recognized(self._windows)
         self._decided_s = last["decided_s"]
         self.listening.go_on(last["next"])
         self._redraw(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -236,6 +237,24 @@ def test_skipped_pause_does_not_change_the_embedding(models: SpeakerModels, nove
     for window in windows:
         voice = int(window.alone_s.argmax())
         assert float(window.vectors[voice].astype(np.float32) @ whole) > 0.85
+
+
+def test_state_of_checkpoint_does_not_grow_and_all_states_make_same_speakers(
+    models: SpeakerModels, play: Block
+) -> None:
+    diarizer, states, seen = Diarizer(models), list[dict[str, Any]](), list[int]()
+    for at in range(0, len(play), 10 * RATE):
+        diarizer.feed(play[at : at + 10 * RATE])
+        states.append(diarizer.snapshot(sum(seen)))
+        seen.append(len(states[-1]["windows"]))
+    assert sum(seen) > 3
+    about_all = [{**state, "windows": [], "known": []} for state in states]
+    assert len(json.dumps(about_all[-1])) <= len(json.dumps(about_all[0])) + 8, "some digits"
+    resumed = Diarizer(models)
+    resumed.go_on(json.loads(json.dumps(states)))
+    resumed.replay_audio(play)
+    assert resumed.turns == diarizer.turns
+    assert len({turn.label for turn in resumed.turns}) == 2
 
 
 @pytest.mark.parametrize("step_s", [3.0, 2.5])
