@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -189,6 +190,7 @@ class ClaimStore:
             ],
             record.state.value,
             record.progress.fraction or 0.0,
+            _worked_s(record),
             retained_bytes(record) if record.over else 0,
             self._rows.encrypt_summary(record),
         )
@@ -269,6 +271,12 @@ class ClaimStore:
         await self.judge(
             {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
         )
+
+
+def _worked_s(record: JobRecord) -> float:
+    """Return the seconds of audio that are recognized, whatever the header of a recording says."""
+    known = record.transcript.duration if record.transcript else record.progress.audio_s_done
+    return known if 0 < known < math.inf else 0.0
 
 
 def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:

@@ -39,7 +39,7 @@ from sidecar.jobs.scheduler import (
     WaitingJob,
     schedule_jobs,
 )
-from sidecar.transcripts.transcript import Checkpoint
+from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
 SETTLED = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
 SENDERS = 4
@@ -204,6 +204,55 @@ async def test_running_long_job_puts_no_newcomer_behind_earlier_owners(
     await node.claimed()
     await node.submit("new", "new", "was there", "was there", "later", "later")
     assert sorted(await owners_of(node, 2)) == ["new", "was there"]
+
+
+def done_after(seconds: float) -> ReportedChange:
+    return ReportedChange(Finished(Transcript((SAID,), "en", seconds, "scripted", "fp32")))
+
+
+async def had_s(node: Service, owner: str) -> float:
+    """The work that an owner was charged."""
+    rows = await node.database.fetch(
+        "SELECT had_s FROM vibevoice.owners WHERE owner = %s", (owner,)
+    )
+    return float(rows[0][0])
+
+
+async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_took(
+    node: Service,
+) -> None:
+    await node.submit(*["liar"] * 6, seconds=1.0)
+    await node.submit("bob", "bob", seconds=5.0)
+    order = list[str]()
+    while (claim := await node.claim()) is not None:
+        order.append(claim.record.owner)
+        took_s = 10.0 if claim.record.owner == "liar" else 5.0
+        assert await node.report(claim, claim.record, StartedChange(), done_after(took_s))
+    assert order == ["liar", "bob", "bob", *["liar"] * 5]
+
+
+async def test_running_job_that_outlasts_its_header_is_charged_before_its_end(
+    node: Service,
+) -> None:
+    await node.submit("liar", "liar", seconds=1.0)
+    await node.submit("bob", seconds=5.0)
+    claim = await node.claimed()
+    far = ReportedChange(Progress(60.0, 1.0))
+    record = await node.report(claim, claim.record, StartedChange(), far)
+    assert record is not None
+    assert await had_s(node, "liar") >= 60.0
+    bobs = await node.claimed()
+    assert bobs.record.owner == "bob"
+    assert await node.report(claim, record, done_after(61.0))
+    assert await had_s(node, "liar") == 61.0
+
+
+async def test_owner_whose_header_claims_too_much_gets_the_rest_back(node: Service) -> None:
+    await node.submit("me", seconds=1000.0)
+    claim = await node.claimed()
+    assert await had_s(node, "me") == 1000.0
+    assert await node.report(claim, claim.record, StartedChange(), done_after(2.0))
+    assert await had_s(node, "me") == 2.0
 
 
 async def test_released_job_is_not_charged_to_its_owner(node: Service) -> None:

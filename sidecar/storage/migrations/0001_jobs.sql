@@ -11,7 +11,8 @@ SET LOCAL lock_timeout = '10s';
 
 CREATE TABLE vibevoice.key (salt bytea NOT NULL, check_value bytea NOT NULL);
 
--- What each owner of jobs has had: the predicted seconds of work of its claimed jobs.
+-- What each owner of jobs has had: the seconds of work of its claimed jobs, as predicted, and as
+-- done once they are.
 CREATE TABLE vibevoice.owners (
     owner text PRIMARY KEY, had_s double precision NOT NULL) WITH (fillfactor = 50);
 -- The work that has passed for all: what was claimed, divided by the owners that wanted it.
@@ -226,6 +227,23 @@ BEGIN
             SELECT w.owner FROM vibevoice.owners_1(true) w UNION SELECT owner_) wanted)));
 END $$;
 
+-- Settle what the owner of a claimed job was charged: by the prediction, which trusts a header. If
+-- the job is done, with the work that it was. If it goes on and did more already, with twice that,
+-- so that a long job is settled a few times. Differences below a twentieth are not worth it.
+CREATE FUNCTION vibevoice.settle_1(j vibevoice.jobs, worked_s float8, done boolean)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE more_s float8 := CASE WHEN done THEN worked_s WHEN worked_s > j.work_s THEN 2 * worked_s
+    ELSE j.work_s END - j.work_s;
+BEGIN
+    IF abs(more_s) <= j.work_s / 20 THEN RETURN; END IF;
+    UPDATE vibevoice.jobs SET work_s = work_s + more_s WHERE id = j.id;
+    IF more_s > 0 THEN
+        PERFORM vibevoice.charge_1(j.owner, more_s);
+    ELSE
+        UPDATE vibevoice.owners SET had_s = had_s + more_s WHERE owner = j.owner;
+    END IF;
+END $$;
+
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
 -- serialized.
 CREATE FUNCTION vibevoice.buried_1(id_ text) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -415,10 +433,10 @@ END $$;
 -- Append the events that a node reports of its job, all or nothing. Return whether they are
 -- persisted, also if an earlier call did it. False: the claim is lost. It is ended here if the
 -- node's last event number differs, as after the failover of a database that had lost its last
--- commits.
+-- commits. `worked_s`: seconds of audio that are recognized.
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
-    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8,
+    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, worked_s float8,
     weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
@@ -438,6 +456,7 @@ BEGIN
     END IF;
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
         SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
+    PERFORM vibevoice.settle_1(j, worked_s, state_ = 'done');
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
     ELSE
