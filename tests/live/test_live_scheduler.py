@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -184,3 +185,38 @@ def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     last = Summary if began else SessionRejected
     wait_until(lambda: any(isinstance(one, last) for one in told), PATIENCE_S, "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)
+
+
+@pytest.mark.parametrize("client", ["one", "another"])
+def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(client: str) -> None:
+    order, go_on = list[str](), threading.Event()
+
+    def held(audio: Block, *_: object) -> RecognitionHypothesis:
+        found = words(audio)
+        order.append(found.text)
+        assert go_on.wait(PATIENCE_S)
+        return found
+
+    def open_one(client: str, tell: Callable[[LiveEvent], object]) -> EngineSession:
+        options = LiveOptions(partials=False, client=client, wait_s=1.0)
+        return hall.open(options, LiveSessionStart(), tell)
+
+    told: list[LiveEvent] = []
+    hall = LiveScheduler(LiveRecognizers(held), LoudnessVad(), "made-up", "fp32", threads=1)
+    hall.load.costs.measured(1.0, 0.05)  # five may speak
+    file = open_one("one", lambda _: None)
+    file.push(np.tile(talk(0.3), 3))
+    wait_until(lambda: order and not file.busy, PATIENCE_S, "all of the file waits")
+    assert file.share is not None
+    file.share.spoken(1000.0, time.monotonic())
+    assert file.waiting_s == 0.0 < file.hearing.waiting_s
+    microphone = open_one(client, told.append)
+    microphone.push(talk(0.6)[: 2 * LIVE_RATE])
+    wait_until(lambda: not microphone.busy, PATIENCE_S, "its words wait")
+    for session in (file, microphone):
+        session.finish()
+    go_on.set()
+    wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "it is over")
+    assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
+    assert order[:2] == ["w30", "w60"]
+    hall.close()

@@ -170,7 +170,14 @@ def test_speech_share_is_whole_at_first_and_then_of_the_last_minute() -> None:
     assert share.at(71.0) == pytest.approx(0.45, abs=0.1)
     for second in range(72, 102):
         share.spoken(4.0, second)  # sent faster than anybody speaks
-    assert share.at(102.0) > 1.0
+    assert (share.at(102.0), share.ahead) == (1.0, True)
+
+
+def test_speech_of_a_microphone_is_never_ahead() -> None:
+    share = SpeechShare(0.0)
+    for step in range(1, 1000):
+        share.spoken(0.5, step / 2)  # in pieces that are processed together
+        assert not share.ahead
 
 
 def test_shedding_level_stays_for_its_minimum_time() -> None:

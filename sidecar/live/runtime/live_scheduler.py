@@ -176,6 +176,12 @@ class EngineSession:
         """Return whether some of its audio waits for analysis."""
         return bool(self._inbox or self.hearing.backlog)
 
+    @property
+    def waiting_s(self) -> float:
+        """Return the seconds of its speech that wait for finals and delay those of others."""
+        is_ahead = self.share is not None and self.share.ahead
+        return 0.0 if is_ahead else self.hearing.waiting_s
+
     def speaker(self, now: float) -> load_shedding.ServedSession | None:
         """Return its share of the speech; None before its first admission."""
         if self.rank is None or self.share is None:
@@ -407,7 +413,7 @@ class LiveScheduler:
             self._wanted.notify_all()
 
     def _waiting_s(self) -> float:
-        return sum(session.hearing.waiting_s for session in self._sessions)
+        return sum(session.waiting_s for session in self._sessions)
 
     def _verdict(self, session: EngineSession) -> load_shedding.UtteranceAdmission:
         """Return the admission of an utterance that begins."""

@@ -48,6 +48,9 @@ _COST_MEMORY_S = 40.0
 """Seconds of speech that count in the moving means of costs."""
 _SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
 """Seconds: a session counts as speaking all the time at first, and then by its last minute."""
+_AHEAD_SHARE = 1.25
+"""Share above which speech comes faster than it is spoken: frames of a microphone that are
+processed together stay below it."""
 
 
 class WorkKind(StrEnum):
@@ -107,7 +110,8 @@ class WorkCosts:
 
 
 class SpeechShare:
-    """Seconds of speech per second of time, over the last minute; 1 at the beginning."""
+    """Seconds of speech per second of time, over the last minute; 1 at the beginning, and at most,
+    as a session that is sent faster than it is spoken needs no more at a time than one speaker."""
 
     def __init__(self, now: float) -> None:
         self._speech_s = self._time_s = _SHARE_PRIOR_S
@@ -124,7 +128,13 @@ class SpeechShare:
     def at(self, now: float) -> float:
         """Return the share at a time."""
         self.spoken(0.0, now)
-        return self._speech_s / self._time_s
+        return min(1.0, self._speech_s / self._time_s)
+
+    @property
+    def ahead(self) -> bool:
+        """Return whether speech comes faster than it is spoken, as from a file. What waits then is
+        late for the session alone."""
+        return self._speech_s > _AHEAD_SHARE * self._time_s
 
 
 @dataclass(frozen=True, slots=True)

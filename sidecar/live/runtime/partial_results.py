@@ -192,6 +192,8 @@ class RecognitionPlan:
     def __init__(self, schedule: PartialSchedule) -> None:
         self._schedule = schedule
         self._going: list[RecognitionTask] = []
+        self._since = float("-inf")
+        """Time of the last final: the next one waits since then, so that sessions take turns."""
 
     def next_task(
         self,
@@ -207,9 +209,8 @@ class RecognitionPlan:
                 if self._busy(segment) or self._growing(segment):
                     return None
                 assert segment.end is not None
-                return RecognitionTask(
-                    segment, segment.end, RecognitionUrgency.FINAL, segment.since
-                )
+                since = max(segment.since, self._since)
+                return RecognitionTask(segment, segment.end, RecognitionUrgency.FINAL, since)
         if going_on is None or going_on.shed:
             return None
         if going_on.paused is not None:
@@ -222,9 +223,11 @@ class RecognitionPlan:
         if task.urgency is not RecognitionUrgency.FINAL:
             task.segment.asked = task.to
 
-    def over(self, task: RecognitionTask) -> None:
+    def over(self, task: RecognitionTask, now: float) -> None:
         """Note that a recognition has ended, whatever its result."""
         self._going.remove(task)
+        if task.urgency is RecognitionUrgency.FINAL:
+            self._since = now
 
     def _in_pause(self, segment: SpeechSegment, pause: int) -> RecognitionTask | None:
         if self._schedule.grows or segment.early is not None or self._busy(segment):

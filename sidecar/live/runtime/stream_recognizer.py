@@ -259,7 +259,7 @@ class StreamRecognizer:
         work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
         """Yield the events of a result; it is None if recognition was stopped or failed."""
-        self._listening.over(task)
+        self._listening.over(task, now)
         piece = task.segment
         if piece.cancelled or piece.final is not None:
             return
