@@ -9,7 +9,15 @@ import gc
 import os
 import sys
 
-from sidecar.cli.output import COMPLETION, INTERRUPTED, PROGRAM, USAGE, print_error_line
+from sidecar.cli.output import (
+    COMPLETION,
+    INTERRUPTED,
+    PROGRAM,
+    USAGE,
+    close_stdout,
+    open_stdout,
+    print_error_line,
+)
 
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 """Options of the root command; all others are those of `serve`, the default command."""
@@ -39,14 +47,25 @@ def _run_words(words: list[str]) -> None:
 
         sys.exit(serve.run({}))
     else:
+        if sys.stdout is not None or _is_command(words):  # a host may have closed a service's
+            open_stdout()
         sys.exit(run(words))
+
+
+def _is_command(words: list[str]) -> bool:
+    """Return whether the words are not those of a service."""
+    return bool(words) and words[0] not in SERVING and not _is_flag_of_serve(words[0])
+
+
+def _is_flag_of_serve(word: str) -> bool:
+    return word.startswith("-") and word.partition("=")[0] not in ROOT_FLAGS
 
 
 def run(words: list[str]) -> int:
     """Run one command line; return the exit code."""
     from sidecar.cli.command_table import build_command
 
-    if not words or (words[0].startswith("-") and words[0].partition("=")[0] not in ROOT_FLAGS):
+    if not words or _is_flag_of_serve(words[0]):
         words = ["serve", *words]
     command = build_command()
     if words[0] not in SERVING:
@@ -55,6 +74,10 @@ def run(words: list[str]) -> int:
         code = command.main(
             words, prog_name=PROGRAM, complete_var=COMPLETION, standalone_mode=False
         )
+    except OSError:
+        if failed := close_stdout():
+            return failed
+        raise
     except Exception as error:
         # By version, Typer brings a click of its own or not; the usage errors of both have this
         # method.
@@ -67,4 +90,4 @@ def run(words: list[str]) -> int:
             text += "."
         print_error_line(f"{text} See '{where} --help'.")
         return USAGE
-    return code if isinstance(code, int) else 0
+    return (code if isinstance(code, int) else 0) or close_stdout()

@@ -312,6 +312,8 @@ async def read_stdin(most: int) -> AsyncIterator[bytes]:
     """Yield standard input as it arrives, up to ``most`` bytes at once."""
     # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
     # process. The thread is not joined: Ctrl-C may come during a read.
+    if sys.stdin is None:  # closed: the same as empty
+        return
     pipe = sys.stdin.fileno()
     reader = ThreadLimiter("standard input", 1)
     with suppress(OSError):

@@ -18,7 +18,7 @@ from sidecar.cli.audio_input import LONGEST_S, check_recording, expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.open import sample
-from sidecar.cli.output import print_error_line, write_atomically
+from sidecar.cli.output import print_error_line, print_text, write_atomically
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.installation import needed_for
 
@@ -279,7 +279,7 @@ def _measured(order: BenchCommand) -> int:
         if where is None:
             return BROKEN
         found = asyncio.run(_measure(order, where, work, counts))
-    print(run.render_results(found, format), end="")
+    print_text(run.render_results(found, format))
     if how.log is not None:
         _log(how.log, run.render_session_logs(found, how.most_logs, log_format))
     print_error_line(run.most_held([rows[0] for rows in found], usable_cpu_cores()))
@@ -303,7 +303,7 @@ def _counts(text: str) -> list[int]:
 
 def _log(path: Path, text: str) -> None:
     if path == STANDARD_OUTPUT:
-        print(text, end="")
+        print_text(text)
     else:
         write_atomically(path, text)
 

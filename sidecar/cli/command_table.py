@@ -23,7 +23,7 @@ from sidecar.cli import (
     transcribe,
 )  # fmt: skip
 from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, command, serve_with
-from sidecar.cli.output import PROGRAM
+from sidecar.cli.output import PROGRAM, print_text
 from sidecar.installation import install_command
 from sidecar.version import __version__
 
@@ -88,7 +88,7 @@ def _refuse_bench() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"{PROGRAM} {__version__}")
+        print_text(f"{PROGRAM} {__version__}\n")
         raise typer.Exit
 
 

@@ -293,7 +293,7 @@ def command(
         except BrokenPipeError:
             return handle_broken_pipe()
         except OSError as error:
-            if not {"output", "log"} & given.keys():
+            if not {"output", "log"} & given.keys() or not (error.filename or output):
                 raise
             print_error_line(f"{error.filename or output}: cannot be written: {error.strerror}.")
             return 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import print_error_line
+from sidecar.cli.output import print_error_line, print_text
 
 if TYPE_CHECKING:
     from sidecar.config.grpc_yaml_config import ConvertedConfig
@@ -50,7 +50,7 @@ def convert(
     load_settings(**meant.settings)  # report invalid values now
     written = _text(meant, [path.name for path in paths])
     if output is None:
-        print(written, end="")
+        print_text(written)
     else:
         files.write(output, written.encode(), files.PUBLIC)
     for key in meant.unheeded:

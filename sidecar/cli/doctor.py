@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.cli.common_options import option
-from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.config.settings import (
     Settings,
     config_file_path,
@@ -262,7 +262,7 @@ def write(file: Path | None, findings: str, settings: Settings) -> int:
     except OSError as error:
         print_error_line(f"{target}: cannot be written: {error.strerror}.")
         return 1
-    print(target)
+    print_text(f"{target}\n")
     return 0
 
 

@@ -11,7 +11,7 @@ import typer
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget, client_of
 from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, argument, option, subcommands
-from sidecar.cli.output import PROGRAM, counted, print_error_line, printable
+from sidecar.cli.output import PROGRAM, counted, print_error_line, print_text, printable
 from sidecar.jobs.job_record import JobState
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def _list(
     """List your jobs, oldest first: id, state, submission time, seconds, progress."""
     async with client_of(where) as client:
         async for job in _jobs(client, state):
-            print(job_line(job))
+            print_text(f"{job_line(job)}\n")
 
 
 async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:

@@ -225,7 +225,7 @@ def run(order: LiveCommandOptions) -> int:
     * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | vibevoice-asr live -`
     """
     if order.devices:
-        print("\n".join(devices()) or "There is no microphone.")
+        print_text("\n".join(devices() or ["There is no microphone."]) + "\n")
         return 0
     if order.source is not None and order.device is not None:
         raise typer.BadParameter("--device goes without FILE.")

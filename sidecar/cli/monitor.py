@@ -7,7 +7,7 @@ import asyncio
 from sidecar.cli import monitor_sections
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import option
-from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.installation import needed_for
 
 STATUS_FIELDS = (
@@ -83,7 +83,7 @@ async def print_tables(
     while True:
         picture = await camera.fetch_snapshot()
         text = monitor_sections.table(monitor_sections.sections(picture, before))
-        print(text, end="" if once else "\n", flush=True)
+        print_text(text if once else f"{text}\n")
         if once:
             return picture.answers
         before = picture
@@ -104,4 +104,4 @@ async def status(*, where: ServiceTarget) -> None:
     for name, value in {**shown, "more": f"{PROGRAM} monitor --once"}.items():
         if isinstance(value, bool):
             value = "yes" if value else "no"
-        print(f"{name.replace('_', ' '):<15} {'-' if value is None else value}")
+        print_text(f"{name.replace('_', ' '):<15} {'-' if value is None else value}\n")

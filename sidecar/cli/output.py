@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import secrets
@@ -62,10 +63,37 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def print_text(text: str) -> None:
-    """Print to stdout in UTF-8, whatever the encoding of the console, and flush."""
-    if hasattr(sys.stdout, "reconfigure"):
+def open_stdout() -> None:
+    """Make standard output UTF-8, whatever the encoding of the console or the pipe. If it is closed
+    (``>&-``), let writes fail, as the results would be lost without a sign."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+        if isinstance(
+            sys.stdout.buffer, io.FileIO
+        ):  # PYTHONUNBUFFERED, which forgets failed writes
+            raw = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
+            sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace")
+
+
+def close_stdout() -> int:
+    """Flush standard output at the end of a command; return the exit code: 1 if it cannot be
+    written, which is told, unless its reader is gone (`… | head`)."""
+    if sys.stdout is None:
+        return 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return handle_broken_pipe()
+    except OSError as error:
+        print_error_line(f"standard output: cannot be written: {error.strerror}.")
+        return handle_broken_pipe()
+    return 0
+
+
+def print_text(text: str) -> None:
+    """Print results to standard output, and flush. Nothing else does: no line is lost unnoticed."""
     sys.stdout.write(text)
     sys.stdout.flush()
 

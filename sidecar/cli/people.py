@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.cli.audio_input import open_file
 from sidecar.cli.backends import ServiceTarget, client_of
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import PROGRAM, print_error_line, printable
+from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
@@ -49,7 +49,7 @@ async def _list(*, where: ServiceTarget) -> None:
     """List enrolled speakers: id, recordings, seconds of speech, name."""
     async with client_of(where) as client:
         for one in (await client.people())["people"]:
-            print(_line(one))
+            print_text(_line(one))
 
 
 async def _add(
@@ -61,13 +61,13 @@ async def _add(
     """Enrol a speaker by a clip of one person."""
     async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
-            print(_line(await client.add_person(name, file)))
+            print_text(_line(await client.add_person(name, file)))
 
 
 async def _rename(person: PersonArgument, name: NameArgument, *, where: ServiceTarget) -> None:
     """Rename an enrolled speaker."""
     async with client_of(where) as client:
-        print(_line(await client.change_person(await _id_of(client, person), name)))
+        print_text(_line(await client.change_person(await _id_of(client, person), name)))
 
 
 async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
@@ -81,7 +81,8 @@ async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
 async def _export(*, where: ServiceTarget) -> None:
     """Print all that is stored, as JSON."""
     async with client_of(where) as client:
-        print(json.dumps(await client.export_people(), ensure_ascii=False, indent=2))
+        exported = await client.export_people()
+        print_text(json.dumps(exported, ensure_ascii=False, indent=2) + "\n")
 
 
 async def _carry_over(
@@ -124,4 +125,4 @@ async def _id_of(client: AsyncClient, given: str) -> str:
 def _line(person: dict[str, Any]) -> str:
     seconds = sum(one["seconds"] for one in person["voices"])
     voices, name = len(person["voices"]), printable(person["name"])
-    return f"{person['id']}  {voices:>2}  {seconds:>6.1f} s  {name}"
+    return f"{person['id']}  {voices:>2}  {seconds:>6.1f} s  {name}\n"

@@ -16,7 +16,7 @@ import typer
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import argument, option
-from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, report_error
+from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, print_text, report_error
 from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import is_english_only_build
 
@@ -99,7 +99,7 @@ def pull(
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
         repository, layout = installed_checkpoints.resolve_repository(name)
-        print(fetch(repository, named or revision, to, layout).folder)
+        print_text(f"{fetch(repository, named or revision, to, layout).folder}\n")
     except KeyboardInterrupt:
         print_error_line("Stopped. Repeat the command to resume.")
         return INTERRUPTED
@@ -300,7 +300,7 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
     unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
     checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
     print_error_line(f"{voice.name} speaks {voice.language} ({checked}).")
-    print(folder)
+    print_text(f"{folder}\n")
 
 
 def find_voice(name: str, language: str) -> PulledVoice:
@@ -334,7 +334,7 @@ def _list_voices(folder: Path, language: str) -> None:
     )
     for tag in tags:
         for name in there[tag]:
-            print(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}")
+            print_text(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}\n")
 
 
 def list_models() -> None:
@@ -364,7 +364,7 @@ def list_models() -> None:
         print_error_line(f"None. The embedded engine needs none; {_others()}.")
     width = max((len(name) for name, *_ in rows), default=0)
     for name, size, what, folder in rows:
-        print(f"{name:<{width}}  {size / 1e9:5.1f} GB  {what}  {folder}")
+        print_text(f"{name:<{width}}  {size / 1e9:5.1f} GB  {what}  {folder}\n")
 
 
 def _others() -> str:

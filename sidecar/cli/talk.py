@@ -15,7 +15,7 @@ from sidecar.cli import talk_client
 from sidecar.cli.audio_input import Microphone, check_recording, devices, stream_file
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
 from sidecar.cli.common_options import option
-from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line
+from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line, print_text
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_options import LIVE_RATE
 
@@ -98,7 +98,7 @@ def list_devices() -> int:
     """Print microphones and loudspeakers; return the exit code."""
     found = {"Microphones": devices("input"), "Loudspeakers": devices("output")}
     for kind, those in found.items():
-        print("\n".join([f"{kind}:", *(those or ["  none"])]))
+        print_text("\n".join([f"{kind}:", *(those or ["  none"]), ""]))
     return 0
 
 

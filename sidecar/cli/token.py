@@ -12,12 +12,12 @@ import typer
 from sidecar import errors
 from sidecar.auth.identity import Scope
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import print_error_line
+from sidecar.cli.output import print_error_line, print_text
 
 if TYPE_CHECKING:
     from sidecar.auth.token_issuing import TokenIssuer
 _DATE = "%Y-%m-%d %H:%M"
-_ROW = "{:<32}  {:<8}  {:<16}  {:<16}  {:<16}  {:<8}  {}"
+_ROW = "{:<32}  {:<8}  {:<16}  {:<16}  {:<16}  {:<8}  {}\n"
 
 FolderOption = Annotated[
     Path | None,
@@ -63,7 +63,7 @@ def _create(
     token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
     until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
     print_error_line(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
-    print(token)
+    print_text(f"{token}\n")
 
 
 def _list(folder: FolderOption = None) -> None:
@@ -73,14 +73,14 @@ def _list(folder: FolderOption = None) -> None:
     issuer = _issuer(folder)
     revoked, now = issuer.revoked(), utc_now()
     if sys.stdout.isatty():  # a program that reads the list gets rows alone
-        print(_ROW.format("id", "state", "name", "made (UTC)", "until", "key", "scopes"))
+        print_text(_ROW.format("id", "state", "name", "made (UTC)", "until", "key", "scopes"))
     for issue in issuer.issued():
         expired = issue.expires is not None and issue.expires <= now
         state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
         made = f"{issue.issued:{_DATE}}"
         until = f"{issue.expires:{_DATE}}" if issue.expires else "for ever"
         words = issue.subject, made, until, issue.key[:8], " ".join(issue.scopes)
-        print(_ROW.format(issue.token_id, state, *words))
+        print_text(_ROW.format(issue.token_id, state, *words))
 
 
 def _revoke(
@@ -107,7 +107,7 @@ def _keys(
     if new or not issuer.keys.names():
         issuer.rotate()
     print_error_line("ids of the keys, the last one signs:")
-    print(*issuer.keys.names(), sep="\n", flush=True)
+    print_text("".join(f"{name}\n" for name in issuer.keys.names()))
     print_error_line(f"public keys, for --token-keys: {issuer.keys.public}")
     print_error_line(f"revoked tokens: {issuer.revoked_file}")
 

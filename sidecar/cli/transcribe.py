@@ -418,5 +418,5 @@ async def estimate(
                 measured = await service.submissions.measure(ANONYMOUS, source)
                 forecast = service.forecast(measured, service.options(options))
             fits, sentence = forecast.fits, forecast.sentence
-    print(f"{printable(str(file))}: {sentence}")
+    print_text(f"{printable(str(file))}: {sentence}\n")
     return 0 if fits else 1

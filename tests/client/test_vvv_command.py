@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceCli
 QUEUED = (
     'event: queue\ndata: {"job_id": "ab12cd34ef", "position": 2, "estimated_wait_seconds": 61.4}'
 )
-WORDS = ['[{"Start":0,"End":1,', '"Speaker":0,"Content":"Grüße"}]']
+WORDS = ['[{"Start":0,"End":1,', '"Speaker":0,"Content":"Grüße →"}]']
 DONE = 'event: done\ndata: {"job_id": "ab12cd34ef"}'
 FAILED = 'event: error\ndata: {"error": "The GPU is lost."}'
 STATUS = {
@@ -136,7 +138,7 @@ async def test_library_sends_what_the_original_sends_and_yields_its_events(queue
 def test_text_goes_to_stdout_and_queue_state_to_stderr(queue, talk, tmp_path) -> None:
     to = tmp_path / "talk.json"
     asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output", to)
-    run = vvv(*asked, "--hotwords", "A,B", PYTHONIOENCODING="utf-8")
+    run = vvv(*asked, "--hotwords", "A,B", PYTHONIOENCODING="cp1252")
     assert run.returncode == 0, run.stderr
     assert run.stdout.decode() == "".join(WORDS) + "\n"
     assert run.stderr == b"[Queue] Position: 2, ETA: 61s\n"
@@ -147,6 +149,28 @@ def test_text_goes_to_stdout_and_queue_state_to_stderr(queue, talk, tmp_path) ->
     assert run.stderr == b"\n[Error] The GPU is lost.\n"
     queue.frames = [data(WORDS[0])]
     assert vvv(*asked).returncode == 1, "an end without 'done' is none"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a redirection of a POSIX shell")
+@pytest.mark.parametrize(
+    ("redirection", "said"), [(">&-", "output is closed"), ("| true", ""), (">/dev/full", "space")]
+)
+def test_output_that_cannot_be_written_is_no_traceback(redirection, said, queue, talk) -> None:
+    if redirection == ">/dev/full" and not os.path.exists("/dev/full"):
+        pytest.skip("Linux's device")
+    command = [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", "--server", queue.url]
+    line = shlex.join([*command, "--token", "t", "transcribe", str(talk)])
+    run = subprocess.run(
+        f"{line} {redirection}",
+        shell=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "clients/python/src")},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert "Traceback" not in run.stderr
+    assert said in run.stderr
+    assert run.returncode == (1 if said else 0), "a shell has the exit code of the last command"
 
 
 def test_status_shows_own_jobs_with_a_token_of_the_environment(queue) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import os
 import ssl
 import sys
@@ -24,6 +25,10 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run what the command line says, and exit."""
+    if sys.stdout is None:  # closed: the text would be lost without a sign
+        sys.exit(_fail("Error: standard output is closed."))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the encoding of the console
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -42,8 +47,11 @@ def run(words: Sequence[str]) -> int:
     try:
         client = VibevoiceClient(args.server, args.token, verify)
         if args.command == "status":
-            return asyncio.run(_status(client))
-        return asyncio.run(_transcribe(client, args.file, args.hotwords, args.output))
+            code = asyncio.run(_status(client))
+        else:
+            code = asyncio.run(_transcribe(client, args.file, args.hotwords, args.output))
+        sys.stdout.flush()
+        return code
     except httpx.HTTPStatusError as error:
         return _fail(f"Error: HTTP {error.response.status_code} from {args.server}.")
     except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -51,13 +59,19 @@ def run(words: Sequence[str]) -> int:
     except ssl.SSLError:
         return _fail(f"Error: {args.ca_cert} holds no certificates.")
     except BrokenPipeError:
-        # The reader has gone; what is left to flush must not find it gone once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 1
     except OSError as error:
-        return _fail(f"Error: {error.filename or args.ca_cert}: {error.strerror}.")
+        about = error.filename or args.ca_cert or "standard output"
+        _leave_stdout()
+        return _fail(f"Error: {about}: {error.strerror}.")
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _leave_stdout() -> None:
+    """What is left to flush must not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _transcribe(
