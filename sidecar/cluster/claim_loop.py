@@ -341,18 +341,20 @@ class ClaimLoop:
         if held not in self._held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
-        passes_on = partial(self._passes_on, held)
-        held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on)
+        passes_on, puts_off = partial(self._passes_on, held), partial(self._put_off, held)
+        held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on, puts_off)
         return held.job
 
     def _put_off(self, held: HeldClaim, error: errors.SidecarError) -> None:
-        """Release a job, without a counted attempt, for a node that can open its recording; claim
-        none for a moment."""
+        """Release a job, without a counted attempt, for a node without this fault; claim none for a
+        moment. A node's own fault may come of this job, as where its recording does not fit on
+        the disk: then others are claimed before it."""
         log.warning("job %s is released for another node: %s", held.id, error)
         self.paused = error
         if held in self._held:
             self._spawn(self._rest())
-            self._spawn(self._held.release(held))
+            refused = fault_of(error) is Fault.NODE
+            self._spawn(self._pass_on(held, error) if refused else self._give_back(held))
 
     async def _rest(self) -> None:
         with self.aside():
@@ -379,6 +381,11 @@ class ClaimLoop:
         await held.flushed()
         if held in self._held:  # not ended by its client meanwhile
             await self._judging.refuse(held.id, job_record.JobFailure.of(error))
+        await self._give_back(held)
+
+    async def _give_back(self, held: HeldClaim) -> None:
+        await held.flushed()
+        if held in self._held:
             await self._held.release(held)
 
     async def _release_all(self, within_s: float) -> None:

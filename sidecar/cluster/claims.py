@@ -304,10 +304,8 @@ NODE_ERRORS = (
     errors.EngineUnavailable,
     errors.GpuOutOfMemory,
     errors.WontFit,
-    errors.DiskFull,
-    errors.SpoolUnwritable,
 )
-"""Errors that may be the fault of this machine and not of the recording: another node may try."""
+"""Errors of an engine that may be this machine's and not the recording's: another node may try."""
 
 
 class ClaimedJob(Job):
@@ -320,18 +318,28 @@ class ClaimedJob(Job):
         record: JobRecord,
         reported: Callable[[], Awaitable[None]],
         passes_on: Callable[[errors.SidecarError], bool],
+        puts_off: Callable[[errors.SidecarError], None],
     ) -> None:
         """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
-        another node will try the job after an error of this machine."""
+        another node will try the job after an error of this machine. ``puts_off``: gives the job
+        back because of a fault of the node or the storage."""
         super().__init__(source, record)
         self._reported = reported
-        self._passes_on = passes_on
+        self._passes_on, self._puts_off = passes_on, puts_off
         self.claimed = True
         """Whether its events are reported."""
 
     def let_go(self) -> None:
         """Stop writing to the log."""
         self.claimed = False
+
+    def put_off(self, fault: errors.SidecarError) -> None:
+        """End without a report: a node without this fault will do the job."""
+        super().put_off(fault)
+        if self.claimed and not self.ended:
+            self._puts_off(fault)
+            self.let_go()
+            self.cancel()
 
     def fail(self, error: errors.SidecarError) -> None:
         """End without a transcript, or without a report if another node will try."""

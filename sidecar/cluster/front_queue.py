@@ -88,7 +88,7 @@ class SharedJobQueue(SubmissionQueue):
     def paused(self) -> errors.SidecarError | None:
         """Return why this node starts no jobs now, although some wait: the storage of recordings
         does not answer, for example."""
-        return None if self._node is None else self._node.paused
+        return None if self._node is None else self._node.paused or self._node.queue.paused
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.

@@ -155,6 +155,10 @@ class Job:
         job cannot be done here."""
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
+    def put_off(self, fault: errors.SidecarError) -> None:
+        """Put the job back because of a fault of the node or the storage; no attempt counts."""
+        self.requeue()
+
     def fail(self, error: errors.SidecarError) -> None:
         """End the job without a transcript; a job that has ended does not change."""
         self._append(job_record.FailedChange(job_record.JobFailure.of(error)))
@@ -275,22 +279,22 @@ class JobRun:
             else:
                 job.cancel()
         except Exception as error:
-            if self._is_fault(error):
-                job.requeue()
+            if (fault := self._fault_of(error)) is not None:
+                job.put_off(fault)
             elif isinstance(error, errors.SidecarError):
                 job.fail(error)
             else:
                 log.exception("internal error in job %s", job.id)
                 job.fail(errors.EngineFailed())
 
-    def _is_fault(self, error: Exception) -> bool:
-        """Return whether not the recording is to blame for an error, and note that."""
+    def _fault_of(self, error: Exception) -> errors.SidecarError | None:
+        """Return an error, and note it, if not the recording is to blame for it; else None."""
         if fault_of(error) is Fault.RECORDING:
-            return False
+            return None
         if not isinstance(error, errors.SidecarError):
             error = errors.MachineBusy(f"{error}")
         self.fault = error
-        return True
+        return error
 
     async def _attempt(self, job: Job) -> None:
         alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
@@ -328,17 +332,18 @@ class JobRun:
             log.error("the worker process died while it ran %d jobs together", len(self.jobs))
             crashed = True
         except Exception as error:
-            if not self._is_fault(error):
+            if self._fault_of(error) is None:
                 known = isinstance(error, errors.SidecarError)
                 log.warning(
                     "jobs that ran together are run one by one: %s",
                     error,
                     exc_info=None if known else error,
                 )
-        together = self._interrupted or self.fault is not None
         for job in self.jobs:
-            if not job.ended:
-                job.requeue(counted=crashed, alone=not together)
+            if not job.ended and self.fault is not None:
+                job.put_off(self.fault)
+            elif not job.ended:
+                job.requeue(counted=crashed, alone=not self._interrupted)
 
     async def _begin_together(self) -> None:
         for job in self.jobs:

@@ -592,13 +592,12 @@ async def test_job_that_only_node_cannot_open_waits_before_it_is_tried_again(
     assert claimer.claims.claimed == [job_id] * 2
 
 
-@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull, errors.MachineBusy])
-async def test_fault_of_storage_or_node_ends_no_job_and_costs_no_attempt(
-    shared: SharedJobs, recording: Path, error: type[errors.SidecarError]
+async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
+    shared: SharedJobs, recording: Path
 ) -> None:
     async with services(2, shared) as both:
         for one in both:
-            one.fault = error()
+            one.fault = errors.StorageUnreachable()
         sent_ids = [sent(shared, recording) for _ in range(3)]
         await until(lambda: all(one.claims.claimed for one in both))
         await until(lambda: sum(len(one.claims.claimed) for one in both) >= 5)
@@ -610,6 +609,43 @@ async def test_fault_of_storage_or_node_ends_no_job_and_costs_no_attempt(
             assert record.state is JobState.DONE
             assert changes(shared, record.id, RequeuedChange) == 0
             assert changes(shared, record.id, StartedChange) == 1
+
+
+@pytest.mark.parametrize("error", [errors.DiskFull, errors.MachineBusy])
+async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
+    shared: SharedJobs, recording: Path, error: type[errors.SidecarError]
+) -> None:
+    async with services(2, shared) as (full, free):
+        full.fault = error()
+        with free.node.aside():
+            ids = [sent(shared, recording) for _ in range(2)]
+            await until(lambda: {*full.claims.claimed} == {*ids} and not shared.claimed)
+            assert full.claims.claimed == ids, "one that does not fit stops no other"
+            assert {code_of(why) for why, _ in full.claims.verdicts.values()} == {error.code}
+        for record in await ended(shared, *ids):
+            assert record.state is JobState.DONE
+            assert changes(shared, record.id, RequeuedChange) == 0
+            assert changes(shared, record.id, StartedChange) == 1
+
+
+async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_checkpoint(
+    shared: SharedJobs, recording: Path, hold: Hold
+) -> None:
+    async with services(1, shared, replace(QUICK, storage_backoff_s=NEVER_S)) as (full,):
+        job_id = sent(shared, recording)
+        await until(lambda: shared.get(job_id).settled)
+        job = full.queue.live(job_id)
+        assert job is not None
+        job.put_off(errors.DiskFull())
+        await until(lambda: not shared.claimed and not full.node.held)
+        assert full.node.paused is not None
+        waits = shared.get(job_id)
+        assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
+        assert waits.settled
+        hold.spare_new_workers()
+        async with services(1, shared):
+            (record,) = await ended(shared, job_id)
+            assert record.state is JobState.DONE
 
 
 @virtual_time
@@ -650,7 +686,7 @@ async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
         assert not broken.tally.ended.total
 
 
-@pytest.mark.parametrize("error", [errors.DiskFull, errors.EngineStuck])
+@pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck])
 async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again(
     one: Service,
     shared: SharedJobs,
