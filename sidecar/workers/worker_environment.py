@@ -37,8 +37,10 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 """Names of variables with secrets."""
-PASSWORD_IN_URL = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
-"""URL with a password, in a variable of any name."""
+PASSWORD_IN_VALUE = re.compile(
+    r"://[^/?#\s:]*:[^/?#\s]*@|(^|[?&;\s])(ssl)?pass(word|wd)?\s*=", re.IGNORECASE
+)
+"""URL or connection string with a password, in a variable of any name."""
 PASSED_VARIABLES = frozenset((
     "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
     "CONDA_PREFIX", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH",
@@ -98,7 +100,7 @@ def worker_environment_of(
 
 
 def _passes(name: str, value: str, needs: EnvironmentNeeds) -> bool:
-    if SECRET_NAME.search(name) or PASSWORD_IN_URL.search(value):
+    if SECRET_NAME.search(name) or PASSWORD_IN_VALUE.search(value):
         return False
     upper = name.upper()  # names are case-insensitive on Windows
     return (

@@ -29,7 +29,19 @@ HARMLESS = [
 def test_environment_of_worker_has_no_secret(needs: EnvironmentNeeds) -> None:
     given = worker_environment_of(dict.fromkeys(SECRETS, "x"), needs)
     assert not set(SECRETS) & set(given)
-    assert "PROXY" not in worker_environment_of({"PROXY": "http://me:hunter2@proxy:3128"}, needs)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://me:hunter2@proxy:3128",
+        "postgresql://db/jobs?user=me&password=hunter2",
+        "host=db user=me password = 'hunter2'",
+        "postgresql://db/jobs?sslpassword=hunter2",
+    ],
+)
+def test_environment_of_engine_has_no_value_with_password(value: str) -> None:
+    assert "ADDRESS" not in worker_environment_of({"ADDRESS": value}, EnvironmentNeeds.ENGINE)
 
 
 def test_environment_of_engine_has_variables_of_its_libraries() -> None:
