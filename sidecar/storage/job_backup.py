@@ -31,6 +31,8 @@ MANIFEST_FILE = "backup.json"
 _MAX_MANIFEST_BYTES = 64 << 20
 _RECORDING = re.compile(rf"{UPLOADS_FOLDER}/\w[\w-]*")
 _CHUNK_BYTES = 1 << 20
+MAX_OPEN_RECORDINGS = 8
+"""Recordings that are open at once: a service may have more than a process may open files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,18 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
             copy, packed = Path(made, JOURNAL_FILE), Path(made, "tar")
-            with _consistent_snapshot(folder) as (database, recordings):
-                _copy_database(database, copy)
+            with files.open_new(packed) as file:
+                archive = _Archive(file)
+                while len(paths := archive.missing(folder)) > MAX_OPEN_RECORDINGS:
+                    for path in paths:
+                        with suppress(FileNotFoundError), path.open("rb") as recording:
+                            archive.add_recording(path.name, recording)
+                with _consistent_snapshot(folder, archive) as (database, recordings):
+                    _copy_database(database, copy)
+                    for name, recording in recordings:
+                        archive.add_recording(name, recording)
                 jobs = _count_jobs(copy)
-                with files.open_new(packed) as file:
-                    size = _write_archive(file, copy, recordings)
+                size = archive.finish(copy)
             if target.exists():
                 raise _target_exists_error(target)
             packed.replace(target)
@@ -73,7 +82,7 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
         raise SettingsInvalid(f"The kept jobs in {folder} cannot be copied: {error}.") from None
     except OSError as error:
         raise _unwritable_error(target, error) from None
-    return BackupSummary(jobs, len(recordings), size)
+    return BackupSummary(jobs, archive.recordings, size)
 
 
 def restore_jobs(source: Path, folder: Path) -> BackupSummary:
@@ -146,10 +155,11 @@ def _not_a_backup_error(source: Path, why: str) -> SettingsInvalid:
 
 @contextmanager
 def _consistent_snapshot(
-    folder: Path,
+    folder: Path, archive: _Archive
 ) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, io.BufferedReader]]]]:
-    """Yield the database and the recordings as of one moment: both are opened while writes are
-    locked. A running service waits for milliseconds; files that it deletes later stay open here."""
+    """Yield the database and the recordings that the archive lacks, as of one moment: all are
+    opened while writes are locked. A running service waits for milliseconds; files that it deletes
+    later stay open here."""
     with ExitStack() as opened:
         address = f"{(folder / JOURNAL_FILE).absolute().as_uri()}?mode=rw"
         guard, reader = (
@@ -160,10 +170,9 @@ def _consistent_snapshot(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM jobs").fetchall()  # from here on it sees this snapshot
         recordings = []
-        for path in sorted((folder / UPLOADS_FOLDER).glob("*")):
+        for path in archive.missing(folder):
             with suppress(FileNotFoundError):  # its job ended meanwhile
-                if path.suffix != PARTIAL_SUFFIX:
-                    recordings.append((path.name, opened.enter_context(path.open("rb"))))
+                recordings.append((path.name, opened.enter_context(path.open("rb"))))
         guard.execute("ROLLBACK")
         yield reader, recordings
 
@@ -184,22 +193,53 @@ def _count_jobs(file: Path) -> int:
         return int(database.execute("SELECT count(*) FROM jobs").fetchone()[0])
 
 
-def _write_archive(
-    target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, io.BufferedReader]]
-) -> int:
-    """Write the tar, synced to the disk; return its bytes."""
-    digests: dict[str, str] = {}
-    with tarfile.open(fileobj=target, mode="w") as tar, copy.open("rb") as database:
-        for name, file in [*((f"{UPLOADS_FOLDER}/{one}", file) for one, file in recordings),
-                           (JOURNAL_FILE, database)]:  # fmt: skip
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            tar.addfile(_tar_member(name, os.fstat(file.fileno()).st_size), file)
-        text = json.dumps({"files": digests}).encode()
-        tar.addfile(_tar_member(MANIFEST_FILE, len(text)), io.BytesIO(text))
-    target.flush()
-    os.fsync(target.fileno())
-    return target.tell()
+class _Archive:
+    """Tar that is being written. It may have recordings whose jobs have ended meanwhile: the next
+    start deletes them."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target, self._tar = target, tarfile.open(fileobj=target, mode="w")  # noqa: SIM115
+        self._digests: dict[str, str] = {}
+
+    @property
+    def recordings(self) -> int:
+        """Return the number of recordings."""
+        return len(self._digests.keys() - {JOURNAL_FILE})
+
+    def missing(self, folder: Path) -> Sequence[Path]:
+        """Return the whole recordings that are in the folder of jobs but not here."""
+        found = sorted((folder / UPLOADS_FOLDER).glob("*"))
+        return [
+            path
+            for path in found
+            if path.suffix != PARTIAL_SUFFIX
+            and _recording_name(path.name) not in self._digests
+            and path.is_file()
+        ]
+
+    def add_recording(self, name: str, file: IO[bytes]) -> None:
+        """Add a recording."""
+        self._add(_recording_name(name), file)
+
+    def finish(self, database: Path) -> int:
+        """Add the database and the manifest, and sync the file to the disk; return its bytes."""
+        with database.open("rb") as file:
+            self._add(JOURNAL_FILE, file)
+        text = json.dumps({"files": self._digests}).encode()
+        self._tar.addfile(_tar_member(MANIFEST_FILE, len(text)), io.BytesIO(text))
+        self._tar.close()
+        self._target.flush()
+        os.fsync(self._target.fileno())
+        return self._target.tell()
+
+    def _add(self, name: str, file: IO[bytes]) -> None:
+        self._digests[name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        file.seek(0)
+        self._tar.addfile(_tar_member(name, os.fstat(file.fileno()).st_size), file)
+
+
+def _recording_name(name: str) -> str:
+    return f"{UPLOADS_FOLDER}/{name}"
 
 
 def _tar_member(name: str, size: int) -> tarfile.TarInfo:

@@ -89,6 +89,27 @@ async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
             assert os.pread(audio.fd, 6000, 0) == heard(1)
 
 
+async def test_backup_of_many_recordings_opens_few_at_once(
+    keeping: JobPersistence, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    records = [added(keeping, number) for number in range(60)]
+    (tmp_path / "jobs" / UPLOADS_FOLDER / "@folder").mkdir()  # of a file server; it is left out
+    await keeping.store.written()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = max(map(int, os.listdir("/dev/fd"))) + 30
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        made = back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (made.jobs, made.recordings) == (60, 60)
+    assert restore_jobs(tmp_path / "backup.tar", tmp_path / "other" / "jobs") == made
+    with closing((again := keeping_in(tmp_path / "other" / "jobs")).store) as store:
+        for record in records:
+            again.open(store.get(record.id)).close()
+
+
 async def test_every_backup_is_of_one_moment_despite_concurrent_changes(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
