@@ -102,7 +102,8 @@ class OwnerShares:
         return OwnerShares(passed, known)
 
     def refunded(self, owner: str, work_s: float) -> OwnerShares:
-        """Return the shares after started work was lost by no fault of its owner."""
+        """Return the shares after ``work_s`` of started work was not done (negative: after more was
+        done than was charged)."""
         return OwnerShares(self.passed, {**self.tags, owner: self.tag(owner) - work_s})
 
 

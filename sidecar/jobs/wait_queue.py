@@ -48,6 +48,11 @@ class RunningJobs:
         self._begun_at = now
         self.running = jobs
 
+    def worked_s(self, now: float) -> float | None:
+        """Return the seconds of work on the running jobs, without the engine's load; None if no
+        engine is loaded now."""
+        return now - max(self._begun_at, self.place.loaded_at) if self.place.loaded else None
+
     def finish(self) -> None:
         """Remove the jobs that ran; the duration of a load is learned."""
         self.running = ()
@@ -161,16 +166,18 @@ class WaitQueue:
         self._changed()
 
     def finish(self, jobs: Sequence[Job], at: int) -> None:
-        """Remove jobs that run no more. A job that has not ended is queued again, in front, and its
-        owner gets its work back."""
+        """Remove jobs that run no more, and settle what their owners were charged with the work
+        that was done: predictions trust headers. A job that has not ended is queued again, in
+        front, and its owner gets its work back."""
+        worked_s = self._working[at].worked_s(time.monotonic())
         self._working[at].finish()
         for job in jobs:
+            back_s = self._predicted[job.id]
             if job.ended:
                 self._learn(job, len(jobs))
                 del self._predicted[job.id]
-            else:
-                work_s = self._predicted[job.id] / len(jobs)
-                self._shares = self._shares.refunded(job.record.owner, work_s)
+                back_s -= back_s if worked_s is None else worked_s
+            self._shares = self._shares.refunded(job.record.owner, back_s / len(jobs))
         self._jobs = {job.id: job for job in jobs if not job.ended} | self._jobs
         self._changed()
 

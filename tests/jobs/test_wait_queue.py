@@ -10,6 +10,7 @@ import pytest
 from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
 from job_fixtures import Hold
 from service_process import until
+from virtual_time import virtual_time
 
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.duration_prediction import DurationPredictor
@@ -198,3 +199,29 @@ async def test_only_attempt_over_whole_recording_is_measured(
     job.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
     lineup.finish([job], 0)
     assert pace.knows("fp32") is not resumed
+
+
+class LoadedSlot(OverheardSlot):
+    """A slot whose engine nobody had to load."""
+
+    loaded = True
+
+
+@virtual_time
+async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_took(
+    new_job: NewJob,
+) -> None:
+    """All of the liar's jobs are said to take a second, and take ten."""
+    order, log = list[str](), JobEventLog()
+    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    for owner in ["liar 1"] * 6 + ["bob 5"] * 2:
+        lineup.join(new_job(owner=owner))
+    while (job := lineup.due(0)) is not None:
+        order.append(job.record.owner)
+        job.enter(log)
+        lineup.begin([job], 0)
+        job.begin()
+        await asyncio.sleep(10.0 if job.record.owner == "liar 1" else 5.0)  # virtual time
+        job.apply_report(Finished(Transcript((), "en", 1.0, "scripted", "fp32")), 1.0)
+        lineup.finish([job], 0)
+    assert order == ["liar 1", "bob 5", "bob 5", *["liar 1"] * 5]
