@@ -218,7 +218,12 @@ class AudioProbe:
         await self._shutdowns.wait()
 
     def _started(self) -> WorkerProcess:
-        worker = self._start_process()
+        try:
+            worker = self._start_process()
+        except OSError as error:  # no memory, process or descriptor: the file is not at fault
+            raise errors.MachineBusy(
+                f"No process to read the file can be started: {error.strerror}."
+            ) from None
         worker.on_end = partial(self._ended, worker)
         return worker
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -169,3 +170,14 @@ async def test_idle_timeout_of_probes_starts_after_last_concurrent_file(
             await both
             assert [timer.cancelled() for timer in timers] == [True, False]
         assert all(timer.cancelled() for timer in timers)
+
+
+async def test_probe_process_that_cannot_be_started_is_not_the_fault_of_the_file(
+    source: AudioSource,
+) -> None:
+    def start() -> WorkerProcess:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    async with probing(start) as probe:
+        with source, pytest.raises(errors.MachineBusy, match="allocate memory"):
+            await probe.probe(ANONYMOUS, source)
