@@ -29,8 +29,17 @@ _MAX_SYMLINKS = 40
 class AudioSource:
     """Open recording; closing it deletes an upload."""
 
-    def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        spooled: bool,
+        path: str | None = None,
+        status: os.stat_result | None = None,
+    ) -> None:
         self._fd: int | None = fd
+        self.status = status
+        """Status of a client's file as it was opened, since its disk may not answer later."""
         self.path = path
         """Path that the client sent; None for an upload."""
         self.spooled = spooled
@@ -96,13 +105,14 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
             raise errors.AudioPathNotAFile() from None
         raise errors.AudioPathInvalid() from error
-    if not _is_plain_file(fd):
+    status = os.fstat(fd)
+    if not _is_plain_file(status):
         os.close(fd)
         raise errors.AudioPathNotAFile()
     if roots and not _is_inside_roots(_real_path(fd, path), roots):  # a link may have changed
         os.close(fd)
         raise _outside_roots_error()
-    return AudioSource(fd, spooled=False, path=path)
+    return AudioSource(fd, spooled=False, path=path, status=status)
 
 
 def _outside_roots_error() -> errors.AudioPathForbidden:
@@ -139,12 +149,11 @@ def _real_path(fd: int, path: str) -> str:
     return os.path.realpath(path)
 
 
-def _is_plain_file(fd: int) -> bool:
+def _is_plain_file(status: os.stat_result) -> bool:
     """Return whether it is a regular file on a disk, not one of the kernel's.
 
     A file without a name is an upload or scratch file of another client, and is refused.
     """
-    status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and status.st_nlink == 0):
         return False
     return status.st_dev not in _virtual_filesystem_devices()
@@ -232,8 +241,9 @@ RecordingRef = OpenUploadRef | StoredRecordingRef | ClientFileRef
 
 
 def recording_ref(source: AudioSource) -> OpenUploadRef | ClientFileRef:
-    """Return the reference of an open recording."""
-    status = os.fstat(source.fd)
+    """Return the reference of an open recording. This does not block on the disk of a client's
+    file."""
+    status = source.status or os.fstat(source.fd)
     if source.path is not None:
         return ClientFileRef(source.path, status.st_ino, status.st_mtime_ns)
     return OpenUploadRef(source.fd, status.st_dev, status.st_ino)

@@ -13,7 +13,7 @@ from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
 from sidecar.auth.identity import Identity, Scope
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import reservations
@@ -56,6 +56,7 @@ class JobSubmissions:
             settings.queue_limit + 1, settings.upload_room_mb << 20
         )
         self._uploads = reservations.UploadQuotas()
+        self._discards = BackgroundTaskGroup()
 
     async def place(
         self, caller: Identity, key: str | None = None
@@ -254,4 +255,5 @@ class JobSubmissions:
             error, DuplicateRequestKey | errors.QueueFull | errors.ShuttingDown
         )
         if record is not None and self._backend.persistent_recordings is not None and not unsure:
-            self._backend.persistent_recordings.discard(record.audio)
+            discard = self._backend.persistent_recordings.discard
+            self._discards.spawn("discard", self._disk.run(discard, record.audio))

@@ -105,6 +105,18 @@ def test_changed_client_file_is_refused(
         named.open()
 
 
+def test_reference_to_client_file_is_to_the_file_as_it_was_opened(
+    voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    with open_recording_file(str(path)) as source:
+        changed(path)  # its disk is not asked again: it may not answer
+        named = recording_ref(source)
+    with pytest.raises(errors.AudioLost):
+        named.open()
+
+
 @posix
 def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, tmp_path: Path) -> None:
     path = tmp_path / "voice.wav"
