@@ -219,6 +219,7 @@ class LocalJobBackend:
             settings.retention_s,
             settings.job_retention_mb << 20,
             MAX_RESULTS_PER_OWNER,
+            now=now,
         )
         """Jobs that have ended, until they expire."""
         self.store = LocalJobStore(self.log, self.queue, self.results)
@@ -237,8 +238,9 @@ class LocalJobBackend:
         self.queue.open()
         if self._kept is not None:
             ended = [record for record in self.log.all() if record.over]
-            for record in sorted(ended, key=lambda one: one.touched):
-                self.results.remember(record, self._now() - record.touched)
+            used = {one.id: max(one.touched, self.log.last_read(one.id)) for one in ended}
+            for record in sorted(ended, key=lambda one: used[one.id]):
+                self.results.remember(record, self._now() - used[record.id])
             from sidecar.jobs.recovery import requeue_unfinished
 
             background.spawn("go on", requeue_unfinished(self._kept, self.queue, self._disk))

@@ -288,6 +288,14 @@ class JobEventLog:
         """Call ``tell`` with the id of each deleted job."""
         self._tell_gone.append(tell)
 
+    def last_read(self, job_id: str) -> float:
+        """Return when its owner last read a job of before the start, in seconds since 1970; 0 if it
+        is not known."""
+        return 0.0
+
+    def note_read(self, job_id: str, at: float) -> None:
+        """Persist that a job was read, as far as this store persists; ``at``: as `last_read`."""
+
     def forget(self, job_id: str) -> None:
         """Delete a job; an unknown id does nothing."""
         self._feed.forget(job_id)

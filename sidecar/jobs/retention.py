@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.concurrency import wait_for_event
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
-from sidecar.transcripts.transcript import Segment, SegmentReady
+from sidecar.transcripts.transcript import Peaks, Segment, SegmentReady
 from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ JOB_BYTES = 16 << 10
 SEGMENT_BYTES = 150
 WORD_BYTES = 120
 """Memory of a segment and a word beside their text (tracemalloc, CPython 3.11)."""
+PEAKS_BYTES = 400
+"""Memory of a report of peaks beside its levels."""
 EDIT_BYTES = 700
 """Memory of an edit beside its text, in the history and among the events; of an undo, too."""
 EMBEDDING_BYTES = 900
@@ -72,6 +74,11 @@ def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
         if isinstance(event.change, ReportedChange) and isinstance(event.change.event, SegmentReady)
     ]
     spoken = _segments_bytes(record.segments) + _segments_bytes(told)
+    spoken += len(record.peaks) + sum(
+        PEAKS_BYTES + len(event.change.event.levels)
+        for event in events
+        if isinstance(event.change, ReportedChange) and isinstance(event.change.event, Peaks)
+    )
     if record.transcript is not None:
         spoken += EMBEDDING_BYTES * len(record.transcript.prints)
     return JOB_BYTES + spoken + _edit_history_bytes(record.history)
@@ -107,18 +114,21 @@ class _EndedJob:
     young_at: float
     """Begin of its retention: reads and edits by its owner renew it."""
     weight: int = 0
+    noted_at: float = -math.inf
+    """Last read that is persisted."""
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def awaited(self) -> bool:
-        """Return whether a client may still fetch the result."""
+        """Return whether a client has not fetched the result yet."""
         failure = self.record.error
         told = failure is not None and failure.code == errors.ShuttingDown.code
         result = self.record.state in (JobState.DONE, JobState.FAILED) and not told
-        young = self.ended_at + MIN_RETENTION_S > time.monotonic()
-        return result and young and not self.fetched.is_set()
+        return result and not self.fetched.is_set()
 
 
+READ_NOTE_INTERVAL_S = 60.0
+"""Interval in which reads of a job are persisted. When the service ends, the last one is, too."""
 MAX_RESULTS_PER_OWNER = 1000
 """Fetchable results of one owner; with more, the oldest are deleted early."""
 
@@ -134,8 +144,12 @@ class Retention:
         retention_s: float,
         limit_bytes: int,
         limit: int | None = None,
+        *,
+        now: clock.Clock = clock.wall_time,
+        fetch_s: float = MIN_RETENTION_S,
     ) -> None:
-        self._store = store
+        """``fetch_s``: seconds in which a client may still fetch a result as the service ends."""
+        self._store, self._now, self._fetch_s = store, now, fetch_s
         self._retention_s = retention_s
         self._limit_bytes = limit_bytes
         self._limit = limit or sys.maxsize
@@ -162,6 +176,8 @@ class Retention:
         if (result := self._ended.pop(job_id, None)) is not None:
             result.young_at = time.monotonic()
             self._ended[job_id] = result
+            if result.young_at - result.noted_at > READ_NOTE_INTERVAL_S:
+                self._note_read(result)
             if result.record.state is JobState.FAILED:  # it has no result that is yet to come
                 result.fetched.set()
 
@@ -173,20 +189,23 @@ class Retention:
         return max(0.0, result.young_at + self._retention_s - time.monotonic())
 
     async def all_fetched(self) -> None:
-        """Wait until the results of the last seconds were fetched, at most `MIN_RETENTION_S` from
-        their ends. A job that was cancelled or put off by the shutdown has no result."""
+        """Wait until the results of the last seconds were fetched, at most ``fetch_s`` from their
+        ends. A job that was cancelled or put off by the shutdown has no result."""
         now = time.monotonic()
         await asyncio.gather(
             *(
-                wait_for_event(one.fetched, one.ended_at + MIN_RETENTION_S - now)
+                wait_for_event(one.fetched, one.ended_at + self._fetch_s - now)
                 for one in self._ended.values()
-                if one.awaited
+                if one.awaited and one.ended_at + self._fetch_s > now
             )
         )
 
     def close(self) -> None:
-        """Delete no more results for their age."""
+        """Delete no more results for their age, and persist their last reads."""
         self._closed = True
+        for result in self._ended.values():
+            if result.young_at > max(result.noted_at, result.ended_at):
+                self._note_read(result)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -232,6 +251,12 @@ class Retention:
             if oldest == record.id:
                 break
             self._forget(oldest)
+
+    def _note_read(self, result: _EndedJob) -> None:
+        if result.record.durable:
+            result.noted_at = result.young_at
+            age_s = time.monotonic() - result.young_at
+            self._store.note_read(result.record.id, self._now() - age_s)
 
     def _forget(self, job_id: str) -> None:
         self._gone(job_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -178,6 +178,7 @@ class SqliteJobEventLog(JobEventLog):
         """
         super().__init__(now, buffer)
         self._shelf = shelf or RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
+        self._last_reads: dict[str, float] = {}
         self._journal = open_journal(folder, secret, self._read)
         self.seal = self._journal.seal
         self._writer = SqliteWriter(self._journal.database)
@@ -188,9 +189,12 @@ class SqliteJobEventLog(JobEventLog):
         super().add(record)
         if record.durable:
             name = record.key.name if record.key is not None else None
-            values = record.id, record.owner, self._sealed(record), name
             sql = "INSERT INTO jobs (id, owner, submitted, idempotency_key) VALUES (?, ?, ?, ?)"
-            self._writer.put(JobWrite(record.id, [(sql, values)]))
+
+            def added() -> Sequence[Statement]:
+                return [(sql, (record.id, record.owner, self._sealed(record), name))]
+
+            self._writer.put(JobWrite(record.id, added))
 
     def forget(self, job_id: str) -> None:
         """Delete a job; nothing of it is left, not even on the disk."""
@@ -199,7 +203,16 @@ class SqliteJobEventLog(JobEventLog):
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
             after = partial(self._shelf.drop, entry.record)
-            self._writer.put(JobWrite(job_id, [deleted], after=after, gone=True))
+            self._writer.put(JobWrite(job_id, lambda: [deleted], after=after, gone=True))
+
+    def last_read(self, job_id: str) -> float:
+        """As `JobEventLog.last_read`."""
+        return self._last_reads.get(job_id, 0.0)
+
+    def note_read(self, job_id: str, at: float) -> None:
+        """As `JobEventLog.note_read`, in the background."""
+        read = ("UPDATE jobs SET last_read = ? WHERE id = ?", (at, job_id))
+        self._writer.put(JobWrite(job_id, lambda: [read], soon=False))
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until the job's data (None: all deletions) is on the disk."""
@@ -229,30 +242,34 @@ class SqliteJobEventLog(JobEventLog):
         super()._keep(entry, record, event)
         if not record.durable or event.superseded_by_next:
             return
-        values = (
-            record.id,
-            event.seq,
-            event.at,
-            self._sealed(record, event.worn if record.over else event),
-        )
-        statements: list[Statement] = [("INSERT INTO events VALUES (?, ?, ?, ?)", values)]
         ended = record.over and event.ends
-        if ended:
-            statements += [
-                (
-                    "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
-                    (self._sealed(record, one), record.id, one.seq),
-                )
-                for one in entry.log
-                if isinstance(one.change, job_record.ReportedChange)
-                and isinstance(one.change.event, Checkpoint)
+        settled = [
+            one
+            for one in (entry.log if ended else ())
+            if isinstance(one.change, job_record.ReportedChange)
+            and isinstance(one.change.event, Checkpoint)
+        ]
+
+        def kept() -> Sequence[Statement]:
+            sealed = self._sealed(record, event.worn if record.over else event)
+            inserted = (record.id, event.seq, event.at, sealed)
+            return [
+                ("INSERT INTO events VALUES (?, ?, ?, ?)", inserted),
+                *(
+                    (
+                        "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
+                        (self._sealed(record, one), record.id, one.seq),
+                    )
+                    for one in settled
+                ),
             ]
+
         change = event.change
         later = isinstance(change, job_record.ReportedChange) and isinstance(
             change.event, SegmentReady
         )
         after = partial(self._shelf.put, record) if ended else None
-        self._writer.put(JobWrite(record.id, statements, soon=not later, after=after))
+        self._writer.put(JobWrite(record.id, kept, soon=not later, after=after))
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
         if event is None:
@@ -263,6 +280,7 @@ class SqliteJobEventLog(JobEventLog):
         """Read all stored jobs."""
         self._entries.clear()
         self._keys.clear()
+        self._last_reads.clear()
         read = journal.database.execute
 
         def opened(sealed: object, about: str) -> bytes:
@@ -271,8 +289,10 @@ class SqliteJobEventLog(JobEventLog):
             return journal.seal.opened(sealed, about)
 
         try:
-            for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
+            jobs = read("SELECT id, submitted, last_read FROM jobs ORDER BY place").fetchall()
+            for job_id, text, last_read in jobs:
                 self._enter(JobEventLogEntry(parse_record(opened(text, f"{job_id}"))))
+                self._last_reads[job_id] = last_read or 0.0
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):

@@ -136,11 +136,12 @@ WriteCallback = Callable[[errors.SidecarError | None], None]
 
 @dataclass(frozen=True, slots=True)
 class JobWrite:
-    """Writes of one job, in one transaction. ``after``: called once it is committed; ``gone``: the
+    """Writes of one job, in one transaction. ``statements``: made in the writer's thread, since a
+    long transcript takes a while to encrypt. ``after``: called once it is committed; ``gone``: the
     job is deleted, so its earlier writes are dropped."""
 
     job_id: str
-    statements: Sequence[Statement] = ()
+    statements: Callable[[], Sequence[Statement]] = tuple
     soon: bool = True
     after: Callable[[], None] | None = None
     gone: bool = False
@@ -155,8 +156,10 @@ class SqliteWriter:
         self._news = threading.Condition()
         self._parts: list[JobWrite] = []
         self._waiting: list[tuple[str | None, WriteCallback]] = []
+        self._asked: list[tuple[str | None, WriteCallback]] = []
+        """Those whose writes are being tried."""
         self._due = float("inf")
-        self._closing = False
+        self._closing = self._dead = False
         self._checkpoint_at = float("inf")
         self._owed: defaultdict[str, list[JobWrite]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
@@ -177,8 +180,8 @@ class SqliteWriter:
         with the error of that job; without a job: with that of a deletion that failed. If
         anything was deleted by them, a checkpoint comes first."""
         with self._news:
-            if self._closing:
-                told(None)
+            if self._closing or self._dead:
+                told(_write_error() if self._dead else None)
                 return
             self._waiting.append((job_id, told))
             self._due = 0.0
@@ -193,22 +196,33 @@ class SqliteWriter:
         self._database.close()
 
     def _run(self) -> None:
+        try:
+            self._write_until_closed()
+        except BaseException:
+            log.critical("internal error: jobs are not persisted any more", exc_info=True)
+            with self._news:
+                self._dead = True
+                self._asked += self._waiting
+            for _, told in self._asked:
+                told(_write_error())
+
+    def _write_until_closed(self) -> None:
         self._checkpoint()  # an earlier service may have been killed before its own
         while True:
             with self._news:
                 while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
                     self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
                 parts, self._parts = self._parts, []
-                waiting, self._waiting = self._waiting, []
+                self._asked, self._waiting = self._waiting, []
                 self._due, closing = float("inf"), self._closing
             if parts or self._owed:
                 self._write(parts)
-            asked = any(job_id is None or job_id in self._deleted for job_id, _ in waiting)
+            asked = any(job_id is None or job_id in self._deleted for job_id, _ in self._asked)
             if self._deleted:
                 self._checkpoint_at = min(self._checkpoint_at, time.monotonic() + WRITE_DELAY_S)
                 if asked or closing or time.monotonic() >= self._checkpoint_at:
                     self._checkpoint()
-            for job_id, told in waiting:
+            for job_id, told in self._asked:
                 told(self._wrong.get(job_id) if job_id is not None else self._kept)
             if closing:
                 return
@@ -246,17 +260,18 @@ class SqliteWriter:
             self._owed.clear()
             self._wrong.clear()
 
-    def _committed(self, parts: Sequence[JobWrite]) -> sqlite3.Error | None:
-        """Commit all of ``parts`` or nothing, synced to the disk; return the error, if any."""
+    def _committed(self, parts: Sequence[JobWrite]) -> Exception | None:
+        """Commit all of ``parts`` or nothing, synced to the disk; return the error, if any. It may
+        be a fault in the data of a job, which must not end the thread."""
         if not parts:
             return None
         try:
             self._database.execute("BEGIN IMMEDIATE")
             for part in parts:
-                for sql, values in part.statements:
+                for sql, values in part.statements():
                     self._database.execute(sql, values)
             self._database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             return error
@@ -264,7 +279,10 @@ class SqliteWriter:
             if part.gone:
                 self._deleted.add(part.job_id)
             if part.after is not None:
-                part.after()
+                try:
+                    part.after()
+                except Exception:
+                    log.exception("internal error after job %s was persisted", part.job_id)
         return None
 
     def _checkpoint(self) -> None:
@@ -282,8 +300,12 @@ class SqliteWriter:
             self._database.execute(f"PRAGMA busy_timeout = {usual_ms}")
 
 
-def _storage_error(error: sqlite3.Error) -> errors.SidecarError:
+def _storage_error(error: Exception) -> errors.SidecarError:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
         return errors.DiskFull("There is not enough disk space to persist the job.")
+    return _write_error()
+
+
+def _write_error() -> errors.SpoolUnwritable:
     return errors.SpoolUnwritable("The folder for jobs cannot be written to.")

@@ -44,6 +44,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "seq INTEGER NOT NULL, at REAL NOT NULL, change BLOB NOT NULL, "
         "PRIMARY KEY (job, seq)) WITHOUT ROWID",
     ),
+    ("ALTER TABLE jobs ADD COLUMN last_read REAL",),
 )
 """Migrations of the file from each version to the next; a released step never changes."""
 

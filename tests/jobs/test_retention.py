@@ -11,21 +11,21 @@ from collections.abc import Callable
 
 import pytest
 from service_process import PATIENCE_S, until
-from virtual_time import virtual_time
+from virtual_time import stand_still, virtual_time
 
 from sidecar import errors
-from sidecar.jobs import retention
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import (
     JOB_BYTES,
+    MIN_RETENTION_S,
     SHORT_RESULT,
     Retention,
     render_result,
     retained_bytes,
 )
-from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript, Word
+from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript, Word
 from sidecar.transcripts.transcript_edits import RewriteSegment, UndoStep
 
 pytestmark = virtual_time
@@ -36,9 +36,9 @@ DAY_S = 86400.0
 class Kept:
     """A store, and how long what is in it is kept."""
 
-    def __init__(self, retention_s: float, limit_bytes: int) -> None:
+    def __init__(self, retention_s: float, limit_bytes: int, **more: float) -> None:
         self.store = JobEventLog()
-        self.results = Retention(self.store, retention_s, limit_bytes)
+        self.results = Retention(self.store, retention_s, limit_bytes, **more)
 
     @property
     def ids(self) -> list[str]:
@@ -207,6 +207,17 @@ async def test_retained_bytes_grow_with_transcript_and_its_events(
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
 
 
+async def test_retained_bytes_include_loudness_and_its_reports(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 20)
+    job = new_job()
+    job.enter(kept.store)
+    job.begin()
+    for at in range(0, 50_000, 50):
+        job.apply_report(Peaks(at, bytes(50)))
+    charged = retained_bytes(job.record, kept.store.events(job.id)) - JOB_BYTES
+    assert charged > 1000 * (50 + 50 + 300), "levels, once more in each report, and the reports"
+
+
 async def test_retained_bytes_include_edits_and_what_undo_needs(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20)
     job = kept.finished(new_job())
@@ -239,10 +250,9 @@ async def test_closed_retention_has_no_timer(new_job: NewJob) -> None:
 
 
 async def test_shutdown_waits_only_for_results_not_fetched_yet(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob,
 ) -> None:
-    monkeypatch.setattr(retention, "MIN_RETENTION_S", DAY_S)
-    kept = Kept(DAY_S, 1 << 20)
+    kept = Kept(DAY_S, 1 << 20, fetch_s=DAY_S)
     fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
     for job in (fetched, cancelled, put_off, waiting):
         job.enter(kept.store)
@@ -263,12 +273,11 @@ async def test_shutdown_waits_only_for_results_not_fetched_yet(
 
 
 async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob,
 ) -> None:
-    now = time.monotonic
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
-    monkeypatch.setattr(time, "monotonic", lambda: now() + retention.MIN_RETENTION_S)
+    stand_still(MIN_RETENTION_S)
     ending = asyncio.ensure_future(kept.results.all_fetched())
     for _ in range(3):  # steps of the loop: nothing is waited for
         await asyncio.sleep(0)
@@ -276,10 +285,9 @@ async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(
 
 
 async def test_shutdown_waits_for_result_until_its_time_is_over(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob,
 ) -> None:
-    monkeypatch.setattr(retention, "MIN_RETENTION_S", 0.2)
-    kept = Kept(DAY_S, 1 << 20)
+    kept = Kept(DAY_S, 1 << 20, fetch_s=0.2)
     began = time.monotonic()
     kept.finished(new_job())
     await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)

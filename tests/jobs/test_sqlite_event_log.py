@@ -7,6 +7,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -26,8 +27,10 @@ from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import (
     CancelledChange,
     EditedChange,
+    FailedChange,
     IdempotencyKey,
     InterruptedChange,
+    JobFailure,
     JobRecord,
     JobState,
     ReportedChange,
@@ -35,11 +38,14 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
+from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SEQ_STRIDE, SqliteJobEventLog
 from sidecar.storage import job_journal
+from sidecar.storage.encryption import Cipher
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
+from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -465,6 +471,86 @@ async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> No
         assert not waiting.done()
         other.execute("ROLLBACK")
         await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+class NotingCipher:
+    """The threads in which something is encrypted."""
+
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher, self.threads = cipher, set[threading.Thread]()
+
+    def seal(self, data: bytes, about: str) -> bytes:
+        self.threads.add(threading.current_thread())
+        return self._cipher.seal(data, about)
+
+
+async def test_end_of_job_is_not_encrypted_in_the_event_loop(store: SqliteJobEventLog) -> None:
+    store.seal = cipher = NotingCipher(store.seal)  # type: ignore[assignment]
+    job = added(store)
+    for change in (StartedChange(), CHECKPOINT, DONE):
+        store.append(job.id, change)
+    await store.written(job.id)
+    assert len(cipher.threads) == 1
+    assert threading.current_thread() not in cipher.threads
+
+
+async def test_fault_in_the_data_of_a_job_does_not_end_the_writer(
+    store: SqliteJobEventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, other = added(store), added(store)
+    await store.written()
+    store.append(broken.id, FailedChange(JobFailure(object(), "", "")))  # type: ignore[arg-type]
+    store.append(other.id, StartedChange())
+    with pytest.raises(errors.SpoolUnwritable):
+        await store.written(broken.id)
+    await store.written(other.id)
+    assert broken.id in caplog.text
+
+
+async def test_fault_after_a_commit_does_not_end_the_writer(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class BrokenArchive(RecordingArchive):
+        def put(self, *_: object) -> None:
+            raise ValueError("a bug")
+
+    archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
+    with closing(SqliteJobEventLog(folder, KEY, shelf=archive)) as store:
+        for _ in range(2):
+            job = added(store)
+            store.append(job.id, CancelledChange())
+            await store.written(job.id)
+    assert "a bug" in caplog.text
+
+
+async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(
+    folder: Path,
+) -> None:
+    class BrokenArchive(RecordingArchive):
+        def put(self, *_: object) -> None:
+            raise SystemExit
+
+    archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
+    with closing(SqliteJobEventLog(folder, KEY, shelf=archive)) as store:
+        job = added(store)
+        store.append(job.id, CancelledChange())
+        for _ in range(2):
+            with pytest.raises(errors.SpoolUnwritable):
+                await store.written(job.id)
+
+
+async def test_last_read_of_result_counts_after_restart(folder: Path) -> None:
+    store, now = SqliteJobEventLog(folder, KEY, lambda: 1000.0), [1000.0]
+    results = Retention(store, 3600, 1 << 20, now=lambda: now[0])
+    job = added(store)
+    for change in (StartedChange(), DONE):
+        store.append(job.id, change)
+    for now[0] in (1500.0, 1600.0):  # reads within a minute of the machine's clock
+        results.renew(job.id)
+    results.close()
+    store.close()
+    with closing(SqliteJobEventLog(folder, KEY)) as again:
+        assert again.last_read(job.id) == pytest.approx(1600.0, abs=PATIENCE_S)
 
 
 @asynccontextmanager
