@@ -14,6 +14,7 @@ from sidecar import errors
 from sidecar.api import live_messages
 from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
+from sidecar.api.http.error_responses import problem
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
@@ -42,6 +43,9 @@ RECEIVED_INTERVAL_S = 0.5
 CLOSE_TIMEOUT_S = 5.0
 """Time for the client to close after the last event. A client that closes has received it; one that
 does not may reconnect."""
+UNCOUNTED_AUDIO_S = 0.005
+"""Shortest audio of a message that is not counted: no client has shorter packets, and each message
+costs the same."""
 SESSION_DONE_CODE = 1000
 """Close code of a client that does not need its session any more."""
 
@@ -123,6 +127,8 @@ class _LiveConnection:
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
+        width = SampleEncoding(begin.encoding).width if decoder is None else 0
+        self._uncounted_bytes = max(1, int(rate * UNCOUNTED_AUDIO_S) * width)
         self._heard_s, self._finished = session.told.heard_s, False
         self._summed_up = False
         """True if the summary was sent: no message follows it."""
@@ -144,8 +150,8 @@ class _LiveConnection:
         If something other than the client ends the session, such as its first pause, its last
         events are still sent. Audio that still arrives then does not close the connection.
         """
-        if not (isinstance(message, bytes) and message):  # audio has limits of its own
-            self._socket.count()
+        if isinstance(message, str) or len(message) < self._uncounted_bytes:
+            self._socket.count()  # longer audio has limits of its own
         try:
             await self._do(message)
         except errors.SessionOver:
@@ -215,7 +221,7 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
     )
 
 
-DIALECT = websocket_connections.WebSocketDialect(("vibevoice-live",), ending_of)
+DIALECT = websocket_connections.WebSocketDialect(("vibevoice-live",), ending_of, refusal=problem)
 """The subprotocol is for clients that offer one together with their key."""
 
 

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 
 from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
+from sidecar.api.http.error_responses import problem
 from sidecar.api.http.responses import json_response
 from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as output
@@ -143,7 +144,7 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
     )
 
 
-DIALECT = websocket_connections.WebSocketDialect((), ending_of)
+DIALECT = websocket_connections.WebSocketDialect((), ending_of, refusal=problem)
 
 
 async def serve_conversation(

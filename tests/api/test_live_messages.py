@@ -139,7 +139,7 @@ async def test_newer_connection_takes_over_a_session_and_no_audio_counts_twice(
             await say(older, "begin", session=f"ours-{number}")
             await next_of(older, "began")
             for _ in range(4000):  # more than the service takes before the newer comes
-                await older.send(bytes(64))
+                await older.send(bytes(320))
             await say(newer, "begin", session=f"ours-{number}", after=0)
             began = await next_of(newer, "began")
             said, code = await rest(older)
@@ -218,16 +218,25 @@ async def test_invalid_message_is_answered_with_an_error_and_closes(
     assert said[-1]["hint"]
 
 
-async def test_refused_client_gets_its_error_in_a_frame(
+async def test_refused_client_gets_a_status_and_a_script_its_error_in_a_frame(
     start_server: Callable[..., Server],
 ) -> None:
+    """A script cannot read the status; it offers a subprotocol or has an origin."""
     server = start_server(token="the right one, at last")
-    for more in ({}, {"additional_headers": {"Authorization": "Bearer wrong"}}):
+    for headers, refusal in (({}, "missing"), ({"Authorization": "Bearer wrong"}, "invalid")):
+        with pytest.raises(InvalidStatus) as refused:
+            async with wire(server, additional_headers=headers):
+                pass
+        response = refused.value.response
+        assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert json.loads(response.body)["code"] == f"token_{refusal}"
+    for more in (
+        {"subprotocols": ["vibevoice-live", "bearer.wrong"]},
+        {"origin": f"http://127.0.0.1:{server.port}"},
+    ):
         async with wire(server, **more) as socket:
             said, code = await rest(socket)
         assert (said[-1]["type"], code) == ("error", 4401)
-    async with wire(server, subprotocols=["vibevoice-live", "bearer.wrong"]) as socket:
-        assert (await rest(socket))[1] == 4401
 
 
 SAID: TypeAdapter[LiveMessage] = TypeAdapter(
@@ -274,7 +283,7 @@ async def test_every_server_message_matches_the_published_schema(server: Server)
 
 
 @pytest.mark.slow
-async def test_rate_limit_counts_commands_and_not_audio_packets(
+async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
@@ -286,7 +295,7 @@ async def test_rate_limit_counts_commands_and_not_audio_packets(
         await say(socket, "finish")
         summary = await next_of(socket, "summary")
         assert summary["transcript"]["metadata"]["duration"] == pytest.approx(2.0, abs=0.1)
-    for message in (b"", json.dumps({"type": "commit"})):
+    for message in (b"", bytes(2), json.dumps({"type": "commit"})):
         async with wire(server) as socket:
             await say(socket, "begin")
             for _ in range(41):

@@ -104,7 +104,6 @@ class AuthGate:
             except errors.SidecarError as error:
                 say_no = self._rules.refusals.get(scope["path"])
                 if scope["type"] == "websocket" and say_no is not None:
-                    error_responses.log_error(error, None)
                     await say_no(error, scope, receive, send)
                 else:
                     await self._refuse(error, scope, receive, send)

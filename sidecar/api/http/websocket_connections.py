@@ -13,10 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from sidecar import errors
+from sidecar.api.http.error_responses import log_error
 from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit, raise_rate_limited
@@ -252,12 +254,13 @@ class WebSocketDialect:
 
     ``refuse_handshake``: refuses a handshake with an HTTP status, if it can, and returns whether it
     did. If it is set, the function that serves a connection accepts it itself, once it can be
-    served.
+    served. ``refusal``: renders an error for a client that is not admitted.
     """
 
     subprotocols: Sequence[str]
     ending_of: Callable[[errors.SidecarError], ConnectionEnding]
     refuse_handshake: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None
+    refusal: Callable[[errors.SidecarError], Response] | None = None
 
     async def serve(
         self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
@@ -277,8 +280,17 @@ class WebSocketDialect:
     async def send_refusal(
         self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Refuse a client that was not admitted."""
-        await self._end(WebSocket(scope, receive, send), error)
+        """Refuse a client that was not admitted: with ``refusal`` as the response to its handshake,
+        if it can read that. A script of a page or of Node cannot; it offers a subprotocol or has an
+        `Origin`."""
+        websocket = WebSocket(scope, receive, send)
+        script = {"origin", "sec-websocket-protocol"} & set(websocket.headers.keys())
+        if self.refusal is not None and not script:
+            with suppress(RuntimeError, OSError):  # otherwise the error is sent in a frame
+                await websocket.send_denial_response(self.refusal(error))
+                return
+        log_error(error, None)
+        await self._end(websocket, error)
 
     async def _end(self, websocket: WebSocket, error: errors.SidecarError) -> None:
         """Send the reason in an open connection, with a last message and a close frame: clients
