@@ -22,7 +22,7 @@ HIDDEN = (
     "sidecar.workers.worker_main",
     "uvicorn.lifespan.on",  # uvicorn finds its parts by their names
     "uvicorn.loops.asyncio",
-    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.http.httptools_impl",
 )
 """Modules that are found by name at run time, so that PyInstaller cannot see them."""
 

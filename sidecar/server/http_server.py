@@ -17,9 +17,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sidecar.api.http import uvicorn_protocols, websocket_connections
-from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
+from sidecar.server.http_connections import MAX_CONNECTIONS_PER_ADDRESS, CountingServer
 from sidecar.server.listeners import ProtocolListener, ProtocolListeners, listen
 from sidecar.server.service_process import PARENT_GONE_GRACE_S
 from sidecar.server.staged_app import StagedApp
@@ -69,10 +69,7 @@ def uvicorn_config(
     """Return the configuration of uvicorn for any port; with ``tls`` it serves TLS only."""
     return uvicorn.Config(
         app,
-        http=uvicorn_protocols.http_protocol(
-            uvicorn_protocols.REQUEST_HEAD_S,
-            most=_max_connections_per_address(),
-        ),
+        http=uvicorn_protocols.http_protocol(uvicorn_protocols.REQUEST_HEAD_S),
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
@@ -83,7 +80,6 @@ def uvicorn_config(
         ws_ping_interval=websocket_connections.LIVE_PING_S,
         ws_ping_timeout=websocket_connections.LIVE_PING_S,
         ws_per_message_deflate=False,
-        h11_max_incomplete_event_size=MAX_ALL_HEADERS_BYTES,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
@@ -95,7 +91,8 @@ def uvicorn_config(
 def _max_connections_per_address() -> int:
     """Return the maximum connections of one address: at most half of the limit of open files, so
     that one address cannot exhaust it."""
-    most, limit = uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS, service_process.fd_limit()
+    limit = service_process.fd_limit()
+    most = MAX_CONNECTIONS_PER_ADDRESS
     return most if limit is None else min(most, limit // 2)
 
 
@@ -103,7 +100,7 @@ async def _started() -> None:
     """Do nothing: the application has started."""
 
 
-class HttpServer(uvicorn.Server):
+class HttpServer(CountingServer):
     """Uvicorn server that reports readiness, lets the running job finish, and stops with its
     host."""
 
@@ -116,7 +113,7 @@ class HttpServer(uvicorn.Server):
         complete: Callable[[], Awaitable[None]],
     ) -> None:
         """``complete`` is called once it serves; if that raises, the server stops, as broken."""
-        super().__init__(config)
+        super().__init__(config, _max_connections_per_address())
         self._listeners, self._complete = listeners, complete
         self._service = service
         self._ready = ready
@@ -265,11 +262,11 @@ class SecondaryPort:
             await asyncio.wait({self._serving})
 
 
-class _SecondaryServer(uvicorn.Server):
+class _SecondaryServer(CountingServer):
     """Uvicorn server without signal handlers, which the service's main server has."""
 
     def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+        super().__init__(config, _max_connections_per_address())
         self.up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -95,7 +95,7 @@ def test_request_with_a_foreign_host_name_is_refused_at_every_address(
     for host in HOSTILE:
         response = server.client.request(method, path, headers={"Host": host})
         status, text = response.status_code, response.text
-        assert status in (400, 403), (host, text)  # 400: h11 itself refuses what is no name
+        assert status in (400, 403), (host, text)  # 400: the parser refuses what is no name
         assert status == 400 or '"host_not_allowed"' in text
         assert "instance" not in text
 

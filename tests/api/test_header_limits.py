@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import re
-
 import pytest
-from h11 import SERVER, Connection, RemoteProtocolError, _abnf, _readers
-from regex_steps import superlinear
 from service_process import Server, check_discreet
 
 from sidecar import errors
@@ -17,7 +12,6 @@ from sidecar.api.http.request_headers import (
     MAX_HEADER_BYTES,
     check_header_sizes,
 )
-from sidecar.api.http.uvicorn_protocols import http_protocol
 
 BRANDS = ", ".join(f'"Not a Brand {number}";v="{number}.0.0.0"' for number in range(20))
 JWT = ".".join("eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9" * many for many in (1, 200, 3))
@@ -92,25 +86,6 @@ def test_too_large_header_is_refused_in_the_dialect_of_its_address(
         assert errors.HeaderTooLarge.code in (said["code"], said.get("error"))
         assert name.lower() in answer.text
         check_discreet(answer.text)
-
-
-def test_http_parser_reads_lines_in_linear_time_with_equal_results() -> None:
-    """h11 has an expression of its own, which the service replaces."""
-    theirs = re.compile(_abnf.header_field.encode())
-    assert superlinear(re.compile(_abnf.header_field), "fullmatch")
-    http_protocol(1.0)
-    ours = _readers.header_field_re
-    assert superlinear(re.compile(ours.pattern.decode("latin-1")), "fullmatch") is None
-    dice = random.Random(5)
-    for _ in range(20_000):
-        line = b"x:" + bytes(dice.choices(b"ab \t\x00:\xe9\x0b", k=dice.randint(0, 8)))
-        found, known = ours.fullmatch(line), theirs.fullmatch(line)
-        assert (found and found["field_value"]) == (known and known["field_value"]), line
-        assert (found is None) == (known is None), line
-    parser = Connection(SERVER, max_incomplete_event_size=MAX_ALL_HEADERS_BYTES)
-    parser.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\nx:" + b" " * 100_000 + b"\0\r\n\r\n")
-    with pytest.raises(RemoteProtocolError):
-        parser.next_event()
 
 
 def test_header_limit_counts_names_and_values_of_all_headers() -> None:

@@ -1,0 +1,120 @@
+"""Accepted connections of HTTP: counted by address until they are closed, TLS handshakes limited.
+
+uvicorn learns of a connection once its TLS handshake is complete. Until then it would be neither
+counted nor ended within a minute, and it costs 300 KB. So connections are accepted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from sidecar.auth.rate_limits import rate_limit_key
+from sidecar.limit_overrides import limit
+from sidecar.observability.logs import REPEAT_MUTE_S
+from sidecar.server.listeners import BACKLOG
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS_PER_ADDRESS = 10_000
+"""Maximum for one address, which may be a proxy with all its clients."""
+TLS_HANDSHAKE_S = limit("tls_handshake", 10.0)
+"""Time for a client to complete a TLS handshake: two round trips."""
+ACCEPT_RETRY_S = 1.0
+"""Pause if the system cannot accept a connection, as it has no descriptor left."""
+
+
+class CountingServer(uvicorn.Server):
+    """uvicorn server with at most ``most`` open connections of one address, WebSockets included.
+
+    A connection counts from the moment it is accepted until its socket is closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, most: int = MAX_CONNECTIONS_PER_ADDRESS) -> None:
+        super().__init__(config)
+        self._most, self._open = most, Counter[str]()
+        self._accepting: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve on ``sockets``."""
+        await super().startup([])  # uvicorn itself listens on none
+        for listener in sockets or ():
+            listener.setblocking(False)
+            listener.listen(BACKLOG)
+            self._spawn(self._accept(listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, then end all connections."""
+        for task in self._accepting:
+            task.cancel()
+        await super().shutdown(sockets)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0)  # at most one in each turn, so that the others are served
+            try:
+                sock, (host, *_) = await loop.sock_accept(listener)
+            except ConnectionError:  # the client has disconnected already
+                continue
+            except OSError as error:
+                muted = {"mute_s": REPEAT_MUTE_S}
+                log.warning("no connection can be accepted: %s", error.strerror, extra=muted)
+                await asyncio.sleep(ACCEPT_RETRY_S)
+                continue
+            key = rate_limit_key(host)
+            if self._open[key] >= self._most:
+                sock.close()
+                continue
+            self._open[key] += 1
+            self._spawn(self._connect(_CountedSocket(sock, partial(self._closed, key))))
+
+    async def _connect(self, sock: socket.socket) -> None:
+        """Hand a connection over to its protocol, once its TLS handshake is complete."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def protocol() -> asyncio.BaseProtocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        handshake_s = TLS_HANDSHAKE_S if config.ssl else None
+        try:
+            await loop.connect_accepted_socket(
+                protocol, sock, ssl=config.ssl, ssl_handshake_timeout=handshake_s
+            )
+        except OSError:  # the client disconnected, was too slow, or speaks no TLS
+            sock.close()
+
+    def _closed(self, key: str) -> None:
+        self._open[key] -= 1
+        if not self._open[key]:
+            del self._open[key]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+
+class _CountedSocket(socket.socket):
+    """Socket that calls ``closed`` once it is closed, whatever has become of its connection."""
+
+    def __init__(self, accepted: socket.socket, closed: Callable[[], None]) -> None:
+        family, kind, proto = accepted.family, accepted.type, accepted.proto
+        super().__init__(family, kind, proto, fileno=accepted.detach())
+        self._tell_closed: Callable[[], None] | None = closed
+
+    def close(self) -> None:
+        """Close the socket."""
+        super().close()
+        closed, self._tell_closed = self._tell_closed, None
+        if closed is not None:
+            closed()

@@ -1,0 +1,233 @@
+"""Bytes of one connection cost the others little: pieces are paced, heads and fragments limited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from asgi_server import served
+from service_process import PATIENCE_S
+from starlette.types import Receive, Scope, Send
+from virtual_time import virtual_time
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.api.http import uvicorn_protocols
+from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
+from sidecar.api.http.uvicorn_protocols import (
+    MAX_FRAGMENTS,
+    MAX_HEADER_LINES,
+    READ_BYTES,
+    SMALL_BYTES,
+    SMALL_PIECES_AT_ONCE,
+    SMALL_PIECES_PER_S,
+    PacedProtocol,
+    http_protocol,
+    websocket_protocol,
+)
+
+
+class Wire(asyncio.Transport):
+    """A transport whose peer has more to send whenever it is read."""
+
+    reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Taken:
+    """Stands for uvicorn: pieces of a certain size."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.taken, self.pieces = size, 0, 0
+
+    def data_received(self, data: bytes) -> None:
+        self.taken += len(data)
+        self.pieces += len(data) // self.size
+
+
+class Paced(PacedProtocol, Taken):
+    """A protocol on a `Wire`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.loop, self.transport = asyncio.get_running_loop(), Wire()
+
+    def is_read_paused(self) -> bool:
+        return False
+
+    async def receive(self, seconds: float) -> int:
+        """Read whatever is let in for so long; return how much that was."""
+        before, end = self.taken, self.loop.time() + seconds
+        while self.loop.time() < end and self.taken - before < 100 * READ_BYTES:
+            if self.transport.reading:  # type: ignore[attr-defined]
+                self.buffer_updated(len(self.get_buffer(-1)))
+            await asyncio.sleep(0 if self.transport.reading else 0.1)  # type: ignore[attr-defined]
+        return self.taken - before
+
+
+@virtual_time
+async def test_small_pieces_are_taken_at_their_rate_and_others_at_once() -> None:
+    fast = Paced(SMALL_BYTES)
+    begun = fast.loop.time()
+    assert await fast.receive(60) == 100 * READ_BYTES
+    assert fast.loop.time() == begun, "nothing had to wait"
+    slow = Paced(8)
+    most = SMALL_PIECES_AT_ONCE + 60 * SMALL_PIECES_PER_S + READ_BYTES / 8
+    assert 0.8 * most < await slow.receive(60) / 8 < 1.1 * most, "it is slow, not stopped"
+
+
+@virtual_time
+async def test_resumed_reading_does_not_hurry_a_connection_with_small_pieces() -> None:
+    """uvicorn resumes reading whenever its application takes a message."""
+    slow = Paced(1)
+    slow.buffer_updated(READ_BYTES)
+    assert not slow.transport.reading  # type: ignore[attr-defined]
+    slow.transport.resume_reading()
+    slow.buffer_updated(READ_BYTES)
+    assert not slow.transport.reading  # type: ignore[attr-defined]
+    assert slow.taken == READ_BYTES
+    await asyncio.sleep(2 * READ_BYTES / SMALL_PIECES_PER_S)
+    assert slow.taken == 2 * READ_BYTES, "nothing is lost"
+    await asyncio.sleep(2 * READ_BYTES / SMALL_PIECES_PER_S)
+    assert slow.transport.reading  # type: ignore[attr-defined]
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the path and the names of the headers, once the body is read."""
+    while (await receive())["more_body"]:
+        pass
+    body = scope["path"].encode() + b"|" + b",".join(name for name, _ in scope["headers"])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer(*parts: bytes, more: bytes = b"", app: Any = echo) -> bytes:
+    """All that comes back for a request, whose client goes on to send ``more``."""
+    async with asyncio.timeout(PATIENCE_S), served(app, http=http_protocol(15)) as listener:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"".join(parts))
+        writer.write(more)
+        found = await reader.read()
+        writer.close()
+        return found
+
+
+HEAD = b"POST /path?q HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+
+
+async def test_parser_gets_at_most_8_kb_at_a_time() -> None:
+    kind, sizes = http_protocol(15), []
+
+    class Watched(kind):  # type: ignore[misc, valid-type]
+        def data_received(self, data: bytes) -> None:
+            sizes.append(len(data))
+            super().data_received(data)
+
+    async with asyncio.timeout(PATIENCE_S), served(echo, http=Watched) as listener:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(HEAD + b"Content-Length: 500000\r\n\r\n" + bytes(500_000))
+        assert b" 200 " in await reader.readline()
+        writer.close()
+    assert max(sizes) <= READ_BYTES
+    assert sum(sizes) > 500_000
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"a:\r\n" * MAX_HEADER_LINES,
+        HEAD + b"a: " + b"x" * (MAX_ALL_HEADERS_BYTES + 4 * READ_BYTES),
+        b"GET /" + b"x" * (MAX_ALL_HEADERS_BYTES + 4 * READ_BYTES),
+    ],
+    ids=["lines", "header", "address"],
+)
+async def test_endless_head_is_refused_while_it_is_read(head: bytes) -> None:
+    assert (await answer(head)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_trailer_is_no_header() -> None:
+    """Reverse proxies remove what clients may not claim from headers only."""
+    body = b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
+    found = await answer(HEAD, body)
+    assert b"/path|host,connection,transfer-encoding\r\n" in found
+
+
+async def test_absolute_address_is_its_path() -> None:
+    """RFC 9112, 3.2.2: what clients of a proxy send."""
+    head = HEAD.replace(b"/path", b"http://localhost/path")
+    assert b"/path|" in await answer(head, b"Content-Length: 0\r\n\r\n")
+
+
+async def test_bytes_behind_a_whole_request_do_not_replace_its_response() -> None:
+    found = await answer(HEAD.replace(b"close", b"keep-alive"), b"Content-Length: 1\r\n\r\nxxx")
+    assert found.startswith(b"HTTP/1.1 200 ")
+    assert b" 400 " not in found
+
+
+async def test_websocket_at_an_absolute_address_is_opened() -> None:
+    async def takes_it(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": scope["path"].strip("/")})
+        await receive()
+
+    head = (
+        b"GET ws://localhost/live?a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with served(takes_it, http=http_protocol(15), ws=websocket_protocol()) as listener:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(head)
+        found = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert found.startswith(b"HTTP/1.1 101 ")
+    assert b"Sec-WebSocket-Protocol: live\r\n" in found
+
+
+async def test_too_many_requests_at_once_end_their_connection() -> None:
+    """They would be kept, each with its headers, while the first one is answered."""
+    found = await answer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
+    assert found.count(b"HTTP/1.1 200 ") <= uvicorn_protocols.MAX_PIPELINED + 1
+
+
+async def test_refused_connection_is_not_read_and_ends_after_a_while() -> None:
+    found = await answer(b"no http\r\n\r\n", more=b"x" * 100_000)
+    assert found.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_warning_of_invalid_requests_is_written_once_in_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await answer(b"no http\r\n\r\n")
+    (record,) = [one for one in caplog.records if "Invalid HTTP" in one.getMessage()]
+    assert (record.levelno, record.mute_s) == (logging.WARNING, 60.0)  # type: ignore[attr-defined]
+
+
+async def test_message_of_too_many_fragments_is_closed_1009() -> None:
+    async def takes_it(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    fragment = b"\xfe" + SMALL_BYTES.to_bytes(2) + bytes(4 + SMALL_BYTES)
+    http, ws = http_protocol(15), websocket_protocol()
+    async with (
+        served(takes_it, http=http, ws=ws) as listener,
+        connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/") as live,
+    ):
+        live.transport.write(b"\x02" + fragment + (b"\x00" + fragment) * MAX_FRAGMENTS)
+        with pytest.raises(ConnectionClosed) as closed:
+            await live.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009

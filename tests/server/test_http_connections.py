@@ -1,0 +1,92 @@
+"""Connections of one address are counted from accept to close; TLS handshakes have a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from service_process import PATIENCE_S
+from starlette.types import Receive, Scope, Send
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
+from sidecar.auth.self_signed_certificate import ensure_certificate
+from sidecar.server import http_connections
+from sidecar.server.http_connections import CountingServer
+
+
+async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accept a WebSocket and answer any request."""
+    await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await receive()
+    else:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+
+@asynccontextmanager
+async def counting(most: int, **options: Any) -> AsyncIterator[tuple[str, int]]:
+    """The address of a server with at most so many connections of one address."""
+    protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
+    config = uvicorn.Config(takes_all, lifespan="off", log_config=None, **protocols, **options)
+    server = CountingServer(config, most)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        yield listener.getsockname()
+        server.should_exit = True
+        await serving
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    """Wait until the connection is closed."""
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    return True
+
+
+async def test_connections_of_one_address_are_limited_and_its_websockets_count() -> None:
+    async with counting(most=2) as address:
+        url = "ws://{}:{}/".format(*address)
+        live, (_, silent) = await connect(url), await asyncio.open_connection(*address)
+        assert await is_closed((await asyncio.open_connection(*address))[0])
+        await live.close()
+        silent.close()
+        opened = []
+        while len(opened) < 2:  # until the service has seen that they are gone
+            with suppress(OSError, EOFError, WebSocketException):
+                opened.append(await connect(url))
+        for one in opened:
+            await one.close()
+
+
+async def test_connection_counts_before_its_tls_handshake_which_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connections, "TLS_HANDSHAKE_S", 0.5)
+    pair = ensure_certificate(tmp_path, frozenset({"localhost", "127.0.0.1"}))
+    files = {"ssl_certfile": str(pair.certificate), "ssl_keyfile": str(pair.key)}
+    trusting = ssl.create_default_context(cafile=pair.certificate)
+    async with counting(most=1, **files) as address:
+        silent, writer = await asyncio.open_connection(*address)
+        one_too_many, _ = await asyncio.open_connection(*address)
+        assert await is_closed(one_too_many)
+        assert await is_closed(silent), "it never shook hands"
+        writer.close()
+        while True:  # until the service has seen that it is gone
+            with suppress(OSError, EOFError):
+                reader, writer = await asyncio.open_connection(*address, ssl=trusting)
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert (await reader.readline()).startswith(b"HTTP/1.1 204 ")
+                writer.close()
+                return
