@@ -86,7 +86,7 @@ class SharedRetention:
         self._limits, self.sweep_limits = limits, sweeps
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
-        self._unsettle = asyncio.Event()
+        self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
         self._renewed: set[str] = set()
         """Jobs that were renewed since `_renewed_at`."""
         self._renewed_at = 0.0
@@ -130,7 +130,7 @@ class SharedRetention:
 
     def delete_recordings_soon(self) -> None:
         """Schedule the deletion of recordings that the database has marked for it."""
-        self._unsettle.set()
+        self._doomed.set()
 
     async def delete_recordings_now(self) -> None:
         """`delete_recordings`, if the storage answers at once; otherwise the next sweep does it.
@@ -141,14 +141,20 @@ class SharedRetention:
         await cancel_after(DELETE_WAIT_S, self.delete_recordings())
 
     async def delete_recordings(self) -> None:
-        """Delete recordings that the database has marked for it. The next sweep retries those that
-        cannot be deleted now.
+        """Delete recordings that the database has marked for it. A later call retries those that
+        cannot be deleted now; if the storage does not answer, the rest waits for it, too.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
         doomed = await self._database.fetch(_DOOMED, (self.sweep_limits.recordings,))
-        gone = [name for (name,) in doomed if await self._deleted(name)]
+        gone = list[str]()
+        try:
+            for (name,) in doomed:
+                if await self._deleted(name):
+                    gone.append(name)
+        except errors.StorageUnreachable as error:
+            log.warning("recordings of deleted jobs are deleted later: %s", error)
         if gone:
             await self._database.fetch(_DELETED, (gone,))
 
@@ -157,6 +163,7 @@ class SharedRetention:
         await asyncio.gather(
             postgres_database.run_periodically(self.sweep_in_turn, SWEEP_INTERVAL_S),
             postgres_database.run_periodically(self._settle_next, 0.0),
+            postgres_database.run_periodically(self._delete_next, 0.0),
             postgres_database.run_periodically(self.sweep_storage, STORAGE_SWEEP_INTERVAL_S),
         )
 
@@ -170,17 +177,23 @@ class SharedRetention:
         owners, self._unsettled = self._unsettled, set()
         for owner in owners:
             await self._purge(owner)
-        await self.delete_recordings()
+        self._doomed.set()
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
         await asyncio.sleep(SETTLE_DELAY_S)  # clients get their answers first
         await self.settled()
 
+    async def _delete_next(self) -> None:
+        """Apart from purges, which do not wait for a storage that does not answer."""
+        await cancel_after(SWEEP_INTERVAL_S, self._doomed.wait())
+        self._doomed.clear()
+        await self.delete_recordings()
+
     async def sweep_in_turn(self) -> None:
-        """`sweep`, if it is the turn of this service; else only what `delete_recordings` does."""
-        ours = await self._take_turn(SWEEP_INTERVAL_S)
-        await (self.sweep() if ours else self.delete_recordings())
+        """`sweep`, if it is the turn of this service."""
+        if await self._take_turn(SWEEP_INTERVAL_S):
+            await self.sweep()
 
     async def _take_turn(self, every_s: float) -> bool:
         return bool(await self._database.call("turn_1", "retention", every_s))
@@ -192,7 +205,6 @@ class SharedRetention:
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),
             partial(self._database.call, "release_orphans_1"),
-            self.delete_recordings,
         ]
         turn_at = time.monotonic()
         for part in parts:
@@ -213,6 +225,8 @@ class SharedRetention:
     async def _deleted(self, name: str) -> bool:
         try:
             await self._disk.run(self._storage.delete_now, name)
+        except errors.StorageUnreachable:
+            raise
         except (OSError, errors.SidecarError) as error:
             log.warning(
                 "a recording of a deleted job cannot be deleted now and is tried again: %s", error
@@ -232,8 +246,9 @@ class SharedRetention:
         needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )
-        orphans = {*old} - {name for (name,) in needed}
-        for name in orphans:
-            await self._deleted(name)
-        if orphans:
-            log.info("%d recordings without a job were deleted", len(orphans))
+        deleted = 0
+        with suppress(errors.StorageUnreachable):  # the next search finds the rest
+            for name in {*old} - {name for (name,) in needed}:
+                deleted += await self._deleted(name)
+        if deleted:
+            log.info("%d recordings without a job were deleted", deleted)

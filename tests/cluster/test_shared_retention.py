@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
-from shared_job_services import LIMITS, Service, kept, service, submitted
+from service_process import until
+from shared_job_services import DONE, LIMITS, Service, kept, service, submitted, until_told
 
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.cluster.shared_retention import SweepLimits
-from sidecar.jobs.job_record import EditedChange, JobRecord
+from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
 from sidecar.transcripts.transcript_edits import RewriteSegment
 
 
@@ -167,8 +170,9 @@ async def test_sweeps_delete_more_than_one_batch(journal: str, tmp_path: Path) -
         one.housekeeping.sweep_limits = SweepLimits(recordings=2, jobs=2)
         jobs = [await done(one, "me", f"recording {number}") for number in range(5)]
         await expire(one, *jobs)
+        await one.housekeeping.sweep()
         for _ in range(3):  # each deletes as many recordings as one call may
-            await one.housekeeping.sweep()
+            await one.housekeeping.delete_recordings()
         assert await ids(one, "me") == []
         assert [*one.storage.ages()] == []
         owners = await one.database.fetch("SELECT owner FROM vibevoice.owners")
@@ -186,7 +190,7 @@ async def test_recording_that_cannot_be_deleted_is_deleted_by_a_later_sweep(
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
         assert [*one.storage.ages()] == ["a"]
-    await one.housekeeping.sweep()
+    await one.housekeeping.delete_recordings()
     assert [*one.storage.ages()] == []
 
 
@@ -260,9 +264,37 @@ async def test_failed_part_of_a_sweep_does_not_stop_the_others(
             raise errors.JournalUnreachable()
         return await call(function, *values)
 
-    one.storage.put("given up", [b"x"])
-    await one.database.fetch("INSERT INTO vibevoice.doomed_recordings VALUES ('given up')")
     monkeypatch.setattr(one.database, "call", failing)
     await one.housekeeping.sweep()
     assert called[-2:] == ["tidy_1", "release_orphans_1"]
-    assert [*one.storage.ages()] == []
+
+
+async def test_purges_go_on_while_storage_does_not_answer(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, results=1)) as one:
+        asked, answers = list[str](), Event()
+
+        def silent(name: str) -> None:
+            asked.append(name)
+            answers.wait()
+            raise errors.StorageUnreachable()
+
+        monkeypatch.setattr(one.storage, "delete_now", silent)
+        one.tasks.append(asyncio.create_task(one.housekeeping.run()))
+        for name in ("a", "b"):
+            one.storage.put(name, [b"x"])
+            job = replace(submitted("me"), audio=kept(name))
+            await one.jobs.submit(job)
+            claim = await one.claimed()
+            assert await one.report(claim, claim.record, StartedChange(), DONE)
+            await until(lambda: asked)
+
+        async def purged() -> bool:
+            return await ids(one, "me") == [job.id]
+
+        await until_told(purged)
+        assert len(asked) == 1
+        answers.set()
+        marked = "SELECT count(*) FROM vibevoice.doomed_recordings"
+        assert await one.database.fetch(marked) == [(2,)]

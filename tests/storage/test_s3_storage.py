@@ -346,6 +346,7 @@ async def test_truncated_or_exchanged_object_is_not_opened(
             astray.open(await shared.jobs.get(record.id))
         await shared.jobs.cancel(record.id)
         await shared.housekeeping.settled()
+        await shared.housekeeping.delete_recordings()
         assert not storage.ages(), "its recording goes with it"
     assert not (tmp_path / "none").exists()
 

@@ -110,6 +110,7 @@ class Service:
         done = await self.report(claim, claim.record, StartedChange(), SEGMENT, DONE)
         assert done is not None
         await self.housekeeping.settled()
+        await self.housekeeping.delete_recordings()
         return done
 
 
