@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_events import TurnDropped, TurnEnded
+from sidecar.interfaces.live_events import InputProcessed, TurnDropped, TurnEnded
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.input_log import (
+    InputChange,
     InputChunk,
     InputCommit,
     InputDiscard,
@@ -167,6 +168,63 @@ def test_audio_wanted_by_the_next_engine_is_kept_and_comes_first() -> None:
     assert (sound.lead, held.bytes) == (4.5, len(SECOND))
     sound.clear()
     assert held.bytes == 0
+
+
+@given(seed=st.integers(0, 2**32))
+def test_audio_goes_to_every_engine_under_the_options_of_its_arrival(seed: int) -> None:
+    """An engine takes, settles and dies at any time; turns are dropped, audio is lost."""
+    chance, sound = random.Random(seed), kept()
+    prompt, wanted = "", list[tuple[float, str]]()
+
+    def check(engine: str, items: list[InputItem]) -> str:
+        for one in items:
+            if isinstance(one, InputChange):
+                engine = one.options.prompt
+            elif isinstance(one, InputChunk):
+                asked = [
+                    of for at, of in wanted if one.at - 1e-6 <= at < one.at + one.seconds - 1e-6
+                ]
+                assert set(asked) <= {engine}
+        return engine
+
+    engine = ""
+    for number in range(60):
+        match chance.randrange(7):
+            case 0 | 1:
+                wanted.append((sound.at, prompt))
+                sound.add(SECOND[: 2 * chance.randrange(1, 99)], SampleEncoding.PCM16, 16_000)
+            case 2:
+                prompt = f"{number}"
+                sound.change(LiveOptions(prompt=prompt))
+            case 3 if (item := sound.take()) is not None:
+                engine = check(engine, [item])
+            case 4:
+                sound.settle(chance.uniform(sound.settled, sound.at), 0)
+            case 5 if chance.random() < 0.3:
+                sound.lose()
+                sound.rewind()
+                engine = sound.options.prompt
+            case 6 if chance.random() < 0.5:
+                sound.rewind()
+                engine = sound.options.prompt
+    assert check(engine, taken(sound)) == prompt
+    sound.rewind()
+    assert check(sound.options.prompt, taken(sound)) == prompt
+
+
+async def test_discarded_turn_with_a_change_in_it_is_silent_on_both_sides() -> None:
+    session = begun()
+    await session.send(b"12" * 800)
+    session.change(LiveOptions(prompt="other"))
+    await session.send(b"12" * 800)
+    session.forget()
+    assert told_to(session) == ["InputDiscard", "silence", "InputChange", "silence"]
+    session.heard(TurnDropped(0, 0.0))
+    assert session.begins_anew().prompt == ""
+    session.heard(InputProcessed(0.1, 0.1))
+    assert told_to(session) == ["silence", "InputChange", "silence"]
+    session.heard(InputProcessed(0.1, 0.1))
+    assert session.begins_anew().prompt == "other"
 
 
 def test_full_buffer_lets_one_session_add_until_it_falls_silent() -> None:

@@ -16,7 +16,9 @@ from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.input_log import (
     JOINED_BYTES,
+    MAX_CHANGES,
     SMALL_BYTES,
+    InputChange,
     InputChunk,
     InputLog,
     InputLogTotals,
@@ -96,10 +98,26 @@ async def test_only_the_last_of_unsent_option_changes_is_kept() -> None:
     session = a_session()
     for number in range(1000):
         session.change(LiveOptions(prompt=f"{number}"))
-    order = session.take_change()
-    assert order is not None
-    assert order["change"]["prompt"] == "999"
+    change = session.sound.take()
+    assert isinstance(change, InputChange)
+    assert (change.options.prompt, session.sound.take()) == ("999", None)
     assert session.received_orders == 1000, "and each counts as received"
+
+
+async def test_no_more_changes_than_the_limit_are_kept_and_the_last_counts() -> None:
+    session = a_session()
+    for number in range(3 * MAX_CHANGES):
+        await session.send(bytes(2))
+        session.change(LiveOptions(prompt=f"{number}"))
+        if number % 2:
+            session.sound.take()
+    items = [session.sound.take() for _ in range(len(session.sound))]
+    changes = [one.options.prompt for one in items if isinstance(one, InputChange)]
+    assert changes[-1] == f"{3 * MAX_CHANGES - 1}"
+    session.begins_anew()
+    items = [session.sound.take() for _ in range(len(session.sound))]
+    assert sum(isinstance(one, InputChange) for one in items) == MAX_CHANGES
+    assert session.sound.untaken == 0
 
 
 async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() -> None:

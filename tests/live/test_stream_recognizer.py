@@ -479,6 +479,19 @@ def test_options_can_change_between_two_utterances() -> None:
     assert table.of(SpeechStopped)
 
 
+def test_segments_are_recognized_with_the_options_of_their_begin() -> None:
+    table = Table(LiveOptions(partials=False, language="en"))
+    table.speak(1.0, 1.0)
+    table.sound(1.0, 0.9)
+    table.hearing.change(LiveOptions(partials=False, language="de"))
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.speak(1.0, 1.0)
+    tasks = [table.hear() for _ in range(3)]
+    assert [one and one.segment.options.language for one in tasks] == ["en", "en", "de"]
+    assert [one.language for one in table.finals] == ["en", "en", "de"]
+
+
 GROWING = PartialSchedule(first_s=0.16, step_s=0.16, grows=True)
 
 

@@ -468,7 +468,7 @@ class LiveScheduler:
             goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._schedule.grows
             draft = due.segment.draft if goes_on else None
             before_this = session.hearing.language_before
-            options = replace(session.hearing.options, language_before=before_this)
+            options = replace(due.segment.options, language_before=before_this)
             return partial(self._recognise, session, due, audio, before or draft, options)
         sound = session.hearing.began_voice(due)
         self.encoding += 1

@@ -145,6 +145,8 @@ class SpeechSegment:
     start: int
     opened: int
     """Time when it was known to have begun, which may be a little later."""
+    options: LiveOptions = field(default_factory=LiveOptions)
+    """Options at its begin, by which it is recognized."""
     end: int | None = None
     since: float = 0.0
     """Time when it was known to have ended."""

@@ -314,7 +314,9 @@ class StreamRecognizer:
                     self.over = True
                     yield live_events.SessionRejected()
                     return
-                self._open = SpeechSegment(self._piece, self._turn, at, self._looked, asked=at)
+                self._open = SpeechSegment(
+                    self._piece, self._turn, at, self._looked, self.options, asked=at
+                )
                 self._open.shed = self._verdict is UtteranceAdmission.SHED
                 if self.voicing is not None and self.options.diarize and not self._open.shed:
                     self._open.diarize = True
@@ -376,7 +378,7 @@ class StreamRecognizer:
                 )
             )
         if not found.language:
-            found = dataclasses.replace(found, language=self.options.language)
+            found = dataclasses.replace(found, language=piece.options.language)
         self._confidence += found.confidence
         if self._confidence.doubtful and not self._doubted:
             self._doubted = True

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from sidecar import errors
 from sidecar.concurrency import running
 from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
-from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputDiscard
+from sidecar.live.sessions.input_log import InputChange, InputChunk, InputCommit, InputDiscard
 from sidecar.live.sessions.session import Session
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.transcripts.transcript import Notice
@@ -114,9 +114,8 @@ async def relay_session(
 
 
 async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:
-    session.begins_anew()
+    options = session.begins_anew().to_wire()
     begin = session.told.so_far(session.sound.settled, session.sound.lead).to_wire()
-    options = session.options.to_wire()
     async with (
         engine.calling("live", options=options, begin=begin, alone=alone) as call,
         running(_send_input(session, call)),
@@ -136,12 +135,12 @@ async def _send_input(session: Session, call: RpcCall) -> None:
     with suppress(channel.ChannelClosed, RpcCallEnded):  # the reader of the call gets the error
         while True:
             session.news.clear()
-            if (change := session.take_change()) is not None:
-                await call.send(change)
             match session.sound.take():
                 case InputChunk(raw=raw, encoding=encoding, rate=rate):
                     if raw:
                         await call.send({"sound": encoding.value, "rate": rate}, raw)
+                case InputChange(options):
+                    await call.send({"change": options.spoken.to_wire()})
                 case InputCommit():
                     await call.send({"commit": True})
                 case InputDiscard():

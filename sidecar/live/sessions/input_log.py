@@ -6,13 +6,15 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sidecar.interfaces.live_options import SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 
 SMALL_BYTES, JOINED_BYTES = 512, 4096
 """Bytes: a chunk with fewer than the first is joined to the one before it, until both have the
 second together. A chunk of a single sample costs fifty times its bytes."""
 SAME_TIME_S = 1e-6
 """Seconds: times that are no further apart are equal; less than a sample at any rate."""
+MAX_CHANGES = 100
+"""Changes of the options that are kept; the oldest of more is dropped. Each has up to 16 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,14 @@ class InputDiscard:
     """Cancel of the open turn by the client."""
 
 
-InputItem = InputChunk | InputCommit | InputDiscard
+@dataclass(frozen=True, slots=True)
+class InputChange:
+    """Change of the options by the client, for the audio behind it."""
+
+    options: LiveOptions
+
+
+InputItem = InputChunk | InputCommit | InputDiscard | InputChange
 
 
 def _chunks(*items: InputItem) -> Iterator[InputChunk]:
@@ -95,7 +104,7 @@ class InputLogTotals:
 
 
 class InputLog:
-    """Audio, commits and cancels in the order of arrival, until no engine needs them.
+    """Audio, commits, cancels and changes in the order of arrival, until no engine needs them.
 
     An engine takes them one by one (`take`); its successor begins at the first item that is left
     (`rewind`).
@@ -108,6 +117,8 @@ class InputLog:
         """End of the audio that is not needed any more."""
         self.bytes = 0
         """Bytes of the kept audio."""
+        self.options = LiveOptions()
+        """Options before the first item: those with which a new engine begins."""
         self._held = held
         self._rate, self._since, self._samples = 0, 0.0, 0
         """Rate of the last audio, when it began, and the samples since."""
@@ -158,14 +169,31 @@ class InputLog:
         """End the turn here."""
         self._items.append(InputCommit())
 
+    def change(self, options: LiveOptions) -> None:
+        """Change the options from here on; of two changes without input between the last counts."""
+        last = len(self._items) - 1
+        if last >= max(self._taken, self._had) and isinstance(self._items[last], InputChange):
+            self._items[last] = InputChange(options)
+            return
+        self._items.append(InputChange(options))
+        changes = [at for at, one in enumerate(self._items) if isinstance(one, InputChange)]
+        if len(changes) > MAX_CHANGES:
+            oldest = changes[0]
+            del self._items[oldest]
+            self._taken -= oldest < self._taken
+            self._had -= oldest < self._had
+
     def forget(self) -> None:
         """Discard the open turn; turns that ended before stay. Its audio that no engine has taken
         becomes silence, as audio is the clock."""
         items = list(self._items)
-        ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, InputChunk)]
+        wishes = InputCommit | InputDiscard
+        ends = [at + 1 for at, one in enumerate(items) if isinstance(one, wishes)]
         place = max([self._taken, *ends])
-        unheard = [one for one in items[place:] if isinstance(one, InputChunk)]
-        quiet = (replace(one, raw=bytes(len(one.raw))) for one in unheard)
+        quiet = (
+            replace(one, raw=bytes(len(one.raw))) if isinstance(one, InputChunk) else one
+            for one in items[place:]
+        )
         self._items = deque([*items[:place], InputDiscard(), *quiet])
 
     def dropped(self) -> None:
@@ -173,13 +201,9 @@ class InputLog:
         while any(isinstance(one, InputDiscard) for one in self._items):
             oldest = self._items.popleft()
             self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
+            self._drop(oldest)
             if isinstance(oldest, InputDiscard):
                 break
-            if isinstance(oldest, InputCommit):
-                self._answered += 1
-            else:
-                self._count(-len(oldest.raw))
-                self.settled = max(self.settled, oldest.at + oldest.seconds)
         self._let_go(self.settled)
 
     def take(self) -> InputItem | None:
@@ -198,19 +222,14 @@ class InputLog:
     def lose(self) -> list[InputCommit | InputDiscard]:
         """Drop all input that any engine had: no engine gets it again. Return the commits and
         discards in it, in order, which no engine will answer."""
-        had, wishes = min(self._had, len(self._items)), list[InputCommit | InputDiscard]()
+        had = min(self._had, len(self._items))
         lost = [self._items.popleft() for _ in range(had)]
         for one in lost:
-            if isinstance(one, InputChunk):
-                self._count(-len(one.raw))
-                self.settled = max(self.settled, one.at + one.seconds)
-            else:
-                wishes.append(one)
-                self._answered += isinstance(one, InputCommit)
+            self._drop(one)
         self._taken = self._had = 0
         self._ahead.clear()
         self._let_go(self.settled)
-        return wishes
+        return [one for one in lost if isinstance(one, InputCommit | InputDiscard)]
 
     def rewind(self) -> None:
         """Offer the input again, to an engine that counts commits from 0."""
@@ -238,12 +257,25 @@ class InputLog:
                 if oldest.at + oldest.seconds > before + SAME_TIME_S:
                     return
                 self._past.append(oldest)
+            elif isinstance(oldest, InputChange):
+                self.options = oldest.options
             elif isinstance(oldest, InputDiscard) or self._answered >= answered:
                 return
             else:
                 self._answered += 1
             self._items.popleft()
             self._taken, self._had = self._taken - 1, self._had - 1
+
+    def _drop(self, item: InputItem) -> None:
+        """Account for an item that no engine will need."""
+        match item:
+            case InputChunk():
+                self._count(-len(item.raw))
+                self.settled = max(self.settled, item.at + item.seconds)
+            case InputCommit():
+                self._answered += 1
+            case InputChange(options):
+                self.options = options
 
     def clear(self) -> None:
         """Drop all input: no engine needs it any more."""

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
@@ -72,6 +71,7 @@ class Session:
         self.bounds = bounds
         self.told = EventLog()
         self.sound = InputLog(held)
+        self.sound.options = options
         self.began = self.touched = now()
         self.disconnected_at: float | None = None
         """Time when the last connection ended; None while one is open."""
@@ -99,8 +99,6 @@ class Session:
         self._answered = 0
         self._backlog_end_s = 0.0
         """End of the audio that came while the engine was being loaded."""
-        self._changed: dict[str, Any] | None = None
-        """Change of the options that no engine has got yet; it is complete, so the last counts."""
 
     @property
     def received_s(self) -> float:
@@ -186,9 +184,9 @@ class Session:
         )
 
     def change(self, options: LiveOptions) -> None:
-        """Change the options from now on. The enrolled speakers stay as they were at the start, and
-        so do the service's own values: the client's share of the engine, the timeout of
-        recognition, and the limit of delay.
+        """Change the options for the audio from here on. The enrolled speakers stay as they were at
+        the start, and so do the service's own values: the client's share of the engine, the timeout
+        of recognition, and the limit of delay.
 
         Raises:
             errors.BadRequest: the options are not possible here; nothing has changed.
@@ -205,7 +203,7 @@ class Session:
         )
         self._order()
         self.options = changed
-        self._changed = {"change": changed.spoken.to_wire()}
+        self.sound.change(changed)
         self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
@@ -316,17 +314,15 @@ class Session:
         """Note that the client is connected."""
         self.touched = self._now()
 
-    def take_change(self) -> dict[str, Any] | None:
-        """Return the change of the options that an engine has not got yet, once."""
-        order, self._changed = self._changed, None
-        return order
-
-    def begins_anew(self) -> None:
-        """Reset the input for a new engine, which gets the current options."""
+    def begins_anew(self) -> LiveOptions:
+        """Reset the input for a new engine; return the options at its begin."""
         self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
-        self._changed = None
+        now = self.options
+        return replace(
+            self.sound.options, known_voices=now.known_voices, voiceprints=now.voiceprints
+        )
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """Return the error if a time limit is exceeded, else None."""
