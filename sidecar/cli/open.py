@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import html
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.cli import transcribe
 from sidecar.cli.backends import (
     ServiceTarget,
@@ -17,6 +18,8 @@ from sidecar.cli.backends import (
 )
 from sidecar.cli.common_options import argument, option, setting_option
 from sidecar.cli.output import print_error_line, print_text
+from sidecar.config.settings import load_settings
+from sidecar.observability.logs import default_data_folder
 
 
 async def open_page(
@@ -36,7 +39,8 @@ async def open_page(
     for a day (VIBEVOICE_JOB_RETENTION). --engine and --language are for this one.
 
     If the service requires a token, the page gets the one of this user, by a link that works once.
-    The token itself is not in the link.
+    The token itself is not in the link. The browser gets the link by a file that only this user may
+    read.
 
     Examples:
 
@@ -86,13 +90,46 @@ async def _page_link(where: ServiceTarget) -> str:
 def _show(link: str, *, show: bool) -> None:
     import webbrowser
 
-    if show or not webbrowser.open(link):
+    if show or not webbrowser.open(_handover(link) if "#" in link else link):
         if not show:
             once = ", once, within two minutes" if "#" in link else ""  # with a code in it
             print_error_line(f"There is no browser here; this link opens the page{once}:")
         print_text(f"{link}\n")
 
 
+def _handover(link: str) -> str:
+    """Return the address of a file that only this user may read, and that leads to ``link``.
+
+    Other users of the machine can read command lines, the browser's included: with the code in one
+    they would get the token first. The next link replaces the file; its code works once.
+
+    Raises:
+        errors.SettingsInvalid: the file cannot be written.
+    """
+    folder = default_data_folder(load_settings().data_dir)
+    if folder is None:
+        raise errors.SettingsInvalid(
+            "There is no folder for a file with the link, as the user has no home folder.",
+            hint="Set VIBEVOICE_DATA_DIR, or open the link of 'vibevoice-asr open --print'.",
+        )
+    file = folder.absolute() / "open.html"
+    files.make_folder(file.parent)
+    files.write(file, HANDOVER.format(link=html.escape(link)).encode())
+    print_error_line(
+        f"The browser opens {file}, which leads to the page. If it may not read that file, open "
+        "the link of 'vibevoice-asr open --print'."
+    )
+    return file.as_uri()
+
+
+HANDOVER = """<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={link}">
+<title>vibevoice-asr</title>
+<p><a href="{link}">Open the page</a></p>
+"""
+"""Page that leads to a link. It needs no script."""
 SAMPLE = "assets/endgame_nagg_nell.wav"
 """Two speakers, 28 seconds, in the wheel of the embedded engine."""
 
