@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,7 +90,7 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     """
     if not path or "\0" in path or not os.path.isabs(path):
         raise errors.AudioPathInvalid()
-    if os.name == "nt" and path.startswith("\\\\") and not path.startswith("\\\\?\\"):
+    if os.name == "nt" and leaves_this_machine(path):
         raise errors.AudioPathInvalid("'audio_path' names a file of another machine.")
     try:
         if roots and not _is_inside_roots(os.path.realpath(path), roots):
@@ -113,6 +114,16 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         os.close(fd)
         raise _outside_roots_error()
     return AudioSource(fd, spooled=False, path=path, status=status)
+
+
+def leaves_this_machine(path: str) -> bool:
+    """Return whether Windows may look for an absolute path at another machine, in any spelling of a
+    UNC path, or at a device. The path of a drive is neither. Pure."""
+    return _ELSEWHERE.match(path.replace("/", "\\")) is not None
+
+
+_ELSEWHERE = re.compile(r"\\\\(?!\?\\[A-Za-z]:\\)|\\\?\?\\")
+"""Start of a path in a namespace: UNC, devices, and the kernel's; not of a drive's long form."""
 
 
 def _outside_roots_error() -> errors.AudioPathForbidden:

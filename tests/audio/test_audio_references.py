@@ -14,6 +14,7 @@ from sidecar.audio.audio_source import (
     AudioSource,
     ClientFileRef,
     OpenUploadRef,
+    leaves_this_machine,
     open_recording_file,
     recording_ref,
 )
@@ -128,3 +129,29 @@ def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, tmp_path
     assert "audio_roots" in str(refused.value.hint), "no permission would help"
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
         ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"\\evil\share\a.wav",
+        "//evil/share/a.wav",
+        r"/\evil\share\a.wav",
+        r"\/evil/share/a.wav",
+        r"\\?\UNC\evil\share\a.wav",
+        "//?/unc/evil/share/a.wav",
+        r"\\.\UNC\evil\share\a.wav",
+        r"\\.\C:\a.wav",
+        r"\\?\GLOBALROOT\Device\Mup\evil\share\a.wav",
+        r"\??\UNC\evil\share\a.wav",
+    ],
+)
+def test_path_of_another_machine_is_known_in_every_spelling(path: str) -> None:
+    assert leaves_this_machine(path)
+
+
+@pytest.mark.parametrize(
+    "path", [r"C:\a.wav", r"\folder\a.wav", "c:/a.wav", r"\\?\C:\a.wav", "//?/d:/a.wav"]
+)
+def test_path_of_a_drive_is_on_this_machine(path: str) -> None:
+    assert not leaves_this_machine(path)
