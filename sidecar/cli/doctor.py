@@ -273,4 +273,5 @@ def _end_of(log: Path) -> str:
 
 
 def _without_home_path(text: str) -> str:
-    return text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
+    home = os.path.expanduser("~")  # the same if there is none
+    return text.replace(home, "~") if len(home) > 1 else text

@@ -162,12 +162,22 @@ def unknown_variables() -> Iterator[tuple[str, str]]:
 
 
 def data_folder(settings: Settings, name: str) -> Path:
-    """Return the folder ``name`` in `data_dir`; in the user's data folder if that is unset."""
+    """Return the folder ``name`` in `data_dir`; in the user's data folder if that is unset.
+
+    Raises:
+        errors.SettingsInvalid: it is unset, and the user has no home folder.
+    """
     if settings.data_dir is not None:
         return settings.data_dir.expanduser().absolute() / name
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / name
+    try:
+        return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / name
+    except (OSError, KeyError, RuntimeError):
+        raise errors.SettingsInvalid(
+            "There is no folder for data, as the user has no home folder.",
+            hint="Set VIBEVOICE_DATA_DIR.",
+        ) from None
 
 
 log = logging.getLogger(__name__)
@@ -223,14 +233,23 @@ def config_file_path() -> Path:
     """Return the path of the TOML file: ``VIBEVOICE_CONFIG``, or the one in the user's config
     folder."""
     if named := os.environ.get(f"{ENV_PREFIX}CONFIG"):
-        return Path(named)
+        return expand_home(Path(named))
     if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA", Path.home() / "AppData/Roaming"))
+        base = os.environ.get("APPDATA") or "~/AppData/Roaming"
     elif sys.platform == "darwin":
-        base = Path.home() / "Library/Application Support"
+        base = "~/Library/Application Support"
     else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
-    return base / "vibevoice-asr" / "config.toml"
+        base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return expand_home(Path(base)) / "vibevoice-asr" / "config.toml"
+
+
+def expand_home(path: Path) -> Path:
+    """Return a path with ``~`` replaced by the user's home folder. If there is none, return one of
+    no file."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no HOME, and a user who is not in the list of users
+        return Path(os.devnull) / path
 
 
 def yap_variable(name: str) -> str:
@@ -255,7 +274,7 @@ def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, A
         errors.SettingsInvalid: as `read_config_files`.
     """
     if named:
-        return read_config_files(Path(named), known)
+        return read_config_files(expand_home(Path(named)), known)
     file, by_variable = config_file_path(), f"{ENV_PREFIX}CONFIG" in os.environ
     try:
         if not file.exists():

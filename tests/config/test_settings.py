@@ -4,11 +4,18 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import platformdirs
 import pytest
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
-from sidecar.config.settings import Settings, YapCloseCodes, load_settings, unknown_variables
+from sidecar.config.settings import (
+    Settings,
+    YapCloseCodes,
+    data_folder,
+    load_settings,
+    unknown_variables,
+)
 from sidecar.server.app import create_app, create_service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,3 +223,29 @@ def test_variables_of_the_original_streaming_server_are_accepted(monkeypatch):
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "busy")
     with pytest.raises(errors.SettingsInvalid, match="WS_CLOSE_BUSY_CODE"):
         create_app(settings, create_service(settings))
+
+
+def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path):
+    (tmp_path / "ours.toml").write_text("port = 1004\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("VIBEVOICE_CONFIG", "~/ours.toml")
+    assert load_settings().port == 1004
+    monkeypatch.delenv("VIBEVOICE_CONFIG")
+    assert load_settings(config="~/ours.toml").port == 1004
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users without a home folder")
+@pytest.mark.parametrize("folder", ["", "given"])
+def test_user_without_home_folder_has_the_defaults(folder, monkeypatch, tmp_path):
+    def no_home(path: Path) -> Path:  # as for a user id that has no name
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("VIBEVOICE_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", folder and str(tmp_path))
+    assert load_settings().port == 8765
+    monkeypatch.setattr(platformdirs, "user_data_dir", lambda *_, **__: no_home(tmp_path))
+    with pytest.raises(errors.SettingsInvalid, match="no home folder"):
+        data_folder(load_settings(), "jobs")
