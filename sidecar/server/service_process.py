@@ -16,12 +16,15 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.server.listeners import service_url
 from sidecar.version import CONTRACT, __version__
+
+if TYPE_CHECKING:
+    import psutil
 
 IMPORT_THREAD = "import"
 """Name of the thread that imports what the ready line does not need (`server/staged_app.py`)."""
@@ -91,7 +94,7 @@ async def wait_for_exit(pid: int) -> None:
                 loop.remove_reader(fd)
                 os.close(fd)
             return
-    await _poll_for_exit(pid)
+    await poll_for_exit(pid)
 
 
 async def wait_for_pipe_close(fd: int) -> None:
@@ -110,17 +113,26 @@ async def wait_for_pipe_close(fd: int) -> None:
     await ended.wait()
 
 
-async def _poll_for_exit(pid: int) -> None:
+async def poll_for_exit(pid: int) -> None:
     """Poll a process by its identity (PID and start time), because PIDs are reused."""
     import psutil
 
     try:
         process = psutil.Process(pid)
         # The system has no notification here, so it is polled.
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+        while process.is_running() and not _is_zombie(process):  # noqa: ASYNC110
             await asyncio.sleep(PARENT_POLL_S)
     except psutil.NoSuchProcess:
         return
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:  # another user's, as of a host with more rights: it runs
+        return False
 
 
 def ready_line(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:

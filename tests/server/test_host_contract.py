@@ -6,15 +6,18 @@ the golden file, so that it is a promise from then on.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from hosted_service import Start
 from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until, web
@@ -22,6 +25,7 @@ from tiny_vibevoice import skip_without
 
 from sidecar.cli.output import EXIT_CODES
 from sidecar.engines import engine_spec
+from sidecar.server.service_process import poll_for_exit
 from sidecar.version import CONTRACT
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/contract.json").read_text("utf-8"))
@@ -201,3 +205,22 @@ def test_connection_before_service_is_ready_is_refused(start: Start, tmp_path: P
     assert not answers()
     end.touch()
     wait_until(answers, PATIENCE_S, "it answers")
+
+
+def test_host_whose_state_may_not_be_read_is_watched_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def denied(_: psutil.Process) -> str:  # as Windows does, for a process of more rights
+        raise psutil.AccessDenied
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as host:
+        monkeypatch.setattr(psutil.Process, "status", denied)
+
+        async def watch() -> None:
+            watching = asyncio.create_task(poll_for_exit(host.pid))
+            await asyncio.sleep(0)
+            assert not watching.done(), "it runs"
+            host.communicate()
+            await asyncio.wait_for(watching, PATIENCE_S)
+
+        asyncio.run(watch())
