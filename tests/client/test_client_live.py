@@ -35,6 +35,7 @@ from vibevoice_asr_client import (
     codes,
 )
 from vibevoice_asr_client.calls import Answer
+from vibevoice_asr_client.codes import SessionOver
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import live_event_of
 from vibevoice_asr_client.live_stream import Stream
@@ -390,3 +391,14 @@ def test_answer_of_a_proxy_does_not_end_a_session_in_its_grace(status: int) -> N
 def test_without_retries_a_lost_connection_ends_the_session() -> None:
     with pytest.raises(ConnectionLost):
         begun(dataclasses.replace(AROUND, retry=NEVER)).lost(None)
+
+
+async def test_session_outside_of_its_block_is_an_error_and_no_wait() -> None:
+    near, far = Client("http://127.0.0.1:1").live(), AsyncClient("http://127.0.0.1:1").live()
+    for use in (lambda: near.send(b"\0\0"), near.finish, lambda: next(near)):
+        with pytest.raises(SessionOver, match="not begun"):
+            await asyncio.wait_for(asyncio.to_thread(use), PATIENCE_S)
+    near.close()
+    for wait in (far.send(b"\0\0"), anext(far)):
+        with pytest.raises(SessionOver, match="not begun"):
+            await wait

@@ -28,6 +28,11 @@ PAUSE_S = 0.02
 FAREWELL_S = 5.0
 
 
+def not_begun(block: str) -> SessionOver:
+    """The error of a session that is used outside of ``block``."""
+    return SessionOver("The live session has not begun.", hint=f"Begin it with '{block}'.")
+
+
 class AsyncLive:
     """One live session; an async context manager that takes sound and is an iterator of events.
 
@@ -131,6 +136,8 @@ class AsyncLive:
         return self
 
     async def __anext__(self) -> LiveEvent:
+        if self._task is None:
+            self._check()
         event = await self._events.get()
         if event is None:
             self._events.put_nowait(None)  # for whoever asks again
@@ -149,8 +156,10 @@ class AsyncLive:
             raise self._error
 
     def _check(self) -> None:
-        """Raise what it ended with, if it did."""
+        """Raise what it ended with, if it did, or that it has not begun."""
         self._raise()
+        if self._task is None:
+            raise not_begun("async with client.live() as live:")
         if self._over:
             raise SessionOver("The live session is over.", hint="Begin a new one.")
 

@@ -9,7 +9,7 @@ import wave
 from contextlib import contextmanager, suppress
 from typing import Any, Coroutine, Iterator, TypeVar
 
-from vibevoice_asr_client.async_live import AsyncLive
+from vibevoice_asr_client.async_live import AsyncLive, not_begun
 from vibevoice_asr_client.blocking import blocking
 from vibevoice_asr_client.errors import ClientError
 from vibevoice_asr_client.live_events import LiveEvent
@@ -78,6 +78,9 @@ class Live:
         """Let go, as `AsyncLive.close` does."""
         if self._loop.is_closed():
             return
+        if self._thread.ident is None:  # it was never begun
+            self._loop.close()
+            return
         self._do(self._inner.close())
         self._do(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -94,6 +97,9 @@ class Live:
             raise StopIteration from None
 
     def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
+        if self._thread.ident is None:  # nothing would run the work
+            work.close()
+            raise not_begun("with client.live() as live:")
         if self._loop.is_closed():
             work.close()
             self._inner._check()
