@@ -174,7 +174,8 @@ def test_output_that_cannot_be_written_is_no_traceback(redirection, said, queue,
 
 
 def test_status_shows_own_jobs_with_a_token_of_the_environment(queue) -> None:
-    run = vvv("--server", queue.url, "status", VVV_TOKEN="t")
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
+    run = vvv("--server", queue.url, "status", VVV_TOKEN="t", **proxies)  # they would get the token
     assert run.returncode == 0, run.stderr
     assert run.stdout.decode().splitlines() == [
         "Total queued: 3",

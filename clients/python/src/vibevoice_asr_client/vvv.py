@@ -92,7 +92,11 @@ class VibevoiceClient:
 
     def _http(self, timeout: httpx.Timeout) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            base_url=self.base_url, headers=self._headers, verify=self._verify, timeout=timeout
+            base_url=self.base_url,
+            headers=self._headers,
+            verify=self._verify,
+            timeout=timeout,
+            trust_env=False,  # a proxy of the environment would get the token
         )
 
 
