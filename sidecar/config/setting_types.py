@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from sidecar import errors
-from sidecar.interfaces.request_options import parse_language
+from sidecar.interfaces.language_tags import parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
 ROLE_ALL: Final = "all"

@@ -1,4 +1,4 @@
-"""Request options from any protocol, and language names. Pure.
+"""Request options from any protocol. Pure.
 
 A value is text (of a form or the command line) or a JSON value; for None and empty text the default
 applies. Every error names the field.
@@ -6,8 +6,8 @@ applies. Every error names the field.
 
 from __future__ import annotations
 
+import base64
 import difflib
-import functools
 import itertools
 import re
 import unicodedata
@@ -16,7 +16,7 @@ from enum import StrEnum
 from math import nan
 from typing import TypeVar
 
-from sidecar.errors import FieldInvalid, FieldMissing, LanguageInvalid, PrecisionUnknown
+from sidecar.errors import FieldInvalid, FieldMissing, PrecisionUnknown
 from sidecar.interfaces.engine_interface import (
     AUTO,
     DiarizationEffort,
@@ -25,6 +25,7 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     WindowingMode,
 )
+from sidecar.interfaces.language_tags import parse_language, printable_text
 from sidecar.transcripts.transcript import Notice, Transcript
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -35,8 +36,7 @@ MAX_SPEAKERS = 20
 MAX_TOKENS = 65_536
 """Positions of the model in all (64 K)."""
 
-_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
-"""The shape of a language tag (BCP 47, without its rarer parts)."""
+_URL_SAFE = str.maketrans("-_", "+/")
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)
@@ -90,8 +90,6 @@ OPTION_IGNORED = "option_ignored"
 FIELD_UNKNOWN = "field_unknown"
 MAX_UNKNOWN_FIELDS = 10
 """Fields of one request that are compared with known ones: a comparison takes time."""
-MAX_SHOWN_CHARACTERS = 64
-"""Characters of a name or value in a message: the longest known name has 20."""
 
 
 def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
@@ -101,22 +99,16 @@ def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ..
 
 
 def _unknown_field(name: str, known: Collection[str]) -> str:
-    shown = _printable(name)
+    shown = printable_text(name)
     close = difflib.get_close_matches(shown.lower(), known, 1)
     meant = f" Did you mean '{close[0]}'?" if close else ""
     return f"There is no field '{shown}'; it has no effect.{meant}"
 
 
-def _printable(text: str) -> str:
-    """Return the beginning of a client's text for a message."""
-    shown = text[:MAX_SHOWN_CHARACTERS]
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in shown)
-
-
 def field_missing(name: str, sent: Iterable[str]) -> FieldMissing:
     """Return the error of a missing field, with the nearest of the first names that were
     ``sent``."""
-    names = [_printable(one) for one in itertools.islice(sent, MAX_UNKNOWN_FIELDS)]
+    names = [printable_text(one) for one in itertools.islice(sent, MAX_UNKNOWN_FIELDS)]
     close = difflib.get_close_matches(name, names, 1)
     hint = f"Did you mean '{name}' by '{close[0]}'?" if close else None
     return FieldMissing(f"The field '{name}' is missing.", hint=hint)
@@ -178,49 +170,9 @@ def parse_precision(value: str) -> Precision:
         return Precision(value.strip().lower())
     except ValueError:
         raise PrecisionUnknown(
-            f"The precision '{_printable(value)}' is unknown.",
+            f"The precision '{printable_text(value)}' is unknown.",
             hint=f"Use one of: {', '.join(Precision)}.",
         ) from None
-
-
-def parse_language(value: str) -> str:
-    """Return the language tag, or 'auto'.
-
-    Raises:
-        errors.LanguageInvalid: it does not have the form of a tag.
-    """
-    tag = value.strip().replace("_", "-") or AUTO
-    if tag.lower() == AUTO:
-        return AUTO
-    if not _LANGUAGE_TAG.fullmatch(tag):
-        raise _language_invalid(tag)
-    return tag
-
-
-def _language_invalid(tag: str) -> LanguageInvalid:
-    """Return the error of a value that is no tag, with the tag of the language that it names."""
-    shown = _printable(tag)
-    # only whole names: the most similar one is often another language ("deutsch", "dutch")
-    code = _codes_by_name().get(_without_accents(shown))
-    hint = (
-        f"The tag of {LANGUAGE_NAMES[code].title()} is '{code}'; or send 'auto'." if code else None
-    )
-    return LanguageInvalid(f"'{shown}' is not a language tag.", hint=hint)
-
-
-@functools.cache
-def _codes_by_name() -> Mapping[str, str]:
-    return {
-        _without_accents(name): code
-        for names in (NATIVE_LANGUAGE_NAMES, LANGUAGE_NAMES)
-        for code, name in names.items()
-    }
-
-
-def _without_accents(text: str) -> str:
-    """Return text in lower case, without combining marks."""
-    parts = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(one for one in parts if not unicodedata.combining(one))
 
 
 def parse_text(name: str, value: object, most: int | None = None) -> str:
@@ -236,6 +188,19 @@ def parse_text(name: str, value: object, most: int | None = None) -> str:
     if most is not None and len(value) > most:
         raise FieldInvalid(f"'{name}' has more than {most} characters.")
     return value
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of base64 text, of either alphabet, with or without line breaks and padding.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)  # as most send it: the rest copies the text
+    except ValueError:
+        plain = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def parse_flag(name: str, value: object, *, default: bool) -> bool:
@@ -356,41 +321,3 @@ def _parse_single_line(name: str, value: object) -> str:
         raise FieldInvalid(f"The field '{name}' is not valid Unicode.") from None
     plain = (" " if unicodedata.category(one) == "Cc" else one for one in word)
     return " ".join("".join(plain).split())
-
-
-LANGUAGE_NAMES = {
-    "af": "afrikaans", "am": "amharic", "ar": "arabic", "as": "assamese", "az": "azerbaijani",
-    "ba": "bashkir", "be": "belarusian", "bg": "bulgarian", "bn": "bengali", "bo": "tibetan",
-    "br": "breton", "bs": "bosnian", "ca": "catalan", "cs": "czech", "cy": "welsh", "da": "danish",
-    "de": "german", "el": "greek", "en": "english", "es": "spanish", "et": "estonian",
-    "eu": "basque", "fa": "persian", "fi": "finnish", "fo": "faroese", "fr": "french",
-    "gl": "galician", "gu": "gujarati", "ha": "hausa", "haw": "hawaiian", "he": "hebrew",
-    "hi": "hindi", "hr": "croatian", "ht": "haitian creole", "hu": "hungarian", "hy": "armenian",
-    "id": "indonesian", "is": "icelandic", "it": "italian", "ja": "japanese", "jw": "javanese",
-    "ka": "georgian", "kk": "kazakh", "km": "khmer", "kn": "kannada", "ko": "korean", "la": "latin",
-    "lb": "luxembourgish", "ln": "lingala", "lo": "lao", "lt": "lithuanian", "lv": "latvian",
-    "mg": "malagasy", "mi": "maori", "mk": "macedonian", "ml": "malayalam", "mn": "mongolian",
-    "mr": "marathi", "ms": "malay", "mt": "maltese", "my": "myanmar", "ne": "nepali", "nl": "dutch",
-    "nn": "nynorsk", "no": "norwegian", "oc": "occitan", "pa": "punjabi", "pl": "polish",
-    "ps": "pashto", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sa": "sanskrit",
-    "sd": "sindhi", "si": "sinhala", "sk": "slovak", "sl": "slovenian", "sn": "shona",
-    "so": "somali", "sq": "albanian", "sr": "serbian", "su": "sundanese", "sv": "swedish",
-    "sw": "swahili", "ta": "tamil", "te": "telugu", "tg": "tajik", "th": "thai", "tk": "turkmen",
-    "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
-    "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
-}  # fmt: skip
-"""English names of languages by code."""
-
-NATIVE_LANGUAGE_NAMES = {
-    "ar": "العربية", "bg": "български", "bn": "বাংলা", "ca": "català", "cs": "čeština",
-    "cy": "cymraeg", "da": "dansk", "de": "deutsch", "el": "ελληνικά", "es": "español",
-    "et": "eesti", "eu": "euskara", "fa": "فارسی", "fi": "suomi", "fr": "français", "gl": "galego",
-    "he": "עברית", "hi": "हिन्दी", "hr": "hrvatski", "hu": "magyar", "id": "bahasa indonesia",
-    "is": "íslenska", "it": "italiano", "ja": "日本語", "ko": "한국어", "lt": "lietuvių",
-    "lv": "latviešu", "mk": "македонски", "ms": "bahasa melayu", "nl": "nederlands", "no": "norsk",
-    "pl": "polski", "pt": "português", "ro": "română", "ru": "русский", "sk": "slovenčina",
-    "sl": "slovenščina", "sq": "shqip", "sr": "srpski", "sv": "svenska", "sw": "kiswahili",
-    "ta": "தமிழ்", "te": "తెలుగు", "th": "ไทย", "tr": "türkçe", "uk": "українська", "ur": "اردو",
-    "vi": "tiếng việt", "yue": "粵語", "zh": "中文",
-}  # fmt: skip
-"""Names of languages in the language itself, by code; of the most spoken ones."""

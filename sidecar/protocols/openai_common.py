@@ -20,7 +20,7 @@ from sidecar.api.http import openapi
 from sidecar.api.http.error_responses import STATUS, error_headers, log_error
 from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
-from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES, parse_language
 
 VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
@@ -146,16 +146,6 @@ def language_name(tag: str) -> str:
     return UNKNOWN if code is None else LANGUAGE_NAMES.get(code, code)
 
 
-def language_tag(value: str) -> str:
-    """Return the language tag of a value, which may also be a name, as in responses.
-
-    Raises:
-        errors.LanguageInvalid: it is neither.
-    """
-    codes = {name: code for code, name in LANGUAGE_NAMES.items()}
-    return codes.get(value.strip().lower()) or parse_language(value)
-
-
 def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
     """Return the language tag for an engine, if a client names several possible languages.
 
@@ -166,7 +156,7 @@ def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
         errors.LanguageInvalid: one of them is not a language.
         errors.LanguageUnsupported: the engine supports none of them.
     """
-    tags = list(dict.fromkeys(language_tag(one) for one in possible))
+    tags = list(dict.fromkeys(parse_language(one) for one in possible))
     known = [tag for tag in tags if spec.speaks(tag)]
     if tags and not known:
         raise errors.LanguageUnsupported(

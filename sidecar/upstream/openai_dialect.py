@@ -15,7 +15,7 @@ from typing import Any
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.interfaces.request_options import LANGUAGE_NAMES
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.upstream import upstream_dialect

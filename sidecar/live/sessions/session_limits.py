@@ -13,8 +13,8 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import is_within_fair_share
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.interfaces.language_tags import parse_language
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.interfaces.request_options import parse_language
 from sidecar.limit_overrides import limit
 
 MAX_COMMANDS = 20_000

@@ -18,6 +18,7 @@ from sidecar.concurrency import running
 from sidecar.config.settings import Settings
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES, parse_language
 from sidecar.interfaces.live_options import (
     EndpointingOptions,
     LiveOptions,
@@ -25,7 +26,6 @@ from sidecar.interfaces.live_options import (
     TurnControl,
     field_limits,
 )
-from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import stt_pb2

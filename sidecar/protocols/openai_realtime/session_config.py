@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.interfaces import live_options, request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.language_tags import parse_language
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.protocols import openai_common
 
@@ -369,11 +370,7 @@ def _with_transcription(
     if "language" in given or "languages" in given:
         said = request_options.parse_text(f"{at}.language", given.get("language")).strip()
         possible = _words(f"{at}.languages", given.get("languages"))
-        tag = (
-            openai_common.language_tag(said)
-            if said
-            else openai_common.engine_language(spec, possible)
-        )
+        tag = parse_language(said) if said else openai_common.engine_language(spec, possible)
         if not spec.speaks(tag):
             raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{tag}'.")
         after = replace(after, said_language=said, language=tag)

@@ -22,8 +22,8 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.interfaces.live_options import NumberRange
-from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts import transcript
 from sidecar.version import __version__
