@@ -17,6 +17,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.engines import moonshine, scripted_engine, whisper
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
+from sidecar.interfaces.language_tags import parse_language
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai.messages import (
@@ -158,6 +159,11 @@ def test_list_fields_are_read_with_and_without_brackets() -> None:
     assert form.all("keywords") == ["Nagg", "Nell"]
     assert form.one("model") == "b"
     assert form.one("no") == ""
+    numbered = {"keywords[10]": ["d"], "keywords[0]": ["b"], "keywords[2]": ["c"]}
+    assert OpenAIRequestForm({**numbered, "keywords": ["a"]}).all("keywords") == [*"abcd"]
+    asked = {"timestamp_granularities[0]": ["word"], "response_format": ["verbose_json"]}
+    assert answer_of(asked).granularities == {OpenAIGranularity.WORD}
+    assert answer_of({"include[0]": ["logprobs"]}).notices
     by_hand = {"chunking_strategy[type]": ["server_vad"], "chunking_strategy[threshold]": ["1"]}
     as_json = {"chunking_strategy": ['{"type": "server_vad", "threshold": 1}']}
     assert answer_of(by_hand).notices == answer_of(as_json).notices != ()
@@ -208,7 +214,7 @@ def test_every_whisper_language_has_a_name_that_is_read_back() -> None:
     assert len(set(openai_common.LANGUAGE_NAMES.values())) == len(openai_common.LANGUAGE_NAMES)
     for code, name in openai_common.LANGUAGE_NAMES.items():
         assert openai_common.language_name(f"{code}-XX") == name
-        assert openai_common.language_tag(f" {name.title()} ") == code
+        assert parse_language(f" {name.title()} ") == code
     assert openai_common.language_name("auto") == "unknown"
     assert openai_common.language_name("tlh") == "tlh"
 

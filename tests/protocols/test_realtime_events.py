@@ -108,6 +108,7 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
         ({"type": "input_audio_buffer.commit"}, RealtimeAudioCommit()),
         ({"type": "input_audio_buffer.clear", "event_id": 5}, RealtimeAudioClear()),
         ({"type": "input_audio_buffer.append", "audio": "AAE="}, RealtimeAudioAppend(b"\0\1")),
+        ({"type": "input_audio_buffer.append", "audio": "A\r\nAE"}, RealtimeAudioAppend(b"\0\1")),
         ({"type": "session.update", "session": {}}, RealtimeSessionUpdate({})),
         (
             {"type": "transcription_session.update", "session": 1},

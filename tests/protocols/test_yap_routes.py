@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Iterator
@@ -174,7 +175,8 @@ async def test_invalid_message_is_refused_with_its_reason_and_the_connection_goe
         assert mismatch["active_request_id"] == "r1"
         assert refused["details"]["allowed_model"] == "scripted"
         assert refused["details"]["requested"] == "x"
-        await client.append(tone(0.5))
+        lines = base64.encodebytes(tone(0.5)).decode()  # as Android's default encoder breaks them
+        await client.send(APPEND, payload={"audio": lines})
         await client.end()
         assert await client.transcript()
 

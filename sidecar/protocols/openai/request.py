@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
+from sidecar.interfaces.language_tags import parse_language
 from sidecar.protocols import openai_common
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
@@ -64,8 +64,8 @@ def _bytes_of(name: str, url: str) -> bytes:
     if said is None or len(url) > MAX_REFERENCE_CHARACTERS:
         raise _wrong(name, "is no data URL in base64, or too long")
     try:
-        voice = base64.b64decode(url.strip()[said.end() :], validate=True)
-    except ValueError:  # includes binascii.Error, and text that is not ASCII
+        voice = request_options.decode_base64(url.strip()[said.end() :])
+    except ValueError:
         raise _wrong(name, "is not valid base64") from None
     if not voice:
         raise _wrong(name, "is empty")
@@ -126,15 +126,16 @@ NATIVE_FIELDS = (
 )
 """Fields that OpenAI's API does not have."""
 VAD_FIELD = "chunking_strategy"
+LISTS = ("timestamp_granularities", "include", "languages", "keywords", NAMES, REFERENCES)
 KNOWN_FIELDS = frozenset(
     (
-        *NATIVE_FIELDS,
-        *(FILE, "model", "language", "languages", "prompt", "keywords", "temperature"),
-        *("response_format", "timestamp_granularities", "include", "stream"),
-        *(VAD_FIELD, NAMES, REFERENCES),
+        *(*NATIVE_FIELDS, *LISTS, VAD_FIELD),
+        *(FILE, "model", "language", "prompt", "temperature", "response_format", "stream"),
     )
 )
 """All known fields, without the brackets of lists."""
+_ITEM = re.compile(rf"({'|'.join(LISTS)})\[(\d{{0,4}})\]", re.ASCII)
+"""Name of a value of a list; encoders of PHP and of some JavaScript number them."""
 
 
 class OpenAIResponseFormat(StrEnum):
@@ -198,8 +199,14 @@ class OpenAIRequestForm:
         return self._lists.get(name, [""])[-1]
 
     def all(self, name: str) -> list[str]:
-        """Return all values of a field."""
-        return [*self._lists.get(f"{name}[]", ()), *self._lists.get(name, ())]
+        """Return all values of a list, numbered ones in order of their numbers."""
+        found = {name: -1} | {
+            sent: int(item[2] or -2)
+            for sent in self._lists
+            if (item := _ITEM.fullmatch(sent)) and item[1] == name
+        }
+        names = sorted(found, key=lambda sent: found[sent])
+        return [value for sent in names for value in self._lists.get(sent, ())]
 
     def inside(self, name: str) -> dict[str, object]:
         """Return the values of a field that has subfields, given with brackets or as JSON."""
@@ -230,7 +237,8 @@ async def read_request(
     raw = is_raw_recording(request)
     if not raw and media_type(request) != "multipart/form-data":
         raise errors.ContentTypeUnsupported(hint=f"Send multipart/form-data: {_HINT}")
-    room = {f"{REFERENCES}{end}": MAX_REFERENCES_CHARACTERS for end in ("", "[]")}
+    ends = "", "[]", *(f"[{number}]" for number in range(MAX_KNOWN_SPEAKERS))
+    room = {f"{REFERENCES}{end}": MAX_REFERENCES_CHARACTERS for end in ends}
     try:
         upload = await read_form(request, service, file=FILE, long=room, raw=raw)
     except errors.FileMissing:
@@ -254,9 +262,7 @@ async def _parse_request(
     )
     answer = answer_options_of(form, service.spec, translate=translate, strict=strict)
     if not usual:  # clients of whisper.cpp's server send many fields that only it knows
-        odd = request_options.unknown_fields(
-            (name.partition("[")[0] for name in upload.lists), KNOWN_FIELDS
-        )
+        odd = request_options.unknown_fields(map(_field_of, upload.lists), KNOWN_FIELDS)
         answer = replace(
             answer, notices=(*answer.notices, *request_options.unknown_field_notices(odd))
         )
@@ -274,6 +280,13 @@ async def _parse_request(
     )
     fields = {"translate": translate, "fields": upload.lists}
     return OpenAIRequest(upload.source, options, answer, fields, warnings)
+
+
+def _field_of(name: str) -> str:
+    """Return the field that a name in a form belongs to; the name, if that has other brackets."""
+    if (item := _ITEM.fullmatch(name)) is not None:
+        return item[1]
+    return VAD_FIELD if name.startswith(f"{VAD_FIELD}[") else name
 
 
 def answer_options_of(
@@ -344,7 +357,7 @@ def option_fields(
         raise errors.FieldInvalid(
             "'language' and 'languages[]' exclude each other; send one of them."
         )
-    language = openai_common.language_tag(form.one("language"))
+    language = parse_language(form.one("language"))
     if possible := form.all("languages"):
         language = openai_common.engine_language(spec, possible)
     fields |= {

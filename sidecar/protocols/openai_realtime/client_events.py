@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
-from sidecar.interfaces.request_options import parse_flag, parse_integer, parse_text
+from sidecar.interfaces.request_options import decode_base64, parse_flag, parse_integer, parse_text
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
 
@@ -167,8 +165,8 @@ def _sound(audio: object) -> bytes:
     if not isinstance(audio, str):
         raise errors.FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
     try:
-        return base64.b64decode(audio, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(audio)
+    except ValueError:
         raise errors.SoundInvalid("The field 'audio' is not base64.") from None
 
 

@@ -6,7 +6,6 @@ names are sent, and errors have their reason in both places.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
 from sidecar.config.settings import YapCloseCodes
+from sidecar.interfaces.request_options import decode_base64
 
 UNKNOWN = "unknown"
 """Id in frames that answer no request."""
@@ -114,7 +114,7 @@ def audio_of(payload: Mapping[str, Any]) -> bytes:
     if not isinstance(given, str) or not given:
         raise bad_payload("missing_audio", "'audio' has to be PCM16 in base64.")
     try:
-        return base64.b64decode(given, validate=True)
+        return decode_base64(given)
     except ValueError:
         raise bad_payload("invalid_audio", "'audio' is not base64.") from None
 
