@@ -282,19 +282,21 @@ async def test_purges_go_on_while_storage_does_not_answer(
 
         monkeypatch.setattr(one.storage, "delete_now", silent)
         one.tasks.append(asyncio.create_task(one.housekeeping.run()))
-        for name in ("a", "b"):
+        last = list[str]()
+
+        async def purged() -> bool:
+            return await ids(one, "me") == last
+
+        for name in ("a", "b", "c"):
             one.storage.put(name, [b"x"])
             job = replace(submitted("me"), audio=kept(name))
             await one.jobs.submit(job)
             claim = await one.claimed()
             assert await one.report(claim, claim.record, StartedChange(), DONE)
             await until(lambda: asked)
-
-        async def purged() -> bool:
-            return await ids(one, "me") == [job.id]
-
-        await until_told(purged)
+            last[:] = [job.id]
+            await until_told(purged)
         assert len(asked) == 1
         answers.set()
         marked = "SELECT count(*) FROM vibevoice.doomed_recordings"
-        assert await one.database.fetch(marked) == [(2,)]
+        assert await one.database.fetch(marked) == [(3,)]
