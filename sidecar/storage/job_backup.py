@@ -229,7 +229,7 @@ class _Archive:
         self._tar.addfile(_tar_member(MANIFEST_FILE, len(text)), io.BytesIO(text))
         self._tar.close()
         self._target.flush()
-        os.fsync(self._target.fileno())
+        files.sync(self._target.fileno())
         return self._target.tell()
 
     def _add(self, name: str, file: IO[bytes]) -> None:
@@ -277,6 +277,6 @@ def _write_new_file(data: IO[bytes], path: Path) -> str:
     with files.open_new(path) as file:
         shutil.copyfileobj(data, file, _CHUNK_BYTES)
         file.flush()
-        os.fsync(file.fileno())
+        files.sync(file.fileno())
     with path.open("rb") as written:
         return hashlib.file_digest(written, "sha256").hexdigest()

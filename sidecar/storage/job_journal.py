@@ -189,6 +189,7 @@ def _open_database(
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
+            "fullfsync = ON",
             "secure_delete = ON",
             "foreign_keys = ON",
         ):

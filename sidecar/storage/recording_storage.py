@@ -169,7 +169,7 @@ class FolderStorage:
                 with file:
                     _write_chunks(pieces, file.fileno())
                     if synced:
-                        os.fsync(file)
+                        files.sync(file.fileno())
                 partial.rename(path)
             except BaseException:
                 partial.unlink(missing_ok=True)

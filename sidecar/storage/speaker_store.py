@@ -183,6 +183,7 @@ class SpeakerFile:
                 "locking_mode = EXCLUSIVE",
                 "journal_mode = TRUNCATE",
                 "synchronous = FULL",
+                "fullfsync = ON",
                 "secure_delete = ON",
                 "foreign_keys = ON",
                 "temp_store = MEMORY",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +126,25 @@ def test_secret_is_the_content_of_its_file(tmp_path: Path) -> None:
     token = resolve_token(Settings(token=f"@{file}")).token
     assert token is not None
     assert token.get_secret_value() == file.read_text()
+
+
+@pytest.mark.parametrize("supported", [True, False], ids=["", "file system without it"])
+def test_sync_on_macos_reaches_the_medium(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
+    import fcntl
+
+    asked = list[object]()
+
+    def noted(fd: int, command: int) -> None:
+        asked.append(command)
+        if not supported:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", noted)
+    monkeypatch.setattr(os, "fsync", lambda fd: asked.append("fsync"))
+    with (tmp_path / "file").open("wb") as file:
+        files.sync(file.fileno())
+    assert asked == ([51] if supported else [51, "fsync"])
