@@ -10,6 +10,8 @@ from bisect import bisect
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,11 +24,14 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.audio.loudness import AudioHistoryBuffer
 from sidecar.diarization import speaker_models
+from sidecar.diarization.diarizer import Diarizer
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
+from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.interfaces.live_events import LiveEvent, LiveSessionStart, NoticeRaised, Summary
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
     Checkpoint,
@@ -265,6 +270,25 @@ def test_speech_without_pause_is_cut_between_words_without_repeats(
     for before, after in zip(found.segments, found.segments[1:], strict=False):
         assert after.start >= before.end
         assert before.end - before.start <= moonshine_transcription.MAX_UTTERANCE_S + 0.1
+
+
+def test_segments_are_in_order_of_time_also_with_speech_beside_a_long_utterance() -> None:
+    turns = [SpeakerTurn(0.0, 30.0, 0), SpeakerTurn(5.0, 7.0, 1), SpeakerTurn(20.0, 22.0, 1)]
+    feeding = SimpleNamespace(feed=len, finish=list, turns=turns, told_s=9.0, windows=0)
+    saying = SimpleNamespace(hear=lambda *_, **__: MoonshineHypothesis("some words"))
+    work = moonshine_transcription.MoonshineTranscription(
+        cast(MoonshineRecognizer, saying),
+        cast(Diarizer, feeding),
+        TranscriptionRequest(
+            Recorded(np.zeros(30 * RATE, np.float32)), TranscribeOptions(), lambda: False
+        ),
+    )
+    for _ in work.events():
+        pass
+    starts = [one.start for one in work.segments]
+    assert len(starts) == 6
+    assert starts == sorted(starts)
+    assert {5.0, 20.0} < set(starts)
 
 
 def test_first_segment_comes_within_10_s_of_audio(

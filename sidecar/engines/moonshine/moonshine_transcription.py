@@ -251,7 +251,8 @@ class MoonshineTranscription:
 
     @property
     def segments(self) -> tuple[transcript.Segment, ...]:
-        """Return all segments, once `events` has ended."""
+        """Return all segments by their start, once `events` has ended: speech beside a long
+        utterance lies between its parts."""
         floor = word_attribution.SpeakerLookup(self._follower.turns)
         found = [
             self._segment(line, floor.voice(line.start, line.end, line.voice))
@@ -259,6 +260,7 @@ class MoonshineTranscription:
         ]
         if self._options.diarize:
             found = word_attribution.extend_over_overlaps(found, self._follower.turns)
+        found.sort(key=lambda one: (one.start, one.end))
         return tuple(number_speakers_by_appearance(found))
 
 
