@@ -148,10 +148,13 @@ class _LiveConnection:
         processed, its messages are not read.
 
         If something other than the client ends the session, such as its first pause, its last
-        events are still sent. Audio that still arrives then does not close the connection.
+        events are still sent. Audio that still arrives then does not close the connection; nor does
+        audio that was on its way when the client sent 'finish'.
         """
         if isinstance(message, str) or len(message) < self._uncounted_bytes:
             self._socket.count()  # longer audio has limits of its own
+        if self._finished and isinstance(message, bytes):
+            return
         try:
             await self._do(message)
         except errors.SessionOver:

@@ -191,7 +191,7 @@ SOON = {"type": "begin"}
         ([SOON, SOON], "message_invalid", 1007),
         ([SOON, b"\0"], "sound_invalid", 1007),
         ([SOON, bytes(2 * 16_000 * 11)], "chunk_too_long", 1009),
-        ([SOON, {"type": "finish"}, b"\0\0"], "session_over", 4409),
+        ([SOON, {"type": "finish"}, {"type": "commit"}], "session_over", 4409),
         (
             [SOON, {"type": "change", "endpointing": {"pre_roll_s": 20, "longest_s": 50}}],
             "field_invalid",
@@ -216,6 +216,23 @@ async def test_invalid_message_is_answered_with_an_error_and_closes(
     assert (said[-1]["type"], said[-1]["code"], closed) == ("error", code, closes)
     assert said[-1]["message"]
     assert said[-1]["hint"]
+
+
+async def test_audio_behind_finish_is_ignored_and_costs_no_final(server: Server) -> None:
+    async with wire(server) as socket:
+        await say(socket, "begin")
+        for piece in pieces(talk(0.3, 0.2)):
+            await socket.send(piece)
+        await say(socket, "finish")
+        for late in (bytes(3200), bytes(3)):
+            await socket.send(late)
+        said, code = await rest(socket)
+    assert [one["type"] for one in said if one["type"] in ("final", "summary", "error")] == [
+        "final",
+        "final",
+        "summary",
+    ]
+    assert code == 1000
 
 
 async def test_refused_client_gets_a_status_and_a_script_its_error_in_a_frame(
