@@ -234,7 +234,7 @@ class FolderStorage:
         """Raise `errors.StorageUnreachable` if the subfolder of the cluster is missing."""
         if self._named and not self._path.is_dir():
             raise errors.StorageUnreachable(
-                f"The folder of recordings, {self._path}, is missing: its share is not mounted."
+                "The folder of recordings is missing: its share is not mounted."
             )
 
     def _now(self) -> float:

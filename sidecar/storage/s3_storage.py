@@ -56,7 +56,7 @@ class S3Refused(Exception):
 class S3Client:
     """Client of one S3 server, for any thread."""
 
-    def __init__(self, endpoint: str | None) -> None:
+    def __init__(self, endpoint: str | None, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         """``endpoint``: the server's address; None: AWS. With an address, buckets are in the path
         (``address/bucket/key``); plain HTTP is used only if the address says so.
 
@@ -81,7 +81,7 @@ class S3Client:
                 region_name=session.get_config_variable("region") or DEFAULT_REGION,
                 config=Config(
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    read_timeout=READ_TIMEOUT_S,
+                    read_timeout=read_timeout_s,
                     retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
                     max_pool_connections=MAX_CONNECTIONS,
                     ignore_configured_endpoint_urls=True,  # the address comes from `endpoint` only
@@ -153,7 +153,9 @@ CLOSE_TIMEOUT_S = 3.0
 class S3DeletionQueue:
     """Queue of deletions, run one after another in a thread that starts with the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, close_s: float) -> None:
+        """``close_s``: how long the end of the service waits for queued deletions."""
+        self._close_s = close_s
         self._news = threading.Condition()
         self._waiting: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
@@ -173,7 +175,7 @@ class S3DeletionQueue:
         with self._news:
             self._closing = True
             self._news.notify_all()
-            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_TIMEOUT_S)
+            self._news.wait_for(lambda: not self._waiting or self._thread is None, self._close_s)
             if self._waiting:
                 log.warning(
                     "%d recordings could not be deleted before the end; a later start deletes them",
@@ -223,10 +225,13 @@ class S3Storage:
 
     kind = "bucket"
 
-    def __init__(self, server: S3Client, bucket: str, prefix: str) -> None:
-        """``prefix``: prefix of all keys; empty, or ends with a slash."""
+    def __init__(
+        self, server: S3Client, bucket: str, prefix: str, close_s: float = CLOSE_TIMEOUT_S
+    ) -> None:
+        """``prefix``: prefix of all keys; empty, or ends with a slash. ``close_s``: as for
+        `S3DeletionQueue`."""
         self._server, self._bucket, self._prefix = server, bucket, prefix
-        self._removal = S3DeletionQueue()
+        self._removal = S3DeletionQueue(close_s)
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Send a stream; the server answers once it is stored."""
