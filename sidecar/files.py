@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import select
@@ -255,6 +256,23 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Lock an open file exclusively, unless another process has locked it; return whether this one
+    has it now, until it closes the file. Where nothing can be locked, all have it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
 
 
 def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:

@@ -105,6 +105,7 @@ def _start_service(settings: Settings) -> None:
         settings.log_level,
         as_json=settings.log_format == "json",
         file=log_file(settings.data_dir, settings.port),
+        exclusive=not settings.port,  # services at any free port have one name
     )
     try:
         for name in UNSUPPORTED_YAP_VARIABLES:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import io
+import itertools
 import json
 import logging
 import logging.handlers
@@ -22,7 +23,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
+
+from sidecar import files
 
 LogQueue = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -35,6 +38,7 @@ TOO_MANY_FILES_MESSAGE, CLIENT_GONE_MESSAGE = (
     "socket.send() raised exception.",
 )
 """Messages of asyncio that are muted when they repeat."""
+ROTATION_RETRY_S = 60.0
 REPEAT_MUTE_S = 10.0
 """Time in seconds for which the first of these messages is muted."""
 ONCE_A_MINUTE = {"mute_s": 60.0}
@@ -69,9 +73,19 @@ def log_to_stderr(level: str) -> None:
 class ProcessLog:
     """Log of this process; its one owner closes it."""
 
-    def __init__(self, level: str, *, as_json: bool = False, file: Path | None = None) -> None:
-        """Replace the handlers of the root logger. If the file cannot be written, log without
-        it."""
+    def __init__(
+        self,
+        level: str,
+        *,
+        as_json: bool = False,
+        file: Path | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        """Replace the handlers of the root logger. If the file cannot be written, log without it.
+        ``exclusive``: if another process logs to it, use the next one (`claim_log_file`)."""
+        self._claim: BinaryIO | None = None
+        if file is not None and exclusive:
+            file, self._claim = claim_log_file(file)
         logging.raiseExceptions = False  # a failure to write the log is not an error of the caller
         self._listeners: list[logging.handlers.QueueListener] = []
         formatter = JsonFormatter() if as_json else logging.Formatter(TEXT_FORMAT)
@@ -107,6 +121,8 @@ class ProcessLog:
         for listener in self._listeners:
             while listener.queue.unfinished_tasks and time.monotonic() < deadline:  # type: ignore[attr-defined]
                 time.sleep(0.005)
+        if self._claim is not None:
+            self._claim.close()
 
     def _queued(self, handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
         """Return a handler that passes lines to ``handler`` in a thread; beyond the limit of the
@@ -167,7 +183,30 @@ def _line_buffered_stderr() -> TextIO:
 
 
 class PrivateLogFile(logging.handlers.RotatingFileHandler):
-    """Rotating log file that only its owner may read."""
+    """Rotating log file that only its owner may read.
+
+    If another program has it open, Windows does not rename it. Then it grows, and is rotated later.
+    """
+
+    _not_before = -math.inf
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's
+        """Return whether the file is full, and no attempt to rotate it has failed just now."""
+        return time.monotonic() >= self._not_before and bool(super().shouldRollover(record))
+
+    def doRollover(self) -> None:  # noqa: N802 - logging's
+        """Rotate the file, or leave it and all older ones as they are."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+        rotating = f"{self.baseFilename}.0"
+        try:
+            self.rotate(self.baseFilename, rotating)
+        except OSError:
+            self._not_before = time.monotonic() + ROTATION_RETRY_S
+            return
+        super().doRollover()  # the older ones; it opens a new file
+        os.replace(rotating, f"{self.baseFilename}.1")
 
     def _open(self) -> io.TextIOWrapper:
         # Python's own flags: a file that may only be appended to can be opened, too.
@@ -196,6 +235,27 @@ def rotating_file_handler(file: Path) -> logging.Handler:
     )
 
 
+def claim_log_file(file: Path) -> tuple[Path, BinaryIO | None]:
+    """Return the first of `asr.log`, `asr-2.log` and so on that is no other running process's, and
+    what keeps it: a file that stays open.
+
+    Processes that rotate the same file lose lines of each other, and Windows renames no file that
+    another process has open.
+    """
+    for number in itertools.count(1):
+        path = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.touch(lock := path.with_suffix(".lock"))
+            keeper = lock.open("ab")
+        except OSError:  # the log cannot be written, either
+            break
+        if files.try_lock(keeper):
+            return path, keeper
+        keeper.close()
+    return file, None
+
+
 log = logging.getLogger(__name__)
 
 
@@ -213,6 +273,7 @@ def default_data_folder(chosen: Path | None) -> Path | None:
 
 
 def log_file(data_dir: Path | None, port: int) -> Path | None:
-    """Return the path of the log file; each port has its own file."""
+    """Return the path of the log file; each port has its own file. Services at any free port (0)
+    share a name, and `claim_log_file` gives each its own."""
     folder = default_data_folder(data_dir)
     return folder and folder / "log" / f"vibevoice-asr-{port}.log"

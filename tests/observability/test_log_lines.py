@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import logging.handlers
@@ -22,7 +23,12 @@ from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
 from sidecar.config.settings import Settings
-from sidecar.observability.logs import JsonFormatter, rotating_file_handler
+from sidecar.observability.logs import (
+    MAX_LOG_FILE_BYTES,
+    JsonFormatter,
+    claim_log_file,
+    rotating_file_handler,
+)
 from sidecar.server.app import create_app
 from sidecar.workers.engine_host import CrashNotes
 
@@ -181,3 +187,74 @@ def test_log_old_logs_and_crash_notes_are_private(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("log/*"))) == 2
     assert found == {"log": 0o600, "crash": 0o600}
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in tmp_path.glob("*/*"))
+
+
+def line(number: int) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": f"line {number} " + "-" * 100})
+
+
+def test_log_file_that_cannot_be_renamed_keeps_all_lines_and_older_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "asr.log"
+    handler = rotating_file_handler(file)
+    (tmp_path / "asr.log.1").write_text("older")
+
+    def denied(*_: object) -> None:  # as on Windows, while another process has the file open
+        raise PermissionError(13, "used by another process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", denied)
+        many = 2 * MAX_LOG_FILE_BYTES // 100
+        for number in range(many):
+            handler.emit(line(number))
+    handler.close()
+    assert file.read_text().count("line ") == many
+    assert {path.name for path in tmp_path.iterdir()} == {"asr.log", "asr.log.1"}
+    assert (tmp_path / "asr.log.1").read_text() == "older"
+
+
+def test_log_files_rotate_and_the_oldest_goes(tmp_path: Path) -> None:
+    handler = rotating_file_handler(tmp_path / "asr.log")
+    assert isinstance(handler, logging.handlers.RotatingFileHandler)
+    for number in range(6):
+        handler.emit(line(number))
+        handler.doRollover()
+    handler.close()
+    said = {path.name: path.read_text()[:6] for path in tmp_path.iterdir()}
+    assert said == {
+        "asr.log": "", "asr.log.1": "line 5", "asr.log.2": "line 4", "asr.log.3": "line 3",
+    }  # fmt: skip
+
+
+class WindowsLocks:
+    """The module `msvcrt`, as far as it is used, by locks of POSIX."""
+
+    LK_NBLCK = 2
+
+    def locking(self, fd: int, mode: int, size: int) -> None:
+        import fcntl
+
+        assert (mode, size) == (self.LK_NBLCK, 1)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+
+@pytest.mark.parametrize("platform", ["posix", "win32"])
+def test_each_process_has_a_log_file_of_its_own(
+    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform == "win32" != sys.platform:
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setitem(sys.modules, "msvcrt", WindowsLocks())
+    file = tmp_path / "log/vibevoice-asr-0.log"
+    first, keeper = claim_log_file(file)
+    assert keeper is not None
+    second, other = claim_log_file(file)
+    assert other is not None
+    assert (first, second) == (file, tmp_path / "log/vibevoice-asr-0-2.log")
+    keeper.close()
+    assert claim_log_file(file)[0] == file, "the process has ended"
+    other.close()
