@@ -146,7 +146,9 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
     if isinstance(place, RunningService):
         used = "port %d: the service with pid %d is used instead of a new one"
         log.info(used, place.port, place.pid)
-        write_parent_line(ready_line(settings, place.port, place.pid, reused=True, **place.also))
+        write_parent_line(
+            ready_line(settings, place.port, place.pid, **_of_reused(settings, place))
+        )
         return
     port = place.getsockname()[1]
 
@@ -162,6 +164,20 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
 
     with place:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
+
+
+def _of_reused(settings: Settings, service: RunningService) -> dict[str, Any]:
+    """Return what the ready line says of a running service: it may have TLS without these settings,
+    or the other way round."""
+    encrypted = service.certificate is not None
+    url = server_listeners.service_url(settings.host, service.port, encrypted=encrypted)
+    also: dict[str, Any] = {"url": url, **service.also, "reused": True}
+    if service.certificate is not None:
+        from sidecar.server.tls import self_signed_fingerprint
+
+        if fingerprint := self_signed_fingerprint(settings, service.certificate):
+            also["fingerprint"] = fingerprint
+    return also
 
 
 def acquire_port(settings: Settings) -> socket.socket | RunningService:

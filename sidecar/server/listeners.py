@@ -249,6 +249,8 @@ class RunningService:
     """True if it is shutting down."""
     also: Mapping[str, Any] = field(default_factory=dict)
     """Its secondary ports, in the form of the ready line."""
+    certificate: bytes | None = None
+    """Its certificate (DER), of whose key its process has proved possession; `None` without TLS."""
 
     def ends(self) -> bool:
         """Wait for the end of the process; return whether it ends in time."""
@@ -310,11 +312,15 @@ def find_service(host: str, port: int) -> RunningService | None:
     ):
         try:
             connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
+            sock = connection.sock
+            peer = sock.getpeercert(True) if isinstance(sock, ssl.SSLSocket) else None
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
                 also = {name: body[name] for name in SECONDARY_PORT_FIELDS if name in body}
-                return RunningService(port, int(body["pid"]), str(body["version"]), stopping, also)
+                return RunningService(
+                    port, int(body["pid"]), str(body["version"]), stopping, also, peer
+                )
         except TimeoutError:
             return None
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):

@@ -72,6 +72,14 @@ def local_fingerprint(settings: Settings) -> str | None:
         return None
 
 
+def self_signed_fingerprint(settings: Settings, certificate: bytes) -> str | None:
+    """Return the fingerprint of a certificate (DER), if it is the self-signed one of services with
+    this data folder; `None` for any other: a program at the port may have any."""
+    own = local_fingerprint(settings.model_copy(update={"tls": TLS_SELF_SIGNED, "tls_key": None}))
+    found = self_signed_certificate.certificate_fingerprint(ssl.DER_cert_to_PEM_cert(certificate))
+    return own if own == found else None
+
+
 def _configured_certificate(settings: Settings) -> CertificatePair | None:
     if settings.tls in (TLS_OFF, TLS_SELF_SIGNED):
         if settings.tls_key is not None:

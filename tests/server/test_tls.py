@@ -152,8 +152,16 @@ def test_transcription_and_port_query_work_over_tls(
     found = listeners.find_service("127.0.0.1", at.port)
     assert found is not None
     assert found.pid == ready["pid"]
-    again = at.run("serve", "--if-port-taken", "reuse")
-    assert json.loads(again.stdout)["reused"] is True
+
+
+@pytest.mark.parametrize("words", [(), ("--tls", "off")])
+def test_ready_line_of_reused_service_has_its_scheme_and_fingerprint(
+    words: tuple[str, ...], home: tuple[Home, dict[str, Any]]
+) -> None:
+    at, ready = home
+    again = at.run("serve", "--if-port-taken", "reuse", *words)
+    expected = {key: value for key, value in ready.items() if key != "token"}
+    assert json.loads(again.stdout) == {**expected, "reused": True}
 
 
 @pytest.mark.slow
