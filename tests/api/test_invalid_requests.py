@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import json
 import re
@@ -164,6 +165,39 @@ def test_broken_form_is_refused_with_its_fault(
 ) -> None:
     check_problem(server.client.post("/transcribe", content=body, headers=FORM_TYPE), status, code)
     assert not server.leftovers()
+
+
+WHOLE = part("audio", b"RIFF", "a.wav") + END
+BASE64 = WHOLE.replace(b"Content-Disp", b"Content-Transfer-Encoding: base64\r\nContent-Disp")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "said"),
+    [
+        (WHOLE.replace(b"\r\n", b"\n"), FORM_TYPE, 400, "LF instead of CRLF"),
+        (BASE64, FORM_TYPE, 400, "Content-Transfer-Encoding"),
+        (b"x" * 5000, FORM_TYPE, 400, "does not begin with the boundary"),
+        (gzip.compress(WHOLE), {**FORM_TYPE, "Content-Encoding": "gzip"}, 415, "Content-Encoding"),
+        (gzip.compress(b"{}"), {**JSON_TYPE, "Content-Encoding": "gzip"}, 415, "Content-Encoding"),
+        (gzip.compress(b"{}"), {**JSON_TYPE, "Content-Encoding": "br"}, 415, "Content-Encoding"),
+    ],
+    ids=["lf", "base64", "long-preamble", "gzip-form", "gzip-json", "brotli-json"],
+)
+def test_encoded_body_is_refused_with_what_to_change(
+    body: bytes, headers: dict[str, str], status: int, said: str, server: Server
+) -> None:
+    response = server.client.post("/transcribe", content=body, headers=headers)
+    check_problem(response, status, {"multipart_invalid", "content_type_unsupported"})
+    assert said in response.json()["detail"]
+
+
+@pytest.mark.parametrize("size", [1, 4000])
+def test_text_before_the_first_boundary_is_ignored(size: int, server: Server, voice: bytes) -> None:
+    """RFC 2046, 5.1.1; and a boundary may arrive in pieces."""
+    body = b"-" * size + b"\r\n" + part("audio", voice, "a.wav") + END
+    pieces = (body[at : at + 999] for at in range(0, len(body), 999)) if size > 1 else (body,)
+    response = server.client.post("/transcribe", content=pieces, headers=FORM_TYPE)
+    assert response.status_code == 200, response.text[:500]
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,8 @@ LINGER_BYTES = 16 << 20
 """Bytes that are read without a pause. A refused body is not read whole: beyond this limit reading
 is slow, and serves only to notice that the client has closed."""
 LINGER_PAUSE_S = 0.25
+IDLE_LINGER_S = 0.5
+"""Pause of a client that ends the drain, unless it sends a form, which it may still be building."""
 _CLOSE = (b"connection", b"close")
 
 
@@ -287,6 +289,7 @@ class _BodyProgress:
         """True if the client sends nothing before it gets `100 Continue`, which the first read
         sends."""
         self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._is_form = headers.get("content-type", "").lower().startswith("multipart/")
 
     async def receive(self) -> Message:
         """Return the next message."""
@@ -298,10 +301,13 @@ class _BodyProgress:
 
     async def linger(self, linger_s: float) -> None:
         """Drain the body for at most ``linger_s`` seconds."""
-        read = 0
+        read, now = 0, asyncio.get_running_loop().time
+        end = now() + linger_s
         try:
-            async with asyncio.timeout(linger_s):
+            async with asyncio.timeout(linger_s) as patience:
                 while self.unread and not self._waits:
+                    if not self._is_form:
+                        patience.reschedule(min(end, now() + IDLE_LINGER_S))
                     read += len((await self.receive()).get("body", b""))
                     if read >= LINGER_BYTES:
                         await asyncio.sleep(LINGER_PAUSE_S)

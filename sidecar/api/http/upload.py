@@ -32,6 +32,8 @@ MAX_PART_HEADER_BYTES = 4 << 10
 MAX_FIELD_BYTES = 16 << 10
 """Enough for the longest prompt in any script, in UTF-8."""
 MAX_PARTS = 64
+MAX_PREAMBLE_BYTES = 4 << 10
+"""Maximum of the text before the first boundary, which is ignored (RFC 2046, 5.1.1)."""
 MAX_BOUNDARY_BYTES = 200
 """RFC 2046 allows 70; the parser takes 256."""
 MIN_UPLOAD_BYTES_PER_S = 8 << 10
@@ -41,6 +43,7 @@ UPLOAD_STALL_S = limit("upload_stall", 20.0)
 cells."""
 STALL_FACTOR = 3
 """Number of `UPLOAD_STALL_S` by which a client may be behind `MIN_UPLOAD_BYTES_PER_S`."""
+_PLAIN_ENCODINGS = (b"binary", b"8bit", b"7bit")
 _NONE: Mapping[str, int] = {}
 Fields = Mapping[str, object]
 FORM_OVERHEAD_BYTES = 1 << 20
@@ -119,6 +122,7 @@ async def read_json(request: Request, *, declared: bool = False) -> dict[str, An
     if declared and media_type(request) != "application/json":
         raise errors.ContentTypeUnsupported(hint="Send application/json.")
     body = bytearray()
+    _refuse_encoded(request)
     if _declared_length(request) > MAX_JSON_BYTES:
         raise errors.JsonTooLarge()
 
@@ -157,6 +161,7 @@ async def read_form(
         errors.UploadsFull: too much is being uploaded already.
     """
     settings = service.settings
+    _refuse_encoded(request)
     limit = settings.max_upload_mb << 20
     too_large = errors.UploadTooLarge(
         hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
@@ -225,6 +230,16 @@ def is_raw_recording(request: Request) -> bool:
 def _declared_length(request: Request) -> int:
     value = request.headers.get("content-length", "")
     return int(value) if value.isdigit() else 0
+
+
+def _refuse_encoded(request: Request) -> None:
+    """Refuse a compressed body: its size would not be what it claims."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise errors.ContentTypeUnsupported(
+            "The request has a Content-Encoding, and bodies are not decoded.",
+            hint="Send the body as it is, without Content-Encoding.",
+        )
 
 
 def _boundary(request: Request) -> bytes:
@@ -298,6 +313,8 @@ class _MultipartForm(_UploadBody):
                 "on_end": self._end,
             },
         )
+        self._preamble: bytes | None = b"\r\n"
+        self._delimiter = b"--" + boundary
         self._part = _MultipartPart()
         self._parts = 0
         self._ended = self._has_file = False
@@ -315,10 +332,27 @@ class _MultipartForm(_UploadBody):
         return await super().finish()
 
     def _parse(self, chunk: bytes) -> None:
+        if self._preamble is not None:
+            chunk = self._after_preamble(self._preamble + chunk)
         try:
             self._parser.write(chunk)
         except FormParserError:
             raise errors.MultipartInvalid() from None
+
+    def _after_preamble(self, seen: bytes) -> bytes:
+        """Return what follows the text before the first boundary, once that has come."""
+        line, _, rest = seen.partition(b"\n" + self._delimiter)
+        if rest.startswith(b"\n"):
+            raise errors.MultipartInvalid("The lines of the form end with LF instead of CRLF.")
+        if line.endswith(b"\r") and len(line) < len(seen):
+            self._preamble = None
+            return self._delimiter + rest
+        if len(seen) > MAX_PREAMBLE_BYTES:
+            raise errors.MultipartInvalid(
+                "The form does not begin with the boundary that its Content-Type names."
+            )
+        self._preamble = seen
+        return b""
 
     def _part_begin(self) -> None:
         self._parts += 1
@@ -343,6 +377,12 @@ class _MultipartForm(_UploadBody):
         part = self._part
         _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
         part.name = options.get(b"name", b"").decode("utf-8", "replace")
+        encoding = part.headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+        if encoding not in _PLAIN_ENCODINGS:
+            raise errors.MultipartInvalid(
+                "A part of the form has a Content-Transfer-Encoding, which is not decoded.",
+                hint="Send its bytes as they are (RFC 7578, 4.7).",
+            )
         part.is_file = b"filename" in options or part.name == self._file_part
         if part.is_file:
             if self._has_file:
