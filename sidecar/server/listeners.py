@@ -161,7 +161,9 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
     # on a kept connection waits 40 ms for the client's delayed acknowledgement.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if sys.platform != "win32":  # on Windows it would let two servers share a port
+        if sys.platform == "win32":  # REUSEADDR there lets another program share the port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
     except OSError as error:

@@ -14,7 +14,7 @@ from service_process import run_command
 
 from sidecar import errors
 from sidecar.server.http_server import SecondaryPort
-from sidecar.server.listeners import ProtocolListeners, bind_port
+from sidecar.server.listeners import ProtocolListeners, bind_port, listen
 
 
 class Noted:
@@ -102,3 +102,12 @@ async def test_secondary_port_taken_between_bind_and_listen_is_port_in_use() -> 
             await ProtocolListeners([besides]).start()
         assert caught.value.hint == "Stop it."
         assert ours.fileno() == -1, "nothing is left"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="elsewhere REUSEADDR shares no port")
+def test_no_other_program_can_bind_the_port() -> None:
+    with socket.socket() as other, bind_port("127.0.0.1", 0) as ours:
+        listen(ours)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="10013|10048"):
+            other.bind(ours.getsockname())
