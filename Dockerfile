@@ -41,7 +41,7 @@ VOLUME ["/models"]
 EXPOSE 8765 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["vibevoice-asr", "status"]
+    CMD ["python", "-m", "sidecar.health_probe"]
 ENTRYPOINT ["vibevoice-asr"]
 
 FROM runtime AS cuda

@@ -109,5 +109,5 @@ def test_no_other_program_can_bind_the_port() -> None:
     with socket.socket() as other, bind_port("127.0.0.1", 0) as ours:
         listen(ours)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with pytest.raises(OSError, match="10013|10048"):
+        with pytest.raises(OSError, match=r"10013|10048"):
             other.bind(ours.getsockname())
