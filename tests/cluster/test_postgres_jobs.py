@@ -6,9 +6,10 @@ import asyncio
 import os
 import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -33,9 +34,11 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
+from sidecar.service.facade import Service as FrontService
 from sidecar.storage.postgres_database import migrate_postgres, retry_while_unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import RenameSpeaker
@@ -566,35 +569,68 @@ async def test_impossible_job_id_is_not_found(front: Service) -> None:
         await front.jobs.list("me", JobFilter(after="nobody\0"))
 
 
+@asynccontextmanager
+async def opened_front(journal: str, tmp_path: Path, **more: Any) -> AsyncIterator[FrontService]:
+    """A whole service that accepts jobs, and runs none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIBEVOICE_JOURNAL", journal)
+        settings = load_settings(
+            engine="scripted",
+            role="front",
+            journal_key=KEY,
+            data_dir=tmp_path / "data",
+            spool_dir=tmp_path,
+            **more,
+        )
+    front = await asyncio.to_thread(create_service, settings)
+    await front.open()
+    try:
+        yield front
+    finally:
+        await front.close()
+
+
+async def sent(front: FrontService, voice: bytes, *, kept: bool = True) -> Job:
+    """A job that a client submits to it."""
+    with closing(UploadSpool(None)) as spool:
+        spool.add(voice)
+        source = spool.finish()
+    with source:
+        return await front.submissions.submit(ANONYMOUS, source, TranscribeOptions(), kept=kept)
+
+
+async def test_service_started_while_share_is_unmounted_accepts_jobs_once_it_is_back(
+    journal: str, tmp_path: Path, voice: bytes
+) -> None:
+    share, away = tmp_path / "share", tmp_path / "away"
+    share.mkdir()
+    async with opened_front(journal, tmp_path, uploads=str(share)) as front:
+        await sent(front, voice)
+    share.rename(away)
+    share.mkdir()
+    async with opened_front(journal, tmp_path, uploads=str(share)) as front:
+        with pytest.raises(errors.StorageUnreachable):
+            await sent(front, voice)
+        assert [*share.iterdir()] == []
+        share.rmdir()
+        away.rename(share)
+        await sent(front, voice)
+        assert len([*share.glob("*/*")]) == 2
+
+
 @pytest.mark.parametrize("kept", [True, False])
 async def test_only_recording_of_kept_job_is_synced_to_the_disk(
     journal: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """A client that waits for its answer loses its connection with the power of the machine."""
-    monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
-    settings = load_settings(
-        engine="scripted",
-        role="front",
-        journal_key=KEY,
-        data_dir=tmp_path / "data",
-        spool_dir=tmp_path,
-    )
-    front = await asyncio.to_thread(create_service, settings)
     synced, fsync = list[object](), os.fsync
 
     def counted(file: object) -> None:
         synced.append(file)
         fsync(file)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "fsync", counted)
-    try:
-        with closing(UploadSpool(None)) as spool:
-            spool.add(voice)
-            source = spool.finish()
-        options = TranscribeOptions()
-        await front.open()
-        job = await front.submissions.submit(ANONYMOUS, source, options, kept=kept)
+    async with opened_front(journal, tmp_path) as front:
+        monkeypatch.setattr(os, "fsync", counted)
+        job = await sent(front, voice, kept=kept)
         assert isinstance(job.record.audio, StoredRecordingRef)
         assert len(synced) == (2 if kept else 0), "the file and its folder"
-    finally:
-        await front.close()
