@@ -152,6 +152,11 @@ class EndpointingOptions:
             )
 
 
+QUIET_SPEECH = EndpointingOptions(threshold=0.1, neg_threshold=0.07)
+"""Endpointing for a client that ends its turns itself, and sends speech alone: so quiet speech is
+recognized, too. Silence and noise stay below; with 0 the recognizer invents words for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class LiveOptions(WireValues):
     """Options of a live session.

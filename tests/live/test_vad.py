@@ -14,8 +14,14 @@ from sidecar.audio import Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import find_embedded_models
 from sidecar.errors import LiveUnavailable
-from sidecar.interfaces.live_options import LIVE_RATE
-from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.interfaces.live_options import LIVE_RATE, QUIET_SPEECH, EndpointingOptions
+from sidecar.live.runtime.endpointing import (
+    FRAME_SAMPLES,
+    Endpointer,
+    EndpointEvent,
+    UtteranceBegan,
+    UtteranceEnded,
+)
 from sidecar.live.runtime.vad import SILERO_MODEL, SileroVad, VadState, load_vad
 
 
@@ -103,6 +109,30 @@ def test_frames_of_another_length_are_refused(detector: SileroVad) -> None:
         detector.probabilities(np.zeros((1, FRAME_SAMPLES - 1), np.float32), [VadState()])
     with pytest.raises(ValueError, match="each state"):
         detector.probabilities(np.zeros((2, FRAME_SAMPLES), np.float32), [VadState()])
+
+
+@pytest.mark.parametrize("gain", [0.01, 0.003])
+def test_quiet_speech_is_found_for_clients_that_end_their_turns_and_noise_is_not(
+    detector: SileroVad, gain: float
+) -> None:
+    speech = clip("beckett")[: 9 * LIVE_RATE]
+    usual = found_s(detector, speech, EndpointingOptions())
+    assert found_s(detector, gain * speech, EndpointingOptions()) < 0.6 * usual
+    assert found_s(detector, gain * speech, QUIET_SPEECH) > 0.65 * usual
+    noise = np.random.default_rng(0).normal(scale=gain, size=len(speech)).astype(np.float32)
+    for nothing in (0 * speech, noise):
+        assert found_s(detector, nothing, QUIET_SPEECH) == 0.0
+
+
+def found_s(detector: SileroVad, sound: Block, settings: EndpointingOptions) -> float:
+    """Return the seconds of the utterances in a sound."""
+    state, ends, events = VadState(), Endpointer(settings), list[EndpointEvent]()
+    for at in range(0, len(sound) - FRAME_SAMPLES + 1, FRAME_SAMPLES):
+        (one,) = detector.probabilities(sound[None, at : at + FRAME_SAMPLES], [state])
+        events += ends.feed(float(one))
+    events += ends.finish()
+    signs = {UtteranceBegan: -1, UtteranceEnded: 1}
+    return sum(signs.get(type(one), 0) * one.at for one in events) / LIVE_RATE
 
 
 def test_missing_model_is_an_error_that_says_why() -> None:

@@ -157,19 +157,17 @@ class RealtimeTranscriptionConfig:
 
     def options(self, before: live_options.LiveOptions) -> live_options.LiveOptions:
         """Return the new options of the session; ``before`` are the current ones."""
-        detection, usual = (
-            self.detection or RealtimeTurnDetection(),
-            live_options.EndpointingOptions(),
-        )
-        silence_s = detection.silence_ms / 1000
-        pauses = replace(usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s)
+        turns, ends = live_options.TurnControl.CLIENT, live_options.QUIET_SPEECH
+        if self.detection is not None:
+            usual, silence_s = live_options.EndpointingOptions(), self.detection.silence_ms / 1000
+            pauses = replace(usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s)
+            turns = live_options.TurnControl.SILENCE
+            ends = self.detection.endpointing(pauses)
         return replace(
             before,
             language=self.language,
-            turns=live_options.TurnControl.CLIENT
-            if self.detection is None
-            else live_options.TurnControl.SILENCE,
-            endpointing=detection.endpointing(pauses),
+            turns=turns,
+            endpointing=ends,
             diarize=self.diarizes,
             prompt=self.prompt,
             delay_s=_DELAY_S.get(self.delay),

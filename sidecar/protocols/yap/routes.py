@@ -16,7 +16,7 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import YapCloseCodes
-from sidecar.interfaces.live_options import LiveOptions, TurnControl
+from sidecar.interfaces.live_options import QUIET_SPEECH, LiveOptions, TurnControl
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
@@ -54,7 +54,9 @@ def dialect() -> WebSocketDialect:
 
 async def _serve(service: Service, socket: WebSocketConnection) -> None:
     session = service.live.open(
-        socket.caller, LiveOptions(turns=TurnControl.CLIENT), wire="streaming"
+        socket.caller,
+        LiveOptions(turns=TurnControl.CLIENT, endpointing=QUIET_SPEECH),
+        wire="streaming",
     )
     try:
         wire = _YapConnection(service, socket, session)
