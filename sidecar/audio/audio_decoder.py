@@ -1,4 +1,4 @@
-"""Streaming decoder of any file into mono blocks: libsndfile and soxr, and an ffmpeg subprocess.
+"""Streaming decoder of any file into mono blocks: samples of WAV files here, all else by ffmpeg.
 
 The length in a header is only a claim until the samples have been counted: nothing is allocated by
 it.
@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg
+from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, wav_layout
+from sidecar.audio.audio_format import read_file_at
+from sidecar.audio.ffmpeg_log import AudioTrack
 from sidecar.audio.loudness import PeakMeter
+from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
 from sidecar.serialization import WireValues
 
-MIN_RATE, MAX_RATE = 2_000, 768_000
-"""Hz. Below it no speech survives; above it no recorder exists."""
-MAX_CHANNELS = 256
+PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
+_WAV = (audio_format.WAV, audio_format.RF64)
 DURATION_SCAN_BUDGET_S = 2.0
 """Time limit for counting the samples of a file with a header above the limit."""
-_BLOCK_SAMPLES = 1 << 16
-"""Samples times channels that are decoded at once: 256 KiB, which stay in a processor's cache (ten
-seconds take 0.6 ms; with 1 MiB 1.5 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,19 @@ class AudioInfo(WireValues):
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     """Return the facts of a recording that needs no decoder: plain WAV within the limits."""
-    header = audio_format.read_wav_header(fd)
-    if (
-        header is None
-        or not header.is_plain
-        or not MIN_RATE <= header.rate <= MAX_RATE
-        or header.channels > MAX_CHANNELS
-        or not 0 < header.seconds <= max_s
-    ):
+    parts = wav_layout.read_wav_parts(fd)
+    if not parts or read_file_at(fd, 0, 4) != b"RIFF":
         return None
-    return AudioInfo(audio_format.WAV.name, "sndfile", header.seconds)
+    if not all(part.is_plain and is_plausible(part.rate, part.channels) for part in parts):
+        return None
+    seconds = sum(part.seconds for part in parts)
+    return AudioInfo(audio_format.WAV.name, PCM_DECODER, seconds) if 0 < seconds <= max_s else None
 
 
 def preload_decoders() -> None:
     """Import the decoders, so that the first file does not wait for that."""
     import ffmpeg  # noqa: F401
-    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
 
 
 def probe_audio(fd: int, max_s: float) -> AudioInfo:
@@ -64,22 +61,16 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
     """
     container = _detect_container(fd)
     deadline = time.monotonic() + DURATION_SCAN_BUDGET_S
-    for decoder in ("sndfile", "ffmpeg") if container.in_process else ("ffmpeg",):
-        facts = AudioInfo(container.name, decoder, None)
-        try:
-            with open_audio(fd, facts, rate=SAMPLE_RATE, max_s=max_s) as audio:
-                blocks = iter(audio)
-                if next(blocks, None) is None:
-                    continue
-                claimed = audio.total_s
-                if claimed is not None and claimed > max_s:
-                    claimed = _measured_duration(audio, blocks, deadline)
-                return AudioInfo(container.name, decoder, claimed)
-        except _ImplausibleHeader:
-            raise  # ffmpeg would make hours of audio of it
-        except errors.AudioUndecodable:
-            continue
-    raise errors.AudioUndecodable()
+    in_process = container in _WAV and readable_parts(fd)
+    decoder = PCM_DECODER if in_process else FFMPEG_DECODER
+    facts = AudioInfo(container.name, decoder, None)
+    with open_audio(fd, facts, rate=SAMPLE_RATE, max_s=max_s) as audio:
+        blocks = iter(audio)
+        next(blocks)
+        claimed = audio.total_s
+        if claimed is not None and claimed > max_s:
+            claimed = _measured_duration(audio, blocks, deadline)
+        return AudioInfo(container.name, decoder, claimed)
 
 
 def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
@@ -97,11 +88,39 @@ def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: f
 def _detect_container(fd: int) -> audio_format.AudioContainer:
     if os.fstat(fd).st_size == 0:
         raise errors.AudioEmpty()
-    os.lseek(fd, 0, os.SEEK_SET)
-    container = audio_format.detect_container(os.read(fd, audio_format.SNIFF_BYTES))
+    head = read_file_at(fd, 0, audio_format.SNIFF_BYTES)
+    container = audio_format.detect_container(head)
+    if tag := audio_format.id3_length(head):  # a picture in it may be longer than the head
+        head = read_file_at(fd, tag, audio_format.SNIFF_BYTES)
+        container = audio_format.detect_container(head) or container
     if container is None:
         raise errors.AudioFormatUnsupported()
     return container
+
+
+class Decoder(Protocol):
+    """Decoder of one recording; iterate it once for its mono blocks."""
+
+    @property
+    def total_s(self) -> float | None:
+        """Return the seconds that the header claims."""
+
+    @property
+    def truncated(self) -> bool:
+        """Return whether the recording is incomplete, once it is decoded."""
+
+    @property
+    def tracks(self) -> Sequence[AudioTrack]:
+        """Return the audio tracks of the container, if it can have several."""
+
+    @property
+    def track(self) -> int:
+        """Return the number of the track that is decoded, from 0."""
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+    def close(self) -> None:
+        """Release the file and the process."""
 
 
 class DecodedAudio(AbstractContextManager["DecodedAudio"]):
@@ -112,9 +131,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         errors.AudioUndecodable: there is no audio.
     """
 
-    def __init__(
-        self, decoder: _SndfileDecoder | ffmpeg.FfmpegProcess, rate: int, max_s: float
-    ) -> None:
+    def __init__(self, decoder: Decoder, rate: int, max_s: float) -> None:
         self._decoder = decoder
         self._rate = rate
         self._max_samples = int(max_s * rate)
@@ -137,6 +154,16 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         """Return whether the recording is incomplete."""
         return self._decoder.truncated
 
+    @property
+    def tracks(self) -> Sequence[AudioTrack]:
+        """Return the audio tracks of the container, if it can have several."""
+        return self._decoder.tracks
+
+    @property
+    def track(self) -> int:
+        """Return the number of the track that is decoded, from 0."""
+        return self._decoder.track
+
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
 
@@ -158,76 +185,6 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._decoder.close()
 
 
-class _ImplausibleHeader(errors.AudioUndecodable):
-    """Valid header with values that no recording can have."""
-
-
-class _SndfileDecoder:
-    """Decoder with libsndfile, and soxr for the rate; returns the mean of all channels."""
-
-    def __init__(self, fd: int, container: audio_format.AudioContainer, rate: int) -> None:
-        import soundfile
-
-        os.lseek(fd, 0, os.SEEK_SET)
-        try:
-            self._file = soundfile.SoundFile(os.dup(fd), closefd=True)
-        except (soundfile.LibsndfileError, RuntimeError, ValueError):
-            raise errors.AudioUndecodable() from None
-        source_rate, channels = self._file.samplerate, self._file.channels
-        if not (MIN_RATE <= source_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
-            self._file.close()
-            raise _ImplausibleHeader(
-                f"The audio claims {source_rate} Hz and {channels} channels.",
-                hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
-            )
-        self._fd, self._container, self._rate = fd, container, rate
-        self._frames, self._damaged = 0, False
-        self.total_s: float | None = self._file.frames / source_rate
-
-    @property
-    def truncated(self) -> bool:
-        short = self._damaged or self._frames < self._file.frames
-        return short or audio_format.is_truncated(self._fd, self._container)
-
-    def __iter__(self) -> Iterator[Block]:
-        import numpy as np
-        import soundfile
-        import soxr
-
-        source_rate, channels = self._file.samplerate, self._file.channels
-        resample: Callable[..., Block] | None = None
-        if source_rate != self._rate:
-            stream = soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32")
-            resample = stream.resample_chunk
-        buffer = np.empty((max(1, _BLOCK_SAMPLES // channels), channels), dtype=np.float32)
-        while not self._damaged:
-            try:
-                frames = self._file.read(out=buffer)
-            except (soundfile.LibsndfileError, RuntimeError):
-                # Samples before the damage count, up to the last frame; `truncated` reports it.
-                self._damaged, frames = True, buffer[: self._read_since()]
-            self._frames += len(frames)
-            if not len(frames):
-                break
-            # A mean over one channel is a copy too; the buffer is reused.
-            mono = frames.mean(axis=1) if channels > 1 else frames[:, 0].copy()
-            yield resample(mono) if resample else mono
-        if resample:
-            yield resample(np.empty(0, np.float32), last=True)
-
-    def _read_since(self) -> int:
-        """Return the frames that a failed read had put into its buffer."""
-        import soundfile
-
-        try:
-            return max(0, int(self._file.tell()) - self._frames)
-        except (soundfile.LibsndfileError, RuntimeError):
-            return 0
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
@@ -235,9 +192,9 @@ def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> Decoded
         errors.AudioUndecodable: the decoder cannot open it.
     """
     container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
-    if facts.decoder == "sndfile":
-        return DecodedAudio(_SndfileDecoder(fd, container, rate), rate, max_s)
-    return DecodedAudio(ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0), rate, max_s)
+    if facts.decoder != FFMPEG_DECODER and container in _WAV and (parts := readable_parts(fd)):
+        return DecodedAudio(WavDecoder(fd, parts, rate), rate, max_s)
+    return DecodedAudio(ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0), rate, max_s)
 
 
 def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""Container detection by first bytes, media types, WAV headers, completeness of files.
+"""Container detection by first bytes, media types, headers of WAV files, completeness of files.
 
 It needs only Python, so the service itself may call it: plain PCM, which most hosts send, is
 checked without another process.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
-SNIFF_BYTES = 4096
+SNIFF_BYTES = 16_384
+"""Enough for four frames of any MPEG audio, wherever a piece of it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,36 +20,52 @@ class AudioContainer:
     """Container format.
 
     ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``media_type`` and ``suffix``
-    (of a file name) are for downloads; ``in_process`` is whether libsndfile is tried first.
+    (of a file name) are for downloads; ``timed`` is whether its timestamps say where audio belongs.
     """
 
     name: str
     demuxer: str
     media_type: str
     suffix: str
-    in_process: bool = False
+    timed: bool = False
 
 
-WAV = AudioContainer("wav", "wav", "audio/wav", "wav", in_process=True)
-RF64 = AudioContainer("rf64", "wav", "audio/wav", "wav", in_process=True)
-W64 = AudioContainer("w64", "w64", "audio/x-w64", "w64", in_process=True)
-FLAC = AudioContainer("flac", "flac", "audio/flac", "flac", in_process=True)
-OGG = AudioContainer("ogg", "ogg", "audio/ogg", "ogg", in_process=True)
-MP3 = AudioContainer("mp3", "mp3", "audio/mpeg", "mp3", in_process=True)
-AIFF = AudioContainer("aiff", "aiff", "audio/aiff", "aiff", in_process=True)
-AU = AudioContainer("au", "au", "audio/basic", "au", in_process=True)
-CAF = AudioContainer("caf", "caf", "audio/x-caf", "caf", in_process=True)
-MP4 = AudioContainer("mp4", "mov", "video/mp4", "mp4")
-MATROSKA = AudioContainer("matroska", "matroska", "video/x-matroska", "mkv")
-ASF = AudioContainer("asf", "asf", "video/x-ms-asf", "wma")
+WAV = AudioContainer("wav", "wav", "audio/wav", "wav")
+RF64 = AudioContainer("rf64", "wav", "audio/wav", "wav")
+W64 = AudioContainer("w64", "w64", "audio/x-w64", "w64")
+FLAC = AudioContainer("flac", "flac", "audio/flac", "flac")
+OGG = AudioContainer("ogg", "ogg", "audio/ogg", "ogg", timed=True)
+MP3 = AudioContainer("mp3", "mp3", "audio/mpeg", "mp3")
+AIFF = AudioContainer("aiff", "aiff", "audio/aiff", "aiff")
+AU = AudioContainer("au", "au", "audio/basic", "au")
+CAF = AudioContainer("caf", "caf", "audio/x-caf", "caf")
+MP4 = AudioContainer("mp4", "mov", "video/mp4", "mp4", timed=True)
+MATROSKA = AudioContainer("matroska", "matroska", "video/x-matroska", "mkv", timed=True)
+ASF = AudioContainer("asf", "asf", "video/x-ms-asf", "wma", timed=True)
+AVI = AudioContainer("avi", "avi", "video/x-msvideo", "avi", timed=True)
+FLV = AudioContainer("flv", "flv", "video/x-flv", "flv", timed=True)
+MPEG_TS = AudioContainer("mpegts", "mpegts", "video/mp2t", "ts", timed=True)
+MPEG_PS = AudioContainer("mpeg", "mpeg", "video/mpeg", "mpg", timed=True)
+MXF = AudioContainer("mxf", "mxf", "application/mxf", "mxf", timed=True)
 ADTS = AudioContainer("aac", "aac", "audio/aac", "aac")
 AMR = AudioContainer("amr", "amr", "audio/amr", "amr")
+AC3 = AudioContainer("ac3", "ac3", "audio/ac3", "ac3")
+EAC3 = AudioContainer("eac3", "eac3", "audio/eac3", "eac3")
+DTS = AudioContainer("dts", "dts", "audio/vnd.dts", "dts")
+WAVPACK = AudioContainer("wavpack", "wv", "audio/x-wavpack", "wv")
+APE = AudioContainer("ape", "ape", "audio/x-ape", "ape")
+TTA = AudioContainer("tta", "tta", "audio/x-tta", "tta")
+DSS = AudioContainer("dss", "dss", "audio/x-dss", "dss")
+VOC = AudioContainer("voc", "voc", "audio/x-voc", "voc")
+SPHERE = AudioContainer("sphere", "nistsphere", "audio/x-nist", "sph")
 
 CONTAINERS = (
     *(WAV, RF64, W64, FLAC, OGG, MP3, AIFF, AU, CAF),
-    *(MP4, MATROSKA, ASF, ADTS, AMR),
+    *(MP4, MATROSKA, ASF, AVI, FLV, MPEG_TS, MPEG_PS, MXF),
+    *(ADTS, AMR, AC3, EAC3, DTS, WAVPACK, APE, TTA, DSS, VOC, SPHERE),
 )
 
+_PS_PACK = b"\x00\x00\x01\xba"
 _MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"fLaC", FLAC),
     (b"OggS", OGG),
@@ -57,14 +75,29 @@ _MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"\x1aE\xdf\xa3", MATROSKA),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", ASF),
     (b"#!AMR", AMR),
+    (b"FLV\x01", FLV),
+    (_PS_PACK, MPEG_PS),
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02", MXF),
+    (b"\x7f\xfe\x80\x01", DTS),
+    (b"wvpk", WAVPACK),
+    (b"MAC ", APE),
+    (b"TTA1", TTA),
+    (b"\x02dss", DSS),
+    (b"\x03ds2", DSS),
+    (b"Creative Voice File\x1a", VOC),
+    (b"NIST_1A\n", SPHERE),
 )
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
 
 def detect_container(head: bytes) -> AudioContainer | None:
     """Return the container that ``head`` (the first `SNIFF_BYTES` of a file) begins, or None."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+    if head[:1] == b"\0" and head.lstrip(b"\0")[:4] == b"RIFF":  # space reserved for a header
+        head = head.lstrip(b"\0")
+    if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
         return WAV
+    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+        return AVI
     if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return RF64
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -78,20 +111,75 @@ def detect_container(head: bytes) -> AudioContainer | None:
 
 
 def _detect_by_frames(head: bytes) -> AudioContainer | None:
-    """Detect a format without a magic number: a tag, or two consecutive frames that agree."""
-    if head[:3] == b"ID3" and len(head) >= 10:
-        size = 0
-        for byte in head[6:10]:
-            size = size << 7 | byte & 0x7F
-        behind = head[10 + size :]
-        if behind[:4] == b"fLaC":
-            return FLAC
-        return (_detect_by_frames(behind) if len(behind) >= 4 else None) or MP3
-    if length := adts_frame_length(head):
-        return ADTS if len(head) <= length or adts_frame_length(head[length:]) else None
-    if length := mpeg_frame_length(head):
-        return MP3 if len(head) <= length + 3 or mpeg_frame_length(head[length:]) else None
+    """Detect a format without a magic number: a tag, packets, or frames that agree."""
+    if size := id3_length(head):
+        return (_detect_by_frames(head[size:]) if len(head) >= size + 4 else None) or MP3
+    if head.startswith(b"fLaC"):
+        return FLAC
+    for container, frame_length in _FRAMED:
+        length = frame_length(head)
+        if length and (len(head) <= length + 3 or frame_length(head[length:])):
+            return container
+    if head[:2] == b"\x0b\x77" and len(head) > 5:
+        return AC3 if head[5] >> 3 <= 10 else EAC3
+    if _has_ts_packets(head):
+        return MPEG_TS
+    return _detect_behind_first_frame(head) or (MPEG_PS if _PS_PACK in head else None)
+
+
+def id3_length(head: bytes) -> int:
+    """Return the bytes of the ID3 tag that begins here; 0 if there is none."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return 10 + size
+
+
+_TS_PACKETS = 5
+_TS_PACKET_BYTES = (188, 192, 204)
+"""Packets of MPEG-TS: plain, with a time code (cameras, Blu-ray), with a checksum (broadcast)."""
+
+
+def _has_ts_packets(head: bytes) -> bool:
+    """Return whether packets follow one another from somewhere in the first one on."""
+    return any(
+        all(
+            head[first + size * count : first + size * count + 1] == b"G"
+            for count in range(_TS_PACKETS)
+        )
+        for size in _TS_PACKET_BYTES
+        for first in range(size)
+    )
+
+
+_AGREEING_FRAMES = 4
+_FIRST_FRAMES_BYTES = 8192
+"""Bytes in which a frame has to begin in a piece of a stream."""
+
+
+def _detect_behind_first_frame(head: bytes) -> AudioContainer | None:
+    """Detect a piece of a stream, which begins inside a frame: players go on at the next one."""
+    at = head.find(b"\xff")
+    while 0 <= at < _FIRST_FRAMES_BYTES:
+        for container, frame_length in _FRAMED:
+            if _frames_agree(head, at, frame_length):
+                return container
+        at = head.find(b"\xff", at + 1)
     return None
+
+
+def _frames_agree(head: bytes, at: int, frame_length: Callable[[bytes], int]) -> bool:
+    """Return whether frames of the same kind and sample rate follow one another."""
+    kind = head[at + 1 : at + 2] + bytes(byte & 0x0C for byte in head[at + 2 : at + 3])
+    for _ in range(_AGREEING_FRAMES):
+        found = head[at + 1 : at + 2] + bytes(byte & 0x0C for byte in head[at + 2 : at + 3])
+        length = frame_length(head[at : at + 16])
+        if not length or found != kind:
+            return False
+        at += length
+    return True
 
 
 def adts_frame_length(head: bytes) -> int:
@@ -129,11 +217,11 @@ def mpeg_frame_length(head: bytes) -> int:
     return samples_per_byte * bitrate // rate + padding
 
 
-UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
-"""Data sizes that recorders write when they cannot go back to correct the header."""
+_FRAMED = ((ADTS, adts_frame_length), (MP3, mpeg_frame_length))
+
+
 _PCM, _FLOAT = 1, 3
 _FORMAT = struct.Struct("<HHIIHH")
-_MAX_CHUNKS = 64
 WAV_HEAD_BYTES = 44
 _UNKNOWN_BYTES = 0xFFFFFFFF
 
@@ -152,41 +240,6 @@ def wav_head(
     return struct.pack("<4sI8sI16s4sI", b"RIFF", riff, b"WAVEfmt ", 16, form, b"data", data)
 
 
-@dataclass(frozen=True, slots=True)
-class WavHeader:
-    """Header of a WAV file, and the number of its bytes that exist."""
-
-    encoding: int
-    channels: int
-    rate: int
-    frame_bytes: int
-    bits: int
-    claimed_bytes: int
-    present_bytes: int
-
-    @property
-    def is_short(self) -> bool:
-        """Return whether samples are missing at the end."""
-        return self.claimed_bytes not in UNKNOWN_SIZES and self.claimed_bytes > self.present_bytes
-
-    @property
-    def is_plain(self) -> bool:
-        """Return whether it is 16-bit PCM with consistent numbers."""
-        return (
-            self.encoding == _PCM
-            and self.bits == 16
-            and self.channels > 0
-            and self.frame_bytes == 2 * self.channels
-            and self.claimed_bytes not in UNKNOWN_SIZES
-        )
-
-    @property
-    def seconds(self) -> float:
-        """Return the seconds that are present; only of a file that `is_plain`."""
-        frames = min(self.claimed_bytes, self.present_bytes) // self.frame_bytes
-        return frames / self.rate
-
-
 def read_file_at(fd: int, position: int, count: int) -> bytes:
     """Return bytes of an open file, if possible without moving its position."""
     if hasattr(os, "pread"):
@@ -195,38 +248,12 @@ def read_file_at(fd: int, position: int, count: int) -> bytes:
     return os.read(fd, count)
 
 
-def read_wav_header(fd: int) -> WavHeader | None:
-    """Return the header of an open file, or None."""
-    size = os.fstat(fd).st_size
-    head = read_file_at(fd, 0, 12)
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return None
-    position, layout = 12, (0, 0, 0, 0, 0, 0)
-    for _ in range(_MAX_CHUNKS):
-        chunk = read_file_at(fd, position, 8 + _FORMAT.size)
-        if len(chunk) < 8:
-            return None
-        length = int.from_bytes(chunk[4:8], "little")
-        if chunk[:4] == b"fmt " and len(chunk) == 8 + _FORMAT.size:
-            layout = _FORMAT.unpack_from(chunk, 8)
-        if chunk[:4] == b"data":
-            encoding, channels, rate, _, frame_bytes, bits = layout
-            return WavHeader(
-                encoding, channels, rate, frame_bytes, bits, length, size - position - 8
-            )
-        position += 8 + length + length % 2
-    return None
-
-
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 4096
 
 
 def is_truncated(fd: int, container: AudioContainer) -> bool:
     """Return whether an open file is incomplete; False if the format does not show that."""
-    if container is WAV:
-        header = read_wav_header(fd)
-        return header is not None and header.is_short
     if container is OGG:
         return _is_ogg_truncated(fd)
     if container is MP4:

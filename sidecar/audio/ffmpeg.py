@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_format import AudioContainer, is_truncated
+from sidecar.audio.audio_format import (
+    FLAC,
+    MP3,
+    MPEG_PS,
+    MPEG_TS,
+    OGG,
+    WAV,
+    AudioContainer,
+    is_truncated,
+)
+from sidecar.audio.channel_mixing import ChannelMixer
+from sidecar.audio.ffmpeg_log import AudioTrack, FfmpegLog
+from sidecar.audio.stream_links import find_links
+from sidecar.audio.wav_layout import read_wav_parts
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +40,28 @@ STALL_TIMEOUT_S = 12.0
 MEMORY_LIMIT_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
-_WHITELIST_REFUSAL = "not on whitelist"
-"""Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
-_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+MAX_TRACKS = 16
+"""Audio tracks that are tried until one can be decoded."""
+MAX_HOLE_S = 600
+"""Longest stretch without samples, between two timestamps, that becomes silence, so that times stay
+those of the film. A longer one is a clock that was set; and ffmpeg holds the silence in memory, at
+most 77 MB of stereo at 16 kHz."""
+MAX_JITTER_S = 0.1
+"""Deviation of a timestamp that is no hole; `aresample` fills longer ones."""
+_COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
+"""Formats whose clock starts anywhere: in them ffmpeg counts from the first track that is used."""
+_DURATION_DIGIT_S = 0.02
+"""ffmpeg's log has durations to 0.01 s."""
+_HEADER = struct.Struct(">4s5I")
+"""Header of an AU file: magic, bytes of the header, of the samples, encoding, rate, channels."""
 _AUDIO_DECODERS = (
     "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
     "wavpack,tta,ape,ac3,eac3,dca,truehd,wmav1,wmav2,wmapro,wmalossless,wmavoice,amrnb,amrwb,"
     "libopencore_amrnb,libopencore_amrwb,speex,libspeex,gsm,gsm_ms,qdm2,g722,g726,g726le,"
     "adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_yamaha,adpcm_g722,adpcm_g726,adpcm_swf,"
     "pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,"
-    "pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_u16le,pcm_u16be,pcm_lxf,pcm_dvd,pcm_bluray"
+    "pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_u16le,pcm_u16be,pcm_lxf,pcm_dvd,"
+    "pcm_bluray,s302m,mlp,g723_1,nellymoser,mpc7,mpc8,tak,dss_sp,truespeech,ilbc"
 )
 
 
@@ -56,33 +82,105 @@ def find_ffmpeg() -> str:
 def _ffmpeg_missing_error(why: str) -> errors.AudioFormatUnsupported:
     return errors.AudioFormatUnsupported(
         f"This format needs ffmpeg, and {why}.",
-        hint="Install ffmpeg, or send wav, flac, ogg or mp3.",
+        hint="Install ffmpeg, or send wav.",
     )
 
 
 def decode_command(
-    exe: str, source: str, container: AudioContainer, rate: int, max_s: float
+    exe: str,
+    source: dict[str, str],
+    container: AudioContainer,
+    rate: int,
+    max_s: float,
+    track: int = 0,
 ) -> list[str]:
-    """Return the argument list; ``source`` is the service's own handle, never a client's name."""
+    """Return the argument list for audio track number ``track``; its output is an AU stream.
+
+    ``source``: ``filename``, which is the service's own handle, never a client's name, and other
+    options of the input.
+    """
     import ffmpeg
 
     stream = ffmpeg.input(
-        source,
+        **source,
         f=container.demuxer,
         t=f"{max_s:.3f}",
-        protocol_whitelist="file,pipe",
         format_whitelist=container.demuxer,
         codec_whitelist=_AUDIO_DECODERS,
+        dts_delta_threshold=MAX_HOLE_S,
         max_alloc=_MAX_ALLOC_BYTES,
         threads=1,
-    ).output("pipe:1", map="0:a:0", vn=None, sn=None, dn=None, f="f32le", ac=1, ar=rate, threads=1)
+    ).output(
+        "pipe:1",
+        map=f"0:a:{track}",
+        vn=None,
+        sn=None,
+        dn=None,
+        f="au",
+        acodec="pcm_f32be",
+        af=_place_by_timestamps(rate) if container.timed else f"aresample={rate}",
+        bitexact=None,
+        threads=1,
+    )
     args = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info")
     return [str(part) for part in stream.global_args(*args).compile(cmd=exe)]
 
 
+def _place_by_timestamps(rate: int) -> str:
+    """Return the filter that puts silence where the timestamps leave a hole.
+
+    `asetpts` lets only holes through (variables: 0 end of the last frame, 1 shift of the clock so
+    far, 2 step from that end, 3 begin of the frame). Small steps are jitter. If time goes back, or
+    far ahead, a clock was set; without that `aresample` would drop samples.
+    """
+    jitter, hole = round(MAX_JITTER_S * rate), MAX_HOLE_S * rate
+    begin = (
+        f"st(2,PTS+ld(1)-ld(0));st(1,ld(1)-(lt(ld(2),-{jitter})+gt(ld(2),{hole}))*ld(2));"
+        f"st(3,ld(0)+gt(ld(2),{jitter})*lte(ld(2),{hole})*ld(2));st(0,ld(3)+NB_SAMPLES);ld(3)"
+    )
+    return f"aresample={rate},asetpts='{begin}',aresample=async=1:first_pts=0"
+
+
+def input_source(windows: bool, part: tuple[int, int] | None = None) -> dict[str, str]:
+    """Return ffmpeg's input for its own standard input, as a file in which it can seek.
+
+    ``part``: the bytes of it that are the whole file to ffmpeg: begin, end.
+    """
+    # /dev/fd opens the same file again, whatever its name is now, with its own position. Windows
+    # has none, and there a pipe cannot seek: the index of a film may be at its end.
+    name, protocols = ("fd:", "fd") if windows else ("file:/dev/fd/0", "file")
+    if part is not None:
+        name = f"subfile,,start,{part[0]},end,{part[1]},,:{name}"
+        protocols = f"subfile,{protocols}"
+    return {"filename": name, "protocol_whitelist": protocols}
+
+
+def decode_with_ffmpeg(
+    fd: int, container: AudioContainer, rate: int, max_s: float
+) -> FfmpegProcess | FfmpegChain:
+    """Return the run of ffmpeg over the first audio track that can be decoded, else over the last;
+    if the file has several links, over all of them.
+
+    Raises:
+        errors.AudioDecodeTimeout: ffmpeg does not answer.
+        errors.AudioFormatUnsupported: there is no ffmpeg.
+    """
+    links = find_links(fd, container)
+    if len(links) > 1:
+        return FfmpegChain(
+            [partial(FfmpegProcess, fd, container, rate, max_s, part=link) for link in links]
+        )
+    for track in range(MAX_TRACKS):
+        process = FfmpegProcess(fd, container, rate, max_s, track=track)
+        if process.channels or track + 1 >= len(process.log.tracks):
+            break
+        process.close()
+    return process
+
+
 class FfmpegProcess:
-    """Run of ffmpeg over an open file, with mixing and resampling; the constructor returns once the
-    header is read. Iterate for blocks, then `close`.
+    """Run of ffmpeg over one audio track of an open file; the constructor returns once the header
+    is read. Iterate for mono blocks, then `close`.
 
     ``stall_timeout_s`` is the time without output after which it is stopped, ``exit_timeout_s`` the
     time that it has to exit after its last output. ``selects`` is whether select() works on pipes,
@@ -96,17 +194,22 @@ class FfmpegProcess:
         rate: int,
         max_s: float,
         *,
+        track: int = 0,
+        part: tuple[int, int] | None = None,
         stall_timeout_s: float = STALL_TIMEOUT_S,
         exit_timeout_s: float = STALL_TIMEOUT_S,
         selects: bool = os.name == "posix",
     ) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
-        self._fd, self._container = fd, container
+        self._fd, self._container, self._rate = fd, container, rate
         self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
         self._selects = selects
-        # /dev/fd opens the same file again, whatever its name is now, with its own position.
-        source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
-        arguments = decode_command(find_ffmpeg(), source, container, rate, max_s)
+        self.track = track
+        """Number of the audio track, from 0."""
+        source = input_source(os.name == "nt", part)
+        if container is WAV and any(one.is_continued for one in read_wav_parts(fd)[:1]):
+            source["ignore_length"] = "1"
+        arguments = decode_command(find_ffmpeg(), source, container, rate, max_s, track)
         try:
             self._process = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
@@ -116,12 +219,20 @@ class FfmpegProcess:
                 error.strerror,
             )
             raise _ffmpeg_missing_error("the installed one cannot be started") from None
-        self._complaints = 0
+        self.log = FfmpegLog()
+        """Its log so far."""
         self._described = threading.Event()
-        self.total_s: float | None = None
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self._described.wait(stall_timeout_s)  # the header is read, or ffmpeg has ended
+        self._pending = b""
+        self._frames, self._failed = 0, False
+        try:
+            self.channels = self._read_header()
+            """Number of channels of the output; 0 if there is no audio."""
+        except errors.AudioDecodeTimeout:
+            self.close()
+            raise
+        self._described.wait(stall_timeout_s)
 
     @property
     def pid(self) -> int:
@@ -129,31 +240,66 @@ class FfmpegProcess:
         return self._process.pid
 
     @property
+    def tracks(self) -> Sequence[AudioTrack]:
+        """Return the audio tracks of the container."""
+        return self.log.tracks
+
+    @property
+    def total_s(self) -> float | None:
+        """Return the seconds that the header claims."""
+        return self.log.total_s
+
+    @property
     def truncated(self) -> bool:
         """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
-        return self._complaints > 0 or is_truncated(self._fd, self._container)
+        total_s = self.log.total_s
+        if self._container is FLAC and total_s is not None:
+            missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
+        else:
+            missing = is_truncated(self._fd, self._container)
+        resyncs = self._container is MP3  # it goes on at the next frame, behind a tag for example
+        return self._failed or missing or (self.log.complaints > 0 and not resyncs)
 
     def __iter__(self) -> Iterator[Block]:
+        """Yield mono blocks.
+
+        Raises:
+            errors.AudioDecodeTimeout: there is no output for too long.
+            errors.AudioUndecodable: there is none at all.
+        """
         import numpy as np
 
-        stdout = self._process.stdout
-        assert stdout is not None
-        rest = b""
-        while True:
-            data = self._read(stdout.fileno())
-            if not data:
-                break
-            data = rest + data
-            whole = len(data) & ~3
-            rest = data[whole:]
-            yield np.frombuffer(data[:whole], dtype="<f4").astype(np.float32, copy=False)
+        if not self.channels:
+            self._end()
+            raise self.log.error
+        yield from self._silence_before()
+        mixer = ChannelMixer(self._rate, self.channels)
+        frame_bytes = 4 * self.channels
+        # Blocks of a fixed length: what the mixer decides must not hang on the pace of a pipe.
+        size = max(1, _READ_BYTES // frame_bytes) * frame_bytes
+        while data := self._read_bytes(size):
+            samples = np.frombuffer(data[: len(data) - len(data) % frame_bytes], dtype=">f4")
+            self._frames += len(samples) // self.channels
+            yield mixer.mix(samples.astype(np.float32).reshape(-1, self.channels))
+        self._end()
+
+    def _silence_before(self) -> Iterator[Block]:
+        """Yield silence for the time from the start of the film to that of the track."""
+        import numpy as np
+
+        if self._container not in _COUNTED_FROM_THE_TRACK:
+            return
+        delay_s = self.log.tracks[self.track].start_s - self.log.start_s
+        if MAX_JITTER_S < delay_s <= MAX_HOLE_S:
+            yield np.zeros(round(delay_s * self._rate), np.float32)
+
+    def _end(self) -> None:
         try:
             ended_well = self._process.wait(self._exit_timeout_s) == 0
         except subprocess.TimeoutExpired:
             ended_well = False
-        if not ended_well:
-            self._complaints += 1
         self._reader.join(self._exit_timeout_s)
+        self._failed = not ended_well
 
     def close(self) -> None:
         """End the process and close its pipes."""
@@ -165,12 +311,34 @@ class FfmpegProcess:
             if pipe is not None:
                 pipe.close()
 
-    def _read(self, pipe: int) -> bytes:
+    def _read_header(self) -> int:
+        """Read the header of the output; return its channels, 0 if there is none."""
+        head = self._read_bytes(_HEADER.size)
+        if len(head) < _HEADER.size:
+            return 0
+        _, size, _, _, _, channels = _HEADER.unpack(head)
+        self._read_bytes(size - _HEADER.size)
+        return int(channels)
+
+    def _read_bytes(self, count: int) -> bytes:
+        """Return the next ``count`` bytes of output, fewer at its end."""
+        parts = [self._pending]
+        left = count - len(self._pending)
+        while left > 0 and (data := self._read()):
+            parts.append(data)
+            left -= len(data)
+        data = b"".join(parts)
+        self._pending = data[count:]
+        return data[:count]
+
+    def _read(self) -> bytes:
         """Return the next output, empty at the end.
 
         Raises:
             errors.AudioDecodeTimeout: there is none for too long.
         """
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
         if self._selects:
             if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
                 raise errors.AudioDecodeTimeout()
@@ -194,15 +362,47 @@ class FfmpegProcess:
     def _read_log(self) -> None:
         assert self._process.stderr is not None
         for raw in self._process.stderr:
-            line = raw.decode("utf-8", "replace").rstrip()
-            if found := _DURATION.search(line):
-                hours, minutes, seconds = found.groups()
-                self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            if ("[error]" in line or "[fatal]" in line) and _WHITELIST_REFUSAL not in line:
-                self._complaints += 1
-            if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
+            self.log.read(raw.decode("utf-8", "replace").rstrip())
+            if self.log.described:
                 self._described.set()
         self._described.set()
+
+
+class FfmpegChain:
+    """Runs of ffmpeg over the links of a file, one behind the other."""
+
+    def __init__(self, links: Sequence[Callable[[], FfmpegProcess]]) -> None:
+        self._links = links
+        self._process = links[0]()
+        self.tracks: Sequence[AudioTrack] = ()
+        self.track = 0
+        self.total_s: float | None = None
+        self.truncated = False
+        """Whether a link is incomplete or damaged, once it is decoded."""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks of all links; one without audio is left out.
+
+        Raises:
+            errors.AudioDecodeTimeout: there is no output for too long.
+            errors.AudioUndecodable: no link has audio.
+        """
+        failures = []
+        for number, link in enumerate(self._links):
+            if number:
+                self._process.close()
+                self._process = link()
+            try:
+                yield from self._process
+            except errors.AudioUndecodable as failure:
+                failures.append(failure)
+            self.truncated |= self._process.truncated
+        if len(failures) == len(self._links):
+            raise failures[0]
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
 
 
 def _start_process(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:

@@ -28,7 +28,7 @@ class AudioFormatUnsupported(BadAudio, code="audio_format_unsupported", kind=Err
 
     default_detail = "The content is not audio in a supported format."
     default_hint = (
-        "Send wav, flac, mp3, ogg/opus, m4a/aac, webm, wma, mp4, mkv, aiff or amr. "
+        "Send wav, flac, mp3, ogg/opus, m4a/aac, webm, wma, mp4, mkv, ts, avi, aiff or amr. "
         "The content counts, not the file's name."
     )
 

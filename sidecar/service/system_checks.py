@@ -56,7 +56,7 @@ def check_gpu() -> CheckFinding:
 
 
 def check_ffmpeg() -> CheckFinding:
-    """Check ffmpeg, which decodes the formats that libsndfile does not."""
+    """Check ffmpeg, which decodes all formats but wav."""
     from sidecar.audio import ffmpeg as audio_ffmpeg
 
     try:
@@ -70,7 +70,7 @@ def check_ffmpeg() -> CheckFinding:
         return CheckFinding(
             "ffmpeg",
             CheckState.WARNING,
-            f"{path} does not run ({type(problem).__name__}); wav, flac, ogg and mp3 still work",
+            f"{path} does not run ({type(problem).__name__}); wav still works",
             "Reinstall it: pip install --force-reinstall imageio-ffmpeg",
         )
     return CheckFinding("ffmpeg", CheckState.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, audio_decoder
+from sidecar.audio.ffmpeg_log import AudioTrack
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEngine
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 AUDIO_TRUNCATED = transcript.Notice(
     "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
 )
+AUDIO_TRACKS = "audio_tracks"
+"""Code of the notice that the recording has other audio tracks."""
 MIN_PROGRESS_INTERVAL_S = 0.1
 """Minimum time between two progress reports."""
 MessageWithBytes = tuple[dict[str, Any], bytes]
@@ -276,6 +279,31 @@ class TranscribedRecording:
             if time.monotonic() - self._progress_at < MIN_PROGRESS_INTERVAL_S:
                 return
             self._progress_at = time.monotonic()
-        if isinstance(event, transcript.Finished) and self._audio.truncated:
-            event = transcript.Finished(event.transcript.with_notice(AUDIO_TRUNCATED))
+        if isinstance(event, transcript.Finished):
+            event = transcript.Finished(event.transcript.with_notice(*self._notices()))
         yield transcript.to_wire(event)
+
+    def _notices(self) -> Iterator[transcript.Notice]:
+        if self._audio.truncated:
+            yield AUDIO_TRUNCATED
+        if len(self._audio.tracks) > 1:
+            yield _tracks_notice(self._audio.tracks, self._audio.track)
+
+
+def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notice:
+    """Return the notice that names the track that was ``heard``, and the others."""
+    names = [
+        f"{number} ({track.language})" if track.language else str(number)
+        for number, track in enumerate(tracks, 1)
+    ]
+    others = ", ".join(name for number, name in enumerate(names) if number != heard)
+    marked = [name for name, track in zip(names, tracks, strict=True) if track.is_default]
+    message = (
+        f"The recording has {len(tracks)} audio tracks: this is the transcript of track"
+        f" {names[heard]}, not of {others}."
+    )
+    if marked and not tracks[heard].is_default:
+        message += f" The file marks track {marked[0]} as the one to play."
+    return transcript.Notice(
+        AUDIO_TRACKS, f"{message} To transcribe another, send a file with only that track."
+    )

@@ -65,7 +65,6 @@ NOT_AUDIO: dict[str, bytes] = {
     "jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF" + NOISE,
     "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< >>\nendobj\n",
     "elf": b"\x7fELF\x02\x01\x01" + NOISE,
-    "avi": b"RIFF\x00\x10\x00\x00AVI LIST" + NOISE,
     "midi": b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60" + NOISE,
     "html": b"<!doctype html><audio src='http://127.0.0.1/'></audio>",
     "json": b'{"audio_path": "/etc/passwd"}',
@@ -105,6 +104,10 @@ BROKEN: dict[str, Callable[[Studio], bytes]] = {
     "au-header-only": lambda studio: studio.bytes("au")[:24],
     "caf-header-only": lambda studio: studio.bytes("caf")[:40],
     "amr-magic-only": lambda studio: b"#!AMR\n",
+    "avi-of-noise": lambda studio: b"RIFF\x00\x10\x00\x00AVI LIST" + NOISE,
+    "ts-of-nothing": lambda studio: (b"G" + bytes(187)) * 100,
+    "flv-header-only": lambda studio: studio.bytes("flv")[:40],
+    "mpg-header-only": lambda studio: studio.bytes("mpg")[:30],
 }
 
 

@@ -145,13 +145,14 @@ def test_abandoned_decoder_leaves_no_process_and_no_descriptor(name: str, studio
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.name)
 def test_ffmpeg_gets_one_demuxer_and_no_network(container: AudioContainer) -> None:
-    words = ffmpeg.decode_command("ffmpeg", "file:/dev/fd/0", container, RATE, 10.0)
+    source = ffmpeg.input_source(windows=False)
+    words = ffmpeg.decode_command("ffmpeg", source, container, RATE, 10.0)
     options = dict(itertools.pairwise(words))
-    assert options["-protocol_whitelist"] == "file,pipe"
+    assert options["-protocol_whitelist"] == "file"
     assert options["-format_whitelist"] == container.demuxer
-    source = words.index("-i")
-    assert words[source + 1] == "file:/dev/fd/0"
-    inputs = words[:source]
+    position = words.index("-i")
+    assert words[position + 1] == "file:/dev/fd/0"
+    inputs = words[:position]
     assert inputs[inputs.index("-f") + 1] == container.demuxer
     assert inputs[inputs.index("-t") + 1] == "10.000"
     assert "-nostdin" in words
@@ -186,7 +187,10 @@ def decoded_by(
     what it is given. Other arguments are those of `FfmpegProcess`."""
     recording = studio.path("m4a")  # made by a real one
     exe = tmp_path / "ffmpeg"
-    said = "echo '[info] Stream mapping' >&2; /usr/bin/head -c 16000 /dev/zero"
+    header = "\\".join(
+        ["", *(f"{byte:03o}" for byte in struct.pack(">4s5I", b".snd", 24, 0, 6, RATE, 1))]
+    )
+    said = f"echo '[info] Stream mapping' >&2; printf '{header}'; /usr/bin/head -c 16000 /dev/zero"
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
     with ExitStack() as stack:
 

@@ -1,0 +1,74 @@
+"""Mix-down of channels to mono, in which no channel cancels another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.audio import Block
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Frames = npt.NDArray[np.float32]
+
+_OPPOSITE_CORRELATION = -0.5
+"""Below it the mean of two channels has less than a quarter of their energy."""
+_DEAD_ENERGY = 1e-6
+"""A channel that was never above -60 dB of the loudest is an input without a microphone."""
+_OTHER_REFERENCE_GAIN = 2.0
+"""Energy that another channel must have to become the reference: equal ones do not take turns."""
+_FADE_S = 0.01
+
+
+class ChannelMixer:
+    """Mixer of blocks of one recording at ``rate``: the mean of its channels, without those that
+    are the loudest one upside down, and without those that have had no signal yet.
+
+    One channel of a pair upside down (a balanced cable on a stereo input) would cancel the other:
+    what was said is on each of them.
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        import numpy as np
+
+        self._fade = max(1, round(_FADE_S * rate))
+        self._loudest = 0.0
+        self._live = np.zeros(channels, np.bool_)
+        self._reference = 0
+        self._weights: Block | None = None
+
+    def mix(self, frames: Frames) -> Block:
+        """Return the next block, shape (samples,), of ``frames``, shape (samples, channels)."""
+        import numpy as np
+
+        if frames.shape[1] == 1:
+            return frames[:, 0].copy()
+        if not len(frames):
+            return np.zeros(0, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # floats of a file may be anything
+            weights = self._weights_of(frames.T @ frames / np.float32(len(frames)))
+            mono: Block = frames @ weights
+            if self._weights is not None and not np.array_equal(weights, self._weights):
+                before = frames[: self._fade] @ self._weights
+                fade = np.linspace(0.0, 1.0, len(before), dtype=np.float32)
+                mono[: len(before)] = before + fade * (mono[: len(before)] - before)
+        self._weights = weights
+        return mono
+
+    def _weights_of(self, products: Frames) -> Block:
+        """Return the weight of each channel by the mean ``products`` of all pairs."""
+        import numpy as np
+
+        products = np.nan_to_num(products.astype(np.float64))
+        energy = np.diag(products)
+        self._loudest = max(self._loudest, float(energy.max()))
+        self._live |= energy > _DEAD_ENERGY * self._loudest
+        if energy.max() > _OTHER_REFERENCE_GAIN * energy[self._reference]:
+            self._reference = int(energy.argmax())
+        scale = np.sqrt(energy) * np.sqrt(energy[self._reference])
+        taken = self._live & (products[self._reference] >= _OPPOSITE_CORRELATION * scale)
+        if not taken.any():
+            taken[:] = True
+        weights: Block = (taken / taken.sum()).astype(np.float32)
+        return weights

@@ -1,0 +1,86 @@
+"""Reader of ffmpeg's log: length, audio tracks and faults of a recording. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from sidecar import errors
+
+_WHITELIST_REFUSAL = "not on whitelist"
+"""Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
+_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_AUDIO_STREAM = re.compile(r"Stream #0:\d+(?:\[\w+\])?(?:\((\w+)\))?(?:\[\w+\])?: Audio: (.*)")
+_START = re.compile(r"Duration: .*, start: (-?\d+\.\d+)")
+_TRACK_START = re.compile(r", start (-?\d+\.\d+)")
+_ESTIMATE = "Estimating duration from bitrate"
+_NO_INDEX = "moov atom not found"
+_NO_TRACK = "matches no streams"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """Audio track of a container.
+
+    ``language``: ISO 639-2, None if unknown. ``is_default``: whether the file marks it as the one
+    to play. ``start_s``: its first timestamp.
+    """
+
+    language: str | None
+    is_default: bool
+    start_s: float
+
+
+@dataclass
+class FfmpegLog:
+    """Reader of ffmpeg's log, line by line.
+
+    ``total_s``: the length that the header claims, in seconds. ``start_s``: the first timestamp of
+    all tracks, those of the picture too. ``described``: whether the header
+    has been read. ``complaints``: number of errors about the audio.
+    """
+
+    total_s: float | None = None
+    start_s: float = 0.0
+    tracks: list[AudioTrack] = field(default_factory=list)
+    described: bool = False
+    complaints: int = 0
+    _estimated: bool = False
+    _reason: str | None = None
+
+    def read(self, line: str) -> None:
+        """Take a line with its level, such as ``[error] moov atom not found``."""
+        if _ESTIMATE in line:
+            self._estimated = True
+        if (found := _DURATION.search(line)) and not self._estimated:
+            hours, minutes, seconds = found.groups()
+            self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if (start := _START.search(line)) and not self.described:
+            self.start_s = float(start[1])
+        if (stream := _AUDIO_STREAM.search(line)) and not self.described:
+            language = None if stream[1] == "und" else stream[1]
+            start = _TRACK_START.search(stream[2])
+            self.tracks.append(
+                AudioTrack(language, "(default)" in stream[2], float(start[1]) if start else 0.0)
+            )
+        if ("[error]" in line or "[fatal]" in line) and _WHITELIST_REFUSAL not in line:
+            self.complaints += 1
+            for sign in (_NO_INDEX, _NO_TRACK):
+                if sign in line:
+                    self._reason = sign
+        if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
+            self.described = True
+
+    @property
+    def error(self) -> errors.AudioUndecodable:
+        """Return the reason why there are no samples."""
+        if self._reason == _NO_INDEX:
+            return errors.AudioUndecodable(
+                "The recording has no index ('moov'): the recorder did not finish the file.",
+                hint="Repair it with a program for unfinished mp4 files, or send another copy.",
+            )
+        if self._reason == _NO_TRACK:
+            return errors.AudioUndecodable(
+                "The recording has no audio track.", hint="Send a file that has sound."
+            )
+        return errors.AudioUndecodable()

@@ -1,0 +1,247 @@
+"""Recordings as recorders and people leave them: joined, cut, streamed, with lies in the header."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import SECONDS, Studio, wav
+
+from sidecar.audio.audio_decoder import open_audio, probe_audio
+
+RATE = 16_000
+PICTURE = (
+    "-f",
+    "lavfi",
+    "-i",
+    "color=size=64x48:rate=25:duration=12",
+    "-map",
+    "1:v",
+    "-map",
+    "0:a",
+)
+PLAIN_MP3 = ("-c:a", "libmp3lame", "-b:a", "64k", "-id3v2_version", "0")
+
+
+@pytest.fixture
+def encoded(studio: Studio, tmp_path: Path) -> Callable[..., bytes]:
+    """Encodes the clip by ffmpeg with these arguments to a file that ends in ``suffix``."""
+
+    def encode(suffix: str, *args: object, before: tuple[object, ...] = ()) -> bytes:
+        name = f"as-found-{abs(hash((suffix, args, before)))}.{suffix}"
+        return studio.make(name, *before, "-i", studio.voice, *args).read_bytes()
+
+    return encode
+
+
+@pytest.fixture
+def decoded(tmp_path: Path) -> Callable[[bytes], tuple[np.ndarray, bool]]:
+    """Decodes a file of this content: samples, whether it is called truncated."""
+
+    def decode(content: bytes) -> tuple[np.ndarray, bool]:
+        path = tmp_path / "recording"
+        path.write_bytes(content)
+        with path.open("rb", buffering=0) as file:
+            facts = probe_audio(file.fileno(), 3600.0)
+            with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as audio:
+                return np.concatenate(list(audio)), audio.truncated
+
+    return decode
+
+
+Encode = Callable[..., bytes]
+Decode = Callable[[bytes], tuple[np.ndarray, bool]]
+
+
+def check(found: tuple[np.ndarray, bool], seconds: float, tolerance_s: float = 0.2) -> None:
+    samples, truncated = found
+    assert len(samples) / RATE == pytest.approx(seconds, abs=tolerance_s)
+    assert not truncated
+
+
+def onset_s(samples: np.ndarray) -> float:
+    return float(np.argmax(np.abs(samples) > 0.05)) / RATE
+
+
+def test_mp3_of_variable_rate_without_count_has_the_length_of_its_frames(
+    encoded: Encode, decoded: Decode
+) -> None:
+    check(decoded(encoded("mp3", "-q:a", 5, "-write_xing", 0)), SECONDS)
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 1_000_000])
+def test_mp3_with_a_false_count_has_the_length_of_its_frames(
+    count: int, encoded: Encode, decoded: Decode
+) -> None:
+    content = bytearray(encoded("mp3", "-q:a", 5))
+    position = content.index(b"Xing") + 8
+    content[position : position + 4] = count.to_bytes(4)
+    check(decoded(bytes(content)), SECONDS)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(PLAIN_MP3, id="alike"),
+        pytest.param(("-c:a", "libmp3lame", "-metadata", "title=x"), id="tag-between"),
+        pytest.param(("-c:a", "libmp3lame", "-ar", 44_100, "-ac", 2), id="rate-and-channels"),
+    ],
+)
+def test_mp3_files_joined_are_heard_to_the_end(
+    second: tuple[object, ...], encoded: Encode, decoded: Decode
+) -> None:
+    check(decoded(encoded("mp3", *PLAIN_MP3) + encoded("mp3", *second)), 2 * SECONDS, 0.3)
+
+
+@pytest.mark.parametrize("skipped", [1, 700, 1500])
+def test_mp3_that_begins_inside_a_frame_is_heard_from_the_next(
+    skipped: int, encoded: Encode, decoded: Decode
+) -> None:
+    check(decoded(encoded("mp3", *PLAIN_MP3)[skipped:]), SECONDS, 0.3)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["flac", "ogg", "mp3", "webm", "au"]
+)  # those that a pipe can take
+def test_recording_written_to_a_pipe_is_whole(
+    suffix: str, encoded: Encode, decoded: Decode, studio: Studio
+) -> None:
+    content = encoded(suffix, "-seekable", 0)
+    check(decoded(content), SECONDS)
+
+
+@pytest.mark.parametrize("count", [0, 1000, 20_000])
+def test_flac_with_a_low_count_has_the_length_of_its_frames(
+    count: int, encoded: Encode, decoded: Decode
+) -> None:
+    content = bytearray(encoded("flac"))
+    content[18:26] = (int.from_bytes(content[18:26]) >> 36 << 36 | count).to_bytes(8)
+    check(decoded(bytes(content)), SECONDS)
+
+
+@pytest.mark.parametrize("codec", ["libopus", "libvorbis", "flac"])
+@pytest.mark.parametrize(
+    "second", [(), ("-ac", 2), ("-ar", 48_000)], ids=["alike", "channels", "rate"]
+)
+def test_all_links_of_a_chained_ogg_are_heard(
+    codec: str, second: tuple[object, ...], encoded: Encode, decoded: Decode
+) -> None:
+    first = encoded("ogg", "-c:a", codec)
+    check(decoded(first + encoded("ogg", "-c:a", codec, *second)), 2 * SECONDS)
+    check(decoded(first * 3), 3 * SECONDS)
+
+
+def test_links_of_other_codecs_and_of_flac_are_heard(encoded: Encode, decoded: Decode) -> None:
+    opus, vorbis = encoded("ogg", "-c:a", "libopus"), encoded("ogg", "-c:a", "libvorbis")
+    check(decoded(opus + vorbis), 2 * SECONDS)
+    check(decoded(encoded("flac") + encoded("flac", "-ar", 44_100)), 2 * SECONDS)
+
+
+def test_damaged_link_is_called_truncated(encoded: Encode, decoded: Decode) -> None:
+    opus = encoded("ogg", "-c:a", "libopus")
+    samples, truncated = decoded(opus + opus[: len(opus) // 2])
+    assert SECONDS < len(samples) / RATE < 2 * SECONDS
+    assert truncated
+
+
+@pytest.mark.parametrize(
+    "codec", ["pcm_s24le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "adpcm_ima_wav"]
+)
+def test_wav_with_the_size_of_its_first_block_is_heard_to_the_end(
+    codec: str, encoded: Encode, decoded: Decode
+) -> None:
+    content = bytearray(encoded("wav", "-c:a", codec))
+    position = content.index(b"data") + 4
+    content[position : position + 4] = (6144).to_bytes(4, "little")
+    check(decoded(bytes(content)), SECONDS)
+
+
+def test_wav_files_joined_are_heard_to_the_end_at_their_rates(
+    encoded: Encode, decoded: Decode
+) -> None:
+    first, second = encoded("wav"), encoded("wav", "-ar", 44_100, "-ac", 2, "-c:a", "pcm_s24le")
+    check(decoded(first + second), 2 * SECONDS)
+    samples, truncated = decoded(first + encoded("wav", "-c:a", "adpcm_ms"))
+    assert (round(len(samples) / RATE), truncated) == (SECONDS, True)
+
+
+def test_big_endian_wav_is_heard(decoded: Decode) -> None:
+    tone = (8000 * np.sin(np.arange(RATE) / 5)).astype(">i2")
+    little = wav(tone.tobytes())
+    fields = (4, 16, 20, 22, 24, 28, 32, 34, 40)
+    widths = (4, 4, 2, 2, 4, 4, 2, 2, 4)
+    big = bytearray(b"RIFX" + little[4:])
+    for at, width in zip(fields, widths, strict=True):
+        big[at : at + width] = little[at : at + width][::-1]
+    samples, _ = decoded(bytes(big))
+    assert np.allclose(samples, tone / 32768, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts", "mpg", "flv"])
+def test_sound_keeps_its_place_in_the_film(
+    suffix: str, encoded: Encode, decoded: Decode, studio: Studio
+) -> None:
+    video = (
+        "-c:v",
+        "flv1" if suffix == "flv" else "mpeg2video" if suffix in {"ts", "mpg"} else "mpeg4",
+    )
+    sound = ("-c:a", "mp2" if suffix == "mpg" else "aac", "-ar", 44_100)
+    plain = onset_s(decoded(encoded(suffix, *PICTURE, *video, *sound))[0])
+    late = studio.make(
+        f"late.{suffix}",
+        *("-itsoffset", 4, "-i", studio.voice, *PICTURE, *video, *sound),
+    )  # fmt: skip
+    found = decoded(late.read_bytes())
+    check(found, SECONDS + 4)
+    assert onset_s(found[0]) == pytest.approx(plain + 4, abs=0.1)
+    hole = ("-af", "asetpts=PTS+gte(T\\,1.5)*6/TB")
+    check(decoded(encoded(suffix, *PICTURE, *video, *sound, *hole)), SECONDS + 6)
+
+
+def test_recording_without_picture_begins_with_its_first_sample(
+    encoded: Encode, decoded: Decode
+) -> None:
+    content = encoded("webm", "-c:a", "libopus", before=("-itsoffset", 5))
+    check(decoded(content), SECONDS)
+
+
+def test_timestamps_that_go_back_cost_no_samples(encoded: Encode, decoded: Decode) -> None:
+    film = encoded("ts", "-c:a", "aac", "-ar", 44_100)
+    samples, _ = decoded(film + film)
+    assert len(samples) / RATE == pytest.approx(2 * SECONDS, abs=0.3)
+
+
+def test_vorbis_frames_with_uneven_timestamps_leave_no_hole(
+    encoded: Encode, decoded: Decode
+) -> None:
+    check(decoded(encoded("ogg", "-c:a", "libvorbis", "-ar", 48_000, "-ac", 2)), SECONDS, 0.05)
+
+
+def test_later_track_is_heard_if_the_first_cannot_be_decoded(
+    decoded: Decode, studio: Studio
+) -> None:
+    content = studio.make(
+        "undecodable-first.mkv",
+        *("-i", studio.voice, "-map", "0:a", "-map", "0:a", "-c:a:0", "real_144"),
+        *("-ar:a:0", 8000, "-c:a:1", "libopus"),
+    ).read_bytes()
+    check(decoded(content), SECONDS)
+
+
+def test_index_at_the_end_is_found_through_the_protocol_for_descriptors(studio: Studio) -> None:
+    """As on Windows, where a pipe cannot seek."""
+    import subprocess
+
+    from sidecar.audio import ffmpeg
+    from sidecar.audio.audio_format import MP4
+
+    for part in (None, (0, studio.path("m4a").stat().st_size)):
+        source = ffmpeg.input_source(windows=True, part=part)
+        command = ffmpeg.decode_command(ffmpeg.find_ffmpeg(), source, MP4, RATE, 60.0)
+        with studio.path("m4a").open("rb") as file:
+            done = subprocess.run(command, stdin=file, capture_output=True, check=True)
+        assert len(done.stdout) > 4 * RATE * (SECONDS - 0.2)
+        assert os.fsencode(source["protocol_whitelist"]) in (b"fd", b"subfile,fd")

@@ -1,0 +1,110 @@
+"""Where the samples of WAV files are, whatever their headers claim."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+
+import pytest
+from recordings import wav
+
+from sidecar.audio.wav_layout import WavPart, read_wav_parts
+
+SAMPLES = struct.pack("<h", 1000) * 500
+LIST = b"LIST\x04\x00\x00\x00abcd"
+
+
+def parts_of(content: bytes) -> list[WavPart]:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return read_wav_parts(file.fileno())
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(wav(bytes(100)), False, id="whole"),
+        pytest.param(wav(bytes(100)) + LIST, False, id="chunk-behind"),
+        pytest.param(wav(bytes(100), claimed=101), True, id="a-byte-short"),
+        pytest.param(wav(bytes(100), claimed=1 << 30), True, id="1-GB-claimed"),
+        pytest.param(wav(bytes(100), claimed=0xFFFFFFFF), False, id="streamed"),
+        pytest.param(wav(bytes(100), claimed=0x80000000), False, id="arecord"),
+        pytest.param(wav(bytes(100), claimed=0x7FFFFFFF - 36), False, id="2-GB-less-a-header"),
+        pytest.param(wav(bytes(100), claimed=0), False, id="never-corrected"),
+        pytest.param(
+            b"RIFF\x00\x00\x00\x00WAVEjunk\x03\x00\x00\x00abc\0data\x04\x00\x00\x00ab",
+            True,
+            id="odd-chunk",
+        ),
+    ],
+)
+def test_truncation_is_seen_in_the_data_chunk(content: bytes, expected: bool) -> None:
+    (part,) = parts_of(content)
+    assert part.is_short is expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(wav(bytes(100))[:40], id="no-data-chunk"),
+        pytest.param(b"RIFF\x00\x00\x00\x00WAVE", id="no-chunks"),
+        pytest.param(b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 2000, id="many-chunks"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_file_without_samples_has_no_part(content: bytes) -> None:
+    assert parts_of(content) == []
+
+
+@pytest.mark.parametrize("claimed", [0, 8, 200, 900, 1000, 1 << 20, 0x7FFFF000, 0xFFFFFFFF])
+def test_samples_reach_up_to_the_end_if_no_chunk_follows_those_claimed(claimed: int) -> None:
+    (part,) = parts_of(wav(SAMPLES, claimed=claimed))
+    assert (part.frames, part.is_continued) == (500, claimed < 1000)
+
+
+@pytest.mark.parametrize("behind", [LIST, LIST + b"cue \x02\x00\x00\x00ab", b"junk\1\0\0\0a\0"])
+def test_chunks_behind_the_samples_are_no_samples(behind: bytes) -> None:
+    (part,) = parts_of(wav(SAMPLES) + behind)
+    assert part.frames == 500
+
+
+def test_wav_files_joined_are_parts_with_their_own_headers() -> None:
+    first, second, third = parts_of(
+        wav(SAMPLES) + wav(SAMPLES, rate=8000) + LIST + wav(SAMPLES * 2, channels=2)
+    )
+    assert [part.frames for part in (first, second, third)] == [500] * 3
+    assert [part.rate for part in (first, second, third)] == [16_000, 8000, 16_000]
+    assert third.channels == 2
+
+
+def test_chunks_and_parts_that_are_read_are_bounded() -> None:
+    assert len(parts_of(wav(bytes(2)) * 5000)) < 1024
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(b"LIST\x03\x00\x00\x00abc\x00", id="padded"),
+        pytest.param(b"LIST\x03\x00\x00\x00abc", id="not-padded"),
+    ],
+)
+def test_odd_chunk_is_skipped_with_and_without_its_pad_byte(before: bytes) -> None:
+    plain = wav(SAMPLES)
+    (part,) = parts_of(plain[:12] + before + plain[12:])
+    assert (part.frames, part.rate) == (500, 16_000)
+
+
+def test_rf64_has_the_size_of_its_ds64_chunk_or_all_samples() -> None:
+    plain = b"RF64" + wav(SAMPLES, claimed=0xFFFFFFFF)[4:]
+    (part,) = parts_of(plain)
+    assert part.frames == 500
+    sizes = b"ds64" + struct.pack("<IQQQI", 28, 2000, 600, 300, 0)
+    (part,) = parts_of(plain[:12] + sizes + plain[12:] + LIST)
+    assert part.claimed_bytes == 600
+
+
+def test_header_is_found_behind_zeros_and_a_tag() -> None:
+    for before in (bytes(1000), b"ID3\x04\x00\x00\x00\x00\x00\x02ab"):
+        (part,) = parts_of(before + wav(SAMPLES))
+        assert part.frames == 500
