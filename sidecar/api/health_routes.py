@@ -63,7 +63,7 @@ class HealthAnswer(BaseModel):
     jobs_paused: str | None = Field(
         examples=[None],
         description="Why no job starts now: the code of an error of this machine, for example "
-        "disk_full. It ends by itself.",
+        "disk_full, or recording_hangs: the engine waits for a disk. It ends by itself.",
     )
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
         description=(

@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     from sidecar.cluster.shared_backend import SharedJobBackend
 
 
+RECORDING_HANGS = "recording_hangs"
+"""Reason of a pause: the engine waits for the disk of a recording."""
+SLOW_READ_S = 10.0
+"""Seconds of one read from which on this is reported."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
     """Health of the service, from memory."""
@@ -67,7 +73,7 @@ class ServiceHealth:
     jobs_waiting: int
     jobs_running: int
     jobs_paused: str | None
-    """Code of the error because of which no job starts now."""
+    """Code of the error because of which no job starts now, or `RECORDING_HANGS`."""
     live_sessions: int
     starting: bool
     """True until the engines to preload are loaded."""
@@ -366,7 +372,7 @@ class Service:
             engines=engines,
             jobs_waiting=self._queue.depth,
             jobs_running=self._queue.running,
-            jobs_paused=self._queue.paused.code if self._queue.paused is not None else None,
+            jobs_paused=self._pause_reason,
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,
@@ -374,6 +380,12 @@ class Service:
             trouble=hang_reason(engines.values()) or metrics.health_problem(lately),
             also=dict(self.also),
         )
+
+    @property
+    def _pause_reason(self) -> str | None:
+        if (paused := self._queue.paused) is not None:
+            return paused.code
+        return RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""

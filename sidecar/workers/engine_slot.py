@@ -41,6 +41,7 @@ from sidecar.workers import worker_process
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
+from sidecar.workers.worker_process import HeartbeatTimings
 
 BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
 """One recording of a batch that is transcribed together."""
@@ -173,15 +174,16 @@ class Sharing:
     ``concurrent``: any number of leases (else one); a lease that is ``alone``, or a reload, waits
     for the end of all earlier ones. ``sessions``: its leases are sessions, which take memory of
     their own and start again if their engine ends. So a reload does not wait for them, and
-    the free memory is not queried when one starts. ``ping_timeout_s``: maximum time without an
-    answer to a ping while the engine is in use.
+    the free memory is not queried when one starts. ``heartbeat``: when its process hangs.
     """
 
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    ping_timeout_s: float = worker_process.PING_TIMEOUT_S
+    heartbeat: HeartbeatTimings = field(default_factory=HeartbeatTimings)
 
+
+LIVE_HEARTBEAT = HeartbeatTimings(ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S)
 
 EXCLUSIVE = Sharing()
 """One job at a time."""
@@ -193,7 +195,7 @@ LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
-    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
+    heartbeat=LIVE_HEARTBEAT,
 )
 """Live sessions: people wait for each word, so the process runs at normal priority, and one that
 hangs is killed soon."""
@@ -201,7 +203,7 @@ SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
+    heartbeat=LIVE_HEARTBEAT,
 )
 """TTS: the engine executes one call after the other, so a call that does not stop blocks all
 others, and the process is killed."""
@@ -248,13 +250,18 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self._heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
+        self.heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.heartbeat)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""
         self._pending: _PendingReload | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         self._reloaded_at = -math.inf
+
+    @property
+    def reading_s(self) -> float:
+        """Return the seconds for which the engine has waited for a recording's disk."""
+        return self.worker.reading_s if self.worker is not None and self.in_use else 0.0
 
     @property
     def in_use(self) -> bool:
@@ -459,9 +466,9 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         if self.worker is None:
             self._unload()
         if not self._closed and (self.in_use or self.worker is not None):
-            self._heartbeat.start(in_use=self.in_use)
+            self.heartbeat.start(in_use=self.in_use)
         else:
-            self._heartbeat.stop()
+            self.heartbeat.stop()
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None

@@ -2,7 +2,7 @@
 
 Messages to a worker: `{call, operation, …}` (begin), `{call, told}` (more input, with audio behind
 it), `{call, granted}`, `{call, cancel}` and `{ping}`. Messages from it: `{call, answer}`, `{call,
-granted}`, `{call, done}`, `{call, error}` and `{pong}`.
+granted}`, `{call, done}`, `{call, error}` and `{pong, reading_s}`.
 """
 
 from __future__ import annotations
@@ -227,6 +227,8 @@ class RpcCalls:
         self._last = 0
         self._pongs: list[asyncio.Event] = []
         self.closed: channel.ChannelClosed | None = None
+        self.reading_s = 0.0
+        """Seconds of the longest read of a recording, as of the last answer to a ping."""
 
     async def begin(
         self, line: RpcConnection, operation: str, fds: Sequence[int], arguments: dict[str, Any]
@@ -278,7 +280,8 @@ class RpcCalls:
                     self._calls[number].receive(frame)
                 if not ("answer" in rest or "granted" in rest):
                     self._ended(number)
-            case {"pong": _}:
+            case {"pong": _, "reading_s": reading_s}:
+                self.reading_s = reading_s
                 for pong in self._pongs:
                     pong.set()
 

@@ -20,6 +20,8 @@ from sidecar.gpu_memory import gpu_devices
 
 WORKER_NICENESS = 5
 """Workers have a lower priority than the service, which must answer, and than the desktop."""
+CANCEL_GRACE_S = 1.0
+EXIT_GRACE_S = 2.0
 NICENESS_VARIABLE = "VIBEVOICE_WORKER_NICENESS"
 """Variable with the niceness of a worker."""
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
@@ -68,12 +70,16 @@ class WorkerOptions:
 
     ``niceness``: its nice value. ``shared``: calls of several callers run in it at once, so it is
     not killed because one is slow to stop. ``patience_s``: minimum time for a cancelled call to
-    stop, even if a new process would start sooner.
+    stop, even if a new process would start sooner. ``cancel_grace_s``: minimum time to answer a
+    ping, and for a cancelled call to stop. ``exit_grace_s``: time to end by itself, and after a
+    kill.
     """
 
     niceness: int = WORKER_NICENESS
     shared: bool = False
     patience_s: float = 0.0
+    cancel_grace_s: float = CANCEL_GRACE_S
+    exit_grace_s: float = EXIT_GRACE_S
 
 
 def worker_environment_of(

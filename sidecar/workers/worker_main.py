@@ -18,6 +18,7 @@ import threading
 from sidecar import errors
 from sidecar.observability.logs import JsonFormatter
 from sidecar.workers import channel
+from sidecar.workers.read_watch import ReadWatch
 from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
 from sidecar.workers.worker_environment import (
     ENDS_WITH_PARENT_VARIABLE,
@@ -40,7 +41,8 @@ def serve_calls(sock: socket.socket) -> None:
     queued: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     requests: dict[int, RpcRequest] = {}
     operations = WorkerOperations(lambda request: requests.pop(request.number, None))
-    threading.Thread(target=_read_calls, args=(sock, requests, queued), daemon=True).start()
+    reader = (sock, requests, queued, operations.reads)
+    threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
         request = _next_call(queued)
         if "beside" in request.message:
@@ -115,7 +117,10 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
 
 
 def _read_calls(
-    sock: socket.socket, requests: dict[int, RpcRequest], queued: queue.SimpleQueue[RpcRequest]
+    sock: socket.socket,
+    requests: dict[int, RpcRequest],
+    queued: queue.SimpleQueue[RpcRequest],
+    reads: ReadWatch,
 ) -> None:
     sender = RpcSender(sock)
     try:
@@ -123,7 +128,7 @@ def _read_calls(
             frame, fds = channel.receive_message(sock)
             match frame.message:
                 case {"ping": _}:
-                    sender.send({"pong": True})
+                    sender.send({"pong": True, "reading_s": reads.longest_s})
                 case {"call": int(number), "operation": str()}:
                     requests[number] = RpcRequest(number, frame.message, fds, sender)
                     queued.put(requests[number])

@@ -19,6 +19,7 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
+from sidecar.workers.read_watch import ReadWatch, WatchedAudio
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class WorkerOperations:
         self._on_end = on_end
         self._live_sessions: WorkerLiveSessions | None = None
         self._tts: engine_interface.TtsEngine | None = None
+        self.reads = ReadWatch()
+        """Reads of recordings in progress."""
 
     def open_session(self, request: RpcRequest) -> None:
         """Open a live session; it runs by itself and ends its call.
@@ -192,10 +195,11 @@ class WorkerOperations:
         facts = audio_decoder.AudioInfo.from_wire(operation["facts"])
         options = engine_interface.TranscribeOptions.from_wire(operation["options"])
         rate = self._sample_rate
-        audio = until.enter_context(
-            audio_decoder.open_audio(fd, facts, rate=rate, max_s=operation["max_s"])
-        )
-        request = engine_interface.TranscriptionRequest(audio, options, is_cancelled)
+        with self.reads.reading():
+            audio = audio_decoder.open_audio(fd, facts, rate=rate, max_s=operation["max_s"])
+        until.enter_context(audio)
+        watched = WatchedAudio(audio, self.reads)
+        request = engine_interface.TranscriptionRequest(watched, options, is_cancelled)
         return TranscribedRecording(audio, request)
 
 

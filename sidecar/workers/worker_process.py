@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import IO, Any
 
 from sidecar.installation import own_command
@@ -23,13 +24,12 @@ from sidecar.workers.rpc_server import BegunCallsPage
 
 log = logging.getLogger(__name__)
 
-CANCEL_GRACE_S = 1.0
-"""Minimum time for a process to answer a ping, and for a cancelled call to stop."""
-EXIT_GRACE_S = 2.0
 STDERR_TAIL_LINES = 40
 """Last lines of a worker's standard error that are kept, for its crash note."""
 HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """Last line in the crash note of a process that hung."""
+READ_NOTE = "(the disk of a recording did not answer, and the service killed it)"
+"""The same if it waited for a recording for longer than `HeartbeatTimings.read_timeout_s`."""
 LIVE_OPERATION = "live"
 """Operation whose calls run concurrently and execute only now and then."""
 PROCESS_STUCK = "the process was killed and does not end"
@@ -68,15 +68,15 @@ class WorkerProcess:
             OSError: it cannot be started.
         """
         self.name = name
-        self._options = options or worker_environment.WorkerOptions()
-        given = worker_environment.worker_environment_of(os.environ, needs, self._options.niceness)
+        self.options = options or worker_environment.WorkerOptions()
+        given = worker_environment.worker_environment_of(os.environ, needs, self.options.niceness)
         self._process, self._sock = channel.spawn_worker(worker_command(), given)
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
         threading.Thread(
             target=_relay_output, args=(self._process.stderr, name, self._last_lines), daemon=True
         ).start()
-        self.patience_s = CANCEL_GRACE_S
+        self.patience_s = self.options.cancel_grace_s
         """Time for a cancelled call to stop: the load time, because a new process costs that
         much."""
         self.on_end: Callable[[], None] = lambda: None
@@ -175,6 +175,11 @@ class WorkerProcess:
                 answer = frame
         return answer
 
+    @property
+    def reading_s(self) -> float:
+        """Return the seconds that it had waited for a recording's disk at its last ping."""
+        return self._calls.reading_s
+
     async def answers_ping(self, within_s: float) -> bool:
         """Return whether it answers a ping in ``within_s`` seconds, whatever it computes."""
         return await self._calls.answers_ping(within_s)
@@ -187,9 +192,9 @@ class WorkerProcess:
             with suppress(OSError):
                 (await self._connected()).close()
         self._sock.close()
-        if not self.stuck and not await self._exited(EXIT_GRACE_S):
+        if not self.stuck and not await self._exited(self.options.exit_grace_s):
             self.kill()
-            await self._exited(EXIT_GRACE_S)
+            await self._exited(self.options.exit_grace_s)
         self._give_up()
         if self._page is not None:
             self._page.close()
@@ -204,22 +209,23 @@ class WorkerProcess:
         if self._hung:
             return True
         if self._dead:  # the connection is closed; the process ends next
-            await self._exited(EXIT_GRACE_S)
+            await self._exited(self.options.exit_grace_s)
         return self._process.poll() is not None
 
-    def kill(self, *, hung: bool = False) -> None:
-        """Kill the process. ``hung``: count it as a crash. If not even that ends the process, its
-        callers get an error after `EXIT_GRACE_S`, as if it had ended."""
+    def kill(self, *, hung: bool = False, note: str = HUNG_NOTE) -> None:
+        """Kill the process. ``hung``: count it as a crash, with a ``note``. If not even
+        that ends the process, its callers get an error after `WorkerOptions.exit_grace_s`, as if it
+        had ended."""
         self._dead = True
         if not hung:
             self._ours = True
         elif self._process.poll() is None:
-            log.warning("worker %s does not answer and is killed", self.name)
+            log.warning("worker %s does not answer and is killed %s", self.name, note)
             self._hung = True
-            self._last_lines.append(HUNG_NOTE)
+            self._last_lines.append(note)
         with suppress(ProcessLookupError):
             self._process.kill()
-        asyncio.get_running_loop().call_later(EXIT_GRACE_S, self._give_up)
+        asyncio.get_running_loop().call_later(self.options.exit_grace_s, self._give_up)
 
     def _give_up(self) -> None:
         """Give up a process that was killed and does not end."""
@@ -243,23 +249,23 @@ class WorkerProcess:
     async def _stop(self, call: RpcCall) -> None:
         """Cancel a call and wait until it has ended; the timeout counts from its turn."""
         call.cancel()
-        loop = asyncio.get_running_loop()
+        loop, grace_s = asyncio.get_running_loop(), self.options.cancel_grace_s
         try:
             await call.reached.wait()
-            patience_s = max(self.patience_s, self._options.patience_s, CANCEL_GRACE_S)
+            patience_s = max(self.patience_s, self.options.patience_s, grace_s)
             latest = loop.time() + patience_s
             while True:
-                ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
+                ping = loop.create_task(self._calls.answers_ping(grace_s))
                 over = loop.create_task(call.over.wait())
                 try:
-                    await asyncio.wait({over}, timeout=CANCEL_GRACE_S)
+                    await asyncio.wait({over}, timeout=grace_s)
                     hears = call.over.is_set() or await ping
                     if call.over.is_set():  # ended meanwhile: the service itself was late
                         return None
                 finally:
                     ping.cancel()
                     over.cancel()
-                if hears and loop.time() >= latest and self._options.shared:
+                if hears and loop.time() >= latest and self.options.shared:
                     return log.warning(
                         "worker %s goes on with a cancelled call until it ends", self.name
                     )
@@ -270,7 +276,7 @@ class WorkerProcess:
                         )
                     return self.kill(hung=not hears)
         except asyncio.CancelledError:
-            if call.reached.is_set() and not self._options.shared:  # else it is dropped in its turn
+            if call.reached.is_set() and not self.options.shared:  # else it is dropped in its turn
                 self.kill()
             raise
 
@@ -323,34 +329,57 @@ LIVE_PING_TIMEOUT_S = 5.0
 """Ping timeout of an engine for live sessions or TTS."""
 
 HEARTBEAT_INTERVAL_S = 2.0
-"""Interval of pings to a process in use."""
 IDLE_HEARTBEAT_INTERVAL_S = 30.0
-"""Interval of pings to an idle process. It finds most hung processes before the next job, which
-would lose half a minute and one of two attempts."""
+READ_TIMEOUT_S = 120.0
+"""Maximum time of one read of a recording: a disk that spins up, or a file server that restarts,
+answers sooner. The engine is not to wait for a disk that is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatTimings:
+    """Timings of the heartbeat of an engine, in seconds.
+
+    ``ping_timeout_s``, ``again_s``: maximum time without an answer to a ping and to a second one.
+    ``interval_s``: between pings to a process in use. ``idle_interval_s``: to an idle one; it finds
+    most hung processes before the next job, which would lose half a minute and one of two attempts.
+    ``read_timeout_s``: maximum time of one read of a recording.
+    """
+
+    ping_timeout_s: float = PING_TIMEOUT_S
+    again_s: float = worker_environment.CANCEL_GRACE_S
+    interval_s: float = HEARTBEAT_INTERVAL_S
+    idle_interval_s: float = IDLE_HEARTBEAT_INTERVAL_S
+    read_timeout_s: float = READ_TIMEOUT_S
 
 
 class Heartbeat:
     """Heartbeat: pings the process and kills one that hangs, because its callers would wait
     forever.
 
-    A process hangs if it answers neither within ``ping_timeout_s`` nor a second ping after that:
+    A process hangs if it waits too long for a recording's disk. It also hangs if it answers neither
+    within ``ping_timeout_s`` nor a second ping after that:
     the thread that answers does nothing else, whatever the engine computes. The second ping is for
     a service that was blocked itself and has not read the first answer.
     """
 
-    def __init__(self, worker: Callable[[], WorkerProcess | None], ping_timeout_s: float) -> None:
+    def __init__(
+        self,
+        worker: Callable[[], WorkerProcess | None],
+        timings: HeartbeatTimings = HeartbeatTimings(),
+    ) -> None:
         """``worker``: returns the current process or None. A process that is loading is not pinged:
         a load has a deadline of its own."""
         self._worker = worker
-        self._ping_timeout_s = ping_timeout_s
+        self._timings = timings
         self._task: asyncio.Task[None] | None = None
-        self._in_use = False
+        self.in_use = False
+        """Whether the engine is in use, as far as this was told."""
 
     def start(self, *, in_use: bool) -> None:
         """Start to ping: often if the engine is in use, else rarely."""
-        if self._task is None or self._task.done() or self._in_use is not in_use:
+        if self._task is None or self._task.done() or self.in_use is not in_use:
             self.stop()
-            self._in_use = in_use
+            self.in_use = in_use
             self._task = asyncio.get_running_loop().create_task(self._ask(), name="heartbeat")
 
     def stop(self) -> None:
@@ -361,15 +390,18 @@ class Heartbeat:
 
     async def _ask(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._in_use else IDLE_HEARTBEAT_INTERVAL_S)
+            timings = self._timings
+            await asyncio.sleep(timings.interval_s if self.in_use else timings.idle_interval_s)
             worker = self._worker()
-            if worker is None and not self._in_use:
+            if worker is None and not self.in_use:
                 return  # the next load starts it again
             if (
                 worker is None
-                or await worker.answers_ping(self._ping_timeout_s)
-                or await worker.answers_ping(CANCEL_GRACE_S)
+                or await worker.answers_ping(timings.ping_timeout_s)
+                or await worker.answers_ping(timings.again_s)
             ):
+                if worker is not None and worker.reading_s > timings.read_timeout_s:
+                    worker.kill(hung=True, note=READ_NOTE)
                 continue
             if worker.alive:
                 worker.kill(hung=True)

@@ -7,8 +7,11 @@ import dataclasses
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from instrumented_slot import OverheardJoint, OverheardSlot, queue_on
 from job_fixtures import Hold
@@ -16,14 +19,19 @@ from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
 
 from sidecar import errors
+from sidecar.audio import Block
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
+from sidecar.workers.read_watch import ReadWatch, WatchedAudio
 from sidecar.workers.worker_process import (
     HEARTBEAT_INTERVAL_S,
     IDLE_HEARTBEAT_INTERVAL_S,
+    READ_NOTE,
+    READ_TIMEOUT_S,
     Heartbeat,
+    HeartbeatTimings,
     WorkerProcess,
 )
 
@@ -33,16 +41,19 @@ DEAF_S = 0.5
 
 
 @pytest.fixture
-def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
+def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
-    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
-    monkeypatch.setattr(
-        "sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0
-    )  # a busy machine is not deaf
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
-    def make(kind: type[OverheardSlot]) -> OverheardSlot:
-        impatient = dataclasses.replace(kind.shares, ping_timeout_s=DEAF_S)
+    def make(kind: type[OverheardSlot], **worker: float) -> OverheardSlot:
+        timings = HeartbeatTimings(
+            ping_timeout_s=DEAF_S,
+            again_s=4.0,  # a busy machine is not deaf
+            interval_s=0.05,
+            idle_interval_s=0.05,
+        )
+        options = dataclasses.replace(kind.shares.worker, cancel_grace_s=4.0, **worker)
+        impatient = dataclasses.replace(kind.shares, heartbeat=timings, worker=options)
         monkeypatch.setattr(kind, "shares", impatient)
         return kind()
 
@@ -54,7 +65,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], Ov
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
 async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
     kind: type[OverheardSlot],
-    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    build: Callable[..., OverheardSlot],
     new_job: NewJob,
     hold: Hold,
 ) -> None:
@@ -80,11 +91,9 @@ async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
-    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    build: Callable[..., OverheardSlot],
     new_job: NewJob,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker_process.IDLE_HEARTBEAT_INTERVAL_S", 0.05)
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         await slot.preload()
@@ -103,7 +112,7 @@ async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_unkillable_worker_fails_jobs_and_no_other_starts_until_it_ends(
-    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    build: Callable[..., OverheardSlot],
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -111,8 +120,7 @@ async def test_unkillable_worker_fails_jobs_and_no_other_starts_until_it_ends(
 ) -> None:
     """A process that SIGKILL does not end cannot be had on purpose: it takes a driver that hangs,
     or a hard mount whose server is gone. Here one is stopped, and killing it does nothing."""
-    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
-    slot = build(OverheardSlot)
+    slot = build(OverheardSlot, exit_grace_s=0.1)
     async with queue_on(slot) as queue:
         queue.open()
         job, after, again = new_job(), new_job(), new_job()
@@ -148,7 +156,7 @@ def test_service_with_unkillable_worker_is_unhealthy() -> None:
 
 
 async def test_busy_engine_that_answers_pings_is_not_killed(
-    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    build: Callable[..., OverheardSlot],
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,20 +176,20 @@ async def test_busy_engine_that_answers_pings_is_not_killed(
         assert job.record.processing_s > DEAF_S
         assert (job.record.attempts, slot.loads, any(answered)) == (1, 1, True)
         await until(lambda: not slot.in_use)
-        assert not slot._heartbeat._in_use, "nobody has it"
+        assert not slot.heartbeat.in_use, "nobody has it"
 
 
 @virtual_time
 async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
     class Answers:
-        alive, pings = True, 0
+        alive, pings, reading_s = True, 0, 0.0
 
         async def answers_ping(self, within_s: float) -> bool:
             self.pings += 1
             return True
 
     worker = Answers()
-    heartbeat = Heartbeat(lambda: worker, DEAF_S)  # type: ignore[arg-type,return-value]
+    heartbeat = Heartbeat(lambda: worker)  # type: ignore[arg-type,return-value]
     counts = []
     for in_use in (True, False):
         heartbeat.start(in_use=in_use)
@@ -190,3 +198,58 @@ async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
     heartbeat.stop()
     often = int(10.5 * IDLE_HEARTBEAT_INTERVAL_S / HEARTBEAT_INTERVAL_S)
     assert counts == [often, often + 10]
+
+
+@virtual_time
+async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_in_time() -> None:
+    class Reads:
+        alive, note = True, ""
+
+        def __init__(self) -> None:
+            self.began = time.monotonic()
+
+        @property
+        def reading_s(self) -> float:
+            return time.monotonic() - self.began
+
+        async def answers_ping(self, within_s: float) -> bool:
+            return True
+
+        def kill(self, *, hung: bool, note: str) -> None:
+            assert hung
+            self.note = note
+
+    worker = Reads()
+    heartbeat = Heartbeat(lambda: worker)  # type: ignore[arg-type,return-value]
+    heartbeat.start(in_use=True)
+    await asyncio.sleep(READ_TIMEOUT_S - HEARTBEAT_INTERVAL_S)
+    assert not worker.note
+    await asyncio.sleep(3 * HEARTBEAT_INTERVAL_S)
+    assert worker.note == READ_NOTE
+    heartbeat.stop()
+
+
+def test_read_that_hangs_is_told_with_its_time_until_it_ends() -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    class HangingDisk:
+        total_s = None
+
+        def __iter__(self) -> Iterator[Block]:
+            yield np.zeros(1, np.float32)
+            asked.set()
+            answers.wait(PATIENCE_S)
+            yield np.zeros(1, np.float32)
+
+    reads = ReadWatch()
+    blocks = iter(WatchedAudio(HangingDisk(), reads))
+    next(blocks)
+    assert reads.longest_s == 0.0, "the engine has the block, and nothing is read"
+    reader = threading.Thread(target=next, args=(blocks,))
+    reader.start()
+    asked.wait(PATIENCE_S)
+    assert reads.longest_s > 0.0
+    answers.set()
+    reader.join()
+    assert reads.longest_s == 0.0
+    assert [*blocks] == []

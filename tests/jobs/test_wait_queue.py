@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,26 @@ async def submitted(queue: JobQueue, jobs: list[Job]) -> list[Job]:
     return jobs
 
 
+class LoadedSlot(OverheardSlot):
+    """A slot whose engine nobody had to load."""
+
+    loaded = True
+
+
+async def runs(
+    lineup: WaitQueue, log: JobEventLog, takes_s: Callable[[Job, Precision], float]
+) -> AsyncIterator[Job]:
+    """Run one job after the other, each for so long in virtual time, and yield them."""
+    while (job := lineup.due(0)) is not None:
+        job.enter(log)
+        lineup.begin([job], 0)
+        job.begin()
+        await asyncio.sleep(takes_s(job, Precision.FP32))  # real time: none, it is virtual
+        job.apply_report(Finished(Transcript((), "en", 1.0, "scripted", "fp32")), 1.0)
+        lineup.finish([job], 0)
+        yield job
+
+
 async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
     """The jobs, by number, in the order in which they ended."""
     ended: list[int] = []
@@ -49,21 +69,24 @@ async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
     return ended
 
 
+@virtual_time
 async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> None:
-    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
-        owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
-        jobs = await submitted(queue, [job_of(recording, owner=owner) for owner in owners])
-        places = [queue.position(job) for job in jobs]
-        waits = [queue.wait_s(job) for job in jobs]
-        in_order = sorted(range(len(jobs)), key=lambda number: places[number] or 0)
-        assert sorted(place for place in places if place is not None) == [*range(len(jobs))]
-        works = [by_owner(jobs[number], Precision.FP32) for number in in_order]
-        assert [waits[number] for number in in_order] == [
-            sum(works[:place]) for place in range(len(works))
-        ]
-        assert in_order[0] == 4
-        assert await ran(queue, jobs) == in_order
-        assert [queue.position(job) for job in jobs] == [None] * len(jobs)
+    lineup, log = WaitQueue(LoadedSlot(), guess=by_owner), JobEventLog()
+    owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
+    jobs = [job_of(recording, owner=owner) for owner in owners]
+    for job in jobs:
+        lineup.join(job)
+    turns = [lineup.turn(job) or (-1, -1.0) for job in jobs]
+    in_order = sorted(range(len(jobs)), key=lambda number: turns[number])
+    assert sorted(place for place, _ in turns) == [*range(len(jobs))]
+    works = [by_owner(jobs[number], Precision.FP32) for number in in_order]
+    assert [turns[number][1] for number in in_order] == [
+        sum(works[:place]) for place in range(len(works))
+    ]
+    assert in_order[0] == 4
+    ran = [jobs.index(job) async for job in runs(lineup, log, by_owner)]
+    assert ran == in_order
+    assert [lineup.turn(job) for job in jobs] == [None] * len(jobs)
 
 
 async def test_waiting_jobs_have_positive_waits_while_another_runs(
@@ -201,27 +224,17 @@ async def test_only_attempt_over_whole_recording_is_measured(
     assert pace.knows("fp32") is not resumed
 
 
-class LoadedSlot(OverheardSlot):
-    """A slot whose engine nobody had to load."""
-
-    loaded = True
-
-
 @virtual_time
 async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_took(
     new_job: NewJob,
 ) -> None:
     """All of the liar's jobs are said to take a second, and take ten."""
-    order, log = list[str](), JobEventLog()
-    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    lineup, log = WaitQueue(LoadedSlot(), guess=by_owner), JobEventLog()
     for owner in ["liar 1"] * 6 + ["bob 5"] * 2:
         lineup.join(new_job(owner=owner))
-    while (job := lineup.due(0)) is not None:
-        order.append(job.record.owner)
-        job.enter(log)
-        lineup.begin([job], 0)
-        job.begin()
-        await asyncio.sleep(10.0 if job.record.owner == "liar 1" else 5.0)  # virtual time
-        job.apply_report(Finished(Transcript((), "en", 1.0, "scripted", "fp32")), 1.0)
-        lineup.finish([job], 0)
+
+    def takes_s(job: Job, precision: Precision) -> float:
+        return 10.0 if job.record.owner == "liar 1" else 5.0
+
+    order = [job.record.owner async for job in runs(lineup, log, takes_s)]
     assert order == ["liar 1", "bob 5", "bob 5", *["liar 1"] * 5]

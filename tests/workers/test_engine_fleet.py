@@ -19,6 +19,7 @@ from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole
 from sidecar.workers.engine_slot import EngineState
+from sidecar.workers.worker_process import Heartbeat, HeartbeatTimings
 
 SCRIPTED = EngineChoice(replace(engine_spec("scripted"), sessions=100), "")
 
@@ -56,17 +57,15 @@ async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFlee
     [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
 async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
-    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
+    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
-    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
+    timings = HeartbeatTimings(ping_timeout_s=0.2, interval_s=0.05)  # no sooner: it may be busy
+    slot.heartbeat = Heartbeat(lambda: slot.worker, timings)
     async with fleet.live.lease() if role is EngineRole.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
-        monkeypatch.setattr(
-            slot._heartbeat, "_ping_timeout_s", 0.2
-        )  # no sooner: a busy machine is no hang
         await until(lambda: slot.worker_pid is None)
     await fleet.close()
     (note,) = (tmp_path / "crash").glob("*.json")
