@@ -245,14 +245,18 @@ class TurnTaking:
             )
 
     def alike(self, utterance: int, likeness: float) -> None:
-        """Record how similar an utterance's audio is to what was played. An echo without words does
-        not hold the reply. If it was no echo after all, its words still count."""
-        person, reply = self.person, self._answering.given
+        """Record how similar an utterance's audio is to what was played: so its words count or are
+        an echo. An echo without words does not hold the reply."""
+        person = self.person
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
-        one.likeness = likeness
-        if likeness < barge_in.ECHO_SIMILARITY or person.text:
+        one.likeness, was_echo = likeness, one.echo
+        one.echo = barge_in.is_echo(one.text, likeness, self._saying(person))
+        if one.echo != was_echo:
+            self._said_more(person)
+        if self.person is not person or likeness < barge_in.ECHO_SIMILARITY or person.text:
             return
+        reply = self._answering.given
         self.guarded = True
         if reply is not None and not person.dismissed:
             self._dismiss(person, reply)

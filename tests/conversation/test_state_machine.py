@@ -407,6 +407,23 @@ def test_echo_right_after_a_reply_is_no_turn() -> None:
     assert table.history[-1] == ("user", "four five six")
 
 
+@pytest.mark.parametrize("echo", [True, False])
+def test_similarity_known_behind_the_words_still_decides_whether_they_are_an_echo(
+    echo: bool,
+) -> None:
+    table = answering()
+    table.plays(1.8)
+    table.now += 0.3
+    table.starts()
+    table.sounds(0.0 if echo else 0.9)
+    table.words("something else")
+    table.sounds(0.9 if echo else 0.0)
+    table.stops()
+    table.until(table.now + 5)
+    said = [one.text for one in table.told(UserTurnFinal)]
+    assert ("something else" in said) is not echo
+
+
 def test_user_who_repeats_words_of_the_reply_is_answered() -> None:
     for pause in (0.0, 0.3, 0.8):
         table = Table()
