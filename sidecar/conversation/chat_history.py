@@ -101,7 +101,8 @@ class ReplyText:
         if part.start is None:
             part.start = self.made_s
         part.seconds += sound.seconds
-        part.marks += sound.marks
+        last = len(part.piece.text.rstrip())
+        part.marks += [mark for mark in sound.marks if mark.character < last]  # espeak: "1½"
         self.made_s += sound.seconds
 
     def said(self, number: int) -> None:
@@ -224,13 +225,12 @@ class ChatHistory:
         return self._append(ChatEntry(ChatRole.ASSISTANT, "", turn, reply))
 
     def replied(self, turn: int, text: str) -> str:
-        """Set the heard text of a reply; return it as it was stored, '' if the turn is not
-        known."""
+        """Set the heard text of a reply, unless its entry was dropped; return it as it is
+        stored."""
         at = self._of(turn)
-        if at is None:
-            return ""
         text = truncate_utf8(text.strip(), self._most_bytes)
-        self._entries[at] = replace(self._entries[at], text=text)
+        if at is not None:
+            self._entries[at] = replace(self._entries[at], text=text)
         return text
 
     def made_s(self, turn: int) -> float:

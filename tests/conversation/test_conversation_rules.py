@@ -250,6 +250,27 @@ def test_text_around_a_moment_is_that_of_its_pieces() -> None:
     assert reply.around(30.0) == "Three."
 
 
+@pytest.mark.parametrize("text", ["That is 1½", "Wait."])
+def test_marks_behind_the_text_are_ignored(text: str) -> None:
+    reply = ReplyText()
+    reply.add(TtsPhrase(text, text), silent=False)
+    marks = tuple(WordMark(at, at / 10) for at in (0, len(text), len(text) + 1))
+    reply.sounded(0, SynthesizedAudio(bytes(2 * 2 * RATE), RATE, marks))
+    assert reply.heard(0.0) == ""
+    reply.said(0)
+    for seconds in (1.9, 2.0):
+        assert reply.heard(seconds) == text
+
+
+def test_reply_that_left_a_short_history_still_has_its_heard_text() -> None:
+    history = ChatHistory(most=2)
+    history.begin(1, ReplyText())
+    for number in range(2):
+        history.add(ChatRole.USER, f"{number}")
+    assert history.replied(1, " heard ") == "heard"
+    assert [entry.text for entry in history.entries] == ["0", "1"]
+
+
 def test_adjacent_history_entries_of_one_role_are_one_message() -> None:
     history = ChatHistory()
     history.add(ChatRole.USER, "One.")
