@@ -15,9 +15,11 @@ from sidecar.config.secret_settings import resolve_token, take_stdin_secret
 from sidecar.config.settings import (
     ROLE_NODE,
     UNSUPPORTED_YAP_VARIABLES,
+    YAP_NAMES,
     Settings,
     load_settings,
     unknown_variables,
+    yap_settings,
 )
 from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
@@ -108,6 +110,13 @@ def _start_service(settings: Settings) -> None:
         exclusive=not settings.port,  # services at any free port have one name
     )
     try:
+        for setting, value in yap_settings().items():  # other programs' variables have such names
+            log.info(
+                "the variable %s is %s: the setting %s, unless that is set elsewhere",
+                YAP_NAMES[setting],
+                value,
+                setting,
+            )
         for name in UNSUPPORTED_YAP_VARIABLES:
             if os.environ.get(name):
                 log.warning(

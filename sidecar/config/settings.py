@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,12 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources: flags, environment, yap's variables, file; neither .env nor secret
+        """Return the sources: flags, environment, file, yap's variables; neither .env nor secret
         folders."""
         known = [name for name in settings_cls.model_fields if name != "config"]
         file = file_settings(init_settings().get("config"), known)
         yap = InitSettingsSource(settings_cls, yap_settings())
-        return init_settings, env_settings, yap, InitSettingsSource(settings_cls, file)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file), yap
 
 
 _PYDANTIC_PREFIX = "Value error, "
@@ -133,12 +133,19 @@ def load_settings(**flags: Any) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix(_PYDANTIC_PREFIX)}"
+            f"{_named(problem['loc'], flags)}: {problem['msg'].removeprefix(_PYDANTIC_PREFIX)}"
             for problem in error.errors()
         )
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
     except (OSError, ValueError) as error:  # pydantic could not read the environment
         raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None
+
+
+def _named(place: tuple[int | str, ...], flags: Mapping[str, Any]) -> str:
+    """Return the name of a setting, with the variable of yap's that it has its value from."""
+    name = ".".join(map(str, place))
+    own = name in flags or f"{ENV_PREFIX}{name.upper()}" in os.environ
+    return name if own or name not in yap_settings() else f"{name} (by {YAP_NAMES[name]})"
 
 
 _NOT_SETTINGS = re.compile(
@@ -221,6 +228,7 @@ YAP_VARIABLES = {
 }
 """Settings by their variables in the yap server, whose protocol is served at `/api/asr-streaming`
 (docs/live.md)."""
+YAP_NAMES = {name: variable for variable, name in YAP_VARIABLES.items()}
 UNSUPPORTED_YAP_VARIABLES = (
     "WS_INBOUND_QUEUE_MAX",
     "WS_MAX_MESSAGES_PER_WINDOW",

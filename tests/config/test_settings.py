@@ -225,6 +225,14 @@ def test_variables_of_the_original_streaming_server_are_accepted(monkeypatch):
         create_app(settings, create_service(settings))
 
 
+def test_generic_variable_yields_to_the_file_and_is_named_if_it_is_wrong(config, monkeypatch):
+    monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "100k")
+    with pytest.raises(errors.SettingsInvalid, match="by MAX_CONCURRENT_CONNECTIONS"):
+        load_settings()
+    config.write_text("live_sessions = 5\n")
+    assert load_settings().live_sessions == 5
+
+
 def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path):
     (tmp_path / "ours.toml").write_text("port = 1004\n")
     monkeypatch.setenv("HOME", str(tmp_path))
