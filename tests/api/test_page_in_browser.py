@@ -729,6 +729,29 @@ def test_restarted_service_is_waited_for_and_gets_the_recording_again(
         assert "does not answer" not in visitor.text()
 
 
+REFUSES = """
+window.usual = fetch;
+const said = { code: "storage_unreachable", detail: "The database does not work.", hint: "Wait." };
+const how = { status: 503, headers: { "Content-Type": "application/problem+json" } };
+window.fetch = (url, ...more) => String(url.url ?? url).includes("/v1/jobs")
+  ? Promise.resolve(new Response(JSON.stringify(said), how))
+  : usual(url, ...more);
+"""
+
+
+@pytest.mark.slow
+def test_service_that_refuses_the_list_is_not_said_not_to_answer(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.sees("h1", "Who said what")
+    visitor.js(REFUSES)
+    visitor.sees(".banner", "The database does not work. Wait.")
+    assert "does not answer" not in visitor.text()
+    visitor.js("window.fetch = window.usual")
+    wait_until(lambda: "database" not in visitor.text(), PATIENCE_S, "it goes on")
+
+
 def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:

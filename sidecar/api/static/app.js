@@ -26,6 +26,7 @@ const store = new Store({
   offline: false,
   options: {},
   problem: null,
+  refused: null,
   selected: "",
   shown: null,
   talks: [],

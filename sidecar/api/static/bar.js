@@ -57,6 +57,7 @@ export function Bar({ state, recordings, say }) {
       ${open && html`<${Engine} state=${state} recordings=${recordings} say=${say} close=${() => dialog.current.close()} />`}
     </dialog>
     ${state.offline && html`<div class="banner" role="alert"><strong>The service does not answer.</strong> Was it ended, or is it being restarted? This page waits for it and goes on then. To start it: <code>vibevoice-asr</code></div>`}
+    ${state.refused && !state.offline && html`<div class="banner" role="alert"><strong>${state.refused.detail}</strong> ${state.refused.hint}</div>`}
   </header>`;
 }
 

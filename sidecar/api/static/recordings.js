@@ -135,7 +135,7 @@ export class Recordings {
       this.#instance = health.instance; // only now: had there been no list, it would still be new
       this.#told(jobs);
       this.#hold(jobs, anew);
-      this.#store.set({ jobs, names: names(), locked: false, loaded: true });
+      this.#store.set({ jobs, names: names(), locked: false, loaded: true, refused: null });
       if (anew) this.#again(jobs);
       else this.#reconcile(jobs);
       this.#comeBack(jobs);
@@ -143,6 +143,7 @@ export class Recordings {
       this.#attend(jobs);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true, loaded: true });
+      else if (error.code) this.#store.set({ offline: false, refused: error, loaded: true }); // it answers
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
     }
   }
