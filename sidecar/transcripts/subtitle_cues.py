@@ -17,6 +17,7 @@ from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from sidecar.transcripts import word_timing
+from sidecar.transcripts.characters import text_columns
 from sidecar.transcripts.transcript import Segment, Transcript
 
 MAX_LINE_COLUMNS = 42
@@ -76,7 +77,7 @@ class _SegmentLayout:
     def __init__(self, held: Sequence[_UnbreakableText], room: int) -> None:
         self.atoms = held
         self.room = room
-        self._columns = [0, *accumulate(word_timing.text_columns(atom.text) for atom in held)]
+        self._columns = [0, *accumulate(text_columns(atom.text) for atom in held)]
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
         long_pauses = (
             after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(held)
@@ -109,14 +110,13 @@ def build_cues(
     found: list[SubtitleCue] = []
     for segment in transcript.segments:
         found += _segment_cues(segment, lead(segment))
-    return _separate_cues(sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms)))
+    ordered = sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms))
+    return _separate_cues(ordered, to_ms(transcript.duration))
 
 
 def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
     held = _segment_atoms(segment)
-    room = max(
-        MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - word_timing.text_columns(lead)
-    )
+    room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(lead))
     text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
     for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
@@ -155,7 +155,7 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
 
 def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
     """Split an atom into parts that fit into a line: some words are web addresses."""
-    if word_timing.text_columns(atom.text.rstrip()) <= most:
+    if text_columns(atom.text.rstrip()) <= most:
         return [atom]
     parts = word_timing.split_columns(atom.text.rstrip(), most)
     parts[-1] += " " * atom.text.endswith(" ")
@@ -234,18 +234,25 @@ def _unevenness(text: _SegmentLayout, first: int, at: int, last: int) -> float:
     return apart + _break_cost_between(text.atoms[at - 1].text, text.atoms[at].text)
 
 
-def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
-    """Return the cues without overlap, each shown for as long as it needs if there is time."""
+def _separate_cues(ordered: Sequence[SubtitleCue], duration_ms: int) -> list[SubtitleCue]:
+    """Return the cues without overlap, each shown for as long as it needs if there is time before
+    the next and the end of the recording."""
     found: list[SubtitleCue] = []
     last = -1
     for cue in ordered:
         start = cue.start_ms
         if found:
-            wanted = min(last + to_ms(MIN_CUE_S), start + to_ms(MAX_DISPLAY_DELAY_S))
+            wanted = min(
+                last + to_ms(MIN_CUE_S),
+                start + to_ms(MAX_DISPLAY_DELAY_S),
+                max(start, duration_ms - to_ms(MIN_CUE_S)),
+            )
             start = max(start, wanted if _overlaps(found[-1], cue) else start, last + 1)
         last = start
         found.append(replace(cue, start_ms=start))
     nexts = [cue.start_ms for cue in found[1:]]
+    if found and found[-1].start_ms < duration_ms:
+        nexts.append(duration_ms)
     pairs = zip_longest(found, nexts)
     return [replace(cue, end_ms=_display_end(cue, next_ms)) for cue, next_ms in pairs]
 
@@ -257,7 +264,7 @@ def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
 
 
 def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
-    columns = sum(map(word_timing.text_columns, cue.lines))
+    columns = sum(map(text_columns, cue.lines))
     needed = max(to_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
     end = max(cue.end_ms, cue.start_ms + min(needed, to_ms(MAX_CUE_S)))
     return end if next_ms is None else min(end, next_ms)

@@ -1,4 +1,4 @@
-"""Word times if an engine gives none or an edit changes words; width of text. Pure.
+"""Word times if an engine gives none or an edit changes words; places to break text. Pure.
 
 It supports languages with and without spaces between words.
 """
@@ -11,6 +11,14 @@ from dataclasses import replace
 from itertools import pairwise, takewhile
 from operator import eq
 
+from sidecar.transcripts.characters import (
+    belongs_to,
+    character_columns,
+    characters,
+    is_invisible,
+    is_wide,
+    text_columns,
+)
 from sidecar.transcripts.transcript import (
     WORDS_BY_RULE,
     Checkpoint,
@@ -21,20 +29,8 @@ from sidecar.transcripts.transcript import (
     Word,
 )
 
-_WIDE = ("W", "F")
 _OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
 """Marks that stay with the following character."""
-
-
-def text_columns(text: str) -> int:
-    """Return the columns of ``text``: two for an East Asian full-width character, none for a
-    combining mark."""
-    return sum(map(_columns, text))
-
-
-def is_wide(character: str) -> bool:
-    """Return whether it is a full-width character of a script without spaces."""
-    return unicodedata.east_asian_width(character) in _WIDE
 
 
 def split_atoms(text: str) -> list[str]:
@@ -53,12 +49,11 @@ def split_atoms(text: str) -> list[str]:
 
 
 def split_columns(text: str, most: int) -> list[str]:
-    """Split ``text`` into parts of at most ``most`` columns, at any character, but never between a
-    character and its combining marks."""
+    """Split ``text`` into parts of at most ``most`` columns, at any character."""
     found: list[str] = []
     taken = 0
-    for character in text:
-        columns = _columns(character)
+    for character in characters(text):
+        columns = character_columns(character)
         if found and (taken + columns <= most or not columns):
             found[-1] += character
             taken += columns
@@ -98,16 +93,10 @@ def spread_over_time(
         done += columns
 
 
-def _columns(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf", "Cc"):
-        return int(character.isspace())
-    return 2 if is_wide(character) else 1
-
-
 def may_break(before: str, after: str) -> bool:
     """Return whether text may be broken between ``before`` and the character ``after``."""
     last = before[-1]
-    if after.isspace() or not _columns(after):
+    if after.isspace() or is_invisible(after) or belongs_to(before, after):
         return False
     if last.isspace():
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pysubs2
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.transcripts import subtitle_cues
+from sidecar.transcripts.characters import characters, text_columns
 from sidecar.transcripts.subtitle_cues import (
     MAX_CUE_S,
     MAX_LINE_COLUMNS,
@@ -30,7 +31,7 @@ from sidecar.transcripts.transcript import (
     Word,
 )
 from sidecar.transcripts.transcript_formats import render_transcript
-from sidecar.transcripts.word_timing import estimate_word_times, text_columns
+from sidecar.transcripts.word_timing import estimate_word_times
 
 VOCABULARY = (
     *("a", "I", "we", "yes", "no,", "well;", "and", "but", "because", "that", "house;", "window."),
@@ -96,7 +97,8 @@ def talk(text: str, *, words_per_s: float = 3.0, start: float = 0.0, speaker: in
 
 
 def transcript(*segments: Segment) -> Transcript:
-    return Transcript(segments, "en", segments[-1].end, "scripted", "fp32", True)
+    ends_s = max(segment.end for segment in segments)
+    return Transcript(segments, "en", ends_s, "scripted", "fp32", True)
 
 
 def shown(found: Sequence[SubtitleCue]) -> list[tuple[str, ...]]:
@@ -116,17 +118,24 @@ def test_cue_lines_fit_and_cues_do_not_overlap(made: Transcript) -> None:
 
 
 @given(transcripts())
-def test_cue_lasts_its_reading_time_or_until_the_next(made: Transcript) -> None:
+def test_cue_lasts_its_reading_time_or_until_the_next_or_the_end(made: Transcript) -> None:
     found = build_cues(made)
     for cue, after in pairwise([*found, None]):
         assert cue is not None
         columns = sum(map(text_columns, cue.lines))
         lasts = cue.end_ms - cue.start_ms
         assert lasts <= 1000 * MAX_CUE_S + 1
-        room = after is None or after.start_ms > cue.end_ms
-        if room:
+        ends = (after.start_ms if after else None, round(1000 * made.duration))
+        if cue.end_ms not in ends:
             assert lasts >= 1000 * MIN_CUE_S
             assert columns * 1000 / lasts <= READING_COLUMNS_PER_S
+
+
+@given(transcripts())
+def test_no_cue_ends_behind_the_recording(made: Transcript) -> None:
+    duration_ms = round(1000 * made.duration)
+    for cue in build_cues(made):
+        assert cue.end_ms <= duration_ms or cue.start_ms >= duration_ms - 10
 
 
 @given(transcripts())
@@ -154,6 +163,23 @@ def test_subtitles_are_accepted_by_two_parsers(made: Transcript) -> None:
     assert ours == [str(number) for number in range(1, len(ours) + 1)]
     assert len(players) == len(ours)
     assert all(one.end <= after.start for one, after in pairwise(players.events))
+
+
+CHARACTERS = (
+    *("a", "é", "e\u0301", "你", "の", "ﾊﾟ", "한", "\u1112\u1161\u11ab", "가\u11ab"),
+    *("नि", "क्ष", "क\u094d\u200dष", "ก่", "ทำ", "நி"),
+    *("👨\u200d👩\u200d👧", "👍🏽", "❤️\u200d🔥", "1\ufe0f\u20e3", "🇩🇪", "🇫🇷"),
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+)
+
+
+@given(st.lists(st.sampled_from(CHARACTERS) | st.just(" "), min_size=40, max_size=200))
+def test_line_ends_between_characters_as_people_see_them(text: list[str]) -> None:
+    made = transcript(Segment(0.0, 60.0, "".join(text), 0))
+    whole = set(accumulate(len(one) for one in text if one != " "))
+    lines = [line.replace(" ", "") for cue in build_cues(made) for line in cue.lines]
+    assert set(accumulate(map(len, lines))) <= whole
+    assert [one for one in text if one != " "] == [*characters("".join(lines))]
 
 
 def test_cue_ends_at_a_sentence_else_at_a_clause() -> None:

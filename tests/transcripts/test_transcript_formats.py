@@ -84,10 +84,10 @@ def test_json_parses_to_the_same_transcript():
     )
 
 
-def test_srt_has_numbered_cues_with_minimum_duration():
+def test_srt_has_numbered_cues_that_end_with_the_recording():
     assert render_transcript(TALK, "srt") == (
         "1\n00:00:01,200 --> 00:00:03,000\nSpeaker_0: Do you hear me?\n\n"
-        "2\n00:00:03,000 --> 00:00:05,471\nSpeaker_1: Tom & Jerry <i>say</i> -> this\n"
+        "2\n00:00:03,000 --> 00:00:04,250\nSpeaker_1: Tom & Jerry <i>say</i> -> this\n"
     )
 
 
@@ -95,7 +95,7 @@ def test_vtt_has_voices_and_escapes_markup():
     assert render_transcript(TALK, "vtt") == (
         "WEBVTT\n\n"
         "00:00:01.200 --> 00:00:03.000\n<v Speaker_0>Do you hear me?\n\n"
-        "00:00:03.000 --> 00:00:04.824\n"
+        "00:00:03.000 --> 00:00:04.250\n"
         "<v Speaker_1>Tom &amp; Jerry &lt;i&gt;say&lt;/i&gt; --&gt; this\n"
     )
 
