@@ -68,6 +68,8 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
         blocks = iter(audio)
         next(blocks)
         claimed = audio.total_s
+        if claimed is not None and claimed > max_s and audio.is_estimate:
+            claimed = None  # quiet passages of a variable rate are short in bytes
         if claimed is not None and claimed > max_s:
             claimed = _measured_duration(audio, blocks, deadline)
         return AudioInfo(container.name, decoder, claimed)
@@ -104,6 +106,10 @@ class Decoder(Protocol):
     @property
     def total_s(self) -> float | None:
         """Return the seconds that the header claims."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Return whether `total_s` was computed from the bit rate."""
 
     @property
     def truncated(self) -> bool:
@@ -143,6 +149,11 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     def total_s(self) -> float | None:
         """Return the seconds that the header claims."""
         return self._decoder.total_s
+
+    @property
+    def is_estimate(self) -> bool:
+        """Return whether `total_s` was computed from the bit rate."""
+        return self._decoder.is_estimate
 
     @property
     def done_s(self) -> float:

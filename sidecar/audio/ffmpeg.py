@@ -250,10 +250,15 @@ class FfmpegProcess:
         return self.log.total_s
 
     @property
+    def is_estimate(self) -> bool:
+        """Return whether `total_s` was computed from the bit rate."""
+        return self.log.is_estimate
+
+    @property
     def truncated(self) -> bool:
         """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
         total_s = self.log.total_s
-        if self._container is FLAC and total_s is not None:
+        if self._container is FLAC and total_s is not None and not self.is_estimate:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
             missing = is_truncated(self._fd, self._container)
@@ -377,6 +382,7 @@ class FfmpegChain:
         self.tracks: Sequence[AudioTrack] = ()
         self.track = 0
         self.total_s: float | None = None
+        self.is_estimate = False
         self.truncated = False
         """Whether a link is incomplete or damaged, once it is decoded."""
 

@@ -35,9 +35,10 @@ class AudioTrack:
 class FfmpegLog:
     """Reader of ffmpeg's log, line by line.
 
-    ``total_s``: the length that the header claims, in seconds. ``start_s``: the first timestamp of
-    all tracks, those of the picture too. ``described``: whether the header
-    has been read. ``complaints``: number of errors about the audio.
+    ``total_s``: the length that the header claims, in seconds; ``is_estimate``: whether it claims
+    none, and ffmpeg divided the file's size by the bit rate of its first frames. ``start_s``: the
+    first timestamp of all tracks, those of the picture too. ``described``: whether the header has
+    been read. ``complaints``: number of errors about the audio.
     """
 
     total_s: float | None = None
@@ -45,14 +46,14 @@ class FfmpegLog:
     tracks: list[AudioTrack] = field(default_factory=list)
     described: bool = False
     complaints: int = 0
-    _estimated: bool = False
+    is_estimate: bool = False
     _reason: str | None = None
 
     def read(self, line: str) -> None:
         """Take a line with its level, such as ``[error] moov atom not found``."""
         if _ESTIMATE in line:
-            self._estimated = True
-        if (found := _DURATION.search(line)) and not self._estimated:
+            self.is_estimate = True
+        if found := _DURATION.search(line):
             hours, minutes, seconds = found.groups()
             self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         if (start := _START.search(line)) and not self.described:

@@ -89,6 +89,7 @@ class WavDecoder:
         self._parts = list(takewhile(_is_readable, parts))
         self._damaged = len(self._parts) < len(parts) or self._parts[-1].is_short
         self.total_s: float | None = sum(part.seconds for part in self._parts)
+        self.is_estimate = False
         self.tracks: Sequence[AudioTrack] = ()
         self.track = 0
 

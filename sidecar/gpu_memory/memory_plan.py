@@ -376,6 +376,12 @@ class JobForecast:
         reason = "how long it takes is known after a first recording"
         return replace(self, sentence=f"{self.sentence}; {reason}")
 
+    def without_length(self) -> JobForecast:
+        """Return the forecast with the reason for its missing duration in the sentence: the
+        recording's header has no length."""
+        reason = "how long it takes is not known, as the file does not say how long it is"
+        return replace(self, sentence=f"{self.sentence}; {reason}")
+
     def with_note(self, note: str) -> JobForecast:
         """Return the forecast with a note at the end of its sentence; none if it is empty."""
         return replace(self, sentence=f"{self.sentence}; {note}") if note else self

@@ -307,8 +307,10 @@ class Service:
 
     def _timed_forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         forecast = self._provision.forecast(audio_s, options)
-        if forecast.seconds is not None or audio_s is None or not forecast.fits:
+        if forecast.seconds is not None or not forecast.fits:
             return forecast
+        if audio_s is None:
+            return forecast.without_length()
         if self._pace.knows(forecast.precision):
             return forecast.with_seconds(self._pace.seconds(forecast.precision, audio_s))
         if self.spec.name == MOONSHINE:

@@ -41,3 +41,26 @@ def test_format_is_found_by_content_and_not_by_file_name(
     response = server.post(studio.bytes(name), lie)
     assert response.status_code == 200, response.text[:500]
     assert response.json()["segments"] == honest.json()["segments"]
+
+
+def test_other_audio_tracks_are_named_in_a_warning(server: Server, studio: Studio) -> None:
+    film = studio.make(
+        "three-tracks.mkv",
+        *("-i", studio.voice, "-map", "0:a", "-map", "0:a", "-map", "0:a", "-c:a", "libopus"),
+        *("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=ger"),
+        *("-disposition:a:0", "0", "-disposition:a:1", "default"),
+    )
+    (warning,) = server.post(film.read_bytes()).json()["metadata"]["warnings"]
+    assert warning["code"] == "audio_tracks"
+    assert "3 audio tracks" in warning["message"]
+    assert "track 1 (eng), not of 2 (ger), 3" in warning["message"]
+    assert "marks track 2 (ger)" in warning["message"]
+
+
+def test_recording_that_does_not_say_its_length_has_an_estimate_with_the_reason(
+    server: Server, studio: Studio
+) -> None:
+    chain = 2 * studio.bytes("ogg-opus")
+    body = server.client.post("/v1/estimate", files={"audio": chain}).json()
+    assert (body["audio_seconds"], body["seconds"]) == (None, None)
+    assert body["sentence"].endswith("the file does not say how long it is")

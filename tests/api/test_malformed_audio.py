@@ -136,6 +136,21 @@ def test_file_without_samples_is_undecodable(name: str, server: Server, studio: 
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mp4-without-index", "has no index"),
+        ("mp4-cut-before-its-index", "has no index"),
+        ("mp4-without-sound", "has no audio track"),
+        ("mkv-without-sound", "has no audio track"),
+    ],
+)
+def test_reason_why_nothing_can_be_decoded_is_named(
+    name: str, reason: str, server: Server, studio: Studio
+) -> None:
+    assert reason in post_cleanly(server, BROKEN[name](studio)).json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("claimed", "tag", "bits"),
     [(0xFFFFFFFF, 1, 16), (0xFFFFFF00, 1, 16), (0x7FFFFFFF, 1, 16), (0xFFFFFFF0, 3, 32)],
     ids=["4GB-streamed", "4GB", "2GB", "4GB-of-floats"],
