@@ -1,8 +1,9 @@
 """The suite under what makes tests fail by chance: ``make test-stress RUNS=n``.
 
 Each condition runs the fast suite ``n`` times, each time in another random order: on a quiet
-machine, beside two busy loops, on one processor, and with a slow disk. A table says how each run
-ended; the output of each is in `LOGS`. The exit code is 1 if a test failed.
+machine, beside two busy loops, on one processor, and with a slow disk. With ``--shared``, as in CI,
+each runs its share of the files, so that a round takes the time of one run. A table says how each
+run ended; the output of each is in `LOGS`. The exit code is 1 if a test failed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -98,17 +99,28 @@ CONDITIONS: dict[str, Callable[[], AbstractContextManager[Enter]]] = {
 }
 
 
-def run(condition: str, number: int, processes: int) -> tuple[str, list[str], float]:
-    """Run the suite once; return pytest's last line, the tests that failed, and the seconds."""
+def files_of(share: int, shares: int) -> list[str]:
+    """Return every ``shares``-th file of tests, from the ``share``-th on."""
+    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
+    return [name for name in found if "third_party" not in name][share::shares]
+
+
+def run(
+    condition: str, number: int, processes: int, files: Sequence[str]
+) -> tuple[str, list[str], float]:
+    """Run the tests of these files, or all, once; return pytest's last line, the tests that failed,
+    and the seconds."""
     log = LOGS / f"{condition.replace(' ', '-')}-{number}.log"
     seed = f"--random-order-seed={number}"
     command = [sys.executable, "-m", "pytest", "-rfE", "-m", "not slow", "-n", str(processes)]
-    command += ["--dist", "loadfile", "--random-order", seed, *os.environ.get("PATHS", "").split()]
+    command += ["--dist", "loadfile", "--random-order", seed, *files]
     started = time.monotonic()  # real time: a figure of the table
     with CONDITIONS[condition]() as enter, log.open("w") as output:
-        subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=enter)
+        ended = subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=enter)
     lines = log.read_text(errors="replace").splitlines()
     failed = [line for line in lines if re.match(r"(FAILED|ERROR) tests", line)]
+    if ended.returncode and not failed:
+        failed = [f"pytest exited with {ended.returncode}"]
     seconds = time.monotonic() - started  # real time: the same figure
     return lines[-1].strip("= ") if lines else "nothing", failed, seconds
 
@@ -119,14 +131,17 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=[*CONDITIONS])
+    parser.add_argument("--shared", action="store_true", help="each runs its share of the files")
     given = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
     print("| condition | run | minutes | result |\n|---|---|---|---|", flush=True)
     failures = []
     for number in range(1, given.runs + 1):
-        for condition in given.conditions:
+        for place, condition in enumerate(given.conditions):
+            shares = len(given.conditions)
+            files = files_of((place + number) % shares, shares) if given.shared else []
             try:
-                last, failed, seconds = run(condition, number, given.processes)
+                last, failed, seconds = run(condition, number, given.processes, files)
             except OSError as error:
                 last, failed, seconds = f"NOT RUN: {error}", [], 0.0
             failures += failed
