@@ -70,7 +70,7 @@ class MemoryAccount:
 CPU_CHUNK_S = 8 / 3
 """Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
 TYPICAL_AUDIO_S = 600.0
-"""Duration of audio in the plan if a recording's is not known, and for the first load."""
+"""Duration of audio in the plan if a recording's is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +178,15 @@ class MemoryAdmission:
         return loaded if estimate.fits or not others else others[0].precision
 
     def first_precision(self, now: MemoryState) -> Precision:
-        """Return the precision to load by default: 16 bit on a CPU, the best that fits on a GPU."""
+        """Return the precision to load by default: 16 bit on a CPU, the best with which an hour
+        fits on a GPU."""
         if not now.on_gpu:
             return Precision.BF16
-        work = memory_footprint.RecordingWork.of(self._shape, TYPICAL_AUDIO_S)
-        return memory_plan.best_precision(self._shape, work, self.available_bytes(now)).precision
+        hour = memory_footprint.RecordingWork.of(self._shape, memory_footprint.WINDOW_S)
+        candidates = [one for one in memory_plan.PREFERRED_PRECISIONS if one in self._precisions]
+        return memory_plan.best_precision(
+            self._shape, hour, self.available_bytes(now), candidates
+        ).precision
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
         """Return the plan of a load at ``precision``.
@@ -244,9 +248,8 @@ class MemoryAdmission:
         memory, text_tokens = options.memory, _prompt_tokens(options)
         if memory.together > 1:
             return batched_peak_bytes(self._shape, precision, memory, text_tokens=text_tokens)
-        return memory_footprint.peak_bytes(
-            self._shape, precision, memory, self._work(audio_s, options)
-        ).total
+        work = self._work(audio_s, options).in_windows(self._shape, memory.window_s)
+        return memory_footprint.peak_bytes(self._shape, precision, memory, work).total
 
     def fits_together(
         self,

@@ -9,7 +9,7 @@ each 80 ms, within their sliding windows. The tests compare it with the caches o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Any
 
@@ -247,12 +247,14 @@ CPU_PACKED_ROWS = 32
 class RecordingWork:
     """Work of a recording of ``audio_s`` seconds: prompt positions (audio, text) and output tokens.
 
-    If the recording is longer than a window, positions and tokens are those of one window.
+    If the recording is longer than a window of ``window_s`` seconds, positions and tokens are those
+    of one window.
     """
 
     audio_s: float
     prompt_tokens: int
     output_tokens: int
+    window_s: float = WINDOW_S
 
     @classmethod
     def of(
@@ -262,18 +264,33 @@ class RecordingWork:
         *,
         text_tokens: int = PROMPT_TOKENS,
         output_tokens: int | None = None,
+        window_s: float = WINDOW_S,
     ) -> RecordingWork:
         """Return the work of a recording; ``output_tokens`` default to the maximum."""
-        window_s = min(audio_s, WINDOW_S)
-        heard = ceil(window_s * VIBEVOICE_SAMPLE_RATE / shape.acoustic.hop)
+        longest_s = min(audio_s, window_s)
+        heard = _audio_positions(shape, longest_s)
         if output_tokens is None:
-            output_tokens = MIN_OUTPUT_TOKENS + ceil(TOKENS_PER_SECOND * window_s)
-        return cls(audio_s, heard + text_tokens, output_tokens)
+            output_tokens = MIN_OUTPUT_TOKENS + ceil(TOKENS_PER_SECOND * longest_s)
+        return cls(audio_s, heard + text_tokens, output_tokens, window_s)
+
+    def text_tokens(self, shape: ModelShape) -> int:
+        """Return the positions of the prompt that are not audio."""
+        return self.prompt_tokens - _audio_positions(shape, min(self.audio_s, self.window_s))
+
+    def in_windows(self, shape: ModelShape, window_s: float) -> RecordingWork:
+        """Return the same recording's work in windows of ``window_s`` seconds at most."""
+        text_tokens = self.text_tokens(shape)
+        work = RecordingWork.of(shape, self.audio_s, text_tokens=text_tokens, window_s=window_s)
+        return replace(work, output_tokens=min(work.output_tokens, self.output_tokens))
 
     @property
     def positions(self) -> int:
         """Return the number of positions in the cache at the end."""
         return self.prompt_tokens + self.output_tokens
+
+
+def _audio_positions(shape: ModelShape, audio_s: float) -> int:
+    return ceil(audio_s * VIBEVOICE_SAMPLE_RATE / shape.acoustic.hop)
 
 
 @dataclass(frozen=True, slots=True)

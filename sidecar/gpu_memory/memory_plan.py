@@ -1,7 +1,7 @@
 """Memory plan of a recording: precision, batched windows, forecast of fit and duration. Pure.
 
 Plans are tried from the fastest to the smallest (`plan_ladder`); `memory_footprint` computes the
-bytes of each. Bytes are those of the card. ``available_bytes`` is the limit of the engine's process
+bytes of each. A recording that does not fit at once is planned in windows of what fits. Bytes are those of the card. ``available_bytes`` is the limit of the engine's process
 with its CUDA context: the free bytes, and those that a loaded engine holds. GB in sentences are
 2**30 bytes, as in the specification of a card.
 """
@@ -27,8 +27,9 @@ from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precisio
 MAX_WINDOWS = 8
 """Maximum number of windows of a recording in one batch: an eighth of the decoder passes. Each
 further window adds one more border and saves ever less."""
-PREFERRED_PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
-"""Precisions that `auto` chooses from on a GPU: the most accurate first."""
+PREFERRED_PRECISIONS = (Precision.BF16, Precision.INT4, Precision.INT8)
+"""Precisions that `auto` chooses from on a GPU, the best first: decoding in int8 (LLM.int8) cannot
+be captured in graphs and takes three times as long as in int4 (nf4)."""
 
 CACHE_ROUND = 256
 """The cache's length is a multiple of this number of positions, which suits attention kernels."""
@@ -59,8 +60,8 @@ class MemoryEstimate:
     """Estimate of a job before it starts.
 
     ``plan``: the fastest that fits; if none does, the smallest. ``seconds``: rough duration, `None`
-    if the card's bandwidth is not known. ``longest_audio_s``: the longest audio that fits at this
-    precision, 0 if none does. ``unlimited_bytes``: those that the setting `memory_limit_mb`
+    if the card's bandwidth is not known. ``longest_audio_s``: the longest audio that fits at once
+    at this precision, 0 if none does. ``unlimited_bytes``: those that the setting `memory_limit_mb`
     withholds included; `None` if it withholds none.
     """
 
@@ -73,6 +74,11 @@ class MemoryEstimate:
     seconds: float | None
     longest_audio_s: float
     unlimited_bytes: int | None = None
+
+    @property
+    def windows(self) -> int:
+        """Return the number of windows, at most; 1: the whole recording at once."""
+        return windows_of(self.audio_s, self.plan.window_s)
 
     @property
     def fits_without_limit(self) -> bool:
@@ -90,7 +96,7 @@ def plan_ladder(work: RecordingWork, *, apart: bool = True) -> tuple[MemoryPlan,
 
     ``apart``: the device's memory is not the host's; if it is, moving saves nothing.
     """
-    fast = MemoryPlan(cache_tokens=_rounded(work.positions))
+    fast = MemoryPlan(cache_tokens=_rounded(work.positions), window_s=work.window_s)
     evicting = replace(fast, evict_encoders=apart)
     growing = replace(
         evicting,
@@ -117,11 +123,20 @@ def plan_job(
     *,
     apart: bool = True,
 ) -> MemoryEstimate:
-    """Return the estimate of the fastest plan that fits at ``precision``.
+    """Return the estimate of the fastest plan that fits at ``precision``: in windows of what fits
+    if the whole recording does not.
 
     ``bandwidth``: of the card, in bytes per second. ``apart``: as in `plan_ladder`, here and below.
     """
     plan, peak = _choose_plan(shape, precision, work, available_bytes, apart)
+    longest_s = max_audio_s(
+        shape, precision, available_bytes, text_tokens=work.text_tokens(shape), apart=apart
+    )
+    if peak.total > available_bytes and (window_s := _window_s(work.audio_s, longest_s)):
+        within = work.in_windows(shape, window_s)
+        windowed, less = _choose_plan(shape, precision, within, available_bytes, apart)
+        if less.total <= available_bytes:
+            work, plan, peak = within, windowed, less
     return MemoryEstimate(
         fits=peak.total <= available_bytes,
         precision=precision,
@@ -130,8 +145,28 @@ def plan_job(
         available_bytes=available_bytes,
         audio_s=work.audio_s,
         seconds=None if bandwidth is None else estimated_seconds(shape, precision, work, bandwidth),
-        longest_audio_s=max_audio_s(shape, precision, available_bytes, apart=apart),
+        longest_audio_s=longest_s,
     )
+
+
+def windows_of(audio_s: float, window_s: float) -> int:
+    """Return how many windows of ``window_s`` seconds a recording has, at most."""
+    return 1 if audio_s <= window_s else ceil(audio_s / (window_s - _window_loss_s(window_s)))
+
+
+def _window_s(audio_s: float, longest_s: float) -> float:
+    """Return the length of equal windows of which each fits; 0 if one that fits is too short to
+    distinguish the speakers."""
+    if longest_s < MIN_WINDOW_S:
+        return 0.0
+    loss_s = _window_loss_s(longest_s)
+    count = ceil(audio_s / (longest_s - loss_s))
+    return min(longest_s, max(MIN_WINDOW_S, audio_s / count + loss_s))
+
+
+def _window_loss_s(window_s: float) -> float:
+    """Return how much of a window is transcribed again in the next, at most."""
+    return min(MAX_WINDOW_LOSS_S, window_s / 4 + WINDOW_OVERLAP_S)
 
 
 def fitting_precisions(
@@ -151,15 +186,20 @@ def fitting_precisions(
     return tuple(estimate for estimate in estimates if estimate.fits)
 
 
-def best_precision(shape: ModelShape, work: RecordingWork, available_bytes: int) -> MemoryEstimate:
-    """Return the estimate of the first of `PREFERRED_PRECISIONS` that fits.
-
-    If none fits, return that of the last one.
-    """
-    fitting = fitting_precisions(shape, work, available_bytes)
-    return (
-        fitting[0] if fitting else plan_job(shape, PREFERRED_PRECISIONS[-1], work, available_bytes)
+def best_precision(
+    shape: ModelShape,
+    work: RecordingWork,
+    available_bytes: int,
+    candidates: Sequence[Precision] = PREFERRED_PRECISIONS,
+) -> MemoryEstimate:
+    """Return the estimate of the first candidate with which a recording fits at once, else of that
+    with the longest windows; if it fits with none, of the smallest."""
+    estimates = [plan_job(shape, one, work, available_bytes) for one in candidates]
+    whole = [one for one in estimates if one.fits and one.windows == 1]
+    smallest = max(
+        estimates, key=lambda one: (one.fits, one.longest_audio_s, -one.peak_bytes)
     )
+    return whole[0] if whole else smallest
 
 
 def next_smaller_plan(
@@ -170,22 +210,33 @@ def next_smaller_plan(
     *,
     apart: bool = True,
 ) -> MemoryPlan | None:
-    """Return the next plan that needs less memory, for a job that ran out of it; else `None`."""
+    """Return the next plan that needs less memory, for a job that ran out of it: the smallest is
+    followed by that of windows half as long, if these distinguish the speakers; else `None`."""
+    work = work.in_windows(shape, plan.window_s)
     taken = peak_bytes(shape, precision, plan, work).total
     steps = plan_ladder(work, apart=apart)
     later = steps[steps.index(plan) + 1 :] if plan in steps else steps
-    return next(
-        (step for step in later if peak_bytes(shape, precision, step, work).total < taken), None
-    )
+    for step in later:
+        if peak_bytes(shape, precision, step, work).total < taken:
+            return step
+    half_s = min(work.audio_s, work.window_s) / 2
+    if half_s < MIN_WINDOW_S:
+        return None
+    return plan_ladder(work.in_windows(shape, half_s), apart=apart)[-1]
 
 
 def max_audio_s(
-    shape: ModelShape, precision: Precision, available_bytes: int, *, apart: bool = True
+    shape: ModelShape,
+    precision: Precision,
+    available_bytes: int,
+    *,
+    text_tokens: int = PROMPT_TOKENS,
+    apart: bool = True,
 ) -> float:
     """Return whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if none do."""
 
     def fits(seconds: int) -> bool:
-        work = RecordingWork.of(shape, float(seconds))
+        work = RecordingWork.of(shape, float(seconds), text_tokens=text_tokens)
         return (
             _choose_plan(shape, precision, work, available_bytes, apart)[1].total <= available_bytes
         )
@@ -201,7 +252,7 @@ def estimated_seconds(
     shape: ModelShape, precision: Precision, work: RecordingWork, bandwidth: float
 ) -> float:
     """Return a rough duration: each token reads the language model and the cache once."""
-    window_s = min(work.audio_s, WINDOW_S)
+    window_s = min(work.audio_s, work.window_s)
     windows = work.audio_s / window_s if window_s else 0.0
     tokens = min(work.output_tokens, ceil(LIKELY_TOKENS_PER_SECOND * window_s))
     weights = weights_bytes(shape, precision, _OFFLOADED_PLAN)
@@ -220,6 +271,9 @@ def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
             f"fits: {estimate.precision}",
             f"{estimate.peak_bytes / GB:.1f} of {estimate.available_bytes / GB:.1f} GB",
         ]
+        if estimate.windows > 1:
+            length = duration_text(estimate.plan.window_s)
+            parts.append(f"in {estimate.windows} windows of {length}")
         if estimate.seconds is not None:
             parts.append(f"about {duration_text(estimate.seconds)}")
         return ", ".join(parts)
@@ -274,9 +328,11 @@ def duration_text(seconds: float, *, down: bool = False) -> str:
 
 MIN_WINDOW_S = 300.0
 """Minimum length of a window: enough to distinguish the speakers."""
-MAX_WINDOW_LOSS_S = 130.0
-"""Maximum loss of a window to the search for a pause at its end, and to the overlap with the
-next (`BORDER_SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
+WINDOW_OVERLAP_S = 10.0
+"""Overlap of a window with the next (`OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
+MAX_WINDOW_LOSS_S = 120.0 + WINDOW_OVERLAP_S
+"""Maximum loss of a window to the search for a pause at its end (`BORDER_SEARCH_S`, at most a
+quarter of the window), and to the overlap."""
 
 
 def batched_windows_plan(

@@ -47,14 +47,15 @@ def free(gib: float, held: Precision | None = None, *, on_gpu: bool = True) -> M
     [
         (80, True, BF16),
         (23, True, BF16),
-        (15, True, INT8),
+        (16, True, INT4),
+        (15, True, INT4),
         (8.5, True, INT4),
         (2, True, INT4),
         (64, False, BF16),
         (4, False, BF16),
     ],
 )
-def test_first_precision_is_best_that_fits_on_gpu_and_16_bit_elsewhere(
+def test_first_precision_is_best_in_which_an_hour_fits_on_gpu_and_16_bit_elsewhere(
     free_gib: float, on_gpu: bool, expected: Precision
 ) -> None:
     assert admission().first_precision(free(free_gib, on_gpu=on_gpu)) is expected
@@ -202,15 +203,29 @@ def test_refusal_names_precisions_that_would_fit(
     assert "60 minutes" in refused.value.detail
 
 
-def test_refusal_names_longest_recording_that_fits() -> None:
+def test_refusal_names_longest_recording_that_fits_if_five_minutes_do_not() -> None:
     loaded = admission()
-    longest, _ = loaded.estimate(INT4, HOUR, PLAIN, free(8))
+    least, _ = loaded.estimate(INT4, 200.0, PLAIN, free(0))
+    tight = MemoryState(least.peak_bytes, None, on_gpu=True)
+    longest, _ = loaded.estimate(INT4, HOUR, PLAIN, tight)
+    assert 200 <= longest.longest_audio_s < 300
     with pytest.raises(errors.WontFit) as refused:
-        loaded.planned(INT4, HOUR, PLAIN, free(8))
+        loaded.planned(INT4, HOUR, PLAIN, tight)
     minutes = int(longest.longest_audio_s / 60)
-    assert 1 <= minutes < 60
-    assert f"at most {minutes} minutes at once in int4" in refused.value.hint
-    assert loaded.planned(INT4, minutes * MINUTE, PLAIN, free(8)).memory
+    assert f"at most {minutes} minute" in refused.value.hint
+    assert loaded.planned(INT4, minutes * MINUTE, PLAIN, tight).memory
+
+
+def test_recording_longer_than_memory_is_planned_in_windows_with_a_smaller_fallback() -> None:
+    options = admission().planned(INT4, 2 * HOUR, PLAIN, free(8))
+    assert 300 <= options.memory.window_s < HOUR
+    assert admission().peak_bytes(INT4, 2 * HOUR, options) <= 8 * GIB
+    assert options.memory_fallback is not None
+    assert options.memory_fallback.window_s == options.memory.window_s / 2
+    less = TranscribeOptions(memory=options.memory_fallback)
+    assert admission().peak_bytes(INT4, 2 * HOUR, less) < admission().peak_bytes(
+        INT4, 2 * HOUR, options
+    )
 
 
 def test_load_refused_by_memory_limit_names_setting_and_device() -> None:
@@ -240,7 +255,8 @@ def test_refusal_advises_shorter_recording_only_if_it_fits() -> None:
     ("loaded", "memory", "audio_s", "expected"),
     [
         pytest.param(INT4, free(70, INT4), HOUR, INT4, id="loaded-one-fits"),
-        pytest.param(BF16, free(0.5, BF16), HOUR, INT8, id="best-other-one-fits"),
+        pytest.param(BF16, free(0.2, BF16), HOUR, BF16, id="loaded-one-fits-in-windows"),
+        pytest.param(BF16, free(-3, BF16), HOUR, INT4, id="best-other-one-fits"),
         pytest.param(INT4, free(1, INT4), HOUR, INT4, id="none-fits"),
         pytest.param(BF16, free(4, BF16), None, BF16, id="unknown-length"),
     ],
