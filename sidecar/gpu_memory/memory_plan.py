@@ -196,9 +196,7 @@ def best_precision(
     with the longest windows; if it fits with none, of the smallest."""
     estimates = [plan_job(shape, one, work, available_bytes) for one in candidates]
     whole = [one for one in estimates if one.fits and one.windows == 1]
-    smallest = max(
-        estimates, key=lambda one: (one.fits, one.longest_audio_s, -one.peak_bytes)
-    )
+    smallest = max(estimates, key=lambda one: (one.fits, one.longest_audio_s, -one.peak_bytes))
     return whole[0] if whole else smallest
 
 

@@ -46,19 +46,18 @@ def numbers(page: str) -> Numbers:
     }
 
 
+DAY: dict[str, Any] = {
+    "grpc_port": 0, "token": TOKEN, "scripted_fails": "int8", "scripted_speed": 3,
+    "limits": {"health_min_events": 6, "health_min_success_ratio": 0.8}, "metrics": "owners",
+    "live_sessions": 3,
+}  # fmt: skip
+"""Settings of a service with a token, gRPC, and a precision that does not load."""
+
+
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Told apart by a token, with gRPC, and a precision that does not load."""
-    with Server(
-        tmp_path_factory.mktemp("day"),
-        grpc_port=0,
-        token=TOKEN,
-        scripted_fails="int8",
-        scripted_speed=3,
-        limits={"health_min_events": 6, "health_min_success_ratio": 0.8},
-        metrics="owners",
-        live_sessions=3,
-    ) as server:
+    """Such a service, which works."""
+    with Server(tmp_path_factory.mktemp("day"), **DAY) as server:
         server.client.headers.update(MINE)
         yield server
 
@@ -146,6 +145,7 @@ def test_metrics_hold_nothing_of_any_owner(day: Server) -> None:
         day.client.get(f"/v1/jobs/job-of-somebody-{number}")
         day.client.get(f"/somebody/{number}", headers={"User-Agent": f"somebody {number}"})
         day.client.request(("MKCOL", "PROPFIND", "LOCK")[number % 3], "/health")
+    day.client.get("/metrics")  # which is counted, too
     page = day.client.get("/metrics").text
     lines = len(page.splitlines())
     day.client.get("/v1/jobs/job-of-somebody-else")
@@ -156,9 +156,13 @@ def test_metrics_hold_nothing_of_any_owner(day: Server) -> None:
     assert ("vibevoice_http_requests_total", "other", "/health", "405") in numbers(page)
 
 
-def test_many_failures_make_ready_return_503_and_health_500(day: Server, voice: bytes) -> None:
+def test_many_failures_make_ready_return_503_and_health_500(
+    start_server: Any, voice: bytes
+) -> None:
+    day = start_server(**DAY)
+    day.client.headers.update(MINE)
     assert day.client.get("/healthz/ready").json() == {"status": "ok"}
-    for _ in range(30):  # four, mostly: what was before counts for a minute, if it was in time
+    for _ in range(30):  # what was before counts for a minute, if it was in time
         assert day.post(voice, precision="int8").status_code == 503
         ready = day.client.get("/healthz/ready")
         if ready.status_code != 200:

@@ -77,7 +77,7 @@ def test_every_attack_gets_the_same_refusal(door: Server, attacks: dict[str, lis
 
 def test_valid_token_is_accepted_and_not_logged(door: Server, attacker: Attacker) -> None:
     status, _, body = ask(door, [b"bearer  " + attacker.good.encode()])
-    assert (status, json.loads(body)) == (200, {"jobs": [], "next": None})
+    assert (status, set(json.loads(body))) == (200, {"jobs", "next"})
     assert attacker.good.rpartition(".")[2] not in door.log()
     check_problem(door.client.get("/v1/jobs"), 401, "token_missing")
     assert door.client.get("/health").status_code == 200

@@ -61,11 +61,17 @@ def test_job_of_one_front_is_streamed_by_another_from_any_event(deployed: Fronts
 
 
 def test_awaited_transcription_is_answered_and_leaves_nothing(deployed: Fronts) -> None:
+    before = jobs_of(deployed)
     audio, said = spoken(3, 2)
     answer = deployed.fronts[0].post(audio)
     assert [segment["text"] for segment in answer.json()["segments"]] == said
     wait_until(lambda: not list(uploads(deployed)), PATIENCE_S, "its recording is gone")
-    assert [front.jobs() for front in deployed.fronts] == [[], []]
+    assert jobs_of(deployed) == before
+
+
+def jobs_of(deployed: Fronts) -> list[set[str]]:
+    """The ids of all jobs, as each front lists them."""
+    return [{job["id"] for job in front.jobs()} for front in deployed.fronts]
 
 
 def uploads(deployed: Fronts) -> Iterator[Path]:
