@@ -23,9 +23,9 @@ from sidecar.gpu_memory.memory_footprint import (
 from sidecar.gpu_memory.memory_plan import (
     GB,
     PREFERRED_PRECISIONS,
+    best_precision,
     estimated_seconds,
     max_audio_s,
-    plan_job,
     plan_ladder,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan, ModelSpec, Precision
@@ -172,7 +172,7 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
 `vibevoice`: Microsoft's VibeVoice-ASR-7B,
 {VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It transcribes up to an hour
-at once, with speakers; longer recordings in windows.
+at once, with speakers; longer recordings, and what a small card cannot hold, in windows.
 
 - **Languages**: more than 50, also within one recording, without a setting. The model's page has
   error rates for twelve.
@@ -216,12 +216,14 @@ recordings were transcribed. Two checkpoints compared on your recordings: [bench
 The longest recording at once by the planner (`sidecar/gpu_memory/memory_plan.py`); in brackets on a
 card that also draws a desktop ({DESKTOP_GB:g} GB).
 
-{table(("Card", "bf16, fp16", "int8", "int4", "A whole hour"), _rows())}
+{table(("Card", "bf16, fp16", "int4", "int8", "An hour, by `auto`"), _rows())}
 ![Memory against length](models.svg)
 
 At the top of a band everything stays on the card; at its bottom the encoders leave after encoding,
 the cache grows as needed, and the token table stays on the host. The planner takes the fastest
-plan that fits, and refuses others (`wont_fit`). It counts on {TOKENS_PER_SECOND:g} tokens for a
+plan that fits. What does not fit at once is transcribed in equal windows of what fits, speakers
+linked over their borders; a recording is refused (`wont_fit`) only if five minutes do not fit. It
+counts on {TOKENS_PER_SECOND:g} tokens for a
 second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
 fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
 (`python -m bench.memory`; never low, at most 5 % high).
@@ -233,7 +235,7 @@ On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the w
 
 Estimated from the cards' bandwidths; unmeasured.
 
-{table(("Card", "bf16", "int8", "int4"), _times())}"""
+{table(("Card", "bf16", "int4", "int8"), _times())}"""
 
 
 def models_plot() -> str:
@@ -297,14 +299,9 @@ def _rows() -> Iterable[tuple[str, ...]]:
             free, shared = _minutes(precision, card), _minutes(precision, card - DESKTOP_GB)
             cells.append(f"{free} min ({shared})" if free != "–" else "–")
         hour = RecordingWork.of(VIBEVOICE_7B_SHAPE, 3600.0)
-        fitting = [
-            one
-            for one in PREFERRED_PRECISIONS
-            if plan_job(VIBEVOICE_7B_SHAPE, one, hour, int(card * GB)).fits
-        ]
-        some = any(cell != "–" for cell in cells)
-        whole = f"in {fitting[0].value}" if fitting else "in windows"
-        yield f"{card} GB", *cells, whole if some else "–"
+        best = best_precision(VIBEVOICE_7B_SHAPE, hour, int(card * GB))
+        windows = f", {best.windows} windows" if best.windows > 1 else ""
+        yield f"{card} GB", *cells, f"{best.precision}{windows}" if best.fits else "–"
 
 
 def _minutes(precision: Precision, gigabytes: float) -> str:

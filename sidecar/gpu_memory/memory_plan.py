@@ -1,9 +1,10 @@
 """Memory plan of a recording: precision, batched windows, forecast of fit and duration. Pure.
 
 Plans are tried from the fastest to the smallest (`plan_ladder`); `memory_footprint` computes the
-bytes of each. A recording that does not fit at once is planned in windows of what fits. Bytes are those of the card. ``available_bytes`` is the limit of the engine's process
-with its CUDA context: the free bytes, and those that a loaded engine holds. GB in sentences are
-2**30 bytes, as in the specification of a card.
+bytes of each. A recording that does not fit at once is planned in windows of what fits. Bytes are
+those of the card. ``available_bytes`` is the limit of the engine's process with its CUDA context:
+the free bytes, and those that a loaded engine holds. GB in sentences are 2**30 bytes, as in the
+specification of a card.
 """
 
 from __future__ import annotations

@@ -117,9 +117,9 @@ def test_estimate_that_does_not_fit_names_what_would(narrow: Server) -> None:
     body = estimate(narrow, duration=30, precision="fp32")
     assert body["fits"] is False
     assert body["needed_mb"] > body["available_mb"]
-    assert [other["precision"] for other in body["alternatives"]] == ["bf16", "int8", "int4"]
+    assert [other["precision"] for other in body["alternatives"]] == ["bf16", "int4", "int8"]
     assert all(other["needed_mb"] <= 590 for other in body["alternatives"])
-    assert body["sentence"] == "does not fit; bf16 or int8 or int4 would"
+    assert body["sentence"] == "does not fit; bf16 or int4 or int8 would"
     hour = estimate(narrow, duration=3600)
     assert hour["fits"] is False
     assert hour["alternatives"] == []

@@ -184,7 +184,7 @@ def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):
     }
     run = terminal.run("estimate", BECKETT, "--precision", "fp32", **tiny)
     assert (run.returncode, run.stderr) == (1, "")
-    assert "does not fit; bf16 or int8 or int4 would" in run.stdout
+    assert "does not fit; bf16 or int4 or int8 would" in run.stdout
     del tiny["VIBEVOICE_ENGINE"]
     run = terminal.run("estimate", BECKETT, "--engine", "vibevoice", **tiny)
     assert (run.returncode, run.stderr) == (0, "")

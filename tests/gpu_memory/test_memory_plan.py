@@ -26,9 +26,9 @@ from sidecar.gpu_memory.memory_footprint import (
 from sidecar.gpu_memory.memory_plan import (
     LOAD_PLANS,
     MAX_WINDOW_LOSS_S,
-    WINDOW_OVERLAP_S,
     MIN_WINDOW_S,
     PREFERRED_PRECISIONS,
+    WINDOW_OVERLAP_S,
     MemoryEstimate,
     batched_windows_plan,
     best_precision,
