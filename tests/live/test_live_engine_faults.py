@@ -179,9 +179,10 @@ def test_unexplained_engine_deaths_are_survived_a_few_times_at_one_place() -> No
     assert deaths.add(died, 2.0)
 
 
-async def test_engine_that_keeps_dying_is_given_up() -> None:
+@pytest.mark.parametrize("sent", [0, 32_000], ids=["at the opening", "on audio"])
+async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
     session = Session("victim", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
-    session.sound.add(bytes(32_000), SampleEncoding.PCM16, RATE)
+    session.sound.add(bytes(sent), SampleEncoding.PCM16, RATE)
     deaths = 0
 
     @contextlib.asynccontextmanager

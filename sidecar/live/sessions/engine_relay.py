@@ -97,7 +97,7 @@ async def relay_session(
                 return session.end()
         except WorkerDied as died:
             place = session.place
-            if not (session.sound.seconds and deaths.add(died, place)):
+            if not deaths.add(died, place):
                 session.heard(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue
             log.warning(
