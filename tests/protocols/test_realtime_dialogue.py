@@ -413,7 +413,7 @@ async def test_invalid_event_is_an_error_and_the_connection_goes_on(talks: Serve
     other = {"audio": {"output": {"voice": "high"}}}
     text = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
     wrong: list[tuple[str, dict[str, Any], str, str | None]] = [
-        ("input_audio_buffer.append", {"audio": "AAAA"}, "sound_invalid", "audio"),
+        ("input_audio_buffer.append", {"audio": "A"}, "sound_invalid", "audio"),
         ("session.update", {"session": voice}, *VOICE),
         ("session.update", {"session": {"model": "none such"}}, "model_not_found", "model"),
         ("session.update", {"session": {"voice": "x"}}, *FIELD, "session.voice"),

@@ -149,11 +149,25 @@ def test_turns_ended_by_the_client_are_transcribed(server: Server) -> None:
     assert kinds.count("input_audio_buffer.committed") == 2
 
 
+async def test_audio_may_be_cut_within_a_sample(server: Server) -> None:
+    size = 2 * RATE // 10 + 1
+    async with connected(server) as client:
+        await client.send({"type": "session.update", "session": NULL_VAD})
+        for odd in (0, 1):  # half a sample at the end belongs to no later turn
+            raw = SPEECH + bytes(odd)
+            parts = (raw[at : at + size] for at in range(0, len(raw), size))
+            await client.send(*map(appended, parts), {"type": "input_audio_buffer.commit"})
+        events = await client.until(COMPLETED, 2)
+    assert not [event for event in events if event["type"] == "error"]
+    texts = [event["transcript"] for event in events if event["type"] == COMPLETED]
+    assert [loudest(text) for text in texts] == [3, 3]
+
+
 async def test_invalid_event_is_an_error_and_the_connection_goes_on(server: Server) -> None:
     model = {"input_audio_transcription": {"model": "gpt-9"}}
     wrong: list[tuple[dict[str, Any], str, str | None]] = [
         ({"type": "response.create", "event_id": "mine"}, "event_unsupported", None),
-        (appended(b"\0\0\0"), "sound_invalid", "audio"),
+        ({"type": "input_audio_buffer.append", "audio": "A"}, "sound_invalid", "audio"),
         ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
         ({"type": "transcription_session.update", "session": model}, "model_not_found", "model"),
     ]

@@ -38,6 +38,8 @@ class RealtimeConnection(ABC):
         self.name = session.id[:ITEM_ID_CHARACTERS]
         """Start of all ids in the session."""
         self._count = 0
+        self._split = b""
+        """Beginning of a sample, whose rest comes with the next audio."""
         self._saying = asyncio.Lock()
 
     async def hear(self) -> None:
@@ -57,6 +59,10 @@ class RealtimeConnection(ABC):
                 is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(order.raw)
                 if not is_sound:
                     self._socket.count()
+                if isinstance(
+                    order, client_events.RealtimeAudioCommit | client_events.RealtimeAudioClear
+                ):
+                    self._split = b""
                 await self._do(order, event_id)
             except errors.SessionOver:
                 pass  # shutting down: `tell` sends the rest and the reason
@@ -86,8 +92,11 @@ class RealtimeConnection(ABC):
         heard: session_config.RealtimeTranscriptionConfig,
         send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
-        """Send audio on in chunks, so that each can be freed once it is recognized."""
-        sound, encoding, rate = heard.samples(raw)
+        """Send audio on in chunks, so that each can be freed once it is recognized. Clients may cut
+        it anywhere, also within a sample."""
+        sound, encoding, rate = heard.samples(self._split + raw)
+        whole = len(sound) - len(sound) % encoding.width
+        sound, self._split = sound[:whole], sound[whole:]
         most = int(min(MAX_CHUNK_S, self._session.bounds.chunk_s) * rate) * encoding.width
         for begin in range(0, len(sound), most):
             await send(sound[begin : begin + most], encoding, rate)
