@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
 
 ENDINGS = (
-    ".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".awb", ".caf", ".flac", ".m4a", ".m4b",
-    ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".qta", ".w64",
-    ".wav", ".weba", ".webm", ".wma",
+    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".awb", ".caf", ".dss",
+    ".dts", ".eac3", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov",
+    ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg", ".opus", ".qta", ".tta",
+    ".voc", ".w64", ".wav", ".weba", ".webm", ".wma", ".wmv", ".wv",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named itself is judged by its content."""
 TRANSCRIPT_ENDINGS = frozenset(map(file_extension, FORMATS))
