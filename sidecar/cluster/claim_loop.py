@@ -14,14 +14,8 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.claims import (
-    Claim,
-    ClaimedJob,
-    ClaimPreferences,
-    ClaimStore,
-    HeldClaim,
-    HeldClaims,
-)
+from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimStore
+from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record, job_runner
 from sidecar.jobs.faults import Fault, fault_of
@@ -349,7 +343,8 @@ class ClaimLoop:
         """Release a job, without a counted attempt, for a node without this fault; claim none for a
         moment. A node's own fault may come of this job, as where its recording does not fit on
         the disk: then others are claimed before it."""
-        log.warning("job %s is released for another node: %s", held.id, error)
+        level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
+        log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused = error
         if held in self._held:
             self._spawn(self._rest())

@@ -10,7 +10,8 @@ from job_event_histories import submitted
 from service_process import until
 from virtual_time import virtual_time
 
-from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaim
+from sidecar.cluster.claims import Claim, ClaimPreferences
+from sidecar.cluster.held_claims import HeldClaim
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CrashedChange,

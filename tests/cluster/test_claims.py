@@ -19,7 +19,8 @@ from shared_job_services import SAID, Service, Services, services, submitted
 from sidecar import errors
 from sidecar.cluster import claims
 from sidecar.cluster.claim_loop import EligibilityJudge
-from sidecar.cluster.claims import PAGE_BYTES, Claim, ClaimPreferences, HeldClaims
+from sidecar.cluster.claims import PAGE_BYTES, Claim, ClaimPreferences
+from sidecar.cluster.held_claims import HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
