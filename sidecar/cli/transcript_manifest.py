@@ -15,6 +15,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.cli.output import encode_text, is_written, numbered_names, write_atomically
 
 MANIFEST = ".vibevoice-asr.jsonl"
@@ -58,9 +59,10 @@ def file_state(path: Path | str) -> tuple[int, ...]:
 
 
 def identify(path: Path) -> RecordingIdentity | None:
-    """Return the identity of a recording, which is read for it; `None` if it cannot be read."""
+    """Return the identity of a recording, which is read for it; `None` if it cannot be read, or is
+    standard input: its path says nothing."""
     state = file_state(path)  # before the content: a change meanwhile is noticed the next time
-    if not state:
+    if not state or path == STANDARD_INPUT:
         return None
     try:
         with open(path, "rb") as file:

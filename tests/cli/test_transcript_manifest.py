@@ -150,3 +150,15 @@ def test_line_of_a_manifest_that_is_not_understood_is_left_out(
     transcripts.put("talk.wav", TUESDAY)
     assert transcripts.run() == ["talk.txt"]
     assert transcripts.run() == []
+
+
+def test_standard_input_is_no_recording_that_was_there_before(
+    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is redirected there looks like a regular file of that path."""
+    first = transcripts.put("first", MONDAY)
+    monkeypatch.setattr("sidecar.cli.transcript_manifest.STANDARD_INPUT", first)
+    assert transcripts.run() == ["first.txt"]
+    transcripts.put("first", TUESDAY)
+    assert transcripts.run() == ["first-2.txt"]
+    assert set(transcripts.read().values()) == {MONDAY.decode(), TUESDAY.decode()}
