@@ -16,6 +16,7 @@ from typing import Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, wav_layout
 from sidecar.audio.audio_format import read_file_at
+from sidecar.audio.dc_offset import DcOffsetRemover
 from sidecar.audio.ffmpeg_log import AudioTrack
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
@@ -142,6 +143,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
+        self._offset = DcOffsetRemover(rate)
         self.peaks = PeakMeter(rate)
         """Peak meter of the decoded audio."""
 
@@ -185,7 +187,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
             finite = np.isfinite(block)
             if not finite.all():
                 block = np.where(finite, block, np.float32(0))
-            block = np.clip(block, -1.0, 1.0)
+            block = self._offset.remove(np.clip(block, -1.0, 1.0))
             self.peaks.hear(block)
             yield block
         self.peaks.end()

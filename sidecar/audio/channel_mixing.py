@@ -47,7 +47,9 @@ class ChannelMixer:
         if not len(frames):
             return np.zeros(0, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # floats of a file may be anything
-            weights = self._weights_of(frames.T @ frames / np.float32(len(frames)))
+            share = np.float32(1 / len(frames))
+            mean = np.full(len(frames), share) @ frames
+            weights = self._weights_of(frames.T @ frames * share - np.outer(mean, mean))
             mono: Block = frames @ weights
             if self._weights is not None and not np.array_equal(weights, self._weights):
                 before = frames[: self._fade] @ self._weights
@@ -57,7 +59,7 @@ class ChannelMixer:
         return mono
 
     def _weights_of(self, products: Frames) -> Block:
-        """Return the weight of each channel by the mean ``products`` of all pairs."""
+        """Return the weight of each channel by the covariances of all pairs (``products``)."""
         import numpy as np
 
         products = np.nan_to_num(products.astype(np.float64))

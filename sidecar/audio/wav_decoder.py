@@ -28,6 +28,12 @@ _BLOCK_SAMPLES = 1 << 16
 seconds take 0.6 ms; with 1 MiB 1.5 ms)."""
 
 
+_FLOAT_WINDOWS, _FLOAT_WINDOW_BYTES = 16, 1 << 16
+"""Samples of floats that are looked at for their range, evenly spread."""
+_LOUDEST_FLOAT, _INTEGER_SCALE = 100.0, 32768.0
+"""Full scale is 1. No recording is 40 dB louder; some programs write integers as floats."""
+
+
 class ImplausibleHeader(errors.AudioUndecodable):
     """Valid header with values that no recording can have."""
 
@@ -100,10 +106,29 @@ class WavDecoder:
 
     def __iter__(self) -> Iterator[Block]:
         for part in self._parts:
+            scale = self._scale_of(part)
             mono = _MonoResampler(part.rate, part.channels, self._rate)
             for frames in self._frames_of(part):
-                yield mono.take(frames)
+                yield mono.take(frames if scale == 1 else frames * scale)
             yield mono.rest()
+
+    def _scale_of(self, part: WavPart) -> np.float32:
+        """Return the factor for samples: 1, or that of floats in the range of 16-bit integers."""
+        import numpy as np
+
+        read, window = _reader(part), part.frame_bytes * (_FLOAT_WINDOW_BYTES // part.frame_bytes)
+        if part.encoding != FLOAT or read is None:
+            return np.float32(1)
+        size = part.frames * part.frame_bytes
+        step = max(window, size // _FLOAT_WINDOWS // part.frame_bytes * part.frame_bytes)
+        loudest = 0.0
+        for position in range(0, size, step) if step else ():
+            count = min(window, size - position)
+            data = audio_format.read_file_at(self._fd, part.start + position, count)
+            samples = read(data[: len(data) - len(data) % part.frame_bytes])
+            loudest = max(loudest, float(np.nan_to_num(np.abs(samples)).max(initial=0.0)))
+        integers = _LOUDEST_FLOAT < loudest <= _INTEGER_SCALE
+        return np.float32(1 / _INTEGER_SCALE if integers else 1)
 
     def _frames_of(self, part: WavPart) -> Iterator[Frames]:
         read = _reader(part)

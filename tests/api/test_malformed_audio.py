@@ -358,6 +358,9 @@ PLAYLISTS: dict[str, str] = {
     "hls-behind-id3": "ID3\x03\x00\x00\x00\x00\x00\x00#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
     "hls-behind-wav": "RIFF\x24\x00\x00\x00WAVE\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
     "hls-behind-mp4": "\x00\x00\x00\x08free\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+    "hls-behind-avi": "RIFF\x24\x00\x00\x00AVI LIST\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+    "hls-behind-flv": "FLV\x01\x05\x00\x00\x00\x09\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
+    "hls-behind-mpg": "\x00\x00\x01\xba\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
     "hls-behind-amr": "#!AMR\n\n#EXTM3U\n#EXTINF:3,\n{url}\n{path}\n",
 }
 

@@ -27,6 +27,7 @@ def mixed(*channels: np.ndarray, block: int = RATE // 2) -> np.ndarray:
         pytest.param((VOICE, -VOICE), id="opposite"),
         pytest.param((VOICE, -0.5 * VOICE), id="opposite-and-quieter"),
         pytest.param((VOICE, -VOICE + 0.1 * OTHER), id="nearly-opposite"),
+        pytest.param((VOICE, 0.3 - VOICE), id="opposite-with-an-offset"),
         pytest.param((VOICE, NOTHING), id="dead-right"),
         pytest.param((NOTHING, VOICE), id="dead-left"),
         pytest.param((VOICE, -VOICE, VOICE, -VOICE), id="quad"),

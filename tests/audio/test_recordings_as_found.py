@@ -245,3 +245,11 @@ def test_index_at_the_end_is_found_through_the_protocol_for_descriptors(studio: 
             done = subprocess.run(command, stdin=file, capture_output=True, check=True)
         assert len(done.stdout) > 4 * RATE * (SECONDS - 0.2)
         assert os.fsencode(source["protocol_whitelist"]) in (b"fd", b"subfile,fd")
+
+
+def test_floats_in_the_range_of_integers_have_their_level(decoded: Decode) -> None:
+    tone = (0.5 * np.sin(np.arange(3 * RATE) / 5)).astype("<f4")
+    tone[: 2 * RATE] *= 0.001
+    for scale in (1, 32768):
+        samples, _ = decoded(wav((tone * scale).astype("<f4").tobytes(), tag=3, bits=32))
+        assert np.allclose(samples, tone, atol=1e-6)
