@@ -7,6 +7,7 @@ counted nor ended within a minute, and it costs 300 KB. So connections are accep
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from sidecar.auth.rate_limits import rate_limit_key
+from sidecar.auth.rate_limits import RateLimit, TokenBuckets, rate_limit_key
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server.listeners import BACKLOG
@@ -27,19 +28,31 @@ MAX_CONNECTIONS_PER_ADDRESS = 10_000
 """Maximum for one address, which may be a proxy with all its clients."""
 TLS_HANDSHAKE_S = limit("tls_handshake", 10.0)
 """Time for a client to complete a TLS handshake: two round trips."""
+NEW_CONNECTIONS = RateLimit(200, 1.0)
+"""New connections of one address that are served at once; each costs 2 ms. Further ones wait, and
+those of other addresses come before them."""
+ACCEPTS_AT_ONCE = 32
+"""Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0
 """Pause if the system cannot accept a connection, as it has no descriptor left."""
 
 
 class CountingServer(uvicorn.Server):
     """uvicorn server with at most ``most`` open connections of one address, WebSockets included.
+    It serves ``new`` ones of an address at once.
 
     A connection counts from the moment it is accepted until its socket is closed.
     """
 
-    def __init__(self, config: uvicorn.Config, most: int = MAX_CONNECTIONS_PER_ADDRESS) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        most: int = MAX_CONNECTIONS_PER_ADDRESS,
+        new: RateLimit = NEW_CONNECTIONS,
+    ) -> None:
         super().__init__(config)
         self._most, self._open = most, Counter[str]()
+        self._new = TokenBuckets(new)
         self._accepting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -58,8 +71,9 @@ class CountingServer(uvicorn.Server):
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(0)  # at most one in each turn, so that the others are served
+        for count in itertools.count(1):
+            if count % ACCEPTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 sock, (host, *_) = await loop.sock_accept(listener)
             except ConnectionError:  # the client has disconnected already
@@ -74,10 +88,14 @@ class CountingServer(uvicorn.Server):
                 sock.close()
                 continue
             self._open[key] += 1
-            self._spawn(self._connect(_CountedSocket(sock, partial(self._closed, key))))
+            counted = _CountedSocket(sock, partial(self._closed, key))
+            wait_s = self._new.wait(key, loop.time())
+            self._new.charge(key, loop.time(), 1.0)
+            self._spawn(self._connect(counted, wait_s))
 
-    async def _connect(self, sock: socket.socket) -> None:
-        """Hand a connection over to its protocol, once its TLS handshake is complete."""
+    async def _connect(self, sock: socket.socket, wait_s: float) -> None:
+        """Hand a connection over to its protocol after a while, once its TLS handshake is
+        complete."""
         config, loop = self.config, asyncio.get_running_loop()
 
         def protocol() -> asyncio.BaseProtocol:
@@ -87,11 +105,15 @@ class CountingServer(uvicorn.Server):
 
         handshake_s = TLS_HANDSHAKE_S if config.ssl else None
         try:
+            await asyncio.sleep(wait_s)
             await loop.connect_accepted_socket(
                 protocol, sock, ssl=config.ssl, ssl_handshake_timeout=handshake_s
             )
         except OSError:  # the client disconnected, was too slow, or speaks no TLS
             sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
 
     def _closed(self, key: str) -> None:
         self._open[key] -= 1

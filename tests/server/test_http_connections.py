@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,9 +19,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
+from sidecar.auth.rate_limits import RateLimit
 from sidecar.auth.self_signed_certificate import ensure_certificate
 from sidecar.server import http_connections
-from sidecar.server.http_connections import CountingServer
+from sidecar.server.http_connections import NEW_CONNECTIONS, CountingServer
 
 
 async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,11 +37,13 @@ async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def counting(most: int, **options: Any) -> AsyncIterator[tuple[str, int]]:
+async def counting(
+    most: int = 100, new: RateLimit = NEW_CONNECTIONS, **options: Any
+) -> AsyncIterator[tuple[str, int]]:
     """The address of a server with at most so many connections of one address."""
     protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
     config = uvicorn.Config(takes_all, lifespan="off", log_config=None, **protocols, **options)
-    server = CountingServer(config, most)
+    server = CountingServer(config, most, new)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         yield listener.getsockname()
@@ -68,6 +72,30 @@ async def test_connections_of_one_address_are_limited_and_its_websockets_count()
                 opened.append(await connect(url))
         for one in opened:
             await one.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
+async def test_new_connections_of_one_address_wait_and_those_of_others_do_not() -> None:
+    opened: list[asyncio.StreamWriter] = []
+    async with counting(new=RateLimit(1, 3600)) as address:
+
+        async def ask(source: str) -> asyncio.StreamReader:
+            reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            opened.append(writer)  # it would close its connection when it is forgotten
+            return reader
+
+        first, second = await ask("127.0.0.1"), await ask("127.0.0.1")
+        other = await ask("127.0.0.2")
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await first.readline()).startswith(b"HTTP/1.1 204 ")
+            assert (await other.readline()).startswith(b"HTTP/1.1 204 ")
+        answer = asyncio.ensure_future(second.readline())
+        await asyncio.sleep(0)
+        assert not answer.done(), "it came before the other"
+        answer.cancel()
+        for writer in opened:
+            writer.close()
 
 
 async def test_connection_counts_before_its_tls_handshake_which_is_limited(
