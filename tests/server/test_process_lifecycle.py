@@ -602,7 +602,7 @@ def test_connections_beyond_file_limit_wait_and_are_logged_once(
         process.rlimit(psutil.RLIMIT_NOFILE, (before + 4, before + 4))
         for _ in range(8):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-        said = "out of system resource"
+        said = "no connection can be accepted"
         wait_until(lambda: said in server.log(), PATIENCE_S, "there are no more")
         health = web.get(f"http://127.0.0.1:{server.port}/health")
         assert health.status_code == 200, "once the others were given up"
