@@ -46,6 +46,9 @@ MAX_WORDLESS_S = 2.0
 start a comparison."""
 MIN_SAMPLE_RATE = 8_000
 """Sample rate below which audio does not have these bands."""
+ENOUGH_HZ = 16_000
+"""Sample rate to which audio of a multiple of it is averaged: so a comparison takes as long at any
+rate that a client announces, and the bands lose nothing."""
 MAX_RATES = 2
 """Sample rates that are compared, the newest ones. Each one's envelope takes time on the event
 loop, and a client may announce another rate with each message."""
@@ -161,11 +164,14 @@ def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
 def band_envelopes(samples: Samples, rate: int) -> Envelopes:
     """Return the compressed loudness of each band, `FRAMES_PER_S` values a second; shape (frames,
     bands)."""
+    merged = max(1, rate // ENOUGH_HZ)
+    means = samples[: len(samples) // merged * merged].reshape(-1, merged).mean(axis=1)
+    rate //= merged
     step = rate // FRAMES_PER_S
     size = WINDOW_FRAMES * step
-    if len(samples) < size or rate < MIN_SAMPLE_RATE:
+    if len(means) < size or rate < MIN_SAMPLE_RATE:
         return np.zeros((0, BANDS), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(samples / 32768, size)[::step]
+    windows = np.lib.stride_tricks.sliding_window_view(means / 32768, size)[::step]
     windows = windows * np.hanning(size)
     power = np.abs(np.fft.rfft(windows, axis=1)) ** 2
     limits = np.linspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1)

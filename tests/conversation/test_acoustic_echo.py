@@ -7,6 +7,7 @@ import tracemalloc
 import echo_rooms
 import numpy as np
 import pytest
+import soxr
 from echo_rooms import RATE, Samples, pcm16
 
 from sidecar.conversation import acoustic_echo as acoustic_echo_detection
@@ -149,6 +150,29 @@ def test_playback_report_that_goes_back_adds_no_audio_twice(speech: Samples) -> 
     evidence.play(2, 1.0, 3.1)  # of another turn nothing is there
     evidence.hear(pcm16(speech[: 3 * RATE]), SampleEncoding.PCM16, RATE, 3.0)
     assert (evidence.likeness(0.2, 2.8, 2.8) or 0.0) > ECHO_SIMILARITY
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 192_000])
+def test_envelopes_of_a_high_sample_rate_are_those_of_a_usual_one(
+    speech: Samples, rate: int
+) -> None:
+    high = pcm16(soxr.resample(speech, RATE, rate))
+    looked = band_envelopes(np.frombuffer(high, "<i2"), rate)
+    usual = band_envelopes(np.frombuffer(pcm16(speech), "<i2"), RATE)
+    assert abs(len(looked) - len(usual)) <= 2
+    second = usual[100:200]
+    assert echo_similarity(second, looked[80:220]) > 0.95
+
+
+def test_cost_of_a_comparison_does_not_grow_with_the_sample_rate() -> None:
+    def most(rate: int) -> int:
+        tracemalloc.start()
+        band_envelopes(np.zeros(4 * rate, np.int16), rate)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert most(192_000) < 2 * most(16_000)
 
 
 def test_history_is_bounded_however_small_the_messages() -> None:
