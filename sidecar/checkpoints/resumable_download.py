@@ -223,10 +223,12 @@ class DownloadProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunningDownload:
-    """Download of files to a destination; ``stop`` is set if one of them fails."""
+    """Download of files to a destination; ``stop`` is set if one of them fails. ``retry_pause_s``:
+    from a broken connection to the next attempt."""
 
     place: DownloadDestination
     meter: DownloadProgress
+    retry_pause_s: float = RETRY_PAUSE_S
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -237,6 +239,7 @@ class PartialFile:
         self.file = file
         self.done = 0
         self._content, self._meter, self.stop = content, download.meter, download.stop
+        self.retry_pause_s = download.retry_pause_s
         self._sums = file.hashers()
         content.seek(0)
         while self.done < file.size and (data := content.read(READ_BYTES)):
@@ -299,7 +302,7 @@ def download_file(read: ChunkReader, growing: PartialFile) -> None:
             tries = MAX_ATTEMPTS if growing.done > before else tries - 1
             if not tries:
                 raise (error.__cause__ or error) from None
-            if growing.stop.wait(RETRY_PAUSE_S):
+            if growing.stop.wait(growing.retry_pause_s):
                 raise DownloadStopped from None
 
 

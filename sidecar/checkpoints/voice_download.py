@@ -127,6 +127,7 @@ def pull_voice(
     url: str,
     voice: PulledVoice,
     meter: resumable_download.DownloadProgress | None = None,
+    retry_pause_s: float = resumable_download.RETRY_PAUSE_S,
 ) -> PulledVoices:
     """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
@@ -140,38 +141,37 @@ def pull_voice(
         errors.PullRunning: another process downloads to the folder.
     """
     meter = meter or resumable_download.DownloadProgress()
+    place = resumable_download.DownloadDestination(folder)
     wrong = (resumable_download.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
         resumable_download.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
-        resumable_download.locked(
-            resumable_download.DownloadDestination(folder),
-            "Another 'vibevoice-asr pull voice' is at work.",
-        ),
+        resumable_download.locked(place, "Another 'vibevoice-asr pull voice' is at work."),
     ):
-        pulled = _download_voice_files(PulledVoices.read(folder), url, voice, meter).with_voice(
-            voice
-        )
+        download = resumable_download.RunningDownload(place, meter, retry_pause_s)
+        pulled = _download_voice_files(PulledVoices.read(folder), url, voice, download)
+        pulled = pulled.with_voice(voice)
         pulled.write()
     return pulled
 
 
 def _download_voice_files(
-    pulled: PulledVoices, url: str, voice: PulledVoice, meter: resumable_download.DownloadProgress
+    pulled: PulledVoices,
+    url: str,
+    voice: PulledVoice,
+    download: resumable_download.RunningDownload,
 ) -> PulledVoices:
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:
         if key in pulled.files and pulled.path(key).exists():
-            meter.notice(f"{key} is damaged and is downloaded again.")
+            download.meter.notice(f"{key} is damaged and is downloaded again.")
             pulled.path(key).unlink()
     if not wanted:
         return pulled
-    place = resumable_download.DownloadDestination(pulled.folder)
-    download = resumable_download.RunningDownload(place, meter)
     with closing(VoiceFileServer(url)) as server:
         looks = [partial(server.look_up, key) for key in wanted]
         files = list(resumable_download.run_in_parallel(looks, download.stop))
-        resumable_download.check_room(place, files, "voice", "MB", _NO_ROOM)
-        meter.begin(voice.name, sum(file.size for file in files))
+        resumable_download.check_room(download.place, files, "voice", "MB", _NO_ROOM)
+        download.meter.begin(voice.name, sum(file.size for file in files))
         work = [partial(_fetch, server, file, download) for file in files]
         for key, came in resumable_download.run_in_parallel(work, download.stop):
             pulled = pulled.with_file(key, came)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from service_process import PATIENCE_S, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
-from sidecar.checkpoints import resumable_download
+from sidecar.checkpoints import resumable_download, voice_download
 from sidecar.checkpoints.installed_voices import (
     MANIFEST_FILE,
     PulledFile,
@@ -21,7 +22,6 @@ from sidecar.checkpoints.installed_voices import (
     PulledVoices,
 )
 from sidecar.checkpoints.resumable_download import DownloadProgress, HubFile
-from sidecar.checkpoints.voice_download import pull_voice
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
 from sidecar.tts import create_tts_engine
 
@@ -45,9 +45,11 @@ class Told(DownloadProgress):
         self.notices.append(message)
 
 
+pull_voice = partial(voice_download.pull_voice, retry_pause_s=0.0)
+
+
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VoiceServer]:
-    monkeypatch.setattr(resumable_download, "RETRY_PAUSE_S", 0.0)
+def server() -> Iterator[VoiceServer]:
     with VoiceServer(dict(FILES)) as one:
         yield one
 
