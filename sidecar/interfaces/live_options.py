@@ -101,6 +101,24 @@ class SampleEncoding(StrEnum):
         return 2 if self is SampleEncoding.PCM16 else 4
 
 
+class WholeSamples:
+    """Samples of ``width`` bytes from messages that are cut at any byte."""
+
+    def __init__(self, width: int = SampleEncoding.PCM16.width) -> None:
+        self._width, self._rest = width, b""
+
+    def add(self, raw: bytes) -> bytes:
+        """Return the whole samples that are there with these bytes; the rest waits for more."""
+        joined = self._rest + raw if self._rest else raw
+        end = len(joined) - len(joined) % self._width
+        self._rest = joined[end:]
+        return joined[:end]
+
+    def end(self) -> None:
+        """Drop a sample whose rest does not come, as the audio has ended."""
+        self._rest = b""
+
+
 class TurnControl(StrEnum):
     """Control of the end of a turn."""
 

@@ -85,7 +85,6 @@ async def of_chunks(caller: Caller) -> AsyncIterator[Case]:
     yield "ERR1005", Status.PERMISSION_DENIED, await caller.stream(guess)
     for number, fields in (
         ("ERR1007", {"pcm16": bytes(400_000)}),
-        ("ERR3002", {"pcm16": bytes(3)}),
         ("ERR3002", {"pcm16": bytes(4), "sample_rate": 5}),
     ):
         await caller.create("wrong")

@@ -18,14 +18,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recordings import wav
 from service_process import PATIENCE_S, Server
-from test_realtime_transcription import COMPLETED, pieces
+from test_realtime_transcription import COMPLETED, appended
 from test_realtime_transcription import connected as realtime
 from test_realtime_transcription import sound as sound_at_24_khz
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient
-from yap_client import Streaming
+from yap_client import Streaming, base64_of
 
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk as GrpcChunk
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, to_wire
 
@@ -109,7 +110,7 @@ async def by_wyoming(server: Server) -> tuple[str, str]:
         for sent in (
             Transcribe(),
             AudioStart(**form),
-            AudioChunk(audio=RECORDING, **form),
+            *(AudioChunk(audio=part, **form) for part in (RECORDING[:ODD], RECORDING[ODD:])),
             AudioStop(),
         ):
             await client.write_event(sent.event())
@@ -173,10 +174,14 @@ def levels(text: str) -> list[int]:
     return [level for level, words in runs if len([*words]) > 1]
 
 
+ODD = 4801
+"""Bytes of a message that ends within a sample."""
+
+
 async def by_realtime(server: Server, said: list[int]) -> str:
     sound = b"".join(sound_at_24_khz(level / 10, 1.0) for one in said for level in (one, 0))
     async with realtime(server) as client:
-        await client.send(*pieces(sound))
+        await client.send(*(appended(sound[at : at + ODD]) for at in range(0, len(sound), ODD)))
         found = await client.until(COMPLETED, len(said))
     return " ".join(one["transcript"] for one in found if one["type"] == COMPLETED)
 
@@ -184,7 +189,12 @@ async def by_realtime(server: Server, said: list[int]) -> str:
 async def by_yap(server: Server, pcm: bytes) -> str:
     async with Streaming(server) as client:
         await client.ready()
-        return await client.utterance(pcm)
+        await client.begin()
+        for at in range(0, len(pcm), ODD):
+            sound = base64_of(pcm[at : at + ODD])
+            await client.send("input_audio_buffer.append", payload={"audio": sound})
+        await client.end()
+        return await client.transcript()
 
 
 async def by_live(server: Server, pcm: bytes) -> str:
@@ -195,12 +205,16 @@ async def by_live(server: Server, pcm: bytes) -> str:
 def by_grpc(server: Server, pcm: bytes) -> str:
     with Client(int(server.health()["grpc_port"])) as client:
         client.create("same")
-        return " ".join(one.text for one in client.say("same", pcm).finals)
+        parts = (pcm[at : at + ODD] for at in range(0, len(pcm), ODD))
+        chunks = [GrpcChunk(pcm16=part, session_id="same") for part in parts]
+        told = client.stream([*chunks, GrpcChunk(is_final=True, session_id="same")], "same")
+        return " ".join(one.text for one in told.finals)
 
 
 @settings(max_examples=2)
 @given(st.lists(st.integers(1, 4), min_size=1, unique=True))
 def test_speech_has_the_same_words_by_every_live_protocol(there: Server, said: list[int]) -> None:
+    """However messages cut it: within samples, too."""
     pcm = sound(*((level / 10 * 1.57, 1.0) for one in said for level in (one, 0)))
     assert levels(asyncio.run(by_live(there, pcm))) == said
     assert levels(by_grpc(there, pcm)) == said

@@ -145,7 +145,6 @@ REFUSED: list[tuple[str, str, list[Any]]] = [
     ("invalid_payload", "request_id_mismatch", [OTHER | {"type": COMMIT}]),
     ("invalid_payload", "missing_audio", [{"type": APPEND}]),
     ("invalid_payload", "invalid_audio", [appended("!" + SILENCE)]),
-    ("invalid_payload", "sound_invalid", [appended(base64_of(b"abc"))]),
     ("invalid_payload", "chunk_too_long", [appended(base64_of(tone(11, 0)))]),
     ("invalid_payload", "invalid_final", [{"type": COMMIT, "payload": {"final": "yes"}}]),
     ("invalid_payload", "unsupported_model", [UPDATE | {"payload": {"model": "x"}}]),
@@ -175,8 +174,10 @@ async def test_invalid_message_is_refused_with_its_reason_and_the_connection_goe
         assert mismatch["active_request_id"] == "r1"
         assert refused["details"]["allowed_model"] == "scripted"
         assert refused["details"]["requested"] == "x"
-        lines = base64.encodebytes(tone(0.5)).decode()  # as Android's default encoder breaks them
-        await client.send(APPEND, payload={"audio": lines})
+        pcm = tone(0.5)
+        for part in (pcm[:4801], pcm[4801:]):  # within a sample
+            lines = base64.encodebytes(part).decode()  # as Android's default encoder breaks them
+            await client.send(APPEND, payload={"audio": lines})
         await client.end()
         assert await client.transcript()
 

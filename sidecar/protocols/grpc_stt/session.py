@@ -24,6 +24,7 @@ from sidecar.interfaces.live_options import (
     LiveOptions,
     SampleEncoding,
     TurnControl,
+    WholeSamples,
     field_limits,
 )
 from sidecar.live.sessions.session import Session
@@ -233,7 +234,7 @@ class GrpcStream:
         self._times = times
         self._stopping = stopping
         self._results = GrpcResults(created.session.options)
-        self._rate = SAMPLE_RATE
+        self._rate, self._samples = SAMPLE_RATE, WholeSamples()
         self._all_said = False
         """True if the client has ended its audio."""
 
@@ -284,10 +285,7 @@ class GrpcStream:
             raise codes.GrpcRefused(
                 codes.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
             )
-        if len(raw) % width:
-            raise errors.SoundInvalid(
-                f"{len(raw)} bytes are not a whole number of samples of {width} bytes."
-            )
+        raw = self._samples.add(raw)
         piece = max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
         began = time.monotonic()
         for at in range(0, len(raw), piece) or (0,):

@@ -12,13 +12,14 @@ from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import TurnDropped
-from sidecar.interfaces.live_options import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding, WholeSamples
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.openai_realtime import client_events, server_events, session_config
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeTranscriptionTurns
 
 ITEM_ID_CHARACTERS = 16
 """Characters of the session's id in the ids of its items."""
+_AUDIO_ENDS = (client_events.RealtimeAudioCommit, client_events.RealtimeAudioClear)
 MAX_CHUNK_S = 1.0
 """Maximum seconds of audio that a session is given at once, however long the client's events
 are."""
@@ -38,8 +39,7 @@ class RealtimeConnection(ABC):
         self.name = session.id[:ITEM_ID_CHARACTERS]
         """Start of all ids in the session."""
         self._count = 0
-        self._split = b""
-        """Beginning of a sample, whose rest comes with the next audio."""
+        self._samples = WholeSamples()
         self._saying = asyncio.Lock()
 
     async def hear(self) -> None:
@@ -59,10 +59,8 @@ class RealtimeConnection(ABC):
                 is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(order.raw)
                 if not is_sound:
                     self._socket.count()
-                if isinstance(
-                    order, client_events.RealtimeAudioCommit | client_events.RealtimeAudioClear
-                ):
-                    self._split = b""
+                if isinstance(order, _AUDIO_ENDS):
+                    self._samples.end()
                 await self._do(order, event_id)
             except errors.SessionOver:
                 pass  # shutting down: `tell` sends the rest and the reason
@@ -92,11 +90,10 @@ class RealtimeConnection(ABC):
         heard: session_config.RealtimeTranscriptionConfig,
         send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
-        """Send audio on in chunks, so that each can be freed once it is recognized. Clients may cut
-        it anywhere, also within a sample."""
-        sound, encoding, rate = heard.samples(self._split + raw)
-        whole = len(sound) - len(sound) % encoding.width
-        sound, self._split = sound[:whole], sound[whole:]
+        """Send audio on in chunks, so that each can be freed once it is recognized."""
+        if heard.sound is session_config.RealtimeAudioFormat.PCM:
+            raw = self._samples.add(raw)
+        sound, encoding, rate = heard.samples(raw)
         most = int(min(MAX_CHUNK_S, self._session.bounds.chunk_s) * rate) * encoding.width
         for begin in range(0, len(sound), most):
             await send(sound[begin : begin + most], encoding, rate)

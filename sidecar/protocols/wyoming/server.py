@@ -30,6 +30,7 @@ from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.live_options import WholeSamples
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.wyoming.messages import (
@@ -228,6 +229,7 @@ class WyomingRecording:
         """
         settings = service.settings
         self.caller, self.form = caller, form
+        self.samples = WholeSamples(form.width * form.channels)
         self._held = ExitStack()
         with ExitStack() as held:
             self.place = held.enter_context(place)
@@ -362,13 +364,12 @@ class WyomingConnection:
             place = await self._service.submissions.place(caller)
             self._recording = WyomingRecording(self._service, caller, form, place)
         recording, audio = self._recording, event.payload or b""
-        if form != recording.form or len(audio) % (form.width * form.channels):
+        if form != recording.form:
             raise errors.SoundInvalid(
-                "A chunk has another format than those before it, or not a whole number of "
-                "samples.",
-                hint="Send all chunks in the format of 'audio-start', cut between two samples.",
+                "A chunk has another format than those before it.",
+                hint="Send all chunks in the format of 'audio-start'.",
             )
-        await recording.add(audio)
+        await recording.add(recording.samples.add(audio))
 
     async def _transcribe(self) -> None:
         recording, self._recording = self._recording, None

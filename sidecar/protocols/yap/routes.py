@@ -16,7 +16,7 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import YapCloseCodes
-from sidecar.interfaces.live_options import QUIET_SPEECH, LiveOptions, TurnControl
+from sidecar.interfaces.live_options import QUIET_SPEECH, LiveOptions, TurnControl, WholeSamples
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
@@ -72,7 +72,7 @@ class _YapConnection:
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._model = service.live.engine.name
         self._socket, self._session = socket, session
-        self._utterances = YapUtterances(BUFFER_S)
+        self._utterances, self._samples = YapUtterances(BUFFER_S), WholeSamples()
 
     def greeting(self) -> str:
         """Return the first message, for which clients wait before they send."""
@@ -133,13 +133,14 @@ class _YapConnection:
                 await self._update(given)
             case "input_audio_buffer.append":
                 self._utterances.check(given.ids)
-                raw = messages.audio_of(given.payload)
+                raw = self._samples.add(messages.audio_of(given.payload))
                 await self._session.send(raw)
                 self._utterances.append(len(raw))
             case "input_audio_buffer.commit":
                 self._commit(given)
             case "cancel":
                 if self._utterances.cancel(given.ids):
+                    self._samples.end()
                     self._session.forget()
                 reason = given.payload.get("reason")
                 said = reason if isinstance(reason, str) and reason else "client_request"
@@ -163,8 +164,10 @@ class _YapConnection:
             raise messages.bad_payload("invalid_final", "'final' has to be true or false.")
         if final:
             self._utterances.end(given.ids)
+            self._samples.end()
             self._session.commit()
         elif self._utterances.begin(given.ids):
+            self._samples.end()
             self._session.forget()
 
     def _count(self, type: str) -> None:
