@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from sidecar.serialization import WireValues
 
 PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
 _WAV = (audio_format.WAV, audio_format.RF64)
+LINK_SCAN_BUDGET_S = 2.0
+"""Time limit for finding the links of a file in a probe: its disk may be slow."""
 DURATION_SCAN_BUDGET_S = 2.0
 """Time limit for counting the samples of a file with a header above the limit."""
 
@@ -65,7 +68,9 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
     in_process = container in _WAV and readable_parts(fd)
     decoder = PCM_DECODER if in_process else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)
-    with open_audio(fd, facts, rate=SAMPLE_RATE, max_s=max_s) as audio:
+    with open_audio(
+        fd, facts, rate=SAMPLE_RATE, max_s=max_s, links_within_s=LINK_SCAN_BUDGET_S
+    ) as audio:
         blocks = iter(audio)
         next(blocks)
         claimed = audio.total_s
@@ -198,8 +203,12 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._decoder.close()
 
 
-def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> DecodedAudio:
+def open_audio(
+    fd: int, facts: AudioInfo, *, rate: int, max_s: float, links_within_s: float = math.inf
+) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
+
+    ``links_within_s``: time limit for finding the links of a chained file; a probe can do without.
 
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
@@ -207,7 +216,8 @@ def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> Decoded
     container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
     if facts.decoder != FFMPEG_DECODER and container in _WAV and (parts := readable_parts(fd)):
         return DecodedAudio(WavDecoder(fd, parts, rate), rate, max_s)
-    return DecodedAudio(ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0), rate, max_s)
+    decoder = ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0, links_within_s)
+    return DecodedAudio(decoder, rate, max_s)
 
 
 def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:

@@ -87,7 +87,20 @@ _MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"Creative Voice File\x1a", VOC),
     (b"NIST_1A\n", SPHERE),
 )
-_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
+_MP4_FIRST_BOXES = frozenset(
+    {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
+)
+_MP4_BOXES = _MP4_FIRST_BOXES | {
+    b"moof",
+    b"mfra",
+    b"sidx",
+    b"ssix",
+    b"uuid",
+    b"meta",
+    b"udta",
+    b"emsg",
+    b"prft",
+}
 
 
 def detect_container(head: bytes) -> AudioContainer | None:
@@ -102,7 +115,7 @@ def detect_container(head: bytes) -> AudioContainer | None:
         return RF64
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return AIFF
-    if head[4:8] in _MP4_BOXES:
+    if head[4:8] in _MP4_FIRST_BOXES:
         return MP4
     for magic, container in _MAGIC:
         if head.startswith(magic):
@@ -283,7 +296,7 @@ def _is_mp4_truncated(fd: int) -> bool:
         length = int.from_bytes(header[:4])
         if length == 1:
             length = int.from_bytes(header[8:])
-        if len(header) < 8 or length < 8:  # the end, a box up to the end, or no box at all
+        if length < 8 or header[4:8] not in _MP4_BOXES:  # up to the end, or no box: a tag
             return False
         position += length
         if position > size:

@@ -19,6 +19,10 @@ from functools import partial
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_format import (
+    AC3,
+    ADTS,
+    DTS,
+    EAC3,
     FLAC,
     MP3,
     MPEG_PS,
@@ -50,6 +54,8 @@ MAX_JITTER_S = 0.1
 """Deviation of a timestamp that is no hole; `aresample` fills longer ones."""
 _COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
 """Formats whose clock starts anywhere: in them ffmpeg counts from the first track that is used."""
+_FRAMED_STREAMS = (MP3, ADTS, AC3, EAC3, DTS)
+"""Formats without a container: decoding goes on at the next frame, behind a tag for example."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _HEADER = struct.Struct(">4s5I")
@@ -156,16 +162,16 @@ def input_source(windows: bool, part: tuple[int, int] | None = None) -> dict[str
 
 
 def decode_with_ffmpeg(
-    fd: int, container: AudioContainer, rate: int, max_s: float
+    fd: int, container: AudioContainer, rate: int, max_s: float, links_within_s: float
 ) -> FfmpegProcess | FfmpegChain:
     """Return the run of ffmpeg over the first audio track that can be decoded, else over the last;
-    if the file has several links, over all of them.
+    if the file has several links that are found within ``links_within_s``, over all of them.
 
     Raises:
         errors.AudioDecodeTimeout: ffmpeg does not answer.
         errors.AudioFormatUnsupported: there is no ffmpeg.
     """
-    links = find_links(fd, container)
+    links = find_links(fd, container, links_within_s)
     if len(links) > 1:
         return FfmpegChain(
             [partial(FfmpegProcess, fd, container, rate, max_s, part=link) for link in links]
@@ -262,7 +268,7 @@ class FfmpegProcess:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
             missing = is_truncated(self._fd, self._container)
-        resyncs = self._container is MP3  # it goes on at the next frame, behind a tag for example
+        resyncs = self._container in _FRAMED_STREAMS
         return self._failed or missing or (self.log.complaints > 0 and not resyncs)
 
     def __iter__(self) -> Iterator[Block]:
@@ -292,7 +298,7 @@ class FfmpegProcess:
         """Yield silence for the time from the start of the film to that of the track."""
         import numpy as np
 
-        if self._container not in _COUNTED_FROM_THE_TRACK:
+        if self._container not in _COUNTED_FROM_THE_TRACK or self.track >= len(self.log.tracks):
             return
         delay_s = self.log.tracks[self.track].start_s - self.log.start_s
         if MAX_JITTER_S < delay_s <= MAX_HOLE_S:

@@ -10,7 +10,8 @@ from sidecar import errors
 _WHITELIST_REFUSAL = "not on whitelist"
 """Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_AUDIO_STREAM = re.compile(r"Stream #0:\d+(?:\[\w+\])?(?:\((\w+)\))?(?:\[\w+\])?: Audio: (.*)")
+_AUDIO_STREAM = re.compile(r"Stream #0:\d+([^:]*): Audio: (.*)")
+_LANGUAGE = re.compile(r"\((\w+)\)")
 _START = re.compile(r"Duration: .*, start: (-?\d+\.\d+)")
 _TRACK_START = re.compile(r", start (-?\d+\.\d+)")
 _ESTIMATE = "Estimating duration from bitrate"
@@ -59,7 +60,8 @@ class FfmpegLog:
         if (start := _START.search(line)) and not self.described:
             self.start_s = float(start[1])
         if (stream := _AUDIO_STREAM.search(line)) and not self.described:
-            language = None if stream[1] == "und" else stream[1]
+            named = _LANGUAGE.search(stream[1])
+            language = named[1] if named and named[1] != "und" else None
             start = _TRACK_START.search(stream[2])
             self.tracks.append(
                 AudioTrack(language, "(default)" in stream[2], float(start[1]) if start else 0.0)

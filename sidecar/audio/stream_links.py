@@ -6,8 +6,10 @@ ffmpeg goes on only as long as the codec, the sample rate and the channels stay 
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -24,18 +26,24 @@ _SIGN_BYTES = 8
 _OGG_HEADER_BYTES = 27
 
 
-def find_links(fd: int, container: AudioContainer) -> list[tuple[int, int]]:
-    """Return the byte ranges of the links of an open file: begin, end."""
+def find_links(
+    fd: int, container: AudioContainer, within_s: float = math.inf
+) -> list[tuple[int, int]]:
+    """Return the byte ranges of the links of an open file: begin, end.
+
+    The whole file is read, but for at most ``within_s`` seconds; the rest is then one link.
+    """
+    deadline = time.monotonic() + within_s
     known = container.name in _FIRST_BYTES
-    found = list(islice(_starts(fd, container), _MAX_LINKS)) if known else []
+    found = list(islice(_starts(fd, container, deadline), _MAX_LINKS)) if known else []
     # Whatever is before the first sign, a tag for example, belongs to the first link.
     starts = [0, *found[1:]]
     return list(zip(starts, [*starts[1:], os.fstat(fd).st_size], strict=True))
 
 
-def _starts(fd: int, container: AudioContainer) -> Iterator[int]:
+def _starts(fd: int, container: AudioContainer, deadline: float) -> Iterator[int]:
     page_end = -1
-    for position in _signs(fd, _FIRST_BYTES[container.name]):
+    for position in _signs(fd, _FIRST_BYTES[container.name], deadline):
         # Streams that run in parallel (of a film) begin in adjacent pages: they are one link.
         if position != page_end:
             yield position
@@ -43,13 +51,15 @@ def _starts(fd: int, container: AudioContainer) -> Iterator[int]:
             page_end = position + _ogg_page_bytes(fd, position)
 
 
-def _signs(fd: int, sign: re.Pattern[bytes]) -> Iterator[int]:
+def _signs(fd: int, sign: re.Pattern[bytes], deadline: float) -> Iterator[int]:
     position, rest = 0, b""
     while data := read_file_at(fd, position, _CHUNK_BYTES):
         window, start = rest + data, position - len(rest)
         position += len(data)
         for found in sign.finditer(window):
             yield start + found.start()
+        if time.monotonic() > deadline:
+            return
         rest = _behind_last(sign, window)
 
 

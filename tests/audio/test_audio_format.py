@@ -209,6 +209,7 @@ def test_mp4_truncation_is_seen_in_its_boxes(name: str, studio: Studio) -> None:
         pytest.param(b"\0\0\0\x03mdat" + bytes(9), False, id="smaller-than-its-header"),
         pytest.param(mp4_join([(b"free", bytes(5))])[:-1], True, id="a-byte-short"),
         pytest.param(b"\xff\xff\xff\xffmdat", True, id="4-GB"),
+        pytest.param(mp4_join([(b"mdat", bytes(5))]) + b"TAGtitle", False, id="tag-behind"),
     ],
 )
 def test_mp4_boxes_of_any_size_are_counted(content: bytes, expected: bool) -> None:

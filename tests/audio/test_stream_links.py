@@ -1,0 +1,53 @@
+"""Links of chained files, by the bytes with which each begins."""
+
+from __future__ import annotations
+
+import tempfile
+
+import pytest
+from recordings import Studio
+
+from sidecar.audio.audio_format import FLAC, MP3, OGG, AudioContainer
+from sidecar.audio.stream_links import find_links
+
+
+def links_of(content: bytes, container: AudioContainer, within_s: float = 60.0) -> list[int]:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        links = find_links(file.fileno(), container, within_s)
+        assert links[-1][1] == len(content)
+        return [begin for begin, _ in links]
+
+
+@pytest.mark.parametrize(("name", "container"), [("ogg-opus", OGG), ("flac", FLAC)], ids=str)
+def test_each_link_begins_where_its_file_was_joined(
+    name: str, container: AudioContainer, studio: Studio
+) -> None:
+    one = studio.bytes(name)
+    assert links_of(one * 3, container) == [0, len(one), 2 * len(one)]
+    assert links_of(b"a tag" + one, container) == [0]
+    assert links_of(one * 3, MP3) == [0]
+
+
+def test_link_is_found_across_the_border_of_two_reads(studio: Studio) -> None:
+    one = studio.bytes("flac")
+    for more in range(9):
+        filled = one + bytes((1 << 20) - len(one) - more)
+        assert links_of(filled + one, FLAC) == [0, len(filled)]
+
+
+def test_parallel_streams_of_a_film_are_one_link(studio: Studio) -> None:
+    film = studio.make(
+        "film.ogv",
+        *("-i", studio.voice, "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10", "-shortest"),
+        *("-c:v", "libtheora", "-c:a", "libvorbis"),
+    ).read_bytes()
+    assert links_of(film, OGG) == [0]
+    assert links_of(film * 2, OGG) == [0, len(film)]
+
+
+def test_number_of_links_and_time_are_bounded(studio: Studio) -> None:
+    one = studio.bytes("ogg-opus")
+    assert len(links_of(one * 100, OGG)) == 64
+    assert len(links_of(one + bytes(1 << 20) + one, OGG, within_s=-1.0)) == 1
