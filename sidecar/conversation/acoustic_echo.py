@@ -8,7 +8,9 @@ the samples.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -121,12 +123,39 @@ class EchoDetector:
         The utterance is the user's audio from ``start`` to ``end``; ``ended`` is the time of its
         end. The result is `None` if nothing was played or if there is too little speech.
         """
+        compare = self.comparison(start, end, ended)
+        return None if compare is None else compare()
+
+    def comparison(
+        self, start: float, end: float, ended: float
+    ) -> Callable[[], float | None] | None:
+        """Return `likeness` as a function for any thread, or `None` if nothing was played."""
         began = ended - (end - start)
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None
         first, began = max(start, end - HISTORY_S), max(began, ended - HISTORY_S)
-        heard = _envelopes_between(self.heard, first, end)
-        played = _envelopes_between(self._played, began - MAX_ECHO_LAG_S, ended + MAX_CLOCK_LEAD_S)
+        return partial(
+            self._compared,
+            start,
+            partial(_envelopes_between, tuple(self.heard), first, end),
+            partial(
+                _envelopes_between,
+                tuple(self._played),
+                began - MAX_ECHO_LAG_S,
+                ended + MAX_CLOCK_LEAD_S,
+            ),
+            continues=first > start,
+        )
+
+    def _compared(
+        self,
+        start: float,
+        hear: Callable[[], Envelopes],
+        play: Callable[[], Envelopes],
+        *,
+        continues: bool,
+    ) -> float | None:
+        heard, played = hear(), play()
         if len(heard) < MIN_COMPARED_S * FRAMES_PER_S:
             return None
         stretches = np.array_split(heard, max(1, round(len(heard) / FRAMES_PER_S / STRETCH_S)))
@@ -137,7 +166,7 @@ class EchoDetector:
             if power >= SILENCE_AMPLITUDE_RATIO**2 * max(loud):
                 found.append(echo_similarity(stretch, played[at : at + reach]))
             at += len(stretch)
-        if first > start and self._before[0] == start:  # audio before HISTORY_S was compared then
+        if continues and self._before[0] == start:  # audio before HISTORY_S was compared then
             found.append(self._before[1])
         self._before = start, min(found)
         return min(found)
@@ -180,7 +209,7 @@ def band_envelopes(samples: Samples, rate: int) -> Envelopes:
     return np.asarray(bands**COMPRESSION, np.float32)
 
 
-def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> Envelopes:
+def _envelopes_between(pieces: Sequence[_AudioSpan], start: float, end: float) -> Envelopes:
     """Return the envelopes of the audio from ``start`` to ``end``; gaps are silence. Audio of each
     rate has its own: a client or a voice may have changed it. Of more than `MAX_RATES` the newest
     count."""
@@ -192,7 +221,7 @@ def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> E
     return np.asarray(np.max([silence, *(one[:count] for one in each)], axis=0), np.float32)
 
 
-def _samples_between(pieces: deque[_AudioSpan], rate: int, start: float, end: float) -> Samples:
+def _samples_between(pieces: Sequence[_AudioSpan], rate: int, start: float, end: float) -> Samples:
     """Return the audio of one rate; all else is silence."""
     samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
     for piece in pieces:

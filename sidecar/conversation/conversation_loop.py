@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
-from sidecar.concurrency import running
+from sidecar.concurrency import ThreadLimiter, running
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.audio_pacing import AudioPacer
 from sidecar.conversation.chat_completions import Llm
@@ -27,6 +28,10 @@ from sidecar.workers.engine_fleet import TtsClient
 
 log = logging.getLogger(__name__)
 
+Compare: TypeAlias = Callable[[Callable[[], float | None]], Awaitable[float | None]]
+"""Function that runs a comparison with the reply, which takes up to a tenth of a second."""
+_Heard: TypeAlias = events.ConversationEvent | Callable[[], None] | int
+"""Event of the speech input, what follows on it, or the number of an utterance to compare."""
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Work of a stage, created when its task begins: a task that is cancelled at once creates none."""
 
@@ -126,7 +131,7 @@ class ConversationLoop:
     machine, and its commands are started before the next event.
 
     ``clears``: as in `AudioPacer`. ``manner``: synthesis options. ``seen``: callback for the
-    client's events.
+    client's events. ``compare``: None for a thread of its own.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class ConversationLoop:
         clears: bool = False,
         seen: Callable[[events.ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
+        compare: Compare | None = None,
     ) -> None:
         from sidecar.conversation import acoustic_echo
 
@@ -154,6 +160,10 @@ class ConversationLoop:
         self.pacer = AudioPacer(clears=clears)
         """Player of the client."""
         self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
+        self._run_comparison: Compare = compare or ThreadLimiter("echo", 1).run
+        self._waiting: deque[_Heard] = deque()
+        """Words and utterances to compare, and what came from the speech input behind them."""
+        self._comparing: asyncio.Task[None] | None = None
         self.output: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -170,8 +180,8 @@ class ConversationLoop:
         if utterance is None or not self.pacer.turn:
             return
         start, end, _ = self.input.place(utterance)
-        if self._evidence.is_due(start, end, self._compared_s):
-            self._compare(utterance)
+        if not self._waiting and self._evidence.is_due(start, end, self._compared_s):
+            self._in_order(utterance)
 
     @property
     def sending(self) -> bool:
@@ -211,7 +221,7 @@ class ConversationLoop:
             if not settled.done():
                 settled.set_result(None)
 
-        order(done)
+        order(partial(self._in_order, done))
         await settled
 
     def end(self) -> None:
@@ -236,6 +246,8 @@ class ConversationLoop:
         try:
             async with running(self.input.listen()) as (listening,):
                 await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+                if self._comparing is not None and not self._broken.done():
+                    await asyncio.wait({self._comparing})
                 for one in (self._broken, listening):
                     if one.done():
                         one.result()
@@ -250,6 +262,8 @@ class ConversationLoop:
     async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._comparing is not None:
+            self._comparing.cancel()
         self._broken.cancel()
         await self.stages.close()
 
@@ -275,17 +289,51 @@ class ConversationLoop:
             self._broken.set_exception(fault)
 
     def _recognised(self, event: events.ConversationEvent) -> None:
-        """Handle an event of the speech input. The echo similarity is fed before the words."""
-        if isinstance(event, events.RecognizedWords) and event.text:
-            self._compare(event.utterance)
-        self._happened(event)
+        """Handle an event of the speech input. The echo similarity is fed before the words, which
+        wait for it; all that comes behind them keeps its place."""
+        self._in_order(event)
 
-    def _compare(self, utterance: int) -> None:
-        """Feed the similarity of an utterance's audio so far to what was played then, if any
-        was."""
+    def _in_order(self, what: _Heard) -> None:
+        if not self._waiting and self._comparison(what) is None:
+            self._go_on(what)
+            return
+        self._waiting.append(what)
+        if len(self._waiting) == 1:
+            work = self._compare_in_order()
+            self._comparing = asyncio.get_running_loop().create_task(work, name="echo")
+
+    async def _compare_in_order(self) -> None:
+        try:
+            while self._waiting:
+                what = self._waiting[0]
+                if (utterance := _compared_utterance(what)) is not None:
+                    await self._compare(utterance)
+                self._go_on(what)
+                self._waiting.popleft()
+        except Exception as fault:  # as in `_happened`
+            if not self._broken.done():
+                self._broken.set_exception(fault)
+
+    def _go_on(self, what: _Heard) -> None:
+        if callable(what):
+            what()
+        elif not isinstance(what, int):
+            self._happened(what)
+
+    def _comparison(self, what: _Heard) -> Callable[[], float | None] | None:
+        """Return the comparison that this waits for, if any."""
+        utterance = _compared_utterance(what)
+        if utterance is None:
+            return None
         self._compared_s = self.session.received_s
         self._happened(events.TimerFired(self._now()))
-        likeness = self._evidence.likeness(*self.input.place(utterance))
+        return self._evidence.comparison(*self.input.place(utterance))
+
+    async def _compare(self, utterance: int) -> None:
+        """Feed the similarity of an utterance's audio so far to what was played then, if any
+        was."""
+        comparison = self._comparison(utterance)
+        likeness = None if comparison is None else await self._run_comparison(comparison)
         if likeness is not None:
             self._happened(events.EchoSimilarity(self._now(), utterance, likeness))
 
@@ -343,3 +391,10 @@ class ConversationLoop:
     def _tick(self) -> None:
         self._timer = None
         self._happened(events.TimerFired(self._now()))
+
+
+def _compared_utterance(what: _Heard) -> int | None:
+    """Return the utterance to compare, if any: that of words, or one without words yet."""
+    if isinstance(what, events.RecognizedWords) and what.text:
+        return what.utterance
+    return what if isinstance(what, int) else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -84,7 +84,11 @@ class Voice:
 class Call:
     """A conversation, and its client."""
 
-    def __init__(self, options: ConversationOptions) -> None:
+    def __init__(self, options: ConversationOptions, compared_s: float = 0.0) -> None:
+        async def compare(work: Callable[[], float | None]) -> float | None:
+            await asyncio.sleep(compared_s)
+            return work()
+
         self.session = Session(
             "n",
             "o",
@@ -102,6 +106,7 @@ class Call:
             SynthesisOptions(),
             clears=True,
             now=time.monotonic,
+            compare=compare,
         )
         self.outs: list[ConversationOutput] = []
         self._outgoing = self.talk.outgoing()
@@ -137,8 +142,10 @@ class Call:
 
 
 @asynccontextmanager
-async def call(options: ConversationOptions = MANUAL) -> AsyncIterator[Call]:
-    made = Call(options)
+async def call(
+    options: ConversationOptions = MANUAL, compared_s: float = 0.0
+) -> AsyncIterator[Call]:
+    made = Call(options, compared_s)
     running = asyncio.create_task(made.talk.run())
     try:
         yield made
@@ -253,12 +260,13 @@ REPLY = melody(300, 900, 500, 1700, 700, 1200)
     [(REPLY, []), (melody(1500, 400, 1100, 600, 800, 300), ["You said: Tea?"])],
     ids=["reply", "person"],
 )
+@pytest.mark.parametrize("compared_s", [0.0, 0.5])
 async def test_echo_in_the_microphone_is_no_turn_and_a_person_with_the_same_words_is(
-    heard: Sound, turns: list[str]
+    heard: Sound, turns: list[str], compared_s: float
 ) -> None:
     late = np.concatenate([np.zeros(RATE // 5), 0.4 * heard])
     microphone = late.astype("<i2").tobytes()
-    async with call(ConversationOptions()) as one:
+    async with call(ConversationOptions(), compared_s) as one:
         one.voice.speech = REPLY.astype("<i2").tobytes()
         one.talk.wish(TextTyped, "Tea?")
         await one.until(ReplyAudioFrame)
