@@ -75,11 +75,12 @@ class ScriptedTts:
             at_s += len(sound) / 2 / RATE
 
 
-def _tone(pitch: float, seconds: float) -> bytes:
+def _tone(pitch: int, seconds: float) -> bytes:
     """Return a tone of ``pitch`` Hz and the pause after it, as 16-bit samples."""
     sounding, silent = round(seconds * RATE), round(PAUSE_S * RATE)
-    turn = 2 * math.pi * pitch / RATE
-    samples = array.array("h", (round(AMPLITUDE * math.sin(turn * at)) for at in range(sounding)))
+    turn, period = 2 * math.pi * pitch / RATE, min(sounding, RATE // math.gcd(pitch, RATE))
+    waves = array.array("h", (round(AMPLITUDE * math.sin(turn * at)) for at in range(period)))
+    samples = (waves * (sounding // max(1, period) + 1))[:sounding]
     samples.extend([0] * silent)
     if sys.byteorder == "big":
         samples.byteswap()
