@@ -169,12 +169,13 @@ class EngineFleet:
         files: EngineChoice[EngineSpec],
         live: EngineChoice[EngineSpec] | None,
         voice: EngineChoice[TtsSpec] | None = None,
+        voice_sharing: engine_slot.Sharing = engine_slot.SERIAL,
     ) -> None:
         self._devices = MemoryDevices()
         self._voice: EngineHost[TtsSpec] | None = None
         if voice is not None:
             self._voice = EngineHost(
-                EngineRole.VOICE, settings, voice, self._devices, engine_slot.SERIAL, speaks=True
+                EngineRole.VOICE, settings, voice, self._devices, voice_sharing, speaks=True
             )
         self.voice = TtsClient(self._voice.slot) if self._voice is not None else None
         """TTS client; None without a TTS engine."""

@@ -276,7 +276,7 @@ class EngineSupervisor:
         begun = time.monotonic()
         self.loading = 0.0
         try:
-            worker = await self._start_worker(options)
+            worker = await self.start_worker(options)
         finally:
             self.loading = None
             self._shutdowns.note_stuck(self._starting)
@@ -286,7 +286,7 @@ class EngineSupervisor:
         self.load_s = worker.patience_s = self.loaded_at - begun
         return worker
 
-    async def _start_worker(self, options: LoadOptions) -> WorkerProcess:
+    async def start_worker(self, options: LoadOptions) -> WorkerProcess:
         """Start a worker process and load the engine in it; end the process if that fails.
 
         Raises:

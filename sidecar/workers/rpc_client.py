@@ -128,15 +128,18 @@ class RpcCallEnded(Exception):
 class RpcCall:
     """One call, seen from the service: a reader of its answers, and a sender of more input."""
 
-    def __init__(self, number: int, line: RpcConnection) -> None:
-        self.number = number
+    def __init__(
+        self, number: int, line: RpcConnection, max_unread_bytes: int = MAX_UNREAD_BYTES
+    ) -> None:
+        self.number, self._max_unread_bytes = number, max_unread_bytes
         self.reached = asyncio.Event()
         """Set once all calls before it have ended and it executes, or once it has ended."""
         self.over = asyncio.Event()
         """Set once it has ended on the other side, or the connection is closed."""
         self._line = line
         self._answers: deque[channel.ChannelFrame] = deque()
-        self._unread = 0
+        self.unread_bytes = 0
+        """Bytes of answers that were received and not read yet."""
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
         self._incoming, self._outgoing = channel.ReceiveCredit(), channel.SendCredit()
         self._changed, self._room = asyncio.Event(), asyncio.Event()
@@ -152,7 +155,7 @@ class RpcCall:
             self._changed.clear()
             while self._answers:
                 frame = self._answers.popleft()
-                self._unread -= frame.size
+                self.unread_bytes -= frame.size
                 if granted := self._incoming.read(frame.size):
                     self._line.send_nowait({"call": self.number, "granted": granted})
                 yield frame.message["answer"], frame.raw
@@ -193,8 +196,8 @@ class RpcCall:
         match frame.message:
             case {"answer": dict()}:
                 self._answers.append(frame)
-                self._unread += frame.size
-                if self._unread > MAX_UNREAD_BYTES:
+                self.unread_bytes += frame.size
+                if self.unread_bytes > self._max_unread_bytes:
                     self._line.close("more of a call than may lie unread")
             case {"granted": int(size)}:
                 self._outgoing.granted(size)
@@ -218,10 +221,12 @@ class RpcCall:
 class RpcCalls:
     """All calls over the connection to one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_unread_bytes: int = MAX_UNREAD_BYTES) -> None:
+        """``max_unread_bytes``: of one call."""
+        self._max_unread_bytes = max_unread_bytes
         self._line: RpcConnection | None = None
         self._calls: dict[int, RpcCall] = {}
-        self._in_turn: deque[RpcCall] = deque()
+        self.in_turn: deque[RpcCall] = deque()
         """Calls that have not ended and run one after the other: the first one executes."""
         self._begin_lock = asyncio.Lock()
         self._last = 0
@@ -240,14 +245,14 @@ class RpcCalls:
         """
         self._line = line
         self._last += 1
-        call = RpcCall(self._last, line)
+        call = RpcCall(self._last, line, self._max_unread_bytes)
         self._calls[call.number] = call
         try:
             async with self._begin_lock:  # sends in the order of numbers
                 if "beside" in arguments:
                     call.reached.set()
                 else:
-                    self._in_turn.append(call)
+                    self.in_turn.append(call)
                     self._go_on()
                 await line.send({"call": call.number, "operation": operation, **arguments}, fds)
         except BaseException:
@@ -295,9 +300,9 @@ class RpcCalls:
 
     def _ended(self, number: int) -> None:
         """Remove a call that has ended; the next one executes."""
-        self._in_turn = deque(call for call in self._in_turn if call.number != number)
+        self.in_turn = deque(call for call in self.in_turn if call.number != number)
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._in_turn and self.closed is None:
-            self._in_turn[0].reached.set()
+        if self.in_turn and self.closed is None:
+            self.in_turn[0].reached.set()

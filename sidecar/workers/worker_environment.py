@@ -70,15 +70,16 @@ class WorkerOptions:
 
     ``niceness``: its nice value. ``shared``: calls of several callers run in it at once, so it is
     not killed because one is slow to stop. ``patience_s``: minimum time for a cancelled call to
-    stop, even if a new process would start sooner. ``cancel_grace_s``: minimum time to answer a
-    ping, and for a cancelled call to stop. ``exit_grace_s``: time to end by itself, and after a
-    kill.
+    stop, even if a new process would start sooner. ``cancel_grace_s``: minimum time for a
+    cancelled call to stop. ``ping_timeout_s``: to answer a ping then. ``exit_grace_s``: time to
+    end by itself, and after a kill.
     """
 
     niceness: int = WORKER_NICENESS
     shared: bool = False
     patience_s: float = 0.0
     cancel_grace_s: float = CANCEL_GRACE_S
+    ping_timeout_s: float = CANCEL_GRACE_S
     exit_grace_s: float = EXIT_GRACE_S
 
 

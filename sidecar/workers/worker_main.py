@@ -44,7 +44,7 @@ def serve_calls(sock: socket.socket) -> None:
     reader = (sock, requests, queued, operations.reads)
     threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
-        request = _next_call(queued)
+        request = next_call(queued)
         if "beside" in request.message:
             threading.Thread(
                 target=_serve_call, args=(operations, request, requests), daemon=True
@@ -69,10 +69,10 @@ def _serve_call(
             requests.pop(request.number, None)
 
 
-def _next_call(queued: queue.SimpleQueue[RpcRequest]) -> RpcRequest:
-    """Wait for the next call; release memory if it takes longer than `IDLE_TRIM_S`."""
+def next_call(queued: queue.SimpleQueue[RpcRequest], idle_s: float = IDLE_TRIM_S) -> RpcRequest:
+    """Wait for the next call; release memory if it takes longer than ``idle_s``."""
     try:
-        return queued.get(timeout=IDLE_TRIM_S)
+        return queued.get(timeout=idle_s)
     except queue.Empty:
         trim_heap()
     return queued.get()

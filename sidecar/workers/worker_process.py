@@ -110,6 +110,11 @@ class WorkerProcess:
         return self._process.pid
 
     @property
+    def calls_in_turn(self) -> int:
+        """Return the number of calls that have not ended and run one after the other."""
+        return len(self._calls.in_turn)
+
+    @property
     def alive(self) -> bool:
         """Return whether it can be called."""
         return not self._dead and self._process.poll() is None
@@ -255,7 +260,7 @@ class WorkerProcess:
             patience_s = max(self.patience_s, self.options.patience_s, grace_s)
             latest = loop.time() + patience_s
             while True:
-                ping = loop.create_task(self._calls.answers_ping(grace_s))
+                ping = loop.create_task(self._calls.answers_ping(self.options.ping_timeout_s))
                 over = loop.create_task(call.over.wait())
                 try:
                     await asyncio.wait({over}, timeout=grace_s)

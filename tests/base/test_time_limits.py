@@ -13,7 +13,7 @@ from sidecar.audio import ffmpeg
 from sidecar.config.settings import Settings
 from sidecar.server import listeners
 from sidecar.upstream import load_balancer
-from sidecar.workers import audio_probe, worker_process
+from sidecar.workers import audio_probe, worker_environment
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.service"
 
@@ -34,7 +34,9 @@ def test_decoder_timeout_is_shorter_than_the_probe_timeout() -> None:
 
 
 def test_hosts_wait_longer_than_a_shutdown_takes() -> None:
-    takes_s = default("shutdown_grace") + worker_process.EXIT_GRACE_S + live_routes.CLOSE_TIMEOUT_S
+    takes_s = (
+        default("shutdown_grace") + worker_environment.EXIT_GRACE_S + live_routes.CLOSE_TIMEOUT_S
+    )
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
     assert takes_s < listeners.STOP_TIMEOUT_S
     assert takes_s < int(patience)

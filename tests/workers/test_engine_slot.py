@@ -27,10 +27,12 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
 )
 from sidecar.workers.engine_loading import EngineSupervisor
-from sidecar.workers.engine_slot import EngineSlot, EngineState
+from sidecar.workers.engine_slot import EngineSlot, EngineState, Sharing
+from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess
 
 FP32, INT8 = Precision.FP32, Precision.INT8
+SLOW_TO_EXIT = Sharing(worker=WorkerOptions(exit_grace_s=PATIENCE_S))
 
 
 class Looker(MemoryAccount):
@@ -51,13 +53,13 @@ class Gate:
     """Loads begin, and go on once they are let."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._open, start = asyncio.Event(), EngineSupervisor._start_worker
+        self._open, start = asyncio.Event(), EngineSupervisor.start_worker
 
         async def held(supervisor: EngineSupervisor, options: LoadOptions) -> WorkerProcess:
             await self._open.wait()
             return await start(supervisor, options)
 
-        monkeypatch.setattr(EngineSupervisor, "_start_worker", held)
+        monkeypatch.setattr(EngineSupervisor, "start_worker", held)
 
     def open_soon(self) -> None:
         """Behind what the test does next."""
@@ -282,10 +284,9 @@ async def test_failed_abandoned_load_fails_no_other_lease(
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(
-    build: Build, monkeypatch: pytest.MonkeyPatch
+    build: Build,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
-    others, slot = children(), build()
+    others, slot = children(), build(sharing=SLOW_TO_EXIT)
     await slot.preload()
     old = slot.worker_pid
     assert old is not None
@@ -304,9 +305,8 @@ async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_memory_is_queried_only_after_old_engine_has_exited(
-    monkeypatch: pytest.MonkeyPatch, build: Build
+    build: Build,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", PATIENCE_S)
     stood: list[bool] = []
     old: int | None = None
 
@@ -314,7 +314,7 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(
         async def look(self) -> None:
             stood.append(old is not None and runs(old))
 
-    slot = build(Watched(), keep_alive_s=0)
+    slot = build(Watched(), keep_alive_s=0, sharing=SLOW_TO_EXIT)
     async with slot.lease():
         old = slot.worker_pid
         assert old is not None
@@ -342,10 +342,9 @@ async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(
 
 
 async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(
-    build: Build, monkeypatch: pytest.MonkeyPatch
+    build: Build,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.engine_slot.PRELOADED_KEEP_S", 0.05)
-    slot = build(keep_alive_s=0)
+    slot = build(keep_alive_s=0, preloaded_keep_s=0.05)
     await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)
     await given_up_while_it_loads(slot, INT8)

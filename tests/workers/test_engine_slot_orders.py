@@ -74,7 +74,7 @@ class Orders:
         self._leases = 0
 
     async def load(self, options: LoadOptions) -> Process:
-        """Stands for `EngineSupervisor._start_worker`."""
+        """Stands for `EngineSupervisor.start_worker`."""
         for _ in range(3):
             await asyncio.sleep(0)
         self.processes.append(Process(1 + len(self.processes)))
@@ -127,7 +127,7 @@ class Orders:
 
 async def follow(sharing: Sharing, steps: list[Step]) -> None:
     orders = Orders(sharing)
-    with mock.patch.object(EngineSupervisor, "_start_worker", orders.load):
+    with mock.patch.object(EngineSupervisor, "start_worker", orders.load):
         for step, number in steps:
             orders.take(step, number)
             for _ in range(number if step == "wait" else 1):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -50,7 +51,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
     slots: list[EngineSlot] = []
 
-    def make(keep_alive_s: float = -1) -> EngineSlot:
+    def make(keep_alive_s: float = -1, **worker: float) -> EngineSlot:
         spec, load = engine_spec("scripted"), LoadOptions(FP32)
         noted = loads.died
         slot = EngineSlot(
@@ -59,7 +60,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
             keep_alive_s,
             loads,
             on_crash=lambda one: noted.append(one.pid),
-            sharing=LIVE,
+            sharing=replace(LIVE, worker=replace(LIVE.worker, **worker)),
         )
         slots.append(slot)
         return slot
@@ -168,14 +169,11 @@ async def test_call_that_does_not_stop_does_not_end_shared_engine(
     cancelled_twice: bool, build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
-    slot = build()
+    slot = build(cancel_grace_s=0.2, ping_timeout_s=PATIENCE_S)
     async with slot.lease() as engine:
         worker = slot.worker
         assert worker is not None
-        answers = worker._calls.answers_ping
-        monkeypatch.setattr(worker, "patience_s", 0.0)
-        monkeypatch.setattr(worker._calls, "answers_ping", lambda within_s: answers(PATIENCE_S))
-        monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 0.2)
+        worker.patience_s = 0.0
         for impatient in (cancelled_twice, True):  # the second call is behind the first
             slow = Speaking(slot, recording)
             await until(lambda slow=slow: slow.begun)

@@ -30,7 +30,6 @@ from sidecar.tts import create_tts_engine
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, TtsClient
 from sidecar.workers.engine_slot import SERIAL, EngineState
-from sidecar.workers.worker_environment import WorkerOptions
 
 TEXT = "Good morning, who is there?"
 HEARS = EngineChoice(engine_of("scripted"), "")
@@ -38,12 +37,15 @@ VoiceEngine = Literal["scripted", "none", "moonshine"]
 
 
 @asynccontextmanager
-async def fleet_with(voice_engine: VoiceEngine, folder: Path) -> AsyncIterator[EngineFleet]:
+async def fleet_with(
+    voice_engine: VoiceEngine, folder: Path, **worker: float
+) -> AsyncIterator[EngineFleet]:
     settings = Settings(
         engine="scripted", voice_engine=voice_engine, data_dir=folder, keep_alive=-1
     )
     voice, _ = choose_tts_engine(settings)
-    one = EngineFleet(settings, HEARS, None, voice)
+    sharing = replace(SERIAL, worker=replace(SERIAL.worker, **worker))
+    one = EngineFleet(settings, HEARS, None, voice, sharing)
     try:
         yield one
     finally:
@@ -52,7 +54,8 @@ async def fleet_with(voice_engine: VoiceEngine, folder: Path) -> AsyncIterator[E
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
-    async with fleet_with("scripted", tmp_path) as one:
+    # a busy machine is no hang
+    async with fleet_with("scripted", tmp_path, cancel_grace_s=30.0, ping_timeout_s=30.0) as one:
         yield one
 
 
@@ -107,9 +110,6 @@ async def test_cancelled_speech_ends_and_next_one_is_complete(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.02")
-    monkeypatch.setattr(
-        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
-    )  # a busy machine is no hang
     async with asyncio.timeout(PATIENCE_S), aclosing(fleet.voice.say("word " * 300)) as sounds:
         async for _ in sounds:
             break
@@ -152,9 +152,7 @@ async def test_hung_tts_engine_is_killed_after_cancel_and_next_speech_is_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
-    sharing = replace(SERIAL, worker=WorkerOptions(niceness=0, patience_s=0.2))
-    monkeypatch.setattr("sidecar.workers.engine_slot.SERIAL", sharing)
-    async with fleet_with("scripted", tmp_path) as fleet:
+    async with fleet_with("scripted", tmp_path, patience_s=0.2) as fleet:
         async with asyncio.timeout(PATIENCE_S), aclosing(fleet.voice.say("I hang now")) as sounds:
             async for _ in sounds:
                 waits = asyncio.create_task(said(fleet.voice, "So what?"))

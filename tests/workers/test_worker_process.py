@@ -28,7 +28,7 @@ from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker_main
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
-from sidecar.workers.worker_environment import EnvironmentNeeds
+from sidecar.workers.worker_environment import EnvironmentNeeds, WorkerOptions
 from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
@@ -43,9 +43,11 @@ def transcribe(worker: WorkerProcess, fd: int) -> Any:
 
 
 @asynccontextmanager
-async def running(engine: str = "scripted") -> AsyncIterator[WorkerProcess]:
+async def running(
+    engine: str = "scripted", options: WorkerOptions | None = None
+) -> AsyncIterator[WorkerProcess]:
     """A worker that closes in the end: an engine's is loaded, "intake" looks at files."""
-    worker = WorkerProcess(engine)
+    worker = WorkerProcess(engine, options=options)
     try:
         if engine != "intake":
             await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
@@ -99,14 +101,12 @@ async def test_worker_outlives_thread_that_started_it() -> None:
 
 
 async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(
-        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
-    )  # all of them start at once
+    patient = WorkerOptions(cancel_grace_s=30.0, ping_timeout_s=30.0)  # all of them start at once
 
     async def cancelled_after(turns: int) -> None:
-        async with running("intake") as worker:
+        async with running("intake", patient) as worker:
             with CLIP.open("rb") as file:
                 call = asyncio.ensure_future(worker.ask("probe", [file.fileno()], max_s=1e5))
                 for _ in range(turns):
@@ -197,11 +197,9 @@ async def test_error_of_worker_keeps_its_code(tmp_path: Path) -> None:
 async def test_leaving_call_cancels_it_and_worker_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "sidecar.workers.worker_process.CANCEL_GRACE_S", 30.0
-    )  # a busy machine is no hang
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
-    async with running() as worker:
+    patient = WorkerOptions(cancel_grace_s=30.0, ping_timeout_s=30.0)  # a busy machine is no hang
+    async with running(options=patient) as worker:
         with CLIP.open("rb") as file:
             async with aclosing(transcribe(worker, file.fileno())) as frames:
                 first = await anext(frames)
@@ -217,7 +215,7 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
             halt(worker.pid)  # as deaf as native code can be
             frames = transcribe(worker, file.fileno())
             waiting = asyncio.ensure_future(anext(frames))
-            await until(lambda: worker._calls._in_turn, "it was asked")
+            await until(lambda: worker.calls_in_turn, "it was asked")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -310,12 +308,11 @@ def test_worker_keeps_memory_between_recordings_until_idle(monkeypatch: pytest.M
     waiting: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     first, late = (RpcRequest(number, {}, [], voice) for number in range(2))
     waiting.put(first)
-    assert worker_main._next_call(waiting) is first
+    assert worker_main.next_call(waiting) is first
     assert given == []
 
-    monkeypatch.setattr(worker_main, "IDLE_TRIM_S", 0.01)
     monkeypatch.setattr(worker_main, "trim_heap", lambda: (given.append("back"), waiting.put(late)))
-    assert worker_main._next_call(waiting) is late
+    assert worker_main.next_call(waiting, 0.01) is late
     assert given == ["back"]
 
 
