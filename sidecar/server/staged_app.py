@@ -42,8 +42,13 @@ class StagedApp:
     ``build`` imports and builds the whole application.
     """
 
-    def __init__(self, first: ASGIApp, build: Callable[[], ASGIApp]) -> None:
-        self._first, self._build = first, build
+    def __init__(
+        self,
+        first: ASGIApp,
+        build: Callable[[], ASGIApp],
+        most_sockets: int = MAX_WAITING_SOCKETS,
+    ) -> None:
+        self._first, self._build, self._most_sockets = first, build, most_sockets
         self._whole: ASGIApp | None = None
         self._built = asyncio.Event()
         self._sockets = 0
@@ -76,7 +81,7 @@ class StagedApp:
 
     async def _wait_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait with a handshake, which uvicorn no longer counts for its address."""
-        refused = self._sockets >= MAX_WAITING_SOCKETS
+        refused = self._sockets >= self._most_sockets
         self._sockets += 1
         try:
             if not refused:

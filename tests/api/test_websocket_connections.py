@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import auth_gate, uvicorn_protocols, websocket_connections
+from sidecar.api.http import auth_gate
 from sidecar.api.http.auth_gate import (
     EPHEMERAL_KEY_PREFIX,
     AuthGate,
@@ -36,6 +36,7 @@ from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     InboundQueue,
+    MessageLimits,
     WebSocketConnection,
     WebSocketDialect,
     WebSocketGone,
@@ -46,6 +47,7 @@ from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.rate_limits import RateLimit, RevocableStreams, SlidingWindowLimit
 
 TOKEN = "correct-horse-battery-staple"
+USUAL = MessageLimits()
 MB = 1 << 20
 
 
@@ -56,6 +58,7 @@ class Echo:
 
     ended: asyncio.Queue[str]
     work: asyncio.Event
+    limits: MessageLimits
 
     async def serve(self, websocket: WebSocket) -> None:
         how = "end"
@@ -80,7 +83,7 @@ class Echo:
             last = json.dumps({"code": error.code, "after": error.retry_after})
             return ConnectionEnding(close_code(error, {"rate_limited": 4008}), error.code, last)
 
-        await WebSocketDialect(("echo",), ending_of).serve(websocket, echo)
+        await WebSocketDialect(("echo",), ending_of, limits=self.limits).serve(websocket, echo)
         self.ended.put_nowait(how)
 
     async def answer(self, socket: WebSocketConnection) -> None:
@@ -136,14 +139,15 @@ async def serving(
     ping_s: float = 20.0,
     unread_s: float = 60.0,
     shutdown_s: int = 1,
+    limits: MessageLimits = USUAL,
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
-    wire = Echo(asyncio.Queue(), asyncio.Event())
+    wire = Echo(asyncio.Queue(), asyncio.Event(), limits)
     known = authenticator or Authenticator(TOKEN)
     visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
     refused: list[str] = []
     protocols: list[Any] = []
-    protocol: Any = websocket_protocol(unread_s)
+    protocol: Any = websocket_protocol(unread_s, PATIENCE_S)
 
     def connected(*given: Any, **named: Any) -> Any:
         protocols.append(protocol(*given, **named))
@@ -290,12 +294,9 @@ async def test_handshake_over_a_limit_is_refused_before_authentication(
     assert "Traceback" not in caplog.text
 
 
-async def test_client_that_overfills_the_inbound_queue_is_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(websocket_connections, "MAX_INBOUND_MESSAGES", 3)
+async def test_client_that_overfills_the_inbound_queue_is_closed() -> None:
     async with (
-        serving() as running,
+        serving(limits=MessageLimits(inbound=3)) as running,
         running.connect(additional_headers=BEARER) as live,
     ):
         await live.send("wait")
@@ -308,12 +309,8 @@ async def test_client_that_overfills_the_inbound_queue_is_closed(
         assert await closed(live) == (1013, "inbound_full")
 
 
-async def test_messages_and_cancels_have_separate_rate_limits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 5)
-    monkeypatch.setattr(websocket_connections, "CANCELS_PER_MINUTE", 2)
-    async with serving() as running:
+async def test_messages_and_cancels_have_separate_rate_limits() -> None:
+    async with serving(limits=MessageLimits(messages=5, cancels=2)) as running:
         for sent in (["x"] * 6, ["cancel"] * 3):
             async with running.connect(additional_headers=BEARER) as live:
                 for message in sent:
@@ -353,12 +350,9 @@ async def test_connection_that_reads_nothing_or_answers_no_ping_is_closed() -> N
         writer.close()
 
 
-async def test_connection_that_sends_stays_open_without_a_pong(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_connection_that_sends_stays_open_without_a_pong() -> None:
     """As one whose answer lies behind sound that is still on its way."""
-    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 0)
-    async with serving(ping_s=PATIENCE_S) as running:
+    async with serving(ping_s=PATIENCE_S, limits=MessageLimits(messages=0)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(HANDSHAKE)
         await reader.readuntil(b"\r\n\r\n")
@@ -397,10 +391,7 @@ async def test_revoked_token_closes_its_connection() -> None:
         assert (await closed(live))[0] == 1008
 
 
-async def test_shutdown_lets_a_working_connection_send_its_last_message(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(uvicorn_protocols, "SHUTDOWN_CLOSE_S", PATIENCE_S)
+async def test_shutdown_lets_a_working_connection_send_its_last_message() -> None:
     async with serving(shutdown_s=int(PATIENCE_S)) as running:
         live = await running.connect(additional_headers=BEARER)
         await live.send("wait")
@@ -412,7 +403,7 @@ async def test_shutdown_lets_a_working_connection_send_its_last_message(
             await live.send("end")
             running.wire.work.set()
             await live.wait_closed()
-            unused._shut_down()  # its grace is over
+            unused.close_for_restart()  # its grace is over
 
         def shutdown_and_last_words() -> None:
             shutdown()

@@ -59,7 +59,7 @@ def test_every_attack_is_refused_and_every_issued_token_accepted(attacker: Attac
     assert verifier.verify(attacker.signed({})) == signed_tokens.TokenClaims(
         "anna", SignedCredential(CLAIMS["jti"], attacker.kid)
     )
-    assert verifier.verify(attacker._with_kid(attacker.kid))
+    assert verifier.verify(attacker.with_kid(attacker.kid))
 
 
 def test_accepted_token_is_refused_later_for_the_same_reasons(

@@ -138,8 +138,8 @@ async def test_refusals_of_every_protocol_are_logged_with_the_address(
 
 def test_logged_address_has_no_text_of_the_client() -> None:
     for host in ("::1%x answered token_invalid to 198.51.100.7", "::1"):
-        assert error_responses._address(host) == "::1"
-    assert error_responses._address("somebody") == "an unknown address"
+        assert error_responses.address_in_log(host) == "::1"
+    assert error_responses.address_in_log("somebody") == "an unknown address"
 
 
 async def test_only_addresses_of_refused_requests_are_parsed_for_their_route(
@@ -147,7 +147,7 @@ async def test_only_addresses_of_refused_requests_are_parsed_for_their_route(
 ) -> None:
     """As behind `uvicorn --root-path /speech`."""
     parsed: list[str] = []
-    monkeypatch.setattr(error_responses, "_address", lambda host: parsed.append(host) or host)
+    monkeypatch.setattr(error_responses, "address_in_log", lambda host: parsed.append(host) or host)
     app = create_app(Settings(engine="scripted", token=TOKEN))
     caplog.set_level(logging.INFO)
     way = httpx.ASGITransport(app, root_path="/speech", client=("127.0.0.1", 40_000))

@@ -690,7 +690,7 @@ def test_transcripts_prompts_and_file_names_are_in_no_file(tmp_path: Path) -> No
             body = server.post(silence(1 + number), name=name, prompt="secret-context").json()
             marks |= {segment["text"] for segment in body["segments"]}
         server.post(b"RIFF-secret-garbage", name="secret-name.wav")
-        folders = [tmp_path, Path(server._env["VIBEVOICE_DATA_DIR"])]
+        folders = [tmp_path, Path(server.env["VIBEVOICE_DATA_DIR"])]
     marks |= {"secret-name", "secret-context", "secret-garbage"}
     assert len(marks) > 20
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
@@ -728,7 +728,7 @@ def test_report_has_log_crash_notes_and_findings_without_home_folder(
         (tmp_path / "data" / "crash").mkdir()
         (tmp_path / "data" / "crash" / "1.json").write_text(f'{{"folder": "{Path.home()}"}}')
         report = tmp_path / "report.zip"
-        run = run_command([*SERVE, "doctor", "--report", "-o", report], env=server._env, text=True)
+        run = run_command([*SERVE, "doctor", "--report", "-o", report], env=server.env, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == str(report)
     with zipfile.ZipFile(report) as content:

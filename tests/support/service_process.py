@@ -169,7 +169,7 @@ class Server:
         own = {"shutdown_grace": 0, "port": self.port, "spool_dir": self.spool}
         limits = {"talk_stall": PATIENCE_S, **(limits or {})}  # who sends late goes on speaking
         own |= {"live_delay": 0, "test_limits": json.dumps(limits)}  # finals may be late
-        self._env = {
+        self.env = {
             **service_environment(home, **{**own, **settings}),
             **dict.fromkeys(USERS_FOLDERS, str(home / "user")),
             "TMPDIR": str(self.temp),
@@ -189,7 +189,7 @@ class Server:
                 self._command,
                 fresh=self._fresh,
                 cwd=self._cwd,
-                env=self._env,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

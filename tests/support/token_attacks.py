@@ -103,7 +103,7 @@ class Attacker:
             "EdDSA": self.signed({}, ed25519.Ed25519PrivateKey.generate(), alg="EdDSA"),
             "another's key": self.signed({}, self.own),
             "kid missing": self.signed({}, kid=None),
-            **{f"kid {name}": self._with_kid(kid) for name, kid in kids.items()},
+            **{f"kid {name}": self.with_kid(kid) for name, kid in kids.items()},
             "jwk": self.signed({}, self.own, jwk=own_jwk),
             "jwk, our signature": self.signed({}, jwk=own_jwk),
             "jku": self.signed({}, self.own, jku="https://evil.example/keys.json"),
@@ -184,7 +184,7 @@ class Attacker:
             "scheme twice": [b"Bearer Bearer " + good],
         }
 
-    def _with_kid(self, kid: Any) -> str:
+    def with_kid(self, kid: Any) -> str:
         """Signed right, named wrong; the library refuses to write kinds that are no text."""
         head, body = part({"alg": "ES256", "typ": "JWT", "kid": kid}), part(CLAIMS)
         signature = jwt.algorithms.ECAlgorithm(

@@ -116,7 +116,7 @@ def log_error(error: errors.SidecarError, request_id: str | None) -> None:
     one = CURRENT_REQUEST.get() if error.kind in _REFUSALS else None
     whom = ""
     if one is not None:
-        client = _address((one.get("client") or ("",))[0])
+        client = address_in_log((one.get("client") or ("",))[0])
         method = WEBSOCKET if one["type"] == "websocket" else one["method"]
         method = method if method in (WEBSOCKET, *METHODS) else "other"
         whom = f" to {client}, {method} {_route(one)}"
@@ -124,7 +124,7 @@ def log_error(error: errors.SidecarError, request_id: str | None) -> None:
     log.log(level, "answered %s%s%s", error.code, whom, request)
 
 
-def _address(client: str) -> str:
+def address_in_log(client: str) -> str:
     """Return the client's address; a proxy may pass on anything in its place."""
     try:
         host, _, _ = client.partition("%")  # a scope id is free text

@@ -293,7 +293,9 @@ SHUTDOWN_CLOSE_S = 0.5
 """Seconds at shutdown for the protocol's own close frame, before the server's (1012)."""
 
 
-def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protocol]:
+def websocket_protocol(
+    unread_s: float = SEND_TIMEOUT_S, shutdown_close_s: float = SHUTDOWN_CLOSE_S
+) -> type[asyncio.Protocol]:
     """Return uvicorn's WebSocket protocol with timeouts; a peer that reads nothing for ``unread_s``
     seconds is disconnected."""
     quiet = logging.getLogger("uvicorn.error.websocket")
@@ -368,9 +370,9 @@ def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protoco
             if self.close_sent or not self.handshake_complete:
                 super().shutdown()
             else:
-                self.loop.call_later(SHUTDOWN_CLOSE_S, self._shut_down)
+                self.loop.call_later(shutdown_close_s, self.close_for_restart)
 
-        def _shut_down(self) -> None:
+        def close_for_restart(self) -> None:
             if not self.disconnected:
                 super().shutdown()
 

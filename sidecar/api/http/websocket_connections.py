@@ -119,6 +119,15 @@ class InboundQueue:
             yield message
 
 
+@dataclass(frozen=True, slots=True)
+class MessageLimits:
+    """Limits of a connection: messages that wait, messages and cancels per minute (0: no limit)."""
+
+    inbound: int = MAX_INBOUND_MESSAGES
+    messages: int = MESSAGES_PER_MINUTE
+    cancels: int = CANCELS_PER_MINUTE
+
+
 class WebSocketConnection:
     """WebSocket connection and the identity of its client; ``spoken``: supported subprotocols."""
 
@@ -127,13 +136,14 @@ class WebSocketConnection:
         websocket: WebSocket,
         now: Callable[[], float] = time.monotonic,
         spoken: Sequence[str] = (),
+        limits: MessageLimits = MessageLimits(),
     ) -> None:
         self.websocket = websocket
         self._spoken = spoken
         self.caller: Identity = identity_of(websocket)
-        self.inbound = InboundQueue(MAX_INBOUND_MESSAGES)
-        self._messages = SlidingWindowLimit(RateLimit(MESSAGES_PER_MINUTE, MINUTE_S))
-        self._cancels = SlidingWindowLimit(RateLimit(CANCELS_PER_MINUTE, MINUTE_S))
+        self.inbound = InboundQueue(limits.inbound)
+        self._messages = SlidingWindowLimit(RateLimit(limits.messages, MINUTE_S))
+        self._cancels = SlidingWindowLimit(RateLimit(limits.cancels, MINUTE_S))
         self._malformed = SlidingWindowLimit(RateLimit(MALFORMED_PER_MINUTE, MINUTE_S))
         self._now = now
         self._sending = asyncio.Lock()
@@ -261,12 +271,13 @@ class WebSocketDialect:
     ending_of: Callable[[errors.SidecarError], ConnectionEnding]
     refuse_handshake: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None
     refusal: Callable[[errors.SidecarError], Response] | None = None
+    limits: MessageLimits = MessageLimits()
 
     async def serve(
         self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
     ) -> None:
         """Accept a connection and ``serve`` it; an error closes it as `ending_of` says."""
-        socket = WebSocketConnection(websocket, spoken=self.subprotocols)
+        socket = WebSocketConnection(websocket, spoken=self.subprotocols, limits=self.limits)
         if self.refuse_handshake is None:
             await socket.open()
         try:
