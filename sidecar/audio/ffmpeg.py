@@ -264,11 +264,12 @@ class FfmpegProcess:
     def truncated(self) -> bool:
         """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
         total_s = self.log.total_s
-        if self._container is FLAC and total_s is not None and not self.is_estimate:
+        counted = self._container is FLAC and total_s is not None and not self.is_estimate
+        if counted and total_s is not None:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
             missing = is_truncated(self._fd, self._container)
-        resyncs = self._container in _FRAMED_STREAMS
+        resyncs = counted or self._container in _FRAMED_STREAMS
         return self._failed or missing or (self.log.complaints > 0 and not resyncs)
 
     def __iter__(self) -> Iterator[Block]:

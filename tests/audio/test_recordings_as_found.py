@@ -122,6 +122,13 @@ def test_flac_with_a_low_count_has_the_length_of_its_frames(
     check(decoded(bytes(content)), SECONDS)
 
 
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "aac", "m4a"])
+def test_tag_behind_a_recording_is_no_truncation(
+    suffix: str, encoded: Encode, decoded: Decode
+) -> None:
+    check(decoded(encoded(suffix) + b"TAG" + bytes(125)), SECONDS)
+
+
 @pytest.mark.parametrize("codec", ["libopus", "libvorbis", "flac"])
 @pytest.mark.parametrize(
     "second", [(), ("-ac", 2), ("-ar", 48_000)], ids=["alike", "channels", "rate"]
