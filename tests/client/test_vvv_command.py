@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import json
 import os
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from http_file_server import FileHost
 from service_process import PATIENCE_S
 from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
 
@@ -40,39 +39,29 @@ def data(text: str) -> str:
     return "data: " + json.dumps({"text": text}, ensure_ascii=False)
 
 
-class Queue:
+@dataclass
+class Queue(FileHost):
     """A server that says what the original says, word for word, and remembers what it was sent."""
 
-    def __init__(self) -> None:
-        queue = self
-        self.frames = [": alive", QUEUED, *map(data, WORDS), "event: news\ndata: {}", DONE]
-        self.status = 200
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+    frames: list[str] = field(
+        default_factory=lambda: [
+            ": alive",
+            QUEUED,
+            *map(data, WORDS),
+            "event: news\ndata: {}",
+            DONE,
+        ]
+    )
+    status: int = 200
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
-        class Original(http.server.BaseHTTPRequestHandler):
-            def _answer(self) -> None:
-                size = int(self.headers.get("Content-Length", 0))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                queue.requests.append((self.path, headers, self.rfile.read(size)))
-                events = self.path == "/v1/transcribe" and queue.status == 200
-                body = "".join(f"{frame}\n\n" for frame in queue.frames) if events else None
-                self.send_response(queue.status)
-                self.send_header("Content-Type", "text/event-stream" if events else "text/json")
-                self.end_headers()
-                self.wfile.write((body or json.dumps(STATUS)).encode())
-
-            do_GET = do_POST = _answer  # noqa: N815
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Original)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.requests.append((request.path, headers, self.body(request)))
+        events = request.path == "/v1/transcribe" and self.status == 200
+        said = "".join(f"{frame}\n\n" for frame in self.frames) if events else json.dumps(STATUS)
+        kind = "text/event-stream" if events else "text/json"
+        self.reply(request, self.status, said.encode(), {"Content-Type": kind})
 
     def parts(self) -> dict[str, tuple[str | None, str, bytes]]:
         """The parts of the form that came last: file name, type, content."""
@@ -90,7 +79,7 @@ class Queue:
 
 @pytest.fixture
 def queue() -> Iterator[Queue]:
-    with contextlib.closing(Queue()) as queue:
+    with Queue() as queue:
         yield queue
 
 

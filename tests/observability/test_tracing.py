@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
-import io
 import os
 import sys
-import threading
-import wave
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import recordings
+from http_file_server import FileHost
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from scripted_speech import sound
@@ -42,32 +42,21 @@ ABOVE = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{ABOVE}-01"
 
 
-class Collector:
+@dataclass
+class Collector(FileHost):
     """Takes what is sent to it."""
 
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.raw = b""
-        self.paths: set[str] = set()
-        self.resource: dict[str, str] = {}
-        outer = self
+    spans: list[Span] = field(default_factory=list)
+    raw: bytes = b""
+    paths: set[str] = field(default_factory=set)
+    resource: dict[str, str] = field(default_factory=dict)
 
-        class Taker(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.paths.add(self.path)
-                if self.path == "/v1/traces":
-                    outer.take(body)
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = self.body(request)
+        self.paths.add(request.path)
+        if request.path == "/v1/traces":
+            self.take(body)
+        self.reply(request, 200, b"", {})
 
     def take(self, raw: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(raw)
@@ -101,10 +90,6 @@ class Collector:
         parts = [one for one in self.spans if one.parent_span_id == span.span_id]
         return sorted(parts, key=lambda one: one.start_time_unix_nano)
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
 
 def values(span: Span) -> dict[str, object]:
     return {
@@ -114,9 +99,8 @@ def values(span: Span) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    one = Collector()
-    yield one
-    one.close()
+    with Collector() as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +114,7 @@ def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def wav(seconds: float) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, 16_000, 0, "NONE", ""))
-        out.writeframes(sound((seconds, 0.3)))
-    return file.getvalue()
+    return recordings.wav(sound((seconds, 0.3)))
 
 
 def test_job_is_a_span_with_its_stages_and_no_text(server: Server, collector: Collector) -> None:

@@ -18,12 +18,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 import pytest
+from http_file_server import FileHost
 from recordings import Studio
 from service_process import (
     PATIENCE_S,
@@ -208,15 +209,13 @@ PROXY_PAGES = {
 }
 
 
-class ProxyPage(BaseHTTPRequestHandler):
+class ProxyPage(FileHost):
     """A proxy that answers with a page of its own."""
 
-    def do_GET(self) -> None:
-        kind, _, name = self.path[1:].partition("/")
-        self.send_response(200 if name == "fine" else 502)
-        self.send_header("Content-Type", "text/html" if kind == "html" else "application/json")
-        self.end_headers()
-        self.wfile.write(PROXY_PAGES[kind])
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        kind, _, name = request.path[1:].partition("/")
+        what = {"Content-Type": "text/html" if kind == "html" else "application/json"}
+        self.reply(request, 200 if name == "fine" else 502, PROXY_PAGES[kind], what)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +230,11 @@ class ProxyPage(BaseHTTPRequestHandler):
 )
 def test_example_host_names_other_program_at_port(path: str, said: str) -> None:
     host = runpy.run_path(str(HOSTS / "host.py"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), ProxyPage) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    with ProxyPage() as proxy:
         sidecar = host["Sidecar"].__new__(host["Sidecar"])
-        sidecar.ready = {"url": f"http://127.0.0.1:{proxy.server_port}", "token": "t"}
+        sidecar.ready = {"url": proxy.url, "token": "t"}
         with pytest.raises(host["SpeechError"], match=rf"\({said}\).*proxy.*\(no_json\)"):
             sidecar.call("GET", path)
-        proxy.shutdown()
 
 
 @pytest.mark.slow_except("host.py")

@@ -1,4 +1,4 @@
-"""A server of HTTP in a thread of this process, for tests of those who fetch files."""
+"""A server of HTTP in a thread of this process, for tests of clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from service_process import PATIENCE_S
 
 @dataclass(kw_only=True)
 class FileHost:
-    """Answers GET while it is open, and HEAD where it ``heads``. Who derives from it says what.
+    """Answers GET and POST while it is open, and HEAD where it ``heads``. Who derives from it says
+    what.
 
     ``sent`` counts bytes by file, ``begins`` has the place in the file that each answer began at.
     A fault names a file: ``cut`` closes the connection once after so many bytes, ``stall`` waits
@@ -45,6 +46,18 @@ class FileHost:
         for name, value in {**headers, "Content-Length": str(length)}.items():
             request.send_header(name, value)
         request.end_headers()
+
+    def reply(
+        self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: Mapping[str, str]
+    ) -> None:
+        """Send a whole answer."""
+        self.head(request, status, len(body), headers)
+        request.wfile.write(body)
+
+    @staticmethod
+    def body(request: BaseHTTPRequestHandler) -> bytes:
+        """Read what a request brings."""
+        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
 
     def send_from(
         self, request: BaseHTTPRequestHandler, name: str, content: bytes, begin: int
@@ -77,6 +90,8 @@ class FileHost:
             def log_message(self, *words: object) -> None:
                 """Nobody wants to know."""
 
+            do_POST = do_GET  # noqa: N815
+
         if self.heads:
             Handler.do_HEAD = Handler.do_GET  # type: ignore[attr-defined]
 
@@ -96,6 +111,6 @@ class FileHost:
         self._server.server_close()
 
     @property
-    def port(self) -> int:
+    def url(self) -> str:
         """Where it listens."""
-        return int(self._server.server_address[1])
+        return f"http://127.0.0.1:{self._server.server_address[1]}"

@@ -72,10 +72,6 @@ class Hub(FileHost):
     tokens: list[tuple[str, str | None]] = field(default_factory=list)
     """Where a token came along: the path's first word, and the token."""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.partition("?")[0]
         self.tokens.append((path.split("/")[1], request.headers.get("Authorization")))

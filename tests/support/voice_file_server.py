@@ -33,7 +33,7 @@ class VoiceServer(FileHost):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/tts/"
+        return f"{super().url}/tts/"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked += 1
