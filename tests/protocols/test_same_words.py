@@ -167,6 +167,16 @@ def test_recording_has_the_same_words_by_every_protocol(
             assert deltas == text
 
 
+def test_transcript_of_more_than_64_kib_reaches_wyomings_client(
+    there: Server, events: Path
+) -> None:
+    """Its package reads a line of at most that: longer data is behind the line."""
+    whole = [Segment(0.0, 10.0, "когда " * 20_000, 0)]
+    events.write_text(json.dumps(reported([], whole)), "utf-8")
+    _, text = asyncio.run(by_wyoming(there))
+    assert len(text.split()) == 20_000
+
+
 def levels(text: str) -> list[int]:
     """The loudness in tenths of each utterance: of at least two of the scripted engine's words in a
     row. Those at the ends of an utterance are partly silence."""

@@ -93,20 +93,25 @@ class _OpenAIAbandonedJob:
 class OpenAIAbandonedJobs:
     """Jobs of clients that timed out, until the same request comes."""
 
-    def __init__(self, shared: ClientTimeouts | None, crowded: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        shared: ClientTimeouts | None,
+        crowded: Callable[[], bool],
+        grace_s: float = RETRY_GRACE_S,
+    ) -> None:
         """Create it; ``shared``: keeps them instead, if the retry may reach another service;
-        ``crowded``: returns whether jobs wait."""
-        self._shared, self._crowded = shared, crowded
+        ``crowded``: returns whether jobs wait. ``grace_s``: time to the retry."""
+        self._shared, self._crowded, self._grace_s = shared, crowded, grace_s
         self._left: list[_OpenAIAbandonedJob] = []
 
     def leave(self, job: Job, digest: str, cancel: Callable[[], None]) -> None:
         """Keep a job for the same request (``digest``). ``cancel`` it if that does not come within
-        `RETRY_GRACE_S`, or sooner if others need the engine and the owner sends no retry."""
+        the time for it, or sooner if others need the engine and the owner sends no retry."""
         if self._shared is not None:
-            self._shared.leave(job, digest, RETRY_GRACE_S)
+            self._shared.leave(job, digest, self._grace_s)
             return
         left, loop = _OpenAIAbandonedJob(job, digest), asyncio.get_running_loop()
-        until = loop.time() + RETRY_GRACE_S
+        until = loop.time() + self._grace_s
 
         def look() -> None:
             if left not in self._left:  # its client has come back
@@ -118,7 +123,7 @@ class OpenAIAbandonedJobs:
             else:
                 loop.call_later(CROWDED_LOOK_S, look)
 
-        loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), look)
+        loop.call_later(min(CROWDED_GRACE_S, self._grace_s), look)
         self._left.append(left)
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
@@ -148,8 +153,15 @@ class OpenAIQueueTurns:
     here, with fair order between owners.
     """
 
-    def __init__(self, submissions: JobSubmissions, abandoned: OpenAIAbandonedJobs) -> None:
+    def __init__(
+        self,
+        submissions: JobSubmissions,
+        abandoned: OpenAIAbandonedJobs,
+        held_s: float = HELD_S,
+        look_s: float = HELD_LOOK_S,
+    ) -> None:
         self._submissions, self._abandoned = submissions, abandoned
+        self._held_s, self._look_s = held_s, look_s
         self._turn = FairOwnerSemaphore(1)
         self._held = Counter[str]()
         """Waiting requests, by owner."""
@@ -172,12 +184,12 @@ class OpenAIQueueTurns:
             if not again or self._held[caller.owner] >= MAX_HELD_OF_OWNER:
                 raise
         with counted(self._held, caller.owner), suppress(TimeoutError):
-            async with asyncio.timeout(HELD_S), self._turn.held(caller):
+            async with asyncio.timeout(self._held_s), self._turn.held(caller):
                 while not is_peer_gone(request):
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
                             return await self._submissions.place(caller, key)
-                    await asyncio.sleep(HELD_LOOK_S)
+                    await asyncio.sleep(self._look_s)
                 raise UploadStalled("The client hung up while it waited for a place.")
         return await self._submissions.place(caller, key)
 
