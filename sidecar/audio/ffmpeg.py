@@ -206,7 +206,6 @@ class FfmpegProcess:
         exit_timeout_s: float = STALL_TIMEOUT_S,
         selects: bool = os.name == "posix",
     ) -> None:
-        os.lseek(fd, 0, os.SEEK_SET)
         self._fd, self._container, self._rate = fd, container, rate
         self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
         self._selects = selects
@@ -217,6 +216,7 @@ class FfmpegProcess:
             source["ignore_length"] = "1"
         arguments = decode_command(find_ffmpeg(), source, container, rate, max_s, track)
         try:
+            os.lseek(fd, 0, os.SEEK_SET)  # Windows: the process has the same position
             self._process = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
             log.warning(
