@@ -212,7 +212,7 @@ class JobEventLog:
         self, now: clock.Clock = clock.wall_time, buffer: int = SUBSCRIBER_BUFFER_EVENTS
     ) -> None:
         self._now = now
-        self._feed = JobEventFeed(buffer)
+        self.feed = JobEventFeed(buffer)
         self._entries: dict[str, JobEventLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._tell_gone: list[Callable[[str], None]] = []
@@ -242,7 +242,7 @@ class JobEventLog:
         record = apply_event(entry.record, event)
         if record is not entry.record:
             self._keep(entry, record, event)
-            self._feed.publish(record, event)
+            self.feed.publish(record, event)
         return record
 
     def get(self, job_id: str) -> JobRecord:
@@ -278,11 +278,11 @@ class JobEventLog:
         Raises:
             errors.JobNotFound: there is no such job.
         """
-        return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
+        return self.feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
     def listen(self, tell: JobListener, job_id: str | None = None) -> None:
         """Call ``tell`` with each stored event, of all jobs or of one."""
-        self._feed.listen(tell, job_id)
+        self.feed.listen(tell, job_id)
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the id of each deleted job."""
@@ -298,7 +298,7 @@ class JobEventLog:
 
     def forget(self, job_id: str) -> None:
         """Delete a job; an unknown id does nothing."""
-        self._feed.forget(job_id)
+        self.feed.forget(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return

@@ -59,13 +59,14 @@ class Dispatcher:
     def __init__(
         self, at: int, place: EngineSlot[EngineSpec], lineup: WaitQueue, terms: DispatchOptions
     ) -> None:
-        self._at = at
+        self.number = at
         self._place = place
-        self._waiting = lineup
+        self.waiting = lineup
         self._terms = terms
         self._news = asyncio.Event()
         """Set if the queue has changed."""
-        self._run: JobRun | None = None
+        self.run: JobRun | None = None
+        """Jobs at work; None if it is free."""
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
         self.paused: errors.SidecarError | None = None
@@ -75,13 +76,15 @@ class Dispatcher:
     def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
         """Start the dispatcher task; ``ended`` is called if the task ends
         without `close`: a fault."""
-        runner = asyncio.get_running_loop().create_task(self._dispatch(), name=f"lane-{self._at}")
+        runner = asyncio.get_running_loop().create_task(
+            self._dispatch(), name=f"lane-{self.number}"
+        )
         self._runner = runner
 
         def over(task: asyncio.Task[None]) -> None:
             if task is self._runner:
                 self._runner = None
-                self._waiting.shut(self._at)
+                self.waiting.shut(self.number)
                 ended(self, None if task.cancelled() else task.exception())
 
         runner.add_done_callback(over)
@@ -103,36 +106,36 @@ class Dispatcher:
     @property
     def running(self) -> list[Job]:
         """Jobs that run."""
-        return [*self._run.jobs] if self._run is not None else []
+        return [*self.run.jobs] if self.run is not None else []
 
     def leave(self, job: Job) -> None:
         """Drop a job that was ended from outside, and go on with the others of its run."""
-        if self._run is not None and job in self._run.jobs:
-            self._run.leave(job)
+        if self.run is not None and job in self.run.jobs:
+            self.run.leave(job)
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""
-        if self._run is not None:
-            self._run.interrupt()
+        if self.run is not None:
+            self.run.interrupt()
 
     def stop(self, end: Callable[[Job], None]) -> None:
         """Call ``end`` for all running jobs, and stop their use of the engine."""
         busy = not all(job.ended for job in self.running)
         for job in self.running:
             end(job)
-        if self._run is not None and busy:
-            self._run.stop()
+        if self.run is not None and busy:
+            self.run.stop()
 
     async def _dispatch(self) -> None:
         while not self._closing:
             jobs = await self._take_next()
-            self._waiting.begin(jobs, self._at)
-            self._run = run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
+            self.waiting.begin(jobs, self.number)
+            self.run = run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
             try:
                 await run.work()
             finally:
-                self._run = None
-                self._waiting.finish(jobs, self._at)
+                self.run = None
+                self.waiting.finish(jobs, self.number)
             if run.fault is not None:
                 log.warning("no job starts until this is over: %s", run.fault)
                 await self._pause(run.fault, jobs)
@@ -158,11 +161,11 @@ class Dispatcher:
                 due = await self._due()
                 jobs = self._with_company(due)
             except Exception:
-                if not self._waiting:
+                if not self.waiting:
                     raise
-                due = due or self._waiting.first()
+                due = due or self.waiting.first()
                 log.exception("internal error while job %s was started", due.id)
-                self._waiting.leave(due)
+                self.waiting.leave(due)
                 due.fail(errors.EngineFailed())
                 continue
             return jobs
@@ -176,7 +179,7 @@ class Dispatcher:
         now = time.monotonic
         deadline: float | None = None
         while True:
-            job = self._waiting.due(self._at)
+            job = self.waiting.due(self.number)
             if job is not None:
                 if not self._needs_a_load(job):
                     return job
@@ -193,15 +196,15 @@ class Dispatcher:
         """Return the batch of a job; if several dispatchers are free, at most the share of one."""
         if job.record.alone:
             return [job]
-        wanted = self._waiting.wanted
-        others = (one for one in self._waiting.in_turn() if one is not job)
+        wanted = self.waiting.wanted
+        others = (one for one in self.waiting.in_turn() if one is not job)
         same = (one for one in others if wanted(one) is wanted(job) and not one.record.alone)
-        share = math.ceil(len(self._waiting) / max(1, self._waiting.free()))
+        share = math.ceil(len(self.waiting) / max(1, self.waiting.free()))
         return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
 
     def _needs_a_load(self, job: Job) -> bool:
         """Return whether a job needs another precision than the loaded one."""
-        wanted = self._waiting.wanted(job)
+        wanted = self.waiting.wanted(job)
         return self._place.loaded and wanted is not self._place.precision
 
 
@@ -327,24 +330,24 @@ class JobQueue(SubmissionQueue):
         pace: DurationPredictor | None = None,
     ) -> None:
         """``places``: jobs that run at once in the ``place``. ``limit``: jobs that may wait."""
-        self._store = store
+        self.log = store
         self._waiting = WaitQueue(place, places, guess, pace)
         super().__init__(limit, self._waiting.begun_in_s)
-        self._lanes = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
+        self.dispatchers = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""
 
     def open(self) -> None:
         """Start the dispatchers."""
-        for lane in self._lanes:
+        for lane in self.dispatchers:
             lane.open(self._lane_ended)
 
     async def close(self) -> None:
         """Stop; unfinished jobs end with `errors.ShuttingDown`, unless they are durable."""
         self.draining = True
         self._end_all(errors.ShuttingDown())
-        await asyncio.gather(*(lane.close() for lane in self._lanes))
+        await asyncio.gather(*(lane.close() for lane in self.dispatchers))
         for job in self._put_off:
             job.source.close()
 
@@ -376,7 +379,7 @@ class JobQueue(SubmissionQueue):
     @property
     def paused(self) -> errors.SidecarError | None:
         """As `SubmissionQueue.paused`, of the first dispatcher that pauses."""
-        return next((lane.paused for lane in self._lanes if lane.paused is not None), None)
+        return next((lane.paused for lane in self.dispatchers if lane.paused is not None), None)
 
     @property
     def _places(self) -> int:
@@ -394,7 +397,7 @@ class JobQueue(SubmissionQueue):
         """
         self.check_room(caller=job.record.owner) if promised is None else self.check_open()
         self._waiting.join(job)
-        job.enter(self._store)
+        job.enter(self.log)
         if promised is not None:
             promised.release()
         job.source.settle()
@@ -402,7 +405,7 @@ class JobQueue(SubmissionQueue):
             await job.written()
         except BaseException:
             self.cancel(job)
-            self._store.forget(job.id)  # a retry of the request creates a new job
+            self.log.forget(job.id)  # a retry of the request creates a new job
             raise
 
     def of(self, owner: str, *, running: bool = True) -> list[Job]:
@@ -415,7 +418,7 @@ class JobQueue(SubmissionQueue):
         if self.draining:
             self._put_off.append(job)
             return
-        job.enter(self._store, known=True)
+        job.enter(self.log, known=True)
         self._waiting.join(job)
 
     def live(self, job_id: str) -> Job | None:
@@ -440,24 +443,24 @@ class JobQueue(SubmissionQueue):
         if job in self._waiting:
             self._waiting.leave(job)
         job.cancel()
-        for lane in self._lanes:
+        for lane in self.dispatchers:
             lane.leave(job)
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""
-        for lane in self._lanes:
+        for lane in self.dispatchers:
             lane.interrupt()
 
     @property
     def _running(self) -> list[Job]:
-        return [job for lane in self._lanes for job in lane.running]
+        return [job for lane in self.dispatchers for job in lane.running]
 
     def _end_all(self, error: errors.SidecarError) -> None:
         """End waiting and running jobs."""
         for job in self._waiting:
             self._end(job, error)
         self._waiting.clear()
-        for lane in self._lanes:
+        for lane in self.dispatchers:
             lane.stop(lambda job: self._end(job, error))
 
     def _end(self, job: Job, error: errors.SidecarError) -> None:
@@ -471,7 +474,7 @@ class JobQueue(SubmissionQueue):
     def _lane_ended(self, lane: Dispatcher, fault: BaseException | None) -> None:
         """Report the end of a dispatcher. Without any, every job would wait for ever: end the
         jobs and accept no more."""
-        if any(one.open_ for one in self._lanes):
+        if any(one.open_ for one in self.dispatchers):
             log.critical(
                 "internal error: the dispatcher of an engine slot ended; the other slots go on",
                 exc_info=fault,

@@ -179,9 +179,9 @@ class SqliteJobEventLog(JobEventLog):
         super().__init__(now, buffer)
         self._shelf = shelf or RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
         self._last_reads: dict[str, float] = {}
-        self._journal = open_journal(folder, secret, self._read)
-        self.seal = self._journal.seal
-        self._writer = SqliteWriter(self._journal.database)
+        self.journal = open_journal(folder, secret, self._read)
+        self.seal = self.journal.seal
+        self.writer = SqliteWriter(self.journal.database)
         self._closed = False
 
     def add(self, record: JobRecord) -> None:
@@ -194,7 +194,7 @@ class SqliteJobEventLog(JobEventLog):
             def added() -> Sequence[Statement]:
                 return [(sql, (record.id, record.owner, self._sealed(record), name))]
 
-            self._writer.put(JobWrite(record.id, added))
+            self.writer.put(JobWrite(record.id, added))
 
     def forget(self, job_id: str) -> None:
         """Delete a job; nothing of it is left, not even on the disk."""
@@ -203,7 +203,7 @@ class SqliteJobEventLog(JobEventLog):
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
             after = partial(self._shelf.drop, entry.record)
-            self._writer.put(JobWrite(job_id, lambda: [deleted], after=after, gone=True))
+            self.writer.put(JobWrite(job_id, lambda: [deleted], after=after, gone=True))
 
     def last_read(self, job_id: str) -> float:
         """As `JobEventLog.last_read`."""
@@ -212,7 +212,7 @@ class SqliteJobEventLog(JobEventLog):
     def note_read(self, job_id: str, at: float) -> None:
         """As `JobEventLog.note_read`, in the background."""
         read = ("UPDATE jobs SET last_read = ? WHERE id = ?", (at, job_id))
-        self._writer.put(JobWrite(job_id, lambda: [read], soon=False))
+        self.writer.put(JobWrite(job_id, lambda: [read], soon=False))
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until the job's data (None: all deletions) is on the disk."""
@@ -227,15 +227,15 @@ class SqliteJobEventLog(JobEventLog):
             with suppress(RuntimeError):  # the loop is closed: no task waits
                 loop.call_soon_threadsafe(settle, error)
 
-        self._writer.on_written(job_id, told)
+        self.writer.on_written(job_id, told)
         await done
 
     def close(self) -> None:
         """Write what is left, and unlock the folder for other processes."""
         if not self._closed:
             self._closed = True
-            self._writer.close()
-            self._journal.close()
+            self.writer.close()
+            self.journal.close()
         super().close()
 
     def _keep(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
@@ -269,7 +269,7 @@ class SqliteJobEventLog(JobEventLog):
             change.event, SegmentReady
         )
         after = partial(self._shelf.put, record) if ended else None
-        self._writer.put(JobWrite(record.id, kept, soon=not later, after=after))
+        self.writer.put(JobWrite(record.id, kept, soon=not later, after=after))
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
         if event is None:

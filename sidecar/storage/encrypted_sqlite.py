@@ -154,7 +154,8 @@ class SqliteWriter:
         """``database``: in autocommit mode, and used only here from now on."""
         self._database = database
         self._news = threading.Condition()
-        self._parts: list[JobWrite] = []
+        self.parts: list[JobWrite] = []
+        """Writes that the thread has not taken yet."""
         self._waiting: list[tuple[str | None, WriteCallback]] = []
         self._asked: list[tuple[str | None, WriteCallback]] = []
         """Those whose writes are being tried."""
@@ -171,7 +172,7 @@ class SqliteWriter:
     def put(self, part: JobWrite) -> None:
         """Queue a write, behind all before it."""
         with self._news:
-            self._parts.append(part)
+            self.parts.append(part)
             self._due = min(self._due, time.monotonic() + WRITE_DELAY_S * (not part.soon))
             self._news.notify()
 
@@ -207,12 +208,12 @@ class SqliteWriter:
                 told(_write_error())
 
     def _write_until_closed(self) -> None:
-        self._checkpoint()  # an earlier service may have been killed before its own
+        self.checkpoint()  # an earlier service may have been killed before its own
         while True:
             with self._news:
                 while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
                     self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
-                parts, self._parts = self._parts, []
+                parts, self.parts = self.parts, []
                 self._asked, self._waiting = self._waiting, []
                 self._due, closing = float("inf"), self._closing
             if parts or self._owed:
@@ -221,7 +222,7 @@ class SqliteWriter:
             if self._deleted:
                 self._checkpoint_at = min(self._checkpoint_at, time.monotonic() + WRITE_DELAY_S)
                 if asked or closing or time.monotonic() >= self._checkpoint_at:
-                    self._checkpoint()
+                    self.checkpoint()
             for job_id, told in self._asked:
                 told(self._wrong.get(job_id) if job_id is not None else self._kept)
             if closing:
@@ -285,7 +286,7 @@ class SqliteWriter:
                     log.exception("internal error after job %s was persisted", part.job_id)
         return None
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
         """Truncate the write-ahead log, which contains deleted rows. If another program reads the
         file, the next checkpoint does it. This blocks only briefly, so that commits do not wait."""
         self._checkpoint_at = float("inf")

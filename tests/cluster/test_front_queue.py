@@ -347,7 +347,7 @@ async def test_running_job_can_be_interrupted_and_a_fault_is_reported(
         assert store.shared.get(job.id).state is JobState.DONE
         broken = asyncio.ensure_future(queue.broken())
         assert queue._node is not None
-        for lane in queue._node.queue._lanes:
+        for lane in queue._node.queue.dispatchers:
             assert lane._runner is not None
             lane._runner.cancel()
         await broken

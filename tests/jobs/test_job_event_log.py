@@ -220,12 +220,12 @@ async def test_ended_subscriptions_are_forgotten(store: JobEventLog) -> None:
     jobs = [added(store) for _ in range(3)]
     for job in jobs:
         with store.subscribe(job.id):
-            assert store._feed.subscribers == 1
+            assert store.feed.subscribers == 1
     subscriptions = [store.subscribe(job.id) for job in jobs]
-    assert store._feed.subscribers == 3
+    assert store.feed.subscribers == 3
     for job in jobs:
         store.append(job.id, CancelledChange())
-    assert store._feed.subscribers == 0
+    assert store.feed.subscribers == 0
     assert [await _taken(one) for one in subscriptions] == [[1]] * 3
 
 

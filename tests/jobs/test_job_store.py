@@ -77,8 +77,8 @@ class Held:
 
     def leave(self, job: Job) -> None:
         if job.ended:
-            self.lane._run = None
-            self.lane._waiting.finish(self.jobs, self.lane._at)
+            self.lane.run = None
+            self.lane.waiting.finish(self.jobs, self.lane.number)
 
     def stop(self) -> None:
         """There is nothing to stop."""
@@ -110,18 +110,18 @@ class Local:
 
     async def work(self, job_id: str, *changes: JobChange) -> None:
         """Have these happen to a job, as an engine does; `StartedChange` is the first."""
-        lanes = self._queue._lanes
+        lanes = self._queue.dispatchers
         runs = (one for one in lanes if job_id in [job.id for job in one.running])
-        lane = next(runs, None) or next(one for one in lanes if one._run is None)
+        lane = next(runs, None) or next(one for one in lanes if one.run is None)
         for change in changes:
             if isinstance(change, StartedChange):
                 job = self._queue.live(job_id)
                 assert job is not None
-                lane._waiting.begin([job], lane._at)
-                lane._run = Held([job], lane)  # type: ignore[assignment]
+                lane.waiting.begin([job], lane.number)
+                lane.run = Held([job], lane)  # type: ignore[assignment]
             self._log.append(job_id, change)
-            if lane._run is not None:
-                lane._run.leave(lane._run.jobs[0])
+            if lane.run is not None:
+                lane.run.leave(lane.run.jobs[0])
 
     async def events(self, job_id: str) -> Sequence[JobEvent]:
         """The events of a job as they are kept for those who go on with it."""

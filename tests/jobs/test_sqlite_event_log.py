@@ -179,8 +179,8 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     await store.written()
     store.append(large.id, StartedChange())
     await store.written(large.id)
-    pages = store._journal.database.execute("PRAGMA page_count").fetchone()[0]
-    store._journal.database.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = store.journal.database.execute("PRAGMA page_count").fetchone()[0]
+    store.journal.database.execute(f"PRAGMA max_page_count = {pages + 2}")
     state = {"state": "x" * 100_000}
     store.append(large.id, ReportedChange(Checkpoint(1.0, "form", (), state)))
     store.append(small.id, CancelledChange())
@@ -190,7 +190,7 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
     assert found[small.id].state is JobState.CANCELLED
     assert found[large.id].settled == ()
-    store._journal.database.execute("PRAGMA max_page_count = 1000000")
+    store.journal.database.execute("PRAGMA max_page_count = 1000000")
     store.append(small.id, CancelledChange())
     store.append(added(store).id, StartedChange())
     await store.written(large.id)
@@ -339,7 +339,7 @@ def test_other_key_second_service_or_later_version_is_refused_harmlessly(
         SqliteJobEventLog(folder, KEY[::-1])
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
-        store._journal.database.execute("PRAGMA user_version = 99")
+        store.journal.database.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
         SqliteJobEventLog(folder, KEY)
     assert not broken_files(folder)
@@ -396,7 +396,7 @@ async def test_deletion_that_cannot_be_written_fails_until_it_is_written(
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
-    store._journal.database.execute("PRAGMA busy_timeout = 0")
+    store.journal.database.execute("PRAGMA busy_timeout = 0")
     async with _owned(store) as owned:
         with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -412,7 +412,7 @@ async def test_deletion_of_killed_service_is_out_of_the_log_before_it_is_answere
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
-    monkeypatch.setattr(store._writer, "_checkpoint", lambda: None)  # it is killed before that
+    monkeypatch.setattr(store.writer, "checkpoint", lambda: None)  # it is killed before that
     store.forget(job.id)
     await until(lambda: job.id not in _kept_in(folder))
     killed = tmp_path / "killed"
@@ -458,7 +458,7 @@ async def test_delete_all_after_restart_includes_jobs_that_are_not_kept(
 
 async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
-    other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
+    other = sqlite3.connect(store.journal.database.execute("PRAGMA database_list").fetchone()[2])
     with closing(other):
         job = added(store)
         await store.written()
@@ -467,7 +467,7 @@ async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> No
         waiting = asyncio.ensure_future(store.written(job.id))
         for _ in range(100):
             store.append(job.id, ReportedChange(SegmentReady(0, SAID)))
-        await until(lambda: not store._writer._parts)  # the writer has taken all of them
+        await until(lambda: not store.writer.parts)  # the writer has taken all of them
         assert not waiting.done()
         other.execute("ROLLBACK")
         await asyncio.wait_for(waiting, PATIENCE_S)

@@ -151,7 +151,7 @@ async def test_failed_estimate_leaves_no_half_submitted_job(
         with pytest.raises(OSError, match="nobody knows"):
             await queue.submit(new_job())
         assert queue.depth == 0
-        assert queue._store.all() == []
+        assert queue.log.all() == []
 
 
 async def test_jobs_of_batch_are_charged_a_part_of_its_work_each(recording: Path) -> None:
