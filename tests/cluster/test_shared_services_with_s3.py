@@ -91,7 +91,7 @@ def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
     here.wait_state(running, "done")
     assert said(there, running) == long.said(), "what was opened goes on"
     wait_until(
-        lambda: "storage of its recording does not answer" in deployed.node.log(),
+        lambda: "is released for another node: The storage of" in deployed.node.log(),
         PATIENCE_S,
         "it was tried",
     )
