@@ -30,6 +30,7 @@ from sidecar.gpu_memory.gpu_devices import (
     GpuDevice,
     GpuMemory,
     GpuMonitor,
+    GpuTimings,
     first_visible,
     read_gpu_memory,
 )
@@ -59,19 +60,19 @@ def card(used_gib: float, processes: dict[int, int] | None = None) -> GpuMemory:
 
 
 def watch(
-    driver: Callable[[], GpuMemory | None], engine: EngineMemoryHolding | None = None
+    driver: Callable[[], GpuMemory | None],
+    engine: EngineMemoryHolding | None = None,
+    **timings: float,
 ) -> GpuMonitor:
-    gpu = GpuMonitor(driver)
+    gpu = GpuMonitor(driver, GpuTimings(**timings))
     if engine is not None:
         gpu.ledger.register_engine(WHO, lambda: engine)
     return gpu
 
 
 async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
-    monkeypatch.setattr(gpu_devices, "SILENT_GPU_POLL_INTERVAL_S", 0.001)
     driver = Driver(card(1), None, None, None, card(5))
     believed: list[GpuMemory | None] = []
 
@@ -79,7 +80,7 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
         believed.append(gpu.seen)
         return driver()
 
-    gpu = watch(asked, EngineMemoryHolding())
+    gpu = watch(asked, EngineMemoryHolding(), interval_s=0.001, silent_interval_s=0.001)
     with caplog.at_level(logging.INFO, gpu_devices.__name__):
         going_on = asyncio.ensure_future(gpu.go_on())
         await until(lambda: gpu.seen == card(5))
@@ -100,10 +101,7 @@ async def test_monitor_without_gpu_stops(
     assert not caplog.records
 
 
-async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(gpu_devices, "DRIVER_TIMEOUT_S", 0.01)
+async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
     answers = threading.Event()
     asked: list[int] = []
 
@@ -112,7 +110,7 @@ async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
         answers.wait(PATIENCE_S)
         return card(7)
 
-    gpu = watch(hang, EngineMemoryHolding())
+    gpu = watch(hang, EngineMemoryHolding(), driver_timeout_s=0.01)
     try:
         for _ in range(5):
             await gpu.look()
