@@ -33,6 +33,14 @@ from sidecar.audio.audio_format import (
     is_truncated,
 )
 from sidecar.audio.channel_mixing import ChannelMixer
+from sidecar.audio.ffmpeg_command import (
+    MAX_HOLE_S,
+    MAX_JITTER_S,
+    decode_command,
+    ffmpeg_missing_error,
+    find_ffmpeg,
+    input_source,
+)
 from sidecar.audio.ffmpeg_log import AudioTrack, FfmpegLog
 from sidecar.audio.stream_links import find_links
 from sidecar.audio.wav_layout import read_wav_parts
@@ -42,16 +50,9 @@ log = logging.getLogger(__name__)
 STALL_TIMEOUT_S = 12.0
 """Seconds without output after which a running decoder is stopped."""
 MEMORY_LIMIT_BYTES = 2 << 30
-_MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
 MAX_TRACKS = 16
 """Audio tracks that are tried until one can be decoded."""
-MAX_HOLE_S = 600
-"""Longest stretch without samples, between two timestamps, that becomes silence, so that times stay
-those of the film. A longer one is a clock that was set; and ffmpeg holds the silence in memory, at
-most 77 MB of stereo at 16 kHz."""
-MAX_JITTER_S = 0.1
-"""Deviation of a timestamp that is no hole; `aresample` fills longer ones."""
 _COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
 """Formats whose clock starts anywhere: in them ffmpeg counts from the first track that is used."""
 _FRAMED_STREAMS = (MP3, ADTS, AC3, EAC3, DTS)
@@ -60,105 +61,6 @@ _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _HEADER = struct.Struct(">4s5I")
 """Header of an AU file: magic, bytes of the header, of the samples, encoding, rate, channels."""
-_AUDIO_DECODERS = (
-    "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
-    "wavpack,tta,ape,ac3,eac3,dca,truehd,wmav1,wmav2,wmapro,wmalossless,wmavoice,amrnb,amrwb,"
-    "libopencore_amrnb,libopencore_amrwb,speex,libspeex,gsm,gsm_ms,qdm2,g722,g726,g726le,"
-    "adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_yamaha,adpcm_g722,adpcm_g726,adpcm_swf,"
-    "pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,"
-    "pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_u16le,pcm_u16be,pcm_lxf,pcm_dvd,"
-    "pcm_bluray,s302m,mlp,g723_1,nellymoser,mpc7,mpc8,tak,dss_sp,truespeech,ilbc"
-)
-
-
-def find_ffmpeg() -> str:
-    """Return the path of ffmpeg: the one that came with the install, else the one on the PATH.
-
-    Raises:
-        errors.AudioFormatUnsupported: there is none.
-    """
-    import imageio_ffmpeg
-
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError:
-        raise _ffmpeg_missing_error("none was found") from None
-
-
-def _ffmpeg_missing_error(why: str) -> errors.AudioFormatUnsupported:
-    return errors.AudioFormatUnsupported(
-        f"This format needs ffmpeg, and {why}.",
-        hint="Install ffmpeg, or send wav.",
-    )
-
-
-def decode_command(
-    exe: str,
-    source: dict[str, str],
-    container: AudioContainer,
-    rate: int,
-    max_s: float,
-    track: int = 0,
-) -> list[str]:
-    """Return the argument list for audio track number ``track``; its output is an AU stream.
-
-    ``source``: ``filename``, which is the service's own handle, never a client's name, and other
-    options of the input.
-    """
-    import ffmpeg
-
-    stream = ffmpeg.input(
-        **source,
-        f=container.demuxer,
-        t=f"{max_s:.3f}",
-        format_whitelist=container.demuxer,
-        codec_whitelist=_AUDIO_DECODERS,
-        dts_delta_threshold=MAX_HOLE_S,
-        max_alloc=_MAX_ALLOC_BYTES,
-        threads=1,
-    ).output(
-        "pipe:1",
-        map=f"0:a:{track}",
-        vn=None,
-        sn=None,
-        dn=None,
-        f="au",
-        acodec="pcm_f32be",
-        af=_place_by_timestamps(rate) if container.timed else f"aresample={rate}",
-        bitexact=None,
-        threads=1,
-    )
-    args = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info")
-    return [str(part) for part in stream.global_args(*args).compile(cmd=exe)]
-
-
-def _place_by_timestamps(rate: int) -> str:
-    """Return the filter that puts silence where the timestamps leave a hole.
-
-    `asetpts` lets only holes through (variables: 0 end of the last frame, 1 shift of the clock so
-    far, 2 step from that end, 3 begin of the frame). Small steps are jitter. If time goes back, or
-    far ahead, a clock was set; without that `aresample` would drop samples.
-    """
-    jitter, hole = round(MAX_JITTER_S * rate), MAX_HOLE_S * rate
-    begin = (
-        f"st(2,PTS+ld(1)-ld(0));st(1,ld(1)-(lt(ld(2),-{jitter})+gt(ld(2),{hole}))*ld(2));"
-        f"st(3,ld(0)+gt(ld(2),{jitter})*lte(ld(2),{hole})*ld(2));st(0,ld(3)+NB_SAMPLES);ld(3)"
-    )
-    return f"aresample={rate},asetpts='{begin}',aresample=async=1:first_pts=0"
-
-
-def input_source(windows: bool, part: tuple[int, int] | None = None) -> dict[str, str]:
-    """Return ffmpeg's input for its own standard input, as a file in which it can seek.
-
-    ``part``: the bytes of it that are the whole file to ffmpeg: begin, end.
-    """
-    # /dev/fd opens the same file again, whatever its name is now, with its own position. Windows
-    # has none, and there a pipe cannot seek: the index of a film may be at its end.
-    name, protocols = ("fd:", "fd") if windows else ("file:/dev/fd/0", "file")
-    if part is not None:
-        name = f"subfile,,start,{part[0]},end,{part[1]},,:{name}"
-        protocols = f"subfile,{protocols}"
-    return {"filename": name, "protocol_whitelist": protocols}
 
 
 def decode_with_ffmpeg(
@@ -224,7 +126,7 @@ class FfmpegProcess:
                 arguments[0],
                 error.strerror,
             )
-            raise _ffmpeg_missing_error("the installed one cannot be started") from None
+            raise ffmpeg_missing_error("the installed one cannot be started") from None
         self.log = FfmpegLog()
         """Its log so far."""
         self._described = threading.Event()

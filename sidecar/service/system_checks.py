@@ -57,10 +57,10 @@ def check_gpu() -> CheckFinding:
 
 def check_ffmpeg() -> CheckFinding:
     """Check ffmpeg, which decodes all formats but wav."""
-    from sidecar.audio import ffmpeg as audio_ffmpeg
+    from sidecar.audio import ffmpeg_command
 
     try:
-        path = audio_ffmpeg.find_ffmpeg()
+        path = ffmpeg_command.find_ffmpeg()
         banner = subprocess.run(
             [path, "-version"], capture_output=True, text=True, timeout=20, check=True
         ).stdout.split("\n")[0]

@@ -22,7 +22,7 @@ from recordings import Studio, wav
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.audio import audio_source, ffmpeg
+from sidecar.audio import audio_source, ffmpeg, ffmpeg_command
 from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio, probe_audio
 from sidecar.audio.audio_format import CONTAINERS, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
@@ -145,8 +145,8 @@ def test_abandoned_decoder_leaves_no_process_and_no_descriptor(name: str, studio
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.name)
 def test_ffmpeg_gets_one_demuxer_and_no_network(container: AudioContainer) -> None:
-    source = ffmpeg.input_source(windows=False)
-    words = ffmpeg.decode_command("ffmpeg", source, container, RATE, 10.0)
+    source = ffmpeg_command.input_source(windows=False)
+    words = ffmpeg_command.decode_command("ffmpeg", source, container, RATE, 10.0)
     options = dict(itertools.pairwise(words))
     assert options["-protocol_whitelist"] == "file"
     assert options["-format_whitelist"] == container.demuxer

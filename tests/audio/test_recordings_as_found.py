@@ -242,12 +242,14 @@ def test_index_at_the_end_is_found_through_the_protocol_for_descriptors(studio: 
     """As on Windows, where a pipe cannot seek."""
     import subprocess
 
-    from sidecar.audio import ffmpeg
+    from sidecar.audio import ffmpeg_command
     from sidecar.audio.audio_format import MP4
 
     for part in (None, (0, studio.path("m4a").stat().st_size)):
-        source = ffmpeg.input_source(windows=True, part=part)
-        command = ffmpeg.decode_command(ffmpeg.find_ffmpeg(), source, MP4, RATE, 60.0)
+        source = ffmpeg_command.input_source(windows=True, part=part)
+        command = ffmpeg_command.decode_command(
+            ffmpeg_command.find_ffmpeg(), source, MP4, RATE, 60.0
+        )
         with studio.path("m4a").open("rb") as file:
             done = subprocess.run(command, stdin=file, capture_output=True, check=True)
         assert len(done.stdout) > 4 * RATE * (SECONDS - 0.2)
