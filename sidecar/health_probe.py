@@ -25,8 +25,13 @@ def is_healthy(port: int) -> bool:
         return False
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Return the exit code."""
     everywhere = os.environ.get("VIBEVOICE_HOST") in ("0.0.0.0", "127.0.0.1")  # noqa: S104
-    if not everywhere or any(map(os.environ.get, NEED_SETTINGS)):
+    if not everywhere or set(NEED_SETTINGS) & set(os.environ):
         os.execvp("vibevoice-asr", ["vibevoice-asr", "status"])  # noqa: S606, S607
-    sys.exit(not is_healthy(int(os.environ.get("VIBEVOICE_PORT", "8765"))))
+    return not is_healthy(int(os.environ.get("VIBEVOICE_PORT", "8765")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -50,7 +50,7 @@ class PacedProtocol(asyncio.BufferedProtocol):
     unread_s = SEND_TIMEOUT_S
     pieces = 0
     """Number of pieces that the parser has found in the bytes of this turn."""
-    _buffer = memoryview(bytearray(READ_BYTES))
+    _buffer: memoryview
     """Of all connections: what is read is parsed before anything else is read."""
     _unread: asyncio.TimerHandle | None = None
     _resting: asyncio.TimerHandle | None = None
@@ -58,6 +58,10 @@ class PacedProtocol(asyncio.BufferedProtocol):
     _held = b""
     """Bytes that were read meanwhile."""
     _left, _counted_at = SMALL_PIECES_AT_ONCE, 0.0
+
+    def __init_subclass__(cls) -> None:
+        """Give the protocol its buffer."""
+        cls._buffer = memoryview(bytearray(READ_BYTES))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer to read into."""
