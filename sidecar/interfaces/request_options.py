@@ -36,7 +36,7 @@ MAX_SPEAKERS = 20
 MAX_TOKENS = 65_536
 """Positions of the model in all (64 K)."""
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_URL_SAFE = {0x2D: "+", 0x5F: "/"}  # - and _
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from itertools import takewhile
 
 _JOINER = "\u200d"
 """Joins emoji, and the letters of some scripts."""
@@ -42,8 +43,8 @@ def belongs_to(before: str, after: str) -> bool:
     if category == "Lo":
         return unicodedata.combining(last) == _VIRAMA or _is_one_syllable(last, after)
     if _is_half_flag(after):
-        flags = len(before) - len(before.rstrip(_HALF_FLAGS))
-        return flags % 2 == 1
+        halves = sum(1 for _ in takewhile(_is_half_flag, reversed(before)))
+        return halves % 2 == 1
     return False
 
 
@@ -76,11 +77,8 @@ def _columns(character: str) -> int:
     return 2 if is_wide(character) else 1
 
 
-_HALF_FLAGS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
-"""Regional indicators: two of them are a flag."""
-
-
 def _is_half_flag(character: str) -> bool:
+    """Return whether it is a regional indicator: two of them are a flag."""
     return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 

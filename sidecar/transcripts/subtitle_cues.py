@@ -250,11 +250,12 @@ def _separate_cues(ordered: Sequence[SubtitleCue], duration_ms: int) -> list[Sub
             start = max(start, wanted if _overlaps(found[-1], cue) else start, last + 1)
         last = start
         found.append(replace(cue, start_ms=start))
-    nexts = [cue.start_ms for cue in found[1:]]
-    if found and found[-1].start_ms < duration_ms:
-        nexts.append(duration_ms)
-    pairs = zip_longest(found, nexts)
-    return [replace(cue, end_ms=_display_end(cue, next_ms)) for cue, next_ms in pairs]
+    pairs = zip_longest(found, [cue.start_ms for cue in found[1:]])
+    ended = [replace(cue, end_ms=_display_end(cue, next_ms)) for cue, next_ms in pairs]
+    return [
+        replace(cue, end_ms=min(cue.end_ms, duration_ms)) if cue.start_ms < duration_ms else cue
+        for cue in ended
+    ]
 
 
 def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:

@@ -134,7 +134,7 @@ KNOWN_FIELDS = frozenset(
     )
 )
 """All known fields, without the brackets of lists."""
-_ITEM = re.compile(rf"({'|'.join(LISTS)})\[(\d{{0,4}})\]", re.ASCII)
+_ITEM = re.compile(r"([a-z_]+)\[(\d{0,4})\]", re.ASCII)
 """Name of a value of a list; encoders of PHP and of some JavaScript number them."""
 
 
@@ -284,7 +284,7 @@ async def _parse_request(
 
 def _field_of(name: str) -> str:
     """Return the field that a name in a form belongs to; the name, if that has other brackets."""
-    if (item := _ITEM.fullmatch(name)) is not None:
+    if (item := _ITEM.fullmatch(name)) is not None and item[1] in LISTS:
         return item[1]
     return VAD_FIELD if name.startswith(f"{VAD_FIELD}[") else name
 
