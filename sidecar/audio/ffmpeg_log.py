@@ -10,7 +10,7 @@ from sidecar import errors
 _WHITELIST_REFUSAL = "not on whitelist"
 """Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_AUDIO_STREAM = re.compile(r"Stream #0:\d+([^:]*): Audio: (.*)")
+_AUDIO_STREAM = re.compile(r"Stream #0:\d{1,4}([^:]{0,60}): Audio: (.*)")
 _LANGUAGE = re.compile(r"\((\w+)\)")
 _START = re.compile(r"Duration: .*, start: (-?\d+\.\d+)")
 _TRACK_START = re.compile(r", start (-?\d+\.\d+)")

@@ -32,7 +32,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import abbreviate_names
 from sidecar.interfaces.live_options import LIVE_RATE
-from sidecar.transcripts.transcript_formats import FORMATS, file_extension
+from sidecar.transcripts.transcript_formats import FORMATS
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
@@ -45,7 +45,7 @@ ENDINGS = (
     ".voc", ".w64", ".wav", ".weba", ".webm", ".wma", ".wmv", ".wv",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named itself is judged by its content."""
-TRANSCRIPT_ENDINGS = frozenset(map(file_extension, FORMATS))
+TRANSCRIPT_ENDINGS = frozenset({*FORMATS, "txt"})
 PATH_ERRORS: Mapping[type[errors.SidecarError], tuple[str, str]] = {
     errors.AudioPathNotFound: ("There is no such file.", "Check the path."),
     errors.AudioPathNotAFile: (

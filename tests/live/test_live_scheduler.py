@@ -208,7 +208,7 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     file.push(np.tile(talk(0.3), 3))
     wait_until(lambda: order and not file.busy, PATIENCE_S, "all of the file waits")
     assert file.share is not None
-    file.share.spoken(1000.0, time.monotonic())
+    file.share.spoken(1000.0, time.monotonic())  # real time: only the scheduler's clock is told
     assert file.waiting_s == 0.0 < file.hearing.waiting_s
     microphone = open_one(client, told.append)
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
