@@ -20,7 +20,7 @@ class Outage(FileHost):
     codes: list[str]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.body(request)
+        self.read_body(request)
         code = self.codes.pop(0) if request.command == "POST" else ""
         status = {"": 200, "audio_undecodable": 422}.get(code, 503)
         said = {"code": code, "detail": f"{code}.", "hint": ""} if code else {"status": "ok"}

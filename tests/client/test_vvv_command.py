@@ -57,7 +57,7 @@ class Queue(FileHost):
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append((request.path, headers, self.body(request)))
+        self.requests.append((request.path, headers, self.read_body(request)))
         events = request.path == "/v1/transcribe" and self.status == 200
         said = "".join(f"{frame}\n\n" for frame in self.frames) if events else json.dumps(STATUS)
         kind = "text/event-stream" if events else "text/json"

@@ -52,7 +52,7 @@ class Collector(FileHost):
     resource: dict[str, str] = field(default_factory=dict)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        body = self.body(request)
+        body = self.read_body(request)
         self.paths.add(request.path)
         if request.path == "/v1/traces":
             self.take(body)

@@ -76,35 +76,36 @@ class Hub(FileHost):
         path = request.path.partition("?")[0]
         self.tokens.append((path.split("/")[1], request.headers.get("Authorization")))
         if self.refuse is not None:
-            self._reply(request, self.refuse[0], b"{}", {"X-Error-Code": self.refuse[1]})
+            self.reply(request, self.refuse[0], b"{}", {"X-Error-Code": self.refuse[1]})
         elif self.body is not None:
-            self._reply(request, 200, self.body, {"Content-Type": "text/html"})
+            self.reply(request, 200, self.body, {"Content-Type": "text/html"})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self._list(request, *found.groups())
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             repo, name = found.groups()
             if name.endswith(".safetensors"):  # large files come from elsewhere
-                where = f"http://localhost:{self.port}/elsewhere/{repo}/{name}"
-                self._reply(request, 302, b"", {"Location": where})
+                elsewhere = self.url.replace("127.0.0.1", "localhost")
+                where = f"{elsewhere}/elsewhere/{repo}/{name}"
+                self.reply(request, 302, b"", {"Location": where})
             else:
                 self._send(request, self.repos[repo] / name)
         elif found := re.fullmatch(r"/elsewhere/([^/]+/[^/]+)/(.+)", path):
             self._send(request, self.repos[found[1]] / found[2])
         else:
-            self._reply(request, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            self.reply(request, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
 
     def _list(self, request: BaseHTTPRequestHandler, repo: str, revision: str) -> None:
         if repo not in self.repos:
-            self._reply(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            self.reply(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", "v1", COMMIT, NEWER):
-            self._reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            self.reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
             files = sorted(path for path in self.repos[repo].iterdir() if path.is_file())
             siblings = [self._sibling(path.name, path.read_bytes()) for path in files]
             siblings += [self._sibling(name, b"{}") for name in self.more_names]
             commit = {"main": self.commit, "v1": COMMIT}.get(revision, revision)
             body = {"id": repo, "sha": commit, "siblings": siblings}
-            self._reply(
+            self.reply(
                 request, 200, json.dumps(body).encode(), {"Content-Type": "application/json"}
             )
 
@@ -124,9 +125,3 @@ class Hub(FileHost):
         part = {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"}
         self.head(request, 206 if begin else 200, len(content) - begin, part if begin else {})
         self.send_from(request, name, content, begin)
-
-    def _reply(
-        self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
-    ) -> None:
-        self.head(request, status, len(body), headers)
-        request.wfile.write(body)
