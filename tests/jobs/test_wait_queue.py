@@ -122,9 +122,11 @@ async def test_requeued_job_is_next_and_its_owner_is_refunded(new_job: NewJob, h
         mine, yours = await submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
         queue.open()
         for _ in range(3):
-            await until(lambda: mine.record.segments)
+            # which is the last that a held attempt reports
+            await until(lambda: mine.record.progress.audio_s_done)
+            reported = mine.record.seq
             queue.interrupt()
-            await until(lambda: not mine.record.segments)
+            await until(lambda reported=reported: mine.record.seq > reported)
             assert yours.state is JobState.QUEUED
         hold.release()
         assert (await mine.result()).text == (await yours.result()).text
