@@ -8,34 +8,18 @@ from pathlib import Path
 
 import pytest
 from open_descriptors import opened
+from uploads import read, upload
 
 from sidecar import errors
 from sidecar.audio.audio_source import (
-    AudioSource,
     ClientFileRef,
     OpenUploadRef,
     leaves_this_machine,
     open_recording_file,
     recording_ref,
 )
-from sidecar.audio.upload_spool import UploadSpool
 
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
-
-
-def upload(data: bytes, folder: Path | None = None) -> AudioSource:
-    spool = UploadSpool(folder)
-    spool.add(data)
-    return spool.finish()
-
-
-def read(source: AudioSource) -> bytes:
-    with source:
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        data = b""
-        while piece := os.read(source.fd, 1 << 20):
-            data += piece
-        return data
 
 
 def test_upload_is_referenced_by_descriptor_and_a_client_file_by_path(

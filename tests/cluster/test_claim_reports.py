@@ -64,9 +64,7 @@ async def work() -> Work:
     return work
 
 
-async def test_events_of_one_moment_are_one_report_without_superseded_progress(
-    work: Work,
-) -> None:
+async def test_events_of_one_moment_are_one_report_without_superseded_progress(work: Work) -> None:
     work.happens(StartedChange(), *(ReportedChange(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)))
     work.happens(
         ReportedChange(Checkpoint(1.5, "scripted", (), {})), ReportedChange(Progress(2.0, 3.0))
@@ -80,9 +78,7 @@ async def test_events_of_one_moment_are_one_report_without_superseded_progress(
     assert [base for base, _ in work.claims.reports] == [0, 6]
 
 
-async def test_flush_waits_for_earlier_events_and_not_for_later_ones(
-    work: Work,
-) -> None:
+async def test_flush_waits_for_earlier_events_and_not_for_later_ones(work: Work) -> None:
     work.happens(StartedChange())
     work.claims.down = True
     flushed = asyncio.ensure_future(work.reporter.flushed())

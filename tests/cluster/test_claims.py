@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from postgres import Cluster
 from service_process import until
-from shared_job_services import SAID, Service, Services, services, submitted
+from shared_job_services import SAID, Service, Services, services, submitted, watched
 
 from sidecar import errors
 from sidecar.cluster import claims
@@ -86,9 +86,7 @@ async def die(node: Service) -> None:
     await node.membership.register()
 
 
-async def test_three_nodes_claim_three_hundred_jobs_once_each_and_fairly(
-    shared: Services,
-) -> None:
+async def test_three_nodes_claim_three_hundred_jobs_once_each_and_fairly(shared: Services) -> None:
     nodes = [shared.one, await shared.more(), await shared.more()]
     for index in range(3):
         for _ in range(100 // SENDERS):
@@ -134,9 +132,7 @@ async def test_claim_waits_for_a_job_that_is_locked_for_a_moment(
     assert claim.record.id == job.id
 
 
-async def test_claims_follow_predicted_order_of_the_scheduler(
-    node: Service,
-) -> None:
+async def test_claims_follow_predicted_order_of_the_scheduler(node: Service) -> None:
     chance = random.Random(7)
     waiting: list[WaitingJob] = []
     jobs: list[JobRecord] = []
@@ -196,9 +192,7 @@ async def test_newcomers_share_with_a_job_ten_times_as_long(node: Service) -> No
             await node.run(await node.claimed())
 
 
-async def test_running_long_job_puts_no_newcomer_behind_earlier_owners(
-    node: Service,
-) -> None:
+async def test_running_long_job_puts_no_newcomer_behind_earlier_owners(node: Service) -> None:
     await node.submit("was there")
     await node.claimed()
     await node.submit("long", seconds=36_000.0)
@@ -350,9 +344,7 @@ async def test_refusal_of_another_node_does_not_change_a_claimed_job(shared: Ser
     assert await node.report(claim, claim.record, StartedChange()) is not None
 
 
-async def test_old_refusal_is_judged_again_beside_many_new_jobs(
-    shared: Services,
-) -> None:
+async def test_old_refusal_is_judged_again_beside_many_new_jobs(shared: Services) -> None:
     node = shared.one
     (refused,) = await node.submit("one")
     await node.claims.judge({refused.id: NO})
@@ -379,9 +371,7 @@ async def test_node_that_refuses_all_jobs_judges_a_whole_batch_again(node: Servi
     assert len(await node.claims.unjudged(4)) == 4
 
 
-async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(
-    node: Service,
-) -> None:
+async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(node: Service) -> None:
     jobs = await node.submit("a", "a", "b")
     await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
     assert await node.claim() is None
@@ -389,9 +379,7 @@ async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(
     assert await owners_of(node, 3) == ["a", "b", "a"]
 
 
-async def test_outdated_refusal_counts_only_once_its_node_renews_it(
-    shared: Services,
-) -> None:
+async def test_outdated_refusal_counts_only_once_its_node_renews_it(shared: Services) -> None:
     node, other = shared.one, await shared.more()
     (job,) = await node.submit("a")
     for one in (node, other):
@@ -424,16 +412,14 @@ async def test_node_that_becomes_eligible_meanwhile_keeps_job_from_being_refused
     (job,) = await node.submit("a")
     for one in (node, other):
         await one.claims.judge({job.id: NO})
-    call = node.database.call
 
-    async def judged(function: str, *values: object) -> object:
+    async def judged(function: str) -> None:
         if function == "tell_refused_1":
             await other.claims.judge({job.id: None})
             if left:
                 await other.membership.leave()
-        return await call(function, *values)
 
-    monkeypatch.setattr(node.database, "call", judged)
+    watched(node.database, monkeypatch, judged)
     await node.claims.end_unschedulable(patience_s)
     found = await node.jobs.get(job.id)
     assert (found.state, found.refused) == (JobState.QUEUED, None)
@@ -484,15 +470,13 @@ async def test_job_whose_events_cannot_be_read_is_left_with_reason_and_next_is_c
 ) -> None:
     record = await interrupted(node, 2, 100)
     (next_job,) = await node.submit("b")
-    fetch = node.database.fetch
 
-    async def slow(sql: str, values: Any = (), **how: Any) -> Any:
+    async def slow(sql: str) -> None:
         if "events" in sql:
             raise errors.JournalUnreachable()
-        return await fetch(sql, values, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(node.database, "fetch", slow)
+        watched(node.database, patch, slow, "fetch")
         assert await node.claim() is None
         assert (await node.claimed()).record.id == next_job.id
     assert await node.claim() is None, "it is judged anew only after a while"
@@ -507,20 +491,15 @@ async def test_job_whose_events_cannot_be_read_is_left_with_reason_and_next_is_c
 async def test_one_node_searches_unschedulable_jobs_for_all(
     shared: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes, asked = [shared.one, await shared.more()], list[str]()
+    nodes = [shared.one, await shared.more()]
     (job,) = await shared.one.submit("a")
     for node in nodes:
         await node.claims.judge({job.id: NO})
-        fetch = node.database.fetch
-
-        async def counted(sql: str, values: Any = (), fetch: Any = fetch) -> object:
-            asked.append(sql)
-            return await fetch(sql, values)
-
-        monkeypatch.setattr(node.database, "fetch", counted)
+    asked = [watched(node.database, monkeypatch, method="fetch") for node in nodes]
     for node in nodes * 2:
         await EligibilityJudge(node.claims, lambda record: None, every_s=600.0).end_unschedulable()
-    assert len([sql for sql in asked if "refused_1" in sql and "tell" not in sql]) == 1
+    searches = [sql for each in asked for sql in each if "refused_1" in sql and "tell" not in sql]
+    assert len(searches) == 1
     assert (await shared.one.jobs.get(job.id)).refused is not None
 
 
@@ -709,9 +688,7 @@ async def test_job_whose_last_event_changed_nothing_is_done(shared: Services) ->
     assert (await node.run(claim)).state is JobState.DONE
 
 
-async def test_owner_tidied_up_during_submission_keeps_its_job(
-    node: Service,
-) -> None:
+async def test_owner_tidied_up_during_submission_keeps_its_job(node: Service) -> None:
     """As those of clients that wait: an owner has nothing here between two requests."""
     tidying = asyncio.create_task(forever(node))
     for _ in range(150):
@@ -738,14 +715,12 @@ async def test_job_cancelled_while_it_is_claimed_gives_no_claim(
     claim = await node.claimed()
     assert await node.report(claim, claim.record, StartedChange())
     await node.claims.release(claim.token)
-    fetch = node.database.fetch
 
-    async def cancelled(sql: str, values: object = (), **how: Any) -> object:
+    async def cancelled(sql: str) -> None:
         if "events" in sql:
             await node.database.call("cancel_1", job.id)
-        return await fetch(sql, values, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(node.database, "fetch", cancelled)
+    watched(node.database, monkeypatch, cancelled, "fetch")
     claim = await node.claimed()
     assert not claim.record.over
     assert claim.token not in await node.claims.mine()

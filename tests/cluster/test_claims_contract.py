@@ -359,9 +359,7 @@ async def test_claims_are_valid_until_lost_released_or_ended(store: Store) -> No
     assert await node.mine() == {kept.token}
 
 
-async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(
-    store: Store,
-) -> None:
+async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(store: Store) -> None:
     one, other = await store.node(), await store.node()
     refused, fit = await added(store), await added(store)
     await one.judge({refused: LONG, fit: None})

@@ -8,22 +8,15 @@ import pytest
 from postgres import KEY, Cluster
 from service_process import until
 from shared_job_services import Service, stop, submitted, until_told
+from uploads import upload
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.cluster.postgres_jobs import StoreLimits
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
 from sidecar.storage.postgres_database import migrate_postgres
-
-
-def recording() -> AudioSource:
-    spool = UploadSpool(None)
-    spool.add(b"a recording")
-    return spool.finish()
 
 
 class Front:
@@ -44,7 +37,7 @@ class Front:
 
     async def accepted(self) -> Job:
         """A job whose client waits."""
-        job = Job(recording(), submitted("me", kept=False))
+        job = Job(upload(b"a recording"), submitted("me", kept=False))
         await self.jobs.submit(job.record)
         self.expect(job)
         return job
@@ -56,7 +49,7 @@ class Front:
 
     async def taken(self, owner: str = "me", digest: str = "sent") -> Job | None:
         """The job that a request takes over."""
-        with recording() as source:
+        with upload(b"a recording") as source:
             return await self.timeouts.take(owner, digest, source)
 
     async def all_jobs(self) -> list[str]:
@@ -238,9 +231,7 @@ async def test_job_submitted_after_its_service_left_ends_after_a_while(
     assert await here.all_jobs() == []
 
 
-async def test_call_that_awaits_a_job_left_again_does_not_get_it(
-    one: Service,
-) -> None:
+async def test_call_that_awaits_a_job_left_again_does_not_get_it(one: Service) -> None:
     job = submitted("me", kept=False)
     await one.jobs.submit(job)
     code = ("me", "code")
@@ -269,9 +260,7 @@ async def test_call_that_took_a_job_too_late_loses_it(
     assert took[0] is not None
 
 
-async def test_job_that_ends_as_its_client_times_out_stays_for_the_retry(
-    here: Front,
-) -> None:
+async def test_job_that_ends_as_its_client_times_out_stays_for_the_retry(here: Front) -> None:
     job = await here.accepted()
     here.timeouts.leave(job, "sent", 60)
     assert here.awaited == [], "its end would delete it before anything else is done here"

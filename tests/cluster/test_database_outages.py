@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import fill_disk
 from not_tested import missing
 from outage_clients import (
     NUMBERS,
@@ -217,13 +218,13 @@ async def _fill(served: Deployment, disk: Path) -> None:
     async with Clients(served) as clients:
         await clients.submit_many(2, 4 * SPEED)
         await clients.node_at_work()
-        ballast, answers = disk / "ballast", list[Answer]()
-        _write_until_full(ballast)
+        answers = list[Answer]()
+        fill_disk(disk)
         while sum(one.status != 202 for one in answers) < REFUSALS and len(answers) < 300:
             answers.append(await clients.submit(0, Recording(next(NUMBERS), 1)))
         kinds = Counter((one.status, one.code) for one in answers)
         states = Counter(job.get("state", "?") for job in (await clients.shown()).values())
-        ballast.unlink()
+        (disk / "ballast").unlink()
         print(f"\nfull disk: {dict(kinds)}, jobs meanwhile {dict(states)}")
         assert {*kinds} - {(202, "")} <= {(503, "journal_unreachable"), (507, "disk_full")}, kinds
         assert any(one.status != 202 for one in answers), "the disk was not full"
@@ -233,9 +234,3 @@ async def _fill(served: Deployment, disk: Path) -> None:
         attempts = await clients.check_ended()
         print(f"attempts {dict(attempts)}")
         assert after in await clients.listed()
-
-
-def _write_until_full(path: Path) -> None:
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)):
-            pass

@@ -7,7 +7,7 @@ import os
 
 import pytest
 from service_process import until
-from shared_job_services import DONE, SEGMENT, Service, submitted, until_told
+from shared_job_services import DONE, SEGMENT, Service, submitted, until_told, watched
 
 from sidecar import errors
 from sidecar.audio.upload_spool import UploadSpool
@@ -89,19 +89,20 @@ async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
 
 
 async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
-    one: Service, other: Service, caplog: pytest.LogCaptureFixture
+    one: Service,
+    other: Service,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second = await one.submit("a", "b")
     stays = asyncio.create_task(numbers(one, second.id))
     leaves = await one.jobs.subscribe(first.id)
     await until(lambda: one.follower.following == 2)
-    fetch = one.database.fetch
 
-    async def leaving(*of: object) -> object:
+    async def leaving(_: str) -> None:
         leaves.close()
-        return await fetch(*of)  # type: ignore[arg-type]
 
-    one.database.fetch = leaving  # type: ignore[assignment,method-assign]
+    watched(one.database, monkeypatch, leaving, "fetch")
     for _ in range(2):
         claim = await claimed(other)
         await other.run(claim)
@@ -111,21 +112,15 @@ async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
 
 @pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 1)])
 async def test_short_events_of_followed_job_arrive_without_a_call(
-    one: Service, other: Service, words: int, reads: int
+    one: Service, other: Service, words: int, reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notification has less than 8,000 bytes."""
     job = await followed(one)
-    fetch, read = one.database.fetch, list[str]()
-
-    async def counted(sql: str, values: object = ()) -> object:
-        read.append(sql)
-        return await fetch(sql, values)  # type: ignore[arg-type]
-
     claim = await claimed(other)
     begun = await other.report(claim, claim.record, StartedChange())
     assert begun is not None
     await until(lambda: job.state is JobState.RUNNING)
-    one.database.fetch = counted  # type: ignore[assignment,method-assign]
+    read = watched(one.database, monkeypatch, method="fetch")
     said = Segment(0.0, 1.0, " ".join(f"{os.urandom(2).hex()}" for _ in range(words)), 0)
     done = ReportedChange(Finished(Transcript((said,), "en", 3.0, "scripted", "fp32")))
     assert await other.report(claim, begun, done) is not None

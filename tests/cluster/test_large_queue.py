@@ -67,9 +67,7 @@ def test_calls_read_no_more_of_many_jobs_than_of_few(journal: str, analyzed: str
     } == {}
 
 
-def test_queue_order_reads_each_job_a_few_times_without_statistics(
-    journal: str,
-) -> None:
+def test_queue_order_reads_each_job_a_few_times_without_statistics(journal: str) -> None:
     migrate_postgres(journal, KEY)
     with psycopg.connect(journal, autocommit=True) as asks:
         asks.execute(FILL.format(first=1, last=2000, states=WAITING))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import psycopg
 import pytest
 from postgres import KEY, Cluster
 from service_process import PATIENCE_S, until
-from shared_job_services import DONE, Service, Services, service, services, submitted
+from shared_job_services import DONE, Service, Services, service, services, submitted, watched
+from uploads import upload
 
 from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster.postgres_jobs import StoreLimits
 from sidecar.config.settings import load_settings
@@ -475,10 +475,8 @@ async def test_recordings_in_shared_folder_are_opened_by_all_and_end_with_their_
             PersistentRecordings(load_settings(journal_key=KEY), each.storage, seal, shared=True)
             for each in (one, other)
         )
-        with closing(UploadSpool(None)) as spool:
-            spool.add(b"sound" * 1000)
-            with spool.finish() as source:
-                recording = here.keep(source, "a recording")
+        with upload(b"sound" * 1000) as source:
+            recording = here.keep(source, "a recording")
         job = replace(submitted("me"), audio=recording)
         await one.jobs.submit(job)
         claim = await other.claimed()
@@ -506,14 +504,8 @@ async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     front: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     front.jobs.limits = StoreLimits(positions_interval_s=600.0)
-    call, called = front.database.call, list[str]()
-
-    async def counted(function: str, *values: object) -> object:
-        called.append(function)
-        return await call(function, *values)
-
     jobs = await front.submit(*["me"] * 3)
-    monkeypatch.setattr(front.database, "call", counted)
+    called = watched(front.database, monkeypatch)
     for job in jobs:
         assert (await front.jobs.turns([job]))[job.id].position == jobs.index(job)
     assert len(called) == 1
@@ -529,9 +521,7 @@ async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
 
 
-async def test_front_holds_few_bytes_per_waiting_job_and_knows_its_position(
-    front: Service,
-) -> None:
+async def test_front_holds_few_bytes_per_waiting_job_and_knows_its_position(front: Service) -> None:
     (first,) = await front.submit("me")
     await front.jobs.turns([first])
     await front.database.fetch(
@@ -592,10 +582,7 @@ async def opened_front(journal: str, tmp_path: Path, **more: Any) -> AsyncIterat
 
 async def sent(front: FrontService, voice: bytes, *, kept: bool = True) -> Job:
     """A job that a client submits to it."""
-    with closing(UploadSpool(None)) as spool:
-        spool.add(voice)
-        source = spool.finish()
-    with source:
+    with upload(voice) as source:
         return await front.submissions.submit(ANONYMOUS, source, TranscribeOptions(), kept=kept)
 
 

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 from service_process import until
-from shared_job_services import DONE, LIMITS, Service, kept, service, submitted, until_told
+from shared_job_services import DONE, LIMITS, Service, kept, service, submitted, until_told, watched
 
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
@@ -136,9 +136,7 @@ async def test_recording_of_waiting_job_stays(one: Service) -> None:
     assert [*one.storage.ages()] == ["a"]
 
 
-async def test_orphaned_recordings_are_deleted_once_old_enough(
-    one: Service,
-) -> None:
+async def test_orphaned_recordings_are_deleted_once_old_enough(one: Service) -> None:
     one.storage.put("young", [b"x"])
     await one.housekeeping.sweep_storage()
     assert [*one.storage.ages()] == ["young"]
@@ -256,15 +254,11 @@ async def test_long_sweep_is_joined_by_no_other_service(
 async def test_failed_part_of_a_sweep_does_not_stop_the_others(
     one: Service, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    called, call = list[str](), one.database.call
-
-    async def failing(function: str, *values: object) -> object:
-        called.append(function)
+    async def failing(function: str) -> None:
         if function == fails:
             raise errors.JournalUnreachable()
-        return await call(function, *values)
 
-    monkeypatch.setattr(one.database, "call", failing)
+    called = watched(one.database, monkeypatch, failing)
     await one.housekeeping.sweep()
     assert called[-2:] == ["tidy_1", "release_orphans_1"]
 

@@ -6,7 +6,6 @@ say so, of both.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +15,8 @@ import psycopg
 import pytest
 from not_tested import missing_extra
 from recordings import long
-from service_process import PATIENCE_S, Server, run_command, wait_until
+from service_process import PATIENCE_S, Server, wait_until
 from two_fronts_and_node import TWO_FRONTS, Fronts, started
-from vibevoice_asr_client import Client
 
 from bench.queue_clients import Recording
 
@@ -105,22 +103,6 @@ def test_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> None
             assert len({*ids}) == 1
 
 
-@pytest.mark.slow
-def test_python_client_and_command_line_work_through_a_proxy(
-    deployed: Fronts, tmp_path: Path
-) -> None:
-    audio, said = spoken(4, 6)
-    file = tmp_path / "talk.wav"
-    file.write_bytes(audio)
-    with Client(f"http://127.0.0.1:{deployed.port}") as client:
-        assert [segment.text for segment in client.transcribe(file).segments] == said
-    command = [sys.executable, "-m", "sidecar.main", "transcribe", str(file), "--format", "text"]
-    server = f"http://127.0.0.1:{deployed.port}"
-    shown = run_command([*command, "--server", server], text=True, check=True)
-    assert all(line in shown.stdout for line in said)
-    assert len({*deployed.proxy.given}) == 2
-
-
 def test_node_answers_health_and_metrics_and_accepts_no_jobs(deployed: Fronts) -> None:
     node = deployed.node.client
     assert node.get("/health").json()["engine"] == "scripted"
@@ -169,9 +151,7 @@ def test_stopped_node_releases_what_it_cannot_finish(deployed: Fronts) -> None:
         assert [segment["text"] for segment in told["segments"]] == said
 
 
-def test_clients_of_replaced_servers_work_at_any_front(
-    deployed: Fronts,
-) -> None:
+def test_clients_of_replaced_servers_work_at_any_front(deployed: Fronts) -> None:
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     url, before = f"http://127.0.0.1:{deployed.port}", len(deployed.proxy.given)
     wanted = {"model": "whisper-1", "response_format": "verbose_json"}
@@ -192,10 +172,14 @@ def test_clients_of_replaced_servers_work_at_any_front(
     assert len({*deployed.proxy.given[before:]}) == 2
 
 
+def idle(deployed: Fronts) -> bool:
+    """Whether the caller has no job and the node nothing to do."""
+    status = deployed.client.get("/v1/queue/status").json()
+    return not status["your_jobs"] and deployed.node.health()["engine_state"] == "ready"
+
+
 @pytest.mark.slow
-def test_retry_at_another_front_takes_over_the_timed_out_request(
-    deployed: Fronts,
-) -> None:
+def test_retry_at_another_front_takes_over_the_timed_out_request(deployed: Fronts) -> None:
     """Four seconds of work, two of patience: begun anew each time it would never be done."""
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     audio, said = spoken(40, 11)
@@ -208,12 +192,7 @@ def test_retry_at_another_front_takes_over_the_timed_out_request(
     assert raw.retries_taken >= 1
     assert all(line in raw.text for line in said)
     assert len({*deployed.proxy.given[before:]}) == 2
-
-    def idle() -> bool:
-        status = deployed.client.get("/v1/queue/status").json()
-        return not status["your_jobs"] and deployed.node.health()["engine_state"] == "ready"
-
-    wait_until(idle, PATIENCE_S, "nobody works on it")
+    wait_until(lambda: idle(deployed), PATIENCE_S, "nobody works on it")
     wait_until(lambda: not [*uploads(deployed)], PATIENCE_S, "nothing of it is kept")
 
 
@@ -229,9 +208,4 @@ def test_timed_out_request_without_retry_leaves_no_work_behind(deployed: Fronts)
         client.with_options(timeout=1.5, max_retries=2).audio.transcriptions.create(
             file=("a.wav", hours), model="whisper-1"
         )
-
-    def idle() -> bool:
-        status = deployed.client.get("/v1/queue/status").json()
-        return not status["your_jobs"] and deployed.node.health()["engine_state"] == "ready"
-
-    wait_until(idle, PATIENCE_S, "nobody works on it")
+    wait_until(lambda: idle(deployed), PATIENCE_S, "nobody works on it")

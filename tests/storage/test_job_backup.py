@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from job_event_histories import submitted
+from uploads import upload
 
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cli.command_table import build_command
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import Settings
@@ -48,13 +48,11 @@ def heard(number: int) -> bytes:
 
 def added(keeping: JobPersistence, number: int) -> JobRecord:
     """A job with a recording, as a submission makes it."""
-    with closing(UploadSpool(None)) as spool:
-        spool.add(heard(number))
-        with spool.finish() as source:
-            record = submitted(durable=True)
-            audio = keeping.keep(source, record.id)
-            assert isinstance(audio, StoredRecordingRef)
-            keeping.store.add(record := replace(record, audio=audio))
+    with upload(heard(number)) as source:
+        record = submitted(durable=True)
+        audio = keeping.keep(source, record.id)
+        assert isinstance(audio, StoredRecordingRef)
+        keeping.store.add(record := replace(record, audio=audio))
     return record
 
 

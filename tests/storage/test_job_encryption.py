@@ -50,9 +50,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encryption, "CHUNK_BYTES", 10)
 
 
-def test_each_recording_has_its_own_key(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_recording_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "urandom", bytes)  # chance gives all of them the same nonces
     sound = [b"0123456789" * 3]
     one, other = (b"".join(SEAL.encrypt_recording(sound, name)) for name in ("one", "other"))
@@ -89,42 +87,29 @@ def test_encrypted_file_is_read_from_any_position(size: int, tmp_path: Path) -> 
             assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
 
 
-def altered(sealed: bytes, harm: str) -> bytes:
-    """A recording that was sealed in three pieces, and what somebody made of it."""
-    head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
-    assert len(pieces) == 3
-    return {
-        "empty": b"",
-        "head": head,
-        "cut": sealed[:-1],
-        "piece less": sealed[:-26],
-        "swapped": head + pieces[1] + pieces[0] + pieces[2],
-        "first bit": head + bytes([sealed[HEAD] ^ 1]) + sealed[HEAD + 1 :],
-        "last bit": sealed[:-1] + bytes([sealed[-1] ^ 1]),
-        "more": sealed + pieces[0],
-    }.get(harm, sealed)
+HARMS: dict[str, Callable[[bytes, list[bytes]], bytes]] = {
+    "empty": lambda sealed, pieces: b"",
+    "head": lambda sealed, pieces: sealed[:HEAD],
+    "cut": lambda sealed, pieces: sealed[:-1],
+    "piece less": lambda sealed, pieces: sealed[:-26],
+    "swapped": lambda sealed, pieces: sealed[:HEAD] + pieces[1] + pieces[0] + pieces[2],
+    "first bit": lambda sealed, _: sealed[:HEAD] + bytes([sealed[HEAD] ^ 1]) + sealed[HEAD + 1 :],
+    "last bit": lambda sealed, pieces: sealed[:-1] + bytes([sealed[-1] ^ 1]),
+    "more": lambda sealed, pieces: sealed + pieces[0],
+    "name": lambda sealed, pieces: sealed,
+    "key": lambda sealed, pieces: sealed,
+}
+"""What somebody makes of a recording that was sealed in three pieces, or of how it is opened."""
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize(
-    "harm",
-    [
-        "empty",
-        "head",
-        "cut",
-        "piece less",
-        "swapped",
-        "first bit",
-        "last bit",
-        "more",
-        "name",
-        "key",
-    ],
-)
+@pytest.mark.parametrize("harm", HARMS)
 def test_altered_encrypted_recording_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
     sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
     path, name = tmp_path / "sealed", "other" if harm == "name" else "name"
-    path.write_bytes(altered(sealed, harm))
+    pieces = [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
+    assert len(pieces) == 3
+    path.write_bytes(HARMS[harm](sealed, pieces))
     seal = Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
     with pytest.raises(DecryptionFailed):
         b"".join(seal.decrypt_recording([path.read_bytes()], name))
@@ -261,9 +246,7 @@ def test_hint_for_missing_key_names_existing_key_before_a_new_one(tmp_path: Path
     assert hint.index("use the key that they were written with") < hint.index("make one")
 
 
-def test_hint_for_a_key_suits_build_and_platform(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_hint_for_a_key_suits_build_and_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
 
     def hint() -> str:

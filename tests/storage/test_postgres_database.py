@@ -183,25 +183,6 @@ async def test_database_opened_while_server_is_away_works_once_it_is_back(
     await shared.close()
 
 
-async def test_repeated_call_outlasts_an_outage(
-    shared: PostgresDatabase, postgres_cluster: Cluster
-) -> None:
-    shared.call_timeout_s = 0.2
-    tried = 0
-
-    async def insert() -> Any:
-        nonlocal tried
-        tried += 1
-        return await shared.fetch("INSERT INTO numbers VALUES (1) RETURNING number")
-
-    await asyncio.to_thread(postgres_cluster.stop, "immediate")
-    inserting = asyncio.create_task(retry_while_unavailable(insert))
-    await until(lambda: tried > 3)
-    assert not inserting.done()
-    await asyncio.to_thread(postgres_cluster.start)
-    assert await inserting == [(1,)]
-
-
 async def test_cancelled_caller_returns_at_once_and_its_connection_stays_usable(
     journal: str, postgres_cluster: Cluster
 ) -> None:
@@ -308,9 +289,7 @@ async def test_overloaded_server_does_not_count_as_away(
     assert shared.up
 
 
-async def test_notifications_arrive_also_on_channels_added_later(
-    shared: PostgresDatabase,
-) -> None:
+async def test_notifications_arrive_also_on_channels_added_later(shared: PostgresDatabase) -> None:
     shared.listen_check_s = 0.05
     first, second = list[str](), list[str]()
     shared.listen("first", first.append)
@@ -385,24 +364,26 @@ async def test_close_leaves_no_task_and_no_connection(
         await shared.fetch("SELECT 1")
 
 
-async def test_outage_of_database_is_logged_once(
+async def test_repeated_call_outlasts_an_outage_that_is_logged_once(
     shared: PostgresDatabase,
     postgres_cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     shared.call_timeout_s = 0.2
-    await asyncio.to_thread(postgres_cluster.stop)
-    tried = list[str]()
+    tried = 0
 
-    async def asked() -> Any:
-        tried.append("SELECT 1")
-        return await shared.fetch(tried[-1])
+    async def insert() -> Any:
+        nonlocal tried
+        tried += 1
+        return await shared.fetch("INSERT INTO numbers VALUES (1) RETURNING number")
 
-    call = asyncio.create_task(retry_while_unavailable(asked))
-    await until(lambda: len(tried) > 3)
+    await asyncio.to_thread(postgres_cluster.stop, "immediate")
+    inserting = asyncio.create_task(retry_while_unavailable(insert))
+    await until(lambda: tried > 3)
+    assert not inserting.done()
     await asyncio.to_thread(postgres_cluster.start)
-    await asyncio.wait_for(call, PATIENCE_S)
+    assert await asyncio.wait_for(inserting, PATIENCE_S) == [(1,)]
     said = [one.getMessage() for one in caplog.records if one.levelname != "DEBUG"]
     assert len([one for one in said if "does not answer" in one]) == 1
     assert said[-1] == "the database answers again"

@@ -56,9 +56,7 @@ def test_invalid_database_address_is_refused_and_not_repeated(address: str) -> N
         assert "not-for-logs" not in str(refused.value.to_wire())
 
 
-def test_error_of_refused_login_has_no_password(
-    postgres_cluster: Cluster,
-) -> None:
+def test_error_of_refused_login_has_no_password(postgres_cluster: Cluster) -> None:
     nowhere = postgres_cluster.address("nowhere")
     for asks in (describe_database, lambda address: migrate_postgres(address, KEY, patience_s=0.0)):
         with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:

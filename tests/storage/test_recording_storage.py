@@ -15,9 +15,10 @@ import pytest
 from job_event_histories import submitted
 from open_descriptors import opened
 from service_process import PATIENCE_S, wait_until
+from uploads import read, upload
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
+from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
@@ -35,21 +36,6 @@ from sidecar.transcripts.transcript import Segment, Transcript
 KEY = "0123456789abcdef0123456789abcdef"
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 LARGE = UploadSpool.MEMORY_BYTES + (3 << 20)
-
-
-def upload(data: bytes) -> AudioSource:
-    with closing(UploadSpool(None)) as spool:
-        spool.add(data)
-        return spool.finish()
-
-
-def read(source: AudioSource) -> bytes:
-    with source:
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        data = b""
-        while piece := os.read(source.fd, 1 << 20):
-            data += piece
-        return data
 
 
 @contextmanager
@@ -172,9 +158,7 @@ def test_files_of_others_beside_those_of_a_cluster_are_left_alone(path: Path) ->
     }
 
 
-def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(
-    path: Path,
-) -> None:
+def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(path: Path) -> None:
     path.mkdir(parents=True)
     folder = FolderStorage(path, named=True)
     folder.join("one", lambda call: call())

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from postgres import KEY
 from service_process import PATIENCE_S
 
@@ -181,6 +182,26 @@ async def services(
         for _ in range(count):
             await made.more(works=works)
         yield made
+
+
+def watched(
+    database: PostgresDatabase,
+    patch: pytest.MonkeyPatch,
+    before: Callable[[str], Awaitable[None]] | None = None,
+    method: str = "call",
+) -> list[str]:
+    """The functions, or with ``method`` "fetch" the statements, that a service has a database
+    execute from now on. ``before``: what happens, or fails, in place of a network before each."""
+    asked, own = list[str](), getattr(database, method)
+
+    async def noted(what: str, *values: object, **how: object) -> object:
+        asked.append(what)
+        if before is not None:
+            await before(what)
+        return await own(what, *values, **how)
+
+    patch.setattr(database, method, noted)
+    return asked
 
 
 async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
