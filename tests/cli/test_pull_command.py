@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -503,7 +504,7 @@ def test_serve_downloads_only_with_permission(
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     monkeypatch.setattr(pull, "fetch", asked.append)
-    monkeypatch.setattr(sys, "stdin", _Keyboard(answer))
+    monkeypatch.setattr(sys, "stdin", _Keyboard("" if answer is None else f"{answer}\n"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     pull.download_if_missing(Settings(engine="vibevoice", allow_download=allowed))
     assert asked == ([VIBEVOICE_REPOSITORY] if fetched else [])
@@ -542,17 +543,11 @@ def test_pull_without_its_package_says_what_to_install(monkeypatch):
     assert "pip install" in caught.value.hint
 
 
-class _Keyboard:
-    """Somebody who types one line, or nobody (None)."""
-
-    def __init__(self, answer: str | None) -> None:
-        self._answer = answer
+class _Keyboard(io.StringIO):
+    """Somebody who types a line, or nobody."""
 
     def isatty(self) -> bool:
-        return self._answer is not None
-
-    def readline(self) -> str:
-        return f"{self._answer}\n"
+        return bool(self.getvalue())
 
 
 def test_folder_of_model_path_is_listed(shell, tmp_path):

@@ -22,7 +22,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_token_is_created_listed_and_revoked_by_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["token", "create", "--subject", "anna", "--expires", "90d", "--scope", "reload"]
+    words = ["token", "create", "--subject", "anna", "--expires", "90d"]
+    words += ["--scope", "reload", "--scope", "now"]
     assert run(words) == 0
     said = capsys.readouterr()
     (token,) = said.out.split()
@@ -30,7 +31,7 @@ def test_token_is_created_listed_and_revoked_by_commands(
     public = signed_tokens.read_public_keys(issuer.keys.public)
     claims = signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     assert claims is not None
-    assert (claims.subject, claims.scopes) == ("anna", {"reload"})
+    assert (claims.subject, claims.scopes) == ("anna", {"reload", "now"})
     assert claims.credential.token_id in said.err
     assert token not in said.err
     assert run(["token", "list"]) == 0

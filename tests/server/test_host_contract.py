@@ -119,7 +119,9 @@ def test_requested_stop_has_golden_exit_code(start: Start, end: str) -> None:
     started = start("--port", "0", "--exit-with-stdin")
     started.line()
     started.end_input() if end == "stdin" else started.process.send_signal(getattr(signal, end))
-    assert started.ended()[:2] == (GOLDEN["ends"][end], b"")
+    exit_code, out, log = started.ended()
+    assert (exit_code, out) == (GOLDEN["ends"][end], b"")
+    assert "Traceback" not in log
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
