@@ -128,9 +128,7 @@ def test_killed_engine_is_a_notice_and_no_gap(
 
 
 @pytest.mark.slow
-def test_expired_session_is_reported_as_gone(
-    start_server: Callable[..., Server],
-) -> None:
+def test_expired_session_is_reported_as_gone(start_server: Callable[..., Server]) -> None:
     server = start_server(live_grace=0, live_sessions=1)
     with network(server.port, 600) as between, Client(between.url, retry=SOON) as far:
         with far.live() as live:
@@ -172,9 +170,7 @@ async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Pat
             list(client.live_file(path))
 
 
-def test_one_thread_may_send_while_another_receives_and_errors_have_codes(
-    server: Server,
-) -> None:
+def test_one_thread_may_send_while_another_receives_and_errors_have_codes(server: Server) -> None:
     with Client(server.url) as client:
         with client.live(turns="client", partials=False) as live:
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
-import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
+from http_file_server import FileHost
 from network_faults import network
-from service_process import Server, until
+from service_process import PATIENCE_S, Server, until
 from vibevoice_asr_client import (
     FORMATS,
     NEVER,
@@ -134,39 +134,18 @@ def test_client_gets_every_format_and_pages_of_jobs(client, studio) -> None:
     assert client.health()["engine"] == "scripted"
 
 
-class Hanging:
+@dataclass
+class Hanging(FileHost):
     """A service that takes a recording in and answers nothing from then on."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.asked: list[bytes] = []
-        threading.Thread(target=self._run, daemon=True).start()
+    asked: list[str] = field(default_factory=list)
 
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._open.append(connection)
-                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: socket.socket) -> None:
-        job = b'{"id": "j", "state": "queued"}'
-        with contextlib.suppress(OSError):
-            said = connection.recv(1 << 16)
-            self.asked.append(said.split(b" ")[0])
-            if said.startswith(b"POST"):
-                while b"--\r\n" not in said[-8:]:
-                    said += connection.recv(1 << 16)
-                head = b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-                connection.sendall(head % len(job) + job)
-                connection.close()
-
-    def close(self) -> None:
-        self._listener.close()
-        for connection in self._open:
-            connection.close()
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append(request.command)
+        self.read_body(request)
+        if request.command != "POST":
+            self.go_on.wait(PATIENCE_S)
+        self.reply(request, 202, b'{"id": "j", "state": "queued"}', {"Connection": "close"})
 
 
 @pytest.mark.parametrize("silence_s", [0.2, 600.0])
@@ -176,13 +155,12 @@ async def test_interrupted_client_of_a_hanging_service_cancels_once_and_ends(
 ) -> None:
     monkeypatch.setattr(AsyncClient, "wait", interrupted)
     limits = limits_of_answers(monkeypatch)
-    service = Hanging()
     how = {"retry": Retry(attempts=3, first_s=0.01), "silence_s": silence_s}
-    with contextlib.closing(service):
+    with Hanging() as service:
         with pytest.raises(KeyboardInterrupt):
             await transcribed(kind(service.url, **how))
         await until(lambda: len(service.asked) > 1)  # its thread may be behind
-    assert service.asked == [b"POST", b"DELETE"]
+    assert service.asked == ["POST", "DELETE"]
     assert limits == [silence_s, min(silence_s, transport.FAREWELL_S)]
 
 

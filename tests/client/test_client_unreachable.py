@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from service_process import free_port
+from service_process import counting_listener, free_port
 from vibevoice_asr_client import AsyncClient, Client, ConnectionLost, Retry, ServiceUnreachable
 from vibevoice_asr_client.problems import error_of
 
@@ -75,11 +75,12 @@ async def test_https_to_a_service_without_tls_is_an_error_that_says_so() -> None
 
 
 def test_connection_broken_at_plain_http_suggests_tls() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(ConnectionLost) as told, Client(url, retry=ONCE) as client:
-            client.health()
+    with (
+        counting_listener() as (port, _),
+        Client(f"http://127.0.0.1:{port}", retry=ONCE) as client,
+        pytest.raises(ConnectionLost) as told,
+    ):
+        client.health()
     assert "https://" in told.value.hint
 
 

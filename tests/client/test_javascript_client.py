@@ -110,9 +110,7 @@ def test_javascript_client_reports_progress_and_leaves_no_job(
     assert {job["id"] for job in server.jobs()} <= before
 
 
-def test_job_is_submitted_once_listed_fetched_and_deleted(
-    case: Callable[..., Any],
-) -> None:
+def test_job_is_submitted_once_listed_fetched_and_deleted(case: Callable[..., Any]) -> None:
     found = case("jobs")
     assert found["one"]["id"] == found["other"]["id"]
     assert found["ended"]["state"] == "done"
