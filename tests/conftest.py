@@ -107,6 +107,16 @@ def monotonic_of_the_loop(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
+def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment without settings of the machine's; its file of settings, which is not
+    there."""
+    for name in [name for name in os.environ if name.startswith("VIBEVOICE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    return tmp_path / "none.toml"
+
+
+@pytest.fixture
 def fresh_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that this process starts are started anew, not forked."""
     monkeypatch.setattr("sidecar.workers.channel.subprocess", subprocess)

@@ -134,9 +134,7 @@ def test_revocation_list_written_after_the_start_counts(tmp_path: Path) -> None:
     assert listed.value == {issued.token_id}, "the last good one counts"
 
 
-def test_concurrent_revocations_are_read_whole_and_none_is_lost(
-    tmp_path: Path,
-) -> None:
+def test_concurrent_revocations_are_read_whole_and_none_is_lost(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path)
     issuer.create("anna")
     ids = [f"{number:032x}" for number in range(40)]

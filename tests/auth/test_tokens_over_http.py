@@ -210,9 +210,7 @@ def test_revoked_or_expired_token_ends_open_streams_and_waits(
     assert followers["stays"].last.name == "cancelled"
 
 
-def test_service_on_the_network_needs_a_token_or_a_key(
-    tmp_path: Path,
-) -> None:
+def test_service_on_the_network_needs_a_token_or_a_key(tmp_path: Path) -> None:
     elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
     with pytest.raises(errors.SettingsInvalid, match="neither a token nor a key"):
         create_app(elsewhere)

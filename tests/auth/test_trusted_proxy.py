@@ -31,9 +31,7 @@ def untrusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(
-    proxied: Server,
-) -> None:
+def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(proxied: Server) -> None:
     sent = FORWARDED | {"X-Forwarded-For": "203.0.113.1"} | BEARER
     check_problem(
         proxied.client.get("/v1/jobs", headers=sent | {"Host": "evil.example"}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +105,8 @@ LEFT_OUT = (
 
 
 @pytest.fixture(autouse=True)
-def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
+def files(no_settings: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A server's file and its model's, in an environment without settings of the machine's."""
-    for name in list(os.environ):
-        if name.startswith("VIBEVOICE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     server, model = tmp_path / "server.yaml", tmp_path / "model.yml"
     server.write_text(SERVER, "utf-8")
     model.write_text(MODEL, "utf-8")

@@ -22,15 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def config(monkeypatch, tmp_path):
+def config(no_settings):
     """An environment without settings of the machine's, and a file of our own."""
-    for name in list(os.environ):
-        if name.startswith("VIBEVOICE_"):
-            monkeypatch.delenv(name)
-    file = tmp_path / "config.toml"
-    file.write_text("")
-    monkeypatch.setenv("VIBEVOICE_CONFIG", str(file))
-    return file
+    no_settings.touch()
+    return no_settings
 
 
 def test_precedence_is_flags_environment_file_defaults(config, monkeypatch):

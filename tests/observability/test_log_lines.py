@@ -82,9 +82,7 @@ def lines(server: Server, part: str) -> list[str]:
     return [line for line in server.log().splitlines() if part in line]
 
 
-def test_refused_origin_is_logged_once(
-    start_server: Callable[..., Server],
-) -> None:
+def test_refused_origin_is_logged_once(start_server: Callable[..., Server]) -> None:
     server = start_server()
     for tail in (".org/" + "\u2028" * 100, "again"):
         page = {"Origin": f"http://elsewhere.example{tail}".encode()}
@@ -108,9 +106,7 @@ def test_refused_live_sessions_are_one_log_line(start_server: Callable[..., Serv
     assert "live_sessions" in line
 
 
-async def test_log_names_the_llm_and_a_failed_turn(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_log_names_the_llm_and_a_failed_turn(start_server: Callable[..., Server]) -> None:
     server = start_server(llm="http://127.0.0.1:9", llm_model="little", voice_engine="scripted")
     line = the_line(server, "LLM: ")
     assert "little at http://127.0.0.1:9" in line

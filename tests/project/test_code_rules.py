@@ -47,16 +47,8 @@ MAKE_VALUES = {
     *("argument", "at_least", "word_set", "field_limits"),
     # of the OpenAPI page
     *("text", "texts", "choice", "flag", "number", "integer", "content", "form"),
-    *(
-        "parameters",
-        "query",
-        "header",
-        "body",
-        "limit_parameter",
-        "submission",
-        "person_form",
-        "request_body",
-    ),
+    *("parameters", "query", "header", "body", "limit_parameter", "submission"),
+    *("person_form", "request_body"),
     *("object_schema", "schema_fields", "error_responses", "operation_schemas"),
     *("idempotency_key", "stt_metrics_json", "isinstance", "type"),
     "limit",  # reads the variable by which tests change constants, and nothing else

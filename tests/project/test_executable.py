@@ -134,9 +134,7 @@ def found_by_reading(tops: tuple[str, ...]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_executable_has_libraries_of_tokens_tls_and_encryption(
-    flavour: Any,
-) -> None:
+def test_executable_has_libraries_of_tokens_tls_and_encryption(flavour: Any) -> None:
     pytest.importorskip("cryptography", reason="the extra 'auth' is not installed")
     tops = ("cryptography", "jwt", "_cffi_backend")
     packed = found_by_reading(tops) | set(flavour.hidden)
@@ -148,9 +146,7 @@ def test_executable_has_libraries_of_tokens_tls_and_encryption(
     assert "vibevoice-asr[auth,package]" in build["optional-dependencies"]["build"]
 
 
-def test_executable_excludes_gpl_packages_and_nothing_it_needs(
-    flavour: Any,
-) -> None:
+def test_executable_excludes_gpl_packages_and_nothing_it_needs(flavour: Any) -> None:
     """What every engine requires is in the GPU flavour, what the light one requires in both."""
     left_out = set(flavour.excluded)
     for spec in engines.ENGINES:

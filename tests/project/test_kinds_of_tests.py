@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
     "tests/api/test_openapi_fuzz.py": "made-up requests by the hundred; some: test_openapi_owners",
     "tests/cluster/test_killed_shared_services.py": "chaos: services are killed at random",
-    "tests/cluster/test_node_network_partition.py": "chaos: two fronts and nodes, cut connections",
     "tests/cluster/test_shared_services_with_s3.py": "a database, a bucket and three services",
     "tests/gpu_memory/test_memory_bench.py": "a measurement in processes of its own",
     "tests/upstream/test_upstream_transformers.py": "a server of another project with its model",
@@ -64,9 +63,7 @@ def test_slow_module_is_not_imported_by_make_test(
     assert kinds.pytest_ignore_collect(module, config) is left_out
 
 
-def test_make_test_leaves_out_at_most_one_test_in_ten(
-    collected: list[pytest.Function],
-) -> None:
+def test_make_test_leaves_out_at_most_one_test_in_ten(collected: list[pytest.Function]) -> None:
     files = {item.path for item in collected}
     if 2 * len(files) < len([*(ROOT / "tests").rglob("test_*.py")]):
         pytest.skip("this run has collected a part of the tests")

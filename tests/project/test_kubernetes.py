@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -77,6 +76,20 @@ def of_kind(objects: list[dict[str, Any]], kind: str, part: str = "") -> dict[st
     return found
 
 
+def labels_of(objects: list[dict[str, Any]], part: str = "") -> dict[str, str]:
+    """Those of its pods."""
+    return of_kind(objects, "Deployment", part)["spec"]["template"]["metadata"]["labels"]
+
+
+def selectors_of(objects: list[dict[str, Any]], part: str = "") -> list[dict[str, str]]:
+    """By what all that is said of a part's pods finds them."""
+    specs = [
+        of_kind(objects, kind, part)["spec"]
+        for kind in ("Deployment", "PodDisruptionBudget", "NetworkPolicy")
+    ]
+    return [(one.get("selector") or one["podSelector"])["matchLabels"] for one in specs]
+
+
 def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str, Any]:
     spec: dict[str, Any] = of_kind(objects, kind)["spec"]["template"]["spec"]
     return spec
@@ -138,23 +151,19 @@ Given = Callable[[dict[str, str]], Settings]
 
 
 @pytest.fixture
-def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
+def settings_of(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
     """The settings of a service that has these variables, and its spool here."""
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
 
     def load(variables: dict[str, str]) -> Settings:
-        here = {"CONFIG": tmp_path / "none.toml", "SPOOL_DIR": tmp_path}
-        for name, value in (variables | {f"{ENV_PREFIX}{key}": here[key] for key in here}).items():
-            monkeypatch.setenv(name, str(value))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(f"{ENV_PREFIX}SPOOL_DIR", str(no_settings.parent))
         return load_settings()
 
     return load
 
 
-def test_settings_of_config_map_are_valid_together(
-    settings_of: Given,
-) -> None:
+def test_settings_of_config_map_are_valid_together(settings_of: Given) -> None:
     data = of_kind(written("base"), "ConfigMap")["data"]
     assert set(data) <= {flag.env for flag in describe()}
     container = pod_of(written("base"))["containers"][0]
@@ -209,16 +218,9 @@ def test_base_requests_gpu_and_cpu_overlay_does_not() -> None:
 
 def test_selectors_match_service_and_not_download_job() -> None:
     objects, job = rendered("base"), of_kind(rendered("pull"), "Job")
-    labels = of_kind(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    selectors = [
-        of_kind(objects, "Deployment")["spec"]["selector"]["matchLabels"],
-        of_kind(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
-        of_kind(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
-        of_kind(objects, "Service")["spec"]["selector"],
-    ]
     others = job["spec"]["template"]["metadata"]["labels"]
-    for selector in selectors:
-        assert selector.items() <= labels.items()
+    for selector in [*selectors_of(objects), of_kind(objects, "Service")["spec"]["selector"]]:
+        assert selector.items() <= labels_of(objects).items()
         assert not selector.items() <= others.items()
     assert (
         of_kind(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
@@ -261,13 +263,8 @@ def test_settings_of_front_and_node_are_valid_with_same_journal(
 def test_service_selects_fronts_only_and_parts_have_own_policies(name: str) -> None:
     objects = rendered(name)
     for part, other in (("front", "node"), ("node", "front")):
-        labels = of_kind(objects, "Deployment", other)["spec"]["template"]["metadata"]["labels"]
-        for selector in (
-            of_kind(objects, "Deployment", part)["spec"]["selector"]["matchLabels"],
-            of_kind(objects, "PodDisruptionBudget", part)["spec"]["selector"]["matchLabels"],
-            of_kind(objects, "NetworkPolicy", part)["spec"]["podSelector"]["matchLabels"],
-        ):
-            assert not selector.items() <= labels.items()
+        for selector in selectors_of(objects, part):
+            assert not selector.items() <= labels_of(objects, other).items()
     service = of_kind(objects, "Service")["spec"]
     assert service["selector"][PART] == "front"
     assert service["sessionAffinity"] == "ClientIP", "live sessions are one pod's"
@@ -319,8 +316,7 @@ def test_ingress_sends_live_requests_to_ears_and_rest_to_fronts() -> None:
         backend = {"name": service["metadata"]["name"], "port": {"name": port}}
         assert {path for path, to in sent.items() if to == backend} == paths
         assert port in {one["name"] for one in service["spec"]["ports"]}
-        labels = of_kind(objects, "Deployment", part)["spec"]["template"]["metadata"]["labels"]
-        assert service["spec"]["selector"].items() <= labels.items()
+        assert service["spec"]["selector"].items() <= labels_of(objects, part).items()
         rule = of_kind(objects, "NetworkPolicy", part)["spec"]["ingress"][0]
         assert "ingress-nginx" in str(rule["from"])
         assert {"port": port} in rule["ports"]

@@ -1,4 +1,4 @@
-"""Which tests depend on real time: ``python tests/support/clock_dependence.py``.
+"""Which tests depend on real time.
 
 Listed are sleeps, and readings of a clock, in tests and their helpers, except in virtual time
 (`virtual_time`). A sleep between two questions whether something is so decides nothing, nor does
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,16 +81,3 @@ def all_lines() -> list[RealTime]:
     """Return the lines of all tests but those of third-party clients."""
     files = sorted((ROOT / "tests").rglob("*.py"))
     return [one for path in files if "third_party" not in path.parts for one in in_file(path)]
-
-
-def main() -> int:
-    """Print all lines, those without a reason last; return 1 if there are any."""
-    found = all_lines()
-    without = [one for one in found if not one.reason]
-    print("\n".join(str(one) for one in found if one.reason))
-    print(f"\nWithout a reason: {len(without)}\n" + "\n".join(map(str, without)))
-    return 1 if without else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -228,14 +228,7 @@ def _parts(op: Any, value: Any) -> Sequence[Any]:
             return list(value[1])
         case "ATOMIC_GROUP":
             return [value]
-        case (
-            "SUBPATTERN"
-            | "ASSERT"
-            | "ASSERT_NOT"
-            | "MAX_REPEAT"
-            | "MIN_REPEAT"
-            | "POSSESSIVE_REPEAT"
-        ):
+        case name if name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT", *_REPEATS):
             return [value[-1]]
     return []
 
