@@ -17,7 +17,7 @@ from typing import Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, wav_layout
 from sidecar.audio.audio_format import read_file_at
-from sidecar.audio.dc_offset import DcOffsetRemover
+from sidecar.audio.faulty_inputs import DcOffsetRemover
 from sidecar.audio.ffmpeg_log import AudioTrack
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts

@@ -32,7 +32,7 @@ from sidecar.audio.audio_format import (
     AudioContainer,
     is_truncated,
 )
-from sidecar.audio.channel_mixing import ChannelMixer
+from sidecar.audio.faulty_inputs import ChannelMixer
 from sidecar.audio.ffmpeg_command import (
     MAX_HOLE_S,
     MAX_JITTER_S,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.audio import Block, audio_format, wav_layout
-from sidecar.audio.channel_mixing import ChannelMixer
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
+from sidecar.audio.faulty_inputs import ChannelMixer
 from sidecar.audio.ffmpeg_log import AudioTrack
 from sidecar.audio.wav_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
 

@@ -28,10 +28,8 @@ from pydantic_settings import (
 )
 
 from sidecar import errors, files
-from sidecar.config import job_settings, server_settings
-from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
+from sidecar.config import job_settings, live_settings, server_settings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
-from sidecar.config.live_settings import GrpcSettings, LiveSettings
 from sidecar.config.setting_types import (
     ENV_PREFIX,
     ROLE_ALL,
@@ -52,11 +50,11 @@ class Settings(
     job_settings.RecordingSettings,
     job_settings.JobSettings,
     EnrolledSpeakerSettings,
-    LiveSettings,
-    GrpcSettings,
+    live_settings.LiveSettings,
+    live_settings.GrpcSettings,
     server_settings.WyomingSettings,
-    ConversationSettings,
-    TtsSettings,
+    live_settings.ConversationSettings,
+    live_settings.TtsSettings,
     server_settings.OperationsSettings,
     BaseSettings,
 ):

@@ -18,7 +18,6 @@ import threading
 from sidecar import errors
 from sidecar.observability.logs import JsonFormatter
 from sidecar.workers import channel
-from sidecar.workers.read_watch import ReadWatch
 from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
 from sidecar.workers.worker_environment import (
     ENDS_WITH_PARENT_VARIABLE,
@@ -26,7 +25,7 @@ from sidecar.workers.worker_environment import (
     NICENESS_VARIABLE,
     WORKER_NICENESS,
 )
-from sidecar.workers.worker_operations import WorkerOperations
+from sidecar.workers.worker_operations import ReadWatch, WorkerOperations
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE, audio_decoder
+from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
 from sidecar.audio.ffmpeg_log import AudioTrack
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
@@ -19,7 +19,6 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
-from sidecar.workers.read_watch import ReadWatch, WatchedAudio
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -37,6 +36,50 @@ MessageWithBytes = tuple[dict[str, Any], bytes]
 TTS_FRAME_S = 1.0
 MIN_PEAKS_PER_REPORT = 50
 """Minimum number of peaks in a report; there is one for each tenth of a second."""
+
+
+class ReadWatch:
+    """Reads of recordings in progress, of all threads of a worker: a hanging disk ends none."""
+
+    def __init__(self) -> None:
+        self._begun: dict[object, float] = {}
+
+    @property
+    def longest_s(self) -> float:
+        """Return the seconds that the longest read in progress has taken; 0 without one."""
+        begun = list(self._begun.values())
+        return time.monotonic() - min(begun) if begun else 0.0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count what happens in this context as a read."""
+        read = object()
+        self._begun[read] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._begun[read]
+
+
+class WatchedAudio:
+    """Audio each block of which is a read."""
+
+    def __init__(self, audio: engine_interface.AudioStream, reads: ReadWatch) -> None:
+        self._audio, self._reads = audio, reads
+
+    @property
+    def total_s(self) -> float | None:
+        """Return the total seconds of the audio; None if not known yet."""
+        return self._audio.total_s
+
+    def __iter__(self) -> Iterator[Block]:
+        blocks = iter(self._audio)
+        while True:
+            with self._reads.reading():
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
 
 
 class WorkerOperations:

@@ -24,7 +24,7 @@ from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
-from sidecar.workers.read_watch import ReadWatch, WatchedAudio
+from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
 from sidecar.workers.worker_process import (
     HEARTBEAT_INTERVAL_S,
     IDLE_HEARTBEAT_INTERVAL_S,
