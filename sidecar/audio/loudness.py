@@ -1,4 +1,4 @@
-"""Loudness of audio: waveform peaks, quietest cut points, window of recent minutes."""
+"""Loudness of audio, and buffers of recent audio: waveform peaks, quietest cut points."""
 
 from __future__ import annotations
 
@@ -62,40 +62,64 @@ def quietest_sample(samples: Block, rate: int, over_s: float) -> int:
     return (int(smooth.argmin()) * 2 + over) * frame // 2
 
 
-class AudioHistoryBuffer:
-    """Buffer of blocks in order; `forget` drops old ones. Times in seconds from the start."""
+class SampleRingBuffer:
+    """Samples from `start` up to `end`; only whole blocks are dropped."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = self.end = start
+        self._blocks: deque[Block] = deque()
+
+    def append(self, block: Block) -> None:
+        """Append samples, shape (samples,)."""
+        if len(block):
+            self._blocks.append(block)
+            self.end += len(block)
+
+    def drop(self, before: float) -> None:
+        """Drop the blocks that end before a sample."""
+        while self._blocks and self.start + len(self._blocks[0]) <= before:
+            self.start += len(self._blocks.popleft())
+
+    def silence(self, begin: int) -> None:
+        """Silence the audio so far from a sample on."""
+        at = self.start
+        for number, block in enumerate(self._blocks):
+            if at + len(block) > begin:
+                quiet = block.copy()
+                quiet[max(0, begin - at) :] = 0.0
+                self._blocks[number] = quiet
+            at += len(block)
+
+    def cut(self, begin: int, end: int) -> Block:
+        """Return a copy of the samples from ``begin`` up to ``end``, as far as they are stored."""
+        import numpy as np
+
+        parts, at = [], self.start
+        for block in self._blocks:
+            after = at + len(block)
+            if after > begin and at < end:
+                parts.append(block[max(0, begin - at) : end - at])
+            at = after
+        found: Block = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return found
+
+
+class AudioHistoryBuffer(SampleRingBuffer):
+    """Buffer of recent audio by times, in seconds from the start of the recording."""
 
     def __init__(self, sample_rate: int) -> None:
+        super().__init__()
         self._rate = sample_rate
-        self._blocks: deque[tuple[int, Block]] = deque()
-        self._samples = 0
 
     @property
     def end_s(self) -> float:
         """Return the end of the recording so far, in seconds."""
-        return self._samples / self._rate
-
-    def append(self, block: Block) -> None:
-        """Append audio, shape (samples,)."""
-        self._blocks.append((self._samples, block))
-        self._samples += len(block)
+        return self.end / self._rate
 
     def between(self, start_s: float, end_s: float) -> Block:
         """Return a copy of the samples from ``start_s`` to ``end_s``, as far as they are stored."""
-        import numpy as np
-
-        start, end = round(start_s * self._rate), round(end_s * self._rate)
-        parts = [
-            block[max(0, start - first) : max(0, end - first)]
-            for first, block in self._blocks
-            if first < end and first + len(block) > start
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return self.cut(round(start_s * self._rate), round(end_s * self._rate))
 
     def forget(self, before_s: float) -> None:
         """Drop blocks that ended before ``before_s``."""
-        while self._blocks:
-            first, block = self._blocks[0]
-            if first + len(block) > before_s * self._rate:
-                return
-            self._blocks.popleft()
+        self.drop(before_s * self._rate)

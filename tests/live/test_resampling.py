@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
-from sidecar.live.runtime.resampling import SampleInput, SampleRingBuffer
+from sidecar.live.runtime.resampling import SampleInput
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:

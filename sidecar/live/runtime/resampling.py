@@ -1,8 +1,7 @@
-"""Resampling of live audio: client bytes to samples, rate conversion, ring buffer."""
+"""Resampling of streamed audio: client bytes to samples, rate conversion."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,46 +53,6 @@ class SampleInput:
         if resampler is None:
             return np.zeros(0, np.float32)
         found: Block = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        return found
-
-
-class SampleRingBuffer:
-    """Samples from `start` up to `end`; only whole blocks are dropped."""
-
-    def __init__(self, start: int = 0) -> None:
-        self.start = self.end = start
-        self._blocks: deque[Block] = deque()
-
-    def append(self, block: Block) -> None:
-        """Append samples, shape (samples,)."""
-        if len(block):
-            self._blocks.append(block)
-            self.end += len(block)
-
-    def drop(self, before: int) -> None:
-        """Drop the blocks that end before a sample."""
-        while self._blocks and self.start + len(self._blocks[0]) <= before:
-            self.start += len(self._blocks.popleft())
-
-    def silence(self, begin: int) -> None:
-        """Silence the audio so far from a sample on."""
-        at = self.start
-        for number, block in enumerate(self._blocks):
-            if at + len(block) > begin:
-                quiet = block.copy()
-                quiet[max(0, begin - at) :] = 0.0
-                self._blocks[number] = quiet
-            at += len(block)
-
-    def cut(self, begin: int, end: int) -> Block:
-        """Return a copy of the samples from ``begin`` up to ``end``, as far as they are stored."""
-        parts, at = [], self.start
-        for block in self._blocks:
-            after = at + len(block)
-            if after > begin and at < end:
-                parts.append(block[max(0, begin - at) : end - at])
-            at = after
-        found: Block = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         return found
 
 

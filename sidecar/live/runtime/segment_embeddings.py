@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
+from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces.live_events import (
     LiveEvent,
     LiveSessionStart,
@@ -24,7 +25,6 @@ from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_speaker_labels import LiveSpeakerIdentification
 from sidecar.live.runtime.partial_results import RecognitionUrgency
-from sidecar.live.runtime.resampling import SampleRingBuffer
 from sidecar.transcripts.transcript import SpeakerCandidate
 
 MAX_EMBEDDING_S = 3.0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from sidecar.audio import Block
+from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, TurnControl
@@ -46,7 +47,6 @@ from sidecar.live.runtime.partial_results import (
     RecognitionUrgency,
     SpeechSegment,
 )
-from sidecar.live.runtime.resampling import SampleRingBuffer
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.transcripts.language_detection import doubtful_language_notice
