@@ -7,21 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from instrumented_slot import OverheardSlot, queue_on
 from pydantic import SecretStr
 from service_process import PATIENCE_S, REPOSITORY, popen, run_command, service_environment
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.jobs.job_record import JobState
-from sidecar.jobs.job_runner import Job
-from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import encryption
 from sidecar.storage.encrypted_sqlite import create_cipher, verify_cipher
 from sidecar.storage.encryption import (
@@ -192,39 +188,6 @@ def test_two_first_starts_at_once_share_one_key_in_the_keyring(keeps: str, tmp_p
         assert one == (tmp_path / "password").read_text()
     else:
         assert "cannot store a key" in one
-
-
-async def test_full_disk_ends_only_the_job_that_cannot_be_written(
-    new_job: Callable[..., Job], tmp_path: Path
-) -> None:
-    store = SqliteJobEventLog(tmp_path / "jobs", KEY)
-    async with queue_on(OverheardSlot(), store=store) as queue:
-        full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
-        await queue.submit(full)
-        database = store._journal.database
-        filler = new_job(durable=True)
-        filler.enter(store)
-        await filler.written()
-        database.execute("PRAGMA max_page_count = 1")  # as many as there are
-        with suppress(errors.DiskFull):
-            for _ in range(200):  # what room there is in those is taken up
-                filler.begin()
-                await filler.written()
-            pytest.fail("there is room without end")
-        queue.open()
-        await queue.submit(passing)
-        with pytest.raises(errors.DiskFull):
-            await full.result()
-        assert (await passing.result()).segments
-        database.execute("PRAGMA max_page_count = 100000")
-        await queue.submit(later)
-        assert (await later.result()).segments
-    store.close()
-    with closing(SqliteJobEventLog(tmp_path / "jobs", KEY)) as again:
-        error = again.get(full.id).error
-        assert error is not None, "the end was owed"
-        assert error.code == "disk_full"
-        assert again.get(later.id).state is JobState.DONE
 
 
 def test_error_of_other_key_says_that_all_stores_have_one_key() -> None:
