@@ -61,6 +61,8 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("pull voice nobody --from http://127.0.0.1:9/", 1, "no voice 'nobody'"),
         ("pull voice --from http://127.0.0.1:9/", 69, "cannot be reached"),
         ("pull whisper:huge", 1, r"'huge'.*tiny.*large-v3-turbo"),
+        ("transcribe https://example.org/talk.mp3", 1, "This is an address, not a file"),
+        ("transcribe S3://bucket/talk.wav", 1, "This is an address, not a file"),
         ("estimate gone.wav", 1, "gone.wav: There is no such file"),
         ("token create --subject \u00fcnal", 78, "is not a valid subject"),
         ("token create --subject anna --expires soon", 78, "not a duration"),

@@ -289,9 +289,3 @@ def test_output_named_as_a_file_is_refused(there: bool, tmp_path: Path) -> None:
     with pytest.raises(errors.SettingsInvalid, match="the name of a file"):
         run(TranscribeCommandOptions([TALK], format="srt", output=output))
     assert output.is_file() == there
-
-
-@pytest.mark.parametrize("address", ["https://example.org/talk.mp3", "S3://bucket/talk.wav"])
-def test_address_instead_of_a_file_is_named_as_such(address: str) -> None:
-    with pytest.raises(errors.AudioPathNotFound, match="This is an address, not a file"):
-        open_file(Path(address))

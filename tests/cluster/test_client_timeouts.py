@@ -115,13 +115,10 @@ async def test_job_is_marked_as_left_once_the_database_is_back(
     here: Front, postgres_cluster: Cluster
 ) -> None:
     job = await here.accepted()
-    postgres_cluster.stop()
-    try:
+    with postgres_cluster.stopped():
         here.timeouts.leave(job, "sent", 60)
         with pytest.raises(errors.JournalUnreachable):
             await here.taken()
-    finally:
-        postgres_cluster.start()
     await until(lambda: here.timeouts.leaving.idle)
     found = await here.taken()
     assert found is not None

@@ -303,14 +303,11 @@ async def test_lost_connections_lose_no_event(front: Service, node: Service, jou
 async def test_close_ends_while_database_is_away(front: Service, postgres_cluster: Cluster) -> None:
     front.jobs.limits = StoreLimits(close_s=0.2)
     (job,) = await front.submit("me")
-    postgres_cluster.stop("immediate")
-    try:
+    with postgres_cluster.stopped("immediate"):
         front.jobs.delete_soon(job.id)
         async with asyncio.timeout(PATIENCE_S):
             await front.jobs.close()
         assert front.jobs.ending.idle
-    finally:
-        postgres_cluster.start()
 
 
 async def test_services_go_on_at_standby_with_what_it_has(
@@ -327,16 +324,13 @@ async def test_services_go_on_at_standby_with_what_it_has(
             record = await node.report(claim, claim.record, StartedChange())
             assert record is not None
             await until(lambda: _asked(standby.address(database), events) == 1)
-            postgres_cluster.stop("immediate")
-            try:
+            with postgres_cluster.stopped("immediate"):
                 await asyncio.to_thread(standby.promote)
                 done = await retry_while_unavailable(lambda: node.report(claim, record, DONE))
                 assert done is not None
                 assert (await front.jobs.get(job.id)).state is JobState.DONE
                 (later,) = await front.submit("me")
                 assert (await node.claimed()).record.id == later.id
-            finally:
-                postgres_cluster.start()
         assert _asked(standby.address(database), events) == 2
 
 

@@ -121,14 +121,11 @@ def test_failed_migration_leaves_previous_version(
 def test_migration_without_patience_is_refused_while_database_is_away(
     postgres_cluster: Cluster, journal: str
 ) -> None:
-    postgres_cluster.stop()
-    try:
+    with postgres_cluster.stopped():
         with pytest.raises(SettingsInvalid, match="does not answer"):
             postgres_database.migrate_postgres(journal, KEY, patience_s=0.0)
         with pytest.raises(SettingsInvalid, match="does not answer"):
             postgres_database.describe_database(journal)
-    finally:
-        postgres_cluster.start()
     assert "PostgreSQL" in postgres_database.describe_database(journal)
 
 

@@ -129,8 +129,7 @@ async def test_job_waits_for_speakers_while_database_is_away_and_live_does_not(
 
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
     async with closing(voices_of(in_database, people=True)) as voices:
-        in_database.cluster.stop()
-        try:
+        with in_database.cluster.stopped():
             answers = await asyncio.gather(
                 people.all(ANONYMOUS),
                 people.add(ANONYMOUS, "Ben", heard(2)),
@@ -147,8 +146,6 @@ async def test_job_waits_for_speakers_while_database_is_away_and_live_does_not(
             )
             await until(lambda: begins.done() or len(tried) >= 2)
             assert not begins.done()
-        finally:
-            in_database.cluster.start()
         assert names((await begins).known_voices) == ["Anna"]
         live = await voices.with_enrolled_speakers_live(LiveOptions(), ANONYMOUS.owner)
         assert names(live.known_voices) == ["Anna"]

@@ -104,10 +104,10 @@ def test_server_with_untrusted_certificate_is_refused(
     pair = ensure_certificate(tmp_path / "tls", frozenset({"127.0.0.1"}))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
-    proxy = RoundRobin(int(any_storage_server.endpoint.rpartition(":")[2]), tls=context)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{proxy.port}")
+    port = int(any_storage_server.endpoint.rpartition(":")[2])
     settings = settings_of(bucket)
-    try:
+    with closing(RoundRobin(port, tls=context)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{proxy.port}")
         with pytest.raises(errors.SettingsInvalid, match="SSLError") as refused:
             check_storage(create_recording_storage(settings, Path("nowhere")))
         assert "AWS_CA_BUNDLE" in refused.value.hint
@@ -116,8 +116,6 @@ def test_server_with_untrusted_certificate_is_refused(
             check_storage(believed)
             believed.put("a-job", [b"a recording"])
             assert [*believed.read("a-job")] == [b"a recording"]
-    finally:
-        proxy.close()
 
 
 def test_missing_s3_extra_is_refused_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:

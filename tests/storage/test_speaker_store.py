@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import stat
 
 import pytest
 from speaker_stores import SECRET, InFile, Place, heard
@@ -13,7 +15,9 @@ from sidecar.auth.identity import ALL_SCOPES, ANONYMOUS, AuthMethod, Identity
 from sidecar.service import enrolled_speakers
 from sidecar.storage.speaker_store import (
     MAX_SAMPLES,
+    SPEAKER_FILE,
     EnrolledSpeaker,
+    SpeakerFile,
     SpeakerSample,
     parse_speaker_name,
 )
@@ -131,6 +135,27 @@ async def test_concurrent_changes_of_a_speaker_are_all_kept(place: Place) -> Non
     (now,) = await people.all(ANONYMOUS)
     assert now.name == "Änna"
     assert {one.print.vector for one in now.samples} == {heard(one).vector for one in range(8)}
+
+
+async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:
+    await in_file.open().add(ANONYMOUS, "Anna", heard(1))
+    if os.name == "posix":
+        assert stat.S_IMODE(in_file.folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((in_file.folder / SPEAKER_FILE).stat().st_mode) == 0o600
+
+
+async def test_speaker_file_in_use_or_damaged_is_refused(
+    in_file: InFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = in_file.open()
+    await people.add(ANONYMOUS, "Anna", heard(1))
+    monkeypatch.setattr("sidecar.storage.speaker_store.LOCK_TIMEOUT_S", 0.1)
+    with pytest.raises(errors.SettingsInvalid, match="cannot be opened"):
+        SpeakerFile(in_file.folder, SECRET)
+    await people.close()
+    (in_file.folder / SPEAKER_FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(errors.SettingsInvalid):
+        in_file.open()
 
 
 def test_sample_over_limit_replaces_the_one_with_least_speech() -> None:

@@ -112,6 +112,15 @@ class Cluster:
         self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
 
     @contextmanager
+    def stopped(self, mode: str = "fast") -> Iterator[None]:
+        """Have it answer nobody meanwhile."""
+        self.stop(mode)
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop all of its processes meanwhile: connections stay open, and nothing answers."""
         postmaster = psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))

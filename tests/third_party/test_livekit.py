@@ -32,12 +32,9 @@ def restarting(home: Path, **settings: object) -> Iterator[tuple[int, Server]]:
     with (
         Server(home / "first", voice_engine="scripted", **settings) as first,
         Server(home / "second", voice_engine="scripted", **settings) as second,
+        contextlib.closing(RoundRobin(first.port, second.port)) as proxy,
     ):
-        proxy = RoundRobin(first.port, second.port)
-        try:
-            yield proxy.port, first
-        finally:
-            proxy.close()
+        yield proxy.port, first
 
 
 def end(server: Server) -> None:
