@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 from recordings import Studio, wav
-from service_process import PATIENCE_S, Server, check_problem, halt, wait_until
-from two_fronts_and_node import ONE_SERVICE, WAYS, started
+from service_process import PATIENCE_S, Server, check_problem, wait_until
+from two_fronts_and_node import WAYS, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-
-ENDED = ("done", "failed", "cancelled")
 ENDLESS_S = 3000
 """Of a recording that the slow server would hear for as long as any test waits."""
 
@@ -54,9 +51,6 @@ def idle(slow: Server) -> Iterator[Server]:
         slow.cancel(job["id"])
 
 
-by_one_service = pytest.mark.parametrize("slow", [ONE_SERVICE], indirect=True)
-
-
 def busy(server: Server) -> bool:
     return bool(server.health()["engine_state"] == "busy")
 
@@ -67,12 +61,6 @@ def running_job(server: Server, audio: bytes) -> str:
     server.wait_state(job_id, "running")
     wait_until(lambda: server.job(job_id)["progress"]["audio_seconds_done"], PATIENCE_S, "progress")
     return job_id
-
-
-def kill_worker(server: Server) -> int:
-    pid = int(server.health()["worker_pid"])
-    os.kill(pid, signal.SIGKILL)
-    return pid
 
 
 def zombies(server: Server) -> list[int]:
@@ -176,64 +164,6 @@ def test_job_of_a_disconnected_client_is_cancelled(state: str, idle: Server) -> 
         idle.cancel(ahead)
     following = idle.submit(tone(7, 1.0))
     assert idle.wait_state(following, "done")["attempts"] == 1
-
-
-@by_one_service
-def test_health_answers_every_poll_while_a_job_runs(idle: Server) -> None:
-    job_id = running_job(idle, endless(8))
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: idle.client.get("/health"), range(200)))
-    assert [answer.status_code for answer in answers] == [200] * 200
-    assert {answer.json()["engine_state"] for answer in answers} == {"busy"}
-    assert idle.job(job_id)["state"] == "running"
-
-
-@by_one_service
-def test_bad_file_is_refused_while_another_job_runs(idle: Server) -> None:
-    job_id = running_job(idle, endless(9))
-    check_problem(idle.post(b"no audio"), 415, "audio_format_unsupported")
-    check_problem(idle.post(wav(b"")), 422, "audio_undecodable")
-    assert idle.job(job_id)["state"] == "running"
-
-
-@by_one_service
-def test_job_whose_engine_is_killed_is_tried_once_more(idle: Server) -> None:
-    expected = [idle.post(tone(number)).json()["segments"] for number in range(3)]
-    halt(int(idle.health()["worker_pid"]))
-    first = idle.submit(tone(0, 20.0))
-    idle.wait_state(first, "running")
-    others = [idle.submit(tone(number)) for number in range(3)]
-    killed = kill_worker(idle)
-    job = idle.wait_state(first, *ENDED)
-    assert job["state"] == "done", job
-    assert job["attempts"] == 2
-    assert idle.transcript(first)["metadata"]["duration"] == pytest.approx(20.0)
-    for number, job_id in enumerate(others):
-        job = idle.wait_state(job_id, *ENDED)
-        assert (job["state"], job["attempts"]) == ("done", 1)
-        assert idle.transcript(job_id)["segments"] == expected[number]
-    assert idle.health()["worker_pid"] != killed
-    wait_until(lambda: not zombies(idle), PATIENCE_S, "the dead are buried")
-
-
-@by_one_service
-def test_job_whose_engine_is_killed_twice_fails_alone(idle: Server) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(idle.post, endless(0))
-        wait_until(lambda: busy(idle), PATIENCE_S, "the job runs")
-        killed = kill_worker(idle)
-        following = idle.submit(tone(1))
-        wait_until(
-            lambda: busy(idle) and idle.health()["worker_pid"] not in (None, killed),
-            PATIENCE_S,
-            "the second attempt",
-        )
-        kill_worker(idle)
-        response = answer.result(PATIENCE_S)
-    check_problem(response, 503, "engine_crashed")
-    assert int(response.headers["retry-after"]) >= 1
-    assert idle.wait_state(following, *ENDED)["state"] == "done"
-    wait_until(lambda: not zombies(idle), PATIENCE_S, "the dead are buried")
 
 
 @pytest.mark.slow

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_whisper
-from live_wire import heard
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import Server, check_problem
 from tiny_vibevoice import clip
 from tiny_whisper import LANGUAGES, PLAY, PROSE
 
@@ -62,16 +61,6 @@ def test_recording_is_transcribed_in_its_language_with_its_speakers(
     assert len(words) == len(tiny_whisper.text(name).split())
     starts = [word["start_time"] for word in words]
     assert starts == sorted(starts)
-
-
-@pytest.mark.slow
-def test_words_are_assigned_to_their_speakers(server: Server) -> None:
-    """The man asks until 8.1 s, the woman answers until 11.4 s."""
-    segments = server.post(audio(PLAY)).json()["segments"]
-    voices = {word: one["speaker"] for one in segments for word in one["text"].split()}
-    assert [voices[word] for word in ("hear", "you?", "good.", "what?", "else")] == [
-        *("Speaker_0", "Speaker_1", "Speaker_0", "Speaker_1", "Speaker_0")
-    ]
 
 
 @pytest.mark.slow
@@ -128,11 +117,6 @@ def recording(*parts: str | float) -> bytes:
     return file.getvalue()
 
 
-def test_silence_has_no_words(server: Server) -> None:
-    body = server.post(recording(40.0)).json()
-    assert body["segments"] == []
-
-
 @pytest.mark.slow
 def test_recording_may_change_its_language_and_silence_is_skipped(server: Server) -> None:
     body = server.post(recording(PLAY, 60.0, PROSE)).json()
@@ -145,68 +129,10 @@ def test_recording_may_change_its_language_and_silence_is_skipped(server: Server
     assert all(88 <= one["start_time"] <= one["end_time"] <= 97.3 for one in german)
 
 
-@pytest.mark.slow
-def test_reload_changes_the_precision_in_answers(server: Server) -> None:
-    for asked, used in (("fp32", "fp32"), ("fp16", "fp32"), ("int8", "int8")):
-        answer = server.client.post("/reload-model", json={"precision": asked})
-        assert answer.status_code == 200, answer.text
-        body = server.post(audio(PROSE)).json()
-        check_right(body, PROSE)
-        assert body["metadata"]["model_precision"] == used
-        assert server.health()["precision"] == used
-
-
-@pytest.mark.slow
-def test_cancelled_job_ends_at_once_and_the_engine_lives(server: Server) -> None:
-    check_right(server.post(audio(PROSE)).json(), PROSE)
-    worker = server.health()["worker_pid"]
-    samples, rate = soundfile.read(io.BytesIO(audio(PLAY)), dtype="int16")
-    long = io.BytesIO()
-    soundfile.write(long, np.tile(samples, 8), rate, format="WAV")
-    for done_s in (0.0, 30.0):  # while voices are told apart, and while a window is heard
-        job = server.submit(long.getvalue())
-        server.wait_state(job, "running")
-        wait_until(
-            lambda: server.job(job)["progress"]["audio_seconds_done"] >= done_s,  # noqa: B023
-            PATIENCE_S,
-            "so far",
-        )
-        assert server.cancel(job)["state"] == "cancelled"
-        wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
-    assert server.health()["worker_pid"] == worker
-    check_right(server.post(audio(PLAY)).json(), PLAY)
-
-
-def test_engine_auto_is_whisper_if_a_language_is_set(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    home = tmp_path_factory.mktemp("auto")
-    with Server(
-        home, engine="auto", model_path=tiny_whisper.model(), language="de", keep_alive=-1
-    ) as server:
-        assert server.health()["engine"] == "whisper"
-        body = server.post(audio(PROSE)).json()
-        assert said(body) == tiny_whisper.text(PROSE)
-        assert body["metadata"]["language"] == "de"
-
-
 def asked(server: Server, what: str, name: str, **fields: str) -> dict:
     files, fields = {"file": (f"{name}.wav", audio(name))}, {"model": "whisper-1", **fields}
     response = server.client.post(f"/v1/audio/{what}", files=files, data=fields)
     return dict(response.raise_for_status().json())
-
-
-def test_openai_client_gets_every_word_with_its_times(server: Server) -> None:
-    body = asked(
-        server,
-        "transcriptions",
-        PROSE,
-        **{"response_format": "verbose_json", "timestamp_granularities[]": "word"},
-    )
-    assert body["text"] == tiny_whisper.text(PROSE)
-    assert [word["word"] for word in body["words"]] == body["text"].split()
-    assert all(word["start"] <= word["end"] for word in body["words"])
-    assert "segments" not in body
 
 
 def test_translation_uses_the_translate_task(
@@ -231,13 +157,3 @@ def test_translation_uses_the_translate_task(
     names = ("<|transcribe|>", "<|translate|>")
     tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
     assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]
-
-
-async def test_live_session_uses_the_same_engine(server: Server) -> None:
-    sound = decode_audio_file(clip(PROSE), RATE)
-    samples = (sound * 32_767).astype("<i2").tobytes()
-    told = await heard(server, samples, language="de", diarize=False)
-    assert told[0]["engine"] == "whisper"
-    transcript = told[-1]["transcript"]
-    assert transcript["metadata"]["language"] == "de"
-    assert "Immer versucht" in said(transcript)
