@@ -22,27 +22,6 @@ def test_recording_in_every_format_is_transcribed_at_its_true_length(
     assert not server.leftovers()
 
 
-@pytest.mark.parametrize(
-    ("name", "lie"),
-    [
-        ("mp3-cbr", "voice.wav"),
-        ("wav-s16", "voice.mp3"),
-        ("ogg-opus", "voice.m4a"),
-        ("m4a", "voice.ogg"),
-        ("flac", "voice.txt"),
-        ("webm-opus", "voice"),
-        ("wav-s16", "playlist.m3u8"),
-    ],
-)
-def test_format_is_found_by_content_and_not_by_file_name(
-    name: str, lie: str, server: Server, studio: Studio
-) -> None:
-    honest = server.post(studio.bytes(name), studio.path(name).name)
-    response = server.post(studio.bytes(name), lie)
-    assert response.status_code == 200, response.text[:500]
-    assert response.json()["segments"] == honest.json()["segments"]
-
-
 def test_other_audio_tracks_are_named_in_a_warning(server: Server, studio: Studio) -> None:
     film = studio.make(
         "three-tracks.mkv",

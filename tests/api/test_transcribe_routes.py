@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_problem
+from service_process import Server, check_problem
 
 from sidecar import errors
 from sidecar.api import transcribe_routes
@@ -70,13 +70,6 @@ def test_missing_precision_is_substituted_with_a_warning(
     assert "int8" in warning["message"]
 
 
-def test_upload_and_path_give_the_same_transcript(embedded: Server) -> None:
-    by_path = embedded.post_path(str(BECKETT), precision="int8").json()
-    uploaded = embedded.post(BECKETT.read_bytes(), precision="int8").json()
-    assert uploaded["segments"] == by_path["segments"]
-    assert uploaded["metadata"]["warnings"] == []
-
-
 def test_transcript_without_diarization_has_one_nominal_speaker(embedded: Server) -> None:
     body = embedded.post(BECKETT.read_bytes(), diarize="false").json()
     check_host_can_parse(body)
@@ -124,29 +117,6 @@ def test_reload_replaces_the_engine(embedded: Server) -> None:
     health = embedded.health()
     assert health["model_loaded"] is True
     assert health["worker_pid"] != before
-
-
-def test_root_names_the_service(server: Server) -> None:
-    body = server.client.get("/").json()
-    assert body["service"] == "vibevoice-asr"
-    assert body["status"] == "running"
-
-
-def test_preloaded_engine_is_loaded_without_a_request(
-    start_server: Callable[..., Server],
-) -> None:
-    from service_process import wait_until
-
-    server = start_server(engine="moonshine", preload="true")
-    wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
-
-
-def test_log_has_no_word_of_a_recording(embedded: Server, conversation: object) -> None:
-    log = embedded.log().lower()
-    assert "engine moonshine loaded" in log
-    assert "ditch" not in log
-    assert str(ENDGAME).lower() not in log
-    assert json.dumps(conversation).lower().count("ditch") >= 1
 
 
 def test_streamed_answer_has_each_segment_and_the_transcript_last(
