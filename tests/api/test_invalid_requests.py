@@ -9,9 +9,8 @@ import json
 import re
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -504,25 +503,3 @@ def test_request_id_of_an_error_is_in_the_log(server: Server) -> None:
         assert len(lines) == 1
         assert code in lines[0]
         assert " - INFO - " in lines[0]
-
-
-def test_log_has_no_path_no_transcript_and_no_traceback(
-    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
-) -> None:
-    server = start_server(log_level="debug")
-    marked = tmp_path / "marked-5c1f-recording.wav"
-    marked.write_bytes(voice)
-    texts = [segment["text"] for segment in server.post_path(str(marked)).json()["segments"]]
-    assert texts
-    server.post_path(str(tmp_path / "marked-5c1f-missing.wav"))
-    server.post(b"marked-5c1f-content", "marked-5c1f-upload.wav", language="marked-5c1f")
-    server.post(voice[:20], "marked-5c1f-upload.m4a")
-    server.client.get("/health", params={"token": "marked-5c1f"})
-    last = server.client.get("/marked-5c1f").json()["request_id"]
-    wait_until(lambda: last in server.log(), PATIENCE_S, "it is logged")
-    log = server.log()
-    assert "worker" in log, "the log is there at all"
-    assert "marked-5c1f" not in log
-    assert "Traceback" not in log
-    for text in texts:
-        assert text not in log
