@@ -128,13 +128,6 @@ async def test_speech_during_a_tool_call_cancels_it(
         assert await caller.refused("conversation.item.create", item=late) == unknown
 
 
-async def test_output_of_an_unknown_call_is_refused(thoughtful: Server) -> None:
-    output = {"type": "function_call_output", "call_id": "call_a", "output": "x"}
-    async with calling(thoughtful) as caller:
-        refused = await caller.refused("conversation.item.create", item=output)
-        assert refused == ("call_unknown", "item.call_id")
-
-
 async def test_tools_for_the_repeat_model_are_refused(thoughtful: Server) -> None:
     refused = ("tools_unavailable", "tools")
     async with calling(thoughtful, model="repeat") as caller:

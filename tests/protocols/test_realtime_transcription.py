@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import websockets
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
@@ -122,31 +122,6 @@ async def test_transcription_session_is_the_golden_one(
         said = [one for one in events if one["type"] == DELTA and one["item_id"] == done["item_id"]]
         assert words
         assert "".join(one["delta"] for one in said) == done["transcript"]
-
-
-@pytest.mark.filterwarnings("ignore:connect.. must be used")  # which the package does not
-def test_turns_ended_by_the_client_are_transcribed(server: Server) -> None:
-    client = OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="sk-whatever")
-    with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
-        connection.session.update(session=NULL_VAD)  # type: ignore[arg-type]
-        for turn in range(2):
-            connection.input_audio_buffer.append(
-                audio=base64.b64encode(sound(0.1 * (turn + 1), 0.5) + sound(0, 1)).decode()
-            )
-            connection.input_audio_buffer.commit()
-        connection.input_audio_buffer.commit()
-        kinds, texts = [], []
-        for event in connection:
-            kinds.append(event.type)
-            if event.type == COMPLETED:
-                texts.append(event.transcript)
-            if event.type == "error":
-                assert event.error.code == "input_audio_buffer_commit_empty"
-            if len(texts) == 2 and "error" in kinds:
-                break
-    assert [loudest(text) for text in texts] == [1, 2]
-    assert not [kind for kind in kinds if "speech" in kind]
-    assert kinds.count("input_audio_buffer.committed") == 2
 
 
 async def test_audio_may_be_cut_within_a_sample(server: Server) -> None:

@@ -8,7 +8,7 @@ import io
 import json
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recordings import wav
 from service_process import PATIENCE_S, Server, check_discreet, wait_until
-from upstream_stand_ins import StandIn
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop, wav_to_chunks
 from wyoming.client import AsyncTcpClient
@@ -148,35 +147,6 @@ async def test_audio_of_another_format_needs_no_announcement(
         await say(client, *wav_to_chunks(reader, 1024, start_event=True, stop_event=True))
     whole = Transcript.from_event((await all_said(client))[-2])
     assert whole.text == text_of(server, wav(SECOND * 2))
-
-
-class Talkative(StandIn):
-    """Another service of ours, which hears a day of Russian in whatever it is sent."""
-
-    text = " ".join(f"слово{at:06}" for at in range(200_000))
-
-    def __init__(self) -> None:
-        super().__init__()
-        health = {"contract": 1, "engine": "scripted", "engine_state": "idle", "jobs_waiting": 0}
-        segment = {"start_time": 0.0, "end_time": 3.0, "text": self.text}
-        heard = {"segments": [segment], "metadata": {"diarized": False, "duration": 3.0}}
-        self.app.get("/health")(lambda: health)
-        self.app.post("/transcribe")(lambda: heard)
-
-
-async def test_transcript_of_megabytes_is_complete(start_server: Callable[..., Server]) -> None:
-    """The client reads lines of 64 KiB at most, which a Russian talk of 18 minutes is beyond."""
-    with Talkative() as there:
-        here = start_server(wyoming_port=0, engine="upstream", upstream=there.url)
-        async with connected(here) as client:
-            await say(client, *SOUND)
-            *_, whole, _ = await all_said(client)
-            assert len(there.text.encode()) > 3 << 20
-            assert Transcript.from_event(whole).text == there.text
-            await say(client, Ping("still there?"))
-            event = await client.read_event()
-            assert event is not None
-            assert Pong.from_event(event).text == "still there?"
 
 
 async def test_events_of_other_services_are_skipped_and_ping_is_answered(

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from asgi_server import served
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server, web
+from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import connect
 from yap_client import Streaming, base64_of
 
@@ -289,8 +289,3 @@ async def test_shutdown_closes_connections_after_their_finals(
         assert await client.closed() == (1001, "shutting_down")
         assert (await other.closed())[0] == 1001
     assert await asyncio.to_thread(there.process.wait, PATIENCE_S) == 0
-
-
-def test_plain_request_returns_426(server: Server) -> None:
-    answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
-    assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")
