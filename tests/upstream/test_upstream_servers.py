@@ -22,7 +22,6 @@ from sidecar.diarization.speaker_models import load_models
 from sidecar.transcripts.transcript import (
     Finished,
     Progress,
-    Segment,
     SegmentReady,
     SpeakerCandidate,
     Transcript,
@@ -56,22 +55,6 @@ def test_transcript_equals_that_of_the_upstream(server: Server, two_voices: Soun
     assert here["metadata"]["engine"] == f"upstream 127.0.0.1:{server.port}"
     for name in ("duration", "language", "model_precision", "num_speakers", "diarized"):
         assert here["metadata"][name] == there["metadata"][name], name
-
-
-def test_segment_is_reported_before_its_chunk_is_done(
-    server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    feed = SidecarChunkRequest.feed
-
-    def noted(hearing: SidecarChunkRequest, data: bytes) -> list[Segment]:
-        found = feed(hearing, data)
-        told.extend(one.text for one in found)
-        return found
-
-    monkeypatch.setattr(SidecarChunkRequest, "feed", noted)
-    transcript = Engine(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
-    assert told == [one.text for one in transcript.segments]
 
 
 def test_all_options_reach_the_upstream(proxy: FaultyProxy, noise: Sound) -> None:
@@ -402,18 +385,10 @@ def test_too_long_chunk_is_sent_in_smaller_chunks_from_then_on(two_voices: Sound
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
 
 
-def test_upstream_that_failed_a_chunk_may_get_its_halves(two_voices: Sound) -> None:
+@pytest.mark.parametrize("faults", [["inflated"], ["length"], ["unavailable", "length"]])
+def test_misread_recording_is_sent_in_smaller_chunks(two_voices: Sound, faults: list[str]) -> None:
     with VllmStandIn() as there:
-        there.plan.extend(["unavailable", "length"])
+        there.plan.extend(faults)
         transcript = Engine(there.url).transcript(two_voices, diarize=False)
-    assert len(there.asked) == 4
-    assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
-
-
-@pytest.mark.parametrize("fault", ["inflated", "length"])
-def test_misread_recording_is_sent_in_smaller_chunks(two_voices: Sound, fault: str) -> None:
-    with VllmStandIn() as there:
-        there.plan.append(fault)
-        transcript = Engine(there.url).transcript(two_voices, diarize=False)
-    assert len(there.asked) == 3
+    assert len(there.asked) == len(faults) + 2
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
