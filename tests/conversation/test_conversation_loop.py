@@ -75,20 +75,6 @@ def test_history_of_a_cut_reply_is_the_audio_that_was_sent(by: str, after_s: flo
     assert after_s - 0.02 <= table.sent_s <= after_s + lead + 0.02
 
 
-@pytest.mark.parametrize("clears", [False, True])
-def test_reply_paused_by_a_backchannel_is_played_to_its_end(clears: bool) -> None:
-    table = Driven(clears=clears)
-    table.answer()
-    table.run(table.now + 1.0)
-    table.drive(table.starts())
-    table.run(table.now + 0.5)
-    table.drive(table.stops())
-    table.drive(table.words("mm-hm"))
-    table.run(table.now + 4.0)
-    assert table.told(events.ReplyEnded)[0].text == TEXT
-    assert table.sent_s == pytest.approx(0.3 * 12)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     starts_s=st.floats(0.0, 0.5),
