@@ -17,7 +17,7 @@ import psutil
 import pytest
 from fastapi import FastAPI
 from recordings import Studio
-from service_process import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
+from service_process import MB, PATIENCE_S, Server, read_answer, wait_until
 
 from sidecar.audio import audio_source, upload_spool
 from sidecar.auth.token_issuing import TokenIssuer
@@ -60,34 +60,6 @@ def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
         assert read_answer(sock)[0] == 200
         sock.close()
     assert server.post(voice).status_code == 200
-
-
-@pytest.mark.slow
-def test_place_of_a_submission_that_fails_is_free_again(
-    start_server: Callable[..., Server], voice: bytes
-) -> None:
-    server = start_server(queue_limit=1, limits={"upload_stall": PATIENCE_S})
-    for _ in range(3):
-        check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
-        check_problem(server.post_path("/no/such/file"), 404, "audio_path_not_found")
-        check_problem(server.post(voice, precision="int9"), 422, "precision_unknown")
-        with server.raw() as sock:
-            sock.sendall(head(1000) + FORM)  # hangs up in the middle
-        wait_until(
-            lambda: server.post(b"no audio").status_code == 415, PATIENCE_S, "the place is free"
-        )
-    assert server.post(voice).status_code == 200
-
-
-@pytest.mark.slow
-def test_place_of_an_upload_that_stalls_is_free_again(
-    start_server: Callable[..., Server], voice: bytes
-) -> None:
-    server = start_server(queue_limit=1, limits={"upload_stall": 1})
-    for body, status in ((FORM, 408), (FORM + voice + END, 200)):
-        with server.raw() as sock:
-            sock.sendall(head(len(FORM + voice + END)) + body)
-            assert read_answer(sock)[0] == status
 
 
 def test_owner_can_upload_while_another_fills_the_upload_room(

@@ -211,18 +211,6 @@ def test_silence_gives_no_segments(
 
 
 @pytest.mark.slow
-def test_transcript_does_not_depend_on_earlier_recordings(
-    engine: moonshine.MoonshineEngine, endgame: Block
-) -> None:
-    options = TranscribeOptions(diarize=False)
-    first = transcript(engine, endgame, options)
-    noise = np.random.default_rng(0).normal(0, 0.3, 10 * RATE).astype(np.float32)
-    for before in (noise, decode_audio_file(ASSETS / "two_cities.wav", RATE), endgame):
-        transcript(engine, before, options)
-        assert transcript(engine, endgame, options) == first
-
-
-@pytest.mark.slow
 def test_early_settled_segments_are_those_of_whole_recording(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,30 +87,6 @@ async def test_cancelled_job_leaves_running_batch_and_others_finish(
             await jobs[1].result()
 
 
-@pytest.mark.slow
-async def test_engine_stops_work_for_cancelled_job_and_its_row_is_free_for_next_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voice: bytes
-) -> None:
-    long = tmp_path / "long.wav"
-    soundfile.write(long, [0.1, -0.1] * 80_000, 16_000)  # ten seconds
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "8")
-    async with queue_of() as (queue, slot, companies):
-        jobs = await submitted(queue, [long] * 3)
-        queue.open()
-        await running(jobs)
-        queue.cancel(jobs[1])
-        await asyncio.gather(jobs[0].result(), jobs[2].result())
-        heard = [sum(number == one for number, _ in slot.heard) for one in range(3)]
-        assert slot.left == [1]
-        assert heard[1] < heard[0]
-        assert heard[0] == heard[2]
-        following = await submitted(queue, [long] * 3)
-        texts = {(await job.result()).text for job in following}
-    assert len(texts) == 1
-    assert companies.sizes == [3, 3]
-    assert not any(job.record.alone for job in following), "nobody's recording was left out"
-
-
 async def test_job_cancelled_before_batch_starts_is_not_reported_to_engine(
     recording: Path, hold: Hold
 ) -> None:

@@ -206,16 +206,6 @@ async def test_slow_subscriber_gets_number_to_resume_from_and_delays_nobody(
     assert await _taken(quick) == [BUFFER + 3]
 
 
-async def test_subscriber_that_resumes_far_behind_gets_all_events(store: JobEventLog) -> None:
-    job = added(store)
-    store.append(job.id, StartedChange())
-    for index in range(5 * BUFFER):
-        store.append(job.id, segment(index))
-    subscription = store.subscribe(job.id)
-    store.append(job.id, DONE)
-    assert await _taken(subscription) == [*range(1, 5 * BUFFER + 3)]
-
-
 async def test_ended_subscriptions_are_forgotten(store: JobEventLog) -> None:
     jobs = [added(store) for _ in range(3)]
     for job in jobs:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,7 +14,6 @@ from service_process import PATIENCE_S, Server, free_port, wait_until
 from sse_reader import follow
 
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
-from sidecar.storage.job_journal import JOURNAL_FILE
 
 KEY = "0123456789abcdef0123456789abcdef"
 SECONDS = 40
@@ -52,23 +49,6 @@ class Kept:
         moved.parent.mkdir()
         (self.home / "jobs").rename(moved)
         self.settings["data_dir"] = moved.parent
-
-    @contextmanager
-    def disk_held(self) -> Iterator[threading.Event]:
-        """For a moment nothing can be written; the event is set when that is over."""
-        free = threading.Event()
-
-        def let_go() -> None:
-            free.set()
-            held.execute("ROLLBACK")
-
-        file = self.home / "jobs" / JOURNAL_FILE
-        with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as held:
-            held.execute("BEGIN IMMEDIATE")
-            timer = threading.Timer(0.5, let_go)
-            timer.start()
-            yield free
-            timer.join()
 
     def files(self) -> list[Path]:
         return [path for path in (self.home / "jobs").rglob("*") if path.is_file()]
@@ -207,38 +187,3 @@ def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
                 assert path.stat().st_mode & 0o777 == 0o600
         wait_until(lambda: not server.jobs(), PATIENCE_S, "it is forgotten")
         wait_until(lambda: job_id.encode() not in life.written(), PATIENCE_S, "gone")
-
-
-@pytest.mark.slow
-def test_end_or_deletion_is_on_disk_before_it_is_answered(
-    kept: Callable[..., Kept],
-) -> None:
-    life = kept()
-    with life.start() as server:
-        done, cancelled = server.submit(spoken(1, 2)), server.submit(spoken(2, 3600))
-        server.wait_state(done, "done")
-        for address in (f"/v1/jobs/{cancelled}?keep=true", f"/v1/jobs/{done}"):
-            with life.disk_held() as free:
-                assert server.client.delete(address).is_success
-                assert free.is_set(), "told before it was written"
-        server.process.kill()
-        server.process.wait(PATIENCE_S)
-    with life.start() as server:
-        assert [(job["id"], job["state"]) for job in server.jobs()] == [(cancelled, "cancelled")]
-
-
-@pytest.mark.slow
-def test_stopped_service_resumes_waiting_and_running_jobs_at_next_start(
-    kept: Callable[..., Kept], right: Callable[[int], list[str]]
-) -> None:
-    life = kept(scripted_speed=40)
-    with life.start() as server:
-        ids = [server.submit(spoken(number)) for number in (1, 2)]
-        cancelled = server.submit(spoken(3))
-        server.cancel(cancelled)
-        server.segments(ids[0], SETTLES + 1)
-    with life.start() as server:
-        assert server.job(cancelled)["state"] == "cancelled"
-        for number, job_id in enumerate(ids, 1):
-            assert texts_of(server, job_id) == right(number)
-            assert server.job(job_id)["attempts"] == 1

@@ -131,20 +131,6 @@ async def test_duration_of_the_summary_is_exact_to_the_sample(open_service: Open
         assert summary.transcript.duration == session.received_s
 
 
-async def test_float32_at_another_rate_gives_the_same_words(open_service: Open) -> None:
-    import numpy as np
-
-    service = await open_service()
-    plain = await heard(service.live.open(ANONYMOUS, LiveOptions(partials=False)), SPEECH)
-    raw = (np.frombuffer(SPEECH, "<i2").repeat(3) / 32768).astype("<f4").tobytes()
-    session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
-    told = await heard(session, raw, SampleEncoding.FLOAT32, 3 * RATE, step=20_000)
-    times = [
-        [(one.segment.start, one.segment.end) for one in of(each, Final)] for each in (plain, told)
-    ]
-    assert times[0] == [pytest.approx(pair, abs=0.07) for pair in times[1]]
-
-
 @pytest.mark.slow_except("[1]")
 @pytest.mark.parametrize("kills", [1, 3])
 async def test_engine_that_dies_costs_a_notice_and_no_word(open_service: Open, kills: int) -> None:
@@ -298,26 +284,6 @@ async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(
     assert service.live.find(ANONYMOUS, "mine") is comes
     with pytest.raises(errors.LiveLimited):
         service.live.open(ANONYMOUS, LiveOptions())
-
-
-@pytest.mark.slow
-async def test_client_that_sends_too_fast_waits_and_loses_nothing(
-    open_service: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
-    service = await open_service()
-    session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
-    session.bounds = dataclasses.replace(session.bounds, buffer_s=20.0)
-    reading = asyncio.create_task(story(session))
-    most = 0.0
-    for _ in range(6):
-        for at in range(0, len(SPEECH), 32_000):
-            await session.send(SPEECH[at : at + 32_000])
-            most = max(most, session.sound.seconds)
-    session.finish()
-    told = await reading
-    assert 20.0 <= most <= 20.0 + 1.0
-    assert len(of(told, TurnEnded)) == 18
 
 
 async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_none(

@@ -66,22 +66,6 @@ def test_settled_audio_is_dropped_and_the_next_engine_gets_the_rest() -> None:
     assert (second.at, second.raw) == (2.0, SECOND)
 
 
-def test_unanswered_commit_is_replayed() -> None:
-    sound = kept()
-    for _ in range(2):
-        sound.add(SECOND, SampleEncoding.PCM16, 16_000)
-        sound.commit()
-    assert len(taken(sound)) == 4
-    sound.settle(1.9, 1)
-    sound.rewind()
-    assert [type(one) for one in taken(sound)] == [InputChunk, InputCommit]
-    sound.settle(2.0, 0)
-    sound.rewind()
-    assert [type(one) for one in taken(sound)] == [InputCommit]
-    sound.settle(2.0, 1)
-    assert taken(sound) == []
-
-
 def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
     held = InputLogTotals(1 << 30)
     sound = kept(held)

@@ -81,7 +81,6 @@ class OverheardSlot(EngineSlot):
         self.too_large: set[int] = set()
         self.deaths = 0
         self.left: list[int] = []
-        self.heard: list[tuple[int, TranscriptionEvent | errors.SidecarError]] = []
         self.given: TranscriptionEvent | None = None
         self.release = asyncio.Event()
         self.release.set()
@@ -144,7 +143,6 @@ class Overheard:
             yield number, errors.GpuOutOfMemory()
         async with aclosing(self._engine.transcribe_together(requests, max_s)) as events:
             async for number, event in events:
-                self._slot.heard.append((number, event))
                 if number not in self._slot.too_large:
                     yield number, event
 

@@ -121,15 +121,6 @@ async def test_cancelled_speech_ends_and_next_one_is_complete(
     assert fleet.standing()[EngineRole.VOICE].worker_pid == pid, "nobody had to be killed"
 
 
-async def test_unknown_voice_is_refused_with_list_of_voices(
-    fleet: EngineFleet,
-) -> None:
-    with pytest.raises(errors.VoiceUnknown) as refused:
-        await said(fleet.voice, "Hello.", voice="nobody")
-    assert "low, high" in (refused.value.hint or "")
-    assert await said(fleet.voice, "Hello.", voice="high") != await said(fleet.voice, "Hello.")
-
-
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_tts_engine_that_dies_fails_only_its_current_speech(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker_main
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
-from sidecar.workers.worker_environment import EnvironmentNeeds, WorkerOptions
+from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
@@ -62,24 +62,6 @@ async def test_worker_probes_file_descriptor_it_gets() -> None:
             facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
     assert facts["container"] == "wav"
     assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
-
-
-@pytest.mark.usefixtures("fresh_workers")
-async def test_process_of_worker_has_no_secret_in_its_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("VIBEVOICE_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "correct-horse-battery-staple")
-    monkeypatch.setenv("HF_HOME", "/models")
-    engine, intake = WorkerProcess("scripted"), WorkerProcess("intake", EnvironmentNeeds.LEAST)
-    try:
-        for worker in (engine, intake):
-            environment = psutil.Process(worker.pid).environ()
-            assert not any("battery-staple" in value for value in environment.values())
-            assert environment.get("HF_HOME") == ("/models" if worker is engine else None)
-    finally:
-        await engine.close()
-        await intake.close()
 
 
 async def test_worker_outlives_thread_that_started_it() -> None:
