@@ -103,7 +103,7 @@ def test_json_body_without_content_length_is_limited(server: Server) -> None:
     ("field", "value", "code", "hint"),
     [
         ("precision", "int9", "precision_unknown", "fp16"),
-        ("language", "german", "language_invalid", "German is 'de'"),
+        ("language", "no language", "language_invalid", "'de-CH'"),
         ("diarize", "perhaps", "field_invalid", "true"),
         ("diarization", "best", "field_invalid", "balanced"),
         ("words", "perhaps", "field_invalid", "true"),
