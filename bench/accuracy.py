@@ -20,7 +20,6 @@ and services that run, one with each engine or checkpoint (token: VIBEVOICE_CLIE
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -41,7 +40,7 @@ from bench.metrics import (
     score,
     without_text,
 )
-from bench.serving import ours, workshop
+from bench.serving import argument_parser, ours, workshop
 from sidecar.interfaces.engine_interface import DiarizationEffort
 
 Hypothesis = list[Piece]
@@ -108,9 +107,7 @@ def library_side(clip: Clip) -> Hypothesis:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--diarization",
         choices=[one.value for one in DiarizationEffort],

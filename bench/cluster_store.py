@@ -15,7 +15,6 @@ claims     how long one takes while `--waiting` jobs of 50 owners wait, before a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -264,9 +263,7 @@ async def of_claims(server: Cluster, folder: Path, count: int) -> list[Figure]:
 def main() -> int:
     """Print the table; 1 where a goal is missed."""
     parts = ("overhead", "throughput", "memory", "claims")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--waiting", type=int, default=10_000)
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     given = parser.parse_args()

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -36,18 +35,17 @@ def ready_s(command: Sequence[str], folder: Path) -> float:
         RuntimeError: it did not start.
     """
     settings = {
-        "PORT": str(serving.free_port()),
-        "ENGINE": "moonshine",
-        "LOG_LEVEL": "warning",
-        "CONFIG": str(folder / "config.toml"),
-        "DATA_DIR": str(folder / "data"),
+        "port": serving.free_port(),
+        "engine": "moonshine",
+        "log_level": "warning",
+        "config": folder / "config.toml",
+        "data_dir": folder / "data",
     }
-    env = serving.child_env(**{f"VIBEVOICE_{name}": value for name, value in settings.items()})
     begun = time.perf_counter()
     with subprocess.Popen(
         command,
         cwd=serving.ROOT,
-        env=env,
+        env=serving.service_env(settings),
         stdin=subprocess.PIPE,  # held open: a child may take its end for its host's
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -72,7 +70,7 @@ def measure(dist: Path, rounds: int) -> None:
     with serving.workshop() as folder:
         sides = {
             "one-dir": partial(ready_s, [str(program)], folder),
-            "source": partial(ready_s, [sys.executable, "-m", "sidecar.main"], folder),
+            "source": partial(ready_s, serving.COMMAND, folder),
         }
         taken = interleaved(rounds, sides)
     rows = []

@@ -11,14 +11,13 @@ samples, so what is told is what a person would find with a watch.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.serving import clip, machine, ours, workshop
+from bench.serving import argument_parser, clip, machine, ours, workshop
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.conversation.chat_completions import REPEAT_PREFIX
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
@@ -219,6 +218,16 @@ class Caller:
         return quiet
 
 
+@asynccontextmanager
+async def calling(port: int) -> AsyncIterator[Caller]:
+    """A page whose service is ready."""
+    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
+        caller = Caller(socket)
+        await caller.until("status", state="ready")
+        await asyncio.sleep(LOADING_S)
+        yield caller
+
+
 def row(name: str, values: Sequence[float]) -> str:
     """p50 and p95 in milliseconds."""
     ordered = sorted(values)
@@ -249,10 +258,7 @@ def report(title: str, turns: Sequence[Turn]) -> None:
 async def conversation(port: int, turns: int) -> list[Turn]:
     """Some turns, after one that does not count."""
     pieces = sayings()
-    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
-        caller = Caller(socket)
-        await caller.until("status", state="ready")
-        await asyncio.sleep(LOADING_S)
+    async with calling(port) as caller:
         await caller.turn(pieces[0])
         found = []
         for at in range(turns):
@@ -266,10 +272,7 @@ async def conversation(port: int, turns: int) -> list[Turn]:
 async def interruptions(port: int, turns: int) -> list[float]:
     """Some answers that are spoken over."""
     pieces = sayings()
-    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
-        caller = Caller(socket)
-        await caller.until("status", state="ready")
-        await asyncio.sleep(LOADING_S)
+    async with calling(port) as caller:
         long = [piece for piece in pieces if len(piece) > ORDER_S * IN_RATE]
         return [await caller.interrupt(long[at % len(long)]) for at in range(turns)]
 
@@ -278,14 +281,11 @@ async def typed(port: int, thoughts: Sequence[Thought], turns: int) -> list[tupl
     """Turns that are typed, on scripted stages: what a turn took to the first frame at the client
     beyond model and voice, and what of that lies behind the model's word that was enough."""
     found, enough = [], words_of_first(ANSWER)
-    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
-        caller = Caller(socket)
-        await caller.until("status", state="ready")
-        await asyncio.sleep(LOADING_S)
+    async with calling(port) as caller:
         for turn in range(turns + 1):
             await asyncio.sleep(BREATH_S)
             began = time.monotonic()
-            await socket.send(json.dumps({"type": "text", "text": "How are you?"}))
+            await caller.socket.send(json.dumps({"type": "text", "text": "How are you?"}))
             while not isinstance(await caller.next(), bytes):
                 pass
             first, thought = time.monotonic(), thoughts[-1]
@@ -293,7 +293,7 @@ async def typed(port: int, thoughts: Sequence[Thought], turns: int) -> list[tupl
             behind = first - thought.said[enough - 1] - VOICE_S
             if turn:  # the first has connections to make
                 found.append((first - began - thinking - VOICE_S, behind))
-            await socket.send(json.dumps({"type": "reset"}))
+            await caller.socket.send(json.dumps({"type": "reset"}))
             await caller.until("status", state="reset")
     return found
 
@@ -304,10 +304,7 @@ async def spoken(port: int, thoughts: Sequence[Thought], turns: int) -> list[tup
     the model's word."""
     found, enough = [], words_of_first(ANSWER)
     piece = np.full(round(1.25 * IN_RATE), 9000, "<i2")
-    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
-        caller = Caller(socket)
-        await caller.until("status", state="ready")
-        await asyncio.sleep(LOADING_S)
+    async with calling(port) as caller:
         for turn in range(turns + 1):
             seen = await caller.turn(piece)
             thought = thoughts[-1]
@@ -345,7 +342,7 @@ def measure(folder: Path, voice: str, turns: int) -> None:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--voice", default="espeak")
     parser.add_argument("--own", action="store_true", help="only what is our own")

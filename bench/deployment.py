@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +16,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bench import serving
-from bench.serving import KEY, ROOT, Server
+from bench.serving import COMMAND, KEY, ROOT, Server
 
 if TYPE_CHECKING:
     from tests.support.postgres import Cluster
 
 FRONT, NODE = "front", "node"
-COMMAND = [sys.executable, "-m", "sidecar.main"]
 
 
 class Deployment:
@@ -70,8 +68,7 @@ class Deployment:
         """That of a service with these settings, whose own things are in ``home``."""
         home.mkdir(exist_ok=True)
         values = {**self._common, "spool_dir": home, "data_dir": home / "data", **more}
-        settings = {f"VIBEVOICE_{name.upper()}": str(value) for name, value in values.items()}
-        return serving.child_env(**settings)
+        return serving.service_env(values)
 
     def kill(self, *numbers: int) -> None:
         """These are gone in the middle of whatever they do, and what they had started with them."""

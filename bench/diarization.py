@@ -162,9 +162,7 @@ def compare_services(earlier: Path, rounds: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--rows", nargs="+", default=ROWS, metavar="ROW")
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="a checkout to compare with")
     parser.add_argument("--rounds", type=int, default=1, help="how often, all in turns")

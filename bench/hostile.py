@@ -12,13 +12,12 @@ samples   audio messages of one sample in a live session of the attacker's own
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import multiprocessing
 import socket
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from bench import serving
@@ -62,11 +61,9 @@ def attack(port: int, kind: str, connections: int, seconds: float) -> None:
                 while time.monotonic() < until:
                     sock.sendall(flood * 40_000)
 
-    threads = [threading.Thread(target=send) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(connections) as threads:
+        for _ in range(connections):
+            threads.submit(send)
 
 
 def latencies(port: int, seconds: float) -> list[float]:
@@ -86,7 +83,7 @@ def latencies(port: int, seconds: float) -> list[float]:
 
 def main() -> None:
     """Measure each kind beside a quiet time."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
@@ -107,14 +104,8 @@ def main() -> None:
             for share in (0.5, 0.99):
                 before, now = (all_[int(len(all_) * share)] for all_ in (quiet, taken))
                 ratios += [f"{before * 1000:.1f}", f"{now * 1000:.1f}"]
-            rows.append(
-                (
-                    kind,
-                    *ratios,
-                    str(len(taken)),
-                    serving.verdict(taken[len(taken) // 2] / quiet[len(quiet) // 2], GOAL),
-                )
-            )
+            goal = serving.verdict(taken[len(taken) // 2] / quiet[len(quiet) // 2], GOAL)
+            rows.append((kind, *ratios, str(len(taken)), goal))
     headers = ("kind", "p50 quiet ms", "p50", "p99 quiet ms", "p99", "answers", "goal")
     title = f"/health of others beside {asked.connections} hostile connections"
     serving.table(title, headers, rows)

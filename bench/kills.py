@@ -12,13 +12,11 @@ a client had read before the kill and where the job went on.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,7 +28,7 @@ import psutil
 
 from bench import serving
 from bench.queue_clients import FORM, Connection, Recording
-from bench.serving import KEY, ROOT, Server
+from bench.serving import COMMAND, KEY, ROOT, Server
 
 SECONDS = 40
 SPEED = 40
@@ -79,14 +77,11 @@ class Lives:
             "queue_limit": 1000,
             "log_level": "warning",
         }
-        self._env = serving.child_env(
-            **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in values.items()}
-        )
-        self._command = [sys.executable, "-m", "sidecar.main"]
+        self._env = serving.service_env(values)
 
     def start(self) -> Server:
         """One that is up."""
-        return Server(self._command, ROOT, self._env, self.port, self.folder / "log")
+        return Server(COMMAND, ROOT, self._env, self.port, self.folder / "log")
 
     async def life(self) -> None:
         """One more, and its end."""
@@ -202,7 +197,7 @@ class Lives:
     def _killed_while_it_starts(self) -> None:
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                self._command,
+                COMMAND,
                 cwd=ROOT,
                 env=self._env,
                 stdin=subprocess.PIPE,
@@ -234,9 +229,7 @@ async def killed(folder: Path, kills: int, seed: int) -> tuple[Told, Counter[str
 
 def main() -> None:
     """Print what came of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     given = parser.parse_args()

@@ -33,16 +33,7 @@ from pathlib import Path
 from unittest import mock
 
 from bench import serving
-from bench.queue_clients import (
-    LONGEST_S,
-    OWNERS,
-    Seen,
-    Sendable,
-    crowd,
-    evenness,
-    high,
-    recordings,
-)
+from bench.queue_clients import LONGEST_S, OWNERS, Seen, Sendable, crowd, evenness, high, recordings
 from bench.serving import KEY, ours, table, verdict
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
@@ -234,9 +225,7 @@ def over_many(folder: Path, given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Print tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--jobs", type=int, help="of each side in each round: 400, or 5000")
     parser.add_argument("--longest", type=int, help="seconds of a recording: 20, or 1")

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.serving import ROOT, machine, table, workshop
+from bench.serving import ROOT, argument_parser, machine, table, workshop
 from sidecar import errors
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
@@ -85,15 +85,9 @@ class Row:
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> Row:
         """The row that `asdict` made."""
-        return cls(
-            **{
-                **values,
-                "precision": Precision(values["precision"]),
-                "load": MemoryPlan(**values["load"]),
-                "plan": MemoryPlan(**values["plan"]),
-                "work": RecordingWork(**values["work"]),
-            }
-        )
+        plans = {name: MemoryPlan(**values[name]) for name in ("load", "plan")}
+        precision, work = Precision(values["precision"]), RecordingWork(**values["work"])
+        return cls(**{**values, **plans, "precision": precision, "work": work})
 
 
 @dataclass(slots=True)
@@ -434,9 +428,7 @@ def with_weights(given: argparse.Namespace, folder: Path) -> None:
 
 def main() -> None:
     """Choose the device, print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--device", choices=("simulated", "cpu", "cuda"))
     parser.add_argument("--cards", type=int, nargs="+", default=CARDS_GB, metavar="GB")
     parser.add_argument("--precisions", type=Precision, nargs="+", choices=tuple(Precision))

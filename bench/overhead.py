@@ -15,13 +15,10 @@ health    latency of ``/health`` under 50 keep-alive pollers while real recordin
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import http.client
-import io
 import threading
 import time
-import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +28,7 @@ from pathlib import Path
 
 from bench import serving
 from bench.serving import Server, bare, clip, interleaved, median, ours, table, verdict
+from sidecar.audio.audio_format import wav_head
 
 CLIENTS = 4
 POLLERS = 50
@@ -110,13 +108,21 @@ def start(folder: Path, rounds: int) -> None:
     taken = interleaved(
         rounds, {"ours": lambda: started(ours), "bare FastAPI": lambda: started(bare)}
     )
-    ratio = median(taken["ours"]) / median(taken["bare FastAPI"])
+    title = f"start: spawn to /health, {rounds} each"
+    ratio = _compared(title, ("app", "median s", "best", "worst"), taken, digits=3)
+    print(f"\nratio of medians: {ratio:.2f} (goal {verdict(ratio, 1.6)})")
+
+
+def _compared(
+    title: str, headers: tuple[str, ...], taken: dict[str, list[float]], digits: int
+) -> float:
+    """Print what was taken of both sides; the ratio of their medians."""
     rows = [
-        (name, f"{median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}")
+        (name, *(f"{of(values):.{digits}f}" for of in (median, min, max)))
         for name, values in taken.items()
     ]
-    table(f"start: spawn to /health, {rounds} each", ("app", "median s", "best", "worst"), rows)
-    print(f"\nratio of medians: {ratio:.2f} (goal {verdict(ratio, 1.6)})")
+    table(title, headers, rows)
+    return median(taken["ours"]) / median(taken["bare FastAPI"])
 
 
 def memory(folder: Path, rounds: int) -> None:
@@ -186,16 +192,8 @@ def _uploads(
                 "bare FastAPI": lambda: rate(echo.port, "/echo"),
             },
         )
-    ratio = median(taken["ours"]) / median(taken["bare FastAPI"])
-    rows = [
-        (name, f"{median(values):.0f}", f"{min(values):.0f}", f"{max(values):.0f}")
-        for name, values in taken.items()
-    ]
-    table(
-        f"requests: {what} per upload, {CLIENTS} clients, {rounds} x {seconds:g} s",
-        ("app", "median /s", "least", "most"),
-        rows,
-    )
+    title = f"requests: {what} per upload, {CLIENTS} clients, {rounds} x {seconds:g} s"
+    ratio = _compared(title, ("app", "median /s", "least", "most"), taken, digits=0)
     print(f"\nratio of medians: {ratio:.2f} (goal {verdict(ratio, goal, at_least=True)})")
 
 
@@ -280,20 +278,13 @@ def _transcribing(server: Server) -> Iterator[None]:
 
 def _wav(seconds: int) -> bytes:
     """16 kHz mono, 16 bit: what the scripted engine takes as it is."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(16_000)
-        wav.writeframes(bytes(range(256)) * 125 * seconds)
-    return file.getvalue()
+    samples = bytes(range(256)) * 125 * seconds
+    return wav_head(16_000, 2, len(samples)) + samples
 
 
 def main() -> None:
     """Run the sections that were asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="may be repeated")
     parser.add_argument("--rounds", type=int, help="of each section; its own number if not given")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round under load")

@@ -8,11 +8,9 @@ both sides share here, and follow no job over a kill.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import random
 import time
-import wave
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -24,6 +22,7 @@ import psutil
 
 from bench import serving
 from bench.serving import Server
+from sidecar.audio.audio_format import wav_head
 
 RATE = 16_000
 OWNERS = ("many", "ada", "bob", "cleo", "dan")
@@ -142,11 +141,8 @@ class Recording:
 
     def wav(self) -> bytes:
         """As a file."""
-        file = io.BytesIO()
-        with wave.open(file, "wb") as out:
-            out.setparams((1, 2, RATE, 0, "NONE", ""))
-            out.writeframes(self.samples().tobytes())
-        return file.getvalue()
+        samples = self.samples().tobytes()
+        return wav_head(RATE, 2, len(samples)) + samples
 
     def form(self, **fields: str) -> bytes:
         """As it is sent."""

@@ -8,6 +8,7 @@ the libraries').
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -22,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -34,6 +34,7 @@ FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 KEY = "0123456789abcdef0123456789abcdef"
 """Of journals."""
 START_LIMIT_S = 300.0
+COMMAND = [sys.executable, "-m", "sidecar.main"]
 _POLL_S = 0.005
 _KEPT: list[socket.socket] = []
 """Bound, and listening never: nobody is given their ports by chance."""
@@ -86,6 +87,11 @@ def child_env(**extra: str) -> dict[str, str]:
         if not name.startswith("VIBEVOICE_") and name != "PYTHONDONTWRITEBYTECODE"
     }
     return {**kept, **extra}
+
+
+def service_env(settings: Mapping[str, object]) -> dict[str, str]:
+    """That of a service with these settings, by their names."""
+    return child_env(**{f"VIBEVOICE_{name.upper()}": str(settings[name]) for name in settings})
 
 
 class Server:
@@ -192,12 +198,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -211,9 +212,7 @@ def ours(folder: Path, **settings: str) -> Server:
         "log_level": "warning",
         **settings,
     }
-    env = child_env(**{f"VIBEVOICE_{name.upper()}": value for name, value in values.items()})
-    command = [sys.executable, "-m", "sidecar.main"]
-    return Server(command, ROOT, env, port, folder / f"ours-{port}.log")
+    return Server(COMMAND, ROOT, service_env(values), port, folder / f"ours-{port}.log")
 
 
 def bare(folder: Path, module: str = "hello_main") -> Server:
@@ -319,6 +318,13 @@ def interleaved(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[s
 def median(values: Sequence[float]) -> float:
     """The middle one."""
     return statistics.median(values)
+
+
+def argument_parser(doc: str | None) -> argparse.ArgumentParser:
+    """One whose help begins with the text of a benchmark as it is."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def verdict(value: float, goal: float, *, at_least: bool = False) -> str:

@@ -14,7 +14,6 @@ told was heard again after each interruption, where a stretch of `SETTLES` secon
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import random
@@ -231,9 +230,7 @@ async def tried(
 
 def main() -> None:
     """Print what came of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--restarts", type=int, default=2)

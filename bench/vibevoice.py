@@ -487,10 +487,8 @@ def chat(server: serving.Server, model: Model, path: Path) -> dict[str, Any]:
     answer = server.request("POST", "/v1/chat/completions", json.dumps(body).encode(), headers)
     seconds = time.perf_counter() - begun
     text = answer["choices"][0]["message"]["content"]
-    return {
-        "seconds": seconds,
-        "segments": parsed(json.loads(text.removeprefix("assistant").strip())),
-    }
+    segments = parsed(json.loads(text.removeprefix("assistant").strip()))
+    return {"seconds": seconds, "segments": segments}
 
 
 def cancelling(folder: Path, model: Model, clips: list[Path], times: int) -> None:
@@ -580,9 +578,7 @@ def small(folder: Path, wanted: tuple[str, ...], given: argparse.Namespace) -> N
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=(*SMALL, *CARD), metavar="P")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
