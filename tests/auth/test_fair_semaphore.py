@@ -7,11 +7,10 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+from service_process import settle
 
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
-
-STEPS = 8
 
 
 def owner(name: str, *, shares: bool = True) -> Identity:
@@ -42,14 +41,10 @@ class Work:
             finally:
                 self.begun = [one for one in self.begun if one[1] is not end]
 
-    async def settle(self) -> None:
-        for _ in range(STEPS):
-            await asyncio.sleep(0)
-
     async def finish(self) -> None:
         """Let go of one after the other until nobody waits."""
         while not all(task.done() for task in self.tasks):
-            await self.settle()
+            await settle()
             if self.begun:
                 self.begun[0][1].set()
 
@@ -58,10 +53,10 @@ async def test_first_work_of_another_owner_starts_despite_a_long_queue() -> None
     work = Work(3)
     for _ in range(100):
         work.add(owner("ada"))
-    await work.settle()
+    await settle()
     assert work.order == ["ada", "ada"]
     work.add(owner("bob"))
-    await work.settle()
+    await settle()
     assert work.order[2:] == ["bob"]
     await work.finish()
 
@@ -78,7 +73,7 @@ async def test_anonymous_work_uses_all_places_in_order_of_arrival() -> None:
     work = Work(3)
     for _ in range(5):
         work.add(ANONYMOUS)
-    await work.settle()
+    await settle()
     assert len(work.begun) == 3
     await work.finish()
 
@@ -102,7 +97,7 @@ def test_no_place_is_lost_or_given_twice_under_random_cancellation(
             elif work.begun:
                 work.begun[0][1].set()
             if len(steps) % 2:  # half of the time several things happen at once
-                await work.settle()
+                await settle()
             assert len(work.begun) <= places
         await work.finish()
         await asyncio.wait_for(work.semaphore.held(owner("z")).__aenter__(), 60)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import pty
 import re
 import signal
 import subprocess
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
+from recordings import wav
 from scripted_speech import RATE, talk
-from service_process import PATIENCE_S, Server, free_port, wait_until
+from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import errors
 from sidecar.cli import talk_client
@@ -65,11 +64,7 @@ def test_failed_answer_in_a_pipe_is_reported_once_and_fails_the_command(
 @pytest.mark.slow
 def test_recording_as_speech_is_answered(converse: Starts, tmp_path: Path) -> None:
     path = tmp_path / "question.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(talk(0.3)[: -RATE // 2])  # what ends it is the silence behind the end
+    path.write_bytes(wav(talk(0.3)[: -RATE // 2]))  # what ends it is the silence behind the end
     said, _ = ended(converse("--file", path))
     you, machine = said.splitlines()
     assert re.fullmatch(r"You: .*w299 w299.*", you)
@@ -153,10 +148,7 @@ def test_terminal_shows_a_growing_answer(converse: Starts) -> None:
     until(b"Machine: ")
     until(b"> ")
     process.send_signal(signal.SIGINT)
-    with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end
-        while part := os.read(ours, 1 << 16):
-            seen += part
-    os.close(ours)
+    seen += shown_on(ours)
     assert process.wait(PATIENCE_S) == 130
     assert b"\x1b[2K" in seen, "a line that changes"
     assert b"Traceback" not in seen

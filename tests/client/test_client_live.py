@@ -7,7 +7,6 @@ import dataclasses
 import json
 import random
 import threading
-import wave
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from network_faults import network
+from recordings import wav
 from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import (
@@ -156,9 +156,7 @@ def opens(client: Client) -> bool:
 
 async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
-    with wave.open(str(path), "wb") as recording:
-        recording.setparams((1, 2, 48_000, 0, "NONE", ""))
-        recording.writeframes(talk(0.3, 0.2, rate=48_000))
+    path.write_bytes(wav(talk(0.3, 0.2, rate=48_000), rate=48_000))
     with Client(server.url) as client:
         here = list(client.live_file(path, pace=0, partials=False))
         async with AsyncClient(client.url) as other:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import subprocess
-import wave
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -89,11 +87,7 @@ def run_ffmpeg(*args: object) -> None:
 
 def silence(seconds: int) -> bytes:
     """A wav of nothing, 8 bit at 8 kHz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 1, 8000, 0, "NONE", ""))
-        out.writeframes(b"\x80" * 8000 * seconds)
-    return file.getvalue()
+    return wav(b"\x80" * 8000 * seconds, rate=8000, bits=8)
 
 
 class Studio:
