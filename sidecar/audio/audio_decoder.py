@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, wav_layout
+from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
 from sidecar.audio.faulty_inputs import DcOffsetRemover
 from sidecar.audio.ffmpeg_log import AudioTrack
@@ -42,7 +42,7 @@ class AudioInfo(WireValues):
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     """Return the facts of a recording that needs no decoder: plain WAV within the limits."""
-    parts = wav_layout.read_wav_parts(fd)
+    parts = file_layout.read_wav_parts(fd)
     if not parts or read_file_at(fd, 0, 4) != b"RIFF":
         return None
     if not all(part.is_plain and is_plausible(part.rate, part.channels) for part in parts):

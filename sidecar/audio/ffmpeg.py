@@ -42,8 +42,7 @@ from sidecar.audio.ffmpeg_command import (
     input_source,
 )
 from sidecar.audio.ffmpeg_log import AudioTrack, FfmpegLog
-from sidecar.audio.stream_links import find_links
-from sidecar.audio.wav_layout import read_wav_parts
+from sidecar.audio.file_layout import find_links, read_wav_parts
 
 log = logging.getLogger(__name__)
 

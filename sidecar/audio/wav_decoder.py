@@ -8,11 +8,11 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.audio import Block, audio_format, wav_layout
+from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.faulty_inputs import ChannelMixer
 from sidecar.audio.ffmpeg_log import AudioTrack
-from sidecar.audio.wav_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
+from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def readable_parts(fd: int) -> list[WavPart]:
     Raises:
         ImplausibleHeader: the first cannot be a recording.
     """
-    parts = wav_layout.read_wav_parts(fd)
+    parts = file_layout.read_wav_parts(fd)
     if not parts or not parts[0].sample_bytes or _reader(parts[0]) is None:
         return []
     _check_plausible(parts[0].rate, parts[0].channels)

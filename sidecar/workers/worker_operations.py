@@ -145,7 +145,7 @@ class WorkerOperations:
     def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine and yield the share that is loaded."""
         if options.speaks:
-            from sidecar.live.runtime import resampling  # noqa: F401 - needed by the first synthesis
+            import numpy  # noqa: F401 - needed by the first synthesis
 
             tts = create_tts_engine(name)
             yield from ({"loaded": part} for part in tts.load(options))
@@ -267,18 +267,23 @@ def resample_speech(
     sounds: Iterable[engine_interface.SynthesizedAudio], rate: int
 ) -> Iterator[engine_interface.SynthesizedAudio]:
     """Resample audio to ``rate`` samples a second; word marks stay with their audio."""
-    from sidecar.live.runtime.resampling import StreamResampler
+    import numpy as np
 
-    resampler: StreamResampler | None = None
+    stream: Any = None
     for sound in sounds:
         if sound.rate == rate:
             yield sound
             continue
-        if resampler is None:
-            resampler = StreamResampler(sound.rate, rate)
-        yield engine_interface.SynthesizedAudio(resampler.take(sound.pcm), rate, sound.marks)
-    if resampler is not None:
-        yield engine_interface.SynthesizedAudio(resampler.rest(), rate)
+        if stream is None:
+            import soxr
+
+            stream = soxr.ResampleStream(sound.rate, rate, 1, dtype="int16")
+        samples = np.frombuffer(sound.pcm, "<i2").astype(np.int16, copy=False)
+        made = stream.resample_chunk(samples).astype("<i2", copy=False)
+        yield engine_interface.SynthesizedAudio(made.tobytes(), rate, sound.marks)
+    if stream is not None:  # it delays its output by some milliseconds
+        made = stream.resample_chunk(np.zeros(0, np.int16), last=True).astype("<i2", copy=False)
+        yield engine_interface.SynthesizedAudio(made.tobytes(), rate)
 
 
 def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:

@@ -11,14 +11,14 @@ import numpy as np
 import soundfile
 from service_process import REPOSITORY
 
-from sidecar.audio.audio_encoder import EncodedFormat, audio_encoder
+from sidecar.audio.codecs import EncodedFormat, audio_encoder
 
 RATE = 24_000
 
 
 FLAC_OF_NOISE = f"""
 import random, tracemalloc, soundfile
-from sidecar.audio.audio_encoder import EncodedFormat, audio_encoder
+from sidecar.audio.codecs import EncodedFormat, audio_encoder
 second = random.Random(1).randbytes(2 * {RATE})
 tracemalloc.start()
 encoder = audio_encoder(EncodedFormat.FLAC, {RATE})

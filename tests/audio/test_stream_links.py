@@ -8,7 +8,7 @@ import pytest
 from recordings import Studio
 
 from sidecar.audio.audio_format import FLAC, MP3, OGG, AudioContainer
-from sidecar.audio.stream_links import find_links
+from sidecar.audio.file_layout import find_links
 
 
 def links_of(content: bytes, container: AudioContainer, within_s: float = 60.0) -> list[int]:

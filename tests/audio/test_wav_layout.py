@@ -8,7 +8,7 @@ import tempfile
 import pytest
 from recordings import wav
 
-from sidecar.audio.wav_layout import WavPart, read_wav_parts
+from sidecar.audio.file_layout import WavPart, read_wav_parts
 
 SAMPLES = struct.pack("<h", 1000) * 500
 LIST = b"LIST\x04\x00\x00\x00abcd"

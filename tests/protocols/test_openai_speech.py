@@ -19,7 +19,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar import errors
-from sidecar.audio.audio_encoder import EncodedFormat
+from sidecar.audio.codecs import EncodedFormat
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec

@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.api.http import openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
-from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
+from sidecar.audio.codecs import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted, is_within_fair_share
 from sidecar.concurrency import running
