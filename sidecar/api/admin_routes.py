@@ -194,10 +194,7 @@ def build_router(service: Service) -> APIRouter:
     router = APIRouter(responses=ERROR_RESPONSES)
 
     @router.post(
-        f"{PATH}load_model",
-        summary="Load a model",
-        response_model=AdminLoading,
-        openapi_extra=LOAD,
+        f"{PATH}load_model", summary="Load a model", response_model=AdminLoading, openapi_extra=LOAD
     )
     async def load_model(request: Request) -> Response:
         _require_admin(request, service)

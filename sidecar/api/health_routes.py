@@ -47,8 +47,7 @@ class HealthAnswer(BaseModel):
     engine: str = Field(examples=["moonshine"])
     precision: str = Field(examples=["int8"], description="Precision in use, or after the load.")
     requested_precision: str = Field(
-        examples=["auto"],
-        description="Setting 'precision'; an engine that lacks it uses its own.",
+        examples=["auto"], description="Setting 'precision'; an engine that lacks it uses its own."
     )
     engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
         description="stuck: its worker process cannot be killed, and no job runs."

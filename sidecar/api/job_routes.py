@@ -115,10 +115,7 @@ far, and the seconds of audio that were done when the attempt began."""
 
 
 def event_body(
-    job_id: str,
-    event: job_record.JobEvent,
-    remaining_s: PredictRemaining,
-    resumed_s: float = 0.0,
+    job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining, resumed_s: float = 0.0
 ) -> tuple[str, dict[str, Any]] | None:
     """Return the name and the data of an event, or `None` if it is not for clients."""
     match event.change:

@@ -106,9 +106,7 @@ LIST: dict[str, Any] = openapi.parameters(
     openapi.query("after", openapi.text(), "'next' of the previous page."),
 )
 _PRIORITY = openapi.choice(
-    Priority,
-    "'batch' runs after your other jobs.",
-    default=Priority.INTERACTIVE.value,
+    Priority, "'batch' runs after your other jobs.", default=Priority.INTERACTIVE.value
 )
 SUBMIT: dict[str, Any] = {
     **openapi.submission(openapi.OPTIONS | {"priority": _PRIORITY}),

@@ -124,10 +124,7 @@ _ENDS: dict[str, Any] = {
     for name, hint in _HINTS.items()
 }
 LiveEndpointing: type[BaseModel] = create_model(
-    "Ends",
-    __config__=_STRICT,
-    __doc__="Endpointing parameters: `Endpointing`, in part.",
-    **_ENDS,
+    "Ends", __config__=_STRICT, __doc__="Endpointing parameters: `Endpointing`, in part.", **_ENDS
 )
 
 

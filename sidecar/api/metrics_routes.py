@@ -352,10 +352,7 @@ def build_router(service: Service) -> APIRouter:
     router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.get(
-        "/metrics",
-        summary="Metrics for Prometheus",
-        response_class=Response,
-        responses={200: TEXT},
+        "/metrics", summary="Metrics for Prometheus", response_class=Response, responses={200: TEXT}
     )
     async def metrics(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)

@@ -272,8 +272,7 @@ class PageInfo(BaseModel):
 
 
 SESSION: dict[str, Any] = request_body(
-    object_schema({"word": openapi.text("Of the link.")}, ["word"]),
-    example={"word": "9s2…"},
+    object_schema({"word": openapi.text("Of the link.")}, ["word"]), example={"word": "9s2…"}
 )
 OPEN_FRAGMENT = "/#open="
 """Prefix of the code in a link: browsers do not send the text after a '#', so it is in no log."""

@@ -115,8 +115,7 @@ class TranscribeMetadata(BaseModel):
         description="Least exact source of word times of all segments; omitted if there are none.",
     )
     speakers: list[TranscribeSpeaker] = Field(
-        [],
-        description="Voice profiles, with the setting 'people' or with reference clips.",
+        [], description="Voice profiles, with the setting 'people' or with reference clips."
     )
 
 
@@ -282,8 +281,7 @@ def build_router(service: Service) -> APIRouter:
             transcript = await job.result()
         return json_response(
             await render_result(
-                transcript.segments,
-                lambda: to_json(answer_body(service, job.record, transcript)),
+                transcript.segments, lambda: to_json(answer_body(service, job.record, transcript))
             )
         )
 

@@ -108,11 +108,7 @@ def repaired_by(command: str) -> Iterator[None]:
     """Set the hint of errors of a broken folder: ``command`` downloads the model again."""
     try:
         yield
-    except (
-        errors.CheckpointIncomplete,
-        errors.CheckpointDamaged,
-        errors.CheckpointUnsafe,
-    ) as bad:
+    except (errors.CheckpointIncomplete, errors.CheckpointDamaged, errors.CheckpointUnsafe) as bad:
         hint = f"Copy the folder anew, or get the whole: {command}"
         raise type(bad)(bad.detail, hint=hint) from None
 

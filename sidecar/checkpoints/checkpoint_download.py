@@ -100,9 +100,7 @@ def _look_up(
 
 
 def _fetch_all(
-    snapshot: HubSnapshot,
-    download: resumable_download.RunningDownload,
-    layout: CheckpointLayout,
+    snapshot: HubSnapshot, download: resumable_download.RunningDownload, layout: CheckpointLayout
 ) -> None:
     """Download the small files first: `config.json` shows whether the weights can be used."""
     download.meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))

@@ -335,8 +335,7 @@ def _encode_attributes(attributes: Mapping[str, Attribute]) -> bytes:
 def _encode_value_info(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
     sizes = b"".join(
         encode_field(
-            1,
-            _encode_integer(1, size) if isinstance(size, int) else encode_field(2, size.encode()),
+            1, _encode_integer(1, size) if isinstance(size, int) else encode_field(2, size.encode())
         )
         for size in shape
     )

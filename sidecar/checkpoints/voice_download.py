@@ -155,10 +155,7 @@ def pull_voice(
 
 
 def _download_voice_files(
-    pulled: PulledVoices,
-    url: str,
-    voice: PulledVoice,
-    download: resumable_download.RunningDownload,
+    pulled: PulledVoices, url: str, voice: PulledVoice, download: resumable_download.RunningDownload
 ) -> PulledVoices:
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:

@@ -339,12 +339,7 @@ async def _measure(
         for side in await _sides(order, where):
             sides.append((side, await stack.enter_async_context(work.opens(side))))
         return await run.sweep(
-            work,
-            sides,
-            counts,
-            begin,
-            lambda row: print_error_line(row_summary(row)),
-            how.warm_up,
+            work, sides, counts, begin, lambda row: print_error_line(row_summary(row)), how.warm_up
         )
 
 

@@ -31,8 +31,7 @@ from sidecar.version import __version__
 def build_command() -> Any:
     """Return the whole command line, as the click command that typer builds."""
     app = typer.Typer(
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["--help", "-h"]},
+        rich_markup_mode="markdown", context_settings={"help_option_names": ["--help", "-h"]}
     )
     app.callback()(_root)
     commands: dict[str, Callable[..., int]] = {

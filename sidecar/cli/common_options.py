@@ -17,12 +17,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar import errors
-from sidecar.cli.output import (
-    INTERRUPTED,
-    handle_broken_pipe,
-    print_error_line,
-    report_error,
-)
+from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 from sidecar.transcripts.transcript_formats import SUBTITLES
@@ -105,10 +100,7 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
         option = typer.Option(None, flag.option, **flag.shown)
         parameters.append(
             inspect.Parameter(
-                flag.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=option,
-                annotation=kind | None,
+                flag.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
             )
         )
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -17,12 +17,7 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
-from sidecar.config.settings import (
-    Settings,
-    config_file_path,
-    load_settings,
-    unknown_variables,
-)
+from sidecar.config.settings import Settings, config_file_path, load_settings, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
 from sidecar.server import listeners

@@ -10,12 +10,7 @@ from pathlib import Path
 
 from sidecar import errors, files
 from sidecar.cli import transcribe
-from sidecar.cli.backends import (
-    ServiceTarget,
-    client_of,
-    settings_for_person,
-    start_child_service,
-)
+from sidecar.cli.backends import ServiceTarget, client_of, settings_for_person, start_child_service
 from sidecar.cli.common_options import argument, option, setting_option
 from sidecar.cli.output import print_error_line, print_text
 from sidecar.config.settings import load_settings

@@ -118,11 +118,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
     Raises:
         typer.BadParameter: there is no terminal to ask on.
     """
-    from sidecar.checkpoints import (
-        checkpoint,
-        installed_checkpoints,
-        model_repositories,
-    )
+    from sidecar.checkpoints import checkpoint, installed_checkpoints, model_repositories
 
     if revision is None:
         with suppress(errors.BadCheckpoint):
@@ -399,8 +395,7 @@ async def remove_model(
             model = next((one for one in installed if one.repository == repository), None)
     if model is None:
         raise errors.CheckpointNotFound(
-            f"There is no downloaded model '{name}'.",
-            hint=f"List the models: {PROGRAM} list",
+            f"There is no downloaded model '{name}'.", hint=f"List the models: {PROGRAM} list"
         )
     await _refuse_in_use(model)
     if not yes and not is_somebody_there():

@@ -51,8 +51,7 @@ def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bo
     """
     if sum(map(bool, (ca_cert, fingerprint, insecure))) > 1:
         raise errors.SettingsInvalid(
-            "--ca-cert, --fingerprint and --insecure exclude each other.",
-            hint="Use one of them.",
+            "--ca-cert, --fingerprint and --insecure exclude each other.", hint="Use one of them."
         )
     try:
         return Trust(ca_cert, fingerprint, insecure)

@@ -29,9 +29,7 @@ def talk(
         None, "Play this recording in real time instead of the microphone.", metavar="FILE"
     ),
     aloud: bool | None = option(
-        None,
-        "Play the answers (default without --text and --file), or not.",
-        "--aloud/--silent",
+        None, "Play the answers (default without --text and --file), or not.", "--aloud/--silent"
     ),
     device: str | None = option(
         None, "Record from this microphone, by number or a part of its name.", metavar="NAME"

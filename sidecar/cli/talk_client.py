@@ -18,13 +18,7 @@ import typer
 
 from sidecar import errors
 from sidecar.cli import output
-from sidecar.cli.audio_input import (
-    PIECE_S,
-    import_sounddevice,
-    level_meter,
-    loudness,
-    read_stdin,
-)
+from sidecar.cli.audio_input import PIECE_S, import_sounddevice, level_meter, loudness, read_stdin
 from sidecar.cli.output import print_error_line
 from sidecar.concurrency import running
 
@@ -96,12 +90,7 @@ class TalkSession:
     is `None` if answers are read."""
 
     def __init__(
-        self,
-        socket: ClientConnection,
-        player: Loudspeaker | None,
-        show: TalkDisplay,
-        *,
-        rate: int,
+        self, socket: ClientConnection, player: Loudspeaker | None, show: TalkDisplay, *, rate: int
     ) -> None:
         self._socket, self._player, self._show, self._rate = socket, player, show, rate
         self._silence = bytes(2 * round(PIECE_S * rate))

@@ -80,10 +80,7 @@ class SharedJobBackend:
         self._housekeeping = SharedRetention(self._database, storage, disk, limits)
         self._beats = PostgresDatabase(address, 1)  # a slow call must not delay a heartbeat
         self._membership = Membership(
-            self._database,
-            service_id,
-            works=settings.role != ROLE_FRONT,
-            beats=self._beats,
+            self._database, service_id, works=settings.role != ROLE_FRONT, beats=self._beats
         )
         self.store = PostgresJobStore(
             self._database,

@@ -61,10 +61,7 @@ class Settings(
     """All settings. Precedence: flags, environment, configuration file, defaults."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,
-        extra="ignore",
-        defer_build=False,
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", defer_build=False
     )
 
     @classmethod

@@ -23,9 +23,7 @@ class Assistant:
     """
 
     def __init__(
-        self,
-        options: ConversationOptions,
-        do: Callable[[events.ConversationCommand], None],
+        self, options: ConversationOptions, do: Callable[[events.ConversationCommand], None]
     ) -> None:
         self.options = options
         """Options from the next turn on."""
@@ -75,10 +73,7 @@ class Assistant:
         self._confirm(latency, now)
 
     def give_any(
-        self,
-        now: float,
-        options: ConversationOptions | None = None,
-        name: str = "",
+        self, now: float, options: ConversationOptions | None = None, name: str = ""
     ) -> None:
         """Answer the history. ``name`` is the client's name for its request."""
         self.discard()

@@ -346,11 +346,7 @@ class AssistantTurn:
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
         self._do(
             replace(
-                known,
-                turn=self.number,
-                thought=thought,
-                voiced=voiced,
-                total=now - known.total,
+                known, turn=self.number, thought=thought, voiced=voiced, total=now - known.total
             )
         )
 

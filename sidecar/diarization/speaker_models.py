@@ -42,14 +42,10 @@ class SpeakerModelsUnavailable(errors.ModelLoadFailed):
 
 
 SEGMENTATION = onnx_models.EmbeddedModel(
-    "segmentation",
-    1_594_080,
-    "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a",
+    "segmentation", 1_594_080, "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a"
 )
 ENCODER = onnx_models.EmbeddedModel(
-    "speaker encoder",
-    6_975_920,
-    "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b",
+    "speaker encoder", 6_975_920, "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b"
 )
 
 

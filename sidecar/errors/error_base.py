@@ -63,11 +63,7 @@ class SidecarError(Exception):
             cls.kind = kind
 
     def __init__(
-        self,
-        detail: str | None = None,
-        *,
-        hint: str | None = None,
-        retry_after: int | None = None,
+        self, detail: str | None = None, *, hint: str | None = None, retry_after: int | None = None
     ) -> None:
         self.detail = detail or self.default_detail
         self.hint = hint or self.default_hint

@@ -214,9 +214,7 @@ class GpuMonitor:
     """
 
     def __init__(
-        self,
-        read: Callable[[], GpuMemory | None] | None = None,
-        timings: GpuTimings = GpuTimings(),
+        self, read: Callable[[], GpuMemory | None] | None = None, timings: GpuTimings = GpuTimings()
     ) -> None:
         self._timings = timings
         self.seen: GpuMemory | None = None

@@ -233,8 +233,7 @@ def parse_choice(name: str, value: object, default: Choice) -> Choice:
         return choices(word)
     except ValueError:
         raise FieldInvalid(
-            f"'{name}' has an invalid value.",
-            hint=f"Use one of: {', '.join(choices)}.",
+            f"'{name}' has an invalid value.", hint=f"Use one of: {', '.join(choices)}."
         ) from None
 
 

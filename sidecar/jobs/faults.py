@@ -22,12 +22,7 @@ class Fault(StrEnum):
     """The storage of recordings or the database for now. The job waits, and no attempt counts."""
 
 
-_OF_NODE = (
-    errors.DiskFull,
-    errors.SpoolUnwritable,
-    errors.UploadsFull,
-    errors.MachineBusy,
-)
+_OF_NODE = (errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull, errors.MachineBusy)
 _OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
 _ERRNOS_OF_NODE = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),

@@ -16,11 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs.duration_prediction import (
-    DurationFile,
-    DurationPredictor,
-    estimate_remaining_s,
-)
+from sidecar.jobs.duration_prediction import DurationFile, DurationPredictor, estimate_remaining_s
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue, SubmissionQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner

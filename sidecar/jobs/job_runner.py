@@ -210,11 +210,7 @@ class JobRun:
     """Run of jobs on the engine; unfinished jobs are queued again."""
 
     def __init__(
-        self,
-        jobs: Sequence[Job],
-        place: EngineSlot[EngineSpec],
-        plan: OptionsPlanner,
-        max_s: float,
+        self, jobs: Sequence[Job], place: EngineSlot[EngineSpec], plan: OptionsPlanner, max_s: float
     ) -> None:
         self.jobs = jobs
         self._place = place

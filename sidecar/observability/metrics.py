@@ -47,11 +47,7 @@ class Counter:
     """
 
     def __init__(
-        self,
-        name: str,
-        what: str,
-        labels: Sequence[str] = (),
-        begun: Iterable[Labels] = (),
+        self, name: str, what: str, labels: Sequence[str] = (), begun: Iterable[Labels] = ()
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
         self.values: dict[Labels, float] = dict.fromkeys(begun if self.labels else [()], 0)

@@ -41,11 +41,7 @@ REQUEST_ID = "x-request-id"
 _FULL = (errors.QueueFull, errors.UploadsFull, errors.SpeechFull)
 _TRIED_TWICE = (errors.EngineCrashed,)
 """Errors after which the service itself has already tried again."""
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.SoundInvalid: "audio",
     errors.BadAudio: "file",

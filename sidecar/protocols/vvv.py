@@ -68,7 +68,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "queue, then unnamed fragments of the answer, then done or error",
         "content": openapi.content("text/event-stream"),
-    },
+    }
 }
 _HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
 _FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
@@ -119,11 +119,7 @@ _SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] =
     errors.TokenMissing: (401, "Not authenticated"),
     errors.TokenInvalid: (401, TOKEN_INVALID),
 }
-_UNREADABLE = (
-    errors.AudioFormatUnsupported,
-    errors.AudioUndecodable,
-    errors.AudioDecodeTimeout,
-)
+_UNREADABLE = (errors.AudioFormatUnsupported, errors.AudioUndecodable, errors.AudioDecodeTimeout)
 
 
 class VvvFileNameUnsupported(errors.AudioFormatUnsupported):

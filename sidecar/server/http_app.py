@@ -185,8 +185,7 @@ def create_talk_app(service: Service, entrance: authentication.AccessControl, pa
         replace(entrance, access=access),
         [s2s.build_router(service), s2s.build_secondary_port_router(service)],
         auth_gate.PortRules(
-            refusals={s2s.PATH: s2s.DIALECT.send_refusal},
-            tidy_prefixes=openai_routes.PREFIXES,
+            refusals={s2s.PATH: s2s.DIALECT.send_refusal}, tidy_prefixes=openai_routes.PREFIXES
         ),
         openapi_url=None,
     )

@@ -43,10 +43,7 @@ class StagedApp:
     """
 
     def __init__(
-        self,
-        first: ASGIApp,
-        build: Callable[[], ASGIApp],
-        most_sockets: int = MAX_WAITING_SOCKETS,
+        self, first: ASGIApp, build: Callable[[], ASGIApp], most_sockets: int = MAX_WAITING_SOCKETS
     ) -> None:
         self._first, self._build, self._most_sockets = first, build, most_sockets
         self._whole: ASGIApp | None = None

@@ -194,11 +194,7 @@ class OperationField:
 
 
 _SPEAKER = OperationField(
-    {
-        "type": "string",
-        "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$",
-        "examples": ["Speaker_0"],
-    },
+    {"type": "string", "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$", "examples": ["Speaker_0"]},
     _parse_speaker,
     speaker_label,
 )

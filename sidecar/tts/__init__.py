@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from sidecar.interfaces.engine_interface import TtsEngine, TtsSpec
-from sidecar.tts import (
-    espeak_tts,
-    moonshine_tts,
-    openai_tts,
-    scripted_tts,
-    system_tts,
-)
+from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, scripted_tts, system_tts
 
 _ENGINES: tuple[tuple[TtsSpec, type[TtsEngine]], ...] = (
     (moonshine_tts.SPEC, moonshine_tts.MoonshineTts),

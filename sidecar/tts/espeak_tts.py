@@ -14,10 +14,7 @@ from sidecar import errors
 from sidecar.interfaces import engine_interface
 
 SPEC = engine_interface.TtsSpec(
-    name="espeak",
-    title="espeak-ng",
-    requires=("espeakng_loader",),
-    marks=True,
+    name="espeak", title="espeak-ng", requires=("espeakng_loader",), marks=True
 )
 
 DEFAULT_VOICE = "en-us"
@@ -53,10 +50,7 @@ class _EspeakEvent(ctypes.Structure):
 
 
 class _EspeakVoiceStruct(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("languages", ctypes.c_char_p),
-    ]  # the rest is not read
+    _fields_ = [("name", ctypes.c_char_p), ("languages", ctypes.c_char_p)]  # the rest is not read
 
 
 _SYNTH_CALLBACK = ctypes.CFUNCTYPE(

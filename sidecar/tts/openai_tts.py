@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
 SPEC = engine_interface.TtsSpec(
-    name="speech",
-    title="A server with OpenAI's /v1/audio/speech",
-    lists_voices=False,
+    name="speech", title="A server with OpenAI's /v1/audio/speech", lists_voices=False
 )
 
 SPEECH_PATH = "/v1/audio/speech"

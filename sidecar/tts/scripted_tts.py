@@ -18,11 +18,7 @@ from collections.abc import Iterator, Sequence
 from sidecar import errors
 from sidecar.interfaces import engine_interface
 
-SPEC = engine_interface.TtsSpec(
-    name="scripted",
-    title="Tones for words, for tests",
-    marks=True,
-)
+SPEC = engine_interface.TtsSpec(name="scripted", title="Tones for words, for tests", marks=True)
 
 RATE = 16_000
 VOICES = ("low", "high")

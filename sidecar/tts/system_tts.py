@@ -23,10 +23,7 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 
-SPEC = TtsSpec(
-    name="system",
-    title="The voices of this system",
-)
+SPEC = TtsSpec(name="system", title="The voices of this system")
 
 RATE = 22_050
 WORDS_PER_MINUTE = 175

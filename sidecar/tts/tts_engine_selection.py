@@ -43,8 +43,7 @@ def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         )
     if spec is system_tts.SPEC and not system_tts.is_system_tts_available():
         raise errors.EngineUnavailable(
-            "This operating system has no TTS voices; macOS and Windows have.",
-            hint=_espeak_hint(),
+            "This operating system has no TTS voices; macOS and Windows have.", hint=_espeak_hint()
         )
     if spec is moonshine_tts.SPEC:
         return _pulled(settings, "as set"), "as set"

@@ -24,11 +24,7 @@ from sidecar.upstream.load_balancer import (
     FailoverLimits,
     UpstreamBalancer,
 )
-from sidecar.upstream.upstream_client import (
-    SegmentsCallback,
-    UpstreamClient,
-    create_http_client,
-)
+from sidecar.upstream.upstream_client import SegmentsCallback, UpstreamClient, create_http_client
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
     ChunkRequest,

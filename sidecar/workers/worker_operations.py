@@ -228,11 +228,7 @@ class WorkerOperations:
                     yield {"number": number, "event": frame}
 
     def _opened(
-        self,
-        operation: dict[str, Any],
-        fd: int,
-        is_cancelled: Callable[[], bool],
-        until: ExitStack,
+        self, operation: dict[str, Any], fd: int, is_cancelled: Callable[[], bool], until: ExitStack
     ) -> TranscribedRecording:
         """Open a recording; ``until`` closes it."""
         facts = audio_decoder.AudioInfo.from_wire(operation["facts"])
@@ -301,9 +297,7 @@ class TranscribedRecording:
     service."""
 
     def __init__(
-        self,
-        audio: audio_decoder.DecodedAudio,
-        request: engine_interface.TranscriptionRequest,
+        self, audio: audio_decoder.DecodedAudio, request: engine_interface.TranscriptionRequest
     ) -> None:
         self.request = request
         self._audio = audio

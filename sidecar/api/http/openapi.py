@@ -200,8 +200,7 @@ OPTIONS: dict[str, Any] = {
         examples=["Nagg, Nell, Beckett"],
     ),
     "prompt": text(
-        "Topic of the recording, in its language.",
-        examples=["A scene of Samuel Beckett's Endgame"],
+        "Topic of the recording, in its language.", examples=["A scene of Samuel Beckett's Endgame"]
     ),
     "context": text("The same as 'prompt'; send one of them."),
     "num_speakers": integer(1, MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]),

@@ -16,22 +16,14 @@ import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    AutoProcessor,
-    BitsAndBytesConfig,
-    VibeVoiceAsrForConditionalGeneration,
-)
+from transformers import AutoProcessor, BitsAndBytesConfig, VibeVoiceAsrForConditionalGeneration
 
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
 from sidecar.gpu_memory.memory_footprint import ModelShape
-from sidecar.interfaces.engine_interface import (
-    LoadOptions,
-    MemoryPlan,
-    Precision,
-)
+from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 
 HOP_SAMPLES = 3_200
 """Samples per token (model card: 7.5 tokens per second)."""

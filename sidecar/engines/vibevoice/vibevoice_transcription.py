@@ -220,8 +220,7 @@ class VibeVoiceTranscription:
             decoding = self._decoding or self._model.decoding(plan)
             return [
                 _WindowInProgress(
-                    window,
-                    self._model.answer(window.samples, plan, self._check, decoding, context),
+                    window, self._model.answer(window.samples, plan, self._check, decoding, context)
                 )
                 for window in windows
             ]

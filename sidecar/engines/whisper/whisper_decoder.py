@@ -57,11 +57,7 @@ def tokens_before_loop(
     return 0 if seen.different <= loop_guard.FEW_TOKENS else None
 
 
-COMPUTE_TYPES = {
-    Precision.INT8: "int8",
-    Precision.FP16: "float16",
-    Precision.FP32: "float32",
-}
+COMPUTE_TYPES = {Precision.INT8: "int8", Precision.FP16: "float16", Precision.FP32: "float32"}
 """CTranslate2's names of the precisions; int8 on a GPU has activations of 16 bit."""
 GPU_COMPUTE_TYPES = {**COMPUTE_TYPES, Precision.INT8: "int8_float16"}
 MAX_THREADS = 8

@@ -80,13 +80,7 @@ class WhisperLiveRecognizer:
         return self._window(audio, options, cancelled, beams=1, timed=False)
 
     def _window(
-        self,
-        audio: Block,
-        options: LiveOptions,
-        cancelled: CancelCheck,
-        beams: int,
-        *,
-        timed: bool,
+        self, audio: Block, options: LiveOptions, cancelled: CancelCheck, beams: int, *, timed: bool
     ) -> RecognitionHypothesis | None:
         """Recognize audio of at most one window: sessions cut utterances at half a minute
         (`live.sessions.session_limits`)."""

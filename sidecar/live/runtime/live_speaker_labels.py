@@ -16,11 +16,7 @@ import numpy.typing as npt
 
 from sidecar.diarization import clustering, speaker_identification
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
-from sidecar.transcripts.transcript import (
-    SpeakerCandidate,
-    SpeakerEmbedding,
-    SpeakerProfile,
-)
+from sidecar.transcripts.transcript import SpeakerCandidate, SpeakerEmbedding, SpeakerProfile
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""

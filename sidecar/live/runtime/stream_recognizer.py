@@ -252,11 +252,7 @@ class StreamRecognizer:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
 
     def recognised(
-        self,
-        task: RecognitionTask,
-        found: RecognitionHypothesis | None,
-        now: float,
-        work_s: float,
+        self, task: RecognitionTask, found: RecognitionHypothesis | None, now: float, work_s: float
     ) -> Iterator[live_events.LiveEvent]:
         """Yield the events of a result; it is None if recognition was stopped or failed."""
         self._listening.over(task, now)

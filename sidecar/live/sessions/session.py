@@ -21,11 +21,7 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
-from sidecar.live.sessions.session_limits import (
-    SAMPLE_RATES,
-    SessionBounds,
-    accepted_options,
-)
+from sidecar.live.sessions.session_limits import SAMPLE_RATES, SessionBounds, accepted_options
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Notice, Transcript

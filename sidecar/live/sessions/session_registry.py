@@ -142,10 +142,7 @@ class SessionRegistry:
             self._tally.refused.add(wire, error.code)
             raise
         options = dataclasses.replace(
-            options,
-            client=caller.owner,
-            patience_s=self._patience_s,
-            wait_s=self.room.delay_s,
+            options, client=caller.owner, patience_s=self._patience_s, wait_s=self.room.delay_s
         )
         session = Session(
             number,

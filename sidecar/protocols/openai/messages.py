@@ -220,7 +220,7 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
             **openapi.content("application/json", schema=_ANSWER),
             **openapi.content("text/plain", "text/event-stream"),
         },
-    },
+    }
 }
 
 
@@ -275,7 +275,7 @@ TRANSCRIBE = form(
         "include[]": openapi.texts("'logprobs' has no effect: no engine returns them."),
         "known_speaker_names[]": openapi.texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
         "known_speaker_references[]": openapi.texts("2 to 10 s of each voice, as data URLs."),
-    },
+    }
 )
 
 

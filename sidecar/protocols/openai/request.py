@@ -73,10 +73,7 @@ def _bytes_of(name: str, url: str) -> bytes:
 
 
 async def with_known_speakers(
-    service: Service,
-    caller: Identity,
-    options: TranscribeOptions,
-    known: Mapping[str, bytes],
+    service: Service, caller: Identity, options: TranscribeOptions, known: Mapping[str, bytes]
 ) -> TranscribeOptions:
     """Return the options with the known speakers, whose clips are checked.
 
@@ -394,8 +391,7 @@ def _chunking(form: OpenAIRequestForm) -> Notice | None:
         "threshold",
     }:
         raise errors.FieldInvalid(
-            f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.",
-            hint="Send 'auto', or omit it.",
+            f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.", hint="Send 'auto', or omit it."
         )
     request_options.parse_integer(VAD_FIELD, given.get("prefix_padding_ms"), 0, 60_000)
     request_options.parse_integer(VAD_FIELD, given.get("silence_duration_ms"), 0, 60_000)

@@ -180,8 +180,7 @@ def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutpu
             role = next((one for one in _TEXTS if one.value == item.get("role")), None)
             if role is None:
                 raise errors.FieldInvalid(
-                    "'item.role' has an invalid value.",
-                    hint=f"Use one of: {', '.join(_TEXTS)}.",
+                    "'item.role' has an invalid value.", hint=f"Use one of: {', '.join(_TEXTS)}."
                 )
             return RealtimeItemCreate(role, _text(item.get("content"), _TEXTS[role]), name, after)
         case "function_call":

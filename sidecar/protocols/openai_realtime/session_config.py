@@ -296,11 +296,7 @@ def check_model(name: str, spec: EngineSpec) -> str:
     Raises:
         errors.ModelNotFound: it is unknown.
     """
-    if name and name not in (
-        spec.name,
-        *openai_common.ALIASES,
-        *openai_common.LIVE_ALIASES,
-    ):
+    if name and name not in (spec.name, *openai_common.ALIASES, *openai_common.LIVE_ALIASES):
         raise errors.ModelNotFound(
             f"There is no model '{name[:80]}' for live transcription here.",
             hint=(

@@ -216,11 +216,7 @@ class WyomingRecording:
     is closed."""
 
     def __init__(
-        self,
-        service: Service,
-        caller: Identity,
-        form: WyomingAudioFormat,
-        place: QueueReservation,
+        self, service: Service, caller: Identity, form: WyomingAudioFormat, place: QueueReservation
     ) -> None:
         """Start a recording; closing it also releases the reservation ``place``.
 

@@ -199,9 +199,7 @@ class YapUtterances:
         notice = event.notice
         if notice.code != live_events.PARTIALS_LATE:
             return message_text(
-                "status",
-                ids,
-                {"kind": "notice", "code": notice.code, "message": notice.message},
+                "status", ids, {"kind": "notice", "code": notice.code, "message": notice.message}
             )
         return self._overload(ids, "partials", 0.0)
 
