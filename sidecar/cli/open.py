@@ -85,11 +85,20 @@ async def _page_link(where: ServiceTarget) -> str:
 def _show(link: str, *, show: bool) -> None:
     import webbrowser
 
-    if show or not webbrowser.open(_handover(link) if "#" in link else link):
-        if not show:
-            once = ", once, within two minutes" if "#" in link else ""  # with a code in it
-            print_error_line(f"There is no browser here; this link opens the page{once}:")
+    if show:
         print_text(f"{link}\n")
+        return
+    has_code = "#" in link
+    address = _handover(link) if has_code else link
+    if not webbrowser.open(address):
+        once = ", once, within two minutes" if has_code else ""
+        print_error_line(f"There is no browser here; this link opens the page{once}:")
+        print_text(f"{link}\n")
+    elif has_code:
+        print_error_line(
+            f"The browser opens {address}, which leads to the page. If it may not read that file, "
+            "open the link of 'vibevoice-asr open --print'."
+        )
 
 
 def _handover(link: str) -> str:
@@ -110,10 +119,6 @@ def _handover(link: str) -> str:
     file = folder.absolute() / "open.html"
     files.make_folder(file.parent)
     files.write(file, HANDOVER.format(link=html.escape(link)).encode())
-    print_error_line(
-        f"The browser opens {file}, which leads to the page. If it may not read that file, open "
-        "the link of 'vibevoice-asr open --print'."
-    )
     return file.as_uri()
 
 

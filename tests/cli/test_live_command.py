@@ -18,7 +18,7 @@ from typing import IO
 import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import Studio, wav
-from scripted_speech import talk
+from scripted_speech import recorded, talk
 from service_process import PATIENCE_S, Server, shown_on, wait_until
 
 from sidecar.cli.live import CUT_OFF, line_of
@@ -98,7 +98,7 @@ def test_session_that_ends_early_leaves_its_text_and_is_an_error(
 ) -> None:
     limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
     server, path = start_server(**limits), tmp_path / "talk.wav"
-    path.write_bytes(wav(talk(*[0.3, 0.2] * 40)))
+    path.write_bytes(wav(recorded(talk(*[0.3, 0.2] * 40))))
     process = live(path, "--pace", 8, "--keep", "--server", server.url)
     assert process.stdout is not None
     assert "w299" in process.stdout.readline().decode()
@@ -114,7 +114,7 @@ def test_session_at_its_time_limit_leaves_a_file_of_its_finals(
     live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server, path, written = start_server(live_longest=3), tmp_path / "a.wav", tmp_path / "a.srt"
-    path.write_bytes(wav(talk(*[0.3, 0.2] * 40)))
+    path.write_bytes(wav(recorded(talk(*[0.3, 0.2] * 40))))
     process = live(path, "--pace", 8, "--format", "srt", "-o", written, "--server", server.url)
     _, complained = ended(process, 1)
     assert "maximum duration" in complained

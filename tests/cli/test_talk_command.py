@@ -16,7 +16,7 @@ import psutil
 import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import wav
-from scripted_speech import RATE, talk
+from scripted_speech import RATE, recorded, talk
 from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import errors
@@ -64,7 +64,9 @@ def test_failed_answer_in_a_pipe_is_reported_once_and_fails_the_command(
 @pytest.mark.slow
 def test_recording_as_speech_is_answered(converse: Starts, tmp_path: Path) -> None:
     path = tmp_path / "question.wav"
-    path.write_bytes(wav(talk(0.3)[: -RATE // 2]))  # what ends it is the silence behind the end
+    path.write_bytes(
+        wav(recorded(talk(0.3)[: -RATE // 2]))
+    )  # what ends it is the silence behind the end
     said, _ = ended(converse("--file", path))
     you, machine = said.splitlines()
     assert re.fullmatch(r"You: .*w299 w299.*", you)

@@ -234,6 +234,7 @@ export type Health = {
     worker_pid: number | null;
     live_engine: string | null;
     live_engine_state: "absent" | "loading" | "ready" | "busy" | "stuck" | null;
+    jobs_paused: string | null;
     grpc_port?: number | undefined;
     wyoming_port?: number | undefined;
     talk_port?: number | undefined;
