@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +18,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
 from sidecar.audio.faulty_inputs import DcOffsetRemover
-from sidecar.audio.ffmpeg_log import AudioTrack
+from sidecar.audio.ffmpeg_log import RecordingHeader
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
 from sidecar.serialization import WireValues
@@ -74,7 +74,7 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
         blocks = iter(audio)
         next(blocks)
         claimed = audio.total_s
-        if claimed is not None and claimed > max_s and audio.is_estimate:
+        if claimed is not None and claimed > max_s and audio.decoder.header.is_estimate:
             claimed = None  # quiet passages of a variable rate are short in bytes
         if claimed is not None and claimed > max_s:
             claimed = _measured_duration(audio, blocks, deadline)
@@ -109,25 +109,16 @@ def _detect_container(fd: int) -> audio_format.AudioContainer:
 class Decoder(Protocol):
     """Decoder of one recording; iterate it once for its mono blocks."""
 
-    @property
-    def total_s(self) -> float | None:
-        """Return the seconds that the header claims."""
+    track: int
+    """Number of the track that is decoded, from 0."""
 
     @property
-    def is_estimate(self) -> bool:
-        """Return whether `total_s` was computed from the bit rate."""
+    def header(self) -> RecordingHeader:
+        """Return what the header claims."""
 
     @property
     def truncated(self) -> bool:
         """Return whether the recording is incomplete, once it is decoded."""
-
-    @property
-    def tracks(self) -> Sequence[AudioTrack]:
-        """Return the audio tracks of the container, if it can have several."""
-
-    @property
-    def track(self) -> int:
-        """Return the number of the track that is decoded, from 0."""
 
     def __iter__(self) -> Iterator[Block]: ...
 
@@ -144,7 +135,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     """
 
     def __init__(self, decoder: Decoder, rate: int, max_s: float) -> None:
-        self._decoder = decoder
+        self.decoder = decoder
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
@@ -155,12 +146,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     @property
     def total_s(self) -> float | None:
         """Return the seconds that the header claims."""
-        return self._decoder.total_s
-
-    @property
-    def is_estimate(self) -> bool:
-        """Return whether `total_s` was computed from the bit rate."""
-        return self._decoder.is_estimate
+        return self.decoder.header.total_s
 
     @property
     def done_s(self) -> float:
@@ -170,22 +156,12 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     @property
     def truncated(self) -> bool:
         """Return whether the recording is incomplete."""
-        return self._decoder.truncated
-
-    @property
-    def tracks(self) -> Sequence[AudioTrack]:
-        """Return the audio tracks of the container, if it can have several."""
-        return self._decoder.tracks
-
-    @property
-    def track(self) -> int:
-        """Return the number of the track that is decoded, from 0."""
-        return self._decoder.track
+        return self.decoder.truncated
 
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
 
-        for block in self._decoder:
+        for block in self.decoder:
             self._samples += len(block)
             if self._samples > self._max_samples:
                 raise errors.AudioTooLong()
@@ -200,7 +176,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
             raise errors.AudioUndecodable()
 
     def __exit__(self, *_: object) -> None:
-        self._decoder.close()
+        self.decoder.close()
 
 
 def open_audio(

@@ -41,7 +41,7 @@ from sidecar.audio.ffmpeg_command import (
     find_ffmpeg,
     input_source,
 )
-from sidecar.audio.ffmpeg_log import AudioTrack, FfmpegLog
+from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
 from sidecar.audio.file_layout import find_links, read_wav_parts
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def decode_with_ffmpeg(
         )
     for track in range(MAX_TRACKS):
         process = FfmpegProcess(fd, container, rate, max_s, track=track)
-        if process.channels or track + 1 >= len(process.log.tracks):
+        if process.channels or track + 1 >= len(process.header.tracks):
             break
         process.close()
     return process
@@ -126,7 +126,7 @@ class FfmpegProcess:
                 error.strerror,
             )
             raise ffmpeg_missing_error("the installed one cannot be started") from None
-        self.log = FfmpegLog()
+        self.header = FfmpegLog()
         """Its log so far."""
         self._described = threading.Event()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
@@ -147,31 +147,16 @@ class FfmpegProcess:
         return self._process.pid
 
     @property
-    def tracks(self) -> Sequence[AudioTrack]:
-        """Return the audio tracks of the container."""
-        return self.log.tracks
-
-    @property
-    def total_s(self) -> float | None:
-        """Return the seconds that the header claims."""
-        return self.log.total_s
-
-    @property
-    def is_estimate(self) -> bool:
-        """Return whether `total_s` was computed from the bit rate."""
-        return self.log.is_estimate
-
-    @property
     def truncated(self) -> bool:
         """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
-        total_s = self.log.total_s
-        counted = self._container is FLAC and total_s is not None and not self.is_estimate
+        total_s = self.header.total_s
+        counted = self._container is FLAC and total_s is not None and not self.header.is_estimate
         if counted and total_s is not None:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
             missing = is_truncated(self._fd, self._container)
         resyncs = counted or self._container in _FRAMED_STREAMS
-        return self._failed or missing or (self.log.complaints > 0 and not resyncs)
+        return self._failed or missing or (self.header.complaints > 0 and not resyncs)
 
     def __iter__(self) -> Iterator[Block]:
         """Yield mono blocks.
@@ -184,7 +169,7 @@ class FfmpegProcess:
 
         if not self.channels:
             self._end()
-            raise self.log.error
+            raise self.header.error
         yield from self._silence_before()
         mixer = ChannelMixer(self._rate, self.channels)
         frame_bytes = 4 * self.channels
@@ -200,9 +185,9 @@ class FfmpegProcess:
         """Yield silence for the time from the start of the film to that of the track."""
         import numpy as np
 
-        if self._container not in _COUNTED_FROM_THE_TRACK or self.track >= len(self.log.tracks):
+        if self._container not in _COUNTED_FROM_THE_TRACK or self.track >= len(self.header.tracks):
             return
-        delay_s = self.log.tracks[self.track].start_s - self.log.start_s
+        delay_s = self.header.tracks[self.track].start_s - self.header.start_s
         if MAX_JITTER_S < delay_s <= MAX_HOLE_S:
             yield np.zeros(round(delay_s * self._rate), np.float32)
 
@@ -275,8 +260,8 @@ class FfmpegProcess:
     def _read_log(self) -> None:
         assert self._process.stderr is not None
         for raw in self._process.stderr:
-            self.log.read(raw.decode("utf-8", "replace").rstrip())
-            if self.log.described:
+            self.header.read(raw.decode("utf-8", "replace").rstrip())
+            if self.header.described:
                 self._described.set()
         self._described.set()
 
@@ -287,10 +272,8 @@ class FfmpegChain:
     def __init__(self, links: Sequence[Callable[[], FfmpegProcess]]) -> None:
         self._links = links
         self._process = links[0]()
-        self.tracks: Sequence[AudioTrack] = ()
+        self.header = RecordingHeader()
         self.track = 0
-        self.total_s: float | None = None
-        self.is_estimate = False
         self.truncated = False
         """Whether a link is incomplete or damaged, once it is decoded."""
 

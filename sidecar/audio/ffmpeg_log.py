@@ -33,21 +33,30 @@ class AudioTrack:
 
 
 @dataclass
-class FfmpegLog:
-    """Reader of ffmpeg's log, line by line.
+class RecordingHeader:
+    """Header of a recording: the length that it claims, in seconds, and the audio tracks of its
+    container, if that can have several.
 
-    ``total_s``: the length that the header claims, in seconds; ``is_estimate``: whether it claims
-    none, and ffmpeg divided the file's size by the bit rate of its first frames. ``start_s``: the
-    first timestamp of all tracks, those of the picture too. ``described``: whether the header has
-    been read. ``complaints``: number of errors about the audio.
+    ``is_estimate``: whether it claims no length, and ffmpeg divided the file's size by the bit rate
+    of its first frames.
     """
 
     total_s: float | None = None
-    start_s: float = 0.0
     tracks: list[AudioTrack] = field(default_factory=list)
+    is_estimate: bool = False
+
+
+@dataclass
+class FfmpegLog(RecordingHeader):
+    """Reader of ffmpeg's log, line by line.
+
+    ``start_s``: the first timestamp of all tracks, those of the picture too. ``described``: whether
+    the header has been read. ``complaints``: number of errors about the audio.
+    """
+
+    start_s: float = 0.0
     described: bool = False
     complaints: int = 0
-    is_estimate: bool = False
     _reason: str | None = None
 
     def read(self, line: str) -> None:

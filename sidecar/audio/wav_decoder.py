@@ -11,7 +11,7 @@ from sidecar import errors
 from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.faulty_inputs import ChannelMixer
-from sidecar.audio.ffmpeg_log import AudioTrack
+from sidecar.audio.ffmpeg_log import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ class WavDecoder:
         self._fd, self._rate = fd, rate
         self._parts = list(takewhile(_is_readable, parts))
         self._damaged = len(self._parts) < len(parts) or self._parts[-1].is_short
-        self.total_s: float | None = sum(part.seconds for part in self._parts)
-        self.is_estimate = False
-        self.tracks: Sequence[AudioTrack] = ()
+        self.header = RecordingHeader(sum(part.seconds for part in self._parts))
         self.track = 0
 
     @property

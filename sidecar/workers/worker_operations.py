@@ -332,8 +332,9 @@ class TranscribedRecording:
     def _notices(self) -> Iterator[transcript.Notice]:
         if self._audio.truncated:
             yield AUDIO_TRUNCATED
-        if len(self._audio.tracks) > 1:
-            yield _tracks_notice(self._audio.tracks, self._audio.track)
+        decoder = self._audio.decoder
+        if len(decoder.header.tracks) > 1:
+            yield _tracks_notice(decoder.header.tracks, decoder.track)
 
 
 def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notice:
