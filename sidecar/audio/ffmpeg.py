@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import Block, ffmpeg_command
 from sidecar.audio.audio_format import (
     AC3,
     ADTS,
@@ -33,14 +33,6 @@ from sidecar.audio.audio_format import (
     is_truncated,
 )
 from sidecar.audio.faulty_inputs import ChannelMixer
-from sidecar.audio.ffmpeg_command import (
-    MAX_HOLE_S,
-    MAX_JITTER_S,
-    decode_command,
-    ffmpeg_missing_error,
-    find_ffmpeg,
-    input_source,
-)
 from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
 from sidecar.audio.file_layout import find_links, read_wav_parts
 
@@ -112,10 +104,12 @@ class FfmpegProcess:
         self._selects = selects
         self.track = track
         """Number of the audio track, from 0."""
-        source = input_source(os.name == "nt", part)
+        source = ffmpeg_command.input_source(os.name == "nt", part)
         if container is WAV and any(one.is_continued for one in read_wav_parts(fd)[:1]):
             source["ignore_length"] = "1"
-        arguments = decode_command(find_ffmpeg(), source, container, rate, max_s, track)
+        arguments = ffmpeg_command.decode_command(
+            ffmpeg_command.find_ffmpeg(), source, container, rate, max_s, track
+        )
         try:
             os.lseek(fd, 0, os.SEEK_SET)  # Windows: the process has the same position
             self._process = _start_process(arguments, fd)
@@ -125,7 +119,9 @@ class FfmpegProcess:
                 arguments[0],
                 error.strerror,
             )
-            raise ffmpeg_missing_error("the installed one cannot be started") from None
+            raise ffmpeg_command.ffmpeg_missing_error(
+                "the installed one cannot be started"
+            ) from None
         self.header = FfmpegLog()
         """Its log so far."""
         self._described = threading.Event()
@@ -188,7 +184,7 @@ class FfmpegProcess:
         if self._container not in _COUNTED_FROM_THE_TRACK or self.track >= len(self.header.tracks):
             return
         delay_s = self.header.tracks[self.track].start_s - self.header.start_s
-        if MAX_JITTER_S < delay_s <= MAX_HOLE_S:
+        if ffmpeg_command.MAX_JITTER_S < delay_s <= ffmpeg_command.MAX_HOLE_S:
             yield np.zeros(round(delay_s * self._rate), np.float32)
 
     def _end(self) -> None:

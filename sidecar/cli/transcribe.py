@@ -27,12 +27,7 @@ from sidecar.cli.output import (
 )
 from sidecar.cli.transcript_manifest import TranscriptManifest, identify
 from sidecar.cli.watch_folder import FolderWatch
-from sidecar.interfaces.engine_interface import (
-    DiarizationEffort,
-    Precision,
-    WindowingMode,
-    abbreviate_names,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.request_options import OPTION_IGNORED
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
@@ -70,10 +65,10 @@ class TranscribeCommandOptions:
     _: KW_ONLY
     where: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
-    precision: str | None = option(None, PRECISION_HELP, choices=Precision)
+    precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision)
     diarize: DiarizeOption = None
     diarization: str | None = option(
-        None, "Set the effort of diarization", choices=DiarizationEffort
+        None, "Set the effort of diarization", choices=engine_interface.DiarizationEffort
     )
     hotwords: str | None = option(None, "Expect these names and terms.", metavar="WORDS")
     prompt: str | None = option(
@@ -85,7 +80,7 @@ class TranscribeCommandOptions:
     windows: str | None = option(
         None,
         "Windows of a long recording, several at once being faster on a big card",
-        choices=WindowingMode,
+        choices=engine_interface.WindowingMode,
     )
     words: WordsOption = None
 
@@ -316,8 +311,9 @@ class _TranscriptionBatch:
             return
         again = "same command" if self._order.resume else "same command with --resume"
         print_error_line(
-            f"Interrupted: {done} written to {folder}: {abbreviate_names(self._done)}. Run the "
-            f"{again} to go on with the rest: it skips these."
+            f"Interrupted: {done} written to {folder}: "
+            f"{engine_interface.abbreviate_names(self._done)}. "
+            f"Run the {again} to go on with the rest: it skips these."
         )
 
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
@@ -386,7 +382,7 @@ def _label(path: Path, number: int, many: int) -> str:
 
 async def estimate(
     file: Path = argument(..., "A recording.", metavar="FILE"),
-    precision: str | None = option(None, PRECISION_HELP, choices=Precision),
+    precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision),
     engine: str | None = option(
         None, "Engine that would transcribe, as the setting of that name.", metavar="NAME"
     ),

@@ -15,13 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar import errors
-from sidecar.cluster.job_rows import (
-    DECRYPT_IN_THREAD_BYTES,
-    JobRows,
-    event_kind,
-    log_unreadable,
-    replay_events,
-)
+from sidecar.cluster import job_rows
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import backoff_s
 from sidecar.jobs import job_record
@@ -96,7 +90,7 @@ class ClaimStore:
     def __init__(
         self,
         database: PostgresDatabase,
-        rows: JobRows,
+        rows: job_rows.JobRows,
         node_id: str,
         housekeeping: SharedRetention,
         tally: JobMetrics,
@@ -139,9 +133,9 @@ class ClaimStore:
                 break
 
             def after(record: JobRecord = record, rows: Sequence[Row] = rows) -> JobRecord:
-                return replay_events(record, [self._rows.event(*row) for row in rows])
+                return job_rows.replay_events(record, [self._rows.event(*row) for row in rows])
 
-            long = sum(len(row[4] or b"") for row in rows) > DECRYPT_IN_THREAD_BYTES
+            long = sum(len(row[4] or b"") for row in rows) > job_rows.DECRYPT_IN_THREAD_BYTES
             record = await asyncio.to_thread(after) if long else after()
         return replace(record, seq=last)  # also if the last event changed nothing
 
@@ -174,7 +168,7 @@ class ClaimStore:
             [one.seq for one in events],
             [one.at for one in events],
             [one.superseded_by_next for one in events],
-            [event_kind(one.change) for one in events],
+            [job_rows.event_kind(one.change) for one in events],
             sealed,
             [
                 None if one.worn is one else self._rows.encrypt_event(record.id, one)
@@ -237,7 +231,7 @@ class ClaimStore:
                     for node, one in zip(nodes, failures, strict=True)
                 ]
             except UnreadableRecord as error:
-                log_unreadable(job_id, error)
+                job_rows.log_unreadable(job_id, error)
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             kind = job_record.FailedChange if ends else job_record.UnschedulableChange
@@ -259,7 +253,7 @@ class ClaimStore:
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
-        log_unreadable(job_id, error)
+        job_rows.log_unreadable(job_id, error)
         await self.judge(
             {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
         )

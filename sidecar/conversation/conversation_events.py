@@ -9,14 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.conversation.chat_completions import (
-    NO_TOOLS,
-    ChatMessage,
-    ChatRole,
-    ToolCall,
-    ToolCallDelta,
-    ToolSet,
-)
+from sidecar.conversation import chat_completions
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
@@ -70,7 +63,7 @@ class ConversationOptions:
     """
 
     instructions: str = ""
-    tools: ToolSet = NO_TOOLS
+    tools: chat_completions.ToolSet = chat_completions.NO_TOOLS
     voiced: bool = True
     ends_turns: bool = True
     answers: bool = True
@@ -152,7 +145,7 @@ class HistoryEntryRecorded(ConversationClientEvent):
     client's name for it."""
 
     entry: int
-    role: ChatRole
+    role: chat_completions.ChatRole
     text: str
     name: str = ""
 
@@ -203,7 +196,7 @@ class ToolCallEnded(ConversationClientEvent):
     is ``entry``. A call that is not complete when its reply ends is void."""
 
     turn: int
-    call: ToolCall
+    call: chat_completions.ToolCall
     entry: int = 0
 
 
@@ -405,11 +398,11 @@ class HistoryEntryAdded(ConversationEvent):
     it. It is added after the entry ``after``, as in `ChatHistory.add`. With a ``call`` it is a tool
     call from a previous conversation."""
 
-    role: ChatRole
+    role: chat_completions.ChatRole
     text: str
     name: str = ""
     after: int | None = None
-    call: ToolCall | None = None
+    call: chat_completions.ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +443,7 @@ class LlmToken(ReplyEvent):
 class LlmToolCallDelta(ReplyEvent):
     """Fragment of a tool call of the LLM."""
 
-    fragment: ToolCallDelta
+    fragment: chat_completions.ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,8 +517,8 @@ class GenerateReply(ConversationCommand):
     ``tools``."""
 
     turn: int
-    messages: tuple[ChatMessage, ...]
-    tools: ToolSet = NO_TOOLS
+    messages: tuple[chat_completions.ChatMessage, ...]
+    tools: chat_completions.ToolSet = chat_completions.NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,8 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
+from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.conversation.conversation_events import (
-    ConversationClientEvent,
-    ConversationError,
-    ConversationOptions,
-    ConversationPhase,
-    ReplyLatency,
-    ReplyStarted,
-)
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions, abbreviate_names
 from sidecar.limit_overrides import limit
@@ -77,7 +70,7 @@ class ConversationRegistry:
         self._left = asyncio.Event()
         self.replies = 0
         """Number of replies since the service started."""
-        self.last: ReplyLatency | None = None
+        self.last: conversation_events.ReplyLatency | None = None
         """Latencies of the last reply that was played."""
 
     def __len__(self) -> int:
@@ -85,9 +78,11 @@ class ConversationRegistry:
         return len(self._going) + self._opening
 
     @property
-    def phase(self) -> ConversationPhase:
+    def phase(self) -> conversation_events.ConversationPhase:
         """Return the phase of one of the conversations."""
-        return next((talk.machine.phase for talk in self._going), ConversationPhase.IDLE)
+        return next(
+            (talk.machine.phase for talk in self._going), conversation_events.ConversationPhase.IDLE
+        )
 
     @property
     def llm(self) -> str:
@@ -142,16 +137,16 @@ class ConversationRegistry:
             self._others.setdefault(model, usual.other(model))
         return self._others[model]
 
-    def options(self) -> ConversationOptions:
+    def options(self) -> conversation_events.ConversationOptions:
         """Return the options of a conversation by the settings."""
         instructions = self._settings.talk_instructions
-        return ConversationOptions(instructions, voiced=self._voice is not None)
+        return conversation_events.ConversationOptions(instructions, voiced=self._voice is not None)
 
     @asynccontextmanager
     async def open(
         self,
         caller: Identity,
-        options: ConversationOptions,
+        options: conversation_events.ConversationOptions,
         manner: SynthesisOptions,
         *,
         clears: bool = False,
@@ -244,12 +239,12 @@ class ConversationRegistry:
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
-    def _seen(self, told: ConversationClientEvent) -> None:
-        if isinstance(told, ReplyLatency):
+    def _seen(self, told: conversation_events.ConversationClientEvent) -> None:
+        if isinstance(told, conversation_events.ReplyLatency):
             self.last = told
-        elif isinstance(told, ReplyStarted):
+        elif isinstance(told, conversation_events.ReplyStarted):
             self.replies += 1
-        elif isinstance(told, ConversationError):
+        elif isinstance(told, conversation_events.ConversationError):
             log.warning(
                 "a turn of a conversation failed: %s (docs/errors.md)",
                 told.error.code,

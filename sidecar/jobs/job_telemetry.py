@@ -10,14 +10,8 @@ from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobListener
+from sidecar.observability import tracing
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
-from sidecar.observability.tracing import (
-    CURRENT_ARRIVAL,
-    OtlpExporter,
-    RequestArrival,
-    TraceSpan,
-    Value,
-)
 from sidecar.transcripts.transcript import Finished
 
 log = logging.getLogger(__name__)
@@ -39,13 +33,13 @@ class JobTraceContext:
     the job's events that end a stage."""
 
     begun: float
-    arrival: RequestArrival | None
+    arrival: tracing.RequestArrival | None
     events: list[job_record.JobEvent] = field(default_factory=list)
 
 
 def job_stages(
     way: JobTraceContext, record: job_record.JobRecord, loaded: tuple[float, float]
-) -> list[TraceSpan]:
+) -> list[tracing.TraceSpan]:
     """Return the spans of a job that has ended: received, probed, and for each attempt queued,
     loaded (if the job waited for a load) and run. Pure."""
     code = record.error.code if record.error is not None else ""
@@ -56,7 +50,7 @@ def job_stages(
         match event.change:
             case job_record.StartedChange():
                 attempt += 1
-                found.append(TraceSpan("queued", waits, event.at))
+                found.append(tracing.TraceSpan("queued", waits, event.at))
                 runs = event.at
             case job_record.CrashedChange() if runs is not None:
                 found += _attempt_stages(runs, event.at, loaded, attempt, errors.EngineCrashed.code)
@@ -65,15 +59,15 @@ def job_stages(
                 found += [] if runs is None else _attempt_stages(runs, event.at, loaded, attempt)
                 waits, runs = event.at, None
     if runs is None:
-        return [*found, TraceSpan("queued", waits, ended, error=code)]
+        return [*found, tracing.TraceSpan("queued", waits, ended, error=code)]
     return [*found, *_attempt_stages(runs, ended, loaded, attempt, code)]
 
 
 def trace_attributes(
     facts: AudioInfo | None, record: job_record.JobRecord | None
-) -> dict[str, Value]:
+) -> dict[str, tracing.Value]:
     """Return a job's attributes for traces, without any of its content."""
-    found: dict[str, Value] = {}
+    found: dict[str, tracing.Value] = {}
     if facts is not None and facts.total_s is not None:
         found["vibevoice.audio_s"] = round(facts.total_s, 3)
     if record is None:
@@ -89,7 +83,7 @@ class JobTraces:
 
     def __init__(
         self,
-        traces: OtlpExporter,
+        traces: tracing.OtlpExporter,
         listen: Callable[[JobListener], None],
         engine: str,
         loaded: LastLoad,
@@ -102,7 +96,7 @@ class JobTraces:
 
     def begun(self) -> JobTraceContext:
         """Record the begin of a recording's intake."""
-        return JobTraceContext(self._now(), CURRENT_ARRIVAL.get())
+        return JobTraceContext(self._now(), tracing.CURRENT_ARRIVAL.get())
 
     def entered(self, way: JobTraceContext, record: job_record.JobRecord) -> None:
         """Record that the recording becomes a job; the job is added next."""
@@ -145,7 +139,7 @@ class JobTraces:
 
         def answered() -> None:
             at = max(ended, arrival.answered or ended)
-            told = [*found, TraceSpan("answered", ended, at)]
+            told = [*found, tracing.TraceSpan("answered", ended, at)]
             self._tell(way, at, told, attributes, code)
 
         arrival.after(answered)
@@ -154,33 +148,35 @@ class JobTraces:
         self,
         way: JobTraceContext,
         at: float,
-        found: Sequence[TraceSpan],
-        attributes: Mapping[str, Value],
+        found: Sequence[tracing.TraceSpan],
+        attributes: Mapping[str, tracing.Value],
         code: str,
     ) -> None:
         began = way.arrival.at if way.arrival is not None else way.begun
         named = {"vibevoice.engine": self._engine, **attributes}
-        self._traces.send(TraceSpan(TRACE_NAME, began, at, named, code, found), way.arrival)
+        self._traces.send(tracing.TraceSpan(TRACE_NAME, began, at, named, code, found), way.arrival)
 
 
-def _stages_before_queue(way: JobTraceContext, created: float, code: str = "") -> list[TraceSpan]:
+def _stages_before_queue(
+    way: JobTraceContext, created: float, code: str = ""
+) -> list[tracing.TraceSpan]:
     received = []
     if way.arrival is not None:
-        received = [TraceSpan("received", way.arrival.at, way.begun)]
-    return [*received, TraceSpan("looked_at", way.begun, created, error=code)]
+        received = [tracing.TraceSpan("received", way.arrival.at, way.begun)]
+    return [*received, tracing.TraceSpan("looked_at", way.begun, created, error=code)]
 
 
 def _attempt_stages(
     begin: float, end: float, loaded: tuple[float, float], number: int, code: str = ""
-) -> list[TraceSpan]:
+) -> list[tracing.TraceSpan]:
     """Return the spans of one attempt: the load, if the job waited for one, and the run."""
     attributes = {"vibevoice.attempt": number}
     came = loaded[1]
     if not begin < came <= end:
-        return [TraceSpan("run", begin, end, attributes, code)]
+        return [tracing.TraceSpan("run", begin, end, attributes, code)]
     return [
-        TraceSpan("loaded", begin, came, {"vibevoice.load_s": round(came - loaded[0], 3)}),
-        TraceSpan("run", came, end, attributes, code),
+        tracing.TraceSpan("loaded", begin, came, {"vibevoice.load_s": round(came - loaded[0], 3)}),
+        tracing.TraceSpan("run", came, end, attributes, code),
     ]
 
 

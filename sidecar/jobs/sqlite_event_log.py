@@ -18,13 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import clock, errors
+from sidecar.audio import audio_source
 from sidecar.audio.audio_decoder import AudioInfo
-from sidecar.audio.audio_source import (
-    ClientFileRef,
-    OpenUploadRef,
-    RecordingRef,
-    StoredRecordingRef,
-)
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
@@ -43,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 # Names in stored jobs: they stay, whatever the classes are called.
-RECORDING_REFS: dict[str, type[RecordingRef]] = {
-    "open": OpenUploadRef,
-    "stored": StoredRecordingRef,
-    "file": ClientFileRef,
+RECORDING_REFS: dict[str, type[audio_source.RecordingRef]] = {
+    "open": audio_source.OpenUploadRef,
+    "stored": audio_source.StoredRecordingRef,
+    "file": audio_source.ClientFileRef,
 }
 PLAIN_CHANGES: dict[str, Callable[..., JobChange]] = {
     "begun": job_record.StartedChange,

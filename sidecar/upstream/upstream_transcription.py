@@ -24,18 +24,7 @@ from sidecar.transcripts.transcript import (
     Transcript,
     TranscriptionEvent,
 )
-from sidecar.upstream.audio_chunks import (
-    AudioChunk,
-    ChunkResult,
-    assemble_transcript,
-    assign_speakers,
-    chunks_of_turns,
-    cut_into_chunks,
-    even_chunk_s,
-    shift_segments,
-    to_float,
-    without_words,
-)
+from sidecar.upstream import audio_chunks
 from sidecar.upstream.chunk_requests import ChunkRequests
 
 if TYPE_CHECKING:
@@ -60,8 +49,8 @@ class _UpstreamCancelled(Exception):
 class _PendingChunk:
     """Chunk in progress, and its segments that arrived before the answer is complete."""
 
-    piece: AudioChunk
-    future: Future[list[ChunkResult]]
+    piece: audio_chunks.AudioChunk
+    future: Future[list[audio_chunks.ChunkResult]]
     told: SimpleQueue[Sequence[Segment]]
 
 
@@ -76,10 +65,10 @@ class UpstreamTranscription:
         self._audio, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._over = False
-        self._futures: set[Future[list[ChunkResult]]] = set()
+        self._futures: set[Future[list[audio_chunks.ChunkResult]]] = set()
         self._turns: UpstreamDiarization | None = None
         self._followed_s = 0.0
-        self._heard: list[ChunkResult] = []
+        self._heard: list[audio_chunks.ChunkResult] = []
         self._lanes = len(upstreams.servers)
         self._ready = 0
         self._ready_s = self._done_s = self._end_s = 0.0
@@ -109,7 +98,7 @@ class UpstreamTranscription:
         sent: deque[_PendingChunk] = deque()
         watched = engine_interface.InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), upstreams.longest_s
-        for piece in cut_into_chunks(watched, self._rate, longest_s, even=even):
+        for piece in audio_chunks.cut_into_chunks(watched, self._rate, longest_s, even=even):
             self._end_s = piece.end_s
             if self._turns is not None or self._needs_turns(piece):
                 self._follow(piece)
@@ -131,12 +120,12 @@ class UpstreamTranscription:
         upstreams = self._upstreams
         if not upstreams.cuts:
             return None
-        found = even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
+        found = audio_chunks.even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
         return (
             None if found and self._options.diarize and shared_speaker_models() is None else found
         )
 
-    def _needs_turns(self, piece: AudioChunk) -> bool:
+    def _needs_turns(self, piece: audio_chunks.AudioChunk) -> bool:
         """Return whether diarization has to run here: a server does not diarize, several chunks
         each have their own speakers, or the client asks for enrolled speakers."""
         several = piece.start_s > 0 or not piece.last
@@ -150,10 +139,10 @@ class UpstreamTranscription:
         known = self._turns is not None or self._heard or self._upstreams.surely_timed
         return self._lanes if known else 0
 
-    def _is_heard(self, piece: AudioChunk) -> bool:
+    def _is_heard(self, piece: audio_chunks.AudioChunk) -> bool:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
-    def _follow(self, piece: AudioChunk) -> None:
+    def _follow(self, piece: audio_chunks.AudioChunk) -> None:
         """Feed the next chunk to the diarization."""
         if piece.end_s <= self._followed_s:
             return
@@ -165,7 +154,7 @@ class UpstreamTranscription:
         if self._turns is not None:
             self._turns.feed(piece)
 
-    def _send(self, piece: AudioChunk) -> _PendingChunk:
+    def _send(self, piece: audio_chunks.AudioChunk) -> _PendingChunk:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
         if self._turns is not None and self._upstreams.by_voices:
@@ -195,23 +184,23 @@ class UpstreamTranscription:
             else:
                 yield from self._by_stretches(heard.piece)
 
-    def _early(self, piece: AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
+    def _early(self, piece: audio_chunks.AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
         """Return the segments of a chunk that can be sent before it is finished. Local speakers are
         removed if those of the whole recording are still open, and words that were not
         requested."""
-        told: Sequence[Segment] = shift_segments(said, piece.start_s)
+        told: Sequence[Segment] = audio_chunks.shift_segments(said, piece.start_s)
         if not self._options.diarize or self._needs_turns(piece):
             told = [replace(one, speaker=None) for one in told]
         if not self._options.words:
-            told = without_words(told)
+            told = audio_chunks.without_words(told)
         return told
 
-    def _by_stretches(self, piece: AudioChunk) -> Iterator[TranscriptionEvent]:
+    def _by_stretches(self, piece: audio_chunks.AudioChunk) -> Iterator[TranscriptionEvent]:
         """Send a chunk to a server without times as one request for each speaker turn."""
         self._follow(piece)
         turns, heard_s = self._known()
         sent: deque[_PendingChunk] = deque()
-        for part in chunks_of_turns(piece, turns, heard_s):
+        for part in audio_chunks.chunks_of_turns(piece, turns, heard_s):
             sent.append(self._send(part))
             if len(sent) > 2 * self._lanes:
                 yield from self._stretch(sent.popleft())
@@ -224,7 +213,7 @@ class UpstreamTranscription:
         for heard in heards:
             yield from self._take(heard)
 
-    def _take(self, heard: ChunkResult) -> Iterator[TranscriptionEvent]:
+    def _take(self, heard: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._heard.append(heard.settled())
         # Segments that were streamed came without speakers: do not wait for those of the others.
@@ -234,12 +223,12 @@ class UpstreamTranscription:
         yield self._progress(heard.piece.end_s)
 
     def _assigned(
-        self, heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn]
+        self, heard: Sequence[audio_chunks.ChunkResult], turns: Sequence[SpeakerTurn]
     ) -> Sequence[Segment]:
         """Return the segments with speakers, and without words that were requested for these."""
-        found = assign_speakers(heard, turns, diarize=self._options.diarize)
+        found = audio_chunks.assign_speakers(heard, turns, diarize=self._options.diarize)
         unasked = self._upstreams.by_voices and not self._options.words
-        return without_words(found) if unasked else found
+        return audio_chunks.without_words(found) if unasked else found
 
     def _announce(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
         for segment in segments:
@@ -258,7 +247,7 @@ class UpstreamTranscription:
         diarize, heard = self._options.diarize, self._heard
         turns = self._known()[0] if diarize else ()
         own = len(heard) == 1 and heard[0].answer.diarized
-        transcript = assemble_transcript(
+        transcript = audio_chunks.assemble_transcript(
             heard,
             self._assigned(heard, turns),
             self._options,
@@ -312,7 +301,7 @@ class UpstreamDiarization:
         self._finished = False
         self._fed: list[Future[None]] = []
 
-    def feed(self, piece: AudioChunk) -> None:
+    def feed(self, piece: audio_chunks.AudioChunk) -> None:
         """Submit the next chunk; return at once."""
         self._fed.append(self._thread.submit(self._hear, piece))
 
@@ -329,7 +318,7 @@ class UpstreamDiarization:
         """Drop audio that is not diarized yet; ``stop`` must return true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _hear(self, piece: AudioChunk) -> None:
+    def _hear(self, piece: audio_chunks.AudioChunk) -> None:
         for block in self._blocks(piece.samples, piece.rate, piece.last):
             if self._stop():
                 return
@@ -342,7 +331,7 @@ class UpstreamDiarization:
         """Yield samples at 16 kHz, `STEP_S` seconds at a time; ``last``: no more follow."""
         step = round(STEP_S * rate)
         for at in range(0, len(samples), step):
-            part = to_float(samples[at : at + step])
+            part = audio_chunks.to_float(samples[at : at + step])
             yield self._at_its_rate(part, rate, last and at + step >= len(samples))
 
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:

@@ -16,15 +16,7 @@ from math import inf
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization import diarizer
-from sidecar.diarization.word_attribution import (
-    SpeakerLookup,
-    attribute_words,
-    ends_sentence,
-    extend_over_overlaps,
-    fit_to_turns,
-    overlapped_turns,
-)
+from sidecar.diarization import diarizer, word_attribution
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.interfaces import engine_interface
@@ -201,7 +193,10 @@ def segments_of(words: Sequence[transcript.Word]) -> list[transcript.Segment]:
 def _ends_segment(held: Sequence[transcript.Word], word: transcript.Word) -> bool:
     if word.start - held[-1].end >= SEGMENT_PAUSE_S or word.end - held[0].start > MAX_SEGMENT_S:
         return True
-    return ends_sentence(held[-1].text) and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
+    return (
+        word_attribution.ends_sentence(held[-1].text)
+        and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
+    )
 
 
 def _segment(words: Sequence[transcript.Word]) -> transcript.Segment:
@@ -378,7 +373,7 @@ class WhisperTranscription:
         until_s: float,
     ) -> Iterator[transcript.Segment]:
         """Yield what is said beside the dominant speaker, whose ``words`` are known."""
-        for turn in overlapped_turns(turns):
+        for turn in word_attribution.overlapped_turns(turns):
             if self._heard_s < turn.end <= until_s and self._options.diarize:
                 own = self._words_of(turn, said)
                 if own and not repeats(own, words):
@@ -393,14 +388,16 @@ class WhisperTranscription:
     ) -> Sequence[transcript.Segment]:
         if not self._options.diarize:
             return segments
-        speakers = SpeakerLookup(turns)
+        speakers = word_attribution.SpeakerLookup(turns)
         asides = [
             replace(one, speaker=speakers.voice(one.start, one.end, one.speaker))
             for one in beside
             if one.speaker is not None
         ]
-        found = extend_over_overlaps(attribute_words(segments, turns), turns)
-        found = fit_to_turns(found, turns)
+        found = word_attribution.extend_over_overlaps(
+            word_attribution.attribute_words(segments, turns), turns
+        )
+        found = word_attribution.fit_to_turns(found, turns)
         return sorted([*found, *asides], key=lambda one: (one.start, one.end))
 
     def _progress(self, done_s: float) -> transcript.Progress:

@@ -10,13 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.diarization.speaker_identification import embedding_if_long_enough
-from sidecar.interfaces.live_events import (
-    Final,
-    LiveEvent,
-    LiveSessionStart,
-    TurnDropped,
-    TurnEnded,
-)
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
 from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
@@ -44,9 +38,11 @@ class ResultAssembler:
     ``voicing``: source of the speaker labels; None if there are none.
     """
 
-    def __init__(self, begin: LiveSessionStart, voicing: SegmentEmbeddings | None) -> None:
+    def __init__(
+        self, begin: live_events.LiveSessionStart, voicing: SegmentEmbeddings | None
+    ) -> None:
         self._voicing = voicing
-        self._rows: deque[SpeechSegment | _TurnMark | TurnDropped | None] = deque()
+        self._rows: deque[SpeechSegment | _TurnMark | live_events.TurnDropped | None] = deque()
         """Waiting rows; None marks the end of all."""
         self._said = list(zip(begin.pieces, begin.said, strict=True))
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
@@ -87,7 +83,7 @@ class ResultAssembler:
                 self.forget_embedding(piece)
         dropped = [piece for piece in self.pieces if piece.turn == turn]
         self._rows = deque(row for row in self._rows if row not in dropped)
-        self._rows.append(TurnDropped(turn, at / LIVE_RATE))
+        self._rows.append(live_events.TurnDropped(turn, at / LIVE_RATE))
 
     def leave(self) -> None:
         """Drop all results: the session is closed."""
@@ -111,7 +107,7 @@ class ResultAssembler:
             segment = replace(segment, words_by=found.words_by)
         if found.sure and found.text:
             self.sure_language = found.language
-        piece.final = Final(
+        piece.final = live_events.Final(
             piece.turn,
             piece.number,
             segment,
@@ -121,7 +117,7 @@ class ResultAssembler:
             confidence=found.confidence,
         )
 
-    def due(self) -> Iterator[LiveEvent]:
+    def due(self) -> Iterator[live_events.LiveEvent]:
         """Yield the events that may be sent now, without the summary."""
         while self._rows:
             row = self._rows[0]
@@ -130,7 +126,7 @@ class ResultAssembler:
             self._rows.popleft()
             if isinstance(row, _TurnMark):
                 yield self._turn_ended(row)
-            elif isinstance(row, TurnDropped):
+            elif isinstance(row, live_events.TurnDropped):
                 self._of_turn.clear()
                 yield row
             elif row.final is not None and row.final.segment.text:
@@ -179,15 +175,15 @@ class ResultAssembler:
         prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
         return replace(transcript, voices=tuple(kept), prints=prints)
 
-    def _turn_ended(self, mark: _TurnMark) -> TurnEnded:
+    def _turn_ended(self, mark: _TurnMark) -> live_events.TurnEnded:
         end = mark.end / LIVE_RATE
         start = self._of_turn[0].start if self._of_turn else end
         text = join_texts(one.text for one in self._of_turn)
         self._of_turn.clear()
         self.commits += mark.committed
-        return TurnEnded(mark.turn, start, end, text, mark.committed)
+        return live_events.TurnEnded(mark.turn, start, end, text, mark.committed)
 
-    def _told(self, piece: SpeechSegment, final: Final) -> Final:
+    def _told(self, piece: SpeechSegment, final: live_events.Final) -> live_events.Final:
         """Return the final of a segment, with its speaker as far as that is known."""
         if piece.diarize and self._voicing is not None:
             who = self._voicing.speakers.tell(piece.number)

@@ -14,12 +14,7 @@ from dataclasses import dataclass, field
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
-from sidecar.interfaces.live_events import (
-    LiveEvent,
-    LiveSessionStart,
-    SpeakerEmbeddingsKnown,
-    SpeakersRevised,
-)
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
@@ -99,7 +94,7 @@ class SegmentEmbeddings:
     """
 
     def __init__(
-        self, begin: LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
+        self, begin: live_events.LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
     ) -> None:
         said = dict(zip(begin.pieces, (one.speaker for one in begin.said), strict=True))
         self.speakers = live_speaker_labels.LiveSpeakerLabels(said, begin.voices)
@@ -221,7 +216,7 @@ class SegmentEmbeddings:
 
     def decided(
         self, voiced: EmbeddingTask, decision: live_speaker_labels.RelabelResult | None
-    ) -> Iterator[LiveEvent]:
+    ) -> Iterator[live_events.LiveEvent]:
         """Take over a decision, if there was one; yield the changes."""
         if decision is not None:
             self.speakers.take(decision)
@@ -230,7 +225,7 @@ class SegmentEmbeddings:
             return
         yield from self._revised()
         if decision is not None:
-            yield SpeakerEmbeddingsKnown(self.speakers.voices)
+            yield live_events.SpeakerEmbeddingsKnown(self.speakers.voices)
 
     @property
     def has_no_work(self) -> bool:
@@ -238,20 +233,20 @@ class SegmentEmbeddings:
         busy = self.waiting or self._going or self._deciding
         return self._alone or not (busy or self.speakers.heard)
 
-    def settle(self) -> Iterator[LiveEvent]:
+    def settle(self) -> Iterator[live_events.LiveEvent]:
         """Fix the labels at the end; yield the last changes."""
         self.settled = True
         self.speakers.settle()
         yield from self._revised()
 
-    def _revised(self) -> Iterator[LiveEvent]:
+    def _revised(self) -> Iterator[live_events.LiveEvent]:
         changes = self.speakers.revised()
         names = {}
         if self.people is not None:
             self.people.meet(self.speakers.sounds)
             names = self.people.news()
         if changes or names:
-            yield SpeakersRevised(changes, names)
+            yield live_events.SpeakersRevised(changes, names)
 
     @property
     def _alone(self) -> bool:

@@ -33,19 +33,7 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import WholeSamples
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.wyoming.messages import (
-    HINT,
-    LONGEST_LINE,
-    WyomingAudioFormat,
-    WyomingClientEnded,
-    WyomingClientGone,
-    WyomingEventReader,
-    WyomingJobEvents,
-    check_model_name,
-    error_event,
-    fields_of,
-    info_of,
-)
+from sidecar.protocols.wyoming import messages
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
@@ -74,7 +62,7 @@ class WyomingServer:
         host, port, *_ = self._reserved.getsockname()
         try:
             self._server = await asyncio.start_server(
-                self._connected, sock=self._reserved, limit=LONGEST_LINE, backlog=BACKLOG
+                self._connected, sock=self._reserved, limit=messages.LONGEST_LINE, backlog=BACKLOG
             )
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
@@ -125,7 +113,7 @@ class WyomingServer:
 
 async def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
     with suppress(ConnectionError):
-        await async_write_event(error_event(error).event(), writer)
+        await async_write_event(messages.error_event(error).event(), writer)
     writer.close()
 
 
@@ -216,7 +204,11 @@ class WyomingRecording:
     is closed."""
 
     def __init__(
-        self, service: Service, caller: Identity, form: WyomingAudioFormat, place: QueueReservation
+        self,
+        service: Service,
+        caller: Identity,
+        form: messages.WyomingAudioFormat,
+        place: QueueReservation,
     ) -> None:
         """Start a recording; closing it also releases the reservation ``place``.
 
@@ -294,7 +286,7 @@ class WyomingConnection:
         peer: str | None,
     ) -> None:
         self._service, self._enter, self._peer = service, enter, peer
-        self._reader, self._writer = WyomingEventReader(reader), writer
+        self._reader, self._writer = messages.WyomingEventReader(reader), writer
         self._caller: Identity | None = None
         """Identity of the client, `None` before its first request: each use is counted."""
         self._options: TranscribeOptions | None = None
@@ -312,7 +304,7 @@ class WyomingConnection:
             self._caller = await self._enter(self._peer)
             while True:
                 await self._handle(await self._next())
-        except (WyomingClientGone, ConnectionError):
+        except (messages.WyomingClientGone, ConnectionError):
             pass
         except errors.SidecarError as error:
             await self._refuse(error)
@@ -336,11 +328,11 @@ class WyomingConnection:
             return
         match event.type:
             case "describe":
-                await self._send(info_of(self._service.spec))
+                await self._send(messages.info_of(self._service.spec))
             case "ping":
                 await self._send(Pong(Ping.from_event(event).text))
             case "select-program":
-                check_model_name(event.data.get("name"), self._service.spec)
+                messages.check_model_name(event.data.get("name"), self._service.spec)
             case "transcribe":
                 self._options = self._options_of(Transcribe.from_event(event))
             case "audio-stop":
@@ -349,10 +341,10 @@ class WyomingConnection:
                 pass  # the protocol wants unknown events ignored
 
     def _options_of(self, asked: Transcribe) -> TranscribeOptions:
-        return self._service.options(fields_of(asked, self._service.spec))
+        return self._service.options(messages.fields_of(asked, self._service.spec))
 
     async def _receive_audio(self, event: Event) -> None:
-        form = WyomingAudioFormat.of(event.data)
+        form = messages.WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
             caller = self._caller or await self._enter(self._peer)
@@ -370,7 +362,9 @@ class WyomingConnection:
     async def _transcribe(self) -> None:
         recording, self._recording = self._recording, None
         if recording is None:
-            raise errors.MessageInvalid("'audio-stop' came without any audio before it.", hint=HINT)
+            raise errors.MessageInvalid(
+                "'audio-stop' came without any audio before it.", hint=messages.HINT
+            )
         options = self._options or self._options_of(Transcribe())
         self._options, self._answering = None, True
         try:
@@ -402,7 +396,7 @@ class WyomingConnection:
             telling.cancel()
 
     async def _send_results(self, job: Job) -> None:
-        told = WyomingJobEvents()
+        told = messages.WyomingJobEvents()
         async for record in job.changes():
             for each in told.more(record):
                 await self._send(each)
@@ -417,13 +411,13 @@ class WyomingConnection:
             async with asyncio.timeout(UPLOAD_STALL_S):
                 await async_write_event(event.event(), self._writer)
         except TimeoutError:  # the client does not read
-            raise WyomingClientGone from None
+            raise messages.WyomingClientGone from None
 
     async def _refuse(self, error: errors.SidecarError) -> None:
         log.info("Wyoming client rejected: %s, from %s", error.code, self._peer)
         self._drop_recording()
-        with suppress(WyomingClientGone, ConnectionError, OSError, TimeoutError):
-            await self._send(error_event(error))
+        with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
+            await self._send(messages.error_event(error))
             self._writer.write_eof()
             async with asyncio.timeout(LINGER_S):
                 await self._reader.drop(LINGER_BYTES)
@@ -442,4 +436,7 @@ class WyomingConnection:
 def _is_ping(ahead: asyncio.Task[Event]) -> bool:
     """Return whether the next event is a ping. Raise the error if the connection ended, unless the
     client has only closed its side."""
-    return not isinstance(ahead.exception(), WyomingClientEnded) and ahead.result().type == "ping"
+    return (
+        not isinstance(ahead.exception(), messages.WyomingClientEnded)
+        and ahead.result().type == "ping"
+    )
