@@ -28,8 +28,7 @@ from pydantic_settings import (
 )
 
 from sidecar import errors, files
-from sidecar.config import job_settings, live_settings, server_settings
-from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
+from sidecar.config import engine_settings, live_settings, server_settings
 from sidecar.config.setting_types import (
     ENV_PREFIX,
     ROLE_ALL,
@@ -45,11 +44,11 @@ from sidecar.errors import SettingsInvalid
 class Settings(
     server_settings.ProcessSettings,
     server_settings.AccessSettings,
-    EngineSettings,
-    UpstreamSettings,
-    job_settings.RecordingSettings,
-    job_settings.JobSettings,
-    EnrolledSpeakerSettings,
+    engine_settings.EngineSettings,
+    engine_settings.UpstreamSettings,
+    engine_settings.RecordingSettings,
+    engine_settings.JobSettings,
+    engine_settings.EnrolledSpeakerSettings,
     live_settings.LiveSettings,
     live_settings.GrpcSettings,
     server_settings.WyomingSettings,
@@ -85,7 +84,7 @@ class Settings(
         deleted."""
         if self.job_retention is not None:
             return self.job_retention
-        return math.inf if self.keeps_jobs else job_settings.DEFAULT_JOB_RETENTION_S
+        return math.inf if self.keeps_jobs else engine_settings.DEFAULT_JOB_RETENTION_S
 
     @property
     def encrypted(self) -> bool:

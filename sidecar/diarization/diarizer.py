@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.diarization import window_embeddings
+from sidecar.diarization import speaker_identification, window_embeddings
 from sidecar.diarization.clustering import (
     MIN_GAP_S,
     NO_SPEAKER,
@@ -35,13 +35,6 @@ from sidecar.diarization.clustering import (
     speakers_of_windows,
     speech_spans,
     turns_from_activity,
-)
-from sidecar.diarization.speaker_identification import (
-    MIN_SPEECH_S,
-    DiarizedSpeakers,
-    SpeakerVector,
-    embedding_of,
-    identify_speakers,
 )
 from sidecar.diarization.speaker_models import (
     EMBEDDING_SIZE,
@@ -210,15 +203,15 @@ class Diarizer:
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
         return speech_spans(speaking, 0, self.listening.end_s)
 
-    def speakers(self) -> DiarizedSpeakers:
+    def speakers(self) -> speaker_identification.DiarizedSpeakers:
         """Return the speakers and their turns, after `finish`.
 
         An embedding is the mean over the windows, weighted by the seconds in which the speaker
         talks alone. Its ``seconds`` are those in which no other speaker talks.
         """
-        voices: dict[int, SpeakerVector] = {}
+        voices: dict[int, speaker_identification.SpeakerVector] = {}
         if not self._known:
-            return DiarizedSpeakers(self.turns, voices)
+            return speaker_identification.DiarizedSpeakers(self.turns, voices)
         alone = window_embeddings.solo_activity(self._active)
         heard_s = alone.sum(axis=0) * window_embeddings.FRAME_STEP_S
         vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
@@ -227,15 +220,17 @@ class Diarizer:
             mean: Vector = (weights * (self._persons.reshape(-1) == person)) @ vectors
             length = np.linalg.norm(mean)
             if length and person < len(heard_s) and heard_s[person]:
-                voices[person] = SpeakerVector(mean / length, float(heard_s[person]))
-        return DiarizedSpeakers(
+                voices[person] = speaker_identification.SpeakerVector(
+                    mean / length, float(heard_s[person])
+                )
+        return speaker_identification.DiarizedSpeakers(
             self.turns, voices, partial(window_embeddings.vectors_in_spans, self._windows)
         )
 
     def identified(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Return the transcript with the profiles of its speakers, if the options request that."""
         speakers = self.speakers() if options.identifies_speakers else None
-        return identify_speakers(transcript, speakers, options)
+        return speaker_identification.identify_speakers(transcript, speakers, options)
 
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """Yield the local speakers of each window: seconds of solo speech, and the embedding."""
@@ -461,8 +456,9 @@ def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> Speak
     )
     if strange or others >= OTHER_SPEAKER_S:
         raise errors.SeveralVoices()
-    if voice.seconds < MIN_SPEECH_S:
+    if voice.seconds < speaker_identification.MIN_SPEECH_S:
         raise errors.VoiceTooShort(
-            f"The clip has {voice.seconds:.1f} s of speech; the minimum is {MIN_SPEECH_S:g} s."
+            f"The clip has {voice.seconds:.1f} s of speech; the minimum is "
+            f"{speaker_identification.MIN_SPEECH_S:g} s."
         )
-    return embedding_of(voice)
+    return speaker_identification.embedding_of(voice)
