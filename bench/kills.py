@@ -197,12 +197,7 @@ class Lives:
     def _killed_while_it_starts(self) -> None:
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                COMMAND,
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                COMMAND, cwd=ROOT, env=self._env, stdin=subprocess.PIPE, stdout=log, stderr=log
             )
         time.sleep(self.chance.uniform(0.2, 0.7))
         end([psutil.Process(process.pid)])

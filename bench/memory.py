@@ -55,11 +55,7 @@ GIB, MIB = 1 << 30, 1 << 20
 PATIENCE_S = 540.0
 RATE = 24_000
 CARDS_GB = (24, 16, 12, 8)
-PROMISED = (
-    (24, Precision.BF16, 60.0),
-    (16, Precision.INT8, 60.0),
-    (8, Precision.INT4, 30.0),
-)
+PROMISED = ((24, Precision.BF16, 60.0), (16, Precision.INT8, 60.0), (8, Precision.INT4, 30.0))
 """The goals: gigabytes, precision, minutes."""
 ON_CPU = (Precision.FP32, Precision.BF16)
 CPU_MINUTES = 2.0
