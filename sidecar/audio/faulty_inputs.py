@@ -48,8 +48,9 @@ class ChannelMixer:
             return np.zeros(0, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # floats of a file may be anything
             share = np.float32(1 / len(frames))
-            mean = np.full(len(frames), share) @ frames
-            weights = self._weights_of(frames.T @ frames * share - np.outer(mean, mean))
+            bounded = np.clip(frames, -1.0, 1.0)  # one sample of a million decides nothing
+            mean = np.full(len(frames), share) @ bounded
+            weights = self._weights_of(bounded.T @ bounded * share - np.outer(mean, mean))
             mono: Block = frames @ weights
             if self._weights is not None and not np.array_equal(weights, self._weights):
                 before = frames[: self._fade] @ self._weights

@@ -61,5 +61,14 @@ def test_channel_of_impossible_samples_raises_nothing(value: float) -> None:
     assert len(mixed(VOICE, np.full(RATE, value, np.float32))) == RATE
 
 
+def test_one_sample_above_full_scale_hides_no_channel() -> None:
+    broken = NOTHING.copy()
+    broken[100] = 1e6
+    found = mixed(VOICE, broken)[RATE // 2 :]
+    assert np.abs(found).max() > 0.1
+    broken += VOICE
+    assert np.allclose(mixed(broken, -VOICE)[RATE // 2 :], VOICE[RATE // 2 :], atol=1e-6)
+
+
 def test_block_without_frames_is_empty() -> None:
     assert len(ChannelMixer(RATE, 2).mix(np.zeros((0, 2), np.float32))) == 0
