@@ -161,7 +161,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
 
-        for block in self.decoder:
+        for block in filter(len, self.decoder):  # a resampler may have nothing to give yet
             self._samples += len(block)
             if self._samples > self._max_samples:
                 raise errors.AudioTooLong()

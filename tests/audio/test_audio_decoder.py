@@ -88,6 +88,13 @@ def test_blocks_are_bounded_for_any_length(tmp_path: Path) -> None:
     assert max(sizes) <= 1 << 19
 
 
+def test_wav_without_samples_is_refused_by_the_probe(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(b""))
+    with path.open("rb") as file, pytest.raises(errors.AudioUndecodable):
+        probe_audio(file.fileno(), 3600)
+
+
 def test_decoding_stops_at_the_limit(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=RATE)
     with path.open("rb", buffering=0) as file:

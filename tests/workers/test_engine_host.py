@@ -185,7 +185,7 @@ async def test_tts_on_cpu_takes_memory_of_host_not_of_gpu(house: House, tmp_path
     assert voice.reserved_bytes == 0
 
 
-@pytest.mark.parametrize(("gigabytes", "best"), [(80, Precision.BF16), (16, Precision.INT8)])
+@pytest.mark.parametrize(("gigabytes", "best"), [(80, Precision.BF16), (16, Precision.INT4)])
 def test_first_precision_is_best_that_fits_on_gpu(
     tmp_path: Path, gigabytes: int, best: Precision
 ) -> None:
