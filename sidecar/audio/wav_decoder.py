@@ -32,6 +32,8 @@ _FLOAT_WINDOWS, _FLOAT_WINDOW_BYTES = 16, 1 << 16
 """Samples of floats that are looked at for their range, evenly spread."""
 _LOUDEST_FLOAT, _INTEGER_SCALE = 100.0, 32768.0
 """Full scale is 1. No recording is 40 dB louder; some programs write integers as floats."""
+_LEVEL_SHARE = 0.99
+"""Share of a window's frames that may not be louder: some bad samples say nothing of the rest."""
 
 
 class ImplausibleHeader(errors.AudioUndecodable):
@@ -124,7 +126,10 @@ class WavDecoder:
             count = min(window, size - position)
             data = audio_format.read_file_at(self._fd, part.start + position, count)
             samples = read(data[: len(data) - len(data) % part.frame_bytes])
-            loudest = max(loudest, float(np.nan_to_num(np.abs(samples)).max(initial=0.0)))
+            if len(samples):
+                peaks = np.nan_to_num(np.abs(samples)).reshape(-1, part.channels).max(axis=1)
+                level = np.quantile(peaks, _LEVEL_SHARE, method="lower")
+                loudest = max(loudest, float(level))
         integers = _LOUDEST_FLOAT < loudest <= _INTEGER_SCALE
         return np.float32(1 / _INTEGER_SCALE if integers else 1)
 

@@ -264,3 +264,12 @@ def test_floats_in_the_range_of_integers_have_their_level(decoded: Decode) -> No
     for scale in (1, 32768):
         samples, _ = decoded(wav((tone * scale).astype("<f4").tobytes(), tag=3, bits=32))
         assert np.allclose(samples, tone, atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3])
+def test_one_bad_sample_among_floats_silences_no_others(seconds: float, decoded: Decode) -> None:
+    tone = (0.1 * np.sin(np.arange(int(seconds * RATE)) / 5)).astype("<f4")
+    broken = tone.copy()
+    broken[500] = 500.0
+    samples, _ = decoded(wav(broken.tobytes(), tag=3, bits=32))
+    assert np.allclose(samples[1000:], tone[1000:], atol=1e-6)
