@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 from sidecar import errors
@@ -196,14 +197,14 @@ class FfmpegProcess:
         self._failed = not ended_well
 
     def close(self) -> None:
-        """End the process and close its pipes."""
+        """End the process and close its pipes; one that a disk holds may end later by itself."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._exit_timeout_s)
         self._reader.join(self._exit_timeout_s)
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def _read_header(self) -> int:
         """Read the header of the output; return its channels, 0 if there is none."""
@@ -255,10 +256,11 @@ class FfmpegProcess:
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None
-        for raw in self._process.stderr:
-            self.header.read(raw.decode("utf-8", "replace").rstrip())
-            if self.header.described:
-                self._described.set()
+        with self._process.stderr as lines:  # closed here: a close waits for a read in progress
+            for raw in lines:
+                self.header.read(raw.decode("utf-8", "replace").rstrip())
+                if self.header.described:
+                    self._described.set()
         self._described.set()
 
 

@@ -237,6 +237,20 @@ def test_stopped_ffmpeg_whose_output_ends_is_a_timeout(
     told.set()
 
 
+def test_close_does_not_wait_for_an_ffmpeg_that_does_not_end(
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoded_by(HANGS, exit_timeout_s=0.1)
+    with monkeypatch.context() as held:
+        held.setattr(subprocess.Popen, "kill", lambda process: None)  # a disk holds it
+        closing = threading.Thread(target=decoder.close)
+        closing.start()
+        closing.join(PATIENCE_S)
+        closed = not closing.is_alive()
+    psutil.Process(decoder.pid).kill()
+    assert closed
+
+
 @pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"], ids=["exit-1", "never-ends"])
 def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
