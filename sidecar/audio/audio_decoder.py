@@ -6,7 +6,6 @@ it.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,8 @@ PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
 _WAV = (audio_format.WAV, audio_format.RF64)
 LINK_SCAN_BUDGET_S = 2.0
 """Time limit for finding the links of a file in a probe: its disk may be slow."""
+LINK_SEARCH_LIMIT_S = 60.0
+"""The same before decoding: the service ends a worker that seems to wait longer for a disk."""
 DURATION_SCAN_BUDGET_S = 2.0
 """Time limit for counting the samples of a file with a header above the limit."""
 
@@ -180,7 +181,12 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
 
 
 def open_audio(
-    fd: int, facts: AudioInfo, *, rate: int, max_s: float, links_within_s: float = math.inf
+    fd: int,
+    facts: AudioInfo,
+    *,
+    rate: int,
+    max_s: float,
+    links_within_s: float = LINK_SEARCH_LIMIT_S,
 ) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 

@@ -6,7 +6,6 @@ checked without another process.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import struct
@@ -191,9 +190,7 @@ _SIGN_BYTES = 8
 _OGG_HEADER_BYTES = 27
 
 
-def find_links(
-    fd: int, container: AudioContainer, within_s: float = math.inf
-) -> list[tuple[int, int]]:
+def find_links(fd: int, container: AudioContainer, within_s: float) -> list[tuple[int, int]]:
     """Return the byte ranges of the links of an open file: begin, end. Links are streams that were
     joined by writing one behind the other.
 

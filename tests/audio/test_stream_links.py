@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 from recordings import Studio
 
-from sidecar.audio.audio_format import FLAC, MP3, OGG, AudioContainer
+from sidecar.audio import file_layout
+from sidecar.audio.audio_decoder import FFMPEG_DECODER, AudioInfo, open_audio
+from sidecar.audio.audio_format import FLAC, MP3, OGG, AudioContainer, read_file_at
 from sidecar.audio.file_layout import find_links
+from sidecar.workers.worker_process import READ_TIMEOUT_S
 
 
 def links_of(content: bytes, container: AudioContainer, within_s: float = 60.0) -> list[int]:
@@ -51,3 +55,23 @@ def test_number_of_links_and_time_are_bounded(studio: Studio) -> None:
     one = studio.bytes("ogg-opus")
     assert len(links_of(one * 100, OGG)) == 64
     assert len(links_of(one + bytes(1 << 20) + one, OGG, within_s=-1.0)) == 1
+
+
+def test_search_on_a_slow_disk_ends_before_its_worker_is_taken_for_hung(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed_s = 0.0
+
+    def read_slowly(fd: int, position: int, count: int) -> bytes:
+        nonlocal passed_s
+        passed_s += 20.0
+        return read_file_at(fd, position, count)
+
+    monkeypatch.setattr(file_layout, "read_file_at", read_slowly)
+    monkeypatch.setattr(file_layout, "time", SimpleNamespace(monotonic=lambda: passed_s))
+    with tempfile.TemporaryFile() as file:
+        file.write(studio.bytes("flac") + bytes(10 << 20))
+        file.flush()
+        facts = AudioInfo(FLAC.name, FFMPEG_DECODER, None)
+        with open_audio(file.fileno(), facts, rate=16_000, max_s=60.0):
+            assert passed_s < READ_TIMEOUT_S
