@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from many_cases import for_each
 
 from sidecar import errors
-from sidecar.api.http.responses import UnsentSegments
+from sidecar.api.http.responses import ReportedSegments, UnsentSegments
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.engines import moonshine, scripted_engine, whisper
@@ -318,6 +318,20 @@ def test_events_of_a_long_transcript_take_a_linear_number_of_comparisons() -> No
         assert [*unsaid.more(record(*heard, done=True))] == []
         looked[number] = looked[-1]
     assert 0 < looked[1] < 8 * looked[0]
+
+
+def test_new_speaker_does_not_take_the_place_of_a_revised_segment() -> None:
+    first = Segment(0.0, 10.0, "twenty five dollars", 0)
+    second, revised = Segment(0.0, 9.0, "yes I know well", 1), Segment(0.0, 10.0, "$25", 0)
+    for speakers in ((0, 1, 0), (None, None, None)):
+        reported, new, again = (
+            replace(one, speaker=speaker)
+            for one, speaker in zip((first, second, revised), speakers, strict=True)
+        )
+        assert ReportedSegments([reported]).missing_from([new, again]) == [0]
+    # The second speaker's border fits better here, but the words were the first one's.
+    moved = replace(revised, end=12.0)
+    assert ReportedSegments([first]).missing_from([second, moved]) == [0]
 
 
 words = st.one_of(

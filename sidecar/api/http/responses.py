@@ -198,11 +198,14 @@ class ReportedSegments:
 
         A segment was reported if there is one with its text at its time, if half of its words were
         reported at its time, or if half of its time was, with words that are not found again: that
-        is a revision.
+        is a revision. Speech of the same speaker is looked for first, and what fits best, so that a
+        second speaker at the same time does not take the place of the first.
         """
         missing = [at for at, one in enumerate(segments) if not self._has_same(one)]
         missing = [at for at in missing if not self._has_words(segments[at])]
-        return [at for at in missing if not self._has_revised(segments[at])]
+        missing.sort(key=lambda at: max(self._fits(segments[at]), default=(0.0, 0)), reverse=True)
+        missing = [at for at in missing if not self._has_revised(segments[at], same_speaker=True)]
+        return sorted(at for at in missing if not self._has_revised(segments[at]))
 
     def _near(self, segment: Segment) -> Iterator[int]:
         """Yield the reported segments that overlap with a segment."""
@@ -238,16 +241,28 @@ class ReportedSegments:
             self._found.add(at)
         return True
 
-    def _has_revised(self, segment: Segment) -> bool:
-        """Return whether it is a revision, of as few segments as cover half of its time."""
+    def _has_revised(self, segment: Segment, *, same_speaker: bool = False) -> bool:
+        """Return whether it is a revision, of those segments that fit best and cover half of its
+        time."""
         missing_s, revised = (segment.end - segment.start) / 2, []
-        for overlap_s, at in sorted(self._overlaps(segment), reverse=True):
+        overlaps = {at: overlap_s for overlap_s, at in self._overlaps(segment)}
+        for _, at in sorted(self._fits(segment), reverse=True):
+            if same_speaker and self._segments[at].speaker != segment.speaker:
+                continue
             revised.append(at)
-            missing_s -= overlap_s
+            missing_s -= overlaps[at]
             if missing_s <= 0:
                 self._found.update(revised)
                 return True
         return False
+
+    def _fits(self, segment: Segment) -> Iterator[tuple[float, int]]:
+        """Yield the segments of `_overlaps`, with the intersection of the times over their
+        union."""
+        for overlap_s, at in self._overlaps(segment):
+            one = self._segments[at]
+            union_s = max(segment.end, one.end) - min(segment.start, one.start)
+            yield overlap_s / max(union_s, 1e-6), at
 
     def _overlaps(self, segment: Segment) -> Iterator[tuple[float, int]]:
         """Yield the segments near it that were not found again, with the seconds of overlap."""
