@@ -24,6 +24,8 @@ from sidecar.serialization import WireValues
 
 PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
 _WAV = (audio_format.WAV, audio_format.RF64)
+PLAIN_PARTS = 64
+"""Joined WAV files of a plain one: the event loop reads their headers, in at most some 10 ms."""
 LINK_SCAN_BUDGET_S = 2.0
 """Time limit for finding the links of a file in a probe: its disk may be slow."""
 LINK_SEARCH_LIMIT_S = 60.0
@@ -43,7 +45,7 @@ class AudioInfo(WireValues):
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     """Return the facts of a recording that needs no decoder: plain WAV within the limits."""
-    parts = file_layout.read_wav_parts(fd)
+    parts = file_layout.read_wav_parts(fd, PLAIN_PARTS)
     if not parts or read_file_at(fd, 0, 4) != b"RIFF":
         return None
     if not all(part.is_plain and is_plausible(part.rate, part.channels) for part in parts):

@@ -20,8 +20,10 @@ PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7
 _EXTENSIBLE = 0xFFFE
 _MAGIC = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 """Byte order by the first four bytes."""
-_MAX_CHUNKS = 1024
-"""Chunks of one file; a recording has a handful."""
+_MAX_CHUNKS, _MORE_CHUNKS = 1024, 16
+"""Chunks of one file, and how many more with each part; a part has a handful."""
+MAX_PARTS = 4096
+"""Most WAV files in one; with their chunks they are read in less than a second."""
 _USUAL_CHUNKS = {b"fmt ", b"data", b"fact", b"LIST", b"ds64", b"bext", b"PEAK", b"JUNK"}
 _UNKNOWN = 0xFFFFFFFF
 _PLACEHOLDER_SLACK = 1 << 16
@@ -87,29 +89,35 @@ def _is_placeholder(size: int) -> bool:
     )
 
 
-def read_wav_parts(fd: int) -> list[WavPart]:
+def read_wav_parts(fd: int, max_parts: int = MAX_PARTS) -> list[WavPart]:
     """Return the samples of an open file: one part, or several if WAV files were joined; none if
-    its first header has no samples."""
-    return list(_WavReader(fd).parts())
+    its first header has no samples. The last part stands for a rest that cannot be read, or is not
+    (behind ``max_parts`` or too many chunks): it has no ``channels``."""
+    return list(_WavReader(fd).parts(max_parts))
 
 
 class _WavReader:
-    """Walk over the chunks of an open file, at most `_MAX_CHUNKS`."""
+    """Walk over the chunks of an open file, within bounds whatever it contains."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._size = os.fstat(fd).st_size
-        self._chunks = 0
+        self._chunks_left = _MAX_CHUNKS
 
-    def parts(self) -> Iterator[WavPart]:
+    def parts(self, max_parts: int) -> Iterator[WavPart]:
         head = read_file_at(self._fd, 0, _MAX_LEADING_ZEROS)
         position: int | None = id3_length(head) or len(head) - len(head.lstrip(b"\0"))
-        while position is not None:
-            part = self._part_at(position)
+        end = 0
+        for _ in range(max_parts):
+            part = None if position is None else self._part_at(position)
             if part is None:
-                return
+                break
             yield part
-            position = self._follows(part.start + part.present_bytes, part.order)[1]
+            self._chunks_left += _MORE_CHUNKS
+            end = part.start + part.present_bytes
+            position = self._follows(end, part.order)[1]
+        if end and (position is not None or self._chunks_left <= 0):
+            yield WavPart("<", 0, 0, 0, 0, 0, end, self._size - end, 0)
 
     def _part_at(self, position: int) -> WavPart | None:
         """Return the part of the header at ``position``."""
@@ -118,7 +126,7 @@ class _WavReader:
             return None
         position += 12
         layout, data_bytes = (0, 0, 0, 0, 0, 0), _UNKNOWN
-        while self._chunks < _MAX_CHUNKS:
+        while self._chunks_left > 0:
             name, length, body = self._chunk_at(position, order)
             if position + 8 > self._size:
                 return None
@@ -148,7 +156,7 @@ class _WavReader:
 
     def _follows(self, position: int, order: str) -> tuple[bool, int | None]:
         """Return whether only whole chunks follow, and where another WAV file begins then."""
-        while self._size - position >= 8 and self._chunks < _MAX_CHUNKS:
+        while self._size - position >= 8 and self._chunks_left > 0:
             position += read_file_at(self._fd, position, 1) == b"\0"  # the pad byte
             if self._order_at(position) is not None:
                 return True, position
@@ -164,7 +172,7 @@ class _WavReader:
 
     def _chunk_at(self, position: int, order: str) -> tuple[bytes, int, bytes]:
         """Return the name and the length of a chunk, and the first bytes of its body."""
-        self._chunks += 1
+        self._chunks_left -= 1
         head = read_file_at(self._fd, position, 8 + 26)
         length = int.from_bytes(head[4:8], "little" if order == "<" else "big")
         return head[:4], length, head[8 : 8 + length]

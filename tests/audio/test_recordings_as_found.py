@@ -177,6 +177,13 @@ def test_wav_files_joined_are_heard_to_the_end_at_their_rates(
     assert (round(len(samples) / RATE), truncated) == (SECONDS, True)
 
 
+def test_many_wav_files_joined_are_heard_to_the_end(decoded: Decode) -> None:
+    part = wav(bytes(3200))
+    check(decoded(part * 600), 60.0)
+    samples, truncated = decoded(part + b"junk\0\0\0\0" * 2000 + part)
+    assert (len(samples), truncated) == (1600, True)
+
+
 def test_big_endian_wav_is_heard(decoded: Decode) -> None:
     tone = (8000 * np.sin(np.arange(RATE) / 5)).astype(">i2")
     little = wav(tone.tobytes())

@@ -78,8 +78,24 @@ def test_wav_files_joined_are_parts_with_their_own_headers() -> None:
     assert third.channels == 2
 
 
-def test_chunks_and_parts_that_are_read_are_bounded() -> None:
-    assert len(parts_of(wav(bytes(2)) * 5000)) < 1024
+def test_each_of_many_joined_files_is_a_part() -> None:
+    parts = parts_of((wav(SAMPLES) + LIST) * 1500)
+    assert [part.frames for part in parts] == [500] * 1500
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(wav(bytes(2)) * 5000, id="parts"),
+        pytest.param((wav(bytes(2)) + b"junk\0\0\0\0" * 40) * 200, id="chunks-of-parts"),
+        pytest.param(wav(bytes(2)) + b"junk\0\0\0\0" * 2000 + wav(SAMPLES), id="chunks"),
+        pytest.param(wav(SAMPLES) + wav(SAMPLES)[:40], id="header-cut-off"),
+    ],
+)
+def test_rest_that_is_not_read_is_a_part_without_channels(content: bytes) -> None:
+    parts = parts_of(content)
+    assert len(parts) < 4100
+    assert [part.channels for part in parts] == [1] * (len(parts) - 1) + [0]
 
 
 @pytest.mark.parametrize(

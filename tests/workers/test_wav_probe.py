@@ -41,8 +41,9 @@ def test_wav_without_its_length_has_that_of_its_data(claimed: int) -> None:
         b"",
         b"RIFF",
         b"not audio at all",
+        wav(bytes(2)) * 200,
     ],
-    ids=["no samples", "too long", "no data chunk", "empty", "four bytes", "text"],
+    ids=["no samples", "too long", "no data chunk", "empty", "four bytes", "text", "many parts"],
 )
 def test_wav_that_is_not_plain_is_left_to_decoder(content: bytes) -> None:
     assert glanced(content) is None
