@@ -169,6 +169,57 @@ async def test_absolute_address_is_its_path() -> None:
     assert b"/path|" in await answer(head, b"Content-Length: 0\r\n\r\n")
 
 
+async def size(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the number of bytes of the body."""
+    found, more = 0, True
+    while more:
+        message = await receive()
+        found, more = found + len(message["body"]), message["more_body"]
+    body = b"%d bytes" % found
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [b"Content-Length: 3\r\n\r\nabc"],
+        [b"Content-Length: 3\r\n\r\n", b"a", b"bc"],
+        [b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"],
+        [b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"],
+    ],
+    ids=["length", "length, later", "chunked", "chunked, later"],
+)
+async def test_body_of_request_that_offers_http_2_arrives(body: list[bytes]) -> None:
+    """`curl --http2` and Java's client offer it. Afterwards, the connection is used again."""
+    head = (
+        b"POST /path HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+    )
+    async with asyncio.timeout(PATIENCE_S), served(size, http=http_protocol(15)) as listener:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        for parts in body, body, [b"Content-Length: 0\r\nConnection: close\r\n\r\n"]:
+            for part in (head + parts[0], *parts[1:]):
+                writer.write(part)
+                # real time: separate reads are what is asked, joined ones pass as well
+                await asyncio.sleep(0.02)
+            if parts is body:
+                assert (await reader.readuntil(b"bytes")).endswith(b"\r\n3 bytes")
+        assert (await reader.read()).endswith(b"\r\n0 bytes")
+        writer.close()
+
+
+async def test_pipelined_requests_that_offer_http_2_are_answered() -> None:
+    offer = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
+    parts = [offer + b"Content-Length: 2\r\n\r\nab"] * 5
+    found = await answer(
+        *parts, offer.replace(b": upgrade", b": upgrade, close"), b"\r\n", app=size
+    )
+    assert found.count(b"2 bytes") == 5
+    assert found.endswith(b"0 bytes")
+
+
 async def test_bytes_behind_a_whole_request_do_not_replace_its_response() -> None:
     found = await answer(HEAD.replace(b"close", b"keep-alive"), b"Content-Length: 1\r\n\r\nxxx")
     assert found.startswith(b"HTTP/1.1 200 ")

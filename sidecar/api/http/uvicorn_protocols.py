@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
+import sys
 from typing import Any, cast
 
 import httptools
@@ -177,6 +178,10 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
         _clock: asyncio.TimerHandle | None = None
         _head_bytes = _header_lines = 0
         _in_head = True
+        _offers = False
+        """True if the request offers a protocol that is not spoken here, as HTTP/2 (h2c)."""
+        _read = b""
+        """Bytes that are parsed in this turn."""
         _ignoring = False
         """True if nothing more is parsed: the connection ends with its last response."""
 
@@ -191,7 +196,9 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
                 return
             if self._clock is None and not self._answering:
                 self._start()
+            self._read = data
             super().data_received(data)
+            self._read = b""
             if self._answering:
                 self._stop()
             elif self._clock is not None and not self.transport.is_closing():
@@ -214,7 +221,31 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
 
         def on_headers_complete(self) -> None:
             self._in_head = False
-            super().on_headers_complete()
+            offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+            self._offers = offers and not self._should_upgrade()
+            if not self._offers:
+                super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            if not self._offers:
+                super().on_message_complete()
+
+        def _unsupported_upgrade_warning(self) -> None:
+            """Read a request without what it offers: the parser would skip its body (RFC 9110, 7.8:
+            a server may ignore an offer)."""
+            upgrade = sys.exc_info()[1]
+            if not self._offers or not isinstance(upgrade, httptools.HttpParserUpgrade):
+                super()._unsupported_upgrade_warning()
+                return
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            head = [b"%b %b HTTP/%b" % (method, self.url, version)]
+            offer = b"upgrade", b"http2-settings"
+            head += [b"%b: %b" % (k, value) for k, value in self.headers if k not in offer]
+            rest = self._read[upgrade.args[0] :]
+            self._read = b"\r\n".join([*head, b"", rest])
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            super().data_received(self._read)
 
         def on_body(self, body: bytes) -> None:
             self.pieces += 1
