@@ -304,14 +304,15 @@ async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
-    packet = bytes(320)  # 10 ms
-    async with wire(server) as socket:
-        await say(socket, "begin")
-        for _ in range(200):
-            await socket.send(packet)
-        await say(socket, "finish")
-        summary = await next_of(socket, "summary")
-        assert summary["transcript"]["metadata"]["duration"] == pytest.approx(2.0, abs=0.1)
+    for rate, samples in ((16_000, 160), (48_000, 128)):  # the last: a block of an AudioWorklet
+        async with wire(server) as socket:
+            await say(socket, "begin", rate=rate)
+            for _ in range(200):
+                await socket.send(bytes(2 * samples))
+            await say(socket, "finish")
+            summary = await next_of(socket, "summary")
+            duration = summary["transcript"]["metadata"]["duration"]
+            assert duration == pytest.approx(200 * samples / rate, abs=0.1)
     for message in (b"", bytes(2), json.dumps({"type": "commit"})):
         async with wire(server) as socket:
             await say(socket, "begin")
