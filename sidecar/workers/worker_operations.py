@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +25,8 @@ from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
     from sidecar.workers.worker_live_sessions import WorkerLiveSessions
+
+log = logging.getLogger(__name__)
 
 AUDIO_TRUNCATED = transcript.Notice(
     "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
@@ -52,11 +56,22 @@ class ReadWatch:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Count what happens in this context as a read."""
+        """Count what happens in this context as a read.
+
+        Raises:
+            errors.StorageUnreachable: the disk or the share fails; it may be over in a moment.
+        """
         read = object()
         self._begun[read] = time.monotonic()
         try:
             yield
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # deleted on the share: it would be waited for for ever
+                raise
+            log.warning("a recording cannot be read now: %s", error)
+            raise errors.StorageUnreachable(
+                f"The recording cannot be read now: {error.strerror}."
+            ) from error
         finally:
             del self._begun[read]
 

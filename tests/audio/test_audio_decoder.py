@@ -27,6 +27,7 @@ from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio
 from sidecar.audio.audio_format import CONTAINERS, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
+from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
 
 RATE = 16_000
 
@@ -259,6 +260,32 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=exit_timeout_s)
     assert sum(map(len, decoder)) == 4000
     assert decoder.truncated
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        pytest.param(errno.EIO, errors.StorageUnreachable, id="EIO"),
+        pytest.param(errno.ETIMEDOUT, errors.StorageUnreachable, id="ETIMEDOUT"),
+        pytest.param(errno.ESTALE, OSError, id="deleted"),
+    ],
+)
+def test_recording_whose_disk_fails_is_waited_for_unless_it_is_deleted(
+    code: int, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sine(tmp_path / "a.wav", rate=96_000)
+    with path.open("rb", buffering=0) as file:
+        facts = probe_audio(file.fileno(), 60.0)
+        with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
+            blocks = iter(WatchedAudio(audio, ReadWatch()))
+            next(blocks)
+
+            def fail(*_: object) -> bytes:
+                raise OSError(code, os.strerror(code))
+
+            monkeypatch.setattr(os, "pread", fail)
+            with pytest.raises(kind, match=os.strerror(code)):
+                list(blocks)
 
 
 @pytest.mark.parametrize("spilled", [True, False])
