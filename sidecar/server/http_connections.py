@@ -7,6 +7,7 @@ counted nor ended within a minute, and it costs 300 KB. So connections are accep
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import socket
@@ -34,7 +35,10 @@ those of other addresses come before them."""
 ACCEPTS_AT_ONCE = 32
 """Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0
-"""Pause if the system cannot accept a connection, as it has no descriptor left."""
+"""Pause if the system cannot accept a connection, as it has no descriptor or memory left."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of `accept` that concern all connections. Others concern the next one only, as those of a
+firewall or of the network (accept(2))."""
 
 
 class CountingServer(uvicorn.Server):
@@ -75,23 +79,30 @@ class CountingServer(uvicorn.Server):
             if count % ACCEPTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
-                sock, (host, *_) = await loop.sock_accept(listener)
-            except ConnectionError:  # the client has disconnected already
-                continue
+                sock, address = await loop.sock_accept(listener)
+                if address:
+                    self._count(sock, address[0])
+                else:  # macOS, if the client has disconnected already
+                    sock.close()
             except OSError as error:
-                muted = {"mute_s": REPEAT_MUTE_S}
-                log.warning("no connection can be accepted: %s", error.strerror, extra=muted)
-                await asyncio.sleep(ACCEPT_RETRY_S)
-                continue
-            key = rate_limit_key(host)
-            if self._open[key] >= self._most:
-                sock.close()
-                continue
-            self._open[key] += 1
-            counted = _CountedSocket(sock, partial(self._closed, key))
-            wait_s = self._new.wait(key, loop.time())
-            self._new.charge(key, loop.time(), 1.0)
-            self._spawn(self._connect(counted, wait_s))
+                if error.errno in EXHAUSTED:
+                    muted = {"mute_s": REPEAT_MUTE_S}
+                    log.warning("no connection can be accepted: %s", error.strerror, extra=muted)
+                    await asyncio.sleep(ACCEPT_RETRY_S)
+            except Exception:
+                log.exception("a connection was not accepted", extra={"mute_s": REPEAT_MUTE_S})
+
+    def _count(self, sock: socket.socket, host: str) -> None:
+        """Count a new connection, and serve it unless its address has too many."""
+        now, key = asyncio.get_running_loop().time(), rate_limit_key(host)
+        if self._open[key] >= self._most:
+            sock.close()
+            return
+        self._open[key] += 1
+        counted = _CountedSocket(sock, partial(self._closed, key))
+        wait_s = self._new.wait(key, now)
+        self._new.charge(key, now, 1.0)
+        self._spawn(self._connect(counted, wait_s))
 
     async def _connect(self, sock: socket.socket, wait_s: float) -> None:
         """Hand a connection over to its protocol after a while, once its TLS handshake is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import sys
@@ -36,15 +37,36 @@ async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body"})
 
 
+class Listener(socket.socket):
+    """A listener whose first connections come with ``faults``: an error, or no address."""
+
+    faults: tuple[Exception | None, ...] = ()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        sock, address = super().accept()
+        if not self.faults:
+            return sock, address
+        fault, *left = self.faults
+        self.faults = tuple(left)
+        if fault is None:
+            return sock, None
+        sock.close()
+        raise fault
+
+
 @asynccontextmanager
 async def counting(
-    most: int = 100, new: RateLimit = NEW_CONNECTIONS, **options: Any
+    most: int = 100,
+    new: RateLimit = NEW_CONNECTIONS,
+    faults: tuple[Exception | None, ...] = (),
+    **options: Any,
 ) -> AsyncIterator[tuple[str, int]]:
     """The address of a server with at most so many connections of one address."""
     protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
     config = uvicorn.Config(takes_all, lifespan="off", log_config=None, **protocols, **options)
     server = CountingServer(config, most, new)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
+        listener.faults = faults
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         yield listener.getsockname()
         server.should_exit = True
@@ -57,6 +79,15 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
         with suppress(ConnectionError):
             assert await reader.read() == b""
     return True
+
+
+async def is_served(address: tuple[str, int]) -> None:
+    """Make a request, which is answered."""
+    async with asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 204 ")
+        writer.close()
 
 
 async def test_connections_of_one_address_are_limited_and_its_websockets_count() -> None:
@@ -72,6 +103,42 @@ async def test_connections_of_one_address_are_limited_and_its_websockets_count()
                 opened.append(await connect(url))
         for one in opened:
             await one.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [None, OSError(errno.EPERM, "a firewall"), OSError(errno.EPROTO, "gone"), ValueError("bug")],
+    ids=["no address", "firewall", "protocol", "bug"],
+)
+async def test_fault_of_one_connection_costs_the_next_ones_nothing(
+    fault: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS gives no address for a connection that was reset before it was accepted."""
+    monkeypatch.setattr(http_connections, "ACCEPT_RETRY_S", 3600.0)
+    async with counting(faults=(fault, fault)) as address:
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(*address)
+            assert await is_closed(reader)
+            writer.close()
+        await is_served(address)
+
+
+async def test_accepting_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def counted(delay: float) -> None:
+        waits.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(http_connections, "ACCEPT_RETRY_S", 12.5)
+    full = OSError(errno.EMFILE, "too many open files")
+    async with counting(faults=(full,)) as address:
+        monkeypatch.setattr(http_connections.asyncio, "sleep", counted)
+        _, writer = await asyncio.open_connection(*address)
+        await is_served(address)
+        writer.close()
+    assert waits.count(12.5) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
