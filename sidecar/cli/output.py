@@ -207,6 +207,26 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write the whole file or nothing, and never over another one.
+
+    Raises:
+        FileExistsError: there is one of that name.
+        OSError: it cannot be written.
+    """
+    half = path.with_name(f".{secrets.token_hex(4)}.part")
+    try:
+        half.write_bytes(encode_text(text))
+        try:
+            os.link(half, path)
+        except OSError:
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+            half.replace(path)  # a file system without links
+    finally:
+        half.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write the whole file or nothing: an existing file is always complete.
 

@@ -370,7 +370,7 @@ class _TranscriptionBatch:
                 transcript = await self._transcribe(path, told)
         if self._manifest is not None:
             text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
-            self._manifest.write(name, text, recording)
+            name = self._manifest.write(name, text, recording)
         self._done.append(name)
         return transcript
 

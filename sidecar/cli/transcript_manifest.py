@@ -12,11 +12,18 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sidecar.cli.audio_input import STANDARD_INPUT
-from sidecar.cli.output import encode_text, is_written, numbered_names, write_atomically
+from sidecar.cli.output import (
+    encode_text,
+    is_written,
+    numbered_names,
+    write_atomically,
+    write_new,
+)
 
 MANIFEST = ".vibevoice-asr.jsonl"
 """Hidden file of the folder: a JSON object a line, the last one of an output counts. Lines are
@@ -79,8 +86,12 @@ class TranscriptManifest:
         self._folder, self._format = folder, fmt
         self._by_output: dict[str, ManifestEntry] = {}
         self._by_path: dict[str, ManifestEntry] = {}
-        for entry in _read(folder / MANIFEST):
-            self._keep(entry)
+        self._load()
+        self._replaced: dict[str, ManifestEntry | None] = {}
+        """Files that existed when their names, here without case, were chosen for outputs."""
+        with suppress(OSError):  # the folder is made later
+            for name in os.listdir(folder):
+                self._chosen(name)
 
     def is_current(self, path: Path) -> bool:
         """Return whether the transcript of a recording exists, without reading either."""
@@ -117,7 +128,7 @@ class TranscriptManifest:
             elif (self._folder / entry.output).exists():
                 continue
             else:
-                output = entry.output
+                output = self._chosen(entry.output)
             taken.add(output.casefold())
             pairs.append((path, output))
         return pairs
@@ -133,23 +144,37 @@ class TranscriptManifest:
         if entry is not None and entry.recording.sha256 == recording.sha256:
             if entry.recording != recording:
                 self._append(replace(entry, recording=recording))
-            return None if (self._folder / entry.output).exists() else entry.output
+            exists = (self._folder / entry.output).exists()
+            return None if exists else self._chosen(entry.output)
         return self._free_name(recording.path, name, self._names())
 
     def has(self, name: str) -> bool:
         """Return whether the folder has a file of that name."""
         return os.path.lexists(self._folder / name)
 
-    def write(self, output: str, text: str, recording: RecordingIdentity | None) -> None:
-        """Write a transcript, and note of which recording it is, unless that is not known.
+    def write(self, output: str, text: str, recording: RecordingIdentity | None) -> str:
+        """Write a transcript, and note of which recording it is, unless that is not known. Return
+        its name: the next free one if another command wrote a file of that name meanwhile.
 
         Raises:
             OSError: it cannot be written.
         """
-        write_atomically(self._folder / output, text)
+        self._load()
+        entry, key = self._by_output.get(output), output.casefold()
+        if (entry is not None and _is_same(entry.recording, recording)) or (
+            key in self._replaced and self._replaced[key] == entry
+        ):
+            write_atomically(self._folder / output, text)
+        else:
+            for free in numbered_names(output):
+                with suppress(FileExistsError):
+                    write_new(self._folder / free, text)
+                    output = free
+                    break
         if recording is not None:
             digest = hashlib.sha256(encode_text(text)).hexdigest()
             self._append(ManifestEntry(output, self._format, recording, digest))
+        return self._chosen(output)
 
     def _of_recording(self, path: Path) -> ManifestEntry | None:
         """Return the entry of that path, if it is of the same content."""
@@ -181,9 +206,19 @@ class TranscriptManifest:
         unedited transcript of other content of ``path``."""
         outdated = self._by_path.get(os.path.abspath(path))
         reused = "" if outdated is None or self._was_edited(outdated) else outdated.output
-        return next(
-            one for one in numbered_names(name) if one == reused or one.casefold() not in taken
+        return self._chosen(
+            next(
+                one for one in numbered_names(name) if one == reused or one.casefold() not in taken
+            )
         )
+
+    def _chosen(self, name: str) -> str:
+        """Return the name for an output, and note whether it replaces a file."""
+        if self.has(name):
+            self._replaced[name.casefold()] = self._by_output.get(name)
+        else:
+            self._replaced.pop(name.casefold(), None)
+        return name
 
     def _names(self) -> set[str]:
         return {name.casefold() for name in os.listdir(self._folder)}
@@ -202,6 +237,14 @@ class TranscriptManifest:
             file.write(b"\n" + json.dumps(asdict(entry)).encode() + b"\n")
         self._keep(entry)
 
+    def _load(self) -> None:
+        """Read the manifest, to which other commands append too."""
+        entries = [*_read(self._folder / MANIFEST)]
+        self._by_output.clear()
+        self._by_path.clear()
+        for entry in entries:
+            self._keep(entry)
+
     def _keep(self, entry: ManifestEntry) -> None:
         before = self._by_output.get(entry.output)
         self._by_output[entry.output] = entry
@@ -209,6 +252,10 @@ class TranscriptManifest:
             del self._by_path[before.recording.path]
         if entry.format == self._format:
             self._by_path[entry.recording.path] = entry
+
+
+def _is_same(one: RecordingIdentity, other: RecordingIdentity | None) -> bool:
+    return other is not None and (one.path, one.sha256) == (other.path, other.sha256)
 
 
 def _read(file: Path) -> Iterator[ManifestEntry]:

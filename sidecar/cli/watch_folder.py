@@ -194,7 +194,7 @@ class FolderWatch:
             print_error_line(f"{path}: {notice.message}")
         try:
             text = render_transcript(transcript, self._fmt, path.stem)
-            self._manifest.write(name, text, recording)
+            output = self._to / self._manifest.write(name, text, recording)
         except OSError as error:  # a full disk, say
             print_error_line(f"{path}: {output} was not written: {error.strerror}.")
             self._not_before[path] = self._retry_time()

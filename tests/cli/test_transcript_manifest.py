@@ -162,3 +162,34 @@ def test_standard_input_is_no_recording_that_was_there_before(
     transcripts.put("first", TUESDAY)
     assert transcripts.run() == ["first-2.txt"]
     assert set(transcripts.read().values()) == {MONDAY.decode(), TUESDAY.decode()}
+
+
+def test_namesake_that_another_command_wrote_meanwhile_is_kept(transcripts: Transcripts) -> None:
+    recordings = [transcripts.put(f"{day}/call.wav", day.encode()) for day in ("one", "two")]
+    for chosen in ("resume", "each"):
+        name = f"{chosen}.txt"
+        commands = [TranscriptManifest(transcripts.out, "text") for _ in recordings]
+        if chosen == "resume":
+            for command, path in zip(commands, recordings, strict=True):
+                assert command.pending([path], [name]) == [(path, name)]
+        written = [
+            command.write(name, path.read_text(), identify(path))
+            for command, path in zip(commands, recordings, strict=True)
+        ]
+        assert written == [name, f"{chosen}-2.txt"]
+        texts = transcripts.read()
+        assert [texts[each] for each in written] == ["one", "two"]
+
+
+def test_file_that_appeared_meanwhile_is_kept_and_an_earlier_one_replaced(
+    transcripts: Transcripts,
+) -> None:
+    recording = identify(transcripts.put("call.wav", MONDAY))
+    manifest = TranscriptManifest(transcripts.out, "text")
+    (transcripts.out / "call.txt").write_text("by another program")
+    assert manifest.write("call.txt", "again", recording) == "call-2.txt"
+    assert transcripts.read() == {"call.txt": "by another program", "call-2.txt": "again"}
+    commands = [TranscriptManifest(transcripts.out, "text") for _ in range(2)]
+    for command in commands:
+        assert command.write("call.txt", "anew", recording) == "call.txt"
+    assert transcripts.read()["call.txt"] == "anew"
