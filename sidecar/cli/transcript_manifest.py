@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -108,8 +108,12 @@ class TranscriptManifest:
         """Return the recordings without a transcript, each with the name of its output: the
         ``preferred`` one, with a number if it belongs to another recording, or was edited.
 
-        A recording that was moved has its transcript. A copy of another has none.
+        A recording that was moved has its transcript. A copy of another has none. In a folder
+        without a manifest, which an earlier version or another program wrote, a transcript counts
+        if it is no older than the only recording that prefers its name.
         """
+        if not self.has(MANIFEST):
+            self._adopt(recordings, preferred)
         found = {path: self._of_recording(path) for path in recordings}
         used = {entry.output for entry in found.values() if entry is not None}
         of_size: dict[tuple[int, ...], list[ManifestEntry]] = defaultdict(list)
@@ -175,6 +179,19 @@ class TranscriptManifest:
             digest = hashlib.sha256(encode_text(text)).hexdigest()
             self._append(ManifestEntry(output, self._format, recording, digest))
         return self._chosen(output)
+
+    def _adopt(self, recordings: Sequence[Path], names: Sequence[str]) -> None:
+        """Note the transcripts that exist; they may be edited."""
+        wanted = Counter(map(str.casefold, names))
+        found = [
+            ManifestEntry(name, self._format, recording, sha256="")
+            for path, name in zip(recordings, names, strict=True)
+            if wanted[name.casefold()] == 1
+            and is_written(self._folder / name, path)
+            and (recording := identify(path)) is not None
+        ]
+        for entry in found:
+            self._append(entry)
 
     def _of_recording(self, path: Path) -> ManifestEntry | None:
         """Return the entry of that path, if it is of the same content."""

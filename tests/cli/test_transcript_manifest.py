@@ -193,3 +193,16 @@ def test_file_that_appeared_meanwhile_is_kept_and_an_earlier_one_replaced(
     for command in commands:
         assert command.write("call.txt", "anew", recording) == "call.txt"
     assert transcripts.read()["call.txt"] == "anew"
+
+
+def test_transcripts_of_a_version_without_a_manifest_are_done(transcripts: Transcripts) -> None:
+    for name in ("done.wav", "left.wav", "one/call.wav", "two/call.wav"):
+        transcripts.put(name, name.encode())
+    changed = transcripts.put("changed.wav", MONDAY)
+    for name in ("done", "call", "changed"):
+        (transcripts.out / f"{name}.txt").write_text("by an earlier version")
+    os.utime(transcripts.out / "changed.txt", (2, 2))
+    os.utime(changed, (3, 3))
+    assert transcripts.run() == ["changed-2.txt", "left.txt", "call-2.txt", "call-3.txt"]
+    assert transcripts.run() == []
+    assert transcripts.read()["done.txt"] == "by an earlier version"
