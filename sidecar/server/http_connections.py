@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sidecar.auth.rate_limits import RateLimit, TokenBuckets, rate_limit_key
+from sidecar.auth.request_origin import is_loopback_address
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server.listeners import BACKLOG
@@ -31,7 +33,8 @@ TLS_HANDSHAKE_S = limit("tls_handshake", 10.0)
 """Time for a client to complete a TLS handshake: two round trips."""
 NEW_CONNECTIONS = RateLimit(200, 1.0)
 """New connections of one address that are served at once; each costs 2 ms. Further ones wait, and
-those of other addresses come before them."""
+those of other addresses come before them. The loopback and trusted proxies have no such limit: they
+stand for many users."""
 ACCEPTS_AT_ONCE = 32
 """Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0
@@ -39,6 +42,10 @@ ACCEPT_RETRY_S = 1.0
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of `accept` that concern all connections. Others concern the next one only, as those of a
 firewall or of the network (accept(2))."""
+
+
+async def _no_app(*_: Any) -> None:
+    """Do nothing: uvicorn's middleware is only asked which proxies are trusted."""
 
 
 class CountingServer(uvicorn.Server):
@@ -57,6 +64,7 @@ class CountingServer(uvicorn.Server):
         super().__init__(config)
         self._most, self._open = most, Counter[str]()
         self._new = TokenBuckets(new)
+        self._proxies = ProxyHeadersMiddleware(_no_app, config.forwarded_allow_ips).trusted_hosts
         self._accepting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,8 +108,10 @@ class CountingServer(uvicorn.Server):
             return
         self._open[key] += 1
         counted = _CountedSocket(sock, partial(self._closed, key))
-        wait_s = self._new.wait(key, now)
-        self._new.charge(key, now, 1.0)
+        wait_s = 0.0
+        if not (is_loopback_address(host) or host in self._proxies):
+            wait_s = self._new.wait(key, now)
+            self._new.charge(key, now, 1.0)
         self._spawn(self._connect(counted, wait_s))
 
     async def _connect(self, sock: socket.socket, wait_s: float) -> None:

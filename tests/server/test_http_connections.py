@@ -142,9 +142,12 @@ async def test_accepting_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
-async def test_new_connections_of_one_address_wait_and_those_of_others_do_not() -> None:
+async def test_new_connections_of_one_address_wait_and_those_of_others_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_connections, "is_loopback_address", lambda _: False)
     opened: list[asyncio.StreamWriter] = []
-    async with counting(new=RateLimit(1, 3600)) as address:
+    async with counting(new=RateLimit(1, 3600), forwarded_allow_ips=[]) as address:
 
         async def ask(source: str) -> asyncio.StreamReader:
             reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
@@ -163,6 +166,19 @@ async def test_new_connections_of_one_address_wait_and_those_of_others_do_not() 
         answer.cancel()
         for writer in opened:
             writer.close()
+
+
+@pytest.mark.parametrize(
+    ("loopback", "proxies"), [(True, []), (False, ["127.0.0.0/8"])], ids=["loopback", "proxy"]
+)
+async def test_new_connections_of_a_shared_address_do_not_wait(
+    loopback: bool, proxies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many users connect through one proxy."""
+    monkeypatch.setattr(http_connections, "is_loopback_address", lambda _: loopback, raising=False)
+    async with counting(new=RateLimit(1, 3600), forwarded_allow_ips=proxies) as address:
+        for _ in range(3):
+            await is_served(address)
 
 
 async def test_connection_counts_before_its_tls_handshake_which_is_limited(
