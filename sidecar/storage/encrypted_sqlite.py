@@ -252,9 +252,12 @@ class SqliteWriter:
             self._owed.clear()
             for job_id, each in by_job.items():
                 if (error := self._committed(each)) is not None:
-                    log.error("job %s cannot be persisted and is tried again: %s", job_id, error)
+                    known, self._wrong[job_id] = self._wrong.get(job_id), _storage_error(error)
+                    if type(known) is not type(self._wrong[job_id]):  # it is tried at each write
+                        log.error(
+                            "job %s cannot be persisted and is tried again: %s", job_id, error
+                        )
                     self._owed[job_id] = each
-                    self._wrong[job_id] = _storage_error(error)
                 else:
                     self._wrong.pop(job_id, None)
         else:

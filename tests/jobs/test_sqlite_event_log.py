@@ -173,7 +173,7 @@ async def test_every_cut_of_log_is_an_earlier_state_with_all_acknowledged_events
 
 
 async def test_full_disk_fails_only_the_job_that_does_not_fit(
-    store: SqliteJobEventLog, folder: Path, tmp_path: Path
+    store: SqliteJobEventLog, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     large, small = added(store), added(store)
     await store.written()
@@ -190,6 +190,9 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
     assert found[small.id].state is JobState.CANCELLED
     assert found[large.id].settled == ()
+    store.append(small.id, CancelledChange())
+    await store.written(small.id)
+    assert caplog.text.count("cannot be persisted") == 1, "it was logged again for other jobs"
     store.journal.database.execute("PRAGMA max_page_count = 1000000")
     store.append(small.id, CancelledChange())
     store.append(added(store).id, StartedChange())
