@@ -22,7 +22,10 @@ class Fault(StrEnum):
     """The storage of recordings or the database for now. The job waits, and no attempt counts."""
 
 
-_OF_NODE = (errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull, errors.MachineBusy)
+_OF_NODE = (
+    *(errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull),
+    *(errors.MachineBusy, errors.EngineStuck),
+)
 _OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
 _ERRNOS_OF_NODE = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
@@ -42,6 +45,8 @@ def fault_of(error: BaseException) -> Fault:
     An unknown error is the recording's: else a job that meets a bug would be tried for ever. An
     unknown error of the system is the storage's: it may be over in a moment, and a job that has
     ended does not come back."""
+    if isinstance(error, errors.AudioPathForbidden):  # a client's own file
+        return Fault.RECORDING
     if isinstance(error, errors.SidecarError) and isinstance(error.__cause__, OSError):
         return fault_of(error.__cause__)
     if isinstance(error, (*_OF_NODE, MemoryError)):

@@ -127,6 +127,7 @@ class Dispatcher:
             self.run.stop()
 
     async def _dispatch(self) -> None:
+        told = ""
         while not self._closing:
             jobs = await self._take_next()
             self.waiting.begin(jobs, self.number)
@@ -136,9 +137,13 @@ class Dispatcher:
             finally:
                 self.run = None
                 self.waiting.finish(jobs, self.number)
-            if run.fault is not None:
-                log.warning("no job starts until this is over: %s", run.fault)
-                await self._pause(run.fault, jobs)
+            if run.fault is None:
+                told = ""
+                continue
+            level = logging.DEBUG if run.fault.code == told else logging.WARNING
+            log.log(level, "no job starts until this is over: %s", run.fault)
+            told = run.fault.code
+            await self._pause(run.fault, jobs)
 
     async def _pause(self, fault: errors.SidecarError, jobs: Sequence[Job]) -> None:
         """Start no job until what the jobs have to persist can be persisted."""

@@ -102,40 +102,50 @@ async def requeue_unfinished(
         store.append(job_id, InterruptedChange())
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
+    told = ""
     while unfinished:
-        waiting = [one for one in unfinished if not await _requeued(one, keeping, queue, threads)]
-        if unfinished := waiting:
+        waiting = dict[str, Exception]()
+        for job_id in unfinished:
+            if (error := await _requeued(job_id, keeping, queue, threads)) is not None:
+                waiting[job_id] = error
+        if unfinished := [*waiting]:
+            first = unfinished[0]
+            said = (
+                f"{len(waiting)} jobs wait until their recordings can be opened; the first is "
+                f"{first}: {waiting[first]}"
+            )
+            log.log(logging.DEBUG if said == told else logging.WARNING, "%s", said)
+            told = said
             await asyncio.sleep(retry_s)
 
 
 async def _requeued(
     job_id: str, keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
-) -> bool:
-    """Open a job's recording and queue the job; return False if it has to be tried again."""
+) -> Exception | None:
+    """Open a job's recording and queue the job; return an error if it has to be tried again."""
     store = keeping.store
     try:
         record = store.get(job_id)
         if record.over:
-            return True
+            return None
         if (error := poison_error(record.crashes, record.interruptions)) is not None:
             raise error
         source = await threads.run(keeping.open, record)
     except errors.JobNotFound:  # it was deleted meanwhile
-        return True
+        return None
     # an error of one job must not stop the recovery of those behind it
     except Exception as error:
         if fault_of(error) is not Fault.RECORDING:
-            log.warning("job %s waits: its recording cannot be opened now: %s", job_id, error)
-            return False
+            return error
         known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
         if known is not error:
             log.exception("internal error while job %s was recovered", job_id)
         with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
             store.append(job_id, FailedChange(JobFailure.of(known)))
-        return True
+        return None
     now = next((one for one in store.all() if one.id == job_id), None)
     if now is None or now.over:  # it was deleted or cancelled meanwhile
         source.close()
     else:
         queue.resume(Job(source, now))
-    return True
+    return None

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from full_disk import fill_disk
 from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on
-from service_process import until
+from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
@@ -42,6 +42,7 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
         (OSError(errno.ELOOP, "a link"), Fault.RECORDING),
         (errors.DiskFull(), Fault.NODE),
         (errors.UploadsFull(), Fault.NODE),
+        (errors.EngineStuck(), Fault.NODE),
         (OSError(errno.EMFILE, "too many"), Fault.NODE),
         (raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")), Fault.NODE),
         (MemoryError(), Fault.NODE),
@@ -50,8 +51,8 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
         (OSError(errno.EIO, "input/output"), Fault.STORAGE),
         (PermissionError(errno.EACCES, "not now"), Fault.STORAGE),
         (
-            raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "not now")),
-            Fault.STORAGE,
+            raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "its own")),
+            Fault.RECORDING,
         ),
     ],
 )
@@ -114,6 +115,57 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
     keeping.close()
 
 
+async def test_waiting_recordings_are_logged_once_until_their_number_changes(
+    settings: Settings, voice: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.spool_dir is not None
+    caplog.set_level("WARNING")
+    long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is not there
+    for name in ("one", "two"):
+        await kept_job(settings, upload(long), name)
+    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    opened, tries = keeping.open, list[str]()
+
+    def tried(record: JobRecord) -> AudioSource:
+        tries.append(record.id)
+        return opened(record)
+
+    keeping.open = tried  # type: ignore[method-assign]
+    async with queue_on(OverheardSlot(), keeping.store) as queue:
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        await until(lambda: len(tries) >= 6)
+        settings.spool_dir.mkdir()
+        await work
+    keeping.close()
+    assert caplog.text.count("2 jobs wait") == 1
+
+
+async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
+    settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.wav"
+    path.write_bytes(voice)
+    job_id, _ = await kept_job(settings, open_recording_file(str(path)))
+    open_file = os.open
+
+    def open_but_not_this(name: str, *rest: int, **more: int) -> int:
+        if name == str(path):  # a test may run as root, who may read every file
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(name, *rest, **more)
+
+    monkeypatch.setattr(os, "open", open_but_not_this)
+    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    async with queue_on(OverheardSlot(), keeping.store) as queue:
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        async with asyncio.timeout(PATIENCE_S):
+            await work
+        failed = keeping.store.get(job_id)
+        assert failed.over
+        assert failed.error is not None
+        assert failed.error.code == "audio_path_forbidden"
+    keeping.close()
+
+
 async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tried_again(
     settings: Settings, voice: bytes
 ) -> None:
@@ -136,6 +188,30 @@ async def test_start_goes_on_when_unneeded_recording_cannot_be_deleted(
     JobPersistence(settings).close()
     assert os.listdir(uploads) == ["@folder"]
     assert "@folder cannot be deleted now" in caplog.text
+
+
+@pytest.mark.usefixtures("fresh_workers")
+async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_once(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot, tries = OverheardSlot(), list[int]()
+
+    async def stuck() -> None:
+        tries.append(len(tries))
+        raise errors.EngineStuck()
+
+    jobs = [new_job() for _ in range(2)]
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
+        with monkeypatch.context() as disk:
+            disk.setattr(slot, "_check_not_stuck", stuck)
+            for job in jobs:
+                await queue.submit(job)
+            queue.open()
+            await until(lambda: len(tries) >= 3 or jobs[0].ended)
+            assert [job.state for job in jobs] == [JobState.QUEUED] * 2
+            assert caplog.text.count("no job starts until this is over") == 1
+        await asyncio.gather(*(job.result() for job in jobs))
+        assert [job.state for job in jobs] == [JobState.DONE] * 2
 
 
 async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
