@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobRecord, JobState
-from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_runner import UNREADABLE_S, Job
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
+from sidecar.transcripts.transcript import Progress
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -250,3 +253,26 @@ async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
         await asyncio.gather(*(job.result() for job in jobs))
     assert company.sizes == [3, 3]
     keeping.close()
+
+
+async def test_job_whose_recording_stays_unreadable_ends_so_that_others_run(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, now = new_job(), time.monotonic()
+    job.enter(JobEventLog())
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def put_off(fault: errors.SidecarError, done_s: float) -> None:
+        job.begin()
+        job.apply_report(Progress(done_s, 9.0))
+        job.put_off(fault)
+
+    put_off(errors.StorageUnreachable(), 1.0)
+    now += UNREADABLE_S + 1
+    put_off(errors.StorageUnreachable(), 2.0)
+    assert not job.ended, "it was read further"
+    now += UNREADABLE_S + 1
+    put_off(errors.DiskFull(), 2.0)
+    assert not job.ended, "the disk is to blame"
+    put_off(errors.StorageUnreachable(), 2.0)
+    assert isinstance(job.error, errors.StorageUnreachable)
