@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -118,6 +119,8 @@ class FolderWatch:
         self._manifest = TranscriptManifest(to, fmt)
         self._skipped: frozenset[Path] = frozenset()
         self._rejected: dict[Path, tuple[FileSnapshot, errors.SidecarError]] = {}
+        self._unread: set[Path] = set()
+        """Recordings that may not be read, which was told."""
         self._running: dict[Path, asyncio.Task[None]] = {}
         self._not_before: dict[Path, float] = {}
 
@@ -161,11 +164,20 @@ class FolderWatch:
     async def _one(self, path: Path) -> None:
         recording = await asyncio.to_thread(identify, path)
         if recording is None:  # it was removed, or may not be read
+            if path not in self._unread and await asyncio.to_thread(os.path.exists, path):
+                self._unread.add(path)
+                print_error_line(f"{path}: it cannot be read yet. Check its permissions.")
             self._not_before[path] = self._retry_time()
             return
-        if path in self._rejected and self._rejected[path][0] == FileSnapshot.of(path):
-            self._set_aside(path, self._rejected[path][1])
-            return
+        self._unread.discard(path)
+        if path in self._rejected:
+            try:
+                unchanged = self._rejected[path][0] == FileSnapshot.of(path)
+            except OSError:
+                return  # it was removed meanwhile
+            if unchanged:
+                self._set_aside(path, self._rejected[path][1])
+                return
         try:
             # By the whole name, which is unique in the folder.
             name = self._manifest.output_name(recording, f"{path.name}.{file_extension(self._fmt)}")

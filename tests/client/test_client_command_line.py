@@ -20,6 +20,7 @@ from sidecar.cli.audio_input import expand_folders, idempotency_key, list_folder
 from sidecar.cli.backends import ServiceTarget, open_backend
 from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
+from sidecar.cli.transcript_manifest import RecordingIdentity, identify
 from sidecar.cli.watch_folder import FileSettling, FileSnapshot, FolderWatch, WatchPace
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -257,6 +258,50 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
     task.cancel()
     assert asked == ["broken.wav", "next.wav"], "only the move is tried again"
     assert capsys.readouterr().err.count("cannot be moved to 'failed' yet") == 1
+
+
+async def test_watch_tells_once_which_recording_it_may_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.wav").write_text("secret")
+    tries: list[Path] = []
+
+    def may_not_read(path: Path) -> RecordingIdentity | None:  # root may read every file
+        if path.name != "secret.wav" or len(tries) > 2:
+            return identify(path)
+        tries.append(path)
+        return None
+
+    monkeypatch.setattr("sidecar.cli.watch_folder.identify", may_not_read)
+    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    await until((tmp_path / "secret.wav.txt").exists)
+    task.cancel()
+    assert capsys.readouterr().err.count("secret.wav: it cannot be read yet") == 1
+
+
+async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failed").touch()
+    broken = tmp_path / "broken.wav"
+    broken.write_text("broken")
+    tries: list[Path] = []
+
+    def remove_at_last(path: Path) -> RecordingIdentity | None:
+        recording = identify(path)
+        if path == broken:
+            tries.append(path)
+            if len(tries) == 2:
+                path.unlink()
+        return recording
+
+    monkeypatch.setattr("sidecar.cli.watch_folder.identify", remove_at_last)
+    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    await until(lambda: len(tries) == 2)
+    (tmp_path / "next.wav").write_text("next")
+    await until(lambda: task.done() or (tmp_path / "next.wav.txt").exists())
+    assert not task.done()
+    task.cancel()
 
 
 def test_folder_tells_what_it_skips(inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
