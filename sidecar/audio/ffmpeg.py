@@ -64,6 +64,7 @@ def decode_with_ffmpeg(
     Raises:
         errors.AudioDecodeTimeout: ffmpeg does not answer.
         errors.AudioFormatUnsupported: there is no ffmpeg.
+        errors.MachineBusy: it cannot be started now.
     """
     links = find_links(fd, container, links_within_s)
     if len(links) > 1:
@@ -114,7 +115,13 @@ class FfmpegProcess:
         try:
             os.lseek(fd, 0, os.SEEK_SET)  # Windows: the process has the same position
             self._process = _start_process(arguments, fd)
+        except subprocess.SubprocessError as error:  # the child could not limit itself
+            raise errors.MachineBusy(f"ffmpeg cannot be started now: {error}") from None
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
+            if error.errno in errors.BUSY_ERRNOS:
+                raise errors.MachineBusy(
+                    f"ffmpeg cannot be started now: {error.strerror}."
+                ) from None
             log.warning(
                 "ffmpeg (%s) cannot be started: %s; run 'vibevoice-asr doctor'",
                 arguments[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from sidecar.errors.error_base import ErrorKind, SidecarError
 
 
@@ -52,13 +54,19 @@ class ShuttingDown(SidecarError, code="shutting_down", kind=ErrorKind.BUSY):
 
 
 class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
-    """Helper process that did not start within a minute: the machine is overloaded."""
+    """Process that could not be started, or not within a minute: the machine is overloaded."""
 
     default_detail = "This machine is too busy to read the file."
     default_hint = (
         "Send the file again when the machine is less busy; the file itself was not at fault."
     )
     default_retry_after = 30
+
+
+BUSY_ERRNOS = frozenset(
+    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM},
+)
+"""Error numbers of a machine without processes, descriptors or memory for now."""
 
 
 class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):

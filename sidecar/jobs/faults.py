@@ -28,7 +28,7 @@ _OF_NODE = (
 )
 _OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
 _ERRNOS_OF_NODE = {
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
+    *errors.BUSY_ERRNOS,
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
 }
 _ERRNOS_OF_RECORDING = {

@@ -226,7 +226,7 @@ class EngineSupervisor:
                     self._unload()
                     await self._check_not_stuck()
                 worker = await self._load(plan.memory)
-            except errors.ModelLoadFailed:
+            except (errors.ModelLoadFailed, errors.MachineBusy):
                 self.precision, self.checkpoint = old_precision, old_checkpoint
                 if restored:
                     log.warning(
@@ -291,11 +291,17 @@ class EngineSupervisor:
 
         Raises:
             errors.ModelLoadFailed: it does not load.
+            errors.MachineBusy: no process can be started now.
         """
         name = self._spec.name
         try:
             worker = self._starting = WorkerProcess(name, options=self._worker_options)
         except OSError as error:
+            if error.errno in errors.BUSY_ERRNOS:
+                raise errors.MachineBusy(
+                    f"No process for the engine '{name}' can be started now: {error.strerror}.",
+                    hint="Try again when the machine is less busy.",
+                ) from None
             raise _load_failed_error(name, error) from None
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):

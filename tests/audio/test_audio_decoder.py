@@ -398,6 +398,29 @@ def test_renamed_or_replaced_file_is_read_as_it_was_opened(tmp_path: Path, studi
                 assert sum(map(len, audio)) > 2.8 * RATE
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        BlockingIOError(errno.EAGAIN, "no process"),
+        OSError(errno.ENOMEM, "no memory"),
+        OSError(errno.EMFILE, "no descriptor"),
+        subprocess.SubprocessError("Exception occurred in preexec_fn."),
+    ],
+    ids=["processes", "memory", "descriptors", "limits"],
+)
+def test_ffmpeg_that_cannot_start_for_now_is_a_busy_machine(
+    refusal: Exception, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")
+
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise refusal
+
+    monkeypatch.setattr(ffmpeg, "_start_process", refused)
+    with recording.open("rb") as file, pytest.raises(errors.MachineBusy):
+        probe_audio(file.fileno(), 60.0)
+
+
 @pytest.mark.parametrize("broken", ["missing", "folder", "not-executable", "no-program"])
 def test_ffmpeg_that_does_not_start_is_reported_as_missing(
     broken: str, tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
         (errors.UploadsFull(), Fault.NODE),
         (errors.EngineStuck(), Fault.NODE),
         (OSError(errno.EMFILE, "too many"), Fault.NODE),
+        (OSError(errno.EAGAIN, "no process"), Fault.NODE),
         (raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")), Fault.NODE),
         (MemoryError(), Fault.NODE),
         (errors.StorageUnreachable(), Fault.STORAGE),

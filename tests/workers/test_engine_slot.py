@@ -437,7 +437,7 @@ async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> N
 
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("stands", [False, True])
-async def test_process_that_cannot_start_is_failed_load(
+async def test_process_that_cannot_start_for_now_is_busy_machine(
     stands: bool, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build()
@@ -452,7 +452,7 @@ async def test_process_that_cannot_start_is_failed_load(
         full.setattr("subprocess.Popen", refused)
         open_before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
         for _ in range(3):
-            with pytest.raises(errors.ModelLoadFailed, match="temporarily unavailable"):
+            with pytest.raises(errors.MachineBusy, match="temporarily unavailable"):
                 await precision_of_a_lease(slot, INT8)
         if sys.platform == "linux":
             assert len(os.listdir("/proc/self/fd")) <= open_before
