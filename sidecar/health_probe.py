@@ -1,7 +1,7 @@
 """Health check of the container image: `python -m sidecar.health_probe`, exit code 0 if healthy.
 
 It knows the port by the environment. It asks `vibevoice-asr status`, which takes ten times the
-processor, only if that is not enough.
+processor, only if that is not enough: a settings file may set TLS or another port.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ def is_healthy(port: int) -> bool:
 
 
 def main() -> int:
-    """Return the exit code."""
+    """Return the exit code, or become `vibevoice-asr status`."""
     everywhere = os.environ.get("VIBEVOICE_HOST") in ("0.0.0.0", "127.0.0.1")  # noqa: S104
-    if not everywhere or set(NEED_SETTINGS) & set(os.environ):
+    known = everywhere and not set(NEED_SETTINGS) & set(os.environ)
+    if not (known and is_healthy(int(os.environ.get("VIBEVOICE_PORT", "8765")))):
         os.execvp("vibevoice-asr", ["vibevoice-asr", "status"])  # noqa: S606, S607
-    return not is_healthy(int(os.environ.get("VIBEVOICE_PORT", "8765")))
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -269,6 +270,29 @@ def test_image_without_token_does_not_start(tree: Tree) -> None:
     assert done.returncode == EXIT_CODES["settings_invalid"], done.stderr
     assert "VIBEVOICE_TOKEN" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the image is of Linux")
+def test_health_check_asks_by_all_settings_where_plain_http_is_not_answered(tmp_path: Path) -> None:
+    """The default settings file may set TLS, or another port."""
+    command = tmp_path / "vibevoice-asr"
+    command.write_text('#!/bin/sh\n[ "$*" = status ] && exit "$EXIT"\n')
+    command.chmod(0o755)
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))  # nobody listens
+        env = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(tmp_path),
+            "XDG_DATA_HOME": str(tmp_path),
+            "XDG_CONFIG_HOME": str(tmp_path),
+            "VIBEVOICE_HOST": "0.0.0.0",
+            "VIBEVOICE_PORT": str(port.getsockname()[1]),
+        }
+        for code in (0, 7):
+            probe = [sys.executable, "-m", "sidecar.health_probe"]
+            done = told_by(probe, cwd=tmp_path, env={**env, "EXIT": str(code)})
+            assert done.returncode == code, done.stderr
 
 
 @pytest.mark.slow
