@@ -114,7 +114,10 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def answer(*parts: bytes, more: bytes = b"", app: Any = echo) -> bytes:
     """All that comes back for a request, whose client goes on to send ``more``."""
-    async with asyncio.timeout(PATIENCE_S), served(app, http=http_protocol(15)) as listener:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        served(app, http=http_protocol(15), ws=websocket_protocol()) as listener,
+    ):
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(b"".join(parts))
         writer.write(more)
@@ -154,6 +157,35 @@ async def test_parser_gets_at_most_8_kb_at_a_time() -> None:
 )
 async def test_endless_head_is_refused_while_it_is_read(head: bytes) -> None:
     assert (await answer(head)).startswith(b"HTTP/1.1 400 ")
+
+
+ENDLESS = b"x" * (MAX_ALL_HEADERS_BYTES + 4 * READ_BYTES)
+
+
+@pytest.mark.parametrize(
+    "body", [b"1\r\nx\r\n0\r\na: " + ENDLESS, b"1;a=" + ENDLESS], ids=["trailer", "chunk extension"]
+)
+async def test_endless_line_of_a_chunked_body_is_refused_while_it_is_read(body: bytes) -> None:
+    assert (await answer(HEAD, b"Transfer-Encoding: chunked\r\n\r\n", body)).startswith(
+        b"HTTP/1.1 400 "
+    )
+
+
+async def test_endless_head_behind_a_request_ends_its_connection() -> None:
+    answered = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await answered.wait()
+        await echo(scope, receive, send)
+
+    http = http_protocol(15)
+    async with asyncio.timeout(PATIENCE_S), served(slow, http=http) as listener:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET /path HTTP/1.1\r\nHost: localhost\r\n\r\nGET /" + 10 * ENDLESS)
+        await writer.drain()
+        answered.set()
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 async def test_trailer_is_no_header() -> None:
@@ -244,6 +276,28 @@ async def test_websocket_at_an_absolute_address_is_opened() -> None:
         writer.close()
     assert found.startswith(b"HTTP/1.1 101 ")
     assert b"Sec-WebSocket-Protocol: live\r\n" in found
+
+
+@pytest.mark.parametrize(
+    "request_line_and_headers",
+    [
+        b"GET / HTTP/1.1\r\na: " + b"x" * 10_000,
+        b"GET / HTTP/1.1" + b"\r\na: b" * 150,
+        b"CONNECT localhost:80 HTTP/1.1",
+        b"POST / HTTP/1.1\r\nContent-Length: 1",
+    ],
+    ids=["long line", "many lines", "tunnel", "body"],
+)
+async def test_unreadable_websocket_handshake_is_refused(
+    request_line_and_headers: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = (
+        b"\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    found = await answer(request_line_and_headers, head)
+    assert found.startswith(b"HTTP/1.1 4")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_too_many_requests_at_once_end_their_connection() -> None:

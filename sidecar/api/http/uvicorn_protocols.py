@@ -176,7 +176,10 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
         parser passes it to a cycle. For the first request the timer starts with the connection."""
 
         _clock: asyncio.TimerHandle | None = None
-        _head_bytes = _header_lines = 0
+        _header_lines = 0
+        _line_bytes = 0
+        """Bytes since a head or a request was complete, or data of a body came: lines of a head, of
+        trailers, of a chunk's size."""
         _in_head = True
         _offers = False
         """True if the request offers a protocol that is not spoken here, as HTTP/2 (h2c)."""
@@ -197,14 +200,14 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
             if self._clock is None and not self._answering:
                 self._start()
             self._read = data
+            self._line_bytes += len(data)
             super().data_received(data)
             self._read = b""
             if self._answering:
                 self._stop()
-            elif self._clock is not None and not self.transport.is_closing():
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_ALL_HEADERS_BYTES + READ_BYTES:
-                    self.send_400_response("The head of the request is too large.")
+            too_large = self._line_bytes > MAX_ALL_HEADERS_BYTES + READ_BYTES
+            if too_large and not self._ignoring and not self.transport.is_closing():
+                self.send_400_response("The head or the trailers of the request are too large.")
 
         def on_message_begin(self) -> None:
             if len(self.pipeline) >= MAX_PIPELINED:
@@ -220,13 +223,14 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
                 super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
-            self._in_head = False
+            self._in_head, self._line_bytes = False, 0
             offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
             self._offers = offers and not self._should_upgrade()
             if not self._offers:
                 super().on_headers_complete()
 
         def on_message_complete(self) -> None:
+            self._line_bytes = 0
             if not self._offers:
                 super().on_message_complete()
 
@@ -249,6 +253,8 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
 
         def on_body(self, body: bytes) -> None:
             self.pieces += 1
+            if self._answering:  # the rest of a body that nobody reads is limited, too
+                self._line_bytes = 0
             super().on_body(body)
 
         def send_400_response(self, msg: str) -> None:
@@ -267,7 +273,11 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
 
         def handle_websocket_upgrade(self) -> None:
             self._stop()  # a WebSocket has timeouts of its own
-            address = httptools.parse_url(self.url)  # perhaps with a host (RFC 9112, 3.2.2)
+            try:
+                address = httptools.parse_url(self.url)  # perhaps with a host (RFC 9112, 3.2.2)
+            except httptools.HttpParserError:  # of a tunnel (CONNECT)
+                self.send_400_response("The address of the WebSocket is invalid.")
+                return
             self.url = (address.path or b"/") + (b"?" + address.query if address.query else b"")
             super().handle_websocket_upgrade()
 
@@ -292,7 +302,6 @@ def http_protocol(seconds: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyn
             return self.cycle is not None and not self.cycle.response_complete
 
         def _start(self) -> None:
-            self._head_bytes = 0
             self._clock = self.loop.call_later(seconds, self._late)
 
         def _stop(self) -> None:
@@ -324,6 +333,11 @@ OVERSIZED_DRAIN_S = 2.0
 see a reset instead of the close code."""
 MAX_FRAGMENTS = 4096
 """Maximum of fragments of a message; they are kept, however small, until it is complete."""
+UNREADABLE_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 40\r\nConnection: close\r\n\r\nThe WebSocket handshake cannot be read.\n"
+)
+"""Answer to a handshake with a body, or with more lines or longer ones than `websockets` takes."""
 SHUTDOWN_CLOSE_S = 0.5
 """Seconds at shutdown for the protocol's own close frame, before the server's (1012)."""
 
@@ -352,6 +366,16 @@ def websocket_protocol(
             self._came = True
             if self.conn.parser_exc is None:  # otherwise it is the rest of a refused message
                 super().data_received(data)
+            if self.conn.handshake_exc is not None and not self.handshake_initiated:
+                self._refuse_handshake()
+
+        def _refuse_handshake(self) -> None:
+            """Answer a handshake that `websockets` cannot read, with its answer if it has one."""
+            answer = b"".join(self.conn.data_to_send())
+            self.transport = cast(Any, RefusedTransport(self.transport, self.loop))
+            self.transport.write(answer or UNREADABLE_HANDSHAKE)
+            self.transport.close()
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
 
         def handle_events(self) -> None:
             self.pieces += len(self.conn.events)
