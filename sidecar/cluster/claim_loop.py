@@ -84,6 +84,8 @@ def ineligibility(
     return None
 
 
+MAX_UNREAD = 1000
+"""Jobs that are remembered because their recordings could not be read."""
 UNSCHEDULABLE_AFTER_S = 600.0
 """Seconds that a job waits while every available node refuses it. Time without any node does not
 count. All services that share jobs must use the same value."""
@@ -175,6 +177,10 @@ class ClaimLoop:
         self._held = HeldClaims(claims, log, queue)
         self.paused: errors.SidecarError | None = None
         """Error of this node or of the storage, because of which it starts no jobs now."""
+        self._unread: dict[str, int] = {}
+        """Jobs that were given back since the storage did not answer, and `_opens` then."""
+        self._opens = 0
+        """Number of recordings that were opened."""
         self._asking = ""
         """Token of a claim call without an answer: the claim may exist."""
         self._more = True
@@ -332,6 +338,8 @@ class ClaimLoop:
 
     def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
         self.paused = None
+        self._opens += 1
+        self._unread.pop(held.id, None)
         if held not in self._held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
@@ -342,14 +350,26 @@ class ClaimLoop:
     def _put_off(self, held: HeldClaim, error: errors.SidecarError) -> None:
         """Release a job, without a counted attempt, for a node without this fault; claim none for a
         moment. A node's own fault may come of this job, as where its recording does not fit on
-        the disk: then others are claimed before it."""
+        the disk: then others are claimed before it. So they are if its recording cannot be read
+        for the second time: it may be the only one."""
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused = error
         if held in self._held:
             self._spawn(self._rest())
-            refused = fault_of(error) is Fault.NODE
+            refused = fault_of(error) is Fault.NODE or self._unread_again(held.id)
             self._spawn(self._pass_on(held, error) if refused else self._give_back(held))
+
+    def _unread_again(self, job_id: str) -> bool:
+        """Note that a recording cannot be read; return whether it could not be before. Unless
+        others could be read since, that is forgotten then: while the storage is away, no job is
+        refused all the time, so that it does not end as unschedulable."""
+        opens = self._unread.pop(job_id, None)
+        if opens is None or opens < self._opens:
+            self._unread[job_id] = self._opens
+        while len(self._unread) > MAX_UNREAD:
+            del self._unread[next(iter(self._unread))]
+        return opens is not None
 
     async def _rest(self) -> None:
         with self.aside():

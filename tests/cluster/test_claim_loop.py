@@ -602,13 +602,39 @@ async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
         await until(lambda: all(one.claims.claimed for one in both))
         await until(lambda: sum(len(one.claims.claimed) for one in both) >= 5)
         assert {shared.get(one).state for one in sent_ids} == {JobState.QUEUED}
-        assert not any(why for one in both for why, _ in one.claims.verdicts.values())
         for one in both:
             one.fault = None
+
+        def all_over() -> bool:
+            shared.now_s += ELIGIBILITY_TTL_S  # a job is refused at its second fault
+            return all(shared.get(one).over for one in sent_ids)
+
+        await until(all_over)
         for record in await ended(shared, *sent_ids):
             assert record.state is JobState.DONE
             assert changes(shared, record.id, RequeuedChange) == 0
             assert changes(shared, record.id, StartedChange) == 1
+
+
+@virtual_time
+async def test_job_whose_recording_alone_cannot_be_read_blocks_no_other(
+    claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claimer.node.aside():
+        unreadable, readable = sent(shared, recording), sent(shared, recording)
+        opened = claimer.node._opened
+
+        def opened_but_one(record: JobRecord) -> AudioSource:
+            if record.id == unreadable:
+                raise errors.StorageUnreachable()
+            return opened(record)
+
+        monkeypatch.setattr(claimer.node, "_opened", opened_but_one)
+    await until(lambda: len(claimer.claims.claimed) >= 3)
+    assert claimer.claims.claimed[:3] == [unreadable, unreadable, readable]
+    await until(lambda: claimer.queue.live(readable))
+    assert shared.get(unreadable).state is JobState.QUEUED
+    assert code_of(claimer.claims.verdicts[unreadable][0]) == "storage_unreachable"
 
 
 @pytest.mark.parametrize("error", [errors.DiskFull, errors.MachineBusy])
@@ -663,6 +689,7 @@ async def test_node_that_cannot_reach_storage_pauses_claims(
         await asyncio.sleep(0.2 * LONG_S)
         assert claimer.claims.claimed == [job_id] * 2
         claimer.fault = None
+        shared.now_s += ELIGIBILITY_TTL_S  # the job was refused at its second fault
         await until(lambda: claimer.queue.live(job_id))
         assert claimer.node.paused is None
 
