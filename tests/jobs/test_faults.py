@@ -259,7 +259,7 @@ async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
 async def test_job_whose_recording_stays_unreadable_ends_so_that_others_run(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, now = new_job(), time.monotonic()
+    job, now = new_job(), time.monotonic()  # real time: the start of a clock that stands
     job.enter(JobEventLog())
     monkeypatch.setattr(time, "monotonic", lambda: now)
 
