@@ -234,8 +234,7 @@ async def test_body_of_request_that_offers_http_2_arrives(body: list[bytes]) -> 
         for parts in body, body, [b"Content-Length: 0\r\nConnection: close\r\n\r\n"]:
             for part in (head + parts[0], *parts[1:]):
                 writer.write(part)
-                # real time: separate reads are what is asked, joined ones pass as well
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # real time: apart or joined, all of it has to arrive
             if parts is body:
                 assert (await reader.readuntil(b"bytes")).endswith(b"\r\n3 bytes")
         assert (await reader.read()).endswith(b"\r\n0 bytes")
