@@ -7,7 +7,6 @@ counted nor ended within a minute, and it costs 300 KB. So connections are accep
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import logging
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from sidecar import errors
 from sidecar.auth.rate_limits import RateLimit, TokenBuckets, rate_limit_key
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.limit_overrides import limit
@@ -39,9 +39,6 @@ ACCEPTS_AT_ONCE = 32
 """Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0
 """Pause if the system cannot accept a connection, as it has no descriptor or memory left."""
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of `accept` that concern all connections. Others concern the next one only, as those of a
-firewall or of the network (accept(2))."""
 
 
 async def _no_app(*_: Any) -> None:
@@ -93,7 +90,8 @@ class CountingServer(uvicorn.Server):
                 else:  # macOS, if the client has disconnected already
                     sock.close()
             except OSError as error:
-                if error.errno in EXHAUSTED:
+                # Other errors concern one connection, as those of a firewall (accept(2)).
+                if error.errno in errors.BUSY_ERRNOS:
                     muted = {"mute_s": REPEAT_MUTE_S}
                     log.warning("no connection can be accepted: %s", error.strerror, extra=muted)
                     await asyncio.sleep(ACCEPT_RETRY_S)
