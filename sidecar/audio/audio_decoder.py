@@ -16,9 +16,9 @@ from typing import Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
-from sidecar.audio.faulty_inputs import DcOffsetRemover
 from sidecar.audio.ffmpeg_log import RecordingHeader
 from sidecar.audio.loudness import PeakMeter
+from sidecar.audio.signal_conditioning import DcOffsetRemover
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
 from sidecar.serialization import WireValues
 

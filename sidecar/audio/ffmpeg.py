@@ -33,9 +33,9 @@ from sidecar.audio.audio_format import (
     AudioContainer,
     is_truncated,
 )
-from sidecar.audio.faulty_inputs import ChannelMixer
 from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
 from sidecar.audio.file_layout import find_links, read_wav_parts
+from sidecar.audio.signal_conditioning import ChannelMixer
 
 log = logging.getLogger(__name__)
 

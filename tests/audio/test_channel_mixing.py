@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.audio.faulty_inputs import ChannelMixer
+from sidecar.audio.signal_conditioning import ChannelMixer
 
 RATE = 16_000
 NOISE = np.random.default_rng(1)

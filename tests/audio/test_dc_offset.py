@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sidecar.audio.faulty_inputs import DcOffsetRemover
+from sidecar.audio.signal_conditioning import DcOffsetRemover
 
 RATE = 16_000
 VOICE = (0.1 * np.random.default_rng(1).standard_normal(4 * RATE)).astype(np.float32)

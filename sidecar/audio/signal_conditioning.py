@@ -1,4 +1,4 @@
-"""Mends of faulty inputs: channels that cancel each other when they are mixed, constant offsets."""
+"""Signal conditioning: mix-down in which no channel cancels another, removal of DC offsets."""
 
 from __future__ import annotations
 
