@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -104,6 +105,17 @@ def monotonic_of_the_loop(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     """In tests in virtual time the clock is the event loop's."""
     if request.node.get_closest_marker("looptime") is not None:
         monkeypatch.setattr("time.monotonic", virtual_time.monotonic)
+
+
+@pytest.fixture(autouse=True)
+def loggers_of_the_server() -> Iterator[None]:
+    """Each test finds uvicorn's loggers as they were: whoever configures a server in this process
+    sets their levels, and the next test would miss a warning."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi")]
+    before = [(one.level, one.propagate) for one in loggers]
+    yield
+    for one, (level, one.propagate) in zip(loggers, before, strict=True):
+        one.setLevel(level)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moonshine_library import LibraryRecognizer
 from moonshine_voice import get_assets_path
+from word_errors import word_errors
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
@@ -86,21 +87,6 @@ def heard(
     found = recognizer.hear(audio, draft)
     assert found is not None
     return found
-
-
-def word_errors(reference: str, hypothesis: str) -> int:
-    """Words to change, put in or leave out."""
-    wanted, found = (
-        "".join(c for c in text.lower() if c.isalnum() or c == " ").split()
-        for text in (reference, hypothesis)
-    )
-    row = list(range(len(found) + 1))
-    for count, word in enumerate(wanted, 1):
-        before, row = row, [count]
-        for column, other in enumerate(found, 1):
-            best = min(before[column] + 1, row[-1] + 1, before[column - 1] + (word != other))
-            row.append(best)
-    return row[-1]
 
 
 @pytest.mark.slow

@@ -97,7 +97,8 @@ async def test_secondary_port_taken_between_bind_and_listen_is_port_in_use() -> 
         quicker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         quicker.bind(ours.getsockname())
         quicker.listen()
-        besides = SecondaryPort("talk_port", uvicorn.Config("nothing:app"), ours, "Stop it.")
+        config = uvicorn.Config("nothing:app", log_config=None)
+        besides = SecondaryPort("talk_port", config, ours, "Stop it.")
         with pytest.raises(errors.PortInUse) as caught:
             await ProtocolListeners([besides]).start()
         assert caught.value.hint == "Stop it."
