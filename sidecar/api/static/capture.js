@@ -13,6 +13,7 @@ export class Capture {
   #last = () => {};
   #audio;
   #piece;
+  #paused = false;
 
   /** @param {MediaTrackConstraints | true} [audio] what is wanted of it @param {number} [piece] seconds */
   constructor(audio = true, piece = 0.1) {
@@ -45,7 +46,7 @@ export class Capture {
     this.rate = this.#context.sampleRate;
     const pieces = new AudioWorkletNode(this.#context, "pieces", { channelCount: 1, channelCountMode: "explicit", processorOptions: { seconds: this.#piece } });
     pieces.port.onmessage = ({ data }) => {
-      hear(data);
+      if (!this.#paused) hear(data);
       this.#last();
     };
     source.connect(pieces).connect(this.#context.destination); // silence: else some would not run it
@@ -53,20 +54,29 @@ export class Capture {
     await this.#context.resume();
   }
 
-  /** @param {boolean} wanted whether nothing is to be heard for a while */
+  /**
+   * The context goes on: a browser may fail to resume one that was suspended.
+   *
+   * @param {boolean} wanted whether nothing is to be heard for a while
+   */
   async pause(wanted) {
-    for (const track of this.#stream.getTracks()) track.enabled = !wanted;
-    await this.#context[wanted ? "suspend" : "resume"]();
+    const tracks = this.#stream.getTracks();
+    for (const track of tracks) track.enabled = !wanted;
+    if (wanted) await this.#lastPiece();
+    this.#paused = tracks.every((track) => !track.enabled); // it may have been resumed meanwhile
   }
 
   /** Hear the piece out, and let go. */
   async end() {
-    if (this.#context.state === "running")
-      await new Promise((resolve) => {
-        this.#last = resolve;
-        setTimeout(resolve, LAST_MS);
-      });
+    await this.#lastPiece();
     this.close();
+  }
+
+  #lastPiece() {
+    return new Promise((resolve) => {
+      this.#last = resolve;
+      setTimeout(resolve, LAST_MS);
+    });
   }
 
   /** Let go of the microphone; once more does nothing. */
