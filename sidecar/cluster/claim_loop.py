@@ -14,11 +14,11 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimStore
+from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
 from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record, job_runner
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import Fault, FaultHistory, fault_of
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -84,8 +84,6 @@ def ineligibility(
     return None
 
 
-MAX_UNREAD = 1000
-"""Jobs that are remembered because their recordings could not be read."""
 UNSCHEDULABLE_AFTER_S = 600.0
 """Seconds that a job waits while every available node refuses it. Time without any node does not
 count. All services that share jobs must use the same value."""
@@ -176,11 +174,9 @@ class ClaimLoop:
         self._timings = timings
         self._held = HeldClaims(claims, log, queue)
         self.paused: errors.SidecarError | None = None
-        """Error of this node or of the storage, because of which it starts no jobs now."""
-        self._unread: dict[str, int] = {}
-        """Jobs that were given back since the storage did not answer, and `_opens` then."""
-        self._opens = 0
-        """Number of recordings that were opened."""
+        """Error of this node or of the storage, if it could open no recording since."""
+        self._paused_at = 0.0
+        self._faults = FaultHistory()
         self._asking = ""
         """Token of a claim call without an answer: the claim may exist."""
         self._more = True
@@ -296,7 +292,8 @@ class ClaimLoop:
         self._asking = ""
         self._more = claim is not None and claim.more
         if claim is None:
-            self.paused = None  # no job waits
+            if time.monotonic() - self._paused_at > 2 * ELIGIBILITY_TTL_S:
+                self.paused = None  # no job waits, not even one that is refused for it
             return None
         return self._held.add(claim)
 
@@ -338,8 +335,7 @@ class ClaimLoop:
 
     def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
         self.paused = None
-        self._opens += 1
-        self._unread.pop(held.id, None)
+        self._faults.note_well(held.id)
         if held not in self._held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
@@ -348,28 +344,15 @@ class ClaimLoop:
         return held.job
 
     def _put_off(self, held: HeldClaim, error: errors.SidecarError) -> None:
-        """Release a job, without a counted attempt, for a node without this fault; claim none for a
-        moment. A node's own fault may come of this job, as where its recording does not fit on
-        the disk: then others are claimed before it. So they are if its recording cannot be read
-        for the second time: it may be the only one."""
+        """Leave a job, without a counted attempt, to nodes without this fault; here others go
+        before it. If they meet it too, claim none for a moment."""
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
-        self.paused = error
+        self.paused, self._paused_at = error, time.monotonic()
         if held in self._held:
-            self._spawn(self._rest())
-            refused = fault_of(error) is Fault.NODE or self._unread_again(held.id)
-            self._spawn(self._pass_on(held, error) if refused else self._give_back(held))
-
-    def _unread_again(self, job_id: str) -> bool:
-        """Note that a recording cannot be read; return whether it could not be before. Unless
-        others could be read since, that is forgotten then: while the storage is away, no job is
-        refused all the time, so that it does not end as unschedulable."""
-        opens = self._unread.pop(job_id, None)
-        if opens is None or opens < self._opens:
-            self._unread[job_id] = self._opens
-        while len(self._unread) > MAX_UNREAD:
-            del self._unread[next(iter(self._unread))]
-        return opens is not None
+            if self._faults.note_fault(held.id):
+                self._spawn(self._rest())
+            self._spawn(self._pass_on(held, error))
 
     async def _rest(self) -> None:
         with self.aside():

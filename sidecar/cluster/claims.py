@@ -19,6 +19,7 @@ from sidecar.cluster import job_rows
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import backoff_s
 from sidecar.jobs import job_record
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
 from sidecar.jobs.retention import render_result, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
@@ -49,11 +50,12 @@ _PAGE = """
             WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
     WHERE before < %s ORDER BY seq"""
 REFUSED_JOBS = """
-    SELECT job, seq, nodes, ARRAY(
+    SELECT job, seq, nodes, told, ARRAY(
         SELECT failure FROM vibevoice.refusals r WHERE r.job = due.job AND r.node = ANY (nodes)
         ORDER BY r.node), for_s >= %s
-    FROM vibevoice.refused_1 due WHERE NOT told OR for_s >= %s LIMIT %s"""
-"""Jobs that all nodes refuse: their nodes' reasons, and whether they end for that."""
+    FROM vibevoice.refused_1 due WHERE NOT told OR for_s >= %s ORDER BY told, random() LIMIT %s"""
+"""Jobs that all nodes refuse: their nodes' reasons, whether these were told, and whether they may
+end for that. In any order: those that wait for a fault to be over must not hide others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +220,13 @@ class ClaimStore:
     async def end_unschedulable(
         self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH
     ) -> None:
-        """Mark each waiting job that all live nodes reject, and end it after ``patience_s``.
+        """Mark each waiting job that all live nodes reject, and end it after ``patience_s``, unless
+        one of them rejects it for a fault of its own or of the storage, which may be over in a
+        moment.
         ``every_s``: not if another node did so in the last seconds. ``most``: jobs of this call."""
         if not await self._database.call("turn_1", "refused", every_s):
             return
-        for job_id, seq, nodes, failures, ends in await self._database.fetch(
+        for job_id, seq, nodes, told, failures, late in await self._database.fetch(
             REFUSED_JOBS, (patience_s, patience_s, most)
         ):
             try:
@@ -232,6 +236,9 @@ class ClaimStore:
                 ]
             except UnreadableRecord as error:
                 job_rows.log_unreadable(job_id, error)
+                continue
+            ends = late and are_final(said)
+            if told and not ends:
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             kind = job_record.FailedChange if ends else job_record.UnschedulableChange
@@ -263,6 +270,12 @@ def _worked_s(record: JobRecord) -> float:
     """Return the seconds of audio that are recognized, whatever the header of a recording says."""
     known = record.transcript.duration if record.transcript else record.progress.audio_s_done
     return known if 0 < known < math.inf else 0.0
+
+
+def are_final(refusals: Sequence[JobFailure]) -> bool:
+    """Return whether no fault of a node or the storage is among the reasons for which all nodes
+    refuse a job."""
+    return all(fault_of(one.error()) is Fault.RECORDING for one in refusals)
 
 
 def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:

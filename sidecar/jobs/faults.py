@@ -56,3 +56,33 @@ def fault_of(error: BaseException) -> Fault:
     if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
         return Fault.RECORDING
     return Fault.NODE if error.errno in _ERRNOS_OF_NODE else Fault.STORAGE
+
+
+MAX_FAULTY_JOBS = 1000
+"""Jobs that are remembered because they met a fault."""
+
+
+class FaultHistory:
+    """Jobs that met a fault of the node or the storage. It tells one that only they have, such as a
+    bad sector, from one that all jobs would meet."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, int] = {}
+        """Jobs, and `_well` when they met it first."""
+        self._well = 0
+        """Number of jobs that met none."""
+
+    def note_well(self, job_id: str) -> None:
+        """Note that a job met no fault."""
+        self._met.pop(job_id, None)
+        self._well += 1
+
+    def note_fault(self, job_id: str) -> bool:
+        """Note that a job met a fault; return whether all may have to wait: none went well between
+        another's fault and this one. A job that met it before others went well has it alone."""
+        before = self._met.pop(job_id, self._well)
+        general = before == self._well and self._well in self._met.values()
+        self._met[job_id] = before
+        while len(self._met) > MAX_FAULTY_JOBS:
+            del self._met[next(iter(self._met))]
+        return general

@@ -21,6 +21,7 @@ from sidecar import errors
 from sidecar.concurrency import cancel_after
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs.duration_prediction import DurationPredictor
+from sidecar.jobs.faults import Fault, FaultHistory, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
@@ -37,6 +38,8 @@ and returns those to run together. The order is computed as the jobs are taken."
 
 FAULT_RETRY_S = 3.0
 """Pause after an error of the node or the storage: a person frees a disk within minutes."""
+PASSED_OVER_PAUSES = 10
+"""Such pauses for which a job is passed over whose recording cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,10 @@ class Dispatcher:
         """Jobs at work; None if it is free."""
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
-        self.paused: errors.SidecarError | None = None
-        """Error of the node or the storage because of which no job starts now."""
+        self._faults = FaultHistory()
+        self._fault: errors.SidecarError | None = None
+        """Error of the node or the storage that the last run met."""
+        self._pausing = False
         lineup.watch(self._news.set)
 
     def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
@@ -97,6 +102,11 @@ class Dispatcher:
             self.interrupt()
             runner.cancel()
             await asyncio.wait({runner})
+
+    @property
+    def paused(self) -> errors.SidecarError | None:
+        """Return the error of the node or the storage because of which jobs wait now."""
+        return self._fault if self._pausing or self.waiting.passes_over else None
 
     @property
     def open_(self) -> bool:
@@ -137,25 +147,35 @@ class Dispatcher:
             finally:
                 self.run = None
                 self.waiting.finish(jobs, self.number)
-            if run.fault is None:
+            faults = run.faults
+            for job in jobs:
+                if job.id not in faults:
+                    self._faults.note_well(job.id)
+            self._fault = next(iter(faults.values()), None)
+            if self._fault is None:
                 told = ""
                 continue
-            level = logging.DEBUG if run.fault.code == told else logging.WARNING
-            log.log(level, "no job starts until this is over: %s", run.fault)
-            told = run.fault.code
-            await self._pause(run.fault, jobs)
+            level = logging.DEBUG if self._fault.code == told else logging.WARNING
+            log.log(level, "jobs wait until this is over: %s", self._fault)
+            told = self._fault.code
+            general = True in [self._faults.note_fault(job_id) for job_id in faults]
+            if fault_of(self._fault) is Fault.STORAGE:  # it may have only this recording
+                put_off = [job for job in jobs if job.id in faults]
+                self.waiting.pass_over(put_off, PASSED_OVER_PAUSES * self._terms.fault_retry_s)
+            if general or fault_of(self._fault) is Fault.NODE:
+                await self._pause(jobs)
 
-    async def _pause(self, fault: errors.SidecarError, jobs: Sequence[Job]) -> None:
+    async def _pause(self, jobs: Sequence[Job]) -> None:
         """Start no job until what the jobs have to persist can be persisted."""
-        self.paused = fault
-        while self.paused is not None:
+        self._pausing = True
+        while self._pausing:
             await asyncio.sleep(self._terms.fault_retry_s)
             try:
                 await asyncio.gather(*(job.written() for job in jobs))
             except errors.SidecarError as error:
-                self.paused = error
+                self._fault = error
             else:
-                self.paused = None
+                self._pausing = False
 
     async def _take_next(self) -> Sequence[Job]:
         """Wait for a job and take it out of the queue, with the others of its batch. An error in

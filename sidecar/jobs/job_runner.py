@@ -164,8 +164,8 @@ class Job:
     def put_off(self, fault: errors.SidecarError) -> None:
         """Put the job back because of a fault of the node or the storage; no attempt counts.
 
-        A recording that cannot be read beyond the same place for `UNREADABLE_S` ends its job: it is
-        due before others, and would keep them waiting for ever."""
+        A recording that cannot be read beyond the same place for `UNREADABLE_S` ends its job: its
+        client would wait for ever."""
         now, done_s = time.monotonic(), self.record.progress.audio_s_done
         if done_s > self._unreadable_from_s:
             self._unreadable_from_s, self._unreadable_since = done_s, now
@@ -237,8 +237,8 @@ class JobRun:
         """Jobs of the batch, in the order of the engine's numbers for them."""
         self._interrupted = False
         self._task = asyncio.current_task()
-        self.fault: errors.SidecarError | None = None
-        """Error of the node or the storage, because of which unfinished jobs were queued again."""
+        self.faults: dict[str, errors.SidecarError] = {}
+        """Errors of the node or the storage, by the jobs that were queued again for them."""
 
     async def work(self) -> None:
         """Run the jobs in this task, in which the run was made: a task of its own would cost each
@@ -291,22 +291,14 @@ class JobRun:
             else:
                 job.cancel()
         except Exception as error:
-            if (fault := self._fault_of(error)) is not None:
+            if (fault := _passing_fault(error)) is not None:
+                self.faults[job.id] = fault
                 job.put_off(fault)
             elif isinstance(error, errors.SidecarError):
                 job.fail(error)
             else:
                 log.exception("internal error in job %s", job.id)
                 job.fail(errors.EngineFailed())
-
-    def _fault_of(self, error: Exception) -> errors.SidecarError | None:
-        """Return an error, and note it, if not the recording is to blame for it; else None."""
-        if fault_of(error) is Fault.RECORDING:
-            return None
-        if not isinstance(error, errors.SidecarError):
-            error = errors.MachineBusy(f"{error}")
-        self.fault = error
-        return error
 
     async def _attempt(self, job: Job) -> None:
         alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
@@ -344,7 +336,9 @@ class JobRun:
             log.error("the worker process died while it ran %d jobs together", len(self.jobs))
             crashed = True
         except Exception as error:
-            if self._fault_of(error) is None:
+            if (fault := _passing_fault(error)) is not None:
+                self.faults = {job.id: fault for job in self.jobs} | self.faults
+            else:
                 known = isinstance(error, errors.SidecarError)
                 log.warning(
                     "jobs that ran together are run one by one: %s",
@@ -352,9 +346,11 @@ class JobRun:
                     exc_info=None if known else error,
                 )
         for job in self.jobs:
-            if not job.ended and self.fault is not None:
-                job.put_off(self.fault)
-            elif not job.ended:
+            if job.ended:
+                self.faults.pop(job.id, None)
+            elif job.id in self.faults:
+                job.put_off(self.faults[job.id])
+            else:
                 job.requeue(counted=crashed, alone=not self._interrupted)
 
     async def _begin_together(self) -> None:
@@ -384,9 +380,18 @@ class JobRun:
                 async for number, event in events:
                     if not isinstance(event, errors.SidecarError):
                         jobs[number].apply_report(event, time.monotonic() - begun)
+                    elif _passing_fault(event) is not None:
+                        self.faults[jobs[number].id] = event
                     # run alone, the job has more memory
                     elif not isinstance(event, errors.GpuOutOfMemory):
                         jobs[number].fail(event)
+
+
+def _passing_fault(error: Exception) -> errors.SidecarError | None:
+    """Return an error of the node or the storage; None if the recording is to blame for it."""
+    if fault_of(error) is Fault.RECORDING:
+        return None
+    return error if isinstance(error, errors.SidecarError) else errors.MachineBusy(f"{error}")
 
 
 def _was_restarted(job: Job) -> bool:

@@ -5,6 +5,7 @@ All dispatchers of an engine slot take jobs from one queue. A dispatcher is know
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,6 +116,7 @@ class WaitQueue:
         self._turns: dict[str, tuple[int, float]] = {}
         self._turns_until = 0.0
         self._halted = False
+        self._passed_over: set[str] = set()
         self._watching: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -181,6 +183,23 @@ class WaitQueue:
         self._jobs = {job.id: job for job in jobs if not job.ended} | self._jobs
         self._changed()
 
+    def pass_over(self, jobs: Sequence[Job], for_s: float) -> None:
+        """Start waiting jobs only after ``for_s`` seconds."""
+        ids = {job.id for job in jobs if job in self}
+        self._passed_over |= ids
+
+        def back() -> None:
+            self._passed_over -= ids
+            self._changed()
+
+        if ids:
+            asyncio.get_running_loop().call_later(for_s, back)
+
+    @property
+    def passes_over(self) -> bool:
+        """Return whether it passes over a job that waits."""
+        return not self._passed_over.isdisjoint(self._jobs)
+
     def clear(self) -> None:
         """Remove all waiting jobs."""
         for job_id in self._jobs:
@@ -215,11 +234,12 @@ class WaitQueue:
         return next(islice(self.in_turn(before + 1), before, None), None)
 
     def in_turn(self, places: int = 1) -> Iterator[Job]:
-        """Yield waiting jobs in the order in which ``places`` free dispatchers would run them; each
-        is computed as it is taken."""
+        """Yield waiting jobs in the order in which ``places`` free dispatchers would run them, but
+        not those that are passed over; each is computed as it is taken."""
         jobs = [*self._jobs.values()]
         found = self._worked_out(time.monotonic(), [0.0] * places)
-        return (jobs[turn.index] for turn in found)
+        inturn = (jobs[turn.index] for turn in found)
+        return (job for job in inturn if job.id not in self._passed_over)
 
     def turn(self, job: Job) -> tuple[int, float] | None:
         """Return the number of jobs before a job, and the predicted wait in seconds;

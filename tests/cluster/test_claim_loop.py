@@ -606,7 +606,7 @@ async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
             one.fault = None
 
         def all_over() -> bool:
-            shared.now_s += ELIGIBILITY_TTL_S  # a job is refused at its second fault
+            shared.now_s += ELIGIBILITY_TTL_S  # a job is refused at each fault
             return all(shared.get(one).over for one in sent_ids)
 
         await until(all_over)
@@ -616,25 +616,30 @@ async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
             assert changes(shared, record.id, StartedChange) == 1
 
 
-@virtual_time
-async def test_job_whose_recording_alone_cannot_be_read_blocks_no_other(
-    claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull])
+async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waiting(
+    shared: SharedJobs, recording: Path, error: type[errors.SidecarError]
 ) -> None:
-    with claimer.node.aside():
-        unreadable, readable = sent(shared, recording), sent(shared, recording)
-        opened = claimer.node._opened
+    slow = replace(QUICK, storage_backoff_s=NEVER_S)  # one pause, and no job is claimed any more
+    async with services(1, shared, slow) as (node,):
+        opened = node.node._opened
+        bad = list[str]()
 
-        def opened_but_one(record: JobRecord) -> AudioSource:
-            if record.id == unreadable:
-                raise errors.StorageUnreachable()
+        def opened_but_some(record: JobRecord) -> AudioSource:
+            if record.id in bad:
+                raise error()
             return opened(record)
 
-        monkeypatch.setattr(claimer.node, "_opened", opened_but_one)
-    await until(lambda: len(claimer.claims.claimed) >= 3)
-    assert claimer.claims.claimed[:3] == [unreadable, unreadable, readable]
-    await until(lambda: claimer.queue.live(readable))
-    assert shared.get(unreadable).state is JobState.QUEUED
-    assert code_of(claimer.claims.verdicts[unreadable][0]) == "storage_unreachable"
+        node.node._opened = opened_but_some
+        for _ in range(3):
+            with node.node.aside():
+                bad.append(sent(shared, recording))
+                good = sent(shared, recording)
+                shared.now_s += ELIGIBILITY_TTL_S  # earlier ones are tried again
+                await until(lambda: all(node.claims.verdict_of(one) is None for one in bad[:-1]))
+            assert (await ended(shared, good))[0].state is JobState.DONE
+        assert {shared.get(one).state for one in bad} == {JobState.QUEUED}
+        assert code_of(node.claims.verdicts[bad[-1]][0]) == error.code
 
 
 @pytest.mark.parametrize("error", [errors.DiskFull, errors.MachineBusy])
@@ -681,16 +686,17 @@ async def test_node_that_cannot_reach_storage_pauses_claims(
     slow = replace(QUICK, storage_backoff_s=LONG_S)
     async with services(1, shared, slow, run=False) as (claimer,):
         claimer.fault = errors.StorageUnreachable()
-        job_id = sent(shared, recording)
-        await until(lambda: claimer.claims.claimed and not shared.claimed)
+        ids = [sent(shared, recording) for _ in range(3)]
+        await until(lambda: len(claimer.claims.claimed) == 2 and not shared.claimed)
         await asyncio.sleep(0.9 * LONG_S)
-        assert claimer.claims.claimed == [job_id]
+        assert claimer.claims.claimed == ids[:2], "two jobs in turn: not one recording alone"
         assert claimer.node.paused is claimer.fault
         await asyncio.sleep(0.2 * LONG_S)
-        assert claimer.claims.claimed == [job_id] * 2
+        assert claimer.claims.claimed == ids
+        assert claimer.node.paused is claimer.fault, "all wait, and it is still away"
         claimer.fault = None
-        shared.now_s += ELIGIBILITY_TTL_S  # the job was refused at its second fault
-        await until(lambda: claimer.queue.live(job_id))
+        shared.now_s += ELIGIBILITY_TTL_S  # they were refused
+        await until(lambda: claimer.queue.live(ids[0]))
         assert claimer.node.paused is None
 
 

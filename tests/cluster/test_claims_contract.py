@@ -432,6 +432,31 @@ async def test_job_that_all_nodes_refuse_is_marked_refused_and_ends(store: Store
     assert record.error.code == "unschedulable"
 
 
+async def test_job_that_a_node_refuses_for_a_passing_fault_waits_however_long(
+    store: Store,
+) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    stuck, away = (JobFailure.of(one()) for one in (errors.EngineStuck, errors.StorageUnreachable))
+    for fault, second in ((stuck, LONG), (LONG, away), (stuck, stuck)):
+        await one.judge({job_id: fault})
+        await other.judge({job_id: second})
+        await store.later(61.0)
+        for node, why in ((one, fault), (other, second)):
+            await node.judge({job_id: why})
+        await one.end_unschedulable(60.0)
+        count = len(await store.events(job_id))
+        await one.end_unschedulable(60.0)
+        assert len(await store.events(job_id)) == count, "it was told again"
+        waiting = await store.get(job_id)
+        assert waiting.state is JobState.QUEUED
+        assert waiting.refused is not None
+    await one.judge({job_id: LONG})
+    await other.judge({job_id: LONG})
+    await one.end_unschedulable(60.0)
+    assert (await store.get(job_id)).state is JobState.FAILED
+
+
 async def test_job_waits_while_no_node_is_live(store: Store) -> None:
     front, node = await store.front(), await store.node()
     job_id = await added(store)

@@ -6,9 +6,11 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -17,6 +19,7 @@ from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -27,14 +30,15 @@ from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
 from sidecar.workers.engine_slot import EXCLUSIVE
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="a file that cannot be read")
 posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 
 
 @asynccontextmanager
-async def queue_of() -> AsyncIterator[tuple[JobQueue, OverheardSlot, Companies]]:
+async def queue_of(**terms: Any) -> AsyncIterator[tuple[JobQueue, OverheardSlot, Companies]]:
     """A queue that is closed until the test opens it."""
     companies, slot = Companies(), OverheardSlot()
-    async with queue_on(slot, company=companies) as queue:
+    async with queue_on(slot, company=companies, **terms) as queue:
         yield queue, slot, companies
 
 
@@ -43,6 +47,14 @@ async def submitted(queue: JobQueue, paths: Sequence[Path]) -> list[Job]:
     for job in jobs:
         await queue.submit(job)
     return jobs
+
+
+def unreadable_job(recording: Path) -> Job:
+    """A job each read of whose recording fails with EIO."""
+    job = job_of(recording)
+    job.source.close()
+    memory = os.open("/proc/self/mem", os.O_RDONLY)  # nothing is at its beginning
+    return Job(AudioSource(memory, spooled=False), job.record)
 
 
 async def running(jobs: Sequence[Job]) -> None:
@@ -134,6 +146,43 @@ async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(
     assert [job.record.alone for job in jobs] == [False, True, False]
     assert [job.record.attempts for job in jobs] == [1, 1, 1]
     assert companies.sizes == [3]
+
+
+@linux
+async def test_recording_of_batch_that_cannot_be_read_waits_alone_and_others_are_done(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(fault_retry_s=0.01) as (queue, _, companies):
+        jobs = await submitted(queue, [recording] * 2)
+        unreadable = unreadable_job(recording)
+        await queue.submit(unreadable)
+        queue.open()
+        for job in jobs:
+            assert (await job.result()).text
+        await until(lambda: unreadable.state is JobState.QUEUED)
+        assert isinstance(queue.paused, errors.StorageUnreachable)
+        assert [job.record.attempts for job in (*jobs, unreadable)] == [1, 1, 0]
+        (later,) = await submitted(queue, [recording])
+        assert (await later.result()).text
+        assert not unreadable.ended
+        queue.cancel(unreadable)
+        assert queue.paused is None
+        assert companies.sizes[0] == 3
+
+
+@linux
+async def test_jobs_whose_recordings_alone_cannot_be_read_keep_no_other_waiting(
+    recording: Path,
+) -> None:
+    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
+        unreadable = [unreadable_job(recording) for _ in range(3)]
+        for job in unreadable:
+            await queue.submit(job)
+        queue.open()
+        for _ in range(3):
+            (job,) = await submitted(queue, [recording])
+            assert (await job.result()).text
+        assert {job.state for job in unreadable} <= {JobState.QUEUED, JobState.RUNNING}
 
 
 @posix

@@ -213,7 +213,7 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
             queue.open()
             await until(lambda: len(tries) >= 3 or jobs[0].ended)
             assert [job.state for job in jobs] == [JobState.QUEUED] * 2
-            assert caplog.text.count("no job starts until this is over") == 1
+            assert caplog.text.count("jobs wait until this is over") == 1
         await asyncio.gather(*(job.result() for job in jobs))
         assert [job.state for job in jobs] == [JobState.DONE] * 2
 

@@ -16,6 +16,7 @@ from sidecar.cluster.claims import (
     Claim,
     ClaimPreferences,
     ClaimStore,
+    are_final,
     unschedulable_error,
 )
 from sidecar.jobs.job_record import (
@@ -215,7 +216,7 @@ class FakeClaims(ClaimStore):
             return
         job.refused_since = min(job.refused_since, self.shared.now_s)
         failure = JobFailure.of(unschedulable_error(refusals))
-        ends = self.shared.now_s - job.refused_since >= patience_s
+        ends = self.shared.now_s - job.refused_since >= patience_s and are_final(refusals)
         self.shared.append(job.record.id, FailedChange(failure) if ends else Told(failure))
 
     def _of(self, token: str) -> Stored | None:
