@@ -14,19 +14,16 @@ from virtual_time import virtual_time
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from sidecar.api.http import uvicorn_protocols
-from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
-from sidecar.api.http.uvicorn_protocols import (
-    MAX_FRAGMENTS,
-    MAX_HEADER_LINES,
+from sidecar.api.http.paced_protocol import (
     READ_BYTES,
     SMALL_BYTES,
     SMALL_PIECES_AT_ONCE,
     SMALL_PIECES_PER_S,
     PacedProtocol,
-    http_protocol,
-    websocket_protocol,
 )
+from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
+from sidecar.api.http.uvicorn_http import MAX_HEADER_LINES, MAX_PIPELINED, http_protocol
+from sidecar.api.http.uvicorn_websocket import MAX_FRAGMENTS, websocket_protocol
 
 
 class Wire(asyncio.Transport):
@@ -302,7 +299,7 @@ async def test_unreadable_websocket_handshake_is_refused(
 async def test_too_many_requests_at_once_end_their_connection() -> None:
     """They would be kept, each with its headers, while the first one is answered."""
     found = await answer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
-    assert found.count(b"HTTP/1.1 200 ") <= uvicorn_protocols.MAX_PIPELINED + 1
+    assert found.count(b"HTTP/1.1 200 ") <= MAX_PIPELINED + 1
 
 
 async def test_refused_connection_is_not_read_and_ends_after_a_while() -> None:

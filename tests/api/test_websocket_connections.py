@@ -32,7 +32,8 @@ from sidecar.api.http.auth_gate import (
     TicketGrant,
     authorizations,
 )
-from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
+from sidecar.api.http.uvicorn_http import http_protocol
+from sidecar.api.http.uvicorn_websocket import websocket_protocol
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     InboundQueue,
