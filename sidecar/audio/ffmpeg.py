@@ -32,6 +32,7 @@ from sidecar.audio.audio_format import (
     WAV,
     AudioContainer,
     is_truncated,
+    read_file_at,
 )
 from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
 from sidecar.audio.file_layout import find_links, read_wav_parts
@@ -43,6 +44,7 @@ STALL_TIMEOUT_S = 12.0
 """Seconds without output after which a running decoder is stopped."""
 MEMORY_LIMIT_BYTES = 2 << 30
 _READ_BYTES = 1 << 17
+_REREAD_BYTES = 1 << 20
 MAX_TRACKS = 16
 """Audio tracks that are tried until one can be decoded."""
 _COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
@@ -83,7 +85,8 @@ class FfmpegProcess:
     """Run of ffmpeg over one audio track of an open file; the constructor returns once the header
     is read. Iterate for mono blocks, then `close`.
 
-    ``stall_timeout_s`` is the time without output after which it is stopped, ``exit_timeout_s`` the
+    ``stall_timeout_s`` is the time without output after which it is stopped, unless the disk of the
+    file hangs (it has as much time again once the file can be read), ``exit_timeout_s`` the
     time that it has to exit after its last output. ``selects`` is whether select() works on pipes,
     which it does not on Windows.
     """
@@ -101,7 +104,7 @@ class FfmpegProcess:
         exit_timeout_s: float = STALL_TIMEOUT_S,
         selects: bool = os.name == "posix",
     ) -> None:
-        self._fd, self._container, self._rate = fd, container, rate
+        self._fd, self._container, self._rate, self._part = fd, container, rate, part
         self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
         self._selects = selects
         self.track = track
@@ -168,6 +171,7 @@ class FfmpegProcess:
         Raises:
             errors.AudioDecodeTimeout: there is no output for too long.
             errors.AudioUndecodable: there is none at all.
+            OSError: ffmpeg failed, and the file cannot be read.
         """
         import numpy as np
 
@@ -202,6 +206,14 @@ class FfmpegProcess:
             ended_well = False
         self._reader.join(self._exit_timeout_s)
         self._failed = not ended_well
+        if self._failed or self.header.complaints:
+            self._read_again()
+
+    def _read_again(self) -> None:
+        """Read what ffmpeg was to read: to it, a disk that fails is a recording that ends."""
+        at, end = self._part or (0, os.fstat(self._fd).st_size)
+        while at < end and (data := read_file_at(self._fd, at, _REREAD_BYTES)):
+            at += len(data)
 
     def close(self) -> None:
         """End the process and close its pipes; one that a disk holds may end later by itself."""
@@ -243,7 +255,9 @@ class FfmpegProcess:
         pipe = self._process.stdout.fileno()
         if self._selects:
             if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
-                raise errors.AudioDecodeTimeout()
+                self._read_again()  # this waits as long as the disk does
+                if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
+                    raise errors.AudioDecodeTimeout()
             return os.read(pipe, _READ_BYTES)
         stalled = threading.Event()
 

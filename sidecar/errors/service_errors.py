@@ -67,6 +67,21 @@ BUSY_ERRNOS = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM},
 )
 """Error numbers of a machine without processes, descriptors or memory for now."""
+MACHINE_ERRNOS = BUSY_ERRNOS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""The same, or without space on a disk."""
+_AWAY_ERRNOS = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
+"""Error numbers of a disk or share that does not answer."""
+
+
+def machine_error(error: BaseException) -> MachineBusy | None:
+    """Return the error of a machine that lacks something for now, if that is what ``error`` says,
+    or what it was raised for."""
+    own = isinstance(error, (OSError, RuntimeError))
+    cause = error if own else error.__cause__ or error.__context__
+    lacks = isinstance(cause, OSError) and cause.errno in MACHINE_ERRNOS | _AWAY_ERRNOS
+    if lacks or (isinstance(cause, RuntimeError) and "can't start new thread" in str(cause)):
+        return MachineBusy(f"This machine lacks something for now: {cause}.")
+    return None
 
 
 class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):

@@ -27,10 +27,6 @@ _OF_NODE = (
     *(errors.MachineBusy, errors.EngineStuck),
 )
 _OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
-_ERRNOS_OF_NODE = {
-    *errors.BUSY_ERRNOS,
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-}
 _ERRNOS_OF_RECORDING = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
     *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
@@ -55,7 +51,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.STORAGE
     if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
         return Fault.RECORDING
-    return Fault.NODE if error.errno in _ERRNOS_OF_NODE else Fault.STORAGE
+    return Fault.NODE if error.errno in errors.MACHINE_ERRNOS else Fault.STORAGE
 
 
 MAX_FAULTY_JOBS = 1000

@@ -291,13 +291,13 @@ class EngineSupervisor:
 
         Raises:
             errors.ModelLoadFailed: it does not load.
-            errors.MachineBusy: no process can be started now.
+            errors.MachineBusy: no process can be started now, or it lacks a disk or descriptors.
         """
         name = self._spec.name
         try:
             worker = self._starting = WorkerProcess(name, options=self._worker_options)
         except OSError as error:
-            if error.errno in errors.BUSY_ERRNOS:
+            if error.errno in errors.MACHINE_ERRNOS:
                 raise errors.MachineBusy(
                     f"No process for the engine '{name}' can be started now: {error.strerror}.",
                     hint="Try again when the machine is less busy.",
@@ -311,6 +311,8 @@ class EngineSupervisor:
                         self.loading = frame["loaded"]
         except (WorkerDied, TimeoutError, errors.SidecarError) as error:
             await worker.close()
+            if isinstance(error, errors.MachineBusy):
+                raise
             raise _load_failed_error(name, error) from None
         except BaseException:
             worker.kill()

@@ -103,13 +103,15 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
     except errors.DeviceLost:
         os._exit(1)  # this process cannot use the device any more; the job gets a new one
     except errors.SidecarError as error:
-        request.end(error=error.to_wire())
+        loading = isinstance(error, (errors.ModelLoadFailed, errors.BadCheckpoint))
+        known = errors.machine_error(error) if loading else None
+        request.end(error=(known or error).to_wire())
     except channel.ChannelClosed:
         raise
     except Exception as error:  # top level of the process: an engine may raise anything
         log.exception("internal error in the operation %s", request.message.get("operation"))
         failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
-        request.end(error=failed.to_wire())
+        request.end(error=(errors.machine_error(error) or failed).to_wire())
     else:
         request.end(done=True)
     return False

@@ -7,6 +7,7 @@ native code or the kernel's out-of-memory killer end the worker, never the servi
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -73,9 +74,14 @@ class WorkerProcess:
         self._process, self._sock = channel.spawn_worker(worker_command(), given)
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
-        threading.Thread(
-            target=_relay_output, args=(self._process.stderr, name, self._last_lines), daemon=True
-        ).start()
+        relay = (self._process.stderr, name, self._last_lines)
+        try:
+            threading.Thread(target=_relay_output, args=relay, daemon=True).start()
+        except RuntimeError as error:  # the limit of threads, which is that of processes
+            self._sock.close()
+            self._process.stderr.close()
+            self._process.kill()
+            raise OSError(errno.EAGAIN, str(error)) from None
         self.patience_s = self.options.cancel_grace_s
         """Time for a cancelled call to stop: the load time, because a new process costs that
         much."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import select
 import struct
 import subprocess
 import tempfile
@@ -260,6 +261,47 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=exit_timeout_s)
     assert sum(map(len, decoder)) == 4000
     assert decoder.truncated
+
+
+def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, wait, read = tmp_path / "answers", select.select, os.pread
+    rest = f"until [ -e {answers} ]; do /bin/sleep 0.01; done; /usr/bin/head -c 16000 /dev/zero"
+    decoder = decoded_by(rest, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
+    blocks = iter(decoder)
+
+    def wait_in_vain_while_disk_hangs(*asked: Any) -> tuple[list[Any], ...]:
+        return wait(*asked) if answers.exists() or wait(*asked[:3], 0)[0] else ([], [], [])
+
+    def answer(*asked: Any) -> bytes:
+        answers.touch()
+        return read(*asked)
+
+    monkeypatch.setattr(select, "select", wait_in_vain_while_disk_hangs)
+    monkeypatch.setattr(os, "pread", answer)
+    assert sum(map(len, blocks)) == 8000
+
+
+@pytest.mark.parametrize("then", ["exit 1", "echo '[error] Input/output error' >&2"])
+@pytest.mark.parametrize("samples", [4000, 0])
+def test_disk_that_fails_for_ffmpeg_too_is_an_error_and_no_end_of_the_recording(
+    samples: int,
+    then: str,
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
+    decoder.channels = 1 if samples else 0
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        list(decoder)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -437,8 +438,9 @@ async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> N
 
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("stands", [False, True])
+@pytest.mark.parametrize("lacks", ["EAGAIN", "EMFILE", "ENOSPC", "EDQUOT", "EROFS", "a thread"])
 async def test_process_that_cannot_start_for_now_is_busy_machine(
-    stands: bool, build: Build, monkeypatch: pytest.MonkeyPatch
+    stands: bool, lacks: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build()
     if stands:
@@ -446,13 +448,18 @@ async def test_process_that_cannot_start_for_now_is_busy_machine(
     expected = (slot.state, slot.worker_pid, None)
 
     def refused(*arguments: Any, **options: Any) -> Any:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+        if lacks == "a thread":
+            raise RuntimeError("can't start new thread")
+        raise OSError(getattr(errno, lacks), "not now")
 
     with monkeypatch.context() as full:
-        full.setattr("subprocess.Popen", refused)
+        if lacks == "a thread":
+            full.setattr("sidecar.workers.worker_process.threading.Thread", refused)
+        else:
+            full.setattr("subprocess.Popen", refused)
         open_before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
         for _ in range(3):
-            with pytest.raises(errors.MachineBusy, match="temporarily unavailable"):
+            with pytest.raises(errors.MachineBusy, match=r"not now|new thread"):
                 await precision_of_a_lease(slot, INT8)
         if sys.platform == "linux":
             assert len(os.listdir("/proc/self/fd")) <= open_before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import queue
 import signal
@@ -29,6 +30,7 @@ from sidecar.workers import channel, worker_main
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
 from sidecar.workers.worker_environment import WorkerOptions
+from sidecar.workers.worker_operations import WorkerOperations
 from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
@@ -296,6 +298,49 @@ def test_worker_keeps_memory_between_recordings_until_idle(monkeypatch: pytest.M
     monkeypatch.setattr(worker_main, "trim_heap", lambda: (given.append("back"), waiting.put(late)))
     assert worker_main.next_call(waiting, 0.01) is late
     assert given == ["back"]
+
+
+def unreadable_vocabulary(number: int) -> errors.ModelLoadFailed:
+    """What an engine makes of an error of the disk."""
+    try:
+        raise OSError(number, os.strerror(number))
+    except OSError as error:
+        failed = errors.ModelLoadFailed(f"The vocabulary cannot be read: {error.strerror}.")
+        failed.__context__ = error
+        return failed
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (OSError(errno.ENOSPC, "full"), "machine_busy"),
+        (OSError(errno.EROFS, "read-only"), "machine_busy"),
+        (OSError(errno.EIO, "input/output error"), "machine_busy"),
+        (RuntimeError("can't start new thread"), "machine_busy"),
+        (unreadable_vocabulary(errno.EMFILE), "machine_busy"),
+        (unreadable_vocabulary(errno.ESTALE), "machine_busy"),
+        (unreadable_vocabulary(errno.ENOENT), "model_load_failed"),
+        (errors.ModelLoadFailed(), "model_load_failed"),
+        (errors.CheckpointNotFound(), "checkpoint_not_found"),
+        (OSError("not a folder with a model"), "engine_failed"),
+        (RuntimeError("a bug"), "engine_failed"),
+    ],
+)
+def test_load_that_lacks_a_disk_or_descriptors_is_busy_machine(
+    raised: Exception, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operations = WorkerOperations(lambda request: None)
+
+    def load(*arguments: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(operations, "_load", load)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        asked = {"operation": "load", "engine": "scripted", "options": LoadOptions().to_wire()}
+        worker_main._answer_call(operations, RpcRequest(1, asked, [], RpcSender(theirs)))
+        frame, _ = channel.receive_message(ours)
+    assert frame.message["error"]["code"] == code
 
 
 def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
