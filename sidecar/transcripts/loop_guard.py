@@ -2,8 +2,8 @@
 
 On music and long noise the model may repeat itself until its token limit. The guard checks each
 token and each segment as it comes. It reports a loop, and how many of the last segments belong to
-it. People repeat themselves too, so repeated words alone are never enough: the words must exceed
-what their claimed time can hold, or the times must stand still.
+it. People repeat themselves too, so some repeated words are not enough: the words must exceed what
+their claimed time can hold, the times must stand still, or there must be `SPOKEN_COPIES`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ WINDOW = 128
 
 MIN_REPEATED_TOKENS = 16
 """Minimum tokens of a repetition: people say `No, no, no, no.`, and numbers have zeros."""
+
+SPOKEN_COPIES = 44
+"""Number of copies in one text that nobody speaks, however much time they claim."""
 
 FEW_TOKENS = 24
 """Maximum number of different tokens in a window of a loop. Plain speech has 70 and more."""
@@ -79,6 +82,11 @@ class TokenRepetition:
     def period(self) -> int:
         """Return the number of tokens that repeat; 0 if none do."""
         return min((period for period, _ in self._repetitions()), default=0)
+
+    @property
+    def copies(self) -> int:
+        """Return the number of copies at the end; 0 if there are fewer than `COPIES`."""
+        return max((1 + run // period for period, run in self._repetitions()), default=0)
 
     def _repetitions(self) -> Iterator[tuple[int, int]]:
         runs = self._runs.items()
@@ -171,7 +179,8 @@ class LoopGuard:
         if content.characters > CHARACTERS_PER_S * (left + MAX_SPAN_S):
             return RepetitionLoop(LoopReason.TOO_MUCH_TEXT)
         if not exceeds_speech_rate(content.characters, self._claimed_s(content, left)):
-            return None
+            spoken = self._tokens.copies < SPOKEN_COPIES
+            return None if spoken else RepetitionLoop(LoopReason.REPEATED_TOKENS)
         if self._tokens.repeated >= MIN_REPEATED_TOKENS:
             return RepetitionLoop(LoopReason.REPEATED_TOKENS)
         few = self._tokens.different <= FEW_TOKENS

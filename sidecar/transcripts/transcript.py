@@ -23,6 +23,8 @@ UNINTELLIGIBLE = "[Unintelligible Speech]"
 """Text of such a segment."""
 TRUNCATED = "output_truncated"
 """Code of the notice that the output of a model ended early."""
+SPEECH_MISSED = "speech_missed"
+"""Code of the notice that a model found no words for detected speech."""
 WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spread"
 """Sources of word times, from the surest to the least. attention: a model's attention (exact to
 some hundredths of a second). server: another server, whose method is unknown. spread: characters
@@ -158,9 +160,10 @@ class Transcript:
 
     @property
     def no_speech(self) -> bool:
-        """Return whether nobody speaks. A truncated output without words does not tell."""
-        truncated = any(notice.code == TRUNCATED for notice in self.notices)
-        return not self.has_speech and not truncated
+        """Return whether nobody speaks. An output without words that was truncated, or missed
+        speech, does not tell."""
+        unsure = any(notice.code in (TRUNCATED, SPEECH_MISSED) for notice in self.notices)
+        return not self.has_speech and not unsure
 
     @property
     def words_by(self) -> str:

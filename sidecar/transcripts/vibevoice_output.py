@@ -52,11 +52,36 @@ def parse_segment(item: dict[str, Any], duration_s: float | None) -> Segment | N
     text = _without_surrogates(content).strip() if isinstance(content, str) else ""
     if not text or span is None:
         return None
-    start, end = span
+    return _segment(*span, text, _speaker(fields.get("speaker")))
+
+
+def _segment(start: float, end: float, text: str, speaker: int | None) -> Segment:
     if tag := _TAG.fullmatch(text):
         known = " ".join(tag[1].replace("_", " ").split()).casefold()
         return Segment(start, end, _CANONICAL.get(known, text), flags=(NON_SPEECH_FLAG,))
-    return Segment(start, end, text, _speaker(fields.get("speaker")))
+    return Segment(start, end, text, speaker)
+
+
+def split_turns(segment: Segment, other: int | None) -> list[Segment]:
+    """Return the turns of a segment, one for each line: the model joins turns that follow quickly.
+
+    Its time is divided by characters. ``other``: the speaker of every second line; `None`: a new
+    one. No line has a speaker if the segment has none.
+    """
+    lines = [line for part in segment.text.split("\n") if (line := part.strip())]
+    if len(lines) == 1:
+        return [segment]
+    speakers = [segment.speaker, segment.speaker]
+    if segment.speaker is not None:
+        speakers[1] = segment.speaker + 1 if other is None else other
+    turns, start = [], segment.start
+    per_character = (segment.end - segment.start) / sum(map(len, lines))
+    for number, line in enumerate(lines):
+        last = number == len(lines) - 1
+        end = segment.end if last else min(segment.end, start + per_character * len(line))
+        turns.append(_segment(start, end, line, speakers[number % 2]))
+        start = end
+    return turns
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
@@ -157,6 +182,9 @@ class VibeVoiceOutputParser:
         """Set by `finish`: True if the text broke off inside the list or inside an object."""
         self._position = 0
         self._found: list[Segment] = []
+        self._speaker: int | None = None
+        self._other: int | None = None
+        """The last speaker, and the one before."""
         self._last = " "
         self._in_list = False
         self._final = False
@@ -232,8 +260,12 @@ class VibeVoiceOutputParser:
         segment = None if item is None else parse_segment(item, self._duration)
         if segment is None:
             self.skipped += 1
-        else:
-            self._found.append(segment)
+            return
+        others = (one for one in (self._speaker, self._other) if one not in (None, segment.speaker))
+        for turn in split_turns(segment, next(others, None)):
+            if turn.speaker not in (None, self._speaker):
+                self._speaker, self._other = turn.speaker, self._speaker
+            self._found.append(turn)
             self.closed_at.append(position)
 
 

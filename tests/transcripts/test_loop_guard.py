@@ -262,6 +262,17 @@ def test_endless_text_is_cut_once_it_exceeds_its_time(
     assert len(watched.read) - text.index(phrase, len(answer(INTRO)) + 20) <= most(span_s, phrase)
 
 
+@pytest.mark.parametrize(
+    "text", ["no " * 80, "malo " * 46, "No, " * 120, "Не надо. " * 60, "哈，" * 60]
+)
+@pytest.mark.parametrize("end", [69, 129])
+def test_word_repeated_at_speech_rate_for_a_minute_is_loop(text: str, end: float) -> None:
+    for spoken in ([(9, end, text)], [*INTRO, (9, end, "Well, then. " + text)]):
+        watched = watch(answer(spoken))
+        assert watched.loop == RepetitionLoop(LoopReason.REPEATED_TOKENS)
+        assert len(watched.kept) == len(spoken) - 1
+
+
 def test_endless_text_near_the_end_is_cut_sooner() -> None:
     text = answer([(598, 599, "So.")]) + ',{"Start":599,"End":700,"Content":"' + "no, " * 5000
     assert len(watch(text).read) - text.index("no, ") <= most(1, "no, ")

@@ -53,6 +53,45 @@ def test_segment_is_complete_at_its_closing_character() -> None:
     assert not parser.skipped
 
 
+def turn(start: float, end: float, speaker: int | None, text: str) -> dict[str, Any]:
+    return {"Start": start, "End": end, "Speaker": speaker, "Content": text}
+
+
+@pytest.mark.parametrize(
+    ("before", "speaker", "speakers"),
+    [
+        ([], 0, [0, 1, 0]),
+        ([0, 1], 0, [0, 1, 0]),
+        ([0, 2, 1], 1, [1, 2, 1]),
+        ([0, 2], 1, [1, 2, 1]),
+        ([3, 3], 3, [3, 4, 3]),
+        ([0, 1], None, [None, None, None]),
+    ],
+)
+def test_line_of_content_is_turn_of_other_speaker(
+    before: list[int], speaker: int | None, speakers: list[int | None]
+) -> None:
+    items = [turn(0, 1, one, "So.") for one in before]
+    text = json.dumps([*items, turn(10, 22, speaker, "Coffee?\n\n Tea, thank you.\r\nI see!")])
+    parser = VibeVoiceOutputParser(30.0)
+    segments = parser.feed(text)[len(before) :]
+    assert [one.text for one in segments] == ["Coffee?", "Tea, thank you.", "I see!"]
+    assert [one.speaker for one in segments] == speakers
+    assert [(one.start, one.end) for one in segments] == [
+        (10, pytest.approx(13)), (pytest.approx(13), pytest.approx(19.4286, abs=1e-4)),
+        (pytest.approx(19.4286, abs=1e-4), 22),
+    ]  # fmt: skip
+    assert len(parser.closed_at) == len(before) + 3
+
+
+def test_tag_on_line_of_its_own_is_no_speech() -> None:
+    segments = parse(json.dumps([turn(0, 3, 0, "Hello.\n[Music]")]))
+    assert [(one.text, one.speaker, one.flags) for one in segments] == [
+        ("Hello.", 0, ()),
+        ("[Music]", None, (NON_SPEECH_FLAG,)),
+    ]
+
+
 AROUND = {
     "indented": json.dumps(ITEMS, indent=2),
     "escaped": json.dumps(ITEMS, ensure_ascii=True),
@@ -357,7 +396,9 @@ def test_random_text_raises_nothing_and_gives_valid_segments(
                 "Start": st.floats(0, 30),
                 "End": st.floats(0, 30),
                 "Speaker": st.integers(0, 9),
-                "Content": st.text(min_size=1).map(lambda text: f"words {text} words"),
+                "Content": st.text(
+                    st.characters(exclude_characters="\n", codec="utf-8"), min_size=1
+                ).map(lambda text: f"words {text} words"),
             }
         )
     ),

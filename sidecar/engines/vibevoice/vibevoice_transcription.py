@@ -15,6 +15,12 @@ from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
+from sidecar.engines.vibevoice.vibevoice_coverage import (
+    LEAST_AGAIN_S,
+    MissedSpeech,
+    missed_speech,
+    wordless_message,
+)
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
 from sidecar.engines.vibevoice.vibevoice_generation import TOP_P
 from sidecar.engines.vibevoice.vibevoice_windows import (
@@ -30,6 +36,7 @@ from sidecar.transcripts.language_detection import detect_language
 from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
 from sidecar.transcripts.transcript import (
+    SPEECH_MISSED,
     Finished,
     Notice,
     Progress,
@@ -86,6 +93,8 @@ class VibeVoiceTranscription:
         self._voices = WindowSpeakerMatcher(VIBEVOICE_SAMPLE_RATE) if options.diarize else None
         self._whole = TranscriptStitcher(self._voices, remember=options.identifies_speakers)
         self._notices: dict[str, Notice] = {}
+        self._missed: deque[MissedSpeech] = deque()
+        self._wordless: list[MissedSpeech] = []
         self._announced = 0
         self._settled = 0
         self._done_s = 0.0
@@ -116,6 +125,8 @@ class VibeVoiceTranscription:
                 "windows_not_parallel",
                 "The recording was transcribed window by window, not in batches.",
             )
+        if self._wordless:
+            self._note(SPEECH_MISSED, wordless_message(self._wordless))
         yield Progress(done_s, done_s)
         options = self._options
         segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
@@ -165,6 +176,7 @@ class VibeVoiceTranscription:
             )
             error.__traceback__ = None  # its frames hold the tensors to be freed
         else:
+            yield from self._fill_gaps()
             return
         self._decoding = None
         self._options = dataclasses.replace(
@@ -179,11 +191,23 @@ class VibeVoiceTranscription:
         for window in windows[self._settled - settled_before :]:
             yield from self._batch([window])
 
+    def _fill_gaps(self) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
+        """Transcribe speech again that has no segment, until nothing more is found."""
+        while self._missed:
+            missed = self._missed.popleft()
+            try:
+                for window in missed.windows(VIBEVOICE_SAMPLE_RATE, detect_window_speech):
+                    yield from self._attempt([window], fills=True)
+            except torch.OutOfMemoryError as error:
+                log.warning("out of GPU memory; missed speech is not transcribed again: %s", error)
+                error.__traceback__ = None  # its frames hold the tensors to be freed
+                self._wordless.append(missed)
+
     def _attempt(
-        self, windows: list[VibeVoiceWindow]
+        self, windows: list[VibeVoiceWindow], *, fills: bool = False
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Encode all windows and decode them in step; yield their events in the order of the
-        windows."""
+        windows. ``fills``: they are inside earlier ones."""
         hearings = self._heard(windows)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
@@ -207,7 +231,7 @@ class VibeVoiceTranscription:
             elif hearing is waiting[0]:
                 yield from self._closed(hearing, index)
             while waiting and waiting[0].ended:
-                self._end(waiting.popleft())
+                self._end(waiting.popleft(), fills=fills)
                 if waiting:
                     self._whole.begin(waiting[0].window)
                     for earlier in range(len(waiting[0].answer.segments)):
@@ -242,11 +266,21 @@ class VibeVoiceTranscription:
             yield SegmentReady(self._announced + places[index], segment)
             yield self._progress(segment, start_s + hearing.duration_s)
 
-    def _end(self, hearing: _WindowInProgress) -> None:
+    def _end(self, hearing: _WindowInProgress, *, fills: bool) -> None:
         window, answer = hearing.window, hearing.answer
         self._announced += hearing.places[-1]
-        self._settled += 1
-        self._whole.end(window, [self._placed(one, window.start_s) for one in answer.segments])
+        self._settled += not fills
+        segments = [self._placed(one, window.start_s) for one in answer.segments]
+        known = [*self._whole.segments, *segments]
+        missed: list[MissedSpeech] = []
+        if not self._options.max_tokens:  # else the client wants no more
+            missed += missed_speech(window, known, VIBEVOICE_SAMPLE_RATE, detect_window_speech)
+        given_up = fills and (not segments or hearing.duration_s < LEAST_AGAIN_S)
+        (self._wordless if given_up else self._missed).extend(missed)
+        if fills:
+            self._whole.fill(window, segments)
+        else:
+            self._whole.end(window, segments, gaps=bool(missed))
         self._tell(answer)
 
     def _progress(self, segment: Segment, known_s: float) -> Progress:

@@ -224,14 +224,15 @@ class TranscriptStitcher:
         person = self._seen.setdefault(segment.speaker, self._persons + len(self._seen))
         return replace(segment, speaker=person)
 
-    def end(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> None:
+    def end(
+        self, window: VibeVoiceWindow, segments: Sequence[Segment], *, gaps: bool = False
+    ) -> None:
         """End the window with all its segments: link its speakers, and choose the segments to
-        keep."""
-        persons = self._link(window, segments)
-        heard = [
-            one if one.speaker is None else replace(one, speaker=persons[one.speaker])
-            for one in segments
-        ]
+        keep.
+
+        ``gaps``: windows inside this one follow, with `fill`.
+        """
+        heard = self._link(window, segments, more=gaps or window.border_s is not None)
         new = [one for one in heard if not self._is_said(one)]
         kept = [one for one in new if self._is_ours(one)]
         held = [one for one in new if not self._is_ours(one)]
@@ -241,19 +242,26 @@ class TranscriptStitcher:
         self.segments = [one for one in self.segments if id(one) not in again] + missed + kept
         self._heard, self._held = heard, held
 
+    def fill(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> None:
+        """End a window inside an earlier one: add those of its segments that are missing there."""
+        heard = self._link(window, segments, more=True)
+        self.segments += [one for one in heard if covered_share(one, self.segments) < HALF_COVERED]
+
     def _is_ours(self, segment: Segment) -> bool:
         return self._border_s is None or (segment.start + segment.end) / 2 < self._border_s
 
     def _is_said(self, segment: Segment) -> bool:
         return covered_share(segment, self._tail) >= HALF_COVERED
 
-    def _link(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> dict[int, int]:
-        """Return the speaker number of each of the window's labels; new ones in order of
-        appearance."""
+    def _link(
+        self, window: VibeVoiceWindow, segments: Sequence[Segment], *, more: bool
+    ) -> list[Segment]:
+        """Return the segments with the recording's speaker numbers; new ones in order of
+        appearance. ``more``: another window has to be linked to this one."""
         labels = {one.speaker: None for one in segments if one.speaker is not None}
-        first, last = window.start_s == 0, window.border_s is None
+        first = not self._persons
         voices: Mapping[int, SpeakerVector] = {}
-        needed = self._remember or not (first and last)
+        needed = self._remember or more or not first
         if self._listener is not None and labels and needed:
             voices = self._listener.hear(window.samples, speaker_turns_of(segments, window.start_s))
         persons = (
@@ -265,9 +273,12 @@ class TranscriptStitcher:
             if label not in persons:
                 persons[label] = self._persons
                 self._persons += 1
-        if self._listener is not None and voices and (self._remember or not last):
+        if self._listener is not None and voices and (self._remember or more):
             self._listener.remember(voices, persons)
-        return persons
+        return [
+            one if one.speaker is None else replace(one, speaker=persons[one.speaker])
+            for one in segments
+        ]
 
     def _signs(
         self,

@@ -6,7 +6,7 @@ them; here the samples are their own time, and the model says what a script has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,12 +82,36 @@ class Answer:
             yield index
 
 
+class Forgetful:
+    """The answers of a model that writes down nothing of some seconds of the recording, of windows
+    of ``least_s`` and more."""
+
+    def __init__(self, begin: float, end: float, least_s: float = 0.0) -> None:
+        self._begin, self._end, self._least_s = begin, end, least_s
+
+    def __call__(self, samples: Block) -> Answer:
+        answer, first = Answer(samples), float(samples[0])
+        if len(samples) >= self._least_s * RATE:
+            answer._whole = [
+                one
+                for one in answer._whole
+                if not self._begin <= first + (one.start + one.end) / 2 <= self._end
+            ]
+        return answer
+
+
 class Model:
     """Answers, and notes the lengths that it was given; may run out of memory over a length."""
 
     loaded = SimpleNamespace(precision=Precision.BF16)
 
-    def __init__(self, most_s: float = 1e9, most_at_once: int = 99) -> None:
+    def __init__(
+        self,
+        most_s: float = 1e9,
+        most_at_once: int = 99,
+        answers: Callable[[Block], Answer] = Answer,
+    ) -> None:
+        self._answers = answers
         self._most_s = most_s
         self._most_at_once = most_at_once
         self._at_once = 0
@@ -105,7 +129,7 @@ class Model:
         self._at_once += 1
         if len(samples) > self._most_s * RATE or self._at_once > self._most_at_once:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return Answer(samples)
+        return self._answers(samples)
 
 
 def pauses(samples: Block, rate: int) -> list[tuple[float, float]]:
@@ -225,3 +249,64 @@ def test_out_of_memory_of_batched_windows_falls_back_to_one_at_a_time() -> None:
 def test_language_is_detected_unless_it_was_requested() -> None:
     assert in_one_piece().language == "en"
     assert transcript(run(Model(), TranscribeOptions(language="de"))).language == "de"
+
+
+@pytest.mark.parametrize("window_s", [3600.0, 70.0])
+@pytest.mark.parametrize(("begin", "end"), [(40.0, 100.0), (0.0, 20.0), (30.0, 62.0), (0.0, 100.0)])
+def test_speech_without_segments_is_transcribed_again_alone(
+    begin: float, end: float, window_s: float
+) -> None:
+    model = Model(answers=Forgetful(begin, end, least_s=65.0))
+    events = run(model, plan(window_s))
+    whole = transcript(events)
+    assert (whole.text, whole.notices) == (in_one_piece().text, ())
+    assert [one.start for one in whole.segments] == pytest.approx(
+        [one.start for one in SCRIPT], abs=0.01
+    )
+    again = [length for length in model.heard if length < 65.0]
+    assert sum(again) < 1.3 * (end - begin) + max(0.0, SECONDS - window_s + 20.0)
+    ready = [event for event in events if isinstance(event, SegmentReady)]
+    assert [event.index for event in ready] == list(range(len(SCRIPT)))
+    assert {event.segment.text for event in ready} == {one.text for one in SCRIPT}
+
+
+def test_missed_speech_that_stays_without_words_has_notice() -> None:
+    model = Model(answers=Forgetful(40.0, 60.0))
+    whole = transcript(run(model, TranscribeOptions()))
+    wanted = [one.text for one in SCRIPT if not 40.0 <= (one.start + one.end) / 2 <= 60.0]
+    assert [one.text for one in whole.segments] == wanted
+    assert [(one.code, one.message) for one in whole.notices] == [
+        ("speech_missed", "No words were found for 18 s of speech, the first at 0:40.")
+    ]
+    assert len(model.heard) == 2
+
+
+def test_recording_whose_speech_has_no_words_is_not_called_silent() -> None:
+    whole = transcript(run(Model(answers=Forgetful(0.0, SECONDS)), TranscribeOptions()))
+    assert whole.segments == ()
+    assert not whole.no_speech
+
+
+def test_missed_speech_of_batched_windows_is_transcribed_again() -> None:
+    options = TranscribeOptions(memory=MemoryPlan(window_s=30.0, together=3))
+    model = Model(answers=Forgetful(0.0, 20.0, least_s=29.0))
+    assert transcript(run(model, options)).text == in_one_piece().text
+
+
+def test_answer_that_client_limits_is_not_continued() -> None:
+    model = Model(answers=Forgetful(40.0, 100.0))
+    whole = transcript(run(model, TranscribeOptions(max_tokens=50)))
+    assert model.heard == [SECONDS]
+    assert whole.notices == ()
+
+
+def test_out_of_memory_while_missed_speech_is_transcribed_keeps_rest() -> None:
+    class Tight(Forgetful):
+        def __call__(self, samples: Block) -> Answer:
+            if len(samples) < SECONDS * RATE:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().__call__(samples)
+
+    whole = transcript(run(Model(answers=Tight(40.0, 100.0)), TranscribeOptions()))
+    assert [one.text for one in whole.segments] == [one.text for one in SCRIPT if one.start < 40.0]
+    assert [one.code for one in whole.notices] == ["speech_missed"]

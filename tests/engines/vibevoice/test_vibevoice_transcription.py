@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_vibevoice
 
@@ -161,6 +162,30 @@ def test_repetition_loop_is_cut_with_notice_and_rest_is_kept() -> None:
     assert next(notice.code for notice in found.notices).startswith("loop_")
     for name in set(tiny_vibevoice.CLIPS) - {tiny_vibevoice.LOOPED}:
         assert said(transcribe(looping, name)) == trained("loop", name)
+
+
+def test_speech_after_early_end_of_answer_is_transcribed_again_in_window_of_its_own(
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the whole is cut: it ends with the first clip."""
+    lengths: list[float] = []
+    answer = model.answer
+
+    def noting(samples: Block, *rest: Any) -> Any:
+        lengths.append(len(samples) / tiny_vibevoice.RATE)
+        return answer(samples[: 30 * tiny_vibevoice.RATE], *rest)
+
+    monkeypatch.setattr(model, "answer", noting)
+    clips = [tiny_vibevoice.clip_24k(name) for name in ("two_cities", "endgame_nagg_nell")]
+    pause = np.zeros(2 * tiny_vibevoice.RATE, np.float32)
+    recording = tiny_vibevoice.Recording(np.concatenate([clips[0], pause, clips[1]]))
+    request = TranscriptionRequest(recording, TranscribeOptions(), lambda: False)
+    found = transcript(list(VibeVoiceTranscription(model, request).events()))
+    assert said(found) == trained("tiny", "two_cities") + trained("tiny", "endgame_nagg_nell")
+    assert found.notices == ()
+    assert len(lengths) == 2
+    assert lengths[1] < 30.0
+    assert found.num_speakers == 3
 
 
 def test_transcript_cut_at_token_limit_keeps_complete_segments(model: VibeVoiceModel) -> None:

@@ -1,0 +1,115 @@
+"""Speech of a window that none of its segments covers, and the windows to transcribe it again.
+
+The model may close its list minutes before the end, leave holes, or write an empty list. The
+detector of `sidecar.diarization` listens only where segments are missing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sidecar.audio import Block
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    VAD_LEAD_S,
+    SpeechDetector,
+    SpeechSpans,
+    VibeVoiceWindow,
+    VibeVoiceWindows,
+)
+from sidecar.transcripts.transcript import Segment
+
+MIN_MISSED_S = 2.0
+"""Seconds of speech that are missed at least: the model leaves out sounds such as "mm-hm", and its
+times are off by some tenths of a second."""
+MARGIN_S = 0.3
+"""Seconds before and after the detected speech that are transcribed with it."""
+MAX_AGAIN_S = 300.0
+"""Maximum length of a window of missed speech: the model loses less in shorter windows."""
+LEAST_AGAIN_S = 20.0
+"""Length below which a window of missed speech is not divided once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissedSpeech:
+    """Samples with missed speech, shape (samples,), that begin at ``start_s``.
+
+    ``speech_s``: seconds of speech in it. ``window_s``: length of the window that missed it.
+    """
+
+    start_s: float
+    samples: Block
+    speech_s: float
+    window_s: float
+
+    def windows(self, rate: int, listen: SpeechDetector) -> Iterator[VibeVoiceWindow]:
+        """Yield the windows to transcribe it again, which meet in pauses; samples are valid until
+        the next.
+
+        They are at most half as long as the window before: of the same input the model would write
+        the same.
+        """
+        audio = _Samples(self.samples, len(self.samples) / rate)
+        longest_s, at = min(MAX_AGAIN_S, self.window_s / 2), 0.0
+        for window in VibeVoiceWindows(audio, rate, longest_s, listen):
+            end = audio.total_s if window.border_s is None else window.border_s
+            first, last = (round((edge - window.start_s) * rate) for edge in (at, end))
+            yield VibeVoiceWindow(self.start_s + at, window.samples[first:last], None)
+            at = end
+
+
+def wordless_message(missed: Sequence[MissedSpeech]) -> str:
+    """Return the sentence that speech has no words even after the second transcription."""
+    minutes, seconds = divmod(round(min(one.start_s for one in missed)), 60)
+    total = sum(one.speech_s for one in missed)
+    return f"No words were found for {total:.0f} s of speech, the first at {minutes}:{seconds:02}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Samples as a stream."""
+
+    samples: Block
+    total_s: float
+
+    def __iter__(self) -> Iterator[Block]:
+        yield self.samples
+
+
+def missed_speech(
+    window: VibeVoiceWindow, segments: Sequence[Segment], rate: int, listen: SpeechDetector
+) -> Iterator[MissedSpeech]:
+    """Yield the speech before a window's border that no segment covers.
+
+    ``segments`` are those of the window and of earlier ones, on the recording's clock.
+    """
+    length_s = len(window.samples) / rate
+    end_s = length_s if window.border_s is None else window.border_s - window.start_s
+    for begin, end in _gaps(segments, window.start_s, end_s):
+        lead = max(0.0, begin - VAD_LEAD_S)
+        heard = listen(window.samples[round(lead * rate) : round(end * rate)], rate)
+        speech = _within([(lead + start, lead + stop) for start, stop in heard], begin, end)
+        seconds = sum(stop - start for start, stop in speech)
+        if seconds >= MIN_MISSED_S:
+            first, last = max(begin, speech[0][0] - MARGIN_S), min(end, speech[-1][1] + MARGIN_S)
+            samples = window.samples[round(first * rate) : round(last * rate)]
+            yield MissedSpeech(window.start_s + first, samples, seconds, length_s)
+
+
+def _gaps(
+    segments: Sequence[Segment], start_s: float, end_s: float
+) -> Iterator[tuple[float, float]]:
+    """Yield the gaps of at least `MIN_MISSED_S` between segments, in seconds after ``start_s``."""
+    at = 0.0
+    for start, end in sorted((one.start - start_s, one.end - start_s) for one in segments):
+        if min(start, end_s) - at >= MIN_MISSED_S:
+            yield at, min(start, end_s)
+        at = max(at, end)
+    if end_s - at >= MIN_MISSED_S:
+        yield at, end_s
+
+
+def _within(spans: SpeechSpans, begin: float, end: float) -> list[tuple[float, float]]:
+    """Return the parts of spans between two times."""
+    parts = [(max(start, begin), min(stop, end)) for start, stop in sorted(spans)]
+    return [(start, stop) for start, stop in parts if stop > start]
