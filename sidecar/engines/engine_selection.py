@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,6 +18,7 @@ from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
+from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
 from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
@@ -100,16 +100,6 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
 def is_unsupported_language(language: str) -> bool:
     """Return whether the embedded engine does not support a language tag."""
     return not engines.engine_spec(MOONSHINE).speaks(language)
-
-
-def torch_has_cuda() -> bool:
-    """Return whether the installed torch was built for NVIDIA GPUs, by its libraries.
-
-    It is not imported: that takes seconds and hundreds of megabytes.
-    """
-    torch = find_spec("torch")
-    folders = torch.submodule_search_locations if torch else None
-    return any(any(Path(folder).glob("lib/*torch_cuda.*")) for folder in folders or ())
 
 
 NO_LIVE_ENGINE = "none"
@@ -341,7 +331,7 @@ def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
             "(--engine vibevoice runs it on the CPU, slowly)"
         )
     if not facts.cuda:
-        return f"the torch that is installed cannot use the GPU ({facts.gpu})"
+        return f"the torch that is installed cannot use the GPU ({facts.gpu}). {cuda_build_hint()}"
     if isinstance(facts.checkpoint, errors.SidecarError):
         return f"{facts.checkpoint.detail} {facts.checkpoint.hint}"
     return None

@@ -327,8 +327,8 @@ def read_gpu_memory() -> GpuMemory | None:
         device = first_visible(_list_gpus(pynvml), os.environ.get(VISIBLE_DEVICES_VARIABLE))
         if device is None or device.handle is None:
             return None
-        memory = pynvml.nvmlDeviceGetMemoryInfo(device.handle)
-        whole = pynvml.nvmlDeviceGetMemoryInfo(device.card)
+        memory = _memory(pynvml, device.handle)
+        whole = _memory(pynvml, device.card)
         name = pynvml.nvmlDeviceGetName(device.handle)
         major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(device.card)
         bandwidth = _bandwidth(pynvml, device.card)
@@ -349,6 +349,39 @@ def read_gpu_memory() -> GpuMemory | None:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def driver_cuda_version() -> int | None:
+    """Return the newest CUDA that the driver supports, as 12040 for 12.4; `None` without driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class _MemoryBytes:
+    used: int
+    total: int
+
+
+def _memory(nvml: Any, handle: Any) -> _MemoryBytes:
+    """Return a device's memory. A GPU that shares the host's has no figures of its own (NVML's
+    "not supported"): then the host's."""
+    try:
+        found = nvml.nvmlDeviceGetMemoryInfo(handle)
+        return _MemoryBytes(int(found.used), int(found.total))
+    except nvml.NVMLError_NotSupported:
+        import psutil
+
+        host = psutil.virtual_memory()
+        return _MemoryBytes(host.total - host.available, host.total)
 
 
 def _list_gpus(nvml: Any) -> list[GpuDevice]:

@@ -39,12 +39,15 @@ class CheckFinding:
 
 
 def check_gpu() -> CheckFinding:
-    """Check the GPU."""
+    """Check the GPU, and whether torch, if it is installed, can use it."""
+    from sidecar.engines.torch_build import torch_obstacle
     from sidecar.gpu_memory.gpu_devices import VISIBLE_DEVICES_VARIABLE, read_gpu_memory
 
     gpu = read_gpu_memory()
     if gpu is not None:
         text = f"{gpu.name}, {gpu.total_mb - gpu.used_mb} of {gpu.total_mb} MiB VRAM free"
+        if obstacle := torch_obstacle(gpu.name):
+            return CheckFinding("GPU", CheckState.WARNING, f"{text}; {obstacle[0]}", obstacle[1])
         return CheckFinding("GPU", CheckState.GOOD, text)
     named = os.environ.get(VISIBLE_DEVICES_VARIABLE)
     lacks = (

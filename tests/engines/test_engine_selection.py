@@ -19,7 +19,6 @@ from sidecar.engines.engine_selection import (
     choose_live_engine,
     decide_engine,
     language_hint,
-    torch_has_cuda,
 )
 from sidecar.transcripts.language_detection import doubtful_language_notice
 
@@ -216,11 +215,6 @@ def test_upstream_engine_is_selected_only_by_name(lacking, embedded):
     assert chosen.reason == "as set; recordings go to box:1, far:443"
     assert chosen.upstream is not None
     assert chosen.upstream.urls == ("http://box:1", "https://far")
-
-
-def test_cuda_support_of_torch_is_known_without_import():
-    torch = pytest.importorskip("torch")
-    assert torch_has_cuda() is (torch.version.cuda is not None)
 
 
 @pytest.mark.parametrize(

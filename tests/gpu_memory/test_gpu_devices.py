@@ -138,6 +138,10 @@ class NvmlError(Exception):
     pass
 
 
+class NotSupported(NvmlError):
+    pass
+
+
 def two_cards(broken: str | None = None) -> SimpleNamespace:
     """A `pynvml` of two GPUs: one that somebody fills, one that is cut into halves of different
     load. The call that is named fails."""
@@ -192,6 +196,7 @@ def two_cards(broken: str | None = None) -> SimpleNamespace:
     }
     return SimpleNamespace(
         NVMLError=NvmlError,
+        NVMLError_NotSupported=NotSupported,
         NVML_CLOCK_MEM=2,
         NVML_DEVICE_MIG_ENABLE=1,
         NVML_TEMPERATURE_GPU=0,
@@ -233,6 +238,23 @@ def test_values_that_driver_does_not_report_are_left_out(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", two_cards(broken))
     assert read_gpu_memory() == seen
+
+
+def test_gpu_that_shares_memory_of_host_has_figures_of_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(handle: str) -> None:
+        raise NotSupported("[N/A]")
+
+    driver = two_cards()
+    driver.nvmlDeviceGetMemoryInfo = refused
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    host = SimpleNamespace(total=128 * GIB, available=100 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: host)
+    seen = read_gpu_memory()
+    assert seen is not None
+    assert (seen.used_mb, seen.total_mb, seen.free_bytes) == (28 << 10, 128 << 10, 100 * GIB)
 
 
 @pytest.mark.parametrize(

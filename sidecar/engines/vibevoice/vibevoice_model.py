@@ -20,8 +20,10 @@ from transformers import AutoProcessor, BitsAndBytesConfig, VibeVoiceAsrForCondi
 
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
+from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
+from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 
@@ -164,10 +166,29 @@ class LoadedVibeVoice:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted, 0) if wanted == "cuda" else torch.device(wanted)
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        errors.ModelLoadFailed: torch cannot use the GPU. A 7B model on a CPU instead would look as
+            if it hung.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    gpu = read_gpu_memory()
+    if wanted == "auto" and gpu is None:
+        return torch.device("cpu")
+    if gpu is not None and (obstacle := torch_obstacle(gpu.name)):
+        raise errors.ModelLoadFailed(f"{obstacle[0]}.", hint=obstacle[1])
+    try:
+        torch.cuda.init()
+        reason = "CUDA is not available"
+    except (AssertionError, RuntimeError) as error:
+        reason = errors.cause_of(error)
+    raise errors.ModelLoadFailed(
+        f"torch {torch.__version__} cannot use the GPU: {reason}.", hint=cuda_build_hint()
+    )
 
 
 def device_map(
