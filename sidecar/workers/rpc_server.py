@@ -70,6 +70,8 @@ class RpcRequest:
         """Called by the listener's thread after a message, a grant of credit or a cancellation."""
         self._received: deque[channel.ChannelFrame] = deque()
         self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
+        self._last_frame = b""
+        """Answer that is sent with the end."""
 
     def is_cancelled(self) -> bool:
         """Return whether it was cancelled."""
@@ -84,8 +86,9 @@ class RpcRequest:
                 self._sender.send({"call": self.number, "granted": granted})
             yield received, frame.raw
 
-    def answer(self, answer: dict[str, Any], raw: bytes = b"") -> None:
-        """Send an answer, once enough of the earlier ones was read.
+    def answer(self, answer: dict[str, Any], raw: bytes = b"", *, last: bool = False) -> None:
+        """Send an answer, once enough of the earlier ones was read; the ``last`` one with the end:
+        the service then starts its next job before it serves the clients of this one.
 
         Raises:
             CallCancelled: the call is cancelled.
@@ -99,7 +102,10 @@ class RpcRequest:
             if self._cancelled:
                 raise CallCancelled
             self._outgoing.sent(len(frame))
-        self._sender.send_frame(frame)
+        if last:
+            self._last_frame = frame
+        else:
+            self._sender.send_frame(frame)
 
     def offer(self, answer: dict[str, Any]) -> bool:
         """Send an answer if the credit allows it; else return False.
@@ -117,7 +123,8 @@ class RpcRequest:
 
     def end(self, **last: Any) -> None:
         """Send the end of the call: ``done`` or ``error``."""
-        self._sender.send({"call": self.number, **last})
+        end = channel.encode_frame({"call": self.number, **last})
+        self._sender.send_frame(self._last_frame + end)
 
     def receive(self, frame: channel.ChannelFrame) -> None:
         """Handle a frame of this call; called by the listener's thread."""

@@ -17,6 +17,7 @@ import threading
 
 from sidecar import errors
 from sidecar.observability.logs import JsonFormatter
+from sidecar.transcripts.transcript import EVENT_NAMES, Finished
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
 from sidecar.workers.worker_environment import (
@@ -29,6 +30,7 @@ from sidecar.workers.worker_operations import ReadWatch, WorkerOperations
 
 log = logging.getLogger(__name__)
 
+FINISHED = EVENT_NAMES[Finished]
 IDLE_TRIM_S = 15.0
 """Idle time after which free memory goes back to the kernel. Not sooner: the next recording would
 fault it in again, which makes it 1 to 10 % slower (docs/decisions/vibevoice-worker.md), and people
@@ -97,7 +99,7 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
             return True
         for answer in operations.run(request):
             message, raw = answer if isinstance(answer, tuple) else (answer, b"")
-            request.answer(message, raw)
+            request.answer(message, raw, last=message.get("event") == FINISHED)
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:

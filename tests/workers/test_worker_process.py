@@ -58,6 +58,27 @@ async def running(
         await worker.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="packets: each write is read alone")
+def test_transcript_is_sent_with_the_end_of_its_call() -> None:
+    """Otherwise the service serves the clients of a job before it starts the next one."""
+    operations = WorkerOperations(lambda request: None)
+    transcribed = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
+    load = {"engine": "scripted", "options": LoadOptions().to_wire()}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for operation, values in ("load", load), ("transcribe", transcribed):
+            message = {"operation": operation, **values}
+            fd = os.open(CLIP, os.O_RDONLY)
+            worker_main._serve_call(operations, RpcRequest(1, message, [fd], RpcSender(ours)), {})
+        ours.shutdown(socket.SHUT_WR)
+        *_, last = iter(lambda: bytearray(theirs.recv(1 << 16)), b"")
+    transcript, end = channel.take_frame(last), channel.take_frame(last)
+    assert transcript is not None
+    assert transcript.message["answer"]["event"] == "Finished"
+    assert end is not None
+    assert end.message == {"call": 1, "done": True}
+
+
 async def test_worker_probes_file_descriptor_it_gets() -> None:
     async with running("intake") as worker:
         with CLIP.open("rb") as file:
