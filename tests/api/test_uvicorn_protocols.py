@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from sidecar.api.http.paced_protocol import (
+    BODY_READ_BYTES,
     READ_BYTES,
     SMALL_BYTES,
     SMALL_PIECES_AT_ONCE,
@@ -126,21 +127,35 @@ async def answer(*parts: bytes, more: bytes = b"", app: Any = echo) -> bytes:
 HEAD = b"POST /path?q HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
 
-async def test_parser_gets_at_most_8_kb_at_a_time() -> None:
-    kind, sizes = http_protocol(15), []
+CHUNKED_HEAD = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "most"),
+    [
+        (HEAD + b"Content-Length: 500000\r\n\r\n", bytes(500_000), BODY_READ_BYTES),
+        (CHUNKED_HEAD, (b"1000\r\n%b\r\n" % bytes(4096)) * 100 + b"0\r\n\r\n", READ_BYTES),
+    ],
+    ids=["length", "chunked"],
+)
+async def test_parser_gets_at_most_8_kb_at_a_time_or_32_of_nothing_but_a_body(
+    head: bytes, body: bytes, most: int
+) -> None:
+    kind, turns = http_protocol(15), []
 
     class Watched(kind):  # type: ignore[misc, valid-type]
         def data_received(self, data: bytes) -> None:
-            sizes.append(len(data))
+            turns.append((len(data), self.body_left))
             super().data_received(data)
 
     async with asyncio.timeout(PATIENCE_S), served(echo, http=Watched) as listener:
         reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(HEAD + b"Content-Length: 500000\r\n\r\n" + bytes(500_000))
+        writer.write(head + body + head + b"\r\n" * 100)  # bytes behind a request are parsed
         assert b" 200 " in await reader.readline()
         writer.close()
-    assert max(sizes) <= READ_BYTES
-    assert sum(sizes) > 500_000
+    assert max(size for size, _ in turns) <= most
+    assert all(size <= max(READ_BYTES, body_left) for size, body_left in turns)
+    assert sum(size for size, _ in turns) >= len(body)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,8 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
         self._offers = offers and not self._should_upgrade()
         if not self._offers:
             super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self.body_left = int(dict(self.headers).get(b"content-length", 0))
 
     def on_message_complete(self) -> None:
         """End the request."""
@@ -126,6 +128,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
     def on_body(self, body: bytes) -> None:
         """Add to the body of the request."""
         self.pieces += 1
+        self.body_left -= len(body)
         if self._answering:  # the rest of a body that nobody reads is limited, too
             self._line_bytes = 0
         super().on_body(body)
