@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +16,7 @@ from typing import Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
-from sidecar.audio.ffmpeg_log import RecordingHeader
+from sidecar.audio.ffmpeg_log import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.signal_conditioning import DcOffsetRemover
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
@@ -60,11 +60,13 @@ def preload_decoders() -> None:
     import soxr  # noqa: F401
 
 
-def probe_audio(fd: int, max_s: float) -> AudioInfo:
-    """Return the facts of an open file, after decoding its first samples.
+def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
+    """Return the facts of an open file, after decoding the first samples of its audio track number
+    ``track``, from 1.
 
     Raises:
         errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
+        errors.FieldInvalid: it has no such track.
     """
     container = _detect_container(fd)
     deadline = time.monotonic() + DURATION_SCAN_BUDGET_S
@@ -72,8 +74,9 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
     decoder = PCM_DECODER if in_process else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)
     with open_audio(
-        fd, facts, rate=SAMPLE_RATE, max_s=max_s, links_within_s=LINK_SCAN_BUDGET_S
+        fd, facts, rate=SAMPLE_RATE, max_s=max_s, track=track, links_within_s=LINK_SCAN_BUDGET_S
     ) as audio:
+        _check_track(track, audio.decoder.header.tracks)
         blocks = iter(audio)
         next(blocks)
         claimed = audio.total_s
@@ -82,6 +85,15 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
         if claimed is not None and claimed > max_s:
             claimed = _measured_duration(audio, blocks, deadline)
         return AudioInfo(container.name, decoder, claimed)
+
+
+def _check_track(track: int | None, tracks: Sequence[AudioTrack]) -> None:
+    if track is not None and track > max(1, len(tracks)):
+        names = track_names(tracks) or ["1"]
+        raise errors.FieldInvalid(
+            f"'track' is {track}, and the audio tracks of the recording are: {', '.join(names)}.",
+            hint="Send one of these numbers, or omit the field.",
+        )
 
 
 def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
@@ -188,10 +200,12 @@ def open_audio(
     *,
     rate: int,
     max_s: float,
+    track: int | None = None,
     links_within_s: float = LINK_SEARCH_LIMIT_S,
 ) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
+    ``track``: number of the audio track, from 1; None: the first that can be decoded.
     ``links_within_s``: time limit for finding the links of a chained file; a probe can do without.
 
     Raises:
@@ -200,7 +214,7 @@ def open_audio(
     container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
     if facts.decoder != FFMPEG_DECODER and container in _WAV and (parts := readable_parts(fd)):
         return DecodedAudio(WavDecoder(fd, parts, rate), rate, max_s)
-    decoder = ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0, links_within_s)
+    decoder = ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0, links_within_s, track)
     return DecodedAudio(decoder, rate, max_s)
 
 

@@ -58,10 +58,16 @@ _HEADER = struct.Struct(">4s5I")
 
 
 def decode_with_ffmpeg(
-    fd: int, container: AudioContainer, rate: int, max_s: float, links_within_s: float
+    fd: int,
+    container: AudioContainer,
+    rate: int,
+    max_s: float,
+    links_within_s: float,
+    track: int | None = None,
 ) -> FfmpegProcess | FfmpegChain:
-    """Return the run of ffmpeg over the first audio track that can be decoded, else over the last;
-    if the file has several links that are found within ``links_within_s``, over all of them.
+    """Return the run of ffmpeg over the audio track of that number, from 1, or over the first that
+    can be decoded, else over the last; if the file has several links that are found within
+    ``links_within_s``, over all of them.
 
     Raises:
         errors.AudioDecodeTimeout: ffmpeg does not answer.
@@ -73,9 +79,9 @@ def decode_with_ffmpeg(
         return FfmpegChain(
             [partial(FfmpegProcess, fd, container, rate, max_s, part=link) for link in links]
         )
-    for track in range(MAX_TRACKS):
-        process = FfmpegProcess(fd, container, rate, max_s, track=track)
-        if process.channels or track + 1 >= len(process.header.tracks):
+    for number in range(MAX_TRACKS) if track is None else [track - 1]:
+        process = FfmpegProcess(fd, container, rate, max_s, track=number)
+        if process.channels or number + 1 >= len(process.header.tracks):
             break
         process.close()
     return process

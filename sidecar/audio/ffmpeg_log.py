@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sidecar import errors
@@ -30,6 +31,14 @@ class AudioTrack:
     language: str | None
     is_default: bool
     start_s: float
+
+
+def track_names(tracks: Sequence[AudioTrack]) -> list[str]:
+    """Return the number of each track, from 1, with its language."""
+    return [
+        f"{number} ({track.language})" if track.language else str(number)
+        for number, track in enumerate(tracks, 1)
+    ]
 
 
 @dataclass

@@ -83,6 +83,7 @@ class TranscribeCommandOptions:
         choices=engine_interface.WindowingMode,
     )
     words: WordsOption = None
+    track: int | None = option(None, "Transcribe audio track N of a film.", metavar="N", min=1)
 
     @property
     def options(self) -> dict[str, str]:
@@ -99,6 +100,7 @@ class TranscribeCommandOptions:
             "num_speakers": self.num_speakers,
             "windows": self.windows,
             "words": cut if self.words is None else self.words,
+            "track": self.track,
             # Several recordings run after the user's other jobs; only a running service has others.
             "priority": "batch" if self.where.server is not None and self.many else None,
         }

@@ -163,6 +163,7 @@ class TranscribeOptions(WireValues):
     knows it. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None: by the length
     of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: word times, even
     if they take extra work. ``memory_fallback``: the plan for a second try if memory runs out.
+    ``track``: number of the audio track, from 1; None: the first that can be decoded.
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
     kept where it was submitted. ``unknown_fields``: a sentence for each unknown field of the
@@ -180,6 +181,7 @@ class TranscribeOptions(WireValues):
     translate: bool = False
     windows: WindowingMode = WindowingMode.AUTO
     words: bool = False
+    track: int | None = None
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
     recognise: bool = True

@@ -33,6 +33,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 MAX_PROMPT_CHARACTERS = 4096
 """Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
 MAX_SPEAKERS = 20
+MAX_TRACKS = 99
 MAX_TOKENS = 65_536
 """Positions of the model in all (64 K)."""
 
@@ -64,6 +65,7 @@ def parse_options(
         max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
         windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
         words=parse_flag("words", given.get("words"), default=False),
+        track=parse_integer("track", given.get("track"), 1, MAX_TRACKS),
         recognise=parse_flag("recognise", given.get("recognise"), default=True),
     )
 

@@ -142,7 +142,7 @@ class JobSubmissions:
         way = self._traces.begun() if self._traces is not None else None
         try:
             with place or await self.place(caller) as promised:
-                facts = await self._intake.probe(caller, source)
+                facts = await self._intake.probe(caller, source, options.track)
                 options = await self._admitted(caller, facts, options)
                 durable = self._backend.persistent_recordings is not None and (
                     kept or self._backend.shares

@@ -94,22 +94,26 @@ class AudioProbe:
         except TimeoutError:
             raise errors.AudioPathNotFound("The disk of 'audio_path' does not answer.") from None
 
-    async def probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
-        """Probe a caller's recording.
+    async def probe(
+        self, caller: Identity, source: AudioSource, track: int | None = None
+    ) -> AudioInfo:
+        """Probe a caller's recording: the audio track of that number, from 1.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
+            errors.FieldInvalid: it has no such track.
             errors.MachineBusy: no probe started in time.
         """
-        if source.spooled:
+        if track is not None and track > 1:
+            facts = None
+        elif source.spooled:
             facts = probe_plain_wav(source.fd, self._max_audio_s)
         else:
             facts = await self._probe_plain_wav(source)
         if facts is not None:
             return facts
-        found = await self._ask(
-            caller, "probe", self._timeouts.probe_s, [source.fd], max_s=self._max_audio_s
-        )
+        asked = {"max_s": self._max_audio_s, "track": track}
+        found = await self._ask(caller, "probe", self._timeouts.probe_s, [source.fd], **asked)
         return AudioInfo.from_wire(found)
 
     async def _probe_plain_wav(self, source: AudioSource) -> AudioInfo | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
-from sidecar.audio.ffmpeg_log import AudioTrack
+from sidecar.audio.ffmpeg_log import AudioTrack, track_names
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEngine
@@ -132,10 +132,10 @@ class WorkerOperations:
     def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """Yield the answers to one call."""
         match request.message:
-            case {"operation": "probe", "max_s": max_s} if request.fds:
+            case {"operation": "probe", "max_s": max_s, "track": track} if request.fds:
                 audio_decoder.preload_decoders()
                 yield BEGUN_MESSAGE
-                yield audio_decoder.probe_audio(request.fds[0], max_s).to_wire()
+                yield audio_decoder.probe_audio(request.fds[0], max_s, track).to_wire()
             case {"operation": "voice", "max_s": max_s} if request.fds:
                 yield BEGUN_MESSAGE
                 yield _clip_embedding(request.fds[0], max_s)
@@ -250,7 +250,9 @@ class WorkerOperations:
         options = engine_interface.TranscribeOptions.from_wire(operation["options"])
         rate = self._sample_rate
         with self.reads.reading():
-            audio = audio_decoder.open_audio(fd, facts, rate=rate, max_s=operation["max_s"])
+            audio = audio_decoder.open_audio(
+                fd, facts, rate=rate, max_s=operation["max_s"], track=options.track
+            )
         until.enter_context(audio)
         watched = WatchedAudio(audio, self.reads)
         request = engine_interface.TranscriptionRequest(watched, options, is_cancelled)
@@ -348,16 +350,13 @@ class TranscribedRecording:
         if self._audio.truncated:
             yield AUDIO_TRUNCATED
         decoder = self._audio.decoder
-        if len(decoder.header.tracks) > 1:
+        if len(decoder.header.tracks) > 1 and self.request.options.track is None:
             yield _tracks_notice(decoder.header.tracks, decoder.track)
 
 
 def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notice:
     """Return the notice that names the track that was ``heard``, and the others."""
-    names = [
-        f"{number} ({track.language})" if track.language else str(number)
-        for number, track in enumerate(tracks, 1)
-    ]
+    names = track_names(tracks)
     others = ", ".join(name for number, name in enumerate(names) if number != heard)
     marked = [name for name, track in zip(names, tracks, strict=True) if track.is_default]
     message = (
@@ -367,5 +366,5 @@ def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notic
     if marked and not tracks[heard].is_default:
         message += f" The file marks track {marked[0]} as the one to play."
     return transcript.Notice(
-        AUDIO_TRACKS, f"{message} To transcribe another, send a file with only that track."
+        AUDIO_TRACKS, f"{message} The field 'track' of /transcribe and /v1/jobs selects another."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from recordings import FORMATS, SECONDS, Studio
 from service_process import Server
@@ -22,18 +24,51 @@ def test_recording_in_every_format_is_transcribed_at_its_true_length(
     assert not server.leftovers()
 
 
-def test_other_audio_tracks_are_named_in_a_warning(server: Server, studio: Studio) -> None:
-    film = studio.make(
-        "three-tracks.mkv",
-        *("-i", studio.voice, "-map", "0:a", "-map", "0:a", "-map", "0:a", "-c:a", "libopus"),
+def film_of_three_tracks(studio: Studio, suffix: str) -> Path:
+    """The second track is a second longer than the others."""
+    return studio.make(
+        f"three-tracks.{suffix}",
+        *("-i", studio.voice, "-filter_complex", "[0:a]apad=pad_dur=1[long]"),
+        *("-map", "0:a", "-map", "[long]", "-map", "0:a", "-ac", 2, "-ar", 48_000),
         *("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=ger"),
         *("-disposition:a:0", "0", "-disposition:a:1", "default"),
     )
+
+
+def test_other_audio_tracks_are_named_in_a_warning(server: Server, studio: Studio) -> None:
+    film = film_of_three_tracks(studio, "mkv")
     (warning,) = server.post(film.read_bytes()).json()["metadata"]["warnings"]
     assert warning["code"] == "audio_tracks"
     assert "3 audio tracks" in warning["message"]
     assert "track 1 (eng), not of 2 (ger), 3" in warning["message"]
     assert "marks track 2 (ger)" in warning["message"]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "ts"])
+@pytest.mark.parametrize(("track", "seconds"), [(1, SECONDS), (2, SECONDS + 1), (3, SECONDS)])
+def test_selected_audio_track_is_transcribed(
+    suffix: str, track: int, seconds: float, server: Server, studio: Studio
+) -> None:
+    film = film_of_three_tracks(studio, suffix)
+    about = server.post(film.read_bytes(), track=str(track)).json()["metadata"]
+    assert (about["duration"], about["warnings"]) == (pytest.approx(seconds, abs=TOLERANCE_S), [])
+
+
+def test_track_that_a_recording_lacks_is_refused_with_those_it_has(
+    server: Server, studio: Studio
+) -> None:
+    film = film_of_three_tracks(studio, "mkv").read_bytes()
+    sound = studio.bytes("wav-s16")
+    for content, track, said in (
+        (film, "4", "1 (eng), 2 (ger), 3."),
+        (sound, "2", "are: 1."),
+        (film, "0", "from 1 to"),
+        (film, "eng", "whole number"),
+    ):
+        response = server.post(content, track=track)
+        assert (response.status_code, response.json()["code"]) == (422, "field_invalid")
+        assert said in response.json()["detail"]
+    assert server.post(sound, track="1").status_code == 200
 
 
 def test_recording_that_does_not_say_its_length_has_an_estimate_with_the_reason(

@@ -49,6 +49,10 @@ export type Options = {
     temperature?: number | undefined;
     max_tokens?: number | undefined;
     windows?: "auto" | "parallel" | undefined;
+    /**
+     * of a film, from 1; default: the first that can be decoded
+     */
+    track?: number | undefined;
     recognise?: boolean | undefined;
     /**
      * their times, also where that is more work

@@ -15,7 +15,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from sidecar import clock
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
-from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, MAX_SPEAKERS, MAX_TOKENS
+from sidecar.interfaces.request_options import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_SPEAKERS,
+    MAX_TOKENS,
+    MAX_TRACKS,
+)
 
 
 class RenderedBody(BaseModel):
@@ -220,6 +225,13 @@ OPTIONS: dict[str, Any] = {
         "suffices. It is faster; speakers are linked across windows by their embeddings.",
         default="auto",
         examples=["auto"],
+    ),
+    "track": integer(
+        1,
+        MAX_TRACKS,
+        "Number of the audio track, for a film with several. Default: the first that can be "
+        "decoded.",
+        examples=[2],
     ),
     "words": flag(
         False, "Return word timestamps, also from an engine for which they are more work."
