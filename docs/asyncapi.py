@@ -24,7 +24,7 @@ def asyncapi() -> str:
     messages: dict[str, Any] = {
         SOUND: {
             "contentType": "application/octet-stream",
-            "summary": "Whole samples, mono, little-endian, as `begin` says; a binary frame.",
+            "summary": "Samples, mono, little-endian, as `begin` says; a binary frame.",
             "payload": {"type": "string", "format": "binary"},
         }
     }

@@ -23,7 +23,12 @@ from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_events import InputProcessed, Summary
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import (
+    AUDIO_BLOCK_SAMPLES,
+    LiveOptions,
+    SampleEncoding,
+    WholeSamples,
+)
 from sidecar.live.sessions.session import Session
 from sidecar.service.facade import Service
 
@@ -44,8 +49,8 @@ CLOSE_TIMEOUT_S = 5.0
 """Time for the client to close after the last event. A client that closes has received it; one that
 does not may reconnect."""
 UNCOUNTED_AUDIO_S = 0.0025
-"""Shortest audio of a message that is not counted, as each message costs the same. A block of an
-AudioWorklet, 128 samples at 48 kHz, is 2.67 ms; no client has shorter packets."""
+"""Shortest audio of a message that is not counted, as each message costs the same; or
+`AUDIO_BLOCK_SAMPLES`, if that is shorter."""
 SESSION_DONE_CODE = 1000
 """Close code of a client that does not need its session any more."""
 
@@ -128,7 +133,8 @@ class _LiveConnection:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         width = SampleEncoding(begin.encoding).width if decoder is None else 0
-        self._uncounted_bytes = max(1, int(rate * UNCOUNTED_AUDIO_S) * width)
+        uncounted = min(int(rate * UNCOUNTED_AUDIO_S), AUDIO_BLOCK_SAMPLES)
+        self._uncounted_bytes, self._samples = max(1, uncounted * width), WholeSamples(width or 1)
         self._heard_s, self._finished = session.told.heard_s, False
         self._summed_up = False
         """True if the summary was sent: no message follows it."""
@@ -166,7 +172,7 @@ class _LiveConnection:
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), SampleEncoding.PCM16
             else:
-                encoding = SampleEncoding(self._begin.encoding)
+                message, encoding = self._samples.add(message), SampleEncoding(self._begin.encoding)
             await self._session.send(message, encoding, self._rate)
             return
         order = parse_request(message)
@@ -176,9 +182,11 @@ class _LiveConnection:
             case LiveChangeRequest():
                 self._session.change(order.upon(self._session.options))
             case _ if order.type == "commit":
+                self._samples.end()
                 self._session.commit()
             case _ if order.type == "cancel":
                 self._socket.count_cancel()
+                self._samples.end()
                 self._session.forget()
             case _:
                 self._finished = True

@@ -101,6 +101,10 @@ class SampleEncoding(StrEnum):
         return 2 if self is SampleEncoding.PCM16 else 4
 
 
+AUDIO_BLOCK_SAMPLES = 128
+"""Samples of the shortest block that clients send: one of an AudioWorklet, at any sample rate."""
+
+
 class WholeSamples:
     """Samples of ``width`` bytes from messages that are cut at any byte."""
 

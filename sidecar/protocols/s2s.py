@@ -29,6 +29,7 @@ from sidecar.conversation import conversation_events as output
 from sidecar.conversation.conversation_events import ReplyLatency
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.interfaces.live_options import WholeSamples
 from sidecar.service.facade import Service
 
 PATH = "/stream"
@@ -199,9 +200,10 @@ async def _take(
 
 async def _hear(socket: websocket_connections.WebSocketConnection, talk: ConversationLoop) -> None:
     """Process the queued audio in order."""
+    samples = WholeSamples()
     async for raw in socket.inbound:
         try:
-            await talk.hear(raw, rate=IN_RATE)
+            await talk.hear(samples.add(raw), rate=IN_RATE)
         except (errors.SoundInvalid, errors.ChunkTooLong) as error:
             await socket.send(s2s_error_message(error))
         except errors.SessionOver:

@@ -132,9 +132,10 @@ class WorkerOperations:
     def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """Yield the answers to one call."""
         match request.message:
-            case {"operation": "probe", "max_s": max_s, "track": track} if request.fds:
+            case {"operation": "probe", "max_s": max_s} if request.fds:
                 audio_decoder.preload_decoders()
                 yield BEGUN_MESSAGE
+                track = request.message.get("track")
                 yield audio_decoder.probe_audio(request.fds[0], max_s, track).to_wire()
             case {"operation": "voice", "max_s": max_s} if request.fds:
                 yield BEGUN_MESSAGE

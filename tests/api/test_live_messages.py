@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Union
 
+import numpy as np
 import pytest
 from live_wire import next_of, rest, say, wire
 from pydantic import Field, TypeAdapter
@@ -189,7 +190,6 @@ SOON = {"type": "begin"}
         ([{**SOON, "after": 3}], "field_missing", 1007),
         ([{**SOON, "session": "nobody", "after": 0}], "session_not_found", 4404),
         ([SOON, SOON], "message_invalid", 1007),
-        ([SOON, b"\0"], "sound_invalid", 1007),
         ([SOON, bytes(2 * 16_000 * 11)], "chunk_too_long", 1009),
         ([SOON, {"type": "finish"}, {"type": "commit"}], "session_over", 4409),
         (
@@ -304,7 +304,7 @@ async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
-    for rate, samples in ((16_000, 160), (48_000, 128)):  # the last: a block of an AudioWorklet
+    for rate, samples in ((16_000, 160), (48_000, 128), (96_000, 128), (192_000, 128)):
         async with wire(server) as socket:
             await say(socket, "begin", rate=rate)
             for _ in range(200):
@@ -320,6 +320,27 @@ async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets
                 await socket.send(message)
             said, code = await rest(socket)
             assert (said[-1]["type"], said[-1]["code"], code) == ("error", "rate_limited", 4429)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size"), [("pcm16", 1), ("pcm16", 1601), ("float32", 2047), ("float32", 9)]
+)
+async def test_samples_cut_over_two_messages_are_heard_whole(
+    encoding: str, size: int, server: Server
+) -> None:
+    samples = np.full(1000 if size < 10 else 16_000, 0.25, "<f4")
+    if encoding == "pcm16":
+        samples = (samples * 32767).astype("<i2")
+    sound = samples.tobytes()
+    async with wire(server) as socket:
+        await say(socket, "begin", encoding=encoding)
+        for start in range(0, len(sound), size):
+            await socket.send(sound[start : start + size])
+        await socket.send(b"\1")  # a half sample at the end is dropped
+        await say(socket, "finish")
+        summary = await next_of(socket, "summary")
+    duration = summary["transcript"]["metadata"]["duration"]
+    assert duration == pytest.approx(len(samples) / 16_000, abs=0.001)
 
 
 def test_live_docs_name_every_message_and_field() -> None:

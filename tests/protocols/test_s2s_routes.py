@@ -120,8 +120,7 @@ async def test_reconnecting_client_finds_a_free_place(talks: Server) -> None:
 
 async def test_invalid_audio_is_refused_and_the_conversation_goes_on(talks: Server) -> None:
     async with Page(talks) as page:
-        await page.live.send(b"\x01\x02\x03")
-        assert "sound_invalid" in (await page.until("error"))["message"]
+        await page.live.send(b"\x01\x02\x03")  # the rest of a sample may be in the next message
         await page.live.send(bytes(32_000 * 11))
         assert "chunk_too_long" in (await page.until("error"))["message"]
         await page.send(type="text", text="Still here.")

@@ -243,7 +243,10 @@ async def test_messages_beyond_their_rate_are_refused_with_the_limit(strict: Ser
             "window_seconds": 60,
             "kind": "cancel",
         }
-        for _ in range(41):
+        await client.begin("r1")
+        for _ in range(100):  # blocks of an AudioWorklet
+            await client.append(bytes(256), "r1")
+        for _ in range(40):
             await client.send("session.update")
             await client.until("session.updated", "error")
         assert client.frames[-1]["payload"]["reason_code"] == "message_rate_limited"

@@ -6,6 +6,7 @@ the error in a frame, and is closed: these clients expect the error there.
 
 from __future__ import annotations
 
+import base64
 from functools import partial
 
 from fastapi import APIRouter
@@ -16,7 +17,13 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import YapCloseCodes
-from sidecar.interfaces.live_options import QUIET_SPEECH, LiveOptions, TurnControl, WholeSamples
+from sidecar.interfaces.live_options import (
+    AUDIO_BLOCK_SAMPLES,
+    QUIET_SPEECH,
+    LiveOptions,
+    TurnControl,
+    WholeSamples,
+)
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
@@ -27,6 +34,10 @@ from sidecar.service.facade import Service
 PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
 """Subprotocol that browser clients offer beside the one with their key."""
+APPEND = "input_audio_buffer.append"
+UNCOUNTED_CHARACTERS = len(base64.b64encode(bytes(2 * AUDIO_BLOCK_SAMPLES)))
+"""Length of an append that has at least a block of audio, which does not count towards the rate
+limit."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Types that are answered at once and do not count towards the rate limit."""
 
@@ -89,7 +100,8 @@ class _YapConnection:
             if given.type in IMMEDIATE_TYPES:
                 await self._answer(given)
             else:
-                self._count(given.type)
+                if given.type != APPEND or len(message) < UNCOUNTED_CHARACTERS:
+                    self._count(given.type)
                 self._socket.inbound.put(given, len(message))
         except YapRefused as refused:
             if given is None:
@@ -131,7 +143,7 @@ class _YapConnection:
         match given.type:
             case "session.update":
                 await self._update(given)
-            case "input_audio_buffer.append":
+            case _ if given.type == APPEND:
                 self._utterances.check(given.ids)
                 raw = self._samples.add(messages.audio_of(given.payload))
                 await self._session.send(raw)
