@@ -246,15 +246,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         text = f"The folder {folder} cannot be written to: {error.strerror}."
         raise unusable_error(text, lock, error) from None
     with file:  # closing it releases the lock
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file, wait=True)
         yield
 
 
@@ -262,17 +254,22 @@ def try_lock(file: BinaryIO) -> bool:
     """Lock an open file exclusively, unless another process has locked it; return whether this one
     has it now, until it closes the file. Where nothing can be locked, all have it."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file, wait=False)
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     return True
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:

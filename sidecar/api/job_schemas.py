@@ -158,7 +158,6 @@ MEDIA_TYPES = {
     "tsv": "text/tab-separated-values; charset=utf-8",
     "rttm": "text/plain; charset=utf-8",
 }
-"""Content types of a transcript by its format."""
 TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The transcript; as JSON, the 'segments' and 'metadata' of /transcribe",

@@ -182,7 +182,6 @@ _ENGINE_NUMBERS: Sequence[tuple[str, str, Callable[[EngineStatus], float]]] = (
     ("reserved_bytes", "Planned memory on its device.", lambda one: one.reserved_bytes),
     ("resident_bytes", "Resident host memory of the worker process.", _resident),
 )
-"""Numbers of an engine: name, description and value."""
 
 
 def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:

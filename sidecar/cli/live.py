@@ -102,7 +102,6 @@ class LiveCommandOptions:
 
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
-"""Colours of speakers, by their numbers."""
 UNKNOWN_SPEAKER = "Speaker_?"
 CUT_OFF = "The service ended the session before it had all audio."
 LAST_EVENTS_S = 1.0

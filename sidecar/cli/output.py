@@ -214,17 +214,13 @@ def write_new(path: Path, text: str) -> None:
         FileExistsError: there is one of that name.
         OSError: it cannot be written.
     """
-    half = path.with_name(f".{secrets.token_hex(4)}.part")
-    try:
-        half.write_bytes(encode_text(text))
+    with _written_beside(path, text) as half:
         try:
             os.link(half, path)
         except OSError:
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
             half.replace(path)  # a file system without links
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -233,10 +229,16 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    with _written_beside(path, text) as half:
+        half.replace(path)
+
+
+@contextmanager
+def _written_beside(path: Path, text: str) -> Iterator[Path]:
+    """Write ``text`` to a file in the same folder; it is deleted unless it has been moved."""
     half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:
         half.write_bytes(encode_text(text))
-        half.replace(path)
-    except OSError:
+        yield half
+    finally:
         half.unlink(missing_ok=True)
-        raise

@@ -124,7 +124,6 @@ class TranscribeCommandOptions:
 
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
-"""Function that opens a progress bar with a label."""
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +19,12 @@ from sidecar.cli.backends import TranscribeRecording
 from sidecar.cli.output import (
     check_name,
     is_name_error,
+    numbered_names,
     print_error_line,
     report_error,
     write_atomically,
 )
-from sidecar.cli.transcript_manifest import TranscriptManifest, identify
+from sidecar.cli.transcript_manifest import TranscriptManifest, file_state, identify
 from sidecar.transcripts.transcript_formats import file_extension, render_transcript
 
 FAILED = "failed"
@@ -60,42 +60,24 @@ class WatchPace:
     retry_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class FileSnapshot:
-    """State of a file at one time."""
-
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileSnapshot:
-        """Return the state of a file now.
-
-        Raises:
-            OSError: it is gone.
-        """
-        status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns)
-
-
 class FileSettling:
     """Detection of files that have not changed for long enough. Pure; times are of any clock."""
 
     def __init__(self, settled_s: float) -> None:
         self._settled_s = settled_s
-        self._since: dict[Path, tuple[FileSnapshot, float]] = {}
+        self._since: dict[Path, tuple[tuple[int, ...], float]] = {}
 
-    def settled(self, looks: Mapping[Path, FileSnapshot], now: float) -> list[Path]:
-        """Return those of ``looks`` that have not changed for long enough; empty files never
-        count."""
+    def settled(self, states: Mapping[Path, tuple[int, ...]], now: float) -> list[Path]:
+        """Return those of ``states`` (`file_state`) that have not changed for long enough; empty
+        files never count."""
         self._since = {
-            path: self._since[path] if self._since.get(path, (None,))[0] == look else (look, now)
-            for path, look in looks.items()
+            path: self._since[path] if self._since.get(path, (None,))[0] == state else (state, now)
+            for path, state in states.items()
         }
         return [
             path
-            for path, (look, since) in self._since.items()
-            if look.size and now - since >= self._settled_s
+            for path, (state, since) in self._since.items()
+            if any(state[:1]) and now - since >= self._settled_s
         ]
 
 
@@ -118,7 +100,7 @@ class FolderWatch:
         self._settling = FileSettling(self._pace.settled_s)
         self._manifest = TranscriptManifest(to, fmt)
         self._skipped: frozenset[Path] = frozenset()
-        self._rejected: dict[Path, tuple[FileSnapshot, errors.SidecarError]] = {}
+        self._rejected: dict[Path, tuple[str, errors.SidecarError]] = {}
         self._unread: set[Path] = set()
         """Recordings that may not be read, which was told."""
         self._running: dict[Path, asyncio.Task[None]] = {}
@@ -146,16 +128,13 @@ class FolderWatch:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     def _due(self, now: float) -> list[Path]:
-        looks = {}
         contents = list_folder(self._folder, below=False)
         report_skipped(self._folder, [one for one in contents.skipped if one not in self._skipped])
         self._skipped = frozenset(contents.skipped)
-        for path in contents.recordings:
-            with suppress(OSError):  # gone again
-                looks[path] = FileSnapshot.of(path)
+        states = {path: file_state(path) for path in contents.recordings}
         return [
             path
-            for path in self._settling.settled(looks, now)
+            for path in self._settling.settled(states, now)
             if path not in self._running
             and self._not_before.get(path, now) <= now
             and not self._manifest.is_current(path)
@@ -170,14 +149,10 @@ class FolderWatch:
             self._not_before[path] = self._retry_time()
             return
         self._unread.discard(path)
-        if path in self._rejected:
-            try:
-                unchanged = self._rejected[path][0] == FileSnapshot.of(path)
-            except OSError:
-                return  # it was removed meanwhile
-            if unchanged:
-                self._set_aside(path, self._rejected[path][1])
-                return
+        content, rejection = self._rejected.get(path, ("", None))
+        if rejection is not None and content == recording.sha256:
+            self._set_aside(path, recording.sha256, rejection)
+            return
         try:
             # By the whole name, which is unique in the folder.
             name = self._manifest.output_name(recording, f"{path.name}.{file_extension(self._fmt)}")
@@ -200,7 +175,7 @@ class FolderWatch:
             if error.kind in RETRYABLE_KINDS or isinstance(error, errors.JobNotFound):
                 self._not_before[path] = self._retry_time(error.retry_after)
             else:
-                self._set_aside(path, error)
+                self._set_aside(path, recording.sha256, error)
             return
         for notice in transcript.notices:
             print_error_line(f"{path}: {notice.message}")
@@ -213,7 +188,7 @@ class FolderWatch:
             return
         print_error_line(f"{path.name}: {output}")
 
-    def _set_aside(self, path: Path, error: errors.SidecarError) -> None:
+    def _set_aside(self, path: Path, content: str, error: errors.SidecarError) -> None:
         """Move a recording to the folder `FAILED`. If that fails now, it is tried again: another
         program may have the file open, or a disk may be full."""
         try:
@@ -221,8 +196,8 @@ class FolderWatch:
         except OSError as why:
             if path not in self._rejected:
                 print_error_line(f"{path}: it cannot be moved to '{FAILED}' yet: {why.strerror}.")
-            with suppress(OSError):  # it is moved, or gone
-                self._rejected[path] = FileSnapshot.of(path), error
+            if path.exists():  # else it is moved, or gone
+                self._rejected[path] = content, error
             self._not_before[path] = self._retry_time()
         else:
             self._rejected.pop(path, None)
@@ -249,8 +224,7 @@ def set_aside(path: Path, reason: str) -> None:
     """
     folder = path.parent / FAILED
     folder.mkdir(exist_ok=True)
-    to, number = folder / path.name, 2
-    while to.exists():
-        to, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
+    free = (folder / name for name in numbered_names(path.name))
+    to = next(one for one in free if not one.exists())
     path.rename(to)
     write_atomically(to.with_name(f"{to.name}.reason.txt"), reason)

@@ -17,12 +17,13 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
 from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
-from sidecar.jobs import job_record, job_runner
+from sidecar.jobs import job_record
 from sidecar.jobs.faults import Fault, FaultHistory, fault_of
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobFailure, JobRecord
+from sidecar.jobs.job_runner import poison_error
 from sidecar.storage import postgres_database
 from sidecar.workers.engine_slot import EngineState
 
@@ -51,7 +52,6 @@ class ClaimTimings:
 ENGINE_STOP_TIMEOUT_S = 5.0
 """Seconds for engines to stop at the end of a drain."""
 ENGINE_STOP_POLL_S = 0.02
-"""Seconds between two checks whether an engine has stopped."""
 
 
 LIVE_DECODER = "live"
@@ -264,12 +264,12 @@ class ClaimLoop:
 
     def _fits_beside(self, record: job_record.JobRecord) -> bool:
         sociable = not record.alone and self._beside(record) > 1
-        return sociable and _poison_error(record) is None and self._judging.failure(record) is None
+        return sociable and poison_error(record) is None and self._judging.failure(record) is None
 
     async def _claimed_fit(self) -> HeldClaim | None:
         """Claim the next job that this node can do. Others are refused, and a poison job ends."""
         while (held := await self._claimed()) is not None:
-            if (end := _poison_error(held.claimed_record)) is not None:
+            if (end := poison_error(held.claimed_record)) is not None:
                 self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
             elif (failure := self._judging.failure(held.claimed_record)) is not None:
                 await self._refuse(held, failure)
@@ -406,7 +406,3 @@ class ClaimLoop:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         self._claiming.spawn("claims", work)
-
-
-def _poison_error(record: job_record.JobRecord) -> errors.EngineCrashed | None:
-    return job_runner.poison_error(record.crashes, record.interruptions)

@@ -184,7 +184,6 @@ class ClientTimeouts:
         self._database, self._seal, self._service_id = database, seal, service_id
         self._store, self._queue = store, queue
         self.leaving = BackgroundTaskGroup()
-        """Calls by which jobs are left."""
         self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
         """The token of the call by which this service took each job over."""
 

@@ -33,7 +33,6 @@ from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 MAX_CONCURRENT_OPENS = 2
-"""Recordings that are opened at once."""
 
 
 class SharedJobBackend:
@@ -68,7 +67,6 @@ class SharedJobBackend:
             )
         rows = JobRows(seal)
         self.persistent_recordings = PersistentRecordings(settings, storage, seal, shared=True)
-        """Recordings of jobs."""
         self._database = PostgresDatabase(address)
         self._follower = JobFollower(self._database, rows, service_id, now)
         limits = RetentionLimits(
@@ -93,7 +91,6 @@ class SharedJobBackend:
             tally,
             now,
         )
-        """Jobs of all services."""
         node = None
         if settings.role != ROLE_FRONT:
             log = JobEventLog(now)
@@ -125,7 +122,6 @@ class SharedJobBackend:
         self.client_timeouts = ClientTimeouts(
             self._database, seal, service_id, self.store, self.queue
         )
-        """Jobs whose clients timed out."""
 
     @property
     def reachable(self) -> bool:

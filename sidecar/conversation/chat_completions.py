@@ -182,7 +182,6 @@ class RepeatLlm:
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
 MAX_EVENT_BYTES = 1 << 20
-"""Maximum size of one event of a stream in bytes."""
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 """Names of the field that limits the answer. All servers know the first, except OpenAI's reasoning
 models, which reject it. Other servers ignore the second, and answer without a limit."""

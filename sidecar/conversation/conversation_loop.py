@@ -154,7 +154,6 @@ class ConversationLoop:
         self.machine = ConversationStateMachine(options)
         """State, history and options; requests go through `wish`."""
         self.input = SpeechInput(session, now, self._recognised, self._noticed)
-        """Audio of the user, and how it is recognized."""
         self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
         """LLM and TTS: changes take effect on replies that these have not begun."""
         self.pacer = AudioPacer(clears=clears)

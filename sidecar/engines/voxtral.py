@@ -275,7 +275,6 @@ class VoxtralStream:
         self.fed = 0
         """Number of samples so far."""
         self.tokens: list[int] = []
-        """Generated tokens."""
         self.ended = False
         self._whole = True
         self._step = voxtral.tekken.step

@@ -81,7 +81,6 @@ LANGUAGE_NAMES = {
     "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
     "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
-"""English names of languages by code."""
 
 NATIVE_LANGUAGE_NAMES = {
     "ar": "العربية", "bg": "български", "bn": "বাংলা", "ca": "català", "cs": "čeština",

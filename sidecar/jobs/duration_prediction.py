@@ -33,7 +33,6 @@ USUAL_WORK_PER_AUDIO_S = 0.07
 MIN_JOB_S = 0.2
 """Minimum duration of a job: reading, start and response."""
 UNKNOWN_AUDIO_S = 600.0
-"""Assumed duration of a recording of unknown duration."""
 REMEMBERED_JOBS = 15
 """Measured jobs of a fit. Their medians count, so that one slow job has no effect."""
 REMEMBERED_LOADS = 5

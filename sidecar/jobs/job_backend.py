@@ -123,7 +123,6 @@ class LocalQueueSetup:
         )
         self._file = DurationFile(default_data_folder(settings.data_dir))
         self.pace = DurationPredictor(provision.spec.name, model, self._file.read())
-        """Predictor of durations."""
 
     def queue(self, log: JobEventLog) -> JobQueue:
         """Return a queue that writes to a log."""
@@ -207,7 +206,6 @@ class LocalJobBackend:
 
             self._kept = JobPersistence(settings, now)
         self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
-        """Log of the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)
         self.results = Retention(

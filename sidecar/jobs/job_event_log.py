@@ -160,11 +160,6 @@ class JobEventFeed:
         """Drop the listeners of one job that may not have ended."""
         self._of_one.pop(job_id, None)
 
-    @property
-    def subscribers(self) -> int:
-        """Return the number of subscribers of all jobs."""
-        return sum(map(len, self._subscriptions.values()))
-
     def publish(self, record: JobRecord, event: JobEvent) -> None:
         """Publish an event; ``record`` is the job after the event."""
         for tell in [*self._of_one.get(record.id, ()), *self._all]:

@@ -36,7 +36,6 @@ class Job:
     def __init__(self, source: AudioSource, record: JobRecord) -> None:
         self.source = source
         self.record = record
-        """Latest record."""
         self.arrived_at = time.monotonic()
         """Arrival on the monotonic clock, for decisions; the record has
         wall-clock times for users."""
@@ -282,8 +281,7 @@ class JobRun:
                 except WorkerDied:
                     log.error("the worker process died in job %s", job.id)
                     job.crash()
-                    known = job.record
-                    if (end := poison_error(known.crashes, known.interruptions)) is not None:
+                    if (end := poison_error(job.record)) is not None:
                         job.fail(end)
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
@@ -401,13 +399,13 @@ def _was_restarted(job: Job) -> bool:
 CRASH_WEIGHT = 5
 """Weight of a crash of the engine's worker process while the service lives on."""
 SERVICE_DEATH_WEIGHT = 1
-"""Weight of the death of a service."""
 POISON_WEIGHT = 10
 """Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
 
 
-def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
-    """Return the error of a job after this many crashes and deaths; None if it is tried again."""
+def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
+    """Return the error of a job after its crashes and deaths; None if it is tried again."""
+    crashes, deaths = record.crashes, record.interruptions
     if crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT < POISON_WEIGHT:
         return None
     if not deaths:

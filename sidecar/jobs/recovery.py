@@ -128,7 +128,7 @@ async def _requeued(
         record = store.get(job_id)
         if record.over:
             return None
-        if (error := poison_error(record.crashes, record.interruptions)) is not None:
+        if (error := poison_error(record)) is not None:
             raise error
         source = await threads.run(keeping.open, record)
     except errors.JobNotFound:  # it was deleted meanwhile

@@ -112,7 +112,6 @@ class Reservations:
         self.owners = Counter[str]()
         """Reserved queue positions by owner."""
         self.uploading: dict[str, OwnerUploads] = {}
-        """Uploads in progress by owner."""
 
     @property
     def promised(self) -> int:
@@ -177,7 +176,6 @@ class Reservations:
 
 
 UNKNOWN_AUDIO_CHARGE_S = 3600.0
-"""Duration that counts for a recording of unknown duration."""
 
 
 def check_jobs(who: Identity, has: int) -> None:

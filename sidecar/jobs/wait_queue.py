@@ -31,7 +31,6 @@ class RunningJobs:
     ) -> None:
         self.place = place
         self.running: Sequence[Job] = ()
-        """The job or batch at work."""
         self.shut = False
         """Whether the dispatcher has ended."""
         self._pace = pace

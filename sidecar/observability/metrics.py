@@ -223,7 +223,6 @@ class OutcomeWindow:
 
 METRIC_PREFIX = "vibevoice_"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-"""Outcomes of jobs."""
 QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
 LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
@@ -334,7 +333,6 @@ class LiveMetrics:
             REAL_TIME_FACTOR_BUCKETS,
         )
         self.speaking = 0
-        """Utterances in progress."""
 
     def told(self, wire: str, speech_s: float, wait_s: float, work_s: float) -> None:
         """Count a recognized segment."""
@@ -372,9 +370,7 @@ class ProtocolMetrics:
         )
         self.calls = Counter("grpc_calls_total", "gRPC calls by status.", ("method", "status"))
         self.answering = 0
-        """Requests in progress."""
         self.sockets_open = 0
-        """Open WebSockets."""
 
 
 class ServiceMetrics:
@@ -401,9 +397,7 @@ HEALTH_WINDOW_S = 60.0
 MIN_OUTCOMES = limit("health_min_events", 5)
 """Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
 MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-"""Share of successes below which the service is not healthy."""
 MAX_TIMED_OUT_RATIO = 0.5
-"""Share of timeouts above which the service is not healthy."""
 
 
 def health_problem(lately: RecentOutcomes) -> str | None:

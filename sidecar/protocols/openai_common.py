@@ -193,7 +193,6 @@ ALIASES = (
 LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
 """OpenAI's models that only transcribe live (`AudioTranscription` of its SDK)."""
 DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
-"""OpenAI's model with diarization."""
 REALTIME_MODEL = "gpt-realtime"
 """Model that clients of the Realtime API expect in `GET /v1/models`."""
 SERVICE_NAME = "vibevoice-asr"

@@ -31,7 +31,6 @@ from sidecar.service.facade import Service
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 _READS = ("GET", "HEAD")
 MAX_WAITING_SOCKETS = 100
-"""Maximum WebSockets that wait for the whole application."""
 TRY_AGAIN_LATER = 1013
 """Close code of a WebSocket that cannot wait; its handshake is refused with 403."""
 

@@ -126,7 +126,6 @@ def create_tracing(version: str) -> OtlpExporter | None:
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_SPOOLS = 4
-"""Maximum uploads that are written to disk at once."""
 
 
 class Service:
@@ -151,15 +150,11 @@ class Service:
         self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)
         """Threads that write uploads to disk."""
         self.fleet = EngineFleet(settings, choice, live, voice)
-        """Engines by role."""
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
-        """Models of the engines."""
         self.tally = ServiceMetrics()
-        """Metrics since the start."""
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
-        """Enrolled speakers."""
         self._provision = job_backend.EngineProvisioning(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
@@ -167,7 +162,6 @@ class Service:
             settings, self._provision, self._planned, self.fleet.places, model
         )
         self.remaining_s = engine.remaining_s
-        """Predicts the remaining seconds of a running job."""
         self._pace = engine.pace
         counts, threads = self.tally.jobs, self.spool_threads
         parts = engine, counts, threads, now
@@ -193,23 +187,16 @@ class Service:
         self.submissions = JobSubmissions(
             settings, self._backend, self._provision, self._intake, threads, counts, traced, now
         )
-        """Submission of recordings."""
         self.owned = OwnedJobs(self._backend.store)
-        """Jobs of one owner."""
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._intake)
-        """Editor of transcripts."""
         self.recordings = OwnedRecordings(self.owned, keeping)
-        """Recordings that can be played."""
         self.live_archive = LiveSessionArchive(
             settings, self._backend.store, keeping, self.spool_threads, now
         )
-        """Archive of finished live sessions and conversations as jobs."""
         self.live = self._session_registry(live.spec if live is not None else None)
-        """Live sessions of all owners."""
         self.tts = self.fleet.voice
         """TTS client; None without a TTS engine."""
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
-        """Conversations of all owners."""
 
     def _session_registry(self, spec: EngineSpec | None) -> SessionRegistry:
         settings = self.settings

@@ -102,31 +102,13 @@ class Cipher:
         Raises:
             DecryptionFailed: it was changed, has another name, or is incomplete.
         """
-        return self.of_recording(name).decrypt_chunks(sealed, name)
-
-    def decrypt_chunks(self, sealed: Iterable[bytes], about: str) -> Iterator[bytes]:
-        """Decrypt a stream of chunks. Data that was yielded before an error is valid.
-
-        Raises:
-            DecryptionFailed: it was changed, ``about`` differs, or it is incomplete.
-        """
+        own = self.of_recording(name)
         rest = iter(_split_stream(sealed, NONCE_PREFIX_BYTES))
         prefix = next(rest, b"")
         if len(prefix) != NONCE_PREFIX_BYTES:
             raise DecryptionFailed
         for number, data, last in _number_chunks(rechunk(rest, CHUNK_BYTES + TAG_BYTES)):
-            yield self._decrypted(_nonce(prefix, number, last), data, about)
-
-    def decrypt_chunk(
-        self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
-    ) -> bytes:
-        """Decrypt one chunk of a stream. The stream is complete if its ``last`` chunk decrypts as
-        such.
-
-        Raises:
-            DecryptionFailed: it was changed, or ``about``, ``number`` or ``last`` differ.
-        """
-        return self._decrypted(_nonce(prefix, number, last), data, about)
+            yield own._decrypted(_nonce(prefix, number, last), data, name)
 
     def _decrypted(self, nonce: bytes, data: bytes, about: str) -> bytes:
         from cryptography.exceptions import InvalidTag
@@ -250,7 +232,6 @@ class EncryptedFile:
             sealed = stored.size - NONCE_PREFIX_BYTES
             self._last = max(0, -(-sealed // self._step) - 1)
             self.size = sealed - (self._last + 1) * TAG_BYTES
-            """Bytes of the recording."""
             if self.size < 0:
                 raise DecryptionFailed
             self._piece(self._last)
@@ -276,8 +257,8 @@ class EncryptedFile:
 
     def _piece(self, number: int) -> bytes:
         data = self._at(NONCE_PREFIX_BYTES + number * self._step, self._step)
-        last = number == self._last
-        return self._seal.decrypt_chunk(data, self._prefix, number, self._name, last=last)
+        nonce = _nonce(self._prefix, number, number == self._last)
+        return self._seal._decrypted(nonce, data, self._name)
 
     def _at(self, at: int, size: int) -> bytes:
         try:

@@ -57,10 +57,8 @@ class PostgresDatabase:
         self._pool = postgres_connection.pool(address, size, self._outlook)
         self._calls: set[asyncio.Task[Any]] = set()
         self._used: set[AsyncConnection[Row]] = set()
-        """Connections in use."""
         self._callbacks: dict[str, NotificationCallback] = {}
         self._listened: set[str] = set()
-        """Channels to which the listening connection listens."""
         self._listening: asyncio.Task[None] | None = None
         self._listening_connection: AsyncConnection[Row] | None = None
         self.call_timeout_s, self.listen_check_s = CALL_TIMEOUT_S, LISTEN_CHECK_INTERVAL_S
@@ -277,7 +275,6 @@ START_TIMEOUT_S = 30.0
 MIGRATION_STEP_TIMEOUT_S = 60.0
 """Limit for a statement of a migration: a table may be large, and another service may migrate."""
 MIGRATION_LOCK_ID = 0x766962656A6F6273
-"""Advisory lock of migrations."""
 JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 

@@ -28,7 +28,6 @@ from sidecar.storage.encryption import LocalObject, StoredObject
 log = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".part"
-"""Suffix of an incomplete recording."""
 CLUSTER_PREFIX = "vibevoice-"
 """Beginning of the name of a cluster's subfolder; its code follows."""
 _MOUNT_HINT = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
@@ -167,7 +166,8 @@ class FolderStorage:
             file = files.open_new(partial)
             try:
                 with file:
-                    _write_chunks(pieces, file.fileno())
+                    file.writelines(pieces)
+                    file.flush()
                     if synced:
                         files.sync(file.fileno())
                 partial.rename(path)
@@ -243,14 +243,6 @@ class FolderStorage:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime
-
-
-def _write_chunks(pieces: Iterable[bytes], target: int) -> None:
-    for piece in pieces:
-        with memoryview(piece) as rest:
-            written = 0
-            while written < len(rest):
-                written += os.write(target, rest[written:])
 
 
 @contextlib.contextmanager

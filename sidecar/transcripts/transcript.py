@@ -30,7 +30,6 @@ WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spr
 some hundredths of a second). server: another server, whose method is unknown. spread: characters
 spread evenly over the segment (an estimate, exact at its ends only)."""
 MAX_NAME_CHARACTERS = 200
-"""Maximum characters of a speaker's name."""
 
 
 _MARKS = ",;:.!?…"

@@ -116,11 +116,6 @@ class WorkerProcess:
         return self._process.pid
 
     @property
-    def calls_in_turn(self) -> int:
-        """Return the number of calls that have not ended and run one after the other."""
-        return len(self._calls.in_turn)
-
-    @property
     def alive(self) -> bool:
         """Return whether it can be called."""
         return not self._dead and self._process.poll() is None

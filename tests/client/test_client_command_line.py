@@ -21,7 +21,7 @@ from sidecar.cli.backends import ServiceTarget, open_backend
 from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.transcript_manifest import RecordingIdentity, identify
-from sidecar.cli.watch_folder import FileSettling, FileSnapshot, FolderWatch, WatchPace
+from sidecar.cli.watch_folder import FileSettling, FolderWatch, WatchPace
 from sidecar.transcripts.transcript import Segment, Transcript
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -192,13 +192,13 @@ def nothing_said() -> Transcript:
 
 def test_recording_counts_once_it_no_longer_changes() -> None:
     settling, path, empty = FileSettling(3.0), Path("a.wav"), Path("b.wav")
-    looks = {path: FileSnapshot(10, 1), empty: FileSnapshot(0, 1)}
+    looks = {path: (10, 1), empty: (0, 1)}
     assert settling.settled(looks, 0.0) == []
     assert settling.settled(looks, 2.9) == []
-    assert settling.settled({path: FileSnapshot(11, 2)}, 3.0) == [], "it grew"
-    assert settling.settled({path: FileSnapshot(11, 2)}, 6.0) == [path]
+    assert settling.settled({path: (11, 2)}, 3.0) == [], "it grew"
+    assert settling.settled({path: (11, 2)}, 6.0) == [path]
     assert settling.settled({}, 7.0) == []
-    assert settling.settled({path: FileSnapshot(11, 2)}, 8.0) == [], "it came back"
+    assert settling.settled({path: (11, 2)}, 8.0) == [], "it came back"
 
 
 async def said_of(path: Path, _: object) -> Transcript:

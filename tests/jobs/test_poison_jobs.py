@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -42,12 +43,13 @@ SETTLED = ReportedChange(Checkpoint(1.0, "form", (), {}), 1.0)
 def test_job_ends_after_two_crashes_or_ten_deaths_of_services(
     crashes: int, deaths: int, ends: bool
 ) -> None:
-    assert (poison_error(crashes, deaths) is not None) is ends
+    record = replace(submitted(), crashes=crashes, interruptions=deaths)
+    assert (poison_error(record) is not None) is ends
 
 
 @pytest.mark.parametrize(("crashes", "deaths", "says"), [(2, 0, "died"), (1, 6, "6 services")])
 def test_poison_error_says_what_died(crashes: int, deaths: int, says: str) -> None:
-    error = poison_error(crashes, deaths)
+    error = poison_error(replace(submitted(), crashes=crashes, interruptions=deaths))
     assert error is not None
     assert error.code == "engine_crashed"
     assert says in error.detail
@@ -64,7 +66,7 @@ def test_any_mix_of_deaths_ends_job_within_ten_attempts_and_two_crashes(
 ) -> None:
     record, tried, crashed = submitted(), 0, 0
     for change in deaths:
-        if poison_error(record.crashes, record.interruptions) is not None:
+        if poison_error(record) is not None:
             break
         record = happened(record, StartedChange(), change)
         tried += 1
@@ -72,7 +74,7 @@ def test_any_mix_of_deaths_ends_job_within_ten_attempts_and_two_crashes(
         assert record.alone, "the next attempt costs nobody else's"
     assert tried <= POISON_WEIGHT
     assert crashed <= 2
-    assert poison_error(record.crashes, record.interruptions) is not None
+    assert poison_error(record) is not None
 
 
 @given(st.lists(fatal, max_size=3 * POISON_WEIGHT))
@@ -80,7 +82,7 @@ def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(deaths: list[
     record = submitted()
     for change in deaths:
         record = happened(record, StartedChange(), SETTLED, change)
-        assert poison_error(record.crashes, record.interruptions) is None
+        assert poison_error(record) is None
 
 
 def test_attempts_passed_on_by_nodes_do_not_count_as_deaths() -> None:

@@ -54,10 +54,10 @@ def test_each_recording_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None
     assert not {one[at : at + 8] for at in range(HEAD, len(one) - 7)} & {
         other[at : at + 8] for at in range(HEAD, len(other) - 7)
     }
-    assert b"".join(SEAL.of_recording("one").decrypt_chunks([one], "one")) == sound[0]
-    for seal in (SEAL, SEAL.of_recording("other"), Cipher(KEY, b"another")):
+    assert b"".join(SEAL.decrypt_recording([one], "one")) == sound[0]
+    for seal, name in ((SEAL, "other"), (Cipher(KEY, b"another"), "one")):
         with pytest.raises(DecryptionFailed):
-            b"".join(seal.decrypt_chunks([one], "one"))
+            b"".join(seal.decrypt_recording([one], name))
 
 
 def opened(path: Path) -> LocalObject:

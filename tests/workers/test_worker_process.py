@@ -220,7 +220,7 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
             halt(worker.pid)  # as deaf as native code can be
             frames = transcribe(worker, file.fileno())
             waiting = asyncio.ensure_future(anext(frames))
-            await until(lambda: worker.calls_in_turn, "it was asked")
+            await until(lambda: worker._calls.in_turn, "it was asked")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting

@@ -33,7 +33,6 @@ OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
 """Paths that a page under a rebound name may read: they reveal nothing about recordings."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
-"""Refusal of a WebSocket in the format of its protocol."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,6 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
 }
 """Errors for the framework's own responses, by status; 404 and 405 are handled separately."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
-"""Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
 """Error formats of paths, for clients that do not know problem details. A path that ends in '/'
 covers all below it."""

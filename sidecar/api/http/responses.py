@@ -183,7 +183,6 @@ class ReportedSegments:
         self._words: dict[int, Counter[str]] = {}
         """Words of a segment that stand for none of a later one yet."""
         self._found: set[int] = set()
-        """Segments that were found again."""
 
     def contain(self, segment: Segment) -> bool:
         """Return whether a segment of another attempt was reported, as far as can be told before

@@ -63,7 +63,6 @@ MALFORMED_PER_MINUTE = 100
 """Maximum of invalid messages, each of which is answered; beyond it the connection is closed."""
 
 Message = str | bytes
-"""Text message or binary message."""
 
 
 class WebSocketGone(Exception):

@@ -67,7 +67,6 @@ class Endpointer:
         self.keep_from = at if keep_from is None else keep_from
         """Start of the audio that an open or later utterance may need."""
         self.speaking = False
-        """True if an utterance is open."""
         self._run = self._sure_run = 0
         self._quiet: int | None = None  # first frame without speech since the last with speech
         self._paused = False

@@ -32,7 +32,6 @@ class EventLog:
 
     def __init__(self) -> None:
         self.last = 0
-        """The number of the last event."""
         self._started, self._stopped = -1, -1.0
         self.kept: list[NumberedEvent] = []
         """The events, without partials and progress."""

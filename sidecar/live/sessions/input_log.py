@@ -116,7 +116,6 @@ class InputLog:
         self.settled = 0.0
         """End of the audio that is not needed any more."""
         self.bytes = 0
-        """Bytes of the kept audio."""
         self.options = LiveOptions()
         """Options before the first item: those with which a new engine begins."""
         self._held = held
@@ -144,11 +143,6 @@ class InputLog:
         """Return the seconds of kept audio that is not settled."""
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
-
-    @property
-    def untaken(self) -> int:
-        """Return the number of items that the current engine has not taken."""
-        return len(self._ahead) + len(self._items) - self._taken
 
     def __len__(self) -> int:
         return len(self._items)

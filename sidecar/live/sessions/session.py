@@ -82,13 +82,10 @@ class Session:
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""
         self.recording: SessionRecording | None = None
-        """Recording of its audio, if that is kept."""
         self.save: SaveSession | None = None
-        """Function that makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
-        """Metrics of its events."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
         self._waiting = False

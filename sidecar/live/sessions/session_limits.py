@@ -27,7 +27,6 @@ BUFFER_S = limit("live_buffer", 60.0)
 """Seconds of a session's audio that may wait for the engine; then its client waits. Twice the
 longest utterance, so that a whole one is kept."""
 SAMPLE_RATES = range(8_000, 192_001)
-"""Supported samples per second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from sidecar.transcripts.transcript_formats import render_transcript, transcript
 PLAYER_CLOCK_SLACK_S = 0.1
 """Seconds by which a player's report may exceed the audio that it was sent."""
 UNSUPPORTED_RESPONSE_FIELDS = ("input", "prompt")
-"""Fields of a response request that are not supported."""
 
 
 class RealtimeDialogueConnection(RealtimeConnection):

@@ -160,7 +160,6 @@ class RealtimeDialogueItems:
         self._count = 0
         self._all: dict[str, RealtimeDialogueItem] = {}
         self.last: str | None = None
-        """Id of the last item."""
 
     def new_id(self) -> str:
         """Return an unused id."""

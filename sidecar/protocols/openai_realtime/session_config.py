@@ -48,7 +48,6 @@ BETA_AUDIO_FORMATS = {
     "g711_ulaw": RealtimeAudioFormat.MU_LAW,
     "g711_alaw": RealtimeAudioFormat.A_LAW,
 }
-"""Audio formats by their names in the beta."""
 
 
 class RealtimeVadType(StrEnum):
