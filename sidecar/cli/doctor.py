@@ -84,13 +84,8 @@ def examine() -> Iterator[CheckFinding]:
     yield system_checks.check_tts(settings)
     yield system_checks.check_llm(settings)
     yield from _upstreams(settings)
-    yield system_checks.check_gpu()
-    yield system_checks.check_ffmpeg()
-    yield system_checks.check_checkpoint(settings)
+    yield from system_checks.check_environment(settings)
     yield _port(settings)
-    yield system_checks.check_spool(settings)
-    if settings.keeps_jobs:
-        yield system_checks.check_kept_jobs(settings)
 
 
 def _settings() -> tuple[Settings, CheckFinding]:

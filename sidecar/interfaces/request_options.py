@@ -245,15 +245,11 @@ def parse_integer(name: str, value: object, least: int, most: int) -> int | None
     Raises:
         errors.FieldInvalid: it is anything else.
     """
-    wrong = FieldInvalid(
-        f"'{name}' is not a whole number from {least} to {most}.",
-        hint=f"Send a number from {least} to {most}, or omit the field.",
-    )
     number = _parse_json_number(value, _INTEGER)
     if number is None:
         return None
     if not least <= number <= most or int(number) != number:  # also refuses NaN
-        raise wrong
+        raise _not_between(name, "a whole number", f"{least} to {most}")
     return int(number)
 
 
@@ -263,16 +259,19 @@ def parse_number(name: str, value: object, least: float, most: float) -> float |
     Raises:
         errors.FieldInvalid: it is anything else, including NaN and infinities.
     """
-    wrong = FieldInvalid(
-        f"'{name}' is not a number from {least:g} to {most:g}.",
-        hint=f"Send a number from {least:g} to {most:g}, or omit the field.",
-    )
     number = _parse_json_number(value, _DECIMAL)
     if number is None:
         return None
     if not least <= number <= most:  # also refuses NaN
-        raise wrong
+        raise _not_between(name, "a number", f"{least:g} to {most:g}")
     return float(number)
+
+
+def _not_between(name: str, what: str, limits: str) -> FieldInvalid:
+    return FieldInvalid(
+        f"'{name}' is not {what} from {limits}.",
+        hint=f"Send a number from {limits}, or omit the field.",
+    )
 
 
 def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:

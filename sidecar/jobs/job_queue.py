@@ -451,15 +451,9 @@ class JobQueue(SubmissionQueue):
         running = (job for job in self._running if job.id == job_id)
         return self._waiting.get(job_id) or next(running, None)
 
-    def position(self, job: Job) -> int | None:
-        """Return the number of jobs before this one; None if it does not wait."""
-        turn = self._waiting.turn(job)
-        return turn[0] if turn is not None else None
-
-    def wait_s(self, job: Job) -> float | None:
-        """Return the predicted seconds until the job starts; None if it does not wait."""
-        turn = self._waiting.turn(job)
-        return turn[1] if turn is not None else None
+    def turn(self, job: Job) -> tuple[int, float] | None:
+        """As `WaitQueue.turn`."""
+        return self._waiting.turn(job)
 
     def cancel(self, job: Job) -> None:
         """Cancel a waiting or running job; a job that has ended does not change."""

@@ -246,9 +246,8 @@ class LocalJobStore:
 
     def _turn(self, job_id: str) -> QueuePosition | None:
         live = self._queue.live(job_id)
-        if live is None or (position := self._queue.position(live)) is None:
-            return None
-        return QueuePosition(position, self._queue.wait_s(live) or 0.0)
+        turn = None if live is None else self._queue.turn(live)
+        return None if turn is None else QueuePosition(*turn)
 
     def _cancelled(self, record: JobRecord) -> JobRecord:
         """Cancel a job and return it as it is then; a private one may be deleted by that."""

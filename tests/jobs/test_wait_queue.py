@@ -96,14 +96,12 @@ async def test_waiting_jobs_have_positive_waits_while_another_runs(
         running, next_, last = await submitted(queue, [new_job() for _ in range(3)])
         queue.open()
         await until(lambda: running.record.progress.audio_s_done)
-        first_s, second_s = queue.wait_s(next_), queue.wait_s(last)
-        assert first_s is not None
-        assert second_s is not None
+        (first, first_s), (second, second_s) = queue.turn(next_), queue.turn(last)
         assert 0.0 < first_s < second_s
-        assert (queue.wait_s(running), queue.position(running)) == (None, None)
-        assert (queue.position(next_), queue.position(last)) == (0, 1)
+        assert queue.turn(running) is None
+        assert (first, second) == (0, 1)
         queue.cancel(next_)
-        assert queue.position(last) == 0
+        assert queue.turn(last)[0] == 0
 
 
 async def test_batch_job_runs_after_interactive_job_of_same_owner(recording: Path) -> None:
@@ -187,7 +185,7 @@ async def test_measured_pace_changes_waits_and_not_the_order(
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
         first, *rest = await submitted(queue, [new_job(owner="a") for _ in range(4)])
-        assert [queue.wait_s(job) for job in rest] == [500.0, 1000.0, 1500.0]
+        assert [queue.turn(job)[1] for job in rest] == [500.0, 1000.0, 1500.0]
         slot.release.clear()
         queue.open()
         await first.result()
@@ -200,7 +198,7 @@ async def test_measured_pace_changes_waits_and_not_the_order(
         await until(let_it_go)
         assert pace.load_s("fp32") == slot.load_s > 0.0
         await rest[0].result()
-        waits = [queue.wait_s(job) or 0.0 for job in rest[1:]]
+        waits = [queue.turn(job)[1] for job in rest[1:]]
         assert waits[0] < waits[1] < 50.0
         slot.release.set()
         for job in rest:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from job_event_histories import submitted
@@ -17,7 +18,7 @@ from open_descriptors import opened
 from service_process import PATIENCE_S, wait_until
 from uploads import read, upload
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
@@ -188,20 +189,15 @@ def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(p
 @posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
 def test_full_disk_leaves_no_recording(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
-    write = os.write
+    def full(part: Path) -> BinaryIO:
+        part.touch()
+        return open("/dev/full", "wb")  # says it as a disk would
 
-    def full(fd: int, data: bytes) -> int:
-        written.append(len(data))
-        if len(written) > 1:  # /dev/full says it as a disk would
-            with open("/dev/full", "wb", buffering=0) as disk:
-                return write(disk.fileno(), data)
-        return write(fd, bytes(data)[:1000])
-
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(errors.DiskFull):
-        FolderStorage(path).put("a-job", [bytes(5000)])
-    assert os.listdir(path) == []
+    monkeypatch.setattr(files, "open_new", full)
+    for size in (5000, 5_000_000):  # with and without a buffer
+        with pytest.raises(errors.DiskFull):
+            FolderStorage(path).put("a-job", [bytes(size)])
+        assert os.listdir(path) == []
 
 
 @posix
