@@ -321,13 +321,16 @@ class PostgresJobStore:
 
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""
-        ((jobs, waiting, waiting_s),) = await self._database.fetch(
-            """SELECT count(*), count(*) FILTER (WHERE state = 'queued'),
-                coalesce(sum(coalesce(audio_s, %s)) FILTER (WHERE state = 'queued'), 0)
-                FROM vibevoice.jobs WHERE owner = %s AND ended IS NULL""",
-            (UNKNOWN_AUDIO_CHARGE_S, owner),
+        ((jobs, waiting, waiting_s, least_s),) = await self._database.fetch(
+            """SELECT count(id), count(*) FILTER (WHERE state = 'queued'),
+                coalesce(sum(greatest(coalesce(audio_s, %s), least_s))
+                    FILTER (WHERE state = 'queued'), 0), max(least_s)
+                FROM (SELECT %s * count(*) AS least_s FROM vibevoice.owners
+                    WHERE owner = %s AND outlasted > clock_timestamp() - interval '1 hour') known
+                LEFT JOIN vibevoice.jobs ON owner = %s AND ended IS NULL""",
+            (UNKNOWN_AUDIO_CHARGE_S, UNKNOWN_AUDIO_CHARGE_S, owner, owner),
         )
-        return OwnerLoad(jobs, waiting, waiting_s)
+        return OwnerLoad(jobs, waiting, waiting_s, least_s)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return a result in one of its formats, rendered in a thread, one at a time for each

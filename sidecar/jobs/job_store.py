@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from sidecar.auth.rate_limits import HOUR_S
 from sidecar.errors import JobNotFound, TranscriptChanged
 from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
@@ -19,7 +22,11 @@ from sidecar.jobs.job_record import (
     JobRecord,
     JobState,
 )
-from sidecar.jobs.reservations import charged_audio_s
+from sidecar.jobs.reservations import (
+    UNKNOWN_AUDIO_CHARGE_S,
+    charged_audio_s,
+    outlasts_header,
+)
 from sidecar.jobs.retention import Retention
 
 
@@ -34,12 +41,14 @@ class QueuePosition:
 
 @dataclass(frozen=True, slots=True)
 class OwnerLoad:
-    """Unfinished jobs of an owner. ``jobs``: waiting and running; ``waiting_audio_s``: recordings
-    of unknown duration count `reservations.UNKNOWN_AUDIO_CHARGE_S`."""
+    """Unfinished jobs of an owner. ``jobs``: waiting and running. ``waiting_audio_s``: recordings
+    of unknown duration count `reservations.UNKNOWN_AUDIO_CHARGE_S`, and so does each shorter one
+    (``least_s``) if one of the owner's last recordings was far longer than its header said."""
 
     jobs: int
     waiting: int
     waiting_audio_s: float
+    least_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +145,18 @@ class JobStore(Protocol):
         """Return a result in one of several formats, as ``render`` makes it in a thread."""
 
 
+MAX_OUTLASTED = 1000
+"""Owners that are remembered because a recording was far longer than its header said."""
+
+
 class LocalJobStore:
     """`JobStore` of a service that shares its jobs with no other."""
 
     def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
         self._log, self._queue, self._results = log, queue, results
+        self._outlasted: dict[str, float] = {}
+        """Owners, and when one of their recordings was far longer than its header said."""
+        log.listen(self._compare_length)
 
     async def get(self, job_id: str) -> JobRecord:
         """As `JobStore.get`."""
@@ -234,12 +250,21 @@ class LocalJobStore:
     async def load(self, owner: str) -> OwnerLoad:
         """As `JobStore.load`."""
         waiting = self._queue.of(owner, running=False)
-        audio_s = sum(charged_audio_s(job.facts.total_s) for job in waiting)
-        return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s)
+        late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
+        least_s = UNKNOWN_AUDIO_CHARGE_S if late else 0.0
+        audio_s = sum(charged_audio_s(job.facts.total_s, least_s) for job in waiting)
+        return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """As `JobStore.form`."""
         return await self._results.written(record, render)
+
+    def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
+        if outlasts_header(record):
+            self._outlasted.pop(record.owner, None)
+            self._outlasted[record.owner] = time.monotonic()
+            while len(self._outlasted) > MAX_OUTLASTED:
+                del self._outlasted[next(iter(self._outlasted))]
 
     def _all_of(self, owner: str) -> Sequence[JobRecord]:
         return [one for one in self._log.all() if one.owner == owner]

@@ -17,6 +17,7 @@ from typing import Self
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
+from sidecar.jobs.job_record import JobRecord
 
 
 class Reservation:
@@ -202,15 +203,17 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
         )
 
 
-def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
-    """Refuse a recording of ``more_s`` seconds (None: unknown) behind ``waiting_s`` seconds that
-    wait. A single recording may have any length.
+def check_audio(
+    who: Identity, more_s: float | None, waiting_s: float, least_s: float = 0.0
+) -> None:
+    """Refuse a recording of ``more_s`` seconds (None: unknown), which counts ``least_s`` at least,
+    behind ``waiting_s`` seconds that wait. A single recording may have any length.
 
     Raises:
         errors.AudioLimited: with it, more audio would wait than the limit.
     """
     most = who.limits.queued_audio_s
-    if most is not None and waiting_s and waiting_s + charged_audio_s(more_s) > most:
+    if most is not None and waiting_s and waiting_s + charged_audio_s(more_s, least_s) > most:
         raise errors.AudioLimited(
             f"{waiting_s / HOUR_S:.1f} hours of your audio are waiting; the limit is "
             f"{most / HOUR_S:.1f}."
@@ -241,6 +244,15 @@ class UploadQuotas:
         return lambda size: buckets.charge(who.owner, self._now(), size)
 
 
-def charged_audio_s(total_s: float | None) -> float:
-    """Return the seconds that a recording counts for; None: its duration is unknown."""
-    return UNKNOWN_AUDIO_CHARGE_S if total_s is None else total_s
+def charged_audio_s(total_s: float | None, least_s: float = 0.0) -> float:
+    """Return the seconds that a recording counts for: those of its header (None: unknown), and
+    ``least_s`` at least."""
+    return UNKNOWN_AUDIO_CHARGE_S if total_s is None else max(total_s, least_s)
+
+
+def outlasts_header(record: JobRecord) -> bool:
+    """Return whether so far far more of a recording was decoded than its header says: more than
+    twice that, and a minute. Lengths that are only estimated are nearer."""
+    done = record.transcript
+    done_s = record.progress.audio_s_done if done is None else done.duration
+    return record.facts.total_s is not None and done_s > 2 * record.facts.total_s + 60

@@ -233,7 +233,7 @@ class JobSubmissions:
             options = self._provision.admitted(options, facts.total_s)
         if caller.limits.queued_audio_s is not None:
             load = await self._store.load(caller.owner)
-            reservations.check_audio(caller, facts.total_s, load.waiting_audio_s)
+            reservations.check_audio(caller, facts.total_s, load.waiting_audio_s, load.least_s)
         return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:

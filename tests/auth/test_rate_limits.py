@@ -176,6 +176,8 @@ def test_waiting_audio_is_limited_but_one_recording_has_any_length() -> None:
     for more_s, waiting_s in ((3601, 3600.0), (None, 3601.0), (1, 7200.0), (7000, 201.0)):
         with pytest.raises(errors.AudioLimited):
             check_audio(anna, more_s, waiting_s)
+    with pytest.raises(errors.AudioLimited):
+        check_audio(anna, 1, 3600.0, least_s=3601.0)
     check_audio(ANONYMOUS, 3600, 1e9)
 
 

@@ -52,6 +52,7 @@ from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
     Peaks,
+    Progress,
     Segment,
     SegmentReady,
     Transcript,
@@ -542,6 +543,24 @@ async def test_jobs_of_owner_count_while_they_wait_or_run(opened: Opened, store:
     assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + UNKNOWN_AUDIO_CHARGE_S)
     await store.cancel(unknown.id)
     assert await store.load("ada") == OwnerLoad(2, 1, 3.0)
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["as it runs", "at its end"])
+async def test_headers_of_owner_are_not_believed_after_a_recording_that_was_far_longer(
+    over: bool, opened: Opened, store: JobStore
+) -> None:
+    for owner, decoded_s in (("ada", 100.0), ("bob", 60.0)):  # each header says 3 s
+        long = await accepted(opened, owner)
+        finished = Finished(replace(SAID, duration=decoded_s))
+        heard = finished if over else Progress(decoded_s, 3.0)
+        await opened.work(long.id, StartedChange(), ReportedChange(heard))
+        await accepted(opened, owner)
+        if not over:
+            await store.cancel(long.id)
+    assert await store.load("bob") == OwnerLoad(1, 1, 3.0)
+    assert await store.load("ada") == OwnerLoad(
+        1, 1, UNKNOWN_AUDIO_CHARGE_S, UNKNOWN_AUDIO_CHARGE_S
+    )
 
 
 async def test_result_is_rendered_in_each_format(opened: Opened, store: JobStore) -> None:

@@ -12,9 +12,10 @@ SET LOCAL lock_timeout = '10s';
 CREATE TABLE vibevoice.key (salt bytea NOT NULL, check_value bytea NOT NULL);
 
 -- What each owner of jobs has had: the seconds of work of its claimed jobs, as predicted, and as
--- done once they are.
+-- done once they are; and when a recording was far longer than its header said.
 CREATE TABLE vibevoice.owners (
-    owner text PRIMARY KEY, had_s double precision NOT NULL) WITH (fillfactor = 50);
+    owner text PRIMARY KEY, had_s double precision NOT NULL, outlasted timestamptz
+    ) WITH (fillfactor = 50);
 -- The work that has passed for all: what was claimed, divided by the owners that wanted it.
 CREATE TABLE vibevoice.passed (had_s double precision NOT NULL) WITH (fillfactor = 50);
 INSERT INTO vibevoice.passed VALUES (0);
@@ -235,6 +236,9 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE more_s float8 := CASE WHEN done THEN worked_s WHEN worked_s > j.work_s THEN 2 * worked_s
     ELSE j.work_s END - j.work_s;
 BEGIN
+    IF worked_s > 2 * j.audio_s + 60 THEN  -- as `outlasts_header`
+        UPDATE vibevoice.owners SET outlasted = clock_timestamp() WHERE owner = j.owner;
+    END IF;
     IF abs(more_s) <= j.work_s / 20 THEN RETURN; END IF;
     UPDATE vibevoice.jobs SET work_s = work_s + more_s WHERE id = j.id;
     IF more_s > 0 THEN
