@@ -156,16 +156,21 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
 def output_names(files: Sequence[Path], ending: str) -> list[str]:
     """Return a file name for each input: its stem and ``ending``, with a number if it is taken.
 
-    Case is ignored, as on some disks.
+    Case and Unicode's normal forms are ignored, as on some disks.
     """
     taken: set[str] = set()
     names = []
     for path in files:
         wanted = numbered_names(f"{path.stem}.{ending}")
-        name = next(one for one in wanted if one.casefold() not in taken)
-        taken.add(name.casefold())
+        name = next(one for one in wanted if name_key(one) not in taken)
+        taken.add(name_key(name))
         names.append(name)
     return names
+
+
+def name_key(name: str) -> str:
+    """Return what two names have in common that are one file on some disks."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def numbered_names(name: str) -> Iterator[str]:

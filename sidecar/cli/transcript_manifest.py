@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.cli.output import (
     encode_text,
     is_written,
+    name_key,
     numbered_names,
     write_atomically,
     write_new,
@@ -122,7 +124,7 @@ class TranscriptManifest:
                 of_size[known.recording.state[:1]].append(known)
         for path in [path for path, entry in found.items() if entry is None]:
             found[path] = self._moved_here(path, of_size[file_state(path)[:1]])
-        taken = {entry.output.casefold() for entry in found.values() if entry is not None}
+        taken = {name_key(entry.output) for entry in found.values() if entry is not None}
         taken |= self._names()
         pairs = []
         for path, name in zip(recordings, preferred, strict=True):
@@ -133,7 +135,7 @@ class TranscriptManifest:
                 continue
             else:
                 output = self._chosen(entry.output)
-            taken.add(output.casefold())
+            taken.add(name_key(output))
             pairs.append((path, output))
         return pairs
 
@@ -141,7 +143,12 @@ class TranscriptManifest:
         """Return the name of the output of one recording, as `pending`, but ``name`` is no other
         recording's; `None` if its transcript exists."""
         entry = self._by_path.get(recording.path)
-        if entry is None and is_written(self._folder / name, Path(recording.path)):
+        path = Path(recording.path)
+        if (
+            entry is None
+            and _composed(name) in self._listed()
+            and is_written(self._folder / name, path)
+        ):
             # Another program, or an earlier version, wrote it: it may be edited.
             entry = ManifestEntry(name, self._format, recording, sha256="")
             self._append(entry)
@@ -164,7 +171,7 @@ class TranscriptManifest:
             OSError: it cannot be written.
         """
         self._load()
-        entry, key = self._by_output.get(output), output.casefold()
+        entry, key = self._by_output.get(output), name_key(output)
         if (entry is not None and _is_same(entry.recording, recording)) or (
             key in self._replaced and self._replaced[key] == entry
         ):
@@ -182,11 +189,12 @@ class TranscriptManifest:
 
     def _adopt(self, recordings: Sequence[Path], names: Sequence[str]) -> None:
         """Note the transcripts that exist; they may be edited."""
-        wanted = Counter(map(str.casefold, names))
+        wanted, there = Counter(map(name_key, names)), self._listed()
         found = [
             ManifestEntry(name, self._format, recording, sha256="")
             for path, name in zip(recordings, names, strict=True)
-            if wanted[name.casefold()] == 1
+            if wanted[name_key(name)] == 1
+            and _composed(name) in there
             and is_written(self._folder / name, path)
             and (recording := identify(path)) is not None
         ]
@@ -224,21 +232,24 @@ class TranscriptManifest:
         outdated = self._by_path.get(os.path.abspath(path))
         reused = "" if outdated is None or self._was_edited(outdated) else outdated.output
         return self._chosen(
-            next(
-                one for one in numbered_names(name) if one == reused or one.casefold() not in taken
-            )
+            next(one for one in numbered_names(name) if one == reused or name_key(one) not in taken)
         )
 
     def _chosen(self, name: str) -> str:
         """Return the name for an output, and note whether it replaces a file."""
         if self.has(name):
-            self._replaced[name.casefold()] = self._by_output.get(name)
+            self._replaced[name_key(name)] = self._by_output.get(name)
         else:
-            self._replaced.pop(name.casefold(), None)
+            self._replaced.pop(name_key(name), None)
         return name
 
     def _names(self) -> set[str]:
-        return {name.casefold() for name in os.listdir(self._folder)}
+        return {name_key(name) for name in os.listdir(self._folder)}
+
+    def _listed(self) -> set[str]:
+        """Return the names in the folder. A file found by a name may have another: a namesake's on
+        a disk that ignores case."""
+        return {_composed(name) for name in os.listdir(self._folder)}
 
     def _was_edited(self, entry: ManifestEntry) -> bool:
         try:
@@ -269,6 +280,11 @@ class TranscriptManifest:
             del self._by_path[before.recording.path]
         if entry.format == self._format:
             self._by_path[entry.recording.path] = entry
+
+
+def _composed(name: str) -> str:
+    """Return a name as it is typed: macOS decomposes accents."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_same(one: RecordingIdentity, other: RecordingIdentity | None) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
 from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
@@ -59,15 +59,20 @@ LIVE_DECODER = "live"
 
 
 def ineligibility(
-    record: JobRecord, provision: EngineProvisioning, max_s: float
+    record: JobRecord, provision: EngineProvisioning, max_s: float, storage: str = "folder"
 ) -> errors.SidecarError | None:
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
-    that it accepts, in seconds."""
+    that it accepts, in seconds. ``storage``: the kind of its storage of recordings."""
     spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
     if provision.slot.state is EngineState.STUCK:
         return errors.EngineStuck()
     if record.facts.decoder == LIVE_DECODER:
         return errors.AudioLost("The live session of this job did not end.")
+    if isinstance(record.audio, StoredRecordingRef) and record.audio.storage != storage:
+        return errors.StorageUnreachable(
+            f"The recording is in a {record.audio.storage}, but this service uses a {storage}.",
+            hint="Start it with the storage of the recording (VIBEVOICE_UPLOADS).",
+        )
     if not spec.speaks(language):
         return errors.LanguageUnsupported(
             f"The engine '{spec.name}' does not support '{language}'.",

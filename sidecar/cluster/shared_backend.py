@@ -29,7 +29,7 @@ from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.postgres_database import PostgresDatabase, call_once, migrate_postgres
-from sidecar.storage.recording_storage import FolderStorage
+from sidecar.storage.recording_storage import FolderStorage, cluster_code
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 MAX_CONCURRENT_OPENS = 2
@@ -62,9 +62,7 @@ class SharedJobBackend:
         check_storage(storage)
         seal = migrate_postgres(address, journal_key(settings))
         if isinstance(storage, FolderStorage):
-            storage.join(
-                seal.code(UPLOADS_FOLDER)[:12], partial(call_once, address, UPLOADS_FOLDER)
-            )
+            storage.join(cluster_code(seal), partial(call_once, address, UPLOADS_FOLDER))
         rows = JobRows(seal)
         self.persistent_recordings = PersistentRecordings(settings, storage, seal, shared=True)
         self._database = PostgresDatabase(address)
@@ -98,7 +96,8 @@ class SharedJobBackend:
             queue = engine.queue(log)
             claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
             max_s = settings.max_audio_hours * 3600
-            refused = partial(ineligibility, provision=provision, max_s=max_s)
+            kind = storage.kind
+            refused = partial(ineligibility, provision=provision, max_s=max_s, storage=kind)
             judging = EligibilityJudge(claims, refused)
             node = ClaimLoop(
                 claims,

@@ -169,8 +169,9 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
     from sidecar.jobs.recovery import jobs_folder
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.job_journal import broken_files
-    from sidecar.storage.postgres_database import describe_database
+    from sidecar.storage.postgres_database import describe_database, known_cipher
     from sidecar.storage.postgres_settings import journal_address
+    from sidecar.storage.recording_storage import FolderStorage, cluster_code
     from sidecar.storage.storage_selection import (
         check_storage,
         create_recording_storage,
@@ -179,11 +180,18 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
 
     folder = jobs_folder(settings)
     try:
-        journal_key(settings)
+        secret = journal_key(settings)
         if (address := journal_address(settings)) is not None:
             text = describe_database(address)
-            check_storage(create_recording_storage(settings, folder), patience_s=0.0)
-            text = f"{text}; recordings in {describe_storage(settings, folder)}"
+            storage = create_recording_storage(settings, folder)
+            check_storage(storage, patience_s=0.0)
+            where = describe_storage(settings, folder)
+            seal = known_cipher(address, secret)
+            if settings.uploads and seal is not None and isinstance(storage, FolderStorage):
+                storage.join(cluster_code(seal))
+                storage.check_joined()
+                where = str(storage)
+            text = f"{text}; recordings in {where}"
             return CheckFinding("kept jobs", CheckState.GOOD, text)
     except errors.SettingsInvalid as error:
         return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)

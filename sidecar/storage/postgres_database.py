@@ -310,10 +310,26 @@ def migrate_postgres(
     except psycopg.OperationalError as error:
         raise _is_silent_error(error) from None
     except psycopg.Error as error:
-        raise SettingsInvalid(
-            f"The database for jobs cannot be used: {error_first_line(error)}.",
-            hint="Allow the role in VIBEVOICE_JOURNAL to create a schema in it.",
-        ) from None
+        raise _unusable_error(error) from None
+
+
+def known_cipher(address: str, secret: str) -> Cipher | None:
+    """Return the cipher of a database that services have used; None if none has.
+
+    Raises:
+        errors.SettingsInvalid: the database cannot be used, or has another key.
+    """
+    import psycopg
+
+    try:
+        with _connected(address) as connection:
+            cursor = connection.execute("SELECT to_regclass('vibevoice.key') IS NOT NULL")
+            if cursor.fetchone() == (False,):
+                return None
+            known = cursor.execute("SELECT FROM vibevoice.key").rowcount
+            return _cipher_of(cursor, secret, JOURNAL_LABELS.what) if known else None
+    except psycopg.Error as error:
+        raise _unusable_error(error) from None
 
 
 def call_once(address: str, task: str, call: Callable[[], None]) -> None:
@@ -376,6 +392,13 @@ def _is_silent_error(error: Exception) -> SettingsInvalid:
     return SettingsInvalid(
         f"The database for jobs does not answer: {error_first_line(error)}.",
         hint="Start it, or set VIBEVOICE_JOURNAL to one that can be reached.",
+    )
+
+
+def _unusable_error(error: Exception) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"The database for jobs cannot be used: {error_first_line(error)}.",
+        hint="Allow the role in VIBEVOICE_JOURNAL to create a schema in it.",
     )
 
 

@@ -23,13 +23,20 @@ from typing import Protocol
 from sidecar import errors, files
 from sidecar.audio.audio_source import read_chunks
 from sidecar.audio.upload_spool import storage_error
-from sidecar.storage.encryption import LocalObject, StoredObject
+from sidecar.storage.encryption import Cipher, LocalObject, StoredObject
 
 log = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".part"
 CLUSTER_PREFIX = "vibevoice-"
 """Beginning of the name of a cluster's subfolder; its code follows."""
+
+
+def cluster_code(seal: Cipher) -> str:
+    """Return the code of a cluster, by the key of its database."""
+    return seal.code("uploads")[:12]
+
+
 _MOUNT_HINT = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
 
 
@@ -111,9 +118,15 @@ class FolderStorage:
     def __init__(self, path: Path, *, named: bool = False) -> None:
         self._path, self._named = path, named
 
-    def join(self, cluster: str, once: Callable[[Callable[[], None]], None]) -> None:
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def join(
+        self, cluster: str, once: Callable[[Callable[[], None]], None] = lambda call: None
+    ) -> None:
         """Keep the recordings of a cluster in its subfolder, if the folder is a named one.
-        ``once``: makes a call if no service of the cluster has made it before.
+        ``once``: makes a call if no service of the cluster has made it before; by default the
+        subfolder is not made.
 
         Raises:
             errors.SettingsInvalid: the subfolder cannot be made.
@@ -152,6 +165,21 @@ class FolderStorage:
             raise errors.SettingsInvalid(
                 f"The folder of uploads, {self._path}, cannot be used: {error.strerror}.",
                 hint=_MOUNT_HINT,
+            ) from None
+
+    def check_joined(self) -> None:
+        """Check that the folder, with the subfolder of its cluster, can be used now.
+
+        Raises:
+            errors.SettingsInvalid: it cannot.
+        """
+        try:
+            self._check_mounted()
+            self._now()
+        except (OSError, errors.StorageUnreachable) as error:
+            why = getattr(error, "strerror", None) or "it is missing"
+            raise errors.SettingsInvalid(
+                f"The folder of recordings, {self._path}, cannot be used: {why}.", hint=_MOUNT_HINT
             ) from None
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.cli import transcript_manifest
+from sidecar.cli.output import is_written, name_key
 from sidecar.cli.transcript_manifest import MANIFEST, TranscriptManifest, identify
 
 MONDAY, TUESDAY = b"what was said on Monday", b"what was said on Tuesday"
@@ -206,3 +208,36 @@ def test_transcripts_of_a_version_without_a_manifest_are_done(transcripts: Trans
     assert transcripts.run() == ["changed-2.txt", "left.txt", "call-2.txt", "call-3.txt"]
     assert transcripts.run() == []
     assert transcripts.read()["done.txt"] == "by an earlier version"
+
+
+def test_file_of_a_namesake_is_not_taken_over_on_a_disk_that_ignores_case(
+    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (transcripts.out / "CALL.txt").write_text("of another recording")
+    transcripts.put("call.wav", MONDAY)
+    lexists = os.path.lexists
+
+    def real_name(path: Path | str) -> Path:
+        found = (one for one in os.scandir(transcripts.out) if one.name.lower() == name_of(path))
+        return Path(next(found, path))
+
+    def name_of(path: Path | str) -> str:
+        return Path(path).name.lower()
+
+    monkeypatch.setattr(
+        transcript_manifest, "is_written", lambda output, of: is_written(real_name(output), of)
+    )
+    monkeypatch.setattr(os.path, "lexists", lambda path: lexists(real_name(path)))
+    assert transcripts.run() == ["call-2.txt"]
+    assert transcripts.read()["CALL.txt"] == "of another recording"
+
+
+def test_namesakes_by_normal_form_of_unicode_are_not_done_by_one_transcript(
+    transcripts: Transcripts,
+) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    transcripts.put(f"monday/{composed}.wav", MONDAY)
+    transcripts.put(f"tuesday/{decomposed}.wav", TUESDAY)
+    (transcripts.out / f"{composed}.txt").write_text("by an earlier version")
+    made = transcripts.run()
+    assert len({name_key(name) for name in (*made, f"{composed}.txt")}) == 3

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import pytest
 from instrumented_slot import job_of
 from job_event_histories import submitted
 
 from sidecar import errors
+from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.cluster.claim_loop import ineligibility
-from sidecar.cluster.claims import unschedulable_error
+from sidecar.cluster.claims import are_final, unschedulable_error
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -55,3 +57,15 @@ def test_job_that_does_not_fit_in_memory_is_refused() -> None:
 def test_node_with_stuck_engine_is_not_eligible() -> None:
     node = Mock(slot=Mock(state=EngineState.STUCK))
     assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)
+
+
+@pytest.mark.parametrize(("stored", "own"), [("folder", "bucket"), ("bucket", "folder")])
+def test_node_with_another_storage_leaves_job_to_others_and_does_not_end_it(
+    stored: str, own: str
+) -> None:
+    node = Mock(slot=Mock(state=EngineState.READY))
+    job = replace(submitted(), audio=StoredRecordingRef("name", "sha256", 1, stored))
+    error = ineligibility(job, node, 1e5, own)
+    assert error is not None
+    assert f"in a {stored}" in error.detail
+    assert not are_final([JobFailure.of(error)])

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from job_event_histories import submitted
@@ -29,7 +29,9 @@ from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_event_log import parse_record, serialize_record
 from sidecar.service.live_session_archive import LiveSessionArchive
-from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
+from sidecar.service.system_checks import CheckState, check_kept_jobs
+from sidecar.storage.postgres_database import migrate_postgres
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, cluster_code
 from sidecar.storage.s3_storage import S3Storage
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 from sidecar.transcripts.transcript import Segment, Transcript
@@ -184,6 +186,25 @@ def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(p
     assert [*folder.read("a-job")] == [b"a recording"]
     with pytest.raises(FileNotFoundError):
         folder.open("another")
+
+
+def test_doctor_checks_the_subfolder_of_the_cluster(path: Path, fresh_journal: str) -> None:
+    path.mkdir(parents=True)
+    given: dict[str, Any] = {"journal": fresh_journal, "uploads": str(path)}
+    settings = Settings(**given, journal_key="k" * 32)
+    assert check_kept_jobs(settings).state is CheckState.GOOD, "no service has made one yet"
+    folder = FolderStorage(path, named=True)
+    folder.join(cluster_code(migrate_postgres(fresh_journal, "k" * 32)), lambda call: call())
+    found = check_kept_jobs(settings)
+    assert found.state is CheckState.GOOD
+    assert str(folder) in found.text
+    assert folder.ages() == {}, "the look left a file"
+    Path(str(folder)).rename(path.parent / "share")
+    found = check_kept_jobs(settings)
+    assert (found.state, [*path.iterdir()]) == (CheckState.BAD, [])
+    assert "it is missing" in found.text
+    found = check_kept_jobs(Settings(**(given | {"journal_key": "x" * 32})))
+    assert "another key" in found.text
 
 
 @posix
