@@ -7,6 +7,7 @@ counted nor ended within a minute, and it costs 300 KB. So connections are accep
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import socket
@@ -39,6 +40,8 @@ ACCEPTS_AT_ONCE = 32
 """Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0
 """Pause if the system cannot accept a connection, as it has no descriptor or memory left."""
+_LISTENER_ERRNOS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
+"""Errors of a socket that listens no more, because something else has closed it."""
 
 
 async def _no_app(*_: Any) -> None:
@@ -63,6 +66,8 @@ class CountingServer(uvicorn.Server):
         self._new = TokenBuckets(new)
         self._proxies = ProxyHeadersMiddleware(_no_app, config.forwarded_allow_ips).trusted_hosts
         self._accepting: set[asyncio.Task[None]] = set()
+        self.broken = False
+        """True if an internal error stopped it."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve on ``sockets``."""
@@ -90,6 +95,13 @@ class CountingServer(uvicorn.Server):
                 else:  # macOS, if the client has disconnected already
                     sock.close()
             except OSError as error:
+                if error.errno in _LISTENER_ERRNOS:
+                    log.critical(
+                        "no connection can be accepted any more, and the service stops: %s",
+                        error.strerror,
+                    )
+                    self._break()
+                    break
                 # Other errors concern one connection, as those of a firewall (accept(2)).
                 if error.errno in errors.BUSY_ERRNOS:
                     muted = {"mute_s": REPEAT_MUTE_S}
@@ -97,6 +109,10 @@ class CountingServer(uvicorn.Server):
                     await asyncio.sleep(ACCEPT_RETRY_S)
             except Exception:
                 log.exception("a connection was not accepted", extra={"mute_s": REPEAT_MUTE_S})
+
+    def _break(self) -> None:
+        self.broken = True
+        self.should_exit = True
 
     def _count(self, sock: socket.socket, host: str) -> None:
         """Count a new connection, and serve it unless its address has too many."""

@@ -118,8 +118,6 @@ class HttpServer(CountingServer):
         self._service = service
         self._ready = ready
         self._grace_s = service.settings.shutdown_grace
-        self.broken = False
-        """True if an internal error stopped it."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -194,10 +192,6 @@ class HttpServer(CountingServer):
     async def _end_with_a_fault(self) -> None:
         await self._service.broken()
         self._break()
-
-    def _break(self) -> None:
-        self.broken = True
-        self.should_exit = True
 
     def _end_after(self, end: Awaitable[None], what: str) -> None:
         async def wait() -> None:

@@ -142,6 +142,21 @@ async def test_accepting_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) 
     assert waits.count(12.5) == 1
 
 
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
+async def test_server_whose_listener_is_gone_ends_broken_with_an_error(
+    number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = uvicorn.Config(takes_all, lifespan="off", log_config=None)
+    server = CountingServer(config, 100, NEW_CONNECTIONS)
+    with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
+        listener.faults = (OSError(number, "it is gone"),)
+        with socket.create_connection(listener.getsockname()):
+            async with asyncio.timeout(PATIENCE_S):
+                await server.serve(sockets=[listener])
+    assert server.broken
+    assert "no connection can be accepted any more" in caplog.text
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
 async def test_new_connections_of_one_address_wait_and_those_of_others_do_not(
     monkeypatch: pytest.MonkeyPatch,
