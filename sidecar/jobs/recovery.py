@@ -63,7 +63,11 @@ class JobPersistence(PersistentRecordings):
     def _sweep(self) -> None:
         """Delete recordings that no job needs: their jobs were never accepted, or have ended
         and the archive is full."""
-        there = self._storage.ages()
+        try:
+            there = self._storage.ages()
+        except (OSError, errors.SidecarError) as error:
+            log.warning("recordings that no job needs are deleted at the next start: %s", error)
+            return
         records = [
             one
             for one in self.store.all()

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from sidecar import errors, files
+from sidecar import clock, errors, files
 from sidecar.audio.audio_source import read_chunks
 from sidecar.audio.upload_spool import storage_error
 from sidecar.storage.encryption import Cipher, LocalObject, StoredObject
@@ -266,9 +266,10 @@ class FolderStorage:
             )
 
     def _now(self) -> float:
-        """Return the time of the folder's file server, which determines the ages of files."""
+        """Return the time of the folder's file server, which determines the ages of files; that of
+        this machine if the folder is its own."""
         if not self._named:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return clock.wall_time()
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime
 

@@ -1,0 +1,197 @@
+"""A write that fails at any place of the service's storage ends no job, wherever it is.
+
+The places are found in the code, so that a new one is tried, too.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import errno
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from instrumented_slot import FACTS, OverheardSlot, as_asked
+from service_process import PATIENCE_S
+
+import sidecar
+from sidecar import errors
+from sidecar.audio.upload_spool import UploadSpool
+from sidecar.concurrency import ThreadLimiter
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
+
+ROOT = Path(sidecar.__file__).parent
+WRITERS = (
+    *("files.py", "audio/upload_spool.py", "jobs/persistent_recordings.py"),
+    *("storage/encrypted_sqlite.py", "storage/job_journal.py", "storage/recording_storage.py"),
+)
+"""Modules with all that a service with kept jobs writes."""
+CALLS = {
+    *("open", "open_new", "write", "replace", "rename", "mkdir", "unlink", "rmdir", "fsync"),
+    *("sync", "sync_folder", "private_folder", "touch", "chmod", "TemporaryFile", "memfd_create"),
+    "execute",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line that writes."""
+
+    file: str
+    line: int
+    call: str
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).relative_to(ROOT)}:{self.line} {self.call}"
+
+    def error(self, number: int) -> Exception:
+        if self.call != "execute":
+            return OSError(number, os.strerror(number))
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = SQLITE_CODES.get(number, sqlite3.SQLITE_IOERR)
+        return error
+
+
+SQLITE_CODES = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EMFILE: sqlite3.SQLITE_CANTOPEN,
+}
+
+
+def places() -> Iterator[Place]:
+    for name in WRITERS:
+        file = ROOT / name
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                call = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+                if call in CALLS and "busy_timeout" not in ast.unparse(node):  # not of the disk
+                    yield Place(str(file), node.lineno, str(call))
+
+
+@contextmanager
+def failing(place: Place, number: int) -> Iterator[list[Place]]:
+    """The first time that this line is reached, its call fails as on a full disk."""
+    reached: list[Place] = []
+
+    def in_frame(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and frame.f_lineno == place.line and not reached:
+            reached.append(place)
+            raise place.error(number)
+        return in_frame
+
+    def called(frame: FrameType, event: str, _: object) -> Any:
+        return in_frame if frame.f_code.co_filename == place.file else None
+
+    threading.settrace(called)
+    sys.settrace(called)
+    try:
+        yield reached
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+def settings_in(folder: Path) -> Settings:
+    key = "0123456789abcdef0123456789abcdef"
+    return Settings(keep_jobs=True, journal_key=key, data_dir=folder, spool_dir=folder)
+
+
+def a_recording(voice: bytes) -> Any:
+    spool = UploadSpool(None)
+    spool.add(voice)
+    return spool.finish()
+
+
+@asynccontextmanager
+async def service(
+    folder: Path, slot: OverheardSlot
+) -> AsyncIterator[tuple[JobPersistence, JobQueue]]:
+    keeping = JobPersistence(settings_in(folder))
+    queue = JobQueue(
+        slot, keeping.store, DispatchOptions(as_asked, 60.0, fault_retry_s=0.01), limit=64
+    )
+    try:
+        yield keeping, queue
+    finally:
+        await queue.close()
+        await asyncio.to_thread(keeping.close)
+
+
+async def submitted(keeping: JobPersistence, queue: JobQueue, voice: bytes) -> str:
+    disk = ThreadLimiter("disk", 1)
+    source = a_recording(voice)
+    audio = await keeping.kept(disk, source)
+    job = Job(source, JobRecord.submitted(0.0, audio, FACTS, TranscribeOptions(), durable=True))
+    await queue.submit(job)
+    return job.id
+
+
+async def finished(folder: Path, slot: OverheardSlot) -> None:
+    """The service starts again, and all its jobs are done and deleted."""
+    async with service(folder, slot) as (keeping, queue):
+        await requeue_unfinished(keeping, queue, ThreadLimiter("disk", 1), 0.01)
+        queue.open()
+        for record in keeping.store.all():
+            job = queue.live(record.id)
+            if job is not None:
+                async with asyncio.timeout(PATIENCE_S):
+                    await job.over()
+            record = keeping.store.get(record.id)
+            assert record.state is JobState.DONE, record.error
+            keeping.store.forget(record.id)
+        await keeping.store.written()
+
+
+@pytest.mark.slow_except("ENOSPC")
+@pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EMFILE", "EIO"])
+async def test_write_that_fails_anywhere_ends_no_job_and_sets_no_journal_aside(
+    name: str, tmp_path: Path, voice: bytes
+) -> None:
+    slot, wrong, reached = OverheardSlot(), list[str](), list[Place]()
+    await slot.preload()
+    for at, place in enumerate(places()):
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        accepted, said = False, ""
+        try:
+            with failing(place, getattr(errno, name)) as hit:
+                async with service(folder, slot) as (keeping, queue):
+                    await submitted(keeping, queue, voice)
+                    accepted = True
+                await finished(folder, slot)
+        except errors.SettingsInvalid as error:  # the service does not start
+            said = str(error)
+        except errors.SidecarError as error:  # the job is refused
+            said = str(error)
+            if fault_of(error) is Fault.RECORDING or accepted:
+                wrong.append(f"{place}: {error!r}")
+        except Exception as error:
+            said = str(error)
+            wrong.append(f"{place}: {error!r}")
+        reached += hit
+        try:
+            await finished(folder, slot)
+        except Exception as error:
+            wrong.append(f"{place}, after {said}: {error!r}")
+        left = [one for one in folder.rglob("*") if "uploads/" in str(one) or "broken" in one.name]
+        if left:
+            wrong.append(f"{place}, after {said}: {left}")
+    await slot.close()
+    assert not wrong, "\n".join(wrong)
+    assert len(reached) > 30, "the places are no longer those that are used"
