@@ -22,10 +22,10 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_record import JobChange, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import UNREADABLE_S, Job
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
-from sidecar.transcripts.transcript import Progress
+from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, SegmentReady
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -236,6 +236,38 @@ async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
         assert queue.paused is None
         assert [job.record.attempts for job in jobs] == [1, 1, 1]
     keeping.close()
+
+
+@pytest.mark.parametrize("kind", [SegmentReady, Checkpoint, Finished])
+async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
+    kind: type, tiny_disk: Path, new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
+    keeping = JobPersistence(keeping_in(tiny_disk))
+    jobs, full = [new_job(durable=True) for _ in range(2)], list[str]()
+    stored = keeping.store.append
+
+    def append(job_id: str, change: JobChange) -> JobRecord:
+        if not full and isinstance(change, ReportedChange) and isinstance(change.event, kind):
+            full.append(job_id)
+            fill_disk(tiny_disk)
+        return stored(job_id, change)
+
+    monkeypatch.setattr(keeping.store, "append", append)
+    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
+        for job in jobs:
+            await queue.submit(job)
+        queue.open()
+        await until(lambda: isinstance(queue.paused, errors.DiskFull))
+        assert {job.state for job in jobs} <= {JobState.QUEUED, JobState.DONE}
+        (tiny_disk / "ballast").unlink()
+        await asyncio.gather(*(job.result() for job in jobs))
+        await asyncio.gather(*(job.written() for job in jobs))
+        assert [job.record.attempts for job in jobs] == [1, 1]
+    keeping.close()
+    read = JobPersistence(keeping_in(tiny_disk))
+    assert [one.state for one in read.store.all()] == [JobState.DONE] * 2
+    read.close()
 
 
 async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
