@@ -26,8 +26,7 @@ OPEN_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-"""Flags for opening paths from outside: the open does not block and takes no controlling
-terminal."""
+"""Flags for paths from outside: the open does not block and takes no controlling terminal."""
 PIPE_TIMEOUT_S = 5.0
 """Time within which the writer of a pipe has to close it, in seconds."""
 _PIPE_POLL_S = 0.01

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
 VARIABLE = "VIBEVOICE_TEST_LIMITS"
-"""JSON object of numbers by the names given to `limit`. Only for tests: it is not a setting, and
-its values are not checked."""
+"""JSON object of numbers by the names given to `limit`, for tests only: it is not checked."""
 
 
 def limit(name: str, usual: Number) -> Number:

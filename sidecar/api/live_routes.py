@@ -46,8 +46,7 @@ BEGIN_TIMEOUT_S = 10.0
 RECEIVED_INTERVAL_S = 0.5
 """Interval of acknowledgements of received audio."""
 CLOSE_TIMEOUT_S = 5.0
-"""Time for the client to close after the last event. A client that closes has received it; one that
-does not may reconnect."""
+"""Time for the client to close after the last event; without a close it may reconnect."""
 UNCOUNTED_AUDIO_S = 0.0025
 """Shortest audio of a message that is not counted, as each message costs the same; or
 `AUDIO_BLOCK_SAMPLES`, if that is shorter."""

@@ -30,16 +30,13 @@ log = logging.getLogger(__name__)
 MINUTE_S = 60.0
 HOUR_S = 3600.0
 ADDRESS_SHARE = 4
-"""Number of owners that one address may stand for: a household has one public address, and so has a
-proxy."""
+"""Number of owners that one address may stand for: that of a household, or of a proxy."""
 MAX_KEYS = 10_000
-"""Maximum of remembered addresses or owners; beyond it those that were idle the longest are
-dropped."""
+"""Maximum of remembered addresses or owners; those that were idle the longest are dropped."""
 MAX_SHARE_OF_FREE = 3
 """Maximum ratio of what one owner has to what it leaves free."""
 UNDELAYED_FAILURES = 5
-"""Wrong tokens that are answered without a delay: a client with an expired token tries a few
-times."""
+"""Wrong tokens that are answered without a delay: an expired one is tried a few times."""
 FIRST_DELAY_S = 0.25
 MAX_DELAY_S = 8.0
 FAILURE_MEMORY_S = 600.0

@@ -69,8 +69,7 @@ def is_loopback_address(address: str) -> bool:
 
 
 _WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
-"""Schemes of origins that pages from anywhere can have; settings cannot allow such a scheme as a
-whole."""
+"""Schemes of origins that any page can have; settings cannot allow a whole scheme of these."""
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
 """Names by which containers call their host machine: those of Docker Desktop and of Podman. Their

@@ -252,8 +252,7 @@ def _vocabulary_size(folder: Path) -> int:
 MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
 """Files of the same model in Mistral's own layout, which the repository may also have."""
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""Suffixes of the files of a checkpoint of transformers; no others are downloaded, and no
-pickles."""
+"""Suffixes of the files of a checkpoint of transformers that are downloaded: no pickles."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_d
 from sidecar.transcripts.transcript_formats import SUBTITLES
 
 BY_FILE = "@FILE"
-"""Metavar of a flag with a secret, which takes '@' and a file name, or '@-': other programs can
-read command lines."""
+"""Metavar of a flag with a secret ('@-' too), as other programs can read command lines."""
 
 
 @dataclass(frozen=True, slots=True)

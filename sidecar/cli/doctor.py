@@ -28,8 +28,7 @@ from sidecar.workers.engine_host import CrashNotes
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
-"""Engines that are loaded for a moment, as only that finds a broken library; others take
-gigabytes."""
+"""Engines that are loaded for a moment, to find a broken library; others take gigabytes."""
 READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
 SUMMARIES = {
     CheckState.GOOD: "Ready: recordings can be transcribed.\n",

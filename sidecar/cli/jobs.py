@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 PAGE_JOBS = 500
 """Maximum that the service returns at once."""
 LEAST_TO_DELETE = 6
-"""Minimum of an id's characters: a shorter prefix may be a typing error, and deletion is
-permanent."""
+"""Minimum of an id's characters: a short prefix may be a typing error."""
 JobArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the job, or an unambiguous beginning of it.")
 ]

@@ -36,8 +36,7 @@ PLAYBACK_POLL_S = 0.05
 SETTLED_S = 2.0
 """Seconds of silence after a recording, without an answer, until the conversation ends."""
 SILENCE_INTERVAL_S = 20.0
-"""Interval of the silence that a client without audio sends; a service ends a session without
-audio."""
+"""Interval of silence from a client without audio, so that the service keeps the session."""
 ANSWER_REQUEST = "turn"
 """Id of the events that request an answer."""
 LONGEST = 1 << 16

@@ -93,8 +93,7 @@ UNSCHEDULABLE_AFTER_S = 600.0
 """Seconds that a job waits while every available node refuses it. Time without any node does not
 count. All services that share jobs must use the same value."""
 UNSCHEDULABLE_CHECK_INTERVAL_S = 3.0
-"""Seconds between two searches for unschedulable jobs, which read all refusals, by one node for
-all."""
+"""Seconds between two searches for unschedulable jobs, by one node for all."""
 ELIGIBILITY_BATCH = 20
 """Jobs that are judged at once: a memory plan takes milliseconds of the event loop."""
 

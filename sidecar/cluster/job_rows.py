@@ -21,8 +21,7 @@ from sidecar.transcripts.transcript_edits import EditHistory
 log = logging.getLogger(__name__)
 
 DECRYPT_IN_THREAD_BYTES = 100_000
-"""Encrypted bytes of events above which they are decrypted in a thread: some
-milliseconds of the event loop."""
+"""Encrypted bytes of events, some milliseconds, above which a thread decrypts them."""
 DERIVED_KEY_CACHE_SIZE = 256
 """Derived keys in the cache: those of the jobs that a busy service works with."""
 _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {

@@ -12,8 +12,7 @@ from sidecar.config.setting_types import Duration, Language, SettingsGroup, Word
 from sidecar.interfaces.engine_interface import AUTO, DiarizationEffort, Precision
 
 DEFAULT_JOB_RETENTION_S = 600.0
-"""Default retention of results in memory, in seconds: long enough to fetch a result after a network
-failure."""
+"""Default retention of results in memory: long enough to fetch one after a network failure."""
 
 
 class EngineSettings(SettingsGroup):

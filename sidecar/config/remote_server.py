@@ -14,8 +14,7 @@ from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.limit_overrides import limit
 
 PIECE_S = limit("upstream_piece", 0.0)
-"""Longest chunk of a recording that is sent to an upstream, in seconds. With 0, recordings are cut
-so that all upstreams have work."""
+"""Longest chunk for an upstream, in seconds; with 0 all upstreams get work by the cuts."""
 
 
 def parse_server_url(text: str, setting: str) -> str:

@@ -133,8 +133,7 @@ def setting(default: Any, description: str, **limits: Any) -> Any:
 
 
 MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000
-"""Limits of the absolute value of numbers other than 0. In seconds: a microsecond to thirty years;
-in MB: up to a petabyte."""
+"""Limits of the size of numbers but 0: a microsecond to thirty years; up to a petabyte (MB)."""
 
 
 class SettingsGroup(BaseModel):

@@ -44,8 +44,7 @@ COMPARE_EVERY_S = 0.2
 """Seconds of new audio after which an utterance over a reply is compared again. This happens before
 there are words, too, so that an echo does not hold the reply."""
 MAX_WORDLESS_S = 2.0
-"""Length up to which an utterance without words is compared, in seconds. After that only new words
-start a comparison."""
+"""Seconds up to which an utterance without words is compared; then only new words start that."""
 MIN_SAMPLE_RATE = 8_000
 """Sample rate below which audio does not have these bands."""
 ENOUGH_HZ = 16_000

@@ -20,11 +20,9 @@ GUARDED_PAUSE_AFTER_S = 0.4
 GUARDED_THRESHOLD = 0.15
 """Probability that is added to the speech threshold in that case while a reply is played."""
 RESUME_AFTER_S = 2.0
-"""Seconds after which a reply that is held resumes if there are no words and the speech has
-ended."""
+"""Seconds after which a held reply resumes if there are no words and the speech has ended."""
 MAX_HOLD_S = 6.0
-"""Seconds that a reply is held at most, even if the detector still reports speech: without words it
-is none."""
+"""Seconds that a reply is held at most, even if the detector still reports speech."""
 BACKCHANNELS = word_set(
     "mm-hm mhm mm mmm uh-huh aha ah oh yes yeah yep yup ya okay ok okey right sure good great "
     "nice cool true exactly really wow indeed fine correct absolutely uh_huh mm_hm mm_hmm m_hm "
@@ -83,8 +81,7 @@ ECHO_SIMILARITY = 0.85
 """Similarity from which audio is an echo, whatever its words: a recognizer makes other words of
 quiet audio. A user who speaks as loud as the echo stays below it."""
 OWN_WORDS_ECHO_SIMILARITY = 0.7
-"""Similarity from which audio is an echo if its words are the assistant's, too. The audio of other
-people stays below it."""
+"""Similarity of an echo if its words are the assistant's, too; other people stay below it."""
 WORDS_PER_MISMATCH = 3
 """Number of words of which one may differ from the assistant's."""
 MAX_ECHO_LAG_S = 0.8

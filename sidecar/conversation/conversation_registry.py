@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDLE_S = limit("talk_idle", 600.0)
-"""Seconds without audio, typed text or another request of the client after which a conversation
-ends, counted once nothing is being said."""
+"""Seconds after which a conversation ends without audio, text or requests of the client."""
 SLOT_WAIT_S = 1.0
-"""Seconds that a new conversation waits for a free slot: a page that is reloaded comes back before
-the server knows that it has left."""
+"""Seconds that a new conversation waits for a slot: a reloaded page may still hold its own."""
 FAST_PROBE_S = 0.1
 """Seconds within which a refused connection is known."""
 PROBE_REST_FACTOR = 30

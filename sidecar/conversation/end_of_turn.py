@@ -20,15 +20,13 @@ from sidecar.conversation.tts_text import normalized_words, word_set
 from sidecar.errors import SidecarError
 
 MAX_USER_TURN_BYTES = 65_536
-"""Maximum size of the text of one spoken turn in bytes: an hour of speech without a pause that ends
-it."""
+"""Maximum size of one spoken turn in bytes of text: an hour of speech without an end."""
 
 DEFAULT_DELAYS = EndOfTurnDelays()
 AFTER_COMMA_S = 0.8
 """Delay after a comma in seconds: the sentence goes on."""
 AFTER_NUMBER_S = 1.0
-"""Delay in seconds after a run of digits or a word that needs another: numbers are said in
-groups."""
+"""Delay in seconds after digits or a word that needs another: numbers are said in groups."""
 DEFAULT_WORDS_PER_S = 2.5
 """Words per second below which a speaker is slow, and pauses for longer."""
 MIN_PACE_WORDS = 4
@@ -102,8 +100,7 @@ RECOGNIZED_AFTER_S = 0.1
 RECOGNIZER_TIMEOUT_S = 20.0
 """Seconds after that in which a recognizer without words has failed."""
 MAX_UTTERANCES = 100
-"""Maximum number of utterances of one turn that are stored separately; of older ones only the text
-is kept."""
+"""Maximum utterances of one turn that are stored separately; of older ones the text is kept."""
 _SLACK_S = 0.02
 
 

@@ -236,8 +236,7 @@ LOCAL_LLM_SERVERS = {
 }
 """Default addresses of local LLM servers, from their documentation."""
 PROBE_TIMEOUT_S = 2.0
-"""Seconds that a local server may take to answer on a busy machine. A closed port is known at
-once."""
+"""Seconds for a local server to answer on a busy machine; a closed port is known at once."""
 
 
 def choose_llm(settings: Settings) -> LlmAddress | None:

@@ -20,8 +20,7 @@ from sidecar.transcripts.transcript import Notice
 CLOCK_HISTORY_S = 120.0
 """Seconds of audio that the clock covers; older positions are never looked up."""
 MIN_CLOCK_STEP_S = 0.01
-"""Minimum distance of the clock's entries in seconds: however short the chunks are, there are at
-most 12,000."""
+"""Minimum distance of the clock's entries in seconds, of which there are at most 12,000."""
 
 
 class AudioClock:

@@ -86,8 +86,7 @@ STEPS_S = {DiarizationEffort.BALANCED: STEP_S, DiarizationEffort.ACCURATE: 1.25}
 SPEECH_STEP_S = 5.0
 """Step between two windows if only speech regions are needed, not speakers."""
 MIN_SPEAKER_S = 2.0
-"""Minimum solo speech of a local speaker in a window for clustering; with less it is only
-assigned."""
+"""Minimum solo speech of a local speaker for clustering; one with less is only assigned."""
 RECLUSTER_INTERVAL_S = 10.0
 """Interval of clustering, but at least a twentieth of the audio so far. So all clustering of a
 recording costs as much as a few times the last one."""
@@ -320,8 +319,7 @@ def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Mat
 Result = TypeVar("Result")
 
 MAX_LEAD_S = 30.0
-"""Maximum lead of diarization over recognition: one core diarizes the next half minute while
-another recognizes the last."""
+"""Maximum lead of diarization over recognition, so that two cores work at the same time."""
 
 CANCEL_POLL_S = 0.05
 """Interval at which a waiting caller checks for cancellation."""
@@ -425,8 +423,7 @@ def wait_unless_cancelled(
 
 
 OTHER_SPEAKER_S = 1.0
-"""Speech of a second speaker with which a clip is rejected; a local speaker with less is not
-compared."""
+"""Speech of a second speaker that rejects a clip; a local speaker with less is not compared."""
 MIN_CLIP_SIMILARITY = 0.3
 """Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
 docs/decisions/diarization-parameters.md one second in a hundred is below it."""

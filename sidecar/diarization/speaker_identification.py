@@ -27,14 +27,11 @@ SAME_SPEAKER_SIMILARITY = 0.55
 """Minimum cosine to an enrolled speaker (docs/decisions/diarization-parameters.md;
 `bench.speaker_identification` at 9d96464c)."""
 SIMILARITY_MARGIN = 0.08
-"""Minimum lead, in cosine, over the second enrolled speaker; if two are as similar, neither is
-chosen."""
+"""Minimum lead, in cosine, over the second enrolled speaker; else neither is chosen."""
 MIN_SPEECH_S = 2.0
-"""Minimum solo speech of a speaker for identification; with less, enrolled speakers are missed too
-often."""
+"""Minimum solo speech for identification; with less, enrolled speakers are missed too often."""
 MAX_WEIGHT_S = 30.0
-"""Maximum weight of one enrolment recording: a recording with each microphone is better than an
-hour with one."""
+"""Maximum weight of one enrolment recording: several microphones are better than an hour."""
 MIN_SHARED_S = 0.5
 """Minimum overlap between a transcript's speaker and a diarized one for them to be the same."""
 

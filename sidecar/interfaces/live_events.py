@@ -228,8 +228,7 @@ class LiveSession(Protocol):
     and comes only after `finish`."""
 
     around: Callable[[], AbstractContextManager[object]]
-    """Context manager that each thread of the engine enters while it works for this session; set
-    before any audio is pushed."""
+    """Context of each thread of the engine that works for this session; set before any audio."""
     failed: Callable[[errors.SidecarError], object]
     """Called once if work for this session fails; no events follow. Set as `around` is."""
 

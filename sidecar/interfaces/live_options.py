@@ -85,8 +85,7 @@ half of `live.sessions.session_limits.BUFFER_S` has an effect."""
 TimePosition = Annotated[float, NumberRange(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
 SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]
-"""Number of an event, a turn or a segment: at most the largest that every JSON parser reads
-exactly."""
+"""Number of an event, a turn or a segment: at most what every JSON parser reads exactly."""
 
 
 class SampleEncoding(StrEnum):

@@ -26,8 +26,7 @@ from sidecar import files
 from sidecar.errors import SettingsInvalid
 
 DEFAULT_WORK_PER_AUDIO_S = 0.25
-"""Seconds of work for a second of audio, before anything was measured: the embedded engine
-needs this on a slow core."""
+"""Work for a second of audio before any measurement: the embedded engine on a slow core."""
 USUAL_WORK_PER_AUDIO_S = 0.07
 """The same on two common cores, with diarization: the README's 28.3 s take 1.9 s."""
 MIN_JOB_S = 0.2

@@ -26,8 +26,7 @@ from sidecar.workers.engine_slot import EngineLease, EngineSlot
 from sidecar.workers.worker_process import WorkerDied
 
 UNREADABLE_S = 600.0
-"""Seconds for which a job waits for a storage that does not give its recording: a file server
-restarts in less, and a bad sector stays."""
+"""Seconds for which a job waits for its recording: a file server restarts in less."""
 
 
 class Job:

@@ -29,8 +29,7 @@ from sidecar.storage.storage_selection import create_recording_storage
 log = logging.getLogger(__name__)
 
 REOPEN_INTERVAL_S = 10.0
-"""Interval of attempts to open recordings of jobs of before the start: a full disk or an unmounted
-folder takes a person some minutes."""
+"""Interval of attempts to open recordings; a person takes minutes to mount a folder."""
 
 
 def jobs_folder(settings: Settings) -> Path:

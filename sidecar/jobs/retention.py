@@ -37,11 +37,9 @@ EDIT_BYTES = 700
 EMBEDDING_BYTES = 900
 """Memory of the embedding of a segment."""
 SHORT_RESULT = 500
-"""Segments, words and hundreds of characters of a result that takes about a millisecond to render,
-but not as subtitles."""
+"""Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
 MIN_RETENTION_S = 2.0
-"""Minimum time in which a result can be fetched, also from a service that shuts down: clients poll
-once a second or more often."""
+"""Minimum time to fetch a result, also during a shutdown: clients poll once a second."""
 
 
 async def render_result(

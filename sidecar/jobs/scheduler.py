@@ -42,8 +42,7 @@ MAX_PASSED_OVER_S = 60.0
 NEXT_JOB_WAIT_S = 0.3
 """Wait in which a client usually sends its next recording after the answer to the last."""
 BATCH_AGING_S = 600.0
-"""Wait after which a batch job counts as interactive. For shared jobs the same value is in
-`later_1` (storage/migrations)."""
+"""Wait after which a batch job counts as interactive, as in `later_1` (storage/migrations)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +240,9 @@ def _tag_after(tag: float, work_s: float, passed: float) -> float:
 
 
 MAX_BATCHED_AUDIO_S = 120.0
-"""Longest recording of a batch. Longer ones run alone, so that a waiting
-job's start is predictable."""
+"""Longest recording of a batch; longer ones run alone, so that starts are predictable."""
 MAX_REMOTE_BATCHED_AUDIO_S = 900.0
-"""The same for remote engines: a few recordings keep several servers
-busy, and memory stays small."""
+"""The same for remote engines: it keeps several servers busy, and memory stays small."""
 
 
 class JobBatching:

@@ -54,8 +54,7 @@ _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*RECORDING_REFS.items(), *PLAIN_CHANGES.items()]
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
-"""Fields of a submitted record beside audio, options, facts, priority and key;
-the rest comes from events."""
+"""Other fields of a submitted record; the rest comes from events."""
 
 
 class UnreadableRecord(Exception):
@@ -149,8 +148,7 @@ def _to_json_bytes(values: dict[str, Any]) -> bytes:
 
 
 SEQ_STRIDE = 1 << 20
-"""Gap in event numbers after a restart: more than the events that a job publishes between two that
-are persisted (progress, a few a second)."""
+"""Gap in event numbers after a restart: more than the events between two persisted ones."""
 
 
 class SqliteJobEventLog(JobEventLog):

@@ -42,8 +42,7 @@ ROTATION_RETRY_S = 60.0
 REPEAT_MUTE_S = 10.0
 """Time in seconds for which the first of these messages is muted."""
 ONCE_A_MINUTE = {"mute_s": 60.0}
-"""``extra`` of a line that clients can cause at will: it is written once in that many seconds,
-whatever its arguments."""
+"""``extra`` of a line that clients can cause at will, whatever its arguments."""
 _FLUSH_TIMEOUT_S = 1.0
 """Time in seconds that the shutdown waits for lines to be written."""
 

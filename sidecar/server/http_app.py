@@ -49,8 +49,7 @@ NO_FRAMEWORK_TELEMETRY = {
     "logs": False,
     "auto_configure": False,
 }
-"""FastAPI's own telemetry is off: it would export addresses and messages of exceptions
-(docs/tracing.md)."""
+"""FastAPI's own telemetry would export addresses and exceptions (docs/tracing.md)."""
 
 
 def create_whole_app(

@@ -147,13 +147,11 @@ def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
 log = logging.getLogger(__name__)
 
 MAX_CLIP_S = 60.0
-"""Maximum seconds of an enrolment clip; a longer recording is a job, one of whose speakers is
-named."""
+"""Maximum seconds of an enrolment clip; of a longer job, a speaker can be named."""
 STORE_BACKOFF_S = 1.0
 """Back-off of a starting job while the database does not answer."""
 LIVE_LOOKUP_TIMEOUT_S = 3.0
-"""Timeout of a live session's lookup of enrolled speakers: a database that hangs would block it for
-longer."""
+"""Timeout of a live session's lookup of enrolled speakers, as a database may hang."""
 
 
 def create_speaker_store(settings: Settings) -> SpeakerStore | None:

@@ -83,13 +83,11 @@ def error_first_line(error: Exception) -> str:
 CONNECT_TIMEOUT_S = 2
 """Limit for a server to accept a connection; whole seconds, as libpq requires."""
 LOCK_TIMEOUT_S = 2.0
-"""Limit for a lock (`lock_timeout`): below `STATEMENT_TIMEOUT_S`, so that
-the error names the lock."""
+"""Limit for a lock: below `STATEMENT_TIMEOUT_S`, so that the error names the lock."""
 STATEMENT_TIMEOUT_S = 3.0
 """Limit for a statement (`statement_timeout`): the server gives up before the caller."""
 CALL_TIMEOUT_S = 4.5
-"""Limit for a call with the wait for a connection and retries: a client
-gets the error within 5 s."""
+"""Limit for a call with waits and retries: a client gets the error within 5 s."""
 IDLE_CONNECTION_S = 5.0
 """Time without need for a connection after which the pool closes one. The pool uses
 connections in turn. On one that is seldom used the server plans statements anew, which

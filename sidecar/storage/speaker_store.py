@@ -23,8 +23,7 @@ from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerCandidate
 from sidecar.transcripts.word_timing import one_line
 
 MAX_ENROLLED_SPEAKERS = 200
-"""Enrolled speakers of one owner: their vectors, at most 1.4 MB, are sent to the
-engine with each of its jobs."""
+"""Maximum of one owner: at most 1.4 MB of vectors go to the engine with each job."""
 MAX_SAMPLES = 10
 """Samples of one speaker. More recordings hardly change the mean that a voice is compared with."""
 
@@ -90,8 +89,7 @@ def parse_speaker_name(value: object) -> str:
 
 
 SpeakerUpdate = Callable[[Sequence[EnrolledSpeaker]], EnrolledSpeaker]
-"""Function from all speakers of an owner to the one to be stored; pure,
-since it may be called twice."""
+"""Function from all speakers of an owner to the one to store; pure, as it may run twice."""
 
 
 class SpeakerStore(Protocol):

@@ -102,8 +102,7 @@ MAX_SPAN_S = 30.0
 """Maximum span of a text that is believed; segments last seconds, seldom half of it."""
 
 STRAY_TOKENS = 256
-"""Maximum tokens in a row outside any text without a new segment; the JSON of one takes about
-24."""
+"""Maximum tokens outside any text without a new segment; the JSON of one takes about 24."""
 
 MAX_CYCLE_SEGMENTS = 12
 """Maximum segments in a repeated verse."""
@@ -262,8 +261,7 @@ class SamplingOptions:
 
 
 RETRIES = (SamplingOptions(0.2, 0.95), SamplingOptions(0.3, 0.95), SamplingOptions(0.4, 0.95))
-"""Sampling of the retries: those of the model's own recovery test, in its order (protocols: the
-model, known fault)."""
+"""Sampling of the retries: those of the model's own recovery test, in its order."""
 
 MIN_SKIP_S = 5.0
 FIRST_SKIP_S = 15.0

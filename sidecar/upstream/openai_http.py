@@ -31,8 +31,7 @@ TOO_LARGE_MESSAGE = re.compile(
     r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
     re.IGNORECASE,
 )
-"""Servers' messages for a recording that is too long or too large, whatever the status (vLLM:
-400)."""
+"""Servers' messages for a recording that is too long or too large, whatever the status."""
 
 
 def authorization(key: str) -> dict[str, str]:

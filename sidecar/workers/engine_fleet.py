@@ -180,8 +180,7 @@ class EngineFleet:
         self.voice = TtsClient(self._voice.slot) if self._voice is not None else None
         """TTS client; None without a TTS engine."""
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
-        """Number of recordings transcribed at once: one here, or one for each upstream, all of them
-        in one worker process."""
+        """Recordings transcribed at once, in one worker process: one here, or one per upstream."""
         sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
         self.files = EngineHost(EngineRole.FILES, settings, files, self._devices, sharing)
         """Host of the engine for files."""

@@ -192,16 +192,14 @@ LIVE = Sharing(
     worker=WorkerOptions(niceness=0, shared=True),
     heartbeat=LIVE_HEARTBEAT,
 )
-"""Live sessions: people wait for each word, so the process runs at normal priority, and one that
-hangs is killed soon."""
+"""Live sessions run at normal priority, and a process that hangs is killed soon."""
 SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
     heartbeat=LIVE_HEARTBEAT,
 )
-"""TTS: the engine executes one call after the other, so a call that does not stop blocks all
-others, and the process is killed."""
+"""TTS: a call that does not stop blocks all others, and the process is killed."""
 
 
 @dataclass(slots=True)

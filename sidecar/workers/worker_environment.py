@@ -30,8 +30,7 @@ recording with speakers. The networks have threads of their own. A value that th
 LOG_LEVEL_VARIABLE = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Variable with the service's log level, wherever that was set."""
 ENDS_WITH_PARENT_VARIABLE = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
-"""Variable that allows a worker to ask Linux to end it with the thread that started it: that thread
-lives as long as the service."""
+"""Variable by which Linux ends a worker with the thread that started it."""
 
 SECRET_NAME = re.compile(
     r"(^|_)(API|ACCESS|AUTH|PRIVATE)?(TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|PASS|PAT|KEYS?|CREDENTIALS?)$"

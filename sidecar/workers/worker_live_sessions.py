@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BACKLOG_S = 12.0
-"""Maximum audio of a session that may wait inside the engine: one and a half segments of the
-default maximum length."""
+"""Maximum audio of a session inside the engine: one and a half segments of default length."""
 POLL_INTERVAL_S = 0.05
 """Poll interval of a session whose input is held back."""
 

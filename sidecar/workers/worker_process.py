@@ -83,8 +83,7 @@ class WorkerProcess:
             self._process.kill()
             raise OSError(errno.EAGAIN, str(error)) from None
         self.patience_s = self.options.cancel_grace_s
-        """Time for a cancelled call to stop: the load time, because a new process costs that
-        much."""
+        """Time for a cancelled call to stop: the load time, as a new process costs that much."""
         self.on_end: Callable[[], None] = lambda: None
         """Callback for the end of the process, whatever the cause, if it ever had a call."""
         self._calls = RpcCalls()

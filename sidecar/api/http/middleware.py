@@ -286,8 +286,7 @@ class _BodyProgress:
     def __init__(self, headers: Headers, receive: Receive) -> None:
         self._receive = receive
         self._waits = headers.get("expect", "").lower() == "100-continue"
-        """True if the client sends nothing before it gets `100 Continue`, which the first read
-        sends."""
+        """True if the client sends nothing before `100 Continue`, which the first read sends."""
         self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._is_form = headers.get("content-type", "").lower().startswith("multipart/")
 

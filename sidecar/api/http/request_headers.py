@@ -73,8 +73,7 @@ def revocable(scope: Scope, sent_away: Callable[[], object]) -> Iterator[asyncio
 
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 _IDEMPOTENCY_KEY = re.compile(r'"?(?P<name>[\x21\x23-\x7e]{1,255})"?', re.ASCII)
-"""A structured string by the draft (draft-ietf-httpapi-idempotency-key-header); most clients send
-it without quotes."""
+"""A string by draft-ietf-httpapi-idempotency-key-header, which most send without quotes."""
 
 
 def idempotency_key_of(request: Request) -> str | None:
@@ -115,8 +114,7 @@ def wants_async(headers: Iterable[str]) -> bool:
 
 
 MAX_JSON_VALUES = 100_000
-"""Maximum of values in a message of up to 4 MiB: they are checked one by one, while all other
-requests wait."""
+"""Maximum of values in a message: they are checked while all other requests wait."""
 
 
 def parse_json_message(text: str | bytes) -> Any:
@@ -158,8 +156,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any] | None:
 MAX_HEADER_BYTES = 1 << 10
 """Maximum of one header, name and value: no client of this service and no browser needs more."""
 MAX_ALL_HEADERS_BYTES = 128 << 10
-"""Maximum of all headers together. The HTTP parser refuses only longer ones that arrive in several
-reads."""
+"""Maximum of all headers together; the parser lets longer ones pass that come in one read."""
 LONG_HEADERS = (
     *("authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"),
     "sec-websocket-protocol",  # tokens of pages, which cannot set headers of WebSockets

@@ -39,8 +39,7 @@ MAX_BOUNDARY_BYTES = 200
 MIN_UPLOAD_BYTES_PER_S = 8 << 10
 """Minimum average rate of a client: the slowest mobile networks reach it."""
 UPLOAD_STALL_S = limit("upload_stall", 20.0)
-"""Maximum pause of a client that is sending: mobile networks can be gone that long between two
-cells."""
+"""Maximum pause of a client that is sending: mobile networks are gone that long between cells."""
 STALL_FACTOR = 3
 """Number of `UPLOAD_STALL_S` by which a client may be behind `MIN_UPLOAD_BYTES_PER_S`."""
 _PLAIN_ENCODINGS = (b"binary", b"8bit", b"7bit")

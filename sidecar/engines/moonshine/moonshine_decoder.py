@@ -244,8 +244,7 @@ ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
 """Heads (layer, head) that attend to the audio of the next token; each head was measured to find
 them (docs/decisions/recognition-parameters.md)."""
 MAX_POSITIONS = 512
-"""Maximum length of a text in tokens, for the rotary tables; 78 s of speech at the limit of
-tokens."""
+"""Maximum length of a text in tokens (rotary tables): 78 s of speech at the limit of tokens."""
 ROTARY, ROTARY_BASE = 32, 10_000.0
 SCALE = HEAD_SIZE**-0.5
 EPSILON = 1e-5

@@ -27,8 +27,7 @@ _AUDIO_HISTORY_S = 5 * REVISION_WINDOW_S
 """Seconds after which they are final even within overlapping speech: audio is not kept for ever."""
 _PAUSE_S = 0.1
 _BORDER_TOLERANCE_S = 0.1
-"""Maximum shift of an utterance's borders, in seconds, at which its text is kept: the audio around
-it is quiet."""
+"""Maximum shift of an utterance's borders, in seconds, at which its text is kept."""
 _STEP_SAMPLES = SAMPLE_RATE
 
 

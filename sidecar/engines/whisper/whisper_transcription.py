@@ -40,8 +40,7 @@ SPEECH_END_DELAY_S = 0.5
 
 Span = tuple[float, float]
 CutFinder = Callable[[float, float], float]
-"""Function that finds the best cut between two times, in seconds from the start of the
-recording."""
+"""Finder of the best cut between two times, in seconds from the start of the recording."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,21 +36,18 @@ ENTRY_WINDOW_S = 10.0
 """Seconds of audio: a session may be refused only if its first speech begins within them. One that
 was silent for longer stays, and loses utterances at worst."""
 MIN_SHEDDING_S = 2.0
-"""Minimum seconds for which partials and labels stay off: threads must be free for the next
-finals."""
+"""Minimum seconds for which partials and labels stay off: finals need free threads."""
 INITIAL_COST = 0.1
 """Thread seconds for a second of speech before any measurement: those of a slow machine."""
 RECOGNITIONS_PER_FINAL = 2.0
-"""Times that speech is recognized until its final: in pauses that do not end it, and again as the
-context of the next segment."""
+"""Recognitions of speech until its final: in pauses, and as the context of the next segment."""
 _PRIOR_S = 5.0
 _COST_MEMORY_S = 40.0
 """Seconds of speech that count in the moving means of costs."""
 _SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
 """Seconds: a session counts as speaking all the time at first, and then by its last minute."""
 _AHEAD_SHARE = 1.25
-"""Share above which speech comes faster than it is spoken: frames of a microphone that are
-processed together stay below it."""
+"""Share above which speech comes faster than it is spoken; a microphone stays below it."""
 
 
 class WorkKind(StrEnum):

@@ -273,8 +273,7 @@ class RecognitionPlan:
 
 
 MAX_PARTIAL_WORK_S = 1.0
-"""Work of a partial that may delay a final; a partial that takes longer is outdated before it is
-sent."""
+"""Work of a partial that may delay a final; one that takes longer comes too late anyway."""
 RETRY_AFTER_S = 60.0
 """Seconds until a slow kind of work is tried again: the machine may have been busy."""
 _LATEST_WEIGHT = 0.5

@@ -23,11 +23,9 @@ from sidecar.live.runtime.partial_results import RecognitionUrgency
 from sidecar.transcripts.transcript import SpeakerCandidate
 
 MAX_EMBEDDING_S = 3.0
-"""Seconds of a segment's speech that become its embedding
-(docs/decisions/diarization-parameters.md)."""
+"""Maximum seconds of an embedding (docs/decisions/diarization-parameters.md)."""
 MIN_EMBEDDING_S = 0.25
-"""Minimum seconds of speech: an embedding of less is useless
-(docs/decisions/diarization-parameters.md)."""
+"""Minimum seconds; less is useless (docs/decisions/diarization-parameters.md)."""
 REEMBED_FACTOR = 1.5
 """Growth of a continued segment after which it gets another embedding."""
 MAX_WAITING_SEGMENTS = 8

@@ -55,8 +55,7 @@ from sidecar.transcripts.transcript import Notice
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 LEAD_IN_S = 1.0
-"""Seconds of audio before the resume point that a new engine gets: a VAD depends on the audio
-before."""
+"""Seconds of audio before the resume point that a new engine gets, for its VAD."""
 
 
 class StreamRecognizer:

@@ -42,8 +42,7 @@ MAX_SOLE_DEATHS = 5
 MAX_UNEXPLAINED_DEATHS = 5
 """Engine deaths that a session survives at one position, with no session being recognized."""
 MAX_CONSECUTIVE_LOSSES = 3
-"""Skips of audio in a row, without recognition in between, before the session ends: the audio is
-not the cause then."""
+"""Skips of audio in a row before the session ends: the audio is not the cause then."""
 
 AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[EngineLease]]
 """Function that leases an engine for as long as the session needs it, and loads it if necessary."""

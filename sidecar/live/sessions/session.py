@@ -76,8 +76,7 @@ class Session:
         self.connection_lock = asyncio.Lock()
         """Held by the connection that sends and reads here."""
         self.received_orders = 0
-        """Number of received commits, cancels, changes and finish: the client need not repeat
-        them."""
+        """Number of received commits, cancels, changes and finish, which need no repetition."""
         self.finishing = False
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""

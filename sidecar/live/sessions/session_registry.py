@@ -31,8 +31,7 @@ AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """Function that adds the enrolled speakers of an owner to the options of a session."""
 
 OWN_WIRE = "live"
-"""Protocol whose clients get notices of a load and a shutdown; others have their own way, or
-none."""
+"""Protocol whose clients get notices of a load and a shutdown; others have other ways."""
 SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",

@@ -60,15 +60,13 @@ class OpenAIKeptJob:
 OpenAIFollowedJob: TypeAlias = Job | OpenAIKeptJob
 """Job that a client follows."""
 RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
-"""Time from a disconnect to the same request, in seconds: SDKs send it after 0.5 to 8 s, and its
-upload follows."""
+"""Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
 CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
 """The same, in seconds, for a running job while others wait, unless its owner sends a retry. The
 SDKs retry within 8 s; a client that does not loses the engine."""
 CROWDED_LOOK_S = 1.0
 HELD_S = limit("openai_held", 30.0)
-"""Time for which a request waits for a full queue, in seconds: proxies give up after a minute
-without an answer."""
+"""Seconds that a request waits for a full queue: proxies give up after a minute."""
 HELD_LOOK_S = 0.1
 MAX_HELD_OF_OWNER = 4
 """Maximum requests of one owner that wait for a full queue."""

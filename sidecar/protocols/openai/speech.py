@@ -35,13 +35,11 @@ log = logging.getLogger(__name__)
 
 SPEECH = "/v1/audio/speech"
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
-"""OpenAI's TTS models: with the setting `openai_strict` only they and the engine's name are
-valid."""
+"""OpenAI's TTS models; with `openai_strict` only they and the engine's name are valid."""
 MAX_INPUT_CHARACTERS = 4096
 """Maximum length of the text, as in OpenAI's API."""
 MAX_WAITING_CHARACTERS = limit("speech_characters", 16 * MAX_INPUT_CHARACTERS)
-"""Maximum characters of all requests at once, including those that wait for the engine: about an
-hour of speech."""
+"""Maximum characters of all requests at once, also of waiting ones: an hour of speech."""
 MAX_REQUESTS = 32
 """Maximum requests at once: each holds a phrase in memory if its client reads slowly."""
 RATE = 24_000

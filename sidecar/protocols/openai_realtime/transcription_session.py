@@ -21,8 +21,7 @@ ITEM_ID_CHARACTERS = 16
 """Characters of the session's id in the ids of its items."""
 _AUDIO_ENDS = (client_events.RealtimeAudioCommit, client_events.RealtimeAudioClear)
 MAX_CHUNK_S = 1.0
-"""Maximum seconds of audio that a session is given at once, however long the client's events
-are."""
+"""Maximum seconds that a session is given at once, however long the client's events are."""
 
 
 class RealtimeConnection(ABC):

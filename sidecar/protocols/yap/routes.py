@@ -36,8 +36,7 @@ SUBPROTOCOLS = ("asr-streaming",)
 """Subprotocol that browser clients offer beside the one with their key."""
 APPEND = "input_audio_buffer.append"
 UNCOUNTED_CHARACTERS = len(base64.b64encode(bytes(2 * AUDIO_BLOCK_SAMPLES)))
-"""Length of an append that has at least a block of audio, which does not count towards the rate
-limit."""
+"""Length of an append with a block of audio, which does not count towards the rate limit."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Types that are answered at once and do not count towards the rate limit."""
 
