@@ -205,9 +205,13 @@ and here, from the copy:
     export VIBEVOICE_MODEL_PATH=/data/vibevoice-asr HF_HUB_OFFLINE=1
     vibevoice-asr --engine vibevoice
 
-`VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, or a checkpoint that you fine-tuned
-(`save_pretrained` of model and processor; merge a LoRA adapter first). Only safetensors are read;
-code and pickles are never run. `vibevoice-asr estimate talk.m4a --engine vibevoice` needs the
+`VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, the name of a repository in it, or a
+checkpoint that you fine-tuned (`save_pretrained` of model and processor). A folder with a LoRA
+adapter of the language model is merged into its model (`base_model_name_or_path`) at load. A
+checkpoint that bitsandbytes quantized (4 or 8 bit) is loaded as it is, as int4 or int8; other
+quantizations are refused. VibeVoice-ASR-Streaming and VibeVoice-ASR-BitNet are other models. Only
+safetensors are read; code and pickles are never run.
+`vibevoice-asr estimate talk.m4a --engine vibevoice` needs the
 whole checkpoint, and says a time for cards whose bandwidth is known, elsewhere once
 recordings were transcribed. Two checkpoints compared on your recordings: [bench.md](bench.md).
 

@@ -134,12 +134,6 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     A config that names its own code (``auto_map``) is rejected, not ignored: its author meant
     another model than the one that would be loaded.
     """
-    if (folder / ADAPTER_FILE).is_file() and not (folder / "config.json").is_file():
-        raise errors.CheckpointUnsupported(
-            f"{folder} is a LoRA adapter, without the weights of its model.",
-            hint="Merge it first: merge_and_unload() of the PeftModel, then save_pretrained of "
-            "model and processor.",
-        )
     config = read_config(
         folder,
         "Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it; "
@@ -149,6 +143,11 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     if kind == MODEL_TYPE:
         refuse_code(folder, config)
         return config
+    if kind == ORIGINAL_MODEL_TYPE and (name := _relative_of(folder, config)):
+        raise errors.CheckpointUnsupported(
+            f"{folder} is {name}, another model, which this service does not run.",
+            hint="Get VibeVoice-ASR: vibevoice-asr pull vibevoice",
+        )
     if kind == ORIGINAL_MODEL_TYPE and _is_asr_config(config):
         raise errors.CheckpointNotConverted(
             f"{folder} has the original layout of VibeVoice-ASR, not the one of transformers."
@@ -198,6 +197,16 @@ def check_safetensors(path: Path) -> frozenset[str]:
         state = "is truncated" if size < 8 + length + end else "is too long"
         raise damaged_error(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
     return frozenset(header)
+
+
+def _relative_of(folder: Path, config: dict[str, Any]) -> str:
+    """Return the name of the model of VibeVoice-ASR's family that a config is of; '' if of none."""
+    quantization = config.get("quantization_config") or {}
+    words = [config.get("architectures"), quantization, folder.name, folder.parent.parent.name]
+    marks = str(words).lower()
+    if "bitnet" in marks:
+        return "VibeVoice-ASR-BitNet"
+    return "VibeVoice-ASR-Streaming" if "asrstreaming" in marks.replace("-", "") else ""
 
 
 def _is_asr_config(config: dict[str, Any]) -> bool:

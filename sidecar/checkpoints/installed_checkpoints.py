@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
+from sidecar.checkpoints.checkpoint_variants import cached_repository, read_vibevoice
 from sidecar.checkpoints.model_repositories import (
     DEFAULT_WHISPER_MODEL,
     VIBEVOICE_REPOSITORY,
@@ -31,7 +32,8 @@ from sidecar.checkpoints.model_repositories import (
 
 
 def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
-    """Return the checkpoint in ``model_path`` (of the checkpoint or a cache), or in the cache.
+    """Return the checkpoint in ``model_path`` (of the checkpoint, an adapter or a cache, or the
+    name of a repository in the cache), or in the cache.
 
     The canonical repository has priority, and in it the revision ``main``. An incomplete one is
     skipped.
@@ -39,10 +41,12 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
+    if model_path is not None and not model_path.is_dir():
+        model_path = cached_repository(model_path.as_posix()) or model_path
     return checkpoint.find_model(
         model_path,
         _cached_vibevoice,
-        checkpoint.read_checkpoint,
+        read_vibevoice,
         "checkpoint of VibeVoice-ASR",
         marks=("config.json", checkpoint.ADAPTER_FILE),
     )
@@ -279,7 +283,7 @@ TRANSFORMERS_LAYOUT = CheckpointLayout(
     lambda name: Path(name).suffix in FETCHED_SUFFIXES,
     lambda name: name.endswith(".safetensors"),
     checkpoint.check_vibevoice_config,
-    checkpoint.read_checkpoint,
+    read_vibevoice,
     find_checkpoint,
 )
 CTRANSLATE2_LAYOUT = CheckpointLayout(

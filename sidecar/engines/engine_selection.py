@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from sidecar import engines, errors, installation
 from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
+from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
@@ -149,6 +150,11 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
         spec = replace(spec, languages=("en",), translates=False)
+    if name == VIBEVOICE and checkpoint is not None:
+        stored = quantized_precision(checkpoint.config)
+        for other in spec.precisions if stored is not None else ():
+            if other is not stored:
+                spec = spec.without(other, f"the checkpoint is quantized in {stored}")
     if name == VOXTRAL and checkpoint is not None:
         shape = StreamShape.from_config(checkpoint.config)
         spec = replace(spec, sessions=_max_streams(spec, checkpoint, shape, settings))

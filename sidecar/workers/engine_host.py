@@ -69,7 +69,8 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self.admission: memory_admission.MemoryAdmission | None = None
         if choice.checkpoint is not None and choice.spec.planned:
             shape = ModelShape.from_config(choice.checkpoint.config)
-            if not self.on_gpu and (obstacle := shape.int4_obstacle):
+            several = len(self.spec.precisions) > 1  # else it is a quantized checkpoint
+            if several and not self.on_gpu and (obstacle := shape.int4_obstacle):
                 self.spec = self.spec.without(Precision.INT4, obstacle)
                 if settings.precision is Precision.INT4:
                     log.warning("%s", self.spec.replacement(Precision.INT4))

@@ -28,8 +28,15 @@ from sidecar.checkpoints.checkpoint import (
 from sidecar.checkpoints.installed_checkpoints import find_checkpoint
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, vibevoice_repository
 from sidecar.cli.pull import list_models
+from sidecar.config.settings import Settings
+from sidecar.engines.engine_selection import choose_engine
+from sidecar.interfaces.engine_interface import Precision
 
 OLD, NEW = "1" * 40, "2" * 40
+ADAPTED = tuple(
+    f"base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_{half}.weight"
+    for half in "AB"
+)
 
 
 @pytest.fixture
@@ -149,11 +156,99 @@ def test_checkpoint_without_folder_is_found_in_cache(tmp_path, monkeypatch):
     assert find_checkpoint(None).folder == folder
 
 
-def test_adapter_is_refused_with_advice_to_merge(folder):
-    (folder / "config.json").rename(folder / "adapter_config.json")
-    with pytest.raises(errors.CheckpointUnsupported, match="is a LoRA adapter") as caught:
-        find_checkpoint(folder)
+def adapter(folder: Path, base: str, names: tuple[str, ...] = ADAPTED, **more: object) -> Path:
+    folder.mkdir()
+    about = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": base, **more}
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    header = {
+        name: {"dtype": "F32", "shape": [1], "data_offsets": [4 * at, 4 * at + 4]}
+        for at, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    data = len(text).to_bytes(8, "little") + text + bytes(4 * len(names))
+    (folder / "adapter_model.safetensors").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("base", ["../checkpoint", "ABSOLUTE", "microsoft/VibeVoice-ASR"])
+def test_adapter_is_found_with_its_model(folder, tmp_path, monkeypatch, base):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = cached(tmp_path / "hub") if base.startswith("microsoft") else folder
+    lora = adapter(tmp_path / "lora", str(folder) if base == "ABSOLUTE" else base)
+    found = find_checkpoint(lora)
+    assert found.folder == lora
+    assert found.config == read_checkpoint(model).config
+    assert found.bytes == read_checkpoint(model).bytes
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ({"use_dora": True}, "it has use_dora"),
+        ({"bias": "all", "modules_to_save": ["lm_head"]}, "it has modules_to_save, bias"),
+        ({"peft_type": "IA3"}, "not a LoRA adapter"),
+        ({"r": "many"}, "not a LoRA adapter"),
+        ({"names": ("base_model.model.lm_head.lora_A.weight",)}, "lm_head.lora_A.weight' is no"),
+    ],
+)
+def test_adapter_that_cannot_be_merged_is_refused_with_advice(folder, tmp_path, more, part):
+    lora = adapter(tmp_path / "lora", "../checkpoint", **more)
+    with pytest.raises(errors.CheckpointUnsupported, match=part) as caught:
+        find_checkpoint(lora)
     assert "merge_and_unload" in caught.value.hint
+
+
+def test_adapter_without_its_model_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    lora = adapter(tmp_path / "lora", "microsoft/VibeVoice-ASR")
+    with pytest.raises(errors.CheckpointNotFound, match="'microsoft/VibeVoice-ASR', is not here"):
+        find_checkpoint(lora)
+
+
+def test_repository_name_as_path_means_hugging_face_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(errors.CheckpointNotFound, match="is not a folder"):
+        find_checkpoint(Path("somebody/VibeVoice-ASR-de"))
+    folder = cached(tmp_path / "hub", repo="somebody/VibeVoice-ASR-de")
+    assert find_checkpoint(Path("somebody/VibeVoice-ASR-de")).folder == folder
+
+
+@pytest.mark.parametrize(
+    ("stored", "precision"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
+        ({"load_in_8bit": True, "load_in_4bit": False}, "int8"),
+    ],
+)
+def test_quantized_checkpoint_has_only_its_own_precision(folder, stored, precision):
+    pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+    with_config(quantization_config=stored)(folder)
+    spec = choose_engine(Settings(engine="vibevoice", model_path=folder)).spec
+    assert spec.precisions == (precision,)
+    assert spec.replacement(Precision.BF16) == (
+        f"bf16 runs as {precision} here: the checkpoint is quantized in {precision}"
+    )
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
+def test_checkpoint_of_other_quantization_is_refused(folder, method):
+    with_config(quantization_config={"quant_method": method})(folder)
+    with pytest.raises(errors.CheckpointUnsupported, match=f"quantized by '{method}'") as caught:
+        find_checkpoint(folder)
+    assert "int4" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"architectures": ["VibeVoiceForASRStreamingTraining"]}, "VibeVoice-ASR-Streaming"),
+        ({"quantization_config": {"quant_method": "bitnet"}}, "VibeVoice-ASR-BitNet"),
+    ],
+)
+def test_other_models_of_family_are_refused_by_name(folder, change, name):
+    rewrite("config.json", json.dumps({**ORIGINAL_CONFIG, **change}))(folder)
+    with pytest.raises(errors.CheckpointUnsupported, match=f"is {name}, another model"):
+        find_checkpoint(folder)
 
 
 def test_fine_tune_without_processor_is_refused_with_advice(folder):

@@ -16,12 +16,24 @@ import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoProcessor, BitsAndBytesConfig, VibeVoiceAsrForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    VibeVoiceAsrConfig,
+    VibeVoiceAsrForConditionalGeneration,
+)
 
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
+from sidecar.checkpoints.checkpoint_variants import (
+    adapter_base,
+    is_adapter,
+    quantized_precision,
+)
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
 from sidecar.engines.vibevoice import vibevoice_generation
+from sidecar.engines.vibevoice.vibevoice_adapter import merged_weights
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
@@ -70,7 +82,6 @@ class VibeVoiceAudioEncoder:
 
         The samples stay in host memory; one chunk at a time is copied to the device.
         """
-        weight = self._projector.acoustic_linear_1.weight
         chunk = max(1, round(chunk_s * VIBEVOICE_SAMPLE_RATE / HOP_SAMPLES)) * HOP_SAMPLES
         factor = 1.0
         if self._extractor.normalize_audio:
@@ -86,7 +97,7 @@ class VibeVoiceAudioEncoder:
                 * HOP_SAMPLES,
             )
             part = torch.nn.functional.pad(part, (0, length - len(part)))
-            wave = part.view(1, 1, -1).to(weight.device, weight.dtype)
+            wave = part.view(1, 1, -1).to(out.device, out.dtype)
             acoustic = self._acoustic(wave, padding_cache=state[0], use_cache=True)
             check()
             semantic = self._semantic(wave, padding_cache=state[1], use_cache=True)
@@ -264,35 +275,46 @@ def load_vibevoice(
 ) -> LoadedVibeVoice:
     """Load the weights, once and directly to their devices, and check that they run.
 
-    Only safetensors are read, and no code of the checkpoint is run.
+    Only safetensors are read, and no code of the checkpoint is run. A quantized checkpoint is
+    loaded as what it is, whatever ``precision`` is; a LoRA adapter is merged into its model.
 
     Raises:
         OSError, ValueError, RuntimeError: errors of transformers for an invalid checkpoint.
         errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
     """
+    base = adapter_base(folder) if is_adapter(folder) else None
+    home = base.folder if base is not None else folder
+    settings = json.loads((home / "config.json").read_text("utf-8"))
+    stored = quantized_precision(settings)
+    precision = stored or precision
     if precision is Precision.INT4 and device.type == "cpu":
-        _check_int4(folder)
+        _check_int4(settings)
     _silence_libraries()
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    processor = AutoProcessor.from_pretrained(folder, **common)
+    processor = AutoProcessor.from_pretrained(home, **common)
     placed = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
+    if stored is None:
+        common["quantization_config"] = _quantization(precision, parted=len(placed) > 1)
+    weights = merged_weights(base, folder) if base is not None else None
     model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
-        folder,
+        None if base is not None else home,
+        config=VibeVoiceAsrConfig.from_pretrained(home),
+        state_dict=weights,
         dtype=_DTYPES[precision],
         device_map=placed,
-        quantization_config=_quantization(precision, parted=len(placed) > 1),
         use_safetensors=True,
         **common,
     )
+    if base is not None:
+        model.generation_config = GenerationConfig.from_pretrained(home)
     remove_accelerate_hooks(model)
     model.eval().requires_grad_(False)
     run_trial_token(model, precision)
     return LoadedVibeVoice(model, processor, device, precision)
 
 
-def _check_int4(folder: Path) -> None:
-    shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
-    if obstacle := shape.int4_obstacle:
+def _check_int4(config: dict[str, Any]) -> None:
+    if obstacle := ModelShape.from_config(config).int4_obstacle:
         raise errors.ModelLoadFailed(
             f"The checkpoint cannot be run in int4 on this machine: {obstacle}.",
             hint="Use another precision.",

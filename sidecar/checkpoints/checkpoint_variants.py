@@ -1,0 +1,148 @@
+"""Variants of VibeVoice-ASR checkpoints: quantized ones, LoRA adapters, hub names.
+
+It reads JSON and the headers of safetensors, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar.checkpoints import checkpoint
+from sidecar.checkpoints.model_repositories import vibevoice_repository
+from sidecar.interfaces.engine_interface import Precision
+
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+_ADAPTED = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight$")
+_NOT_MERGED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+"""Settings of peft that change more than a product of two matrices."""
+
+
+def quantized_precision(config: dict[str, Any]) -> Precision | None:
+    """Return the precision in which the weights of a checkpoint are stored; `None`: 16 bit or more.
+
+    Raises:
+        errors.CheckpointUnsupported: they are quantized in another way than bitsandbytes'.
+    """
+    stored = config.get("quantization_config")
+    if not isinstance(stored, dict):
+        return None
+    method = stored.get("quant_method", "bitsandbytes")
+    if method == "bitsandbytes" and stored.get("load_in_4bit"):
+        return Precision.INT4
+    if method == "bitsandbytes" and stored.get("load_in_8bit"):
+        return Precision.INT8
+    raise errors.CheckpointUnsupported(
+        f"The checkpoint is quantized by {str(method)[:60]!r}, which this service does not load.",
+        hint="Use one that bitsandbytes quantized, or one in 16 bit, which the service quantizes "
+        "itself: --precision int4",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """Adapter: ``scale`` times B·A is added to a weight. ``base``: name or folder of its model."""
+
+    base: str
+    scale: float
+
+
+def read_vibevoice(folder: Path) -> checkpoint.ModelCheckpoint:
+    """Check a folder without loading it, and return its checkpoint; for an adapter, that of its
+    model with the adapter's folder.
+
+    Raises:
+        errors.BadCheckpoint: as `checkpoint.read_checkpoint`, also of the adapter's model.
+    """
+    if is_adapter(folder):
+        base = adapter_base(folder)
+        if quantized_precision(base.config) is not None:
+            raise errors.CheckpointUnsupported(
+                f"{folder} is an adapter of a quantized checkpoint, into which it cannot be merged."
+            )
+        return replace(base, folder=folder, revision=None)
+    found = checkpoint.read_checkpoint(folder)
+    quantized_precision(found.config)
+    return found
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder has a LoRA adapter without its model."""
+    adapter = (folder / checkpoint.ADAPTER_FILE).is_file()
+    return adapter and not (folder / "config.json").is_file()
+
+
+def read_adapter(folder: Path) -> LoraAdapter:
+    """Return the adapter in a folder.
+
+    Raises:
+        errors.CheckpointUnsupported: it changes more than layers of the language model by LoRA.
+        errors.CheckpointIncomplete, errors.CheckpointDamaged: its files are not usable.
+    """
+    config = checkpoint.read_json(folder / checkpoint.ADAPTER_FILE)
+    rank, alpha = (_number(config.get(name)) for name in ("r", "lora_alpha"))
+    more = [name for name in _NOT_MERGED if config.get(name)]
+    more += ["bias"] if config.get("bias", "none") != "none" else []
+    if config.get("peft_type") != "LORA" or more or not (rank > 0 and alpha > 0):
+        what = f"it has {', '.join(more)}" if more else "it is not a LoRA adapter with r and alpha"
+        raise _not_merged_error(folder, what)
+    checkpoint.require_files(folder, [ADAPTER_WEIGHTS_FILE])
+    for name in sorted(checkpoint.check_safetensors(folder / ADAPTER_WEIGHTS_FILE)):
+        if not _ADAPTED.search(name):
+            raise _not_merged_error(folder, f"{name[:100]!r} is no layer of the language model")
+    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
+    return LoraAdapter(str(config.get("base_model_name_or_path") or ""), scale)
+
+
+def adapted_layer(name: str) -> tuple[str, str]:
+    """Return the layer, as ``layers.0.mlp.up_proj``, of an adapter's tensor, and 'A' or 'B'."""
+    found = _ADAPTED.search(name)
+    assert found is not None
+    return found[1], found[2]
+
+
+def adapter_base(folder: Path) -> checkpoint.ModelCheckpoint:
+    """Return the checkpoint of an adapter's model: a folder, or in the Hugging Face cache.
+
+    Raises:
+        errors.CheckpointNotFound: it is not here.
+        errors.BadCheckpoint: it, or the adapter, is not usable.
+    """
+    name = read_adapter(folder).base
+    if (folder / name).is_dir() and name:
+        return checkpoint.read_checkpoint(folder / name)
+    if found := cached_repository(name):
+        complete = checkpoint.first_complete_checkpoint(checkpoint.cached_snapshots(found))
+        if complete is not None:
+            return complete
+    raise errors.CheckpointNotFound(
+        f"{folder} is a LoRA adapter, and its model, {name[:200]!r}, is not here.",
+        hint="Get the model (vibevoice-asr pull vibevoice), or name its folder in "
+        f"base_model_name_or_path of {checkpoint.ADAPTER_FILE}.",
+    )
+
+
+def cached_repository(name: str) -> Path | None:
+    """Return the folder in the Hugging Face cache of the repository ``OWNER/NAME``; `None` if
+    there is none, or ``name`` is no such name."""
+    try:
+        repository = vibevoice_repository(name)
+    except errors.RepositoryNotFound:
+        return None
+    folder = checkpoint.cache_folder(repository, checkpoint.hugging_face_cache())
+    return folder if folder.is_dir() else None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _not_merged_error(folder: Path, what: str) -> errors.CheckpointUnsupported:
+    return errors.CheckpointUnsupported(
+        f"{folder} is a LoRA adapter that cannot be merged here: {what}.",
+        hint="Merge it first: merge_and_unload() of the PeftModel, then save_pretrained of "
+        "model and processor.",
+    )
