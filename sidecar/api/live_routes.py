@@ -48,8 +48,7 @@ RECEIVED_INTERVAL_S = 0.5
 CLOSE_TIMEOUT_S = 5.0
 """Time for the client to close after the last event; without a close it may reconnect."""
 UNCOUNTED_AUDIO_S = 0.0025
-"""Shortest audio of a message that is not counted, as each message costs the same; or
-`AUDIO_BLOCK_SAMPLES`, if that is shorter."""
+"""Shortest audio of a message that is not counted, or `AUDIO_BLOCK_SAMPLES` if that is shorter."""
 SESSION_DONE_CODE = 1000
 """Close code of a client that does not need its session any more."""
 

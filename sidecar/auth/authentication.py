@@ -220,8 +220,7 @@ CODE_LIFETIME_S = 120.0
 MAX_CODES_PER_OWNER = 64
 """Maximum of unused codes of one owner; beyond it the oldest is dropped."""
 MAX_CODES = 8 * MAX_CODES_PER_OWNER
-"""Maximum of unused codes of all owners. It bounds the memory that a client with many owners gets:
-beyond it the oldest code of the owner with the most codes is dropped."""
+"""Maximum of unused codes of all owners; then the owner with the most loses the oldest."""
 _CODE_BYTES = 32
 
 

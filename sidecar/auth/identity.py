@@ -54,8 +54,7 @@ class OwnerLimits:
     """Bytes per hour."""
     live_sessions: int | None = None
     shares: bool = False
-    """True if other owners can be distinguished from this one: it leaves them a fair share of
-    limited capacity (`rate_limits.is_within_fair_share`)."""
+    """True if it leaves other owners a fair share (`rate_limits.is_within_fair_share`)."""
 
 
 UNLIMITED_OWNER = OwnerLimits()

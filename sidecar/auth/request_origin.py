@@ -41,8 +41,7 @@ class RequestOrigin:
     navigates: bool = False
     """True if the user opens a page (`Sec-Fetch-Mode`); false for a request that a page sends."""
     rebinding_proof: bool = False
-    """True if no page can send such a request without an `Origin`, or could learn anything from
-    it."""
+    """True if pages can neither send this without an `Origin`, nor learn anything from it."""
     scheme: str = "http"
     """Scheme of the request to the service or to a trusted proxy: `https` or `http`."""
     peer: str | None = None

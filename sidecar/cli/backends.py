@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 
 TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
-"""Function that returns the transcript of a recording or raises a `SidecarError`. If it is
-cancelled, its job is cancelled too, or left to be found again."""
+"""Transcribes a recording, or raises a `SidecarError`; cancelled, it may leave its job."""
 
 
 @dataclass(frozen=True, slots=True)

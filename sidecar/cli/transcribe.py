@@ -34,8 +34,7 @@ from sidecar.transcripts.transcript import Transcript
 
 PRECISION_HELP = "Load the weights in this precision"
 AT_ONCE = 4
-"""Maximum of recordings at a service: the next one is uploaded while one is transcribed. If a
-service accepts fewer, it says so, and the command waits."""
+"""Maximum of recordings at a service: one is uploaded while another is transcribed."""
 
 
 @dataclass(frozen=True, slots=True)

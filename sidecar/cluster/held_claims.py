@@ -92,8 +92,7 @@ class ClaimedJob(Job):
 
 
 REPORT_BATCH_S = 0.005
-"""Seconds in which events are collected for a report. The last segment and the end of a recording
-would be a commit each, and the end would wait for the other."""
+"""Seconds in which events are collected, as the last segment and the end are one commit then."""
 
 
 class HeldClaim:

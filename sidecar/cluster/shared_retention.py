@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 10.0
 """Interval of the search for expired results, by which they may outlive their retention."""
 SETTLE_DELAY_S = 0.5
-"""Seconds in which ended jobs of an owner are collected for one purge: under load, one purge for
-each would cost the database more than the jobs themselves."""
+"""Seconds in which ended jobs of an owner are collected for one purge, to spare the database."""
 DELETE_WAIT_S = 2.0
 """Maximum wait of a request until the storage has deleted a recording."""
 STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0

@@ -22,8 +22,7 @@ MAX_SECRET_BYTES = 1 << 16
 _MAX_LINE = 4096
 GENERATED_TOKEN_BYTES = 32
 CLIENT_TOKEN_VARIABLE = "VIBEVOICE_CLIENT_TOKEN"  # noqa: S105 - a name
-"""Variable of the token that the commands of this program send as a client. VIBEVOICE_TOKEN is the
-token that a started service requires: a shell that has both needs two names."""
+"""Variable of the token that commands send; VIBEVOICE_TOKEN is what a service requires."""
 _SIGNED = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 """Signed token (JWT): its header is JSON, whose opening '{\"' is 'eyJ' in base64."""
 

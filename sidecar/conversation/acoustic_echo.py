@@ -20,8 +20,7 @@ from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.interfaces.live_options import SampleEncoding
 
 HISTORY_S = 12.0
-"""Seconds of audio that are kept of either side. At most that much of an utterance is compared: one
-without a pause never ends."""
+"""Seconds of audio of either side that are kept, and compared at most."""
 FRAMES_PER_S = 100
 """Values of an envelope per second."""
 WINDOW_FRAMES = 4
@@ -41,8 +40,7 @@ MAX_CLOCK_LEAD_S = 0.2
 """Lead of the echo before the playback clock, in seconds: clients report playback late."""
 
 COMPARE_EVERY_S = 0.2
-"""Seconds of new audio after which an utterance over a reply is compared again. This happens before
-there are words, too, so that an echo does not hold the reply."""
+"""Seconds of new audio after which an utterance over a reply is compared, also without words."""
 MAX_WORDLESS_S = 2.0
 """Seconds up to which an utterance without words is compared; then only new words start that."""
 MIN_SAMPLE_RATE = 8_000

@@ -34,8 +34,7 @@ BACKCHANNELS = word_set(
 STOP_WORDS = word_set("stop wait no halt nein stopp warte non arrête para espera basta стоп")
 """Words that end a reply even if the reply contains them: alone they are not treated as an echo."""
 ANSWERS_WITHIN_S = 0.5
-"""Seconds of a reply's audio that may be left when a backchannel ends for it to count as an answer.
-People answer a question before its last word."""
+"""Seconds of a reply that may be left when a backchannel ends for it to count as an answer."""
 
 
 def is_backchannel(text: str) -> bool:

@@ -79,8 +79,7 @@ def _without_pictures(line: str) -> str:
 
 
 _JOINTS = "\u200d\ufe0e\ufe0f\u20e3"
-"""Characters that join the parts of an emoji. The first also has a meaning in some scripts; TTS
-engines read those without it."""
+"""Characters that join the parts of an emoji; TTS engines need the first for no script."""
 
 
 def _is_picture(character: str) -> bool:

@@ -33,9 +33,8 @@ MAX_CONNECTIONS_PER_ADDRESS = 10_000
 TLS_HANDSHAKE_S = limit("tls_handshake", 10.0)
 """Time for a client to complete a TLS handshake: two round trips."""
 NEW_CONNECTIONS = RateLimit(200, 1.0)
-"""New connections of one address that are served at once; each costs 2 ms. Further ones wait, and
-those of other addresses come before them. The loopback and trusted proxies have no such limit: they
-stand for many users."""
+"""New connections of one address that are served at once (2 ms each); further ones wait. Addresses
+that stand for many users have no such limit: the loopback and trusted proxies."""
 ACCEPTS_AT_ONCE = 32
 """Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0

@@ -95,8 +95,7 @@ takes longer than a call."""
 LISTEN_CHECK_INTERVAL_S = 2.0
 """Interval of checks of a listening connection: a frozen server sends no error by itself."""
 MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 0.1, 1.0
-"""Back-off between attempts. A database that restarts answers in tenths of a second; one that is
-down for long costs one attempt a second."""
+"""Back-off between attempts: a restart takes tenths of a second, an outage may be long."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
 """TCP keepalive: a dead connection without traffic is detected within 6 s."""
 SEND_TIMEOUT_S = 30.0

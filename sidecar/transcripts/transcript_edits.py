@@ -214,8 +214,7 @@ def _with_segments(transcript: Transcript, changed: dict[int, Segment]) -> Trans
 MAX_OPERATIONS = 500
 """Maximum operations of one request."""
 MAX_EDITS = 4000
-"""Maximum edits of one transcript, including undo and redo: two for each segment of two hours. As
-many more undo and redo steps are possible."""
+"""Maximum edits of one transcript, and of undo and redo: two per segment of two hours."""
 MAX_HISTORY_BYTES = 4 << 20
 """Maximum memory of all edits of a transcript, by their content."""
 OPERATION_BYTES = 200
@@ -344,8 +343,7 @@ def _text_size_bytes(operation: EditOperation) -> int:
 
 
 MAX_COMPARED_PAIRS = 250_000
-"""Maximum of words before times words after in a comparison (at worst about 0.1 s). Above it, all
-words between the first and the last change get estimated times."""
+"""Maximum of words before times words after in a comparison (0.1 s); above, times are estimated."""
 _Span = tuple[str, int, int, int, int]
 """Opcode of difflib: tag, then start and end in the old and in the new words."""
 

@@ -34,8 +34,7 @@ CANCEL_POLL_S = 0.05
 MAX_SYNTHESIS_S = 300.0
 """Maximum audio for one text."""
 FILE_MAGICS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
-"""Magic numbers of audio files. Some servers send such a file for any requested format; as samples
-it is noise."""
+"""Magic numbers of audio files, which some servers send whatever format was requested."""
 
 
 class OpenAiTts:

@@ -32,8 +32,7 @@ EVEN_CUT_TOLERANCE_S = 10.0
 MIN_EVEN_CHUNK_S = 180.0
 """Minimum length of chunks that are cut evenly: each costs a request, and an engine its context."""
 CHUNKS_PER_UPSTREAM = 3
-"""Chunks of a long recording for each upstream. If one is slow or fails, it then delays the others
-by a third of its share."""
+"""Chunks of a long recording for each upstream: a slow one delays the rest by a third of it."""
 PAUSE_S = 0.3
 _FULL = 32_768
 

@@ -27,8 +27,7 @@ class FailoverLimits:
     probe_timeout_s: float = 3.0
     """Timeout of a health check, and of a connection."""
     lost_after_polls: int = 3
-    """Missed health checks after which a server is lost, if it normally answers them at once. Its
-    work is then retried elsewhere; the connection alone would not show the loss."""
+    """Missed health checks after which a server that answers them at once is lost."""
     broken_servers: int = 3
     """Servers that may break over one chunk: one bad recording must not take all of them down."""
     unreachable_wait_s: float = 8.0

@@ -35,8 +35,7 @@ MAX_ATTEMPTS = 2
 """An idle worker may have died earlier; only a fresh one proves that the file is at fault."""
 PROBE_TIMEOUT_S = 14.0
 PARALLEL_OPENS = 16
-"""Paths that are opened in parallel. A network mount that is gone blocks a thread for each path,
-until it comes back. If all are blocked, no path is opened, and all else goes on."""
+"""Paths that are opened in parallel, as a network mount that is gone blocks a thread each."""
 OPEN_TIMEOUT_S = 5.0
 
 

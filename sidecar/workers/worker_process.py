@@ -336,8 +336,7 @@ LIVE_PING_TIMEOUT_S = 5.0
 HEARTBEAT_INTERVAL_S = 2.0
 IDLE_HEARTBEAT_INTERVAL_S = 30.0
 READ_TIMEOUT_S = 120.0
-"""Maximum time of one read of a recording: a disk that spins up, or a file server that restarts,
-answers sooner. The engine is not to wait for a disk that is gone."""
+"""Maximum time of one read of a recording: a disk that spins up answers sooner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,7 @@ def problem_of_protocol(
 
 
 CURRENT_REQUEST: ContextVar[dict[str, Any] | None] = ContextVar("CURRENT_REQUEST", default=None)
-"""Request or handshake being answered: the parts of its scope that its log line needs. Tasks that
-are born in a request keep these, and not its whole scope."""
+"""The parts of the scope of the request being answered that its log line needs."""
 LOGGED_PARTS = ("type", "method", "path", "root_path", "client", "app")
 WEBSOCKET = "WebSocket"
 """Stands for the method of a handshake."""

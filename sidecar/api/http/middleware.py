@@ -235,14 +235,12 @@ class HeadRequests:
 
 
 LINGER_S = limit("body_drain", 10.0)
-"""Seconds for which a client may go on sending before it reads the response. Node builds the whole
-form first, which takes seconds for 200 MB. A client closes the connection once it has the
-response."""
+"""Seconds for which a client may go on sending before it reads the response: Node builds the whole
+form first, which takes seconds for 200 MB, and closes at once."""
 REFUSED_LINGER_S = 0.5
 """As `LINGER_S`, for a client that is not authenticated (401, 403)."""
 LINGER_BYTES = 16 << 20
-"""Bytes that are read without a pause. A refused body is not read whole: beyond this limit reading
-is slow, and serves only to notice that the client has closed."""
+"""Bytes that are read without a pause; beyond, reading only notices that the client closed."""
 LINGER_PAUSE_S = 0.25
 IDLE_LINGER_S = 0.5
 """Pause of a client that ends the drain, unless it sends a form, which it may still be building."""

@@ -237,8 +237,7 @@ OPTIONS: dict[str, Any] = {
         False, "Return word timestamps, also from an engine for which they are more work."
     ),
 }
-"""Options of a recording. If an engine does not support one of `hotwords` to `windows`, the
-warnings say so (`option_ignored`)."""
+"""Options of a recording; warnings name those that the engine lacks (`option_ignored`)."""
 
 PAGE = "/docs"
 ASSETS = "/docs/assets"

@@ -36,8 +36,7 @@ def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams
 
 
 PEER_GONE_KEY = "peer_gone"
-"""Key in the state of a connection: a function that returns whether its client disconnected, also
-while nothing is read."""
+"""Key of a function that returns whether the client of a connection has disconnected."""
 
 
 def is_peer_gone(connection: HTTPConnection) -> bool:
@@ -170,8 +169,7 @@ LONG_HEADERS = (
     *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
     *("x-original-ur", "x-forwarded-uri"),
 )
-"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits. They are tokens, which are checked
-in linear time, and headers of browsers and proxies that are never parsed here."""
+"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, and those not parsed."""
 
 
 def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:

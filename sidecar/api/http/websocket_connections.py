@@ -33,8 +33,7 @@ kHz in base64. Larger messages are closed with 1009 before they are read."""
 INBOUND_BYTES = 16 << 20
 """Maximum size of the waiting messages of a connection, however few they are."""
 MAX_INBOUND_MESSAGES = limit("live_inbound", 256)
-"""Maximum of waiting messages of a live client, beyond which its connection ends: five seconds of
-audio in messages of 20 ms."""
+"""Maximum of waiting messages of a live client, then it is disconnected: 5 s in 20 ms pieces."""
 MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
 """Maximum of messages of a live connection per minute; audio in messages of 20 ms makes 3,000."""
 CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)

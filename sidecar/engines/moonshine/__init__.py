@@ -45,11 +45,9 @@ SPEC = engine_interface.EngineSpec(
     resumes="moonshine-2",  # changes whenever the meaning of checkpoints changes
 )
 CHECKPOINT_INTERVAL_S = 20.0
-"""Seconds between checkpoints. Diarization ahead of the words (`diarizer.MAX_LEAD_S`)
-is lost with them."""
+"""Seconds between checkpoints; diarization ahead of the words is lost with them."""
 REVISION_WINDOW_S = 120.0
-"""Seconds after which the borders of an utterance are final: fifty passes of diarization cover it
-by then."""
+"""Seconds after which the borders of an utterance are final, as all passes cover it by then."""
 
 
 class MoonshineEngine:

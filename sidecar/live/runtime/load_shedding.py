@@ -33,8 +33,7 @@ TYPICAL_UTTERANCE_S = 3.0
 PREDICTION_HORIZON_S = 5.0
 """Seconds that delay is predicted ahead: from the beginning of an utterance to its final."""
 ENTRY_WINDOW_S = 10.0
-"""Seconds of audio: a session may be refused only if its first speech begins within them. One that
-was silent for longer stays, and loses utterances at worst."""
+"""Seconds of audio within which the first speech of a session may be refused."""
 MIN_SHEDDING_S = 2.0
 """Minimum seconds for which partials and labels stay off: finals need free threads."""
 INITIAL_COST = 0.1

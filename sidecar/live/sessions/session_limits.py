@@ -24,8 +24,7 @@ MAX_EVENTS = 100_000
 MAX_CHUNK_S = 10.0
 """Seconds of audio in one message of a session."""
 BUFFER_S = limit("live_buffer", 60.0)
-"""Seconds of a session's audio that may wait for the engine; then its client waits. Twice the
-longest utterance, so that a whole one is kept."""
+"""Seconds of a session's audio that may wait for the engine: twice the longest utterance."""
 SAMPLE_RATES = range(8_000, 192_001)
 
 
