@@ -24,6 +24,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobFailure, JobRecord
 from sidecar.jobs.job_runner import poison_error
+from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.storage import postgres_database
 from sidecar.workers.engine_slot import EngineState
 
@@ -324,15 +325,18 @@ class ClaimLoop:
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
-            source = await self._threads.run(self._opened, held.claimed_record)
-        except errors.SidecarError as error:
+            async with asyncio.timeout(opening_timeout_s(held.claimed_record)):
+                source = await self._threads.run(self._opened, held.claimed_record)
+        except TimeoutError:
+            self._put_off(held, errors.StorageUnreachable())
+        except Exception as error:
+            known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
+            if known is not error:
+                log.exception("internal error while the recording of job %s was opened", held.id)
             if fault_of(error) is Fault.RECORDING:
-                self._not_opened(held, error)
+                self._not_opened(held, known)
             else:
-                self._put_off(held, error)
-        except Exception:
-            log.exception("internal error while the recording of job %s was opened", held.id)
-            self._not_opened(held, errors.SidecarError())
+                self._put_off(held, known)
         else:
             return self._made(held, source)
         return None

@@ -49,6 +49,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.NODE
     if isinstance(error, _OF_STORAGE):
         return Fault.STORAGE
+    if isinstance(error, RuntimeError) and errors.machine_error(error):  # no thread
+        return Fault.NODE
     if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
         return Fault.RECORDING
     return Fault.NODE if error.errno in errors.MACHINE_ERRNOS else Fault.STORAGE

@@ -185,6 +185,10 @@ class JobBackend(Protocol):
         """Stop and release all resources."""
 
 
+MAX_REOPENS = 16
+"""Recordings that are opened at once after a start."""
+
+
 class LocalJobBackend:
     """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
 
@@ -195,11 +199,9 @@ class LocalJobBackend:
         settings: Settings,
         engine: LocalQueueSetup,
         tally: JobMetrics,
-        disk: ThreadLimiter,
         now: clock.Clock,
     ) -> None:
-        """``disk``: threads that may wait for a disk."""
-        self._disk, self._now, self._engine = disk, now, engine
+        self._now, self._engine = now, engine
         self._kept: JobPersistence | None = None
         if settings.keeps_jobs:
             from sidecar.jobs.recovery import JobPersistence
@@ -237,7 +239,8 @@ class LocalJobBackend:
                 self.results.remember(record, self._now() - used[record.id])
             from sidecar.jobs.recovery import requeue_unfinished
 
-            background.spawn("go on", requeue_unfinished(self._kept, self.queue, self._disk))
+            opening = ThreadLimiter("opening", MAX_REOPENS)  # a share that is gone keeps them
+            background.spawn("go on", requeue_unfinished(self._kept, self.queue, opening))
         self._engine.open(background)
 
     async def fetched(self) -> None:

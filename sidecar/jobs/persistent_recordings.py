@@ -154,6 +154,21 @@ class PersistentRecordings:
             )
 
 
+CLIENT_FILE_TIMEOUT_S = 5.0
+"""Time to open a client's file, which is not read then."""
+STORAGE_TIMEOUT_S = 120.0
+"""Time for a storage that does not answer: a file server restarts in less."""
+SLOWEST_BYTES_S = 1 << 20
+"""Slowest storage that is waited for."""
+
+
+def opening_timeout_s(record: JobRecord) -> float:
+    """Return the time for `PersistentRecordings.open`: a share that is gone may block for ever."""
+    if not isinstance(record.audio, StoredRecordingRef):
+        return CLIENT_FILE_TIMEOUT_S
+    return STORAGE_TIMEOUT_S + record.audio.size / SLOWEST_BYTES_S
+
+
 def _unreadable_error(error: OSError | DecryptionFailed) -> SidecarError:
     """Return the error of a recording that cannot be read: lost only if it is to blame itself."""
     if not isinstance(error, OSError) or fault_of(error) is Fault.RECORDING:

@@ -20,7 +20,11 @@ from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job, poison_error
-from sidecar.jobs.persistent_recordings import PersistentRecordings, RecordingArchive
+from sidecar.jobs.persistent_recordings import (
+    PersistentRecordings,
+    RecordingArchive,
+    opening_timeout_s,
+)
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
@@ -133,7 +137,8 @@ async def _requeued(
             return None
         if (error := poison_error(record)) is not None:
             raise error
-        source = await threads.run(keeping.open, record)
+        async with asyncio.timeout(opening_timeout_s(record)):
+            source = await threads.run(keeping.open, record)
     except errors.JobNotFound:  # it was deleted meanwhile
         return None
     # an error of one job must not stop the recovery of those behind it

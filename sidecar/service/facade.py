@@ -164,14 +164,15 @@ class Service:
         self.remaining_s = engine.remaining_s
         self._pace = engine.pace
         counts, threads = self.tally.jobs, self.spool_threads
-        parts = engine, counts, threads, now
         self._shared: SharedJobBackend | None = None
         if (address := shared_address(settings)) is not None:
             from sidecar.cluster.shared_backend import SharedJobBackend
 
-            self._shared = SharedJobBackend(settings, address, *parts, self.instance)
+            self._shared = SharedJobBackend(
+                settings, address, engine, counts, threads, now, self.instance
+            )
         self._backend: job_backend.JobBackend = self._shared or job_backend.LocalJobBackend(
-            settings, *parts
+            settings, engine, counts, now
         )
         self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares

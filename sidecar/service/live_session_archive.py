@@ -96,10 +96,10 @@ class LiveSessionArchive:
         try:
             if sound is not None and self._keeping is not None:
                 audio = await self._keeping.kept(self._disk, sound)
-        except errors.StorageUnreachable:  # the transcript is worth more than its audio
+        except errors.SidecarError as error:  # the transcript is worth more than its audio
             log.warning(
-                "the recording of a live session cannot be saved: the storage does not answer; "
-                "its transcript is saved"
+                "the recording of a live session cannot be saved; its transcript is saved: %s",
+                error,
             )
         finally:
             if sound is not None:

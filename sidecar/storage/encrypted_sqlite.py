@@ -308,7 +308,10 @@ def _storage_error(error: Exception) -> errors.SidecarError:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
         return errors.DiskFull("There is not enough disk space to persist the job.")
-    return _write_error()
+    of_disk = type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
+    if of_disk or isinstance(error, (OSError, MemoryError)):
+        return _write_error()
+    return errors.SidecarError()  # a fault in the data of the job, which would never be over
 
 
 def _write_error() -> errors.SpoolUnwritable:

@@ -42,6 +42,7 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
 
@@ -570,7 +571,7 @@ async def test_job_that_cannot_be_opened_is_tried_by_another_node_and_then_fails
         sighted.storage = False
         (record,) = await ended(shared, sent(shared, recording))
         assert code_of(record) == "audio_lost"
-        blind.fault = sighted.fault = OSError("the disk fell out")  # which is expected nowhere
+        blind.fault = sighted.fault = ValueError("a bug")
         (record,) = await ended(shared, sent(shared, recording))
         assert code_of(record) == "internal"
         await until(lambda: not blind.node.held and not sighted.node.held)
@@ -698,6 +699,30 @@ async def test_node_that_cannot_reach_storage_pauses_claims(
         shared.now_s += ELIGIBILITY_TTL_S  # they were refused
         await until(lambda: claimer.queue.live(ids[0]))
         assert claimer.node.paused is None
+
+
+@virtual_time
+async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
+    claimer: Service, shared: SharedJobs, recording: Path
+) -> None:
+    claimer.opening.go_on.clear()
+    job_id = sent(shared, recording)
+    await until(lambda: shared.claimed)
+    await asyncio.sleep(opening_timeout_s(shared.get(job_id)) + LONG_S)
+    waits = shared.get(job_id)
+    assert not shared.claimed
+    assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
+    assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
+
+
+async def test_job_whose_recording_no_thread_can_open_waits(
+    claimer: Service, shared: SharedJobs, recording: Path
+) -> None:
+    claimer.fault = RuntimeError("can't start new thread")
+    job_id = sent(shared, recording)
+    await until(lambda: claimer.claims.claimed and not shared.claimed)
+    assert shared.get(job_id).state is JobState.QUEUED
+    assert not changes(shared, job_id, StartedChange)
 
 
 async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,10 @@ from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs import persistent_recordings
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import JobChange, JobRecord, JobState, ReportedChange
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import UNREADABLE_S, Job
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, SegmentReady
@@ -50,6 +52,8 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
         (OSError(errno.EAGAIN, "no process"), Fault.NODE),
         (raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")), Fault.NODE),
         (MemoryError(), Fault.NODE),
+        (RuntimeError("can't start new thread"), Fault.NODE),
+        (TimeoutError(), Fault.STORAGE),
         (errors.StorageUnreachable(), Fault.STORAGE),
         (errors.JournalUnreachable(), Fault.STORAGE),
         (OSError(errno.EIO, "input/output"), Fault.STORAGE),
@@ -116,6 +120,36 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
         settings.spool_dir.mkdir()
         await work
         assert queue.live(job_id) is not None
+    keeping.close()
+
+
+async def test_recording_whose_share_hangs_at_restart_keeps_no_other_waiting(
+    settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.wav"
+    path.write_bytes(voice)
+    hangs, _ = await kept_job(settings, open_recording_file(str(path)))
+    other, _ = await kept_job(settings, upload(voice))
+    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 2)
+    opened, answers = keeping.open, threading.Event()
+
+    def open_once_it_answers(record: JobRecord) -> AudioSource:
+        if record.id == hangs:
+            answers.wait()
+        return opened(record)
+
+    keeping.open = open_once_it_answers  # type: ignore[method-assign]
+    monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 0.01)
+    async with queue_on(OverheardSlot(), keeping.store) as queue:
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        try:
+            await until(lambda: queue.live(other) is not None)
+            assert queue.live(hangs) is None
+        finally:
+            answers.set()
+        monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", PATIENCE_S)
+        await work
+        assert queue.live(hangs) is not None
     keeping.close()
 
 
@@ -268,6 +302,31 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
     read = JobPersistence(keeping_in(tiny_disk))
     assert [one.state for one in read.store.all()] == [JobState.DONE] * 2
     read.close()
+
+
+async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting(
+    tmp_path: Path, new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping = JobPersistence(keeping_in(tmp_path))
+    bad, good = new_job(durable=True), new_job(durable=True)
+    sealed = keeping.store._sealed
+
+    def sealed_but_a_segment(record: JobRecord, event: JobEvent | None = None) -> bytes:
+        if record.id == bad.id and event is not None and record.segments:
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return sealed(record, event)
+
+    monkeypatch.setattr(keeping.store, "_sealed", sealed_but_a_segment)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
+    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
+        for job in (bad, good):
+            await queue.submit(job)
+        queue.open()
+        assert (await good.result()).text
+        with pytest.raises(errors.SidecarError) as failed:
+            await bad.result()
+        assert failed.value.code == "internal"
+    keeping.close()
 
 
 async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(

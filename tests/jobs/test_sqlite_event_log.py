@@ -24,6 +24,7 @@ from sidecar import errors
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import (
     CancelledChange,
     EditedChange,
@@ -504,8 +505,9 @@ async def test_fault_in_the_data_of_a_job_does_not_end_the_writer(
     await store.written()
     store.append(broken.id, FailedChange(JobFailure(object(), "", "")))  # type: ignore[arg-type]
     store.append(other.id, StartedChange())
-    with pytest.raises(errors.SpoolUnwritable):
+    with pytest.raises(errors.SidecarError) as failed:
         await store.written(broken.id)
+    assert fault_of(failed.value) is Fault.RECORDING, "it would be waited for for ever"
     await store.written(other.id)
     assert broken.id in caplog.text
 

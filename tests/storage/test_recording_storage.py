@@ -324,11 +324,15 @@ def test_serialized_job_has_its_recording_and_unknown_fields() -> None:
     assert parse_record(serialize_record(record)) == record
 
 
+@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull, errors.UploadsFull])
 async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_stored(
-    keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
+    error: type[errors.SidecarError],
+    keeping: JobPersistence,
+    voice: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def away(*_: object, **__: object) -> None:
-        raise errors.StorageUnreachable()
+        raise error()
 
     monkeypatch.setattr(FolderStorage, "put", away)
     store, disk = LocalJobStore(keeping.store, None, None), ThreadLimiter("disk", 1)
