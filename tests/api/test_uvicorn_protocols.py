@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -17,14 +19,16 @@ from websockets.exceptions import ConnectionClosed
 from sidecar.api.http.paced_protocol import (
     BODY_READ_BYTES,
     READ_BYTES,
+    READ_S,
     SMALL_BYTES,
     SMALL_PIECES_AT_ONCE,
     SMALL_PIECES_PER_S,
+    TURN_S,
     PacedProtocol,
 )
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.api.http.uvicorn_http import MAX_HEADER_LINES, MAX_PIPELINED, http_protocol
-from sidecar.api.http.uvicorn_websocket import MAX_FRAGMENTS, websocket_protocol
+from sidecar.api.http.uvicorn_websocket import MAX_FRAGMENTS, MESSAGES_AT_ONCE, websocket_protocol
 
 
 class Wire(asyncio.Transport):
@@ -101,6 +105,35 @@ async def test_resumed_reading_does_not_hurry_a_connection_with_small_pieces() -
     assert slow.transport.reading  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("parser_s", [0, TURN_S], ids=["cheap", "costly"])
+@virtual_time
+async def test_large_reads_of_many_connections_take_turns_and_small_ones_do_not_wait(
+    parser_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, clock = asyncio.get_running_loop(), [0.0]
+    monkeypatch.setattr(loop, "time", lambda: clock[0])
+
+    class Costly(Paced):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            clock[0] += parser_s
+
+    many, small = [Costly(SMALL_BYTES) for _ in range(40)], Paced(SMALL_BYTES)
+    taken = [0]
+    for _ in range(101):
+        for one in many:
+            if one.transport.reading:  # type: ignore[attr-defined]
+                one.buffer_updated(READ_BYTES)
+        small.buffer_updated(READ_BYTES - 1)
+        assert small._held == b"", "it does not wait"
+        taken.append(sum(one.taken for one in many) // READ_BYTES)
+        await asyncio.sleep(0)
+    in_turns = [after - before for before, after in itertools.pairwise(taken)]
+    assert max(in_turns) == min(in_turns[1:]) == math.ceil(TURN_S / (parser_s + READ_S))
+    shares = [one.taken for one in many]
+    assert min(shares) > max(shares) / 2, "they are similar"
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the path and the names of the headers, once the body is read."""
     while (await receive())["more_body"]:
@@ -138,7 +171,7 @@ CHUNKED_HEAD = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     ],
     ids=["length", "chunked"],
 )
-async def test_parser_gets_at_most_8_kb_at_a_time_or_32_of_nothing_but_a_body(
+async def test_parser_gets_at_most_8_kb_at_a_time_or_64_of_nothing_but_a_body(
     head: bytes, body: bytes, most: int
 ) -> None:
     kind, turns = http_protocol(15), []
@@ -348,3 +381,32 @@ async def test_message_of_too_many_fragments_is_closed_1009() -> None:
             await live.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1009
+
+
+async def test_messages_that_wait_let_others_come_in_between() -> None:
+    came: list[int] = []
+    turns = itertools.count()
+
+    def count() -> None:
+        if next(turns) < 1000:
+            asyncio.get_running_loop().call_soon(count)
+
+    async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        count()
+        for _ in range(99):
+            await receive()
+            came.append(next(turns))
+        await send({"type": "websocket.close"})
+
+    http, ws = http_protocol(15), websocket_protocol()
+    async with (
+        served(takes_all, http=http, ws=ws) as listener,
+        connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/") as live,
+    ):
+        live.transport.write(b"\x82\x82\0\0\0\0ab" * 100)
+        await live.wait_closed()
+    assert len(came) == 99
+    assert came[-1] - len(came) >= 99 // MESSAGES_AT_ONCE, "turns of the loop"
