@@ -277,8 +277,12 @@ class JobRun:
                     break
                 try:
                     await self._attempt(job)
-                except WorkerDied:
+                except WorkerDied as died:
                     log.error("the worker process died in job %s", job.id)
+                    if died.reading:
+                        raise errors.StorageUnreachable(
+                            "The disk of the recording did not answer."
+                        ) from None
                     job.crash()
                     if (end := poison_error(job.record)) is not None:
                         job.fail(end)
@@ -329,9 +333,9 @@ class JobRun:
             if not self._interrupted:
                 for job in self.jobs:
                     job.cancel()
-        except WorkerDied:
+        except WorkerDied as died:
             log.error("the worker process died while it ran %d jobs together", len(self.jobs))
-            crashed = True
+            crashed = not died.reading
         except Exception as error:
             if (fault := _passing_fault(error)) is not None:
                 self.faults = {job.id: fault for job in self.jobs} | self.faults

@@ -45,13 +45,20 @@ def worker_command() -> list[str]:
 class WorkerDied(Exception):
     """Raised if the worker process ends during a call, or if the call cannot begin. Of a live
     session, ``began``: whether it was being executed; ``explained``: it is known which sessions
-    were, or the service ended the process on purpose; ``sole``: no other session was."""
+    were, or the service ended the process on purpose; ``sole``: no other session was. ``reading``:
+    the disk of a recording did not answer it."""
 
     def __init__(
-        self, why: str, began: bool = True, explained: bool = True, sole: bool = False
+        self,
+        why: str,
+        began: bool = True,
+        explained: bool = True,
+        sole: bool = False,
+        reading: bool = False,
     ) -> None:
         super().__init__(why)
         self.began, self.explained, self.sole = began, explained, sole
+        self.reading = reading
 
 
 class WorkerProcess:
@@ -305,7 +312,8 @@ class WorkerProcess:
     def _died(self, error: Exception, began: bool) -> WorkerDied:
         self._dead = True
         sole = began and len(self._blamed) == 1
-        return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole)
+        reading = READ_NOTE in self._last_lines
+        return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole, reading)
 
 
 def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:

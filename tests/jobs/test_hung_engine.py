@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from instrumented_slot import OverheardJoint, OverheardSlot, queue_on
+from instrumented_slot import Companies, OverheardJoint, OverheardSlot, queue_on
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -224,6 +224,28 @@ async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_
     await asyncio.sleep(3 * HEARTBEAT_INTERVAL_S)
     assert worker.note == READ_NOTE
     heartbeat.stop()
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_run(
+    together: bool, new_job: NewJob, hold: Hold
+) -> None:
+    slot, company = OverheardSlot(), {"company": Companies()} if together else {}
+    async with queue_on(slot, fault_retry_s=0.01, **company) as queue:
+        hangs, other = new_job(), new_job()
+        ended = list[str]()
+        for job in (hangs, other):
+            job.when_over(lambda job_id=job.id: ended.append(job_id))
+            await queue.submit(job)
+        queue.open()
+        await until(lambda: hangs.record.segments)
+        hold.spare_new_workers()
+        assert slot.worker is not None
+        slot.worker.kill(hung=True, note=READ_NOTE)
+        for job in (other, hangs):
+            assert (await job.result()).text
+        assert [(job.record.attempts, job.record.crashes) for job in (hangs, other)] == [(1, 0)] * 2
+        assert together or ended == [other.id, hangs.id]
 
 
 def test_read_that_hangs_is_told_with_its_time_until_it_ends() -> None:
