@@ -36,6 +36,7 @@ async def health_response(service: Service) -> Response:
             "engine": now.files.engine,
             "precision": now.files.precision,
             "requested_precision": settings.precision.value,
+            "device": now.files.device,
             "engine_state": now.files.state.value,
             "load_percent": None if now.files.loading is None else round(100 * now.files.loading),
             "worker_pid": now.files.worker_pid,

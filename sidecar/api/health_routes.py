@@ -49,6 +49,7 @@ class HealthAnswer(BaseModel):
     requested_precision: str = Field(
         examples=["auto"], description="Setting 'precision'; an engine that lacks it uses its own."
     )
+    device: Literal["cuda", "cpu"] = Field(description="Device of the engine for recordings.")
     engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
         description="stuck: its worker process cannot be killed, and no job runs."
     )

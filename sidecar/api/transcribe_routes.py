@@ -103,6 +103,11 @@ class TranscribeMetadata(BaseModel):
         examples=["whisper-small"],
         description="Model that transcribed it, if the engine has several.",
     )
+    device: str = Field(
+        default="",
+        examples=["cuda"],
+        description="Device that was used: cuda or cpu, if the engine may use either.",
+    )
     diarized: bool = Field(description="Speakers were told apart.")
     no_speech: bool = Field(
         description="Nobody speaks: there are no segments, and the output is not truncated."

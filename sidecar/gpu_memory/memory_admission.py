@@ -100,7 +100,10 @@ class MemoryAdmission:
         limit_bytes: int | None,
     ) -> None:
         self._shape = shape
-        self._precisions = precisions
+        first, *rest = memory_plan.PREFERRED_PRECISIONS
+        if first not in precisions:  # a GPU without bf16
+            first = Precision.FP16
+        self._candidates = [one for one in (first, *rest) if one in precisions]
         self._limit = limit_bytes
 
     def estimate(
@@ -121,11 +124,7 @@ class MemoryAdmission:
         estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
         if estimate.fits:
             return estimate, ()
-        others = [
-            one
-            for one in memory_plan.PREFERRED_PRECISIONS
-            if one in self._precisions and one != precision
-        ]
+        others = [one for one in self._candidates if one != precision]
         return estimate, memory_plan.fitting_precisions(
             self._shape, work, available, others, now.bandwidth, apart=now.on_gpu
         )
@@ -183,9 +182,8 @@ class MemoryAdmission:
         if not now.on_gpu:
             return Precision.BF16
         hour = memory_footprint.RecordingWork.of(self._shape, memory_footprint.WINDOW_S)
-        candidates = [one for one in memory_plan.PREFERRED_PRECISIONS if one in self._precisions]
         return memory_plan.best_precision(
-            self._shape, hour, self.available_bytes(now), candidates
+            self._shape, hour, self.available_bytes(now), self._candidates
         ).precision
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:

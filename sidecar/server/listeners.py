@@ -319,7 +319,9 @@ def find_service(host: str, port: int) -> RunningService | None:
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
-                also = {name: body[name] for name in SECONDARY_PORT_FIELDS if name in body}
+                also = {
+                    name: body[name] for name in ("device", *SECONDARY_PORT_FIELDS) if name in body
+                }
                 return RunningService(
                     port, int(body["pid"]), str(body["version"]), stopping, also, peer
                 )

@@ -130,6 +130,7 @@ class Transcript:
     ``voices``: profiles of its speakers, if speaker identification was requested. ``prints``:
     embeddings of the segments, by index; None for a segment with too little speech. It is empty if
     they were not requested. ``model``: the model, if the engine may have one of several.
+    ``device``: `cuda` or `cpu`, if the engine may use either.
     """
 
     segments: tuple[Segment, ...]
@@ -142,6 +143,7 @@ class Transcript:
     voices: tuple[SpeakerProfile, ...] = ()
     prints: tuple[SpeakerEmbedding | None, ...] = field(default=(), repr=False)
     model: str = ""
+    device: str = ""
 
     def name_of(self, speaker: int | None) -> str | None:
         """Return the name of a speaker; None if it has none."""

@@ -86,6 +86,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
             "num_speakers": transcript.num_speakers,
             "engine": transcript.engine,
             **({"model": transcript.model} if transcript.model else {}),
+            **({"device": transcript.device} if transcript.device else {}),
             "diarized": transcript.diarized,
             "no_speech": transcript.no_speech,
             "warnings": [

@@ -65,6 +65,11 @@ class EngineStatus:
     reserved_bytes: int
     on_gpu: bool
 
+    @property
+    def device(self) -> str:
+        """Return the device that it uses: ``cuda`` or ``cpu``."""
+        return "cuda" if self.on_gpu else "cpu"
+
     @classmethod
     def of(cls, host: EngineHost[Any]) -> EngineStatus:
         """Return the current status of an engine on this machine."""

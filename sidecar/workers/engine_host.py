@@ -65,7 +65,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         watches_gpu = self._has_checkpoint and (choice.spec.planned or settings.device != "cpu")
         if watches_gpu:
             devices.gpu.begin()
-        self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
+        self.spec = spec_on_device(choice.spec, self.gpu if watches_gpu else None)
         self.admission: memory_admission.MemoryAdmission | None = None
         if choice.checkpoint is not None and choice.spec.planned:
             shape = ModelShape.from_config(choice.checkpoint.config)
@@ -270,16 +270,21 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
 
-def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
+def spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     """Return the spec for the device. If bf16 is available, it replaces fp16: it has the same width
-    and does not overflow.
+    and does not overflow. On a GPU without bf16 it is the other way round.
 
     Without a GPU CTranslate2 has no fp16, and fp32 replaces it.
     """
     if spec.name == WHISPER and gpu is None:
         return replace(spec, stands_for={Precision.FP16: Precision.FP32})
-    if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
+    if Precision.BF16 not in spec.precisions:
         return spec
+    if gpu is not None and not gpu.bf16:
+        if Precision.FP16 not in spec.precisions:
+            return spec
+        narrow = spec.without(Precision.BF16, f"the {gpu.name} computes in fp16")
+        return replace(narrow, stands_for={Precision.BF16: Precision.FP16})
     return replace(spec, stands_for={Precision.FP16: Precision.BF16})
 
 

@@ -34,8 +34,11 @@ from sidecar.gpu_memory.gpu_devices import (
     first_visible,
     read_gpu_memory,
 )
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
+from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.service.facade import Service
+from sidecar.workers.engine_host import spec_on_device
 from sidecar.workers.worker_process import WorkerProcess
 
 GIB = 1 << 30
@@ -238,6 +241,21 @@ def test_values_that_driver_does_not_report_are_left_out(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", two_cards(broken))
     assert read_gpu_memory() == seen
+
+
+@pytest.mark.parametrize(
+    ("bf16", "free_gib", "wanted"),
+    [(True, 45, Precision.BF16), (False, 45, Precision.FP16), (False, 10, Precision.INT4)],
+)
+def test_gpu_without_bf16_computes_in_fp16_where_others_take_bf16(
+    bf16: bool, free_gib: int, wanted: Precision
+) -> None:
+    gpu = replace(card(48 - free_gib), bf16=bf16)
+    spec = spec_on_device(engine_spec("vibevoice"), gpu)
+    plain = Precision.BF16 if bf16 else Precision.FP16
+    assert {spec.resolve_precision(one) for one in (Precision.BF16, Precision.FP16)} == {plain}
+    admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, spec.precisions, None)
+    assert admission.first_precision(MemoryState(gpu.free_bytes, None, on_gpu=True)) is wanted
 
 
 def test_gpu_that_shares_memory_of_host_has_figures_of_host(

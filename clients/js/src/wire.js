@@ -54,6 +54,7 @@
  * @property {boolean} no_speech
  * @property {string} job_id
  * @property {{ code: string, message: string }[]} warnings
+ * @property {string} [device] cuda or cpu, where the engine may use either
  * @property {string} [model] which one heard it, where the engine may have one of several
  * @property {string} [words_by] the least sure of the segments'
  * @property {object[]} [speakers] what is known of them by voice
@@ -132,6 +133,7 @@
  * @property {string} engine
  * @property {string} precision
  * @property {string} requested_precision by the setting; an engine that lacks it uses its own
+ * @property {"cuda" | "cpu"} device of the engine for recordings
  * @property {"absent" | "loading" | "ready" | "busy" | "stuck"} engine_state
  * @property {number | null} load_percent
  * @property {number | null} worker_pid

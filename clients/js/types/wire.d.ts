@@ -102,6 +102,10 @@ export type Metadata = {
         message: string;
     }[];
     /**
+     * cuda or cpu, where the engine may use either
+     */
+    device?: string | undefined;
+    /**
      * which one heard it, where the engine may have one of several
      */
     model?: string | undefined;
@@ -233,6 +237,10 @@ export type Health = {
      * by the setting; an engine that lacks it uses its own
      */
     requested_precision: string;
+    /**
+     * of the engine for recordings
+     */
+    device: "cuda" | "cpu";
     engine_state: "absent" | "loading" | "ready" | "busy" | "stuck";
     load_percent: number | null;
     worker_pid: number | null;

@@ -101,6 +101,9 @@ class VibeVoiceDecoder:
         self.head_dim = self.layers[0].self_attn.head_dim
         self.device: torch.device = self._norm.weight.device
         self.dtype: torch.dtype = self._norm.weight.dtype
+        self.by_key_head = self.device.type == "cuda" and not has_bf16(self.device)
+        """Whether a prompt's attention runs for one key head at a time. Flash attention needs sm80;
+        without it, shared key heads leave only the matrix of all scores: 5.8 GiB for an hour."""
         self._cos = self._sin = torch.empty(0)
 
     @property
@@ -243,9 +246,21 @@ class VibeVoiceDecoder:
             packed = query.view(1, self.kv_heads, -1, self.head_dim)
             out = functional.scaled_dot_product_attention(packed, keys, values)
             return out.reshape(1, self.heads, 1, self.head_dim)
+        if self.by_key_head and self.kv_heads > 1:
+            heads = self.heads // self.kv_heads
+            shares = zip(query.split(heads, 1), keys.split(1, 1), values.split(1, 1), strict=True)
+            return torch.cat([self._attend_together(*one) for one in shares], dim=1)
+        return self._attend_together(query, keys, values)
+
+    def _attend_together(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return the causal attention of several queries; heads share keys."""
+        count, shared = query.shape[2], keys.shape[1] < query.shape[1]
+        if shared and self.by_key_head:  # views: nothing is copied
+            keys, values = (one.expand(-1, query.shape[1], -1, -1) for one in (keys, values))
+            shared = False
         if count == keys.shape[2]:
             return functional.scaled_dot_product_attention(
-                query, keys, values, is_causal=True, enable_gqa=True
+                query, keys, values, is_causal=True, enable_gqa=shared
             )
         total = keys.shape[2]
         mask: Tensor = causal_lower_right(count, total)  # no tensor if flash attention is available
@@ -253,8 +268,13 @@ class VibeVoiceDecoder:
             ones = torch.ones(count, total, dtype=torch.bool, device=query.device)
             mask = ones.tril(total - count)
         return functional.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, enable_gqa=True
+            query, keys, values, attn_mask=mask, enable_gqa=shared
         )
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a GPU computes in bf16 and has flash attention: compute capability 8.0."""
+    return torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def concatenate(parts: list[Tensor], dim: int) -> Tensor:

@@ -34,7 +34,12 @@ from sidecar.checkpoints.checkpoint_variants import (
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_adapter import merged_weights
-from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    PlannedDecoder,
+    StepCheck,
+    VibeVoiceDecoder,
+    has_bf16,
+)
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
@@ -161,9 +166,14 @@ _DTYPES = {
     Precision.FP32: torch.float32,
     Precision.BF16: torch.bfloat16,
     Precision.FP16: torch.float16,
-    Precision.INT8: torch.bfloat16,
-    Precision.INT4: torch.bfloat16,
 }
+
+
+def float_type(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type in which a precision computes; that of int8 and int4 is fp16 on GPUs that
+    have no bf16."""
+    narrow = device.type == "cuda" and not has_bf16(device)
+    return _DTYPES.get(precision, torch.float16 if narrow else torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,17 +300,18 @@ def load_vibevoice(
     if precision is Precision.INT4 and device.type == "cpu":
         _check_int4(settings)
     _silence_libraries()
+    dtype = float_type(precision, device)
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(home, **common)
     placed = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
     if stored is None:
-        common["quantization_config"] = _quantization(precision, parted=len(placed) > 1)
+        common["quantization_config"] = _quantization(precision, dtype, parted=len(placed) > 1)
     weights = merged_weights(base, folder) if base is not None else None
     model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
         None if base is not None else home,
         config=VibeVoiceAsrConfig.from_pretrained(home),
         state_dict=weights,
-        dtype=_DTYPES[precision],
+        dtype=dtype,
         device_map=placed,
         use_safetensors=True,
         **common,
@@ -362,7 +373,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
             f"The checkpoint cannot be run in {precision} on this machine: {reason}",
             hint="Use another precision.",
         ) from None
-    if not finite and precision is not Precision.FP16:  # `VibeVoiceModel.widen` handles fp16
+    if not finite and like.dtype != torch.float16:  # `VibeVoiceModel.widen` handles fp16
         log.error("the checkpoint yields values that are not finite in %s", precision)
         raise errors.ModelLoadFailed(
             f"The checkpoint cannot be run in {precision} on this machine: its values are "
@@ -381,7 +392,9 @@ def _held_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig | None:
+def _quantization(
+    precision: Precision, dtype: torch.dtype, *, parted: bool
+) -> BitsAndBytesConfig | None:
     """Return the quantization. ``parted``: some modules are on the host, but no quantized layer."""
     common: dict[str, Any] = {
         "llm_int8_skip_modules": list(UNQUANTIZED),
@@ -395,7 +408,7 @@ def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig |
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.bfloat16,
+                bnb_4bit_compute_dtype=dtype,
                 **common,
             )
     return None
@@ -428,6 +441,11 @@ class VibeVoiceModel:
         ends = loaded.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self.frame = segment_template_of(loaded.processor.tokenizer.backend_tokenizer)
+
+    @property
+    def narrow(self) -> bool:
+        """Return whether it computes in fp16, which may overflow."""
+        return bool(self.loaded.model.model.language_model.norm.weight.dtype == torch.float16)
 
     def decoding(self, plan: MemoryPlan) -> PlannedDecoder:
         """Return a decoder with a memory plan, for one answer or several."""
@@ -469,9 +487,16 @@ class VibeVoiceModel:
         )
 
     def widen(self) -> None:
-        """Convert fp16 to bf16, which has the range of fp32; the weights keep their values."""
-        self.loaded.model.to(torch.bfloat16)
-        self.loaded = replace(self.loaded, precision=Precision.BF16)
+        """Convert fp16 to bf16, which has the range of fp32; quantized weights stay as they are."""
+        model = self.loaded.model
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dtype == torch.float16:
+                tensor.data = tensor.data.to(torch.bfloat16)
+        for module in model.modules():
+            if getattr(module, "compute_dtype", None) == torch.float16:  # of a layer in 4 bit
+                module.compute_dtype = torch.bfloat16
+        if self.loaded.precision is Precision.FP16:
+            self.loaded = replace(self.loaded, precision=Precision.BF16)
 
     def place(self, plan: MemoryPlan) -> None:
         """Move the token table to the plan's device, then the encoders to the model's device.

@@ -138,6 +138,7 @@ class VibeVoiceTranscription:
             duration=done_s,
             engine=NAME,
             precision=self._model.loaded.precision.value,
+            device=self._model.loaded.device.type,
             diarized=options.diarize,
             notices=tuple(self._notices.values()),
         )
@@ -249,7 +250,7 @@ class VibeVoiceTranscription:
                 for window in windows
             ]
         except vibevoice_model.NonFiniteLogits:
-            if self._model.loaded.precision is not engine_interface.Precision.FP16:
+            if not self._model.narrow:
                 raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")

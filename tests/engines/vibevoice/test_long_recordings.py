@@ -103,7 +103,7 @@ class Forgetful:
 class Model:
     """Answers, and notes the lengths that it was given; may run out of memory over a length."""
 
-    loaded = SimpleNamespace(precision=Precision.BF16)
+    loaded = SimpleNamespace(precision=Precision.BF16, device=torch.device("cpu"))
 
     def __init__(
         self,

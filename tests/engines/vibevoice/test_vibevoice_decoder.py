@@ -135,6 +135,21 @@ def test_static_decoding_step_has_same_tokens(loaded: LoadedVibeVoice, growth: i
     assert static == by_generate(loaded, "endgame_nagg_nell", None)
 
 
+def test_attention_of_one_key_head_at_a_time_gives_same_logits() -> None:
+    """As GPUs before sm80 do it, for a prompt in tiles and one at once."""
+    ids, plan = torch.arange(50), MemoryPlan()
+    results = []
+    for by_key_head, tile in ((False, 50), (True, 50), (False, 16), (True, 16)):
+        decoder = VibeVoiceDecoder(in_fp32().model)
+        assert not decoder.by_key_head
+        decoder.by_key_head = by_key_head
+        with torch.inference_mode():
+            cache = decoder.new_cache(plan, len(ids))
+            results.append(decoder.prefill(decoder.embed(ids), cache, tile))
+    for one in results[1:]:
+        torch.testing.assert_close(one, results[0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow_except("fp32", "bf16", "int8", "int4")
 def test_prompt_has_token_ids_of_processor(loaded: LoadedVibeVoice) -> None:
     audio = tiny_vibevoice.clip_24k("beckett")

@@ -25,6 +25,7 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     ENCODER_MODULES,
     VibeVoiceModel,
     device_map,
+    float_type,
     load_vibevoice,
 )
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryAccount
@@ -55,6 +56,36 @@ def test_device_map_places_planned_parts_on_host(
     assert {name for name, place in places.items() if place == "cpu"} == set(on_the_host)
     assert {place for name, place in places.items() if name not in on_the_host} == {device}
     assert ("" in places) is (not on_the_host), "'' with others would go through the device"
+
+
+@pytest.mark.parametrize(
+    ("capability", "narrow"), [((7, 5), torch.float16), ((8, 6), torch.bfloat16)]
+)
+def test_quantized_layers_compute_in_fp16_on_gpu_without_bf16(
+    capability: tuple[int, int], narrow: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    gpu = torch.device("cuda", 0)
+    assert {float_type(one, gpu) for one in (INT4, INT8)} == {narrow}
+    assert (float_type(Precision.FP16, gpu), float_type(INT4, CPU)) == (
+        torch.float16,
+        torch.bfloat16,
+    )
+
+
+@pytest.mark.parametrize("precision", [INT4, INT8])
+def test_quantized_model_in_fp16_is_widened(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vibevoice_model, "float_type", lambda precision, device: torch.float16)
+    model = VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("tiny"), precision, CPU))
+    assert model.narrow
+    model.widen()
+    kinds = {one.dtype for one in model.loaded.model.parameters() if one.is_floating_point()}
+    assert (model.narrow, kinds) == (False, {torch.bfloat16})
+    assert model.loaded.precision is precision
+    layer = model.loaded.model.model.language_model.layers[0].self_attn.q_proj
+    assert layer(torch.ones(1, 1, 128, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def parted(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:

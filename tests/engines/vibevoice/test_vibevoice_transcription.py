@@ -193,6 +193,7 @@ def test_transcript_cut_at_token_limit_keeps_complete_segments(model: VibeVoiceM
     wanted = trained("tiny", "endgame_nagg_nell")
     assert 0 < len(found.segments) < len(wanted)
     assert said(found) == wanted[: len(found.segments)]
+    assert (found.precision, found.device) == ("fp32", "cpu")
     assert [notice.code for notice in found.notices] == ["output_truncated"]
 
 
