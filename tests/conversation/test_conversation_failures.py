@@ -7,12 +7,12 @@ import asyncio
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from http_file_server import FileHost
 from llm_server import WORDS, Obedient, obedient
 from s2s_client import Page
 from scripted_speech import tone
@@ -141,30 +141,19 @@ async def test_silent_conversation_ends_as_idle_by_its_own_limit(
         assert (await page.until("error"))["code"] == "session_idle"
 
 
-class Speech(BaseHTTPRequestHandler):
-    """`/v1/audio/speech` that does as it is told by what it is to say."""
+class Speech(FileHost):
+    """`/v1/audio/speech` that does as it is told by what it is to say. What hangs does so until
+    ``go_on`` is set."""
 
-    release = threading.Event()
-    """What hangs does so until this is set."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        how = body["input"].split()[-1]
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        how = json.loads(self.read_body(request))["input"].split()[-1]
         status, kind, length, sound = SPEECHES.get(how, (200, "audio/pcm", 24_000, bytes(24_000)))
         if how == "hangs":
-            self.release.wait(PATIENCE_S)
-        with suppress(OSError):
-            if how != "gone":
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(length))
-                self.end_headers()
-                self.wfile.write(sound)
-            if len(sound) < length or how == "gone":
-                self.connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Nobody wants to know."""
+            self.go_on.wait(PATIENCE_S)
+        request.close_connection = len(sound) < length or how == "gone"
+        if how != "gone":
+            self.head(request, status, length, {"content-type": kind})
+            request.wfile.write(sound)
 
 
 SPEECHES: dict[str, tuple[int, str, int, bytes]] = {
@@ -182,11 +171,8 @@ SPEECHES: dict[str, tuple[int, str, int, bytes]] = {
 @pytest.fixture(scope="module")
 def speech_url() -> Iterator[str]:
     """A server that does as it is told."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Speech) as speech:
-        threading.Thread(target=speech.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{speech.server_port}"
-        Speech.release.set()
-        speech.shutdown()
+    with Speech() as speech:
+        yield speech.url
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,14 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import tiny_piper_voice
+from http_file_server import FileHost
 from not_tested import missing_extra
 from service_process import PATIENCE_S
 
@@ -44,56 +46,50 @@ from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 TEXT = "Good morning, Ada. It is half past three."
 REPLY = b"\x01\x02" * 5_000
+JSON = {"content-type": "application/json"}
 
 
 def never() -> bool:
     return False
 
 
-class Speech(BaseHTTPRequestHandler):
+@dataclass(kw_only=True)
+class Speech(FileHost):
     """`/v1/audio/speech`, and servers that do it wrong, by the name of the model."""
 
-    asked: list[dict[str, object]]
-    left = threading.Event()
+    asked: list[dict[str, object]] = field(default_factory=list)
+    left: threading.Event = field(default_factory=threading.Event)
     """Set once the client of 'mute' or 'stalls' has closed the connection."""
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.asked.append({**body, "key": self.headers.get("authorization")})
-        model = body["model"]
-        if model == "locked":
-            return self._answer(401, b'{"error":{"message":"no key"}}', "application/json")
-        if model == "says":
-            return self._answer(200, b'{"error":"no such voice"}', "application/json")
-        if model in ("mute", "stalls"):
-            if model == "stalls":
-                self.send_response(200)
-                self.end_headers()
-            assert self.connection.recv(1) == b""
-            return self.left.set()
-        if model == "gone":
-            return self.connection.close()
-        self._answer(200, REPLY + b"\x07", "audio/pcm")  # half a sample too many
-        return None
-
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nobody wants to know."""
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = json.loads(self.read_body(request))
+        self.asked.append({**body, "key": request.headers.get("authorization")})
+        match body["model"]:
+            case "locked":
+                self.reply(request, 401, b'{"error":{"message":"no key"}}', JSON)
+            case "says":
+                self.reply(request, 200, b'{"error":"no such voice"}', JSON)
+            case "mute" | "stalls" as model:
+                if model == "stalls":
+                    request.send_response(200)
+                    request.end_headers()
+                assert request.connection.recv(1) == b""
+                self.left.set()
+            case "gone":
+                request.close_connection = True
+            case _:  # half a sample too many
+                self.reply(request, 200, REPLY + b"\x07", {"content-type": "audio/pcm"})
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    Speech.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Speech) as one:
-        threading.Thread(target=one.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{one.server_port}"
-        one.shutdown()
+def speech() -> Iterator[Speech]:
+    with Speech() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def server(speech: Speech) -> str:
+    return speech.url
 
 
 SAY = f"""#!{sys.executable}
@@ -243,12 +239,12 @@ def test_espeak_uses_the_nearest_voice_for_a_missing_language(language: str, voi
     assert espeak_tts.espeak_voice_for(language, ("en-us", "de", "en-gb")) == voice
 
 
-def test_speech_server_is_sent_text_options_and_key(server: str) -> None:
-    engine = loaded(openai_tts.SPEC, server)
+def test_speech_server_is_sent_text_options_and_key(speech: Speech) -> None:
+    engine = loaded(openai_tts.SPEC, speech.url)
     sounds = list(engine.say(TEXT, SynthesisOptions(voice="nova", speed=1.25), never))
     assert pcm(iter(sounds)) == REPLY
     assert {sound.rate for sound in sounds} == {24_000}
-    assert Speech.asked[-1] == {
+    assert speech.asked[-1] == {
         "model": "tts-1",
         "input": TEXT,
         "voice": "nova",
@@ -286,14 +282,14 @@ def test_failing_system_program_is_an_error_and_leaves_no_file(
 
 @pytest.mark.parametrize("model", ["mute", "stalls"])
 def test_cancelled_synthesis_closes_the_connection_to_a_silent_server(
-    server: str, model: str
+    speech: Speech, model: str
 ) -> None:
-    Speech.left.clear()
-    asked, engine = len(Speech.asked), loaded(openai_tts.SPEC, server, model)
-    said = engine.say(TEXT, SynthesisOptions(), lambda: len(Speech.asked) > asked)
+    speech.left.clear()
+    asked, engine = len(speech.asked), loaded(openai_tts.SPEC, speech.url, model)
+    said = engine.say(TEXT, SynthesisOptions(), lambda: len(speech.asked) > asked)
     assert list(said) == []
-    assert Speech.left.wait(PATIENCE_S)
-    assert list(loaded(openai_tts.SPEC, server).say(TEXT, SynthesisOptions(), never))
+    assert speech.left.wait(PATIENCE_S)
+    assert list(loaded(openai_tts.SPEC, speech.url).say(TEXT, SynthesisOptions(), never))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
