@@ -12,7 +12,7 @@ import jwt
 import pytest
 from token_attacks import CLAIMS, Attacker
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.auth import signed_tokens
 from sidecar.auth.identity import SignedCredential
 from sidecar.auth.signed_tokens import LEEWAY_S
@@ -78,6 +78,42 @@ def test_accepted_token_is_refused_later_for_the_same_reasons(attacker: Attacker
     revoked.clear()
     known.clear()
     assert "key" in str(verifier.refusal(claims.credential))
+
+
+def test_accepted_token_is_checked_again_only_if_it_may_be_refused(
+    attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, checks = clock.wall_time(), 0
+    known, revoked = signed_tokens.read_public_keys(attacker.issuer.keys.public), set[str]()
+    public = dict(known)
+    verifier = signed_tokens.TokenVerifier(lambda: public, lambda: frozenset(revoked), lambda: now)
+    real = jwt.algorithms.ECAlgorithm.verify
+
+    def verify(*args: Any) -> bool:
+        nonlocal checks
+        checks += 1
+        return real(*args)
+
+    monkeypatch.setattr(jwt.algorithms.ECAlgorithm, "verify", verify)
+    token = attacker.signed({"exp": int(now) + 3600})
+    claims = verifier.verify(token)
+    assert claims is not None
+    assert (verifier.verify(token), checks) == (claims, 1)
+    now += 3600 + LEEWAY_S
+    verifier.verify(token)
+    assert checks == 2
+    now -= 3600 + LEEWAY_S
+    revoked.add(CLAIMS["jti"])
+    assert (verifier.verify(token), checks) == (None, 3)
+    revoked.clear()
+    public.clear()
+    assert (verifier.verify(token), checks) == (None, 4)
+    public.update(known)
+    assert (verifier.verify(token), checks) == (claims, 4)
+    for number in range(signed_tokens.MAX_ACCEPTED):
+        assert verifier.verify(attacker.signed({"sub": f"a{number}"}))
+    verifier.verify(token)
+    assert checks == 5 + signed_tokens.MAX_ACCEPTED, "the oldest is forgotten"
 
 
 def test_only_one_signature_of_bounded_size_is_verified(
