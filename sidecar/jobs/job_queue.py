@@ -142,6 +142,7 @@ class Dispatcher:
             jobs = await self._take_next()
             self.waiting.begin(jobs, self.number)
             self.run = run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
+            begun = asyncio.get_running_loop().time()
             try:
                 await run.work()
             finally:
@@ -161,7 +162,9 @@ class Dispatcher:
             general = True in [self._faults.note_fault(job_id) for job_id in faults]
             if fault_of(self._fault) is Fault.STORAGE:  # it may have only this recording
                 put_off = [job for job in jobs if job.id in faults]
-                self.waiting.pass_over(put_off, PASSED_OVER_PAUSES * self._terms.fault_retry_s)
+                took_s = asyncio.get_running_loop().time() - begun  # minutes, if its disk hangs
+                rest_s = max(PASSED_OVER_PAUSES * self._terms.fault_retry_s, 2 * took_s)
+                self.waiting.pass_over(put_off, rest_s)
             if general or fault_of(self._fault) is Fault.NODE:
                 await self._pause(jobs)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
@@ -228,7 +229,7 @@ async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_run(
-    together: bool, new_job: NewJob, hold: Hold
+    together: bool, new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot, company = OverheardSlot(), {"company": Companies()} if together else {}
     async with queue_on(slot, fault_retry_s=0.01, **company) as queue:
@@ -237,15 +238,30 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         for job in (hangs, other):
             job.when_over(lambda job_id=job.id: ended.append(job_id))
             await queue.submit(job)
+        pass_over, rests_s, clock = (
+            queue._waiting.pass_over,
+            list[float](),
+            asyncio.get_running_loop().time,
+        )
+
+        def noted(jobs: Sequence[Job], for_s: float) -> None:
+            rests_s.append(for_s)
+            pass_over(jobs, 0.01)
+
+        monkeypatch.setattr(queue._waiting, "pass_over", noted)
         queue.open()
+        await until(lambda: hangs.state is JobState.RUNNING)
+        begun = clock()
         await until(lambda: hangs.record.segments)
         hold.spare_new_workers()
         assert slot.worker is not None
+        lasted_s = clock() - begun
         slot.worker.kill(hung=True, note=READ_NOTE)
         for job in (other, hangs):
             assert (await job.result()).text
         assert [(job.record.attempts, job.record.crashes) for job in (hangs, other)] == [(1, 0)] * 2
         assert together or ended == [other.id, hangs.id]
+        assert together or rests_s[0] >= 2 * lasted_s, "it has the engine for most of the time"
 
 
 def test_read_that_hangs_is_told_with_its_time_until_it_ends() -> None:
