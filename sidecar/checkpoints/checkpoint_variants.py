@@ -17,6 +17,8 @@ from sidecar.interfaces.engine_interface import Precision
 
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 _ADAPTED = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight$")
+_PLANNED_LAYER = re.compile(r"(^|\.)(layers|self_attn|mlp|[a-z]+_proj)(\.|$)|language_model$")
+"""A module to skip that is part of the language model's layers."""
 _NOT_MERGED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
 """Settings of peft that change more than a product of two matrices."""
 
@@ -25,11 +27,18 @@ def quantized_precision(config: dict[str, Any]) -> Precision | None:
     """Return the precision in which the weights of a checkpoint are stored; `None`: 16 bit or more.
 
     Raises:
-        errors.CheckpointUnsupported: they are quantized in another way than bitsandbytes'.
+        errors.CheckpointUnsupported: they are quantized in another way than bitsandbytes', or
+            layers of the language model are not, for which memory is not planned.
     """
     stored = config.get("quantization_config")
     if not isinstance(stored, dict):
         return None
+    skipped = stored.get("llm_int8_skip_modules") or ()
+    if plain := next((str(one) for one in skipped if _PLANNED_LAYER.search(str(one))), None):
+        raise errors.CheckpointUnsupported(
+            f"The checkpoint is quantized except {plain[:60]!r}, for which memory is not planned.",
+            hint="Use one in 16 bit, which the service quantizes itself: --precision int4",
+        )
     method = stored.get("quant_method", "bitsandbytes")
     if method == "bitsandbytes" and stored.get("load_in_4bit"):
         return Precision.INT4

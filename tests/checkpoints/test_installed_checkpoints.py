@@ -238,6 +238,21 @@ def test_checkpoint_of_other_quantization_is_refused(folder, method):
     assert "int4" in caught.value.hint
 
 
+SKIPPED = ["lm_head", "model.acoustic_tokenizer_encoder", "multi_modal_projector", "embed_tokens"]
+
+
+@pytest.mark.parametrize(
+    "plain", ["model.language_model.layers.27", "layers.0.mlp", "q_proj", "model.language_model"]
+)
+def test_quantized_checkpoint_with_plain_layers_is_refused(folder, plain):
+    stored = {"load_in_4bit": True, "llm_int8_skip_modules": SKIPPED}
+    with_config(quantization_config=stored)(folder)
+    assert find_checkpoint(folder).config["quantization_config"] == stored
+    with_config(quantization_config={**stored, "llm_int8_skip_modules": [*SKIPPED, plain]})(folder)
+    with pytest.raises(errors.CheckpointUnsupported, match=f"except '{plain}'"):
+        find_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [

@@ -241,7 +241,8 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     assert options.checkpoint is not None
     folder = Path(options.checkpoint)
     device = pick_device(options.device)
-    expected = sum(file.stat().st_size for file in folder.glob("*.safetensors")) or 1
+    home = adapter_base(folder).folder if is_adapter(folder) else folder
+    expected = sum(file.stat().st_size for file in home.glob("*.safetensors")) or 1
     before = _held_bytes(device)
     thread = ThreadPoolExecutor(1, "load")
     done = thread.submit(
