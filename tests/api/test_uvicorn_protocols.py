@@ -134,6 +134,19 @@ async def test_large_reads_of_many_connections_take_turns_and_small_ones_do_not_
     assert min(shares) > max(shares) / 2, "they are similar"
 
 
+@virtual_time
+async def test_what_waited_for_its_turn_is_not_parsed_once_its_connection_is_lost() -> None:
+    many = [Paced(SMALL_BYTES) for _ in range(100)]
+    for one in many:
+        one.buffer_updated(READ_BYTES)
+    waiting = [one for one in many if not one.taken]
+    assert waiting
+    for one in waiting:
+        one.connection_lost(None)
+    await asyncio.sleep(60)
+    assert not any(one.taken for one in waiting)
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the path and the names of the headers, once the body is read."""
     while (await receive())["more_body"]:

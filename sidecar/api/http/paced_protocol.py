@@ -125,10 +125,11 @@ class PacedProtocol(asyncio.BufferedProtocol):
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers."""
+        """Stop the timers; what waits is a request of nobody."""
         self._taken()
         if self._resting is not None:
             self._resting.cancel()
+        self._held = b""
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
