@@ -143,24 +143,21 @@ def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
     logs a traceback each time, which would fill a disk. It also logs every write to a client that
     has just disconnected.
     """
-    told_at = -math.inf
     muted_until: dict[str, float] = {}
 
     def wanted(record: logging.LogRecord) -> bool:
-        nonlocal told_at
-        if mute_s := getattr(record, "mute_s", 0.0):
-            now = time.monotonic()
-            if now < muted_until.get(record.msg, -math.inf):
+        message, mute_s = record.msg, getattr(record, "mute_s", 0.0)
+        if record.name == "asyncio":
+            if message == CLIENT_GONE_MESSAGE:
                 return False
-            muted_until[record.msg] = now + mute_s
-        if record.name != "asyncio":
-            return True
-        if record.getMessage().startswith(TOO_MANY_FILES_MESSAGE):
-            now = time.monotonic()
-            if now - told_at < REPEAT_MUTE_S:
-                return False
-            told_at, record.exc_info = now, None
-        return record.msg != CLIENT_GONE_MESSAGE
+            if record.getMessage().startswith(TOO_MANY_FILES_MESSAGE):
+                message, mute_s, record.exc_info = TOO_MANY_FILES_MESSAGE, REPEAT_MUTE_S, None
+        now = time.monotonic()
+        if mute_s and now < muted_until.get(message, -math.inf):
+            return False
+        if mute_s:
+            muted_until[message] = now + mute_s
+        return True
 
     return wanted
 
