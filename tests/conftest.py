@@ -18,7 +18,7 @@ import pytest
 import service_process
 import user_folders
 import virtual_time
-from kinds_of_tests import Kinds
+from kinds_of_tests import Kinds, start_place
 from not_tested import NotTested
 from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
@@ -48,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.platform == "linux" and not os.environ.get("VIBEVOICE_TEST_FRESH_SERVICES"):
         service_process.FORKER = Forker(REPOSITORY)
         fork_children(service_process.FORKER, "sidecar.workers.channel")
+    config.option.loadscopereorder = False  # pytest-xdist's own order: most tests first
     cpu_time.register(config)
     config.pluginmanager.register(Kinds(), "kinds")
     config.pluginmanager.register(NotTested(), "not-tested")
@@ -98,6 +99,12 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
         gc.set_threshold(*FEWER_COLLECTIONS)
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, after pytest's own sorting by fixtures."""
+    items.sort(key=start_place)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,5 @@
-"""Kinds of tests, told from what each uses, and the variants that only `make test-all` runs.
+"""Kinds of tests, told from what each uses, the variants that only `make test-all` runs, and the
+files that begin first.
 
 unit: this process and files. integration: also sockets, databases or models. system: also other
 processes, such as the service, PostgreSQL or a browser. A test is of the highest kind of anything
@@ -50,6 +51,13 @@ _NAMES = {
     INTEGRATION: {"create_server", "open_connection", "start_server", "start_unix_server"},
 }
 """Methods of what may be of any type. A fixture that is asked for by its name may be any."""
+LONGEST_FILES = (
+    *("engines/whisper/test_whisper_base.py", "api/test_page_in_browser.py"),
+    *("cli/test_command_line.py", "engines/vibevoice/test_vibevoice_decoder.py"),
+    *("engines/test_live_engine_interface.py", "project/test_host_examples.py"),
+    *("diarization/test_diarizer.py", "engines/test_moonshine.py"),
+)
+"""By processor time. One of few tests that began last would run alone in the end."""
 _SLOW_MODULE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.MULTILINE)
 _WATCHED = frozenset(("subprocess.Popen", "socket.bind", "socket.connect", "sqlite3.connect"))
 _STARTED: list[str] = []
@@ -159,6 +167,12 @@ def _of_module(name: str) -> str:
 def _of_name(name: str) -> str:
     """Return the kind of a method's name, or of a module that a function imports."""
     return next((kind for kind in _NAMES if name in _NAMES[kind]), None) or _of_module(name)
+
+
+def start_place(item: pytest.Item) -> int:
+    """Return the place of its file among `LONGEST_FILES`, which begin first; of others the last."""
+    name = item.nodeid.partition("::")[0].removeprefix("tests/")
+    return LONGEST_FILES.index(name) if name in LONGEST_FILES else len(LONGEST_FILES)
 
 
 def is_slow(item: pytest.Function, marks: Mapping[str, pytest.Mark]) -> bool:
