@@ -39,6 +39,7 @@ from sidecar.transcripts.transcript import (
     Progress,
     SegmentReady,
     Transcript,
+    TranscriptionEvent,
     from_wire,
     to_wire,
 )
@@ -81,6 +82,27 @@ def transcript(
     return last.transcript
 
 
+@pytest.fixture(scope="module")
+def found_in_endgame(engine: moonshine.MoonshineEngine, endgame: Block) -> Transcript:
+    """Heard once for all: the same recording has the same transcript."""
+    return transcript(engine, endgame)
+
+
+@pytest.fixture(scope="module")
+def backwards(endgame: Block) -> Block:
+    """Speech in no language, and a pause."""
+    return np.ascontiguousarray(np.concatenate([endgame[::-1], np.zeros(8 * RATE, np.float32)]))
+
+
+@pytest.fixture(scope="module")
+def events_of_backwards(
+    engine: moonshine.MoonshineEngine, backwards: Block
+) -> list[TranscriptionEvent]:
+    """All that the engine tells of it."""
+    request = TranscriptionRequest(Recorded(backwards), TranscribeOptions(), lambda: False)
+    return list(engine.transcribe_from([], request))
+
+
 GERMAN = (
     "Die Sitzung beginnt um neun Uhr im großen Saal im zweiten Stock. Bitte bringen Sie den "
     "Bericht vom letzten Monat mit und sagen Sie mir, ob Sie kommen können."
@@ -112,28 +134,26 @@ def test_other_language_of_espeak_is_warned_of_and_english_is_not(
 
 
 def test_reversed_speech_has_language_warning_with_advice(
-    engine: moonshine.MoonshineEngine, endgame: Block
+    events_of_backwards: list[TranscriptionEvent], found_in_endgame: Transcript
 ) -> None:
-    found = transcript(engine, np.ascontiguousarray(endgame[::-1]))
-    assert found.text
-    assert warnings(found) == ["language_doubtful"]
-    (warning,) = found.notices
+    last = events_of_backwards[-1]
+    assert isinstance(last, Finished)
+    assert last.transcript.text
+    assert warnings(last.transcript) == ["language_doubtful"]
+    (warning,) = last.transcript.notices
     assert "pull whisper:small" in warning.message
     assert "vibevoice-asr open --engine whisper" in warning.message
-    assert warnings(transcript(engine, endgame)) == []
+    assert warnings(found_in_endgame) == []
 
 
 def test_language_warning_is_kept_in_checkpoint(
-    engine: moonshine.MoonshineEngine, endgame: Block
+    engine: moonshine.MoonshineEngine,
+    backwards: Block,
+    events_of_backwards: list[TranscriptionEvent],
 ) -> None:
-    backwards = np.ascontiguousarray(
-        np.concatenate([endgame[::-1], np.zeros(8 * RATE, np.float32)])
-    )
     settled = [
         from_wire(json.loads(json.dumps(to_wire(one))))
-        for one in engine.transcribe_from(
-            [], TranscriptionRequest(Recorded(backwards), TranscribeOptions(), lambda: False)
-        )
+        for one in events_of_backwards
         if isinstance(one, Checkpoint)
     ]
     assert settled
@@ -144,10 +164,8 @@ def test_language_warning_is_kept_in_checkpoint(
     assert warnings(last.transcript) == ["language_doubtful"]
 
 
-def test_two_speakers_are_separated_and_recognized(
-    engine: moonshine.MoonshineEngine, endgame: Block
-) -> None:
-    found = transcript(engine, endgame)
+def test_two_speakers_are_separated_and_recognized(found_in_endgame: Transcript) -> None:
+    found = found_in_endgame
     speakers = {segment.text: segment.speaker for segment in found.segments}
     assert found.num_speakers == 2
     assert speakers["Do you hear me?"] == 0

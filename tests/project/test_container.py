@@ -207,7 +207,8 @@ class Tree:
         env = {**os.environ, "REVISION": "0123456789ab", "PIP_NO_INPUT": "1"}
         subprocess.run(["/bin/sh", "-c", stamp], cwd=self.context, env=env, check=True)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
-                   "--no-build-isolation", "--target", str(self.site), "."]  # fmt: skip
+                   "--no-compile", "--no-build-isolation", "--target", str(self.site),
+                   "."]  # fmt: skip
         done = subprocess.run(command, cwd=self.context, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         self.port = free_port()
