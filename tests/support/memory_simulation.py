@@ -338,9 +338,9 @@ def configured(filters: int, depths: Sequence[int], **text: int) -> Any:
     )
 
 
-def full_size() -> Any:
-    """The configuration of the released model."""
-    return configured(32, (3, 3, 3, 3, 3, 3, 8), **TEXT)
+def full_size(layers: int = TEXT["num_hidden_layers"]) -> Any:
+    """The configuration of the released model, or with fewer layers of the language model."""
+    return configured(32, (3, 3, 3, 3, 3, 3, 8), **TEXT | {"num_hidden_layers": layers})
 
 
 def small_size(hidden_size: int = 96, intermediate_size: int = 256) -> Any:
