@@ -304,6 +304,11 @@ def test_word_times_do_not_change_text(recognizer: MoonshineRecognizer) -> None:
         assert word.start <= after.start
 
 
+def test_digital_silence_has_no_words(recognizer: MoonshineRecognizer) -> None:
+    for seconds in (0.01, 0.5, 5.0):
+        assert heard(recognizer, np.zeros(round(seconds * SAMPLE_RATE), np.float32)).text == ""
+
+
 def test_silence_belongs_to_no_word() -> None:
     attention = np.full((1, 2, 10), 0.01, np.float32)
     attention[0, 0, 0:3] = attention[0, 1, 7:10] = 1.0

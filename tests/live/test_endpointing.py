@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.interfaces.live_options import ALL_AUDIO, EndpointingOptions
 from sidecar.interfaces.live_options import LIVE_RATE as RATE
-from sidecar.interfaces.live_options import EndpointingOptions
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,
     Endpointer,
@@ -49,6 +49,14 @@ def test_utterance_includes_its_pre_roll_and_post_roll() -> None:
         UtterancePaused(7 + frames(30) + 800),
         UtteranceEnded(7 + frames(30) + 800, "silence"),
     ]
+
+
+def test_all_of_a_buffer_is_one_utterance_though_nothing_sounds_of_speech() -> None:
+    for count in (1, 2, 100):
+        endpointer = Endpointer(ALL_AUDIO, at=7)
+        assert told(endpointer, (0.0, count)) == [UtteranceBegan(7)]
+        end = 7 + frames(count) + 100
+        assert list(endpointer.commit(end)) == [UtteranceEnded(end, "commit")]
 
 
 def test_utterance_begins_after_three_frames_or_two_confident_ones() -> None:

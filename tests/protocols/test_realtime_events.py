@@ -34,7 +34,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import LiveOptions, TurnControl
+from sidecar.interfaces.live_options import ALL_AUDIO, LiveOptions, TurnControl
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.client_events import (
     RealtimeAudioAppend,
@@ -211,7 +211,8 @@ def test_session_update_changes_only_the_given_fields() -> None:
     )
     off = updated_transcription(before, {"audio": {"input": {"turn_detection": None}}}, SPEC)
     assert off == replace(before, detection=None)
-    assert off.options(LiveOptions()).turns is TurnControl.CLIENT
+    options = off.options(LiveOptions())
+    assert (options.turns, options.endpointing) == (TurnControl.CLIENT, ALL_AUDIO)
     on = {"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}}}
     assert updated_transcription(off, on, SPEC).detection == RealtimeTurnDetection(silence_ms=300)
 

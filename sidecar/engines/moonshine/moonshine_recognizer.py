@@ -100,6 +100,8 @@ class MoonshineRecognizer:
     ) -> MoonshineHypothesis | None:
         """Recognize the audio from the sample ``begin`` on."""
         audio = request.audio
+        if not audio[begin:].any():  # for digital silence the model invents words
+            return MoonshineHypothesis("")
         sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
         decoded = self.decoder.decode(replace(request, audio=sound))
         if decoded is None:

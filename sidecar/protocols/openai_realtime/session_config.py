@@ -156,7 +156,7 @@ class RealtimeTranscriptionConfig:
 
     def options(self, before: live_options.LiveOptions) -> live_options.LiveOptions:
         """Return the new options of the session; ``before`` are the current ones."""
-        turns, ends = live_options.TurnControl.CLIENT, live_options.QUIET_SPEECH
+        turns, ends = live_options.TurnControl.CLIENT, live_options.ALL_AUDIO
         if self.detection is not None:
             usual, silence_s = live_options.EndpointingOptions(), self.detection.silence_ms / 1000
             pauses = replace(usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s)
