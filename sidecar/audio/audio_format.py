@@ -20,33 +20,38 @@ class AudioContainer:
     """Container format.
 
     ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``media_type`` and ``suffix``
-    (of a file name) are for downloads; ``timed`` is whether its timestamps say where audio belongs.
+    (of a file name) are for downloads; ``max_hole_s`` is the longest time between two timestamps
+    that is silence; 0: its timestamps do not say where audio belongs.
     """
 
     name: str
     demuxer: str
     media_type: str
     suffix: str
-    timed: bool = False
+    max_hole_s: int = 0
 
+
+_DAY_S = 86_400
+_SPLICED_S = 3600
+"""Recordings of broadcasts are joined of others, whose clocks are anywhere in 26 hours."""
 
 WAV = AudioContainer("wav", "wav", "audio/wav", "wav")
 RF64 = AudioContainer("rf64", "wav", "audio/wav", "wav")
 W64 = AudioContainer("w64", "w64", "audio/x-w64", "w64")
 FLAC = AudioContainer("flac", "flac", "audio/flac", "flac")
-OGG = AudioContainer("ogg", "ogg", "audio/ogg", "ogg", timed=True)
+OGG = AudioContainer("ogg", "ogg", "audio/ogg", "ogg", max_hole_s=_DAY_S)
 MP3 = AudioContainer("mp3", "mp3", "audio/mpeg", "mp3")
 AIFF = AudioContainer("aiff", "aiff", "audio/aiff", "aiff")
 AU = AudioContainer("au", "au", "audio/basic", "au")
 CAF = AudioContainer("caf", "caf", "audio/x-caf", "caf")
-MP4 = AudioContainer("mp4", "mov", "video/mp4", "mp4", timed=True)
-MATROSKA = AudioContainer("matroska", "matroska", "video/x-matroska", "mkv", timed=True)
-ASF = AudioContainer("asf", "asf", "video/x-ms-asf", "wma", timed=True)
-AVI = AudioContainer("avi", "avi", "video/x-msvideo", "avi", timed=True)
-FLV = AudioContainer("flv", "flv", "video/x-flv", "flv", timed=True)
-MPEG_TS = AudioContainer("mpegts", "mpegts", "video/mp2t", "ts", timed=True)
-MPEG_PS = AudioContainer("mpeg", "mpeg", "video/mpeg", "mpg", timed=True)
-MXF = AudioContainer("mxf", "mxf", "application/mxf", "mxf", timed=True)
+MP4 = AudioContainer("mp4", "mov", "video/mp4", "mp4", max_hole_s=_DAY_S)
+MATROSKA = AudioContainer("matroska", "matroska", "video/x-matroska", "mkv", max_hole_s=_DAY_S)
+ASF = AudioContainer("asf", "asf", "video/x-ms-asf", "wma", max_hole_s=_DAY_S)
+AVI = AudioContainer("avi", "avi", "video/x-msvideo", "avi", max_hole_s=_DAY_S)
+FLV = AudioContainer("flv", "flv", "video/x-flv", "flv", max_hole_s=_DAY_S)
+MPEG_TS = AudioContainer("mpegts", "mpegts", "video/mp2t", "ts", max_hole_s=_SPLICED_S)
+MPEG_PS = AudioContainer("mpeg", "mpeg", "video/mpeg", "mpg", max_hole_s=_SPLICED_S)
+MXF = AudioContainer("mxf", "mxf", "application/mxf", "mxf", max_hole_s=_DAY_S)
 ADTS = AudioContainer("aac", "aac", "audio/aac", "aac")
 AMR = AudioContainer("amr", "amr", "audio/amr", "amr")
 AC3 = AudioContainer("ac3", "ac3", "audio/ac3", "ac3")

@@ -9,7 +9,6 @@ import logging
 import os
 import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -37,6 +36,7 @@ from sidecar.audio.audio_format import (
 from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
 from sidecar.audio.file_layout import find_links, read_wav_parts
 from sidecar.audio.signal_conditioning import ChannelMixer
+from sidecar.audio.timed_output import HoleFinder, TimedOutput
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ _FRAMED_STREAMS = (MP3, ADTS, AC3, EAC3, DTS)
 """Formats without a container: decoding goes on at the next frame, behind a tag for example."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
-_HEADER = struct.Struct(">4s5I")
-"""Header of an AU file: magic, bytes of the header, of the samples, encoding, rate, channels."""
+_SILENCE_SAMPLES = 1 << 15
+"""Silence comes in blocks: a hole may have hours."""
 
 
 def decode_with_ffmpeg(
@@ -147,7 +147,8 @@ class FfmpegProcess:
         self._pending = b""
         self._frames, self._failed = 0, False
         try:
-            self.channels = self._read_header()
+            self._output = TimedOutput(self._read_bytes)
+            self.channels = self._output.channels
             """Number of channels of the output; 0 if there is no audio."""
         except errors.AudioDecodeTimeout:
             self.close()
@@ -184,26 +185,35 @@ class FfmpegProcess:
         if not self.channels:
             self._end()
             raise self.header.error
-        yield from self._silence_before()
+        yield from _silence(self._samples_before())
         mixer = ChannelMixer(self._rate, self.channels)
+        holes = HoleFinder(self._rate, self._container.max_hole_s)
         frame_bytes = 4 * self.channels
-        # Blocks of a fixed length: what the mixer decides must not hang on the pace of a pipe.
-        size = max(1, _READ_BYTES // frame_bytes) * frame_bytes
-        while data := self._read_bytes(size):
-            samples = np.frombuffer(data[: len(data) - len(data) % frame_bytes], dtype=">f4")
-            self._frames += len(samples) // self.channels
-            yield mixer.mix(samples.astype(np.float32).reshape(-1, self.channels))
+        # Blocks of a fixed length: what the mixer decides must not hang on those of the codec.
+        size, waiting = max(1, _READ_BYTES // frame_bytes) * frame_bytes, bytearray()
+
+        def mixed(count: int) -> Block:
+            frames = np.frombuffer(waiting[:count], "<f4").astype(np.float32)
+            del waiting[:count]
+            self._frames += len(frames) // self.channels
+            return mixer.mix(frames.reshape(-1, self.channels))
+
+        for time_s, data in self._output.blocks():
+            if hole := holes.before(time_s, len(data) // frame_bytes):
+                yield mixed(len(waiting))
+                yield from _silence(hole)
+            waiting += data[: len(data) - len(data) % frame_bytes]
+            while len(waiting) >= size:
+                yield mixed(size)
+        yield mixed(len(waiting))
         self._end()
 
-    def _silence_before(self) -> Iterator[Block]:
-        """Yield silence for the time from the start of the film to that of the track."""
-        import numpy as np
-
+    def _samples_before(self) -> int:
+        """Return the samples of silence from the start of the film to that of the track."""
         if self._container not in _COUNTED_FROM_THE_TRACK or self.track >= len(self.header.tracks):
-            return
+            return 0
         delay_s = self.header.tracks[self.track].start_s - self.header.start_s
-        if ffmpeg_command.MAX_JITTER_S < delay_s <= ffmpeg_command.MAX_HOLE_S:
-            yield np.zeros(round(delay_s * self._rate), np.float32)
+        return HoleFinder(self._rate, self._container.max_hole_s).before(delay_s, 0)
 
     def _end(self) -> None:
         try:
@@ -230,15 +240,6 @@ class FfmpegProcess:
         self._reader.join(self._exit_timeout_s)
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-    def _read_header(self) -> int:
-        """Read the header of the output; return its channels, 0 if there is none."""
-        head = self._read_bytes(_HEADER.size)
-        if len(head) < _HEADER.size:
-            return 0
-        _, size, _, _, _, channels = _HEADER.unpack(head)
-        self._read_bytes(size - _HEADER.size)
-        return int(channels)
 
     def _read_bytes(self, count: int) -> bytes:
         """Return the next ``count`` bytes of output, fewer at its end."""
@@ -325,6 +326,13 @@ class FfmpegChain:
     def close(self) -> None:
         """End the process."""
         self._process.close()
+
+
+def _silence(samples: int) -> Iterator[Block]:
+    import numpy as np
+
+    for start in range(0, samples, _SILENCE_SAMPLES):
+        yield np.zeros(min(_SILENCE_SAMPLES, samples - start), np.float32)
 
 
 def _start_process(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:

@@ -9,12 +9,6 @@ from sidecar import errors
 from sidecar.audio.audio_format import AudioContainer
 
 _MAX_ALLOC_BYTES = 256 << 20
-MAX_HOLE_S = 600
-"""Longest stretch without samples, between two timestamps, that becomes silence, so that times stay
-those of the film. A longer one is a clock that was set; and ffmpeg holds the silence in memory, at
-most 77 MB of stereo at 16 kHz."""
-MAX_JITTER_S = 0.1
-"""Deviation of a timestamp that is no hole; `aresample` fills longer ones."""
 _AUDIO_DECODERS = (
     "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
     "wavpack,tta,ape,ac3,eac3,dca,truehd,wmav1,wmav2,wmapro,wmalossless,wmavoice,amrnb,amrwb,"
@@ -55,7 +49,7 @@ def decode_command(
     max_s: float,
     track: int = 0,
 ) -> list[str]:
-    """Return the argument list for audio track number ``track``; its output is an AU stream.
+    """Return the argument list for audio track number ``track``; its output is for `TimedOutput`.
 
     ``source``: ``filename``, which is the service's own handle, never a client's name, and other
     options of the input.
@@ -68,7 +62,7 @@ def decode_command(
         t=f"{max_s:.3f}",
         format_whitelist=container.demuxer,
         codec_whitelist=_AUDIO_DECODERS,
-        dts_delta_threshold=MAX_HOLE_S,
+        dts_delta_threshold=container.max_hole_s,
         max_alloc=_MAX_ALLOC_BYTES,
         threads=1,
     ).output(
@@ -77,29 +71,14 @@ def decode_command(
         vn=None,
         sn=None,
         dn=None,
-        f="au",
-        acodec="pcm_f32be",
-        af=_place_by_timestamps(rate) if container.timed else f"aresample={rate}",
+        f="matroska",
+        acodec="pcm_f32le",
+        af=f"aresample={rate}",
         bitexact=None,
         threads=1,
     )
     args = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info")
     return [str(part) for part in stream.global_args(*args).compile(cmd=exe)]
-
-
-def _place_by_timestamps(rate: int) -> str:
-    """Return the filter that puts silence where the timestamps leave a hole.
-
-    `asetpts` lets only holes through (variables: 0 end of the last frame, 1 shift of the clock so
-    far, 2 step from that end, 3 begin of the frame). Small steps are jitter. If time goes back, or
-    far ahead, a clock was set; without that `aresample` would drop samples.
-    """
-    jitter, hole = round(MAX_JITTER_S * rate), MAX_HOLE_S * rate
-    begin = (
-        f"st(2,PTS+ld(1)-ld(0));st(1,ld(1)-(lt(ld(2),-{jitter})+gt(ld(2),{hole}))*ld(2));"
-        f"st(3,ld(0)+gt(ld(2),{jitter})*lte(ld(2),{hole})*ld(2));st(0,ld(3)+NB_SAMPLES);ld(3)"
-    )
-    return f"aresample={rate},asetpts='{begin}',aresample=async=1:first_pts=0"
 
 
 def input_source(windows: bool, part: tuple[int, int] | None = None) -> dict[str, str]:

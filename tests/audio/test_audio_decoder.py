@@ -188,6 +188,16 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
 HANGS = "exec /bin/sleep 1000"
 
 
+def printed(content: bytes) -> str:
+    return "printf '" + "".join(f"\\{byte:03o}" for byte in content) + "'"
+
+
+CHANNELS = printed(b"\x9f\x81\x01")
+BLOCK = printed(b"\xa3" + (1 << 28 | 16_004).to_bytes(4) + b"\x81\0\0\x80")
+SAMPLES = f"{BLOCK}; /usr/bin/head -c 16000 /dev/zero"
+"""A block of 4000 samples, as `TimedOutput` reads it."""
+
+
 @pytest.fixture
 def decoded_by(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,10 +206,7 @@ def decoded_by(
     what it is given. Other arguments are those of `FfmpegProcess`."""
     recording = studio.path("m4a")  # made by a real one
     exe = tmp_path / "ffmpeg"
-    header = "\\".join(
-        ["", *(f"{byte:03o}" for byte in struct.pack(">4s5I", b".snd", 24, 0, 6, RATE, 1))]
-    )
-    said = f"echo '[info] Stream mapping' >&2; printf '{header}'; /usr/bin/head -c 16000 /dev/zero"
+    said = f"echo '[info] Stream mapping' >&2; {CHANNELS}; {SAMPLES}"
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
     with ExitStack() as stack:
 
@@ -269,7 +276,7 @@ def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers, wait, read = tmp_path / "answers", select.select, os.pread
-    rest = f"until [ -e {answers} ]; do /bin/sleep 0.01; done; /usr/bin/head -c 16000 /dev/zero"
+    rest = f"until [ -e {answers} ]; do /bin/sleep 0.01; done; {SAMPLES}"
     decoder = decoded_by(rest, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
     blocks = iter(decoder)
 

@@ -217,6 +217,19 @@ def test_sound_keeps_its_place_in_the_film(
     check(decoded(encoded(suffix, *PICTURE, *video, *sound, *hole)), SECONDS + 6)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4", "mov", "ts", "flv"])
+def test_hole_and_late_start_of_more_than_ten_minutes_keep_the_times(
+    suffix: str, encoded: Encode, decoded: Decode, studio: Studio
+) -> None:
+    sound = ("-c:a", "libopus" if suffix == "webm" else "aac", "-ar", 48_000)
+    holes = ("-af", "asetpts=PTS+(gte(T\\,1)+gte(T\\,2))*900/TB")
+    check(decoded(encoded(suffix, *sound, *holes)), SECONDS + 1800)
+    if suffix in {"mkv", "mp4"}:
+        late = ("-itsoffset", 1800, "-i", studio.voice, *PICTURE, "-c:v", "mpeg4", *sound)
+        samples, _ = decoded(studio.make(f"very-late.{suffix}", *late).read_bytes())
+        assert 1800 < onset_s(samples) < 1802
+
+
 def test_recording_without_picture_begins_with_its_first_sample(
     encoded: Encode, decoded: Decode
 ) -> None:
