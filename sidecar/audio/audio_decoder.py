@@ -23,7 +23,6 @@ from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
 from sidecar.serialization import WireValues
 
 PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
-_WAV = (audio_format.WAV, audio_format.RF64)
 PLAIN_PARTS = 64
 """Joined WAV files of a plain one: the event loop reads their headers, in at most some 10 ms."""
 LINK_SCAN_BUDGET_S = 2.0
@@ -70,8 +69,7 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
     """
     container = _detect_container(fd)
     deadline = time.monotonic() + DURATION_SCAN_BUDGET_S
-    in_process = container in _WAV and readable_parts(fd)
-    decoder = PCM_DECODER if in_process else FFMPEG_DECODER
+    decoder = PCM_DECODER if readable_parts(fd, container) else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)
     with open_audio(
         fd, facts, rate=SAMPLE_RATE, max_s=max_s, track=track, links_within_s=LINK_SCAN_BUDGET_S
@@ -212,7 +210,7 @@ def open_audio(
         errors.AudioUndecodable: the decoder cannot open it.
     """
     container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
-    if facts.decoder != FFMPEG_DECODER and container in _WAV and (parts := readable_parts(fd)):
+    if facts.decoder != FFMPEG_DECODER and (parts := readable_parts(fd, container)):
         return DecodedAudio(WavDecoder(fd, parts, rate), rate, max_s)
     decoder = ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0, links_within_s, track)
     return DecodedAudio(decoder, rate, max_s)

@@ -17,7 +17,7 @@ from itertools import islice
 from sidecar.audio.audio_format import FLAC, OGG, AudioContainer, id3_length, read_file_at
 
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7
-_EXTENSIBLE = 0xFFFE
+EXTENSIBLE = 0xFFFE
 _MAGIC = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 """Byte order by the first four bytes."""
 _MAX_CHUNKS, _MORE_CHUNKS = 1024, 16
@@ -25,7 +25,7 @@ _MAX_CHUNKS, _MORE_CHUNKS = 1024, 16
 MAX_PARTS = 4096
 """Most WAV files in one; with their chunks they are read in less than a second."""
 _USUAL_CHUNKS = {b"fmt ", b"data", b"fact", b"LIST", b"ds64", b"bext", b"PEAK", b"JUNK"}
-_UNKNOWN = 0xFFFFFFFF
+_UNKNOWN, _UNKNOWN_64 = 0xFFFFFFFF, (1 << 64) - 1
 _PLACEHOLDER_SLACK = 1 << 16
 """Recorders that cannot go back to the header write 2 or 4 GiB there, less some headers."""
 _MAX_LEADING_ZEROS = 4096
@@ -84,7 +84,7 @@ class WavPart:
 
 
 def _is_placeholder(size: int) -> bool:
-    return size == 0 or any(
+    return size in (0, _UNKNOWN_64) or any(
         abs(size - round_size) < _PLACEHOLDER_SLACK for round_size in (1 << 31, 1 << 32)
     )
 
@@ -134,7 +134,7 @@ class _WavReader:
                 data_bytes = int.from_bytes(body[8:16], "little")
             elif name == b"fmt " and len(body) >= 16:
                 layout = struct.unpack_from(f"{order}HHIIHH", body)
-                if layout[0] == _EXTENSIBLE and len(body) >= 26:
+                if layout[0] == EXTENSIBLE and len(body) >= 26:
                     layout = struct.unpack_from(f"{order}H", body, 24) + layout[1:]
             elif name == b"data":
                 encoding, channels, rate, _, frame_bytes, bits = layout

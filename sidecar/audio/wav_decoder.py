@@ -12,6 +12,7 @@ from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_log import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
+from sidecar.audio.open_ended_layout import read_open_ended_part
 from sidecar.audio.signal_conditioning import ChannelMixer
 
 if TYPE_CHECKING:
@@ -76,13 +77,18 @@ class _MonoResampler:
         return self._resample(nothing, last=True) if self._resample else nothing
 
 
-def readable_parts(fd: int) -> list[WavPart]:
-    """Return the parts of an open WAV file, if `WavDecoder` can decode the first of them.
+def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavPart]:
+    """Return the parts of an open WAV file, or the samples of another one that ffmpeg would not
+    decode to their end, if `WavDecoder` can decode the first of them.
 
     Raises:
         ImplausibleHeader: the first cannot be a recording.
     """
-    parts = file_layout.read_wav_parts(fd)
+    if container in (audio_format.WAV, audio_format.RF64):
+        parts = file_layout.read_wav_parts(fd)
+    else:
+        part = read_open_ended_part(fd, container)
+        parts = [] if part is None else [part]
     if not parts or not parts[0].sample_bytes or _reader(parts[0]) is None:
         return []
     _check_plausible(parts[0].rate, parts[0].channels)

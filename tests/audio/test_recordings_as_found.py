@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +167,35 @@ def test_wav_with_the_size_of_its_first_block_is_heard_to_the_end(
     position = content.index(b"data") + 4
     content[position : position + 4] = (6144).to_bytes(4, "little")
     check(decoded(bytes(content)), SECONDS)
+
+
+OPEN_ENDED = {  # sign of the samples, bytes to the size behind it, format of the size
+    "aiff": (b"SSND", 4, ">I"),
+    "caf": (b"data", 4, ">Q"),
+    "w64": (b"data\xf3\xac\xd3\x11", 16, "<Q"),
+    "rf64": (b"ds64", 16, "<Q"),
+}
+
+
+@pytest.mark.parametrize("suffix", OPEN_ENDED)
+@pytest.mark.parametrize("claimed", [0, 6168, -1])
+@pytest.mark.parametrize(
+    "codec", ["pcm_s16", "pcm_s24", "pcm_s32", "pcm_f32", "pcm_f64", "pcm_alaw", "pcm_mulaw"]
+)
+def test_size_of_the_first_block_in_other_headers_ends_nothing(
+    suffix: str, claimed: int, codec: str, encoded: Encode, decoded: Decode
+) -> None:
+    sign, after, kind = OPEN_ENDED[suffix]
+    order = "" if codec.endswith("law") else "be" if suffix in {"aiff", "caf"} else "le"
+    more = ("-rf64", "always") if suffix == "rf64" else ()
+    sound = ("-ac", 2, "-ar", 44_100, "-c:a", codec + order)
+    content = bytearray(encoded("wav" if more else suffix, *sound, *more))
+    whole, _ = decoded(bytes(content))
+    position, size = content.index(sign) + after, struct.calcsize(kind)
+    content[position : position + size] = struct.pack(kind, claimed % (1 << 8 * size))
+    found = decoded(bytes(content))
+    check(found, SECONDS)
+    assert np.allclose(found[0][:RATE], whole[:RATE], atol=1e-3), "the same channels and rate"
 
 
 def test_wav_files_joined_are_heard_to_the_end_at_their_rates(

@@ -1,0 +1,131 @@
+"""Samples of AIFF, CAF and Wave64 files whose header does not say how many there are: a recorder
+wrote the size of its first block, or none, and went on. ffmpeg would stop at that size.
+
+It needs only Python. Headers: Apple's specifications of AIFF-C and CAF, Sony's of Wave64.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+from sidecar.audio.audio_format import AIFF, CAF, W64, AudioContainer, read_file_at
+from sidecar.audio.file_layout import A_LAW, EXTENSIBLE, FLOAT, MU_LAW, PCM, WavPart
+
+_MAX_CHUNKS = 64
+_BODY_BYTES = 40
+_MAX_CLAIM = 1 << 62
+"""Larger sizes, and negative ones, are unknown."""
+_ENCODINGS = {
+    b"NONE": (PCM, ">", 0),
+    b"twos": (PCM, ">", 0),
+    b"sowt": (PCM, "<", 0),
+    b"in24": (PCM, ">", 24),
+    b"in32": (PCM, ">", 32),
+    b"fl32": (FLOAT, ">", 32),
+    b"fl64": (FLOAT, ">", 64),
+    b"alaw": (A_LAW, ">", 8),
+    b"ulaw": (MU_LAW, ">", 8),
+}
+"""Encoding, byte order and bits (0: those of the header) by the name in AIFF-C and CAF."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """Chunks of a format: where the first is, bytes of a name and of a size, byte order, whether a
+    size counts its header, and the multiple at which a chunk begins."""
+
+    first: int
+    name_bytes: int
+    size_bytes: int
+    order: str
+    counts_header: bool
+    align: int
+
+    @property
+    def header_bytes(self) -> int:
+        return self.name_bytes + self.size_bytes
+
+
+_FORMS = {
+    AIFF.name: _Chunks(12, 4, 4, ">", False, 2),
+    CAF.name: _Chunks(8, 4, 8, ">", False, 1),
+    W64.name: _Chunks(40, 16, 8, "<", True, 8),
+}
+
+
+def read_open_ended_part(fd: int, container: AudioContainer) -> WavPart | None:
+    """Return the samples of an open file, up to its end, if its header has another number of them
+    and they are not compressed; else None."""
+    form, size = _FORMS.get(container.name), os.fstat(fd).st_size
+    if form is None:
+        return None
+    layout, at = None, form.first
+    for _ in range(_MAX_CHUNKS):
+        name, length, body = _chunk(fd, at, form)
+        if name in (b"COMM", b"desc", b"fmt "):
+            layout = _layout(container, body)
+        elif name in (b"SSND", b"data"):
+            skipped = {AIFF.name: 8, CAF.name: 4}.get(container.name, 0)
+            start = at + form.header_bytes + skipped
+            claimed = length - skipped
+            if layout is None or start > size or _ends(fd, start + claimed, form, size):
+                return None
+            known = 0 < claimed < _MAX_CLAIM
+            return WavPart(*layout, start, claimed if known else size - start, size - start)
+        elif not name or length < 0:
+            return None
+        at += form.header_bytes + length
+        at += -at % form.align
+    return None
+
+
+def _chunk(fd: int, at: int, form: _Chunks) -> tuple[bytes, int, bytes]:
+    """Return the name, the length without its header, and the first bytes of a chunk."""
+    head = read_file_at(fd, at, form.header_bytes + _BODY_BYTES)
+    sizes = head[form.name_bytes : form.header_bytes]
+    length = int.from_bytes(sizes, "big" if form.order == ">" else "little", signed=True)
+    if form.size_bytes == 4:
+        length &= 0xFFFFFFFF
+    length -= form.counts_header * form.header_bytes
+    return head[:4], length, head[form.header_bytes :][: max(0, length)]
+
+
+def _ends(fd: int, at: int, form: _Chunks, size: int) -> bool:
+    """Return whether the file ends here, or behind whole chunks."""
+    for _ in range(_MAX_CHUNKS):
+        at += -at % form.align
+        if not 0 <= size - at >= form.header_bytes:
+            return size - at >= 0 or at - size < form.align
+        name, length, _ = _chunk(fd, at, form)
+        if not (len(name) == 4 and name.isascii() and name.decode().isprintable() and length >= 0):
+            return False
+        at += form.header_bytes + length
+    return False
+
+
+def _layout(container: AudioContainer, body: bytes) -> tuple[str, int, int, int, int, int] | None:
+    """Return byte order, encoding, channels, rate, bytes of a frame and bits of a sample."""
+    if len(body) < (18 if container is AIFF else 32 if container is CAF else 16):
+        return None
+    if container is W64:
+        encoding, channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", body)
+        if encoding == EXTENSIBLE and len(body) >= 26:
+            encoding = int.from_bytes(body[24:26], "little")
+        return "<", encoding, channels, rate, frame_bytes, bits
+    if container is CAF:
+        hertz, name, flags, _, _, channels, bits = struct.unpack_from(">d4s5I", body)
+        lpcm = FLOAT if flags & 1 else PCM, "<" if flags & 2 else ">", 0
+        found = lpcm if name == b"lpcm" else _ENCODINGS.get(name)
+    else:
+        channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", body)
+        hertz = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63) if exponent < 16383 + 32 else 0
+        found = _ENCODINGS.get(body[18:22] or b"NONE") or _ENCODINGS.get(body[18:22].lower())
+    if found is None or not 0 < hertz < 1e6:
+        return None
+    encoding, order, own_bits = found
+    bits = own_bits or bits
+    if encoding == PCM and bits <= 8:  # signed, unlike those of a WAV file
+        return None
+    return order, encoding, channels, round(hertz), channels * -(-bits // 8), bits
