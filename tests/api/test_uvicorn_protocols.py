@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from sidecar.api.http.paced_protocol import (
     BODY_READ_BYTES,
     READ_BYTES,
     READ_S,
+    REQUEST_S,
     SMALL_BYTES,
     SMALL_PIECES_AT_ONCE,
     SMALL_PIECES_PER_S,
@@ -145,6 +147,33 @@ async def test_what_waited_for_its_turn_is_not_parsed_once_its_connection_is_los
         one.connection_lost(None)
     await asyncio.sleep(60)
     assert not any(one.taken for one in waiting)
+
+
+async def test_heads_of_many_uploads_take_turns() -> None:
+    """Each makes work for the application, and a turn of the event loop has no room for all."""
+    begun, turns, count = list[int](), itertools.count(), 40
+
+    def turn() -> None:
+        if next(turns) < 10_000:
+            asyncio.get_running_loop().call_soon(turn)
+
+    async def begins(scope: Scope, receive: Receive, send: Send) -> None:
+        if not begun:
+            turn()
+        begun.append(next(turns))
+        await echo(scope, receive, send)
+
+    head = HEAD + b"Content-Length: 10000\r\n\r\n"
+    async with asyncio.timeout(PATIENCE_S), served(begins, http=http_protocol(15)) as listener:
+        address = listener.getsockname()
+        peers = [await asyncio.open_connection(*address) for _ in range(count)]
+        for _, writer in peers:
+            writer.write(head + bytes(10_000))
+        for reader, writer in peers:
+            assert b" 200 " in await reader.readline()
+            writer.close()
+    at_once = Counter(turn - at for at, turn in enumerate(begun))
+    assert max(at_once.values()) <= 1 + TURN_S / REQUEST_S
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

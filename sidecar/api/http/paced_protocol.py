@@ -25,6 +25,8 @@ waits: otherwise 150 uploads make a turn of 25 ms, and a job that has ended and 
 wait for it."""
 READ_S = 0.0003
 """Seconds that count for a read beside those of the parser: what the application does with it."""
+REQUEST_S = 0.001
+"""The same for the head and for the end of a request."""
 SMALL_BYTES = 256
 """Pieces (frames, fragments, chunks) of at least that size on average are not counted: audio at 16
 kHz has it in 8 ms."""
@@ -82,6 +84,8 @@ class PacedProtocol(asyncio.BufferedProtocol):
     unread_s = SEND_TIMEOUT_S
     pieces = 0
     """Number of pieces that the parser has found in the bytes of this turn."""
+    work_s = 0.0
+    """Seconds of work that they make for the application."""
     body_left = 0
     """Number of bytes to come that are the body of a request."""
     _buffer: memoryview
@@ -148,11 +152,11 @@ class PacedProtocol(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def _parse(self, data: bytes) -> None:
-        self.pieces = 0
+        self.pieces, self.work_s = 0, READ_S
         begun = self.loop.time()
         self.data_received(data)  # type: ignore[attr-defined]
         now = self.loop.time()
-        self._loop_turns().spend(now - begun + READ_S)
+        self._loop_turns().spend(now - begun + self.work_s)
         small = self.pieces - len(data) // SMALL_BYTES
         if small <= 0 or self.transport.is_closing():
             return

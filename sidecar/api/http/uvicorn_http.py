@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sidecar.api.http.paced_protocol import (
     READ_BYTES,
+    REQUEST_S,
     SEND_TIMEOUT_S,
     PacedProtocol,
     RefusedTransport,
@@ -95,6 +96,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
     def on_headers_complete(self) -> None:
         """Pass the request on, unless it offers what is not spoken here."""
         self._in_head, self._line_bytes = False, 0
+        self.work_s += REQUEST_S
         offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         self._offers = offers and not self._should_upgrade()
         if not self._offers:
@@ -105,6 +107,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
     def on_message_complete(self) -> None:
         """End the request."""
         self._line_bytes = 0
+        self.work_s += REQUEST_S
         if not self._offers:
             super().on_message_complete()
 
