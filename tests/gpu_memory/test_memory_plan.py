@@ -198,29 +198,6 @@ def test_windows_of_recording_at_precision_on_gpu(
         assert estimate.windows == windows
 
 
-@given(
-    card=st.integers(6 * GIB, 96 * GIB),
-    desktop=st.sampled_from([0, GIB, 2 * GIB]),
-    precision=st.sampled_from([BF16, INT8, INT4]),
-    minutes=st.floats(1, 600),
-)
-def test_any_recording_fits_a_card_on_which_five_minutes_fit(
-    card: int, desktop: int, precision: Precision, minutes: float
-) -> None:
-    available = card - desktop
-    work = hour(minutes)
-    found = plan_job(VIBEVOICE_7B_SHAPE, precision, work, available)
-    five = plan_job(VIBEVOICE_7B_SHAPE, precision, hour(5), available)
-    assert found.fits or not five.fits
-    if found.fits:
-        window = work.in_windows(VIBEVOICE_7B_SHAPE, found.plan.window_s)
-        planned = peak_bytes(VIBEVOICE_7B_SHAPE, precision, found.plan, window).total
-        assert planned == found.peak_bytes <= available
-        if found.windows > 1:
-            assert MIN_WINDOW_S <= found.plan.window_s <= WINDOW_S
-            assert found.windows * found.plan.window_s >= work.audio_s
-
-
 @pytest.mark.parametrize("precision", [FP32, BF16, INT8, INT4])
 def test_load_with_parts_on_host_takes_less_than_its_job(
     precision: Precision,

@@ -34,12 +34,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     DRAFT_WIDTH_TOKENS,
+    KeyValueCache,
     PlannedDecoder,
     PromptContinuation,
     VibeVoiceDecoder,
 )
 from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceAudioEncoder
-from sidecar.gpu_memory.memory_footprint import WINDOW_S, RecordingWork
+from sidecar.gpu_memory.memory_footprint import RecordingWork
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 DEVICE = "meta"
@@ -59,7 +60,7 @@ class Peaks:
     def begin(self, phase: str) -> None:
         """From here on it is ``phase``."""
         self.phase = phase
-        self.phases[phase] = self.live
+        self.phases[phase] = max(self.phases.get(phase, 0), self.live)
 
     def grew(self, size: int) -> None:
         """``size`` bytes more, or less.
@@ -194,9 +195,39 @@ def transcribe(
 
     ``begin`` is told each phase. Unless ``whole``, two chunks stand for all of them, and so do the
     last two tiles: the others do the same in the same memory. So do, always, a single token and a
-    draft before each growth of the cache and in the end.
+    draft before each growth of the cache and in the end. The windows of a batch are encoded one
+    after the other and decoded in step.
     """
-    decoder, encoders = VibeVoiceDecoder(model), hearing(model)
+    decoder = VibeVoiceDecoder(model)
+    caches = [
+        hear_window(model, decoder, plan, work, begin, move, whole=whole)
+        for _ in range(plan.together)
+    ]
+    begin("decode")
+    decoding = PlannedDecoder(decoder, plan)
+    while True:
+        end = min(caches[0].capacity, work.positions)
+        for tokens in (1, DRAFT_WIDTH_TOKENS):
+            for cache in caches:
+                cache.length = end - tokens
+            decoding.step([PromptContinuation([0] * tokens, cache) for cache in caches])
+        if end == work.positions:
+            return
+        decoding.step([PromptContinuation([0], cache) for cache in caches])  # no room: they grow
+
+
+def hear_window(
+    model: Any,
+    decoder: VibeVoiceDecoder,
+    plan: MemoryPlan,
+    work: RecordingWork,
+    begin: Callable[[str], None],
+    move: Move,
+    *,
+    whole: bool,
+) -> KeyValueCache:
+    """Encode and prefill one window of ``work``; return its cache."""
+    encoders = hearing(model)
     device = str(decoder.device)
     begin("encode")
     if plan.evict_encoders:
@@ -204,7 +235,7 @@ def transcribe(
             move(part, device)
     embeddings = decoder.embed(torch.zeros(work.prompt_tokens, dtype=torch.int64))
     heard = torch.empty_like(embeddings)
-    window_s = min(work.audio_s, WINDOW_S)
+    window_s = min(work.audio_s, work.window_s)
     chunks_s = window_s if whole else min(window_s, 2 * plan.encoder_chunk_s)
     VibeVoiceAudioEncoder(model, NoLoudness()).encode(
         np.zeros(int(chunks_s * VIBEVOICE_SAMPLE_RATE), np.float32),
@@ -224,18 +255,7 @@ def transcribe(
     if not whole:
         cache.length = max(0, work.prompt_tokens - 2 * tile)
     decoder.prefill(embeddings[cache.length :], cache, tile, _go_on)
-    del embeddings
-
-    begin("decode")
-    decoding = PlannedDecoder(decoder, plan)
-    while True:
-        end = min(cache.capacity, work.positions)
-        for tokens in (1, DRAFT_WIDTH_TOKENS):
-            cache.length = end - tokens
-            decoding.step([PromptContinuation([0] * tokens, cache)])
-        if end == work.positions:
-            return
-        decoding.step([PromptContinuation([0], cache)])  # no room: it grows
+    return cache
 
 
 def _go_on() -> None:
