@@ -10,6 +10,7 @@ from sidecar.engines.moonshine import SPEC as MOONSHINE
 from sidecar.engines.vibevoice import SPEC as VIBEVOICE
 from sidecar.engines.voxtral import SPEC as VOXTRAL
 from sidecar.engines.whisper import SPEC as WHISPER
+from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
@@ -23,12 +24,17 @@ from sidecar.gpu_memory.memory_footprint import (
 from sidecar.gpu_memory.memory_plan import (
     GB,
     PREFERRED_PRECISIONS,
-    best_precision,
-    estimated_seconds,
+    JobForecast,
     max_audio_s,
     plan_ladder,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, ModelSpec, Precision
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    ModelSpec,
+    Precision,
+    TranscribeOptions,
+    WindowingMode,
+)
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -36,14 +42,7 @@ CARDS = (6, 8, 10, 11, 12, 16, 24, 32)
 """Gigabytes of memory that cards are sold with."""
 DESKTOP_GB = 0.7
 """What a desktop that is drawn by the same card takes, about."""
-BANDWIDTHS = (
-    ("8 GB, RTX 4060", 272e9),
-    ("8 GB, RTX 3070", 448e9),
-    ("12 GB, RTX 3060", 360e9),
-    ("16 GB, RTX 4080", 717e9),
-    ("24 GB, RTX 4090", 1008e9),
-)
-"""Bytes a second, from the data sheets."""
+CARDS_TIMED = ("RTX 4060", "RTX 3070", "RTX 3060", "RTX 4080", "RTX 4090", "A100 80GB")
 COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: "#009e73"}
 
 
@@ -172,7 +171,7 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
 `vibevoice`: Microsoft's VibeVoice-ASR-7B,
 {VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It transcribes up to an hour
-at once, with speakers; longer recordings, and what a small card cannot hold, in windows.
+at once, with speakers, or in windows.
 
 - **Languages**: more than 50, also within one recording, without a setting. The model's page has
   error rates for twelve.
@@ -225,8 +224,9 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 
 At the top of a band everything stays on the card; at its bottom the encoders leave after encoding,
 the cache grows as needed, and the token table stays on the host. The planner takes the fastest
-plan that fits. What does not fit at once is transcribed in equal windows of what fits, speakers
-linked over their borders; a recording is refused (`wont_fit`) only if five minutes do not fit. It
+plan that fits. A recording of more than fifteen minutes is transcribed in windows of about five,
+several at once, speakers linked over their borders by embeddings; with `windows=single` in as few
+as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner
 counts on {TOKENS_PER_SECOND:g} tokens for a
 second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
 fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
@@ -237,7 +237,8 @@ On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the w
 
 ### Duration of an hour
 
-Estimated from the cards' bandwidths; unmeasured.
+Estimated from the cards' bandwidths; unmeasured. In brackets: with `windows=single`. Another card
+or length, without card or checkpoint: `vibevoice-asr estimate --card 12GB --minutes 90`.
 
 {table(("Card", "bf16", "int4", "int8"), _times())}"""
 
@@ -302,10 +303,9 @@ def _rows() -> Iterable[tuple[str, ...]]:
         for precision in PREFERRED_PRECISIONS:
             free, shared = _minutes(precision, card), _minutes(precision, card - DESKTOP_GB)
             cells.append(f"{free} min ({shared})" if free != "–" else "–")
-        hour = RecordingWork.of(VIBEVOICE_7B_SHAPE, 3600.0)
-        best = best_precision(VIBEVOICE_7B_SHAPE, hour, int(card * GB))
-        windows = f", {best.windows} windows" if best.windows > 1 else ""
-        yield f"{card} GB", *cells, f"{best.precision}{windows}" if best.fits else "–"
+        hour = forecast_on(find_card(f"{card}GB"), 3600.0, TranscribeOptions())
+        windows = f"{hour.precision}, {hour.windows} windows, {hour.at_once} at once"
+        yield f"{card} GB", *cells, windows if hour.fits else "–"
 
 
 def _minutes(precision: Precision, gigabytes: float) -> str:
@@ -320,18 +320,21 @@ def _gigabytes(precision: Precision, work: RecordingWork, step: int) -> float:
 
 
 def _times() -> Iterable[tuple[str, ...]]:
-    hour = RecordingWork.of(VIBEVOICE_7B_SHAPE, 3600.0)
-    for name, bandwidth in BANDWIDTHS:
-        available = int(float(name.split()[0]) * GB)
-        yield (
-            name,
-            *(
-                f"{estimated_seconds(VIBEVOICE_7B_SHAPE, one, hour, bandwidth) / 60:.0f} min"
-                if max_audio_s(VIBEVOICE_7B_SHAPE, one, available) >= 600
-                else "–"
-                for one in PREFERRED_PRECISIONS
-            ),
-        )
+    for card in map(find_card, CARDS_TIMED):
+        hours = [
+            [
+                forecast_on(card, 3600.0, TranscribeOptions(precision, windows=mode))
+                for mode in (WindowingMode.AUTO, WindowingMode.SINGLE)
+            ]
+            for precision in PREFERRED_PRECISIONS
+        ]
+        yield card.name, *(_times_cell(*both) for both in hours)
+
+
+def _times_cell(batched: JobForecast, single: JobForecast) -> str:
+    if batched.seconds is None or single.seconds is None or not batched.fits:
+        return "–"
+    return f"{batched.seconds / 60:.0f} min ({single.seconds / 60:.0f})"
 
 
 def _whispers() -> Iterable[Sequence[str]]:

@@ -24,9 +24,16 @@ from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.job_routes import job_response
 from sidecar.api.job_schemas import JobAnswer
 from sidecar.audio.audio_source import AudioSource
+from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.request_options import parse_number, unknown_field_notices, unknown_fields
+from sidecar.interfaces.language_tags import MAX_SHOWN_CHARACTERS
+from sidecar.interfaces.request_options import (
+    parse_number,
+    parse_text,
+    unknown_field_notices,
+    unknown_fields,
+)
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import render_result
@@ -174,6 +181,19 @@ class EstimateAnswer(openapi.RenderedBody):
         description="Longest recording for this precision.",
         validation_alias="longest_audio_s",
     )
+    windows: int | None = Field(
+        None, examples=[13], description="At most; 1: the whole recording at once."
+    )
+    at_once: int | None = Field(None, examples=[7], description="Windows in a batch.")
+    card: str | None = Field(None, examples=["RTX 3060 12GB"], description="If it was named.")
+    seconds_least: openapi.RoundedSeconds | None = Field(
+        None,
+        examples=[180.2],
+        description="With the fastest card of that size; 'seconds' are those of the slowest.",
+        validation_alias="least_s",
+    )
+    smaller: EstimateAnswer | None = Field(None, description="On the next smaller card.")
+    larger: EstimateAnswer | None = Field(None, description="On the next larger card.")
     sentence: str = Field(examples=["fits: int8, 11.2 of 15.9 GB, about 4 minutes"])
     alternatives: list[EstimateAlternative] = Field(
         description="Precisions that would fit if this one does not."
@@ -186,16 +206,26 @@ class EstimateAnswer(openapi.RenderedBody):
 _ESTIMATE_OPTIONS = {
     name: openapi.OPTIONS[name]
     for name in ("precision", "diarize", "hotwords", "prompt", "max_tokens")
+} | {
+    "card": openapi.text(
+        "A graphics card that is not here, by size or name: what VibeVoice-ASR would do on it.",
+        examples=["12GB", "RTX 4090"],
+    )
 }
 
-_ESTIMATE_FIELDS = TRANSCRIBE_FIELDS | {"duration"}
+_LENGTHS = {
+    "duration": openapi.number(0, None, "Seconds of audio; or send 'minutes' or 'audio_path'."),
+    "minutes": openapi.number(0, None, "Minutes of audio."),
+    "audio_path": openapi.PATH,
+}
+_ESTIMATE_FIELDS = TRANSCRIBE_FIELDS | {*_LENGTHS, "card"}
 """Fields that are no mistake: a client may send those of the transcription that it is about."""
-_DURATION = openapi.number(0, None, "Seconds of audio; or send 'audio_path'.")
 ESTIMATE_BODY: dict[str, Any] = openapi.request_body(
-    openapi.object_schema({"duration": _DURATION, "audio_path": openapi.PATH, **_ESTIMATE_OPTIONS}),
+    openapi.object_schema(_LENGTHS | _ESTIMATE_OPTIONS),
     openapi.object_schema({"audio": openapi.AUDIO_FILE, **_ESTIMATE_OPTIONS}, ["audio"]),
     examples={
         "an hour": {"value": {"duration": 3600, "precision": "int8"}},
+        "a card": {"value": {"minutes": 90, "card": "12GB"}},
         "a file": {"value": {"audio_path": "/home/me/recordings/meeting.opus"}},
     },
 )
@@ -316,25 +346,40 @@ async def _read_request(
         return source or await upload.open_local(request, fields, service), options
 
 
+def _named_length_s(service: Service, fields: upload.Fields) -> float | None:
+    """Return the seconds of audio that a request names; `None` if they are empty."""
+    longest_s = service.settings.max_audio_hours * 3600
+    if fields.get("minutes") is not None:
+        minutes = parse_number("minutes", fields["minutes"], 0, longest_s / 60)
+        return minutes and 60 * minutes
+    if fields.get("duration") is None:
+        raise errors.FieldMissing(
+            "One of the fields 'duration', 'minutes' and 'audio_path' is needed."
+        )
+    return parse_number("duration", fields["duration"], 0, longest_s)
+
+
 async def _forecast(
     request: Request, service: Service, fields: upload.Fields, source: AudioSource | None
 ) -> JobForecast:
     """Return the forecast; ``source`` is closed."""
     try:
         options = service.options(fields)
-        if source is None and fields.get("duration") is not None:
-            if fields.get("audio_path") is not None:
-                raise errors.FieldInvalid(
-                    "'duration' and 'audio_path' exclude each other.", hint="Send one of them."
-                )
-            longest_s = service.settings.max_audio_hours * 3600
-            audio_s = parse_number("duration", fields["duration"], 0, longest_s)
-        elif source is None and "audio_path" not in fields:
-            raise errors.FieldMissing("One of the fields 'duration' and 'audio_path' is needed.")
+        lengths = [name for name in _LENGTHS if fields.get(name) is not None]
+        if source is None and len(lengths) > 1:
+            raise errors.FieldInvalid(
+                f"'{lengths[0]}' and '{lengths[1]}' exclude each other.", hint="Send one of them."
+            )
+        card = parse_text("card", fields.get("card"), MAX_SHOWN_CHARACTERS)
+        named = find_card(card) if card else None
+        if source is None and fields.get("audio_path") is None:
+            audio_s = _named_length_s(service, fields)
         else:
             source = source or await upload.open_local(request, fields, service)
             audio_s = await service.submissions.measure(identity_of(request), source)
     finally:
         if source is not None:
             source.close()
+    if named is not None:
+        return forecast_on(named, audio_s, options)
     return service.forecast(audio_s, options)

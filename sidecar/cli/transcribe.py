@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections import Counter
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
@@ -28,7 +31,7 @@ from sidecar.cli.output import (
 from sidecar.cli.transcript_manifest import TranscriptManifest, identify
 from sidecar.cli.watch_folder import FolderWatch
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.request_options import OPTION_IGNORED
+from sidecar.interfaces.request_options import OPTION_IGNORED, parse_options
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
@@ -381,11 +384,18 @@ def _label(path: Path, number: int, many: int) -> str:
 
 
 async def estimate(
-    file: Path = argument(..., "A recording.", metavar="FILE"),
+    file: Path | None = argument(None, "A recording; or give --minutes.", metavar="FILE"),
+    minutes: float | None = option(None, "Minutes of audio, for want of a recording.", min=0),
+    card: str | None = option(
+        None,
+        "Estimate VibeVoice-ASR on this graphics card, by size ('12GB') or name ('RTX 4090'). "
+        "Neither card nor checkpoint is needed.",
+    ),
     precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision),
     engine: str | None = option(
         None, "Engine that would transcribe, as the setting of that name.", metavar="NAME"
     ),
+    format: str = option("text", "What to write", choices=("text", "json")),
     *,
     where: ServiceTarget,
 ) -> int:
@@ -398,21 +408,56 @@ async def estimate(
     * `vibevoice-asr estimate meeting.opus`
     * `vibevoice-asr estimate meeting.opus --engine vibevoice --precision int8`
     * `vibevoice-asr estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
+    * `vibevoice-asr estimate --card 12GB --minutes 90 --format json`
     """
     if engine is not None and where.server:
         raise typer.BadParameter("--engine goes without --server: that one has its own.")
-    options = {"precision": precision} if precision is not None else {}
-    with audio_input.open_file(file) as source:
-        if where.server:
-            with os.fdopen(os.dup(source.fd), "rb") as recording:
+    if (file is None) == (minutes is None):
+        raise typer.BadParameter("Give a recording, or --minutes.")
+    if where.server and file is None:
+        raise typer.BadParameter("--minutes goes without --server.")
+    if format not in ("text", "json"):
+        raise typer.BadParameter(f"--format is text or json, not '{printable(format)}'.")
+    given = {"precision": precision, "card": card}
+    options = {name: value for name, value in given.items() if value is not None}
+    source = nullcontext(None) if file is None else audio_input.open_file(file)
+    with source as opened:
+        if where.server and opened is not None:
+            with os.fdopen(os.dup(opened.fd), "rb") as recording:
                 async with backends.client_of(where) as client:
                     answer = await client.estimate(recording, **options)
-            fits, sentence = answer["fits"], answer["sentence"]
         else:
-            chosen = {"engine": engine} if engine is not None else {}
-            async with backends.own_service(**chosen) as service:  # no engine is loaded for this
-                measured = await service.submissions.measure(ANONYMOUS, source)
-                forecast = service.forecast(measured, service.options(options))
-            fits, sentence = forecast.fits, forecast.sentence
-    print_text(f"{printable(str(file))}: {sentence}\n")
-    return 0 if fits else 1
+            answer = await _own_estimate(opened, minutes, options, engine)
+    if format == "json":
+        print_text(json.dumps(answer, indent=2) + "\n")
+    else:
+        about = f"{minutes:g} min" if file is None else printable(str(file))
+        for body in (answer, answer.get("smaller"), answer.get("larger")):
+            if body is not None:
+                print_text(f"{about}: {body['sentence']}\n")
+    return 0 if answer["fits"] else 1
+
+
+async def _own_estimate(
+    source: AudioSource | None,
+    minutes: float | None,
+    options: dict[str, str],
+    engine: str | None,
+) -> dict[str, Any]:
+    """Return the estimate of this machine as the body of `POST /v1/estimate`; no engine is loaded
+    for it."""
+    from sidecar.api.transcribe_routes import EstimateAnswer
+    from sidecar.gpu_memory import cards
+
+    card = cards.find_card(options["card"]) if "card" in options else None
+    audio_s = None if minutes is None else 60 * minutes
+    parsed = parse_options(options, engine_interface.DiarizationEffort.BALANCED)
+    if card is not None and source is None:  # without a service: settings may lack a checkpoint
+        return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed))
+    chosen = {"engine": engine} if engine is not None else {}
+    async with backends.own_service(**chosen) as service:
+        if source is not None:
+            audio_s = await service.submissions.measure(ANONYMOUS, source)
+        if card is not None:
+            return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed))
+        return EstimateAnswer.render(service.forecast(audio_s, service.options(options)))

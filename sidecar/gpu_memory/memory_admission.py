@@ -123,7 +123,7 @@ class MemoryAdmission:
         )
         estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
         if estimate.fits:
-            return estimate, ()
+            return self._in_batches(estimate, audio_s, options, now), ()
         others = [one for one in self._candidates if one != precision]
         return estimate, memory_plan.fitting_precisions(
             self._shape, work, available, others, now.bandwidth, apart=now.on_gpu
@@ -149,22 +149,48 @@ class MemoryAdmission:
         fallback = memory_plan.next_smaller_plan(
             memory, self._shape, precision, work, apart=now.on_gpu
         )
-        if options.windows is WindowingMode.PARALLEL:
-            in_step = batched_windows_plan(
-                self._shape,
-                precision,
-                memory_footprint.WINDOW_S if audio_s is None else audio_s,
-                memory_plan.MAX_WINDOWS,
-                self.available_bytes(now),
-                text_tokens=_prompt_tokens(options),
-                apart=now.on_gpu,
-            )
-            if in_step is not None:
-                memory, fallback = in_step, estimate.plan
+        if memory.together > 1:
+            window = work.in_windows(self._shape, memory.window_s)
+            fallback = memory_plan.plan_ladder(window, apart=now.on_gpu)[-1]
         if not now.on_gpu:
             memory = _with_cpu_chunks(memory)
             fallback = fallback and _with_cpu_chunks(fallback)
         return replace(options, memory=memory, memory_fallback=fallback)
+
+    def _in_batches(
+        self,
+        estimate: MemoryEstimate,
+        audio_s: float | None,
+        options: TranscribeOptions,
+        now: MemoryState,
+    ) -> MemoryEstimate:
+        """Return the estimate with windows in batches if the client asks for them, or by default
+        on a GPU for a long recording, and if two fit at once."""
+        long = now.on_gpu and estimate.audio_s > memory_plan.LONG_AUDIO_S
+        by_default = options.windows is WindowingMode.AUTO and long
+        if not (by_default or options.windows is WindowingMode.PARALLEL):
+            return estimate
+        precision = estimate.precision
+        work = self._work(memory_footprint.WINDOW_S if audio_s is None else audio_s, options)
+        plan = batched_windows_plan(
+            self._shape,
+            precision,
+            work,
+            memory_plan.MAX_WINDOWS,
+            estimate.available_bytes,
+            apart=now.on_gpu,
+        )
+        if plan is None:
+            return estimate
+        seconds = now.bandwidth and memory_plan.estimated_seconds(
+            self._shape,
+            precision,
+            work.in_windows(self._shape, plan.window_s),
+            now.bandwidth,
+            plan.together,
+        )
+        peak = batched_peak_bytes(self._shape, precision, plan, work)
+        return replace(estimate, plan=plan, peak_bytes=peak, seconds=seconds)
 
     def fitting_precision(
         self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: MemoryState
@@ -243,11 +269,8 @@ class MemoryAdmission:
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions
     ) -> int:
         """Return the peak bytes of a recording by the plan in its ``options``."""
-        memory, text_tokens = options.memory, _prompt_tokens(options)
-        if memory.together > 1:
-            return batched_peak_bytes(self._shape, precision, memory, text_tokens=text_tokens)
-        work = self._work(audio_s, options).in_windows(self._shape, memory.window_s)
-        return memory_footprint.peak_bytes(self._shape, precision, memory, work).total
+        work = self._work(audio_s, options)
+        return batched_peak_bytes(self._shape, precision, options.memory, work)
 
     def fits_together(
         self,

@@ -46,8 +46,9 @@ the int8 and NF4 kernels of bitsandbytes are known to be far from the limit."""
 LIKELY_TOKENS_PER_SECOND = 6.0
 """Tokens per second of typical speech: between a slow hour (4.5) and a dense one (8.5)."""
 
-ENCODE_AND_PREFILL = 1.05
-"""Factor for encoding and prefill: decoding is about 95 % of the time at any length."""
+ENCODE_AND_PREFILL = 0.05
+"""Time of encoding and prefill, as a share of the decoding of one window at a time, at any
+length."""
 
 GB = float(1 << 30)
 _OFFLOADED_PLAN = MemoryPlan(evict_encoders=True, host_token_table=True)
@@ -248,22 +249,35 @@ def max_audio_s(
 
 
 def estimated_seconds(
-    shape: ModelShape, precision: Precision, work: RecordingWork, bandwidth: float
+    shape: ModelShape,
+    precision: Precision,
+    work: RecordingWork,
+    bandwidth: float,
+    together: int = 1,
 ) -> float:
-    """Return a rough duration: each token reads the language model and the cache once."""
+    """Return a rough duration: each token reads the language model and the cache once; ``together``
+    windows share a read of the model."""
     window_s = min(work.audio_s, work.window_s)
     windows = work.audio_s / window_s if window_s else 0.0
+    if together > 1:
+        windows = float(windows_of(work.audio_s, window_s))
     tokens = min(work.output_tokens, ceil(LIKELY_TOKENS_PER_SECOND * window_s))
     weights = weights_bytes(shape, precision, _OFFLOADED_PLAN)
     cache = cache_bytes(shape, precision, work.prompt_tokens + tokens // 2)
     reached = bandwidth * EFFICIENCY.get(precision, EFFICIENCY_UNQUANTIZED)
-    return windows * ENCODE_AND_PREFILL * tokens * (weights + cache) / reached
+    read = weights / together + cache + ENCODE_AND_PREFILL * (weights + cache)
+    return windows * tokens * read / reached
 
 
-def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate] = ()) -> str:
+def estimate_sentence(
+    estimate: MemoryEstimate,
+    others: Sequence[MemoryEstimate] = (),
+    least_s: float | None = None,
+) -> str:
     """Return the estimate as a sentence.
 
-    ``others``: the `fitting_precisions` if the estimate does not fit.
+    ``others``: the `fitting_precisions` if the estimate does not fit. ``least_s``: the fewest
+    seconds that it may take, if not those of the estimate.
     """
     if estimate.fits:
         parts = [
@@ -272,9 +286,11 @@ def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
         ]
         if estimate.windows > 1:
             length = duration_text(estimate.plan.window_s)
-            parts.append(f"in {estimate.windows} windows of {length}")
+            together = f", {count} at once" if (count := estimate.plan.together) > 1 else ""
+            parts.append(f"in {estimate.windows} windows of {length}{together}")
         if estimate.seconds is not None:
-            parts.append(f"about {duration_text(estimate.seconds)}")
+            times = (estimate.seconds if least_s is None else least_s, estimate.seconds)
+            parts.append(f"about {' to '.join(dict.fromkeys(map(duration_text, times)))}")
         return ", ".join(parts)
     if others:
         return f"does not fit; {' or '.join(other.precision for other in others)} would"
@@ -332,42 +348,49 @@ WINDOW_OVERLAP_S = 10.0
 MAX_WINDOW_LOSS_S = 120.0 + WINDOW_OVERLAP_S
 """Maximum loss of a window to the search for a pause at its end (`BORDER_SEARCH_S`, at most a
 quarter of the window), and to the overlap."""
+BATCHED_WINDOW_S = 400.0
+"""Longest window of a batch: about five minutes without that loss. Chunks of 300 s were as accurate
+as a single pass (AMI-IHM, arXiv 2606.01483)."""
+LONG_AUDIO_S = 900.0
+"""Seconds above which a GPU transcribes windows in batches by default."""
 
 
 def batched_windows_plan(
     shape: ModelShape,
     precision: Precision,
-    audio_s: float,
+    work: RecordingWork,
     most: int,
     available_bytes: int,
     *,
-    text_tokens: int = PROMPT_TOKENS,
     apart: bool = True,
 ) -> MemoryPlan | None:
     """Return the plan with the most windows in one batch that fits, at most ``most``.
 
     Return `None` if not even two fit. A batch needs the memory, and writes the output, of one
-    recording of the total length.
+    recording of the total length. All batches of a recording are about equally large.
     """
-    for count in range(min(most, int(audio_s // MIN_WINDOW_S)), 1, -1):
-        window_s = min(audio_s / count + MAX_WINDOW_LOSS_S, WINDOW_S)
-        one = RecordingWork.of(shape, window_s, text_tokens=text_tokens)
-        for step in plan_ladder(one, apart=apart):
-            plan = replace(step, window_s=window_s, together=count)
-            peak = batched_peak_bytes(shape, precision, plan, text_tokens=text_tokens)
-            if peak <= available_bytes:
+    window_s = _window_s(work.audio_s, BATCHED_WINDOW_S)
+    windows = windows_of(work.audio_s, window_s) if work.audio_s >= 2 * MIN_WINDOW_S else 1
+    for count in range(min(most, windows), 1, -1):
+        together = ceil(windows / ceil(windows / count))
+        for step in plan_ladder(work.in_windows(shape, window_s), apart=apart):
+            plan = replace(step, together=together)
+            if batched_peak_bytes(shape, precision, plan, work) <= available_bytes:
                 return plan
     return None
 
 
 def batched_peak_bytes(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, *, text_tokens: int = PROMPT_TOKENS
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
 ) -> int:
-    """Return the peak bytes of a plan with all of its windows."""
+    """Return the peak bytes of a recording by its plan, with all windows of a batch."""
     count = plan.together
-    one = RecordingWork.of(shape, plan.window_s, text_tokens=text_tokens)
-    all_ = RecordingWork(
-        count * plan.window_s, count * one.prompt_tokens, count * one.output_tokens
+    one = work.in_windows(shape, plan.window_s)
+    all_ = replace(
+        one,
+        audio_s=count * min(work.audio_s, plan.window_s),
+        prompt_tokens=count * one.prompt_tokens,
+        output_tokens=count * one.output_tokens,
     )
     held = replace(plan, cache_tokens=count * plan.cache_tokens, cache_step=count * plan.cache_step)
     return peak_bytes(shape, precision, held, all_).total
@@ -380,7 +403,9 @@ class JobForecast:
     ``audio_s`` is `None` if the recording's length is not known. The bytes are `None` if the engine
     needs little memory. ``seconds`` (of work) is `None` if the device's speed is not known.
     ``longest_audio_s``: maximum audio at once at ``precision``. ``alternatives``: estimates that
-    fit, if this one does not.
+    fit, if this one does not. ``windows``: their maximum number, ``at_once`` of them in a batch;
+    `None` as with the bytes. ``card``: its name, if the device is not this machine's, with the
+    fewest seconds, and the forecasts of the next ``smaller`` and ``larger`` card.
     """
 
     fits: bool
@@ -392,14 +417,25 @@ class JobForecast:
     longest_audio_s: float
     sentence: str
     alternatives: tuple[MemoryEstimate, ...] = ()
+    windows: int | None = None
+    at_once: int | None = None
+    card: str | None = None
+    least_s: float | None = None
+    smaller: JobForecast | None = None
+    larger: JobForecast | None = None
 
     @classmethod
     def planned(
-        cls, audio_s: float | None, estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
+        cls,
+        audio_s: float | None,
+        estimate: MemoryEstimate,
+        others: Sequence[MemoryEstimate],
+        least_s: float | None = None,
     ) -> JobForecast:
         """Return the forecast of an engine with a memory plan.
 
-        ``others``: the precisions that fit if ``estimate`` does not.
+        ``others``: the precisions that fit if ``estimate`` does not. ``least_s``: as in
+        `estimate_sentence`.
         """
         return cls(
             fits=estimate.fits,
@@ -409,8 +445,11 @@ class JobForecast:
             available_bytes=estimate.available_bytes,
             seconds=estimate.seconds,
             longest_audio_s=estimate.longest_audio_s,
-            sentence=estimate_sentence(estimate, others),
+            sentence=estimate_sentence(estimate, others, least_s),
             alternatives=tuple(others),
+            windows=estimate.windows if estimate.fits else None,
+            at_once=estimate.plan.together if estimate.fits else None,
+            least_s=least_s,
         )
 
     def with_seconds(self, seconds: float) -> JobForecast:

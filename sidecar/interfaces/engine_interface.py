@@ -44,9 +44,12 @@ class WindowingMode(StrEnum):
     """Handling of a recording that could be transcribed in several windows."""
 
     AUTO = AUTO
-    """As few windows as memory and model allow: the best transcript."""
+    """`PARALLEL` on a GPU for a recording of more than fifteen minutes, else `SINGLE`."""
     PARALLEL = "parallel"
-    """Several windows at once, decoded in step: a long recording takes a fraction of the time."""
+    """Windows of about five minutes, several decoded in step: a long recording takes a fraction of
+    the time."""
+    SINGLE = "single"
+    """As few windows as memory and model allow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

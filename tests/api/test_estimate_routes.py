@@ -21,7 +21,7 @@ def estimate(server: Server, **fields: object) -> dict[str, Any]:
     response = server.client.post("/v1/estimate", json=fields)
     assert response.status_code == 200, response.text[:500]
     body = dict(response.json())
-    assert set(body) == FIELDS
+    assert set(body) - {"windows", "at_once"} == FIELDS
     return body
 
 
@@ -126,6 +126,27 @@ def test_estimate_that_does_not_fit_names_what_would(narrow: Server) -> None:
     assert "minutes of it would" in hour["sentence"]
 
 
+def test_estimate_for_a_card_names_windows_and_the_cards_beside_it(server: Server) -> None:
+    wanted = {"minutes": 90, "card": "rtx-3060-12gb", "precision": "auto"}
+    response = server.client.post("/v1/estimate", json=wanted)
+    body = response.json()
+    assert set(body) == FIELDS | {"windows", "at_once", "card", "smaller", "larger"}
+    assert (body["card"], body["fits"], body["precision"]) == ("RTX 3060 12GB", True, "int4")
+    assert body["windows"] * 300 <= 5400 + body["windows"] * 130
+    assert 1 < body["at_once"] <= 8
+    assert body["needed_mb"] <= body["available_mb"] == 12 << 10
+    assert body["seconds"] < 900
+    beside = [body[name] for name in ("smaller", "larger")]
+    assert [one["card"] for one in beside] == ["10GB", "16GB"]
+    assert not any({"smaller", "larger"} & one.keys() for one in beside)
+    same = server.client.post("/v1/estimate", json={**wanted, "minutes": None, "duration": 5400})
+    assert same.json() == body
+
+
+def test_estimate_by_minutes_is_that_by_seconds(narrow: Server) -> None:
+    assert estimate(narrow, minutes=0.5) == estimate(narrow, duration=30)
+
+
 def test_estimate_and_answer_of_the_transcription_agree(narrow: Server) -> None:
     """A recording that cannot fit is refused before any work, with the options that would."""
     audio = BECKETT.read_bytes()
@@ -173,6 +194,10 @@ def test_int4_without_bitsandbytes_support_is_refused_with_the_reason(
         ({"duration": "long"}, 422, "field_invalid"),
         ({"duration": 1e9}, 422, "field_invalid"),
         ({"duration": 5, "audio_path": "/a"}, 422, "field_invalid"),
+        ({"duration": 5, "minutes": 1}, 422, "field_invalid"),
+        ({"minutes": 1e6}, 422, "field_invalid"),
+        ({"minutes": 5, "card": "RTX 4095"}, 422, "field_invalid"),
+        ({"card": "12GB"}, 422, "field_missing"),
         ({"audio_path": "/no/such/file"}, {400, 404}, "audio_path_not_found"),
     ],
     ids=str,

@@ -192,6 +192,21 @@ def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):
     assert run.stdout.endswith("; how long it takes is known after a first recording\n")
 
 
+def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(terminal):
+    run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--precision", "auto")
+    assert (run.returncode, run.stderr) == (0, "")
+    own, smaller, larger = run.stdout.splitlines()
+    assert own.startswith("90 min: 12GB: fits: int4, ")
+    assert " windows of " in own
+    assert smaller.startswith("90 min: 10GB: fits: ")
+    assert larger.startswith("90 min: 16GB: fits: ")
+    run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--format", "json")
+    body = json.loads(run.stdout)
+    assert own == f"90 min: {body['sentence']}"
+    assert body["smaller"]["sentence"] in smaller
+    assert terminal.run("estimate", "--card", "6GB", "--minutes", 90).returncode == 1
+
+
 def test_bad_file_does_not_stop_the_others(terminal):
     junk = terminal.home / "junk.wav"
     junk.write_bytes(b"this is no recording" * 100)

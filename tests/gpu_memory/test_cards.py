@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
+from sidecar.gpu_memory import cards
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import (
     VIBEVOICE_7B_SHAPE,
@@ -63,8 +65,7 @@ def test_recording_is_admitted_within_free_memory_if_five_minutes_fit(
         return
     plans = [plan for plan in (options.memory, options.memory_fallback) if plan is not None]
     peaks = [
-        ADMISSION.peak_bytes(precision, audio_s, TranscribeOptions(memory=plan, prompt=prompt))
-        for plan in plans
+        ADMISSION.peak_bytes(precision, audio_s, replace(wanted, memory=plan)) for plan in plans
     ]
     assert peaks[0] <= now.free_bytes
     assert peaks == sorted(set(peaks), reverse=True), "the fallback takes less"
@@ -90,8 +91,8 @@ def test_recording_is_refused_only_on_cards_on_which_five_minutes_do_not_fit() -
         assert not fits(precision, 36_000, free(card))
 
 
-@pytest.mark.slow_except("8-0.7-int4-600-auto")
-@pytest.mark.parametrize(("minutes", "mode"), [(600, "auto"), (90, "parallel")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("minutes", "mode"), [(600, "single"), (90, "auto")])
 @pytest.mark.parametrize(
     ("card", "desktop", "precision"),
     [
@@ -120,3 +121,80 @@ def test_simulated_peak_is_within_planned_one_and_card(
     planned = ADMISSION.peak_bytes(precision, audio_s, options)
     assert simulated <= planned <= now.free_bytes
     assert planned <= 1.05 * simulated
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("12GB", "12GB"),
+        ("24 gb", "24GB"),
+        ("RTX 4090", "RTX 4090 24GB"),
+        ("rtx-3060-12gb", "RTX 3060 12GB"),
+        ("NVIDIA GeForce RTX 4060 Ti 16GB", "RTX 4060 Ti 16GB"),
+        ("4070ti super", "RTX 4070 Ti Super 16GB"),
+        ("A100 80GB", "A100 80GB"),
+        ("a100", "A100 40GB"),
+        ("A6000", "RTX A6000 48GB"),
+        ("Tesla T4", "T4 16GB"),
+    ],
+)
+def test_card_is_found_by_size_or_usual_name(text: str, name: str) -> None:
+    assert cards.find_card(text).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("RTX 4095", "RTX 4090 24GB"),
+        ("RTX 4090 12GB", "RTX 4090 24GB"),
+        ("RTX 306", "RTX 3060 12GB"),
+        ("", "12GB"),
+        ("Radeon RX 7900 XTX", "12GB"),
+        ("\x1b[2J", "12GB"),
+    ],
+)
+def test_unknown_card_is_refused_with_near_ones(text: str, near: str) -> None:
+    with pytest.raises(errors.FieldInvalid) as refused:
+        cards.find_card(text)
+    assert near in refused.value.hint
+    assert "\x1b" not in refused.value.detail
+
+
+@given(
+    card=st.sampled_from([*cards.BANDWIDTHS, *(f"{size}GB" for size in CARDS_GB)]),
+    minutes=st.floats(1, 600),
+    precision=st.sampled_from([Precision.AUTO, *PRECISIONS]),
+)
+def test_forecast_on_card_is_that_of_its_memory_and_of_cards_beside_it(
+    card: str, minutes: float, precision: Precision
+) -> None:
+    named = cards.find_card(card)
+    found = cards.forecast_on(named, 60 * minutes, TranscribeOptions(precision=precision))
+    assert found.fits is (found.needed_bytes <= found.available_bytes == named.memory_bytes)
+    assert (found.seconds or 0) >= (found.least_s or 0)
+    assert (found.smaller is None) is (named.gb <= 6)
+    assert (found.larger is None) is (named.gb >= 141)
+    if found.smaller is not None and found.smaller.fits:
+        assert found.fits
+    if found.fits and found.larger is not None:
+        assert found.larger.fits
+        assert found.sentence.startswith(f"{named.name}: fits: ")
+
+
+def test_card_without_bf16_is_planned_in_fp16() -> None:
+    older = cards.find_card("V100 32GB")
+    for precision in (Precision.AUTO, Precision.BF16):
+        found = cards.forecast_on(older, 3600.0, TranscribeOptions(precision=precision))
+        assert found.precision is Precision.FP16
+        assert found.fits
+
+
+def test_card_of_a_size_takes_between_fastest_and_slowest_of_that_size() -> None:
+    hour = TranscribeOptions()
+    size = cards.forecast_on(cards.find_card("24GB"), 3600.0, hour)
+    slow = cards.forecast_on(cards.find_card("L4"), 3600.0, hour)
+    fast = cards.forecast_on(cards.find_card("RTX 4090"), 3600.0, hour)
+    assert size.least_s == fast.seconds
+    assert fast.least_s is None
+    assert size.seconds == pytest.approx(slow.seconds, rel=0.1)
+    assert size.sentence.endswith(", about 2 minutes to 8 minutes")

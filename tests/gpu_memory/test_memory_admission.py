@@ -217,7 +217,8 @@ def test_refusal_names_longest_recording_that_fits_if_five_minutes_do_not() -> N
 
 
 def test_recording_longer_than_memory_is_planned_in_windows_with_a_smaller_fallback() -> None:
-    options = admission().planned(INT4, 2 * HOUR, PLAIN, free(8))
+    single = TranscribeOptions(windows=WindowingMode.SINGLE)
+    options = admission().planned(INT4, 2 * HOUR, single, free(8))
     assert 300 <= options.memory.window_s < HOUR
     assert admission().peak_bytes(INT4, 2 * HOUR, options) <= 8 * GIB
     assert options.memory_fallback is not None

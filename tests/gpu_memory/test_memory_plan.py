@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from sidecar.gpu_memory.memory_plan import (
     next_smaller_plan,
     plan_job,
     plan_ladder,
+    windows_of,
 )
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
@@ -429,27 +431,35 @@ HOUR = 3600.0
 
 @pytest.mark.parametrize("audio_s", [601.0, 1800.0, HOUR, 3 * HOUR])
 @pytest.mark.parametrize("most", [2, 5, 8])
-@pytest.mark.parametrize("card_gb", [80, 141])
-def test_big_gpu_takes_maximum_of_windows_that_cover_recording(
-    audio_s: float, most: int, card_gb: int
+def test_big_gpu_takes_equal_batches_of_windows_of_about_five_minutes(
+    audio_s: float, most: int
 ) -> None:
-    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, audio_s, most, card_gb * GB)
+    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(audio_s / 60), most, 80 * GB)
     assert plan is not None
-    assert plan.together == min(most, int(audio_s // MIN_WINDOW_S))
-    assert MIN_WINDOW_S < plan.window_s <= HOUR
-    if plan.window_s < HOUR:
-        assert plan.together * (plan.window_s - MAX_WINDOW_LOSS_S) >= audio_s - 1e-6
+    assert MIN_WINDOW_S < plan.window_s <= 400
+    windows = windows_of(audio_s, plan.window_s)
+    batches = ceil(windows / most)
+    assert 2 <= plan.together <= most
+    assert batches * plan.together >= windows > batches * (plan.together - 1)
+
+
+def test_batch_of_windows_shares_reads_of_model() -> None:
+    def time(together: int) -> float:
+        work = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=390.0)
+        return estimated_seconds(VIBEVOICE_7B_SHAPE, BF16, work, 1e12, together)
+
+    assert time(2) < time(1)
+    assert time(1) / 8 < time(8) < time(2) / 2
 
 
 def test_batch_of_windows_fits_and_one_more_window_would_not() -> None:
-    available = 24 * GB
-    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, 3 * HOUR, 8, available)
-    more = batched_windows_plan(
-        VIBEVOICE_7B_SHAPE, Precision.BF16, 3 * HOUR, 8, available + 16 * GB
-    )
+    available = 17 * GB
+    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(180), 8, available)
+    more = batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(180), 8, available + 16 * GB)
     assert plan is not None
     assert more is not None
     assert plan.together < more.together
+    assert windows_of(3 * HOUR, plan.window_s) == windows_of(3 * HOUR, more.window_s)
     one = RecordingWork.of(VIBEVOICE_7B_SHAPE, plan.window_s)
     caches = plan.together * cache_bytes(VIBEVOICE_7B_SHAPE, Precision.BF16, one.positions)
     if plan.cache_tokens >= one.positions:
@@ -457,17 +467,10 @@ def test_batch_of_windows_fits_and_one_more_window_would_not() -> None:
 
 
 def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
-    tight = plan_job(
-        VIBEVOICE_7B_SHAPE, Precision.BF16, RecordingWork.of(VIBEVOICE_7B_SHAPE, 700.0), 80 * GB
-    ).plan
-    least = peak_bytes(
-        VIBEVOICE_7B_SHAPE, Precision.BF16, tight, RecordingWork.of(VIBEVOICE_7B_SHAPE, 60.0)
-    ).total
-    assert batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, HOUR, 8, least) is None
-    assert (
-        batched_windows_plan(VIBEVOICE_7B_SHAPE, Precision.BF16, 2 * MIN_WINDOW_S - 1, 8, 141 * GB)
-        is None
-    )
+    window = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=400.0)
+    least = peak_bytes(VIBEVOICE_7B_SHAPE, BF16, plan_ladder(window)[-1], window).total
+    assert batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(60), 8, least) is None
+    assert batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(9.9), 8, 141 * GB) is None
 
 
 def test_loss_at_window_border_is_that_of_engine() -> None:
@@ -486,5 +489,31 @@ def test_parallel_windows_have_fallback_of_one_at_a_time(
     assert options.memory.together > 1
     assert options.memory_fallback is not None
     assert options.memory_fallback.together == 1
-    plain = admission.planned(Precision.BF16, audio_s, TranscribeOptions(), now)
-    assert plain.memory.together == 1
+    single = TranscribeOptions(windows=WindowingMode.SINGLE)
+    assert admission.planned(Precision.BF16, audio_s, single, now).memory.together == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "on_gpu", "mode", "batched"),
+    [
+        (16, True, WindowingMode.AUTO, True),
+        (15, True, WindowingMode.AUTO, False),
+        (16, False, WindowingMode.AUTO, False),
+        (16, True, WindowingMode.SINGLE, False),
+        (11, True, WindowingMode.PARALLEL, True),
+        (9, True, WindowingMode.PARALLEL, False),
+        (11, False, WindowingMode.PARALLEL, True),
+    ],
+)
+def test_windows_are_batched_on_gpu_over_fifteen_minutes_or_on_request(
+    minutes: int, on_gpu: bool, mode: WindowingMode, batched: bool
+) -> None:
+    admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, (Precision.BF16,), None)
+    now = MemoryState(141 * GB, None, on_gpu=on_gpu, bandwidth=1e12)
+    options = TranscribeOptions(windows=mode)
+    planned = admission.planned(Precision.BF16, 60.0 * minutes, options, now)
+    assert (planned.memory.together > 1) is batched
+    found, _ = admission.estimate(Precision.BF16, 60.0 * minutes, options, now)
+    assert (found.windows > 1) is batched
+    assert (" at once" in estimate_sentence(found)) is batched
+    assert admission.peak_bytes(Precision.BF16, 60.0 * minutes, planned) == found.peak_bytes

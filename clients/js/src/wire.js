@@ -17,7 +17,7 @@
  * @property {number} [speakers] the same as `num_speakers`; send one of them
  * @property {number} [temperature] 0 to 1
  * @property {number} [max_tokens]
- * @property {"auto" | "parallel"} [windows]
+ * @property {"auto" | "parallel" | "single"} [windows]
  * @property {number} [track] of a film, from 1; default: the first that can be decoded
  * @property {boolean} [recognise]
  * @property {boolean} [words] their times, also where that is more work

@@ -48,7 +48,7 @@ export type Options = {
      */
     temperature?: number | undefined;
     max_tokens?: number | undefined;
-    windows?: "auto" | "parallel" | undefined;
+    windows?: "auto" | "parallel" | "single" | undefined;
     /**
      * of a film, from 1; default: the first that can be decoded
      */

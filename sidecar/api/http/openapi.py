@@ -221,8 +221,9 @@ OPTIONS: dict[str, Any] = {
     ),
     "windows": choice(
         WindowingMode,
-        "'parallel' transcribes several windows of a long recording at once, if the memory "
-        "suffices. It is faster; speakers are linked across windows by their embeddings.",
+        "'parallel' transcribes windows of about five minutes, several at once, if the memory "
+        "suffices. It is faster; speakers are linked across windows by their embeddings. 'single' "
+        "takes as few windows as fit. Default: 'parallel' over 15 minutes on a GPU.",
         default="auto",
         examples=["auto"],
     ),

@@ -74,7 +74,11 @@ def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
 
 
 class VibeVoiceAudioEncoder:
-    """Both encoders and the projector of a model, fed in chunks; exact at any chunk size."""
+    """Both encoders and the projector of a model, fed in chunks; exact at any chunk size.
+
+    The acoustic latents are the encoder's mean. The original code adds Gaussian noise of a random
+    scale (`sample=True` of `get_audio_features`), so that its transcripts vary from run to run.
+    """
 
     def __init__(self, model: Any, extractor: Any) -> None:
         self._acoustic = model.model.acoustic_tokenizer_encoder
@@ -212,6 +216,15 @@ def pick_device(wanted: str) -> torch.device:
     )
 
 
+def fail_beyond_free_memory(device: torch.device) -> None:
+    """Make torch fail (`torch.OutOfMemoryError`) beyond the memory that is free on a GPU now.
+    Otherwise the driver of Windows moves memory to the host, and each token takes seconds."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        own = torch.cuda.memory_reserved(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (free + own) / total), device)
+
+
 def device_map(
     device: torch.device, *, evict_encoders: bool = False, host_token_table: bool = False
 ) -> dict[str, torch.device | str]:
@@ -241,6 +254,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     assert options.checkpoint is not None
     folder = Path(options.checkpoint)
     device = pick_device(options.device)
+    fail_beyond_free_memory(device)
     home = adapter_base(folder).folder if is_adapter(folder) else folder
     expected = sum(file.stat().st_size for file in home.glob("*.safetensors")) or 1
     before = _held_bytes(device)
@@ -468,6 +482,7 @@ class VibeVoiceModel:
             torch.OutOfMemoryError: the plan took more memory than there is.
         """
         processor = self.loaded.processor
+        fail_beyond_free_memory(self.loaded.device)
         self.place(plan)
         decoder = decoding.decoder
         ids = build_prompt_ids(processor, len(samples), context)

@@ -339,11 +339,11 @@ def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
 
 
 def prompt_context(options: TranscribeOptions) -> str:
-    """Return the text beside the audio: the client's prompt, the language, the number of
-    speakers."""
+    """Return the text beside the audio: the client's prompt, the language, and the number of
+    speakers, of whom a window of about five minutes need not have all."""
     parts = [options.prompt] if options.prompt else []
     if options.language != engine_interface.AUTO:
         parts.append(f"Language: {options.language}")
-    if options.num_speakers is not None:
+    if options.num_speakers is not None and options.memory.together == 1:
         parts.append(f"Speakers: {options.num_speakers}")
     return ". ".join(parts)

@@ -6,8 +6,10 @@ meant for the host has.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +88,30 @@ def test_quantized_model_in_fp16_is_widened(
     assert model.loaded.precision is precision
     layer = model.loaded.model.model.language_model.layers[0].self_attn.q_proj
     assert layer(torch.ones(1, 1, 128, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_gpu_process_fails_beyond_free_memory_at_load_and_in_each_window(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits: list[tuple[float, torch.device]] = []
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 << 30, 12 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 << 30)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *limit: limits.append(limit)
+    )
+    monkeypatch.setattr(vibevoice_model, "pick_device", torch.device)
+    load = vibevoice_model.load_with_progress(
+        LoadOptions(checkpoint=str(tmp_path), device="cuda:0")
+    )
+    with contextlib.suppress(AttributeError, AssertionError, RuntimeError, errors.SidecarError):
+        next(load)  # here is no GPU
+    loaded = SimpleNamespace(processor=None, device=gpu)
+    with contextlib.suppress(AttributeError):
+        VibeVoiceModel.answer(SimpleNamespace(loaded=loaded), None, None, None, None)  # type: ignore[arg-type]
+    assert limits == [(0.75, gpu)] * 2
+    vibevoice_model.fail_beyond_free_memory(CPU)
+    assert len(limits) == 2
 
 
 def parted(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:
