@@ -16,6 +16,7 @@ CLIENTS := $(VENV)/clients
 # One more than processors, because tests wait as well; at most 8.
 PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1 )))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/(models|tests?)/' $(VENV)/lib
 SETUP_LOG := $(VENV)/setup.log
 COMMA := ,
 
@@ -40,9 +41,13 @@ define counted
 	wait $$job || { cat $(2) >&2; echo "$(3) failed; the lines above say why." >&2; exit 1; }
 endef
 
+# pip compiles all modules on one processor, which takes a minute of torch's set-up. Tests of others
+# and most models of transformers are never imported; what is, is compiled then.
 define install
 	@echo "Installing .$(1) into $(VENV), once (log: $(SETUP_LOG))"
-	$(call counted,$(PIP) install -e '.$(1)',$(SETUP_LOG),Set-up)
+	$(call counted,$(PIP) install --no-compile -e '.$(1)',$(SETUP_LOG),Set-up)
+	@echo "Compiling what it has: seconds"
+	@$(COMPILE) >>$(SETUP_LOG) 2>&1 || true  # a file that another Python reads is no failure
 endef
 
 # $(call build,FLAVOUR,FOLDER)
