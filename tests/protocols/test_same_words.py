@@ -16,7 +16,7 @@ import sse_reader
 from grpc_client import Client, sound
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from recordings import wav
+from recordings import SECONDS, Studio, wav
 from service_process import PATIENCE_S, Server
 from test_realtime_transcription import COMPLETED, appended
 from test_realtime_transcription import connected as realtime
@@ -31,6 +31,7 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, to_wire
 
 RECORDING = bytes(2 * 16_000 * 10)
+WAV = wav(RECORDING)
 Line = tuple[int, int, int, str]
 """Start and length in tenths of a second, speaker, text."""
 
@@ -67,11 +68,13 @@ def reported(ready: list[Segment], whole: list[Segment]) -> list[dict[str, Any]]
     return [to_wire(event) for event in (*told, Finished(found))]
 
 
-def by_ndjson(server: Server) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
+def by_ndjson(
+    server: Server, content: bytes = WAV
+) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
     """Segments as they came, and those of the whole transcript."""
     answer = server.client.post(
         "/transcribe",
-        files={"audio": ("a.wav", wav(RECORDING))},
+        files={"audio": ("a.wav", content)},
         headers={"Accept": "application/x-ndjson"},
     )
     *told, last = [json.loads(line) for line in answer.text.splitlines() if line]
@@ -80,19 +83,19 @@ def by_ndjson(server: Server) -> tuple[list[tuple[float, str]], list[tuple[float
     return came, whole
 
 
-def by_vvv(server: Server) -> list[tuple[float, str]]:
-    files = {"audio": ("a.wav", wav(RECORDING))}
+def by_vvv(server: Server, content: bytes = WAV) -> list[tuple[float, str]]:
+    files = {"audio": ("a.wav", content)}
     answer = server.client.post("/v1/transcribe", files=files)
     told = [event for event in sse_reader.parse(answer) if event.name == "message"]
     found = json.loads("".join(event.data["text"] for event in told))
     return [(one["Start"], one["Content"]) for one in found]
 
 
-def by_openai(server: Server) -> tuple[str, str]:
+def by_openai(server: Server, content: bytes = WAV) -> tuple[str, str]:
     """The text of the stream's deltas, and the whole."""
     answer = server.client.post(
         "/v1/audio/transcriptions",
-        files={"file": ("a.wav", wav(RECORDING))},
+        files={"file": ("a.wav", content)},
         data={"model": "whisper-1", "stream": "true"},
     )
     frames = answer.text.replace("data: [DONE]", "").encode()
@@ -122,8 +125,8 @@ async def by_wyoming(server: Server) -> tuple[str, str]:
     return chunks, whole
 
 
-def by_job(server: Server) -> list[tuple[float, str]]:
-    job_id = server.submit(wav(RECORDING))
+def by_job(server: Server, content: bytes = WAV) -> list[tuple[float, str]]:
+    job_id = server.submit(content)
     server.wait_state(job_id, "done")
     return [(one["start_time"], one["text"]) for one in server.transcript(job_id)["segments"]]
 
@@ -165,6 +168,27 @@ def test_recording_has_the_same_words_by_every_protocol(
         assert Counter(deltas.split()) == words
         if len(ready) == len(whole):
             assert deltas == text
+
+
+def test_film_has_the_same_words_at_the_same_times_by_every_protocol(
+    server: Server, studio: Studio
+) -> None:
+    """Two tracks, of which the first begins 3 s late and has a hole of 5 s."""
+    film = studio.make(
+        "late-with-hole.mkv",
+        *("-itsoffset", 3, "-i", studio.voice, "-f", "lavfi", "-i", "color=s=64x48:r=25:d=20"),
+        *("-map", "1:v", "-map", "0:a", "-map", "0:a", "-c:v", "mpeg4", "-c:a", "libopus"),
+        *("-af", "asetpts=PTS+gte(T\\,4.5)*5/TB"),
+    ).read_bytes()
+    came, whole = by_ndjson(server, film)
+    assert whole
+    assert whole == came == by_job(server, film) == by_vvv(server, film)
+    deltas, text = by_openai(server, film)
+    assert deltas == text
+    assert text.split() == " ".join(said for _, said in whole).split()
+    about = server.post(film).json()["metadata"]
+    assert about["duration"] == pytest.approx(SECONDS + 8, abs=0.2)
+    assert [one["code"] for one in about["warnings"]] == ["audio_tracks"]
 
 
 def test_transcript_of_more_than_64_kib_reaches_wyomings_client(
