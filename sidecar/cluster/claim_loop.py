@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -18,7 +19,7 @@ from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, C
 from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import Fault, FaultHistory, fault_of
+from sidecar.jobs.faults import MAX_FAULTY_JOBS, Fault, FaultHistory, fault_of
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -113,9 +114,21 @@ class EligibilityJudge:
         that a job waits that all nodes refuse. ``every_s``: between two searches for such jobs."""
         self._claims, self._refusal = claims, refusal
         self._patience_s, self._every_s = patience_s, every_s
+        self._avoided: dict[str, tuple[float, JobFailure]] = {}
+        """Jobs that this node avoids, until when by the loop's clock, and why."""
+
+    def avoid(self, job_id: str, failure: JobFailure, for_s: float) -> None:
+        """Refuse a job for a while: it took its place here for long, and in vain."""
+        self._avoided.pop(job_id, None)
+        self._avoided[job_id] = asyncio.get_running_loop().time() + for_s, failure
+        while len(self._avoided) > MAX_FAULTY_JOBS:
+            del self._avoided[next(iter(self._avoided))]
 
     def failure(self, record: JobRecord) -> JobFailure | None:
         """Return why this node cannot do a job; None if it can."""
+        until, avoided = self._avoided.get(record.id, (0.0, None))
+        if asyncio.get_running_loop().time() < until:
+            return avoided
         try:
             error = self._refusal(record)
         except Exception:
@@ -324,11 +337,12 @@ class ClaimLoop:
         await cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
+        begun = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(opening_timeout_s(held.claimed_record)):
                 source = await self._threads.run(self._opened, held.claimed_record)
         except TimeoutError:
-            self._put_off(held, errors.StorageUnreachable())
+            self._put_off(held, errors.StorageUnreachable(), begun)
         except Exception as error:
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
             if known is not error:
@@ -336,7 +350,7 @@ class ClaimLoop:
             if fault_of(error) is Fault.RECORDING:
                 self._not_opened(held, known)
             else:
-                self._put_off(held, known)
+                self._put_off(held, known, begun)
         else:
             return self._made(held, source)
         return None
@@ -351,12 +365,18 @@ class ClaimLoop:
         held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on, puts_off)
         return held.job
 
-    def _put_off(self, held: HeldClaim, error: errors.SidecarError) -> None:
+    def _put_off(
+        self, held: HeldClaim, error: errors.SidecarError, begun: float = math.inf
+    ) -> None:
         """Leave a job, without a counted attempt, to nodes without this fault; here others go
-        before it. If they meet it too, claim none for a moment."""
+        before it, for twice the time since its opening ``begun``, if that was long. If they meet
+        it too, claim none for a moment."""
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused, self._paused_at = error, time.monotonic()
+        rest_s = 2 * (asyncio.get_running_loop().time() - begun)
+        if rest_s > ELIGIBILITY_TTL_S:
+            self._judging.avoid(held.id, JobFailure.of(error), rest_s)
         if held in self._held:
             if self._faults.note_fault(held.id):
                 self._spawn(self._rest())

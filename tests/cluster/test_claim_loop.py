@@ -27,6 +27,7 @@ from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, ClaimTiming
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs import persistent_recordings
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
@@ -703,8 +704,9 @@ async def test_node_that_cannot_reach_storage_pauses_claims(
 
 @virtual_time
 async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
-    claimer: Service, shared: SharedJobs, recording: Path
+    claimer: Service, shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 10 * LONG_S)
     claimer.opening.go_on.clear()
     job_id = sent(shared, recording)
     await until(lambda: shared.claimed)
@@ -713,6 +715,13 @@ async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
     assert not shared.claimed
     assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
     assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
+    claimer.opening.go_on.set()
+    shared.now_s += ELIGIBILITY_TTL_S
+    await asyncio.sleep(opening_timeout_s(waits))
+    assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
+    await asyncio.sleep(opening_timeout_s(waits))
+    shared.now_s += ELIGIBILITY_TTL_S
+    await until(lambda: claimer.queue.live(job_id))
 
 
 async def test_job_whose_recording_no_thread_can_open_waits(
