@@ -1,5 +1,6 @@
-"""Samples of AIFF, CAF and Wave64 files whose header does not say how many there are: a recorder
-wrote the size of its first block, or none, and went on. ffmpeg would stop at that size.
+"""Samples of AIFF, CAF and Wave64 files whose header does not say how many there are.
+
+A recorder wrote the size of its first block, or none, and went on. ffmpeg would stop at that size.
 
 It needs only Python. Headers: Apple's specifications of AIFF-C and CAF, Sony's of Wave64.
 """
