@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from recordings import SECONDS, Studio, wav
+from service_process import PATIENCE_S
 
+from sidecar.audio import audio_decoder
 from sidecar.audio.audio_decoder import open_audio, probe_audio
 
 RATE = 16_000
@@ -39,8 +41,11 @@ def encoded(studio: Studio, tmp_path: Path) -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def decoded(tmp_path: Path) -> Callable[[bytes], tuple[np.ndarray, bool]]:
+def decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[bytes], tuple[np.ndarray, bool]]:
     """Decodes a file of this content: samples, whether it is called truncated."""
+    monkeypatch.setattr(audio_decoder, "DURATION_SCAN_BUDGET_S", PATIENCE_S)
 
     def decode(content: bytes) -> tuple[np.ndarray, bool]:
         path = tmp_path / "recording"

@@ -8,6 +8,7 @@ an `Idempotency-Key` does not depend on that: its job is kept like those of `/v1
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -59,6 +60,8 @@ class OpenAIKeptJob:
 
 OpenAIFollowedJob: TypeAlias = Job | OpenAIKeptJob
 """Job that a client follows."""
+log = logging.getLogger(__name__)
+
 RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
 CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
@@ -132,6 +135,7 @@ class OpenAIAbandonedJobs:
             if (left.job.record.owner, left.digest) == (owner, digest):
                 self._left.remove(left)
                 source.close()
+                log.info("job %s is the answer to a retry of its request", left.job.id)
                 return left.job
         return None
 
