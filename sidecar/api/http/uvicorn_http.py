@@ -41,7 +41,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
     """uvicorn's HTTP protocol with a timer from the first byte of a request to the end of its head,
     when the parser passes it to a cycle. For the first request it starts with the connection."""
 
-    head_s = REQUEST_HEAD_S
+    head_s: float
     _clock: asyncio.TimerHandle | None = None
     _header_lines = 0
     _line_bytes = 0
