@@ -98,6 +98,14 @@ async def kept_job(
         keeping.close()
 
 
+async def job_of_own_file(settings: Settings, voice: bytes, folder: Path) -> tuple[str, Path]:
+    """Persist a job of a file that its client keeps: its id, and the file."""
+    path = folder / "mine.wav"
+    path.write_bytes(voice)
+    job_id, _ = await kept_job(settings, open_recording_file(str(path)))
+    return job_id, path
+
+
 def upload(data: bytes) -> AudioSource:
     spool = UploadSpool(None)
     spool.add(data)
@@ -126,9 +134,7 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
 async def test_recording_whose_share_hangs_at_restart_keeps_no_other_waiting(
     settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "mine.wav"
-    path.write_bytes(voice)
-    hangs, _ = await kept_job(settings, open_recording_file(str(path)))
+    hangs, _ = await job_of_own_file(settings, voice, tmp_path)
     other, _ = await kept_job(settings, upload(voice))
     keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 2)
     opened, answers = keeping.open, threading.Event()
@@ -181,9 +187,7 @@ async def test_waiting_recordings_are_logged_once_until_their_number_changes(
 async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
     settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "mine.wav"
-    path.write_bytes(voice)
-    job_id, _ = await kept_job(settings, open_recording_file(str(path)))
+    job_id, path = await job_of_own_file(settings, voice, tmp_path)
     open_file = os.open
 
     def open_but_not_this(name: str, *rest: int, **more: int) -> int:

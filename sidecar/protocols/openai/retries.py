@@ -32,6 +32,8 @@ from sidecar.jobs.submission import JobSubmissions
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(eq=False, slots=True)
 class OpenAIKeptJob:
@@ -60,7 +62,6 @@ class OpenAIKeptJob:
 
 OpenAIFollowedJob: TypeAlias = Job | OpenAIKeptJob
 """Job that a client follows."""
-log = logging.getLogger(__name__)
 
 RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
