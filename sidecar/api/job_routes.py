@@ -27,6 +27,7 @@ from sidecar.api.job_schemas import JobError, JobProgress, JobRecordBody
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
+from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -192,8 +193,8 @@ class JobEventFrames:
         remaining_s: PredictRemaining = lambda progress, elapsed_s, resumed_s: None,
     ) -> None:
         """``most``: number of latest frames that are kept, for slightly later subscribers."""
-        self._most, self._remaining_s = most, remaining_s
-        self._written: dict[tuple[str, int], bytes] = {}
+        self._remaining_s = remaining_s
+        self._written = BoundedDict[tuple[str, int], bytes](most)
 
     def of(self, job_id: str, event: job_record.JobEvent, resumed_s: float = 0.0) -> bytes:
         """Return the frame of an event; b"" if it is not for clients. ``resumed_s``: seconds of
@@ -202,8 +203,6 @@ class JobEventFrames:
         if frame is None:
             named = event_body(job_id, event, self._remaining_s, resumed_s)
             frame = responses.sse_frame(named[1], named[0], event.seq) if named else b""
-            while len(self._written) >= self._most:
-                del self._written[next(iter(self._written))]
             self._written[job_id, event.seq] = frame
         return frame
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import clock, files
 from sidecar.auth.identity import SignedCredential
+from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
 from sidecar.observability.logs import ONCE_A_MINUTE
@@ -165,7 +166,7 @@ class TokenVerifier:
         self._jwt = jwt
         signer, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
-        self._accepted: dict[bytes, TokenClaims] = {}
+        self._accepted = BoundedDict[bytes, TokenClaims](MAX_ACCEPTED)
         self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
 
     def verify(self, token: str) -> TokenClaims | None:
@@ -176,8 +177,6 @@ class TokenVerifier:
             return known
         claims = self._verified(token)
         if claims is not None:
-            if len(self._accepted) >= MAX_ACCEPTED:
-                del self._accepted[next(iter(self._accepted))]
             self._accepted[digest] = claims
         return claims
 

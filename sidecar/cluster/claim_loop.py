@@ -15,6 +15,7 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
+from sidecar.bounded_dict import BoundedDict
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, Claim, ClaimPreferences, ClaimStore
 from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
@@ -114,15 +115,12 @@ class EligibilityJudge:
         that a job waits that all nodes refuse. ``every_s``: between two searches for such jobs."""
         self._claims, self._refusal = claims, refusal
         self._patience_s, self._every_s = patience_s, every_s
-        self._avoided: dict[str, tuple[float, JobFailure]] = {}
+        self._avoided = BoundedDict[str, tuple[float, JobFailure]](MAX_FAULTY_JOBS)
         """Jobs that this node avoids, until when by the loop's clock, and why."""
 
     def avoid(self, job_id: str, failure: JobFailure, for_s: float) -> None:
         """Refuse a job for a while: it took its place here for long, and in vain."""
-        self._avoided.pop(job_id, None)
         self._avoided[job_id] = asyncio.get_running_loop().time() + for_s, failure
-        while len(self._avoided) > MAX_FAULTY_JOBS:
-            del self._avoided[next(iter(self._avoided))]
 
     def failure(self, record: JobRecord) -> JobFailure | None:
         """Return why this node cannot do a job; None if it can."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar import errors
+from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import OneShotTimer
 from sidecar.conversation import conversation_events as events
 from sidecar.interfaces import live_events, live_options
@@ -99,7 +100,7 @@ class SpeechInput:
         """Input has stalled: an utterance that starts now does not go on."""
         self.options, self._guard = session.options, 0.0
         """Recognition options, and the threshold that is added while a reply is played."""
-        self._spans: dict[int, tuple[float, float]] = {}
+        self._spans = BoundedDict[int, tuple[float, float]](MAX_UTTERANCE_SPANS)
         self._gone: frozenset[int] = frozenset()
         self._commits: deque[Callable[[], None] | None] = deque()
         self._forgets: deque[Callable[[], None]] = deque()
@@ -243,8 +244,6 @@ class SpeechInput:
 
     def _lies(self, utterance: int, start: float, end: float) -> None:
         self._spans[utterance] = start, end
-        if len(self._spans) > MAX_UTTERANCE_SPANS:
-            del self._spans[next(iter(self._spans))]
 
     def _silent(self, turn: int) -> None:
         """Handle silence, unless the next turn has begun."""

@@ -9,6 +9,7 @@ import errno
 from enum import StrEnum
 
 from sidecar import errors
+from sidecar.bounded_dict import BoundedDict
 
 
 class Fault(StrEnum):
@@ -65,7 +66,7 @@ class FaultHistory:
     bad sector, from one that all jobs would meet."""
 
     def __init__(self) -> None:
-        self._met: dict[str, int] = {}
+        self._met = BoundedDict[str, int](MAX_FAULTY_JOBS)
         """Jobs, and `_well` when they met it first."""
         self._well = 0
         """Number of jobs that met none."""
@@ -81,6 +82,4 @@ class FaultHistory:
         before = self._met.pop(job_id, self._well)
         general = before == self._well and self._well in self._met.values()
         self._met[job_id] = before
-        while len(self._met) > MAX_FAULTY_JOBS:
-            del self._met[next(iter(self._met))]
         return general

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Protocol
 
 from sidecar.auth.rate_limits import HOUR_S
+from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import JobNotFound, TranscriptChanged
 from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
@@ -154,7 +155,7 @@ class LocalJobStore:
 
     def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
         self._log, self._queue, self._results = log, queue, results
-        self._outlasted: dict[str, float] = {}
+        self._outlasted = BoundedDict[str, float](MAX_OUTLASTED)
         """Owners, and when one of their recordings was far longer than its header said."""
         log.listen(self._compare_length)
 
@@ -261,10 +262,7 @@ class LocalJobStore:
 
     def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
         if outlasts_header(record):
-            self._outlasted.pop(record.owner, None)
             self._outlasted[record.owner] = time.monotonic()
-            while len(self._outlasted) > MAX_OUTLASTED:
-                del self._outlasted[next(iter(self._outlasted))]
 
     def _all_of(self, owner: str) -> Sequence[JobRecord]:
         return [one for one in self._log.all() if one.owner == owner]

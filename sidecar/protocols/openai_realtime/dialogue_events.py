@@ -14,6 +14,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio import codecs
+from sidecar.bounded_dict import BoundedDict
 from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as output
 from sidecar.conversation.chat_completions import ChatRole
@@ -66,7 +67,7 @@ class RealtimeResponses:
         self.law = RealtimeAudioFormat.MU_LAW
         """Format of telephone audio (mu-law or A-law)."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
-        self._requested: dict[int, Mapping[str, Any]] = {}
+        self._requested = BoundedDict[int, Mapping[str, Any]](MAX_PENDING_REQUESTS)
         self._now: RealtimeResponse | None = None
 
     @property
@@ -77,8 +78,6 @@ class RealtimeResponses:
     def requested(self, turn: int, options: Mapping[str, Any]) -> None:
         """Record the options of the response that a client requested for a turn."""
         self._requested[turn] = options
-        if len(self._requested) > MAX_PENDING_REQUESTS:
-            del self._requested[next(iter(self._requested))]
 
     def events_of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
         """Yield the server events of an output of the conversation."""
