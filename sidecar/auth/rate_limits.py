@@ -14,7 +14,7 @@ import ipaddress
 import logging
 import math
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.auth.identity import Identity, SignedCredential
 from sidecar.auth.request_origin import RequestOrigin
+from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import backoff_s
 from sidecar.file_watcher import WATCH_INTERVAL_S
 
@@ -98,8 +99,7 @@ class TokenBuckets:
 
     def __init__(self, rate: RateLimit, most: int = MAX_KEYS) -> None:
         self.rate = rate
-        self._most = most
-        self._buckets: OrderedDict[str, _TokenBucket] = OrderedDict()
+        self._buckets = BoundedDict[str, _TokenBucket](most)
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -129,12 +129,8 @@ class TokenBuckets:
         return RateLimitState(self.rate, max(0, int(level)), full)
 
     def _bucket(self, key: str, now: float) -> _TokenBucket:
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= self._most:
-                self._buckets.popitem(last=False)
-            bucket = self._buckets[key] = _TokenBucket(self.rate.amount, now)
-        self._buckets.move_to_end(key)
+        bucket = self._buckets.get(key) or _TokenBucket(self.rate.amount, now)
+        self._buckets[key] = bucket  # it is the newest then
         back = max(0.0, now - bucket.at) * self.rate.per_s
         bucket.level, bucket.at = min(self.rate.amount, bucket.level + back), now
         return bucket
@@ -166,18 +162,15 @@ class FailedTokenDelays:
     tokens are delayed, so no client is locked out by another one behind the same address."""
 
     def __init__(self, most: int = MAX_KEYS) -> None:
-        self._most = most
-        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._seen = BoundedDict[str, tuple[int, float]](most)
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def note(self, key: str, now: float) -> float:
         """Count a wrong token; return the seconds by which its answer is delayed."""
-        count, last = self._seen.pop(key, (0, now))
+        count, last = self._seen.get(key, (0, now))
         count = 1 if now - last > FAILURE_MEMORY_S else count + 1
-        if len(self._seen) >= self._most:
-            self._seen.popitem(last=False)
         self._seen[key] = (count, now)
         if count <= UNDELAYED_FAILURES:
             return 0.0
@@ -330,13 +323,11 @@ class RevocableStreams:
     def __init__(
         self,
         refusal: Callable[[SignedCredential], str | None] = lambda credential: None,
-        every_s: float = WATCH_INTERVAL_S,
         most: int = MAX_OPEN_STREAMS,
     ) -> None:
         """``refusal`` returns why a credential is not valid any more, or `None` while it is.
         ``most``: the maximum of open streams of all owners that share (`OwnerLimits.shares`)."""
         self._refusal = refusal
-        self._every_s = every_s
         self._most = most
         self._open = Counter[str]()
         self._here: dict[Callable[[], None], SignedCredential] = {}
@@ -386,5 +377,5 @@ class RevocableStreams:
     async def run(self) -> None:
         """Check the credentials at intervals, until cancelled."""
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(WATCH_INTERVAL_S)
             self.look()
