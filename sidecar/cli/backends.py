@@ -54,7 +54,7 @@ class ServiceTarget:
         """
         from vibevoice_asr_client import Trust
 
-        from sidecar.server.tls import local_fingerprint
+        from sidecar.auth.tls import local_fingerprint
 
         if self.server is not None:
             return self

@@ -139,10 +139,10 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
     if isinstance(place, socket.socket):
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
+        from sidecar.auth.tls import create_tls
         from sidecar.file_watcher import FileWatcher
         from sidecar.server import app as server_app
         from sidecar.server.http_server import serve_until_shutdown
-        from sidecar.server.tls import create_tls
         from sidecar.workers.engine_fleet import EngineStatus
 
         watch = FileWatcher()
@@ -183,7 +183,7 @@ def _of_reused(settings: Settings, service: RunningService) -> dict[str, Any]:
     url = server_listeners.service_url(settings.host, service.port, encrypted=encrypted)
     also: dict[str, Any] = {"url": url, **service.also, "reused": True}
     if service.certificate is not None:
-        from sidecar.server.tls import self_signed_fingerprint
+        from sidecar.auth.tls import self_signed_fingerprint
 
         if fingerprint := self_signed_fingerprint(settings, service.certificate):
             also["fingerprint"] = fingerprint

@@ -28,7 +28,7 @@ from sidecar.tts.tts_engine_selection import choose_tts_engine
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from sidecar.auth.self_signed_certificate import CertificatePair
+    from sidecar.auth.tls import CertificatePair
 
 log = logging.getLogger(__name__)
 

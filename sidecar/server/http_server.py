@@ -17,13 +17,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sidecar.api.http import uvicorn_http, uvicorn_websocket, websocket_connections
+from sidecar.auth.tls import ServerTls
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
 from sidecar.server.http_connections import MAX_CONNECTIONS_PER_ADDRESS, CountingServer
 from sidecar.server.listeners import ProtocolListener, ProtocolListeners, listen
 from sidecar.server.service_process import PARENT_GONE_GRACE_S
 from sidecar.server.staged_app import StagedApp
-from sidecar.server.tls import ServerTls
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from service_process import PATIENCE_S
 
 from sidecar import errors, files
-from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.auth import tls
+from sidecar.auth.tls import CertificatePair
 from sidecar.config import remote_server
 from sidecar.config.remote_server import upstream_options
 from sidecar.config.secret_settings import resolve_token
 from sidecar.config.settings import Settings, load_settings
 from sidecar.file_watcher import WatchedFiles
-from sidecar.server import tls
 from sidecar.storage.encryption import journal_key
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")

@@ -30,9 +30,9 @@ from grpc_tools import protoc
 from service_process import PATIENCE_S, REPOSITORY, until
 
 from sidecar import errors
-from sidecar.auth import self_signed_certificate
+from sidecar.auth import tls
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.auth.tls import CertificatePair
 from sidecar.config.settings import load_settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.protocols.grpc_stt import servicer, session, stt_pb2
@@ -77,7 +77,7 @@ async def test_port_taken_meanwhile_is_not_shared(start: Start) -> None:
 
 
 def certificate(folder: Path) -> CertificatePair:
-    return self_signed_certificate.ensure_certificate(folder, frozenset({"localhost"}), [])
+    return tls.ensure_certificate(folder, frozenset({"localhost"}), [])
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from websockets.exceptions import WebSocketException
 from sidecar.api.http.uvicorn_http import http_protocol
 from sidecar.api.http.uvicorn_websocket import websocket_protocol
 from sidecar.auth.rate_limits import RateLimit
-from sidecar.auth.self_signed_certificate import ensure_certificate
+from sidecar.auth.tls import ensure_certificate
 from sidecar.server import http_connections
 from sidecar.server.http_connections import NEW_CONNECTIONS, CountingServer
 

@@ -31,7 +31,7 @@ from sse_reader import parse
 from vibevoice_asr_client import Client, Retry, Summary, Trust
 from websockets.sync.client import ClientConnection, connect
 
-from sidecar.auth.self_signed_certificate import ensure_certificate
+from sidecar.auth.tls import ensure_certificate
 
 NAME = "speech.example"
 TOKEN = "correct-horse-battery-staple"

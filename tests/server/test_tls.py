@@ -29,19 +29,19 @@ from service_process import (
 from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
-from sidecar.auth import self_signed_certificate
-from sidecar.auth.self_signed_certificate import (
+from sidecar.auth import tls
+from sidecar.auth.tls import (
     CERTIFICATE_FOLDER,
     CertificatePair,
     certificate_fingerprint,
     certificate_pair_in,
+    create_tls,
     ensure_certificate,
 )
 from sidecar.cli.remote_service import service_at, trust_from_flags
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.server import listeners
-from sidecar.server.tls import create_tls
 
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 VOICE = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
@@ -198,9 +198,7 @@ def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(
     pair = ensure_certificate(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
     second = pair.certificate.read_bytes()
     assert second != first
-    monkeypatch.setattr(
-        self_signed_certificate, "RENEWAL_DAYS", 2 * self_signed_certificate.VALIDITY_DAYS
-    )
+    monkeypatch.setattr(tls, "RENEWAL_DAYS", 2 * tls.VALIDITY_DAYS)
     assert ensure_certificate(tmp_path, NAMES).certificate.read_bytes() != second
     pair.key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Other users may read"):

@@ -27,7 +27,7 @@ from shared_job_services import service
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.auth.self_signed_certificate import ensure_certificate
+from sidecar.auth.tls import ensure_certificate
 from sidecar.cluster.shared_retention import SweepLimits
 from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import install_command

@@ -30,7 +30,7 @@ class Packed:
 
 def main() -> None:
     sys.meta_path.insert(0, Packed(frozenset(sys.stdin.read().split())))  # type: ignore[arg-type]
-    from sidecar.auth import self_signed_certificate, signed_tokens
+    from sidecar.auth import signed_tokens, tls
     from sidecar.auth.token_issuing import TokenIssuer
     from sidecar.storage.encryption import Cipher
 
@@ -40,10 +40,8 @@ def main() -> None:
     public = signed_tokens.read_public_keys(issuer.keys.public)
     assert signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     for _ in range(2):  # made, then read again
-        pair = self_signed_certificate.ensure_certificate(
-            folder / "tls", frozenset({"localhost", "127.0.0.1"})
-        )
-    assert self_signed_certificate.certificate_fingerprint(pair.certificate.read_text("ascii"))
+        pair = tls.ensure_certificate(folder / "tls", frozenset({"localhost", "127.0.0.1"}))
+    assert tls.certificate_fingerprint(pair.certificate.read_text("ascii"))
     seal = Cipher(KEY, b"salt")
     assert seal.opened(seal.seal(b"said", "name"), "name") == b"said"
     sealed = b"".join(seal.encrypt_recording([b"heard"], "name"))

@@ -24,7 +24,7 @@ from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.api.http.uvicorn_http import REQUEST_HEAD_S
 from sidecar.api.http.websocket_connections import LIVE_PING_S
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.auth.tls import CertificatePair
 from sidecar.file_watcher import FileWatcher
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.protocols.grpc_stt.errors import abort_call
