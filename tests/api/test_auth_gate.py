@@ -207,9 +207,7 @@ def test_container_without_token_is_served_but_page_of_its_name_is_refused(
         check_problem(ask.get("/health", headers=host_named(other)), 403, "host_not_allowed")
 
 
-def test_container_with_token_is_served_but_page_of_its_name_is_refused(
-    guarded: Server,
-) -> None:
+def test_container_with_token_is_served_but_page_of_its_name_is_refused(guarded: Server) -> None:
     for name in sorted(CONTAINER_HOST_NAMES):
         key = {"Authorization": f"Bearer {TOKEN}"}
         assert guarded.client.get("/v1/jobs", headers=host_named(name, **key)).status_code == 200

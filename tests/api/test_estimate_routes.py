@@ -87,9 +87,7 @@ def test_estimates_by_duration_path_and_upload_agree(narrow: Server) -> None:
     assert upload.json() == by_path
 
 
-def test_unknown_field_of_an_estimate_warns_but_not_one_of_a_transcription(
-    server: Server,
-) -> None:
+def test_unknown_field_of_an_estimate_warns_but_not_one_of_a_transcription(server: Server) -> None:
     plain = estimate(server, duration=10)
     assert estimate(server, duration=10, language="en", diarize=True) == plain
     odd = server.client.post("/v1/estimate", json={"duration": 10, "presicion": "int8"}).json()

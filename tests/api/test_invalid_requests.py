@@ -412,8 +412,7 @@ def test_wrong_method_returns_405_with_the_allowed_ones(
 
 
 @pytest.mark.parametrize(
-    "path",
-    [*PAGES, "/health", "/v1/jobs", "/v1/jobs/x", "/transcribe", "/nothing"],
+    "path", [*PAGES, "/health", "/v1/jobs", "/v1/jobs/x", "/transcribe", "/nothing"]
 )
 def test_head_answers_like_get_without_a_body(path: str, server: Server) -> None:
     with server.raw() as sock:

@@ -166,9 +166,7 @@ def test_kept_recording_is_encrypted_and_deleted_with_its_job(keeping: Server, h
 
 
 @pytest.mark.slow
-def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(
-    tmp_path: Path,
-) -> None:
+def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     keys = issuer.keys.public

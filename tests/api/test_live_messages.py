@@ -66,9 +66,7 @@ async def test_session_from_begin_to_summary(server: Server) -> None:
         await next_of(socket, "began")
 
 
-async def test_websocket_at_a_wrong_address_returns_404_with_the_right_ones(
-    server: Server,
-) -> None:
+async def test_websocket_at_a_wrong_address_returns_404_with_the_right_ones(server: Server) -> None:
     for path in ("v1/lives", "v1/talk"):  # nothing, and an address of HTTP
         with pytest.raises(InvalidStatus) as refused:
             await connect(f"ws://127.0.0.1:{server.port}/{path}")
@@ -78,9 +76,7 @@ async def test_websocket_at_a_wrong_address_returns_404_with_the_right_ones(
         assert all(one in problem["hint"] for one in ("/v1/live", "/v1/realtime", "/stream"))
 
 
-async def test_reconnect_gets_the_received_count_and_missed_events(
-    server: Server,
-) -> None:
+async def test_reconnect_gets_the_received_count_and_missed_events(server: Server) -> None:
     raw = talk(0.3, 0.2)
     async with wire(server) as socket:
         await say(socket, "begin", session="cut", encoding="pcm16", rate=16_000)

@@ -103,9 +103,7 @@ async def test_session_that_its_client_drops_is_no_job(keeps: Server) -> None:
     assert len(keeps.jobs()) == before
 
 
-async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals(
-    keeps: Server,
-) -> None:
+async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals(keeps: Server) -> None:
     before = {one["id"] for one in keeps.jobs()}
     fine, deadly = talk(0.3), talk(DEADLY)
     async with wire(keeps) as socket:

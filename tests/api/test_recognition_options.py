@@ -38,9 +38,7 @@ def warnings_of(response: Any) -> list[dict[str, str]]:
     return list(response.json()["metadata"]["warnings"])
 
 
-def test_engine_without_steering_transcribes_and_warns_of_ignored_options(
-    send: Send,
-) -> None:
+def test_engine_without_steering_transcribes_and_warns_of_ignored_options(send: Send) -> None:
     (warning,) = warnings_of(send(**STEERING))
     assert warning["code"] == "option_ignored"
     for field in ("hotwords", "prompt", "num_speakers", "temperature", "max_tokens", "windows"):

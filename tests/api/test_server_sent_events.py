@@ -203,9 +203,7 @@ async def test_remaining_time_after_a_reconnect_ignores_later_checkpoints(after:
     assert told[:-2] == [(3100.0, 1800.0)] * (after < 6)
 
 
-async def test_event_is_serialized_once_for_all_followers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_event_is_serialized_once_for_all_followers(monkeypatch: pytest.MonkeyPatch) -> None:
     store, job, frames, written = JobEventLog(), submitted(), JobEventFrames(), []
     store.add(job)
     monkeypatch.setattr(responses, "to_json", lambda data: written.append(data) or b"{}")

@@ -60,9 +60,7 @@ def test_default_request_of_the_host_returns_speakers_times_and_text(
     assert said[1] == ("Speaker_1", "Yes.")
 
 
-def test_missing_precision_is_substituted_with_a_warning(
-    conversation: dict[str, Any],
-) -> None:
+def test_missing_precision_is_substituted_with_a_warning(conversation: dict[str, Any]) -> None:
     assert conversation["metadata"]["model_precision"] == "int8"
     (warning,) = conversation["metadata"]["warnings"]
     assert warning["code"] == "precision_substituted"
@@ -94,9 +92,7 @@ def test_unknown_language_is_refused(embedded: Server) -> None:
     assert "It knows: en" in problem.json()["hint"]
 
 
-def test_reload_at_a_missing_precision_is_refused_and_changes_nothing(
-    embedded: Server,
-) -> None:
+def test_reload_at_a_missing_precision_is_refused_and_changes_nothing(embedded: Server) -> None:
     before = embedded.health()["worker_pid"]
     problem = embedded.client.post("/reload-model", json={"precision": "fp16"})
     check_problem(problem, 422, "precision_unavailable")

@@ -127,9 +127,7 @@ def stopped(server: Server) -> AbstractContextManager[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_service_answers_before_torch_is_loaded_and_never_imports_it(
-    served: Served,
-) -> None:
+def test_service_answers_before_torch_is_loaded_and_never_imports_it(served: Served) -> None:
     assert served.first_health["model_loaded"] is False
     assert served.first_health["status"] == "loading"
     assert type(served.first_health["load_percent"]) is int
@@ -229,9 +227,7 @@ def check_cancelled(server: Server, job_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_short_waiting_recordings_are_decoded_as_one_batch(
-    tmp_path: Path,
-) -> None:
+def test_short_waiting_recordings_are_decoded_as_one_batch(tmp_path: Path) -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
     names = ["beckett", *tiny_vibevoice.CLIPS]
     engine = {"engine": "vibevoice", "model_path": folder, "preload": "true"}

@@ -271,9 +271,7 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
 
 
 def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(
-    decoded_by: Callable[..., ffmpeg.FfmpegProcess],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, wait, read = tmp_path / "answers", select.select, os.pread
     rest = f"until [ -e {answers} ]; do /bin/sleep 0.01; done; {SAMPLES}"
@@ -367,9 +365,7 @@ def test_closed_spool_leaves_nothing(tmp_path: Path) -> None:
         spool.spill()
 
 
-def test_spool_without_free_descriptors_is_an_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_spool_without_free_descriptors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(name: str) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 

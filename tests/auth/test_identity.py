@@ -11,14 +11,7 @@ import pytest
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.auth.authentication import AccessPolicy, Authenticator
-from sidecar.auth.identity import (
-    ALL_SCOPES,
-    ANONYMOUS,
-    AuthMethod,
-    Identity,
-    Scope,
-    bearer_token,
-)
+from sidecar.auth.identity import ALL_SCOPES, ANONYMOUS, AuthMethod, Identity, Scope, bearer_token
 from sidecar.auth.request_origin import RequestOrigin
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions

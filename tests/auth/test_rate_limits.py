@@ -21,13 +21,7 @@ from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate, PortRules
 from sidecar.auth import authentication, rate_limits
 from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
-from sidecar.auth.identity import (
-    ANONYMOUS,
-    UNLIMITED_OWNER,
-    AuthMethod,
-    Identity,
-    OwnerLimits,
-)
+from sidecar.auth.identity import ANONYMOUS, UNLIMITED_OWNER, AuthMethod, Identity, OwnerLimits
 from sidecar.auth.rate_limits import (
     MAX_DELAYED_ANSWERS,
     FailedTokenDelays,

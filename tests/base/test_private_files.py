@@ -73,9 +73,7 @@ def test_certificate_or_ca_in_a_pipe_is_refused(what: str, tmp_path: Path) -> No
     assert "not a regular file" in refused(OPENED_ELSEWHERE[what], pipe)
 
 
-def test_secret_from_a_shell_pipe_can_be_read_twice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_secret_from_a_shell_pipe_can_be_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PIPE_TIMEOUT_S", PATIENCE_S)
     end, start = os.pipe()
     try:
@@ -90,9 +88,7 @@ def test_secret_from_a_shell_pipe_can_be_read_twice(
         os.close(end)
 
 
-def test_public_or_too_long_pipe_is_refused(
-    tmp_path: Path,
-) -> None:
+def test_public_or_too_long_pipe_is_refused(tmp_path: Path) -> None:
     for mode, most, said in (
         (0o644, 100, "Other users may read"),
         (0o600, 10, "more than 10 bytes"),

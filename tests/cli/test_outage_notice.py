@@ -33,11 +33,7 @@ class Outage(FileHost):
     ("codes", "told"), [(["journal_unreachable", "journal_unreachable"], 1), (["queue_full"], 0)]
 )
 def test_outage_is_reported_once_and_a_full_queue_not_at_all(
-    codes: list[str],
-    told: int,
-    tmp_path: Path,
-    voice: bytes,
-    capsys: pytest.CaptureFixture[str],
+    codes: list[str], told: int, tmp_path: Path, voice: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = tmp_path / "talk.wav"
     recording.write_bytes(voice)

@@ -17,15 +17,7 @@ import command_terminal
 import pytest
 import tiny_vibevoice
 from command_terminal import Terminal
-from model_hub import (
-    COMMIT,
-    CONFIG,
-    NEWER,
-    ORIGINAL_CONFIG,
-    SHARDS,
-    Hub,
-    write_checkpoint,
-)
+from model_hub import COMMIT, CONFIG, NEWER, ORIGINAL_CONFIG, SHARDS, Hub, write_checkpoint
 from service_process import PATIENCE_S, Server, free_port, run_command, wait_until
 
 from sidecar import engines, errors

@@ -460,11 +460,7 @@ async def test_claim_has_current_preferences_of_node(
 @pytest.mark.slow_except("[0.0]")
 @pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
 async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoints(
-    one: Service,
-    shared: SharedJobs,
-    recording: Path,
-    grace_s: float,
-    hold: Hold,
+    one: Service, shared: SharedJobs, recording: Path, grace_s: float, hold: Hold
 ) -> None:
     job_id, next_id = sent(shared, recording), sent(shared, recording)
     await until(lambda: shared.get(job_id).settled)
@@ -755,11 +751,7 @@ async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
 
 @pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck])
 async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again(
-    one: Service,
-    shared: SharedJobs,
-    recording: Path,
-    error: type[errors.SidecarError],
-    hold: Hold,
+    one: Service, shared: SharedJobs, recording: Path, error: type[errors.SidecarError], hold: Hold
 ) -> None:
     with one.node.aside():
         job_id = sent(shared, recording)

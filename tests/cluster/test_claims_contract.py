@@ -432,9 +432,7 @@ async def test_job_that_all_nodes_refuse_is_marked_refused_and_ends(store: Store
     assert record.error.code == "unschedulable"
 
 
-async def test_job_that_a_node_refuses_for_a_passing_fault_waits_however_long(
-    store: Store,
-) -> None:
+async def test_job_that_a_node_refuses_for_a_passing_fault_waits_however_long(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     stuck, away = (JobFailure.of(one()) for one in (errors.EngineStuck, errors.StorageUnreachable))

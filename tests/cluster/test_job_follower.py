@@ -89,10 +89,7 @@ async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
 
 
 async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
-    one: Service,
-    other: Service,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    one: Service, other: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await one.submit("a", "b")
     stays = asyncio.create_task(numbers(one, second.id))

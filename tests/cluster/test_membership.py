@@ -14,11 +14,7 @@ from shared_job_services import SEGMENT, Service, submitted
 
 from sidecar import errors
 from sidecar.cluster.claims import WAITING
-from sidecar.cluster.membership import (
-    EXPIRY_HEARTBEATS,
-    HEARTBEAT_INTERVAL_S,
-    HeartbeatObserver,
-)
+from sidecar.cluster.membership import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S, HeartbeatObserver
 from sidecar.jobs.job_record import JobFailure, JobState, StartedChange
 
 NO = JobFailure.of(errors.AudioTooLong())

@@ -120,9 +120,7 @@ def test_only_the_newest_sample_rates_are_compared(
     assert looked == [*rates[-1 : -MAX_RATES - 1 : -1], RATE], "then the one that was played"
 
 
-def test_likeness_is_none_without_playback_or_with_too_little_speech(
-    speech: Samples,
-) -> None:
+def test_likeness_is_none_without_playback_or_with_too_little_speech(speech: Samples) -> None:
     evidence = EchoDetector()
     evidence.hear(pcm16(speech), SampleEncoding.PCM16, RATE, 8.0)
     assert evidence.likeness(1.0, 2.0, 2.0) is None
@@ -199,9 +197,7 @@ def test_comparison_of_an_endless_utterance_takes_bounded_memory(speech: Samples
     assert most(8 * HISTORY_S) < 2 * most(HISTORY_S)
 
 
-def test_words_before_a_long_echo_count_after_their_audio_is_dropped(
-    speech: Samples,
-) -> None:
+def test_words_before_a_long_echo_count_after_their_audio_is_dropped(speech: Samples) -> None:
     evidence, seconds = played(np.tile(speech, 2), 16.0), round(HISTORY_S) + 3
     _, words = echo_rooms.some(
         np.random.default_rng(1), echo_rooms.voices()["endgame_nagg_nell"], 2.0

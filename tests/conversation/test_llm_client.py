@@ -111,9 +111,7 @@ def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> N
     assert aloud.end() == "Hello there."
 
 
-async def test_request_has_messages_token_limit_and_key(
-    server: Completions,
-) -> None:
+async def test_request_has_messages_token_limit_and_key(server: Completions) -> None:
     async with client(server, key="secret", max_tokens=7) as thinker:
         await answered(thinker)
     assert server.asked == [
@@ -157,9 +155,7 @@ async def test_two_parallel_requests_both_retry_with_max_completion_tokens(
 
 
 async def test_llm_server_started_after_the_first_search_is_found(
-    server: Completions,
-    talks: ConversationRegistry,
-    caplog: pytest.LogCaptureFixture,
+    server: Completions, talks: ConversationRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     for _ in range(3):
@@ -173,9 +169,7 @@ async def test_llm_server_started_after_the_first_search_is_found(
 
 
 async def test_llm_server_started_during_a_request_for_its_model_answers(
-    server: Completions,
-    talks: ConversationRegistry,
-    monkeypatch: pytest.MonkeyPatch,
+    server: Completions, talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = talks.models
 
@@ -312,9 +306,7 @@ async def test_local_llm_server_is_used_only_if_set_to_auto(server: Completions)
         await one.close()
 
 
-async def test_silent_server_delays_no_llm_that_is_listed_before_it(
-    server: Completions,
-) -> None:
+async def test_silent_server_delays_no_llm_that_is_listed_before_it(server: Completions) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
         search = here(Somebody=server.url, Mute=mute)
@@ -374,9 +366,7 @@ async def called(server: Completions, model: str, tools: ToolSet = TOOLS) -> lis
         return [piece async for piece in thinker.reply(ASKED, tools)]
 
 
-async def test_tool_calls_are_streamed_by_their_index(
-    server: Completions,
-) -> None:
+async def test_tool_calls_are_streamed_by_their_index(server: Completions) -> None:
     pieces = await called(server, "calls")
     assert [one for one in pieces if isinstance(one, str)] == ["One moment. "]
     fragments = [one for one in pieces if isinstance(one, ToolCallDelta)]
@@ -395,9 +385,7 @@ async def test_tool_calls_are_streamed_by_their_index(
     assert server.asked[-1]["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
 
 
-async def test_tool_calls_without_index_or_arguments_are_parsed(
-    server: Completions,
-) -> None:
+async def test_tool_calls_without_index_or_arguments_are_parsed(server: Completions) -> None:
     assert await called(server, "whole", ToolSet((WEATHER,), ToolChoice.REQUIRED)) == [
         ToolCallDelta(0, "a", "weather", '{"city": "Oslo"}'),
         ToolCallDelta(1, "b", "clock"),

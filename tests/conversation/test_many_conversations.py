@@ -23,9 +23,7 @@ TURNS = 20
 
 
 @pytest.mark.slow
-async def test_ten_parallel_conversations_get_their_own_words_and_samples(
-    tmp_path: Path,
-) -> None:
+async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_path: Path) -> None:
     settings = {"voice_engine": "scripted", "llm_model": "repeats", "conversations": MANY}
     with model() as (url, _), Server(tmp_path, llm=url, **settings) as server:  # type: ignore[arg-type]
         counts = Counts()
@@ -43,9 +41,7 @@ async def test_ten_parallel_conversations_get_their_own_words_and_samples(
         await asyncio.to_thread(wait_until, nothing_more, PATIENCE_S, "no file stays open")
 
 
-async def test_conversation_has_no_more_tasks_after_many_turns(
-    tmp_path: Path,
-) -> None:
+async def test_conversation_has_no_more_tasks_after_many_turns(tmp_path: Path) -> None:
     service = create_service(
         load_settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
     )

@@ -69,9 +69,7 @@ async def heard_by(
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_stalled_input_ends_an_utterance_even_if_it_is_reported_later(
-    late: bool,
-) -> None:
+async def test_stalled_input_ends_an_utterance_even_if_it_is_reported_later(late: bool) -> None:
     session = Told()
     hears, happened, listening = await heard_by(session)
     for utterance in (1, 2):
@@ -149,9 +147,7 @@ async def test_partial_and_final_words_belong_to_their_utterance() -> None:
     ],
     ids=lambda end: type(end).__name__,
 )
-async def test_late_end_of_one_turn_does_not_end_the_next(
-    end: live_events.LiveEvent,
-) -> None:
+async def test_late_end_of_one_turn_does_not_end_the_next(end: live_events.LiveEvent) -> None:
     session = Told()
     hears, happened, listening = await heard_by(session)
     await session.tell(live_events.SpeechStarted(0, 0.0))

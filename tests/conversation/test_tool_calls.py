@@ -134,9 +134,7 @@ def test_tool_call_of_a_speculative_reply_is_not_sent_before_the_turn_is_over() 
     assert len(table.told(events.ToolCallEnded)) == 1
 
 
-def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(
-    table: ToolTable,
-) -> None:
+def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(table: ToolTable) -> None:
     table.calls(*written(OSLO)[:2], ended=False)
     table.types("Never mind.")
     assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.INTERRUPTED]
@@ -148,9 +146,7 @@ def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(
     assert [one.role for one in table.asked] == [ChatRole.USER]
 
 
-def test_speech_during_a_tool_call_is_answered_before_its_output(
-    table: ToolTable,
-) -> None:
+def test_speech_during_a_tool_call_is_answered_before_its_output(table: ToolTable) -> None:
     table.asks_for()
     table.says("Are you there?")
     table.replies("I am.")

@@ -80,9 +80,7 @@ def with_an_outlier() -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 
 @pytest.mark.parametrize("hint", [1, 2, 3, 5])
-def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(
-    hint: int,
-) -> None:
+def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(hint: int) -> None:
     vectors, who = people([20, 20, 1])
     seconds = np.array([2.0 if person == OUTLIER else 5.0 for person in who], np.float32)
     assert cluster_embeddings(vectors, seconds, hint).tolist() == renumbered(who)

@@ -41,22 +41,22 @@ def lines(segments: list[Segment]) -> list[tuple[int | None, str]]:
         pytest.param("a b c d", [(0, 1, 0), (1, 2, 1)], [(0, "a b"), (1, "c d")], id="two turns"),
         pytest.param(
             "yes it is. No", [(0, 1.2, 0), (1.2, 2, 1)], [(0, "yes it is."), (1, "No")],
-            id="cut at a sentence's end near the turn",
+            id="cut at a sentence's end near the turn"
         ),
         pytest.param(
             "so. a b c d e", [(0, 2, 0), (2, 3, 1)], [(0, "so. a b c"), (1, "d e")],
-            id="no cut at a sentence's end far from the turn",
+            id="no cut at a sentence's end far from the turn"
         ),
         pytest.param(
             "a b c d", [(0, 0.9, 0), (5, 6, 1)], [(0, "a b c d")], id="no cut in a silence"
         ),
         pytest.param(
             "a b c d e f", [(0, 3, 0), (1, 1.4, 1)], [(0, "a b c d e f")],
-            id="no word for a short overlapping turn",
+            id="no word for a short overlapping turn"
         ),
         pytest.param(
             "a b c d e f", [(0, 1, 0), (1, 2, 1), (2, 3, 0)], [(0, "a b"), (1, "c d"), (0, "e f")],
-            id="speaker returns",
+            id="speaker returns"
         ),
         pytest.param("a b", [], [(None, "a b")], id="no turns"),
     ],
@@ -124,19 +124,19 @@ def test_each_turn_of_an_hour_gets_its_words() -> None:
     [
         pytest.param(
             [(0, 5.6, 0), (3.2, 9, 1)], [(0, 4.4, 0), (4.4, 9, 1)], [(0, 5.6, 0), (3.2, 9, 1)],
-            id="long overlap",
+            id="long overlap"
         ),
         pytest.param(
             [(0, 5, 0), (4.4, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)],
-            id="short overlap",
+            id="short overlap"
         ),
         pytest.param(
             [(0, 20, 0)], [(0, 11, 0), (11, 20, 0)], [(0, 11, 0), (11, 20, 0)],
-            id="one turn cut in two",
+            id="one turn cut in two"
         ),
         pytest.param(
             [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)],
-            id="no overlap",
+            id="no overlap"
         ),
     ],
 )  # fmt: skip
@@ -159,12 +159,12 @@ def test_segments_of_overlapping_turns_extend_to_their_turns(
         ),
         pytest.param(
             [(0, 5, 0), (5, 9, 1)], [(0, 5.2, 0), (5.2, 9, 1)], [(0, 5, 0), (5, 9, 1)],
-            id="change of speaker",
+            id="change of speaker"
         ),
         pytest.param([(0, 5, 1)], [(0.2, 4.8, 0)], [(0.2, 4.8, 0)], id="turn of another speaker"),
         pytest.param(
             [(0, 2.5, 0), (2.5, 5, 0)], [(0.1, 2.2, 0), (2.3, 4.9, 0)],
-            [(0, 2.2, 0), (2.3, 5, 0)], id="neighbour in the way",
+            [(0, 2.2, 0), (2.3, 5, 0)], id="neighbour in the way"
         ),
     ],
 )  # fmt: skip
@@ -192,9 +192,7 @@ def turns(*spans: Span) -> list[SpeakerTurn]:
             id="one word between",
         ),
         pytest.param(
-            [(0, 3, 0), (2, 6, 1)],
-            [(0, 2.5, 0), (2.5, 6, 1)],
-            id="change within an overlap",
+            [(0, 3, 0), (2, 6, 1)], [(0, 2.5, 0), (2.5, 6, 1)], id="change within an overlap"
         ),
         pytest.param([(0, 6, 0), (2, 2.5, 1)], [(0, 6, 0)], id="murmur in another's turn"),
         pytest.param(

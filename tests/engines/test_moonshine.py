@@ -318,9 +318,7 @@ def test_first_segment_comes_within_10_s_of_audio(
     assert given_s <= 10 + 37_123 / RATE
 
 
-def test_unavailable_speaker_models_fail_load_with_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_unavailable_speaker_models_fail_load_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable() -> None:
         raise speaker_models.SpeakerModelsUnavailable("another wheel")
 

@@ -153,9 +153,7 @@ def test_draft_of_other_speech_does_not_change_text(
     assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
 
 
-def test_preceding_text_corrects_word_that_sounds_alike(
-    recognizer: MoonshineRecognizer,
-) -> None:
+def test_preceding_text_corrects_word_that_sounds_alike(recognizer: MoonshineRecognizer) -> None:
     audio = decode_audio_file(ASSETS / "beckett.wav", SAMPLE_RATE)
     begin, border, end = (round(at * SAMPLE_RATE) for at in (4.7, 6.1, 7.6))
     alone = heard(recognizer, audio[border:end])
@@ -191,9 +189,7 @@ def test_very_short_audio_is_accepted(recognizer: MoonshineRecognizer, samples: 
     assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
 
 
-def test_missing_onnxruntime_fails_load_with_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_onnxruntime_fails_load_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(errors.ModelLoadFailed, match="onnxruntime"):
         load_recognizer()

@@ -19,11 +19,7 @@ from sidecar.gpu_memory.memory_footprint import (
     reserve_bytes,
 )
 from sidecar.gpu_memory.memory_plan import MIN_WINDOW_S, windows_of
-from sidecar.interfaces.engine_interface import (
-    Precision,
-    TranscribeOptions,
-    WindowingMode,
-)
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions, WindowingMode
 
 GIB = 1 << 30
 CARDS_GB = (6, 8, 10, 11, 12, 16, 24, 32, 48, 80, 96)

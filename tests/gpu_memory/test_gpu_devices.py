@@ -93,9 +93,7 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-async def test_monitor_without_gpu_stops(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_monitor_without_gpu_stops(caplog: pytest.LogCaptureFixture) -> None:
     driver = Driver(None)
     gpu = watch(driver)
     async with asyncio.timeout(PATIENCE_S):
@@ -473,11 +471,7 @@ def test_machine_without_gpu_has_no_visible_device() -> None:
     ids=str,
 )
 def test_memory_is_that_of_visible_device(
-    visible: str | None,
-    name: str,
-    free_gib: int,
-    bandwidth: float,
-    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None, name: str, free_gib: int, bandwidth: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", two_cards())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

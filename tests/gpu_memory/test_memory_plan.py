@@ -201,9 +201,7 @@ def test_windows_of_recording_at_precision_on_gpu(
 
 
 @pytest.mark.parametrize("precision", [FP32, BF16, INT8, INT4])
-def test_load_with_parts_on_host_takes_less_than_its_job(
-    precision: Precision,
-) -> None:
+def test_load_with_parts_on_host_takes_less_than_its_job(precision: Precision) -> None:
     """A second of audio, so that nothing but weights counts."""
     second = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1.0)
     for plan in plan_ladder(second)[1:]:
@@ -479,9 +477,7 @@ def test_loss_at_window_border_is_that_of_engine() -> None:
 
 
 @pytest.mark.parametrize("audio_s", [1800.0, None])
-def test_parallel_windows_have_fallback_of_one_at_a_time(
-    audio_s: float | None,
-) -> None:
+def test_parallel_windows_have_fallback_of_one_at_a_time(audio_s: float | None) -> None:
     admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, (Precision.BF16,), None)
     now = MemoryState(141 * GB, None, on_gpu=True)
     asked = TranscribeOptions(windows=WindowingMode.PARALLEL)

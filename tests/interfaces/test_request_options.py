@@ -20,11 +20,7 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     WindowingMode,
 )
-from sidecar.interfaces.language_tags import (
-    LANGUAGE_NAMES,
-    NATIVE_LANGUAGE_NAMES,
-    OTHER_CODES,
-)
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES, NATIVE_LANGUAGE_NAMES, OTHER_CODES
 from sidecar.interfaces.request_options import (
     MAX_PROMPT_CHARACTERS,
     MAX_UNKNOWN_FIELDS,

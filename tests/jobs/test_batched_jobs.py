@@ -65,10 +65,7 @@ async def running(jobs: Sequence[Job]) -> None:
                 break
 
 
-async def test_each_job_of_batch_has_result_it_has_alone(
-    recording: Path,
-    tmp_path: Path,
-) -> None:
+async def test_each_job_of_batch_has_result_it_has_alone(recording: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.wav"
     samples, rate = soundfile.read(recording)
     soundfile.write(other, samples[::-1], rate)
@@ -114,9 +111,7 @@ async def test_job_cancelled_before_batch_starts_is_not_reported_to_engine(
     assert slot.left == [1], "the numbers are those of whom the engine hears"
 
 
-async def test_each_job_of_batch_gets_its_own_plan(
-    recording: Path,
-) -> None:
+async def test_each_job_of_batch_gets_its_own_plan(recording: Path) -> None:
     companies, slot = Companies(), OverheardSlot()
     planned: dict[str, str] = {}
 
@@ -133,9 +128,7 @@ async def test_each_job_of_batch_gets_its_own_plan(
     assert languages == [f"fp32-{number}" for number in range(5)]
 
 
-async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(
-    recording: Path,
-) -> None:
+async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(recording: Path) -> None:
     """Alone there is more of it; and that there was not is no attempt of its own."""
     async with queue_of() as (queue, slot, companies):
         slot.too_large = {1}
@@ -187,9 +180,7 @@ async def test_jobs_whose_recordings_alone_cannot_be_read_keep_no_other_waiting(
 
 @posix
 async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
-    recording: Path,
-    tmp_path: Path,
-    voice: bytes,
+    recording: Path, tmp_path: Path, voice: bytes
 ) -> None:
     poison = tmp_path / "poison.wav"
     poison.write_bytes(voice)
@@ -240,10 +231,7 @@ async def test_next_batch_runs_when_all_jobs_of_batch_are_cancelled(
         ] == []
 
 
-async def test_unreadable_recording_in_batch_fails_alone(
-    recording: Path,
-    tmp_path: Path,
-) -> None:
+async def test_unreadable_recording_in_batch_fails_alone(recording: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"nothing that could be heard" * 100)
     async with queue_of() as (queue, _, companies):
@@ -287,9 +275,7 @@ async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
     assert [job.record.attempts for job in jobs] == [1] * 5, "to be interrupted is no attempt"
 
 
-async def test_job_cancelled_during_load_leaves_rest_of_batch_together(
-    recording: Path,
-) -> None:
+async def test_job_cancelled_during_load_leaves_rest_of_batch_together(recording: Path) -> None:
     async with queue_of() as (queue, _, companies):
         jobs = await submitted(queue, [recording] * 3)
         queue.open()

@@ -104,9 +104,7 @@ def test_load_time_is_the_median_and_does_not_change_pace() -> None:
     assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
 
 
-def test_durations_are_kept_over_restart_by_engine_model_and_precision(
-    tmp_path: Path,
-) -> None:
+def test_durations_are_kept_over_restart_by_engine_model_and_precision(tmp_path: Path) -> None:
     pace = DurationPredictor("whisper", "small")
     pace.learn("int8", 100.0, 50.0)
     pace.learn_load("int8", 3.0)

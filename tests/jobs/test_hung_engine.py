@@ -65,10 +65,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
 async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
-    kind: type[OverheardSlot],
-    build: Callable[..., OverheardSlot],
-    new_job: NewJob,
-    hold: Hold,
+    kind: type[OverheardSlot], build: Callable[..., OverheardSlot], new_job: NewJob, hold: Hold
 ) -> None:
     slot = build(kind)
     async with queue_on(slot) as queue:
@@ -92,8 +89,7 @@ async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
-    build: Callable[..., OverheardSlot],
-    new_job: NewJob,
+    build: Callable[..., OverheardSlot], new_job: NewJob
 ) -> None:
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
@@ -154,9 +150,7 @@ def test_service_with_unkillable_worker_is_unhealthy() -> None:
 
 
 async def test_busy_engine_that_answers_pings_is_not_killed(
-    build: Callable[..., OverheardSlot],
-    new_job: NewJob,
-    monkeypatch: pytest.MonkeyPatch,
+    build: Callable[..., OverheardSlot], new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot, answered = build(OverheardSlot), list[bool]()
     hears = WorkerProcess.answers_ping

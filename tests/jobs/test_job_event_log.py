@@ -27,13 +27,7 @@ from sidecar.jobs.job_record import (
     apply_event,
 )
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
-from sidecar.transcripts.transcript import (
-    Finished,
-    Progress,
-    Segment,
-    SegmentReady,
-    Transcript,
-)
+from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]
@@ -112,9 +106,7 @@ def test_replay_of_job_log_gives_its_record(
     store.forget(first.id)
 
 
-def test_events_are_numbered_from_one_and_have_times_of_given_clock(
-    store: JobEventLog,
-) -> None:
+def test_events_are_numbered_from_one_and_have_times_of_given_clock(store: JobEventLog) -> None:
     job = added(store)
     record = store.append(store.append(job.id, StartedChange()).id, DONE)
     assert [(event.seq, event.at) for event in store.events(job.id)] == [
@@ -223,9 +215,7 @@ async def test_ended_subscriptions_are_forgotten(store: JobEventLog) -> None:
     assert [await _taken(one) for one in subscriptions] == [[1]] * 3
 
 
-async def test_closed_subscription_yields_earlier_events_and_ends(
-    store: JobEventLog,
-) -> None:
+async def test_closed_subscription_yields_earlier_events_and_ends(store: JobEventLog) -> None:
     job = added(store)
     subscription = store.subscribe(job.id)
     store.append(job.id, StartedChange())

@@ -28,9 +28,7 @@ def job(recording: Path, precision: Precision) -> Job:
     return job_of(recording, TranscribeOptions(precision=precision))
 
 
-async def test_two_clients_with_different_precisions_cause_two_loads(
-    recording: Path,
-) -> None:
+async def test_two_clients_with_different_precisions_cause_two_loads(recording: Path) -> None:
     slot, used = OverheardSlot(), list[str]()
     async with queue_on(slot, limit=8) as queue:
         queue.open()
@@ -46,9 +44,7 @@ async def test_two_clients_with_different_precisions_cause_two_loads(
     assert slot.loads == 2
 
 
-async def test_job_waiting_for_another_precision_can_be_cancelled(
-    recording: Path,
-) -> None:
+async def test_job_waiting_for_another_precision_can_be_cancelled(recording: Path) -> None:
     slot = OverheardSlot()
     first, second, third = (
         job(recording, one) for one in (Precision.FP32, Precision.INT8, Precision.FP32)

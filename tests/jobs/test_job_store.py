@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    aclosing,
-    asynccontextmanager,
-    contextmanager,
-)
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -468,9 +463,7 @@ async def test_one_of_concurrent_edits_is_applied(opened: Opened, store: JobStor
     assert (await store.get(record.id)).history.revision == 1
 
 
-async def test_ended_live_session_is_imported_as_done_job(
-    store: JobStore,
-) -> None:
+async def test_ended_live_session_is_imported_as_done_job(store: JobStore) -> None:
     record = submitted(owner="ada", durable=True)
     changes = [StartedChange(), segment(0), ReportedChange(Peaks(0, b"\x01\x02")), FINISHED]
     imported = await store.import_ended(record, changes)

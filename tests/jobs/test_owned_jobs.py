@@ -67,9 +67,7 @@ async def test_edit_is_computed_once_and_not_on_the_event_loop(
     assert [one.ready for one in kept] == [None, None, None], "no transcript is kept with an edit"
 
 
-async def test_edit_overtaken_by_another_is_computed_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_edit_overtaken_by_another_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     store = JobEventLog()
     job, editor = done_in(store), editor_of(store)
     begun, go_on = threading.Event(), threading.Event()

@@ -190,9 +190,7 @@ async def test_newest_result_stays_its_time_whatever_its_size(new_job: NewJob) -
     assert first.ended
 
 
-async def test_retained_bytes_grow_with_transcript_and_its_events(
-    new_job: NewJob,
-) -> None:
+async def test_retained_bytes_grow_with_transcript_and_its_events(new_job: NewJob) -> None:
     little, much = weight_of(new_job(), 1), weight_of(new_job(), 1001)
     assert little > JOB_BYTES
     a_segment = (much - little) / 1000
@@ -249,9 +247,7 @@ async def test_closed_retention_has_no_timer(new_job: NewJob) -> None:
     assert kept.ids == [job.id]
 
 
-async def test_shutdown_waits_only_for_results_not_fetched_yet(
-    new_job: NewJob,
-) -> None:
+async def test_shutdown_waits_only_for_results_not_fetched_yet(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20, fetch_s=DAY_S)
     fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
     for job in (fetched, cancelled, put_off, waiting):
@@ -272,9 +268,7 @@ async def test_shutdown_waits_only_for_results_not_fetched_yet(
     await asyncio.wait_for(ending, PATIENCE_S)
 
 
-async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(
-    new_job: NewJob,
-) -> None:
+async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
     stand_still(MIN_RETENTION_S)
@@ -284,9 +278,7 @@ async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(
     assert ending.done()
 
 
-async def test_shutdown_waits_for_result_until_its_time_is_over(
-    new_job: NewJob,
-) -> None:
+async def test_shutdown_waits_for_result_until_its_time_is_over(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20, fetch_s=0.2)
     began = time.monotonic()
     kept.finished(new_job())

@@ -440,9 +440,7 @@ async def test_delete_all_deletes_all_although_retention_deletes_some_meanwhile(
     assert not {waiting.id, done.id} & _kept_in(folder)
 
 
-async def test_delete_all_after_restart_includes_jobs_that_are_not_kept(
-    folder: Path,
-) -> None:
+async def test_delete_all_after_restart_includes_jobs_that_are_not_kept(folder: Path) -> None:
     """Its client waited for it, and the service ended before that was told."""
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         for kept in (True, False):
@@ -528,9 +526,7 @@ async def test_fault_after_a_commit_does_not_end_the_writer(
     assert "a bug" in caplog.text
 
 
-async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(
-    folder: Path,
-) -> None:
+async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(folder: Path) -> None:
     class BrokenArchive(RecordingArchive):
         def put(self, *_: object) -> None:
             raise SystemExit

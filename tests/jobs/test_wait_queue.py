@@ -141,9 +141,7 @@ async def test_batch_is_made_up_in_queue_order(recording: Path) -> None:
     assert set(ended[:4]) == {0, 1, 2, 6}
 
 
-async def test_failed_estimate_leaves_no_half_submitted_job(
-    new_job: NewJob,
-) -> None:
+async def test_failed_estimate_leaves_no_half_submitted_job(new_job: NewJob) -> None:
     def guess(job: Job, precision: Precision) -> float:
         raise OSError("nobody knows")
 
@@ -179,9 +177,7 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
     assert (lineup.turn(jobs[1]), lineup.turn(jobs[2])) == ((0, 0.0), (1, 10.0))
 
 
-async def test_measured_pace_changes_waits_and_not_the_order(
-    new_job: NewJob,
-) -> None:
+async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) -> None:
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
         first, *rest = await submitted(queue, [new_job(owner="a") for _ in range(4)])

@@ -112,9 +112,7 @@ def test_fault_in_the_work_for_one_session_fails_that_session_alone(
     assert hall.encoding == 0, "nobody takes the place of those at voices"
 
 
-def test_failed_session_gets_no_more_events_and_no_second_error(
-    hall: LiveScheduler,
-) -> None:
+def test_failed_session_gets_no_more_events_and_no_second_error(hall: LiveScheduler) -> None:
     def fail(*_: object) -> None:
         raise ValueError("and again")
 

@@ -258,9 +258,7 @@ async def test_sessions_of_one_owner_are_limited_by_settings_and_token(
         service.live.open(OTHER, LiveOptions())
 
 
-async def test_deletion_of_an_owner_deletes_ended_sessions(
-    open_service: Open,
-) -> None:
+async def test_deletion_of_an_owner_deletes_ended_sessions(open_service: Open) -> None:
     service = await open_service(live_grace=60.0)
     for owner in (ANONYMOUS, OTHER):
         session = service.live.open(owner, LiveOptions(), "mine")
@@ -272,9 +270,7 @@ async def test_deletion_of_an_owner_deletes_ended_sessions(
     assert service.live.find(OTHER, "mine") is session
 
 
-async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(
-    open_service: Open,
-) -> None:
+async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(open_service: Open) -> None:
     service = await open_service(live_sessions_per_owner=1)
     gone = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     gone.end()  # its client is still on the line

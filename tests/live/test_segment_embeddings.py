@@ -376,9 +376,7 @@ def test_restarted_engine_keeps_the_speaker_labels() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_any_order_of_work_gives_the_labels_of_the_summary(
-    seed: int,
-) -> None:
+def test_any_order_of_work_gives_the_labels_of_the_summary(seed: int) -> None:
     chance = random.Random(seed)
     options = LiveOptions(
         partials=chance.random() < 0.3, endpointing=EndpointingOptions(longest_s=2.0)

@@ -30,10 +30,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_telemetry import JobTraceContext, job_stages
-from sidecar.observability.tracing import (
-    RequestArrival,
-    is_tracing_configured,
-)
+from sidecar.observability.tracing import RequestArrival, is_tracing_configured
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
 

@@ -84,9 +84,7 @@ async def refused(service: Service, caller: Identity) -> int:
     return caught.value.retry_after
 
 
-async def test_what_one_client_was_refused_moves_another_s_time_by_little(
-    service: Service,
-) -> None:
+async def test_what_one_client_was_refused_moves_another_s_time_by_little(service: Service) -> None:
     await all_places(service)
     first = await refused(service, ADA)
     own = [await refused(service, ADA) for _ in range(40)]
@@ -311,11 +309,7 @@ def test_each_that_is_refused_is_told_a_later_time_and_none_more_than_a_minute(
 def test_a_client_that_comes_again_as_it_was_told_waits_for_its_place(busy: Server) -> None:
     """And is not refused once more, if there is one before long."""
     ids = filled(busy, wav(SECOND * 8))
-    answer = busy.client.post(
-        URL,
-        files={"file": ("clip.wav", wav(SECOND))},
-        headers=RETRY,
-    )
+    answer = busy.client.post(URL, files={"file": ("clip.wav", wav(SECOND))}, headers=RETRY)
     assert answer.status_code == 200, answer.text
     for one in ids:
         busy.wait_state(one, "done")
@@ -338,10 +332,7 @@ def test_a_client_that_hangs_up_while_it_waits_for_a_place_waits_no_more(
     def waits() -> bool:
         try:
             answer = server.client.post(
-                URL,
-                files={"file": ("clip.wav", wav(SECOND))},
-                headers=RETRY,
-                timeout=2.0,
+                URL, files={"file": ("clip.wav", wav(SECOND))}, headers=RETRY, timeout=2.0
             )
         except httpx.TimeoutException:
             return True

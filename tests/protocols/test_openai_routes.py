@@ -131,9 +131,7 @@ def test_response_of_every_format_is_the_golden_one(fmt: str, server: Server) ->
 
 
 @pytest.mark.anywhere
-def test_stream_is_the_golden_one(
-    server: Server,
-) -> None:
+def test_stream_is_the_golden_one(server: Server) -> None:
     fields = {"model": "whisper-1", "stream": "true", "response_format": "diarized_json"}
     files = {"file": CLIP}
     response = server.client.post("/v1/audio/transcriptions", files=files, data=fields)

@@ -87,9 +87,7 @@ def test_audio_of_every_format_is_complete(
     assert abs(samples).max() > 0.1
 
 
-def test_defaults_of_the_package_give_an_mp3_with_a_warning(
-    speaking: Server,
-) -> None:
+def test_defaults_of_the_package_give_an_mp3_with_a_warning(speaking: Server) -> None:
     wish = {"voice": "alloy", "instructions": "Speak like a pirate."}
     answer = spoken(speaking, model="gpt-4o-mini-tts", **wish)
     assert answer.read().startswith(b"\xff\xf3")
@@ -270,9 +268,7 @@ async def conversation_hears(fleet: EngineFleet, text: str) -> bytes:
         return b"".join([sound.pcm async for sound in fleet.voice.say(text)])
 
 
-async def test_client_that_does_not_read_blocks_no_other_speech(
-    fleet: EngineFleet,
-) -> None:
+async def test_client_that_does_not_read_blocks_no_other_speech(fleet: EngineFleet) -> None:
     """Its phrase has more bytes than may lie unread between the engine's process and ours."""
     quota, endless = speech.SpeechQuota(), asked("a" * 480, speed=0.25)
     async with aclosing(speech.spoken(fleet.voice, endless, quota, ANONYMOUS)) as unread:

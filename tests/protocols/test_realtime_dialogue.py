@@ -241,9 +241,7 @@ async def test_speech_is_answered_with_audio_and_all_its_events(talks: Server) -
     assert places == [(None, said["item_id"]), (said["item_id"], item["id"])]
 
 
-async def test_typed_text_is_answered_on_request_as_text_or_audio(
-    talks: Server,
-) -> None:
+async def test_typed_text_is_answered_on_request_as_text_or_audio(talks: Server) -> None:
     async with calling(talks) as caller:
         done = await caller.answered("Hello.", output_modalities=["text"], metadata={"a": "b"})
         assert caller.kinds()[2:] == [*ITEM, *READ]
@@ -314,9 +312,7 @@ async def test_speech_over_a_response_cancels_it(slow: Server) -> None:
         await speaking
 
 
-async def test_response_cancel_ends_it_and_a_second_response_is_refused(
-    slow: Server,
-) -> None:
+async def test_response_cancel_ends_it_and_a_second_response_is_refused(slow: Server) -> None:
     async with alone(slow) as caller:
         with pytest.raises(InvalidStatus) as refused:
             async with calling(slow):
@@ -449,9 +445,7 @@ VOICE = ("voice_unknown", "voice")
 ITEM_UNKNOWN = ("item_unknown", "item_id")
 
 
-async def test_ended_conversation_is_a_transcript_and_a_job_if_kept(
-    talks: Server,
-) -> None:
+async def test_ended_conversation_is_a_transcript_and_a_job_if_kept(talks: Server) -> None:
     for keep in (False, True):
         async with calling(talks) as caller:
             await caller.answered("Hello there.", output_modalities=["text"])

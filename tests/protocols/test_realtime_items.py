@@ -103,9 +103,7 @@ async def test_response_can_have_text_and_several_tool_calls(
         assert "tools" not in mind.replies[-1], "those were of one answer"
 
 
-async def test_speech_during_a_tool_call_cancels_it(
-    thoughtful: Server,
-) -> None:
+async def test_speech_during_a_tool_call_cancels_it(thoughtful: Server) -> None:
     async with calling(thoughtful) as caller:
         await caller.update(tools=[WEATHER], output_modalities=["text"])
         await caller.say("It dangles")

@@ -104,9 +104,7 @@ def canonical(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(plain)
 
 
-async def test_transcription_session_is_the_golden_one(
-    server: Server,
-) -> None:
+async def test_transcription_session_is_the_golden_one(server: Server) -> None:
     async with connected(server) as client:
         await client.send({"type": "session.update", "session": GOLDEN["session"]})
         events = []
@@ -241,9 +239,7 @@ async def test_key_is_read_from_a_header_or_a_subprotocol(strict: Server) -> Non
     assert (await admitted(strict, subprotocols=["realtime"], **page))["closed"] == 3000
 
 
-async def test_client_secret_opens_one_connection_with_its_session(
-    strict: Server,
-) -> None:
+async def test_client_secret_opens_one_connection_with_its_session(strict: Server) -> None:
     base = f"http://127.0.0.1:{strict.port}/v1"
     async with AsyncOpenAI(base_url=base, api_key=TOKEN) as client:
         given = await client.realtime.client_secrets.create(session=NULL_VAD)  # type: ignore[arg-type]
@@ -271,9 +267,7 @@ async def test_client_secret_opens_one_connection_with_its_session(
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
 
 
-async def test_cleared_audio_is_not_transcribed_and_committed_audio_is(
-    strict: Server,
-) -> None:
+async def test_cleared_audio_is_not_transcribed_and_committed_audio_is(strict: Server) -> None:
     key = {"Authorization": f"Bearer {TOKEN}"}
     await admitted(strict, additional_headers=key)
     async with connected(strict, additional_headers=key) as client:

@@ -67,9 +67,7 @@ async def test_typed_text_is_answered_and_invalid_messages_are_skipped(talks: Se
         assert page.kinds()[1:-1] == [*["error"] * 3, "status processing", "sound", "metrics"]
 
 
-async def test_speech_over_a_reply_ends_it_at_what_was_heard(
-    talks: Server,
-) -> None:
+async def test_speech_over_a_reply_ends_it_at_what_was_heard(talks: Server) -> None:
     async with Page(talks) as page:
         await page.send(type="text", text=LONGER)
         await page.sound()

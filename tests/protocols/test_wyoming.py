@@ -178,9 +178,7 @@ async def test_ping_is_answered_during_recognition(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_half_closed_connection_gets_the_transcript(
-    tmp_path: Path,
-) -> None:
+async def test_half_closed_connection_gets_the_transcript(tmp_path: Path) -> None:
     with Server(tmp_path, wyoming_port=0, scripted_speed=8) as slow:
         port = int(slow.health()["wyoming_port"])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -82,9 +82,7 @@ async def test_connection_exchanges_the_golden_frames(server: Server) -> None:
         ]
 
 
-async def test_new_request_drops_the_active_one(
-    server: Server,
-) -> None:
+async def test_new_request_drops_the_active_one(server: Server) -> None:
     async with Streaming(server) as client:
         await client.ready()
         await client.begin("r1")

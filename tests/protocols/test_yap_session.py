@@ -29,9 +29,7 @@ WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)
 
 
 @given(st.lists(st.tuples(WORDS, st.lists(st.integers(0, 6), max_size=4), st.booleans())))
-def test_joined_deltas_are_the_transcript(
-    pieces: list[tuple[list[str], list[int], bool]],
-) -> None:
+def test_joined_deltas_are_the_transcript(pieces: list[tuple[list[str], list[int], bool]]) -> None:
     deltas, told, said = YapWordDeltas(), "", []
     deltas.begins(0.0)
     for number, (words, lengths, early) in enumerate(pieces):

@@ -52,9 +52,7 @@ def test_golden_file_has_version_and_exit_codes_of_contract() -> None:
     assert GOLDEN["exit_codes"] == EXIT_CODES
 
 
-def test_ready_line_has_golden_keys_and_token_only_if_generated(
-    start: Start,
-) -> None:
+def test_ready_line_has_golden_keys_and_token_only_if_generated(start: Start) -> None:
     made, plain = start("--port", "0", "--generate-token"), start("--port", "0")
     for started, golden in ((made, GOLDEN["ready_with_token"]), (plain, GOLDEN["ready"])):
         line = started.line()

@@ -233,9 +233,7 @@ def test_start_on_port_in_use_names_its_owner(start: Start) -> None:
         assert "other than vibevoice-asr" in said
 
 
-def test_port_freed_during_query_of_its_owner_is_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_port_freed_during_query_of_its_owner_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
 
@@ -492,9 +490,7 @@ def rest_of(sock: socket.socket) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
-def test_connections_beyond_file_limit_wait_and_are_logged_once(
-    tmp_path: Path,
-) -> None:
+def test_connections_beyond_file_limit_wait_and_are_logged_once(tmp_path: Path) -> None:
     with (
         Server(tmp_path, limits={"request_deadline": 1}) as server,
         contextlib.ExitStack() as stack,
@@ -661,9 +657,7 @@ def demo(start: Start, studio: Studio, tmp_path: Path) -> Callable[..., HostedSe
 
 @pytest.mark.slow
 @posix
-def test_service_of_killed_demo_ends(
-    demo: Callable[..., HostedService],
-) -> None:
+def test_service_of_killed_demo_ends(demo: Callable[..., HostedService]) -> None:
     port = free_port()
     started = demo("--port", port)
     processes = family(started.process.pid)
@@ -690,9 +684,7 @@ def test_demo_finds_its_service_at_any_port_and_token(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
-def test_service_raises_its_file_limit_to_maximum(
-    start: Start,
-) -> None:
+def test_service_raises_its_file_limit_to_maximum(start: Start) -> None:
     few = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *SERVE]
     service = start("--port", 0, command=few)
     service.line()

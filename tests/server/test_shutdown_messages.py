@@ -90,9 +90,7 @@ async def test_clients_get_shutdown_reason_and_live_session_its_summary(
             await page.until("status", state="ready")
             said: list[dict[str, Any]] = []
             listening = asyncio.gather(
-                speak_on(live, said),
-                speak_on(page.live, []),
-                return_exceptions=True,
+                speak_on(live, said), speak_on(page.live, []), return_exceptions=True
             )
             await until(lambda: any(one["type"] == "partial" for one in said))
             await asyncio.to_thread(server.process.terminate)
@@ -142,9 +140,7 @@ async def test_refused_uploads_in_progress_are_answered_without_an_error_at_shut
     assert "ERROR" not in server.log()
 
 
-async def test_refused_handshake_logs_no_error(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_refused_handshake_logs_no_error(start_server: Callable[..., Server]) -> None:
     server = start_server(engine="scripted", token="a-token-of-sixteen")
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription")

@@ -130,9 +130,7 @@ async def test_other_requests_wait_for_whole_application(
     assert sum(counted(both.service).values()) == 2
 
 
-async def test_waiting_request_is_refused_at_shutdown(
-    staged: Callable[..., Staged],
-) -> None:
+async def test_waiting_request_is_refused_at_shutdown(staged: Callable[..., Staged]) -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -244,9 +242,7 @@ def test_modules_of_conversations_are_imported_with_application() -> None:
     assert {f"sidecar.conversation.{name}" for name in needed} <= set(ended.stdout.split())
 
 
-def test_invalid_variable_of_routes_is_fatal_before_ready_line(
-    start: Start,
-) -> None:
+def test_invalid_variable_of_routes_is_fatal_before_ready_line(start: Start) -> None:
     service = start(port=0, env={"WS_CLOSE_BUSY_CODE": "busy"})
     assert service.line()["code"] == "settings_invalid"
     assert service.ended()[0] == 78

@@ -18,14 +18,7 @@ import moonshine_voice
 import pytest
 from cryptography import x509
 from hosted_service import SERVE
-from service_process import (
-    REPOSITORY,
-    free_port,
-    popen,
-    run_command,
-    service_environment,
-    until,
-)
+from service_process import REPOSITORY, free_port, popen, run_command, service_environment, until
 from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
@@ -141,9 +134,7 @@ def test_insecure_option_is_warned_of_and_own_certificate_is_trusted(
     assert str(ready["pid"]) in answer.stdout
 
 
-def test_transcription_and_port_query_work_over_tls(
-    home: tuple[Home, dict[str, Any]],
-) -> None:
+def test_transcription_and_port_query_work_over_tls(home: tuple[Home, dict[str, Any]]) -> None:
     at, ready = home
     trust = ("--fingerprint", ready["fingerprint"])
     answer = at.run("transcribe", VOICE, "--server", at.url, *trust)

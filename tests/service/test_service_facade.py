@@ -113,9 +113,7 @@ def test_service_of_test_without_folder_writes_nothing_of_user(users_folder: Pat
         assert folder.is_relative_to(users_folder)
 
 
-def test_service_of_test_keeps_data_in_folder_of_test(
-    start_server: Callable[..., Server],
-) -> None:
+def test_service_of_test_keeps_data_in_folder_of_test(start_server: Callable[..., Server]) -> None:
     """Not with the people of another test; nor, outside of tests, with the user's own."""
     server = start_server(people=True, keep_jobs=True, journal_key="0" * 64)
     assert {path.name for path in server.home.glob("data/*")} >= {"jobs", "people"}
@@ -127,8 +125,7 @@ def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
     installed = ("moonshine", "scripted")
     for module in ("sidecar.server.app", "sidecar.engines", "sidecar.tts.tts_engine_selection"):
         monkeypatch.setattr(
-            f"{module}.missing_packages",
-            lambda spec: [] if spec.name in installed else ["torch"],
+            f"{module}.missing_packages", lambda spec: [] if spec.name in installed else ["torch"]
         )
     monkeypatch.setattr("sidecar.tts.system_tts.is_system_tts_available", lambda: False)
     caplog.set_level(logging.INFO, "sidecar.server.app")

@@ -365,9 +365,7 @@ async def test_close_leaves_no_task_and_no_connection(
 
 
 async def test_repeated_call_outlasts_an_outage_that_is_logged_once(
-    shared: PostgresDatabase,
-    postgres_cluster: Cluster,
-    caplog: pytest.LogCaptureFixture,
+    shared: PostgresDatabase, postgres_cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     shared.call_timeout_s = 0.2

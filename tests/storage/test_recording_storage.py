@@ -295,8 +295,7 @@ def another_of_that_name(path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize(
-    "harm",
-    [truncated, altered, longer, gone, a_folder, a_link, a_pipe, another_of_that_name],
+    "harm", [truncated, altered, longer, gone, a_folder, a_link, a_pipe, another_of_that_name]
 )
 def test_exchanged_recording_is_not_opened(
     harm: Callable[[Path], None], keeping: JobPersistence, path: Path, voice: bytes

@@ -87,10 +87,7 @@ def test_unusable_bucket_settings_are_refused_at_start(
         if not value:
             monkeypatch.delenv(name)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        check_storage(
-            create_recording_storage(settings_of(bucket, **more), Path("nowhere")),
-            0.0,
-        )
+        check_storage(create_recording_storage(settings_of(bucket, **more), Path("nowhere")), 0.0)
     told = refused.value.to_wire()
     assert said in told["detail"]
     assert todo in told["hint"]

@@ -59,8 +59,7 @@ def build_tokenizer(texts: list[str]) -> Tokenizer:
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False),
+        texts, trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
     )
     state = json.loads(bpe.to_str())
     vocabulary = state["model"]["vocab"]

@@ -65,10 +65,7 @@ class Engine:
         list(self.engine.load(LoadOptions(upstream=UpstreamOptions(urls, **options))))
 
     def events(
-        self,
-        sound: Sound,
-        cancelled: Callable[[], bool] = lambda: False,
-        **options: Any,
+        self, sound: Sound, cancelled: Callable[[], bool] = lambda: False, **options: Any
     ) -> list[TranscriptionEvent]:
         heard = sound.at(self.engine.sample_rate)
         return list(

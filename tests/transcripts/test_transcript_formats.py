@@ -18,11 +18,7 @@ from sidecar.transcripts.transcript import (
     collapse_commas,
     join_texts,
 )
-from sidecar.transcripts.transcript_formats import (
-    FORMATS,
-    file_extension,
-    render_transcript,
-)
+from sidecar.transcripts.transcript_formats import FORMATS, file_extension, render_transcript
 
 
 def transcript(*segments: Segment) -> Transcript:

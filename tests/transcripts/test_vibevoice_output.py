@@ -214,8 +214,7 @@ def test_empty_item_is_skipped_and_counted(content: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "escaped",
-    ["\\ud83d", "\\ude42", "\\ude42\\ud83d", "a\\u0000b", "\\ud83d\\ude42", "\udc80"],
+    "escaped", ["\\ud83d", "\\ude42", "\\ude42\\ud83d", "a\\u0000b", "\\ud83d\\ude42", "\udc80"]
 )
 def test_every_text_is_valid_utf_8(escaped: str) -> None:
     (segment,) = parse('[{"Start":0,"End":1,"Content":"So: ' + escaped + '"}]')
@@ -365,10 +364,7 @@ def test_segments_do_not_depend_on_how_the_stream_is_split(text: str, cuts: list
     assert (pieces.skipped, pieces.truncated) == (whole.skipped, whole.truncated)
 
 
-@given(
-    st.one_of(st.text(), FRAGMENTS, MUTATED),
-    st.one_of(st.none(), st.floats(0, 1e6)),
-)
+@given(st.one_of(st.text(), FRAGMENTS, MUTATED), st.one_of(st.none(), st.floats(0, 1e6)))
 def test_random_text_raises_nothing_and_gives_valid_segments(
     text: str, duration_s: float | None
 ) -> None:

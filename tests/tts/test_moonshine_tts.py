@@ -81,9 +81,7 @@ def test_text_without_words_gives_no_sound(engine: TtsEngine) -> None:
     assert sound_of(engine, f"\0{TEXT}").pcm
 
 
-def test_voices_are_the_pulled_ones_and_others_are_refused_with_a_hint(
-    engine: TtsEngine,
-) -> None:
+def test_voices_are_the_pulled_ones_and_others_are_refused_with_a_hint(engine: TtsEngine) -> None:
     assert engine.voices() == (tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
     with pytest.raises(errors.VoiceUnknown) as refused:
         list(engine.say(TEXT, SynthesisOptions(voice="kokoro_af_heart"), never))

@@ -156,9 +156,7 @@ def voice(
 Spoken = tuple[TtsSpec, TtsEngine]
 
 
-def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(
-    voice: Spoken,
-) -> None:
+def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(voice: Spoken) -> None:
     spec, engine = voice
     sounds = list(engine.say(TEXT, SynthesisOptions(), never))
     assert sounds
@@ -196,8 +194,7 @@ def test_engine_speaks_with_its_listed_voices_and_refuses_others(voice: Spoken) 
 
 
 @pytest.mark.skipif(
-    bool(missing_packages(espeak_tts.SPEC)),
-    reason=missing_extra("espeakng-loader"),
+    bool(missing_packages(espeak_tts.SPEC)), reason=missing_extra("espeakng-loader")
 )
 def test_espeak_speaks_in_the_language_of_the_text_and_at_the_speed() -> None:
     engine = loaded(espeak_tts.SPEC)
@@ -218,8 +215,7 @@ def test_espeak_speaks_in_the_language_of_the_text_and_at_the_speed() -> None:
 
 
 @pytest.mark.skipif(
-    bool(missing_packages(espeak_tts.SPEC)),
-    reason=missing_extra("espeakng-loader"),
+    bool(missing_packages(espeak_tts.SPEC)), reason=missing_extra("espeakng-loader")
 )
 def test_espeak_mark_is_at_the_start_of_its_word() -> None:
     """What is said up to a mark is what is said of the text up to there, give or take a pause."""
@@ -366,10 +362,7 @@ def test_unavailable_engine_is_refused_with_a_hint(
 
 @pytest.mark.parametrize(("engine", "better"), [("auto", True), ("espeak", False)])
 def test_doctor_names_a_better_voice_where_auto_found_only_espeak(
-    engine: Literal["auto", "espeak"],
-    better: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    engine: Literal["auto", "espeak"], better: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
     monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])

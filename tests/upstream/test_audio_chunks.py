@@ -109,9 +109,7 @@ def test_upstream_address_is_normalized(written: str, url: str, host: str) -> No
         "http://me:pw@box",
     ],
 )
-def test_invalid_address_or_one_with_password_is_refused_and_not_printed(
-    written: str,
-) -> None:
+def test_invalid_address_or_one_with_password_is_refused_and_not_printed(written: str) -> None:
     with pytest.raises(SettingsInvalid) as caught:
         parse_server_url(written, "upstream")
     assert "pw" not in f"{caught.value.detail}{caught.value.hint}"
@@ -122,9 +120,7 @@ def test_upstream_engine_without_address_is_refused() -> None:
         upstream_options(Settings(engine="upstream"))
 
 
-def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(
-    tmp_path: Path,
-) -> None:
+def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     urls = ("http://a", "http://b")
 

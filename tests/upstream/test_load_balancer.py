@@ -95,9 +95,7 @@ def test_first_upstream_to_be_free_is_tried_before_giving_up() -> None:
 
 
 @given(dice=st.floats(0, 1))
-def test_jitter_is_within_half_and_never_before_retry_after(
-    dice: float,
-) -> None:
+def test_jitter_is_within_half_and_never_before_retry_after(dice: float) -> None:
     pool = of(2, dice)
     pool.failed(0, 0.0)
     assert 0.25 <= pool.servers[0].backoff_until <= 0.5

@@ -109,11 +109,7 @@ FIELDS = [
             st.none() | st.booleans() | st.floats() | st.text(max_size=9),
             lambda inner: (
                 st.lists(inner, max_size=3)
-                | st.dictionaries(
-                    st.sampled_from(FIELDS),
-                    inner,
-                    max_size=4,
-                )
+                | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
             ),
             max_leaves=9,
         ).map(lambda value: json.dumps(value).encode()),

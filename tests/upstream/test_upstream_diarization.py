@@ -17,12 +17,7 @@ from sidecar.diarization.speaker_models import load_models
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Segment, Word
 from sidecar.upstream import audio_chunks, upstream_client, upstream_transcription
-from sidecar.upstream.audio_chunks import (
-    AudioChunk,
-    ChunkResult,
-    assign_speakers,
-    even_chunk_s,
-)
+from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, assign_speakers, even_chunk_s
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.upstream.upstream_transcription import UpstreamDiarization
@@ -116,9 +111,7 @@ def test_upstream_diarizes_whole_recordings_and_if_this_service_cannot(
 
 
 @pytest.mark.parametrize("diarized", [True, False])
-def test_words_of_a_chunk_without_speakers_follow_the_turns(
-    diarized: bool,
-) -> None:
+def test_words_of_a_chunk_without_speakers_follow_the_turns(diarized: bool) -> None:
     """In the second piece the node took two people for one."""
 
     def heard(start_s: float, *speakers: int) -> ChunkResult:

@@ -174,9 +174,7 @@ def test_cancelled_call_hangs_up_before_the_server_answers(
 
 @pytest.mark.slow
 def test_upstream_that_stops_answering_is_left_during_a_chunk(
-    start_server: Callable[..., Server],
-    server: Server,
-    noise: Sound,
+    start_server: Callable[..., Server], server: Server, noise: Sound
 ) -> None:
     """Its connection stays, and nothing ever comes: only its /health tells."""
     stuck = start_server(scripted_speed=0.01)
@@ -303,9 +301,7 @@ def test_upstream_without_times_gets_the_turns_of_each_speaker(two_voices: Sound
     assert len(there.asked) == len(plain.segments)  # by now it is known
 
 
-def test_repetition_loop_is_asked_again_at_a_higher_temperature(
-    two_voices: Sound,
-) -> None:
+def test_repetition_loop_is_asked_again_at_a_higher_temperature(two_voices: Sound) -> None:
     with OpenAiStandIn() as there:
         there.plan.append("loop")
         once = Engine(there.url).transcript(two_voices, diarize=False)

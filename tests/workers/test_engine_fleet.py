@@ -75,9 +75,7 @@ async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
     assert fleet.standing()[role].crashes == 1
 
 
-async def test_fleet_without_live_engine_has_file_engine_only(
-    tmp_path: Path,
-) -> None:
+async def test_fleet_without_live_engine_has_file_engine_only(tmp_path: Path) -> None:
     fleet = EngineFleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)
     assert list(fleet.standing()) == [EngineRole.FILES]
     await fleet.close()

@@ -148,19 +148,13 @@ async def test_memory_of_live_sessions_is_reserved_while_they_run(
     assert await house.room(house.files) == 78
 
 
-async def test_gpu_with_late_driver_leaves_no_reservation_of_host_memory(
-    tmp_path: Path,
-) -> None:
+async def test_gpu_with_late_driver_leaves_no_reservation_of_host_memory(tmp_path: Path) -> None:
     says: list[GpuMemory | None] = [None]
     devices = MemoryDevices(GpuMonitor(lambda: says[0]))
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 33 * GIB, None)
     files = EngineHost(
-        FILES,
-        settings,
-        EngineChoice(engine_spec("scripted"), "", checkpoint),
-        devices,
-        EXCLUSIVE,
+        FILES, settings, EngineChoice(engine_spec("scripted"), "", checkpoint), devices, EXCLUSIVE
     )
     await files.slot.preload()
     assert devices.host.ledger.committed_bytes(LIVE) == 33 * GIB

@@ -151,9 +151,7 @@ async def test_after_failed_restore_of_old_engine_next_lease_loads_it(
         assert engine.precision is FP32
 
 
-async def test_precision_without_room_is_refused_and_old_engine_stays(
-    build: Build,
-) -> None:
+async def test_precision_without_room_is_refused_and_old_engine_stays(build: Build) -> None:
     looker = Looker()
     slot = build(looker)
     await slot.preload()
@@ -284,9 +282,7 @@ async def test_failed_abandoned_load_fails_no_other_lease(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
-async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(
-    build: Build,
-) -> None:
+async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(build: Build) -> None:
     others, slot = children(), build(sharing=SLOW_TO_EXIT)
     await slot.preload()
     old = slot.worker_pid
@@ -305,9 +301,7 @@ async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
-async def test_memory_is_queried_only_after_old_engine_has_exited(
-    build: Build,
-) -> None:
+async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) -> None:
     stood: list[bool] = []
     old: int | None = None
 
@@ -329,9 +323,7 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(
     assert stood == [False, False, False, False]
 
 
-async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(
-    build: Build,
-) -> None:
+async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(build: Build) -> None:
     slot = build(keep_alive_s=0)
     for ahead in (slot.preload(), slot.reload(INT8)):
         await ahead
@@ -342,9 +334,7 @@ async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(
-    build: Build,
-) -> None:
+async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(build: Build) -> None:
     slot = build(keep_alive_s=0, preloaded_keep_s=0.05)
     await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)

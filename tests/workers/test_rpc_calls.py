@@ -102,9 +102,7 @@ def answer_all(asked: RpcRequest, count: int) -> None:
     asked.end(done=True)
 
 
-async def test_concurrent_calls_get_their_own_answers_in_order(
-    ends: Ends,
-) -> None:
+async def test_concurrent_calls_get_their_own_answers_in_order(ends: Ends) -> None:
     begun = [await ends.begun() for _ in range(3)]
     for number in range(20):
         for _, asked in begun:
@@ -190,9 +188,7 @@ async def test_closed_connection_ends_calls_after_received_answers(ends: Ends) -
 
 
 @pytest.mark.parametrize("ends", [2 * CREDIT_WINDOW_BYTES], indirect=True, ids=["two windows"])
-async def test_worker_that_exceeds_its_credit_is_disconnected(
-    ends: Ends,
-) -> None:
+async def test_worker_that_exceeds_its_credit_is_disconnected(ends: Ends) -> None:
     call, asked = await ends.begun()
 
     def flood() -> None:
@@ -326,9 +322,7 @@ async def test_call_is_reached_once_call_before_it_has_ended(ends: Ends) -> None
     assert [call.over.is_set() for call in (second, third)] == [True, True]
 
 
-async def test_call_takes_input_until_it_ends_then_send_raises(
-    ends: Ends,
-) -> None:
+async def test_call_takes_input_until_it_ends_then_send_raises(ends: Ends) -> None:
     call, asked = await ends.begun()
     call.send_nowait(leave=1)
     await ends.begun()  # behind it on the line
@@ -344,9 +338,7 @@ async def test_call_takes_input_until_it_ends_then_send_raises(
     assert not asked.is_cancelled()
 
 
-async def test_frame_larger_than_window_arrives_behind_read_ungranted_frames(
-    ends: Ends,
-) -> None:
+async def test_frame_larger_than_window_arrives_behind_read_ungranted_frames(ends: Ends) -> None:
     call, asked = await ends.begun()
 
     def say() -> None:

@@ -113,9 +113,7 @@ async def test_concurrent_leases_share_engine_that_is_loaded_once(
     assert slot.state is EngineState.READY
 
 
-async def test_shared_engine_is_unloaded_after_last_lease(
-    build: Build,
-) -> None:
+async def test_shared_engine_is_unloaded_after_last_lease(build: Build) -> None:
     slot = build(keep_alive_s=0)
     async with slot.lease():
         pid = slot.worker_pid
@@ -218,9 +216,7 @@ async def test_failed_load_raises_in_each_waiting_lease(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no niceness")
-async def test_live_engine_has_normal_priority_and_file_engine_lower(
-    build: Build,
-) -> None:
+async def test_live_engine_has_normal_priority_and_file_engine_lower(build: Build) -> None:
     ours = psutil.Process().nice()
     alone = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1)
     try:

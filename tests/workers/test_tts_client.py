@@ -71,9 +71,7 @@ def here(text: str) -> list[SynthesizedAudio]:
     return list(engine.say(text, SynthesisOptions(), lambda: False))
 
 
-async def test_speech_has_audio_and_word_marks_of_engine(
-    fleet: EngineFleet,
-) -> None:
+async def test_speech_has_audio_and_word_marks_of_engine(fleet: EngineFleet) -> None:
     sounds = await said(fleet.voice, TEXT)
     assert sounds == here(TEXT)
     assert len(array.array("h", b"".join(sound.pcm for sound in sounds))) > 0
@@ -94,9 +92,7 @@ async def test_long_audio_is_split_into_frames_without_loss(fleet: EngineFleet) 
     assert [sound.marks for sound in sounds if sound.marks] == [whole.marks]
 
 
-async def test_tts_has_own_process_and_does_not_block_recognition(
-    fleet: EngineFleet,
-) -> None:
+async def test_tts_has_own_process_and_does_not_block_recognition(fleet: EngineFleet) -> None:
     assert await fleet.voice.ready() == ("low", "high")
     async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease():
         assert await said(fleet.voice, "Yes.")

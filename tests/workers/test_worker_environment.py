@@ -51,9 +51,7 @@ def test_environment_of_engine_has_variables_of_its_libraries() -> None:
 
 
 @pytest.mark.parametrize("needs", EnvironmentNeeds)
-def test_numpy_has_one_thread_in_worker_unless_user_sets_it(
-    needs: EnvironmentNeeds,
-) -> None:
+def test_numpy_has_one_thread_in_worker_unless_user_sets_it(needs: EnvironmentNeeds) -> None:
     assert worker_environment_of({}, needs)["OPENBLAS_NUM_THREADS"] == "1"
     assert (
         worker_environment_of({"OPENBLAS_NUM_THREADS": "4"}, needs)["OPENBLAS_NUM_THREADS"] == "4"

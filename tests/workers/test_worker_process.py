@@ -199,9 +199,7 @@ async def test_error_of_worker_keeps_its_code(tmp_path: Path) -> None:
             assert await worker.ask("probe", [file.fileno()], max_s=1e5)
 
 
-async def test_leaving_call_cancels_it_and_worker_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_leaving_call_cancels_it_and_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
     patient = WorkerOptions(cancel_grace_s=30.0, ping_timeout_s=30.0)  # a busy machine is no hang
     async with running(options=patient) as worker:

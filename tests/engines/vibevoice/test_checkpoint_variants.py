@@ -22,11 +22,7 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     load_vibevoice,
 )
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-from sidecar.interfaces.engine_interface import (
-    Precision,
-    TranscribeOptions,
-    TranscriptionRequest,
-)
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions, TranscriptionRequest
 from sidecar.transcripts.transcript import Finished, Transcript
 
 CPU = torch.device("cpu")

@@ -237,8 +237,7 @@ def test_batched_windows_have_segments_of_single_ones_in_order(together: int) ->
 def test_out_of_memory_of_batched_windows_falls_back_to_one_at_a_time() -> None:
     model = Model(most_at_once=2)
     options = TranscribeOptions(
-        memory=MemoryPlan(window_s=30.0, together=3),
-        memory_fallback=MemoryPlan(window_s=30.0),
+        memory=MemoryPlan(window_s=30.0, together=3), memory_fallback=MemoryPlan(window_s=30.0)
     )
     events = run(model, options)
     assert model.decodings > 2

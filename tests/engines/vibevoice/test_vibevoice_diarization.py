@@ -28,11 +28,7 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     majority_vector,
 )
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_turns import (
-    SpeakerTurn,
-    match_speakers,
-    speaker_turns_of,
-)
+from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speaker_turns_of
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate, Transcript
 
 RATE = 24_000
@@ -146,9 +142,7 @@ def test_unavailable_speaker_encoder_is_warning_not_error(
     assert "onnxruntime" in record.getMessage()
 
 
-def test_single_window_has_embeddings_only_for_identification(
-    recording: Block,
-) -> None:
+def test_single_window_has_embeddings_only_for_identification(recording: Block) -> None:
     segments = [
         Segment(start, end, "words", person)
         for person, spans in PEOPLE.items()

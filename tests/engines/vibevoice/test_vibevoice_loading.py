@@ -49,10 +49,7 @@ BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precisi
     ],
 )
 def test_device_map_places_planned_parts_on_host(
-    device: torch.device,
-    evict_encoders: bool,
-    host_token_table: bool,
-    on_the_host: tuple[str, ...],
+    device: torch.device, evict_encoders: bool, host_token_table: bool, on_the_host: tuple[str, ...]
 ) -> None:
     places = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
     assert {name for name, place in places.items() if place == "cpu"} == set(on_the_host)
@@ -146,9 +143,7 @@ def test_split_load_can_be_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
         parted(INT8, monkeypatch)
 
 
-def test_plan_of_job_moves_host_weights_to_device(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_plan_of_job_moves_host_weights_to_device(monkeypatch: pytest.MonkeyPatch) -> None:
     model = VibeVoiceModel(parted(BF16, monkeypatch))
     weights = model.loaded.model
     model.place(MemoryPlan(evict_encoders=True, host_token_table=True))
@@ -222,9 +217,7 @@ def too_large_for_8_bit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_failed_trial_token_is_failed_load(
-    too_large_for_8_bit: str,
-) -> None:
+def test_failed_trial_token_is_failed_load(too_large_for_8_bit: str) -> None:
     said = "cannot be run in int8 on this machine: its values are not finite"
     with pytest.raises(errors.ModelLoadFailed, match=said) as failed:
         list(VibeVoiceEngine().load(LoadOptions(INT8, too_large_for_8_bit, "cpu")))
@@ -253,9 +246,7 @@ def test_out_of_memory_of_trial_token_is_not_bad_checkpoint(
 
 
 @pytest.mark.slow
-async def test_old_engine_is_restored_after_failed_trial_token(
-    too_large_for_8_bit: str,
-) -> None:
+async def test_old_engine_is_restored_after_failed_trial_token(too_large_for_8_bit: str) -> None:
     class NoRoomForBoth(MemoryAccount):
         def place(self, precision: Precision) -> LoadPlan:
             return LoadPlan(LoadPlacement.INSTEAD)

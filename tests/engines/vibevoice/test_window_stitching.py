@@ -296,11 +296,7 @@ def test_empty_recording_has_no_window() -> None:
     assert cut(ramp(0), 60) == []
 
 
-@given(
-    seconds=st.floats(0.1, 400),
-    window_s=st.floats(5, 120),
-    block=st.integers(1, 20_000),
-)
+@given(seconds=st.floats(0.1, 400), window_s=st.floats(5, 120), block=st.integers(1, 20_000))
 def test_windows_overlap_cover_recording_and_keep_limit(
     seconds: float, window_s: float, block: int
 ) -> None:

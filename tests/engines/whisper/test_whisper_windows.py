@@ -57,14 +57,10 @@ def pieces(windows: list[WhisperWindow]) -> list[list[Span]]:
             [(1, 29), (29.5, 40)], [[(0.7, 29.25)], [(29.25, 40.3)]], id="window is full enough"
         ),
         pytest.param(
-            [(1, 5), (6, 40)],
-            [[(0.7, 28.1)], [(28.1, 40.3)]],
-            id="window takes part of next turn",
+            [(1, 5), (6, 40)], [[(0.7, 28.1)], [(28.1, 40.3)]], id="window takes part of next turn"
         ),
         pytest.param(
-            [(0, 70)],
-            [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]],
-            id="long turn is cut",
+            [(0, 70)], [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]], id="long turn is cut"
         ),
     ],
 )
