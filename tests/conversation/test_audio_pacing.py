@@ -35,8 +35,12 @@ def numbered(seconds: float, start: int = 0) -> SynthesizedAudio:
     return SynthesizedAudio(b"".join((start + n).to_bytes(2, "little") for n in range(count)), RATE)
 
 
-def test_audio_is_sent_at_most_its_lead_ahead_of_playback() -> None:
-    pacer = AudioPacer()
+@pytest.fixture
+def pacer() -> AudioPacer:
+    return AudioPacer()
+
+
+def test_audio_is_sent_at_most_its_lead_ahead_of_playback(pacer: AudioPacer) -> None:
     pacer.add(1, 0, numbered(2.0), 10.0)
     sent = run(pacer, 10.0, 20.0)
     for at, frame in sent:
@@ -48,8 +52,7 @@ def test_audio_is_sent_at_most_its_lead_ahead_of_playback() -> None:
     assert pacer.wake_at(12.0) is None
 
 
-def test_end_of_a_turn_sends_the_remaining_samples() -> None:
-    pacer = AudioPacer()
+def test_end_of_a_turn_sends_the_remaining_samples(pacer: AudioPacer) -> None:
     pacer.add(1, 0, numbered(0.3), 0.0)
     sent = [frame for _, frame in run(pacer, 0.0, 0.25)]
     pacer.add(1, 0, numbered(0.002, start=300), 0.26)
@@ -69,8 +72,7 @@ def test_client_that_can_clear_gets_all_audio_at_once() -> None:
     assert pacer.wake_at(10.5) == pytest.approx(12.0)  # to tell that all was heard
 
 
-def test_first_audio_is_sent_however_short() -> None:
-    pacer = AudioPacer()
+def test_first_audio_is_sent_however_short(pacer: AudioPacer) -> None:
     pacer.add(1, 0, silence(0.03), 0.0)
     assert [frame.seconds for frame in pacer.due(0.0)] == [pytest.approx(0.03)]
     pacer.add(1, 0, silence(0.03), 0.0)
@@ -79,8 +81,7 @@ def test_first_audio_is_sent_however_short() -> None:
     assert [frame.seconds for frame in pacer.due(0.01)] == [pytest.approx(0.03)]
 
 
-def test_short_audio_is_sent_in_joined_frames() -> None:
-    pacer = AudioPacer()
+def test_short_audio_is_sent_in_joined_frames(pacer: AudioPacer) -> None:
     for number in range(20):
         pacer.add(1, number, silence(0.06), 0.0)
     frames = [frame for _, frame in run(pacer, 0.0, 9.0)]
@@ -105,8 +106,7 @@ def test_frame_ends_between_two_words_if_a_mark_is_in_reach() -> None:
     assert pacer.due(0.0)[0].seconds == pytest.approx(0.13)
 
 
-def test_dropped_audio_is_not_sent_even_if_it_comes_later() -> None:
-    pacer = AudioPacer()
+def test_dropped_audio_is_not_sent_even_if_it_comes_later(pacer: AudioPacer) -> None:
     pacer.add(1, 0, silence(2.0), 0.0)
     sent = sum(frame.seconds for _, frame in run(pacer, 0.0, 0.5))
     assert pacer.played(0.5) == pytest.approx(sent)  # it cannot be unheard
@@ -130,8 +130,7 @@ def test_after_a_drop_a_client_that_can_clear_has_heard_what_it_played() -> None
     assert pacer.played(9.0) == 0.0
 
 
-def test_pause_and_resume_lose_no_audio() -> None:
-    pacer = AudioPacer()
+def test_pause_and_resume_lose_no_audio(pacer: AudioPacer) -> None:
     pacer.add(1, 0, numbered(1.0), 0.0)
     sent = run(pacer, 0.0, 0.3)
     pacer.pause(0.3)
@@ -158,8 +157,7 @@ def test_pause_holds_new_audio_while_a_client_that_can_clear_plays_on() -> None:
     assert pacer.heard(1.6) == pytest.approx(1.6)
 
 
-def test_playback_position_stops_while_no_audio_is_there() -> None:
-    pacer = AudioPacer()
+def test_playback_position_stops_while_no_audio_is_there(pacer: AudioPacer) -> None:
     pacer.add(1, 0, silence(0.1), 0.0)
     pacer.due(0.0)
     pacer.add(1, 0, silence(0.1), 3.0)
@@ -168,8 +166,7 @@ def test_playback_position_stops_while_no_audio_is_there() -> None:
     assert pacer.heard(3.05) == pytest.approx(0.15)
 
 
-def test_second_sample_rate_within_a_turn_is_refused() -> None:
-    pacer = AudioPacer()
+def test_second_sample_rate_within_a_turn_is_refused(pacer: AudioPacer) -> None:
     pacer.add(1, 0, SynthesizedAudio(b"", 1000), 0.0)
     with pytest.raises(ValueError, match="one rate"):
         pacer.add(1, 0, SynthesizedAudio(b"", 2000), 0.0)

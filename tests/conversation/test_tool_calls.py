@@ -71,7 +71,7 @@ def test_tool_call_is_sent_as_it_is_generated_and_its_output_is_answered(table: 
     assert table.told(events.ToolCallStarted) == [events.ToolCallStarted(1, "call_a", "weather")]
     assert "".join(one.text for one in table.told(events.ToolCallArgumentsDelta)) == OSLO.arguments
     assert [one.call for one in table.told(events.ToolCallEnded)] == [OSLO]
-    assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.COMPLETED]
+    assert table.endings == [events.ReplyEnding.COMPLETED]
     assert table.told(events.ConversationError) == []
     table.returns("rain")
     assert table.told(events.HistoryEntryRecorded)[-1].name == "item of call_a"
@@ -118,15 +118,13 @@ def test_tool_call_of_a_speculative_reply_is_not_sent_before_the_turn_is_over() 
     table = ToolTable()
     table.starts()
     table.until(1.0)
-    table.stops()
-    table.words("Does it rain in")
+    table.ends("Does it rain in")
     table.asks_for()
     assert table.told(events.ToolCallStarted) == []
     assert not table.talk.history.knows("call_a")
     table.goes_on()
     table.until(1.6)
-    table.stops()
-    table.words("Does it rain in Oslo?")
+    table.ends("Does it rain in Oslo?")
     table.until(3.5)
     assert table.told(events.ReplyStarted) != []
     assert table.told(events.ToolCallStarted) == [], "it was thought of for another turn"
@@ -137,12 +135,12 @@ def test_tool_call_of_a_speculative_reply_is_not_sent_before_the_turn_is_over() 
 def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(table: ToolTable) -> None:
     table.calls(*written(OSLO)[:2], ended=False)
     table.types("Never mind.")
-    assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.INTERRUPTED]
+    assert table.endings == [events.ReplyEnding.INTERRUPTED]
     table.take(events.LlmToolCallDelta(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
     table.take(events.StageEnded(table.now, 1, events.ConversationStage.THINKER))
     assert table.told(events.ToolCallEnded) == []
     table.returns("rain")
-    assert [type(one.error) for one in table.told(events.ConversationError)] == [CallUnknown]
+    assert table.errors == [CallUnknown]
     assert [one.role for one in table.asked] == [ChatRole.USER]
 
 
@@ -155,9 +153,7 @@ def test_speech_during_a_tool_call_is_answered_before_its_output(table: ToolTabl
     roles = [(one.role, one.text) for one in table.answered()]
     assert roles[-2:] == [(ChatRole.ASSISTANT, "I am."), (ChatRole.TOOL, "rain")]
     table.returns("snow")
-    assert [type(one.error) for one in table.told(events.ConversationError)] == [CallUnknown], (
-        "once is enough"
-    )
+    assert table.errors == [CallUnknown], "once is enough"
 
 
 @pytest.mark.parametrize(
@@ -175,9 +171,9 @@ def test_invalid_tool_calls_are_an_error_and_an_apology_is_spoken(
     fragments: list[ToolCallDelta], table: ToolTable
 ) -> None:
     table.calls(*fragments)
-    assert [type(one.error) for one in table.told(events.ConversationError)] == [LlmGarbled]
+    assert table.errors == [LlmGarbled]
     assert table.told(events.ToolCallEnded) == []
-    assert [one.text for one in table.of(events.SynthesizeText)] == [APOLOGY]
+    assert table.spoken == [APOLOGY]
     assert not table.talk.history.awaits("call_a")
 
 
@@ -187,7 +183,7 @@ def test_llm_failure_within_a_tool_call_makes_no_call(table: ToolTable) -> None:
     assert table.told(events.ToolCallEnded) == []
     table.voices()
     table.plays(99)
-    assert [one.ending for one in table.told(events.ReplyEnded)] == [events.ReplyEnding.FAILED]
+    assert table.endings == [events.ReplyEnding.FAILED]
     assert events.StopStage(1, events.ConversationStage.THINKER) in table.all
 
 
@@ -219,6 +215,4 @@ def test_tool_call_deleted_from_the_history_takes_its_output_along() -> None:
     for text in ("One.", "Two.", "Three.", "Four."):
         table.types(text)
     table.returns("rain")
-    assert [type(one.error) for one in table.told(events.ConversationError)] == [CallUnknown], (
-        "it is long gone"
-    )
+    assert table.errors == [CallUnknown], "it is long gone"

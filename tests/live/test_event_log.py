@@ -9,51 +9,43 @@ import json
 import pytest
 
 from sidecar import errors
-from sidecar.interfaces.live_events import (
-    Final,
-    InputProcessed,
-    LiveEvent,
-    LiveSessionStart,
-    NoticeRaised,
-    Partial,
-    SpeakerEmbeddingsKnown,
-    SpeakersRevised,
-    SpeechStarted,
-    SpeechStopped,
-    TurnDropped,
-    TurnEnded,
-    from_wire,
-    to_wire,
-)
+from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import EventLog
 from sidecar.transcripts.language_detection import Confidence, doubtful_language_notice
 from sidecar.transcripts.transcript import Segment, SpeakerEmbedding
 
 
-def final(turn: int, piece: int, text: str = "words", speaker: int | None = None) -> Final:
-    return Final(turn, piece, Segment(float(piece), piece + 1.0, text, speaker))
+def final(
+    turn: int, piece: int, text: str = "words", speaker: int | None = None
+) -> live_events.Final:
+    return live_events.Final(turn, piece, Segment(float(piece), piece + 1.0, text, speaker))
 
 
-def partial(piece: int, text: str) -> Partial:
-    return Partial(0, piece, 0.0, 1.0, text)
+def partial(piece: int, text: str) -> live_events.Partial:
+    return live_events.Partial(0, piece, 0.0, 1.0, text)
 
 
-async def read(told: EventLog, after: int = 0) -> list[LiveEvent]:
+async def read(told: EventLog, after: int = 0) -> list[live_events.LiveEvent]:
     return [one.event async for one in told.after(after)]
 
 
 SLOWLY = (
-    SpeechStarted(0, 0.0),
+    live_events.SpeechStarted(0, 0.0),
     partial(0, "one"),
-    InputProcessed(1.0, 0.0),
+    live_events.InputProcessed(1.0, 0.0),
     partial(0, "one two"),
-    InputProcessed(2.0, 0.0),
+    live_events.InputProcessed(2.0, 0.0),
 )
-BEGINS = tuple(SpeechStarted(turn, at) for turn, at in ((0, 0.0), (0, 0.1), (1, 0.2)))
+BEGINS = tuple(live_events.SpeechStarted(turn, at) for turn, at in ((0, 0.0), (0, 0.1), (1, 0.2)))
 STOPS = tuple(
-    SpeechStopped(turn, at)
+    live_events.SpeechStopped(turn, at)
     for turn, at in ((0, 0.9), (0, 0.9), (0, 2.5), (0, 0.9 + 1e-6), (0, 2.5), (1, 4.0))
 )
+
+
+@pytest.fixture
+def told() -> EventLog:
+    return EventLog()
 
 
 @pytest.mark.parametrize(
@@ -66,17 +58,15 @@ STOPS = tuple(
     ],
 )
 async def test_slow_reader_misses_only_outdated_events(
-    said: tuple[LiveEvent, ...], left: tuple[int, ...]
+    said: tuple[live_events.LiveEvent, ...], left: tuple[int, ...], told: EventLog
 ) -> None:
-    told = EventLog()
     for event in said:
         told.add(event)
     told.end()
     assert await read(told) == [said[at] for at in left]
 
 
-async def test_reader_that_reconnects_gets_the_events_after_a_number() -> None:
-    told = EventLog()
+async def test_reader_that_reconnects_gets_the_events_after_a_number(told: EventLog) -> None:
     for piece in range(5):
         told.add(final(0, piece))
     told.end()
@@ -84,8 +74,7 @@ async def test_reader_that_reconnects_gets_the_events_after_a_number() -> None:
     assert await read(told, told.last) == []
 
 
-async def test_waiting_readers_all_get_the_same_events() -> None:
-    told = EventLog()
+async def test_waiting_readers_all_get_the_same_events(told: EventLog) -> None:
     readers = [asyncio.create_task(read(told)) for _ in range(3)]
     for piece in range(20):
         await asyncio.sleep(0)
@@ -95,8 +84,7 @@ async def test_waiting_readers_all_get_the_same_events() -> None:
     assert await asyncio.gather(*readers) == [whole] * 3
 
 
-async def test_error_that_ended_the_session_comes_after_its_events() -> None:
-    told = EventLog()
+async def test_error_that_ended_the_session_comes_after_its_events(told: EventLog) -> None:
     told.add(final(0, 0))
     told.end(errors.SessionIdle())
     told.end()
@@ -106,50 +94,50 @@ async def test_error_that_ended_the_session_comes_after_its_events() -> None:
         await anext(story)
 
 
-def test_restarted_engine_is_given_the_open_turn() -> None:
-    told = EventLog()
-    assert told.so_far(0.0) == LiveSessionStart()
+def test_restarted_engine_is_given_the_open_turn(told: EventLog) -> None:
+    assert told.so_far(0.0) == live_events.LiveSessionStart()
     for event in (
-        SpeechStarted(0, 0.0),
+        live_events.SpeechStarted(0, 0.0),
         final(0, 0, "a", 0),
-        TurnEnded(0, 0.0, 1.0, "a"),
-        SpeechStarted(1, 1.0),
+        live_events.TurnEnded(0, 0.0, 1.0, "a"),
+        live_events.SpeechStarted(1, 1.0),
         final(1, 1, "b", 0),
         final(1, 2, "c", 1),
-        SpeakersRevised({1: 1}),
+        live_events.SpeakersRevised({1: 1}),
     ):
         told.add(event)
     said = (Segment(0.0, 1.0, "a", 0), Segment(1.0, 2.0, "b", 1), Segment(2.0, 3.0, "c", 1))
-    assert told.so_far(2.5) == LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
-    told.add(TurnDropped(1, 3.0))
-    assert told.so_far(3.0) == LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
+    assert told.so_far(2.5) == live_events.LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
+    told.add(live_events.TurnDropped(1, 3.0))
+    assert told.so_far(3.0) == live_events.LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
 
 
-def test_restarted_engine_is_given_the_confidence_in_the_language() -> None:
-    told = EventLog()
+def test_restarted_engine_is_given_the_confidence_in_the_language(told: EventLog) -> None:
     told.add(dataclasses.replace(final(0, 0), confidence=Confidence(-6.0, 8)))
     told.add(dataclasses.replace(final(0, 1), confidence=Confidence(-9.0, 8)))
     begin = told.so_far(2.0)
     assert (begin.confidence, begin.doubted) == (Confidence(-15.0, 16), False)
-    told.add(NoticeRaised(doubtful_language_notice()))
+    told.add(live_events.NoticeRaised(doubtful_language_notice()))
     begin = told.so_far(2.0)
     assert begin.doubted
-    assert LiveSessionStart.from_wire(json.loads(json.dumps(begin.to_wire()))) == begin
+    assert live_events.LiveSessionStart.from_wire(json.loads(json.dumps(begin.to_wire()))) == begin
     [first, *_] = told.kept
-    assert from_wire(json.loads(json.dumps(to_wire(first.event)))) == first.event
+    assert (
+        live_events.from_wire(json.loads(json.dumps(live_events.to_wire(first.event))))
+        == first.event
+    )
 
 
-async def test_speaker_embeddings_are_not_sent_to_clients() -> None:
-    told = EventLog()
-    voices = SpeakerEmbeddingsKnown({0: SpeakerEmbedding("AAAA", 2.5)})
-    told.add(Final(0, 3, Segment(0.0, 1.0, "hello")))
+async def test_speaker_embeddings_are_not_sent_to_clients(told: EventLog) -> None:
+    voices = live_events.SpeakerEmbeddingsKnown({0: SpeakerEmbedding("AAAA", 2.5)})
+    told.add(live_events.Final(0, 3, Segment(0.0, 1.0, "hello")))
     told.add(voices)
-    told.add(SpeakersRevised({3: 0}))
+    told.add(live_events.SpeakersRevised({3: 0}))
     told.end()
     numbered = [one async for one in told.after(0)]
-    assert [type(one.event) for one in numbered] == [Final, SpeakersRevised]
+    assert [type(one.event) for one in numbered] == [live_events.Final, live_events.SpeakersRevised]
     assert [one.number for one in numbered] == [1, 2]
     begin = told.so_far(1.0)
     assert begin.voices == voices.voices
-    assert from_wire(to_wire(voices)) == voices, "between our processes"
+    assert live_events.from_wire(live_events.to_wire(voices)) == voices, "between our processes"
     assert (begin.pieces, begin.said[0].speaker) == ((3,), 0)

@@ -173,9 +173,13 @@ def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
     return labels
 
 
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
 @pytest.mark.parametrize("seconds", [0.3, 0.38, 0.6])
-def test_short_answer_has_the_label_of_its_own_voice(seconds: float) -> None:
-    table = Table()
+def test_short_answer_has_the_label_of_its_own_voice(seconds: float, table: Table) -> None:
     for who in (ANNE, BERT, ANNE, BERT, ANNE):
         table.say(who, 3.0)
     table.say(BERT, seconds)
@@ -197,8 +201,7 @@ def test_wrong_label_is_revised_once_the_other_voice_is_known() -> None:
     assert table.summary == [0, 1, 0, 1]
 
 
-def test_final_has_its_label_if_the_embedding_was_ready() -> None:
-    table = Table()
+def test_final_has_its_label_if_the_embedding_was_ready(table: Table) -> None:
     table.talk(ANNE, BERT, ANNE, CLEO)
     table.finish()
     assert table.finals == [0, 1, 0, 2]
@@ -206,8 +209,7 @@ def test_final_has_its_label_if_the_embedding_was_ready() -> None:
     assert not table.revisions
 
 
-def test_final_does_not_wait_for_its_embedding_and_the_label_follows() -> None:
-    table = Table()
+def test_final_does_not_wait_for_its_embedding_and_the_label_follows(table: Table) -> None:
     table.talk(ANNE, BERT, voices=False)
     assert table.finals == [0, None]
     table.work()
@@ -216,8 +218,7 @@ def test_final_does_not_wait_for_its_embedding_and_the_label_follows() -> None:
     assert table.summary == table.followed() == [0, 1]
 
 
-def test_final_is_more_urgent_than_an_embedding() -> None:
-    table = Table()
+def test_final_is_more_urgent_than_an_embedding(table: Table) -> None:
     table.say(ANNE)
     table.speak(BERT, 2.0)
     table.speak(0.0, 0.6)
@@ -233,16 +234,14 @@ def test_session_of_one_segment_computes_no_embedding() -> None:
     assert not table.encoded_s
 
 
-def test_segment_has_one_embedding_of_its_first_seconds() -> None:
-    table = Table()
+def test_segment_has_one_embedding_of_its_first_seconds(table: Table) -> None:
     table.say(ANNE, 7.0)
     table.say(BERT, 1.0)
     table.finish()
     assert sorted(table.encoded_s) == pytest.approx([1.0, MAX_EMBEDDING_S], abs=0.1)
 
 
-def test_segment_that_goes_on_is_embedded_again_only_if_it_grew() -> None:
-    table = Table()
+def test_segment_that_goes_on_is_embedded_again_only_if_it_grew(table: Table) -> None:
     table.say(ANNE)
     for more_s, vectors in ((0.8, 1), (0.3, 1), (1.5, 2)):
         table.speak(BERT, more_s)
@@ -252,8 +251,7 @@ def test_segment_that_goes_on_is_embedded_again_only_if_it_grew() -> None:
         assert len(table.encoded_s) - 1 == vectors
 
 
-def test_segment_with_too_little_voice_has_its_neighbours_label() -> None:
-    table = Table()
+def test_segment_with_too_little_voice_has_its_neighbours_label(table: Table) -> None:
     table.say(ANNE)
     table.say(BERT)
     table.say(CLEO, 0.2)
@@ -261,8 +259,7 @@ def test_segment_with_too_little_voice_has_its_neighbours_label() -> None:
     assert table.summary == [0, 1, 1]
 
 
-def test_embedding_of_a_dropped_turn_is_discarded() -> None:
-    table = Table()
+def test_embedding_of_a_dropped_turn_is_discarded(table: Table) -> None:
     table.say(ANNE)
     table.speak(CLEO, 3.5)
     table.work(voices=False)
@@ -279,8 +276,7 @@ def test_embedding_of_a_dropped_turn_is_discarded() -> None:
     assert table.hearing.voicing.speakers.heard == 2
 
 
-def test_oldest_waiting_segments_are_dropped_and_still_get_labels() -> None:
-    table = Table()
+def test_oldest_waiting_segments_are_dropped_and_still_get_labels(table: Table) -> None:
     for turn in range(MAX_WAITING_SEGMENTS + 4):
         table.say(ANNE if turn % 2 else BERT, voices=False)
     voices = table.hearing.voicing
@@ -305,8 +301,7 @@ def test_many_waiting_embeddings_alternate_with_partials() -> None:
     assert all(due is not None and due.urgency is RecognitionUrgency.PARTIAL for due in dues)
 
 
-def test_summary_waits_for_embeddings_which_are_then_more_urgent() -> None:
-    table = Table()
+def test_summary_waits_for_embeddings_which_are_then_more_urgent(table: Table) -> None:
     table.talk(ANNE, BERT, voices=False)
     table.take(table.hearing.finish(0.0))
     due = table.begin()

@@ -128,8 +128,12 @@ class Table:
         return [one.segment.text for one in self.finals]
 
 
-def test_turn_ends_at_a_pause_once_its_words_are_recognized() -> None:
-    table = Table()
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+def test_turn_ends_at_a_pause_once_its_words_are_recognized(table: Table) -> None:
     table.sound(0.5, 0.0)
     table.speak(1.0, 1.0)
     assert not table.finals
@@ -144,8 +148,7 @@ def test_turn_ends_at_a_pause_once_its_words_are_recognized() -> None:
     assert [one.text for one in table.of(TurnEnded)] == ["hello there"]
 
 
-def test_words_recognized_within_the_pause_become_the_final() -> None:
-    table = Table()
+def test_words_recognized_within_the_pause_become_the_final(table: Table) -> None:
     table.speak(1.0, 0.3)
     task = table.hear("hello there")
     assert task is not None
@@ -155,8 +158,7 @@ def test_words_recognized_within_the_pause_become_the_final() -> None:
     assert table.hear() is None
 
 
-def test_recognition_begun_within_the_pause_becomes_the_final() -> None:
-    table = Table()
+def test_recognition_begun_within_the_pause_becomes_the_final(table: Table) -> None:
     table.speak(1.0, 0.3)
     task = table.begun()
     assert task.urgency is RecognitionUrgency.SPECULATIVE
@@ -166,15 +168,13 @@ def test_recognition_begun_within_the_pause_becomes_the_final() -> None:
     assert table.texts == ["hello there"]
 
 
-def test_words_recognized_at_a_pause_are_dropped_if_speech_resumes() -> None:
-    table = Table()
+def test_words_recognized_at_a_pause_are_dropped_if_speech_resumes(table: Table) -> None:
     table.say(1.0, 0.3, "hello")
     table.say(1.0, 1.0, "hello again")
     assert table.texts == ["hello again"]
 
 
-def test_partials_come_early_and_then_each_second() -> None:
-    table = Table()
+def test_partials_come_early_and_then_each_second(table: Table) -> None:
     table.sound(0.7, 0.9)
     assert table.hear("one two") is not None
     assert table.hear() is None
@@ -201,8 +201,7 @@ def test_without_partials_nothing_is_recognized_before_a_pause() -> None:
     assert not table.of(Partial)
 
 
-def test_running_partial_is_obsolete_at_a_pause() -> None:
-    table = Table()
+def test_running_partial_is_obsolete_at_a_pause(table: Table) -> None:
     table.sound(1.0, 0.9)
     partial = table.begun()
     assert not partial.obsolete
@@ -254,8 +253,7 @@ def test_single_turn_session_ends_at_its_first_pause() -> None:
     assert [one.transcript.text for one in table.of(Summary)] == ["over"]
 
 
-def test_dropped_turn_gives_no_more_events() -> None:
-    table = Table()
+def test_dropped_turn_gives_no_more_events(table: Table) -> None:
     table.sound(1.0, 0.9)
     partial = table.begun()
     table.take(table.hearing.cancel())
@@ -282,8 +280,7 @@ def test_committed_turn_is_sent_before_the_drop_of_the_next() -> None:
     assert table.begin() is None
 
 
-def test_failed_final_has_the_words_of_its_partial_and_a_flag() -> None:
-    table = Table()
+def test_failed_final_has_the_words_of_its_partial_and_a_flag(table: Table) -> None:
     table.sound(0.9, 0.9)
     table.hear("one two")
     table.sound(1.2, 0.9)
@@ -469,8 +466,7 @@ def _holds(told: list[LiveEvent]) -> None:
     assert ended == sorted(ended)
 
 
-def test_options_can_change_between_two_utterances() -> None:
-    table = Table()
+def test_options_can_change_between_two_utterances(table: Table) -> None:
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
     table.hearing.change(patient)
     table.speak(1.0, 1.0)
@@ -532,8 +528,7 @@ def test_final_of_an_incremental_engine_waits_for_the_running_partial() -> None:
     assert table.texts == ["one two"]
 
 
-def test_rejected_session_sends_nothing_but_the_rejection() -> None:
-    table = Table()
+def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:
     table.hearing.verdict = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)
     table.speak(2.0, 2.0)

@@ -66,6 +66,11 @@ CLOCK = {"type": "function", "name": "clock"}
 WEATHER = {"type": "function", "name": "weather"}
 
 
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
 @pytest.mark.parametrize(
     ("voice", "listed", "passed_on"),
     [("default", "", ""), ("nova", "", "nova"), ("af_heart", "af_heart", "af_heart")],
@@ -173,8 +178,7 @@ def test_commit_after_a_deleted_item_is_a_new_item() -> None:
     assert words == [("item_x_0", "One."), ("item_x_1", "Two.")]
 
 
-def test_words_of_two_equal_partials_are_sent_and_never_taken_back() -> None:
-    told = Told()
+def test_words_of_two_equal_partials_are_sent_and_never_taken_back(told: Told) -> None:
     looks = ["I", "I scream", "I scream for", "Ice cream for all."]
     told.hear(UserTurnStarted(3, 0.0), *(UserTurnPartial(look) for look in looks))
     told.hear(UserTurnStopped(1.0, 3), UserTurnFinal("Ice cream for all."))
@@ -186,8 +190,7 @@ def test_words_of_two_equal_partials_are_sent_and_never_taken_back() -> None:
     assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
 
 
-def test_words_after_a_failed_turn_are_sent_whole() -> None:
-    told = Told()
+def test_words_after_a_failed_turn_are_sent_whole(told: Told) -> None:
     told.hear(
         UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"), ReplyStarted(1)
     )
@@ -197,8 +200,7 @@ def test_words_after_a_failed_turn_are_sent_whole() -> None:
     assert told.of(TRANSCRIBED)[0]["transcript"] == "One two."
 
 
-def test_backchannel_is_an_item_with_its_words_and_duration() -> None:
-    told = Told()
+def test_backchannel_is_an_item_with_its_words_and_duration(told: Told) -> None:
     told.hear(*spoken(3, "What now?"))
     told.hear(
         UserTurnStarted(4, 0.0),
@@ -212,8 +214,7 @@ def test_backchannel_is_an_item_with_its_words_and_duration() -> None:
     assert [one["usage"]["seconds"] for one in told.of(TRANSCRIBED)] == [0.5, 0.25]
 
 
-def test_noise_has_speech_stopped_and_no_item() -> None:
-    told = Told()
+def test_noise_has_speech_stopped_and_no_item(told: Told) -> None:
     told.hear(UserTurnStarted(0, 0.0), UserTurnDropped(), DiscardAcknowledged())
     assert told.kinds() == [
         "input_audio_buffer.speech_started",
@@ -223,8 +224,7 @@ def test_noise_has_speech_stopped_and_no_item() -> None:
     assert told.telling.items.last is None
 
 
-def test_failed_turn_is_sent_and_unwanted_transcription_is_not() -> None:
-    told = Told()
+def test_failed_turn_is_sent_and_unwanted_transcription_is_not(told: Told) -> None:
     told.hear(*spoken(0, "")[:2], ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
     told = Told(dataclasses.replace(USUAL, heard=RealtimeTranscriptionConfig(transcribes=False)))
@@ -250,9 +250,8 @@ def test_failed_turn_is_sent_and_unwanted_transcription_is_not() -> None:
 )
 @pytest.mark.parametrize("sent_first", [True, False])
 def test_response_is_done_once_with_the_status_of_its_ending(
-    ending: ReplyEnding, status: str, reason: dict[str, str] | None, sent_first: bool
+    ending: ReplyEnding, status: str, reason: dict[str, str] | None, sent_first: bool, told: Told
 ) -> None:
-    told = Told()
     told.hear(ReplyStarted(1, entry=4), ReplyTextDelta(1, "One two."))
     told.hear(ReplyAudioFrame(1, bytes(480), 24_000, 0.0))
     if ending is ReplyEnding.FAILED:
@@ -277,8 +276,7 @@ def test_response_is_done_once_with_the_status_of_its_ending(
     assert stands.sent_s == 0.01
 
 
-def test_response_without_output_has_no_item() -> None:
-    told = Told()
+def test_response_without_output_has_no_item(told: Told) -> None:
     told.hear(ReplyStarted(1), ConversationError(1, errors.EngineFailed()))
     told.hear(ReplyEnded(1, ReplyEnding.FAILED, "", 0))
     assert told.kinds() == ["response.created", "response.done"]

@@ -8,29 +8,8 @@ from typing import TypeVar
 
 from sidecar import errors
 from sidecar.conversation import conversation_events
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.chat_completions import ChatMessage
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    ConversationEvent,
-    ConversationOptions,
-    ConversationStage,
-    EchoSimilarity,
-    GenerateReply,
-    LlmToken,
-    PlaybackReported,
-    PlaybackTruncated,
-    RecognizedWords,
-    ResponseCancelled,
-    ResponseRequested,
-    StageEnded,
-    StageFailed,
-    TextTyped,
-    TimerFired,
-    TtsAudio,
-    TurnCommitted,
-    UserSpeechStarted,
-    UserSpeechStopped,
-)
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 
@@ -67,15 +46,15 @@ def voiced(text: str) -> list[SynthesizedAudio]:
 class Table:
     """A machine and a record of all it wanted. Times are the caller's."""
 
-    def __init__(self, options: ConversationOptions | None = None) -> None:
-        self.talk = ConversationStateMachine(options or ConversationOptions())
+    def __init__(self, options: events.ConversationOptions | None = None) -> None:
+        self.talk = ConversationStateMachine(options or events.ConversationOptions())
         self.now = 0.0
-        self.all: list[ConversationCommand] = []
-        self.last: list[ConversationCommand] = []
+        self.all: list[events.ConversationCommand] = []
+        self.last: list[events.ConversationCommand] = []
         self.utterance = 0
         self.due: float | None = None
 
-    def take(self, event: ConversationEvent) -> list[ConversationCommand]:
+    def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
         self.now = max(self.now, event.at)
         self.last = self.talk.take(event)
         self.all += self.last
@@ -84,42 +63,51 @@ class Table:
                 self.due = command.at
         return self.last
 
-    def until(self, at: float) -> list[ConversationCommand]:
+    def until(self, at: float) -> list[events.ConversationCommand]:
         """Nothing happens until then; what is wanted meanwhile."""
-        found: list[ConversationCommand] = []
+        found: list[events.ConversationCommand] = []
         while self.due is not None and self.due <= at:
-            found += self.take(TimerFired(max(self.now, self.due)))
+            found += self.take(events.TimerFired(max(self.now, self.due)))
         self.now = at
-        return found + self.take(TimerFired(at))
+        return found + self.take(events.TimerFired(at))
 
     # What people do
 
-    def starts(self, began: float | None = None) -> list[ConversationCommand]:
+    def starts(self, began: float | None = None) -> list[events.ConversationCommand]:
         self.utterance += 1
         return self.goes_on(began)
 
-    def goes_on(self, began: float | None = None) -> list[ConversationCommand]:
+    def goes_on(self, began: float | None = None) -> list[events.ConversationCommand]:
         return self.take(
-            UserSpeechStarted(self.now, self.utterance, self.now if began is None else began)
+            events.UserSpeechStarted(self.now, self.utterance, self.now if began is None else began)
         )
 
-    def stops(self) -> list[ConversationCommand]:
-        return self.take(UserSpeechStopped(self.now, self.utterance, self.now))
+    def begins(self, seconds: float) -> None:
+        """Somebody begins to speak, and has for so long."""
+        self.starts()
+        self.until(self.now + seconds)
 
-    def words(self, text: str, upto: float | None = None) -> list[ConversationCommand]:
+    def stops(self) -> list[events.ConversationCommand]:
+        return self.take(events.UserSpeechStopped(self.now, self.utterance, self.now))
+
+    def words(self, text: str, upto: float | None = None) -> list[events.ConversationCommand]:
         upto = self.now if upto is None else upto
-        return self.take(RecognizedWords(self.now, self.utterance, text, upto))
+        return self.take(events.RecognizedWords(self.now, self.utterance, text, upto))
 
-    def sounds(self, likeness: float) -> list[ConversationCommand]:
+    def ends(self, text: str) -> list[events.ConversationCommand]:
+        """Somebody stops, and the words are recognised at once."""
+        self.stops()
+        return self.words(text)
+
+    def sounds(self, likeness: float) -> list[events.ConversationCommand]:
         """So like what was played is what is said."""
-        return self.take(EchoSimilarity(self.now, self.utterance, likeness))
+        return self.take(events.EchoSimilarity(self.now, self.utterance, likeness))
 
     def utters(
         self, text: str | None, seconds: float = 1.0, likeness: float | None = None
-    ) -> list[ConversationCommand]:
+    ) -> list[events.ConversationCommand]:
         """Somebody speaks so long; the words, if any, are recognised at once."""
-        self.starts()
-        self.until(self.now + seconds)
+        self.begins(seconds)
         found = self.stops()
         if likeness is not None:
             self.sounds(likeness)
@@ -132,29 +120,33 @@ class Table:
 
     # What clients do
 
-    def types(self, text: str) -> list[ConversationCommand]:
-        return self.take(TextTyped(self.now, text))
+    def types(self, text: str) -> list[events.ConversationCommand]:
+        return self.take(events.TextTyped(self.now, text))
 
-    def commits(self) -> list[ConversationCommand]:
-        return self.take(TurnCommitted(self.now))
+    def commits(self) -> list[events.ConversationCommand]:
+        return self.take(events.TurnCommitted(self.now))
 
-    def asks(self, options: ConversationOptions | None = None) -> list[ConversationCommand]:
-        return self.take(ResponseRequested(self.now, options))
+    def asks(
+        self, options: events.ConversationOptions | None = None
+    ) -> list[events.ConversationCommand]:
+        return self.take(events.ResponseRequested(self.now, options))
 
-    def cancels(self) -> list[ConversationCommand]:
-        return self.take(ResponseCancelled(self.now))
+    def cancels(self) -> list[events.ConversationCommand]:
+        return self.take(events.ResponseCancelled(self.now))
 
-    def cuts(self, seconds: float, turn: int = 1) -> list[ConversationCommand]:
+    def cuts(self, seconds: float, turn: int = 1) -> list[events.ConversationCommand]:
         """So much of a reply was heard, and no more will be."""
-        return self.take(PlaybackTruncated(self.now, turn, seconds))
+        return self.take(events.PlaybackTruncated(self.now, turn, seconds))
 
     # What stages do
 
-    def thinks(self, text: str, *, ended: bool = True) -> list[ConversationCommand]:
+    def thinks(self, text: str, *, ended: bool = True) -> list[events.ConversationCommand]:
         turn = self.talk.turn
-        found = self.take(LlmToken(self.now, turn, text))
+        found = self.take(events.LlmToken(self.now, turn, text))
         if ended:
-            found = found + self.take(StageEnded(self.now, turn, ConversationStage.THINKER))
+            found = found + self.take(
+                events.StageEnded(self.now, turn, events.ConversationStage.THINKER)
+            )
         return found
 
     def voices(self, *, ended: bool = True) -> None:
@@ -171,41 +163,60 @@ class Table:
             say = todo[0]
             done.add(say.piece)
             for sound in voiced(say.text):
-                self.take(TtsAudio(self.now, turn, say.piece, sound))
+                self.take(events.TtsAudio(self.now, turn, say.piece, sound))
             if ended:
-                self.take(StageEnded(self.now, turn, ConversationStage.VOICE, say.piece))
+                self.take(
+                    events.StageEnded(self.now, turn, events.ConversationStage.VOICE, say.piece)
+                )
 
-    def plays(self, seconds: float) -> list[ConversationCommand]:
-        return self.take(PlaybackReported(self.now, self.talk.turn, seconds))
+    def plays(self, seconds: float) -> list[events.ConversationCommand]:
+        return self.take(events.PlaybackReported(self.now, self.talk.turn, seconds))
 
     def replies(self, text: str) -> None:
         """A reply that is thought and said, and not heard yet."""
         self.thinks(text)
         self.voices()
 
-    def fails(self, stage: ConversationStage, number: int = 1) -> list[ConversationCommand]:
+    def fails(
+        self, stage: events.ConversationStage, number: int = 1
+    ) -> list[events.ConversationCommand]:
         """A stage does, in that turn or utterance."""
-        return self.take(StageFailed(self.now, number, stage, BROKEN))
+        return self.take(events.StageFailed(self.now, number, stage, BROKEN))
 
     # What came of it
 
     @property
     def asked(self) -> tuple[ChatMessage, ...]:
         """What the thinker was given last."""
-        return self.of(GenerateReply)[-1].messages
+        return self.of(events.GenerateReply)[-1].messages
 
     def of(
         self,
         kind: type[T] | tuple[type[T], ...],
-        commands: Iterable[ConversationCommand] | None = None,
+        commands: Iterable[events.ConversationCommand] | None = None,
     ) -> list[T]:
         return [
             one for one in (self.all if commands is None else commands) if isinstance(one, kind)
         ]
 
-    def told(self, kind: type[T], commands: Iterable[ConversationCommand] | None = None) -> list[T]:
+    def told(
+        self, kind: type[T], commands: Iterable[events.ConversationCommand] | None = None
+    ) -> list[T]:
         tells = self.of(CLIENT_EVENTS, commands)
         return [one for one in tells if isinstance(one, kind)]
+
+    @property
+    def endings(self) -> list[events.ReplyEnding]:
+        return [one.ending for one in self.told(events.ReplyEnded)]
+
+    @property
+    def errors(self) -> list[type[Exception]]:
+        return [type(one.error) for one in self.told(events.ConversationError)]
+
+    @property
+    def spoken(self) -> list[str]:
+        """What the voice was given."""
+        return [one.text for one in self.of(events.SynthesizeText)]
 
     @property
     def history(self) -> list[tuple[str, str]]:

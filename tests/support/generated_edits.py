@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from sidecar.transcripts.transcript_edits import (
-    EditStep,
-    MergeSpeakers,
-    MoveSegments,
-    RedoStep,
-    RenameSpeaker,
-    RewriteSegment,
-    SplitSegments,
-    UndoStep,
-)
+from sidecar.transcripts import transcript_edits
 
 words = st.sampled_from(["do", "you", "hear", "me", "Nagg", "now?", "你好", "-->", "[Music]"])
 lines = st.lists(words, min_size=1, max_size=8).map(" ".join)
@@ -23,13 +14,13 @@ places = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True).map(
 )
 speakers = st.integers(0, 3)
 operations = st.one_of(
-    st.builds(RenameSpeaker, speakers, names),
-    st.builds(MergeSpeakers, speakers, speakers),
-    st.builds(SplitSegments, places, names),
-    st.builds(MoveSegments, places, speakers),
-    st.builds(RewriteSegment, st.integers(0, 5), lines),
+    st.builds(transcript_edits.RenameSpeaker, speakers, names),
+    st.builds(transcript_edits.MergeSpeakers, speakers, speakers),
+    st.builds(transcript_edits.SplitSegments, places, names),
+    st.builds(transcript_edits.MoveSegments, places, speakers),
+    st.builds(transcript_edits.RewriteSegment, st.integers(0, 5), lines),
 )
 lists = st.lists(operations, min_size=1, max_size=3).map(tuple)
-steps: st.SearchStrategy[EditStep] = st.one_of(
-    lists, lists, st.just(UndoStep()), st.just(RedoStep())
+steps: st.SearchStrategy[transcript_edits.EditStep] = st.one_of(
+    lists, lists, st.just(transcript_edits.UndoStep()), st.just(transcript_edits.RedoStep())
 )
