@@ -27,12 +27,12 @@ async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_pa
     settings = {"voice_engine": "scripted", "llm_model": "repeats", "conversations": MANY}
     with model() as (url, _), Server(tmp_path, llm=url, **settings) as server:  # type: ignore[arg-type]
         counts = Counts()
-        await converse(server.port, MANY, 2.0, counts)
+        await converse(server, MANY, 2.0, counts)
         assert counts.wrong == []
         assert counts.turns.keys() == {"spoken", "typed", "spoken_over"}
         assert sum(counts.turns.values()) >= MANY
         open_files = server.process.num_fds()
-        await converse(server.port, MANY, 0.0, counts)
+        await converse(server, MANY, 0.0, counts)
         assert counts.wrong == []
 
         def nothing_more() -> bool:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from service_process import PATIENCE_S
-from websockets.asyncio.client import ClientConnection, connect
+from s2s_client import IN_RATE, OUT_RATE, Page
+from service_process import Server
 
 from sidecar.conversation.chat_completions import REPEAT_PREFIX
 from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
@@ -24,9 +23,6 @@ from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
 from sidecar.tts.scripted_tts import ScriptedTts
 from sidecar.workers.worker_operations import resample_speech
 
-IN_RATE, OUT_RATE = 16_000, 24_000
-STEP_S = 0.1
-"""Of sound in a message."""
 SPOKEN_S, QUIET_S = 1.2, 0.9
 """Of a turn that is spoken, and of the silence behind it."""
 HEARD_S = 0.8
@@ -51,11 +47,12 @@ class Counts:
     wrong: list[str] = field(default_factory=list)
 
 
-class Conversation:
+class Conversation(Page):
     """One of them: its own words, its own loudness."""
 
-    def __init__(self, number: int, socket: ClientConnection, counts: Counts, voice: Voice) -> None:
-        self.number, self._socket, self._counts, self._voice = number, socket, counts, voice
+    def __init__(self, number: int, server: Server, counts: Counts, voice: Voice) -> None:
+        super().__init__(server)
+        self.number, self._counts, self._voice = number, counts, voice
         self._turn = 0
         self._pcm = bytearray()
         self.level = 3000 + 1700 * number
@@ -63,7 +60,7 @@ class Conversation:
 
     async def go_on(self, until: float) -> None:
         """Turn after turn, and one at least; what is wrong is noted, and the next is tried."""
-        await self._until("status", state="ready")
+        await self.until("status", state="ready")
         kinds = (self.spoken, self.typed, self.spoken_over)
         for turn in itertools.islice(itertools.cycle(kinds), self.number, None):
             await asyncio.sleep(BREATH_S)  # real time: a longer breath makes no echo either
@@ -107,29 +104,21 @@ class Conversation:
         self._pcm.clear()
         mine = f"conversation{self.number} turn{self._turn}"
         said = f"{mine} " + " ".join(f"{word}{self.number}x{self._turn}" for word in NUMBERS)
-        await self._socket.send(json.dumps({"type": "text", "text": said}))
+        await self.send(type="text", text=said)
         return said
 
     async def _say(self) -> None:
-        """As a microphone: as fast as time goes, or later."""
         loud = np.full(round(SPOKEN_S * IN_RATE), self.level, "<i2")
-        sound = np.concatenate([loud, np.zeros(round(QUIET_S * IN_RATE), "<i2")])
-        # real time: the service waits for what is late (limit talk_stall)
-        begun, step = time.monotonic(), round(STEP_S * IN_RATE)
-        for at in range(0, len(sound), step):
-            due = begun + (at + step) / IN_RATE
-            # real time: as above
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await self._socket.send(sound[at : at + step].tobytes())
+        await self.speak(loud.tobytes() + bytes(2 * round(QUIET_S * IN_RATE)))
 
     async def _heard(self) -> None:
         while len(self._pcm) < HEARD_S * 2 * OUT_RATE:
-            await self._next()
+            await self.next()
 
     async def _answered(self, is_mine: Any, *, whole: bool) -> None:
         """The answer, compared to its last sample."""
-        await self._until("metrics")
-        got = await self._until("transcript")
+        await self.until("metrics")
+        got = await self.until("transcript")
         if not is_mine(got["user"]):
             raise Mixed(f"said: {got['user']!r}")
         meant = f"{REPEAT_PREFIX} {got['user']}"
@@ -139,24 +128,15 @@ class Conversation:
             raise Mixed(f"heard: {got['assistant']!r}, not {meant!r}")
         if not made.startswith(sound) or (whole and sound != made):
             raise Mixed(f"{len(sound) // 2} samples of {len(made) // 2}, or others")
-        await self._until("status", state="ready")
+        await self.until("status", state="ready")
 
-    async def _next(self) -> Any:
-        async with asyncio.timeout(PATIENCE_S):
-            raw = await self._socket.recv()
-        if isinstance(raw, bytes):
-            self._pcm += raw
-            return raw
-        message = json.loads(raw)
-        if message["type"] in ("error", "notice"):
+    async def next(self) -> Any:
+        message = await super().next()
+        if isinstance(message, bytes):
+            self._pcm += message
+        elif message["type"] in ("error", "notice"):
             raise Mixed(message["message"])
         return message
-
-    async def _until(self, kind: str, **fields: Any) -> dict[str, Any]:
-        while True:
-            message = await self._next()
-            if isinstance(message, dict) and {"type": kind, **fields}.items() <= message.items():
-                return message
 
 
 def pieces(answer: str) -> list[TtsPhrase]:
@@ -184,14 +164,13 @@ class Voice:
         return b"".join(sound.pcm for sound in sounds)
 
 
-async def converse(port: int, count: int, seconds: float, counts: Counts) -> None:
+async def converse(server: Server, count: int, seconds: float, counts: Counts) -> None:
     """All of them at once."""
     # real time: each has a turn at least, however late it is
     voice, until = Voice(OUT_RATE), time.monotonic() + seconds
 
     async def one(number: int) -> None:
-        address = f"ws://127.0.0.1:{port}/stream"
-        async with connect(address, max_size=None, ping_interval=None) as socket:
-            await Conversation(number, socket, counts, voice).go_on(until)
+        async with Conversation(number, server, counts, voice) as conversation:
+            await conversation.go_on(until)
 
     await asyncio.gather(*(one(number) for number in range(count)))
