@@ -166,15 +166,11 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def build_reload_router(service: Service) -> APIRouter:
     """Return the route that loads the engine at another precision."""
-    router = APIRouter(responses=openapi.PROBLEMS)
+    router = openapi.Routes(responses=openapi.PROBLEMS)
 
-    @router.post(
-        "/reload-model",
-        summary="Reload the engine at another precision",
-        response_model=ReloadAnswer,
-        openapi_extra=RELOAD_BODY,
-    )
+    @router.post("/reload-model", response_model=ReloadAnswer, openapi_extra=RELOAD_BODY)
     async def reload_model(request: Request) -> Response:
+        """Reload the engine at another precision."""
         values = await read_json(request, declared=True)
         if "precision" not in values:
             raise field_missing("precision", values)
@@ -191,12 +187,11 @@ def build_reload_router(service: Service) -> APIRouter:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /admin."""
-    router = APIRouter(responses=ERROR_RESPONSES)
+    router = openapi.Routes(responses=ERROR_RESPONSES)
 
-    @router.post(
-        f"{PATH}load_model", summary="Load a model", response_model=AdminLoading, openapi_extra=LOAD
-    )
+    @router.post(f"{PATH}load_model", response_model=AdminLoading, openapi_extra=LOAD)
     async def load_model(request: Request) -> Response:
+        """Load a model."""
         _require_admin(request, service)
         values = await read_json(request)
         wish = load_request_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
@@ -207,12 +202,12 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         f"{PATH}unload_model",
-        summary="Unload a model: back to the one of the start",
         response_model=AdminUnloaded,
         responses={202: {"model": AdminUnloaded}},
         openapi_extra=UNLOAD,
     )
     async def unload_model(request: Request) -> Response:
+        """Unload a model: back to the one of the start."""
         _require_admin(request, service)
         model_id = request.query_params.get("model_id", "")
         given = request.query_params.get("drain_timeout_sec")
@@ -227,10 +222,9 @@ def build_router(service: Service) -> APIRouter:
         status = "unloaded" if gone else "unloading"
         return json_response({"status": status, "model_id": model_id}, 200 if gone else 202)
 
-    @router.get(
-        f"{PATH}list_models", summary="List the loaded models", response_model=AdminModelList
-    )
+    @router.get(f"{PATH}list_models", response_model=AdminModelList)
     async def list_models(request: Request) -> Response:
+        """List the loaded models."""
         _require_admin(request, service)
         return json_response(_listed(service))
 

@@ -88,16 +88,11 @@ PREFIX = "/v1/people"
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/people."""
-    router = APIRouter(prefix=PREFIX, responses=openapi.PROBLEMS)
+    router = openapi.Routes(prefix=PREFIX, responses=openapi.PROBLEMS)
 
-    @router.post(
-        "",
-        summary="Enrol a speaker, by a clip or by a job's speaker",
-        status_code=201,
-        response_model=PeoplePerson,
-        openapi_extra=ADD,
-    )
+    @router.post("", status_code=201, response_model=PeoplePerson, openapi_extra=ADD)
     async def add(request: Request) -> Response:
+        """Enrol a speaker, by a clip or by a job's speaker."""
         caller, people = identity_of(request), service.voices.people
         await people.check_room(caller)
         name, embedding = await _read_person_request(request, service)
@@ -113,32 +108,27 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
         )
 
-    @router.get("", summary="List your enrolled speakers", response_model=PeopleList)
+    @router.get("", response_model=PeopleList)
     async def listed(request: Request) -> Response:
+        """List your enrolled speakers."""
         everybody = await service.voices.people.all(identity_of(request))
         return json_response({"people": [PeoplePerson.render(one) for one in everybody]})
 
-    @router.get(
-        "/export",
-        summary="Export all data of your enrolled speakers, with embeddings",
-        response_model=PeopleExport,
-    )
+    @router.get("/export", response_model=PeopleExport)
     async def export(request: Request) -> Response:
+        """Export all data of your enrolled speakers, with embeddings."""
         everybody = await service.voices.people.all(identity_of(request))
         return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
 
-    @router.get("/{person_id}", summary="Get an enrolled speaker", response_model=PeoplePerson)
+    @router.get("/{person_id}", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
+        """Get an enrolled speaker."""
         person = await service.voices.people.person(identity_of(request), person_id)
         return json_response(PeoplePerson.render(person))
 
-    @router.patch(
-        "/{person_id}",
-        summary="Rename an enrolled speaker, or add a clip or a job's speaker",
-        response_model=PeoplePerson,
-        openapi_extra=CHANGE,
-    )
+    @router.patch("/{person_id}", response_model=PeoplePerson, openapi_extra=CHANGE)
     async def change(request: Request, person_id: str) -> Response:
+        """Rename an enrolled speaker, or add a clip or a job's speaker."""
         caller, people = identity_of(request), service.voices.people
         await people.person(caller, person_id)
         name, embedding = await _read_person_request(request, service)
@@ -151,10 +141,9 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(await people.change(caller, person_id, name, embedding))
         )
 
-    @router.delete(
-        "/{person_id}", summary="Delete an enrolled speaker permanently", status_code=204
-    )
+    @router.delete("/{person_id}", status_code=204)
     async def delete(request: Request, person_id: str) -> Response:
+        """Delete an enrolled speaker permanently."""
         await service.voices.people.delete(identity_of(request), person_id)
         return Response(status_code=204)
 
@@ -210,14 +199,11 @@ class ErasureAnswer(BaseModel):
 
 def build_erasure_router(service: Service) -> APIRouter:
     """Return the route of /v1/data."""
-    router = APIRouter(responses=openapi.PROBLEMS)
+    router = openapi.Routes(responses=openapi.PROBLEMS)
 
-    @router.delete(
-        "/v1/data",
-        summary="Erase your data: jobs, recordings, transcripts, enrolled speakers",
-        response_model=ErasureAnswer,
-    )
+    @router.delete("/v1/data", response_model=ErasureAnswer)
     async def erase(request: Request) -> Response:
+        """Erase your data: jobs, recordings, transcripts, enrolled speakers."""
         return json_response(asdict(await service.erase(identity_of(request))))
 
     return router

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.api.health_response import PATH, health_response
+from sidecar.api.http.openapi import Routes
 from sidecar.api.http.responses import json_response
 from sidecar.errors import JournalUnreachable
 from sidecar.service.facade import Service, ServiceHealth
@@ -113,18 +114,20 @@ class ProbeAnswer(BaseModel):
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of / and /health, and the probes."""
-    router, unavailable = APIRouter(), {503: {"model": ProbeAnswer}}
+    router, unavailable = Routes(), {503: {"model": ProbeAnswer}}
     probe: dict[str, Any] = {"response_model": ProbeAnswer, "responses": unavailable}
 
-    @router.get("/", summary="Describe the service", response_model=RootAnswer)
+    @router.get("/", response_model=RootAnswer)
     async def root() -> Response:
+        """Describe the service."""
         return json_response(
             {"service": "vibevoice-asr", "version": __version__, "status": "running"},
             headers={"Vary": "Accept"},  # a client that accepts HTML gets the page (api/page.py)
         )
 
-    @router.get(PATH, summary="Health of the service", response_model=HealthAnswer)
+    @router.get(PATH, response_model=HealthAnswer)
     async def health() -> Response:
+        """Health of the service."""
         return await health_response(service)
 
     @router.get("/healthz", summary="Liveness probe", **probe)
@@ -132,12 +135,14 @@ def build_router(service: Service) -> APIRouter:
     async def live() -> Response:
         return _probe("")
 
-    @router.get("/healthz/startup", summary="Startup probe", **probe)
+    @router.get("/healthz/startup", **probe)
     async def startup() -> Response:
+        """Startup probe."""
         return _probe("starting" if service.health().starting else "")
 
-    @router.get("/healthz/ready", summary="Readiness probe", **probe)
+    @router.get("/healthz/ready", **probe)
     async def ready() -> Response:
+        """Readiness probe."""
         return _probe(why_not_ready(service.health()))
 
     return router

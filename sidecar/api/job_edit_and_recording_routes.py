@@ -62,11 +62,11 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     @router.patch(
         "/{job_id}/transcript",
-        summary="Rename, merge and split speakers, move segments, correct text; undo and redo",
         response_model=job_schemas.JobEditAnswer,
         openapi_extra=job_schemas.EDIT,
     )
     async def edit(request: Request, job_id: str) -> Response:
+        """Rename, merge and split speakers, move segments, correct text; undo and redo."""
         caller = identity_of(request)
         await service.owned.transcript(caller, job_id)  # check access before the body is read
         revisions = parse_revisions(request, "If-Match")
@@ -84,11 +84,11 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/transcript/history",
-        summary="Edit history of a transcript, oldest first",
         response_model=job_schemas.JobEditHistory,
         openapi_extra=job_schemas.HISTORY,
     )
     async def history(request: Request, job_id: str) -> Response:
+        """Edit history of a transcript, oldest first."""
         job, _ = await service.owned.transcript(identity_of(request), job_id)
         given = request.query_params.get("limit")
         limit = parse_integer("limit", given, 1, job_schemas.MAX_HISTORY_ENTRIES)
@@ -213,14 +213,9 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
 def add_recording_routes(router: APIRouter, service: Service) -> None:
     """Add the route of the recording."""
 
-    @router.get(
-        "/{job_id}/audio",
-        summary="The recording, if it is kept",
-        response_class=Response,
-        responses=job_schemas.AUDIO,
-        openapi_extra=job_schemas.RANGE,
-    )
+    @router.get("/{job_id}/audio", responses=job_schemas.AUDIO, openapi_extra=job_schemas.RANGE)
     async def audio(request: Request, job_id: str) -> Response:
+        """The recording, if it is kept."""
         file = await service.recordings.open(identity_of(request), job_id)
         with close_on_error(file):
             return await _answer(request, service, job_id, file)

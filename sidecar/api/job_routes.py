@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from sidecar import errors
 from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
-from sidecar.api.http.openapi import PROBLEMS
+from sidecar.api.http.openapi import PROBLEMS, Routes
 from sidecar.api.http.request_headers import (
     idempotency_key_of,
     identity_of,
@@ -229,7 +229,7 @@ class JobEventFrames:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/jobs."""
-    router = APIRouter(prefix=PATH, responses=PROBLEMS)
+    router = Routes(prefix=PATH, responses=PROBLEMS)
     _add_submission_routes(router, service)
     _add_listing_routes(router, service)
     _add_result_routes(router, service)
@@ -242,13 +242,10 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     """Add the routes that submit and delete jobs."""
 
     @router.post(
-        "",
-        summary="Submit a recording as a job",
-        status_code=202,
-        response_model=job_schemas.JobAnswer,
-        openapi_extra=job_schemas.SUBMIT,
+        "", status_code=202, response_model=job_schemas.JobAnswer, openapi_extra=job_schemas.SUBMIT
     )
     async def submit(request: Request) -> Response:
+        """Submit a recording as a job."""
         caller = identity_of(request)
         replayed = False
         with await service.submissions.place(caller, idempotency_key_of(request)) as place:
@@ -265,12 +262,12 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
 
     @router.delete(
         "/{job_id}",
-        summary="Cancel a job and delete it with its transcript",
         status_code=204,
         responses={200: {"model": job_schemas.JobAnswer, "description": "With 'keep': the job"}},
         openapi_extra=job_schemas.DELETE,
     )
     async def delete(request: Request, job_id: str) -> Response:
+        """Cancel a job and delete it with its transcript."""
         caller = identity_of(request)
         job = await service.owned.job(caller, job_id)
         if request_options.parse_flag("keep", request.query_params.get("keep"), default=False):
@@ -282,13 +279,9 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
 def _add_listing_routes(router: APIRouter, service: Service) -> None:
     """Add the routes that list jobs and report their state."""
 
-    @router.get(
-        "",
-        summary="List your jobs, oldest first",
-        response_model=job_schemas.JobPage,
-        openapi_extra=job_schemas.LIST,
-    )
+    @router.get("", response_model=job_schemas.JobPage, openapi_extra=job_schemas.LIST)
     async def listed(request: Request) -> Response:
+        """List your jobs, oldest first."""
         caller = identity_of(request)
         page, more = await _page(service, caller, request.query_params)
         turns = await service.owned.turns(caller, page)
@@ -298,8 +291,9 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
         ]
         return json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
-    @router.get("/{job_id}", summary="Progress of a job", response_model=job_schemas.JobAnswer)
+    @router.get("/{job_id}", response_model=job_schemas.JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
+        """Progress of a job."""
         caller = identity_of(request)
         return await job_response(service, caller, await service.owned.read(caller, job_id))
 
@@ -341,14 +335,9 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     """Add the routes of events and transcripts."""
     frames = JobEventFrames(remaining_s=service.remaining_s)
 
-    @router.get(
-        "/{job_id}/events",
-        summary="Events of a job, as server-sent events",
-        response_class=Response,
-        responses=job_schemas.EVENTS,
-        openapi_extra=job_schemas.RESUME,
-    )
+    @router.get("/{job_id}/events", responses=job_schemas.EVENTS, openapi_extra=job_schemas.RESUME)
     async def events(request: Request, job_id: str) -> Response:
+        """Events of a job, as server-sent events."""
         caller = identity_of(request)
         job, after = await service.owned.read(caller, job_id), last_event_id(request)
         if after > job.seq:
@@ -366,13 +355,10 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         return responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
 
     @router.get(
-        "/{job_id}/transcript",
-        summary="Transcript of a job, in one of several formats",
-        response_class=Response,
-        responses=job_schemas.TRANSCRIPT,
-        openapi_extra=job_schemas.FORMAT,
+        "/{job_id}/transcript", responses=job_schemas.TRANSCRIPT, openapi_extra=job_schemas.FORMAT
     )
     async def transcript(request: Request, job_id: str) -> Response:
+        """Transcript of a job, in one of several formats."""
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
         if "renew" in request.query_params:  # an unknown job is reported before an invalid 'renew'
             await service.owned.job(caller, job_id)
@@ -390,12 +376,9 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         )
         return Response(body, media_type=job_schemas.MEDIA_TYPES[fmt], headers=headers)
 
-    @router.get(
-        "/{job_id}/peaks",
-        summary="Peaks of the audio per tenth of a second, as far as it was transcribed",
-        response_model=job_schemas.JobPeaks,
-    )
+    @router.get("/{job_id}/peaks", response_model=job_schemas.JobPeaks)
     async def peaks(request: Request, job_id: str) -> Response:
+        """Peaks of the audio per tenth of a second, as far as it was transcribed."""
         job = await service.owned.read(identity_of(request), job_id)
         levels = base64.b64encode(job.peaks).decode()
         return json_response({"per_second": PEAKS_PER_SECOND, "peaks": levels})

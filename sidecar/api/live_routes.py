@@ -15,7 +15,7 @@ from sidecar.api import live_messages
 from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
 from sidecar.api.http.error_responses import problem
-from sidecar.api.http.openapi import PROBLEMS
+from sidecar.api.http.openapi import PROBLEMS, Routes
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
@@ -254,15 +254,11 @@ class TicketAnswer(BaseModel):
 
 def build_ticket_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
     """Return the route that creates tickets."""
-    router = APIRouter(responses=PROBLEMS)
+    router = Routes(responses=PROBLEMS)
 
-    @router.post(
-        "/v1/live/ticket",
-        summary="Create a ticket for one live connection",
-        status_code=201,
-        response_model=TicketAnswer,
-    )
+    @router.post("/v1/live/ticket", status_code=201, response_model=TicketAnswer)
     async def ticket(request: Request) -> Response:
+        """Create a ticket for one live connection."""
         grant = TicketGrant(auth_gate.sent_token(request) or ANONYMOUS)
         word = tickets.give(grant, identity_of(request).owner)
         body = {"ticket": word, "expires_in": CODE_LIFETIME_S}

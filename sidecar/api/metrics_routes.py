@@ -348,12 +348,11 @@ def machine_facts() -> dict[str, Any]:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /metrics, /metrics.json and /system."""
-    router = APIRouter(responses=openapi.PROBLEMS)
+    router = openapi.Routes(responses=openapi.PROBLEMS)
 
-    @router.get(
-        "/metrics", summary="Metrics for Prometheus", response_class=Response, responses={200: TEXT}
-    )
+    @router.get("/metrics", responses={200: TEXT})
     async def metrics(request: Request) -> Response:
+        """Metrics for Prometheus."""
         demand_metrics_scope(service.settings, request)
         await import_library()
         own = [*gauges(service, service.health()), *service.tally.measured()]
@@ -362,18 +361,16 @@ def build_router(service: Service) -> APIRouter:
         page, media_type = render_metrics(own, other, METRIC_PREFIX, accept)
         return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
-    @router.get("/metrics.json", summary="The same as JSON", response_model=MetricsAnswer)
+    @router.get("/metrics.json", response_model=MetricsAnswer)
     async def metrics_json(request: Request) -> Response:
+        """The same as JSON."""
         demand_metrics_scope(service.settings, request)
         own = _service_values(service, service.health())
         return json_response({**metrics_nested(service), "vibevoice": own}, headers=NO_STORE)
 
-    @router.get(
-        "/system",
-        summary="The machine, our process on it, and the GPU",
-        response_model=SystemAnswer,
-    )
+    @router.get("/system", response_model=SystemAnswer)
     async def system(request: Request) -> Response:
+        """The machine, our process on it, and the GPU."""
         demand_metrics_scope(service.settings, request)
         gpu = service.health().gpu
         gpus = [] if gpu is None else [{"index": 0, **SystemGpu.render(gpu)}]

@@ -281,40 +281,29 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/page."""
-    router = APIRouter(responses=PROBLEMS)
+    router = openapi.Routes(responses=PROBLEMS)
     handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
-    @router.post(
-        "/v1/page/links",
-        summary="Create a link that opens the page once with the token of this request",
-        status_code=201,
-        response_model=PageLink,
-    )
+    @router.post("/v1/page/links", status_code=201, response_model=PageLink)
     async def link(request: Request) -> Response:
+        """Create a link that opens the page once with the token of this request."""
         caller, path = identity_of(request), "/"
         if token := sent_token(request):
             opened = {"token": token, **_signed_in_as(caller)}
             path = f"{OPEN_FRAGMENT}{handover.give(opened, caller.owner)}"
         return json_response({"path": path, "expires_in": CODE_LIFETIME_S}, 201, NO_STORE)
 
-    @router.post(
-        SESSIONS,
-        summary="Exchange the code of a link for its token; the code works once",
-        response_model=PageSession,
-        openapi_extra=SESSION,
-    )
+    @router.post(SESSIONS, response_model=PageSession, openapi_extra=SESSION)
     async def session(request: Request) -> Response:
+        """Exchange the code of a link for its token; the code works once."""
         word = (await read_json(request, declared=True)).get("word")
         if not isinstance(word, str):
             raise errors.FieldMissing("The field 'word' is missing.")
         return json_response(handover.take(word), headers=NO_STORE)
 
-    @router.get(
-        "/v1/page/about",
-        summary="Capabilities of the engine, and findings",
-        response_model=PageInfo,
-    )
+    @router.get("/v1/page/about", response_model=PageInfo)
     async def about(request: Request) -> Response:
+        """Capabilities of the engine, and findings."""
         caller = identity_of(request)
         found: list[dict[str, Any]] = []
         if Scope.AUDIO_PATH in caller.scopes:

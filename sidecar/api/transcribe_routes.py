@@ -287,11 +287,10 @@ def _line(name: str, body: Mapping[str, Any]) -> bytes:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /transcribe and /v1/estimate."""
-    router = APIRouter(responses=openapi.PROBLEMS)
+    router = openapi.Routes(responses=openapi.PROBLEMS)
 
     @router.post(
         "/transcribe",
-        summary="Transcribe a recording",
         response_model=TranscribeAnswer,
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
@@ -300,6 +299,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra=TRANSCRIBE_BODY,
     )
     async def transcribe(request: Request) -> Response:
+        """Transcribe a recording."""
         caller = identity_of(request)
         later = wants_async(request.headers.getlist("prefer"))
         with await service.submissions.place(caller) as place:
@@ -320,13 +320,9 @@ def build_router(service: Service) -> APIRouter:
             )
         )
 
-    @router.post(
-        "/v1/estimate",
-        summary="Estimate memory and time of a recording",
-        response_model=EstimateAnswer,
-        openapi_extra=ESTIMATE_BODY,
-    )
+    @router.post("/v1/estimate", response_model=EstimateAnswer, openapi_extra=ESTIMATE_BODY)
     async def estimate(request: Request) -> Response:
+        """Estimate memory and time of a recording."""
         fields, source = await upload.read_fields(request, service)
         odd = unknown_field_notices(unknown_fields(fields, _ESTIMATE_FIELDS))
         body = EstimateAnswer.render(await _forecast(request, service, fields, source))

@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket
 from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.error_responses import problem
+from sidecar.api.http.openapi import Routes
 from sidecar.api.http.responses import json_response
 from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as output
@@ -81,14 +82,15 @@ class S2SConfiguration(BaseModel):
 
 def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
-    router = APIRouter()
+    router = Routes()
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
         await DIALECT.serve(websocket, partial(serve_conversation, service))
 
-    @router.get("/status", summary="State of conversations", response_model=S2SStatus)
+    @router.get("/status", response_model=S2SStatus)
     async def status() -> Response:
+        """State of conversations."""
         talks = service.conversations
         body = S2SStatus(
             state=talks.phase.value,
@@ -98,8 +100,9 @@ def build_router(service: Service) -> APIRouter:
         )
         return json_response(body.model_dump())
 
-    @router.get("/config", summary="Engines of conversations", response_model=S2SConfiguration)
+    @router.get("/config", response_model=S2SConfiguration)
     async def config() -> Response:
+        """Engines of conversations."""
         asr, tts = service.live.spec, service.tts
         body = S2SConfiguration(
             asr_model=asr.name if asr is not None else "none",
@@ -120,7 +123,7 @@ def page_origins(page: int) -> frozenset[str]:
 
 def build_secondary_port_router(service: Service) -> APIRouter:
     """Build the routes that only the secondary port has."""
-    router = APIRouter()
+    router = Routes()
 
     @router.get("/")
     async def root() -> Response:

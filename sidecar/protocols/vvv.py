@@ -201,17 +201,12 @@ POSITION_INTERVAL_S = 5.0
 
 def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
-    router = APIRouter(responses=ERRORS)
+    router = openapi.Routes(responses=ERRORS)
     recent = VvvRecentJobs()
 
-    @router.post(
-        TRANSCRIBE,
-        summary="Transcribe a recording, streamed (the vvv queue's wire)",
-        response_class=Response,
-        responses=STREAM,
-        openapi_extra=SUBMIT,
-    )
+    @router.post(TRANSCRIBE, responses=STREAM, openapi_extra=SUBMIT)
     async def transcribe(request: Request) -> Response:
+        """Transcribe a recording, streamed (the vvv queue's wire)."""
         caller = identity_of(request)
         job = await _submitted(request, service, caller)
 
@@ -231,12 +226,9 @@ def build_router(service: Service) -> APIRouter:
             event_frames(service, caller, job, told), closed, farewell
         )
 
-    @router.get(
-        STATUS,
-        summary="List your jobs and the length of the queue (the vvv queue's wire)",
-        response_model=VvvQueueStatus,
-    )
+    @router.get(STATUS, response_model=VvvQueueStatus)
     async def status(request: Request) -> Response:
+        """List your jobs and the length of the queue (the vvv queue's wire)."""
         caller = identity_of(request)
         on_their_way = await service.owned.on_their_way(caller)
         turns = await service.owned.turns(caller, on_their_way)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
@@ -37,6 +37,19 @@ class RenderedBody(BaseModel):
 UtcDate = Annotated[str, BeforeValidator(clock.format_utc)]
 """From seconds since 1970."""
 RoundedSeconds = Annotated[float, AfterValidator(lambda seconds: round(seconds, 3))]
+
+
+class Routes(APIRouter):
+    """Router that takes the summary of an operation from the docstring of its function. Without a
+    model of the response, ``responses`` describe all of it."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **how: Any) -> None:
+        """Add a route; its function loses the docstring, which is not also the description."""
+        if endpoint.__doc__:
+            how["summary"], endpoint.__doc__ = endpoint.__doc__.removesuffix("."), None
+        if not how["response_model"]:
+            how["response_class"] = Response
+        super().add_api_route(path, endpoint, **how)
 
 
 class ProblemDetails(BaseModel):

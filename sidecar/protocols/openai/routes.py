@@ -46,13 +46,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     wire = _OpenAITranscriptions(service)
 
     def add(path: str, summary: str, body: dict[str, Any], **how: Any) -> None:
-        @router.post(
-            path,
-            summary=summary,
-            response_class=Response,
-            responses=messages.TRANSCRIPTION,
-            openapi_extra=body,
-        )
+        @router.post(path, summary=summary, responses=messages.TRANSCRIPTION, openapi_extra=body)
         async def transcribe(request: Request) -> Response:
             return await wire.answer(request, **how)
 
@@ -66,24 +60,18 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     name = service.spec.name
     add(INFERENCE, "Transcribe a recording (whisper.cpp's server)", messages.INFER, usual=name)
 
-    @router.get(
-        MODELS,
-        summary="List the names of the loaded model (OpenAI's API)",
-        response_model=messages.OpenAIModelList,
-    )
+    @router.get(MODELS, response_model=messages.OpenAIModelList)
     async def listed() -> Response:
+        """List the names of the loaded model (OpenAI's API)."""
         spec = service.spec
         names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         body = messages.OpenAIModelList(object="list", data=models)
         return responses.json_response(body.model_dump(), headers=_request_id())
 
-    @router.get(
-        f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
-        summary="A model (OpenAI's API)",
-        response_model=messages.OpenAIModel,
-    )
+    @router.get(f"{MODELS}/{{model:path}}", response_model=messages.OpenAIModel)
     async def model(model: str) -> Response:
+        """A model (OpenAI's API)."""
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
         return responses.json_response(body.model_dump(), headers=_request_id())
 

@@ -107,16 +107,15 @@ class SpeechQuota:
 
 def build_router(service: Service) -> APIRouter:
     """Build the route of this protocol."""
-    router, quota = APIRouter(responses=ERRORS), SpeechQuota()
+    router, quota = openapi.Routes(responses=ERRORS), SpeechQuota()
 
     @router.post(
         SPEECH,
-        summary="Synthesize speech (OpenAI's API)",
-        response_class=Response,
         responses={200: {"description": "Audio, streamed", "content": _CONTENT}},
         openapi_extra=_BODY,
     )
     async def speak(request: Request) -> Response:
+        """Synthesize speech (OpenAI's API)."""
         fields = await read_json(request)
         if (tts := service.tts) is None:
             raise errors.SpeechUnavailable()

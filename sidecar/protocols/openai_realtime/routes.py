@@ -139,7 +139,7 @@ def build_router(
     service: Service, tickets: OneTimeCodes[TicketGrant], now: clock.Clock = clock.wall_time
 ) -> APIRouter:
     """Build the routes of this protocol; the auth gate accepts ``tickets``."""
-    router = APIRouter(responses=ERRORS)
+    router = openapi.Routes(responses=ERRORS)
 
     def key_for(request: Request, session: Mapping[str, Any]) -> str:
         """Return a key for one connection of this protocol, with ``session`` and no scopes."""
@@ -154,12 +154,10 @@ def build_router(
         await DIALECT.serve(websocket, serve)
 
     @router.post(
-        f"{REALTIME}/client_secrets",
-        summary="Create a client secret for one live transcription or conversation (OpenAI's API)",
-        response_model=RealtimeClientSecret,
-        openapi_extra=ASK,
+        f"{REALTIME}/client_secrets", response_model=RealtimeClientSecret, openapi_extra=ASK
     )
     async def client_secret(request: Request) -> Response:
+        """Create a client secret for one live transcription or conversation (OpenAI's API)."""
         session = (await read_json(request)).get("session") or {}
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
@@ -177,11 +175,11 @@ def build_router(
 
     @router.post(
         f"{REALTIME}/transcription_sessions",
-        summary="Create a client secret for one live transcription (OpenAI's API, beta)",
         response_model=RealtimeBetaSession,
         openapi_extra=ASK_BETA,
     )
     async def transcription_session(request: Request) -> Response:
+        """Create a client secret for one live transcription (OpenAI's API, beta)."""
         session = await read_json(request)
         configuration = updated_transcription(
             RealtimeTranscriptionConfig(), session, service.live.engine
@@ -196,15 +194,11 @@ def build_router(
 
 def build_talk_router(service: Service) -> APIRouter:
     """Build the route that lists what a conversation can use."""
-    router = APIRouter()
+    router = openapi.Routes()
 
-    @router.get(
-        "/v1/talk",
-        summary="Engines of conversations, and those to choose from",
-        response_model=TalkEngines,
-        responses=openapi.PROBLEMS,
-    )
+    @router.get("/v1/talk", response_model=TalkEngines, responses=openapi.PROBLEMS)
     async def parts() -> Response:
+        """Engines of conversations, and those to choose from."""
         asr, tts, talks = service.live.spec, service.tts, service.conversations
         models, voices = list(await talks.models()), list(await talks.voices())
         voice = service.settings.talk_voice or next(iter(voices), "")
