@@ -81,8 +81,8 @@ test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those tha
 test-all: $(DEV_STAMP)  ## run all tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile
 
-test-stress: $(DEV_STAMP)  ## run the fast tests in random order, on a busy machine, one processor, a slow disk (RUNS=n)
-	$(BIN)/python -m tests.support.stress --runs $(or $(RUNS),1) --processes $(PROCESSES)
+test-stress: $(DEV_STAMP)  ## run the fast tests in random order, on a busy machine, one processor, a slow disk (RUNS=n; SHARED=1: a quarter each)
+	$(BIN)/python -m tests.support.stress $(if $(SHARED),--shared) --runs $(or $(RUNS),1) --processes $(PROCESSES)
 
 test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)
 	$(PYTHON) -m venv $(CLIENTS)
