@@ -1,15 +1,15 @@
-"""Command table and help for typer."""
+"""Command table and help for typer; command `config`: conversion of a gRPC server's YAML files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sidecar import errors
 from sidecar.cli import (
-    config,
     doctor,
     jobs,
     live,
@@ -22,8 +22,15 @@ from sidecar.cli import (
     token,
     transcribe,
 )  # fmt: skip
-from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, command, serve_with
-from sidecar.cli.output import PROGRAM, print_text
+from sidecar.cli.common_options import (
+    SERVER_OR_SETTINGS_HELP,
+    argument,
+    command,
+    option,
+    serve_with,
+    subcommands,
+)
+from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.installation import install_command
 from sidecar.version import __version__
 
@@ -52,9 +59,10 @@ def build_command() -> Any:
     }
     for name, function in commands.items():
         app.command(name)(function)
-    for several in (token, config, jobs, people):
-        name = several.__name__.rpartition(".")[2]
-        app.add_typer(several.build(), name=name)
+    app.add_typer(token.build(), name="token")
+    app.add_typer(subcommands(config, convert), name="config")
+    app.add_typer(jobs.build(), name="jobs")
+    app.add_typer(people.build(), name="people")
     _add_bench(app)
     return typer.main.get_command(app)
 
@@ -83,6 +91,43 @@ def _refuse_bench() -> None:
         "The load test is not installed (missing: vibevoice_asr_load_test).",
         hint=f"Install it again: {install_command('')}",
     )
+
+
+def config() -> None:
+    """Convert the YAML files of another gRPC server.
+
+    The clients of that server work with this service. Keys without a counterpart are reported.
+
+    Examples:
+
+    * `vibevoice-asr config convert server.yaml`
+    * `vibevoice-asr config convert server.yaml model.yaml --output vibevoice-asr.toml`
+    """
+
+
+def convert(
+    file: Path = argument(..., "YAML file of the server.", metavar="FILE"),
+    model: Path | None = argument(None, "YAML file of its model.", metavar="MODEL"),
+    output: Path | None = option(
+        None, "Write to this file instead of stdout.", "--output", "-o", metavar="FILE"
+    ),
+) -> int:
+    """Write the corresponding TOML file."""
+    from sidecar import files
+    from sidecar.config import grpc_yaml_config
+    from sidecar.config.settings import load_settings
+
+    paths = [file] if model is None else [file, model]
+    meant = grpc_yaml_config.read(paths)
+    load_settings(**meant.settings)  # report invalid values now
+    written = meant.to_toml([path.name for path in paths])
+    if output is None:
+        print_text(written)
+    else:
+        files.write(output, written.encode(), files.PUBLIC)
+    for key in meant.unheeded:
+        print_error_line(f"nothing here corresponds to {key}")
+    return 0
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ expects it to have an effect.
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,24 @@ class ConvertedConfig:
     settings: Mapping[str, Any]
     unheeded: Sequence[str]
 
+    def to_toml(self, sources: Sequence[str]) -> str:
+        """Return the TOML file; ``sources``: the names of the files that it is converted from."""
+        lines = [f"# Settings of vibevoice-asr, from {', '.join(sources)}."]
+        if self.unheeded:
+            lines += ["# Nothing here corresponds to:", *(f"#   {key}" for key in self.unheeded)]
+        pairs = [f"{name} = {_toml_value(value)}" for name, value in self.settings.items()]
+        return "\n".join([*lines, "", *pairs]) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    """Return a value as JSON, which is TOML except for one character that TOML requires to be
+    escaped."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _without_counterpart(*names: str) -> dict[str, YamlKey]:
+    return dict.fromkeys(names, YamlKey())
+
 
 SERVER_KEYS = {
     "port": YamlKey("grpc_port", int),
@@ -96,19 +115,16 @@ SERVER_KEYS = {
     "decode_timeout_sec": YamlKey("live_timeout", float, lambda s: s if s > 0 else UNLIMITED_S),
     "log_metrics": YamlKey(usual=(False,)),
     "session_timeout_sec": YamlKey("live_idle", float),
-    "max_buffer_sec": YamlKey(),
-    "max_buffer_bytes": YamlKey(),
     "max_chunk_ms": YamlKey(usual=(10_000,)),
-    "partial_decode_interval_sec": YamlKey(),
-    "partial_decode_window_sec": YamlKey(),
-    "max_pending_decodes_per_stream": YamlKey(),
-    "max_pending_decodes_global": YamlKey(),
     "max_total_buffer_bytes": YamlKey("live_buffer_mb", int, bytes_to_mb),
-    "decode_queue_timeout_sec": YamlKey(),
-    "buffer_overlap_sec": YamlKey(),
     "grpc_max_receive_message_bytes": YamlKey(usual=(8 * MB,)),
     "grpc_max_send_message_bytes": YamlKey(usual=(4 * MB,)),
     "sample_rate": YamlKey(usual=(16_000,)),
+    **_without_counterpart(
+        *("max_buffer_sec", "max_buffer_bytes", "buffer_overlap_sec", "decode_queue_timeout_sec"),
+        *("partial_decode_interval_sec", "partial_decode_window_sec"),
+        *("max_pending_decodes_per_stream", "max_pending_decodes_global"),
+    ),
 }
 MODEL_KEYS = {
     "name": YamlKey("whisper_model"),
@@ -131,8 +147,7 @@ STORAGE_KEYS = {
     "max_age_days": YamlKey("job_retention", float, lambda days: days * DAY_S),
 }
 DECODING_KEYS = {
-    "beam_size": YamlKey(),
-    "best_of": YamlKey(),
+    **_without_counterpart("beam_size", "best_of"),
     "patience": YamlKey(usual=(1.0,)),
     "temperature": YamlKey(usual=(0.0,)),
     "length_penalty": YamlKey(usual=(1.0,)),
@@ -146,15 +161,12 @@ SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
     "vad": {
         "silence": YamlKey("grpc_silence", float),
         "threshold": YamlKey("grpc_threshold", float),
-        "model_pool_size": YamlKey(),
-        "model_prewarm": YamlKey(),
-        "model_pool_growth_factor": YamlKey(),
+        **_without_counterpart("model_pool_size", "model_prewarm", "model_pool_growth_factor"),
     },
     "safety": {"speech_rms_threshold": YamlKey(usual=(0, 0.0))},
     "logging": {
         "level": YamlKey("log_level", str, lambda name: LOG_LEVELS.get(name.lower(), name.lower())),
-        "file": YamlKey(),
-        "faster_whisper_level": YamlKey(),
+        **_without_counterpart("file", "faster_whisper_level"),
     },
     "metrics": {
         "expose_api_key_sessions": YamlKey("metrics", bool, lambda shown: "owners" if shown else "")

@@ -10,7 +10,7 @@ from grpc_client import Client
 from service_process import Server
 
 from sidecar import errors
-from sidecar.cli import config
+from sidecar.cli import command_table
 from sidecar.config import grpc_yaml_config
 from sidecar.config.settings import Settings, load_settings
 
@@ -218,7 +218,7 @@ def test_converted_file_starts_the_service_with_the_same_settings(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = tmp_path / "ours.toml"
-    assert config.convert(*files, ours) == 0
+    assert command_table.convert(*files, ours) == 0
     said = capsys.readouterr().err
     assert all(f"corresponds to {key}\n" in said for key in LEFT_OUT)
     assert all(f"#   {key}\n" in ours.read_text("utf-8") for key in LEFT_OUT)
