@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar import clock, errors
-from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobListener
 from sidecar.observability import tracing
@@ -63,15 +62,11 @@ def job_stages(
     return [*found, *_attempt_stages(runs, ended, loaded, attempt, code)]
 
 
-def trace_attributes(
-    facts: AudioInfo | None, record: job_record.JobRecord | None
-) -> dict[str, tracing.Value]:
+def _attributes(record: job_record.JobRecord) -> dict[str, tracing.Value]:
     """Return a job's attributes for traces, without any of its content."""
     found: dict[str, tracing.Value] = {}
-    if facts is not None and facts.total_s is not None:
-        found["vibevoice.audio_s"] = round(facts.total_s, 3)
-    if record is None:
-        return {**found, "vibevoice.outcome": "refused"}
+    if record.facts.total_s is not None:
+        found["vibevoice.audio_s"] = round(record.facts.total_s, 3)
     found |= {"vibevoice.outcome": record.state.value, "vibevoice.attempts": record.attempts}
     if record.transcript is not None:
         found["vibevoice.precision"] = str(record.transcript.precision)
@@ -111,7 +106,7 @@ class JobTraces:
         code = error.code if isinstance(error, errors.SidecarError) else type(error).__name__
         at = self._now()
         found = _stages_before_queue(way, at, code)
-        self._tell(way, at, found, trace_attributes(None, None), code)
+        self._tell(way, at, found, {"vibevoice.outcome": "refused"}, code)
 
     def _on_event(self, record: job_record.JobRecord, event: job_record.JobEvent) -> None:
         way = self._ways.get(record.id)
@@ -131,7 +126,7 @@ class JobTraces:
     ) -> None:
         found = job_stages(way, record, self._loaded())
         code = record.error.code if record.error is not None else ""
-        ended, attributes = record.ended or event.at, trace_attributes(record.facts, record)
+        ended, attributes = record.ended or event.at, _attributes(record)
         arrival = way.arrival
         if arrival is None or arrival.answered is not None:  # answered before the job ended
             self._tell(way, ended, found, attributes, code)

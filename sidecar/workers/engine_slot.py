@@ -36,7 +36,6 @@ from sidecar.workers import worker_process
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import HeartbeatTimings
 
 BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
 """One recording of a batch that is transcribed together."""
@@ -169,16 +168,14 @@ class Sharing:
     ``concurrent``: any number of leases (else one); a lease that is ``alone``, or a reload, waits
     for the end of all earlier ones. ``sessions``: its leases are sessions, which take memory of
     their own and start again if their engine ends. So a reload does not wait for them, and
-    the free memory is not queried when one starts. ``heartbeat``: when its process hangs.
+    the free memory is not queried when one starts. ``ping_timeout_s``: of its `Heartbeat`.
     """
 
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    heartbeat: HeartbeatTimings = field(default_factory=HeartbeatTimings)
+    ping_timeout_s: float = worker_process.PING_TIMEOUT_S
 
-
-LIVE_HEARTBEAT = HeartbeatTimings(ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S)
 
 EXCLUSIVE = Sharing()
 """One job at a time."""
@@ -190,14 +187,14 @@ LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
-    heartbeat=LIVE_HEARTBEAT,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """Live sessions run at normal priority, and a process that hangs is killed soon."""
 SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    heartbeat=LIVE_HEARTBEAT,
+    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
 )
 """TTS: a call that does not stop blocks all others, and the process is killed."""
 
@@ -245,7 +242,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self.heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.heartbeat)
+        self.heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""

@@ -15,7 +15,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import IO, Any
 
 from sidecar.installation import own_command
@@ -30,7 +29,7 @@ STDERR_TAIL_LINES = 40
 HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """Last line in the crash note of a process that hung."""
 READ_NOTE = "(the disk of a recording did not answer, and the service killed it)"
-"""The same if it waited for a recording for longer than `HeartbeatTimings.read_timeout_s`."""
+"""The same if it waited for a recording for longer than `READ_TIMEOUT_S`."""
 LIVE_OPERATION = "live"
 """Operation whose calls run concurrently and execute only now and then."""
 PROCESS_STUCK = "the process was killed and does not end"
@@ -341,27 +340,15 @@ that does not release the interpreter, or a machine that swaps."""
 LIVE_PING_TIMEOUT_S = 5.0
 """Ping timeout of an engine for live sessions or TTS."""
 
+SECOND_PING_TIMEOUT_S = 1.0
+"""The same of a second ping."""
 HEARTBEAT_INTERVAL_S = 2.0
+"""Interval of pings to a process in use."""
 IDLE_HEARTBEAT_INTERVAL_S = 30.0
+"""The same of an idle one. It finds most hung processes before the next job, which would lose half
+a minute and one of two attempts."""
 READ_TIMEOUT_S = 120.0
 """Maximum time of one read of a recording: a disk that spins up answers sooner."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeartbeatTimings:
-    """Timings of the heartbeat of an engine, in seconds.
-
-    ``ping_timeout_s``, ``again_s``: maximum time without an answer to a ping and to a second one.
-    ``interval_s``: between pings to a process in use. ``idle_interval_s``: to an idle one; it finds
-    most hung processes before the next job, which would lose half a minute and one of two attempts.
-    ``read_timeout_s``: maximum time of one read of a recording.
-    """
-
-    ping_timeout_s: float = PING_TIMEOUT_S
-    again_s: float = worker_environment.CANCEL_GRACE_S
-    interval_s: float = HEARTBEAT_INTERVAL_S
-    idle_interval_s: float = IDLE_HEARTBEAT_INTERVAL_S
-    read_timeout_s: float = READ_TIMEOUT_S
 
 
 class Heartbeat:
@@ -369,20 +356,19 @@ class Heartbeat:
     forever.
 
     A process hangs if it waits too long for a recording's disk. It also hangs if it answers neither
-    within ``ping_timeout_s`` nor a second ping after that:
-    the thread that answers does nothing else, whatever the engine computes. The second ping is for
-    a service that was blocked itself and has not read the first answer.
+    within ``ping_timeout_s`` nor a second ping after that: the thread that answers does nothing
+    else, whatever the engine computes. The second ping is for a service that was blocked itself and
+    has not read the first answer.
     """
 
     def __init__(
         self,
         worker: Callable[[], WorkerProcess | None],
-        timings: HeartbeatTimings = HeartbeatTimings(),
+        ping_timeout_s: float = PING_TIMEOUT_S,
     ) -> None:
         """``worker``: returns the current process or None. A process that is loading is not pinged:
         a load has a deadline of its own."""
-        self._worker = worker
-        self._timings = timings
+        self._worker, self._ping_timeout_s = worker, ping_timeout_s
         self._task: asyncio.Task[None] | None = None
         self.in_use = False
         """Whether the engine is in use, as far as this was told."""
@@ -402,17 +388,16 @@ class Heartbeat:
 
     async def _ask(self) -> None:
         while True:
-            timings = self._timings
-            await asyncio.sleep(timings.interval_s if self.in_use else timings.idle_interval_s)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self.in_use else IDLE_HEARTBEAT_INTERVAL_S)
             worker = self._worker()
             if worker is None and not self.in_use:
                 return  # the next load starts it again
             if (
                 worker is None
-                or await worker.answers_ping(timings.ping_timeout_s)
-                or await worker.answers_ping(timings.again_s)
+                or await worker.answers_ping(self._ping_timeout_s)
+                or await worker.answers_ping(SECOND_PING_TIMEOUT_S)
             ):
-                if worker is not None and worker.reading_s > timings.read_timeout_s:
+                if worker is not None and worker.reading_s > READ_TIMEOUT_S:
                     worker.kill(hung=True, note=READ_NOTE)
                 continue
             if worker.alive:

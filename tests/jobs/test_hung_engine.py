@@ -23,6 +23,7 @@ from sidecar.audio import Block
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import hang_reason
+from sidecar.workers import worker_process
 from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
@@ -32,7 +33,6 @@ from sidecar.workers.worker_process import (
     READ_NOTE,
     READ_TIMEOUT_S,
     Heartbeat,
-    HeartbeatTimings,
     WorkerProcess,
 )
 
@@ -47,14 +47,12 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
     def make(kind: type[OverheardSlot], **worker: float) -> OverheardSlot:
-        timings = HeartbeatTimings(
-            ping_timeout_s=DEAF_S,
-            again_s=4.0,  # a busy machine is not deaf
-            interval_s=0.05,
-            idle_interval_s=0.05,
-        )
+        # a busy machine is not deaf
+        monkeypatch.setattr(worker_process, "SECOND_PING_TIMEOUT_S", 4.0)
+        monkeypatch.setattr(worker_process, "HEARTBEAT_INTERVAL_S", 0.05)
+        monkeypatch.setattr(worker_process, "IDLE_HEARTBEAT_INTERVAL_S", 0.05)
         options = dataclasses.replace(kind.shares.worker, cancel_grace_s=4.0, **worker)
-        impatient = dataclasses.replace(kind.shares, heartbeat=timings, worker=options)
+        impatient = dataclasses.replace(kind.shares, ping_timeout_s=DEAF_S, worker=options)
         monkeypatch.setattr(kind, "shares", impatient)
         return kind()
 

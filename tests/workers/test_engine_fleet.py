@@ -17,9 +17,10 @@ from service_process import PATIENCE_S, until
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
+from sidecar.workers import worker_process
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole
 from sidecar.workers.engine_slot import EngineState
-from sidecar.workers.worker_process import Heartbeat, HeartbeatTimings
+from sidecar.workers.worker_process import Heartbeat
 
 SCRIPTED = EngineChoice(replace(engine_spec("scripted"), sessions=100), "")
 
@@ -57,11 +58,15 @@ async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFlee
     [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
 async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
-    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str
+    fleet: EngineFleet,
+    tmp_path: Path,
+    role: EngineRole,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
-    timings = HeartbeatTimings(ping_timeout_s=0.2, interval_s=0.05)  # no sooner: it may be busy
-    slot.heartbeat = Heartbeat(lambda: slot.worker, timings)
+    monkeypatch.setattr(worker_process, "HEARTBEAT_INTERVAL_S", 0.05)
+    slot.heartbeat = Heartbeat(lambda: slot.worker, 0.2)  # no sooner: it may be busy
     async with fleet.live.lease() if role is EngineRole.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None
