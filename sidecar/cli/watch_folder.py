@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import errors
@@ -50,16 +49,6 @@ OPTION_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WatchPace:
-    """Times of a watch in seconds. ``settled_s``: a recording that has not changed for that long
-    counts as complete. ``retry_s``: from a failure to the next attempt."""
-
-    poll_s: float = 1.0
-    settled_s: float = 3.0
-    retry_s: float = 30.0
-
-
 class FileSettling:
     """Detection of files that have not changed for long enough. Pure; times are of any clock."""
 
@@ -84,20 +73,19 @@ class FileSettling:
 class FolderWatch:
     """Watch of a folder; the transcripts, in the format ``fmt``, go to the folder ``to``."""
 
+    poll_s = 1.0
+    settled_s = 3.0
+    """Seconds without a change after which a recording counts as complete."""
+    retry_s = 30.0
+    """Seconds from a failure to the next attempt."""
+
     def __init__(
-        self,
-        folder: Path,
-        to: Path,
-        fmt: str,
-        transcribe: TranscribeRecording,
-        at_once: int,
-        pace: WatchPace | None = None,
+        self, folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
     ) -> None:
         self._folder, self._to, self._fmt = folder, to, fmt
         self._transcribe = transcribe
         self._at_once = at_once
-        self._pace = pace or WatchPace()
-        self._settling = FileSettling(self._pace.settled_s)
+        self._settling = FileSettling(self.settled_s)
         self._manifest = TranscriptManifest(to, fmt)
         self._skipped: frozenset[Path] = frozenset()
         self._rejected: dict[Path, tuple[str, errors.SidecarError]] = {}
@@ -121,7 +109,7 @@ class FolderWatch:
                 for path in self._due(time.monotonic()):
                     task = asyncio.get_running_loop().create_task(self._one(path))
                     self._running[path] = task
-                await asyncio.sleep(self._pace.poll_s)
+                await asyncio.sleep(self.poll_s)
         finally:
             for task in self._running.values():
                 task.cancel()
@@ -203,7 +191,7 @@ class FolderWatch:
             self._rejected.pop(path, None)
 
     def _retry_time(self, after_s: float | None = None) -> float:
-        return time.monotonic() + (after_s or self._pace.retry_s)
+        return time.monotonic() + (after_s or self.retry_s)
 
 
 def _applies_to_all(error: errors.SidecarError) -> bool:

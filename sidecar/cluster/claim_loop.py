@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from sidecar import errors
@@ -31,24 +31,6 @@ from sidecar.storage import postgres_database
 from sidecar.workers.engine_slot import EngineState
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimTimings:
-    """Seconds of a claim loop.
-
-    ``check_s``: between two checks of claims and of waiting jobs; if a claim is lost, another
-    node's work is wasted until that is noticed. ``idle_poll_s``: after which an idle node asks for
-    a job without a notification, since freed memory causes none. ``storage_backoff_s``: without
-    claims after a recording could not be opened: all nodes ask a storage that does not answer.
-    ``final_report_s``: at least, for the last reports of a node that stops; others expire it after
-    so long without heartbeats.
-    """
-
-    check_s: float = 3.0
-    idle_poll_s: float = 3.0
-    storage_backoff_s: float = 5.0
-    final_report_s: float = 3.0
 
 
 # An engine ends within its grace for cancels, and is killed then.
@@ -167,6 +149,19 @@ class EligibilityJudge:
 class ClaimLoop:
     """Loop that claims jobs for the queue of this service, as many as it can run."""
 
+    check_s = 3.0
+    """Seconds between two checks of claims and of waiting jobs; if a claim is lost, another node's
+    work is wasted until that is noticed."""
+    idle_poll_s = 3.0
+    """Seconds after which an idle node asks for a job without a notification, since freed memory
+    causes none."""
+    storage_backoff_s = 5.0
+    """Seconds without claims after a recording could not be opened: all nodes ask a storage that
+    does not answer."""
+    final_report_s = 3.0
+    """Seconds at least for the last reports of a node that stops; others expire it after so long
+    without heartbeats."""
+
     def __init__(
         self,
         claims: ClaimStore,
@@ -179,7 +174,6 @@ class ClaimLoop:
         offer: Callable[[], ClaimPreferences] = ClaimPreferences,
         beside: Callable[[job_record.JobRecord], int] = lambda record: 1,
         places: int = 1,
-        timings: ClaimTimings = ClaimTimings(),
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
         of a job, in one of ``threads``. ``beside``: the largest batch that this job can run in.
@@ -187,7 +181,6 @@ class ClaimLoop:
         self._claims, self.queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
         self._offer, self._beside, self._places = offer, beside, places
-        self._timings = timings
         self._held = HeldClaims(claims, log, queue)
         self.paused: errors.SidecarError | None = None
         """Error of this node or of the storage, if it could open no recording since."""
@@ -219,13 +212,13 @@ class ClaimLoop:
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
         while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()
-        await self._release_all(max(self._timings.final_report_s, over_at - time.monotonic()))
+        await self._release_all(max(self.final_report_s, over_at - time.monotonic()))
 
     async def close(self) -> None:
         """Release all claims and stop."""
         self._draining = True
         await self._claiming.close()
-        await self._release_all(self._timings.final_report_s)
+        await self._release_all(self.final_report_s)
         await self._checking.close()
 
     @contextmanager
@@ -249,7 +242,7 @@ class ClaimLoop:
                 self._held.capacity_freed.clear()
                 await self._held.capacity_freed.wait()
             if not self._more:
-                await cancel_after(self._timings.idle_poll_s, self._waiting.wait())
+                await cancel_after(self.idle_poll_s, self._waiting.wait())
                 self._more = True
                 continue
             company: list[HeldClaim] = []
@@ -382,7 +375,7 @@ class ClaimLoop:
 
     async def _rest(self) -> None:
         with self.aside():
-            await asyncio.sleep(self._timings.storage_backoff_s)
+            await asyncio.sleep(self.storage_backoff_s)
 
     def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
         log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
@@ -417,7 +410,7 @@ class ClaimLoop:
         await self._held.release_all(within_s, asking)
 
     async def _check(self) -> None:
-        await cancel_after(self._timings.check_s, self._missed.wait())
+        await cancel_after(self.check_s, self._missed.wait())
         self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:

@@ -12,7 +12,6 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
@@ -72,25 +71,17 @@ _WORK_BETWEEN_STARTS = """
         SELECT count(*) FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'))"""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreLimits:
-    """Limits of a job store.
-
-    ``positions_interval_s``: between two computations of the order of all waiting jobs.
-    ``long_queue``: waiting jobs up to which a job that has just come, and one that has just gone,
-    count at once; the order of ten thousand takes the database a quarter of a second.
-    ``overdue_jobs``: that one call deletes, with their events, as in `shared_retention`.
-    ``close_s``: for the last cancels and deletions of a service that stops.
-    """
-
-    positions_interval_s: float = 1.0
-    long_queue: int = 500
-    overdue_jobs: int = 20
-    close_s: float = CLOSE_TIMEOUT_S
-
-
 class PostgresJobStore:
     """`JobStore` of all services that share a database."""
+
+    positions_interval_s = 1.0
+    """Seconds between two computations of the order of all waiting jobs."""
+    long_queue = 500
+    """Waiting jobs up to which a job that has just come, and one that has just gone, count at once;
+    the order of ten thousand takes the database a quarter of a second."""
+    overdue_jobs = 20
+    """Jobs that one call deletes, with their events, as in `shared_retention`."""
+    close_s = CLOSE_TIMEOUT_S
 
     def __init__(
         self,
@@ -103,12 +94,11 @@ class PostgresJobStore:
         queue_limit: int,
         tally: JobMetrics,
         now: clock.Clock = clock.wall_time,
-        limits: StoreLimits = StoreLimits(),
     ) -> None:
         """``pace_s``: predicts the seconds of work of this service for seconds of audio."""
         self._database, self._rows, self._service_id = database, rows, service_id
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
-        self._limit, self._tally, self._now, self.limits = queue_limit, tally, now, limits
+        self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = OwnerLocks()
         self._waiting_ids, self._waits_s = "", array("d")
         """Ids of all waiting jobs in the order of claims, separated by spaces, and their predicted
@@ -117,7 +107,7 @@ class PostgresJobStore:
         self._turning = asyncio.Lock()
         self._each_s: float | None = None
         """Seconds between the starts of two jobs, as of `_each_at`; None if unknown."""
-        self._each_at = -limits.positions_interval_s
+        self._each_at = -math.inf
         self.ending = BackgroundTaskGroup()
         """Cancels and deletions in the background."""
 
@@ -250,7 +240,7 @@ class PostgresJobStore:
     async def delete_overdue(self) -> int:
         """Delete some of the jobs whose clients did not return in time, the longest overdue
         first, and return how many."""
-        rows = await self._database.fetch(_DELETE_OVERDUE, (self.limits.overdue_jobs,))
+        rows = await self._database.fetch(_DELETE_OVERDUE, (self.overdue_jobs,))
         for (lasted_s,) in rows:
             self._count_cancelled(lasted_s)
         self._housekeeping.delete_recordings_soon()
@@ -302,8 +292,8 @@ class PostgresJobStore:
         ids = [one.id for one in records if one.state is JobState.QUEUED]
         async with self._turning:
             age_s = time.monotonic() - self._turns_at
-            if age_s > self.limits.positions_interval_s or (
-                len(self._waits_s) <= self.limits.long_queue
+            if age_s > self.positions_interval_s or (
+                len(self._waits_s) <= self.long_queue
                 and (self._turns_moved or not all(one in self._waiting_ids for one in ids))
             ):
                 self._turns_at, self._turns_moved = time.monotonic(), False
@@ -341,15 +331,15 @@ class PostgresJobStore:
     def begun_in_s(self, count: int) -> float | None:
         """Return the seconds until ``count`` of the waiting jobs have started, all taken to be
         alike; None if unknown. The value is that of the last call: each call refreshes it in the
-        background, at most once in `StoreLimits.positions_interval_s`."""
-        if time.monotonic() - self._each_at >= self.limits.positions_interval_s:
+        background, at most once in `positions_interval_s`."""
+        if time.monotonic() - self._each_at >= self.positions_interval_s:
             self._each_at = time.monotonic()
             self.ending.spawn("how fast jobs begin", self._measure_starts())
         return None if self._each_s is None else count * self._each_s
 
     async def close(self) -> None:
         """Wait a moment for the background tasks."""
-        await self.ending.close(self.limits.close_s)
+        await self.ending.close(self.close_s)
 
     async def _delete(self, job_id: str) -> None:
         ((lasted_s,),) = await self._database.call("delete_1", job_id)

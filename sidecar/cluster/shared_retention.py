@@ -52,25 +52,18 @@ class RetentionLimits:
     recording_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class SweepLimits:
-    """Limits of sweeps.
-
-    ``turn_renewal_s``: interval in which a sweep renews its turn, so that no other service joins
-    one that takes long. ``recordings``: of one call, which takes at most some tenths of a second.
-    ``jobs``: of one call; the events of 20 recordings of eight hours are deleted in a quarter of a
-    second (of 200, in more than the time limit of a statement). ``orphan_age_s``: age at which a
-    recording without a job is deleted; a service may be about to submit it.
-    """
-
-    turn_renewal_s: float = 5.0
-    recordings: int = 200
-    jobs: int = 20
-    orphan_age_s: float = 3600.0
-
-
 class SharedRetention:
     """Retention in the database and in the storage of recordings."""
+
+    turn_renewal_s = 5.0
+    """Interval in which a sweep renews its turn, so that no other service joins a long one."""
+    max_recordings = 200
+    """Recordings that one call deletes, which takes at most some tenths of a second."""
+    max_jobs = 20
+    """Jobs that one call deletes: the events of 20 recordings of eight hours take a quarter of a
+    second (of 200, more than the time limit of a statement)."""
+    orphan_age_s = 3600.0
+    """Age at which a recording without a job is deleted; a service may be about to submit it."""
 
     def __init__(
         self,
@@ -78,11 +71,10 @@ class SharedRetention:
         storage: RecordingStorage,
         disk: ThreadLimiter,
         limits: RetentionLimits,
-        sweeps: SweepLimits = SweepLimits(),
     ) -> None:
         """``disk``: threads that may wait for the storage."""
         self._database, self._storage, self._disk = database, storage, disk
-        self._limits, self.sweep_limits = limits, sweeps
+        self._limits = limits
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
@@ -146,7 +138,7 @@ class SharedRetention:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        doomed = await self._database.fetch(_DOOMED, (self.sweep_limits.recordings,))
+        doomed = await self._database.fetch(_DOOMED, (self.max_recordings,))
         gone = list[str]()
         try:
             for (name,) in doomed:
@@ -209,7 +201,7 @@ class SharedRetention:
         for part in parts:
             with suppress(errors.JournalUnreachable):  # a failure must not stop the others
                 await part()
-                if time.monotonic() - turn_at > self.sweep_limits.turn_renewal_s:
+                if time.monotonic() - turn_at > self.turn_renewal_s:
                     turn_at = time.monotonic()
                     await self._take_turn(0.0)
 
@@ -218,7 +210,7 @@ class SharedRetention:
         age_s = None if limits.retention_s == math.inf else limits.retention_s
         most = age_s, limits.results, limits.result_bytes, limits.recording_bytes
         await postgres_database.call_in_batches(
-            self._database, "purge_1", owner, *most, batch=self.sweep_limits.jobs
+            self._database, "purge_1", owner, *most, batch=self.max_jobs
         )
 
     async def _deleted(self, name: str) -> bool:
@@ -241,7 +233,7 @@ class SharedRetention:
         except (OSError, errors.SidecarError) as error:
             log.warning("recordings without a job are not searched now: %s", error)
             return
-        old = [name for name, age_s in ages.items() if age_s > self.sweep_limits.orphan_age_s]
+        old = [name for name, age_s in ages.items() if age_s > self.orphan_age_s]
         needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,23 +39,6 @@ PARALLEL_OPENS = 16
 OPEN_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeTimeouts:
-    """Timeouts of the probe processes, in seconds.
-
-    ``start_s``: for a process to begin with a file. The file is not at fault if it expires. The
-    process has a low priority: on a busy machine its start alone takes as long as a slow file.
-    ``probe_s``, ``embedding_s``: for its answer from then on. To embed a minute of audio takes 2 s
-    of a core, and a busy machine does not have one to spare. ``idle_s``: until processes without a
-    file end.
-    """
-
-    start_s: float = 60.0
-    probe_s: float = PROBE_TIMEOUT_S
-    embedding_s: float = 60.0
-    idle_s: float = 60.0
-
-
 def start_probe_process() -> WorkerProcess:
     """Start a process that probes files."""
     return WorkerProcess("intake", EnvironmentNeeds.LEAST)
@@ -65,15 +48,23 @@ class AudioProbe:
     """Pool of probe processes, started as files come by ``start_process`` and ended after a time
     without one."""
 
+    start_s = 60.0
+    """Seconds for a process to begin with a file, which is not at fault if they expire. The process
+    has a low priority: on a busy machine its start alone takes as long as a slow file."""
+    probe_s = PROBE_TIMEOUT_S
+    """Seconds for its answer from then on."""
+    embedding_s = 60.0
+    """The same for an embedding. To embed a minute of audio takes 2 s of a core, and a busy machine
+    does not have one to spare."""
+    idle_s = 60.0
+    """Seconds until processes without a file end."""
+
     def __init__(
         self,
         max_audio_s: float,
-        timeouts: ProbeTimeouts = ProbeTimeouts(),
         start_process: Callable[[], WorkerProcess] = start_probe_process,
     ) -> None:
-        self._max_audio_s = max_audio_s
-        self._timeouts = timeouts
-        self._start_process = start_process
+        self._max_audio_s, self._start_process = max_audio_s, start_process
         self._opens = ThreadLimiter("open", PARALLEL_OPENS)
         self._looks = ThreadLimiter("look", PARALLEL_PROBES)
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
@@ -112,12 +103,12 @@ class AudioProbe:
         if facts is not None:
             return facts
         asked = {"max_s": self._max_audio_s, "track": track}
-        found = await self._ask(caller, "probe", self._timeouts.probe_s, [source.fd], **asked)
+        found = await self._ask(caller, "probe", self.probe_s, [source.fd], **asked)
         return AudioInfo.from_wire(found)
 
     async def _probe_plain_wav(self, source: AudioSource) -> AudioInfo | None:
         try:
-            async with asyncio.timeout(self._timeouts.probe_s):
+            async with asyncio.timeout(self.probe_s):
                 return await self._looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
@@ -131,9 +122,7 @@ class AudioProbe:
             errors.VoicesUnavailable: speaker embeddings are not available here.
             errors.MachineBusy: no process started in time.
         """
-        found = await self._ask(
-            caller, "voice", self._timeouts.embedding_s, [source.fd], max_s=max_s
-        )
+        found = await self._ask(caller, "voice", self.embedding_s, [source.fd], max_s=max_s)
         return SpeakerEmbedding(**found)
 
     async def parted(
@@ -148,9 +137,7 @@ class AudioProbe:
         """
         plain = [one and asdict(one) for one in prints]
         try:
-            found = await self._ask(
-                caller, "part", self._timeouts.embedding_s, prints=plain, into=into
-            )
+            found = await self._ask(caller, "part", self.embedding_s, prints=plain, into=into)
         except errors.BadAudio:  # raised if the process keeps dying
             raise errors.EngineFailed(
                 "The speaker embedding of the clip could not be computed."
@@ -183,9 +170,7 @@ class AudioProbe:
                         self._rest(worker)
             finally:
                 self._stay()  # another file may have ended meanwhile
-                self._idle = asyncio.get_running_loop().call_later(
-                    self._timeouts.idle_s, self._drop
-                )
+                self._idle = asyncio.get_running_loop().call_later(self.idle_s, self._drop)
         raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
 
     async def _answer(
@@ -201,7 +186,7 @@ class AudioProbe:
         begun, answer = False, dict[str, Any]()
         try:
             async with (
-                asyncio.timeout(self._timeouts.start_s) as limit,
+                asyncio.timeout(self.start_s) as limit,
                 aclosing(worker.call(operation, fds, **arguments)) as frames,
             ):
                 async for frame in frames:

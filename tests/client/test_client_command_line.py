@@ -21,7 +21,7 @@ from sidecar.cli.backends import ServiceTarget, open_backend
 from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.transcript_manifest import RecordingIdentity, identify
-from sidecar.cli.watch_folder import FileSettling, FolderWatch, WatchPace
+from sidecar.cli.watch_folder import FileSettling, FolderWatch
 from sidecar.transcripts.transcript import Segment, Transcript
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -94,7 +94,8 @@ def test_folder_is_transcribed_in_parallel_and_resume_does_the_rest(
     assert {job["id"] for job in server.jobs()} <= before, "no job is left behind"
 
 
-QUICK = WatchPace(poll_s=0.02, settled_s=0.1, retry_s=0.02)
+class QuickWatch(FolderWatch):
+    poll_s, settled_s, retry_s = 0.02, 0.1, 0.02
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -108,7 +109,7 @@ def written(folder: Path) -> dict[str, str]:
 async def watching(folder: Path, where: ServiceTarget) -> AsyncIterator[asyncio.Task[int]]:
     async with open_backend(where, {}) as transcribe:
         task = asyncio.get_running_loop().create_task(
-            FolderWatch(folder, folder, "srt", transcribe, 2, QUICK).run()
+            QuickWatch(folder, folder, "srt", transcribe, 2).run()
         )
         try:
             yield task
@@ -160,9 +161,7 @@ async def test_invalid_options_end_a_watch_and_move_nothing(inbox: Path, server:
     where = ServiceTarget(server.url)
     async with open_backend(where, {"language": "!!"}) as transcribe:
         with pytest.raises(errors.LanguageInvalid):
-            await asyncio.wait_for(
-                FolderWatch(inbox, inbox, "srt", transcribe, 2, QUICK).run(), PATIENCE_S
-            )
+            await asyncio.wait_for(QuickWatch(inbox, inbox, "srt", transcribe, 2).run(), PATIENCE_S)
     assert not (inbox / "failed").exists()
 
 
@@ -177,7 +176,7 @@ async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
         return nothing_said()
 
     kept = tmp_path / "kept"
-    watch = asyncio.create_task(FolderWatch(inbox, to, "text", transcribe, 1, QUICK).run())
+    watch = asyncio.create_task(QuickWatch(inbox, to, "text", transcribe, 1).run())
     await until(kept.exists)
     await until(lambda: "No such file" in capsys.readouterr().err)
     kept.rename(to)
@@ -214,7 +213,7 @@ async def test_older_recording_in_place_of_another_gets_a_transcript_beside_an_e
 ) -> None:
     recording, output = tmp_path / "talk.wav", tmp_path / "talk.wav.txt"
     recording.write_text("first")
-    watch = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    watch = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
     await until(lambda: output.exists() and "first" in output.read_text("utf-8"))
     output.write_text("first, by hand")
     older = tmp_path / "older"
@@ -232,7 +231,7 @@ async def test_transcript_without_a_manifest_counts_if_it_is_newer(tmp_path: Pat
         (tmp_path / f"{name}.wav").write_text(name)
         os.utime(tmp_path / f"{name}.wav", (1, 1))
     (tmp_path / "done.wav.txt").write_text("by another program")
-    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
     await until((tmp_path / "new.wav.txt").exists)
     task.cancel()
     assert (tmp_path / "done.wav.txt").read_text("utf-8") == "by another program"
@@ -249,7 +248,7 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
         asked.append(path.name)
         return await said_of(path, told)
 
-    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", transcribe, 1, QUICK).run())
+    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", transcribe, 1).run())
     await until(lambda: asked)
     (tmp_path / "next.wav").write_text("next")
     await until((tmp_path / "next.wav.txt").exists)
@@ -273,7 +272,7 @@ async def test_watch_tells_once_which_recording_it_may_not_read(
         return None
 
     monkeypatch.setattr("sidecar.cli.watch_folder.identify", may_not_read)
-    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
     await until((tmp_path / "secret.wav.txt").exists)
     task.cancel()
     assert capsys.readouterr().err.count("secret.wav: it cannot be read yet") == 1
@@ -296,7 +295,7 @@ async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read
         return recording
 
     monkeypatch.setattr("sidecar.cli.watch_folder.identify", remove_at_last)
-    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
     await until(lambda: len(tries) == 2)
     (tmp_path / "next.wav").write_text("next")
     await until(lambda: task.done() or (tmp_path / "next.wav.txt").exists())
@@ -320,7 +319,7 @@ async def test_watch_tells_once_what_it_skips(
 ) -> None:
     (tmp_path / "call.xyz").touch()
     (tmp_path / "talk.wav").write_text("talk")
-    task = asyncio.create_task(FolderWatch(tmp_path, tmp_path, "text", said_of, 1, QUICK).run())
+    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
     await until((tmp_path / "talk.wav.txt").exists)
     task.cancel()
     assert capsys.readouterr().err.count("call.xyz") == 1

@@ -23,7 +23,7 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, ClaimTimings, EligibilityJudge
+from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -49,8 +49,8 @@ from sidecar.transcripts.transcript import Checkpoint, SegmentReady
 
 NEVER_S = 1e6
 LONG_S = 10.0
-QUICK = ClaimTimings(check_s=0.05, idle_poll_s=0.1, storage_backoff_s=0.05)
-UNCHECKED = replace(QUICK, check_s=NEVER_S)
+QUICK = {"check_s": 0.05, "idle_poll_s": 0.1, "storage_backoff_s": 0.05}
+UNCHECKED = QUICK | {"check_s": NEVER_S}
 T = TypeVar("T")
 
 
@@ -70,7 +70,7 @@ class OpeningThreads(ThreadLimiter):
 class Service:
     """A service that works: a queue, an engine, and a node that claims for it."""
 
-    def __init__(self, shared: SharedJobs, timings: ClaimTimings, places: int) -> None:
+    def __init__(self, shared: SharedJobs, timings: dict[str, float], places: int) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(JobEventMetrics(self.tally))
@@ -104,8 +104,9 @@ class Service:
             offer=lambda: self.offers,
             beside=lambda record: self.beside(record),
             places=places,
-            timings=timings,
         )
+        for name, value in timings.items():
+            setattr(self.node, name, value)
 
     def refuses_all(self) -> None:
         self.refuses = lambda record: errors.WontFit()
@@ -122,7 +123,7 @@ class Service:
 async def services(
     count: int,
     shared: SharedJobs,
-    timings: ClaimTimings = QUICK,
+    timings: dict[str, float] = QUICK,
     *,
     places: int = 1,
     run: bool = True,
@@ -217,7 +218,7 @@ async def test_free_node_claims_next_job_and_each_job_is_done_once(
 
 
 async def test_node_asks_for_no_job_while_none_waits(shared: SharedJobs, recording: Path) -> None:
-    async with services(1, shared, replace(QUICK, idle_poll_s=NEVER_S)) as (one,):
+    async with services(1, shared, QUICK | {"idle_poll_s": NEVER_S}) as (one,):
         await until(lambda: "claim" in one.claims.calls)
         for _ in range(3):
             await ended(shared, sent(shared, recording))
@@ -229,7 +230,7 @@ async def test_node_claims_waiting_jobs_without_a_notification_for_each(
 ) -> None:
     monkeypatch.setattr(shared, "tell_waiting", lambda: None)
     ids = [sent(shared, recording) for _ in range(3)]
-    async with services(1, shared, replace(QUICK, idle_poll_s=NEVER_S)) as (one,):
+    async with services(1, shared, QUICK | {"idle_poll_s": NEVER_S}) as (one,):
         await ended(shared, *ids)
         assert one.claims.calls.count("claim") == 3
 
@@ -494,7 +495,7 @@ async def test_node_closed_without_drain_releases_its_jobs(
 async def test_drain_ends_while_database_is_away(
     shared: SharedJobs, recording: Path, hold: Hold
 ) -> None:
-    async with services(1, shared, replace(QUICK, final_report_s=0.1)) as (one,):
+    async with services(1, shared, QUICK | {"final_report_s": 0.1}) as (one,):
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
         one.claims.down = True
@@ -512,7 +513,7 @@ async def test_drain_reports_ended_job_when_database_is_back_within_grace(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
-    async with services(1, shared, replace(QUICK, final_report_s=0.0)) as (one,):
+    async with services(1, shared, QUICK | {"final_report_s": 0.0}) as (one,):
         job_id = sent(shared, recording)
         await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
         one.claims.down = True
@@ -618,7 +619,7 @@ async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
 async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waiting(
     shared: SharedJobs, recording: Path, error: type[errors.SidecarError]
 ) -> None:
-    slow = replace(QUICK, storage_backoff_s=NEVER_S)  # one pause, and no job is claimed any more
+    slow = QUICK | {"storage_backoff_s": NEVER_S}  # one pause, and no job is claimed any more
     async with services(1, shared, slow) as (node,):
         opened = node.node._opened
         bad = list[str]()
@@ -660,7 +661,7 @@ async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
 async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_checkpoint(
     shared: SharedJobs, recording: Path, hold: Hold
 ) -> None:
-    async with services(1, shared, replace(QUICK, storage_backoff_s=NEVER_S)) as (full,):
+    async with services(1, shared, QUICK | {"storage_backoff_s": NEVER_S}) as (full,):
         job_id = sent(shared, recording)
         await until(lambda: shared.get(job_id).settled)
         job = full.queue.live(job_id)
@@ -681,7 +682,7 @@ async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_ch
 async def test_node_that_cannot_reach_storage_pauses_claims(
     shared: SharedJobs, recording: Path
 ) -> None:
-    slow = replace(QUICK, storage_backoff_s=LONG_S)
+    slow = QUICK | {"storage_backoff_s": LONG_S}
     async with services(1, shared, slow, run=False) as (claimer,):
         claimer.fault = errors.StorageUnreachable()
         ids = [sent(shared, recording) for _ in range(3)]

@@ -115,7 +115,7 @@ async def test_locked_job_does_not_delay_others(node: Service, journal: str) -> 
 async def test_claim_waits_for_a_job_that_is_locked_for_a_moment(
     node: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
-    """Else its node would ask again after `ClaimTimings.idle_poll_s`."""
+    """Else its node would ask again after `ClaimLoop.idle_poll_s`."""
     (job,) = await node.submit("a")
 
     async def claimed_while_locked() -> Claim | None:

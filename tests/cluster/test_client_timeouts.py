@@ -12,7 +12,6 @@ from uploads import upload
 
 from sidecar import errors
 from sidecar.cluster.front_queue import ClientTimeouts
-from sidecar.cluster.postgres_jobs import StoreLimits
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
@@ -187,7 +186,7 @@ async def test_job_of_client_at_a_dead_service_ends_after_a_while(
 async def test_all_overdue_jobs_end_at_one_check_longest_overdue_first(
     one: Service, here: Front
 ) -> None:
-    one.jobs.limits = StoreLimits(overdue_jobs=2)
+    one.jobs.overdue_jobs = 2
     jobs = [submitted("me", kept=False) for _ in range(5)]
     for ago, job in enumerate(jobs, 1):
         await one.jobs.submit(job)

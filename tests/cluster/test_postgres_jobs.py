@@ -21,7 +21,6 @@ from uploads import upload
 from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.cluster.postgres_jobs import StoreLimits
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import DuplicateRequestKey
@@ -301,7 +300,7 @@ async def test_lost_connections_lose_no_event(front: Service, node: Service, jou
 
 
 async def test_close_ends_while_database_is_away(front: Service, postgres_cluster: Cluster) -> None:
-    front.jobs.limits = StoreLimits(close_s=0.2)
+    front.jobs.close_s = 0.2
     (job,) = await front.submit("me")
     with postgres_cluster.stopped("immediate"):
         front.jobs.delete_soon(job.id)
@@ -497,7 +496,7 @@ async def test_job_that_just_started_counts_in_predicted_wait_of_next(
 async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     front: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    front.jobs.limits = StoreLimits(positions_interval_s=600.0)
+    front.jobs.positions_interval_s = 600.0
     jobs = await front.submit(*["me"] * 3)
     called = watched(front.database, monkeypatch)
     for job in jobs:
@@ -505,13 +504,13 @@ async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     assert len(called) == 1
     jobs += await front.submit("me")
     assert (await front.jobs.turns(jobs[-1:]))[jobs[-1].id].position == 3, "the queue is short"
-    front.jobs.limits = StoreLimits(positions_interval_s=600.0, long_queue=3)
+    front.jobs.positions_interval_s, front.jobs.long_queue = 600.0, 3
     jobs += await front.submit("me")
     await front.jobs.delete(jobs[0].id)
     called.clear()
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[:-1]}
     assert called == []
-    front.jobs.limits = StoreLimits(positions_interval_s=0.0)
+    front.jobs.positions_interval_s = 0.0
     assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
 
 

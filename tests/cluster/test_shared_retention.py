@@ -14,7 +14,6 @@ from shared_job_services import DONE, LIMITS, Service, kept, service, submitted,
 
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
-from sidecar.cluster.shared_retention import SweepLimits
 from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
 from sidecar.transcripts.transcript_edits import RewriteSegment
 
@@ -140,7 +139,7 @@ async def test_orphaned_recordings_are_deleted_once_old_enough(one: Service) -> 
     one.storage.put("young", [b"x"])
     await one.housekeeping.sweep_storage()
     assert [*one.storage.ages()] == ["young"]
-    one.housekeeping.sweep_limits = SweepLimits(orphan_age_s=-1.0)
+    one.housekeeping.orphan_age_s = -1.0
     one.storage.put("waits", [b"x"])
     await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
     await one.housekeeping.sweep_storage()
@@ -165,7 +164,7 @@ async def test_cancelled_and_deleted_jobs_are_counted_once_by_service_that_was_a
 
 async def test_sweeps_delete_more_than_one_batch(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
-        one.housekeeping.sweep_limits = SweepLimits(recordings=2, jobs=2)
+        one.housekeeping.max_recordings = one.housekeeping.max_jobs = 2
         jobs = [await done(one, "me", f"recording {number}") for number in range(5)]
         await expire(one, *jobs)
         await one.housekeeping.sweep()
@@ -229,7 +228,7 @@ async def test_one_service_at_a_time_sweeps_for_all(journal: str, tmp_path: Path
 async def test_long_sweep_is_joined_by_no_other_service(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one.housekeeping.sweep_limits = SweepLimits(turn_renewal_s=0.0)
+    one.housekeeping.turn_renewal_s = 0.0
     joined, call = list[bool](), one.database.call
 
     async def sweeps() -> None:

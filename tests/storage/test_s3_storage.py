@@ -28,7 +28,6 @@ from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.tls import ensure_certificate
-from sidecar.cluster.shared_retention import SweepLimits
 from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
@@ -326,7 +325,7 @@ async def test_truncated_or_exchanged_object_is_not_opened(
         await shared.jobs.submit(record)
         await shared.housekeeping.sweep_storage()
         assert {*storage.ages()} == {"a-job", "of-no-job"}
-        shared.housekeeping.sweep_limits = SweepLimits(orphan_age_s=-60.0)
+        shared.housekeeping.orphan_age_s = -60.0
         await shared.housekeeping.sweep_storage()
         assert {*storage.ages()} == {"a-job"}
         of_folders = load_settings(journal_key=KEY)

@@ -21,7 +21,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.workers import audio_probe
-from sidecar.workers.audio_probe import AudioProbe, ProbeTimeouts, start_probe_process
+from sidecar.workers.audio_probe import AudioProbe, start_probe_process
 from sidecar.workers.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
@@ -58,7 +58,9 @@ async def probing(
 ) -> AsyncIterator[AudioProbe]:
     """A probe with these timeouts; the others are ample."""
     ample = dict.fromkeys(("start_s", "probe_s", "embedding_s", "idle_s"), PATIENCE_S)
-    probe = AudioProbe(3600.0, ProbeTimeouts(**ample | timeouts), start)
+    probe = AudioProbe(3600.0, start)
+    for name, value in (ample | timeouts).items():
+        setattr(probe, name, value)
     yield probe
     await probe.close()
 
