@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import auth_gate
+from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import (
     EPHEMERAL_KEY_PREFIX,
     AuthGate,
@@ -37,7 +37,6 @@ from sidecar.api.http.uvicorn_websocket import websocket_protocol
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     InboundQueue,
-    MessageLimits,
     WebSocketConnection,
     WebSocketDialect,
     WebSocketGone,
@@ -48,7 +47,6 @@ from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.rate_limits import RateLimit, RevocableStreams, SlidingWindowLimit
 
 TOKEN = "correct-horse-battery-staple"
-USUAL = MessageLimits()
 MB = 1 << 20
 
 
@@ -59,7 +57,6 @@ class Echo:
 
     ended: asyncio.Queue[str]
     work: asyncio.Event
-    limits: MessageLimits
 
     async def serve(self, websocket: WebSocket) -> None:
         how = "end"
@@ -84,7 +81,7 @@ class Echo:
             last = json.dumps({"code": error.code, "after": error.retry_after})
             return ConnectionEnding(close_code(error, {"rate_limited": 4008}), error.code, last)
 
-        await WebSocketDialect(("echo",), ending_of, limits=self.limits).serve(websocket, echo)
+        await WebSocketDialect(("echo",), ending_of).serve(websocket, echo)
         self.ended.put_nowait(how)
 
     async def answer(self, socket: WebSocketConnection) -> None:
@@ -140,10 +137,9 @@ async def serving(
     ping_s: float = 20.0,
     unread_s: float = 60.0,
     shutdown_s: int = 1,
-    limits: MessageLimits = USUAL,
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
-    wire = Echo(asyncio.Queue(), asyncio.Event(), limits)
+    wire = Echo(asyncio.Queue(), asyncio.Event())
     known = authenticator or Authenticator(TOKEN)
     visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
     refused: list[str] = []
@@ -295,9 +291,12 @@ async def test_handshake_over_a_limit_is_refused_before_authentication(
     assert "Traceback" not in caplog.text
 
 
-async def test_client_that_overfills_the_inbound_queue_is_closed() -> None:
+async def test_client_that_overfills_the_inbound_queue_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket_connections, "MAX_INBOUND_MESSAGES", 3)
     async with (
-        serving(limits=MessageLimits(inbound=3)) as running,
+        serving() as running,
         running.connect(additional_headers=BEARER) as live,
     ):
         await live.send("wait")
@@ -310,8 +309,12 @@ async def test_client_that_overfills_the_inbound_queue_is_closed() -> None:
         assert await closed(live) == (1013, "inbound_full")
 
 
-async def test_messages_and_cancels_have_separate_rate_limits() -> None:
-    async with serving(limits=MessageLimits(messages=5, cancels=2)) as running:
+async def test_messages_and_cancels_have_separate_rate_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 5)
+    monkeypatch.setattr(websocket_connections, "CANCELS_PER_MINUTE", 2)
+    async with serving() as running:
         for sent in (["x"] * 6, ["cancel"] * 3):
             async with running.connect(additional_headers=BEARER) as live:
                 for message in sent:
@@ -351,9 +354,12 @@ async def test_connection_that_reads_nothing_or_answers_no_ping_is_closed() -> N
         writer.close()
 
 
-async def test_connection_that_sends_stays_open_without_a_pong() -> None:
+async def test_connection_that_sends_stays_open_without_a_pong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As one whose answer lies behind sound that is still on its way."""
-    async with serving(ping_s=PATIENCE_S, limits=MessageLimits(messages=0)) as running:
+    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 0)
+    async with serving(ping_s=PATIENCE_S) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(HANDSHAKE)
         await reader.readuntil(b"\r\n\r\n")

@@ -117,33 +117,16 @@ class InboundQueue:
             yield message
 
 
-@dataclass(frozen=True, slots=True)
-class MessageLimits:
-    """Limits of a connection: messages that wait, messages and cancels per minute (0: no limit)."""
-
-    inbound: int = MAX_INBOUND_MESSAGES
-    messages: int = MESSAGES_PER_MINUTE
-    cancels: int = CANCELS_PER_MINUTE
-
-
 class WebSocketConnection:
     """WebSocket connection and the identity of its client; ``spoken``: supported subprotocols."""
 
-    def __init__(
-        self,
-        websocket: WebSocket,
-        now: Callable[[], float] = time.monotonic,
-        spoken: Sequence[str] = (),
-        limits: MessageLimits = MessageLimits(),
-    ) -> None:
-        self.websocket = websocket
-        self._spoken = spoken
+    def __init__(self, websocket: WebSocket, spoken: Sequence[str]) -> None:
+        self.websocket, self._spoken = websocket, spoken
         self.caller: Identity = identity_of(websocket)
-        self.inbound = InboundQueue(limits.inbound)
-        self._messages = SlidingWindowLimit(RateLimit(limits.messages, MINUTE_S))
-        self._cancels = SlidingWindowLimit(RateLimit(limits.cancels, MINUTE_S))
+        self.inbound = InboundQueue(MAX_INBOUND_MESSAGES)
+        self._messages = SlidingWindowLimit(RateLimit(MESSAGES_PER_MINUTE, MINUTE_S))
+        self._cancels = SlidingWindowLimit(RateLimit(CANCELS_PER_MINUTE, MINUTE_S))
         self._malformed = SlidingWindowLimit(RateLimit(MALFORMED_PER_MINUTE, MINUTE_S))
-        self._now = now
         self._sending = asyncio.Lock()
 
     async def open(self) -> None:
@@ -218,7 +201,7 @@ class WebSocketConnection:
             errors.RateLimited: too many in a minute; ``retry_after``: seconds until more are
                 allowed.
         """
-        raise_rate_limited(self._messages.take(self._now()), TOO_MANY_MESSAGES)
+        raise_rate_limited(self._messages.take(time.monotonic()), TOO_MANY_MESSAGES)
 
     def count_malformed(self) -> None:
         """Count an invalid message, in a protocol that keeps the connection open after it. Too many
@@ -227,7 +210,7 @@ class WebSocketConnection:
         Raises:
             errors.RateLimited: as `count`.
         """
-        raise_rate_limited(self._malformed.take(self._now()), TOO_MANY_MESSAGES)
+        raise_rate_limited(self._malformed.take(time.monotonic()), TOO_MANY_MESSAGES)
 
     def count_cancel(self) -> None:
         """Count a cancel.
@@ -235,10 +218,10 @@ class WebSocketConnection:
         Raises:
             errors.RateLimited: as `count`.
         """
-        raise_rate_limited(self._cancels.take(self._now()), TOO_MANY_MESSAGES)
+        raise_rate_limited(self._cancels.take(time.monotonic()), TOO_MANY_MESSAGES)
 
 
-async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
+async def accept_handshake(websocket: WebSocket, spoken: Sequence[str]) -> None:
     """Accept a handshake, also of a connection that is then refused in a frame, with the first
     offered subprotocol that is ``spoken``; never one with a key."""
     offered = websocket.scope.get("subprotocols", ())
@@ -269,13 +252,12 @@ class WebSocketDialect:
     ending_of: Callable[[errors.SidecarError], ConnectionEnding]
     refuse_handshake: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None
     refusal: Callable[[errors.SidecarError], Response] | None = None
-    limits: MessageLimits = MessageLimits()
 
     async def serve(
         self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
     ) -> None:
         """Accept a connection and ``serve`` it; an error closes it as `ending_of` says."""
-        socket = WebSocketConnection(websocket, spoken=self.subprotocols, limits=self.limits)
+        socket = WebSocketConnection(websocket, self.subprotocols)
         if self.refuse_handshake is None:
             await socket.open()
         try:
