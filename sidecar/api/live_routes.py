@@ -143,7 +143,7 @@ class _LiveConnection:
             "began",
             session=self._session.id,
             engine=service.live.engine.name,
-            grace_s=service.live.room.grace_s,
+            grace_s=service.live.grace_s,
             **self._received(),
         )
 

@@ -37,7 +37,6 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
-from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import metrics
 from sidecar.observability.metrics import ServiceMetrics
@@ -200,13 +199,10 @@ class Service:
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
 
     def _session_registry(self, spec: EngineSpec | None) -> SessionRegistry:
-        settings = self.settings
         return SessionRegistry(
             spec,
             lambda: self.fleet.live.lease(),
-            SessionLimits.of(settings),
-            SessionBounds.of(settings),
-            settings.live_timeout,
+            self.settings,
             tally=self.tally.live,
             add_known_speakers=self.voices.with_enrolled_speakers_live,
             save=self.live_archive.session,

@@ -17,6 +17,7 @@ from service_process import PATIENCE_S, until, workers
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
+from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
@@ -37,7 +38,7 @@ from sidecar.interfaces.live_options import (
 )
 from sidecar.live.sessions.input_log import InputChange, InputLogTotals
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
-from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
@@ -512,11 +513,7 @@ async def test_option_change_before_enrolled_speakers_are_loaded_keeps_both() ->
         yield
 
     sessions = SessionRegistry(
-        engine_spec("scripted"),
-        share,
-        SessionLimits(),
-        SessionBounds(),
-        add_known_speakers=acquaint,
+        engine_spec("scripted"), share, Settings(), add_known_speakers=acquaint
     )
     session = sessions.open(ANONYMOUS, LiveOptions())
     await until(lambda: asked)

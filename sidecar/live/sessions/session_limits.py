@@ -11,7 +11,7 @@ from typing import Self
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import is_within_fair_share
-from sidecar.config.settings import ROLE_FRONT, Settings
+from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.interfaces.live_options import LiveOptions
@@ -44,7 +44,7 @@ class SessionBounds:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the bounds in the settings."""
-        return cls(settings.live_idle, settings.live_longest, MAX_CHUNK_S, BUFFER_S)
+        return cls(settings.live_idle, settings.live_longest)
 
 
 def accepted_options(
@@ -72,40 +72,12 @@ def accepted_options(
     return replace(options, endpointing=ends, language=language)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Limits of sessions: in all, and per owner (None: by the owner's limits); the seconds that one
-    waits for a disconnected client; bytes of audio that all of them keep; the seconds that a final
-    may wait because of others, 0 without limit; and whether the service is a ``front``, so that
-    other services may have a live engine if it has none."""
-
-    sessions: int = 100
-    of_owner: int | None = None
-    grace_s: float = 15.0
-    sound_bytes: int = 256 << 20
-    delay_s: float = 0.0
-    front: bool = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Return the limits in the settings."""
-        return cls(
-            settings.live_sessions,
-            settings.live_sessions
-            if settings.live_sessions_per_owner == 0
-            else settings.live_sessions_per_owner,
-            settings.live_grace,
-            settings.live_buffer_mb << 20,
-            settings.live_delay,
-            settings.role == ROLE_FRONT,
-        )
-
-    def allow_more(self, caller: Identity, has: int, free: int) -> bool:
-        """Return whether the caller may have another session besides ``has`` while ``free`` more
-        are possible. By default some are left to others."""
-        if self.of_owner is not None:
-            return has < self.of_owner
-        limits = caller.limits
-        if limits.live_sessions is not None and has >= limits.live_sessions:
-            return False
-        return not limits.shares or is_within_fair_share(has, 1, free)
+def may_have_another(settings: Settings, caller: Identity, has: int, free: int) -> bool:
+    """Return whether a caller may have another session besides ``has`` while ``free`` more are
+    possible. By default some are left to others."""
+    if settings.live_sessions_per_owner is not None:
+        return has < (settings.live_sessions_per_owner or settings.live_sessions)
+    limits = caller.limits
+    if limits.live_sessions is not None and has >= limits.live_sessions:
+        return False
+    return not limits.shares or is_within_fair_share(has, 1, free)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
+from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
@@ -19,7 +20,11 @@ from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import SaveSession, Session
-from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits, accepted_options
+from sidecar.live.sessions.session_limits import (
+    SessionBounds,
+    accepted_options,
+    may_have_another,
+)
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
@@ -54,9 +59,7 @@ class SessionRegistry:
         self,
         spec: EngineSpec | None,
         share: AcquireLiveEngine,
-        room: SessionLimits,
-        bounds: SessionBounds,
-        patience_s: float = 20.0,
+        settings: Settings,
         now: Callable[[], float] = time.monotonic,
         tally: LiveMetrics | None = None,
         add_known_speakers: AddKnownSpeakers | None = None,
@@ -67,12 +70,12 @@ class SessionRegistry:
         self._is_loaded = is_loaded
         self.spec = spec
         self._tally = tally or ServiceMetrics().live
-        self._share, self.room, self._bounds = share, room, bounds
-        self._patience_s = patience_s
+        self._share, self._settings = share, settings
+        self._bounds = SessionBounds.of(settings)
         self._add_known_speakers, self._save = add_known_speakers, save
         self._new_recording = new_recording
         self.now = now
-        self.held = InputLogTotals(room.sound_bytes)
+        self.held = InputLogTotals(settings.live_buffer_mb << 20)
         self._sessions: dict[tuple[str, str], Session] = {}
         """Sessions by owner and the id that the client uses."""
         self._tasks: dict[Session, asyncio.Task[None]] = {}
@@ -87,7 +90,12 @@ class SessionRegistry:
     @property
     def most(self) -> int:
         """Return the limit of sessions."""
-        return min(self.room.sessions, self.spec.sessions if self.spec else 0)
+        return min(self._settings.live_sessions, self.spec.sessions if self.spec else 0)
+
+    @property
+    def grace_s(self) -> float:
+        """Return the seconds that a session waits for a disconnected client."""
+        return self._settings.live_grace
 
     @property
     def engine(self) -> EngineSpec:
@@ -99,7 +107,7 @@ class SessionRegistry:
         """
         if self.spec is not None:
             return self.spec
-        if not self.room.front:
+        if self._settings.role != ROLE_FRONT:
             raise errors.LiveUnavailable()
         raise errors.NotHere()
 
@@ -140,8 +148,12 @@ class SessionRegistry:
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
+        settings = self._settings
         options = dataclasses.replace(
-            options, client=caller.owner, patience_s=self._patience_s, wait_s=self.room.delay_s
+            options,
+            client=caller.owner,
+            patience_s=settings.live_timeout,
+            wait_s=settings.live_delay,
         )
         session = Session(
             number,
@@ -150,7 +162,7 @@ class SessionRegistry:
             self._bounds,
             self.held,
             self.now,
-            counted=EventMetrics(self._tally, wire, self._patience_s),
+            counted=EventMetrics(self._tally, wire, settings.live_timeout),
             spec=spec,
         )
         session.save, session.forgiving = self._save, forgiving
@@ -177,7 +189,7 @@ class SessionRegistry:
             )
             raise errors.LiveFull()
         has = owners.count(caller.owner)
-        if not self.room.allow_more(caller, has, self.most - len(owners)):
+        if not may_have_another(self._settings, caller, has, self.most - len(owners)):
             raise errors.LiveLimited()
 
     async def _carry(self, session: Session) -> None:
@@ -203,7 +215,7 @@ class SessionRegistry:
     def leave(self, session: Session) -> None:
         """Release the session from its connection; it is deleted if no client reconnects in
         time."""
-        if not self.room.grace_s:
+        if not self.grace_s:
             self.release(session)
         else:
             session.disconnected_at = self.now()
@@ -272,7 +284,7 @@ class SessionRegistry:
 
     def check_time_limits(self) -> None:
         """End the sessions that exceed a time limit."""
-        now, grace_s = self.now(), self.room.grace_s
+        now, grace_s = self.now(), self.grace_s
         for session in list(self._sessions.values()):
             try:
                 self._look_at(session, now, grace_s)
