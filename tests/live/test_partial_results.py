@@ -10,10 +10,9 @@ from sidecar.live.runtime.partial_results import (
     RETRY_AFTER_S,
     HypothesisAgreement,
     PartialText,
-    RecognitionRequest,
     RecognitionUrgency,
     WorkPace,
-    most_urgent,
+    turn_order,
 )
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "A,", "c."]), max_size=6).map(" ".join))
@@ -62,37 +61,26 @@ FINAL, EARLY, PARTIAL = (
     RecognitionUrgency.SPECULATIVE,
     RecognitionUrgency.PARTIAL,
 )
-
-
-def wish(
-    session: int, client: str, urgency: RecognitionUrgency, since: float = 0.0
-) -> RecognitionRequest:
-    return RecognitionRequest(session, client, urgency, since)
+REST = EARLY, PARTIAL
 
 
 def test_finals_go_before_speculative_work_and_that_before_partials() -> None:
-    wishes = [wish(1, "a", PARTIAL), wish(2, "a", EARLY)]
-    assert most_urgent(wishes, {}) == wishes[1]
-    wishes.append(wish(3, "a", FINAL, 9.0))
-    assert most_urgent(wishes, {}) == wishes[2]
-    assert most_urgent([], {}) is None
+    keys = [turn_order("a", FINAL, 9.0, {}), *(turn_order("a", one, 0.0, {}) for one in REST)]
+    assert keys == sorted(keys)
 
 
 def test_oldest_final_is_first_whichever_client_was_served() -> None:
-    wishes = [wish(1, "a", FINAL, 2.0), wish(2, "b", FINAL, 1.0)]
-    assert most_urgent(wishes, {"b": 100.0}) == wishes[1]
+    assert turn_order("b", FINAL, 1.0, {"b": 100.0}) < turn_order("a", FINAL, 2.0, {"b": 100.0})
 
 
 def test_client_with_many_sessions_gets_no_more_turns_than_one_with_one() -> None:
-    many = [wish(number, "many", PARTIAL) for number in range(9)]
-    one = wish(9, "one", PARTIAL, 5.0)
+    wishes = [*[("many", PARTIAL, 0.0)] * 9, ("one", PARTIAL, 5.0)]
     served: dict[str, float] = {}
     order = []
     for now in range(6):
-        due = most_urgent([*many, one], served)
-        assert due is not None
-        served[due.client] = float(now)
-        order.append(due.client)
+        client, *_ = min(wishes, key=lambda one: turn_order(*one, served))
+        served[client] = float(now)
+        order.append(client)
     assert order == ["many", "one"] * 3
 
 

@@ -18,7 +18,7 @@ from sidecar.live.runtime.load_shedding import (
     UtteranceAdmission,
     WorkKind,
 )
-from sidecar.live.runtime.partial_results import RecognitionRequest, RecognitionUrgency, most_urgent
+from sidecar.live.runtime.partial_results import RecognitionUrgency, turn_order
 
 TICK_S = 0.1
 PAUSE_S = 0.5
@@ -73,14 +73,13 @@ class Person:
         return ServedSession(self.owner, self.rank, self.speaks is not None, self.share.at(now))
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class Work:
     urgency: RecognitionUrgency
     since: float
-    number: int
-    seconds: float = field(compare=False)
-    person: Person = field(compare=False)
-    ended: float = field(compare=False, default=0.0)
+    seconds: float
+    person: Person
+    ended: float = 0.0
 
 
 class Simulation:
@@ -177,28 +176,30 @@ class Simulation:
                 for one in self._waiting
                 if one.person is not person or one.urgency is not RecognitionUrgency.PARTIAL
             ]
-        self._waiting.append(Work(urgency, self.now, next(self._numbers), seconds, person, ended))
+        self._waiting.append(Work(urgency, self.now, seconds, person, ended))
         self._start()
 
     def _start(self) -> None:
         while self._free:
             level = self.model.level(self.now)
             allowed = [
-                RecognitionRequest(one.number, one.person.owner, one.urgency, one.since)
+                one
                 for one in self._waiting
                 if not (
                     one.urgency is RecognitionUrgency.PARTIAL and level >= SheddingLevel.PARTIALS
                 )
                 and not (one.urgency is RecognitionUrgency.VOICE and level >= SheddingLevel.LABELS)
             ]
-            wish = most_urgent(allowed, self._served)
-            if wish is None:
+            if not allowed:
                 return
-            work = next(one for one in self._waiting if one.number == wish.session)
+            work = min(allowed, key=self._turn_order)
             self._waiting.remove(work)
             self._served[work.person.owner] = self.now
             self._free -= 1
             self._go(self._at_work(work), self.now)
+
+    def _turn_order(self, work: Work) -> tuple[int, float, float]:
+        return turn_order(work.person.owner, work.urgency, work.since, self._served)
 
     def _at_work(self, work: Work) -> Iterator[float]:
         kind = KINDS[work.urgency]

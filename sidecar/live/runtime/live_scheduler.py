@@ -547,18 +547,18 @@ class LiveScheduler:
                 task = session.hearing.due(heard, partial(self._worth, session))
                 if task is not None:
                     tasks.append((session, task))
-        requests = (
-            partial_results.RecognitionRequest(number, session.client, one.urgency, one.since)
-            for number, (session, one) in enumerate(tasks)
-        )
-        due = partial_results.most_urgent(requests, self._served)
-        if due is None:
+        if not tasks:
             return None
+        session, due = min(tasks, key=self._turn_order)
         if due.urgency is not RecognitionUrgency.FINAL:
-            now = self._served[due.client] = time.monotonic()
+            now = self._served[session.client] = time.monotonic()
             if self.pace is not None:
                 self.pace.tried(due.urgency, now)
-        return tasks[due.session]
+        return session, due
+
+    def _turn_order(self, one: tuple[EngineSession, SessionTask]) -> tuple[int, float, float]:
+        session, task = one
+        return partial_results.turn_order(session.client, task.urgency, task.since, self._served)
 
     def _worth(self, session: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no

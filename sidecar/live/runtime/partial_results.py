@@ -32,31 +32,17 @@ class RecognitionUrgency(IntEnum):
     VOICE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class RecognitionRequest:
-    """Span of audio that waits for recognition, since ``since`` (seconds); ``session``: a number by
-    which the caller knows its session."""
+def turn_order(
+    client: str, urgency: RecognitionUrgency, since: float, served: Mapping[str, float]
+) -> tuple[RecognitionUrgency, float, float]:
+    """Return the key of a recognition, by which the most urgent one comes first.
 
-    session: int
-    client: str
-    urgency: RecognitionUrgency
-    since: float
-
-
-def most_urgent(
-    requests: Iterable[RecognitionRequest], served: Mapping[str, float]
-) -> RecognitionRequest | None:
-    """Return the most urgent request; None if there are no requests.
-
-    ``served``: the time of each client's last recognition that was not a final.
+    ``since``: the seconds since when it waits; ``served``: the time of each client's last
+    recognition that was not a final.
     """
-
-    def rank(request: RecognitionRequest) -> tuple[RecognitionUrgency, float, float]:
-        if request.urgency is RecognitionUrgency.FINAL:
-            return request.urgency, request.since, 0.0
-        return request.urgency, served.get(request.client, float("-inf")), request.since
-
-    return min(requests, key=rank, default=None)
+    if urgency is RecognitionUrgency.FINAL:
+        return urgency, since, 0.0
+    return urgency, served.get(client, float("-inf")), since
 
 
 _MARKS = ".,;:!?…\"'-—()[]"
