@@ -1,7 +1,7 @@
-"""Speaker turns and speaker labels across windows.
+"""Spans of time, speaker turns, and speaker labels across windows.
 
-Pure functions over turns. A turn's label is set by the diarizer and is valid in one window only. A
-speaker is a number that stands for the same person throughout a recording.
+Pure functions over spans and turns. A turn's label is set by the diarizer and is valid in one
+window only. A speaker is a number that stands for the same person throughout a recording.
 """
 
 from __future__ import annotations
@@ -9,8 +9,39 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from sidecar.transcripts.transcript import Segment
+
+Span = tuple[float, float]
+"""Start and end, in seconds."""
+
+
+def merged_spans(spans: Iterable[Span]) -> list[Span]:
+    """Return the time that the spans cover, in order, as spans that do not meet."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def uncovered_spans(start: float, end: float, spans: Iterable[Span]) -> list[Span]:
+    """Return the parts of the time from ``start`` to ``end`` that no span covers, in order."""
+    found: list[Span] = []
+    for begin, stop in (*sorted(spans), (end, end)):
+        if min(begin, end) > start:
+            found.append((start, min(begin, end)))
+        start = max(start, stop)
+    return found
+
+
+def clipped_spans(spans: Iterable[Span], start: float, end: float = inf) -> list[Span]:
+    """Return the parts of spans between ``start`` and ``end``."""
+    parts = [(max(begin, start), min(stop, end)) for begin, stop in spans]
+    return [(begin, stop) for begin, stop in parts if stop > begin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,46 +67,35 @@ def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[
     ]
 
 
-def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[tuple[float, float]]:
+def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[Span]:
     """Return the spans in which ``label`` speaks alone; the longest first."""
-    others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)
-    starts = [turn.start for turn in others]
-    longest = max((turn.end - turn.start for turn in others), default=0.0)
-    found: list[tuple[float, float]] = []
+    others = [(turn.start, turn.end) for turn in turns if turn.label != label]
+    others = sorted((start, end) for start, end in others if end > start)
+    longest = max((end - start for start, end in others), default=0.0)
+    found: list[Span] = []
     for turn in turns:
-        if turn.label != label:
-            continue
-        pieces = [(turn.start, turn.end)]
-        first, last = bisect_left(starts, turn.start - longest), bisect_left(starts, turn.end)
-        for other in others[first:last]:
-            pieces = [rest for piece in pieces for rest in _subtract_turn(piece, other)]
-        found += pieces
+        if turn.label == label:
+            first, last = (bisect_left(others, (at,)) for at in (turn.start - longest, turn.end))
+            found += uncovered_spans(turn.start, turn.end, others[first:last])
     return sorted(found, key=lambda piece: piece[0] - piece[1])
 
 
 def longest_solo_spans(
     turns: Sequence[SpeakerTurn], label: int, most_s: float, least_s: float
-) -> list[tuple[float, float]]:
+) -> list[Span]:
     """Return the spans in which ``label`` speaks alone, cut into spans of at most ``most_s``
     seconds; spans shorter than ``least_s`` are left out.
 
     Order: the first part of each uncut span, the longest span first, then all second parts, and so
     on.
     """
-    found: list[tuple[int, tuple[float, float]]] = []
+    found: list[tuple[int, Span]] = []
     for start, end in solo_spans(turns, label):
         part = 0
         while end - start >= least_s:
             found.append((part, (start, min(end, start + most_s))))
             start, part = start + most_s, part + 1
     return [span for _, span in sorted(found, key=lambda one: one[0])]
-
-
-def _subtract_turn(piece: tuple[float, float], other: SpeakerTurn) -> list[tuple[float, float]]:
-    start, end = piece
-    if not other.overlap(start, end):
-        return [piece]
-    return [rest for rest in ((start, other.start), (other.end, end)) if rest[1] - rest[0] > 0]
 
 
 def speaking_seconds(turns: Iterable[SpeakerTurn], start: float, end: float) -> dict[int, float]:

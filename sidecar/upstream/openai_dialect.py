@@ -17,7 +17,9 @@ from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.transcripts import loop_guard
+from sidecar.transcripts.speaker_turns import Span, merged_spans
 from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
+from sidecar.transcripts.vibevoice_output import sort_by_time
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
@@ -34,7 +36,7 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     Each range that is left out becomes a segment with the flag 'loop'.
     """
     kept: list[Segment] = []
-    lost: list[Segment] = []
+    lost: list[Span] = []
     guard = loop_guard.LoopGuard(duration_s)
     for segment in segments:
         kept.append(segment)
@@ -42,22 +44,14 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
         if loop is None:
             continue
         first = len(kept) - loop.cut
-        start, end = kept[first].start, max(one.end for one in kept[first:])
+        lost.append((kept[first].start, max(one.end for one in kept[first:])))
         del kept[first:]
-        lost.append(loop_guard.SkippedAudio(start, end).segment())
         guard = loop_guard.LoopGuard(duration_s, kept)
     if not lost:
         return kept, 0.0
-    merged: list[Segment] = []
-    for one in sorted(lost, key=lambda one: one.start):
-        if merged and one.start <= merged[-1].end:
-            merged[-1] = loop_guard.SkippedAudio(
-                merged[-1].start, max(merged[-1].end, one.end)
-            ).segment()
-        else:
-            merged.append(one)
-    found = sorted([*kept, *merged], key=lambda one: (one.start, one.end))
-    return found, sum(one.end - one.start for one in merged)
+    skipped = [loop_guard.SkippedAudio(*span) for span in merged_spans(lost)]
+    found = sort_by_time([*kept, *(one.segment() for one in skipped)])
+    return found, sum(one.end - one.start for one in skipped)
 
 
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"

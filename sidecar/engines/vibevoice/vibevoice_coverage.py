@@ -13,10 +13,10 @@ from sidecar.audio import Block
 from sidecar.engines.vibevoice.vibevoice_windows import (
     VAD_LEAD_S,
     SpeechDetector,
-    SpeechSpans,
     VibeVoiceWindow,
     VibeVoiceWindows,
 )
+from sidecar.transcripts.speaker_turns import clipped_spans, uncovered_spans
 from sidecar.transcripts.transcript import Segment
 
 MIN_MISSED_S = 2.0
@@ -85,31 +85,16 @@ def missed_speech(
     """
     length_s = len(window.samples) / rate
     end_s = length_s if window.border_s is None else window.border_s - window.start_s
-    for begin, end in _gaps(segments, window.start_s, end_s):
+    covered = ((one.start - window.start_s, one.end - window.start_s) for one in segments)
+    for begin, end in uncovered_spans(0.0, end_s, covered):
+        if end - begin < MIN_MISSED_S:
+            continue
         lead = max(0.0, begin - VAD_LEAD_S)
         heard = listen(window.samples[round(lead * rate) : round(end * rate)], rate)
-        speech = _within([(lead + start, lead + stop) for start, stop in heard], begin, end)
+        placed = sorted((lead + start, lead + stop) for start, stop in heard)
+        speech = clipped_spans(placed, begin, end)
         seconds = sum(stop - start for start, stop in speech)
         if seconds >= MIN_MISSED_S:
             first, last = max(begin, speech[0][0] - MARGIN_S), min(end, speech[-1][1] + MARGIN_S)
             samples = window.samples[round(first * rate) : round(last * rate)]
             yield MissedSpeech(window.start_s + first, samples, seconds, length_s)
-
-
-def _gaps(
-    segments: Sequence[Segment], start_s: float, end_s: float
-) -> Iterator[tuple[float, float]]:
-    """Yield the gaps of at least `MIN_MISSED_S` between segments, in seconds after ``start_s``."""
-    at = 0.0
-    for start, end in sorted((one.start - start_s, one.end - start_s) for one in segments):
-        if min(start, end_s) - at >= MIN_MISSED_S:
-            yield at, min(start, end_s)
-        at = max(at, end)
-    if end_s - at >= MIN_MISSED_S:
-        yield at, end_s
-
-
-def _within(spans: SpeechSpans, begin: float, end: float) -> list[tuple[float, float]]:
-    """Return the parts of spans between two times."""
-    parts = [(max(start, begin), min(stop, end)) for start, stop in sorted(spans)]
-    return [(start, stop) for start, stop in parts if stop > start]

@@ -30,6 +30,7 @@ from sidecar.transcripts.speaker_turns import (
     speaker_turns_of,
     turn_agreement,
     turns_within,
+    uncovered_spans,
 )
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
@@ -154,14 +155,10 @@ def longest_pause(speech: SpeechSpans, begin_s: float, end_s: float) -> float | 
 
     Of equally long gaps the latest; of a gap that extends beyond, only the part inside counts.
     """
-    gaps: list[tuple[float, float]] = []
-    at = begin_s
-    for start, end in sorted(speech):
-        gaps.append((at, min(start, end_s)))
-        at = max(at, end)
-    gaps.append((at, end_s))
-    best = max(gaps, key=lambda gap: (round(gap[1] - gap[0], 3), gap[1]))
-    return sum(best) / 2 if best[1] - best[0] >= MIN_PAUSE_S else None
+    gaps = uncovered_spans(begin_s, end_s, speech)
+    gaps = [(start, end) for start, end in gaps if end - start >= MIN_PAUSE_S]
+    best = max(gaps, key=lambda gap: (round(gap[1] - gap[0], 3), gap[1]), default=None)
+    return best and sum(best) / 2
 
 
 SAME_SPEAKER_SIMILARITY = 0.4

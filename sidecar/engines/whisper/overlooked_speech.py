@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
-from itertools import pairwise
 
 from sidecar.diarization.word_attribution import MIN_BACKCHANNEL_S, dominant_turns
-from sidecar.transcripts.speaker_turns import SpeakerTurn, turns_within
+from sidecar.transcripts.speaker_turns import SpeakerTurn, turns_within, uncovered_spans
 from sidecar.transcripts.transcript import Word
 
 WORD_REACH_S = 0.5
@@ -30,19 +29,13 @@ def turns_without_words(
     ``words``: those recognized from ``after_s`` to ``until_s`` (seconds), in order.
     """
     lines = turns_within(dominant_turns(turns), after_s, until_s)
-    parts = [part for line in lines for part in _without(line, words)]
-    return [part for part in parts if part.end - part.start >= MIN_BACKCHANNEL_S]
-
-
-def _without(line: SpeakerTurn, words: Iterable[Word]) -> list[SpeakerTurn]:
-    """Return the parts of a turn that no word reaches."""
-    edges = [line.start]
-    for word in words:
-        if word.end > line.start and word.start < line.end:
-            edges += [word.start - WORD_REACH_S, word.end + WORD_REACH_S]
-    edges.append(line.end)
-    gaps = list(pairwise(edges))[::2]
-    return [replace(line, start=start, end=end) for start, end in gaps if end > start]
+    found: list[SpeakerTurn] = []
+    for line in lines:
+        own = [word for word in words if word.end > line.start and word.start < line.end]
+        reached = [(word.start - WORD_REACH_S, word.end + WORD_REACH_S) for word in own]
+        gaps = uncovered_spans(line.start, line.end, reached)
+        found += [replace(line, start=start, end=end) for start, end in gaps]
+    return [part for part in found if part.end - part.start >= MIN_BACKCHANNEL_S]
 
 
 def repeats(found: Sequence[Word], words: Iterable[Word]) -> bool:

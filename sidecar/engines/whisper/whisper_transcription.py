@@ -22,7 +22,13 @@ from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_wor
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
-from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
+from sidecar.transcripts.speaker_turns import (
+    Span,
+    SpeakerTurn,
+    clipped_spans,
+    merged_spans,
+    number_speakers_by_appearance,
+)
 
 WINDOW_S = 30.0
 """Window that the model was trained on."""
@@ -38,7 +44,6 @@ MAX_KEPT_SILENCE_S = 1.0
 SPEECH_END_DELAY_S = 0.5
 """Seconds of silence after which a speech region has ended."""
 
-Span = tuple[float, float]
 CutFinder = Callable[[float, float], float]
 """Finder of the best cut between two times, in seconds from the start of the recording."""
 
@@ -81,17 +86,13 @@ class WindowPacker:
     def take(self, turns: Iterable[SpeakerTurn], heard_s: float) -> list[WhisperWindow]:
         """Return the windows that are final, or all windows if ``heard_s`` is infinite. Speech
         detection is final up to ``heard_s``."""
-        stretches = [
-            (max(start, self.done_s), min(end, heard_s))
-            for start, end in merged_speech_spans(turns)
-            if end > self.done_s and start < heard_s
-        ]
+        speech = merged_spans((turn.start, turn.end) for turn in turns)
+        stretches = clipped_spans(speech, self.done_s, heard_s)
         found: list[WhisperWindow] = []
         while (window := self._next(stretches, heard_s)) is not None:
             found.append(window)
             self.done_s = window.end_s
-            stretches = [(max(start, window.end_s), end) for start, end in stretches]
-            stretches = [(start, end) for start, end in stretches if end - start > 0]
+            stretches = clipped_spans(stretches, window.end_s)
         first = stretches[0][0] if stretches else heard_s
         self.needed_s = max(0.0, min(first, heard_s) - CONTEXT_S)
         return found
@@ -139,17 +140,6 @@ class WindowPacker:
                 found.append((begin, stop))
             before = end
         return found
-
-
-def merged_speech_spans(turns: Iterable[SpeakerTurn]) -> list[Span]:
-    """Return the spans with speech, in order."""
-    found: list[Span] = []
-    for turn in sorted(turns, key=lambda turn: turn.start):
-        if found and turn.start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], turn.end)
-        else:
-            found.append((turn.start, turn.end))
-    return found
 
 
 def _speech_length_s(pieces: Iterable[Span]) -> float:
