@@ -1,6 +1,6 @@
 """Variants of VibeVoice-ASR checkpoints: quantized ones, LoRA adapters, hub names.
 
-It reads JSON and the headers of safetensors, and imports nothing heavy.
+It reads JSON and the headers of safetensors, and imports nothing heavy until it merges an adapter.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.model_repositories import vibevoice_repository
 from sidecar.interfaces.engine_interface import Precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 _ADAPTED = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight$")
@@ -106,11 +109,33 @@ def read_adapter(folder: Path) -> LoraAdapter:
     return LoraAdapter(str(config.get("base_model_name_or_path") or ""), scale)
 
 
-def adapted_layer(name: str) -> tuple[str, str]:
-    """Return the layer, as ``layers.0.mlp.up_proj``, of an adapter's tensor, and 'A' or 'B'."""
-    found = _ADAPTED.search(name)
-    assert found is not None
-    return found[1], found[2]
+def merged_weights(base: checkpoint.ModelCheckpoint, folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by their names in its files, with the adapter in
+    ``folder`` merged (W + scale · B · A, Hu et al. 2021). Tensors that it does not change stay
+    mapped files.
+
+    Raises:
+        ValueError: the adapter is of another model.
+    """
+    from safetensors.torch import load_file
+
+    weights = {name: one for file in base.weight_files for name, one in load_file(file).items()}
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(folder / ADAPTER_WEIGHTS_FILE).items():
+        adapted = _ADAPTED.search(name)
+        assert adapted is not None
+        halves.setdefault(adapted[1], {})[adapted[2]] = tensor.float()
+    scale = read_adapter(folder).scale
+    names = {name.rpartition("language_model.")[2].removeprefix("model."): name for name in weights}
+    for layer, pair in halves.items():
+        name = names.get(f"{layer}.weight", "")
+        if set(pair) != {"A", "B"} or not name:
+            raise ValueError(f"the adapter changes {layer}, which the model does not have")
+        change = scale * (pair["B"] @ pair["A"])
+        if change.shape != weights[name].shape:
+            raise ValueError(f"the adapter's {layer} is of another size")
+        weights[name] = (weights[name].float() + change).to(weights[name].dtype)
+    return weights
 
 
 def adapter_base(folder: Path) -> checkpoint.ModelCheckpoint:

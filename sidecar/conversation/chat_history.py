@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole, ToolCall
 from sidecar.conversation.tts_text import TtsPhrase
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
-from sidecar.transcripts.characters import text_columns
-from sidecar.transcripts.word_timing import split_atoms, spread_over_time
+from sidecar.transcripts.word_timing import split_atoms, spread_over_time, text_columns
 
 DEFAULT_CHARACTERS_PER_S = 15.0
 """Speed of speech in text columns per second if too little audio is known to measure it."""

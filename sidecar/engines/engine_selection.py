@@ -25,8 +25,8 @@ from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
 
-VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
-VOXTRAL = "voxtral"
+VIBEVOICE, WHISPER, VOXTRAL = "vibevoice", "whisper", "voxtral"
+MOONSHINE, UPSTREAM = "moonshine", "upstream"
 
 
 FoundModel = ModelCheckpoint | errors.SidecarError
@@ -79,11 +79,9 @@ def _find_vibevoice_facts(
     usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
     if settings.engine not in (AUTO, VIBEVOICE) or not (usable or named):
         return EngineFacts(lacking)
-    checkpoint = find_model(VIBEVOICE, settings)
-    if not usable:
-        return EngineFacts(lacking, checkpoint=checkpoint, named=named)
-    gpu = read_gpu_memory()
-    return EngineFacts(lacking, gpu.name if gpu else None, torch_has_cuda(), checkpoint, named)
+    gpu, checkpoint = read_gpu_memory() if usable else None, find_model(VIBEVOICE, settings)
+    cuda = usable and torch_has_cuda()
+    return EngineFacts(lacking, gpu.name if gpu else None, cuda, checkpoint, named)
 
 
 def find_model(engine: str, settings: Settings) -> FoundModel:
@@ -157,7 +155,10 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
     if name == VOXTRAL and checkpoint is not None:
         shape = StreamShape.from_config(checkpoint.config)
-        spec = replace(spec, sessions=_max_streams(spec, checkpoint, shape, settings))
+        gpu = read_gpu_memory() if settings.device != "cpu" else None
+        free = gpu.free_bytes if gpu is not None else host_free_bytes()
+        most = shape.most(free - checkpoint.bytes, STREAM_MEMORY_S)  # beside the weights
+        spec = replace(spec, sessions=max(1, min(spec.sessions, most)))
         return EngineChoice(
             spec, reason, checkpoint, session_bytes=shape.peak_bytes(STREAM_MEMORY_S)
         )
@@ -219,15 +220,6 @@ def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[Engin
     if not embedded.sessions:
         return None, f"{reason}, nor does the embedded one"
     return EngineChoice(embedded, reason), reason
-
-
-def _max_streams(
-    spec: EngineSpec, checkpoint: ModelCheckpoint, shape: StreamShape, settings: Settings
-) -> int:
-    """Return the number of sessions that fit in memory beside the weights; at least one."""
-    gpu = read_gpu_memory() if settings.device != "cpu" else None
-    free = gpu.free_bytes if gpu is not None else host_free_bytes()
-    return max(1, min(spec.sessions, shape.most(free - checkpoint.bytes, STREAM_MEMORY_S)))
 
 
 def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:

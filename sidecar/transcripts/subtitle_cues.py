@@ -17,8 +17,8 @@ from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from sidecar.transcripts import word_timing
-from sidecar.transcripts.characters import text_columns
 from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.word_timing import text_columns
 
 MAX_LINE_COLUMNS = 42
 """Maximum columns of a line; a cue has two (BBC's and Netflix's guides, for Latin letters)."""

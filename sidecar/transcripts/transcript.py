@@ -214,6 +214,11 @@ class Progress:
     audio_s_done: float
     audio_s_total: float | None
 
+    @classmethod
+    def of(cls, done_s: float, total_s: float | None) -> Progress:
+        """Return the progress in a recording that may be longer than its header says."""
+        return cls(done_s, None if total_s is None else max(total_s, done_s))
+
     @property
     def fraction(self) -> float | None:
         """Return the fraction from 0 to 1; None if the total is unknown."""

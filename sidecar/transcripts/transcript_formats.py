@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.transcripts.characters import text_columns
 from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues, to_ms
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.word_timing import split_columns
+from sidecar.transcripts.word_timing import split_columns, text_columns
 
 TranscriptFormatter = Callable[[Transcript, str], str]
 

@@ -240,8 +240,7 @@ class UpstreamTranscription:
 
     def _progress(self, done_s: float) -> Progress:
         self._done_s = max(self._done_s, done_s)
-        total_s = self._audio.total_s
-        return Progress(self._done_s, None if total_s is None else max(total_s, self._done_s))
+        return Progress.of(self._done_s, self._audio.total_s)
 
     def _transcript(self) -> Transcript:
         diarize, heard = self._options.diarize, self._heard

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.transcripts import subtitle_cues
-from sidecar.transcripts.characters import characters, text_columns
 from sidecar.transcripts.subtitle_cues import (
     MAX_CUE_S,
     MAX_LINE_COLUMNS,
@@ -31,7 +30,7 @@ from sidecar.transcripts.transcript import (
     Word,
 )
 from sidecar.transcripts.transcript_formats import render_transcript
-from sidecar.transcripts.word_timing import estimate_word_times
+from sidecar.transcripts.word_timing import characters, estimate_word_times, text_columns
 
 VOCABULARY = (
     *("a", "I", "we", "yes", "no,", "well;", "and", "but", "because", "that", "house;", "window."),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, OnnxGraphBuilder, OrtModelFile
 from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.transcripts.word_timing import common_prefix_length
 
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
 TOKENS_PER_S = 6.5
@@ -133,13 +135,15 @@ class MoonshineDecoder:
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
             following, likelihood, *memory = self.tokens.run(None, feed)
             said = following[0].tolist()[len(known) - 1 :]
-            said = said[: _accepted_tokens(ahead, said) + 1]
+            said = said[: common_prefix_length(ahead, said) + 1]  # what the model confirms
             found += said
             likely += np.log(likelihood[0][len(known) - 1 :][: len(said)]).tolist()
             if _END in said:
                 end = found.index(_END)
                 return DecodedTokens(tuple(found[:end]), tuple(likely[:end]))
-            self._remember(feed, memory, len(given) + len(found))
+            for name, values in zip(cache_tensor_names("past"), memory, strict=True):
+                # without those of a draft's rejected tokens
+                feed[name] = np.ascontiguousarray(values[:, :, : len(given) + len(found)])
             known, ahead = said[-1:], []
         return DecodedTokens(tuple(found), tuple(likely))
 
@@ -154,34 +158,17 @@ class MoonshineDecoder:
             cache_tensor_names("past"), nothing
         )
 
-    @staticmethod
-    def _remember(
-        feed: dict[str, npt.NDArray[Any]], memory: Sequence[npt.NDArray[np.float32]], tokens: int
-    ) -> None:
-        """Set the keys and values for the next pass: those of ``tokens``, without a draft's
-        rejected ones."""
-        for name, values in zip(cache_tensor_names("past"), memory, strict=True):
-            feed[name] = np.ascontiguousarray(values[:, :, :tokens])
-
-
-def _accepted_tokens(draft: Sequence[int], said: Sequence[int]) -> int:
-    """Return the number of tokens of ``draft`` that the model confirms; ``said[i]`` follows
-    ``draft[:i]``."""
-    for count, (wanted, token) in enumerate(zip(draft, said, strict=False)):
-        if wanted != token:
-            return count
-    return len(draft)
-
 
 _SPACE_MARK = b"\xe2\x96\x81"  # ▁ in UTF-8
 _TWO_BYTES = 0x80
+_CONTROL_TOKEN = re.compile(rb"<.+>", re.DOTALL)
 
 
 class MoonshineTokenizer:
     """Tokenizer of the wheel, from ids to text; ``len()`` is the number of entries."""
 
     def __init__(self, entries: list[bytes]) -> None:
-        self._entries = [b"" if _is_control_token(entry) else entry for entry in entries]
+        self._entries = [b"" if _CONTROL_TOKEN.fullmatch(entry) else entry for entry in entries]
 
     @classmethod
     def read(cls, file: Path) -> MoonshineTokenizer:
@@ -214,8 +201,7 @@ class MoonshineTokenizer:
     def text(self, tokens: Iterable[int]) -> str:
         """Return the text of ``tokens``, without the leading space; an incomplete character becomes
         ``�``."""
-        joined = b"".join(self._entries[token] for token in tokens)
-        return joined.replace(_SPACE_MARK, b" ").decode("utf-8", "replace").strip()
+        return "".join(self.pieces(tokens)).strip()
 
 
 def _parse_entries(data: bytes) -> list[bytes]:
@@ -233,10 +219,6 @@ def _parse_entries(data: bytes) -> list[bytes]:
         entries.append(data[at : at + length])
         at += length
     return entries
-
-
-def _is_control_token(entry: bytes) -> bool:
-    return len(entry) > 2 and entry.startswith(b"<") and entry.endswith(b">")
 
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
@@ -291,7 +273,7 @@ def build_tokens_graph(model: OrtModelFile) -> bytes:
     graph = drawing.graph
     state = drawing.begun()
     for layer in range(LAYERS):
-        state = drawing.layer(state, layer)
+        state = drawing.heard(*drawing.listening(state, layer), layer)
     logits = drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
     graph.node("ArgMax", [logits], ["following"], axis=-1, keepdims=0)
     graph.output("following", "int64", (1, "tokens"))
@@ -342,12 +324,12 @@ class _DecoderGraphBuilder:
             self.graph.input(name, "float32", _PAST_SHAPE)
         for name in cache_tensor_names("frames"):
             self.graph.input(name, "float32", _FRAMES_SHAPE)
-        self.rotary_tables()
+        # sine and cosine for every position
+        speeds = ROTARY_BASE ** (-np.arange(0, ROTARY, 2) / ROTARY)
+        angles = np.outer(np.arange(MAX_POSITIONS), speeds)
+        self.graph.weight("cosine", np.cos(angles).astype(np.float32))
+        self.graph.weight("sine", np.sin(angles).astype(np.float32))
         return self.embedded(tokens)
-
-    def layer(self, state: str, layer: int) -> str:
-        """Add one layer of the decoder."""
-        return self.heard(*self.listening(state, layer), layer)
 
     def listening(self, state: str, layer: int) -> tuple[str, str]:
         """Add a layer up to its attention to the frames; return its state and its query."""
@@ -393,13 +375,6 @@ class _DecoderGraphBuilder:
         scale = self._weights("embed_tokens/Gather_output_0_DequantizeLinear")
         rows = self.graph.node("Gather", [table, tokens])
         return self.graph.node("DequantizeLinear", [rows, *scale])
-
-    def rotary_tables(self) -> None:
-        """Add sine and cosine for every position."""
-        speeds = ROTARY_BASE ** (-np.arange(0, ROTARY, 2) / ROTARY)
-        angles = np.outer(np.arange(MAX_POSITIONS), speeds)
-        self.graph.weight("cosine", np.cos(angles).astype(np.float32))
-        self.graph.weight("sine", np.sin(angles).astype(np.float32))
 
     def _self_attention(self, state: str, layer: int) -> str:
         prefix = f"layers.{layer}/self_attn/"

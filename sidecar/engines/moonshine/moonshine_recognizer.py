@@ -13,6 +13,7 @@ import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ class MoonshineRecognizer:
         audio = request.audio
         if not audio[begin:].any():  # for digital silence the model invents words
             return MoonshineHypothesis("")
-        sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
+        sound = np.pad(audio, (0, max(_TAIL_SAMPLES, _MIN_SAMPLES - len(audio))))
         decoded = self.decoder.decode(replace(request, audio=sound))
         if decoded is None:
             return None
@@ -186,12 +187,6 @@ def warm_up_audio() -> Block | None:
     return samples
 
 
-def _pad_samples(audio: Block, least: int) -> Block:
-    """Return ``audio`` with silence added up to ``least`` samples."""
-    padded: Block = np.pad(audio, (0, max(0, least - len(audio))))
-    return padded
-
-
 _DROP_DB = 30.0
 """Level below the loud parts (the 90th percentile of frames) from which a frame is silent ..."""
 _NOISE_DB = 6.0
@@ -244,7 +239,8 @@ def token_spans(
     of_token.append(-1)
     path = _viterbi_path(np.stack(rows), of_token)
     if path is None:
-        return _even_spans(len(likely), likely.shape[1])
+        edges = [token * likely.shape[1] // len(likely) for token in range(len(likely) + 1)]
+        return list(pairwise(edges))
     return [span for token, span in zip(of_token, path, strict=True) if token >= 0]
 
 
@@ -292,10 +288,6 @@ def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> lis
         row -= 2 if how_here == _NO_SILENCE else 1
         end = at
     return found
-
-
-def _even_spans(tokens: int, frames: int) -> list[Span]:
-    return [(token * frames // tokens, (token + 1) * frames // tokens) for token in range(tokens)]
 
 
 def align_words(

@@ -109,7 +109,7 @@ class MoonshineTranscription:
             if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
                 yield from self._take(heard)
-            yield self._progress(heard.end_s)
+            yield transcript.Progress.of(heard.end_s, self._source.total_s)
             if heard.snapshot is not None:
                 yield self._checkpoint(heard.end_s, heard.snapshot)
 
@@ -137,19 +137,12 @@ class MoonshineTranscription:
                 piece = block[start : start + _STEP_SAMPLES]
                 self._audio.append(piece)
                 if self._audio.end_s <= self._again_s:
-                    self._replay_audio(piece)
+                    self._follower.replay_audio(piece)
+                    self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
                 else:
                     yield self._audio.end_s, piece
             if self._cancelled():
                 return
-
-    def _replay_audio(self, piece: Block) -> None:
-        self._follower.replay_audio(piece)
-        self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
-
-    def _progress(self, done: float) -> transcript.Progress:
-        total = self._source.total_s
-        return transcript.Progress(done, None if total is None else max(total, done))
 
     def _take(self, heard: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the utterances that are known by now, and finalize those that are old

@@ -22,6 +22,7 @@ from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
+from sidecar.transcripts.word_timing import common_prefix_length
 
 TOP_P = 0.95
 
@@ -191,12 +192,8 @@ class TokenGeneration:
     def go_on_from(self, ids: Sequence[int]) -> None:
         """Make ``ids`` the answer so far; the beginning that it shares with the present answer is
         kept."""
-        shared = next(
-            (at for at, (old, new) in enumerate(zip(self.ids, ids, strict=False)) if old != new),
-            min(len(self.ids), len(ids)),
-        )
         known = self.cache.length - self._prompt_tokens
-        shared = max(0, min(shared, known, len(ids) - 1))
+        shared = max(0, min(common_prefix_length(self.ids, ids), known, len(ids) - 1))
         self.cache.length = self._prompt_tokens + shared
         self._settle(list(ids))
         if ids:

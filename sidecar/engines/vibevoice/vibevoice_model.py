@@ -29,11 +29,11 @@ from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.checkpoints.checkpoint_variants import (
     adapter_base,
     is_adapter,
+    merged_weights,
     quantized_precision,
 )
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
 from sidecar.engines.vibevoice import vibevoice_generation
-from sidecar.engines.vibevoice.vibevoice_adapter import merged_weights
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     PlannedDecoder,
     StepCheck,
@@ -99,13 +99,9 @@ class VibeVoiceAudioEncoder:
         for at in range(0, len(samples), chunk):
             check()
             part = torch.from_numpy(samples[at : at + chunk] * np.float32(factor))
-            length = min(
-                chunk,
-                -(-len(part) // (_CHUNK_ROUNDING_TOKENS * HOP_SAMPLES))
-                * _CHUNK_ROUNDING_TOKENS
-                * HOP_SAMPLES,
-            )
-            part = torch.nn.functional.pad(part, (0, length - len(part)))
+            rounding = _CHUNK_ROUNDING_TOKENS * HOP_SAMPLES
+            length = min(chunk, -(-len(part) // rounding) * rounding)
+            part = functional.pad(part, (0, length - len(part)))
             wave = part.view(1, 1, -1).to(out.device, out.dtype)
             acoustic = self._acoustic(wave, padding_cache=state[0], use_cache=True)
             check()
@@ -233,10 +229,8 @@ def device_map(
     If the parts are on different devices, each is named: with a default ("") accelerate would move
     everything through that device.
     """
-    kept = [
-        *(ENCODER_MODULES if evict_encoders else ()),
-        *([EMBEDDING_MODULE] if host_token_table else ()),
-    ]
+    kept = [*ENCODER_MODULES] if evict_encoders else []
+    kept += [EMBEDDING_MODULE] if host_token_table else []
     if device.type == "cpu" or not kept:
         return {"": device}
     everything: dict[str, torch.device | str] = dict.fromkeys(
@@ -312,8 +306,9 @@ def load_vibevoice(
     settings = json.loads((home / "config.json").read_text("utf-8"))
     stored = quantized_precision(settings)
     precision = stored or precision
-    if precision is Precision.INT4 and device.type == "cpu":
-        _check_int4(settings)
+    on_cpu = precision is Precision.INT4 and device.type == "cpu"
+    if on_cpu and (obstacle := ModelShape.from_config(settings).int4_obstacle):
+        raise _not_run_error(precision, f"{obstacle}.")
     _silence_libraries()
     dtype = float_type(precision, device)
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -339,12 +334,11 @@ def load_vibevoice(
     return LoadedVibeVoice(model, processor, device, precision)
 
 
-def _check_int4(config: dict[str, Any]) -> None:
-    if obstacle := ModelShape.from_config(config).int4_obstacle:
-        raise errors.ModelLoadFailed(
-            f"The checkpoint cannot be run in int4 on this machine: {obstacle}.",
-            hint="Use another precision.",
-        )
+def _not_run_error(
+    precision: Precision, reason: str, hint: str = "Use another precision."
+) -> errors.ModelLoadFailed:
+    text = f"The checkpoint cannot be run in {precision} on this machine: {reason}"
+    return errors.ModelLoadFailed(text, hint=hint)
 
 
 def remove_accelerate_hooks(model: Any) -> None:
@@ -383,21 +377,12 @@ def run_trial_token(model: Any, precision: Precision) -> None:
         raise
     except Exception as error:
         log.exception("the checkpoint cannot be run in %s", precision)
-        reason = errors.cause_of(error)
-        raise errors.ModelLoadFailed(
-            f"The checkpoint cannot be run in {precision} on this machine: {reason}",
-            hint="Use another precision.",
-        ) from None
+        raise _not_run_error(precision, errors.cause_of(error)) from None
     if not finite and like.dtype != torch.float16:  # `VibeVoiceModel.widen` handles fp16
         log.error("the checkpoint yields values that are not finite in %s", precision)
-        raise errors.ModelLoadFailed(
-            f"The checkpoint cannot be run in {precision} on this machine: its values are "
-            "not finite.",
-            hint=(
-                "Use another precision; 'vibevoice-asr pull vibevoice' repairs a damaged "
-                "checkpoint."
-            ),
-        )
+        remedy = "'vibevoice-asr pull vibevoice' repairs a damaged checkpoint."
+        hint = f"Use another precision; {remedy}"
+        raise _not_run_error(precision, "its values are not finite.", hint)
 
 
 def _held_bytes(device: torch.device) -> int:

@@ -2,6 +2,11 @@
 
 The model recognizes words, but not speakers. A diarizer follows the recording on another core. It
 also detects speech, so that silence is not transcribed at all.
+
+CTranslate2 cannot be stopped inside a window, so windows run on threads of their own. A cancelled
+caller of live recognition returns at once, and the window runs to its end. To keep the cost for
+other sessions small, an utterance has a few seconds and nothing is retried. If a window takes long,
+only finals are recognized (`live.runtime.partial_results`).
 """
 
 from __future__ import annotations
@@ -11,16 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE
+from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.transcripts.transcript import TranscriptionEvent
+from sidecar.transcripts.transcript import TranscriptionEvent, Word
 
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
-    from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
 
 LANGUAGES = (
@@ -58,9 +64,9 @@ class WhisperEngine:
 
     def __init__(self) -> None:
         self.model: WhisperRecognizer | None = None
+        self.scheduler: LiveScheduler | None = None
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
-        self.live: WhisperLiveRecognizer | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the model onto its device.
@@ -107,10 +113,96 @@ class WhisperEngine:
             errors.LanguageUnsupported: this model does not support the language.
             errors.LiveUnavailable: voice activity detection is not available.
         """
-        from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
+        from sidecar.engines.whisper.whisper_decoder import language_code
 
         assert self.model is not None
-        assert self._voices is not None
-        if self.live is None:
-            self.live = WhisperLiveRecognizer(self.model, SPEC.name, self._voices)
-        return self.live.open(options, begin, tell)
+        if self.scheduler is None:
+            self.scheduler = self._opened(self.model)
+        code = language_code(options.language)
+        if code is not None and self.model.multilingual and not self.model.knows(code):
+            raise errors.LanguageUnsupported(
+                f"This Whisper model does not support the language '{code}'."
+            )
+        return self.scheduler.open(options, begin, tell)
+
+    def _opened(self, model: WhisperRecognizer) -> LiveScheduler:
+        from sidecar.diarization.speaker_models import SpeakerEncoder
+        from sidecar.engines.whisper.whisper_decoder import live_workers
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+        from sidecar.live.runtime.partial_results import WorkPace
+        from sidecar.live.runtime.vad import load_vad
+
+        detector = load_vad()
+        at_once = live_workers("cuda" if model.on_gpu else "cpu")
+        self._windows = ThreadPoolExecutor(at_once, "window")
+        encoder = SpeakerEncoder(self._voices)
+        recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
+        precision = model.precision.value
+        return LiveScheduler(recognizers, detector, SPEC.name, precision, at_once, WorkPace())
+
+    def hear(
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> RecognitionHypothesis | None:
+        """Recognize a finished segment (`live.runtime.live_scheduler.RecognizeFunction`), with
+        `BEAM_SIZE` hypotheses if the client prefers accuracy."""
+        from sidecar.engines.whisper.whisper_decoder import BEAM_SIZE
+
+        beams = BEAM_SIZE if options.accurate else 1
+        return self._window(audio, options, cancelled, beams, timed=options.words)
+
+    def glimpse(
+        self,
+        audio: Block,
+        draft: RecognitionHypothesis | None,
+        options: LiveOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> RecognitionHypothesis | None:
+        """Recognize a segment in progress, quickly."""
+        return self._window(audio, options, cancelled, beams=1, timed=False)
+
+    def _window(
+        self,
+        audio: Block,
+        options: LiveOptions,
+        cancelled: engine_interface.CancelCheck,
+        beams: int,
+        *,
+        timed: bool,
+    ) -> RecognitionHypothesis | None:
+        """Recognize audio of at most one window: sessions cut utterances at half a minute
+        (`live.sessions.session_limits`)."""
+        from sidecar.diarization.diarizer import wait_unless_cancelled
+        from sidecar.engines.whisper.whisper_decoder import WhisperRequest, language_code
+        from sidecar.live.runtime.partial_results import RecognitionHypothesis
+
+        assert self.model is not None
+        if cancelled():
+            return None
+        code = language_code(options.language)
+        wish = WhisperRequest(
+            code if code is None or self.model.knows(code) else None,
+            options.prompt,
+            translate=options.translate and self.model.multilingual,
+            beams=beams,
+            retries=False,
+            timed=timed,
+        )
+        before = options.language_before or None
+        hearing = self._windows.submit(self.model.hear, audio, wish, before)
+        heard = wait_unless_cancelled(hearing, cancelled)
+        if heard is None:
+            return None
+        length_s = len(audio) / SAMPLE_RATE
+        words = tuple(
+            Word(min(word.start, length_s), min(word.end, length_s), text)
+            for word in heard.words
+            if (text := word.text.strip())
+        )
+        spoken = heard.language is not None
+        return RecognitionHypothesis(
+            heard.text, words, language=heard.language or "", sure=spoken and heard.sure
+        )

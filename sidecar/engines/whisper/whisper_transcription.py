@@ -391,10 +391,7 @@ class WhisperTranscription:
 
     def _progress(self, done_s: float) -> transcript.Progress:
         self._done_s = max(self._done_s, done_s)
-        total = self._source.total_s
-        return transcript.Progress(
-            self._done_s, None if total is None else max(total, self._done_s)
-        )
+        return transcript.Progress.of(self._done_s, self._source.total_s)
 
     def _tell(self, said: whisper_decoder.WhisperResult) -> None:
         if said.retried:
@@ -407,20 +404,14 @@ class WhisperTranscription:
 
     def _transcript(self) -> transcript.Transcript:
         segments = self._given(self._segments, self._beside, self._follower.turns)
-        given = self._options.language
+        language = self._options.language
         heard = self._languages.most_common()
-        language = (
-            given
-            if given != engine_interface.AUTO
-            else (heard[0][0] if heard else engine_interface.AUTO)
-        )
+        if language == engine_interface.AUTO and heard:
+            language = heard[0][0]
         if len(heard) > 1:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
-            self._note(
-                transcript.Notice(
-                    "several_languages", f"The recording has several languages: {parts}."
-                )
-            )
+            said = f"The recording has several languages: {parts}."
+            self._note(transcript.Notice("several_languages", said))
         if self._options.windows is engine_interface.WindowingMode.PARALLEL:
             self._note(WINDOWS_NOT_PARALLEL)
         return transcript.Transcript(

@@ -20,7 +20,6 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_decoder
-from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_events import (
     Final,
@@ -52,10 +51,9 @@ def engine() -> WhisperEngine:
 
 
 @pytest.fixture(scope="module")
-def ear(engine: WhisperEngine) -> WhisperLiveRecognizer:
+def ear(engine: WhisperEngine) -> WhisperEngine:
     engine.open(LiveOptions(), LiveSessionStart(), lambda event: None).close()
-    assert engine.live is not None
-    return engine.live
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +61,7 @@ def heard() -> dict[str, Block]:
     return {name: decode_audio_file(Path(clip(name)), 16_000) for name in (PLAY, PROSE)}
 
 
-def hear(ear: WhisperLiveRecognizer, audio: Block, **options: Any) -> RecognitionHypothesis:
+def hear(ear: WhisperEngine, audio: Block, **options: Any) -> RecognitionHypothesis:
     found = ear.hear(audio, None, LiveOptions(**options), lambda: False)
     assert found is not None
     return found
@@ -72,7 +70,7 @@ def hear(ear: WhisperLiveRecognizer, audio: Block, **options: Any) -> Recognitio
 @pytest.mark.parametrize("name", [PLAY, PROSE])
 @pytest.mark.parametrize("accurate", [False, True])
 def test_whisper_recognizes_clip_in_its_language(
-    ear: WhisperLiveRecognizer, heard: dict[str, Block], name: str, accurate: bool
+    ear: WhisperEngine, heard: dict[str, Block], name: str, accurate: bool
 ) -> None:
     found = hear(ear, heard[name], accurate=accurate)
     assert found.text == tiny_whisper.text(name)
@@ -80,7 +78,7 @@ def test_whisper_recognizes_clip_in_its_language(
     assert found.words == ()
 
 
-def test_words_have_times_if_requested(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
+def test_words_have_times_if_requested(ear: WhisperEngine, heard: dict[str, Block]) -> None:
     found = hear(ear, heard[PROSE], words=True)
     assert " ".join(word.text for word in found.words) == found.text
     starts = [word.start for word in found.words]
@@ -120,7 +118,7 @@ def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def test_finals_have_requested_accuracy_and_partials_are_quick(
-    ear: WhisperLiveRecognizer, heard: dict[str, Block], watched: Watched
+    ear: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
@@ -135,14 +133,14 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
         assert (wish.temperature, wish.retries) == (0.0, False)
 
 
-def test_short_window_is_accepted(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
+def test_short_window_is_accepted(ear: WhisperEngine, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
         wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
         assert ear.model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
 def test_cancelled_recognition_does_not_wait_for_window(
-    ear: WhisperLiveRecognizer, heard: dict[str, Block], watched: Watched
+    ear: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     watched.free.clear()
     assert ear.hear(heard[PROSE], None, LiveOptions(), lambda: bool(watched.wishes)) is None
@@ -183,7 +181,7 @@ def test_language_is_detected_per_turn_with_last_one_as_hint(
 
 def test_slow_windows_turn_partials_off_with_one_notice(
     engine: WhisperEngine,
-    ear: WhisperLiveRecognizer,
+    ear: WhisperEngine,
     heard: dict[str, Block],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
