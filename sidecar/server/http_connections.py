@@ -20,7 +20,8 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sidecar import errors
-from sidecar.auth.rate_limits import RateLimit, TokenBuckets, rate_limit_key
+from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.auth.rate_limits import FairOwnerSemaphore, RateLimit, TokenBuckets, rate_limit_key
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import REPEAT_MUTE_S
@@ -35,6 +36,9 @@ TLS_HANDSHAKE_S = limit("tls_handshake", 10.0)
 NEW_CONNECTIONS = RateLimit(200, 1.0)
 """New connections of one address that are served at once (2 ms each); further ones wait. Addresses
 that stand for many users have no such limit: the loopback and trusted proxies."""
+STARTS_AT_ONCE = 4
+"""Connections that are handed to their protocols in one turn of the event loop, one of each address
+after the other: nobody waits behind the hundreds that one address opens."""
 ACCEPTS_AT_ONCE = 32
 """Connections that are accepted in one turn of the event loop: then the others are served."""
 ACCEPT_RETRY_S = 1.0
@@ -63,6 +67,7 @@ class CountingServer(uvicorn.Server):
         super().__init__(config)
         self._most, self._open = most, Counter[str]()
         self._new = TokenBuckets(new)
+        self._starting = FairOwnerSemaphore(STARTS_AT_ONCE)
         self._proxies = ProxyHeadersMiddleware(_no_app, config.forwarded_allow_ips).trusted_hosts
         self._accepting: set[asyncio.Task[None]] = set()
         self.broken = False
@@ -125,11 +130,11 @@ class CountingServer(uvicorn.Server):
         if not (is_loopback_address(host) or host in self._proxies):
             wait_s = self._new.wait(key, now)
             self._new.charge(key, now, 1.0)
-        self._spawn(self._connect(counted, wait_s))
+        self._spawn(self._connect(counted, Identity(key, AuthMethod.PLACE), wait_s))
 
-    async def _connect(self, sock: socket.socket, wait_s: float) -> None:
-        """Hand a connection over to its protocol after a while, once its TLS handshake is
-        complete."""
+    async def _connect(self, sock: socket.socket, peer: Identity, wait_s: float) -> None:
+        """Hand a connection over to its protocol after a while and in its turn, once its TLS
+        handshake is complete."""
         config, loop = self.config, asyncio.get_running_loop()
 
         def protocol() -> asyncio.BaseProtocol:
@@ -140,6 +145,8 @@ class CountingServer(uvicorn.Server):
         handshake_s = TLS_HANDSHAKE_S if config.ssl else None
         try:
             await asyncio.sleep(wait_s)
+            async with self._starting.held(peer):
+                await asyncio.sleep(0)
             await loop.connect_accepted_socket(
                 protocol, sock, ssl=config.ssl, ssl_handshake_timeout=handshake_s
             )

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from service_process import PATIENCE_S
-from starlette.types import Receive, Scope, Send
+from service_process import PATIENCE_S, until
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -60,11 +60,12 @@ async def counting(
     most: int = 100,
     new: RateLimit = NEW_CONNECTIONS,
     faults: tuple[Exception | None, ...] = (),
+    app: ASGIApp = takes_all,
     **options: Any,
 ) -> AsyncIterator[tuple[str, int]]:
     """The address of a server with at most so many connections of one address."""
     protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
-    config = uvicorn.Config(takes_all, lifespan="off", log_config=None, **protocols, **options)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, **protocols, **options)
     server = CountingServer(config, most, new)
     with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
         listener.faults = faults
@@ -182,6 +183,28 @@ async def test_new_connections_of_one_address_wait_and_those_of_others_do_not(
         answer.cancel()
         for writer in opened:
             writer.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
+async def test_connection_does_not_wait_behind_all_those_of_a_shared_address() -> None:
+    served: list[str] = []
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append(scope["client"][0])
+        await takes_all(scope, receive, send)
+
+    async with counting(most=1000, app=noting) as address:
+        await is_served(address)  # it listens
+        opened = [
+            socket.create_connection(address, source_address=(source, 0))
+            for source in [*["127.0.0.1"] * 300, "127.0.0.2"]
+        ]
+        for sock in opened:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: "127.0.0.2" in served)
+        for sock in opened:
+            sock.close()
+    assert served.index("127.0.0.2") < 150
 
 
 @pytest.mark.parametrize(
