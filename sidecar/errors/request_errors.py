@@ -60,7 +60,10 @@ class FieldTooLong(BadRequest, code="field_too_long"):
     """Text field or part header of a form beyond the limit."""
 
     default_detail = "A field of the form is too long."
-    default_hint = "Options are short words such as 'fp16'; a prompt has at most 4096 characters."
+    default_hint = (
+        "Options are short words such as 'fp16'; a prompt has at most 4096 characters, and the "
+        "part of a recording a file name."
+    )
 
 
 class FieldInvalid(BadRequest, code="field_invalid", kind=ErrorKind.UNPROCESSABLE):

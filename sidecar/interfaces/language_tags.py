@@ -12,6 +12,8 @@ from sidecar.interfaces.engine_interface import AUTO
 
 MAX_SHOWN_CHARACTERS = 64
 """Characters of a client's text in a message: the longest known name has 20."""
+UNDETERMINED = ("und", "mul")
+"""Codes of ISO 639-2 for a language that is not known, and for several."""
 _TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8}){0,7}", re.IGNORECASE)
 """The shape of a language tag (BCP 47, without its rarer parts)."""
 
@@ -24,7 +26,7 @@ def parse_language(value: str) -> str:
         errors.LanguageInvalid: it has neither the form of a tag nor is it a known name.
     """
     tag = value.strip().replace("_", "-") or AUTO
-    if tag.lower() == AUTO:
+    if tag.lower() in (AUTO, *UNDETERMINED):
         return AUTO
     if (named := _codes_by_name().get(_without_accents(value.strip()))) is not None:
         return named
@@ -46,7 +48,7 @@ def _codes_by_name() -> Mapping[str, str]:
         _without_accents(name): code
         for names in (NATIVE_LANGUAGE_NAMES, LANGUAGE_NAMES)
         for code, name in names.items()
-    }
+    } | {name: code for code, names in OTHER_NAMES.items() for name in names.split()}
 
 
 @functools.cache
@@ -95,6 +97,14 @@ NATIVE_LANGUAGE_NAMES = {
     "vi": "tiếng việt", "yue": "粵語", "zh": "中文",
 }  # fmt: skip
 """Names of languages in the language itself, by code; of the most spoken ones."""
+
+OTHER_NAMES = {
+    "ca": "valencian", "es": "castilian", "fa": "farsi", "ht": "haitian",
+    "lb": "letzeburgesch", "my": "burmese", "nl": "flemish", "no": "bokmal", "pa": "panjabi",
+    "ps": "pushto", "ro": "moldavian moldovan", "si": "sinhalese", "tl": "filipino",
+    "zh": "mandarin",
+}  # fmt: skip
+"""Other English names, most of them from Whisper's list."""
 
 OTHER_CODES = {
     "af": "afr", "am": "amh", "ar": "ara", "as": "asm", "az": "aze", "ba": "bak", "be": "bel",

@@ -38,7 +38,7 @@ MAX_TOKENS = 65_536
 """Positions of the model in all (64 K)."""
 
 _URL_SAFE = {0x2D: "+", 0x5F: "/"}  # - and _
-_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+_TRUE, _FALSE = {"true", "1", "yes", "y", "on"}, {"false", "0", "no", "n", "off"}
 _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)
 
@@ -193,7 +193,8 @@ def parse_text(name: str, value: object, most: int | None = None) -> str:
 
 
 def decode_base64(text: str) -> bytes:
-    """Return the bytes of base64 text, of either alphabet, with or without line breaks and padding.
+    """Return the bytes of base64 text, of either alphabet, with or without line breaks and padding,
+    or as a data URL.
 
     Raises:
         ValueError: it is not base64.
@@ -201,7 +202,7 @@ def decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)  # as most send it: the rest copies the text
     except ValueError:
-        plain = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
+        plain = "".join(text.rpartition(";base64,")[2].split()).rstrip("=").translate(_URL_SAFE)
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 

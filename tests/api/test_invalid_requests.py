@@ -155,6 +155,7 @@ def test_missing_field_error_names_the_misspelled_one(
             {"field_too_long", "multipart_invalid"}, id="long-name"),
         pytest.param(part("f", b"1") * 100 + END, 400, "multipart_too_many_parts", id="100-parts"),
         pytest.param(part("audio", b"", "a.wav") + END, 400, "audio_empty", id="empty-file"),
+        pytest.param(part("prompt", b"Z\xfcrich") + END, 422, "field_invalid", id="latin-1"),
         pytest.param(b"--frontier\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500))
             + b"\r\nx\r\n" + END, 400, "multipart_invalid", id="500-headers"),
     ],
@@ -188,6 +189,13 @@ def test_encoded_body_is_refused_with_what_to_change(
     response = server.client.post("/transcribe", content=body, headers=headers)
     check_problem(response, status, {"multipart_invalid", "content_type_unsupported"})
     assert said in response.json()["detail"]
+
+
+def test_compressed_chunks_are_refused(server: Server) -> None:
+    with server.raw() as sock:
+        sock.sendall((FORM_HEAD + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n").encode())
+        status, _, body = read_answer(sock)
+    assert (status, b"Transfer-Encoding" in body) == (415, True)
 
 
 @pytest.mark.parametrize("size", [1, 4000])
@@ -229,6 +237,15 @@ def test_file_of_a_form_may_be_in_any_place_and_without_file_name(
         response = server.client.post("/transcribe", content=body, headers=FORM_TYPE)
         assert response.status_code == 200, response.text[:500]
         assert response.json()["metadata"]["diarized"] is False
+
+
+def test_text_of_a_form_is_read_in_its_charset(server: Server, voice: bytes) -> None:
+    text = part("language", "Español".encode("latin-1")).replace(
+        b"\r\n\r\n", b"\r\nContent-Type: text/plain; charset=ISO-8859-1\r\n\r\n"
+    )
+    body = text + part("audio", voice, "a.wav") + END
+    response = server.client.post("/transcribe", content=body, headers=FORM_TYPE)
+    assert response.json()["metadata"]["language"] == "es"
 
 
 # Uploads beyond the limit, and those that never end.

@@ -68,6 +68,20 @@ def test_unknown_field_warns_and_names_the_nearest(send: Send) -> None:
     assert len(warnings_of(send(**{f"field_{at}": "1" for at in range(40)}))) == 10
 
 
+def test_fields_of_the_query_count_and_those_of_the_body_more(
+    server: Server, voice: bytes
+) -> None:
+    response = server.client.post(
+        "/transcribe?language=de&diarize=false&lanuage=fr",
+        files={"audio": ("a.wav", voice)},
+        data={"diarize": "true"},
+    )
+    (warning,) = warnings_of(response)
+    assert "'lanuage'" in warning["message"]
+    metadata = response.json()["metadata"]
+    assert (metadata["language"], metadata["diarized"]) == ("de", True)
+
+
 def test_speakers_is_an_alias_of_num_speakers(send: Send) -> None:
     (warning,) = warnings_of(send(speakers=3))
     assert "num_speakers" in warning["message"]

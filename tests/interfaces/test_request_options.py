@@ -61,6 +61,7 @@ def parsed(**given: object) -> TranscribeOptions:
         ({"precision": "", "language": "", "diarize": ""}, {}),
         ({"language": "pt_BR "}, {"language": "pt-BR"}),
         ({"language": "AUTO"}, {}),
+        ({"language": "und", "diarize": "N"}, {"diarize": False}),
     ],
     ids=str,
 )  # fmt: skip
@@ -170,7 +171,7 @@ def test_only_the_first_fields_are_compared_with_a_missing_one(
         *[("español", "es"), ("espanol", "es"), ("svenska", "sv"), ("Français", "fr")],
         *[("nederlands", "nl"), ("中文", "zh"), ("italiano", "it"), ("polski", "pl")],
         *[("हिन्दी", "hi"), ("Norsk", "no"), ("Haitian Creole", "ht"), ("Bahasa Indonesia", "id")],
-        *[("romana", "ro"), ("lao", "lo")],
+        *[("romana", "ro"), ("lao", "lo"), ("Mandarin", "zh"), ("Castilian", "es")],
         *[("eng", "en"), ("ENG", "en"), ("deu", "de"), ("ger", "de"), ("fra", "fr"), ("fre", "fr")],
         *[("chi", "zh"), ("zho", "zh"), ("cmn-Hans-CN", "zh-Hans-CN"), ("eng_US", "en-US")],
         *[("nb-NO", "no-NO"), ("nob", "no"), ("jv", "jw"), ("fil", "tl"), ("iw", "he")],
@@ -214,7 +215,8 @@ def test_base64_is_read_with_line_breaks_in_either_alphabet_and_without_padding(
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
         text = encoded.decode() if padded else encoded.decode().rstrip("=")
         lines = (text[at : at + 76] + end for at in range(0, len(text), 76))
-        assert decode_base64("".join(lines)) == raw
+        assert decode_base64(encoded := "".join(lines)) == raw
+        assert decode_base64(f"data:audio/pcm;base64,{encoded}") == raw
 
 
 @pytest.mark.parametrize("text", ["$$$$", "A", "AA=A", "QUJD!", "é", "QUI=QUI="])

@@ -22,6 +22,7 @@ from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth import identity
+from sidecar.interfaces.language_tags import printable_text
 from sidecar.interfaces.request_options import field_missing
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
@@ -42,6 +43,8 @@ UPLOAD_STALL_S = limit("upload_stall", 20.0)
 """Maximum pause of a client that is sending: mobile networks are gone that long between cells."""
 STALL_FACTOR = 3
 """Number of `UPLOAD_STALL_S` by which a client may be behind `MIN_UPLOAD_BYTES_PER_S`."""
+CHARSETS = frozenset({"iso-8859-1", "windows-1252", "utf-16", "utf-16le"})
+"""Charsets of text fields besides UTF-8: some libraries for Java and Windows use them."""
 _PLAIN_ENCODINGS = (b"binary", b"8bit", b"7bit")
 _NONE: Mapping[str, int] = {}
 Fields = Mapping[str, object]
@@ -70,6 +73,7 @@ class UploadForm:
 
 async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
     """Return the fields of a request, from JSON or a form, and the recording if the form has it.
+    Fields of the query count too, unless the body has them.
 
     Raises:
         errors.BadRequest: the body does not match its Content-Type.
@@ -79,7 +83,7 @@ async def read_fields(request: Request, service: Service) -> tuple[Fields, Audio
             upload = await read_form(request, service)
             return upload.fields, upload.source
         case "application/json":
-            return await read_json(request), None
+            return {**request.query_params, **await read_json(request)}, None
     raise errors.ContentTypeUnsupported()
 
 
@@ -148,8 +152,8 @@ async def read_form(
     long: Mapping[str, int] = _NONE,
     raw: bool = False,
 ) -> UploadForm:
-    """Return the recording and the fields of a multipart body; or, if the body is the recording
-    itself (``raw``), with the fields of the query.
+    """Return the recording and the fields of a multipart body or, if the body is the recording
+    itself (``raw``), the recording; in both cases also with the fields of the query.
 
     ``file``: the part that is the recording even without a file name. ``long``: total bytes that
     all fields of a name may have, if that is more than `MAX_FIELD_BYTES` each.
@@ -168,10 +172,11 @@ async def read_form(
     most = limit + FORM_OVERHEAD_BYTES + sum(long.values())
     if (declared := _declared_length(request)) > most:
         raise too_large
+    query = request.query_params.multi_items()
     if raw:
-        form = _UploadBody(service, file, request.query_params.multi_items())
+        form = _UploadBody(service, file, query)
     else:
-        form = _MultipartForm(service, file, _boundary(request), long)
+        form = _MultipartForm(service, file, query, _boundary(request), long)
     caller = request_headers.identity_of(request)
     body = service.submissions.body(caller, declared)
     received = 0
@@ -233,12 +238,12 @@ def _declared_length(request: Request) -> int:
 
 def _refuse_encoded(request: Request) -> None:
     """Refuse a compressed body: its size would not be what it claims."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise errors.ContentTypeUnsupported(
-            "The request has a Content-Encoding, and bodies are not decoded.",
-            hint="Send the body as it is, without Content-Encoding.",
-        )
+    for name, plain in ("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked"):
+        if request.headers.get(name, "").strip().lower() not in ("", plain):
+            raise errors.ContentTypeUnsupported(
+                f"The request has a {name}, and bodies are not decoded.",
+                hint=f"Send the body as it is, without {name}.",
+            )
 
 
 def _boundary(request: Request) -> bytes:
@@ -254,7 +259,7 @@ def _boundary(request: Request) -> bytes:
 class _UploadBody:
     """Body of an upload: the recording itself, or a form with it; ``spool`` has it so far."""
 
-    def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]]) -> None:
         self.spool = UploadSpool(service.settings.spool_dir)
         self._threads = service.spool_threads
         self._file = part, ""
@@ -295,9 +300,14 @@ class _MultipartForm(_UploadBody):
     """Body that is a form: callbacks of the push parser and their results."""
 
     def __init__(
-        self, service: Service, file: str, boundary: bytes, long: Mapping[str, int]
+        self,
+        service: Service,
+        file: str,
+        query: Iterable[tuple[str, str]],
+        boundary: bytes,
+        long: Mapping[str, int],
     ) -> None:
-        super().__init__(service, file)
+        super().__init__(service, file, query)
         self._file_part, self._left = file, dict(long)
         self._parser = MultipartParser(
             boundary,
@@ -399,15 +409,25 @@ class _MultipartForm(_UploadBody):
             self._grow(self._part.text, data[start:end], len(self._part.text) + left)
 
     def _part_end(self) -> None:
-        if not self._part.is_file:
-            text = self._part.text.decode("utf-8", "replace")
-            self._lists.setdefault(self._part.name, []).append(text)
+        part = self._part
+        if part.is_file:
+            return
+        _, options = parse_options_header(part.headers.get(b"content-type", b""))
+        charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+        try:
+            text = part.text.decode(charset if charset in CHARSETS else "utf-8")
+        except UnicodeDecodeError:
+            raise errors.FieldInvalid(
+                f"The field '{printable_text(part.name)}' is not text in UTF-8.",
+                hint="Send its text in UTF-8.",
+            ) from None
+        self._lists.setdefault(part.name, []).append(text)
 
     def _end(self) -> None:
         self._ended = True
 
-    @staticmethod
-    def _grow(buffer: bytearray, data: bytes, limit: int) -> None:
+    def _grow(self, buffer: bytearray, data: bytes, limit: int) -> None:
         buffer += data
         if len(buffer) > limit:
-            raise errors.FieldTooLong()
+            name = printable_text(self._part.name)
+            raise errors.FieldTooLong(f"The field '{name}' of the form is too long." * bool(name))
