@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.interfaces import live_events, live_options
-from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
+from sidecar.interfaces.language_tags import printable_text
+from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, did_you_mean
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
@@ -237,6 +238,12 @@ def parse_request(text: str) -> LiveRequest:
                 f"The message is not a valid request: {first['msg']}."
             ) from None
         name = ".".join(map(str, first["loc"][1:]))
+        if first["type"] == "extra_forbidden":
+            known = {*LiveBeginRequest.model_fields, *LiveEndpointing.model_fields}
+            meant = did_you_mean(str(first["loc"][-1]), known)
+            raise errors.FieldInvalid(
+                f"There is no field '{printable_text(name)}'.{meant}"
+            ) from None
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
     except RecursionError:
         raise errors.MessageInvalid() from None

@@ -101,10 +101,15 @@ def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ..
 
 
 def _unknown_field(name: str, known: Collection[str]) -> str:
-    shown = printable_text(name)
-    close = difflib.get_close_matches(shown.lower(), known, 1)
-    meant = f" Did you mean '{close[0]}'?" if close else ""
-    return f"There is no field '{shown}'; it has no effect.{meant}"
+    return (
+        f"There is no field '{printable_text(name)}'; it has no effect.{did_you_mean(name, known)}"
+    )
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return a question with the nearest ``known`` field behind a space, '' if none is near."""
+    close = difflib.get_close_matches(printable_text(name).lower(), known, 1)
+    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def field_missing(name: str, sent: Iterable[str]) -> FieldMissing:

@@ -371,6 +371,17 @@ def test_unknown_encoding_is_refused_with_the_known_ones() -> None:
     assert all(isinstance(one, live_messages.LiveBeginRequest) for one in begun)
 
 
+def test_unknown_field_is_refused_with_the_nearest_one() -> None:
+    for text, detail in (
+        ('{"type": "begin", "langauge": "de"}', "'langauge'. Did you mean 'language'?"),
+        ('{"type": "change", "endpointing": {"silence": 1}}', "Did you mean 'silence_s'?"),
+        ('{"type": "finish", "xyz": 1}', "There is no field 'xyz'."),
+    ):
+        with pytest.raises(errors.FieldInvalid) as told:
+            live_messages.parse_request(text)
+        assert told.value.detail.endswith(detail)
+
+
 def test_unknown_message_type_is_refused_with_the_known_ones() -> None:
     for text, detail in (
         (

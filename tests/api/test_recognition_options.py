@@ -68,9 +68,7 @@ def test_unknown_field_warns_and_names_the_nearest(send: Send) -> None:
     assert len(warnings_of(send(**{f"field_{at}": "1" for at in range(40)}))) == 10
 
 
-def test_fields_of_the_query_count_and_those_of_the_body_more(
-    server: Server, voice: bytes
-) -> None:
+def test_fields_of_the_query_count_and_those_of_the_body_more(server: Server, voice: bytes) -> None:
     response = server.client.post(
         "/transcribe?language=de&diarize=false&lanuage=fr",
         files={"audio": ("a.wav", voice)},

@@ -215,8 +215,9 @@ def test_base64_is_read_with_line_breaks_in_either_alphabet_and_without_padding(
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
         text = encoded.decode() if padded else encoded.decode().rstrip("=")
         lines = (text[at : at + 76] + end for at in range(0, len(text), 76))
-        assert decode_base64(encoded := "".join(lines)) == raw
-        assert decode_base64(f"data:audio/pcm;base64,{encoded}") == raw
+        sent = "".join(lines)
+        assert decode_base64(sent) == raw
+        assert decode_base64(f"data:audio/pcm;base64,{sent}") == raw
 
 
 @pytest.mark.parametrize("text", ["$$$$", "A", "AA=A", "QUJD!", "é", "QUI=QUI="])
