@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from many_cases import parametrize_by_name
 
 from sidecar.diarization.word_attribution import (
     SpeakerLookup,
@@ -92,17 +93,15 @@ def test_non_speech_has_no_speaker() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "words", "pieces"),
-    [
-        pytest.param(
-            "Yes, sir. No!", ["Yes", "sir", "No"], ["Yes, ", "sir. ", "No!"], id="punctuation"
-        ),
-        pytest.param("你好世界", ["你好", "世界"], ["你好", "世界"], id="no spaces"),
-        pytest.param("a b", [" a", " b"], ["a ", "b"], id="words with spaces"),
-        pytest.param("a b", ["a", "x"], ["a ", "x "], id="word missing in the text"),
-        pytest.param("no no no", ["no", "no", "no"], ["no ", "no ", "no"], id="repeated words"),
-    ],
+@parametrize_by_name(
+    "text, words, pieces",
+    {
+        "punctuation": ("Yes, sir. No!", ["Yes", "sir", "No"], ["Yes, ", "sir. ", "No!"]),
+        "no spaces": ("你好世界", ["你好", "世界"], ["你好", "世界"]),
+        "words with spaces": ("a b", [" a", " b"], ["a ", "b"]),
+        "word missing in the text": ("a b", ["a", "x"], ["a ", "x "]),
+        "repeated words": ("no no no", ["no", "no", "no"], ["no ", "no ", "no"]),
+    },
 )
 def test_punctuation_and_spaces_stay_with_their_words(
     text: str, words: list[str], pieces: list[str]
@@ -119,27 +118,23 @@ def test_each_turn_of_an_hour_gets_its_words() -> None:
     assert [segment.speaker for segment in found] == [turn.label for turn in turns]
 
 
-@pytest.mark.parametrize(
-    ("turns", "cut", "expected"),
-    [
-        pytest.param(
-            [(0, 5.6, 0), (3.2, 9, 1)], [(0, 4.4, 0), (4.4, 9, 1)], [(0, 5.6, 0), (3.2, 9, 1)],
-            id="long overlap"
+@parametrize_by_name(
+    "turns, cut, expected",
+    {
+        "long overlap": (
+            [(0, 5.6, 0), (3.2, 9, 1)],
+            [(0, 4.4, 0), (4.4, 9, 1)],
+            [(0, 5.6, 0), (3.2, 9, 1)],
         ),
-        pytest.param(
-            [(0, 5, 0), (4.4, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)],
-            id="short overlap"
+        "short overlap": (
+            [(0, 5, 0), (4.4, 9, 1)],
+            [(0, 4.7, 0), (4.7, 9, 1)],
+            [(0, 4.7, 0), (4.7, 9, 1)],
         ),
-        pytest.param(
-            [(0, 20, 0)], [(0, 11, 0), (11, 20, 0)], [(0, 11, 0), (11, 20, 0)],
-            id="one turn cut in two"
-        ),
-        pytest.param(
-            [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)],
-            id="no overlap"
-        ),
-    ],
-)  # fmt: skip
+        "one turn cut in two": ([(0, 20, 0)], [(0, 11, 0), (11, 20, 0)], [(0, 11, 0), (11, 20, 0)]),
+        "no overlap": ([(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)]),
+    },
+)
 def test_segments_of_overlapping_turns_extend_to_their_turns(
     turns: list[Span], cut: list[Span], expected: list[Span]
 ) -> None:
@@ -180,29 +175,22 @@ def turns(*spans: Span) -> list[SpeakerTurn]:
     return [SpeakerTurn(*span) for span in spans]
 
 
-@pytest.mark.parametrize(
-    ("spoken", "lines"),
-    [
-        pytest.param([], [], id="none"),
-        pytest.param([(0, 2, 0), (2.5, 4, 0)], [(0, 4, 0)], id="short pause"),
-        pytest.param([(0, 2, 0), (3, 4, 0)], [(0, 2, 0), (3, 4, 0)], id="long pause"),
-        pytest.param(
+@parametrize_by_name(
+    "spoken, lines",
+    {
+        "none": ([], []),
+        "short pause": ([(0, 2, 0), (2.5, 4, 0)], [(0, 4, 0)]),
+        "long pause": ([(0, 2, 0), (3, 4, 0)], [(0, 2, 0), (3, 4, 0)]),
+        "one word between": (
             [(0, 2, 0), (2.1, 2.3, 1), (2.4, 4, 0)],
             [(0, 2, 0), (2.1, 2.3, 1), (2.4, 4, 0)],
-            id="one word between",
         ),
-        pytest.param(
-            [(0, 3, 0), (2, 6, 1)], [(0, 2.5, 0), (2.5, 6, 1)], id="change within an overlap"
-        ),
-        pytest.param([(0, 6, 0), (2, 2.5, 1)], [(0, 6, 0)], id="murmur in another's turn"),
-        pytest.param(
-            [(0, 6, 0), (2, 4, 1)], [(0, 6, 0), (2, 4, 1)], id="sentence in another's turn"
-        ),
-        pytest.param(
-            [(0, 3, 0), (2, 3.2, 1)], [(0, 3, 0), (2, 3.2, 1)], id="short rest after an overlap"
-        ),
-        pytest.param([(0, 3, 0), (2, 4, 0)], [(0, 4, 0)], id="overlapping turns of one speaker"),
-    ],
+        "change within an overlap": ([(0, 3, 0), (2, 6, 1)], [(0, 2.5, 0), (2.5, 6, 1)]),
+        "murmur in another's turn": ([(0, 6, 0), (2, 2.5, 1)], [(0, 6, 0)]),
+        "sentence in another's turn": ([(0, 6, 0), (2, 4, 1)], [(0, 6, 0), (2, 4, 1)]),
+        "short rest after an overlap": ([(0, 3, 0), (2, 3.2, 1)], [(0, 3, 0), (2, 3.2, 1)]),
+        "overlapping turns of one speaker": ([(0, 3, 0), (2, 4, 0)], [(0, 4, 0)]),
+    },
 )
 def test_turns_are_joined_over_short_pauses_and_overlaps_go_to_who_talks_longer(
     spoken: list[Span], lines: list[Span]

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from many_cases import parametrize_by_name
 from released_vibevoice_config import TEXT
 from service_process import PATIENCE_S, until
 
@@ -343,56 +344,48 @@ COMING = EngineMemoryHolding(coming=True)
 NOBODY = EngineMemoryHolding()
 
 
-@pytest.mark.parametrize(
-    ("reserved", "holdings", "used", "processes", "free", "own"),
-    [
-        pytest.param({}, {}, 3, {}, 21, 0, id="other-processes-only"),
-        pytest.param({LIVE: 6}, {LIVE: NOBODY}, 1, {}, 17, 0, id="live-engine-reserved"),
-        pytest.param({LIVE: 6}, {LIVE: there(6, 2)}, 7, {2: 6}, 17, 0, id="live-engine-loaded"),
-        pytest.param({LIVE: 9}, {LIVE: there(6, 2)}, 7, {2: 6}, 14, 0, id="live-engine-will-grow"),
-        pytest.param(
-            {LIVE: 6}, {LIVE: there(6, 2)}, 9, {2: 8}, 15, 0, id="live-engine-above-reservation"
-        ),
-        pytest.param(
-            {LIVE: 6}, {LIVE: there(6, 2)}, 7, {}, 17, 0, id="live-engine-without-driver-report"
-        ),
-        pytest.param(
+@parametrize_by_name(
+    "reserved, holdings, used, processes, free, own",
+    {
+        "other-processes-only": ({}, {}, 3, {}, 21, 0),
+        "live-engine-reserved": ({LIVE: 6}, {LIVE: NOBODY}, 1, {}, 17, 0),
+        "live-engine-loaded": ({LIVE: 6}, {LIVE: there(6, 2)}, 7, {2: 6}, 17, 0),
+        "live-engine-will-grow": ({LIVE: 9}, {LIVE: there(6, 2)}, 7, {2: 6}, 14, 0),
+        "live-engine-above-reservation": ({LIVE: 6}, {LIVE: there(6, 2)}, 9, {2: 8}, 15, 0),
+        "live-engine-without-driver-report": ({LIVE: 6}, {LIVE: there(6, 2)}, 7, {}, 17, 0),
+        "both-engines-loaded": (
             {FILES: 9, LIVE: 6},
             {FILES: there(5, 1), LIVE: there(6, 2)},
             12,
             {1: 5, 2: 6},
             12,
             5,
-            id="both-engines-loaded",
         ),
-        pytest.param(
+        "both-engines-without-driver-report": (
             {FILES: 9, LIVE: 8},
             {FILES: there(5, 1), LIVE: there(6, 2)},
             12,
             {},
             10,
             5,
-            id="both-engines-without-driver-report",
         ),
-        pytest.param(
+        "live-engine-loading": (
             {FILES: 9, LIVE: 8},
             {FILES: there(5, 1), LIVE: COMING},
             9,
             {1: 5},
             7,
             8,
-            id="live-engine-loading",
         ),
-        pytest.param(
+        "live-reservation-beyond-free-memory": (
             {FILES: 9, LIVE: 20},
             {FILES: there(9, 1), LIVE: there(6, 2)},
             16,
             {1: 9, 2: 6},
             -6,
             9,
-            id="live-reservation-beyond-free-memory",
         ),
-    ],
+    },
 )
 def test_memory_left_for_file_engine(
     reserved: Mapping[str, int],

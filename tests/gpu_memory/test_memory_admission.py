@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from many_cases import parametrize_by_name
 
 from sidecar import errors
 from sidecar.gpu_memory.gpu_devices import EngineMemoryHolding, GpuMemory, other_processes_bytes
@@ -71,20 +72,18 @@ def test_memory_of_own_engine_counts_as_available_up_to_limit() -> None:
     assert admission(12).available_bytes(loaded) == 12 * GIB
 
 
-@pytest.mark.parametrize(
-    ("memory", "limit_gib", "wanted", "expected"),
-    [
-        pytest.param(free(80), None, BF16, LoadPlacement.BESIDE, id="no-engine-loaded"),
-        pytest.param(free(60, BF16), None, INT8, LoadPlacement.BESIDE, id="room-for-both"),
-        pytest.param(free(6, BF16), None, INT8, LoadPlacement.INSTEAD, id="room-for-one"),
-        pytest.param(
-            free(0, BF16), None, INT4, LoadPlacement.INSTEAD, id="room-only-in-place-of-old-engine"
-        ),
-        pytest.param(free(60, BF16), 24, INT8, LoadPlacement.INSTEAD, id="limit-has-room-for-one"),
-        pytest.param(free(60, INT4), 24, INT8, LoadPlacement.BESIDE, id="limit-has-room-for-both"),
-        pytest.param(free(4, INT4), None, BF16, errors.WontFit, id="no-room-for-one"),
-        pytest.param(free(80), 8, BF16, errors.WontFit, id="above-limit"),
-    ],
+@parametrize_by_name(
+    "memory, limit_gib, wanted, expected",
+    {
+        "no-engine-loaded": (free(80), None, BF16, LoadPlacement.BESIDE),
+        "room-for-both": (free(60, BF16), None, INT8, LoadPlacement.BESIDE),
+        "room-for-one": (free(6, BF16), None, INT8, LoadPlacement.INSTEAD),
+        "room-only-in-place-of-old-engine": (free(0, BF16), None, INT4, LoadPlacement.INSTEAD),
+        "limit-has-room-for-one": (free(60, BF16), 24, INT8, LoadPlacement.INSTEAD),
+        "limit-has-room-for-both": (free(60, INT4), 24, INT8, LoadPlacement.BESIDE),
+        "no-room-for-one": (free(4, INT4), None, BF16, errors.WontFit),
+        "above-limit": (free(80), 8, BF16, errors.WontFit),
+    },
 )
 def test_placement_of_new_engine_by_free_memory_and_limit(
     memory: MemoryState,
@@ -99,36 +98,25 @@ def test_placement_of_new_engine_by_free_memory_and_limit(
             admission(limit_gib).place(wanted, memory)
 
 
-@pytest.mark.parametrize(
-    ("memory", "wanted", "expected"),
-    [
-        pytest.param(
-            free(24), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]), id="all-on-gpu"
-        ),
-        pytest.param(
-            free(16), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]), id="encoders-on-host"
-        ),
-        pytest.param(free(15.4), BF16, None, id="no-room-to-run-encoders"),
-        pytest.param(
-            free(15.6),
-            BF16,
-            LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1]),
-            id="room-for-ten-minutes",
-        ),
-        pytest.param(
+@parametrize_by_name(
+    "memory, wanted, expected",
+    {
+        "all-on-gpu": (free(24), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0])),
+        "encoders-on-host": (free(16), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1])),
+        "no-room-to-run-encoders": (free(15.4), BF16, None),
+        "room-for-ten-minutes": (free(15.6), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1])),
+        "parts-on-host-beside-old-engine": (
             free(8.5, INT4),
             INT8,
             LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[2]),
-            id="parts-on-host-beside-old-engine",
         ),
-        pytest.param(free(16, on_gpu=False), BF16, None, id="cpu-without-room"),
-        pytest.param(
+        "cpu-without-room": (free(16, on_gpu=False), BF16, None),
+        "cpu-with-room": (
             free(64, on_gpu=False),
             BF16,
             LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]),
-            id="cpu-with-room",
         ),
-    ],
+    },
 )
 def test_load_leaves_parts_without_room_on_host(
     memory: MemoryState, wanted: Precision, expected: LoadPlan | None

@@ -1,13 +1,19 @@
-"""Many small cases as one test: pytest takes some milliseconds for each test in each process."""
+"""Many small cases as one test: pytest takes some milliseconds for each test in each process. And
+cases by their names."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
+
+
+def parametrize_by_name(arguments: str, cases: Mapping[str, Any]) -> pytest.MarkDecorator:
+    """Return the mark of a test with cases that have names."""
+    return pytest.mark.parametrize(arguments, cases.values(), ids=cases)
 
 
 def for_each(

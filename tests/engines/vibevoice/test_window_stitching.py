@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from many_cases import parametrize_by_name
 
 from sidecar.audio import Block
 from sidecar.engines.vibevoice.vibevoice_windows import (
@@ -252,32 +253,20 @@ def cut(samples: Block, window_s: float, block: int = 70) -> list[VibeVoiceWindo
     return [VibeVoiceWindow(one.start_s, one.samples.copy(), one.border_s) for one in windows]
 
 
-@pytest.mark.parametrize(
-    ("speech", "middle"),
-    [
-        ([], 5.0),
-        ([(0, 4), (6, 10)], 5.0),
-        ([(0, 2), (3, 7), (7.5, 10)], 2.5),
-        ([(0, 2), (3, 6), (7, 10)], 6.5),
-        ([(0, 3)], 6.5),
-        ([(8, 10)], 4.0),
-        ([(-5, 4), (6, 20)], 5.0),
-        ([(0, 8), (1, 2), (9, 10)], 8.5),
-        ([(0, 10)], None),
-        ([(0, 5), (5.1, 10)], None),
-    ],
-    ids=[
-        "nobody speaks",
-        "one pause",
-        "the longer of two",
-        "the later of two as long",
-        "silence at the end",
-        "silence at the beginning",
-        "speech that reaches beyond",
-        "one within another",
-        "speech all through",
-        "a gap inside a word",
-    ],
+@parametrize_by_name(
+    "speech, middle",
+    {
+        "nobody speaks": ([], 5.0),
+        "one pause": ([(0, 4), (6, 10)], 5.0),
+        "the longer of two": ([(0, 2), (3, 7), (7.5, 10)], 2.5),
+        "the later of two as long": ([(0, 2), (3, 6), (7, 10)], 6.5),
+        "silence at the end": ([(0, 3)], 6.5),
+        "silence at the beginning": ([(8, 10)], 4.0),
+        "speech that reaches beyond": ([(-5, 4), (6, 20)], 5.0),
+        "one within another": ([(0, 8), (1, 2), (9, 10)], 8.5),
+        "speech all through": ([(0, 10)], None),
+        "a gap inside a word": ([(0, 5), (5.1, 10)], None),
+    },
 )
 def test_border_is_in_middle_of_longest_pause(
     speech: list[tuple[float, float]], middle: float | None

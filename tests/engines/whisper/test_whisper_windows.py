@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from many_cases import parametrize_by_name
 
 from sidecar import errors
 from sidecar.engines.whisper.whisper_decoder import (
@@ -44,25 +45,17 @@ def pieces(windows: list[WhisperWindow]) -> list[list[Span]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("spans", "expected"),
-    [
-        pytest.param([], [], id="no turns"),
-        pytest.param([(1, 3)], [[(0.7, 3.3)]], id="margin of silence"),
-        pytest.param([(1, 3), (3.8, 5)], [[(0.7, 5.3)]], id="short silence is kept"),
-        pytest.param(
-            [(1, 3), (60, 62)], [[(0.7, 3.3), (59.7, 62.3)]], id="long silence is left out"
-        ),
-        pytest.param(
-            [(1, 29), (29.5, 40)], [[(0.7, 29.25)], [(29.25, 40.3)]], id="window is full enough"
-        ),
-        pytest.param(
-            [(1, 5), (6, 40)], [[(0.7, 28.1)], [(28.1, 40.3)]], id="window takes part of next turn"
-        ),
-        pytest.param(
-            [(0, 70)], [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]], id="long turn is cut"
-        ),
-    ],
+@parametrize_by_name(
+    "spans, expected",
+    {
+        "no turns": ([], []),
+        "margin of silence": ([(1, 3)], [[(0.7, 3.3)]]),
+        "short silence is kept": ([(1, 3), (3.8, 5)], [[(0.7, 5.3)]]),
+        "long silence is left out": ([(1, 3), (60, 62)], [[(0.7, 3.3), (59.7, 62.3)]]),
+        "window is full enough": ([(1, 29), (29.5, 40)], [[(0.7, 29.25)], [(29.25, 40.3)]]),
+        "window takes part of next turn": ([(1, 5), (6, 40)], [[(0.7, 28.1)], [(28.1, 40.3)]]),
+        "long turn is cut": ([(0, 70)], [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]]),
+    },
 )
 def test_turns_are_packed_into_windows(spans: list[Span], expected: list[list[Span]]) -> None:
     assert pieces(packed(*spans)) == expected
@@ -130,23 +123,17 @@ def words_of(text: str, step: float = 0.5) -> list[Word]:
     return [Word(step * at, step * (at + 1), f" {one}") for at, one in enumerate(text.split())]
 
 
-@pytest.mark.parametrize(
-    ("words", "texts"),
-    [
-        pytest.param([], [], id="no words"),
-        pytest.param(words_of("a b c"), ["a b c"], id="one sentence"),
-        pytest.param(
-            [*words_of("a b"), Word(2.0, 2.5, " c")], ["a b", "c"], id="pause begins segment"
-        ),
-        pytest.param(words_of("a. b. c"), ["a. b. c"], id="short sentences stay together"),
-        pytest.param(
-            words_of("a b c d e f g h i j. k l"),
-            ["a b c d e f g h i j.", "k l"],
-            id="long sentence",
-        ),
-        pytest.param([Word(0, 1, "你"), Word(1, 2, "好")], ["你好"], id="no spaces"),
-        pytest.param([Word(0, 1, " ")], [], id="only space"),
-    ],
+@parametrize_by_name(
+    "words, texts",
+    {
+        "no words": ([], []),
+        "one sentence": (words_of("a b c"), ["a b c"]),
+        "pause begins segment": ([*words_of("a b"), Word(2.0, 2.5, " c")], ["a b", "c"]),
+        "short sentences stay together": (words_of("a. b. c"), ["a. b. c"]),
+        "long sentence": (words_of("a b c d e f g h i j. k l"), ["a b c d e f g h i j.", "k l"]),
+        "no spaces": ([Word(0, 1, "你"), Word(1, 2, "好")], ["你好"]),
+        "only space": ([Word(0, 1, " ")], []),
+    },
 )
 def test_words_are_grouped_into_segments(words: list[Word], texts: list[str]) -> None:
     found = segments_of(words)
