@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_vibevoice
 import tiny_whisper
+from engine_requests import request_of, transcript_of
 from moonshine_voice import get_assets_path
 from service_process import Server
 from upstream_engine_samples import PATIENT_LIMITS
@@ -18,16 +19,9 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
     TranscriptionEngine,
-    TranscriptionRequest,
     UpstreamOptions,
 )
-from sidecar.transcripts.transcript import (
-    Finished,
-    Progress,
-    SegmentReady,
-    Transcript,
-    TranscriptionEvent,
-)
+from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
@@ -84,18 +78,10 @@ def run(
         facts: AudioInfo = probe_audio(file.fileno(), DAY_S)
         rate = engine_spec(name).sample_rate
         with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
-            for event in engine.transcribe(
-                TranscriptionRequest(
-                    audio, options or TranscribeOptions(), lambda: len(events) >= stop_after
-                )
-            ):
+            request = request_of(audio, options, lambda: len(events) >= stop_after)
+            for event in engine.transcribe(request):
                 events.append(event)
     return events
-
-
-def transcript_of(events: list[TranscriptionEvent]) -> Transcript:
-    assert isinstance(events[-1], Finished)
-    return events[-1].transcript
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from engine_requests import SampleStream, request_of, transcript_of
 from moonshine_voice import get_assets_path
 from not_tested import missing
 from service_process import PATIENCE_S
@@ -28,14 +29,13 @@ from sidecar.diarization.diarizer import Diarizer
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.interfaces.live_events import LiveEvent, LiveSessionStart, NoticeRaised, Summary
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
     Checkpoint,
-    Finished,
     Progress,
     SegmentReady,
     Transcript,
@@ -46,18 +46,6 @@ from sidecar.transcripts.transcript import (
 
 ASSETS = Path(get_assets_path())
 RATE = moonshine.SPEC.sample_rate
-
-
-class Recorded:
-    """An array as an audio stream, in blocks of uneven length."""
-
-    def __init__(self, samples: Block) -> None:
-        self._samples = samples
-        self.total_s: float | None = len(samples) / RATE
-
-    def __iter__(self) -> Iterator[Block]:
-        for start in range(0, len(self._samples), 37_123):
-            yield self._samples[start : start + 37_123]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +63,7 @@ def endgame() -> Block:
 def transcript(
     engine: moonshine.MoonshineEngine, samples: Block, options: TranscribeOptions | None = None
 ) -> Transcript:
-    *_, last = engine.transcribe(
-        TranscriptionRequest(Recorded(samples), options or TranscribeOptions(), lambda: False)
-    )
-    assert isinstance(last, Finished)
-    return last.transcript
+    return transcript_of(engine.transcribe(request_of(SampleStream(samples, RATE), options)))
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +83,7 @@ def events_of_backwards(
     engine: moonshine.MoonshineEngine, backwards: Block
 ) -> list[TranscriptionEvent]:
     """All that the engine tells of it."""
-    request = TranscriptionRequest(Recorded(backwards), TranscribeOptions(), lambda: False)
-    return list(engine.transcribe_from([], request))
+    return list(engine.transcribe_from([], request_of(SampleStream(backwards, RATE))))
 
 
 GERMAN = (
@@ -136,11 +119,10 @@ def test_other_language_of_espeak_is_warned_of_and_english_is_not(
 def test_reversed_speech_has_language_warning_with_advice(
     events_of_backwards: list[TranscriptionEvent], found_in_endgame: Transcript
 ) -> None:
-    last = events_of_backwards[-1]
-    assert isinstance(last, Finished)
-    assert last.transcript.text
-    assert warnings(last.transcript) == ["language_doubtful"]
-    (warning,) = last.transcript.notices
+    found = transcript_of(events_of_backwards)
+    assert found.text
+    assert warnings(found) == ["language_doubtful"]
+    (warning,) = found.notices
     assert "pull whisper:small" in warning.message
     assert "vibevoice-asr open --engine whisper" in warning.message
     assert warnings(found_in_endgame) == []
@@ -157,11 +139,8 @@ def test_language_warning_is_kept_in_checkpoint(
         if isinstance(one, Checkpoint)
     ]
     assert settled
-    *_, last = engine.transcribe_from(
-        settled, TranscriptionRequest(Recorded(backwards), TranscribeOptions(), lambda: False)
-    )
-    assert isinstance(last, Finished)
-    assert warnings(last.transcript) == ["language_doubtful"]
+    again = engine.transcribe_from(settled, request_of(SampleStream(backwards, RATE)))
+    assert warnings(transcript_of(again)) == ["language_doubtful"]
 
 
 def test_two_speakers_are_separated_and_recognized(found_in_endgame: Transcript) -> None:
@@ -285,9 +264,7 @@ def test_segments_are_in_order_of_time_also_with_speech_beside_a_long_utterance(
     work = moonshine_transcription.MoonshineTranscription(
         cast(MoonshineRecognizer, saying),
         cast(Diarizer, feeding),
-        TranscriptionRequest(
-            Recorded(np.zeros(30 * RATE, np.float32)), TranscribeOptions(), lambda: False
-        ),
+        request_of(SampleStream(np.zeros(30 * RATE, np.float32), RATE)),
     )
     for _ in work.events():
         pass
@@ -302,7 +279,7 @@ def test_first_segment_comes_within_10_s_of_audio(
 ) -> None:
     given_s = 0.0
 
-    class Live(Recorded):
+    class Live(SampleStream):
         def __iter__(self) -> Iterator[Block]:
             nonlocal given_s
             for block in super().__iter__():
@@ -311,9 +288,7 @@ def test_first_segment_comes_within_10_s_of_audio(
 
     sentence = endgame[round(4.6 * RATE) : round(8.3 * RATE)]
     sound = np.concatenate([sentence, np.zeros(RATE, np.float32), endgame, endgame])
-    events = engine.transcribe(
-        TranscriptionRequest(Live(sound), TranscribeOptions(), lambda: False)
-    )
+    events = engine.transcribe(request_of(Live(sound, RATE)))
     next(event for event in events if isinstance(event, SegmentReady))
     assert given_s <= 10 + 37_123 / RATE
 
@@ -346,20 +321,18 @@ def test_transcription_resumed_from_checkpoint_has_same_transcript(
     """A minute of two people, most of it settled."""
     monkeypatch.setattr(engine, "revision_window_s", 15.0)
     monkeypatch.setattr(engine, "checkpoint_interval_s", 8.0)
-    play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions(words=True)
-    whole = list(engine.transcribe_from((), TranscriptionRequest(play, options, lambda: False)))
+    play = request_of(SampleStream(np.tile(endgame, 2), RATE), TranscribeOptions(words=True))
+    whole = list(engine.transcribe_from((), play))
     checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
     assert len(checkpoints) >= 5
     assert max(later.audio_s - one.audio_s for one, later in pairwise(checkpoints)) <= 10.0
     settled = [from_wire(json.loads(json.dumps(to_wire(one)))) for one in checkpoints[:-1]]
     known = sum(len(one.segments) for one in checkpoints[:-1])
-    again = list(
-        engine.transcribe_from(settled, TranscriptionRequest(play, options, lambda: False))
-    )  # type: ignore[arg-type]
+    again = list(engine.transcribe_from(settled, play))  # type: ignore[arg-type]
     assert again[-1] == whole[-1]
-    assert isinstance(again[-1], Finished)
-    assert {one.words_by for one in again[-1].transcript.segments} == {WORDS_BY_ATTENTION}
-    for segment in again[-1].transcript.segments:
+    segments = transcript_of(again).segments
+    assert {one.words_by for one in segments} == {WORDS_BY_ATTENTION}
+    for segment in segments:
         edges = [edge for word in segment.words for edge in (word.start, word.end)]
         assert edges == sorted(edges)
         assert segment.start <= edges[0] <= edges[-1] <= segment.end

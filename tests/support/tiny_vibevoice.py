@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.audio import Block
 
 Checkpoint = Literal["tiny", "loop"]
 Segment = dict[str, Any]
@@ -240,18 +239,6 @@ def kept_model(name: str, facts: Sequence[str], make: Callable[[Path], None]) ->
     """The folder that ``make`` writes, made anew when one of these facts changes."""
     key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
     return kept("models", f"{name}-{key}", make)
-
-
-class Recording:
-    """Samples at 24 kHz as a stream."""
-
-    def __init__(self, samples: Block) -> None:
-        self._samples = samples
-        self.total_s = len(samples) / RATE
-
-    def __iter__(self) -> Iterator[Block]:
-        for at in range(0, len(self._samples), 50_000):
-            yield self._samples[at : at + 50_000]
 
 
 def written_by(script: Path, name: str, extra: str) -> Path:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import soundfile
 import soxr
+from engine_requests import SampleStream, request_of, transcript_of
 from service_process import PATIENCE_S
 
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import (
-    LoadOptions,
-    TranscribeOptions,
-    TranscriptionRequest,
-    UpstreamOptions,
-)
-from sidecar.transcripts.transcript import Finished, Transcript, TranscriptionEvent
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, UpstreamOptions
+from sidecar.transcripts.transcript import Transcript, TranscriptionEvent
 from sidecar.upstream.load_balancer import FailoverLimits
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
@@ -33,17 +29,11 @@ PATIENT_LIMITS = FailoverLimits(
 while is not taken for gone, nor for too slow."""
 
 
-class Sound:
-    """Samples as an engine gets them."""
+class Sound(SampleStream):
+    """Samples as an engine gets them, a second at a time."""
 
     def __init__(self, samples: Block, rate: int = RATE) -> None:
-        self.samples = samples
-        self.rate = rate
-        self.total_s: float | None = len(samples) / rate
-
-    def __iter__(self) -> Iterator[Block]:
-        for at in range(0, len(self.samples), RATE):
-            yield self.samples[at : at + RATE]
+        super().__init__(samples, rate, block=RATE)
 
     def at(self, rate: int) -> Sound:
         """The same, as an engine that hears at ``rate`` gets it."""
@@ -68,13 +58,8 @@ class Engine:
         self, sound: Sound, cancelled: Callable[[], bool] = lambda: False, **options: Any
     ) -> list[TranscriptionEvent]:
         heard = sound.at(self.engine.sample_rate)
-        return list(
-            self.engine.transcribe(
-                TranscriptionRequest(heard, TranscribeOptions(**options), cancelled)
-            )
-        )
+        request = request_of(heard, TranscribeOptions(**options), cancelled)
+        return list(self.engine.transcribe(request))
 
     def transcript(self, sound: Sound, **options: Any) -> Transcript:
-        *_, last = self.events(sound, **options)
-        assert isinstance(last, Finished)
-        return last.transcript
+        return transcript_of(self.events(sound, **options))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_vibevoice
+from engine_requests import SampleStream, request_of, transcript_of
 
 pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 
@@ -22,8 +23,8 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     load_vibevoice,
 )
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-from sidecar.interfaces.engine_interface import Precision, TranscribeOptions, TranscriptionRequest
-from sidecar.transcripts.transcript import Finished, Transcript
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.transcripts.transcript import Transcript
 
 CPU = torch.device("cpu")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
@@ -31,11 +32,8 @@ CLIP = "endgame_nagg_nell"
 
 
 def transcript(loaded: LoadedVibeVoice) -> Transcript:
-    recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(CLIP))
-    request = TranscriptionRequest(recording, TranscribeOptions(), lambda: False)
-    *_, end = VibeVoiceTranscription(VibeVoiceModel(loaded), request).events()
-    assert isinstance(end, Finished)
-    return end.transcript
+    request = request_of(SampleStream(tiny_vibevoice.clip_24k(CLIP), tiny_vibevoice.RATE))
+    return transcript_of(VibeVoiceTranscription(VibeVoiceModel(loaded), request).events())
 
 
 def texts(loaded: LoadedVibeVoice) -> list[str]:

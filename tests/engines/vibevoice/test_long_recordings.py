@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_requests import request_of, transcript_of
 
 pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 
@@ -20,14 +21,8 @@ import torch
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_transcription
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-from sidecar.interfaces.engine_interface import (
-    MemoryPlan,
-    Precision,
-    TranscribeOptions,
-    TranscriptionRequest,
-)
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import (
-    Finished,
     Progress,
     Segment,
     SegmentReady,
@@ -139,16 +134,7 @@ def pauses(samples: Block, rate: int) -> list[tuple[float, float]]:
 
 
 def run(model: Any, options: TranscribeOptions) -> list[TranscriptionEvent]:
-    return list(
-        VibeVoiceTranscription(
-            model, TranscriptionRequest(Recording(), options, lambda: False)
-        ).events()
-    )
-
-
-def transcript(events: list[TranscriptionEvent]) -> Transcript:
-    assert isinstance(events[-1], Finished)
-    return events[-1].transcript
+    return list(VibeVoiceTranscription(model, request_of(Recording(), options)).events())
 
 
 class Unheard:
@@ -177,13 +163,13 @@ def plan(window_s: float) -> TranscribeOptions:
 
 
 def in_one_piece() -> Transcript:
-    return transcript(run(Model(), TranscribeOptions()))
+    return transcript_of(run(Model(), TranscribeOptions()))
 
 
 @pytest.mark.parametrize("window_s", [30.0, 45.0, 99.9])
 def test_transcript_in_windows_is_that_in_one_piece(window_s: float) -> None:
     model = Model()
-    whole = transcript(run(model, plan(window_s)))
+    whole = transcript_of(run(model, plan(window_s)))
     wanted = in_one_piece()
     assert len(model.heard) > 1
     assert max(model.heard) <= window_s
@@ -194,7 +180,7 @@ def test_transcript_in_windows_is_that_in_one_piece(window_s: float) -> None:
 
 
 def test_speaker_on_both_sides_of_border_keeps_label() -> None:
-    whole = transcript(run(Model(), plan(60.0)))
+    whole = transcript_of(run(Model(), plan(60.0)))
     first = [one for one in whole.segments if one.end < 45.0]
     assert [one.speaker for one in first] == [
         one.speaker for one in in_one_piece().segments[: len(first)]
@@ -214,7 +200,7 @@ def test_segments_of_windows_come_in_order_with_monotone_progress() -> None:
 def test_out_of_memory_shortens_windows_to_fallback_plan() -> None:
     model = Model(most_s=40.0)
     options = TranscribeOptions(memory_fallback=MemoryPlan(window_s=40.0))
-    whole = transcript(run(model, options))
+    whole = transcript_of(run(model, options))
     assert whole.text == in_one_piece().text
     assert model.heard[0] == SECONDS
     assert max(model.heard[1:]) <= 40.0
@@ -229,7 +215,7 @@ def test_batched_windows_have_segments_of_single_ones_in_order(together: int) ->
     assert [event for event in events if isinstance(event, SegmentReady)] == [
         event for event in one_by_one if isinstance(event, SegmentReady)
     ]
-    assert transcript(events) == transcript(one_by_one)
+    assert transcript_of(events) == transcript_of(one_by_one)
     done = [event.audio_s_done for event in events if isinstance(event, Progress)]
     assert done == sorted(done)
 
@@ -241,13 +227,13 @@ def test_out_of_memory_of_batched_windows_falls_back_to_one_at_a_time() -> None:
     )
     events = run(model, options)
     assert model.decodings > 2
-    assert transcript(events).segments == transcript(run(Model(), plan(30.0))).segments
-    assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
+    assert transcript_of(events).segments == transcript_of(run(Model(), plan(30.0))).segments
+    assert [notice.code for notice in transcript_of(events).notices] == ["smaller_memory_plan"]
 
 
 def test_language_is_detected_unless_it_was_requested() -> None:
     assert in_one_piece().language == "en"
-    assert transcript(run(Model(), TranscribeOptions(language="de"))).language == "de"
+    assert transcript_of(run(Model(), TranscribeOptions(language="de"))).language == "de"
 
 
 @pytest.mark.parametrize("window_s", [3600.0, 70.0])
@@ -257,7 +243,7 @@ def test_speech_without_segments_is_transcribed_again_alone(
 ) -> None:
     model = Model(answers=Forgetful(begin, end, least_s=65.0))
     events = run(model, plan(window_s))
-    whole = transcript(events)
+    whole = transcript_of(events)
     assert (whole.text, whole.notices) == (in_one_piece().text, ())
     assert [one.start for one in whole.segments] == pytest.approx(
         [one.start for one in SCRIPT], abs=0.01
@@ -271,7 +257,7 @@ def test_speech_without_segments_is_transcribed_again_alone(
 
 def test_missed_speech_that_stays_without_words_has_notice() -> None:
     model = Model(answers=Forgetful(40.0, 60.0))
-    whole = transcript(run(model, TranscribeOptions()))
+    whole = transcript_of(run(model, TranscribeOptions()))
     wanted = [one.text for one in SCRIPT if not 40.0 <= (one.start + one.end) / 2 <= 60.0]
     assert [one.text for one in whole.segments] == wanted
     assert [(one.code, one.message) for one in whole.notices] == [
@@ -281,7 +267,7 @@ def test_missed_speech_that_stays_without_words_has_notice() -> None:
 
 
 def test_recording_whose_speech_has_no_words_is_not_called_silent() -> None:
-    whole = transcript(run(Model(answers=Forgetful(0.0, SECONDS)), TranscribeOptions()))
+    whole = transcript_of(run(Model(answers=Forgetful(0.0, SECONDS)), TranscribeOptions()))
     assert whole.segments == ()
     assert not whole.no_speech
 
@@ -289,12 +275,12 @@ def test_recording_whose_speech_has_no_words_is_not_called_silent() -> None:
 def test_missed_speech_of_batched_windows_is_transcribed_again() -> None:
     options = TranscribeOptions(memory=MemoryPlan(window_s=30.0, together=3))
     model = Model(answers=Forgetful(0.0, 20.0, least_s=29.0))
-    assert transcript(run(model, options)).text == in_one_piece().text
+    assert transcript_of(run(model, options)).text == in_one_piece().text
 
 
 def test_answer_that_client_limits_is_not_continued() -> None:
     model = Model(answers=Forgetful(40.0, 100.0))
-    whole = transcript(run(model, TranscribeOptions(max_tokens=50)))
+    whole = transcript_of(run(model, TranscribeOptions(max_tokens=50)))
     assert model.heard == [SECONDS]
     assert whole.notices == ()
 
@@ -306,6 +292,6 @@ def test_out_of_memory_while_missed_speech_is_transcribed_keeps_rest() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().__call__(samples)
 
-    whole = transcript(run(Model(answers=Tight(40.0, 100.0)), TranscribeOptions()))
+    whole = transcript_of(run(Model(answers=Tight(40.0, 100.0)), TranscribeOptions()))
     assert [one.text for one in whole.segments] == [one.text for one in SCRIPT if one.start < 40.0]
     assert [one.code for one in whole.notices] == ["speech_missed"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_vibevoice
+from engine_requests import SampleStream, request_of, transcript_of
 
 pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 
@@ -29,12 +30,7 @@ from sidecar.engines.vibevoice.vibevoice_transcription import (
     prompt_context,
     transcribe_in_step,
 )
-from sidecar.interfaces.engine_interface import (
-    MemoryPlan,
-    Precision,
-    TranscribeOptions,
-    TranscriptionRequest,
-)
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady, Transcript, TranscriptionEvent
 
 CPU = torch.device("cpu")
@@ -44,22 +40,15 @@ SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
 def begun(
     model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None, **rest: Any
 ) -> VibeVoiceTranscription:
-    recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
-    cancelled = rest.pop("cancelled", lambda: False)
-    return VibeVoiceTranscription(
-        model, TranscriptionRequest(recording, options or TranscribeOptions(), cancelled), **rest
-    )
-
-
-def transcript(events: Sequence[TranscriptionEvent | errors.SidecarError]) -> Transcript:
-    assert isinstance(events[-1], Finished)
-    return events[-1].transcript
+    recording = SampleStream(tiny_vibevoice.clip_24k(name), tiny_vibevoice.RATE)
+    asked = {"cancelled": rest.pop("cancelled")} if "cancelled" in rest else {}
+    return VibeVoiceTranscription(model, request_of(recording, options, **asked), **rest)
 
 
 def transcribe(
     model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None
 ) -> Transcript:
-    return transcript(list(begun(model, name, options).events()))
+    return transcript_of(begun(model, name, options).events())
 
 
 def said(transcript: Transcript) -> list[str]:
@@ -179,9 +168,8 @@ def test_speech_after_early_end_of_answer_is_transcribed_again_in_window_of_its_
     monkeypatch.setattr(model, "answer", noting)
     clips = [tiny_vibevoice.clip_24k(name) for name in ("two_cities", "endgame_nagg_nell")]
     pause = np.zeros(2 * tiny_vibevoice.RATE, np.float32)
-    recording = tiny_vibevoice.Recording(np.concatenate([clips[0], pause, clips[1]]))
-    request = TranscriptionRequest(recording, TranscribeOptions(), lambda: False)
-    found = transcript(list(VibeVoiceTranscription(model, request).events()))
+    recording = SampleStream(np.concatenate([clips[0], pause, clips[1]]), tiny_vibevoice.RATE)
+    found = transcript_of(VibeVoiceTranscription(model, request_of(recording)).events())
     assert said(found) == trained("tiny", "two_cities") + trained("tiny", "endgame_nagg_nell")
     assert found.notices == ()
     assert len(lengths) == 2
@@ -198,11 +186,11 @@ def test_transcript_cut_at_token_limit_keeps_complete_segments(model: VibeVoiceM
     assert [notice.code for notice in found.notices] == ["output_truncated"]
 
 
-class Broken(tiny_vibevoice.Recording):
+class Broken(SampleStream):
     """Fails while it is read."""
 
     def __iter__(self) -> Any:
-        yield self._samples[:50_000]
+        yield self.samples[:50_000]
         raise errors.AudioUndecodable()
 
 
@@ -237,15 +225,11 @@ def test_recording_that_leaves_batch_does_not_change_others(model: VibeVoiceMode
 
 
 def test_undecodable_recording_fails_alone_in_batch(model: VibeVoiceModel) -> None:
-    broken = VibeVoiceTranscription(
-        model,
-        TranscriptionRequest(
-            Broken(tiny_vibevoice.clip_24k("beckett")), TranscribeOptions(), lambda: False
-        ),
-    )
+    sound = Broken(tiny_vibevoice.clip_24k("beckett"), tiny_vibevoice.RATE)
+    broken = VibeVoiceTranscription(model, request_of(sound))
     mine, other = all_events([broken, begun(model, "beckett")])
     assert [type(event) for event in mine] == [errors.AudioUndecodable]
-    assert transcript(other).segments
+    assert transcript_of(other).segments
 
 
 def full_at(number: int) -> Callable[[Sequence[TokenGeneration]], None]:
@@ -271,8 +255,8 @@ def test_out_of_memory_in_batch_moves_all_to_fallback_plan(
         names, all_events([begun(model, name, options) for name in names]), strict=True
     ):
         expected = transcribe(model, name)
-        assert transcript(events).segments == expected.segments
-        assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
+        assert transcript_of(events).segments == expected.segments
+        assert [notice.code for notice in transcript_of(events).notices] == ["smaller_memory_plan"]
 
 
 @pytest.mark.slow

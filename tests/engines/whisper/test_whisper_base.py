@@ -6,13 +6,13 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soxr
 import whisper_base
+from engine_requests import SampleStream, request_of, transcript_of
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S
 from word_errors import word_errors
@@ -20,16 +20,10 @@ from word_errors import word_errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine
-from sidecar.interfaces.engine_interface import (
-    LoadOptions,
-    Precision,
-    SynthesisOptions,
-    TranscribeOptions,
-    TranscriptionRequest,
-)
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, LiveSessionStart, Summary
 from sidecar.interfaces.live_options import LiveOptions, TurnControl
-from sidecar.transcripts.transcript import Finished, Transcript
+from sidecar.transcripts.transcript import Transcript
 from sidecar.tts.espeak_tts import EspeakTts
 
 RATE = 16_000
@@ -37,18 +31,6 @@ BECKETT = "Ever tried. Ever failed. No matter. Try again. Fail again. Fail bette
 REFERENCES = Path(
     os.environ.get("VIBEVOICE_BENCH_AUDIO", Path(__file__).parents[4] / "shared/audio")
 )
-
-
-class Recording:
-    """Samples as a stream."""
-
-    def __init__(self, samples: Block) -> None:
-        self._samples = samples
-        self.total_s = len(samples) / RATE
-
-    def __iter__(self) -> Iterator[Block]:
-        for at in range(0, len(self._samples), 50_000):
-            yield self._samples[at : at + 50_000]
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +43,7 @@ def engine() -> WhisperEngine:
 
 
 def transcribed(engine: WhisperEngine, samples: Block) -> Transcript:
-    request = TranscriptionRequest(Recording(samples), TranscribeOptions(), lambda: False)
-    (finished,) = (one for one in engine.transcribe(request) if isinstance(one, Finished))
-    return finished.transcript
+    return transcript_of(engine.transcribe(request_of(SampleStream(samples, RATE))))
 
 
 def clip(name: str) -> Block:
