@@ -21,7 +21,7 @@ from sidecar import errors
 from sidecar.concurrency import cancel_after
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs.duration_prediction import DurationPredictor
-from sidecar.jobs.faults import Fault, FaultHistory, fault_of
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
@@ -72,7 +72,6 @@ class Dispatcher:
         """Jobs at work; None if it is free."""
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
-        self._faults = FaultHistory()
         self._fault: errors.SidecarError | None = None
         """Error of the node or the storage that the last run met."""
         self._pausing = False
@@ -149,9 +148,6 @@ class Dispatcher:
                 self.run = None
                 self.waiting.finish(jobs, self.number)
             faults = run.faults
-            for job in jobs:
-                if job.id not in faults:
-                    self._faults.note_well(job.id)
             self._fault = next(iter(faults.values()), None)
             if self._fault is None:
                 told = ""
@@ -159,14 +155,13 @@ class Dispatcher:
             level = logging.DEBUG if self._fault.code == told else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._fault)
             told = self._fault.code
-            general = True in [self._faults.note_fault(job_id) for job_id in faults]
-            if fault_of(self._fault) is Fault.STORAGE:  # it may have only this recording
+            if fault_of(self._fault) is Fault.NODE:
+                await self._pause(jobs)
+            else:  # the storage may have the others' recordings
                 put_off = [job for job in jobs if job.id in faults]
                 took_s = asyncio.get_running_loop().time() - begun  # minutes, if its disk hangs
                 rest_s = max(PASSED_OVER_PAUSES * self._terms.fault_retry_s, 2 * took_s)
                 self.waiting.pass_over(put_off, rest_s)
-            if general or fault_of(self._fault) is Fault.NODE:
-                await self._pause(jobs)
 
     async def _pause(self, jobs: Sequence[Job]) -> None:
         """Start no job until what the jobs have to persist can be persisted."""

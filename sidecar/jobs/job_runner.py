@@ -25,9 +25,6 @@ from sidecar.transcripts import transcript
 from sidecar.workers.engine_slot import EngineLease, EngineSlot
 from sidecar.workers.worker_process import WorkerDied
 
-UNREADABLE_S = 600.0
-"""Seconds for which a job waits for its recording: a file server restarts in less."""
-
 
 class Job:
     """Recording that becomes a transcript. Only the queue and its runs change it."""
@@ -44,8 +41,6 @@ class Job:
         if record.over:
             self._over.set()
         self._tell_over: list[Callable[[], None]] = []
-        self._unreadable_from_s, self._unreadable_since = -1.0, 0.0
-        """Seconds of audio behind which it cannot be read, and since when."""
 
     @property
     def id(self) -> str:
@@ -160,18 +155,8 @@ class Job:
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def put_off(self, fault: errors.SidecarError) -> None:
-        """Put the job back because of a fault of the node or the storage; no attempt counts.
-
-        A recording that cannot be read beyond the same place for `UNREADABLE_S` ends its job: its
-        client would wait for ever."""
-        now, done_s = time.monotonic(), self.record.progress.audio_s_done
-        if done_s > self._unreadable_from_s:
-            self._unreadable_from_s, self._unreadable_since = done_s, now
-        unreadable = isinstance(fault, errors.StorageUnreachable)
-        if unreadable and now - self._unreadable_since > UNREADABLE_S:
-            self.fail(fault)
-        else:
-            self.requeue()
+        """Put the job back because of a fault of the node or the storage; no attempt counts."""
+        self.requeue()
 
     def fail(self, error: errors.SidecarError) -> None:
         """End the job without a transcript; a job that has ended does not change."""

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,11 +22,10 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import persistent_recordings
 from sidecar.jobs.faults import Fault, fault_of
-from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
-from sidecar.jobs.job_runner import UNREADABLE_S, Job
+from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
-from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, SegmentReady
+from sidecar.transcripts.transcript import Checkpoint, Finished, SegmentReady
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -351,24 +349,21 @@ async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
     keeping.close()
 
 
-async def test_job_whose_recording_stays_unreadable_ends_so_that_others_run(
+async def test_unreadable_recordings_keep_no_other_job_waiting(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, now = new_job(), time.monotonic()  # real time: the start of a clock that stands
-    job.enter(JobEventLog())
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    unreadable, good = [new_job() for _ in range(5)], new_job()
+    attempt = JobRun._attempt
 
-    def put_off(fault: errors.SidecarError, done_s: float) -> None:
-        job.begin()
-        job.apply_report(Progress(done_s, 9.0))
-        job.put_off(fault)
+    async def attempted(run: JobRun, job: Job) -> None:
+        if job in unreadable:
+            raise errors.StorageUnreachable()
+        await attempt(run, job)
 
-    put_off(errors.StorageUnreachable(), 1.0)
-    now += UNREADABLE_S + 1
-    put_off(errors.StorageUnreachable(), 2.0)
-    assert not job.ended, "it was read further"
-    now += UNREADABLE_S + 1
-    put_off(errors.DiskFull(), 2.0)
-    assert not job.ended, "the disk is to blame"
-    put_off(errors.StorageUnreachable(), 2.0)
-    assert isinstance(job.error, errors.StorageUnreachable)
+    monkeypatch.setattr(JobRun, "_attempt", attempted)
+    async with queue_on(OverheardSlot(), fault_retry_s=3600.0) as queue:
+        for job in (*unreadable, good):
+            await queue.submit(job)
+        queue.open()
+        await until(lambda: good.ended, "no pause after each of the others")
+        assert {(job.state, job.record.attempts) for job in unreadable} == {(JobState.QUEUED, 0)}
