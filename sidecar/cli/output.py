@@ -114,10 +114,12 @@ def print_error_line(message: str) -> None:
 def keep_quiet(settings: Settings) -> None:
     """Log to stderr at the level that was set; otherwise only critical records, as a command prints
     its own messages."""
-    from sidecar.observability.logs import log_to_stderr
+    import logging
 
-    asked = "log_level" in settings.model_fields_set
-    log_to_stderr(settings.log_level if asked else "critical")
+    from sidecar.observability.logs import TEXT_FORMAT
+
+    level = settings.log_level if "log_level" in settings.model_fields_set else "critical"
+    logging.basicConfig(level=level.upper(), format=TEXT_FORMAT)
 
 
 def report_error(error: errors.SidecarError, about: str = "") -> int:

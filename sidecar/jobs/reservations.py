@@ -11,8 +11,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
@@ -20,40 +20,12 @@ from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_
 from sidecar.jobs.job_record import JobRecord
 
 
-class Reservation:
+class Reservation(ExitStack):
     """Reservation that is released once, at the end of a ``with`` or before."""
-
-    def __init__(self) -> None:
-        self._held = True
 
     def release(self) -> None:
         """Release it; a second call does nothing."""
-        if self._held:
-            self._held = False
-            self._give_back()
-
-    def _give_back(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class QueueReservation(Reservation):
-    """Reserved queue position of a future job."""
-
-    def __init__(self, room: Reservations, owner: str) -> None:
-        super().__init__()
-        self._room = room
-        self._owner = owner
-        room.owners[owner] += 1
-
-    def _give_back(self) -> None:
-        self._room.owners[self._owner] -= 1
-        self._room.owners += Counter()  # removes owners with a count of 0
+        self.close()
 
 
 @dataclass(slots=True)
@@ -75,10 +47,10 @@ class UploadReservation(Reservation):
         super().__init__()
         self._room, self._owner, self._came = room, owner, came
         self._size, self._promised = 0, declared
-        own = room.uploading.setdefault(owner, OwnerUploads())
-        own.bodies += 1
-        own.promised += declared
-        self._own = own
+        self._own = room.uploading.setdefault(owner, OwnerUploads())
+        self._own.bodies += 1
+        self._own.promised += declared
+        self.callback(self._give_back)
 
     def grow(self, size: int) -> None:
         """Count ``size`` more received bytes.
@@ -129,9 +101,16 @@ class Reservations:
         """Return the received bytes of bodies in progress."""
         return sum(one.bytes for one in self.uploading.values())
 
-    def place(self, owner: str = "") -> QueueReservation:
+    def place(self, owner: str = "") -> Reservation:
         """Reserve a queue position; the caller checks with the queue that one is free."""
-        return QueueReservation(self, owner)
+        self.owners[owner] += 1
+        reserved = Reservation()
+        reserved.callback(self._give_back, owner)
+        return reserved
+
+    def _give_back(self, owner: str) -> None:
+        self.owners[owner] -= 1
+        self.owners += Counter()  # removes owners with a count of 0
 
     def body(
         self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None

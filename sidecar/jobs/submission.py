@@ -58,9 +58,7 @@ class JobSubmissions:
         self._uploads = reservations.UploadQuotas()
         self._discards = BackgroundTaskGroup()
 
-    async def place(
-        self, caller: Identity, key: str | None = None
-    ) -> reservations.QueueReservation:
+    async def place(self, caller: Identity, key: str | None = None) -> reservations.Reservation:
         """Reserve a queue position for a recording, before the client sends its body.
 
         ``key``: idempotency key of the request; if its job already exists, no free position is
@@ -118,7 +116,7 @@ class JobSubmissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: reservations.QueueReservation | None = None,
+        place: reservations.Reservation | None = None,
         *,
         kept: bool = True,
         priority: Priority = Priority.INTERACTIVE,
@@ -173,7 +171,7 @@ class JobSubmissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: reservations.QueueReservation | None,
+        place: reservations.Reservation | None,
         key: IdempotencyKey,
         *,
         priority: Priority = Priority.INTERACTIVE,

@@ -64,11 +64,6 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def log_to_stderr(level: str) -> None:
-    """Log to standard error, for commands in a terminal."""
-    logging.basicConfig(level=level.upper(), format=TEXT_FORMAT)
-
-
 class ProcessLog:
     """Log of this process; its one owner closes it."""
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -98,11 +99,8 @@ class Distribution:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return the cumulative counts up to each bound, the last of which is '+Inf'."""
-        found, so_far = [], 0
-        for bound, many in zip((*map(str, self._bounds), "+Inf"), self._buckets, strict=True):
-            so_far += many
-            found.append((bound, float(so_far)))
-        return found
+        bounds = (*map(str, self._bounds), "+Inf")
+        return list(zip(bounds, map(float, accumulate(self._buckets)), strict=True))
 
 
 class Histogram:

@@ -12,7 +12,7 @@ import itertools
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, RateLimit, TokenBuckets, rate_limit_key
 from sidecar.auth.request_origin import is_loopback_address
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server.listeners import BACKLOG
@@ -69,7 +70,7 @@ class CountingServer(uvicorn.Server):
         self._new = TokenBuckets(new)
         self._starting = FairOwnerSemaphore(STARTS_AT_ONCE)
         self._proxies = ProxyHeadersMiddleware(_no_app, config.forwarded_allow_ips).trusted_hosts
-        self._accepting: set[asyncio.Task[None]] = set()
+        self._accepting = BackgroundTaskGroup()
         self.broken = False
         """True if an internal error stopped it."""
 
@@ -79,12 +80,11 @@ class CountingServer(uvicorn.Server):
         for listener in sockets or ():
             listener.setblocking(False)
             listener.listen(BACKLOG)
-            self._spawn(self._accept(listener))
+            self._accepting.spawn("accept", self._accept(listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, then end all connections."""
-        for task in self._accepting:
-            task.cancel()
+        await self._accepting.close()
         await super().shutdown(sockets)
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -130,7 +130,9 @@ class CountingServer(uvicorn.Server):
         if not (is_loopback_address(host) or host in self._proxies):
             wait_s = self._new.wait(key, now)
             self._new.charge(key, now, 1.0)
-        self._spawn(self._connect(counted, Identity(key, AuthMethod.PLACE), wait_s))
+        self._accepting.spawn(
+            "connect", self._connect(counted, Identity(key, AuthMethod.PLACE), wait_s)
+        )
 
     async def _connect(self, sock: socket.socket, peer: Identity, wait_s: float) -> None:
         """Hand a connection over to its protocol after a while and in its turn, once its TLS
@@ -160,11 +162,6 @@ class CountingServer(uvicorn.Server):
         self._open[key] -= 1
         if not self._open[key]:
             del self._open[key]
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
 
 
 class _CountedSocket(socket.socket):

@@ -29,7 +29,7 @@ from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import QueueReservation
+from sidecar.jobs.reservations import Reservation
 from sidecar.protocols.openai import retries
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
@@ -68,9 +68,9 @@ def retry() -> Request:
     return Request({"type": "http", "headers": headers})
 
 
-async def all_places(service: Service) -> list[QueueReservation]:
+async def all_places(service: Service) -> list[Reservation]:
     """Take all places that the queue has."""
-    found: list[QueueReservation] = []
+    found: list[Reservation] = []
     while not service.submissions.full:
         found.append(await service.submissions.place(Identity("eve", AuthMethod.JWT)))
     return found

@@ -27,7 +27,7 @@ from sidecar.errors import JobNotFound, QueueFull, UploadStalled
 from sidecar.jobs.job_event_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import QueueReservation
+from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
@@ -170,7 +170,7 @@ class OpenAIQueueTurns:
 
     async def place(
         self, request: Request, caller: Identity, key: str | None
-    ) -> QueueReservation | None:
+    ) -> Reservation | None:
         """Return a reservation as `JobSubmissions.place`.
 
         Return `None` if the queue is full and the request is a retry that may take over an

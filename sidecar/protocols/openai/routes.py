@@ -21,7 +21,7 @@ from sidecar.api.http.request_headers import idempotency_key_of, identity_of, re
 from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import QueueReservation
+from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import render_result
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import messages, retries, speech
@@ -159,7 +159,7 @@ class _OpenAITranscriptions:
         self,
         request: Request,
         asked: OpenAIRequest,
-        place: QueueReservation | None,
+        place: Reservation | None,
         key: str | None,
     ) -> _OpenAIStartedJob:
         """Return the job of a request: a new one, or the one of an earlier try."""

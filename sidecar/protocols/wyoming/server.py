@@ -32,7 +32,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import WholeSamples
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.reservations import QueueReservation
+from sidecar.jobs.reservations import Reservation
 from sidecar.protocols.wyoming import messages
 from sidecar.service.facade import Service
 
@@ -208,7 +208,7 @@ class WyomingRecording:
         service: Service,
         caller: Identity,
         form: messages.WyomingAudioFormat,
-        place: QueueReservation,
+        place: Reservation,
     ) -> None:
         """Start a recording; closing it also releases the reservation ``place``.
 
