@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -33,6 +34,22 @@ from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 DISCONNECTED_STATUS = "gone"
 """Status of a request if its client disconnected before the response."""
 _KEY = "counted"
+
+
+class HttpMiddleware(ABC):
+    """ASGI middleware of HTTP requests; WebSockets and the lifespan pass it as they are."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        serve = self._serve if scope["type"] == "http" else self._app
+        await serve(scope, receive, send)
+
+    @abstractmethod
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
 
 
 class RouteRecorder:
@@ -115,26 +132,19 @@ class RequestMetrics:
             tally.sockets.add(note["route"], code or "client")
 
 
-class ArrivalRecorder:
+class ArrivalRecorder(HttpMiddleware):
     """Record of arrival, trace context and end of every request."""
 
-    def __init__(self, app: ASGIApp, now: clock.Clock = clock.wall_time) -> None:
-        self._app, self._now = app, now
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         arrival = RequestArrival(
-            self._now(), headers.get("traceparent", ""), headers.get("tracestate", "")
+            clock.wall_time(), headers.get("traceparent", ""), headers.get("tracestate", "")
         )
         CURRENT_ARRIVAL.set(arrival)
         try:
             await self._app(scope, receive, send)
         finally:
-            arrival.answer(self._now())
+            arrival.answer(clock.wall_time())
 
 
 @asynccontextmanager
@@ -182,20 +192,17 @@ class TidyPaths:
         await self._app(scope, receive, send)
 
 
-class ShutdownAnswers:
+class ShutdownAnswers(HttpMiddleware):
     """Response `errors.ShuttingDown`, in the format of the path, to requests that have none at
     shutdown."""
 
     def __init__(
         self, app: ASGIApp, dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS
     ) -> None:
-        self._app, self._dialects = app, dialects
+        super().__init__(app)
+        self._dialects = dialects
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
         async def noting(message: Message) -> None:
@@ -214,15 +221,11 @@ class ShutdownAnswers:
                 await answer(scope, receive, send)
 
 
-class HeadRequests:
+class HeadRequests(HttpMiddleware):
     """HEAD requests on every path that has GET."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
 
@@ -247,17 +250,10 @@ IDLE_LINGER_S = 0.5
 _CLOSE = (b"connection", b"close")
 
 
-class BodyDrain:
-    """ASGI middleware that closes a connection with an unread request body after a drain."""
+class BodyDrain(HttpMiddleware):
+    """Middleware that closes a connection with an unread request body after a drain."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _BodyProgress(Headers(scope=scope), receive)
         linger_s = LINGER_S
 
