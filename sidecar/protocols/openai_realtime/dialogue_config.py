@@ -20,9 +20,9 @@ from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
 from sidecar.conversation.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
 from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
-from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_number, parse_text
 from sidecar.protocols.openai_common import DEFAULT_VOICE, VOICES
 from sidecar.protocols.openai_realtime import session_config
 
@@ -35,24 +35,18 @@ _SCALE = {session_config.RealtimeEagerness.LOW: 2.0, session_config.RealtimeEage
 def _detection(
     before: session_config.RealtimeTurnDetection, given: Mapping[str, Any]
 ) -> session_config.RealtimeTurnDetection:
-    def flag(name: str, usual: bool) -> bool:
-        return request_options.parse_flag(
-            f"{session_config.DETECTION}.{name}", given.get(name), default=usual
-        )
+    def field(name: str) -> tuple[str, Any]:
+        return session_config.detection_field(given, name)
 
-    kind = request_options.parse_choice(
-        f"{session_config.DETECTION}.type", given.get("type"), session_config.RealtimeVadType.SERVER
-    )
+    kind = parse_choice(*field("type"), session_config.RealtimeVadType.SERVER)
     pauses = session_config.with_pauses(before, given, 0)
     return replace(
         pauses,
         kind=kind,
-        eagerness=request_options.parse_choice(
-            f"{session_config.DETECTION}.eagerness", given.get("eagerness"), before.eagerness
-        ),
+        eagerness=parse_choice(*field("eagerness"), before.eagerness),
         silence_ms=max(SHORTEST_SILENCE_MS, pauses.silence_ms),
-        answers=flag("create_response", before.answers),
-        interrupts=flag("interrupt_response", before.interrupts),
+        answers=parse_flag(*field("create_response"), default=before.answers),
+        interrupts=parse_flag(*field("interrupt_response"), default=before.interrupts),
     )
 
 
@@ -120,7 +114,7 @@ def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
 def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if given.get("type") != FUNCTION:
         raise errors.FieldInvalid(f"'{at}' has a tool that is not a function.", hint=HINT)
-    name = request_options.parse_text(f"{at}.name", given.get("name"))
+    name = parse_text(f"{at}.name", given.get("name"))
     if not _NAME.fullmatch(name):
         raise errors.FieldInvalid(
             f"'{at}' has a tool without a valid name.",
@@ -130,7 +124,7 @@ def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if parameters is not None:
         parameters = session_config.require_object(f"{at}.parameters", parameters)
     return ToolDefinition(
-        name, request_options.parse_text(f"{at}.description", given.get("description")), parameters
+        name, parse_text(f"{at}.description", given.get("description")), parameters
     )
 
 
@@ -308,7 +302,7 @@ def updated_dialogue(
     after = replace(
         before,
         instructions=parse_instructions(given, "session.instructions", before.instructions),
-        model=request_options.parse_text("session.model", given.get("model")) or before.model,
+        model=parse_text("session.model", given.get("model")) or before.model,
         aloud=parse_modalities(given, "session.output_modalities", before.aloud),
         tools=parse_tools(given, "session", before.tools),
     )
@@ -326,7 +320,7 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
     """
     if given.get("instructions") is None:
         return usual
-    return request_options.parse_text(name, given["instructions"], LONGEST_INSTRUCTIONS)
+    return parse_text(name, given["instructions"], LONGEST_INSTRUCTIONS)
 
 
 def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
@@ -361,7 +355,7 @@ def with_output(before: RealtimeDialogueConfig, audio: object, name: str) -> Rea
     voice = given.get("voice")
     if isinstance(voice, Mapping):
         voice = voice.get("id")
-    if name := request_options.parse_text(f"{at}.voice", voice).strip():
+    if name := parse_text(f"{at}.voice", voice).strip():
         after = replace(after, voice=name)
-    speed = request_options.parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
+    speed = parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
     return after if speed is None else replace(after, speed=speed)

@@ -13,9 +13,16 @@ from typing import Any, TypeGuard
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.interfaces import live_options, request_options
+from sidecar.interfaces import live_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.language_tags import parse_language
+from sidecar.interfaces.request_options import (
+    parse_choice,
+    parse_integer,
+    parse_number,
+    parse_prompt,
+    parse_text,
+)
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.protocols import openai_common
 
@@ -269,24 +276,20 @@ def with_input(
     Raises:
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
-    after = before
+    changes: dict[str, Any] = {}
     if (sound := given.get("format")) is not None:
-        form, rate = parse_audio_format(sound, f"{_INPUT}.format")
-        after = replace(after, sound=form, rate=rate)
+        changes["sound"], changes["rate"] = parse_audio_format(sound, f"{_INPUT}.format")
     if "transcription" in given:
-        value = given["transcription"]
-        after = replace(after, transcribes=value is not None)
-        if value is not None:
-            after = _with_transcription(
-                after, require_object(f"{_INPUT}.transcription", value), spec
-            )
+        wanted = given["transcription"]
+        changes["transcribes"] = wanted is not None
+        if wanted is not None:
+            changes |= _transcription(require_object(f"{_INPUT}.transcription", wanted), spec)
     if "turn_detection" in given:
-        detection = None
-        if (value := given["turn_detection"]) is not None:
-            known = after.detection or RealtimeTurnDetection()
-            detection = detection_of(known, require_object(DETECTION, value))
-        after = replace(after, detection=detection)
-    return after
+        changes["detection"] = None
+        if (detection := given["turn_detection"]) is not None:
+            known = before.detection or RealtimeTurnDetection()
+            changes["detection"] = detection_of(known, require_object(DETECTION, detection))
+    return replace(before, **changes)
 
 
 def check_model(name: str, spec: EngineSpec) -> str:
@@ -341,50 +344,43 @@ def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int
         errors.FieldInvalid: it is not supported.
     """
     given = require_object(at, value)
-    form = request_options.parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
+    form = parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
     if form is not RealtimeAudioFormat.PCM:
         return form, codecs.G711_RATE
     least, most = SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
-    return form, request_options.parse_integer(
-        f"{at}.rate", given.get("rate"), least, most
-    ) or USUAL_RATE
+    return form, parse_integer(f"{at}.rate", given.get("rate"), least, most) or USUAL_RATE
 
 
-def _with_transcription(
-    before: RealtimeTranscriptionConfig, given: Mapping[str, Any], spec: EngineSpec
-) -> RealtimeTranscriptionConfig:
-    """Return the configuration with the transcription options ``given``, in either format."""
-    at = f"{_INPUT}.transcription"
+def _transcription(given: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]:
+    """Return what the transcription options ``given``, in either format, change."""
+    at, changes = f"{_INPUT}.transcription", dict[str, Any]()
     given = {name: value for name, value in given.items() if value is not None}
-    after = before
     if "model" in given:
-        model = check_model(request_options.parse_text(f"{at}.model", given["model"]).strip(), spec)
-        after = replace(after, model=model)
+        changes["model"] = check_model(parse_text(f"{at}.model", given["model"]).strip(), spec)
     if "language" in given or "languages" in given:
-        said = request_options.parse_text(f"{at}.language", given.get("language")).strip()
+        said = parse_text(f"{at}.language", given.get("language")).strip()
         possible = _words(f"{at}.languages", given.get("languages"))
         tag = parse_language(said) if said else openai_common.engine_language(spec, possible)
         if not spec.speaks(tag):
             raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{tag}'.")
-        after = replace(after, said_language=said, language=tag)
+        changes["said_language"], changes["language"] = said, tag
     if "prompt" in given or "keywords" in given:
         keywords = ", ".join(_words(f"{at}.keywords", given.get("keywords")))
-        prompt = request_options.parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
-        after = replace(after, prompt=prompt)
+        changes["prompt"] = parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
     if "delay" in given:
-        delay = request_options.parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
-        after = replace(after, delay=delay)
-    return after
+        changes["delay"] = parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
+    return changes
+
+
+def detection_field(given: Mapping[str, Any], name: str) -> tuple[str, Any]:
+    """Return the name of a field of the turn detection in errors, and its value."""
+    return f"{DETECTION}.{name}", given.get(name)
 
 
 def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
-    kind = request_options.parse_choice(
-        f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER
-    )
+    kind = parse_choice(*detection_field(given, "type"), RealtimeVadType.SERVER)
     if kind is RealtimeVadType.SEMANTIC:
-        eagerness = request_options.parse_choice(
-            f"{DETECTION}.eagerness", given.get("eagerness"), RealtimeEagerness.AUTO
-        )
+        eagerness = parse_choice(*detection_field(given, "eagerness"), RealtimeEagerness.AUTO)
         usual = RealtimeTurnDetection()
         return replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
     return with_pauses(before, given, round(1000 * _SILENCE.least))
@@ -398,23 +394,17 @@ def with_pauses(
     Raises:
         errors.FieldInvalid: a value is not a number, or beyond its limits.
     """
-
-    def whole(name: str, least: int, most: int, usual: int) -> int:
-        found = request_options.parse_integer(f"{DETECTION}.{name}", given.get(name), least, most)
-        return usual if found is None else found
-
     limits = live_options.field_limits(live_options.EndpointingOptions)["threshold"]
-    threshold = request_options.parse_number(
-        f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
+    threshold, padding, silence = (
+        detection_field(given, name)
+        for name in ("threshold", "prefix_padding_ms", "silence_duration_ms")
     )
-    return replace(
-        before,
-        threshold=before.threshold if threshold is None else threshold,
-        padding_ms=whole("prefix_padding_ms", 0, LONGEST_PADDING_MS, before.padding_ms),
-        silence_ms=whole(
-            "silence_duration_ms", least_silence_ms, LONGEST_SILENCE_MS, before.silence_ms
-        ),
-    )
+    found: dict[str, Any] = {
+        "threshold": parse_number(*threshold, limits.least, limits.most),
+        "padding_ms": parse_integer(*padding, 0, LONGEST_PADDING_MS),
+        "silence_ms": parse_integer(*silence, least_silence_ms, LONGEST_SILENCE_MS),
+    }
+    return replace(before, **{name: value for name, value in found.items() if value is not None})
 
 
 def require_object(name: str, value: object) -> Mapping[str, Any]:
@@ -431,4 +421,4 @@ def require_object(name: str, value: object) -> Mapping[str, Any]:
 def _words(name: str, value: object) -> list[str]:
     if not isinstance(value, list | None):
         raise errors.FieldInvalid(f"'{name}' is not a list.")
-    return [word for one in value or () if (word := request_options.parse_text(name, one).strip())]
+    return [word for one in value or () if (word := parse_text(name, one).strip())]
