@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sidecar import errors
 from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS, Routes
@@ -21,19 +20,17 @@ from sidecar.api.http.request_headers import (
     last_event_id,
     request_digest,
 )
-from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import close_on_error, open_local, read_fields
 from sidecar.api.job_schemas import JobError, JobProgress, JobRecordBody
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
 from sidecar.bounded_dict import BoundedDict
-from sidecar.errors import JobCancelled, TokenInvalid
+from sidecar.errors import FieldInvalid, JobCancelled, JobNotFound, TokenInvalid
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
-from sidecar.jobs.job_record import Priority
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
@@ -45,7 +42,7 @@ PATH = "/v1/jobs"
 
 async def read_request(
     request: Request, service: Service
-) -> tuple[AudioSource, TranscribeOptions, Priority, job_record.IdempotencyKey | None]:
+) -> tuple[AudioSource, TranscribeOptions, job_record.Priority, job_record.IdempotencyKey | None]:
     """Return a submission, from JSON or a form. Its recording is open, and its holder closes it.
 
     Raises:
@@ -57,7 +54,7 @@ async def read_request(
         odd = request_options.unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         priority = request_options.parse_choice(
-            "priority", fields.get("priority"), Priority.INTERACTIVE
+            "priority", fields.get("priority"), job_record.Priority.INTERACTIVE
         )
         key = None
         if name is not None:
@@ -103,7 +100,7 @@ async def job_response(
     expires_in_s = (await service.owned.expires_in_s(caller, [job])).get(job.id)
     address = {"Location": f"{PATH}/{job.id}"} if status == 202 else {}
     body = job_body(service, job, turn, expires_in_s)
-    return json_response(body, status, {**address, **(headers or {})})
+    return responses.json_response(body, status, {**address, **(headers or {})})
 
 
 SSE_RETRY = b"retry: 1000\n\n"
@@ -289,7 +286,7 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
         bodies = [
             job_body(service, job, turns.get(job.id), expires_in_s.get(job.id)) for job in page
         ]
-        return json_response({"jobs": bodies, "next": page[-1].id if more else None})
+        return responses.json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
     @router.get("/{job_id}", response_model=job_schemas.JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
@@ -313,8 +310,8 @@ async def _page(
     limit = limit or job_schemas.DEFAULT_PAGE_JOBS
     try:
         found = await service.owned.jobs(caller, states=states, after=after, limit=limit + 1)
-    except errors.JobNotFound:
-        raise errors.FieldInvalid(
+    except JobNotFound:
+        raise FieldInvalid(
             "'after' is not the id of a job of yours, or that job was deleted.",
             hint="Start from the first page, without 'after'.",
         ) from None
@@ -324,7 +321,7 @@ async def _page(
 def _states(given: str) -> frozenset[job_record.JobState]:
     named = [word.strip() for word in given.split(",") if word.strip()]
     if unknown := [word for word in named if word.lower() not in set(job_record.JobState)]:
-        raise errors.FieldInvalid(
+        raise FieldInvalid(
             f"'state' has '{unknown[0][:40]}', which is not a state of a job.",
             hint=f"Use one or more of: {', '.join(job_record.JobState)}.",
         )
@@ -341,7 +338,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         job, after = await service.owned.read(caller, job_id), last_event_id(request)
         if after > job.seq:
-            raise errors.FieldInvalid(
+            raise FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",
                 hint=(
                     "Send the last id that you received, or omit the header to start from the "
@@ -381,4 +378,4 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         """Peaks of the audio per tenth of a second, as far as it was transcribed."""
         job = await service.owned.read(identity_of(request), job_id)
         levels = base64.b64encode(job.peaks).decode()
-        return json_response({"per_second": PEAKS_PER_SECOND, "peaks": levels})
+        return responses.json_response({"per_second": PEAKS_PER_SECOND, "peaks": levels})

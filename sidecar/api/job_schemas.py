@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from sidecar.api.http import openapi
-from sidecar.api.http.openapi import RenderedBody, RoundedSeconds, UtcDate
 from sidecar.clock import format_utc
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.transcripts.edit_serialization import operation_schemas
@@ -15,15 +14,15 @@ from sidecar.transcripts.transcript_edits import MAX_OPERATIONS
 from sidecar.transcripts.transcript_formats import FORMATS
 
 
-class JobProgress(RenderedBody):
+class JobProgress(openapi.RenderedBody):
     """Progress of a job in seconds of audio."""
 
-    audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
-    audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
+    audio_seconds_done: openapi.RoundedSeconds = Field(validation_alias="audio_s_done")
+    audio_seconds_total: openapi.RoundedSeconds | None = Field(validation_alias="audio_s_total")
     fraction: float | None
 
 
-class JobError(RenderedBody):
+class JobError(openapi.RenderedBody):
     """Error of a job that failed or was refused."""
 
     code: str
@@ -31,13 +30,13 @@ class JobError(RenderedBody):
     hint: str
 
 
-class JobRecordBody(RenderedBody):
+class JobRecordBody(openapi.RenderedBody):
     """State of a job as its record has it, without its transcript."""
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     attempts: int
-    created: UtcDate = Field(
+    created: openapi.UtcDate = Field(
         examples=["2026-11-20T21:10:00Z"], description="Time of submission, in UTC."
     )
     progress: JobProgress
@@ -198,7 +197,7 @@ class JobChangedSegment(BaseModel):
     segment: dict[str, Any] = Field(description="Segment of the transcript.")
 
 
-class JobRevision(RenderedBody):
+class JobRevision(openapi.RenderedBody):
     """Revision of a transcript."""
 
     revision: int

@@ -13,7 +13,6 @@ from starlette.websockets import WebSocket
 from sidecar import errors
 from sidecar.api import live_messages
 from sidecar.api.http import auth_gate, websocket_connections
-from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
 from sidecar.api.http.error_responses import problem
 from sidecar.api.http.openapi import PROBLEMS, Routes
 from sidecar.api.http.request_headers import identity_of
@@ -252,14 +251,14 @@ class TicketAnswer(BaseModel):
     expires_in: float = Field(description="Seconds.")
 
 
-def build_ticket_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
+def build_ticket_router(tickets: OneTimeCodes[auth_gate.TicketGrant]) -> APIRouter:
     """Return the route that creates tickets."""
     router = Routes(responses=PROBLEMS)
 
     @router.post("/v1/live/ticket", status_code=201, response_model=TicketAnswer)
     async def ticket(request: Request) -> Response:
         """Create a ticket for one live connection."""
-        grant = TicketGrant(auth_gate.sent_token(request) or ANONYMOUS)
+        grant = auth_gate.TicketGrant(auth_gate.sent_token(request) or auth_gate.ANONYMOUS)
         word = tickets.give(grant, identity_of(request).owner)
         body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
         return json_response(body, 201, {"Cache-Control": "no-store"})

@@ -17,7 +17,6 @@ from starlette.types import Scope as Asked
 from sidecar import clock
 from sidecar.api.health_routes import NO_STORE, why_not_ready
 from sidecar.api.http import openapi
-from sidecar.api.http.openapi import RenderedBody
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Scope
@@ -61,18 +60,13 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
         *_engines(now.engines),
     ]
     if gpu is not None:
-        found += [
-            _gauge("gpu_memory_used_bytes", "GPU memory in use by all processes.", gpu.used_bytes),
-            _gauge("gpu_memory_bytes", "Memory of the GPU.", gpu.total_mb << 20),
-        ]
-        found += [
-            _gauge(name, what, value)
-            for name, what, value in (
-                ("gpu_utilization_percent", "Utilization of the GPU.", gpu.busy),
-                ("gpu_temperature_celsius", "Temperature of the GPU.", gpu.celsius),
-            )
-            if value is not None
-        ]
+        measured = (
+            ("gpu_memory_used_bytes", "GPU memory in use by all processes.", gpu.used_bytes),
+            ("gpu_memory_bytes", "Memory of the GPU.", gpu.total_mb << 20),
+            ("gpu_utilization_percent", "Utilization of the GPU.", gpu.busy),
+            ("gpu_temperature_celsius", "Temperature of the GPU.", gpu.celsius),
+        )
+        found += [_gauge(name, what, value) for name, what, value in measured if value is not None]
     return found
 
 
@@ -282,7 +276,7 @@ class SystemProcess(BaseModel):
     threads: int
 
 
-class SystemMemory(RenderedBody):
+class SystemMemory(openapi.RenderedBody):
     """Memory of the host."""
 
     memory_total_bytes: int = Field(validation_alias="total")
@@ -290,7 +284,7 @@ class SystemMemory(RenderedBody):
     memory_percent: float = Field(validation_alias="percent")
 
 
-class SystemGpu(RenderedBody):
+class SystemGpu(openapi.RenderedBody):
     """GPU in use, at the last query; null if the driver does not say."""
 
     index: int = 0

@@ -27,7 +27,6 @@ from sidecar.api.http.openapi import Routes
 from sidecar.api.http.responses import json_response
 from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as output
-from sidecar.conversation.conversation_events import ReplyLatency
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import WholeSamples
@@ -50,7 +49,7 @@ class S2SMetrics(BaseModel):
     )
 
     @classmethod
-    def of(cls, latency: ReplyLatency) -> S2SMetrics:
+    def of(cls, latency: output.ReplyLatency) -> S2SMetrics:
         """Return the latencies of a reply."""
         return cls(
             vad_ms=_ms(latency.endpoint),
@@ -96,7 +95,7 @@ def build_router(service: Service) -> APIRouter:
             state=talks.phase.value,
             initialized=service.live.spec is not None,
             total_requests=talks.replies,
-            last_metrics=S2SMetrics.of(talks.last or ReplyLatency(0)),
+            last_metrics=S2SMetrics.of(talks.last or output.ReplyLatency(0)),
         )
         return json_response(body.model_dump())
 
@@ -226,7 +225,7 @@ class S2SDialect:
     def __init__(self) -> None:
         self._person = ""
         self._pieces = 0
-        self._latency = ReplyLatency(0)
+        self._latency = output.ReplyLatency(0)
         self._processing = False
 
     def of(self, out: output.ConversationOutput) -> Iterator[websocket_connections.Message]:
@@ -242,11 +241,11 @@ class S2SDialect:
             case output.UserTurnDropped():
                 yield from self._ready()
             case output.ReplyStarted():
-                self._pieces, self._latency = 0, ReplyLatency(out.turn)
+                self._pieces, self._latency = 0, output.ReplyLatency(out.turn)
                 yield from self._begun()
             case output.ReplyTextDelta():
                 self._pieces += 1
-            case ReplyLatency():
+            case output.ReplyLatency():
                 self._latency = out
             case output.ReplyEnded():
                 yield from self._ended(out)

@@ -23,8 +23,6 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import error_responses, openapi, request_headers, responses
-from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import UnsentSegments
 from sidecar.api.http.upload import close_on_error, read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
@@ -92,7 +90,7 @@ class VvvFragments:
     """Text fragments of a job that are still to be sent."""
 
     def __init__(self) -> None:
-        self._unsaid = UnsentSegments()
+        self._unsaid = responses.UnsentSegments()
         self._begun = False
 
     def more(self, job: JobRecord) -> Iterator[str]:
@@ -207,7 +205,7 @@ def build_router(service: Service) -> APIRouter:
     @router.post(TRANSCRIBE, responses=STREAM, openapi_extra=SUBMIT)
     async def transcribe(request: Request) -> Response:
         """Transcribe a recording, streamed (the vvv queue's wire)."""
-        caller = identity_of(request)
+        caller = request_headers.identity_of(request)
         job = await _submitted(request, service, caller)
 
         def closed() -> None:
@@ -229,7 +227,7 @@ def build_router(service: Service) -> APIRouter:
     @router.get(STATUS, response_model=VvvQueueStatus)
     async def status(request: Request) -> Response:
         """List your jobs and the length of the queue (the vvv queue's wire)."""
-        caller = identity_of(request)
+        caller = request_headers.identity_of(request)
         on_their_way = await service.owned.on_their_way(caller)
         turns = await service.owned.turns(caller, on_their_way)
         ended = recent.of(caller.owner)

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sidecar.api.health_response import PATH, health_response
+from sidecar.api.health_routes import PATH, health_response
 from sidecar.api.http import auth_gate, error_responses, middleware
 from sidecar.auth import authentication
 from sidecar.auth.rate_limits import RevocableStreams

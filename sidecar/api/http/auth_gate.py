@@ -20,12 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import error_responses, middleware, request_headers
-from sidecar.api.http.middleware import AccessCors
-from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessControl, OneTimeCodes
 from sidecar.auth.identity import split_authorization
 from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
-from sidecar.errors import RequestInvalid
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
@@ -57,7 +54,7 @@ class AuthGate:
     def __init__(self, app: ASGIApp, entrance: AccessControl, rules: PortRules) -> None:
         self._app, self._entrance, self._rules = app, entrance, rules
         # The gate is behind CORS, so that an allowed page can read why it is refused.
-        self._behind_cors = AccessCors(self._authenticate, entrance.access)
+        self._behind_cors = middleware.AccessCors(self._authenticate, entrance.access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -67,7 +64,7 @@ class AuthGate:
         parts = {name: scope[name] for name in error_responses.LOGGED_PARTS if name in scope}
         error_responses.CURRENT_REQUEST.set(parts)
         try:
-            check_header_sizes(scope["headers"])
+            request_headers.check_header_sizes(scope["headers"])
             self._entrance.access.check_peer_and_host(request_origin(scope))
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
@@ -235,4 +232,4 @@ def _query(scope: Scope) -> dict[str, list[str]]:
             scope.get("query_string", b"").decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS
         )
     except ValueError:
-        raise RequestInvalid(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
+        raise errors.RequestInvalid(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None

@@ -21,7 +21,6 @@ from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import RevocableStreams
-from sidecar.errors import HeaderTooLarge
 
 _IDENTITY_KEY = "identity"
 _REVOCABLE_KEY = "visits"
@@ -184,11 +183,11 @@ def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
         total += size
         known = name[:64].decode("latin-1").lower()
         if size > MAX_HEADER_BYTES and not known.startswith(LONG_HEADERS):
-            raise HeaderTooLarge(
+            raise errors.HeaderTooLarge(
                 f"The header '{known}' has {size} bytes; the limit is {MAX_HEADER_BYTES}."
             )
     if total > MAX_ALL_HEADERS_BYTES:
-        raise HeaderTooLarge(
+        raise errors.HeaderTooLarge(
             f"The headers have {total} bytes; the limit is {MAX_ALL_HEADERS_BYTES}."
         )
 

@@ -18,7 +18,6 @@ from starlette.requests import ClientDisconnect, Request
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import identity_of, media_type
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth import identity
@@ -78,7 +77,7 @@ async def read_fields(request: Request, service: Service) -> tuple[Fields, Audio
     Raises:
         errors.BadRequest: the body does not match its Content-Type.
     """
-    match media_type(request):
+    match request_headers.media_type(request):
         case "multipart/form-data":
             upload = await read_form(request, service)
             return upload.fields, upload.source
@@ -93,7 +92,7 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     Raises:
         errors.BadRequest: it is missing, not allowed, or no recording.
     """
-    caller = identity_of(request)
+    caller = request_headers.identity_of(request)
     caller.demand(identity.Scope.AUDIO_PATH)
     if "audio_path" not in fields:
         raise field_missing("audio_path", fields)
@@ -122,7 +121,7 @@ async def read_json(request: Request, *, declared: bool = False) -> dict[str, An
         errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled,
         errors.ContentTypeUnsupported
     """
-    if declared and media_type(request) != "application/json":
+    if declared and request_headers.media_type(request) != "application/json":
         raise errors.ContentTypeUnsupported(hint="Send application/json.")
     body = bytearray()
     _refuse_encoded(request)

@@ -17,14 +17,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from sidecar import errors
 from sidecar.api.http.error_responses import log_error
 from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit, raise_rate_limited
 from sidecar.concurrency import running
 from sidecar.config.settings import MAX_REASON_BYTES
-from sidecar.errors import ErrorKind
+from sidecar.errors import ErrorKind, InboundFull, ShuttingDown, SidecarError, TokenInvalid
 from sidecar.limit_overrides import limit
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -51,7 +50,7 @@ CLOSE_CODES: Mapping[ErrorKind | str, int] = {
     ErrorKind.STORAGE_FULL: 1013,
     ErrorKind.WONT_FIT: 1013,
     ErrorKind.CANCELLED: 1000,
-    errors.ShuttingDown.code: 1001,
+    ShuttingDown.code: 1001,
 }
 """Close codes (RFC 6455, 7.4.1, and IANA's list) by error code, or else by kind. All other errors
 close with 1008, "policy violation". 1011 is only for faults of the service."""
@@ -72,7 +71,7 @@ class WebSocketGone(Exception):
         self.code = code
 
 
-def close_code(error: errors.SidecarError, own: Mapping[ErrorKind | str, int] | None = None) -> int:
+def close_code(error: SidecarError, own: Mapping[ErrorKind | str, int] | None = None) -> int:
     """Return the close code of ``error``; a protocol's ``own`` table comes before `CLOSE_CODES`."""
     for codes in (own or {}, CLOSE_CODES):
         for key in (error.code, error.kind):
@@ -99,7 +98,7 @@ class InboundQueue:
             errors.InboundFull: the queue is full.
         """
         if len(self) >= self._most or (len(self) and self._bytes + size > self._most_bytes):
-            raise errors.InboundFull()
+            raise InboundFull()
         self._waiting.put_nowait((message, size))
         self._bytes += size
 
@@ -190,7 +189,7 @@ class WebSocketConnection:
             with revocable(self.websocket.scope, ongoing[0].cancel) as revoked:
                 await asyncio.wait(ongoing, return_when=asyncio.FIRST_COMPLETED)
         wrong = [task.exception() for task in ongoing if not task.cancelled()]
-        faults = [*([errors.TokenInvalid()] if revoked.is_set() else ()), *filter(None, wrong)]
+        faults = [*([TokenInvalid()] if revoked.is_set() else ()), *filter(None, wrong)]
         for fault in sorted(faults, key=lambda one: isinstance(one, WebSocketGone)):
             raise fault  # errors before a disconnect, as they say more
 
@@ -249,9 +248,9 @@ class WebSocketDialect:
     """
 
     subprotocols: Sequence[str]
-    ending_of: Callable[[errors.SidecarError], ConnectionEnding]
-    refuse_handshake: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None
-    refusal: Callable[[errors.SidecarError], Response] | None = None
+    ending_of: Callable[[SidecarError], ConnectionEnding]
+    refuse_handshake: Callable[[SidecarError, WebSocket], Awaitable[bool]] | None = None
+    refusal: Callable[[SidecarError], Response] | None = None
 
     async def serve(
         self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
@@ -265,11 +264,11 @@ class WebSocketDialect:
             await socket.close()
         except WebSocketGone:
             pass
-        except errors.SidecarError as error:
+        except SidecarError as error:
             await self._end(websocket, error)
 
     async def send_refusal(
-        self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+        self, error: SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Refuse a client that was not admitted: with ``refusal`` as the response to its handshake,
         if it can read that. A script of a page or of Node cannot; it offers a subprotocol or has an
@@ -283,7 +282,7 @@ class WebSocketDialect:
         log_error(error, None)
         await self._end(websocket, error)
 
-    async def _end(self, websocket: WebSocket, error: errors.SidecarError) -> None:
+    async def _end(self, websocket: WebSocket, error: SidecarError) -> None:
         """Send the reason in an open connection, with a last message and a close frame: clients
         look there, and a browser lets its page read it."""
         if websocket.application_state is WebSocketState.CONNECTING:

@@ -14,7 +14,6 @@ from typing import TypeAlias
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, TurnControl
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,
@@ -66,7 +65,7 @@ class StreamRecognizer:
     def __init__(
         self,
         options: LiveOptions,
-        begin: LiveSessionStart,
+        begin: live_events.LiveSessionStart,
         engine: str = "",
         precision: str = "",
         voices: bool = False,

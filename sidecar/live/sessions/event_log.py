@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from sidecar import errors
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
 from sidecar.transcripts.transcript import SpeakerEmbedding
@@ -51,7 +50,7 @@ class EventLog:
         told = self._heard.event if self._heard is not None else None
         return self.behind_finals(told.at if isinstance(told, live_events.InputProcessed) else 0.0)
 
-    def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
+    def so_far(self, at: float, lead: float | None = None) -> live_events.LiveSessionStart:
         """Return the start for an engine that knows nothing of the session and resumes at
         ``at``; its audio begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
@@ -74,7 +73,7 @@ class EventLog:
                     dropped.add(shed)
                 case live_events.NoticeRaised(notice):
                     doubted = doubted or notice.code == LANGUAGE_DOUBTFUL
-        return LiveSessionStart(
+        return live_events.LiveSessionStart(
             at,
             turn,
             piece,

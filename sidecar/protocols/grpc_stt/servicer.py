@@ -22,7 +22,6 @@ from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import stt_pb2
-from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
     API_KEY_NAMES,
     GrpcSession,
@@ -116,7 +115,7 @@ class GrpcServicer:
                 raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
-            await abort_call(context, wrong, fault=codes.CREATE_FAULT)
+            await codes.abort_call(context, wrong, fault=codes.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
@@ -125,7 +124,7 @@ class GrpcServicer:
         try:
             await self._recognize(context, times)
         except Exception as wrong:
-            await abort_call(context, wrong, times.metadata())
+            await codes.abort_call(context, wrong, times.metadata())
         context.set_trailing_metadata(times.metadata())
 
     async def _create(

@@ -30,7 +30,6 @@ from sidecar.interfaces.live_options import (
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import stt_pb2
-from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
 PROFILES = {
     "realtime": stt_pb2.DECODE_PROFILE_REALTIME,
@@ -238,7 +237,7 @@ class GrpcStream:
         self._all_said = False
         """True if the client has ended its audio."""
 
-    async def run(self, first: AudioChunk | None, revoked: asyncio.Future[None]) -> None:
+    async def run(self, first: stt_pb2.AudioChunk | None, revoked: asyncio.Future[None]) -> None:
         """Run the stream to its end; ``first`` is the first chunk, `None` if the client sent none.
 
         Raises:
@@ -256,7 +255,7 @@ class GrpcStream:
         if cut_off and self._stopping():
             raise errors.ShuttingDown()
 
-    async def _read(self, first: AudioChunk | None) -> None:
+    async def _read(self, first: stt_pb2.AudioChunk | None) -> None:
         """Read audio up to the last chunk or the client's end."""
         chunk = first
         try:
@@ -274,7 +273,7 @@ class GrpcStream:
                 return  # `_tell` reports the session's last events
             raise
 
-    async def _take(self, chunk: AudioChunk) -> None:
+    async def _take(self, chunk: stt_pb2.AudioChunk) -> None:
         if not self._created.admits(chunk.session_token):
             raise codes.GrpcRefused(codes.TOKEN_INVALID)
         if chunk.sample_rate > 0:
@@ -324,7 +323,7 @@ class GrpcStream:
             raise errors.SessionIdle("The client does not read the results.") from None
 
 
-async def read_chunk(context: Any) -> AudioChunk | None:
+async def read_chunk(context: Any) -> stt_pb2.AudioChunk | None:
     """Return the next chunk; `None` if the client has ended.
 
     Raises:
@@ -335,7 +334,7 @@ async def read_chunk(context: Any) -> AudioChunk | None:
         return None
     if chunk is None:
         raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
-    assert isinstance(chunk, AudioChunk)
+    assert isinstance(chunk, stt_pb2.AudioChunk)
     return chunk
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from fastapi import Request
 
 from sidecar import errors
-from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import identity_of, media_type
+from sidecar.api.http.request_headers import identity_of, media_type, parse_json_message
 from sidecar.api.http.upload import UploadForm, close_on_error, is_raw_recording, read_form
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
@@ -216,7 +215,7 @@ class OpenAIRequestForm:
         word = self.one(name).strip()
         if word.startswith("{"):
             try:
-                return dict(request_headers.parse_json_message(word)) | found
+                return dict(parse_json_message(word)) | found
             except ValueError:
                 raise errors.FieldInvalid(f"'{name}' is not valid JSON.") from None
         return ({"type": word} if word else {}) | found

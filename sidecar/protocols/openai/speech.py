@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 from sidecar import errors
 from sidecar.api.http import openapi, responses, upload
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.upload import read_json
 from sidecar.audio.codecs import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted, is_within_fair_share
@@ -116,7 +115,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def speak(request: Request) -> Response:
         """Synthesize speech (OpenAI's API)."""
-        fields = await read_json(request)
+        fields = await upload.read_json(request)
         if (tts := service.tts) is None:
             raise errors.SpeechUnavailable()
         asked = parse_speech_request(fields, tts.spec, strict=service.settings.openai_strict)

@@ -18,7 +18,6 @@ from sidecar.bounded_dict import BoundedDict
 from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as output
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.conversation_events import ReplyEnding
 from sidecar.protocols.openai_common import error_body
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
@@ -295,25 +294,25 @@ class RealtimeDialogueEvents:
 
 
 STATUSES = {
-    ReplyEnding.COMPLETED: "completed",
-    ReplyEnding.INTERRUPTED: "cancelled",
-    ReplyEnding.CANCELLED: "cancelled",
-    ReplyEnding.LIMITED: "incomplete",
-    ReplyEnding.FAILED: "failed",
+    output.ReplyEnding.COMPLETED: "completed",
+    output.ReplyEnding.INTERRUPTED: "cancelled",
+    output.ReplyEnding.CANCELLED: "cancelled",
+    output.ReplyEnding.LIMITED: "incomplete",
+    output.ReplyEnding.FAILED: "failed",
 }
 _REASONS = {
-    ReplyEnding.INTERRUPTED: "turn_detected",
-    ReplyEnding.CANCELLED: "client_cancelled",
-    ReplyEnding.LIMITED: "max_output_tokens",
+    output.ReplyEnding.INTERRUPTED: "turn_detected",
+    output.ReplyEnding.CANCELLED: "client_cancelled",
+    output.ReplyEnding.LIMITED: "max_output_tokens",
 }
 
 
-def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
+def status_details(ending: output.ReplyEnding, error: errors.SidecarError | None) -> EventBody:
     """Return the reason for the end of a response, in the format of its status."""
     found: EventBody = {"type": STATUSES[ending]}
     if ending in _REASONS:
         found["reason"] = _REASONS[ending]
-    if ending is ReplyEnding.FAILED and error is not None:
+    if ending is output.ReplyEnding.FAILED and error is not None:
         body = error_body(error)["error"]
         found["error"] = {name: body[name] for name in ("type", "code", "message")}
     return found

@@ -16,7 +16,6 @@ from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
-from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
@@ -171,7 +170,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     def _response_options(
         self, order: client_events.RealtimeResponseCreate
-    ) -> ConversationOptions | None:
+    ) -> conversation_events.ConversationOptions | None:
         """Return the options of one response; `None` if it has those of the session."""
         given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
