@@ -36,6 +36,11 @@ from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
 PRECISION_HELP = "Load the weights in this precision"
+REQUEST_FIELDS = (
+    *("precision", "language", "diarize", "diarization", "hotwords", "prompt", "num_speakers"),
+    *("windows", "track"),
+)
+"""Options that are fields of a request as they are."""
 AT_ONCE = 4
 """Maximum of recordings at a service: one is uploaded while another is transcribed."""
 
@@ -92,17 +97,9 @@ class TranscribeCommandOptions:
         """Return the fields of a request that the options set."""
         # Subtitles are cut by word times.
         cut = True if self.format in transcript_formats.SUBTITLES else None
-        given = {
-            "precision": self.precision,
-            "language": self.language,
-            "diarize": self.diarize,
-            "diarization": self.diarization,
-            "hotwords": self.hotwords,
-            "prompt": self.prompt,
-            "num_speakers": self.num_speakers,
-            "windows": self.windows,
+        given: dict[str, object] = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        given |= {
             "words": cut if self.words is None else self.words,
-            "track": self.track,
             # Several recordings run after the user's other jobs; only a running service has others.
             "priority": "batch" if self.where.server is not None and self.many else None,
         }

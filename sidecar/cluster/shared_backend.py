@@ -19,7 +19,7 @@ from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
+from sidecar.jobs.job_backend import EngineProvisioning, JobBackend, LocalQueueSetup
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
@@ -35,7 +35,7 @@ from sidecar.storage.storage_selection import check_storage, create_recording_st
 MAX_CONCURRENT_OPENS = 2
 
 
-class SharedJobBackend:
+class SharedJobBackend(JobBackend):
     """`JobBackend` of one of several services that share a database."""
 
     shares = True

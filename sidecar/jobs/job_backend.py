@@ -23,7 +23,7 @@ from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
-from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
+from sidecar.jobs.retention import Retention
 from sidecar.jobs.scheduler import JobBatching
 from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
@@ -159,18 +159,9 @@ class JobBackend(Protocol):
     none. ``shares``: whether other services have the same jobs."""
 
     shares: bool
-
-    @property
-    def store(self) -> JobStore:
-        """Return the job store, for owners and protocols."""
-
-    @property
-    def queue(self) -> SubmissionQueue:
-        """Return the queue that accepts jobs."""
-
-    @property
-    def persistent_recordings(self) -> PersistentRecordings | None:
-        """Return the recordings of durable jobs."""
+    store: JobStore
+    queue: SubmissionQueue
+    persistent_recordings: PersistentRecordings | None
 
     def listen(self, tell: JobListener) -> None:
         """Call ``tell`` with the events of jobs that are accepted here."""
@@ -189,7 +180,7 @@ MAX_REOPENS = 16
 """Recordings that are opened at once after a start."""
 
 
-class LocalJobBackend:
+class LocalJobBackend(JobBackend):
     """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
 
     shares = False
@@ -202,28 +193,20 @@ class LocalJobBackend:
         now: clock.Clock,
     ) -> None:
         self._now, self._engine = now, engine
-        self._kept: JobPersistence | None = None
+        self.persistent_recordings: JobPersistence | None = None
         if settings.keeps_jobs:
             from sidecar.jobs.recovery import JobPersistence
 
-            self._kept = JobPersistence(settings, now)
-        self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
+            self.persistent_recordings = JobPersistence(settings, now)
+        kept = self.persistent_recordings
+        self.log: JobEventLog = kept.store if kept else JobEventLog(now)
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)
         self.results = Retention(
-            self.log,
-            settings.retention_s,
-            settings.job_retention_mb << 20,
-            MAX_RESULTS_PER_OWNER,
-            now=now,
+            self.log, settings.retention_s, settings.job_retention_mb << 20, now=now
         )
         """Jobs that have ended, until they expire."""
         self.store = LocalJobStore(self.log, self.queue, self.results)
-
-    @property
-    def persistent_recordings(self) -> PersistentRecordings | None:
-        """Return the recordings of durable jobs."""
-        return self._kept
 
     def listen(self, tell: JobListener) -> None:
         """Call ``tell`` with the events of all jobs."""
@@ -232,7 +215,7 @@ class LocalJobBackend:
     async def open(self, background: BackgroundTaskGroup) -> None:
         """Start the queue, and resume what the last process left."""
         self.queue.open()
-        if self._kept is not None:
+        if (kept := self.persistent_recordings) is not None:
             ended = [record for record in self.log.all() if record.over]
             used = {one.id: max(one.touched, self.log.last_read(one.id)) for one in ended}
             for record in sorted(ended, key=lambda one: used[one.id]):
@@ -240,7 +223,7 @@ class LocalJobBackend:
             from sidecar.jobs.recovery import requeue_unfinished
 
             opening = ThreadLimiter("opening", MAX_REOPENS)  # a share that is gone keeps them
-            background.spawn("go on", requeue_unfinished(self._kept, self.queue, opening))
+            background.spawn("go on", requeue_unfinished(kept, self.queue, opening))
         self._engine.open(background)
 
     async def fetched(self) -> None:
@@ -252,7 +235,7 @@ class LocalJobBackend:
         await self.queue.close()
         await self._engine.close()
         self.results.close()
-        if self._kept is not None:
-            self._kept.close()
+        if self.persistent_recordings is not None:
+            self.persistent_recordings.close()
         else:
             self.log.close()

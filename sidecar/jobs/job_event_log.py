@@ -121,8 +121,9 @@ class JobSubscription:
 class JobEventFeed:
     """Publisher of stored job events to listeners and subscribers."""
 
-    def __init__(self, buffer: int = SUBSCRIBER_BUFFER_EVENTS) -> None:
-        self.buffer = buffer
+    buffer = SUBSCRIBER_BUFFER_EVENTS
+
+    def __init__(self) -> None:
         self._all: list[JobListener] = []
         self._of_one: defaultdict[str, list[JobListener]] = defaultdict(list)
         self._subscriptions: defaultdict[str, set[JobSubscription]] = defaultdict(set)
@@ -203,11 +204,9 @@ class JobEventLogEntry:
 class JobEventLog:
     """Job log that holds records by id, and their events, as long as the process lives."""
 
-    def __init__(
-        self, now: clock.Clock = clock.wall_time, buffer: int = SUBSCRIBER_BUFFER_EVENTS
-    ) -> None:
+    def __init__(self, now: clock.Clock = clock.wall_time) -> None:
         self._now = now
-        self.feed = JobEventFeed(buffer)
+        self.feed = JobEventFeed()
         self._entries: dict[str, JobEventLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._tell_gone: list[Callable[[str], None]] = []

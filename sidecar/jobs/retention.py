@@ -136,21 +136,20 @@ class Retention:
     ``limit_bytes`` or number more than ``limit``, the ones that were not read or edited for longest
     are deleted early. The last one of each owner stays for its time."""
 
+    fetch_s = MIN_RETENTION_S
+    """Seconds in which a client may still fetch a result as the service ends."""
+
     def __init__(
         self,
         store: JobEventLog,
         retention_s: float,
         limit_bytes: int,
-        limit: int | None = None,
+        limit: int = MAX_RESULTS_PER_OWNER,
         *,
         now: clock.Clock = clock.wall_time,
-        fetch_s: float = MIN_RETENTION_S,
     ) -> None:
-        """``fetch_s``: seconds in which a client may still fetch a result as the service ends."""
-        self._store, self._now, self._fetch_s = store, now, fetch_s
-        self._retention_s = retention_s
-        self._limit_bytes = limit_bytes
-        self._limit = limit or sys.maxsize
+        self._store, self._now, self._retention_s = store, now, retention_s
+        self._limit_bytes, self._limit = limit_bytes, limit
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
@@ -192,9 +191,9 @@ class Retention:
         now = time.monotonic()
         await asyncio.gather(
             *(
-                wait_for_event(one.fetched, one.ended_at + self._fetch_s - now)
+                wait_for_event(one.fetched, one.ended_at + self.fetch_s - now)
                 for one in self._ended.values()
-                if one.awaited and one.ended_at + self._fetch_s > now
+                if one.awaited and one.ended_at + self.fetch_s > now
             )
         )
 

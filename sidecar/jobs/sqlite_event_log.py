@@ -22,7 +22,7 @@ from sidecar.audio import audio_source
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
+from sidecar.jobs.job_event_log import JobEventLog, JobEventLogEntry
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, Priority
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.serialization import to_plain
@@ -159,7 +159,6 @@ class SqliteJobEventLog(JobEventLog):
         folder: Path,
         secret: str,
         now: clock.Clock = clock.wall_time,
-        buffer: int = SUBSCRIBER_BUFFER_EVENTS,
         *,
         shelf: RecordingArchive | None = None,
     ) -> None:
@@ -169,7 +168,7 @@ class SqliteJobEventLog(JobEventLog):
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
-        super().__init__(now, buffer)
+        super().__init__(now)
         self._shelf = shelf or RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
         self._last_reads: dict[str, float] = {}
         self.journal = open_journal(folder, secret, self._read)

@@ -44,6 +44,7 @@ class JobSubmissions:
         now: clock.Clock,
     ) -> None:
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
+        self._keeping = backend.persistent_recordings
         self._provision, self._intake, self._disk = provision, intake, disk
         self._tally, self._traces, self._now = tally, traces, now
         self._fits_elsewhere = settings.role == ROLE_FRONT  # a front leaves it to the nodes
@@ -142,9 +143,7 @@ class JobSubmissions:
             with place or await self.place(caller) as promised:
                 facts = await self._intake.probe(caller, source, options.track)
                 options = await self._admitted(caller, facts, options)
-                durable = self._backend.persistent_recordings is not None and (
-                    kept or self._backend.shares
-                )
+                durable = self._keeping is not None and (kept or self._backend.shares)
                 record = JobRecord.submitted(
                     self._now(),
                     await self._kept(source, kept) if durable else recording_ref(source),
@@ -235,9 +234,9 @@ class JobSubmissions:
         return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:
-        assert self._backend.persistent_recordings is not None
+        assert self._keeping is not None
         # If the power fails, a waiting client loses its connection: a sync would only delay it.
-        return await self._backend.persistent_recordings.kept(self._disk, source, synced=kept)
+        return await self._keeping.kept(self._disk, source, synced=kept)
 
     def _refused(
         self,
@@ -252,6 +251,6 @@ class JobSubmissions:
         unsure = self._backend.shares and not isinstance(
             error, DuplicateRequestKey | errors.QueueFull | errors.ShuttingDown
         )
-        if record is not None and self._backend.persistent_recordings is not None and not unsure:
-            discard = self._backend.persistent_recordings.discard
+        if record is not None and self._keeping is not None and not unsure:
+            discard = self._keeping.discard
             self._discards.spawn("discard", self._disk.run(discard, record.audio))

@@ -41,10 +41,8 @@ class StagedApp:
     ``build`` imports and builds the whole application.
     """
 
-    def __init__(
-        self, first: ASGIApp, build: Callable[[], ASGIApp], most_sockets: int = MAX_WAITING_SOCKETS
-    ) -> None:
-        self._first, self._build, self._most_sockets = first, build, most_sockets
+    def __init__(self, first: ASGIApp, build: Callable[[], ASGIApp]) -> None:
+        self._first, self._build = first, build
         self._whole: ASGIApp | None = None
         self._built = asyncio.Event()
         self._sockets = 0
@@ -77,7 +75,7 @@ class StagedApp:
 
     async def _wait_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait with a handshake, which uvicorn no longer counts for its address."""
-        refused = self._sockets >= self._most_sockets
+        refused = self._sockets >= MAX_WAITING_SOCKETS
         self._sockets += 1
         try:
             if not refused:

@@ -272,7 +272,7 @@ class EnrolledSpeakers:
         Raises:
             errors.SidecarError: as `OwnedSpeakers.delete_all`.
         """
-        return await self._people.delete_all(caller) if self._people is not None else 0
+        return 0 if self._people is None else await self._people.delete_all(caller)
 
     async def close(self) -> None:
         """Close the store."""

@@ -42,7 +42,8 @@ DEFAULT_REGION = "us-east-1"
 
 
 class S3Unavailable(Exception):
-    """The storage does not answer now; whether the request was carried out is unknown."""
+    """The storage does not answer now; whether the request was carried out is unknown. Its text is
+    the class name of an error, whose message contains addresses."""
 
 
 class S3Refused(Exception):
@@ -56,7 +57,7 @@ class S3Refused(Exception):
 class S3Client:
     """Client of one S3 server, for any thread."""
 
-    def __init__(self, endpoint: str | None, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(self, endpoint: str | None) -> None:
         """``endpoint``: the server's address; None: AWS. With an address, buckets are in the path
         (``address/bucket/key``); plain HTTP is used only if the address says so.
 
@@ -81,7 +82,7 @@ class S3Client:
                 region_name=session.get_config_variable("region") or DEFAULT_REGION,
                 config=Config(
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    read_timeout=read_timeout_s,
+                    read_timeout=READ_TIMEOUT_S,
                     retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
                     max_pool_connections=MAX_CONNECTIONS,
                     ignore_configured_endpoint_urls=True,  # the address comes from `endpoint` only
@@ -114,7 +115,7 @@ class S3Client:
             except ClientError as error:
                 raise _response_error(error.response) from None
             except (BotoCoreError, OSError) as error:
-                raise S3Unavailable(_error_name(error)) from None
+                raise S3Unavailable(type(error).__name__) from None
             if "Body" not in answer:
                 break
             try:
@@ -124,7 +125,7 @@ class S3Client:
             # botocore's retries do not cover the body
             except (BotoCoreError, HTTPClientError, OSError) as error:
                 if attempt == MAX_ATTEMPTS - 1:
-                    raise S3Unavailable(_error_name(error)) from None
+                    raise S3Unavailable(type(error).__name__) from None
             time.sleep(backoff_s(attempt, 0.5, MAX_RETRY_PAUSE_S))
         return answer
 
@@ -139,11 +140,6 @@ def _response_error(response: Mapping[str, Any]) -> Exception:
     return S3Refused(code, status)
 
 
-def _error_name(error: Exception) -> str:
-    """Return the class name of an error; its message contains addresses."""
-    return type(error).__name__
-
-
 MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
 """Back-off after a failed deletion: the first pause and the maximum."""
 CLOSE_TIMEOUT_S = 3.0
@@ -153,9 +149,7 @@ CLOSE_TIMEOUT_S = 3.0
 class S3DeletionQueue:
     """Queue of deletions, run one after another in a thread that starts with the first."""
 
-    def __init__(self, close_s: float) -> None:
-        """``close_s``: how long the end of the service waits for queued deletions."""
-        self._close_s = close_s
+    def __init__(self) -> None:
         self._news = threading.Condition()
         self._waiting: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
@@ -175,7 +169,7 @@ class S3DeletionQueue:
         with self._news:
             self._closing = True
             self._news.notify_all()
-            self._news.wait_for(lambda: not self._waiting or self._thread is None, self._close_s)
+            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_TIMEOUT_S)
             if self._waiting:
                 log.warning(
                     "%d recordings could not be deleted before the end; a later start deletes them",
@@ -225,13 +219,10 @@ class S3Storage:
 
     kind = "bucket"
 
-    def __init__(
-        self, server: S3Client, bucket: str, prefix: str, close_s: float = CLOSE_TIMEOUT_S
-    ) -> None:
-        """``prefix``: prefix of all keys; empty, or ends with a slash. ``close_s``: as for
-        `S3DeletionQueue`."""
+    def __init__(self, server: S3Client, bucket: str, prefix: str) -> None:
+        """``prefix``: prefix of all keys; empty, or ends with a slash."""
         self._server, self._bucket, self._prefix = server, bucket, prefix
-        self._removal = S3DeletionQueue(close_s)
+        self._removal = S3DeletionQueue()
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Send a stream; the server answers once it is stored."""

@@ -24,7 +24,6 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.workers.engine_loading import WorkerShutdowns
 from sidecar.workers.rpc_server import BEGUN_MESSAGE
-from sidecar.workers.worker_environment import EnvironmentNeeds
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
 PARALLEL_PROBES = 3
@@ -41,7 +40,7 @@ OPEN_TIMEOUT_S = 5.0
 
 def start_probe_process() -> WorkerProcess:
     """Start a process that probes files."""
-    return WorkerProcess("intake", EnvironmentNeeds.LEAST)
+    return WorkerProcess("intake", least=True)
 
 
 class AudioProbe:

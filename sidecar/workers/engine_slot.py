@@ -220,7 +220,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     ``load``: its load options; the first precision is there, others come with `reload` and `lease`.
     ``account`` plans the memory of each load and is notified of its result. ``keep_alive_s``: idle
-    time until it is unloaded; negative: never. ``preloaded_keep_s``: as `PRELOADED_KEEP_S`.
+    time until it is unloaded; negative: never.
     """
 
     def __init__(
@@ -231,10 +231,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         account: MemoryAccount | None = None,
         on_crash: Callable[[worker_process.WorkerProcess], None] = lambda worker: None,
         sharing: Sharing = EXCLUSIVE,
-        preloaded_keep_s: float = PRELOADED_KEEP_S,
     ) -> None:
         super().__init__(spec, load, account or MemoryAccount(), on_crash, sharing.worker)
-        self._preloaded_keep_s = preloaded_keep_s
         self.spec = spec
         self.sharing = sharing
         self._keep_alive_s = keep_alive_s
@@ -468,7 +466,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             return
         if self.worker is not None and self._keep_alive_s >= 0:
             unused = self._used_load != self.loads
-            idle_s = self._keep_alive_s or (self._preloaded_keep_s if unused else 0.0)
+            idle_s = self._keep_alive_s or (PRELOADED_KEEP_S if unused else 0.0)
             self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
 
     def _idled(self) -> None:

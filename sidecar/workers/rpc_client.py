@@ -128,10 +128,8 @@ class RpcCallEnded(Exception):
 class RpcCall:
     """One call, seen from the service: a reader of its answers, and a sender of more input."""
 
-    def __init__(
-        self, number: int, line: RpcConnection, max_unread_bytes: int = MAX_UNREAD_BYTES
-    ) -> None:
-        self.number, self._max_unread_bytes = number, max_unread_bytes
+    def __init__(self, number: int, line: RpcConnection) -> None:
+        self.number = number
         self.reached = asyncio.Event()
         """Set once all calls before it have ended and it executes, or once it has ended."""
         self.over = asyncio.Event()
@@ -197,7 +195,7 @@ class RpcCall:
             case {"answer": dict()}:
                 self._answers.append(frame)
                 self.unread_bytes += frame.size
-                if self.unread_bytes > self._max_unread_bytes:
+                if self.unread_bytes > MAX_UNREAD_BYTES:
                     self._line.close("more of a call than may lie unread")
             case {"granted": int(size)}:
                 self._outgoing.granted(size)
@@ -221,9 +219,7 @@ class RpcCall:
 class RpcCalls:
     """All calls over the connection to one worker."""
 
-    def __init__(self, max_unread_bytes: int = MAX_UNREAD_BYTES) -> None:
-        """``max_unread_bytes``: of one call."""
-        self._max_unread_bytes = max_unread_bytes
+    def __init__(self) -> None:
         self._line: RpcConnection | None = None
         self._calls: dict[int, RpcCall] = {}
         self.in_turn: deque[RpcCall] = deque()
@@ -245,7 +241,7 @@ class RpcCalls:
         """
         self._line = line
         self._last += 1
-        call = RpcCall(self._last, line, self._max_unread_bytes)
+        call = RpcCall(self._last, line)
         self._calls[call.number] = call
         try:
             async with self._begin_lock:  # sends in the order of numbers

@@ -12,7 +12,6 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 
 from sidecar.checkpoints import onnx_models
@@ -54,15 +53,6 @@ PASSED_PREFIXES = ("LC_", "PYTHON", "_PYI_", "_MEI")
 """Prefixes of further variables: locale, Python, folder of an unpacked packaged executable."""
 
 
-class EnvironmentNeeds(Enum):
-    """Share of the environment that a worker gets."""
-
-    ENGINE = auto()
-    """All but secrets: many variables configure an engine's libraries."""
-    LEAST = auto()
-    """Variables needed to start, and to find ffmpeg."""
-
-
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """Behaviour of an engine's process.
@@ -83,15 +73,15 @@ class WorkerOptions:
 
 
 def worker_environment_of(
-    ours: Mapping[str, str], needs: EnvironmentNeeds, niceness: int = WORKER_NICENESS
+    ours: Mapping[str, str], *, least: bool = False, niceness: int = WORKER_NICENESS
 ) -> dict[str, str]:
-    """Return the environment of a worker: the variables that it ``needs``, and the package's
-    path."""
+    """Return the environment of a worker, with the package's path: all variables but secrets, as
+    many configure an engine's libraries; or the ``least`` to start, and to find ffmpeg."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [ours.get("PYTHONPATH")])]
     given = {
         **ONE_BLAS_THREAD,
-        **{name: value for name, value in ours.items() if _passes(name, value, needs)},
+        **{name: value for name, value in ours.items() if _passes(name, value, least)},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
         **onnx_models.TELEMETRY_OFF_ENV,
@@ -105,12 +95,8 @@ def worker_environment_of(
     return given
 
 
-def _passes(name: str, value: str, needs: EnvironmentNeeds) -> bool:
+def _passes(name: str, value: str, least: bool) -> bool:
     if SECRET_NAME.search(name) or PASSWORD_IN_VALUE.search(value):
         return False
     upper = name.upper()  # names are case-insensitive on Windows
-    return (
-        needs is EnvironmentNeeds.ENGINE
-        or upper in PASSED_VARIABLES
-        or upper.startswith(PASSED_PREFIXES)
-    )
+    return not least or upper in PASSED_VARIABLES or upper.startswith(PASSED_PREFIXES)

@@ -66,17 +66,20 @@ class WorkerProcess:
     def __init__(
         self,
         name: str,
-        needs: worker_environment.EnvironmentNeeds = worker_environment.EnvironmentNeeds.ENGINE,
         options: worker_environment.WorkerOptions | None = None,
+        *,
+        least: bool = False,
     ) -> None:
-        """Start the process.
+        """Start the process; ``least``: as `worker_environment_of`.
 
         Raises:
             OSError: it cannot be started.
         """
         self.name = name
         self.options = options or worker_environment.WorkerOptions()
-        given = worker_environment.worker_environment_of(os.environ, needs, self.options.niceness)
+        given = worker_environment.worker_environment_of(
+            os.environ, least=least, niceness=self.options.niceness
+        )
         self._process, self._sock = channel.spawn_worker(worker_command(), given)
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)

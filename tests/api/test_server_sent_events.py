@@ -68,7 +68,8 @@ def submitted() -> JobRecord:
 
 
 async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
-    store, job, reader = JobEventLog(buffer=BUFFER), submitted(), Reader()
+    store, job, reader = JobEventLog(), submitted(), Reader()
+    store.feed.buffer = BUFFER
     store.add(job)
     subscription = store.subscribe(job.id)
     answer = responses.EventStreamResponse(

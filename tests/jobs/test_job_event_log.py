@@ -32,11 +32,11 @@ from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentR
 KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]
 """Gives a fixture by its name."""
-STORES: dict[str, Callable[[Place, Clock, int], JobEventLog]] = {
-    "memory": lambda place, now, buffer: JobEventLog(now, buffer),
-    "sqlite": lambda place, now, buffer: SqliteJobEventLog(place("tmp_path"), KEY, now, buffer),
+STORES: dict[str, Callable[[Place, Clock], JobEventLog]] = {
+    "memory": lambda place, now: JobEventLog(now),
+    "sqlite": lambda place, now: SqliteJobEventLog(place("tmp_path"), KEY, now),
 }
-"""How to open a store: at a place of its own, with a clock and a buffer for each subscriber."""
+"""How to open a store: at a place of its own, with a clock."""
 BUFFER = 4
 TRANSCRIPT = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 DONE = ReportedChange(Finished(TRANSCRIPT))
@@ -54,7 +54,8 @@ class Ticks:
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Iterator[JobEventLog]:
-    store = STORES[request.param](request.getfixturevalue, Ticks(), BUFFER)
+    store = STORES[request.param](request.getfixturevalue, Ticks())
+    store.feed.buffer = BUFFER
     yield store
     store.close()
 

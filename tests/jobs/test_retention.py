@@ -36,9 +36,10 @@ DAY_S = 86400.0
 class Kept:
     """A store, and how long what is in it is kept."""
 
-    def __init__(self, retention_s: float, limit_bytes: int, **more: float) -> None:
+    def __init__(self, retention_s: float, limit_bytes: int, fetch_s: float | None = None) -> None:
         self.store = JobEventLog()
-        self.results = Retention(self.store, retention_s, limit_bytes, **more)
+        self.results = Retention(self.store, retention_s, limit_bytes)
+        self.results.fetch_s = self.results.fetch_s if fetch_s is None else fetch_s
 
     @property
     def ids(self) -> list[str]:

@@ -555,7 +555,7 @@ async def test_last_read_of_result_counts_after_restart(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def _owned(store: SqliteJobEventLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
+async def _owned(store: SqliteJobEventLog, limit: int = 1000) -> AsyncIterator[OwnedJobs]:
     """Whoever asks, of a service that was started with this store."""
     results = Retention(store, 3600, 1 << 20, limit)
     for record in store.all():

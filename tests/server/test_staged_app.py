@@ -21,6 +21,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, settle
 
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
+from sidecar.server import staged_app
 from sidecar.server.app import create_entrance, create_service, create_staged_app
 from sidecar.server.http_app import create_whole_app
 from sidecar.server.staged_app import StagedApp
@@ -285,11 +286,14 @@ def test_service_stops_cleanly_although_import_hangs(
     assert "Traceback" not in log
 
 
-async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown() -> None:
+async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def unused(*_: Any) -> None:
         raise AssertionError
 
-    app, sent = StagedApp(unused, lambda: unused, most_sockets=1), list[Any]()
+    monkeypatch.setattr(staged_app, "MAX_WAITING_SOCKETS", 1)
+    app, sent = StagedApp(unused, lambda: unused), list[Any]()
 
     async def send(message: Any) -> None:
         sent.append(message)

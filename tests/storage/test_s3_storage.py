@@ -32,6 +32,7 @@ from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
+from sidecar.storage import s3_storage
 from sidecar.storage.postgres_database import migrate_postgres
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.s3_storage import PART_BYTES, S3Client, S3Storage
@@ -200,12 +201,15 @@ def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole
 
 
 @pytest.mark.slow
-def test_silent_server_is_given_up(storage_server: ObjectStorage, bucket: str) -> None:
+def test_silent_server_is_given_up(
+    storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     patient = create_recording_storage(settings_of(bucket), Path("nowhere"))
     patient.put("whole", [b"a recording"])
     name, _, prefix = bucket.removeprefix("s3://").partition("/")
-    server = S3Client(os.environ["AWS_ENDPOINT_URL_S3"], read_timeout_s=0.3)
-    quick = S3Storage(server, name, f"{prefix}/", close_s=0.1)
+    monkeypatch.setattr(s3_storage, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(s3_storage, "CLOSE_TIMEOUT_S", 0.1)
+    quick = S3Storage(S3Client(os.environ["AWS_ENDPOINT_URL_S3"]), name, f"{prefix}/")
     with storage_server.halted():
         with pytest.raises(errors.StorageUnreachable):
             quick.put("another", [b"a recording"])

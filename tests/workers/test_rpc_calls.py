@@ -17,7 +17,7 @@ from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, stand_still, until, wait_until
 
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.workers import channel
+from sidecar.workers import channel, rpc_client
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
 from sidecar.workers.rpc_client import (
     MAX_UNREAD_BYTES,
@@ -72,9 +72,12 @@ class Ends:
 
 
 @pytest.fixture
-async def ends(request: pytest.FixtureRequest) -> AsyncIterator[Ends]:
+async def ends(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair()
-    calls = RpcCalls(getattr(request, "param", MAX_UNREAD_BYTES))
+    monkeypatch.setattr(rpc_client, "MAX_UNREAD_BYTES", getattr(request, "param", MAX_UNREAD_BYTES))
+    calls = RpcCalls()
     line = RpcConnection(ours, os.getpid(), calls.receive, calls.end)
     await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
     yield Ends(calls, line, Peer(theirs))

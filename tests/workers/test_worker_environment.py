@@ -8,7 +8,6 @@ import pytest
 
 from sidecar.workers.worker_environment import (
     ENDS_WITH_PARENT_VARIABLE,
-    EnvironmentNeeds,
     worker_environment_of,
 )
 
@@ -25,9 +24,9 @@ HARMLESS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("needs", EnvironmentNeeds)
-def test_environment_of_worker_has_no_secret(needs: EnvironmentNeeds) -> None:
-    given = worker_environment_of(dict.fromkeys(SECRETS, "x"), needs)
+@pytest.mark.parametrize("least", [False, True])
+def test_environment_of_worker_has_no_secret(least: bool) -> None:
+    given = worker_environment_of(dict.fromkeys(SECRETS, "x"), least=least)
     assert not set(SECRETS) & set(given)
 
 
@@ -41,26 +40,25 @@ def test_environment_of_worker_has_no_secret(needs: EnvironmentNeeds) -> None:
     ],
 )
 def test_environment_of_engine_has_no_value_with_password(value: str) -> None:
-    assert "ADDRESS" not in worker_environment_of({"ADDRESS": value}, EnvironmentNeeds.ENGINE)
+    assert "ADDRESS" not in worker_environment_of({"ADDRESS": value})
 
 
 def test_environment_of_engine_has_variables_of_its_libraries() -> None:
-    assert set(HARMLESS) <= set(
-        worker_environment_of(dict.fromkeys(HARMLESS, "x"), EnvironmentNeeds.ENGINE)
-    )
+    assert set(HARMLESS) <= set(worker_environment_of(dict.fromkeys(HARMLESS, "x")))
 
 
-@pytest.mark.parametrize("needs", EnvironmentNeeds)
-def test_numpy_has_one_thread_in_worker_unless_user_sets_it(needs: EnvironmentNeeds) -> None:
-    assert worker_environment_of({}, needs)["OPENBLAS_NUM_THREADS"] == "1"
+@pytest.mark.parametrize("least", [False, True])
+def test_numpy_has_one_thread_in_worker_unless_user_sets_it(least: bool) -> None:
+    assert worker_environment_of({}, least=least)["OPENBLAS_NUM_THREADS"] == "1"
     assert (
-        worker_environment_of({"OPENBLAS_NUM_THREADS": "4"}, needs)["OPENBLAS_NUM_THREADS"] == "4"
+        worker_environment_of({"OPENBLAS_NUM_THREADS": "4"}, least=least)["OPENBLAS_NUM_THREADS"]
+        == "4"
     )
 
 
 def test_environment_of_probe_has_only_what_it_needs() -> None:
     ours = dict.fromkeys([*HARMLESS, "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"], "x")
-    given = set(worker_environment_of(ours, EnvironmentNeeds.LEAST)) & set(ours)
+    given = set(worker_environment_of(ours, least=True)) & set(ours)
     assert given == {"PATH", "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"}
 
 
@@ -68,10 +66,8 @@ def test_only_worker_of_main_thread_ends_with_its_thread() -> None:
     """Linux ends a child with the thread that started it, which may be long before the service."""
     given: list[dict[str, str]] = []
     ours = {ENDS_WITH_PARENT_VARIABLE: "1"}
-    other = threading.Thread(
-        target=lambda: given.append(worker_environment_of(ours, EnvironmentNeeds.ENGINE))
-    )
+    other = threading.Thread(target=lambda: given.append(worker_environment_of(ours)))
     other.start()
     other.join()
     assert ENDS_WITH_PARENT_VARIABLE not in given[0]
-    assert ENDS_WITH_PARENT_VARIABLE in worker_environment_of({}, EnvironmentNeeds.ENGINE)
+    assert ENDS_WITH_PARENT_VARIABLE in worker_environment_of({})
