@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
+from instrumented_slot import Companies, OverheardSlot, job_of, queue_on, started, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
@@ -42,13 +42,6 @@ async def queue_of(**terms: Any) -> AsyncIterator[tuple[JobQueue, OverheardSlot,
         yield queue, slot, companies
 
 
-async def submitted(queue: JobQueue, paths: Sequence[Path]) -> list[Job]:
-    jobs = [job_of(path) for path in paths]
-    for job in jobs:
-        await queue.submit(job)
-    return jobs
-
-
 def unreadable_job(recording: Path) -> Job:
     """A job each read of whose recording fails with EIO."""
     job = job_of(recording)
@@ -70,8 +63,7 @@ async def test_each_job_of_batch_has_result_it_has_alone(recording: Path, tmp_pa
     samples, rate = soundfile.read(recording)
     soundfile.write(other, samples[::-1], rate)
     async with queue_of() as (queue, _, companies):
-        jobs = await submitted(queue, [recording, other] * 5)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording, other] * 5))
         texts = [(await job.result()).text for job in jobs]
     assert texts == texts[:2] * 5
     assert texts[0] != texts[1]
@@ -83,8 +75,7 @@ async def test_cancelled_job_leaves_running_batch_and_others_finish(
     recording: Path, hold: Hold
 ) -> None:
     async with queue_of() as (queue, slot, _):
-        jobs = await submitted(queue, [recording] * 3)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 3))
         await running(jobs)
         pid = slot.worker_pid
         queue.cancel(jobs[1])
@@ -100,8 +91,7 @@ async def test_job_cancelled_before_batch_starts_is_not_reported_to_engine(
     recording: Path, hold: Hold
 ) -> None:
     async with queue_of() as (queue, slot, _):
-        jobs = await submitted(queue, [recording] * 3)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 3))
         await until(lambda: jobs[0].state is JobState.RUNNING)
         queue.cancel(jobs[0])
         await running(jobs[1:])
@@ -120,8 +110,7 @@ async def test_each_job_of_batch_gets_its_own_plan(recording: Path) -> None:
         return dataclasses.replace(job.options, language=planned[job.id])
 
     async with queue_on(slot, company=companies, plan=plan) as queue:
-        jobs = await submitted(queue, [recording] * 5)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 5))
         languages = [(await job.result()).language for job in jobs]
     assert companies.sizes == [4, 1]
     assert languages == [planned[job.id] for job in jobs]
@@ -132,8 +121,7 @@ async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(recording:
     """Alone there is more of it; and that there was not is no attempt of its own."""
     async with queue_of() as (queue, slot, companies):
         slot.too_large = {1}
-        jobs = await submitted(queue, [recording] * 3)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 3))
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
     assert [job.record.alone for job in jobs] == [False, True, False]
@@ -146,16 +134,15 @@ async def test_recording_of_batch_that_cannot_be_read_waits_alone_and_others_are
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(fault_retry_s=0.01) as (queue, _, companies):
-        jobs = await submitted(queue, [recording] * 2)
-        unreadable = unreadable_job(recording)
-        await queue.submit(unreadable)
-        queue.open()
+        *jobs, unreadable = await started(
+            queue, job_of(recording), job_of(recording), unreadable_job(recording)
+        )
         for job in jobs:
             assert (await job.result()).text
         await until(lambda: unreadable.state is JobState.QUEUED)
         assert isinstance(queue.paused, errors.StorageUnreachable)
         assert [job.record.attempts for job in (*jobs, unreadable)] == [1, 1, 0]
-        (later,) = await submitted(queue, [recording])
+        (later,) = await submitted(queue, job_of(recording))
         assert (await later.result()).text
         assert not unreadable.ended
         queue.cancel(unreadable)
@@ -168,12 +155,9 @@ async def test_jobs_whose_recordings_alone_cannot_be_read_keep_no_other_waiting(
     recording: Path,
 ) -> None:
     async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
-        unreadable = [unreadable_job(recording) for _ in range(3)]
-        for job in unreadable:
-            await queue.submit(job)
-        queue.open()
+        unreadable = await started(queue, *(unreadable_job(recording) for _ in range(3)))
         for _ in range(3):
-            (job,) = await submitted(queue, [recording])
+            (job,) = await submitted(queue, job_of(recording))
             assert (await job.result()).text
         assert {job.state for job in unreadable} <= {JobState.QUEUED, JobState.RUNNING}
 
@@ -186,11 +170,10 @@ async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
     poison.write_bytes(voice)
     async with queue_of() as (queue, slot, companies):
         slot.poison = poison.stat().st_ino
-        jobs = await submitted(queue, [recording, poison, recording])
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording, poison, recording]))
         await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
         assert slot.deaths == 2
-        following = await submitted(queue, [recording] * 2)
+        following = await submitted(queue, *map(job_of, [recording] * 2))
         assert len({(await job.result()).text for job in following}) == 1
     assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
     assert [job.record.attempts for job in jobs] == [2, 2, 2]
@@ -203,8 +186,7 @@ async def test_batch_whose_engine_dies_during_drain_is_retried_within_grace(
     recording: Path, hold: Hold
 ) -> None:
     async with queue_of() as (queue, slot, _):
-        jobs = await submitted(queue, [recording] * 3)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 3))
         await running(jobs)
         draining = asyncio.ensure_future(queue.drain(2 * PATIENCE_S))
         await asyncio.sleep(0)
@@ -219,8 +201,7 @@ async def test_next_batch_runs_when_all_jobs_of_batch_are_cancelled(
     recording: Path, hold: Hold
 ) -> None:
     async with queue_of() as (queue, _, _):
-        jobs = await submitted(queue, [recording] * 6)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 6))
         await running(jobs[:4])
         for job in jobs[:4]:
             queue.cancel(job)
@@ -235,8 +216,7 @@ async def test_unreadable_recording_in_batch_fails_alone(recording: Path, tmp_pa
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"nothing that could be heard" * 100)
     async with queue_of() as (queue, _, companies):
-        jobs = await submitted(queue, [recording, broken, recording])
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording, broken, recording]))
         await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
     assert companies.sizes == [3]
     assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
@@ -246,8 +226,7 @@ async def test_unreadable_recording_in_batch_fails_alone(recording: Path, tmp_pa
 @posix
 async def test_jobs_of_crashed_batch_are_retried_one_by_one(recording: Path, hold: Hold) -> None:
     async with queue_of() as (queue, slot, companies):
-        jobs = await submitted(queue, [recording] * 3)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 3))
         await running(jobs)
         assert slot.worker_pid is not None
         hold.spare_new_workers()
@@ -262,8 +241,7 @@ async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
     recording: Path, hold: Hold
 ) -> None:
     async with queue_of() as (queue, slot, companies):
-        jobs = await submitted(queue, [recording] * 5)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 5))
         await running(jobs[:4])
         hold.spare_new_workers()
         reloading = asyncio.ensure_future(slot.reload(Precision.INT8))
@@ -277,8 +255,7 @@ async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
 
 async def test_job_cancelled_during_load_leaves_rest_of_batch_together(recording: Path) -> None:
     async with queue_of() as (queue, _, companies):
-        jobs = await submitted(queue, [recording] * 3)
-        queue.open()
+        jobs = await started(queue, *map(job_of, [recording] * 3))
         async for _ in jobs[0].changes():
             if jobs[0].state is JobState.RUNNING:
                 break

@@ -9,24 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from instrumented_slot import Companies, OverheardJoint, queue_on
+from instrumented_slot import Companies, OverheardJoint, queue_on, started, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 
 NewJob = Callable[..., Job]
-
-
-async def submitted(queue: JobQueue, new_job: NewJob, count: int) -> list[Job]:
-    jobs = [new_job() for _ in range(count)]
-    for job in jobs:
-        await queue.submit(job)
-    return jobs
 
 
 async def over(jobs: Sequence[Job]) -> list[JobState]:
@@ -39,11 +31,11 @@ async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
     new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
-        jobs = await submitted(queue, new_job, 2)
+        jobs = await submitted(queue, *(new_job() for _ in range(2)))
         assert queue.turn(jobs[1]) == (1, 0.0), "in the other place"
         queue.open()
         await until(lambda: queue.running == 2)
-        jobs += await submitted(queue, new_job, 2)
+        jobs += await submitted(queue, *(new_job() for _ in range(2)))
         with pytest.raises(errors.QueueFull):
             queue.check_room()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
@@ -58,8 +50,7 @@ async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
 ) -> None:
     slot = OverheardJoint()
     async with queue_on(slot, places=2) as queue:
-        jobs = await submitted(queue, new_job, 3)
-        queue.open()
+        jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         queue.cancel(jobs[1])
         await until(lambda: slot.asked == 3)
@@ -75,8 +66,7 @@ async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
     new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardJoint(), places=2) as queue:
-        jobs = await submitted(queue, new_job, 3)
-        queue.open()
+        jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: queue.running == 2)
         hold.release()
         await queue.drain(PATIENCE_S)
@@ -98,8 +88,7 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
 
     async with queue_on(OverheardJoint(), places=2, company=company) as queue:
         broken = asyncio.ensure_future(queue.broken())
-        jobs = await submitted(queue, new_job, 3)
-        queue.open()
+        jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: calls == 2)
         hold.release()
         assert await over(jobs) == [JobState.DONE] * 3
@@ -112,8 +101,7 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
 async def test_waiting_jobs_are_split_into_batches_among_free_places(new_job: NewJob) -> None:
     companies = Companies()
     async with queue_on(OverheardJoint(), places=2, company=companies) as queue:
-        jobs = await submitted(queue, new_job, 4)
-        queue.open()
+        jobs = await started(queue, *(new_job() for _ in range(4)))
         assert await over(jobs) == [JobState.DONE] * 4
     assert companies.sizes == [2, 2]
 
@@ -127,16 +115,13 @@ async def test_poison_job_in_shared_process_fails_and_jobs_beside_it_are_done(
     shutil.copy(recording, poison)
     slot.poison = poison.stat().st_ino
     async with queue_on(slot, places=3) as queue:
-        jobs = await submitted(queue, new_job, 2)
-        queue.open()
+        jobs = await started(queue, *(new_job() for _ in range(2)))
         await until(lambda: all(job.record.segments for job in jobs))
-        bad = new_job(poison)
-        await queue.submit(bad)
-        jobs += await submitted(queue, new_job, 1)
+        bad, good = await submitted(queue, new_job(poison), new_job())
         await until(lambda: slot.deaths)
         hold.release()
-        assert await over(jobs) == [JobState.DONE] * 3
+        assert await over([*jobs, good]) == [JobState.DONE] * 3
         assert await over([bad]) == [JobState.FAILED]
     assert slot.deaths == 2
     assert isinstance(bad.error, errors.EngineCrashed)
-    assert max(job.record.attempts for job in jobs) == 2
+    assert max(job.record.attempts for job in [*jobs, good]) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from full_disk import fill_disk
-from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on
+from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on, started, submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -244,9 +244,7 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
     async with queue_on(slot, fault_retry_s=0.01) as queue:
         with monkeypatch.context() as disk:
             disk.setattr(slot, "_check_not_stuck", stuck)
-            for job in jobs:
-                await queue.submit(job)
-            queue.open()
+            await started(queue, *jobs)
             await until(lambda: len(tries) >= 3 or jobs[0].ended)
             assert [job.state for job in jobs] == [JobState.QUEUED] * 2
             assert caplog.text.count("jobs wait until this is over") == 1
@@ -260,8 +258,7 @@ async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
     keeping = JobPersistence(keeping_in(tiny_disk))
     jobs = [new_job(durable=True) for _ in range(3)]
     async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
-        for job in jobs:
-            await queue.submit(job)
+        await submitted(queue, *jobs)
         fill_disk(tiny_disk)
         queue.open()
         await until(lambda: isinstance(queue.paused, errors.DiskFull))
@@ -291,9 +288,7 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
 
     monkeypatch.setattr(keeping.store, "append", append)
     async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
-        for job in jobs:
-            await queue.submit(job)
-        queue.open()
+        await started(queue, *jobs)
         await until(lambda: isinstance(queue.paused, errors.DiskFull))
         assert {job.state for job in jobs} <= {JobState.QUEUED, JobState.DONE}
         (tiny_disk / "ballast").unlink()
@@ -321,9 +316,7 @@ async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting
     monkeypatch.setattr(keeping.store, "_sealed", sealed_but_a_segment)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
     async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
-        for job in (bad, good):
-            await queue.submit(job)
-        queue.open()
+        await started(queue, bad, good)
         assert (await good.result()).text
         with pytest.raises(errors.SidecarError) as failed:
             await bad.result()
@@ -338,8 +331,7 @@ async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
     jobs = [new_job(durable=True) for _ in range(3)]
     terms = {"fault_retry_s": 0.01, "company": company}
     async with queue_on(OverheardSlot(), keeping.store, **terms) as queue:
-        for job in jobs:
-            await queue.submit(job)
+        await submitted(queue, *jobs)
         fill_disk(tiny_disk)
         queue.open()
         await until(lambda: queue.paused is not None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from instrumented_slot import OverheardSlot, job_of, queue_on
+from instrumented_slot import OverheardSlot, job_of, queue_on, started, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
@@ -79,10 +79,7 @@ async def test_fault_in_choice_of_next_job_fails_only_that_job(
         return [next(waiting)]
 
     async with queue_on(OverheardSlot(), company=company) as queue:
-        jobs = [new_job() for _ in range(4)]
-        for one in jobs:
-            await queue.submit(one)
-        queue.open()
+        jobs = await started(queue, *(new_job() for _ in range(4)))
         await asyncio.gather(*(one.over() for one in jobs))
         assert queue.depth == 0
     failed, done = JobState.FAILED, JobState.DONE
@@ -103,9 +100,7 @@ async def test_queue_without_dispatcher_fails_waiting_jobs_and_accepts_none(
         raise asyncio.CancelledError
 
     async with queue_on(OverheardSlot(), company=company) as queue:
-        jobs = [new_job() for _ in range(3)]
-        for one in jobs:
-            await queue.submit(one)
+        jobs = await submitted(queue, *(new_job() for _ in range(3)))
         broken = asyncio.ensure_future(queue.broken())
         await asyncio.sleep(0)
         assert not broken.done()
@@ -130,10 +125,7 @@ async def test_closed_queue_is_not_broken(new_job: NewJob) -> None:
 
 async def test_closing_queue_fails_running_and_waiting_jobs(new_job: NewJob, hold: Hold) -> None:
     async with queue_on(OverheardSlot()) as queue:
-        jobs = [new_job(kept=kept) for kept in (False, True, False)]
-        for one in jobs:
-            await queue.submit(one)
-        queue.open()
+        jobs = await started(queue, *(new_job(kept=kept) for kept in (False, True, False)))
         await until(lambda: jobs[0].record.segments)
     for one in jobs:
         with pytest.raises(errors.ShuttingDown):
@@ -144,9 +136,7 @@ async def test_job_whose_client_waits_is_not_remembered_after_its_end(new_job: N
     store = JobEventLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
-        awaited, kept = new_job(kept=False), new_job()
-        await queue.submit(awaited)
-        await queue.submit(kept)
+        awaited, kept = await submitted(queue, new_job(kept=False), new_job())
         assert [one.id for one in store.all() if one.kept] == [kept.id]
         queue.open()
         assert (await awaited.result()).text == (await kept.result()).text
@@ -160,10 +150,7 @@ async def test_job_with_transcript_stays_done_when_cancelled_before_engine_is_fr
     slot = OverheardSlot(keep_alive_s=0)
     slot.release.clear()
     async with queue_on(slot) as queue:
-        one, following = new_job(), new_job()
-        await queue.submit(one)
-        await queue.submit(following)
-        queue.open()
+        one, following = await started(queue, new_job(), new_job())
         text = (await asyncio.wait_for(one.result(), PATIENCE_S)).text
         assert queue.turn(following)[0] == 0, "the engine is not free"
         queue.cancel(one)
@@ -180,9 +167,7 @@ async def test_drain_does_not_wait_for_engine_of_finished_job(new_job: NewJob) -
     slot = OverheardSlot()
     slot.release.clear()
     async with queue_on(slot) as queue:
-        one = new_job(kept=False)
-        await queue.submit(one)
-        queue.open()
+        (one,) = await started(queue, new_job(kept=False))
         await one.result()
         await asyncio.wait_for(queue.drain(2 * PATIENCE_S), PATIENCE_S)
         slot.release.set()
@@ -192,10 +177,7 @@ async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
     new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardSlot()) as queue:
-        running, waiting = new_job(), new_job()
-        await queue.submit(running)
-        await queue.submit(waiting)
-        queue.open()
+        running, waiting = await started(queue, new_job(), new_job())
         await until(lambda: running.record.segments)
         draining = asyncio.ensure_future(queue.drain(0.3))
         await asyncio.sleep(0)
@@ -215,9 +197,7 @@ async def test_durable_job_that_starts_again_has_notice_unless_it_resumes(
     slot = OverheardSlot()
     slot.spec = dataclasses.replace(slot.spec, resumes=resumes)
     async with queue_on(slot) as queue:
-        one = new_job(durable=True)
-        await queue.submit(one)
-        queue.open()
+        (one,) = await started(queue, new_job(durable=True))
         await until(lambda: one.record.segments)
         hold.spare_new_workers()
         slot.kill()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from instrumented_slot import Companies, OverheardSlot, job_of, queue_on
+from instrumented_slot import Companies, OverheardSlot, job_of, queue_on, started, submitted
 from job_fixtures import Hold
 from service_process import until
 from virtual_time import virtual_time
@@ -27,12 +27,6 @@ NewJob = Callable[..., Job]
 def by_owner(job: Job, precision: Precision) -> float:
     """How long a job of these tests is said to take: its owner's name ends with it."""
     return float(job.record.owner.rpartition(" ")[2])
-
-
-async def submitted(queue: JobQueue, jobs: list[Job]) -> list[Job]:
-    for job in jobs:
-        await queue.submit(job)
-    return jobs
 
 
 class LoadedSlot(OverheardSlot):
@@ -93,8 +87,7 @@ async def test_waiting_jobs_have_positive_waits_while_another_runs(
     new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardSlot()) as queue:
-        running, next_, last = await submitted(queue, [new_job() for _ in range(3)])
-        queue.open()
+        running, next_, last = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: running.record.progress.audio_s_done)
         (first, first_s), (second, second_s) = queue.turn(next_), queue.turn(last)
         assert 0.0 < first_s < second_s
@@ -110,15 +103,14 @@ async def test_batch_job_runs_after_interactive_job_of_same_owner(recording: Pat
             job_of(recording, priority=priority)
             for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.BATCH)
         ]
-        await submitted(queue, jobs)
+        await submitted(queue, *jobs)
         assert await ran(queue, jobs) == [1, 0, 2]
 
 
 @pytest.mark.slow
 async def test_requeued_job_is_next_and_its_owner_is_refunded(new_job: NewJob, hold: Hold) -> None:
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
-        mine, yours = await submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
-        queue.open()
+        mine, yours = await started(queue, new_job(owner="me 100"), new_job(owner="you 150"))
         for _ in range(3):
             # which is the last that a held attempt reports
             await until(lambda: mine.record.progress.audio_s_done)
@@ -134,8 +126,8 @@ async def test_requeued_job_is_next_and_its_owner_is_refunded(new_job: NewJob, h
 async def test_batch_is_made_up_in_queue_order(recording: Path) -> None:
     companies = Companies()
     async with queue_on(OverheardSlot(), company=companies, guess=by_owner) as queue:
-        many = await submitted(queue, [job_of(recording, owner="many 30") for _ in range(6)])
-        one = await submitted(queue, [job_of(recording, owner="one 10")])
+        many = await submitted(queue, *(job_of(recording, owner="many 30") for _ in range(6)))
+        one = await submitted(queue, job_of(recording, owner="one 10"))
         ended = await ran(queue, many + one)
     assert companies.sizes == [4, 3]
     assert set(ended[:4]) == {0, 1, 2, 6}
@@ -180,7 +172,7 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
 async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) -> None:
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
-        first, *rest = await submitted(queue, [new_job(owner="a") for _ in range(4)])
+        first, *rest = await submitted(queue, *(new_job(owner="a") for _ in range(4)))
         assert [queue.turn(job)[1] for job in rest] == [500.0, 1000.0, 1500.0]
         slot.release.clear()
         queue.open()

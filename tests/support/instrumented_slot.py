@@ -164,3 +164,17 @@ async def queue_on(
     finally:
         await queue.close()
         await slot.close()
+
+
+async def submitted(queue: JobQueue, *jobs: Job) -> list[Job]:
+    """Put jobs in a queue, in this order."""
+    for job in jobs:
+        await queue.submit(job)
+    return [*jobs]
+
+
+async def started(queue: JobQueue, *jobs: Job) -> list[Job]:
+    """Put jobs in a queue, and open it."""
+    await submitted(queue, *jobs)
+    queue.open()
+    return [*jobs]
