@@ -198,6 +198,13 @@ async def ended(shared: SharedJobs, *job_ids: str) -> list[JobRecord]:
     return [shared.get(one) for one in job_ids]
 
 
+async def done(shared: SharedJobs, *job_ids: str) -> list[JobRecord]:
+    """Wait until these jobs have ended, and well."""
+    records = await ended(shared, *job_ids)
+    assert {record.state for record in records} == {JobState.DONE}
+    return records
+
+
 async def test_free_node_claims_next_job_and_each_job_is_done_once(
     shared: SharedJobs, recording: Path
 ) -> None:
@@ -208,8 +215,7 @@ async def test_free_node_claims_next_job_and_each_job_is_done_once(
         while min(len(one.claims.claimed) for one in both) < 2:  # one of them is a slow one
             assert len(ids) < 60, "one waited while the other worked"
             ids.append(sent(shared, recording))
-            records = await ended(shared, *ids)
-        assert {record.state for record in records} == {JobState.DONE}
+            await done(shared, *ids)
         assert [changes(shared, one, StartedChange) for one in ids] == [1] * len(ids)
         assert sum(len(one.claims.claimed) for one in both) == len(ids)
         assert not shared.claimed
@@ -254,8 +260,7 @@ async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_ref
             shared.lose(job_id)
             await until(lambda: second.claims.claimed)
             hold.release()
-            (record,) = await ended(shared, job_id)
-            assert record.state is JobState.DONE
+            (record,) = await done(shared, job_id)
             assert second.claims.claimed
             assert changes(shared, job_id, InterruptedChange) == 1
             await until(lambda: shared.lost and not first.queue.running and not first.node.held)
@@ -323,8 +328,7 @@ async def test_job_ended_elsewhere_as_it_starts_stops_without_an_error(
         patch.setattr(one.queue, "resume", gone)
         sent(shared, recording)
         await until(lambda: one.claims.claimed and not one.node.held)
-    (record,) = await ended(shared, sent(shared, recording))
-    assert record.state is JobState.DONE
+    await done(shared, sent(shared, recording))
     assert "Traceback" not in caplog.text
 
 
@@ -353,8 +357,7 @@ async def test_node_that_claims_a_lost_job_again_runs_it_once(
         shared.lose(job_id)
         await until(lambda: len(one.claims.claimed) == 2)
         hold.release()
-        (record,) = await ended(shared, job_id)
-        assert record.state is JobState.DONE
+        (record,) = await done(shared, job_id)
         assert one.claims.claimed == [job_id] * 2
         assert len({segment.text for segment in record.segments}) == len(record.segments) == 3
 
@@ -405,8 +408,7 @@ async def test_jobs_of_one_batch_are_claimed_together(
     one.beside = lambda record: 3
     with one.node.aside():
         ids = [sent(shared, recording) for _ in range(4)]
-    records = await ended(shared, *ids)
-    assert {record.state for record in records} == {JobState.DONE}
+    await done(shared, *ids)
     assert one.companies.sizes == [3, 1]
 
 
@@ -563,8 +565,7 @@ async def test_job_that_cannot_be_opened_is_tried_by_another_node_and_then_fails
             job_id = sent(shared, recording)
             await until(lambda: changes(shared, job_id, RequeuedChange) and not shared.claimed)
             assert shared.get(job_id).passed == 1
-        (record,) = await ended(shared, job_id)
-        assert record.state is JobState.DONE
+        (record,) = await done(shared, job_id)
         assert (len(blind.claims.claimed), len(sighted.claims.claimed)) == (1, 1)
         sighted.storage = False
         (record,) = await ended(shared, sent(shared, recording))
@@ -609,8 +610,7 @@ async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(
             return all(shared.get(one).over for one in sent_ids)
 
         await until(all_over)
-        for record in await ended(shared, *sent_ids):
-            assert record.state is JobState.DONE
+        for record in await done(shared, *sent_ids):
             assert changes(shared, record.id, RequeuedChange) == 0
             assert changes(shared, record.id, StartedChange) == 1
 
@@ -636,7 +636,7 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
                 good = sent(shared, recording)
                 shared.now_s += ELIGIBILITY_TTL_S  # earlier ones are tried again
                 await until(lambda: all(node.claims.verdict_of(one) is None for one in bad[:-1]))
-            assert (await ended(shared, good))[0].state is JobState.DONE
+            await done(shared, good)
         assert {shared.get(one).state for one in bad} == {JobState.QUEUED}
         assert code_of(node.claims.verdicts[bad[-1]][0]) == error.code
 
@@ -652,8 +652,7 @@ async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
             await until(lambda: {*full.claims.claimed} == {*ids} and not shared.claimed)
             assert full.claims.claimed == ids, "one that does not fit stops no other"
             assert {code_of(why) for why, _ in full.claims.verdicts.values()} == {error.code}
-        for record in await ended(shared, *ids):
-            assert record.state is JobState.DONE
+        for record in await done(shared, *ids):
             assert changes(shared, record.id, RequeuedChange) == 0
             assert changes(shared, record.id, StartedChange) == 1
 
@@ -674,8 +673,7 @@ async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_ch
         assert waits.settled
         hold.spare_new_workers()
         async with services(1, shared):
-            (record,) = await ended(shared, job_id)
-            assert record.state is JobState.DONE
+            await done(shared, job_id)
 
 
 @virtual_time
@@ -744,8 +742,7 @@ async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
         assert shared.get(job.id).passed == 1
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_FAILS")
         async with services(1, shared) as (other,):
-            (record,) = await ended(shared, job.id)
-            assert record.state is JobState.DONE
+            await done(shared, job.id)
             assert other.claims.claimed == [job.id]
         assert not broken.tally.ended.total
 
@@ -779,8 +776,7 @@ async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
     await until(lambda: all(shared.get(each).refused for each in ids))
     assert all(max(Counter(one.claims.claimed).values()) == 1 for _ in ids)
     async with services(1, shared) as (able,):
-        records = await ended(shared, *ids)
-        assert {record.state for record in records} == {JobState.DONE}
+        await done(shared, *ids)
         assert {*able.claims.claimed} == {*ids}
     assert [changes(shared, each, StartedChange) for each in ids] == [1] * 3
 

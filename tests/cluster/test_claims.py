@@ -63,6 +63,20 @@ async def owners_of(node: Service, count: int) -> list[str]:
     return [(await node.claimed()).record.owner for _ in range(count)]
 
 
+async def refuses(node: Service, *jobs: JobRecord) -> None:
+    """Have a node judge that it can do none of them."""
+    await node.claims.judge(dict.fromkeys((job.id for job in jobs), NO))
+
+
+async def refused_by_two(shared: Services) -> tuple[Service, Service, JobRecord]:
+    """Two nodes, and a job that neither can do."""
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await refuses(one, job)
+    return node, other, job
+
+
 async def wants(node: Service, precision: Precision, owner: str = "owner") -> JobRecord:
     """Submit a job that wants a precision."""
     options = TranscribeOptions(precision=precision)
@@ -163,7 +177,7 @@ async def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long(
     if runs:
         await node.claimed()
     else:
-        await node.claims.judge({first.id: NO})
+        await refuses(node, first)
     for _ in range(20):
         await node.submit("busy", seconds=900)
         await node.run(await node.claimed())
@@ -332,10 +346,7 @@ async def test_node_keeps_its_job_over_restart_of_database(
 
 
 async def test_refusal_of_another_node_does_not_change_a_claimed_job(shared: Services) -> None:
-    node, other = shared.one, await shared.more()
-    (job,) = await node.submit("a")
-    for one in (node, other):
-        await one.claims.judge({job.id: NO})
+    node, other, job = await refused_by_two(shared)
     await node.claims.end_unschedulable(600.0)
     assert (await node.jobs.get(job.id)).refused is not None
     await node.claims.judge({job.id: None})
@@ -347,7 +358,7 @@ async def test_refusal_of_another_node_does_not_change_a_claimed_job(shared: Ser
 async def test_old_refusal_is_judged_again_beside_many_new_jobs(shared: Services) -> None:
     node = shared.one
     (refused,) = await node.submit("one")
-    await node.claims.judge({refused.id: NO})
+    await refuses(node, refused)
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
     await node.submit(*["many"] * 8)
     found = [job.id for job in await node.claims.unjudged(4)]
@@ -358,7 +369,7 @@ async def test_old_refusal_is_judged_again_beside_many_new_jobs(shared: Services
 async def test_job_that_another_node_can_do_is_not_judged_again(shared: Services) -> None:
     node, other = shared.one, await shared.more()
     able, refused = await node.submit("one", "one")
-    await node.claims.judge(dict.fromkeys([able.id, refused.id], NO))
+    await refuses(node, able, refused)
     await other.claims.judge({able.id: None})
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
     assert [job.id for job in await node.claims.unjudged(9)] == [refused.id]
@@ -366,24 +377,21 @@ async def test_job_that_another_node_can_do_is_not_judged_again(shared: Services
 
 async def test_node_that_refuses_all_jobs_judges_a_whole_batch_again(node: Service) -> None:
     jobs = await node.submit(*["many"] * 6)
-    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await refuses(node, *jobs)
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
     assert len(await node.claims.unjudged(4)) == 4
 
 
 async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(node: Service) -> None:
     jobs = await node.submit("a", "a", "b")
-    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await refuses(node, *jobs)
     assert await node.claim() is None
     await node.claims.judge(dict.fromkeys([job.id for job in jobs]))
     assert await owners_of(node, 3) == ["a", "b", "a"]
 
 
 async def test_outdated_refusal_counts_only_once_its_node_renews_it(shared: Services) -> None:
-    node, other = shared.one, await shared.more()
-    (job,) = await node.submit("a")
-    for one in (node, other):
-        await one.claims.judge({job.id: NO})
+    node, other, job = await refused_by_two(shared)
     await node.database.fetch(
         "UPDATE vibevoice.refusals SET at = at - interval '6 min' WHERE node = %s",
         (other.membership.id,),
@@ -397,7 +405,7 @@ async def test_outdated_refusal_counts_only_once_its_node_renews_it(shared: Serv
 
 async def test_refusal_with_a_future_time_is_judged_again(node: Service) -> None:
     (job,) = await node.submit("a")
-    await node.claims.judge({job.id: NO})
+    await refuses(node, job)
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at + interval '1 hour'")
     assert [found.id for found in await node.claims.unjudged(9)] == [job.id]
 
@@ -408,10 +416,7 @@ async def test_node_that_becomes_eligible_meanwhile_keeps_job_from_being_refused
     shared: Services, monkeypatch: pytest.MonkeyPatch, patience_s: float, left: bool
 ) -> None:
     """``left``: and it has gone since, so that nobody is known who can do it."""
-    node, other = shared.one, await shared.more()
-    (job,) = await node.submit("a")
-    for one in (node, other):
-        await one.claims.judge({job.id: NO})
+    node, other, job = await refused_by_two(shared)
 
     async def judged(function: str) -> None:
         if function == "tell_refused_1":
@@ -427,7 +432,7 @@ async def test_node_that_becomes_eligible_meanwhile_keeps_job_from_being_refused
 
 async def test_unschedulable_jobs_are_searched_in_batches(node: Service) -> None:
     jobs = await node.submit(*["many"] * 5)
-    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await refuses(node, *jobs)
     for told in (2, 4, 5):
         await node.claims.end_unschedulable(600.0, most=2)
         found = await node.jobs.list("many")
@@ -494,7 +499,7 @@ async def test_one_node_searches_unschedulable_jobs_for_all(
     nodes = [shared.one, await shared.more()]
     (job,) = await shared.one.submit("a")
     for node in nodes:
-        await node.claims.judge({job.id: NO})
+        await refuses(node, job)
     asked = [watched(node.database, monkeypatch, method="fetch") for node in nodes]
     for node in nodes * 2:
         await EligibilityJudge(node.claims, lambda record: None, every_s=600.0).end_unschedulable()
@@ -507,7 +512,7 @@ async def test_reasons_of_refusals_already_told_are_not_read_again(
     node: Service, journal: str
 ) -> None:
     jobs = await node.submit(*["a"] * 9)
-    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await refuses(node, *jobs)
     await node.claims.end_unschedulable(600.0)
     await node.database.fetch(
         """UPDATE vibevoice.refusals SET failure = (
@@ -676,10 +681,7 @@ class Nobody:
 
 
 async def test_job_whose_last_event_changed_nothing_is_done(shared: Services) -> None:
-    node, other = shared.one, await shared.more()
-    (job,) = await node.submit("a")
-    for one in (node, other):
-        await one.claims.judge({job.id: NO})
+    node, _, job = await refused_by_two(shared)
     await node.claims.end_unschedulable(600.0)
     await node.claims.judge({job.id: None})
     await node.database.fetch("UPDATE vibevoice.jobs SET seq = seq + 1")  # one that is read nowhere

@@ -166,6 +166,12 @@ async def claimed(node: ClaimStore) -> Claim:
     return claim
 
 
+async def at_work(store: Store) -> tuple[ClaimStore, str, Claim]:
+    """A node, and a job that it has claimed."""
+    node, job_id = await store.node(), await added(store)
+    return node, job_id, await claimed(node)
+
+
 def then(record: JobRecord, *changes: JobChange, gap: int = 1) -> tuple[JobRecord, list[JobEvent]]:
     """The events that follow, and the job after them."""
     events = [
@@ -230,9 +236,7 @@ async def test_claim_has_the_job_with_all_its_events(store: Store) -> None:
 
 
 async def test_report_appends_events_with_gaps_and_changes_the_job(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     record = await says(node, claim, StartedChange(), ReportedChange(Progress(1.0, 3.0)), gap=4)
     assert record.seq == claim.record.seq + 8
     assert await store.get(job_id) == record
@@ -241,9 +245,7 @@ async def test_report_appends_events_with_gaps_and_changes_the_job(store: Store)
 
 
 async def test_repeated_report_is_persisted_once(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
     for _ in range(3):
         assert await node.report(claim.token, 0, record, events)
@@ -255,9 +257,7 @@ async def test_repeated_report_is_persisted_once(store: Store) -> None:
 
 
 async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     await says(node, claim, StartedChange())
     record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT), gap=3)
     assert not await node.report(claim.token, 0, record, events)
@@ -270,9 +270,8 @@ async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store
 
 
 async def test_report_without_the_claim_is_refused(store: Store) -> None:
-    one, other = await store.node(), await store.node()
-    job_id = await added(store)
-    claim = await claimed(one)
+    one, job_id, claim = await at_work(store)
+    other = await store.node()
     begun = await says(one, claim, StartedChange())
     await store.lose(job_id)
     record, events = then(begun, DONE)
@@ -286,9 +285,7 @@ async def test_report_without_the_claim_is_refused(store: Store) -> None:
 
 
 async def test_report_for_job_ended_elsewhere_is_refused(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     begun = await says(node, claim, StartedChange())
     await store.end(job_id)
     before = await store.get(job_id)
@@ -298,9 +295,7 @@ async def test_report_for_job_ended_elsewhere_is_refused(store: Store) -> None:
 
 
 async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     record = await says(node, claim, StartedChange(), DONE)
     assert not await node.mine()
     assert not await node.report(claim.token, record.seq, record, then(record, DONE)[1])
@@ -311,9 +306,7 @@ async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
 
 
 async def test_end_of_job_drops_the_state_of_checkpoints(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     begun, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
     assert await node.report(claim.token, 0, begun, events)
     assert list(await store.events(job_id)) == events
@@ -323,9 +316,8 @@ async def test_end_of_job_drops_the_state_of_checkpoints(store: Store) -> None:
 
 
 async def test_released_job_is_claimed_by_another_at_once(store: Store) -> None:
-    one, other = await store.node(), await store.node()
-    job_id = await added(store)
-    claim = await claimed(one)
+    one, job_id, claim = await at_work(store)
+    other = await store.node()
     assert await other.claim(uuid4().hex, ClaimPreferences()) is None
     await one.release(claim.token)
     await one.release(claim.token)
@@ -467,9 +459,7 @@ async def test_job_waits_while_no_node_is_live(store: Store) -> None:
 
 
 async def test_claimed_job_is_not_unschedulable(store: Store) -> None:
-    node = await store.node()
-    job_id = await added(store)
-    claim = await claimed(node)
+    node, job_id, claim = await at_work(store)
     await node.judge({job_id: LONG})
     await node.end_unschedulable(0.0)
     assert (await store.get(job_id)).state is JobState.QUEUED

@@ -88,6 +88,12 @@ async def build() -> AsyncIterator[Build]:
         await slot.close()
 
 
+async def preloaded(slot: EngineSlot) -> EngineSlot:
+    """A slot once its engine is there."""
+    await slot.preload()
+    return slot
+
+
 async def stood_while_loading(slot: EngineSlot, precision: Precision) -> bool:
     """Whether the old engine lived while the new one was loaded."""
     old = slot.worker_pid
@@ -110,9 +116,7 @@ async def loading(slot: EngineSlot) -> None:
 async def test_old_engine_runs_during_load_only_if_both_fit(
     placement: LoadPlacement, build: Build
 ) -> None:
-    looker = Looker(placement)
-    slot = build(looker)
-    await slot.preload()
+    slot = await preloaded(build(looker := Looker(placement)))
     assert await stood_while_loading(slot, INT8) is (placement is LoadPlacement.BESIDE)
     assert (slot.precision, slot.state) == (INT8, EngineState.READY)
     assert looker.asked == [FP32, INT8]
@@ -123,8 +127,7 @@ async def test_after_failed_load_old_precision_serves(
     placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = build(Looker(placement))
-    await slot.preload()
+    slot = await preloaded(build(Looker(placement)))
     old = slot.worker_pid
     with pytest.raises(errors.ModelLoadFailed, match="told to fail in int8"):
         await slot.reload(INT8)
@@ -141,8 +144,7 @@ async def test_after_failed_load_old_precision_serves(
 async def test_after_failed_restore_of_old_engine_next_lease_loads_it(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = build(Looker(LoadPlacement.INSTEAD))
-    await slot.preload()
+    slot = await preloaded(build(Looker(LoadPlacement.INSTEAD)))
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "no number")
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
@@ -153,9 +155,7 @@ async def test_after_failed_restore_of_old_engine_next_lease_loads_it(
 
 
 async def test_precision_without_room_is_refused_and_old_engine_stays(build: Build) -> None:
-    looker = Looker()
-    slot = build(looker)
-    await slot.preload()
+    slot = await preloaded(build(looker := Looker()))
     old = slot.worker_pid
     looker.placement = errors.WontFit("there is no room")
     with pytest.raises(errors.WontFit):
@@ -167,17 +167,14 @@ async def test_engine_kept_by_failed_load_is_unloaded_when_idle(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = build(keep_alive_s=0.05)
-    await slot.preload()
+    slot = await preloaded(build(keep_alive_s=0.05))
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
 async def test_concurrent_reloads_with_same_target_load_once(build: Build) -> None:
-    looker = Looker()
-    slot = build(looker)
-    await slot.preload()
+    slot = await preloaded(build(looker := Looker()))
     await asyncio.gather(*(slot.reload(INT8) for _ in range(4)))
     assert looker.asked == [FP32, INT8]
     await slot.reload(INT8)
@@ -221,8 +218,7 @@ async def test_load_goes_on_after_its_caller_is_cancelled(
     placement: LoadPlacement, build: Build
 ) -> None:
     looker, others = Looker(placement), children()
-    slot = build(looker)
-    await slot.preload()
+    slot = await preloaded(build(looker))
     await given_up_while_it_loads(slot, INT8)
     await until(lambda: slot.state is EngineState.READY)
     assert slot.precision is INT8
@@ -246,8 +242,7 @@ async def test_callers_during_load_share_it(build: Build, monkeypatch: pytest.Mo
 async def test_abandoned_load_is_cancelled_for_lease_at_other_precision(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others, slot = children(), build()
-    await slot.preload()
+    others, slot = children(), await preloaded(build())
     old = slot.worker_pid
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     await given_up_while_it_loads(slot, INT8)
@@ -259,9 +254,7 @@ async def test_abandoned_load_is_cancelled_for_lease_at_other_precision(
 async def test_lease_at_any_precision_takes_load_in_progress(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = Looker(LoadPlacement.INSTEAD)
-    slot = build(looker)
-    await slot.preload()
+    slot = await preloaded(build(looker := Looker(LoadPlacement.INSTEAD)))
     gate = Gate(monkeypatch)
     await given_up_while_it_loads(slot, INT8)
     gate.open_soon()
@@ -273,8 +266,7 @@ async def test_lease_at_any_precision_takes_load_in_progress(
 async def test_failed_abandoned_load_fails_no_other_lease(
     placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = build(Looker(placement))
-    await slot.preload()
+    slot = await preloaded(build(Looker(placement)))
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
     gate = Gate(monkeypatch)
     await given_up_while_it_loads(slot, INT8)
@@ -284,8 +276,7 @@ async def test_failed_abandoned_load_fails_no_other_lease(
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(build: Build) -> None:
-    others, slot = children(), build(sharing=SLOW_TO_EXIT)
-    await slot.preload()
+    others, slot = children(), await preloaded(build(sharing=SLOW_TO_EXIT))
     old = slot.worker_pid
     assert old is not None
     halt(old)
@@ -350,9 +341,7 @@ async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(
 async def test_last_of_many_reloads_wins_and_lease_gets_its_turn(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = Looker()
-    slot = build(looker)
-    await slot.preload()
+    slot = await preloaded(build(looker := Looker()))
     gate, reloads = Gate(monkeypatch), []
     for number in range(20):
         reloads.append(asyncio.ensure_future(slot.reload((INT8, FP32)[number % 2])))
@@ -386,8 +375,7 @@ async def test_reload_goes_on_after_its_caller_is_cancelled(build: Build) -> Non
 async def test_slot_closed_during_load_leaves_no_engine(
     waits: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others, slot = children(), build()
-    await slot.preload()
+    others, slot = children(), await preloaded(build())
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     waiting: list[asyncio.Future[Precision]] = []
     if waits in ("next lease", "nobody"):
@@ -416,8 +404,7 @@ async def test_slot_closed_during_load_leaves_no_engine(
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> None:
     noted: list[int] = []
-    slot = build(on_crash=lambda worker: noted.append(worker.pid))
-    await slot.preload()
+    slot = await preloaded(build(on_crash=lambda worker: noted.append(worker.pid)))
     await slot.reload(INT8)
     killed = await until(lambda: slot.worker_pid)
     os.kill(killed, signal.SIGKILL)
@@ -550,8 +537,7 @@ async def test_load_gets_memory_plan_and_slot_keeps_it(
 
     monkeypatch.setattr(WorkerProcess, "call", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = build(Frugal())
-    await slot.preload()
+    slot = await preloaded(build(Frugal()))
     assert slot.memory == FRUGAL
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
@@ -579,8 +565,7 @@ async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, bui
 async def test_engine_that_dies_during_load_is_failed_load(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = build()
-    await slot.preload()
+    slot = await preloaded(build())
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     old = slot.worker_pid
     known = {child.pid for child in psutil.Process().children()}
