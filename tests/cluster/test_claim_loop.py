@@ -211,7 +211,7 @@ async def test_free_node_claims_next_job_and_each_job_is_done_once(
     async with services(2, shared) as both:
         await asyncio.gather(*(one.slot.preload() for one in both))  # neither waits for that
         ids = [sent(shared, recording) for _ in range(6)]
-        records = await ended(shared, *ids)
+        await ended(shared, *ids)
         while min(len(one.claims.claimed) for one in both) < 2:  # one of them is a slow one
             assert len(ids) < 60, "one waited while the other worked"
             ids.append(sent(shared, recording))

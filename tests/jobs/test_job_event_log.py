@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from job_event_histories import histories, submitted
+from job_event_histories import added, happen, histories, submitted
 from service_process import PATIENCE_S
 
 from sidecar.clock import Clock
@@ -60,12 +60,6 @@ def store(request: pytest.FixtureRequest) -> Iterator[JobEventLog]:
     store.close()
 
 
-def added(store: JobEventLog) -> JobRecord:
-    record = submitted(durable=True)
-    store.add(record)
-    return record
-
-
 def progress(at: float) -> ReportedChange:
     return ReportedChange(Progress(at, 3.0), at)
 
@@ -108,22 +102,20 @@ def test_replay_of_job_log_gives_its_record(
 
 
 def test_events_are_numbered_from_one_and_have_times_of_given_clock(store: JobEventLog) -> None:
-    job = added(store)
-    record = store.append(store.append(job.id, StartedChange()).id, DONE)
+    job = added(store, StartedChange(), DONE)
     assert [(event.seq, event.at) for event in store.events(job.id)] == [
         (1, 1_700_000_001.0),
         (2, 1_700_000_002.0),
     ]
-    assert record.ended == 1_700_000_002.0
+    assert store.get(job.id).ended == 1_700_000_002.0
 
 
 def test_event_without_effect_is_neither_stored_nor_published(store: JobEventLog) -> None:
     job = added(store)
     told: list[JobEvent] = []
     store.listen(lambda _, event: told.append(event))
-    store.append(job.id, RequeuedChange())  # it waits already
-    store.append(job.id, CancelledChange())
-    store.append(job.id, StartedChange())
+    # it waits already, and then it has ended
+    happen(store, job.id, RequeuedChange(), CancelledChange(), StartedChange())
     assert [event.change for event in told] == [CancelledChange()]
     assert list(store.events(job.id)) == told
 
@@ -132,17 +124,8 @@ def test_superseded_progress_is_published_and_not_stored(store: JobEventLog) -> 
     job = added(store)
     told: list[int] = []
     store.listen(lambda _, event: told.append(event.seq), job.id)
-    changes = [
-        StartedChange(),
-        progress(0.5),
-        segment(0),
-        progress(1.0),
-        segment(1),
-        progress(2.0),
-        DONE,
-    ]
-    for change in changes:
-        store.append(job.id, change)
+    happen(store, job.id, StartedChange(), progress(0.5), segment(0), progress(1.0))
+    happen(store, job.id, segment(1), progress(2.0), DONE)
     assert told == [1, 2, 3, 4, 5, 6, 7]
     assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
 
@@ -163,19 +146,16 @@ def test_listener_finds_event_already_in_store(store: JobEventLog) -> None:
         seen.append(store.get(job.id) == record and store.events(job.id)[-1] == event)
 
     store.listen(look)
-    for change in (StartedChange(), progress(1.0), DONE):
-        store.append(job.id, change)
+    happen(store, job.id, StartedChange(), progress(1.0), DONE)
     assert seen == [True] * 3
 
 
 async def test_new_subscription_resumes_after_last_seen_event(store: JobEventLog) -> None:
     job = added(store)
     with store.subscribe(job.id) as subscription:
-        for change in (StartedChange(), segment(0)):
-            store.append(job.id, change)
+        happen(store, job.id, StartedChange(), segment(0))
         had = [(await anext(subscription)).seq for _ in range(2)]
-    for change in (segment(1), progress(2.0), progress(3.0), DONE):
-        store.append(job.id, change)
+    happen(store, job.id, segment(1), progress(2.0), progress(3.0), DONE)
     assert had == [1, 2]
     assert await _taken(store.subscribe(job.id, had[-1])) == [3, 5, 6]
     assert await _taken(store.subscribe(job.id, 6)) == []

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from full_disk import fill_disk
 from instrumented_slot import OverheardSlot, queue_on
-from job_event_histories import submitted
+from job_event_histories import added, happen, submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -75,12 +75,6 @@ def store(folder: Path) -> Iterator[SqliteJobEventLog]:
     store.close()
 
 
-def added(store: SqliteJobEventLog, **more: object) -> JobRecord:
-    record = submitted(**{"durable": True, **more})
-    store.add(record)
-    return record
-
-
 def reopened(folder: Path, copy: Path) -> list[JobRecord]:
     """What a service finds that is started on these files."""
     shutil.rmtree(copy, ignore_errors=True)
@@ -100,16 +94,11 @@ async def test_reopened_log_has_all_jobs_and_events(folder: Path, tmp_path: Path
         EditedChange(UndoStep()),
         EditedChange(RedoStep()),
     )
-    for change in (StartedChange(), ReportedChange(SegmentReady(0, SAID), 0.5), DONE, *edits):
-        store.append(done.id, change)
+    happen(store, done.id, StartedChange(), ReportedChange(SegmentReady(0, SAID), 0.5))
+    happen(store, done.id, DONE, *edits)
     assert store.get(done.id).history.revision == 3
-    for change in (
-        StartedChange(),
-        CHECKPOINT,
-        ReportedChange(Progress(2.0, 3.0)),
-        ReportedChange(SegmentReady(1, SAID)),
-    ):
-        store.append(running.id, change)
+    happen(store, running.id, StartedChange(), CHECKPOINT, ReportedChange(Progress(2.0, 3.0)))
+    happen(store, running.id, ReportedChange(SegmentReady(1, SAID)))
     await store.written()
     known, log = store.all(), store.events(done.id)
     store.close()
@@ -210,8 +199,7 @@ def test_broken_file_is_set_aside_and_logged_and_service_starts(
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         for _ in range(20):
-            one = added(store)
-            store.append(one.id, StartedChange())
+            one = added(store, StartedChange())
     file = folder / JOURNAL_FILE
     data = bytearray(file.read_bytes())
     (folder / UPLOADS_FOLDER).mkdir()
@@ -350,13 +338,8 @@ def test_other_key_second_service_or_later_version_is_refused_harmlessly(
 
 
 async def test_forgotten_job_is_in_no_file(folder: Path, store: SqliteJobEventLog) -> None:
-    jobs = [
-        added(store, key=IdempotencyKey(f"key-{number}-of-nobody", "digest"))
-        for number in range(30)
-    ]
-    for job in jobs:
-        for change in (StartedChange(), CHECKPOINT, DONE):
-            store.append(job.id, change)
+    keys = (IdempotencyKey(f"key-{number}-of-nobody", "digest") for number in range(30))
+    jobs = [added(store, StartedChange(), CHECKPOINT, DONE, key=key) for key in keys]
     await store.written()
     for job in jobs:
         store.forget(job.id)
@@ -370,8 +353,7 @@ async def test_deletion_is_answered_once_the_job_is_in_no_file(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     for _ in range(5):
-        job = added(store)
-        store.append(job.id, DONE)
+        job = added(store, DONE)
         await store.written()
         store.forget(job.id)
         await until(lambda: job.id not in _kept_in(folder))  # noqa: B023
@@ -432,8 +414,7 @@ async def test_delete_all_deletes_all_although_retention_deletes_some_meanwhile(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     waiting, done = (added(store, owner=ANONYMOUS.owner) for _ in range(2))
-    store.append(done.id, StartedChange())
-    store.append(done.id, DONE)
+    happen(store, done.id, StartedChange(), DONE)
     async with _owned(store, limit=1) as owned:
         assert await owned.delete_all(ANONYMOUS) == 2
     assert store.all() == []
@@ -444,9 +425,7 @@ async def test_delete_all_after_restart_includes_jobs_that_are_not_kept(folder: 
     """Its client waited for it, and the service ended before that was told."""
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         for kept in (True, False):
-            job = added(store, owner=ANONYMOUS.owner, kept=kept)
-            for change in (StartedChange(), DONE):
-                store.append(job.id, change)
+            added(store, StartedChange(), DONE, owner=ANONYMOUS.owner, kept=kept)
         theirs = added(store, owner="another's")
         await store.written()
     store = SqliteJobEventLog(folder, KEY)
@@ -488,9 +467,7 @@ class NotingCipher:
 
 async def test_end_of_job_is_not_encrypted_in_the_event_loop(store: SqliteJobEventLog) -> None:
     store.seal = cipher = NotingCipher(store.seal)  # type: ignore[assignment]
-    job = added(store)
-    for change in (StartedChange(), CHECKPOINT, DONE):
-        store.append(job.id, change)
+    job = added(store, StartedChange(), CHECKPOINT, DONE)
     await store.written(job.id)
     assert len(cipher.threads) == 1
     assert threading.current_thread() not in cipher.threads
@@ -520,8 +497,7 @@ async def test_fault_after_a_commit_does_not_end_the_writer(
     archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
     with closing(SqliteJobEventLog(folder, KEY, shelf=archive)) as store:
         for _ in range(2):
-            job = added(store)
-            store.append(job.id, CancelledChange())
+            job = added(store, CancelledChange())
             await store.written(job.id)
     assert "a bug" in caplog.text
 
@@ -533,8 +509,7 @@ async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(fol
 
     archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
     with closing(SqliteJobEventLog(folder, KEY, shelf=archive)) as store:
-        job = added(store)
-        store.append(job.id, CancelledChange())
+        job = added(store, CancelledChange())
         for _ in range(2):
             with pytest.raises(errors.SpoolUnwritable):
                 await store.written(job.id)
@@ -543,9 +518,7 @@ async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(fol
 async def test_last_read_of_result_counts_after_restart(folder: Path) -> None:
     store, now = SqliteJobEventLog(folder, KEY, lambda: 1000.0), [1000.0]
     results = Retention(store, 3600, 1 << 20, now=lambda: now[0])
-    job = added(store)
-    for change in (StartedChange(), DONE):
-        store.append(job.id, change)
+    job = added(store, StartedChange(), DONE)
     for now[0] in (1500.0, 1600.0):  # reads within a minute of the machine's clock
         results.renew(job.id)
     results.close()

@@ -10,6 +10,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.transcripts import transcript
 
 texts = st.text(max_size=8)
@@ -63,3 +64,19 @@ def submitted(**more: object) -> job_record.JobRecord:
     return job_record.JobRecord.submitted(
         1_700_000_000.0, NAMED, FACTS, TranscribeOptions(), **more
     )  # type: ignore[arg-type]
+
+
+def happen(store: JobEventLog, job_id: str, *changes: job_record.JobChange) -> None:
+    """Have these happen to a job of a log."""
+    for change in changes:
+        store.append(job_id, change)
+
+
+def added(
+    store: JobEventLog, *changes: job_record.JobChange, **more: object
+) -> job_record.JobRecord:
+    """Add a durable job to a log, and have these happen to it; the job as it came."""
+    record = submitted(**{"durable": True, **more})
+    store.add(record)
+    happen(store, record.id, *changes)
+    return record
