@@ -25,13 +25,6 @@ from websockets.asyncio.client import connect
 
 from sidecar import errors
 from sidecar.api.http import auth_gate, websocket_connections
-from sidecar.api.http.auth_gate import (
-    EPHEMERAL_KEY_PREFIX,
-    AuthGate,
-    PortRules,
-    TicketGrant,
-    authorizations,
-)
 from sidecar.api.http.uvicorn_http import http_protocol
 from sidecar.api.http.uvicorn_websocket import websocket_protocol
 from sidecar.api.http.websocket_connections import (
@@ -105,7 +98,7 @@ class Running:
     port: int
     wire: Echo
     visits: RevocableStreams
-    tickets: OneTimeCodes[TicketGrant]
+    tickets: OneTimeCodes[auth_gate.TicketGrant]
     refused: list[str]
     protocols: list[Any]
     """uvicorn's, one for each connection."""
@@ -141,7 +134,7 @@ async def serving(
     """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(asyncio.Queue(), asyncio.Event())
     known = authenticator or Authenticator(TOKEN)
-    visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
+    visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[auth_gate.TicketGrant]()
     refused: list[str] = []
     protocols: list[Any] = []
     protocol: Any = websocket_protocol(unread_s, PATIENCE_S)
@@ -157,12 +150,12 @@ async def serving(
         await socket.send_text(error.code)
         await socket.close(4001)
 
-    gate: ASGIApp = AuthGate(
+    gate: ASGIApp = auth_gate.AuthGate(
         Starlette(
             routes=[WebSocketRoute("/echo", wire.serve), WebSocketRoute("/silent", wire.serve)]
         ),
         AccessControl(AccessPolicy(authenticator=known), visits=visits),
-        PortRules(refusals={"/echo": refuse}, tickets=tickets),
+        auth_gate.PortRules(refusals={"/echo": refuse}, tickets=tickets),
     )
     async with served(
         gate,
@@ -202,7 +195,7 @@ async def test_token_is_accepted_in_every_place_and_never_logged(
     for name in ("websockets", "websockets.client"):
         logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
     async with serving() as running:
-        ticket = running.tickets.give(TicketGrant(TOKEN), "everybody")
+        ticket = running.tickets.give(auth_gate.TicketGrant(TOKEN), "everybody")
         ways: list[dict[str, Any]] = [
             {"additional_headers": BEARER},
             {"additional_headers": {"X-API-Key": TOKEN}},
@@ -241,7 +234,7 @@ async def test_token_is_accepted_in_every_place_and_never_logged(
 
 
 async def test_ephemeral_key_opens_only_its_address_without_scopes() -> None:
-    tickets = OneTimeCodes[TicketGrant]()
+    tickets = OneTimeCodes[auth_gate.TicketGrant]()
     let_in: list[Any] = []
     said: list[Any] = []
 
@@ -255,12 +248,14 @@ async def test_ephemeral_key_opens_only_its_address_without_scopes() -> None:
         said.append(message)
 
     entrance = AccessControl(AccessPolicy(authenticator=Authenticator(TOKEN)))
-    gate = AuthGate(app, entrance, PortRules(tickets=tickets))
+    gate = auth_gate.AuthGate(app, entrance, auth_gate.PortRules(tickets=tickets))
     for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
-        word = tickets.give(TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")
+        word = tickets.give(auth_gate.TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")
         headers = [(b"host", b"localhost")]
         if not in_address:
-            headers.append((b"authorization", f"Bearer {EPHEMERAL_KEY_PREFIX}{word}".encode()))
+            headers.append(
+                (b"authorization", f"Bearer {auth_gate.EPHEMERAL_KEY_PREFIX}{word}".encode())
+            )
         scope = {"type": "websocket", "path": path, "headers": headers}
         scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
         await gate(scope, receive, send)
@@ -465,4 +460,4 @@ def test_close_codes_tell_client_errors_from_server_faults() -> None:
 def test_handshake_address_of_any_bytes_is_handled() -> None:
     for query in (b"", b"&&&", b"api_key", b"%ff%fe=1", b"api_key=", b"ticket=&ticket="):
         scope = {"type": "websocket", "headers": [], "query_string": query, "subprotocols": []}
-        assert authorizations(scope) == []
+        assert auth_gate.authorizations(scope) == []

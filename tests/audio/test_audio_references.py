@@ -11,13 +11,7 @@ from open_descriptors import opened
 from uploads import read, upload
 
 from sidecar import errors
-from sidecar.audio.audio_source import (
-    ClientFileRef,
-    OpenUploadRef,
-    leaves_this_machine,
-    open_recording_file,
-    recording_ref,
-)
+from sidecar.audio import audio_source
 
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 
@@ -27,10 +21,10 @@ def test_upload_is_referenced_by_descriptor_and_a_client_file_by_path(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with upload(voice) as first, open_recording_file(str(path)) as second:
-        held, named = recording_ref(first), recording_ref(second)
-        assert isinstance(held, OpenUploadRef)
-        assert isinstance(named, ClientFileRef)
+    with upload(voice) as first, audio_source.open_recording_file(str(path)) as second:
+        held, named = audio_source.recording_ref(first), audio_source.recording_ref(second)
+        assert isinstance(held, audio_source.OpenUploadRef)
+        assert isinstance(named, audio_source.ClientFileRef)
         assert named.path == str(path)
         assert read(held.open()) == read(named.open()) == voice
     assert read(named.open()) == voice
@@ -40,22 +34,22 @@ def test_released_upload_is_gone_even_if_its_descriptor_number_is_reused(
     voice: bytes, tmp_path: Path
 ) -> None:
     with upload(voice) as source:
-        held = recording_ref(source)
+        held = audio_source.recording_ref(source)
     with pytest.raises(errors.AudioLost):
         held.open()
     (tmp_path / "other.wav").write_bytes(b"somebody else's")
-    with open_recording_file(str(tmp_path / "other.wav")) as other:
-        assert isinstance(held, OpenUploadRef)
+    with audio_source.open_recording_file(str(tmp_path / "other.wav")) as other:
+        assert isinstance(held, audio_source.OpenUploadRef)
         if other.fd == held.fd:
             with pytest.raises(errors.AudioLost):
                 held.open()
         with pytest.raises(errors.AudioLost):
-            OpenUploadRef(other.fd, held.device, held.inode).open()
+            audio_source.OpenUploadRef(other.fd, held.device, held.inode).open()
 
 
 def test_opened_reference_outlives_its_source(voice: bytes) -> None:
     with upload(voice) as source:
-        again = recording_ref(source).open()
+        again = audio_source.recording_ref(source).open()
     assert read(again) == voice
 
 
@@ -78,8 +72,8 @@ def test_changed_client_file_is_refused(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with open_recording_file(str(path)) as source:
-        named = recording_ref(source)
+    with audio_source.open_recording_file(str(path)) as source:
+        named = audio_source.recording_ref(source)
         harm(path)
     before = opened()
     with pytest.raises(errors.AudioLost):
@@ -95,9 +89,9 @@ def test_reference_to_client_file_is_to_the_file_as_it_was_opened(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with open_recording_file(str(path)) as source:
+    with audio_source.open_recording_file(str(path)) as source:
         changed(path)  # its disk is not asked again: it may not answer
-        named = recording_ref(source)
+        named = audio_source.recording_ref(source)
     with pytest.raises(errors.AudioLost):
         named.open()
 
@@ -106,13 +100,13 @@ def test_reference_to_client_file_is_to_the_file_as_it_was_opened(
 def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, tmp_path: Path) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    with open_recording_file(str(path)) as source:
-        named = recording_ref(source)
+    with audio_source.open_recording_file(str(path)) as source:
+        named = audio_source.recording_ref(source)
     with pytest.raises(errors.AudioPathForbidden) as refused:
         named.open([tmp_path / "elsewhere"])
     assert "audio_roots" in str(refused.value.hint), "no permission would help"
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
-        ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()
+        audio_source.ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()
 
 
 @pytest.mark.parametrize(
@@ -131,11 +125,11 @@ def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, tmp_path
     ],
 )
 def test_path_of_another_machine_is_known_in_every_spelling(path: str) -> None:
-    assert leaves_this_machine(path)
+    assert audio_source.leaves_this_machine(path)
 
 
 @pytest.mark.parametrize(
     "path", [r"C:\a.wav", r"\folder\a.wav", "c:/a.wav", r"\\?\C:\a.wav", "//?/d:/a.wav"]
 )
 def test_path_of_a_drive_is_on_this_machine(path: str) -> None:
-    assert not leaves_this_machine(path)
+    assert not audio_source.leaves_this_machine(path)

@@ -18,13 +18,7 @@ from hypothesis import strategies as st
 from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import (
-    cache_folder,
-    check_safetensors,
-    checkpoint_name,
-    hugging_face_cache,
-    read_checkpoint,
-)
+from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.installed_checkpoints import find_checkpoint
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, vibevoice_repository
 from sidecar.cli.pull import list_models
@@ -48,7 +42,7 @@ def cached(
     root: Path, commit: str = NEW, repo: str = VIBEVOICE_REPOSITORY, main: bool = False
 ) -> Path:
     """A checkpoint in a cache, at a commit."""
-    store = cache_folder(repo, root)
+    store = checkpoint.cache_folder(repo, root)
     if main:
         (store / "refs").mkdir(parents=True, exist_ok=True)
         (store / "refs" / "main").write_text(commit)
@@ -97,7 +91,7 @@ def test_invalid_model_name_is_refused(name):
     ],
 )
 def test_cache_is_that_of_huggingface_hub(env, root):
-    assert hugging_face_cache(env) == Path(root).expanduser()
+    assert checkpoint.hugging_face_cache(env) == Path(root).expanduser()
     pytest.importorskip("huggingface_hub")
     outer = {key: value for key, value in os.environ.items() if not key.startswith(("HF", "HUGG"))}
     outer.pop("XDG_CACHE_HOME", None)
@@ -109,11 +103,11 @@ def test_cache_is_that_of_huggingface_hub(env, root):
         text=True,
         check=True,
     )
-    assert str(hugging_face_cache(env)) == theirs.stdout.strip()
+    assert str(checkpoint.hugging_face_cache(env)) == theirs.stdout.strip()
 
 
 def test_checkpoint_is_described_without_load(folder):
-    found = read_checkpoint(folder)
+    found = checkpoint.read_checkpoint(folder)
     assert found.folder == folder
     assert found.config == CONFIG
     assert [file.name for file in found.weight_files] == list(SHARDS)
@@ -124,7 +118,9 @@ def test_checkpoint_is_described_without_load(folder):
 def test_weights_in_one_file_are_accepted(folder):
     (folder / SHARDS[1]).unlink()
     (folder / SHARDS[0]).rename(folder / "model.safetensors")
-    assert [file.name for file in read_checkpoint(folder).weight_files] == ["model.safetensors"]
+    assert [file.name for file in checkpoint.read_checkpoint(folder).weight_files] == [
+        "model.safetensors"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -177,8 +173,8 @@ def test_adapter_is_found_with_its_model(folder, tmp_path, monkeypatch, base):
     lora = adapter(tmp_path / "lora", str(folder) if base == "ABSOLUTE" else base)
     found = find_checkpoint(lora)
     assert found.folder == lora
-    assert found.config == read_checkpoint(model).config
-    assert found.bytes == read_checkpoint(model).bytes
+    assert found.config == checkpoint.read_checkpoint(model).config
+    assert found.bytes == checkpoint.read_checkpoint(model).bytes
 
 
 @pytest.mark.parametrize(
@@ -395,7 +391,7 @@ def with_config(**more: object) -> Callable[[Path], object]:
 def test_invalid_checkpoint_is_refused_with_advice(change, error, part, folder):
     change(folder)
     with pytest.raises(errors.BadCheckpoint, match=part) as caught:
-        read_checkpoint(folder)
+        checkpoint.read_checkpoint(folder)
     assert type(caught.value) is error
     assert str(folder) in caught.value.detail
     assert "vibevoice-asr pull vibevoice" in caught.value.hint
@@ -407,7 +403,7 @@ def test_random_bytes_as_weights_are_refused_with_known_error(data, with_length)
     path.write_bytes(len(data).to_bytes(8, "little") + data if with_length else data)
     try:
         with contextlib.suppress(errors.CheckpointDamaged):
-            assert check_safetensors(path) == frozenset()
+            assert checkpoint.check_safetensors(path) == frozenset()
     finally:
         path.unlink()
 
@@ -432,7 +428,7 @@ def test_link_to_missing_blob_is_missing_file(folder):
     (folder / SHARDS[0]).unlink()
     (folder / SHARDS[0]).symlink_to("../../blobs/gone")
     with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]):
-        read_checkpoint(folder)
+        checkpoint.read_checkpoint(folder)
 
 
 def test_search_of_checkpoint_imports_no_heavy_package(folder):
@@ -464,5 +460,5 @@ def test_executable_without_torch_names_only_usable_engines(
 def test_name_of_checkpoint_has_no_local_path() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = Path(f"/home/u/.cache/hub/models--microsoft--VibeVoice-ASR-HF/snapshots/{commit}")
-    assert checkpoint_name(cached) == f"microsoft/VibeVoice-ASR-HF@{commit}"
-    assert checkpoint_name(Path("/home/u/fine-tune")) == "fine-tune"
+    assert checkpoint.checkpoint_name(cached) == f"microsoft/VibeVoice-ASR-HF@{commit}"
+    assert checkpoint.checkpoint_name(Path("/home/u/fine-tune")) == "fine-tune"

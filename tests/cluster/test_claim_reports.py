@@ -12,20 +12,12 @@ from virtual_time import virtual_time
 
 from sidecar.cluster.claims import Claim, ClaimPreferences
 from sidecar.cluster.held_claims import HeldClaim
+from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import (
-    CrashedChange,
-    FailedChange,
-    JobChange,
-    JobFailure,
-    JobState,
-    ReportedChange,
-    StartedChange,
-)
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
 pytestmark = virtual_time
-DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
+DONE = job_record.ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 
 class Work:
@@ -48,7 +40,7 @@ class Work:
         self.reporter = HeldClaim(self.claims, self.log, claim)
         self.reporter.open(self.ends.append)
 
-    def happens(self, *changes: JobChange) -> None:
+    def happens(self, *changes: job_record.JobChange) -> None:
         for change in changes:
             self.log.append(self.id, change)
 
@@ -65,9 +57,13 @@ async def work() -> Work:
 
 
 async def test_events_of_one_moment_are_one_report_without_superseded_progress(work: Work) -> None:
-    work.happens(StartedChange(), *(ReportedChange(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)))
     work.happens(
-        ReportedChange(Checkpoint(1.5, "scripted", (), {})), ReportedChange(Progress(2.0, 3.0))
+        job_record.StartedChange(),
+        *(job_record.ReportedChange(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)),
+    )
+    work.happens(
+        job_record.ReportedChange(Checkpoint(1.5, "scripted", (), {})),
+        job_record.ReportedChange(Progress(2.0, 3.0)),
     )
     await work.reporter.flushed()
     assert [len(events) for _, events in work.claims.reports] == [3]
@@ -79,12 +75,12 @@ async def test_events_of_one_moment_are_one_report_without_superseded_progress(w
 
 
 async def test_flush_waits_for_earlier_events_and_not_for_later_ones(work: Work) -> None:
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     work.claims.down = True
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(60.0)
     assert not flushed.done()
-    work.happens(ReportedChange(Progress(1.0, 3.0)))
+    work.happens(job_record.ReportedChange(Progress(1.0, 3.0)))
     work.claims.down = False
     await flushed
     assert work.numbers[:1] == [1]
@@ -96,10 +92,10 @@ async def test_flush_does_not_wait_for_start_that_the_claim_implies() -> None:
     work = Work(begins=True)
     await work.open()
     work.claims.down = True
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     assert work.numbers == []
-    work.happens(CrashedChange(), StartedChange())
+    work.happens(job_record.CrashedChange(), job_record.StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(60.0)
     assert not flushed.done()
@@ -110,9 +106,9 @@ async def test_flush_does_not_wait_for_start_that_the_claim_implies() -> None:
 
 async def test_unanswered_report_is_repeated_unchanged(work: Work) -> None:
     work.claims.unanswered = 2
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     await until(lambda: work.claims.reports)
-    work.happens(ReportedChange(Progress(1.0, 3.0)), DONE)
+    work.happens(job_record.ReportedChange(Progress(1.0, 3.0)), DONE)
     await work.reporter.flushed()
     first, second, third, rest = work.claims.reports
     assert first == second == third
@@ -121,27 +117,27 @@ async def test_unanswered_report_is_repeated_unchanged(work: Work) -> None:
 
 
 async def test_persisted_end_is_told_once(work: Work) -> None:
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     assert not work.ends
-    work.happens(FailedChange(JobFailure("internal", "", "")))
+    work.happens(job_record.FailedChange(job_record.JobFailure("internal", "", "")))
     await until(lambda: work.ends)
     assert work.ends == [True]
-    assert work.shared.get(work.id).state is JobState.FAILED
+    assert work.shared.get(work.id).state is job_record.JobState.FAILED
 
 
 async def test_end_during_a_report_is_in_the_next_report(work: Work) -> None:
     work.claims.down = True
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     await asyncio.sleep(60.0)
     work.happens(DONE)
     work.claims.down = False
     await until(lambda: work.ends)
-    assert work.shared.get(work.id).state is JobState.DONE
+    assert work.shared.get(work.id).state is job_record.JobState.DONE
 
 
 async def test_lost_claim_is_told_and_ends_reports(work: Work) -> None:
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     work.shared.lose(work.id)
     work.happens(DONE)
@@ -149,12 +145,12 @@ async def test_lost_claim_is_told_and_ends_reports(work: Work) -> None:
     await until(lambda: work.ends)
     assert work.ends == [False]
     work.happens()
-    assert work.shared.get(work.id).state is JobState.QUEUED
+    assert work.shared.get(work.id).state is job_record.JobState.QUEUED
 
 
 async def test_flush_of_closed_claim_returns(work: Work) -> None:
     work.claims.down = True
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(60.0)
     work.reporter.close()
@@ -164,7 +160,7 @@ async def test_flush_of_closed_claim_returns(work: Work) -> None:
 
 
 async def test_flush_of_forgotten_job_returns(work: Work) -> None:
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     work.reporter.close()
     work.log.forget(work.id)  # as after its end or deletion by another service
     await work.reporter.flushed()
@@ -181,7 +177,7 @@ async def test_fault_of_a_report_is_logged_and_report_is_repeated(
         return await report(*said)  # type: ignore[arg-type]
 
     monkeypatch.setattr(work.claims, "report", faulty)
-    work.happens(StartedChange())
+    work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     assert work.numbers == [1]
     assert "a fault" in caplog.text

@@ -22,6 +22,7 @@ from sidecar.cluster.claim_loop import EligibilityJudge
 from sidecar.cluster.claims import PAGE_BYTES, Claim, ClaimPreferences
 from sidecar.cluster.held_claims import HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs import scheduler
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     JobFailure,
@@ -32,14 +33,6 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.scheduler import (
-    BATCH_AGING_S,
-    MAX_PASSED_OVER_S,
-    OwnerShares,
-    SchedulerMoment,
-    WaitingJob,
-    schedule_jobs,
-)
 from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
 
 SETTLED = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
@@ -148,21 +141,24 @@ async def test_claim_waits_for_a_job_that_is_locked_for_a_moment(
 
 async def test_claims_follow_predicted_order_of_the_scheduler(node: Service) -> None:
     chance = random.Random(7)
-    waiting: list[WaitingJob] = []
+    waiting: list[scheduler.WaitingJob] = []
     jobs: list[JobRecord] = []
     for number in range(80):
-        age_s = 2 * BATCH_AGING_S - 0.02 * number * BATCH_AGING_S
+        age_s = 2 * scheduler.BATCH_AGING_S - 0.02 * number * scheduler.BATCH_AGING_S
         owner, work_s = f"owner {chance.randrange(5)}", chance.uniform(1.0, 900.0)
         priority = chance.choice([*Priority])
         record = submitted(owner, work_s, priority=priority)
         await node.jobs.submit(record)
         await age(node, record, age_s)
         jobs.append(record)
-        waiting.append(WaitingJob(owner, Precision.AUTO, work_s, -age_s, priority))
+        waiting.append(scheduler.WaitingJob(owner, Precision.AUTO, work_s, -age_s, priority))
     told = await node.jobs.turns(jobs)
     claims = [await node.claimed() for _ in jobs]
     expected = [
-        jobs[one.index].id for one in schedule_jobs(waiting, OwnerShares(), SchedulerMoment())
+        jobs[one.index].id
+        for one in scheduler.schedule_jobs(
+            waiting, scheduler.OwnerShares(), scheduler.SchedulerMoment()
+        )
     ]
     assert [claim.record.id for claim in claims] == expected
     assert sorted(told, key=lambda job_id: told[job_id].position) == expected
@@ -284,10 +280,10 @@ async def test_jobs_of_the_loaded_precision_go_first_for_a_limited_time(node: Se
     due = await wants(node, Precision.FP32)
     loaded = [await wants(node, Precision.FP16) for _ in range(3)]
     short = ClaimPreferences(frozenset({"fp16", "auto"}), 1.0)
-    long = ClaimPreferences(short.loaded, MAX_PASSED_OVER_S + 1.0)
+    long = ClaimPreferences(short.loaded, scheduler.MAX_PASSED_OVER_S + 1.0)
     assert (await node.claimed(short)).record.id == loaded[0].id
     assert (await node.claimed(long)).record.id == loaded[1].id, "the other came a moment ago"
-    await age(node, due, MAX_PASSED_OVER_S)
+    await age(node, due, scheduler.MAX_PASSED_OVER_S)
     assert (await node.claimed(short)).record.id == loaded[2].id, "loading was a moment ago"
     again = await wants(node, Precision.FP16)
     assert (await node.claimed(long)).record.id == due.id

@@ -6,19 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.conversation.tts_text import (
-    MAX_PHRASE_CHARACTERS,
-    SentenceSplitter,
-    TtsPhrase,
-    normalized_words,
-    speakable_text,
-)
+from sidecar.conversation import tts_text
 
 
-def cut(text: str, size: int = 1) -> list[TtsPhrase]:
+def cut(text: str, size: int = 1) -> list[tts_text.TtsPhrase]:
     """The pieces of ``text`` that comes ``size`` characters at a time."""
-    sentences = SentenceSplitter()
-    found: list[TtsPhrase] = []
+    sentences = tts_text.SentenceSplitter()
+    found: list[tts_text.TtsPhrase] = []
     for at in range(0, len(text), size):
         found += sentences.feed(text[at : at + size])
     return found + sentences.flush()
@@ -93,7 +87,7 @@ def test_sentence_is_a_piece_and_the_first_may_be_a_clause(
     ],
 )
 def test_markup_is_not_spoken(text: str, heard: str) -> None:
-    assert speakable_text(text) == heard
+    assert tts_text.speakable_text(text) == heard
 
 
 def test_code_is_shown_and_not_spoken() -> None:
@@ -138,7 +132,7 @@ def test_piece_is_not_cut_within_a_link_or_code() -> None:
 
 
 def test_first_piece_is_there_before_its_sentence_ends() -> None:
-    sentences = SentenceSplitter()
+    sentences = tts_text.SentenceSplitter()
     assert [piece.text for piece in sentences.feed("That is a good question, and")] == [
         "That is a good question,"
     ]
@@ -146,10 +140,10 @@ def test_first_piece_is_there_before_its_sentence_ends() -> None:
 
 def test_piece_without_an_end_is_cut_after_a_word() -> None:
     pieces = cut("word " * 100)
-    assert all(len(piece.shown) <= MAX_PHRASE_CHARACTERS for piece in pieces)
+    assert all(len(piece.shown) <= tts_text.MAX_PHRASE_CHARACTERS for piece in pieces)
     assert all(piece.text.split() == ["word"] * len(piece.text.split()) for piece in pieces)
     for text in ("w" * 1000, "No" + "!" * 3000, "w" * 300 + "." * 3000, "Wait… " + '."' * 1500):
-        assert max(len(piece.shown) for piece in cut(text)) == MAX_PHRASE_CHARACTERS
+        assert max(len(piece.shown) for piece in cut(text)) == tts_text.MAX_PHRASE_CHARACTERS
 
 
 PLAIN = (
@@ -178,4 +172,4 @@ prose = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(text=prose)
 def test_pieces_lose_and_add_no_word(text: str) -> None:
-    assert normalized_words(" ".join(said(text))) == normalized_words(text)
+    assert tts_text.normalized_words(" ".join(said(text))) == tts_text.normalized_words(text)

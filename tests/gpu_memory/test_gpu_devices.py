@@ -25,16 +25,6 @@ from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice, gather_facts
 from sidecar.gpu_memory import gpu_devices
-from sidecar.gpu_memory.gpu_devices import (
-    DeviceLedger,
-    EngineMemoryHolding,
-    GpuDevice,
-    GpuMemory,
-    GpuMonitor,
-    GpuTimings,
-    first_visible,
-    read_gpu_memory,
-)
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -49,26 +39,28 @@ WHO = "files"
 class Driver:
     """Says what it is told to, one thing after the other; the last again and again."""
 
-    def __init__(self, *says: GpuMemory | None) -> None:
+    def __init__(self, *says: gpu_devices.GpuMemory | None) -> None:
         self.says = list(says)
         self.asked = 0
 
-    def __call__(self) -> GpuMemory | None:
+    def __call__(self) -> gpu_devices.GpuMemory | None:
         self.asked += 1
         return self.says.pop(0) if len(self.says) > 1 else self.says[0]
 
 
-def card(used_gib: float, processes: dict[int, int] | None = None) -> GpuMemory:
+def card(used_gib: float, processes: dict[int, int] | None = None) -> gpu_devices.GpuMemory:
     used, known = round(used_gib * 1024), processes or {}
-    return GpuMemory("a card", used, 48 << 10, processes=known, busy=40, memory_busy=10, celsius=61)
+    return gpu_devices.GpuMemory(
+        "a card", used, 48 << 10, processes=known, busy=40, memory_busy=10, celsius=61
+    )
 
 
 def watch(
-    driver: Callable[[], GpuMemory | None],
-    engine: EngineMemoryHolding | None = None,
+    driver: Callable[[], gpu_devices.GpuMemory | None],
+    engine: gpu_devices.EngineMemoryHolding | None = None,
     **timings: float,
-) -> GpuMonitor:
-    gpu = GpuMonitor(driver, GpuTimings(**timings))
+) -> gpu_devices.GpuMonitor:
+    gpu = gpu_devices.GpuMonitor(driver, gpu_devices.GpuTimings(**timings))
     if engine is not None:
         gpu.ledger.register_engine(WHO, lambda: engine)
     return gpu
@@ -78,13 +70,13 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     driver = Driver(card(1), None, None, None, card(5))
-    believed: list[GpuMemory | None] = []
+    believed: list[gpu_devices.GpuMemory | None] = []
 
-    def asked() -> GpuMemory | None:
+    def asked() -> gpu_devices.GpuMemory | None:
         believed.append(gpu.seen)
         return driver()
 
-    gpu = watch(asked, EngineMemoryHolding(), interval_s=0.001, silent_interval_s=0.001)
+    gpu = watch(asked, gpu_devices.EngineMemoryHolding(), interval_s=0.001, silent_interval_s=0.001)
     with caplog.at_level(logging.INFO, gpu_devices.__name__):
         going_on = asyncio.ensure_future(gpu.go_on())
         await until(lambda: gpu.seen == card(5))
@@ -107,12 +99,12 @@ async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
     answers = threading.Event()
     asked: list[int] = []
 
-    def hang() -> GpuMemory | None:
+    def hang() -> gpu_devices.GpuMemory | None:
         asked.append(1)
         answers.wait(PATIENCE_S)
         return card(7)
 
-    gpu = watch(hang, EngineMemoryHolding(), driver_timeout_s=0.01)
+    gpu = watch(hang, gpu_devices.EngineMemoryHolding(), driver_timeout_s=0.01)
     try:
         for _ in range(5):
             await gpu.look()
@@ -124,13 +116,13 @@ async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
 
 async def test_engine_that_starts_during_query_is_not_counted_as_other_process() -> None:
     """20 GiB are there all of a sudden: by the time they are seen, they are the engine's."""
-    engine = [EngineMemoryHolding()]
+    engine = [gpu_devices.EngineMemoryHolding()]
 
-    def driver() -> GpuMemory:
-        engine[0] = EngineMemoryHolding(7, 17 * GIB)
+    def driver() -> gpu_devices.GpuMemory:
+        engine[0] = gpu_devices.EngineMemoryHolding(7, 17 * GIB)
         return card(21)
 
-    gpu = GpuMonitor(driver)
+    gpu = gpu_devices.GpuMonitor(driver)
     gpu.ledger.register_engine(WHO, lambda: engine[0])
     await gpu.look()
     assert (gpu.seen, gpu.ledger.strangers_bytes, gpu.own_bytes(WHO)) == (card(21), 0, 21 * GIB)
@@ -206,7 +198,7 @@ def two_cards(broken: str | None = None) -> SimpleNamespace:
     )
 
 
-FULL = GpuMemory(
+FULL = gpu_devices.GpuMemory(
     "full",
     70 << 10,
     80 << 10,
@@ -235,11 +227,11 @@ FULL = GpuMemory(
     ],
 )
 def test_values_that_driver_does_not_report_are_left_out(
-    broken: str | None, seen: GpuMemory | None, monkeypatch: pytest.MonkeyPatch
+    broken: str | None, seen: gpu_devices.GpuMemory | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", two_cards(broken))
-    assert read_gpu_memory() == seen
+    assert gpu_devices.read_gpu_memory() == seen
 
 
 @pytest.mark.parametrize(
@@ -269,7 +261,7 @@ def test_gpu_that_shares_memory_of_host_has_figures_of_host(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     host = SimpleNamespace(total=128 * GIB, available=100 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: host)
-    seen = read_gpu_memory()
+    seen = gpu_devices.read_gpu_memory()
     assert seen is not None
     assert (seen.used_mb, seen.total_mb, seen.free_bytes) == (28 << 10, 128 << 10, 100 * GIB)
 
@@ -295,7 +287,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     """The scripted engine with the real one's weights: 34 of 48 GiB. Nobody looks but jobs."""
     held, others, service = 34, first, None
 
-    def driver() -> GpuMemory:
+    def driver() -> gpu_devices.GpuMemory:
         pid = service.health().files.worker_pid if service else None
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
@@ -329,19 +321,19 @@ FILES, LIVE = "files", "live"
 CARD_GIB = 24
 
 
-def ledger(reserved: Mapping[str, int]) -> DeviceLedger:
-    one = DeviceLedger()
+def ledger(reserved: Mapping[str, int]) -> gpu_devices.DeviceLedger:
+    one = gpu_devices.DeviceLedger()
     for who, size in reserved.items():
         one.reserve(who, size)
     return one
 
 
-def there(weights: int, pid: int) -> EngineMemoryHolding:
-    return EngineMemoryHolding(pid, weights)
+def there(weights: int, pid: int) -> gpu_devices.EngineMemoryHolding:
+    return gpu_devices.EngineMemoryHolding(pid, weights)
 
 
-COMING = EngineMemoryHolding(coming=True)
-NOBODY = EngineMemoryHolding()
+COMING = gpu_devices.EngineMemoryHolding(coming=True)
+NOBODY = gpu_devices.EngineMemoryHolding()
 
 
 @parametrize_by_name(
@@ -389,7 +381,7 @@ NOBODY = EngineMemoryHolding()
 )
 def test_memory_left_for_file_engine(
     reserved: Mapping[str, int],
-    holdings: Mapping[str, EngineMemoryHolding],
+    holdings: Mapping[str, gpu_devices.EngineMemoryHolding],
     used: int,
     processes: Mapping[int, int],
     free: int,
@@ -402,12 +394,15 @@ def test_memory_left_for_file_engine(
     assert (CARD_GIB - used - one.committed_bytes(FILES), one.own_bytes(FILES, used)) == (free, own)
 
 
-WHOLE, OTHER = GpuDevice(("GPU-8932f937-1",)), GpuDevice(("GPU-8931aaaa-2",))
-SLICES = (
-    GpuDevice(("MIG-11110000-1", "MIG-GPU-77770000-3/1/0")),
-    GpuDevice(("MIG-11220000-2", "MIG-GPU-77770000-3/2/0")),
+WHOLE, OTHER = (
+    gpu_devices.GpuDevice(("GPU-8932f937-1",)),
+    gpu_devices.GpuDevice(("GPU-8931aaaa-2",)),
 )
-CUT = GpuDevice(("GPU-77770000-3",), slices=SLICES)
+SLICES = (
+    gpu_devices.GpuDevice(("MIG-11110000-1", "MIG-GPU-77770000-3/1/0")),
+    gpu_devices.GpuDevice(("MIG-11220000-2", "MIG-GPU-77770000-3/2/0")),
+)
+CUT = gpu_devices.GpuDevice(("GPU-77770000-3",), slices=SLICES)
 CARDS = (WHOLE, OTHER, CUT)
 
 
@@ -440,14 +435,14 @@ CARDS = (WHOLE, OTHER, CUT)
     ids=repr,
 )
 def test_device_is_first_of_cuda_visible_devices(
-    wanted: str | None, device: GpuDevice | None
+    wanted: str | None, device: gpu_devices.GpuDevice | None
 ) -> None:
-    assert first_visible(CARDS, wanted) is device
+    assert gpu_devices.first_visible(CARDS, wanted) is device
 
 
 def test_machine_without_gpu_has_no_visible_device() -> None:
-    assert first_visible((), None) is None
-    assert first_visible((), "0") is None
+    assert gpu_devices.first_visible((), None) is None
+    assert gpu_devices.first_visible((), "0") is None
 
 
 @pytest.mark.parametrize(
@@ -470,7 +465,7 @@ def test_memory_is_that_of_visible_device(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpu = read_gpu_memory()
+    gpu = gpu_devices.read_gpu_memory()
     assert gpu is not None
     assert (gpu.name, gpu.free_bytes, gpu.bandwidth) == (name, free_gib * GIB, bandwidth)
     assert gpu.bf16
@@ -481,7 +476,7 @@ def test_hidden_gpu_is_not_used_by_auto(visible: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pynvml", two_cards())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
-    assert read_gpu_memory() is None
+    assert gpu_devices.read_gpu_memory() is None
     assert gather_facts(Settings()).gpu is None
 
 
@@ -499,7 +494,7 @@ def test_gpu_that_driver_refuses_keeps_its_number(monkeypatch: pytest.MonkeyPatc
     found = {}
     for number in "01":
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", number)
-        gpu = read_gpu_memory()
+        gpu = gpu_devices.read_gpu_memory()
         found[number] = gpu and gpu.name
     assert found == {"0": None, "1": "half"}
 

@@ -12,25 +12,19 @@ pytest.importorskip("transformers")
 import tiny_vibevoice
 
 from bench.memory import Row, taken
-from sidecar.gpu_memory.memory_footprint import (
-    CONTEXT_BYTES,
-    MemoryBreakdown,
-    ModelShape,
-    RecordingWork,
-    peak_bytes,
-)
+from sidecar.gpu_memory import memory_footprint
 from sidecar.gpu_memory.memory_plan import plan_ladder
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 
-def row(folder: Path, *, enough: bool = True) -> tuple[Row, MemoryBreakdown]:
+def row(folder: Path, *, enough: bool = True) -> tuple[Row, memory_footprint.MemoryBreakdown]:
     """Ten seconds in fp32 on a card that has what is planned, or half of the activations less."""
     config = json.loads((tiny_vibevoice.checkpoint("tiny") / "config.json").read_text())
-    shape = ModelShape.from_config(config)
-    work = RecordingWork.of(shape, 10.0)
+    shape = memory_footprint.ModelShape.from_config(config)
+    work = memory_footprint.RecordingWork.of(shape, 10.0)
     plan = plan_ladder(work, apart=False)[0]
-    planned = peak_bytes(shape, Precision.FP32, plan, work)
-    less = CONTEXT_BYTES + planned.tensors - planned.activations // 2
+    planned = memory_footprint.peak_bytes(shape, Precision.FP32, plan, work)
+    less = memory_footprint.CONTEXT_BYTES + planned.tensors - planned.activations // 2
     cap = planned.total if enough else less
     return Row(str(folder), "cpu", cap, Precision.FP32, MemoryPlan(), plan, work), planned
 

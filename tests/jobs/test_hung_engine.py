@@ -27,14 +27,6 @@ from sidecar.workers import worker_process
 from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
-from sidecar.workers.worker_process import (
-    HEARTBEAT_INTERVAL_S,
-    IDLE_HEARTBEAT_INTERVAL_S,
-    READ_NOTE,
-    READ_TIMEOUT_S,
-    Heartbeat,
-    WorkerProcess,
-)
 
 NewJob = Callable[..., Job]
 
@@ -151,13 +143,13 @@ async def test_busy_engine_that_answers_pings_is_not_killed(
     build: Callable[..., OverheardSlot], new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot, answered = build(OverheardSlot), list[bool]()
-    hears = WorkerProcess.answers_ping
+    hears = worker_process.WorkerProcess.answers_ping
 
-    async def noted(self: WorkerProcess, within_s: float) -> bool:
+    async def noted(self: worker_process.WorkerProcess, within_s: float) -> bool:
         answered.append(await hears(self, within_s))
         return answered[-1]
 
-    monkeypatch.setattr(WorkerProcess, "answers_ping", noted)
+    monkeypatch.setattr(worker_process.WorkerProcess, "answers_ping", noted)
     async with queue_on(slot) as queue:
         queue.open()
         job = new_job()
@@ -179,14 +171,16 @@ async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
             return True
 
     worker = Answers()
-    heartbeat = Heartbeat(lambda: worker)  # type: ignore[arg-type,return-value]
+    heartbeat = worker_process.Heartbeat(lambda: worker)  # type: ignore[arg-type,return-value]
     counts = []
     for in_use in (True, False):
         heartbeat.start(in_use=in_use)
-        await asyncio.sleep(10.5 * IDLE_HEARTBEAT_INTERVAL_S)
+        await asyncio.sleep(10.5 * worker_process.IDLE_HEARTBEAT_INTERVAL_S)
         counts.append(worker.pings)
     heartbeat.stop()
-    often = int(10.5 * IDLE_HEARTBEAT_INTERVAL_S / HEARTBEAT_INTERVAL_S)
+    often = int(
+        10.5 * worker_process.IDLE_HEARTBEAT_INTERVAL_S / worker_process.HEARTBEAT_INTERVAL_S
+    )
     assert counts == [often, often + 10]
 
 
@@ -210,12 +204,12 @@ async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_
             self.note = note
 
     worker = Reads()
-    heartbeat = Heartbeat(lambda: worker)  # type: ignore[arg-type,return-value]
+    heartbeat = worker_process.Heartbeat(lambda: worker)  # type: ignore[arg-type,return-value]
     heartbeat.start(in_use=True)
-    await asyncio.sleep(READ_TIMEOUT_S - HEARTBEAT_INTERVAL_S)
+    await asyncio.sleep(worker_process.READ_TIMEOUT_S - worker_process.HEARTBEAT_INTERVAL_S)
     assert not worker.note
-    await asyncio.sleep(3 * HEARTBEAT_INTERVAL_S)
-    assert worker.note == READ_NOTE
+    await asyncio.sleep(3 * worker_process.HEARTBEAT_INTERVAL_S)
+    assert worker.note == worker_process.READ_NOTE
     heartbeat.stop()
 
 
@@ -248,7 +242,7 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         hold.spare_new_workers()
         assert slot.worker is not None
         lasted_s = clock() - begun
-        slot.worker.kill(hung=True, note=READ_NOTE)
+        slot.worker.kill(hung=True, note=worker_process.READ_NOTE)
         for job in (other, hangs):
             assert (await job.result()).text
         assert [(job.record.attempts, job.record.crashes) for job in (hangs, other)] == [(1, 0)] * 2

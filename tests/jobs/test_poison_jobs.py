@@ -10,21 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_event_histories import submitted
 
-from sidecar.jobs.job_record import (
-    CrashedChange,
-    InterruptedChange,
-    JobChange,
-    JobEvent,
-    JobRecord,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-    apply_event,
-)
+from sidecar.jobs import job_record
 from sidecar.jobs.job_runner import POISON_WEIGHT, poison_error
 from sidecar.transcripts.transcript import Checkpoint
 
-SETTLED = ReportedChange(Checkpoint(1.0, "form", (), {}), 1.0)
+SETTLED = job_record.ReportedChange(Checkpoint(1.0, "form", (), {}), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -55,22 +45,26 @@ def test_poison_error_says_what_died(crashes: int, deaths: int, says: str) -> No
     assert says in error.detail
 
 
-fatal: st.SearchStrategy[JobChange] = st.sampled_from(
-    [CrashedChange(), InterruptedChange(), RequeuedChange(counted=True, alone=True)]
+fatal: st.SearchStrategy[job_record.JobChange] = st.sampled_from(
+    [
+        job_record.CrashedChange(),
+        job_record.InterruptedChange(),
+        job_record.RequeuedChange(counted=True, alone=True),
+    ]
 )
 
 
 @given(st.lists(fatal, min_size=POISON_WEIGHT))
 def test_any_mix_of_deaths_ends_job_within_ten_attempts_and_two_crashes(
-    deaths: Sequence[JobChange],
+    deaths: Sequence[job_record.JobChange],
 ) -> None:
     record, tried, crashed = submitted(), 0, 0
     for change in deaths:
         if poison_error(record) is not None:
             break
-        record = happened(record, StartedChange(), change)
+        record = happened(record, job_record.StartedChange(), change)
         tried += 1
-        crashed += not isinstance(change, InterruptedChange)
+        crashed += not isinstance(change, job_record.InterruptedChange)
         assert record.alone, "the next attempt costs nobody else's"
     assert tried <= POISON_WEIGHT
     assert crashed <= 2
@@ -78,23 +72,25 @@ def test_any_mix_of_deaths_ends_job_within_ten_attempts_and_two_crashes(
 
 
 @given(st.lists(fatal, max_size=3 * POISON_WEIGHT))
-def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(deaths: list[JobChange]) -> None:
+def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(
+    deaths: list[job_record.JobChange],
+) -> None:
     record = submitted()
     for change in deaths:
-        record = happened(record, StartedChange(), SETTLED, change)
+        record = happened(record, job_record.StartedChange(), SETTLED, change)
         assert poison_error(record) is None
 
 
 def test_attempts_passed_on_by_nodes_do_not_count_as_deaths() -> None:
     record = submitted()
-    passed = RequeuedChange(counted=True, passed=True)
+    passed = job_record.RequeuedChange(counted=True, passed=True)
     for _ in range(POISON_WEIGHT):
-        record = happened(record, StartedChange(), passed)
+        record = happened(record, job_record.StartedChange(), passed)
     assert (record.crashes, record.interruptions, record.passed) == (0, 0, POISON_WEIGHT)
-    assert happened(record, StartedChange(), SETTLED).passed == 0
+    assert happened(record, job_record.StartedChange(), SETTLED).passed == 0
 
 
-def happened(record: JobRecord, *changes: JobChange) -> JobRecord:
+def happened(record: job_record.JobRecord, *changes: job_record.JobChange) -> job_record.JobRecord:
     for change in changes:
-        record = apply_event(record, JobEvent(record.seq + 1, 0.0, change))
+        record = job_record.apply_event(record, job_record.JobEvent(record.seq + 1, 0.0, change))
     return record

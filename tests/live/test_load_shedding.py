@@ -9,20 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from overload_simulation import Machine, Person, Simulation
 
-from sidecar.live.runtime.load_shedding import (
-    INITIAL_COST,
-    MIN_SHEDDING_S,
-    RECOGNITIONS_PER_FINAL,
-    ArrivingUtterance,
-    EngineLoadModel,
-    ServedSession,
-    SheddingLevel,
-    SpeechShare,
-    UtteranceAdmission,
-    WorkCosts,
-    WorkKind,
-    fair_share,
-)
+from sidecar.live.runtime import load_shedding
 
 IN_TIME_S = 2.0
 """From the end of what is said to its final, the pause that ends it included."""
@@ -134,35 +121,41 @@ def test_limit_zero_serves_everybody() -> None:
 
 
 def test_single_session_is_served_on_the_slowest_machine() -> None:
-    model = EngineLoadModel(1, 1.0)
+    model = load_shedding.EngineLoadModel(1, 1.0)
     model.costs.measured(1.0, 9.0)
-    assert model.verdict(ArrivingUtterance("me", None, True), [], 0.0) is UtteranceAdmission.SERVE
-    other = ServedSession("me", 0, True, 1.0)
     assert (
-        model.verdict(ArrivingUtterance("me", None, True), [other], 0.0)
-        is UtteranceAdmission.REFUSE
+        model.verdict(load_shedding.ArrivingUtterance("me", None, True), [], 0.0)
+        is load_shedding.UtteranceAdmission.SERVE
+    )
+    other = load_shedding.ServedSession("me", 0, True, 1.0)
+    assert (
+        model.verdict(load_shedding.ArrivingUtterance("me", None, True), [other], 0.0)
+        is load_shedding.UtteranceAdmission.REFUSE
     )
     assert (
-        model.verdict(ArrivingUtterance("me", 0, False), [other], 99.0) is UtteranceAdmission.SERVE
+        model.verdict(load_shedding.ArrivingUtterance("me", 0, False), [other], 99.0)
+        is load_shedding.UtteranceAdmission.SERVE
     )
 
 
 def test_costs_begin_with_a_default_then_a_sample_then_follow_the_work() -> None:
-    costs = WorkCosts()
-    assert costs.of(WorkKind.FINAL) == INITIAL_COST
+    costs = load_shedding.WorkCosts()
+    assert costs.of(load_shedding.WorkKind.FINAL) == load_shedding.INITIAL_COST
     costs.measured(4.0, 0.08)
-    assert costs.of(WorkKind.FINAL) == pytest.approx(RECOGNITIONS_PER_FINAL * 0.02)
+    assert costs.of(load_shedding.WorkKind.FINAL) == pytest.approx(
+        load_shedding.RECOGNITIONS_PER_FINAL * 0.02
+    )
     for _ in range(100):
-        costs.add_work(WorkKind.FINAL, 0.3)
-        costs.add_work(WorkKind.PARTIAL, 0.6)
+        costs.add_work(load_shedding.WorkKind.FINAL, 0.3)
+        costs.add_work(load_shedding.WorkKind.PARTIAL, 0.6)
         costs.spoken(3.0)
-    assert costs.of(WorkKind.FINAL) == pytest.approx(0.1, rel=0.1)
-    assert costs.of(WorkKind.PARTIAL) == pytest.approx(0.2, rel=0.1)
-    assert costs.of(WorkKind.LABEL) == 0
+    assert costs.of(load_shedding.WorkKind.FINAL) == pytest.approx(0.1, rel=0.1)
+    assert costs.of(load_shedding.WorkKind.PARTIAL) == pytest.approx(0.2, rel=0.1)
+    assert costs.of(load_shedding.WorkKind.LABEL) == 0
 
 
 def test_speech_share_is_whole_at_first_and_then_of_the_last_minute() -> None:
-    share = SpeechShare(0.0)
+    share = load_shedding.SpeechShare(0.0)
     assert share.at(0.0) == 1.0
     assert share.at(10.0) < 0.25
     for second in range(11, 71):
@@ -174,27 +167,27 @@ def test_speech_share_is_whole_at_first_and_then_of_the_last_minute() -> None:
 
 
 def test_speech_of_a_microphone_is_never_ahead() -> None:
-    share = SpeechShare(0.0)
+    share = load_shedding.SpeechShare(0.0)
     for step in range(1, 1000):
         share.spoken(0.5, step / 2)  # in pieces that are processed together
         assert not share.ahead
 
 
 def test_shedding_level_stays_for_its_minimum_time() -> None:
-    model = EngineLoadModel(2, 1.0)
+    model = load_shedding.EngineLoadModel(2, 1.0)
     model.look(40, 0.0, now=0.0)
-    assert model.level(0.0) is SheddingLevel.LABELS
-    model.look(1, 0.0, now=MIN_SHEDDING_S / 2)
-    assert model.level(MIN_SHEDDING_S / 2) is SheddingLevel.LABELS
-    model.look(1, 0.0, now=MIN_SHEDDING_S)
-    assert model.level(MIN_SHEDDING_S) is SheddingLevel.NOTHING
+    assert model.level(0.0) is load_shedding.SheddingLevel.LABELS
+    model.look(1, 0.0, now=load_shedding.MIN_SHEDDING_S / 2)
+    assert model.level(load_shedding.MIN_SHEDDING_S / 2) is load_shedding.SheddingLevel.LABELS
+    model.look(1, 0.0, now=load_shedding.MIN_SHEDDING_S)
+    assert model.level(load_shedding.MIN_SHEDDING_S) is load_shedding.SheddingLevel.NOTHING
 
 
 @given(st.lists(st.floats(0.0, 50.0), min_size=1, max_size=8), st.floats(0.0, 100.0))
 def test_fair_share_gives_out_all_capacity_and_no_more(
     demands: list[float], capacity: float
 ) -> None:
-    most = fair_share(demands, capacity)
+    most = load_shedding.fair_share(demands, capacity)
     given_out = [min(one, most) for one in demands]
     assert sum(given_out) <= max(capacity, 0.0) + 1e-6 or most == float("inf")
     if sum(demands) > capacity + 1e-6:

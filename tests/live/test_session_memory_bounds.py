@@ -14,15 +14,7 @@ from sidecar import errors
 from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
-from sidecar.live.sessions.input_log import (
-    JOINED_BYTES,
-    MAX_CHANGES,
-    SMALL_BYTES,
-    InputChange,
-    InputChunk,
-    InputLog,
-    InputLogTotals,
-)
+from sidecar.live.sessions import input_log
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.transcripts.transcript import Notice
@@ -32,7 +24,9 @@ RATE = 16_000
 
 
 def a_session(bounds: SessionBounds | None = None) -> Session:
-    return Session("s", "o", LiveOptions(), bounds or SessionBounds(), InputLogTotals(1 << 30))
+    return Session(
+        "s", "o", LiveOptions(), bounds or SessionBounds(), input_log.InputLogTotals(1 << 30)
+    )
 
 
 def kept_by(work: Callable[[], object]) -> int:
@@ -51,27 +45,27 @@ def kept_by(work: Callable[[], object]) -> int:
 @pytest.mark.slow_except("waiting for")
 @pytest.mark.parametrize("taken", [True, False], ids=["heard at once", "waiting for an engine"])
 def test_tiny_chunks_take_as_much_memory_as_is_counted(taken: bool) -> None:
-    def keep() -> InputLog:
-        sound = InputLog(InputLogTotals(1 << 30))
+    def keep() -> input_log.InputLog:
+        sound = input_log.InputLog(input_log.InputLogTotals(1 << 30))
         for number in range(20_000):
             sound.add(number.to_bytes(2, "little"), SampleEncoding.PCM16, RATE)
             if taken:
                 assert sound.take() is not None
-        assert (sound.bytes, len(sound)) == (40_000, -(-40_000 // JOINED_BYTES))
+        assert (sound.bytes, len(sound)) == (40_000, -(-40_000 // input_log.JOINED_BYTES))
         return sound
 
     assert kept_by(keep) < 2 * 40_000
 
 
 @given(
-    st.lists(st.integers(1, SMALL_BYTES), min_size=1, max_size=60),
+    st.lists(st.integers(1, input_log.SMALL_BYTES), min_size=1, max_size=60),
     st.lists(st.booleans(), min_size=60, max_size=60),
     st.integers(0, 60),
 )
 def test_joined_chunks_are_replayed_whole_and_in_order(
     sizes: list[int], takes: list[bool], again: int
 ) -> None:
-    sound, said, taken = InputLog(InputLogTotals(1 << 30)), b"", b""
+    sound, said, taken = input_log.InputLog(input_log.InputLogTotals(1 << 30)), b"", b""
     for number, size in enumerate(sizes):
         raw = bytes([number]) * (2 * size)
         said += raw
@@ -87,9 +81,9 @@ def test_joined_chunks_are_replayed_whole_and_in_order(
     assert sound.seconds == pytest.approx(len(said) / 2 / RATE)
 
 
-def rest(sound: InputLog) -> list[InputChunk]:
+def rest(sound: input_log.InputLog) -> list[input_log.InputChunk]:
     found = []
-    while isinstance(item := sound.take(), InputChunk):
+    while isinstance(item := sound.take(), input_log.InputChunk):
         found.append(item)
     return found
 
@@ -99,24 +93,24 @@ async def test_only_the_last_of_unsent_option_changes_is_kept() -> None:
     for number in range(1000):
         session.change(LiveOptions(prompt=f"{number}"))
     change = session.sound.take()
-    assert isinstance(change, InputChange)
+    assert isinstance(change, input_log.InputChange)
     assert (change.options.prompt, session.sound.take()) == ("999", None)
     assert session.received_orders == 1000, "and each counts as received"
 
 
 async def test_no_more_changes_than_the_limit_are_kept_and_the_last_counts() -> None:
     session = a_session()
-    for number in range(3 * MAX_CHANGES):
+    for number in range(3 * input_log.MAX_CHANGES):
         await session.send(bytes(2))
         session.change(LiveOptions(prompt=f"{number}"))
         if number % 2:
             session.sound.take()
     items = [session.sound.take() for _ in range(len(session.sound))]
-    changes = [one.options.prompt for one in items if isinstance(one, InputChange)]
-    assert changes[-1] == f"{3 * MAX_CHANGES - 1}"
+    changes = [one.options.prompt for one in items if isinstance(one, input_log.InputChange)]
+    assert changes[-1] == f"{3 * input_log.MAX_CHANGES - 1}"
     session.begins_anew()
     items = [session.sound.take() for _ in range(len(session.sound))]
-    assert sum(isinstance(one, InputChange) for one in items) == MAX_CHANGES
+    assert sum(isinstance(one, input_log.InputChange) for one in items) == input_log.MAX_CHANGES
     assert session.sound.take() is None
 
 

@@ -11,41 +11,30 @@ from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.interfaces.live_events import AUDIO_UNHEARD, Final, SpeechStarted, TurnEnded
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.observability import metrics
-from sidecar.observability.metrics import (
-    MAX_LABEL_SETS,
-    MAX_OUTCOME_SECONDS,
-    METRIC_PREFIX,
-    OTHER_LABEL,
-    Counter,
-    Distribution,
-    Histogram,
-    OutcomeWindow,
-    RecentOutcomes,
-    RecognitionOutcome,
-    ServiceMetrics,
-    health_problem,
-    outcome_of_error,
-    render_metrics,
-)
 from sidecar.transcripts.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
 def test_label_values_of_a_metric_are_bounded() -> None:
-    counter, histogram = Counter("n", "what", ("user",)), Histogram("h", "what", (1,), ("user",))
+    counter, histogram = (
+        metrics.Counter("n", "what", ("user",)),
+        metrics.Histogram("h", "what", (1,), ("user",)),
+    )
     for user in range(10_000):
         counter.add(f"user {user}")
         histogram.see(0.5, f"user {user}")
-    assert len(counter.values) == len(histogram.spreads) == MAX_LABEL_SETS + 1
+    assert len(counter.values) == len(histogram.spreads) == metrics.MAX_LABEL_SETS + 1
     assert counter.total == 10_000
     assert (
-        counter.of(OTHER_LABEL) == histogram.spreads[OTHER_LABEL,].count == 10_000 - MAX_LABEL_SETS
+        counter.of(metrics.OTHER_LABEL)
+        == histogram.spreads[metrics.OTHER_LABEL,].count
+        == 10_000 - metrics.MAX_LABEL_SETS
     )
 
 
 def test_histogram_buckets_are_cumulative() -> None:
-    spread = Distribution((0.1, 1.0))
+    spread = metrics.Distribution((0.1, 1.0))
     for value in (0.05, 0.1, 0.5, 7):
         spread.see(value)
     assert spread.buckets() == [("0.1", 2), ("1.0", 3), ("+Inf", 4)]
@@ -55,41 +44,47 @@ def test_histogram_buckets_are_cumulative() -> None:
 @pytest.mark.parametrize(
     ("lately", "why"),
     [
-        (RecentOutcomes(), None),
-        (RecentOutcomes(failed=4), None),  # too few to say
-        (RecentOutcomes(done=3, failed=2), None),
-        (RecentOutcomes(done=2, failed=3), "too_many_failures"),
-        (RecentOutcomes(done=3, timed_out=3), None),
-        (RecentOutcomes(done=2, timed_out=3), "too_many_timeouts"),
+        (metrics.RecentOutcomes(), None),
+        (metrics.RecentOutcomes(failed=4), None),  # too few to say
+        (metrics.RecentOutcomes(done=3, failed=2), None),
+        (metrics.RecentOutcomes(done=2, failed=3), "too_many_failures"),
+        (metrics.RecentOutcomes(done=3, timed_out=3), None),
+        (metrics.RecentOutcomes(done=2, timed_out=3), "too_many_timeouts"),
     ],
 )
-def test_many_failures_or_timeouts_are_unhealthy(lately: RecentOutcomes, why: str | None) -> None:
-    assert health_problem(lately) == why
+def test_many_failures_or_timeouts_are_unhealthy(
+    lately: metrics.RecentOutcomes, why: str | None
+) -> None:
+    assert metrics.health_problem(lately) == why
 
 
 def test_old_outcomes_do_not_count_and_take_no_memory() -> None:
     now = [0.0]
-    outcomes = OutcomeWindow(lambda: now[0])
+    outcomes = metrics.OutcomeWindow(lambda: now[0])
     for second in range(1000):
         now[0] = second / 2
-        outcomes.add(RecognitionOutcome.DONE if second % 2 else RecognitionOutcome.FAILED)
-    assert len(outcomes._seconds) == MAX_OUTCOME_SECONDS < 1000 / 2
-    assert outcomes.lately(60) == RecentOutcomes(done=60, failed=60)
+        outcomes.add(
+            metrics.RecognitionOutcome.DONE if second % 2 else metrics.RecognitionOutcome.FAILED
+        )
+    assert len(outcomes._seconds) == metrics.MAX_OUTCOME_SECONDS < 1000 / 2
+    assert outcomes.lately(60) == metrics.RecentOutcomes(done=60, failed=60)
     now[0] += 61
-    assert outcomes.lately(60) == RecentOutcomes()
+    assert outcomes.lately(60) == metrics.RecentOutcomes()
 
 
 def test_client_errors_do_not_count_as_engine_failures() -> None:
-    found = {error.code: outcome_of_error(error()) for error in errors.all_errors()}
+    found = {error.code: metrics.outcome_of_error(error()) for error in errors.all_errors()}
     assert found["audio_undecodable"] is found["queue_full"] is found["wont_fit"] is None
-    assert found["engine_crashed"] is found["model_load_failed"] is RecognitionOutcome.FAILED
-    assert found["upstream_timeout"] is RecognitionOutcome.TIMED_OUT
-    assert found["internal"] is RecognitionOutcome.FAILED
+    assert (
+        found["engine_crashed"] is found["model_load_failed"] is metrics.RecognitionOutcome.FAILED
+    )
+    assert found["upstream_timeout"] is metrics.RecognitionOutcome.TIMED_OUT
+    assert found["internal"] is metrics.RecognitionOutcome.FAILED
 
 
 def test_metrics_page_does_not_grow_with_owners() -> None:
     def page(users: int) -> str:
-        tally = ServiceMetrics()
+        tally = metrics.ServiceMetrics()
         for number in range(users):
             who = Identity(f"somebody {number}", AuthMethod.JWT)
             counted = EventMetrics(tally.live, "live", patience_s=20)
@@ -100,10 +95,10 @@ def test_metrics_page_does_not_grow_with_owners() -> None:
             counted.ended(None, finished=True)
             tally.wires.requests.add("GET", "/v1/jobs/{job_id}", "200")
             tally.jobs.done(3, 1, 2)
-        return render_metrics(
+        return metrics.render_metrics(
             tally.measured(),
             metrics.stt_gauges(metrics.stt_metrics_json(tally, 0)),
-            METRIC_PREFIX,
+            metrics.METRIC_PREFIX,
             "",
         )[0].decode()
 
@@ -114,28 +109,28 @@ def test_metrics_page_does_not_grow_with_owners() -> None:
 
 
 def test_unheard_final_is_timed_out_past_the_clients_patience_and_failed_before() -> None:
-    tally = ServiceMetrics()
+    tally = metrics.ServiceMetrics()
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
         segment = Segment(0, 1, "", flags=(AUDIO_UNHEARD,))
         counted.said(Final(0, 0, segment, work_s=work_s))
     counted.said(SpeechStarted(0, 0))
     counted.ended(errors.EngineCrashed(), finished=False)
-    assert tally.outcomes.lately(60) == RecentOutcomes(timed_out=1, failed=2)
+    assert tally.outcomes.lately(60) == metrics.RecentOutcomes(timed_out=1, failed=2)
     assert tally.live.orphaned.total == 1
     assert tally.live.speaking == 0
     assert tally.live.ended.values == {("live", "engine_crashed"): 1}
 
 
 def test_both_metrics_formats_parse_to_the_same_values() -> None:
-    tally = ServiceMetrics()
+    tally = metrics.ServiceMetrics()
     tally.jobs.done(3, 1, 2)
     tally.wires.calls.add("/stt.STTBackend/CreateSession", "UNAUTHENTICATED")
     by_owner = {"jwt:a-b": 1, "jwt:a_b": 2}  # of which the names are the same by then
     other = metrics.stt_gauges(metrics.stt_metrics_json(tally, 3, by_owner))
 
     def numbers(accept: str, read: object) -> dict[tuple[str, str], float]:
-        page, kind = render_metrics(tally.measured(), other, METRIC_PREFIX, accept)
+        page, kind = metrics.render_metrics(tally.measured(), other, metrics.METRIC_PREFIX, accept)
         assert kind.startswith(
             "application/openmetrics-text" if accept else "text/plain; version=0.0.4"
         )
@@ -155,8 +150,8 @@ def test_both_metrics_formats_parse_to_the_same_values() -> None:
 
 
 def test_metric_names_follow_prometheus_conventions() -> None:
-    for one in ServiceMetrics().measured():
-        if isinstance(one, Counter):
+    for one in metrics.ServiceMetrics().measured():
+        if isinstance(one, metrics.Counter):
             assert one.name.endswith("_total"), one.name
         else:
             assert one.name.endswith(("_seconds", "_ratio")), one.name

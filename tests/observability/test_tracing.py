@@ -21,14 +21,7 @@ from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar.config.settings import load_settings
 from sidecar.installation import install_command
-from sidecar.jobs.job_record import (
-    CrashedChange,
-    JobChange,
-    JobEvent,
-    JobRecord,
-    RequeuedChange,
-    StartedChange,
-)
+from sidecar.jobs import job_record
 from sidecar.jobs.job_telemetry import JobTraceContext, job_stages
 from sidecar.observability.tracing import RequestArrival, is_tracing_configured
 from sidecar.server.app import create_app, create_service
@@ -197,21 +190,21 @@ def test_tracing_without_its_packages_is_logged_and_off(
     assert install_command("otel") in caplog.text
 
 
-def record(**fields: Any) -> JobRecord:
+def record(**fields: Any) -> job_record.JobRecord:
     plain: Any = dict.fromkeys(("audio", "options", "facts", "progress"))
-    return JobRecord(id="a", owner="b", created=10.0, **plain, **fields)
+    return job_record.JobRecord(id="a", owner="b", created=10.0, **plain, **fields)
 
 
 def test_trace_has_each_attempt_and_an_awaited_load() -> None:
-    changes: list[tuple[float, JobChange]] = [
+    changes: list[tuple[float, job_record.JobChange]] = [
         *(
-            (12.0, StartedChange()),
-            (13.0, CrashedChange()),
-            (14.0, RequeuedChange(counted=True)),
-            (17.0, StartedChange()),
+            (12.0, job_record.StartedChange()),
+            (13.0, job_record.CrashedChange()),
+            (14.0, job_record.RequeuedChange(counted=True)),
+            (17.0, job_record.StartedChange()),
         ),
     ]
-    events = [JobEvent(n, at, change) for n, (at, change) in enumerate(changes, 1)]
+    events = [job_record.JobEvent(n, at, change) for n, (at, change) in enumerate(changes, 1)]
     way = JobTraceContext(9.0, RequestArrival(8.0), events)
     found = job_stages(way, record(ended=20.0), (16.5, 18.0))
     assert [(one.name, one.begin, one.end, one.error) for one in found] == [

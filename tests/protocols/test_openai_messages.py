@@ -36,15 +36,6 @@ from sidecar.protocols.openai.request import (
     option_fields,
 )
 from sidecar.protocols.openai.retries import timed_out
-from sidecar.protocols.openai_common import (
-    chosen_precision,
-    error_body,
-    is_retryable,
-    model_names,
-    param_of,
-    speaker_letters,
-    status_of,
-)
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Transcript, Word
 
 
@@ -69,9 +60,9 @@ def record(*segments: Segment, done: bool = False, attempts: int = 0) -> JobReco
 
 
 def test_speaker_labels_are_letters_as_of_spreadsheet_columns() -> None:
-    assert [speaker_letters(number) for number in (0, 1, 25, 26, 27, 51, 52, 702)] == [
-        *("A", "B", "Z", "AA", "AB", "AZ", "BA", "AAA")
-    ]
+    assert [
+        openai_common.speaker_letters(number) for number in (0, 1, 25, 26, 27, 51, 52, 702)
+    ] == [*("A", "B", "Z", "AA", "AB", "AZ", "BA", "AAA")]
 
 
 texts = st.lists(st.text(st.sampled_from("ab,;. "), max_size=6), max_size=6)
@@ -228,12 +219,14 @@ def test_translation_is_refused_by_engines_without_it() -> None:
 
 
 def test_model_name_is_the_engine_with_an_optional_precision() -> None:
-    assert chosen_precision(whisper.SPEC, "whisper:fp16", strict=True) is Precision.FP16
-    assert chosen_precision(whisper.SPEC, "whisper-1", strict=True) is Precision.AUTO
-    assert f"{moonshine.SPEC.name}:auto" not in model_names(moonshine.SPEC)
+    assert (
+        openai_common.chosen_precision(whisper.SPEC, "whisper:fp16", strict=True) is Precision.FP16
+    )
+    assert openai_common.chosen_precision(whisper.SPEC, "whisper-1", strict=True) is Precision.AUTO
+    assert f"{moonshine.SPEC.name}:auto" not in openai_common.model_names(moonshine.SPEC)
     for name in ("scripted", "whisper:int4", "WHISPER", "whisper:", "gpt-4o"):
         with pytest.raises(errors.ModelNotFound):
-            chosen_precision(whisper.SPEC, name, strict=True)
+            openai_common.chosen_precision(whisper.SPEC, name, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +239,9 @@ def test_model_name_is_the_engine_with_an_optional_precision() -> None:
     ],
 )
 def test_default_model_of_a_client_is_accepted_unless_strict(name: str) -> None:
-    assert chosen_precision(whisper.SPEC, name, strict=False) is Precision.AUTO
+    assert openai_common.chosen_precision(whisper.SPEC, name, strict=False) is Precision.AUTO
     with pytest.raises(errors.ModelNotFound):
-        chosen_precision(whisper.SPEC, name, strict=True)
+        openai_common.chosen_precision(whisper.SPEC, name, strict=True)
 
 
 @for_each("kind", errors.all_errors())
@@ -256,25 +249,25 @@ def test_every_error_has_openais_shape_and_says_whether_to_retry(
     kind: type[errors.SidecarError],
 ) -> None:
     error = kind()
-    body = error_body(error)["error"]
+    body = openai_common.error_body(error)["error"]
     assert body["code"] == kind.code
     assert body["message"].startswith(error.detail)
-    status = status_of(error)
+    status = openai_common.status_of(error)
     assert 400 <= status < 600
-    if is_retryable(error):
+    if openai_common.is_retryable(error):
         assert status in (408, 409, 429) or status >= 500, "the package would not ask again"
         assert error.retry_after or kind is errors.UploadStalled
     if kind in (errors.JobCancelled, errors.WontFit, errors.EngineCrashed, errors.EngineFailed):
-        assert not is_retryable(error)
+        assert not openai_common.is_retryable(error)
 
 
 def test_error_names_the_parameter() -> None:
-    assert param_of(errors.FieldInvalid("'known_speaker_names[]' has a name.")) == (
+    assert openai_common.param_of(errors.FieldInvalid("'known_speaker_names[]' has a name.")) == (
         "known_speaker_names"
     )
-    assert param_of(errors.FieldInvalid("The field is wrong.")) is None
-    assert param_of(errors.AudioTooLong()) == "file"
-    assert param_of(errors.QueueFull()) is None
+    assert openai_common.param_of(errors.FieldInvalid("The field is wrong.")) is None
+    assert openai_common.param_of(errors.AudioTooLong()) == "file"
+    assert openai_common.param_of(errors.QueueFull()) is None
 
 
 def request(**headers: str) -> Request:

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.api.http.websocket_connections import MAX_INBOUND_MESSAGES
-from sidecar.interfaces.live_events import (
-    Final,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    SpeechStarted,
-    TurnDropped,
-    TurnEnded,
-)
+from sidecar.interfaces import live_events
 from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, YapRefused, close_of
 from sidecar.protocols.yap.utterances import YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Notice, Segment
@@ -60,11 +52,11 @@ def test_segment_without_partials_is_sent_before_the_next_ones_partials() -> Non
     utterances.append(2)
     told = ""
     for event in (
-        SpeechStarted(0, 0.3),
-        Partial(0, 1, 1.2, 2.0, "and more", "and more"),
-        Final(0, 0, Segment(0.3, 0.7, "No", None)),
-        Partial(0, 1, 1.2, 2.4, "and more of", "and more of"),
-        Final(0, 1, Segment(1.2, 2.6, "and more of it", None)),
+        live_events.SpeechStarted(0, 0.3),
+        live_events.Partial(0, 1, 1.2, 2.0, "and more", "and more"),
+        live_events.Final(0, 0, Segment(0.3, 0.7, "No", None)),
+        live_events.Partial(0, 1, 1.2, 2.4, "and more of", "and more of"),
+        live_events.Final(0, 1, Segment(1.2, 2.6, "and more of it", None)),
     ):
         frames = [json.loads(raw) for raw in utterances.frames_of(event)]
         told += "".join(one["payload"].get("delta", "") for one in frames)
@@ -79,7 +71,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.asked: deque[Any] = deque()
-        self.events: deque[LiveEvent] = deque()
+        self.events: deque[live_events.LiveEvent] = deque()
         self.turn, self.piece, self.said = 0, 0, list[str]()
 
     def ask(self, what: Any) -> None:
@@ -88,13 +80,15 @@ class Engine:
     def step(self) -> None:
         what = self.asked.popleft()
         if what is FORGET:  # behind all that was asked before
-            self.events.append(TurnDropped(self.turn, 0.0))
+            self.events.append(live_events.TurnDropped(self.turn, 0.0))
         elif what is COMMIT:
-            self.events.append(TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
+            self.events.append(live_events.TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
         else:
             self.said.append(what)
-            self.events.append(Partial(self.turn, self.piece, 0.0, 0.0, what, what))
-            self.events.append(Final(self.turn, self.piece, Segment(0.0, 0.0, what, None)))
+            self.events.append(live_events.Partial(self.turn, self.piece, 0.0, 0.0, what, what))
+            self.events.append(
+                live_events.Final(self.turn, self.piece, Segment(0.0, 0.0, what, None))
+            )
             self.piece += 1
             return
         self.turn, self.said = self.turn + 1, []
@@ -192,7 +186,7 @@ def test_cancel_of_an_ended_or_unknown_request_leaves_the_active_one() -> None:
 def test_notice_is_a_status_of_the_active_request() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))
-    notice = NoticeRaised(Notice("engine_restarted", "The engine was restarted."))
+    notice = live_events.NoticeRaised(Notice("engine_restarted", "The engine was restarted."))
     [frame] = map(json.loads, utterances.frames_of(notice))
     assert (frame["type"], frame["request_id"]) == ("status", "r")
     assert (frame["payload"]["kind"], frame["payload"]["code"]) == ("notice", "engine_restarted")

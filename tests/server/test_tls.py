@@ -23,14 +23,6 @@ from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
 from sidecar.auth import tls
-from sidecar.auth.tls import (
-    CERTIFICATE_FOLDER,
-    CertificatePair,
-    certificate_fingerprint,
-    certificate_pair_in,
-    create_tls,
-    ensure_certificate,
-)
 from sidecar.cli.remote_service import service_at, trust_from_flags
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -47,7 +39,7 @@ class Home:
         self.port = free_port()
         self.env = service_environment(folder, port=self.port, shutdown_grace=0, **settings)
         self.log = folder / "stderr.log"
-        self.pair = certificate_pair_in(folder / "data" / CERTIFICATE_FOLDER)
+        self.pair = tls.certificate_pair_in(folder / "data" / tls.CERTIFICATE_FOLDER)
         self.url = f"https://127.0.0.1:{self.port}"
 
     def serve(self) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
@@ -75,7 +67,7 @@ def test_ready_line_and_log_have_fingerprint_of_certificate(
     at, ready = home
     assert ready["url"] == at.url
     shown = ssl.get_server_certificate(("127.0.0.1", at.port))
-    assert ready["fingerprint"] == certificate_fingerprint(shown)
+    assert ready["fingerprint"] == tls.certificate_fingerprint(shown)
     assert ready["fingerprint"] in at.log.read_text("utf-8")
     said = x509.load_pem_x509_certificate(shown.encode())
     names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -103,8 +95,8 @@ async def test_client_trusts_only_pinned_certificate_or_fingerprint(
         Trust(fingerprint=shown.replace(":", "").lower()),
     ):
         assert (await health(at.url, trust))["pid"] == ready["pid"]
-    other = ensure_certificate(tmp_path / "other", NAMES)
-    strange = certificate_fingerprint(other.certificate.read_text())
+    other = tls.ensure_certificate(tmp_path / "other", NAMES)
+    strange = tls.certificate_fingerprint(other.certificate.read_text())
     plain = at.url.replace("https", "http")
     for url, trust, why in (
         (at.url, Trust(), "not trusted"),
@@ -159,7 +151,7 @@ def test_ready_line_of_reused_service_has_its_scheme_and_fingerprint(
 def test_hsts_header_is_sent_only_with_given_certificate(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:
-    def headers(port: int, pair: CertificatePair) -> http.client.HTTPMessage:
+    def headers(port: int, pair: tls.CertificatePair) -> http.client.HTTPMessage:
         trusted = ssl.create_default_context(cafile=pair.certificate)
         connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted)
         connection.request("GET", "/health", headers={"Origin": f"https://127.0.0.1:{port}"})
@@ -183,17 +175,17 @@ def test_hsts_header_is_sent_only_with_given_certificate(
 def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
-    pair = ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
+    first = tls.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
+    pair = tls.ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
     assert pair.certificate.read_bytes() == first
-    pair = ensure_certificate(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
+    pair = tls.ensure_certificate(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
     second = pair.certificate.read_bytes()
     assert second != first
     monkeypatch.setattr(tls, "RENEWAL_DAYS", 2 * tls.VALIDITY_DAYS)
-    assert ensure_certificate(tmp_path, NAMES).certificate.read_bytes() != second
+    assert tls.ensure_certificate(tmp_path, NAMES).certificate.read_bytes() != second
     pair.key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
-        ensure_certificate(tmp_path, NAMES)
+        tls.ensure_certificate(tmp_path, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -209,8 +201,8 @@ def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(
 def test_invalid_tls_settings_are_refused(tmp_path: Path, named: dict[str, str], why: str) -> None:
     from cryptography.hazmat.primitives import serialization
 
-    pair = ensure_certificate(tmp_path, NAMES)
-    other = ensure_certificate(tmp_path / "more", NAMES).key.read_bytes()
+    pair = tls.ensure_certificate(tmp_path, NAMES)
+    other = tls.ensure_certificate(tmp_path / "more", NAMES).key.read_bytes()
     (tmp_path / "other.pem").write_bytes(other)
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     (tmp_path / "locked.pem").write_bytes(
@@ -225,32 +217,32 @@ def test_invalid_tls_settings_are_refused(tmp_path: Path, named: dict[str, str],
         for name, value in named.items()
     }
     with pytest.raises(errors.SettingsInvalid, match=why):
-        create_tls(Settings(data_dir=tmp_path, **given), FileWatcher())
+        tls.create_tls(Settings(data_dir=tmp_path, **given), FileWatcher())
 
 
 async def test_new_certificate_is_used_for_new_connections_and_old_ones_stay(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    pair = ensure_certificate(tmp_path / "first", NAMES)
-    old = certificate_fingerprint(pair.certificate.read_text())
-    new = ensure_certificate(tmp_path / "second", NAMES)
+    pair = tls.ensure_certificate(tmp_path / "first", NAMES)
+    old = tls.certificate_fingerprint(pair.certificate.read_text())
+    new = tls.ensure_certificate(tmp_path / "second", NAMES)
     watch = FileWatcher(every_s=0.01)
-    tls = create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watch)
-    assert tls is not None
+    own = tls.create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watch)
+    assert own is not None
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             writer.write(line)
         writer.close()
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=tls.context)
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=own.context)
     port = server.sockets[0].getsockname()[1]
     looking = asyncio.create_task(watch.run())
 
     async def shown() -> str:
         pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
-        return certificate_fingerprint(pem)
+        return tls.certificate_fingerprint(pem)
 
     trusted = ssl.create_default_context(cafile=pair.certificate)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted)

@@ -20,17 +20,10 @@ from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.storage import encryption
 from sidecar.storage.encrypted_sqlite import create_cipher, verify_cipher
-from sidecar.storage.encryption import (
-    Cipher,
-    DecryptionFailed,
-    EncryptedFile,
-    LocalObject,
-    journal_key,
-)
 from sidecar.storage.job_journal import JOURNAL_LABELS
 
 KEY = "0123456789abcdef0123456789abcdef"
-SEAL = Cipher(KEY, b"salt")
+SEAL = encryption.Cipher(KEY, b"salt")
 HEAD = encryption.NONCE_PREFIX_BYTES
 
 
@@ -55,18 +48,18 @@ def test_each_recording_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None
         other[at : at + 8] for at in range(HEAD, len(other) - 7)
     }
     assert b"".join(SEAL.decrypt_recording([one], "one")) == sound[0]
-    for seal, name in ((SEAL, "other"), (Cipher(KEY, b"another"), "one")):
-        with pytest.raises(DecryptionFailed):
+    for seal, name in ((SEAL, "other"), (encryption.Cipher(KEY, b"another"), "one")):
+        with pytest.raises(encryption.DecryptionFailed):
             b"".join(seal.decrypt_recording([one], name))
 
 
-def opened(path: Path) -> LocalObject:
-    return LocalObject(os.open(path, os.O_RDONLY))
+def opened(path: Path) -> encryption.LocalObject:
+    return encryption.LocalObject(os.open(path, os.O_RDONLY))
 
 
-def read_all(seal: Cipher, path: Path, about: str) -> bytes:
+def read_all(seal: encryption.Cipher, path: Path, about: str) -> bytes:
     """The whole of a sealed file, a piece at a time from its end."""
-    with closing(EncryptedFile(seal, opened(path), about)) as file:
+    with closing(encryption.EncryptedFile(seal, opened(path), about)) as file:
         begins = range(0, max(file.size, 1), encryption.CHUNK_BYTES)
         return b"".join([file.read(at) for at in reversed(begins)][::-1])
 
@@ -77,7 +70,7 @@ def test_encrypted_file_is_read_from_any_position(size: int, tmp_path: Path) -> 
     data, path = os.urandom(size), tmp_path / "sealed"
     path.write_bytes(b"".join(SEAL.encrypt_recording([data], "name")))
     assert read_all(SEAL, path, "name") == data
-    with closing(EncryptedFile(SEAL, opened(path), "name")) as file:
+    with closing(encryption.EncryptedFile(SEAL, opened(path), "name")) as file:
         assert file.size == size
         for at in range(size + 2):
             assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
@@ -106,14 +99,14 @@ def test_altered_encrypted_recording_is_not_read_to_its_end(harm: str, tmp_path:
     pieces = [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
     assert len(pieces) == 3
     path.write_bytes(HARMS[harm](sealed, pieces))
-    seal = Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
-    with pytest.raises(DecryptionFailed):
+    seal = encryption.Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(encryption.DecryptionFailed):
         b"".join(seal.decrypt_recording([path.read_bytes()], name))
-    with pytest.raises(DecryptionFailed):
+    with pytest.raises(encryption.DecryptionFailed):
         read_all(seal, path, name)
     if harm not in ("swapped", "first bit"):  # before anything of it is given out
-        with pytest.raises(DecryptionFailed):
-            EncryptedFile(seal, opened(path), name)
+        with pytest.raises(encryption.DecryptionFailed):
+            encryption.EncryptedFile(seal, opened(path), name)
 
 
 @pytest.mark.slow_except("none")
@@ -204,7 +197,7 @@ def test_hint_for_missing_key_names_existing_key_before_a_new_one(tmp_path: Path
     empty = tmp_path / "key"
     empty.touch(0o600)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        journal_key(Settings(journal_key=SecretStr("@" + str(empty))))
+        encryption.journal_key(Settings(journal_key=SecretStr("@" + str(empty))))
     hint = refused.value.hint
     assert hint.index("use the key that they were written with") < hint.index("make one")
 

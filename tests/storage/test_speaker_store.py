@@ -13,14 +13,7 @@ from speaker_stores import SECRET, InFile, Place, heard
 from sidecar import errors
 from sidecar.auth.identity import ALL_SCOPES, ANONYMOUS, AuthMethod, Identity
 from sidecar.service import enrolled_speakers
-from sidecar.storage.speaker_store import (
-    MAX_SAMPLES,
-    SPEAKER_FILE,
-    EnrolledSpeaker,
-    SpeakerFile,
-    SpeakerSample,
-    parse_speaker_name,
-)
+from sidecar.storage import speaker_store
 
 OTHER = Identity("other", AuthMethod.TOKEN, ALL_SCOPES)
 
@@ -106,7 +99,7 @@ async def test_speakers_over_limit_are_refused_also_when_added_at_once(
     people = place.open()
     adding = (people.add(ANONYMOUS, f"Anna {number}", heard(number)) for number in range(4))
     came = await asyncio.gather(*adding, return_exceptions=True)
-    assert sum(isinstance(one, EnrolledSpeaker) for one in came) == 2
+    assert sum(isinstance(one, speaker_store.EnrolledSpeaker) for one in came) == 2
     assert sum(isinstance(one, errors.PeopleFull) for one in came) == 2
     with pytest.raises(errors.PeopleFull):
         await people.check_room(ANONYMOUS)
@@ -141,7 +134,7 @@ async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:
     await in_file.open().add(ANONYMOUS, "Anna", heard(1))
     if os.name == "posix":
         assert stat.S_IMODE(in_file.folder.stat().st_mode) == 0o700
-        assert stat.S_IMODE((in_file.folder / SPEAKER_FILE).stat().st_mode) == 0o600
+        assert stat.S_IMODE((in_file.folder / speaker_store.SPEAKER_FILE).stat().st_mode) == 0o600
 
 
 async def test_speaker_file_in_use_or_damaged_is_refused(
@@ -151,20 +144,22 @@ async def test_speaker_file_in_use_or_damaged_is_refused(
     await people.add(ANONYMOUS, "Anna", heard(1))
     monkeypatch.setattr("sidecar.storage.speaker_store.LOCK_TIMEOUT_S", 0.1)
     with pytest.raises(errors.SettingsInvalid, match="cannot be opened"):
-        SpeakerFile(in_file.folder, SECRET)
+        speaker_store.SpeakerFile(in_file.folder, SECRET)
     await people.close()
-    (in_file.folder / SPEAKER_FILE).write_bytes(b"no database" * 1000)
+    (in_file.folder / speaker_store.SPEAKER_FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(errors.SettingsInvalid):
         in_file.open()
 
 
 def test_sample_over_limit_replaces_the_one_with_least_speech() -> None:
-    person = EnrolledSpeaker("p", "o", "Anna", 0.0, ())
-    for number in range(MAX_SAMPLES):
-        person = person.hearing(SpeakerSample(number, heard(number, 2.0 if number == 4 else 9.0)))
-    assert person.hearing(SpeakerSample(99.0, heard(4, 2.0))) == person
-    person = person.hearing(SpeakerSample(100.0, heard(200, 6.0)))
-    assert len(person.samples) == MAX_SAMPLES
+    person = speaker_store.EnrolledSpeaker("p", "o", "Anna", 0.0, ())
+    for number in range(speaker_store.MAX_SAMPLES):
+        person = person.hearing(
+            speaker_store.SpeakerSample(number, heard(number, 2.0 if number == 4 else 9.0))
+        )
+    assert person.hearing(speaker_store.SpeakerSample(99.0, heard(4, 2.0))) == person
+    person = person.hearing(speaker_store.SpeakerSample(100.0, heard(200, 6.0)))
+    assert len(person.samples) == speaker_store.MAX_SAMPLES
     assert heard(4, 2.0) not in [one.print for one in person.samples]
     assert person.samples[-1].print == heard(200, 6.0)
 
@@ -172,5 +167,5 @@ def test_sample_over_limit_replaces_the_one_with_least_speech() -> None:
 @pytest.mark.parametrize("name", ["", "  \n", None, 7, "x" * 201])
 def test_invalid_speaker_name_is_refused(name: object) -> None:
     with pytest.raises(errors.FieldInvalid):
-        parse_speaker_name(name)
-    assert parse_speaker_name(" Anna \n Livia\x00 ") == "Anna Livia"
+        speaker_store.parse_speaker_name(name)
+    assert speaker_store.parse_speaker_name(" Anna \n Livia\x00 ") == "Anna Livia"

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from sidecar import clock, errors
-from sidecar.cluster.claims import (
-    ELIGIBILITY_TTL_S,
-    Claim,
-    ClaimPreferences,
-    ClaimStore,
-    are_final,
-    unschedulable_error,
-)
+from sidecar.cluster import claims
 from sidecar.jobs.job_record import (
     CancelledChange,
     FailedChange,
@@ -111,7 +104,7 @@ class SharedJobs:
             asyncio.get_running_loop().call_soon(node.tell_ended, job.record.id)
 
 
-class FakeClaims(ClaimStore):
+class FakeClaims(claims.ClaimStore):
     """The jobs as one node sees them. ``down``: the database is away, and ``missed`` has the calls
     meanwhile. ``unanswered``: so many calls are carried out without an answer. ``deaf``: it is told
     of no end."""
@@ -134,14 +127,14 @@ class FakeClaims(ClaimStore):
         """This node is there no more."""
         self.shared.nodes.remove(self)
 
-    async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
+    async def claim(self, token: str, offer: claims.ClaimPreferences) -> claims.Claim | None:
         self._reach("claim")
         job = self._of(token) or self._next()
         if job is not None and job.token != token:
             job.node, job.token = self, token
             self.claimed.append(job.record.id)
         self._answer()
-        return None if job is None else Claim(token, job.record, more=bool(self._waiting()))
+        return None if job is None else claims.Claim(token, job.record, more=bool(self._waiting()))
 
     async def report(
         self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
@@ -215,8 +208,8 @@ class FakeClaims(ClaimStore):
             self.shared.append(job.record.id, Told(None))
             return
         job.refused_since = min(job.refused_since, self.shared.now_s)
-        failure = JobFailure.of(unschedulable_error(refusals))
-        ends = self.shared.now_s - job.refused_since >= patience_s and are_final(refusals)
+        failure = JobFailure.of(claims.unschedulable_error(refusals))
+        ends = self.shared.now_s - job.refused_since >= patience_s and claims.are_final(refusals)
         self.shared.append(job.record.id, FailedChange(failure) if ends else Told(failure))
 
     def _of(self, token: str) -> Stored | None:
@@ -241,7 +234,7 @@ class FakeClaims(ClaimStore):
     def _judged(self, job_id: str) -> bool:
         """Whether this node judged a job a moment ago."""
         _, at = self.verdicts.get(job_id, (None, -math.inf))
-        return self.shared.now_s - at < ELIGIBILITY_TTL_S
+        return self.shared.now_s - at < claims.ELIGIBILITY_TTL_S
 
     def verdict_of(self, job_id: str) -> JobFailure | str | None:
         """Why this node cannot do a job, None if it can, "" if it did not say."""

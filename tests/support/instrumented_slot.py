@@ -24,14 +24,7 @@ from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
-from sidecar.workers.engine_slot import (
-    CONCURRENT,
-    EXCLUSIVE,
-    BatchedRecording,
-    EngineLease,
-    EngineSlot,
-    Sharing,
-)
+from sidecar.workers import engine_slot
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
 
@@ -62,7 +55,7 @@ class Companies:
         return jobs
 
 
-class OverheardSlot(EngineSlot):
+class OverheardSlot(engine_slot.EngineSlot):
     """The scripted engine.
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
@@ -71,7 +64,7 @@ class OverheardSlot(EngineSlot):
     for more.
     """
 
-    shares: ClassVar[Sharing] = EXCLUSIVE
+    shares: ClassVar[engine_slot.Sharing] = engine_slot.EXCLUSIVE
 
     def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
         load = LoadOptions(precision)
@@ -107,13 +100,13 @@ class OverheardSlot(EngineSlot):
 class OverheardJoint(OverheardSlot):
     """The same, which several jobs have at once."""
 
-    shares: ClassVar[Sharing] = CONCURRENT
+    shares: ClassVar[engine_slot.Sharing] = engine_slot.CONCURRENT
 
 
 class Overheard:
     """A leased engine, and its slot listens."""
 
-    def __init__(self, engine: EngineLease, slot: OverheardSlot) -> None:
+    def __init__(self, engine: engine_slot.EngineLease, slot: OverheardSlot) -> None:
         self._engine, self._slot = engine, slot
 
     def __getattr__(self, name: str) -> Any:
@@ -136,7 +129,7 @@ class Overheard:
                 self._slot.given = None
 
     async def transcribe_together(
-        self, requests: Sequence[BatchedRecording], max_s: float
+        self, requests: Sequence[engine_slot.BatchedRecording], max_s: float
     ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
         self._slot.sip([source for source, _, _ in requests])
         for number in self._slot.too_large:

@@ -14,14 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.transcripts import subtitle_cues
-from sidecar.transcripts.subtitle_cues import (
-    MAX_CUE_S,
-    MAX_LINE_COLUMNS,
-    MIN_CUE_S,
-    READING_COLUMNS_PER_S,
-    SubtitleCue,
-    build_cues,
-)
 from sidecar.transcripts.transcript import (
     NON_SPEECH_FLAG,
     WORDS_BY_ATTENTION,
@@ -100,16 +92,16 @@ def transcript(*segments: Segment) -> Transcript:
     return Transcript(segments, "en", ends_s, "scripted", "fp32", True)
 
 
-def shown(found: Sequence[SubtitleCue]) -> list[tuple[str, ...]]:
+def shown(found: Sequence[subtitle_cues.SubtitleCue]) -> list[tuple[str, ...]]:
     return [cue.lines for cue in found]
 
 
 @given(transcripts())
 def test_cue_lines_fit_and_cues_do_not_overlap(made: Transcript) -> None:
-    found = build_cues(made)
+    found = subtitle_cues.build_cues(made)
     for cue in found:
         assert 1 <= len(cue.lines) <= 2
-        assert all(0 < text_columns(line) <= MAX_LINE_COLUMNS for line in cue.lines)
+        assert all(0 < text_columns(line) <= subtitle_cues.MAX_LINE_COLUMNS for line in cue.lines)
         assert all(line == line.strip() for line in cue.lines)
         assert cue.end_ms > cue.start_ms >= 0
     for before, after in pairwise(found):
@@ -118,28 +110,28 @@ def test_cue_lines_fit_and_cues_do_not_overlap(made: Transcript) -> None:
 
 @given(transcripts())
 def test_cue_lasts_its_reading_time_or_until_the_next_or_the_end(made: Transcript) -> None:
-    found = build_cues(made)
+    found = subtitle_cues.build_cues(made)
     for cue, after in pairwise([*found, None]):
         assert cue is not None
         columns = sum(map(text_columns, cue.lines))
         lasts = cue.end_ms - cue.start_ms
-        assert lasts <= 1000 * MAX_CUE_S + 1
+        assert lasts <= 1000 * subtitle_cues.MAX_CUE_S + 1
         ends = (after.start_ms if after else None, round(1000 * made.duration))
         if cue.end_ms not in ends:
-            assert lasts >= 1000 * MIN_CUE_S
-            assert columns * 1000 / lasts <= READING_COLUMNS_PER_S
+            assert lasts >= 1000 * subtitle_cues.MIN_CUE_S
+            assert columns * 1000 / lasts <= subtitle_cues.READING_COLUMNS_PER_S
 
 
 @given(transcripts())
 def test_no_cue_ends_behind_the_recording(made: Transcript) -> None:
     duration_ms = round(1000 * made.duration)
-    for cue in build_cues(made):
+    for cue in subtitle_cues.build_cues(made):
         assert cue.end_ms <= duration_ms or cue.start_ms >= duration_ms - 10
 
 
 @given(transcripts())
 def test_cues_have_all_text_once_and_in_order(made: Transcript) -> None:
-    found = build_cues(made)
+    found = subtitle_cues.build_cues(made)
     for segment in made.segments:
         lines = [line for cue in found if cue.segment is segment for line in cue.lines]
         wanted = "".join(subtitle_cues.printable_text(segment.text).split())
@@ -149,7 +141,7 @@ def test_cues_have_all_text_once_and_in_order(made: Transcript) -> None:
 @given(transcripts())
 def test_subtitles_are_accepted_by_two_parsers(made: Transcript) -> None:
     strict = webvtt_parser.read(render_transcript(made, "vtt"))
-    found = build_cues(made)
+    found = subtitle_cues.build_cues(made)
     assert [cue.lines for cue in strict] == [cue.lines for cue in found]
     for cue, of in zip(strict, found, strict=True):
         named = made.diarized and of.segment.is_speech
@@ -176,7 +168,7 @@ CHARACTERS = (
 def test_line_ends_between_characters_as_people_see_them(text: list[str]) -> None:
     made = transcript(Segment(0.0, 60.0, "".join(text), 0))
     whole = set(accumulate(len(one) for one in text if one != " "))
-    lines = [line.replace(" ", "") for cue in build_cues(made) for line in cue.lines]
+    lines = [line.replace(" ", "") for cue in subtitle_cues.build_cues(made) for line in cue.lines]
     assert set(accumulate(map(len, lines))) <= whole
     assert [one for one in text if one != " "] == [*characters("".join(lines))]
 
@@ -186,7 +178,7 @@ def test_cue_ends_at_a_sentence_else_at_a_clause() -> None:
         "I had no idea at all that it would rain today. When we came to the house in the late "
         "afternoon, nobody was there, and all of the doors stood wide open in the wind."
     )
-    assert shown(build_cues(transcript(talk(text)))) == [
+    assert shown(subtitle_cues.build_cues(transcript(talk(text)))) == [
         ("I had no idea at all", "that it would rain today."),
         ("When we came to the house", "in the late afternoon,"),
         ("nobody was there, and all of the", "doors stood wide open in the wind."),
@@ -194,27 +186,29 @@ def test_cue_ends_at_a_sentence_else_at_a_clause() -> None:
 
 
 def test_change_of_speaker_starts_a_cue() -> None:
-    found = build_cues(transcript(talk("Yes."), talk("No.", start=0.4, speaker=1)))
+    found = subtitle_cues.build_cues(transcript(talk("Yes."), talk("No.", start=0.4, speaker=1)))
     assert shown(found) == [("Yes.",), ("No.",)]
 
 
 def test_cue_of_overlapping_speech_is_delayed_a_little() -> None:
     first = talk("I was just about to say", start=0.0)
-    found = build_cues(transcript(first, talk("No!", start=0.1, speaker=1)))
+    found = subtitle_cues.build_cues(transcript(first, talk("No!", start=0.1, speaker=1)))
     assert [cue.start_ms for cue in found] == [0, 1000]
 
 
 def test_cue_starts_with_its_first_word() -> None:
     segment = Segment(0.0, 9.0, "Late.", 0, (Word(8.0, 8.5, "Late."),), words_by=WORDS_BY_ATTENTION)
-    assert [(cue.start_ms, cue.end_ms) for cue in build_cues(transcript(segment))] == [(8000, 9000)]
+    assert [
+        (cue.start_ms, cue.end_ms) for cue in subtitle_cues.build_cues(transcript(segment))
+    ] == [(8000, 9000)]
 
 
 def test_chinese_is_wrapped_without_a_mark_at_the_start_of_a_line() -> None:
     text = "今天天气很好，我们去公园散步吧。" * 6
-    found = build_cues(transcript(Segment(0.0, 30.0, text, 0)))
+    found = subtitle_cues.build_cues(transcript(Segment(0.0, 30.0, text, 0)))
     lines = [line for cue in found for line in cue.lines]
     assert len(lines) > 4
-    assert all(text_columns(line) <= MAX_LINE_COLUMNS for line in lines)
+    assert all(text_columns(line) <= subtitle_cues.MAX_LINE_COLUMNS for line in lines)
     assert not [line for line in lines if line[0] in "，。"]
     assert "".join(lines) == text
 
@@ -224,13 +218,15 @@ def test_speaker_prefix_counts_in_the_width_of_an_srt_line() -> None:
     lines = render_transcript(transcript(talk(text)), "srt").split("\n")
     named = [line for line in lines if line.startswith("Speaker_0: ")]
     assert named == [line for line in lines if "One" in line or "Speaker" in line]
-    assert max(map(len, lines)) <= MAX_LINE_COLUMNS
+    assert max(map(len, lines)) <= subtitle_cues.MAX_LINE_COLUMNS
 
 
 def test_work_for_a_segment_is_linear_in_its_words() -> None:
     def work(words: int) -> int:
         text = " ".join(f"word{number}" for number in range(words))
-        return executed_lines(lambda: build_cues(transcript(Segment(0.0, words / 3, text, 0))))
+        return executed_lines(
+            lambda: subtitle_cues.build_cues(transcript(Segment(0.0, words / 3, text, 0)))
+        )
 
     assert work(3000) < 11 * work(300)
 

@@ -18,14 +18,7 @@ from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import LoadOptions, UpstreamOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.upstream.audio_chunks import (
-    MAX_TURN_CHUNK_S,
-    AudioChunk,
-    chunks_of_turns,
-    cut_into_chunks,
-    to_16_bit,
-    to_float,
-)
+from sidecar.upstream import audio_chunks
 
 RATE = 1_000
 
@@ -44,8 +37,10 @@ def test_chunks_cover_the_audio_in_order_within_their_limit(
     seconds: float, longest_s: float
 ) -> None:
     sound = beeps(seconds)
-    found = list(cut_into_chunks(sound, RATE, longest_s))
-    assert (np.concatenate([one.samples for one in found]) == to_16_bit(sound.samples)).all()
+    found = list(audio_chunks.cut_into_chunks(sound, RATE, longest_s))
+    assert (
+        np.concatenate([one.samples for one in found]) == audio_chunks.to_16_bit(sound.samples)
+    ).all()
     assert [one.last for one in found] == [False] * (len(found) - 1) + [True]
     assert all(one.duration_s <= longest_s + 0.01 for one in found)
     for before, after in pairwise(found):
@@ -53,7 +48,7 @@ def test_chunks_cover_the_audio_in_order_within_their_limit(
 
 
 def test_chunks_are_cut_in_pauses() -> None:
-    first, *_ = cut_into_chunks(beeps(60), RATE, 24)
+    first, *_ = audio_chunks.cut_into_chunks(beeps(60), RATE, 24)
     assert first.end_s == pytest.approx(20.25, abs=0.3)
     one, other = first.halves()
     assert one.end_s == other.start_s
@@ -63,22 +58,22 @@ def test_chunks_are_cut_in_pauses() -> None:
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=99))
 def test_flac_keeps_16_bit_samples_exactly(values: list[int]) -> None:
     given_samples = np.array(values, np.int16)
-    assert (to_16_bit(to_float(given_samples)) == given_samples).all()
+    assert (audio_chunks.to_16_bit(audio_chunks.to_float(given_samples)) == given_samples).all()
     read, _ = soundfile.read(
-        io.BytesIO(AudioChunk(0.0, given_samples, 16_000, True).flac()), dtype="int16"
+        io.BytesIO(audio_chunks.AudioChunk(0.0, given_samples, 16_000, True).flac()), dtype="int16"
     )
     assert (read == given_samples).all()
 
 
 def test_chunks_follow_speaker_turns_and_undiarized_audio_stays_whole() -> None:
-    piece = AudioChunk(100.0, to_16_bit(beeps(60).samples), RATE, False)
+    piece = audio_chunks.AudioChunk(100.0, audio_chunks.to_16_bit(beeps(60).samples), RATE, False)
     turns = [SpeakerTurn(101, 104, 0), SpeakerTurn(105, 140, 1), SpeakerTurn(141, 143, 0)]
-    spans = [(one.start_s, one.end_s) for one in chunks_of_turns(piece, turns, 145.0)]
+    spans = [(one.start_s, one.end_s) for one in audio_chunks.chunks_of_turns(piece, turns, 145.0)]
     assert spans[0] == (100.7, 104.3)
     assert spans[-1] == (145.0, 160.0)
-    assert all(end - start <= MAX_TURN_CHUNK_S + 0.01 for start, end in spans)
+    assert all(end - start <= audio_chunks.MAX_TURN_CHUNK_S + 0.01 for start, end in spans)
     assert len(spans) == 5
-    assert [one.end_s for one in chunks_of_turns(piece, [], 0.0)][-1] == 160.0
+    assert [one.end_s for one in audio_chunks.chunks_of_turns(piece, [], 0.0)][-1] == 160.0
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,6 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.upstream import openai_http, upstream_client, upstream_dialect
 from sidecar.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
-from sidecar.upstream.openai_http import (
-    MAX_MODELS,
-    authorization,
-    client_options,
-    event_data,
-    model_names,
-)
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.upstream.vllm_dialect import VllmDialect
@@ -317,7 +310,7 @@ def read(*pieces: bytes, longest: int = 100) -> list[bytes]:
             yield piece
 
     async def all_of() -> list[bytes]:
-        return [data async for data in event_data(body(), longest, Wrong)]
+        return [data async for data in openai_http.event_data(body(), longest, Wrong)]
 
     return asyncio.run(all_of())
 
@@ -342,16 +335,19 @@ def test_endless_event_is_given_up() -> None:
 
 @pytest.mark.parametrize("body", [None, [], "x", {"data": None}, {"data": [1, {}, {"id": ""}]}])
 def test_invalid_model_list_has_no_names(body: object) -> None:
-    assert model_names(body) == []
+    assert openai_http.model_names(body) == []
 
 
 def test_only_the_start_of_a_long_model_list_is_read() -> None:
-    names = [str(number) for number in range(2 * MAX_MODELS)]
-    assert model_names({"data": [{"id": name} for name in names]}) == names[:MAX_MODELS]
+    names = [str(number) for number in range(2 * openai_http.MAX_MODELS)]
+    assert (
+        openai_http.model_names({"data": [{"id": name} for name in names]})
+        == names[: openai_http.MAX_MODELS]
+    )
 
 
 def test_requests_follow_no_redirect_and_no_proxy_of_the_environment() -> None:
-    options = client_options(3.0, key="secret")
+    options = openai_http.client_options(3.0, key="secret")
     assert (options["trust_env"], options["follow_redirects"]) == (False, False)
     assert options["headers"]["Authorization"] == "Bearer secret"
-    assert authorization("") == {}
+    assert openai_http.authorization("") == {}

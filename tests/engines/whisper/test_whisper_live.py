@@ -20,15 +20,8 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_decoder
+from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_events import (
-    Final,
-    LiveEvent,
-    LiveSessionStart,
-    NoticeRaised,
-    Partial,
-    Summary,
-)
 from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, TurnControl
 from sidecar.live.runtime.load_shedding import EngineLoadModel, SheddingLevel
 from sidecar.live.runtime.partial_results import (
@@ -52,7 +45,7 @@ def engine() -> WhisperEngine:
 
 @pytest.fixture(scope="module")
 def ear(engine: WhisperEngine) -> WhisperEngine:
-    engine.open(LiveOptions(), LiveSessionStart(), lambda event: None).close()
+    engine.open(LiveOptions(), live_events.LiveSessionStart(), lambda event: None).close()
     return engine
 
 
@@ -146,16 +139,18 @@ def test_cancelled_recognition_does_not_wait_for_window(
     assert ear.hear(heard[PROSE], None, LiveOptions(), lambda: bool(watched.wishes)) is None
 
 
-def session(engine: WhisperEngine, options: LiveOptions, *turns: Block) -> list[LiveEvent]:
-    told: list[LiveEvent] = []
+def session(
+    engine: WhisperEngine, options: LiveOptions, *turns: Block
+) -> list[live_events.LiveEvent]:
+    told: list[live_events.LiveEvent] = []
     over = threading.Event()
 
-    def tell(event: LiveEvent) -> None:
+    def tell(event: live_events.LiveEvent) -> None:
         told.append(event)
-        if isinstance(event, Summary):
+        if isinstance(event, live_events.Summary):
             over.set()
 
-    one = engine.open(replace(options, patience_s=PATIENCE_S), LiveSessionStart(), tell)
+    one = engine.open(replace(options, patience_s=PATIENCE_S), live_events.LiveSessionStart(), tell)
     for audio in turns:
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             one.push(block)
@@ -173,7 +168,7 @@ def test_language_is_detected_per_turn_with_last_one_as_hint(
         turns=TurnControl.CLIENT, endpointing=WHOLE, partials=False, diarize=False, language="auto"
     )
     told = session(engine, options, heard[PROSE], heard[PLAY], heard[PROSE])
-    finals = [event for event in told if isinstance(event, Final)]
+    finals = [event for event in told if isinstance(event, live_events.Final)]
     assert [one.language for one in finals] == ["de", "en", "de"]
     assert [wish.language for wish in watched.wishes] == [None, None, None]
     assert watched.before == [None, "de", "en"]
@@ -193,12 +188,12 @@ def test_slow_windows_turn_partials_off_with_one_notice(
     # Without pauses: text that is recognized in a pause is shown, too.
     options = LiveOptions(turns=TurnControl.CLIENT, endpointing=WHOLE, diarize=False)
     told = session(engine, options, heard[PROSE])
-    assert [event for event in told if isinstance(event, Final)]
-    assert not [event for event in told if isinstance(event, Partial)]
-    notices = [event.notice.code for event in told if isinstance(event, NoticeRaised)]
+    assert [event for event in told if isinstance(event, live_events.Final)]
+    assert not [event for event in told if isinstance(event, live_events.Partial)]
+    notices = [event.notice.code for event in told if isinstance(event, live_events.NoticeRaised)]
     assert notices == ["partials_off"]
 
 
 def test_language_without_token_in_model_is_refused(engine: WhisperEngine) -> None:
     with pytest.raises(errors.LanguageUnsupported):
-        engine.open(LiveOptions(language="yue"), LiveSessionStart(), lambda event: None)
+        engine.open(LiveOptions(language="yue"), live_events.LiveSessionStart(), lambda event: None)
