@@ -43,7 +43,6 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.openai_common import param_of
 from sidecar.protocols.openai_realtime.client_events import (
     RealtimeItemCreate,
-    RealtimeItemTruncate,
     parse_event,
     read_command,
 )
@@ -433,9 +432,9 @@ def test_client_events_are_parsed_to_commands() -> None:
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}
     assert parse_event(json.dumps(event)) == (event, "e")
     created = RealtimeItemCreate(ChatRole.ASSISTANT, "Hello.   Hello.", "mine")
-    assert read_command(event, RealtimeSessionType.CONVERSATION) == created
+    assert read_command(event, RealtimeSessionType.CONVERSATION).value == created
     cut = read_command(CUT, RealtimeSessionType.CONVERSATION)
-    assert cut == RealtimeItemTruncate("mine", 20)
+    assert cut == ("conversation.item.truncate", ("mine", 20))
 
 
 CUT = {"type": "conversation.item.truncate", "item_id": "mine", "audio_end_ms": 20}

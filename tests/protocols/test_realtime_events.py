@@ -37,10 +37,6 @@ from sidecar.interfaces.live_events import (
 from sidecar.interfaces.live_options import ALL_AUDIO, LiveOptions, TurnControl
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.client_events import (
-    RealtimeAudioAppend,
-    RealtimeAudioClear,
-    RealtimeAudioCommit,
-    RealtimeSessionUpdate,
     parse_event,
     read_command,
 )
@@ -103,21 +99,18 @@ def deltas(said: Iterable[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("event", "order"),
+    ("event", "value"),
     [
-        ({"type": "input_audio_buffer.commit"}, RealtimeAudioCommit()),
-        ({"type": "input_audio_buffer.clear", "event_id": 5}, RealtimeAudioClear()),
-        ({"type": "input_audio_buffer.append", "audio": "AAE="}, RealtimeAudioAppend(b"\0\1")),
-        ({"type": "input_audio_buffer.append", "audio": "A\r\nAE"}, RealtimeAudioAppend(b"\0\1")),
-        ({"type": "session.update", "session": {}}, RealtimeSessionUpdate({})),
-        (
-            {"type": "transcription_session.update", "session": 1},
-            RealtimeSessionUpdate(1, beta=True),
-        ),
+        ({"type": "input_audio_buffer.commit"}, None),
+        ({"type": "input_audio_buffer.clear", "event_id": 5}, None),
+        ({"type": "input_audio_buffer.append", "audio": "AAE="}, b"\0\1"),
+        ({"type": "input_audio_buffer.append", "audio": "A\r\nAE"}, b"\0\1"),
+        ({"type": "session.update", "session": {}}, {}),
+        ({"type": "transcription_session.update", "session": 1}, 1),
     ],
 )
-def test_client_events_are_parsed_to_commands(event: dict[str, Any], order: object) -> None:
-    assert read_command(event, RealtimeSessionType.TRANSCRIPTION) == order
+def test_client_events_are_parsed_to_commands(event: dict[str, Any], value: object) -> None:
+    assert read_command(event, RealtimeSessionType.TRANSCRIPTION) == (event["type"], value)
 
 
 @pytest.mark.parametrize(

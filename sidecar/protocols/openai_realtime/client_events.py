@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar import errors
 from sidecar.api.http import request_headers
@@ -29,38 +29,22 @@ _TEXTS = {
 """Content type of a message, by role."""
 
 
-class RealtimeCommand:
-    """Command of a client."""
+AUDIO_APPEND = "input_audio_buffer.append"
+AUDIO_COMMIT = "input_audio_buffer.commit"
+AUDIO_CLEAR = "input_audio_buffer.clear"
+SESSION_UPDATE = "session.update"
+BETA_SESSION_UPDATE = "transcription_session.update"
+
+
+class RealtimeCommand(NamedTuple):
+    """Command of a client: the type of its event, and what `read_command` read from the event."""
+
+    name: str
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeSessionUpdate(RealtimeCommand):
-    """Change of the configuration; ``session`` has the changed fields, with ``beta`` in the beta
-    format."""
-
-    session: object
-    beta: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeAudioAppend(RealtimeCommand):
-    """More audio, in the agreed format."""
-
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeAudioCommit(RealtimeCommand):
-    """End of the user's turn at this point."""
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeAudioClear(RealtimeCommand):
-    """Discard of the audio since the last turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeItemCreate(RealtimeCommand):
+class RealtimeItemCreate:
     """Item to add to the conversation.
 
     ``after``: the item before it, or the start (`server_events.FIRST`), or '' for the end.
@@ -75,61 +59,13 @@ class RealtimeItemCreate(RealtimeCommand):
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeToolOutput(RealtimeCommand):
+class RealtimeToolOutput:
     """Output of a tool call, by the call's id; the rest as `RealtimeItemCreate`."""
 
     call: str
     output: str
     item: str = ""
     after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeItemDelete(RealtimeCommand):
-    """Deletion of an item."""
-
-    item: str
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeItemRetrieve(RealtimeCommand):
-    """Request for the current state of an item."""
-
-    item: str
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeItemTruncate(RealtimeCommand):
-    """Report that the client played ``end_ms`` milliseconds of a response."""
-
-    item: str
-    end_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeResponseCreate(RealtimeCommand):
-    """Request for a response with these ``options``."""
-
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeResponseCancel(RealtimeCommand):
-    """Cancellation of a response; '' means the current one."""
-
-    response: str
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeOutputClear(RealtimeCommand):
-    """Discard of the audio that the client has not played yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeSessionEnd(RealtimeCommand):
-    """End of the session, which becomes a job if it is to be kept (``keep``)."""
-
-    keep: bool
 
 
 def parse_event(message: str | bytes) -> tuple[Mapping[str, Any], str | None]:
@@ -158,7 +94,7 @@ def read_command(event: Mapping[str, Any], kind: RealtimeSessionType) -> Realtim
         raise errors.FieldMissing("The field 'type' is missing.", hint=hint)
     if name not in known:
         raise errors.EventUnsupported(f"The event '{name[:80]}' is not supported here.", hint=hint)
-    return _READERS[name](event)
+    return RealtimeCommand(name, _READERS[name](event))
 
 
 def _sound(audio: object) -> bytes:
@@ -228,12 +164,13 @@ def _text(content: object, kind: str) -> str:
     return text
 
 
-def _truncated(event: Mapping[str, Any]) -> RealtimeItemTruncate:
+def _truncated(event: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the item, and how many milliseconds of it the client played."""
     end_ms = parse_integer("audio_end_ms", event.get("audio_end_ms"), 0, LONGEST_REPLY_MS)
     if end_ms is None:
         raise errors.FieldMissing("The field 'audio_end_ms' is missing.")
     parse_integer("content_index", event.get("content_index"), 0, 0)
-    return RealtimeItemTruncate(_id(event, "item_id"), end_ms)
+    return _id(event, "item_id"), end_ms
 
 
 def _id(fields: Mapping[str, Any], key: str, name: str = "") -> str:
@@ -247,27 +184,22 @@ def _word(fields: Mapping[str, Any], key: str, name: str = "") -> str:
     return parse_text(name or key, fields.get(key), LONGEST_ID)
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], RealtimeCommand]] = {
-    "session.update": lambda event: RealtimeSessionUpdate(event.get("session")),
-    "transcription_session.update": lambda event: RealtimeSessionUpdate(
-        event.get("session"), beta=True
-    ),
-    "input_audio_buffer.append": lambda event: RealtimeAudioAppend(_sound(event.get("audio"))),
-    "input_audio_buffer.commit": lambda _: RealtimeAudioCommit(),
-    "input_audio_buffer.clear": lambda _: RealtimeAudioClear(),
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    SESSION_UPDATE: lambda event: event.get("session"),
+    BETA_SESSION_UPDATE: lambda event: event.get("session"),
+    AUDIO_APPEND: lambda event: _sound(event.get("audio")),
+    AUDIO_COMMIT: lambda _: None,
+    AUDIO_CLEAR: lambda _: None,
     "conversation.item.create": _created,
-    "conversation.item.retrieve": lambda event: RealtimeItemRetrieve(_id(event, "item_id")),
+    "conversation.item.retrieve": lambda event: _id(event, "item_id"),
     "conversation.item.truncate": _truncated,
-    "conversation.item.delete": lambda event: RealtimeItemDelete(_id(event, "item_id")),
-    "response.create": lambda event: RealtimeResponseCreate(
-        require_object("response", event.get("response") or {})
-    ),
-    "response.cancel": lambda event: RealtimeResponseCancel(_word(event, "response_id")),
-    "output_audio_buffer.clear": lambda _: RealtimeOutputClear(),
-    "session.end": lambda event: RealtimeSessionEnd(
-        parse_flag("keep", event.get("keep"), default=False)
-    ),
+    "conversation.item.delete": lambda event: _id(event, "item_id"),
+    "response.create": lambda event: require_object("response", event.get("response") or {}),
+    "response.cancel": lambda event: _word(event, "response_id"),
+    "output_audio_buffer.clear": lambda _: None,
+    "session.end": lambda event: parse_flag("keep", event.get("keep"), default=False),
 }
+"""What a session reads from an event, by the event's type."""
 _KNOWN = {
     RealtimeSessionType.TRANSCRIPTION: tuple(
         name

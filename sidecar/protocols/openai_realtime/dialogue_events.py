@@ -56,6 +56,28 @@ class RealtimeResponse:
         message = [self.item] if self.begun else []
         return sorted([*message, *self.calls.values()], key=lambda one: one.index)
 
+    def item_event(
+        self, what: str, item: RealtimeDialogueItem, *, empty: bool = False
+    ) -> EventBody:
+        """Return the event that an item of it is ``added`` or ``done``."""
+        return {
+            "type": f"response.output_item.{what}",
+            "response_id": self.id,
+            "output_index": item.index,
+            "item": item.view(empty=empty),
+        }
+
+    def part(self, what: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
+        """Return an event of an item in it: its text, its audio, or a call's arguments."""
+        place = {"response_id": self.id, "item_id": item.id, "output_index": item.index}
+        part = {"call_id": item.call} if item.call else {"content_index": 0}
+        return {"type": f"response.{what}", **place, **part, **fields}
+
+    def content_part(self, what: str, text: str) -> EventBody:
+        """Return the event that the content of its message is ``added`` or ``done``."""
+        name, kind = ("transcript", "audio") if self.item.aloud else ("text", "text")
+        return self.part(f"content_part.{what}", self.item, part={"type": kind, name: text})
+
 
 class RealtimeResponses:
     """Responses of one conversation. ``output``: the audio output configuration, as clients read
@@ -113,14 +135,12 @@ class RealtimeResponses:
                 yield from self._begin(response)
                 response.written += out.text
                 item.text = response.written
-                what = f"{item.text_output}.delta"
-                yield item_part(what, response.id, item, delta=out.text)
+                yield response.part(f"{item.text_output}.delta", item, delta=out.text)
             case audio_pacing.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
-                what = "output_audio.delta"
-                yield item_part(what, response.id, item, delta=sound)
+                yield response.part("output_audio.delta", item, delta=sound)
             case output.ToolCallStarted():
                 call = response.calls[out.call] = RealtimeDialogueItem(
                     self._items.new_id(),
@@ -134,14 +154,12 @@ class RealtimeResponses:
             case output.ToolCallArgumentsDelta():
                 call = response.calls[out.call]
                 call.text += out.text
-                what = "function_call_arguments.delta"
-                yield item_part(what, response.id, call, delta=out.text)
+                yield response.part("function_call_arguments.delta", call, delta=out.text)
             case output.ToolCallEnded():
                 call = response.calls[out.call.id]
                 call.status, call.entry = "completed", out.entry
                 called = {"name": call.name, "arguments": call.text}
-                what = "function_call_arguments.done"
-                yield item_part(what, response.id, call, **called)
+                yield response.part("function_call_arguments.done", call, **called)
                 yield from self._done(response, call)
             case output.ConversationError():
                 response.error = out.error
@@ -158,17 +176,17 @@ class RealtimeResponses:
         response.item.index = len(response.items)
         response.begun, item = True, response.item
         yield from self._added(response, item)
-        yield content_part("added", response.id, item, "")
+        yield response.content_part("added", "")
 
     def _added(self, response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         self._items.add(item)
-        yield output_item("added", response.id, item, empty=True)
+        yield response.item_event("added", item, empty=True)
         yield server_events.item_event("added", item, empty=True)
 
     @staticmethod
     def _done(response: RealtimeResponse, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         yield server_events.item_event("done", item)
-        yield output_item("done", response.id, item)
+        yield response.item_event("done", item)
 
     def _finish(
         self, response: RealtimeResponse, ending: output.ReplyEnding
@@ -181,11 +199,10 @@ class RealtimeResponses:
         item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield item_part("output_audio.done", response.id, item)
-            name = "transcript" if item.aloud else "text"
-            said, what = {name: response.written}, f"{item.text_output}.done"
-            yield item_part(what, response.id, item, **said)
-            yield content_part("done", response.id, item, response.written)
+                yield response.part("output_audio.done", item)
+            said = {"transcript" if item.aloud else "text": response.written}
+            yield response.part(f"{item.text_output}.done", item, **said)
+            yield response.content_part("done", response.written)
             yield from self._done(response, item)
         for call in response.calls.values():
             if call.status == "in_progress":  # it will not be executed
@@ -316,31 +333,6 @@ def status_details(ending: output.ReplyEnding, error: errors.SidecarError | None
         body = error_body(error)["error"]
         found["error"] = {name: body[name] for name in ("type", "code", "message")}
     return found
-
-
-def output_item(
-    what: str, response: str, item: RealtimeDialogueItem, *, empty: bool = False
-) -> EventBody:
-    """Return the event that an item of a response is ``added`` or ``done``."""
-    return {
-        "type": f"response.output_item.{what}",
-        "response_id": response,
-        "output_index": item.index,
-        "item": item.view(empty=empty),
-    }
-
-
-def item_part(what: str, response: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
-    """Return an event of an item in a response: its text, its audio, or a call's arguments."""
-    place = {"response_id": response, "item_id": item.id, "output_index": item.index}
-    part = {"call_id": item.call} if item.call else {"content_index": 0}
-    return {"type": f"response.{what}", **place, **part, **fields}
-
-
-def content_part(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """Return the event that a content part is ``added`` or ``done``."""
-    part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
-    return item_part(f"content_part.{what}", response, item, part=part)
 
 
 PERSON, MACHINE = 0, 1

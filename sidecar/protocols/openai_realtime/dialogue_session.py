@@ -103,36 +103,36 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         match order:
-            case client_events.RealtimeAudioAppend(raw):
+            case client_events.AUDIO_APPEND, raw:
                 await self._append(raw, self._manners.heard, self._talk.hear)
-            case client_events.RealtimeAudioCommit():
+            case client_events.AUDIO_COMMIT, _:
                 await self._commit()
-            case client_events.RealtimeAudioClear():
+            case client_events.AUDIO_CLEAR, _:
                 self._telling.person.clear(self._talk.session.received_s)
                 await self._talk.forget()
-            case client_events.RealtimeSessionUpdate(session):
+            case client_events.SESSION_UPDATE, session:
                 await self.change(session)
                 await self._say(lambda: [self._view("updated")])
-            case client_events.RealtimeResponseCreate():
-                await self._check_output(order)
-                self._respond(order, event_id or "")
-            case client_events.RealtimeResponseCancel():
-                self._cancel(order)
-            case client_events.RealtimeOutputClear():
+            case "response.create", options:
+                await self._check_output(options)
+                self._respond(options, event_id or "")
+            case "response.cancel", response:
+                self._cancel(response)
+            case "output_audio_buffer.clear", _:
                 self._hush()
-            case client_events.RealtimeItemCreate():
-                await self._create(order)
-            case client_events.RealtimeToolOutput():
-                await self._return(order)
-            case client_events.RealtimeItemRetrieve(name):
-                item = self._telling.items.find(name)
-                view = {"type": "conversation.item.retrieved", "item": item.view()}
+            case "conversation.item.create", client_events.RealtimeItemCreate() as item:
+                await self._create(item)
+            case "conversation.item.create", output:
+                await self._return(output)
+            case "conversation.item.retrieve", name:
+                found = self._telling.items.find(name)
+                view = {"type": "conversation.item.retrieved", "item": found.view()}
                 await self._say(lambda: [view])
-            case client_events.RealtimeItemTruncate():
-                self._truncate(order)
-            case client_events.RealtimeItemDelete(name):
+            case "conversation.item.truncate", (name, end_ms):
+                self._truncate(name, end_ms)
+            case "conversation.item.delete", name:
                 await self._delete(self._telling.items.find(name))
-            case client_events.RealtimeSessionEnd(keep):
+            case "session.end", keep:
                 if keep:
                     self._refuse_agreed("keep")
                 self._keep = keep
@@ -149,18 +149,18 @@ class RealtimeDialogueConnection(RealtimeConnection):
             self._talk.playback_completed()
         await self._talk.commit()
 
-    def _respond(self, order: client_events.RealtimeResponseCreate, name: str) -> None:
-        options = self._response_options(order)
+    def _respond(self, given: Mapping[str, Any], name: str) -> None:
+        options = self._response_options(given)
         if self._talk.sending:
             raise errors.ResponseActive()
         self._talk.playback_completed()
         self._talk.wish(conversation_events.ResponseRequested, options, name)
-        self._telling.replies.requested(self._talk.machine.turn, order.options)
+        self._telling.replies.requested(self._talk.machine.turn, given)
 
-    async def _check_output(self, order: client_events.RealtimeResponseCreate) -> None:
+    async def _check_output(self, given: Mapping[str, Any]) -> None:
         """Refuse an answer in another voice or format than the session's."""
         now = self._manners
-        after = dialogue_config.with_output(now, order.options.get("audio"), "response.audio")
+        after = dialogue_config.with_output(now, given.get("audio"), "response.audio")
         if (after.own_voice, after.sound) != (now.own_voice, now.sound):
             await check_voice(self._service, after)
             raise errors.FieldInvalid(
@@ -169,10 +169,10 @@ class RealtimeDialogueConnection(RealtimeConnection):
             )
 
     def _response_options(
-        self, order: client_events.RealtimeResponseCreate
+        self, given: Mapping[str, Any]
     ) -> conversation_events.ConversationOptions | None:
         """Return the options of one response; `None` if it has those of the session."""
-        given, now = order.options, self._manners
+        now = self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
             if given.get(name) is not None:
                 raise errors.FieldInvalid(f"'response.{name}' is not supported here.")
@@ -193,8 +193,9 @@ class RealtimeDialogueConnection(RealtimeConnection):
         voiced = now.speaks and aloud
         return replace(options, instructions=instructions, voiced=voiced, tools=tools)
 
-    def _cancel(self, order: client_events.RealtimeResponseCancel) -> None:
-        if not self._talk.sending or order.response not in ("", self._telling.replies.current):
+    def _cancel(self, response: str) -> None:
+        """Cancel a response; '' means the current one."""
+        if not self._talk.sending or response not in ("", self._telling.replies.current):
             raise errors.ResponseNotActive()
         self._talk.wish(conversation_events.ResponseCancelled)
 
@@ -247,8 +248,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
             self._recorded.clear()
             await self._recorded.wait()
 
-    def _truncate(self, order: client_events.RealtimeItemTruncate) -> None:
-        item, seconds = self._telling.items.find(order.item), order.end_ms / 1000
+    def _truncate(self, name: str, end_ms: int) -> None:
+        item, seconds = self._telling.items.find(name), end_ms / 1000
         if not (item.turn and item.aloud):
             raise errors.FieldInvalid("'item_id' is not the id of an answer that is being played.")
         if seconds > item.sent_s + PLAYER_CLOCK_SLACK_S:

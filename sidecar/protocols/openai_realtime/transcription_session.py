@@ -19,7 +19,7 @@ from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeT
 
 ITEM_ID_CHARACTERS = 16
 """Characters of the session's id in the ids of its items."""
-_AUDIO_ENDS = (client_events.RealtimeAudioCommit, client_events.RealtimeAudioClear)
+_AUDIO_ENDS = (client_events.AUDIO_COMMIT, client_events.AUDIO_CLEAR)
 MAX_CHUNK_S = 1.0
 """Maximum seconds that a session is given at once, however long the client's events are."""
 
@@ -55,10 +55,10 @@ class RealtimeConnection(ABC):
                 event, event_id = client_events.parse_event(message)
                 order = client_events.read_command(event, self.kind)
                 # audio is limited by the session, all other events are counted
-                is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(order.raw)
+                is_sound = order.name == client_events.AUDIO_APPEND and bool(order.value)
                 if not is_sound:
                     self._socket.count()
-                if isinstance(order, _AUDIO_ENDS):
+                if order.name in _AUDIO_ENDS:
                     self._samples.end()
                 await self._do(order, event_id)
             except errors.SessionOver:
@@ -160,14 +160,14 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
 
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         match order:
-            case client_events.RealtimeAudioAppend(raw):
+            case client_events.AUDIO_APPEND, raw:
                 self._open = False
                 await self._append(raw, self._configuration, self._session.send)
-            case client_events.RealtimeAudioCommit():
+            case client_events.AUDIO_COMMIT, _:
                 await self._say(self._commit)
-            case client_events.RealtimeAudioClear():
+            case client_events.AUDIO_CLEAR, _:
                 await self._clear()
-            case client_events.RealtimeSessionUpdate(session, beta):
+            case update, session:
                 if self._open and session_config.talks(session):
                     raise RealtimeDialogueRequested(session)
                 configuration = session_config.updated_transcription(
@@ -175,6 +175,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
                 )
                 self._session.change(configuration.options(self._session.options))
                 self._use(configuration)
+                beta = update == client_events.BETA_SESSION_UPDATE
                 await self._say(lambda: [self._view("updated", beta)])
 
     def _commit(self) -> Iterable[EventBody]:
