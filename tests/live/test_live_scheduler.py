@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from service_process import PATIENCE_S, wait_until
+from wheel_recordings import clip
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -24,11 +26,12 @@ from sidecar.interfaces.live_events import (
     Summary,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_options import ALL_AUDIO, LIVE_RATE, LiveOptions, TurnControl
 from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.live.runtime.vad import load_vad
 
 SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")
 """Methods of `StreamRecognizer` that the shared threads call."""
@@ -183,6 +186,34 @@ def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     last = Summary if began else SessionRejected
     wait_until(lambda: any(isinstance(one, last) for one in told), PATIENCE_S, "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)
+
+
+def _is_summed_up(told: list[LiveEvent]) -> bool:
+    return any(isinstance(one, Summary) for one in told)
+
+
+def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> None:
+    asked: list[int] = []
+
+    def counted(audio: Block, *_: object) -> RecognitionHypothesis:
+        asked.append(len(audio))
+        return RecognitionHypothesis("You")
+
+    hall = LiveScheduler(LiveRecognizers(counted), load_vad(), "made-up", "fp32", threads=1)
+    noise = np.random.default_rng(0).normal(scale=0.1, size=2 * LIVE_RATE).astype(np.float32)
+    texts = []
+    for sound in (noise, 0.001 * clip("beckett")[: 2 * LIVE_RATE]):
+        told: list[LiveEvent] = []
+        options = LiveOptions(turns=TurnControl.CLIENT, endpointing=ALL_AUDIO, partials=False)
+        seat = hall.open(options, LiveSessionStart(), told.append)
+        seat.push(sound)
+        seat.finish()
+        wait_until(partial(_is_summed_up, told), PATIENCE_S, "it ended")
+        texts.append([one.segment.text for one in told if isinstance(one, Final)])
+    hall.close()
+    assert texts[1] == ["You"]
+    assert "".join(texts[0]) == ""
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("client", ["one", "another"])

@@ -22,6 +22,7 @@ from sidecar.live.runtime.endpointing import (
     UtteranceBegan,
     UtteranceEnded,
 )
+from sidecar.live.runtime.live_scheduler import has_speech
 from sidecar.live.runtime.vad import SILERO_MODEL, SileroVad, VadState, load_vad
 
 
@@ -122,6 +123,37 @@ def test_quiet_speech_is_found_for_clients_that_end_their_turns_and_noise_is_not
     noise = np.random.default_rng(0).normal(scale=gain, size=len(speech)).astype(np.float32)
     for nothing in (0 * speech, noise):
         assert found_s(detector, nothing, QUIET_SPEECH) == 0.0
+
+
+def noises() -> dict[str, Block]:
+    """Return 3 s of each noise for which recognizers invent words, with peaks of 1."""
+    random, n = np.random.default_rng(0), 3 * LIVE_RATE
+    spectrum = np.fft.rfft(random.normal(size=n))
+    bins = np.maximum(1, np.arange(len(spectrum)))
+    seconds = np.arange(n) / LIVE_RATE
+    found = {
+        "white": np.fft.irfft(spectrum, n),
+        "pink": np.fft.irfft(spectrum / bins**0.5, n),
+        "brown": np.fft.irfft(spectrum / bins, n),
+        "hum": np.sin(2 * np.pi * 50 * seconds),
+        "clicks": (np.arange(n) % 8000 == 0).astype(float),
+        "nothing": np.zeros(n),
+    }
+    return {
+        name: (one / max(1.0, np.abs(one).max())).astype(np.float32) for name, one in found.items()
+    }
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01, 0.0001])
+def test_speech_is_told_from_noise_however_quiet_it_is(detector: SileroVad, gain: float) -> None:
+    clicks = noises()["clicks"]
+    for name in ("beckett", "endgame_nagg_nell", "two_cities"):
+        speech = gain * clip(name)[2 * LIVE_RATE : 5 * LIVE_RATE]
+        assert has_speech(detector, speech)
+        assert has_speech(detector, speech + clicks)
+        assert has_speech(detector, np.concatenate([np.zeros(5 * LIVE_RATE, np.float32), speech]))
+    assert [name for name, one in noises().items() if has_speech(detector, gain * one)] == []
+    assert not has_speech(detector, speech[:0])
 
 
 def found_s(detector: SileroVad, sound: Block, settings: EndpointingOptions) -> float:
