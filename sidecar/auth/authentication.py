@@ -1,8 +1,12 @@
 """Authentication: access policy, bearer tokens, access control of all protocols, limits.
 
-A token keeps out programs; `request_origin` keeps out web pages and other machines. A token in a
-URL would stay in browser histories and process lists, so sign-in links and WebSockets of browsers
-have one-time codes, which are worth nothing once they were used.
+A token keeps out programs; the origin of a request, web pages and other machines. Every web page
+that a user opens can reach a service on this machine's loopback. Two headers protect it: `Host`,
+which a page cannot choose that had its name rebound to 127.0.0.1, and `Origin`, which browsers add
+to the requests of pages.
+
+A token in a URL would stay in browser histories and process lists, so sign-in links and WebSockets
+of browsers have one-time codes, which are worth nothing once they were used.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 import secrets
 import time
 from collections import Counter
@@ -20,12 +25,12 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens
+from sidecar.auth.identity import RequestOrigin, is_loopback_address
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
-from sidecar.auth.request_origin import OriginPolicy, RequestOrigin, is_loopback_address
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
-from sidecar.observability.logs import default_data_folder
+from sidecar.observability.logs import ONCE_A_MINUTE, default_data_folder
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +74,45 @@ class Authenticator:
         return None if self.verifier is None else self.verifier.refusal(credential)
 
 
-@dataclass(frozen=True, slots=True)
-class AccessPolicy(OriginPolicy):
-    """Access policy: where requests may come from, and who may send them."""
+_HOST_HEADER = re.compile(
+    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
+)
+MAX_LOGGED_ORIGIN = 200
+"""Characters of a refused page's origin in the log."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
+"""Schemes of origins that any page can have; settings cannot allow a whole scheme of these."""
+_LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
+"""Names by which containers call their host machine: those of Docker Desktop and of Podman. Their
+gateways connect to its loopback. `.internal` is in no public DNS, so no public site can have such a
+name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
 
+
+@dataclass(frozen=True, slots=True)
+class AccessPolicy:
+    """Access policy: where requests may come from, and who may send them. ``names``: allowed hosts
+    beyond the loopback.
+
+    If no token can identify remote clients, only this machine is served. The address of the peer
+    decides that, not the address that the service listens on, which another server may choose
+    differently. The names that containers have for this machine are allowed too. If a token is
+    required, they are always allowed, as a page that had one of them rebound has no token. Without
+    a token they are allowed only for requests that no page can have sent.
+
+    ``anywhere``: the service listens beyond the loopback, where its names are unknown; a token is
+    then what keeps strangers out. ``origins``: pages that may send requests, such as those of an
+    embedding app, or all of a scheme that only programs have (``app://*``). ``localhost_origins``:
+    allow the pages of any server on this machine too.
+    """
+
+    names: frozenset[str] = frozenset()
+    anywhere: bool = False
+    origins: frozenset[str] = frozenset()
+    localhost_origins: bool = False
     authenticator: Authenticator = field(default_factory=Authenticator)
     limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
     """Limits of owners that have none of their own."""
-
-    def check_peer_and_host(self, approach: RequestOrigin) -> None:
-        """Raise as `OriginPolicy.check_origin`."""
-        self.check_origin(approach, local_only=self.authenticator.local_only)
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Return the identity of a client, with the rights that the origin of its request leaves
@@ -94,6 +127,60 @@ class AccessPolicy(OriginPolicy):
         return replace(
             who, limits=replace(self.limits, shares=who.proof is identity.AuthMethod.JWT)
         )
+
+    def check_origin(self, approach: RequestOrigin) -> None:
+        """Refuse a request to a foreign host name, from a foreign page, or from a remote peer that
+        no token can identify.
+
+        Raises:
+            errors.HostNotAllowed: the host name is not allowed.
+            errors.PeerNotAllowed: the peer is on another machine, and no token is configured.
+            errors.OriginNotAllowed: the page may not send requests.
+        """
+        if len(approach.hosts) != 1:
+            raise errors.HostNotAllowed()
+        self._check_host(approach.hosts[0], approach)
+        if self.authenticator.local_only and not approach.is_local:
+            raise errors.PeerNotAllowed()
+        if len(approach.origins) > 1:
+            raise errors.OriginNotAllowed()
+        if approach.origins:
+            same = approach.origins[0] == f"{approach.scheme}://{approach.hosts[0].lower()}"
+            if not same and not self.admits_origin(approach.origins[0]):
+                log.warning(
+                    "a web page is refused: its origin %a is not in allowed_origins",
+                    approach.origins[0][:MAX_LOGGED_ORIGIN],
+                    extra=ONCE_A_MINUTE,
+                )
+                raise errors.OriginNotAllowed()
+        elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:
+            raise errors.OriginNotAllowed()
+
+    def admits_origin(self, origin: str) -> bool:
+        """Return whether a page of that origin may send requests and read the responses."""
+        scheme = origin.partition("://")[0]
+        return (
+            origin in self.origins
+            or (scheme not in _WEB_SCHEMES and f"{scheme}://*" in self.origins)
+            or (self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
+        )
+
+    def _check_host(self, host: str, approach: RequestOrigin) -> None:
+        matched = _HOST_HEADER.fullmatch(host)
+        if matched is None:
+            raise errors.HostNotAllowed()
+        name = matched["name"].lower()
+        if self.anywhere or name in _LOOPBACK or name in self.names:
+            return
+        if name not in CONTAINER_HOST_NAMES:
+            raise errors.HostNotAllowed()
+        if self.authenticator.local_only and (approach.origins or not approach.rebinding_proof):
+            raise errors.HostNotAllowed(
+                f"Without a token the service cannot tell a container that calls it '{name}' from "
+                "a web page that had this name rebound.",
+                hint="Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer, or "
+                f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +201,7 @@ class AccessControl:
                 allowed.
             errors.RateLimited: the address sends too many requests.
         """
-        self.access.check_peer_and_host(approach)
+        self.access.check_origin(approach)
         if self.rate_limiter is not None:
             self.rate_limiter.admit_request(approach)
 

@@ -1,4 +1,4 @@
-"""Identity of a client: owner, scopes, limits, authentication method. Pure.
+"""Identity of a client: owner, scopes, limits, authentication method; origin of its request. Pure.
 
 The authentication gate creates an identity, which stays with the request. The service takes it as
 the first argument of every method that touches a job, and authorizes there.
@@ -6,11 +6,53 @@ the first argument of every method that touches a job, and authorizes there.
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar import errors
-from sidecar.auth.request_origin import RequestOrigin
+
+PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
+"""Prefixes of the headers that proxies add."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOrigin:
+    """Origin of a request: its peer and headers, each header as often as it was sent."""
+
+    hosts: Sequence[str]
+    origins: Sequence[str]
+    authorizations: Sequence[str]
+    fetch_site: str = ""
+    """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
+    navigates: bool = False
+    """True if the user opens a page (`Sec-Fetch-Mode`); false for a request that a page sends."""
+    rebinding_proof: bool = False
+    """True if pages can neither send this without an `Origin`, nor learn anything from it."""
+    scheme: str = "http"
+    """Scheme of the request to the service or to a trusted proxy: `https` or `http`."""
+    peer: str | None = None
+    """Address at the other end of the connection; `None` if the server does not provide it."""
+    forwarded: bool = False
+    """True if it has proxy headers (`Forwarded` and the like) from an untrusted source."""
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether it was sent on this machine; an unknown peer is not local."""
+        return self.peer is not None and is_loopback_address(self.peer) and not self.forwarded
+
+
+def is_loopback_address(address: str) -> bool:
+    """Return whether a listener at the address can be reached from this machine only."""
+    if address.lower() == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 class Scope(StrEnum):

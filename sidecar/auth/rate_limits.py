@@ -20,8 +20,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.auth.identity import Identity, SignedCredential
-from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.identity import Identity, RequestOrigin, SignedCredential
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import backoff_s
 from sidecar.file_watcher import WATCH_INTERVAL_S

@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from sidecar import files
-from sidecar.auth.request_origin import is_loopback_address
+from sidecar.auth.identity import is_loopback_address
 from sidecar.clock import utc_now
 from sidecar.config.server_settings import TLS_OFF, TLS_SELF_SIGNED
 from sidecar.config.settings import Settings

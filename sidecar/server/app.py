@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sidecar.auth import authentication
+from sidecar.auth.identity import is_loopback_address
 from sidecar.auth.rate_limits import MAX_OPEN_STREAMS, RateLimiter, RevocableStreams
-from sidecar.auth.request_origin import is_loopback_address
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, YapCloseCodes, load_settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid

@@ -20,9 +20,8 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sidecar import errors
-from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.auth.identity import AuthMethod, Identity, is_loopback_address
 from sidecar.auth.rate_limits import FairOwnerSemaphore, RateLimit, TokenBuckets, rate_limit_key
-from sidecar.auth.request_origin import is_loopback_address
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import REPEAT_MUTE_S

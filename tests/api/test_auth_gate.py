@@ -17,8 +17,8 @@ from service_process import Server, check_discreet, check_problem, read_answer
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
-from sidecar.auth.authentication import AccessPolicy, Authenticator
-from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
+from sidecar.auth.authentication import CONTAINER_HOST_NAMES, AccessPolicy, Authenticator
+from sidecar.auth.identity import RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.server.app import create_app, create_entrance
@@ -288,18 +288,18 @@ def test_only_loopback_addresses_need_no_token(address: str, loopback: bool) -> 
 
 def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> None:
     access = AccessPolicy(anywhere=True, authenticator=Authenticator(TOKEN))
-    access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], [], []))
+    access.check_origin(RequestOrigin(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
-        access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], ["https://evil.example"], []))
+        access.check_origin(RequestOrigin(["my-box.lan:8765"], ["https://evil.example"], []))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_listening_address_is_an_own_host_name(host: str) -> None:
     access = create_entrance(Settings(host=host), FileWatcher()).access
     name = f"[{host}]" if ":" in host else host
-    access.check_peer_and_host(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
+    access.check_origin(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
     with pytest.raises(errors.HostNotAllowed):
-        access.check_peer_and_host(RequestOrigin(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
+        access.check_origin(RequestOrigin(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
 
 
 @pytest.mark.parametrize(

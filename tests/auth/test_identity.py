@@ -11,8 +11,15 @@ import pytest
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.auth.authentication import AccessPolicy, Authenticator
-from sidecar.auth.identity import ALL_SCOPES, ANONYMOUS, AuthMethod, Identity, Scope, bearer_token
-from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.identity import (
+    ALL_SCOPES,
+    ANONYMOUS,
+    AuthMethod,
+    Identity,
+    RequestOrigin,
+    Scope,
+    bearer_token,
+)
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import CancelledChange

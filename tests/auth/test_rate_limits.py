@@ -21,7 +21,14 @@ from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate, PortRules
 from sidecar.auth import authentication, rate_limits
 from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
-from sidecar.auth.identity import ANONYMOUS, UNLIMITED_OWNER, AuthMethod, Identity, OwnerLimits
+from sidecar.auth.identity import (
+    ANONYMOUS,
+    UNLIMITED_OWNER,
+    AuthMethod,
+    Identity,
+    OwnerLimits,
+    RequestOrigin,
+)
 from sidecar.auth.rate_limits import (
     MAX_DELAYED_ANSWERS,
     FailedTokenDelays,
@@ -31,7 +38,6 @@ from sidecar.auth.rate_limits import (
     TokenBuckets,
     rate_limit_key,
 )
-from sidecar.auth.request_origin import RequestOrigin
 from sidecar.config.settings import Settings
 from sidecar.jobs.reservations import UploadQuotas, check_audio, check_jobs
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sidecar import errors, file_watcher
 from sidecar.auth import signed_tokens
 from sidecar.auth.authentication import create_authenticator
-from sidecar.auth.request_origin import RequestOrigin
+from sidecar.auth.identity import RequestOrigin
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 

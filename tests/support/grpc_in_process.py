@@ -13,9 +13,14 @@ from grpc_client import CREATE, RECOGNIZE, Ended
 from service_process import PATIENCE_S
 
 from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
-from sidecar.auth.identity import AuthMethod, Identity, SignedCredential, bearer_token
+from sidecar.auth.identity import (
+    AuthMethod,
+    Identity,
+    RequestOrigin,
+    SignedCredential,
+    bearer_token,
+)
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
-from sidecar.auth.request_origin import RequestOrigin
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,

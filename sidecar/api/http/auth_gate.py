@@ -21,8 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.api.http import error_responses, middleware, request_headers
 from sidecar.auth.authentication import AccessControl, OneTimeCodes
-from sidecar.auth.identity import split_authorization
-from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
+from sidecar.auth.identity import PROXY_HEADER_PREFIXES, RequestOrigin, split_authorization
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
@@ -65,7 +64,7 @@ class AuthGate:
         error_responses.CURRENT_REQUEST.set(parts)
         try:
             request_headers.check_header_sizes(scope["headers"])
-            self._entrance.access.check_peer_and_host(request_origin(scope))
+            self._entrance.access.check_origin(request_origin(scope))
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
                 await self._send_error(error, scope, receive, send)

@@ -16,8 +16,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
+from sidecar.auth.identity import PROXY_HEADER_PREFIXES, AuthMethod, Identity, RequestOrigin
 from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes

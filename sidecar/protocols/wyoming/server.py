@@ -26,8 +26,7 @@ from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
+from sidecar.auth.identity import AuthMethod, Identity, RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import WholeSamples
