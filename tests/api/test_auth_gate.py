@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from many_cases import for_each
+from module_services import service_of_module
 from pydantic import SecretStr
 from service_process import Server, check_discreet, check_problem, read_answer
 
@@ -168,16 +168,9 @@ def test_own_page_and_opened_link_are_served_but_no_post_by_a_link(server: Serve
     assert server.client.post("/transcribe", headers=link).status_code == 403
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(
-        tmp_path_factory.mktemp("guarded"),
-        token=TOKEN,
-        admin="true",
-        allowed_origins="localhost",
-        allowed_hosts="my-box.lan, other.lan",
-    ) as running:
-        yield running
+guarded = service_of_module(
+    token=TOKEN, admin="true", allowed_origins="localhost", allowed_hosts="my-box.lan, other.lan"
+)
 
 
 def host_named(name: str, **more: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from fastapi import FastAPI, HTTPException
+from module_services import service_of_module
 from service_process import (
     MB,
     PATIENCE_S,
@@ -251,20 +252,12 @@ def test_text_of_a_form_is_read_in_its_charset(server: Server, voice: bytes) -> 
 # Uploads beyond the limit, and those that never end.
 
 
-@pytest.fixture(scope="module")
-def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Takes 1 MB, and waits as long for the rest of it as the test does."""
-    home = tmp_path_factory.mktemp("small")
-    with Server(home, max_upload_mb=1, limits={"upload_stall": PATIENCE_S}) as running:
-        yield running
+small_server = service_of_module(max_upload_mb=1, limits={"upload_stall": PATIENCE_S})
+"""Takes 1 MB, and waits as long for the rest of it as the test does."""
 
 
-@pytest.fixture(scope="module")
-def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Takes 1 MB, and waits a second."""
-    home = tmp_path_factory.mktemp("impatient")
-    with Server(home, max_upload_mb=1, limits={"upload_stall": 1, "body_drain": 1}) as running:
-        yield running
+impatient_server = service_of_module(max_upload_mb=1, limits={"upload_stall": 1, "body_drain": 1})
+"""Takes 1 MB, and waits a second."""
 
 
 HEAD = "POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from module_services import service_of_module
 from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
 from service_process import (
     MB,
@@ -272,12 +273,8 @@ def twice_the_limit(studio: Studio, name: str) -> list[object]:
     return ["-stream_loop", 2, "-i", studio.voice, *FORMATS[name][1]]
 
 
-@pytest.fixture(scope="module")
-def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Takes five seconds at most."""
-    home = tmp_path_factory.mktemp("strict")
-    with Server(home, max_audio_hours=5 / 3600) as running:
-        yield running
+strict_server = service_of_module(max_audio_hours=5 / 3600)
+"""Takes five seconds at most."""
 
 
 # Files that name other files.

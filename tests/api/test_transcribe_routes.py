@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_services import service_of_module
 from moonshine_voice import get_assets_path
 from recordings import wav
 from service_process import Server, check_problem
@@ -19,10 +19,7 @@ ENDGAME = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 BECKETT = Path(get_assets_path()) / "beckett.wav"
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("embedded"), engine="auto") as server:
-        yield server
+embedded = service_of_module(engine="auto")
 
 
 def check_host_can_parse(body: dict[str, Any]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from module_services import service_of_module
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -17,18 +17,11 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 FORWARDED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
 
 
-@pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Four requests a minute for an owner, sixteen for an address."""
-    believed: dict[str, Any] = {**OURS, "forwarded_allow_ips": "127.0.0.1"}
-    with Server(tmp_path_factory.mktemp("behind"), limit_requests=4, **believed) as running:
-        yield running
+proxied = service_of_module(limit_requests=4, **OURS, forwarded_allow_ips="127.0.0.1")
+"""Four requests a minute for an owner, sixteen for an address."""
 
 
-@pytest.fixture(scope="module")
-def untrusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("untrusting"), **OURS) as running:
-        yield running
+untrusting = service_of_module(**OURS)
 
 
 def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(proxied: Server) -> None:

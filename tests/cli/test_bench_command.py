@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from module_services import service_of_module
 from scripted_speech import RATE, sound
 from service_process import Server
 from vibevoice_asr_load_test import LoadTestInvalid
@@ -48,12 +48,8 @@ THEIRS = [
 QUICK = ["--seconds", "1", "--talk", "1", "--ramp-interval", "0"]
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with room for three sessions, that takes its time over what it hears."""
-    home = tmp_path_factory.mktemp("slow")
-    with Server(home, grpc_port=0, live_sessions=3, scripted_hear=0.5) as running:
-        yield running
+slow = service_of_module(grpc_port=0, live_sessions=3, scripted_hear=0.5)
+"""A service with room for three sessions, that takes its time over what it hears."""
 
 
 @pytest.fixture(autouse=True)

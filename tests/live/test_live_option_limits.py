@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from module_services import service_of_module
 from scripted_speech import sound, talk
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import ClientConnection, connect
@@ -46,18 +47,14 @@ MANY = 6
 """Connections at once."""
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(
-        tmp_path_factory.mktemp("limits"),
-        wyoming_port=0,
-        voice_engine="none",
-        conversations=20,
-        live_grace=0,
-        live_idle="1h",
-        limits={"live_messages_per_minute": 0, "live_cancels_per_minute": 0},
-    ) as running:
-        yield running
+service = service_of_module(
+    wyoming_port=0,
+    voice_engine="none",
+    conversations=20,
+    live_grace=0,
+    live_idle="1h",
+    limits={"live_messages_per_minute": 0, "live_cancels_per_minute": 0},
+)
 
 
 @asynccontextmanager

@@ -10,12 +10,13 @@ import base64
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import pytest
 from grpc_in_process import Caller
 from grpc_in_process import ended as ended_of
+from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server
@@ -35,13 +36,9 @@ FULL = errors.LiveFull
 DROPPED = errors.UtteranceDropped.code
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A second for each stretch, and final words are to come within one more."""
-    settings = {"live_sessions": MANY, "live_delay": "1", "scripted_hear": "1", "grpc_port": 0}
-    home = tmp_path_factory.mktemp("slow")
-    with Server(home, voice_engine="scripted", conversations=9, **settings) as running:
-        yield running
+SETTINGS = {"live_sessions": MANY, "live_delay": "1", "scripted_hear": "1", "grpc_port": 0}
+slow = service_of_module(voice_engine="scripted", conversations=9, **SETTINGS)
+"""A second for each stretch, and final words are to come within one more."""
 
 
 class Speaker:

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from module_services import service_of_module
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
@@ -43,10 +44,7 @@ FORKS = "GRPC_ENABLE_FORK_SUPPORT"
 Status = grpc.StatusCode
 
 
-@pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("grpc"), grpc_port=0) as server:
-        yield server
+heard = service_of_module(grpc_port=0)
 
 
 @pytest.fixture
@@ -55,11 +53,8 @@ def client(heard: Server) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One with a token."""
-    with Server(tmp_path_factory.mktemp("strict"), grpc_port=0, token=TOKEN) as server:
-        yield server
+strict = service_of_module(grpc_port=0, token=TOKEN)
+"""One with a token."""
 
 
 @pytest.fixture

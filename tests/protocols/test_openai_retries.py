@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -18,6 +18,7 @@ import openai
 import pytest
 from fastapi import Request
 from job_event_histories import submitted
+from module_services import service_of_module
 from recordings import long, wav
 from service_process import PATIENCE_S, Server, settle, wait_until
 
@@ -262,12 +263,8 @@ def sdk(server: Server, **settings: Any) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", **settings)
 
 
-@pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service at eight times real time, in whose queue few find a place."""
-    home = tmp_path_factory.mktemp("busy")
-    with Server(home, scripted_speed=8, queue_limit=QUEUE, batch=1) as running:
-        yield running
+busy = service_of_module(scripted_speed=8, queue_limit=QUEUE, batch=1)
+"""A service at eight times real time, in whose queue few find a place."""
 
 
 def filled(server: Server, audio: bytes) -> list[str]:

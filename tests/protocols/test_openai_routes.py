@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,7 @@ import moonshine_voice
 import openai
 import pytest
 import soundfile
+from module_services import service_of_module
 from not_tested import missing
 from openai.types.audio import (
     Transcription,
@@ -87,20 +88,12 @@ def hang_up(server: Server, due: Callable[[], bool], **fields: Any) -> None:
     asyncio.run(ask_and_leave())
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service at four times real time, of which one that waits makes a full house."""
-    home = tmp_path_factory.mktemp("openai")
-    with Server(home, scripted_speed=4, queue_limit=1, max_upload_mb=4, batch=1) as running:
-        yield running
+slow = service_of_module(scripted_speed=4, queue_limit=1, max_upload_mb=4, batch=1)
+"""A service at four times real time, of which one that waits makes a full house."""
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that refuses what it cannot give, and asks for a token."""
-    home = tmp_path_factory.mktemp("strict")
-    with Server(home, openai_strict="true", token=TOKEN) as running:
-        yield running
+strict = service_of_module(openai_strict="true", token=TOKEN)
+"""A service that refuses what it cannot give, and asks for a token."""
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import openai
 import pytest
 import soundfile
 from imageio_ffmpeg import get_ffmpeg_exe
+from module_services import service_of_module
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar import errors
@@ -50,11 +51,8 @@ def spoken(server: Server, **fields: Any) -> Any:
     return sdk(server).audio.speech.create(**wish)
 
 
-@pytest.fixture(scope="module")
-def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that speaks at once."""
-    with Server(tmp_path_factory.mktemp("speech"), voice_engine="scripted") as running:
-        yield running
+speaking = service_of_module(voice_engine="scripted")
+"""A service that speaks at once."""
 
 
 def decoded_s(audio: bytes) -> float:
@@ -160,20 +158,14 @@ def test_speech_without_a_tts_engine_is_refused(start_server: Callable[..., Serv
     assert caught.value.code == "speech_unavailable"
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that takes a second for each word, and has little room."""
-    home = tmp_path_factory.mktemp("slow")
-    room = {"speech_characters": 600, "speech_seconds": 30}
-    with Server(
-        home,
-        voice_engine="scripted",
-        scripted_say=1,
-        scripted_hangs="hang",
-        openai_strict="true",
-        limits=room,
-    ) as running:
-        yield running
+slow = service_of_module(
+    voice_engine="scripted",
+    scripted_say=1,
+    scripted_hangs="hang",
+    openai_strict="true",
+    limits={"speech_characters": 600, "speech_seconds": 30},
+)
+"""A service that takes a second for each word, and has little room."""
 
 
 def test_audio_is_streamed_and_a_hangup_ends_the_synthesis(slow: Server) -> None:

@@ -8,11 +8,12 @@ import base64
 import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from llm_server import completions
+from module_services import service_of_module
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeServerEvent
@@ -195,12 +196,8 @@ async def alone(server: Server) -> AsyncIterator[Caller]:
         yield caller
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Its voice takes as long for a word as that sounds, and more; one conversation at a time."""
-    home = tmp_path_factory.mktemp("slow")
-    with Server(home, voice_engine="scripted", scripted_say="0.3") as running:
-        yield running
+slow = service_of_module(voice_engine="scripted", scripted_say="0.3")
+"""Its voice takes as long for a word as that sounds, and more; one conversation at a time."""
 
 
 async def test_speech_is_answered_with_audio_and_all_its_events(talks: Server) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server, web
@@ -26,13 +27,8 @@ from sidecar.server.http_app import create_talk_app
 PAGE_PORT = 3000
 
 
-@pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made-up words and tones, and a port for that page."""
-    home = tmp_path_factory.mktemp("talks")
-    ports = f"0:{PAGE_PORT}"
-    with Server(home, voice_engine="scripted", talk_ports=ports, conversations=2) as running:
-        yield running
+talks = service_of_module(voice_engine="scripted", talk_ports=f"0:{PAGE_PORT}", conversations=2)
+"""Made-up words and tones, and a port for that page."""
 
 
 def port_of(server: Server) -> int:

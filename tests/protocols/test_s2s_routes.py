@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server
@@ -20,12 +21,8 @@ LONGER = " ".join([LONG] * 20)
 """Most of it is not said yet, however late somebody looks."""
 
 
-@pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made-up words and tones; two may talk at once."""
-    home = tmp_path_factory.mktemp("talks")
-    with Server(home, voice_engine="scripted", conversations=2) as running:
-        yield running
+talks = service_of_module(voice_engine="scripted", conversations=2)
+"""Made-up words and tones; two may talk at once."""
 
 
 async def test_speech_is_answered_with_audio(talks: Server) -> None:

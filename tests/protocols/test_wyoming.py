@@ -8,7 +8,7 @@ import io
 import json
 import select
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from grpc_in_process import Named, entrance
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from module_services import service_of_module
 from recordings import wav
 from service_process import PATIENCE_S, Server, check_discreet, wait_until
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
@@ -44,11 +45,7 @@ SECOND = b"\1\0" * 16_000
 SOUND = [AudioStart(**PCM), AudioChunk(audio=SECOND * 3, **PCM), AudioStop()]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("wyoming")
-    with Server(home, wyoming_port=0, limits={"upload_stall": 2}, max_upload_mb=1) as one:
-        yield one
+server = service_of_module(wyoming_port=0, limits={"upload_stall": 2}, max_upload_mb=1)
 
 
 @pytest.fixture

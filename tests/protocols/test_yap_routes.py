@@ -6,13 +6,14 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from asgi_server import served
+from module_services import service_of_module
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import connect
@@ -26,13 +27,9 @@ TOKEN = "correct-horse-battery-staple"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/streaming.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with a token and few of everything."""
-    few = {"live_messages_per_minute": 40, "live_cancels_per_minute": 2}
-    folder = tmp_path_factory.mktemp("strict")
-    with Server(folder, token=TOKEN, live_sessions=3, limits=few) as running:
-        yield running
+FEW = {"live_messages_per_minute": 40, "live_cancels_per_minute": 2}
+strict = service_of_module(token=TOKEN, live_sessions=3, limits=FEW)
+"""A service with a token and few of everything."""
 
 
 def told(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_services import service_of_module
 from service_process import REPOSITORY, Server
 
 RunClient = Callable[..., Any]
@@ -15,11 +16,8 @@ MP3 = ("fff3", "fffb")
 """How one begins."""
 
 
-@pytest.fixture(scope="module")
-def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that hears and speaks, scripted."""
-    with Server(tmp_path_factory.mktemp("files"), voice_engine="scripted") as one:
-        yield one
+speaking = service_of_module(voice_engine="scripted")
+"""A service that hears and speaks, scripted."""
 
 
 @pytest.fixture(scope="module")

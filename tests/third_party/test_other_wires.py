@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+from module_services import service_of_module
 from service_process import Server
 
 RunClient = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with all its ports."""
-    home = tmp_path_factory.mktemp("wires")
-    with Server(home, wyoming_port=0, grpc_port=0, scripted_speed=4) as one:
-        yield one
+open_server = service_of_module(wyoming_port=0, grpc_port=0, scripted_speed=4)
+"""A service with all its ports."""
 
 
 def test_home_assistants_wyoming_package_gets_the_words_of_a_recording(
