@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from live_wire import heard
-from service_process import Server, check_problem, run_command
+from service_process import Server, check_problem, new_file, run_command
 from two_fronts_and_node import Fronts
 from wheel_recordings import RATE, clip
 from yap_client import Streaming
@@ -262,8 +262,7 @@ def test_enrolment_without_recording_or_name_is_refused(
 def test_command_adds_lists_renames_exports_and_deletes_enrolled_speakers(
     known: Server, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
-    file = tmp_path / "nagg.wav"
-    file.write_bytes(sounds["man"])
+    file = new_file(tmp_path / "nagg.wav", sounds["man"])
 
     def people(*words: object, code: int = 0) -> str:
         server = ["--server", f"http://127.0.0.1:{known.port}"]

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import PATIENCE_S, Server, check_problem, new_file, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar.auth.token_issuing import TokenIssuer
@@ -212,8 +212,7 @@ def test_recording_that_is_not_kept_cannot_be_played(
     check_problem(audio(server, job_id), 404, "recording_not_kept")
     assert not has_recording(server, job_id)
     server.client.delete(f"/v1/jobs/{job_id}")
-    named = tmp_path / "mine.wav"
-    named.write_bytes(spoken(2, 1))
+    named = new_file(tmp_path / "mine.wav", spoken(2, 1))
     answer = keeping.client.post("/v1/jobs", json={"audio_path": str(named)})
     job_id = answer.raise_for_status().json()["id"]
     keeping.wait_state(job_id, "done")

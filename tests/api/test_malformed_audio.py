@@ -24,6 +24,7 @@ from service_process import (
     Server,
     check_problem,
     counting_listener,
+    new_file,
     wait_until,
 )
 
@@ -339,8 +340,7 @@ RAW = {"hls-behind-amr"}
 def test_playlist_opens_no_file_and_no_connection(
     name: str, by: str, server: Server, voice: bytes, tmp_path: Path
 ) -> None:
-    canary = tmp_path / "canary.wav"
-    canary.write_bytes(voice)
+    canary = new_file(tmp_path / "canary.wav", voice)
     with counting_listener() as (port, visits), watched(canary) as opens:
         url = f"http://127.0.0.1:{port}/canary.wav"
         playlist = PLAYLISTS[name].format(path=canary, url=url, port=port).encode("latin-1")
@@ -360,8 +360,7 @@ def test_playlist_opens_no_file_and_no_connection(
 def test_movie_with_audio_in_another_file_does_not_open_it(
     server: Server, studio: Studio, tmp_path: Path
 ) -> None:
-    canary = tmp_path / "canary.raw"
-    canary.write_bytes(studio.bytes("mov"))
+    canary = new_file(tmp_path / "canary.raw", studio.bytes("mov"))
     movie = mov_that_names(studio.bytes("mov"), canary)
     assert b"alis" in movie
     with watched(canary) as opens:

@@ -18,7 +18,7 @@ import soundfile
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor
 from moonshine_voice import get_assets_path
 from recordings import wav
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, new_file, wait_until
 from test_page import TOKEN, opened
 
 from sidecar.auth.token_issuing import TokenIssuer
@@ -829,8 +829,7 @@ def test_link_of_a_named_owner_asks_before_it_signs_in(
 def test_file_without_audio_is_refused_in_words_and_can_be_skipped(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    letter = tmp_path / "letter.wav"
-    letter.write_text("This is no sound at all.\n" * 99)
+    letter = new_file(tmp_path / "letter.wav", "This is no sound at all.\n" * 99)
     visitor.opens(server)
     visitor.sends(letter)
     visitor.sees(".job[data-state=failed] .how", "not audio in a supported format")

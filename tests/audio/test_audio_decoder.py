@@ -20,7 +20,7 @@ import psutil
 import pytest
 from open_descriptors import opened
 from recordings import Studio, wav
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 
 from sidecar import errors
 from sidecar.audio import audio_source, ffmpeg, ffmpeg_command
@@ -87,8 +87,7 @@ def test_blocks_are_bounded_for_any_length(tmp_path: Path) -> None:
 
 
 def test_wav_without_samples_is_refused_by_the_probe(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(wav(b""))
+    path = new_file(tmp_path / "a.wav", wav(b""))
     with path.open("rb") as file, pytest.raises(errors.AudioUndecodable):
         probe_audio(file.fileno(), 3600)
 
@@ -389,8 +388,7 @@ def test_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
 def test_path_of_an_open_descriptor_is_refused(tmp_path: Path) -> None:
     spool = UploadSpool(tmp_path)
     spool.add(b"RIFF")
-    named = tmp_path / "named.wav"
-    named.write_bytes(b"RIFF")
+    named = new_file(tmp_path / "named.wav", b"RIFF")
     with spool.finish() as upload, named.open("rb") as kept:
         for fd in (upload.fd, kept.fileno()):
             (tmp_path / f"link-{fd}").symlink_to(f"/proc/self/fd/{fd}")
@@ -413,8 +411,7 @@ def test_path_of_an_open_descriptor_is_refused(tmp_path: Path) -> None:
 def test_file_deleted_while_it_is_opened_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "gone.wav"
-    path.write_bytes(b"RIFF")
+    path = new_file(tmp_path / "gone.wav", b"RIFF")
     before = opened()
     really_open = os.open
 
@@ -432,8 +429,7 @@ def test_file_deleted_while_it_is_opened_is_refused(
 
 def test_renamed_or_replaced_file_is_read_as_it_was_opened(tmp_path: Path, studio: Studio) -> None:
     for name in ("wav-s16", "m4a"):
-        path = tmp_path / name
-        path.write_bytes(studio.bytes(name))
+        path = new_file(tmp_path / name, studio.bytes(name))
         with open_recording_file(str(path)) as source:
             path.unlink()
             path.write_bytes(b"something else")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from recordings import SECONDS, Studio, wav
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 
 from sidecar.audio import audio_decoder
 from sidecar.audio.audio_decoder import open_audio, probe_audio
@@ -48,8 +48,7 @@ def decoded(
     monkeypatch.setattr(audio_decoder, "DURATION_SCAN_BUDGET_S", PATIENCE_S)
 
     def decode(content: bytes) -> tuple[np.ndarray, bool]:
-        path = tmp_path / "recording"
-        path.write_bytes(content)
+        path = new_file(tmp_path / "recording", content)
         with path.open("rb", buffering=0) as file:
             facts = probe_audio(file.fileno(), 3600.0)
             with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as audio:

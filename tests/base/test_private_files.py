@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 
 from sidecar import errors, files
 from sidecar.auth import tls
@@ -116,9 +116,7 @@ def test_pipe_is_not_watched_and_folder_is_no_secret(tmp_path: Path) -> None:
 
 
 def test_secret_is_the_content_of_its_file(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text(SECRET)
-    file.chmod(0o600)
+    file = new_file(tmp_path / "token", SECRET, 0o600)
     token = resolve_token(Settings(token=f"@{file}")).token
     assert token is not None
     assert token.get_secret_value() == file.read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from open_descriptors import opened
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 
 from sidecar.concurrency import ThreadLimiter
 
@@ -93,8 +93,7 @@ async def test_result_that_comes_with_the_cancellation_is_closed_or_undone(
 @pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
 async def test_cancellation_before_the_thread_starts_leaves_no_descriptor(tmp_path: Path) -> None:
     threads, release, seen = ThreadLimiter("hangs", 1), threading.Event(), list[int]()
-    path = tmp_path / "file"
-    path.write_bytes(b"what is in it")
+    path = new_file(tmp_path / "file", b"what is in it")
 
     def read(fd: int) -> bytes:
         release.wait()

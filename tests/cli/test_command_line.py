@@ -31,6 +31,7 @@ from service_process import (
     check_end,
     counting_listener,
     free_port,
+    new_file,
     popen,
     run_command,
     runs,
@@ -208,8 +209,7 @@ def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(ter
 
 
 def test_bad_file_does_not_stop_the_others(terminal):
-    junk = terminal.home / "junk.wav"
-    junk.write_bytes(b"this is no recording" * 100)
+    junk = new_file(terminal.home / "junk.wav", b"this is no recording" * 100)
     (terminal.home / "empty").mkdir()
     run = terminal.run("transcribe", "gone.wav", BECKETT, junk, "empty", SUCCESS)
     assert run.returncode == 1
@@ -397,8 +397,7 @@ def test_without_the_load_test_only_bench_is_missing(words, terminal):
 
 
 def test_recording_without_speech_is_reported(terminal):
-    quiet = terminal.home / "quiet.wav"
-    quiet.write_bytes(wav(bytes(160_000)))
+    quiet = new_file(terminal.home / "quiet.wav", wav(bytes(160_000)))
     run = terminal.run("transcribe", quiet, VIBEVOICE_ENGINE="moonshine")
     assert run.stdout == ""
     check_one_line(run, 0, "quiet.wav", "No speech was found")
@@ -444,8 +443,7 @@ def test_narrow_terminal_wraps_text_by_itself(terminal):
 
 @posix
 def test_terminal_shows_how_many_files_were_written(terminal):
-    junk = terminal.home / "junk.wav"
-    junk.write_bytes(b"this is no recording" * 100)
+    junk = new_file(terminal.home / "junk.wav", b"this is no recording" * 100)
     words = ("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
     code, shown, _ = terminal.shown(*words, piped=True)
     assert code == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_terminal import Terminal
-from service_process import Server
+from service_process import Server, new_file
 
 TOKEN = "the-secret-token-of-the-service-0123"
 BROWSER = """#!/bin/sh
@@ -21,10 +21,7 @@ printf '%s' "$1" >address
 @pytest.fixture
 def browser(tmp_path: Path) -> Path:
     """A browser that notes the address in its command line."""
-    path = tmp_path / "browser.sh"
-    path.write_text(BROWSER)
-    path.chmod(0o700)
-    return path
+    return new_file(tmp_path / "browser.sh", BROWSER, 0o700)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a browser that is a script of a POSIX shell")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_piper_voice
 from command_terminal import Terminal
-from service_process import PATIENCE_S, wait_until
+from service_process import PATIENCE_S, new_file, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
@@ -119,8 +119,7 @@ def test_partial_file_of_another_download_is_kept(server: VoiceServer, tmp_path:
     """One name begins with the other: a model and its configuration."""
     voice = PulledVoice("piper_x", "en-us", ("x.onnx",))
     server.files["x.onnx"] = b"model"
-    others = tmp_path / "x.onnx.json.0123abcd.incomplete"
-    others.write_bytes(b"{")
+    others = new_file(tmp_path / "x.onnx.json.0123abcd.incomplete", b"{")
     pull_voice(tmp_path, server.url, voice)
     assert others.read_bytes() == b"{"
 

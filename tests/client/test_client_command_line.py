@@ -12,7 +12,7 @@ from pathlib import Path
 
 import moonshine_voice
 import pytest
-from service_process import PATIENCE_S, Server, halted, wait_until
+from service_process import PATIENCE_S, Server, halted, new_file, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar import errors
@@ -216,8 +216,7 @@ async def test_older_recording_in_place_of_another_gets_a_transcript_beside_an_e
     watch = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
     await until(lambda: output.exists() and "first" in output.read_text("utf-8"))
     output.write_text("first, by hand")
-    older = tmp_path / "older"
-    older.write_text("second")
+    older = new_file(tmp_path / "older", "second")
     os.utime(older, (1, 1))
     older.replace(recording)
     await until((tmp_path / "talk.wav-2.txt").exists)
@@ -282,8 +281,7 @@ async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "failed").touch()
-    broken = tmp_path / "broken.wav"
-    broken.write_text("broken")
+    broken = new_file(tmp_path / "broken.wav", "broken")
     tries: list[Path] = []
 
     def remove_at_last(path: Path) -> RecordingIdentity | None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from network_faults import network
 from recordings import wav
 from scripted_speech import pieces, talk
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, new_file, wait_until
 from vibevoice_asr_client import (
     NEVER,
     AnswerNotUnderstood,
@@ -155,8 +155,7 @@ def opens(client: Client) -> bool:
 
 
 async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "talk.wav"
-    path.write_bytes(wav(talk(0.3, 0.2, rate=48_000), rate=48_000))
+    path = new_file(tmp_path / "talk.wav", wav(talk(0.3, 0.2, rate=48_000), rate=48_000))
     with Client(server.url) as client:
         here = list(client.live_file(path, pace=0, partials=False))
         async with AsyncClient(client.url) as other:

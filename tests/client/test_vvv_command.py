@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from http_file_server import FileHost
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
 
 QUEUED = (
@@ -85,9 +85,7 @@ def queue() -> Iterator[Queue]:
 
 @pytest.fixture
 def talk(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.m4a"
-    path.write_bytes(b"sound")
-    return path
+    return new_file(tmp_path / "talk.m4a", b"sound")
 
 
 def vvv(*words: object, **env: str) -> subprocess.CompletedProcess[bytes]:

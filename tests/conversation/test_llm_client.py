@@ -14,7 +14,7 @@ from typing import Any, cast
 import httpx
 import pytest
 from llm_server import SAID, WORDS, Completions, completions
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 from virtual_time import virtual_time
 
 from sidecar import errors
@@ -321,9 +321,7 @@ async def test_silent_server_delays_no_llm_that_is_listed_before_it(server: Comp
 async def test_llm_address_is_used_as_given_and_key_is_read_from_a_file(
     server: Completions, tmp_path: Path
 ) -> None:
-    key = tmp_path / "key"
-    key.write_text("from-a-file\n")
-    key.chmod(0o600)
+    key = new_file(tmp_path / "key", "from-a-file\n", 0o600)
     thinker = await create_llm(choose_llm(Settings(llm=f"{server.url}/v1/", llm_key=f"@{key}")))
     assert "".join(await answered(thinker)) == ANSWER
     assert "authorization: bearer from-a-file" in server.headers[-1].lower()

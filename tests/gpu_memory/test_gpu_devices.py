@@ -16,7 +16,7 @@ import psutil
 import pytest
 from many_cases import parametrize_by_name
 from released_vibevoice_config import TEXT
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, new_file, until
 
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.auth.identity import ANONYMOUS
@@ -294,8 +294,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
 
     monkeypatch.setattr(gpu_devices, "read_gpu_memory", driver)
     monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 3600.0)
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+    path = new_file(tmp_path / "voice.wav", voice)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     settings = Settings(precision="fp32", preload=False)
     planned = replace(engine_spec("scripted"), planned=True)

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from instrumented_slot import Companies, OverheardSlot, job_of, queue_on, started, submitted
 from job_fixtures import Hold
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, new_file, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -166,8 +166,7 @@ async def test_jobs_whose_recordings_alone_cannot_be_read_keep_no_other_waiting(
 async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
     recording: Path, tmp_path: Path, voice: bytes
 ) -> None:
-    poison = tmp_path / "poison.wav"
-    poison.write_bytes(voice)
+    poison = new_file(tmp_path / "poison.wav", voice)
     async with queue_of() as (queue, slot, companies):
         slot.poison = poison.stat().st_ino
         jobs = await started(queue, *map(job_of, [recording, poison, recording]))
@@ -213,8 +212,7 @@ async def test_next_batch_runs_when_all_jobs_of_batch_are_cancelled(
 
 
 async def test_unreadable_recording_in_batch_fails_alone(recording: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"nothing that could be heard" * 100)
+    broken = new_file(tmp_path / "broken.wav", b"nothing that could be heard" * 100)
     async with queue_of() as (queue, _, companies):
         jobs = await started(queue, *map(job_of, [recording, broken, recording]))
         await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from open_descriptors import opened
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, new_file, until
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
@@ -95,8 +95,7 @@ async def by_key(service: Service, data: bytes, folder: Path) -> None:
 
 
 async def by_path(service: Service, data: bytes, folder: Path) -> None:
-    path = folder / "named.wav"
-    path.write_bytes(data)
+    path = new_file(folder / "named.wav", data)
     with await service.submissions.place(ANONYMOUS) as place:
         source = await service.submissions.open_path(ANONYMOUS, str(path))
         await service.submissions.submit(ANONYMOUS, source, TranscribeOptions(), place)
@@ -207,8 +206,7 @@ async def test_recording_of_disconnected_client_is_read_and_not_one_with_its_num
     task.cancel()
     await asyncio.wait({task})
     with ExitStack() as others:
-        another = tmp_path / "another"
-        another.write_bytes(bytes(len(long)))
+        another = new_file(tmp_path / "another", bytes(len(long)))
         for _ in range(number + 1):
             fd = os.open(another, os.O_RDONLY)
             others.callback(os.close, fd)

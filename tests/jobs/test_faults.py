@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from full_disk import fill_disk
 from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on, started, submitted
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, new_file, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
@@ -98,8 +98,7 @@ async def kept_job(
 
 async def job_of_own_file(settings: Settings, voice: bytes, folder: Path) -> tuple[str, Path]:
     """Persist a job of a file that its client keeps: its id, and the file."""
-    path = folder / "mine.wav"
-    path.write_bytes(voice)
+    path = new_file(folder / "mine.wav", voice)
     job_id, _ = await kept_job(settings, open_recording_file(str(path)))
     return job_id, path
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from s2s_client import Page
-from service_process import Server, wait_until
+from service_process import Server, new_file, wait_until
 from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
@@ -158,8 +158,7 @@ async def test_only_addresses_of_refused_requests_are_parsed_for_their_route(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
 def test_append_only_file_works_as_log_file(tmp_path: Path) -> None:
     """Such as one that `chattr +a` protects, or that may only be written."""
-    file = tmp_path / "asr.log"
-    file.write_text("before\n")
+    file = new_file(tmp_path / "asr.log", "before\n")
     with append_only(file):
         handler = rotating_file_handler(file)
         handler.emit(logging.makeLogRecord({"msg": "a line"}))

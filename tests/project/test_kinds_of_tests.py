@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from kinds_of_tests import INTEGRATION, LONGEST_FILES, SYSTEM, UNIT, Kinds, start_place
 from many_cases import case_count
-from service_process import told_by
+from service_process import new_file, told_by
 
 ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
@@ -65,8 +65,7 @@ def test_longest_files_begin_first(collected: list[pytest.Function]) -> None:
 def test_slow_module_is_not_imported_by_make_test(
     request: pytest.FixtureRequest, tmp_path: Path, marked: str, marks: str, left_out: bool | None
 ) -> None:
-    module = tmp_path / "test_it.py"
-    module.write_text(f"import pytest\npytestmark = {marked}\n")
+    module = new_file(tmp_path / "test_it.py", f"import pytest\npytestmark = {marked}\n")
     config = SimpleNamespace(option=SimpleNamespace(markexpr=marks))
     kinds = request.config.pluginmanager.getplugin("kinds")
     assert kinds.pytest_ignore_collect(module, config) is left_out

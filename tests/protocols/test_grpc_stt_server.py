@@ -27,7 +27,7 @@ from grpc_client import sound
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_in_process import Caller, Named, create, entrance, recognize, reserved
 from grpc_tools import protoc
-from service_process import PATIENCE_S, REPOSITORY, until
+from service_process import PATIENCE_S, REPOSITORY, new_file, until
 
 from sidecar import errors
 from sidecar.auth import tls
@@ -161,8 +161,7 @@ async def test_client_certificate_of_the_configured_authority_is_required(
 ) -> None:
     pair = certificate(tmp_path / "shown")
     ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
-    vouching = tmp_path / "vouching.pem"
-    vouching.write_bytes(ours.file.read_bytes())
+    vouching = new_file(tmp_path / "vouching.pem", ours.file.read_bytes())
     settings = load_settings(grpc_client_ca=vouching)
     ports = ReservedPorts(reserved())
     another = others.client()

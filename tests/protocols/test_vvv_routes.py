@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, REPOSITORY, Server, wait_until, web
+from service_process import PATIENCE_S, REPOSITORY, Server, new_file, wait_until, web
 from two_fronts_and_node import WAYS, Fronts, started
 from vibevoice_asr_client import vvv_cli
 from vibevoice_asr_client.vvv import VibevoiceClient
@@ -51,9 +51,7 @@ def queue(
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Three seconds."""
-    path = tmp_path / "clip.wav"
-    path.write_bytes(wav(SECOND * 3))
-    return path
+    return new_file(tmp_path / "clip.wav", wav(SECOND * 3))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from module_services import service_of_module
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_discreet, wait_until
+from service_process import PATIENCE_S, Server, check_discreet, new_file, wait_until
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop, wav_to_chunks
 from wyoming.client import AsyncTcpClient
@@ -136,8 +136,7 @@ async def test_audio_of_another_format_needs_no_announcement(
     stereo = {"rate": 8_000, "width": 4, "channels": 2}
     await say(client, AudioChunk(audio=bytes(8) * 8_000, **stereo), AudioStop())
     assert Transcript.from_event((await all_said(client))[-2]).text
-    file = tmp_path / "sound.wav"
-    file.write_bytes(wav(SECOND * 2))
+    file = new_file(tmp_path / "sound.wav", wav(SECOND * 2))
     import wave
 
     with wave.open(str(file)) as reader:

@@ -31,6 +31,7 @@ from service_process import (
     check_end,
     free_port,
     halted,
+    new_file,
     popen,
     read_answer,
     run_command,
@@ -133,9 +134,7 @@ def test_language_that_no_engine_supports_is_fatal_with_hint(engine: str, start:
 def test_token_is_demanded_and_printed_only_if_generated(
     way: str, start: Start, tmp_path: Path
 ) -> None:
-    file = tmp_path / "token"
-    file.write_text(TOKEN + "\n")
-    file.chmod(0o600)
+    file = new_file(tmp_path / "token", TOKEN + "\n", 0o600)
     settings = {
         "generated": {"generate_token": True},
         "stdin": {"token": "@-"},
@@ -157,9 +156,7 @@ def test_token_is_demanded_and_printed_only_if_generated(
 
 @posix
 def test_token_file_readable_by_others_is_refused(start: Start, tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text(TOKEN)
-    file.chmod(0o644)
+    file = new_file(tmp_path / "token", TOKEN, 0o644)
     fatal = start("--port", 0, "--token", f"@{file}").line()
     assert "chmod 600" in fatal["hint"]
 
@@ -170,9 +167,7 @@ def test_signed_token_as_token_of_service_is_refused(
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("anna")
-    file = tmp_path / "token"
-    file.write_text(token)
-    file.chmod(0o600)
+    file = new_file(tmp_path / "token", token, 0o600)
     given = token if way == "environment" else f"@{file}"
     service = start(port=0, token_keys=issuer.keys.public, token=given)
     fatal = service.line()
@@ -191,11 +186,8 @@ def test_commands_send_token_of_client_not_of_service(
     anna, _ = issuer.create("anna")
     service = start("--port", 0, "--token-keys", issuer.keys.public)
     url = service.line()["url"]
-    file = tmp_path / "anna"
-    file.write_text(anna)
-    file.chmod(0o600)
-    clip = tmp_path / "clip.wav"
-    clip.write_bytes(voice)
+    file = new_file(tmp_path / "anna", anna, 0o600)
+    clip = new_file(tmp_path / "clip.wav", voice)
 
     def run(*words: str, **env: str) -> int:
         return run_command(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from recordings import silence
-from service_process import Server, until
+from service_process import Server, new_file, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
@@ -41,8 +41,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 async def test_refused_reload_does_not_requeue_running_job(
     wrong: str, service: Service, voice: bytes, tmp_path: Path
 ) -> None:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+    path = new_file(tmp_path / "voice.wav", voice)
     job = await service.submissions.submit(
         ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
     )
@@ -71,8 +70,7 @@ async def test_refused_reload_does_not_requeue_running_job(
 async def test_reload_that_does_not_wait_requeues_running_job(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "long.wav"
-    path.write_bytes(silence(600))
+    path = new_file(tmp_path / "long.wav", silence(600))
     job = await service.submissions.submit(
         ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
     )
@@ -87,8 +85,7 @@ async def test_reload_that_does_not_wait_requeues_running_job(
 async def test_pace_is_stored_for_next_start_without_text_of_transcript(
     service: Service, voice: bytes, tmp_path: Path
 ) -> None:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+    path = new_file(tmp_path / "voice.wav", voice)
     job = await service.submissions.submit(
         ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
     )

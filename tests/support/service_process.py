@@ -43,6 +43,14 @@ _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For addresses without TLS: to read the certificates of all authorities takes 20 ms a client."""
 
 
+def new_file(path: Path, content: bytes | str, mode: int | None = None) -> Path:
+    """Write a file, with this mode if one is given; its path."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if mode is not None:
+        path.chmod(mode)
+    return path
+
+
 def service_environment(home: Path, **settings: object) -> dict[str, str]:
     """The environment of a service or a command whose files are below ``home``: nothing of what is
     said to tests, the scripted engine, and these settings."""

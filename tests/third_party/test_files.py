@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from module_services import service_of_module
-from service_process import REPOSITORY, Server
+from service_process import REPOSITORY, Server, new_file
 
 RunClient = Callable[..., Any]
 MP3 = ("fff3", "fffb")
@@ -53,8 +53,7 @@ def test_javascript_example_of_the_docs_prints_who_said_what_when(
     (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
     here = example.replace("http://127.0.0.1:8765", f"http://127.0.0.1:{speaking.port}")
     assert here != example
-    program = tmp_path / "example.mjs"
-    program.write_text(here.replace("meeting.wav", str(clip)), "utf-8")
+    program = new_file(tmp_path / "example.mjs", here.replace("meeting.wav", str(clip)))
     (tmp_path / "node_modules").symlink_to(
         node_client.packages / "node_modules", target_is_directory=True
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import json
 import os
-import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import pytest
 import tiny_piper_voice
 from http_file_server import FileHost
 from not_tested import missing_extra
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -116,9 +115,7 @@ with wave.open(arguments[arguments.index("-o") + 1], "wb") as sound:
 @pytest.fixture
 def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that takes what `say` of macOS takes; there is no other system here."""
-    program = tmp_path / "say"
-    program.write_text(SAY)
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    program = new_file(tmp_path / "say", SAY, 0o755)
     monkeypatch.setattr(system_tts, "_find_program", lambda: str(program))
     return program
 

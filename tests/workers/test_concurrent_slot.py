@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file
@@ -25,9 +25,7 @@ FACTS = AudioInfo("wav", "sndfile", SECONDS)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "long.wav"
-    path.write_bytes(wav(bytes(SECONDS * 32_000)))
-    return path
+    return new_file(tmp_path / "long.wav", wav(bytes(SECONDS * 32_000)))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from service_process import PATIENCE_S, halt, runs, settle, until
+from service_process import PATIENCE_S, halt, new_file, runs, settle, until
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -548,8 +548,7 @@ async def test_load_gets_memory_plan_and_slot_keeps_it(
 
 async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, build: Build) -> None:
     slot = build()
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+    path = new_file(tmp_path / "voice.wav", voice)
     with open_recording_file(str(path)) as source:
         async with slot.lease() as engine:
             assert slot.memory == MemoryPlan()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from service_process import PATIENCE_S, settle, until
+from service_process import PATIENCE_S, new_file, settle, until
 
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcConnection
@@ -23,8 +23,7 @@ SMALL = 4096
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Iterator[IO[bytes]]:
-    path = tmp_path / "recording"
-    path.write_bytes(b"sound")
+    path = new_file(tmp_path / "recording", b"sound")
     with path.open("rb") as file:
         yield file
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, settle, until
+from service_process import PATIENCE_S, new_file, settle, until
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -97,9 +97,7 @@ class Speaking:
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     """So long that it goes on for whatever is done meanwhile, however busy the machine is."""
-    path = tmp_path / "long.wav"
-    path.write_bytes(wav(bytes(SECONDS * 32_000)))
-    return path
+    return new_file(tmp_path / "long.wav", wav(bytes(SECONDS * 32_000)))
 
 
 async def test_concurrent_leases_share_engine_that_is_loaded_once(

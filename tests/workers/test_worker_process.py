@@ -21,7 +21,7 @@ import psutil
 import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
-from service_process import PATIENCE_S, halt, runs, until, wait_until
+from service_process import PATIENCE_S, halt, new_file, runs, until, wait_until
 
 from sidecar import errors
 from sidecar.engines import engine_spec
@@ -169,8 +169,7 @@ async def test_recording_that_leaves_batch_ends_and_next_batch_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "40")
-    long = tmp_path / "80 s.wav"
-    long.write_bytes(wav(bytes(80 * 32_000)))
+    long = new_file(tmp_path / "80 s.wav", wav(bytes(80 * 32_000)))
     async with running() as worker:
         with long.open("rb") as first, long.open("rb") as second:
             heard: list[tuple[int, str]] = []
