@@ -57,10 +57,12 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def turns(service: Service) -> retries.OpenAIQueueTurns:
+def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
+    monkeypatch.setattr(retries, "HELD_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(retries, "HELD_LOOK_S", 0.001)
     abandoned = retries.OpenAIAbandonedJobs(None, lambda: False)
-    return retries.OpenAIQueueTurns(service.submissions, abandoned, 2 * PATIENCE_S, 0.001)
+    return retries.OpenAIQueueTurns(service.submissions, abandoned)
 
 
 def retry() -> Request:
@@ -159,9 +161,10 @@ def left_job() -> Job:
 
 
 async def test_job_whose_request_does_not_come_again_is_cancelled_after_the_grace(
-    left_job: Job,
+    left_job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left, cancelled = retries.OpenAIAbandonedJobs(None, lambda: False, 0.01), asyncio.Event()
+    monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
+    left, cancelled = retries.OpenAIAbandonedJobs(None, lambda: False), asyncio.Event()
     left.leave(left_job, "digest", cancelled.set)
     assert await left.take("bob", "digest", recording()) is None
     assert await left.take("ada", "another", recording()) is None

@@ -288,10 +288,14 @@ async def test_conversation_waits_for_one_phrase_and_another_owner_for_its_turn(
     assert all(await asyncio.gather(*many))
 
 
-async def test_phrase_of_too_much_audio_is_engine_failed(fleet: EngineFleet) -> None:
-    quota = speech.SpeechQuota(phrase_bytes=RATE)
-    with pytest.raises(errors.EngineFailed):
-        await heard(fleet, "a" * 100, quota)
+async def test_phrase_of_too_much_audio_is_engine_failed(
+    fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = speech.SpeechQuota()
+    with monkeypatch.context() as patch:
+        patch.setattr(speech, "MAX_PHRASE_BYTES", RATE)
+        with pytest.raises(errors.EngineFailed):
+            await heard(fleet, "a" * 100, quota)
     assert await heard(fleet, "One.", quota), "its turn is over"
 
 

@@ -94,25 +94,20 @@ class _OpenAIAbandonedJob:
 class OpenAIAbandonedJobs:
     """Jobs of clients that timed out, until the same request comes."""
 
-    def __init__(
-        self,
-        shared: ClientTimeouts | None,
-        crowded: Callable[[], bool],
-        grace_s: float = RETRY_GRACE_S,
-    ) -> None:
+    def __init__(self, shared: ClientTimeouts | None, crowded: Callable[[], bool]) -> None:
         """Create it; ``shared``: keeps them instead, if the retry may reach another service;
-        ``crowded``: returns whether jobs wait. ``grace_s``: time to the retry."""
-        self._shared, self._crowded, self._grace_s = shared, crowded, grace_s
+        ``crowded``: returns whether jobs wait."""
+        self._shared, self._crowded = shared, crowded
         self._left: list[_OpenAIAbandonedJob] = []
 
     def leave(self, job: Job, digest: str, cancel: Callable[[], None]) -> None:
         """Keep a job for the same request (``digest``). ``cancel`` it if that does not come within
         the time for it, or sooner if others need the engine and the owner sends no retry."""
         if self._shared is not None:
-            self._shared.leave(job, digest, self._grace_s)
+            self._shared.leave(job, digest, RETRY_GRACE_S)
             return
         left, loop = _OpenAIAbandonedJob(job, digest), asyncio.get_running_loop()
-        until = loop.time() + self._grace_s
+        until = loop.time() + RETRY_GRACE_S
 
         def look() -> None:
             if left not in self._left:  # its client has come back
@@ -124,7 +119,7 @@ class OpenAIAbandonedJobs:
             else:
                 loop.call_later(CROWDED_LOOK_S, look)
 
-        loop.call_later(min(CROWDED_GRACE_S, self._grace_s), look)
+        loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), look)
         self._left.append(left)
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
@@ -155,15 +150,8 @@ class OpenAIQueueTurns:
     here, with fair order between owners.
     """
 
-    def __init__(
-        self,
-        submissions: JobSubmissions,
-        abandoned: OpenAIAbandonedJobs,
-        held_s: float = HELD_S,
-        look_s: float = HELD_LOOK_S,
-    ) -> None:
+    def __init__(self, submissions: JobSubmissions, abandoned: OpenAIAbandonedJobs) -> None:
         self._submissions, self._abandoned = submissions, abandoned
-        self._held_s, self._look_s = held_s, look_s
         self._turn = FairOwnerSemaphore(1)
         self._held = Counter[str]()
         """Waiting requests, by owner."""
@@ -186,12 +174,12 @@ class OpenAIQueueTurns:
             if not again or self._held[caller.owner] >= MAX_HELD_OF_OWNER:
                 raise
         with counted(self._held, caller.owner), suppress(TimeoutError):
-            async with asyncio.timeout(self._held_s), self._turn.held(caller):
+            async with asyncio.timeout(HELD_S), self._turn.held(caller):
                 while not is_peer_gone(request):
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
                             return await self._submissions.place(caller, key)
-                    await asyncio.sleep(self._look_s)
+                    await asyncio.sleep(HELD_LOOK_S)
                 raise UploadStalled("The client hung up while it waited for a place.")
         return await self._submissions.place(caller, key)
 

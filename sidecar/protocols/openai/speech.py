@@ -77,15 +77,11 @@ class SpeechQuota:
     at a time.
 
     ``turns``: fair access to the engine, phrase by phrase. A conversation needs no turn, and waits
-    for at most one phrase. ``phrase_bytes``: maximum bytes of a phrase's audio.
+    for at most one phrase.
     """
 
-    def __init__(
-        self, most: int = MAX_WAITING_CHARACTERS, phrase_bytes: int = MAX_PHRASE_BYTES
-    ) -> None:
-        self.turns, self.phrase_bytes = FairOwnerSemaphore(1), phrase_bytes
-        self._most = most
-        self._owners = Counter[str]()
+    def __init__(self) -> None:
+        self.turns, self._owners = FairOwnerSemaphore(1), Counter[str]()
 
     @contextmanager
     def held(self, caller: Identity, characters: int) -> Iterator[None]:
@@ -95,8 +91,9 @@ class SpeechQuota:
         Raises:
             errors.SpeechFull: the owner's share or the limit of all owners is exceeded.
         """
-        characters = max(characters, self._most // MAX_REQUESTS)
-        has, free = self._owners[caller.owner], self._most - self._owners.total()
+        characters = max(characters, MAX_WAITING_CHARACTERS // MAX_REQUESTS)
+        has = self._owners[caller.owner]
+        free = MAX_WAITING_CHARACTERS - self._owners.total()
         fair = not caller.limits.shares or is_within_fair_share(has, characters, free)
         if self._owners.total() and not (fair and characters <= free):
             raise errors.SpeechFull()
@@ -210,8 +207,7 @@ async def spoken(
     for phrase in [*sentences.feed(asked.text), *sentences.flush()]:
         if not phrase.text:
             continue
-        turn = quota.turns.held(caller)
-        audio = phrase_audio(tts, phrase.text, asked.manner, turn, quota.phrase_bytes)
+        audio = phrase_audio(tts, phrase.text, asked.manner, quota.turns.held(caller))
         async with aclosing(audio) as sounds:
             async for pcm in sounds:
                 size += len(pcm)
@@ -233,9 +229,8 @@ async def phrase_audio(
     text: str,
     manner: SynthesisOptions,
     turn: AbstractAsyncContextManager[None],
-    free: int = MAX_PHRASE_BYTES,
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the samples of a phrase, at most ``free`` bytes. The engine, held for one ``turn``,
+    """Yield the samples of a phrase, at most `MAX_PHRASE_BYTES`. The engine, held for one ``turn``,
     never waits for a slow client.
 
     Raises:
@@ -245,7 +240,7 @@ async def phrase_audio(
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def pump() -> None:
-        nonlocal free
+        free = MAX_PHRASE_BYTES
         try:
             async with turn, aclosing(tts.say(text, manner)) as sounds:
                 async for sound in sounds:
