@@ -136,21 +136,14 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
     def say(error: errors.SidecarError) -> Response:
         if not on and isinstance(error, _UNKNOWN):
             error = errors.AdminOff()
-        number, status, message = admin_error_of(error)
+        kind = error.kind
+        malformed = kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
+        other = ("ERR1010", 400, "") if malformed else ("ERR3001", error_responses.STATUS[kind], "")
+        number, status, message = ADMIN_ERRORS.get(error.code, other)
         fields = {"error": error.code, "code": number, "message": message or error.detail}
         return error_responses.problem_of_protocol(error, status, "application/json", fields)
 
     return say
-
-
-def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
-    """Return the number, status and message of an error."""
-    if error.code in ADMIN_ERRORS:
-        return ADMIN_ERRORS[error.code]
-    malformed = error.kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
-    return (
-        ("ERR1010", 400, "") if malformed else ("ERR3001", error_responses.STATUS[error.kind], "")
-    )
 
 
 PATH = "/admin/"
@@ -226,7 +219,26 @@ def build_router(service: Service) -> APIRouter:
     async def list_models(request: Request) -> Response:
         """List the loaded models."""
         _require_admin(request, service)
-        return json_response(_listed(service))
+        by_role, engines = service.models.by_role, service.fleet.standing()
+        details = [
+            {
+                "id": by_role[role],
+                "role": role.value,
+                "engine": one.engine,
+                "precision": one.precision,
+                "state": one.state.value,
+            }
+            for role, one in engines.items()
+            if role in by_role  # other roles, such as TTS, have no model that could be replaced
+        ]
+        return json_response(
+            {
+                "models": service.models.names,
+                "details": details,
+                "loading": service.models.loading_names,
+                "failed": service.models.failed,
+            }
+        )
 
     return router
 
@@ -266,26 +278,6 @@ def _require_admin(request: Request, service: Service) -> None:
     if not service.settings.admin or caller.proof is AuthMethod.PLACE:
         raise errors.AdminOff()
     caller.demand(Scope.ADMIN)
-
-
-def _listed(service: Service) -> dict[str, Any]:
-    by_role, engines = service.models.by_role, service.fleet.standing()
-    return {
-        "models": service.models.names,
-        "details": [
-            {
-                "id": by_role[role],
-                "role": role.value,
-                "engine": one.engine,
-                "precision": one.precision,
-                "state": one.state.value,
-            }
-            for role, one in engines.items()
-            if role in by_role  # other roles, such as TTS, have no model that could be replaced
-        ],
-        "loading": service.models.loading_names,
-        "failed": service.models.failed,
-    }
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

@@ -220,6 +220,10 @@ class LiveOptions(WireValues):
         labels."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
+    def with_speakers_of(self, other: LiveOptions) -> Self:
+        """Return the options with the enrolled speakers of others."""
+        return replace(self, known_voices=other.known_voices, voiceprints=other.voiceprints)
+
     @property
     def spoken(self) -> Self:
         """Return the options without speaker embeddings, which an engine gets only once."""

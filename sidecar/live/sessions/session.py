@@ -171,9 +171,7 @@ class Session:
 
     def meet(self, options: LiveOptions) -> None:
         """Set the enrolled speakers, before an engine has the session."""
-        self.options = replace(
-            self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
-        )
+        self.options = self.options.with_speakers_of(options)
 
     def change(self, options: LiveOptions) -> None:
         """Change the options for the audio from here on. The enrolled speakers stay as they were at
@@ -186,9 +184,7 @@ class Session:
         """
         before = self.options
         changed = replace(
-            accepted_options(options, self.bounds, self.spec),
-            known_voices=before.known_voices,
-            voiceprints=before.voiceprints,
+            accepted_options(options, self.bounds, self.spec).with_speakers_of(before),
             client=before.client,
             patience_s=before.patience_s,
             wait_s=before.wait_s,
@@ -311,10 +307,7 @@ class Session:
         self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
-        now = self.options
-        return replace(
-            self.sound.options, known_voices=now.known_voices, voiceprints=now.voiceprints
-        )
+        return self.sound.options.with_speakers_of(self.options)
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """Return the error if a time limit is exceeded, else None."""

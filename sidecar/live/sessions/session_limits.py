@@ -6,7 +6,6 @@ The engine decides by the load how many of them may speak at once (`live.runtime
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
@@ -40,11 +39,6 @@ class SessionBounds:
     buffer_s: float = BUFFER_S
     commands: int = MAX_COMMANDS
     events: int = MAX_EVENTS
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Return the bounds in the settings."""
-        return cls(settings.live_idle, settings.live_longest)
 
 
 def accepted_options(

@@ -71,7 +71,7 @@ class SessionRegistry:
         self.spec = spec
         self._tally = tally or ServiceMetrics().live
         self._share, self._settings = share, settings
-        self._bounds = SessionBounds.of(settings)
+        self._bounds = SessionBounds(settings.live_idle, settings.live_longest)
         self._add_known_speakers, self._save = add_known_speakers, save
         self._new_recording = new_recording
         self.now = now

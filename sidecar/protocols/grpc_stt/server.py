@@ -78,10 +78,8 @@ class GrpcServer:
         reserved: socket.socket,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        self._service = service
-        self._entrance = entrance
-        self._reserved = reserved
-        self._credentials = credentials
+        self._service, self._entrance = service, entrance
+        self._reserved, self._credentials = reserved, credentials
         self._backend = GrpcServicer(service, entrance, encrypted=credentials is not None)
         self._health = health.aio.HealthServicer()
         self._server: Any = None

@@ -79,9 +79,7 @@ class GrpcServicer:
     """Servicer of the calls. ``stopping``: True once the service shuts down."""
 
     def __init__(self, service: Service, entrance: AccessControl, *, encrypted: bool) -> None:
-        self._service = service
-        self._entrance = entrance
-        self._encrypted = encrypted
+        self._service, self._entrance, self._encrypted = service, entrance, encrypted
         self._waiting = GrpcPendingSessions(service.live.end)
         self.stopping = False
 

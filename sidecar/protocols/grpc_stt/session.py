@@ -227,11 +227,8 @@ class GrpcStream:
     def __init__(
         self, context: Any, created: GrpcSession, times: GrpcTimings, stopping: Callable[[], bool]
     ) -> None:
-        self._context = context
-        self._created = created
-        self._session: Session = created.session
-        self._times = times
-        self._stopping = stopping
+        self._context, self._created, self._session = context, created, created.session
+        self._times, self._stopping = times, stopping
         self._results = GrpcResults(created.session.options)
         self._rate, self._samples = SAMPLE_RATE, WholeSamples()
         self._all_said = False

@@ -384,11 +384,8 @@ def _chunking(form: OpenAIRequestForm) -> Notice | None:
     kind = given.pop("type", "auto") if given else "auto"
     if kind == "auto" and not given:
         return None
-    if kind != "server_vad" or given.keys() - {
-        "prefix_padding_ms",
-        "silence_duration_ms",
-        "threshold",
-    }:
+    known = {"prefix_padding_ms", "silence_duration_ms", "threshold"}
+    if kind != "server_vad" or given.keys() - known:
         raise errors.FieldInvalid(
             f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.", hint="Send 'auto', or omit it."
         )

@@ -269,7 +269,6 @@ def _now() -> float:
 
 LINGER_S, LINGER_BYTES = 5.0, 16 << 20
 """Time and bytes for which input is still read while an error is sent to the client."""
-AUDIO_EVENTS = ("audio-start", "audio-chunk")
 
 
 class WyomingConnection:
@@ -311,7 +310,9 @@ class WyomingConnection:
             log.exception("internal error on a Wyoming connection")
             await self._refuse(errors.SidecarError())
         finally:
-            self._close()
+            self._drop_recording()
+            self._reader.close()
+            self._writer.close()
 
     async def _next(self) -> Event:
         recording = self._recording
@@ -322,10 +323,9 @@ class WyomingConnection:
             raise errors.UploadStalled() if recording else errors.SessionIdle() from None
 
     async def _handle(self, event: Event) -> None:
-        if event.type in AUDIO_EVENTS:
-            await self._receive_audio(event)
-            return
-        match event.type:
+        match event.type:  # the protocol wants unknown events ignored
+            case "audio-start" | "audio-chunk":
+                await self._receive_audio(event)
             case "describe":
                 await self._send(messages.info_of(self._service.spec))
             case "ping":
@@ -336,8 +336,6 @@ class WyomingConnection:
                 self._options = self._options_of(Transcribe.from_event(event))
             case "audio-stop":
                 await self._transcribe()
-            case _:
-                pass  # the protocol wants unknown events ignored
 
     def _options_of(self, asked: Transcribe) -> TranscribeOptions:
         return self._service.options(messages.fields_of(asked, self._service.spec))
@@ -425,11 +423,6 @@ class WyomingConnection:
         if self._recording is not None:
             self._recording.close()
             self._recording = None
-
-    def _close(self) -> None:
-        self._drop_recording()
-        self._reader.close()
-        self._writer.close()
 
 
 def _is_ping(ahead: asyncio.Task[Event]) -> bool:
