@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _be_a_lesser_processor()
     if sys.platform == "linux" and not os.environ.get("VIBEVOICE_TEST_FRESH_SERVICES"):
         service_process.FORKER = Forker(REPOSITORY)
-        fork_children(service_process.FORKER, "sidecar.workers.channel")
+        fork_children(service_process.FORKER, "sidecar.workers.channel", "bench.serving")
     config.option.loadscopereorder = False  # pytest-xdist's own order: most tests first
     cpu_time.register(config)
     config.pluginmanager.register(Kinds(), "kinds")
