@@ -25,7 +25,7 @@ from sidecar.serialization import WireValues
 PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
 PLAIN_PARTS = 64
 """Joined WAV files of a plain one: the event loop reads their headers, in at most some 10 ms."""
-LINK_SCAN_BUDGET_S = 2.0
+LINK_SCAN_BUDGET_S = 0.5
 """Time limit for finding the links of a file in a probe: its disk may be slow."""
 LINK_SEARCH_LIMIT_S = 60.0
 """The same before decoding: the service ends a worker that seems to wait longer for a disk."""
@@ -67,7 +67,11 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
         errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
         errors.FieldInvalid: it has no such track.
     """
-    container = _detect_container(fd)
+    if os.fstat(fd).st_size == 0:
+        raise errors.AudioEmpty()
+    container = audio_format.container_at(fd, 0)
+    if container is None:
+        raise errors.AudioFormatUnsupported()
     deadline = time.monotonic() + DURATION_SCAN_BUDGET_S
     decoder = PCM_DECODER if readable_parts(fd, container) else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)
@@ -104,19 +108,6 @@ def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: f
         if time.monotonic() > deadline:
             raise errors.AudioTooLong()
     return audio.done_s
-
-
-def _detect_container(fd: int) -> audio_format.AudioContainer:
-    if os.fstat(fd).st_size == 0:
-        raise errors.AudioEmpty()
-    head = read_file_at(fd, 0, audio_format.SNIFF_BYTES)
-    container = audio_format.detect_container(head)
-    if tag := audio_format.id3_length(head):  # a picture in it may be longer than the head
-        head = read_file_at(fd, tag, audio_format.SNIFF_BYTES)
-        container = audio_format.detect_container(head) or container
-    if container is None:
-        raise errors.AudioFormatUnsupported()
-    return container
 
 
 class Decoder(Protocol):

@@ -1,4 +1,4 @@
-"""Container detection by first bytes, media types, headers of WAV files, completeness of files.
+"""Container detection by first bytes, media types, headers of WAV files.
 
 It needs only Python, so the service itself may call it: plain PCM, which most hosts send, is
 checked without another process.
@@ -7,12 +7,14 @@ checked without another process.
 from __future__ import annotations
 
 import os
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
-SNIFF_BYTES = 16_384
-"""Enough for four frames of any MPEG audio, wherever a piece of it begins."""
+SNIFF_BYTES = 65_536
+"""Enough for four frames of any stream, wherever a piece of it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,56 +72,93 @@ CONTAINERS = (
     *(ADTS, AMR, AC3, EAC3, DTS, WAVPACK, APE, TTA, DSS, VOC, SPHERE),
 )
 
+_SIGNS: dict[AudioContainer, bytes] = {
+    WAV: rb"RIF[FX].{4}WAVE",
+    RF64: rb"RF64.{4}WAVE|BW64.{4}WAVE",
+    W64: rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0",
+    AIFF: rb"FORM.{4}AIF[FC]",
+    CAF: rb"caff\0\x01..desc",
+    AU: rb"\.snd\0\0.{6}\0\0\0[\1-\x1b]\0[\0-\x0b]",
+    VOC: rb"Creative Voice File\x1a",
+    SPHERE: rb"NIST_1A\n",
+    AMR: rb"#!AMR\n|#!AMR-WB\n",
+    TTA: rb"TTA1[\1\2]\0[\1-\x10]\0",
+    OGG: rb"OggS\0[\2\3\6\7]",  # version, flag: begin of a stream
+    FLAC: rb"fLaC[\0\x80]\0\0\x22",  # the block STREAMINFO
+    APE: rb"MAC .\x0f\0\0\x34\0\0\0",
+    WAVPACK: rb"wvpk.{4}[\2-\x10]\x04.{6}\0{4}(?!\0{4}).{4}",  # samples from the first on
+    MP4: rb"ftyp(?<=\0\0\0[\x10-\x60]ftyp)[ -~]{4}",
+    ASF: rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c",
+    FLV: rb"FLV\x01[\1\4\5]\0\0\0\x09",
+    AVI: rb"RIFF.{4}AVI[ \x19]",
+    MATROSKA: rb"\x1aE\xdf\xa3(?=.{0,40}(?:matroska|webm))",
+}
+"""Beginnings of files that chance does not make. A literal is first in each, for speed."""
+SIGN_BYTES = 64
+_BYTES_BEFORE = {MP4: 4}
+_FILMS = (OGG, ASF, FLV, AVI, MP4, MATROSKA)
+"""Formats that may have any other in them."""
+_COMPRESSED = (FLAC, WAVPACK, APE)
+"""Formats that may keep the header of what they were made of: `_PCM_FILES`."""
+_PCM_FILES = (WAV, RF64, W64, AIFF, CAF)
+
+
+@cache
+def _pattern(within: AudioContainer | None) -> re.Pattern[bytes]:
+    signs = dict(_SIGNS)
+    if within in _FILMS:
+        signs = {within: _SIGNS[within]}
+    elif within in _COMPRESSED:
+        signs = {one: sign for one, sign in _SIGNS.items() if one not in _PCM_FILES}
+    return re.compile(b"|".join(signs.values()), re.DOTALL)
+
+
+def find_beginnings(data: bytes, within: AudioContainer | None = None) -> Iterator[int]:
+    """Yield where other recordings begin that may follow in a file of a format (``None``: any)."""
+    if within is None or within in _SIGNS or any(within is one for one, *_ in _FRAMED):
+        for found in _pattern(within).finditer(data):
+            yield found.start() - 4 * found[0].startswith(b"ftyp")
+
+
+def signed_container(head: bytes, at: int = 0) -> AudioContainer | None:
+    """Return the format whose sign is at a position."""
+    return next(
+        (
+            container
+            for container, sign in _SIGNS.items()
+            if re.compile(sign, re.DOTALL).match(head, at + _BYTES_BEFORE.get(container, 0))
+        ),
+        None,
+    )
+
+
 _PS_PACK = b"\x00\x00\x01\xba"
 _MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"fLaC", FLAC),
     (b"OggS", OGG),
     (b".snd", AU),
     (b"caff", CAF),
-    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", W64),
     (b"\x1aE\xdf\xa3", MATROSKA),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", ASF),
     (b"#!AMR", AMR),
-    (b"FLV\x01", FLV),
     (_PS_PACK, MPEG_PS),
     (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02", MXF),
     (b"\x7f\xfe\x80\x01", DTS),
     (b"wvpk", WAVPACK),
     (b"MAC ", APE),
     (b"TTA1", TTA),
+    (b"FLV\x01", FLV),
     (b"\x02dss", DSS),
     (b"\x03ds2", DSS),
-    (b"Creative Voice File\x1a", VOC),
-    (b"NIST_1A\n", SPHERE),
 )
 _MP4_FIRST_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
 )
-_MP4_BOXES = _MP4_FIRST_BOXES | {
-    b"moof",
-    b"mfra",
-    b"sidx",
-    b"ssix",
-    b"uuid",
-    b"meta",
-    b"udta",
-    b"emsg",
-    b"prft",
-}
 
 
 def detect_container(head: bytes) -> AudioContainer | None:
     """Return the container that ``head`` (the first `SNIFF_BYTES` of a file) begins, or None."""
-    if head[:1] == b"\0" and head.lstrip(b"\0")[:4] == b"RIFF":  # space reserved for a header
-        head = head.lstrip(b"\0")
-    if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
-        return WAV
-    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
-        return AVI
-    if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return RF64
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return AIFF
+    if found := signed_container(head):
+        return found
     if head[4:8] in _MP4_FIRST_BOXES:
         return MP4
     for magic, container in _MAGIC:
@@ -134,20 +173,20 @@ def _detect_by_frames(head: bytes) -> AudioContainer | None:
         return (_detect_by_frames(head[size:]) if len(head) >= size + 4 else None) or MP3
     if head.startswith(b"fLaC"):
         return FLAC
-    for container, frame_length in _FRAMED:
+    for container, frame_length, _ in _FRAMED:
         length = frame_length(head)
         if length and (len(head) <= length + 3 or frame_length(head[length:])):
             return container
-    if head[:2] == b"\x0b\x77" and len(head) > 5:
-        return AC3 if head[5] >> 3 <= 10 else EAC3
     if _has_ts_packets(head):
         return MPEG_TS
+    for at in find_beginnings(head):  # behind rubbish
+        return signed_container(head, at)
     return _detect_behind_first_frame(head) or (MPEG_PS if _PS_PACK in head else None)
 
 
 def id3_length(head: bytes) -> int:
     """Return the bytes of the ID3 tag that begins here; 0 if there is none."""
-    if head[:3] != b"ID3" or len(head) < 10:
+    if head[:3] != b"ID3" or len(head) < 10 or head[3] > 4:  # "ID3 " is a chunk of a WAV file
         return 0
     size = 0
     for byte in head[6:10]:
@@ -173,31 +212,33 @@ def _has_ts_packets(head: bytes) -> bool:
 
 
 _AGREEING_FRAMES = 4
-_FIRST_FRAMES_BYTES = 8192
-"""Bytes in which a frame has to begin in a piece of a stream."""
+_FIRST_FRAMES_BYTES = SNIFF_BYTES // 2
+"""Bytes in which a frame has to begin in a piece of a stream, or behind rubbish."""
+_SYNC_WORD = re.compile(rb"\xff|\x0b\x77|\x7f\xfe\x80\x01")
 
 
 def _detect_behind_first_frame(head: bytes) -> AudioContainer | None:
     """Detect a piece of a stream, which begins inside a frame: players go on at the next one."""
-    at = head.find(b"\xff")
-    while 0 <= at < _FIRST_FRAMES_BYTES:
-        for container, frame_length in _FRAMED:
-            if _frames_agree(head, at, frame_length):
-                return container
-        at = head.find(b"\xff", at + 1)
+    for sync in _SYNC_WORD.finditer(head, 0, _FIRST_FRAMES_BYTES):
+        if found := frames_at(head, sync.start()):
+            return found
     return None
 
 
-def _frames_agree(head: bytes, at: int, frame_length: Callable[[bytes], int]) -> bool:
-    """Return whether frames of the same kind and sample rate follow one another."""
-    kind = head[at + 1 : at + 2] + bytes(byte & 0x0C for byte in head[at + 2 : at + 3])
-    for _ in range(_AGREEING_FRAMES):
-        found = head[at + 1 : at + 2] + bytes(byte & 0x0C for byte in head[at + 2 : at + 3])
-        length = frame_length(head[at : at + 16])
-        if not length or found != kind:
-            return False
-        at += length
-    return True
+def frames_at(head: bytes, first: int = 0) -> AudioContainer | None:
+    """Return the format of which frames of the same kind and sample rate follow one another."""
+    for container, frame_length, mask in _FRAMED:
+        kinds, at = set(), first
+        for _ in range(_AGREEING_FRAMES):
+            frame = head[at : at + 16]
+            kinds.add(int.from_bytes(frame[:6]) & mask)
+            length = frame_length(frame)
+            if not length or len(kinds) > 1:
+                break
+            at += length
+        else:
+            return container
+    return None
 
 
 def adts_frame_length(head: bytes) -> int:
@@ -235,7 +276,63 @@ def mpeg_frame_length(head: bytes) -> int:
     return samples_per_byte * bitrate // rate + padding
 
 
-_FRAMED = ((ADTS, adts_frame_length), (MP3, mpeg_frame_length))
+_AC3_KBIT_S = (
+    32,
+    40,
+    48,
+    56,
+    64,
+    80,
+    96,
+    112,
+    128,
+    160,
+    192,
+    224,
+    256,
+    320,
+    384,
+    448,
+    512,
+    576,
+    640,
+)
+
+
+def ac3_frame_length(head: bytes) -> int:
+    """Return the bytes of the AC-3 frame (ATSC A/52) that begins here; 0 if there is none."""
+    if len(head) < 6 or head[:2] != b"\x0b\x77" or head[5] >> 3 > 10:
+        return 0
+    rate, size = head[4] >> 6, head[4] & 0x3F
+    if rate == 3 or size >= 2 * len(_AC3_KBIT_S):
+        return 0
+    kbit_s = _AC3_KBIT_S[size >> 1]
+    return (4 * kbit_s, 2 * (kbit_s * 320 // 147 + size % 2), 6 * kbit_s)[rate]
+
+
+def eac3_frame_length(head: bytes) -> int:
+    """Return the bytes of the E-AC-3 frame (ATSC A/52, annex E) that begins here, or 0."""
+    if len(head) < 6 or head[:2] != b"\x0b\x77" or not 11 <= head[5] >> 3 <= 16:
+        return 0
+    return 2 * ((head[2] & 7) << 8 | head[3]) + 2
+
+
+def dts_frame_length(head: bytes) -> int:
+    """Return the bytes of the DTS core frame (ETSI TS 102 114) that begins here, or 0."""
+    if len(head) < 8 or head[:4] != b"\x7f\xfe\x80\x01":
+        return 0
+    length = ((head[5] & 3) << 12 | head[6] << 4 | head[7] >> 4) + 1
+    return length if length > 95 else 0
+
+
+_FRAMED: tuple[tuple[AudioContainer, Callable[[bytes], int], int], ...] = (
+    (ADTS, adts_frame_length, 0xFFFF0C000000),
+    (MP3, mpeg_frame_length, 0xFFFF0C000000),
+    (AC3, ac3_frame_length, 0xFFFF0000C0F8),
+    (EAC3, eac3_frame_length, 0xFFFF0000C0F8),
+    (DTS, dts_frame_length, 0xFFFFFFFF0000),
+)
+"""Formats without a container: the length of a frame, and the bits in which all frames agree."""
 
 
 _PCM, _FLOAT = 1, 3
@@ -266,47 +363,30 @@ def read_file_at(fd: int, position: int, count: int) -> bytes:
     return os.read(fd, count)
 
 
-_TAIL_BYTES = 65_536
-_MAX_BOXES = 4096
+def begins_recording(head: bytes) -> bool:
+    """Return whether bytes behind a recording are the first ones of another, beyond doubt."""
+    tag = id3_length(head)
+    return bool(signed_container(head) or frames_at(head, tag)) or tag > len(head)
 
 
-def is_truncated(fd: int, container: AudioContainer) -> bool:
-    """Return whether an open file is incomplete; False if the format does not show that."""
-    if container is OGG:
-        return _is_ogg_truncated(fd)
-    if container is MP4:
-        return _is_mp4_truncated(fd)
-    return False
+def container_at(fd: int, at: int) -> AudioContainer | None:
+    """Return the format of an open file that begins at a position."""
+    head = read_file_at(fd, at, SNIFF_BYTES)
+    container = detect_container(head)
+    if tag := id3_length(head):  # a picture in it may be longer than the head
+        return detect_container(read_file_at(fd, at + tag, SNIFF_BYTES)) or container
+    return container
 
 
-def _is_ogg_truncated(fd: int) -> bool:
-    """Return whether the last page is incomplete, or lacks the end-of-stream flag (RFC 3533,
-    section 6)."""
-    size = os.fstat(fd).st_size
-    tail = read_file_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
-    last = tail.rfind(b"OggS")
-    if last < 0 or last + 27 > len(tail):
-        return True
-    lengths = tail[last + 27 : last + 27 + tail[last + 26]]
-    whole = last + 27 + tail[last + 26] + sum(lengths) <= len(tail)
-    return not whole or not tail[last + 5] & 0x04
-
-
-def _is_mp4_truncated(fd: int) -> bool:
-    """Return whether a top-level box claims more bytes than exist (ISO 14496-12, section 4.2)."""
-    size = os.fstat(fd).st_size
-    position = 0
-    for _ in range(_MAX_BOXES):
-        header = read_file_at(fd, position, 16)
-        length = int.from_bytes(header[:4])
-        if length == 1:
-            length = int.from_bytes(header[8:])
-        if length < 8 or header[4:8] not in _MP4_BOXES:  # up to the end, or no box: a tag
-            return False
-        position += length
-        if position > size:
-            return True
-    return False
+def find_begin(fd: int, *containers: AudioContainer) -> int:
+    """Return where the recording of one of these formats begins in an open file: a tag, zeros or
+    rubbish may be before it; 0 if its beginning has no sign."""
+    at = id3_length(read_file_at(fd, 0, 10))
+    head = read_file_at(fd, at, SNIFF_BYTES)
+    for begin in find_beginnings(head, containers[0]):
+        if signed_container(head, begin) in containers:
+            return at + begin
+    return 0
 
 
 def media_type_of(head: bytes) -> tuple[str, str]:

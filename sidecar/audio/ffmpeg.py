@@ -28,14 +28,12 @@ from sidecar.audio.audio_format import (
     MPEG_PS,
     MPEG_TS,
     OGG,
-    WAV,
     AudioContainer,
-    is_truncated,
     read_file_at,
 )
 from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
-from sidecar.audio.file_layout import find_links, read_wav_parts
 from sidecar.audio.signal_conditioning import ChannelMixer
+from sidecar.audio.stream_links import Link, find_links, is_truncated
 from sidecar.audio.timed_output import HoleFinder, TimedOutput
 
 log = logging.getLogger(__name__)
@@ -74,13 +72,16 @@ def decode_with_ffmpeg(
         errors.AudioFormatUnsupported: there is no ffmpeg.
         errors.MachineBusy: it cannot be started now.
     """
-    links = find_links(fd, container, links_within_s)
-    if len(links) > 1:
-        return FfmpegChain(
-            [partial(FfmpegProcess, fd, container, rate, max_s, part=link) for link in links]
-        )
+    links = [
+        partial(_decode_link, fd, link, rate, max_s, track)
+        for link in find_links(fd, container, links_within_s)
+    ]
+    return FfmpegChain(links) if len(links) > 1 else links[0]()
+
+
+def _decode_link(fd: int, link: Link, rate: int, max_s: float, track: int | None) -> FfmpegProcess:
     for number in range(MAX_TRACKS) if track is None else [track - 1]:
-        process = FfmpegProcess(fd, container, rate, max_s, track=number)
+        process = FfmpegProcess(fd, link.container, rate, max_s, track=number, link=link)
         if process.channels or number + 1 >= len(process.header.tracks):
             break
         process.close()
@@ -105,18 +106,21 @@ class FfmpegProcess:
         max_s: float,
         *,
         track: int = 0,
-        part: tuple[int, int] | None = None,
+        link: Link | None = None,
         stall_timeout_s: float = STALL_TIMEOUT_S,
         exit_timeout_s: float = STALL_TIMEOUT_S,
         selects: bool = os.name == "posix",
     ) -> None:
-        self._fd, self._container, self._rate, self._part = fd, container, rate, part
+        size = os.fstat(fd).st_size
+        self._fd, self._container, self._rate = fd, container, rate
+        self._part = (0, size) if link is None else (link.begin, link.end)
         self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
         self._selects = selects
         self.track = track
         """Number of the audio track, from 0."""
+        part = None if self._part == (0, size) else self._part
         source = ffmpeg_command.input_source(os.name == "nt", part)
-        if container is WAV and any(one.is_continued for one in read_wav_parts(fd)[:1]):
+        if link is not None and link.is_continued:
             source["ignore_length"] = "1"
         arguments = ffmpeg_command.decode_command(
             ffmpeg_command.find_ffmpeg(), source, container, rate, max_s, track
@@ -227,7 +231,7 @@ class FfmpegProcess:
 
     def _read_again(self) -> None:
         """Read what ffmpeg was to read: to it, a disk that fails is a recording that ends."""
-        at, end = self._part or (0, os.fstat(self._fd).st_size)
+        at, end = self._part
         while at < end and (data := read_file_at(self._fd, at, _REREAD_BYTES)):
             at += len(data)
 
@@ -293,13 +297,14 @@ class FfmpegProcess:
 
 
 class FfmpegChain:
-    """Runs of ffmpeg over the links of a file, one behind the other."""
+    """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks are those
+    of the first."""
 
     def __init__(self, links: Sequence[Callable[[], FfmpegProcess]]) -> None:
         self._links = links
         self._process = links[0]()
-        self.header = RecordingHeader()
-        self.track = 0
+        self.header = RecordingHeader(tracks=self._process.header.tracks)
+        self.track = self._process.track
         self.truncated = False
         """Whether a link is incomplete or damaged, once it is decoded."""
 

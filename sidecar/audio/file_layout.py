@@ -1,4 +1,4 @@
-"""Layout of files as recorders and editors leave them: samples of WAV files, links of streams.
+"""Samples of WAV files as recorders and editors leave them: joined, with sizes that are false.
 
 It needs only Python, so the service itself may call it: plain PCM, which most hosts send, is
 checked without another process.
@@ -7,14 +7,20 @@ checked without another process.
 from __future__ import annotations
 
 import os
-import re
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
-from sidecar.audio.audio_format import FLAC, OGG, AudioContainer, id3_length, read_file_at
+from sidecar.audio.audio_format import (
+    RF64,
+    SIGN_BYTES,
+    SNIFF_BYTES,
+    WAV,
+    begins_recording,
+    find_begin,
+    read_file_at,
+    signed_container,
+)
 
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7
 EXTENSIBLE = 0xFFFE
@@ -28,7 +34,6 @@ _USUAL_CHUNKS = {b"fmt ", b"data", b"fact", b"LIST", b"ds64", b"bext", b"PEAK", 
 _UNKNOWN, _UNKNOWN_64 = 0xFFFFFFFF, (1 << 64) - 1
 _PLACEHOLDER_SLACK = 1 << 16
 """Recorders that cannot go back to the header write 2 or 4 GiB there, less some headers."""
-_MAX_LEADING_ZEROS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class WavPart:
     """Samples of one header, and the number of their bytes that exist (``present_bytes``).
 
     ``order``: byte order, ``<`` or ``>``. ``encoding``: the format tag, that of the subformat if it
-    is extensible. ``start``: position of the samples.
+    is extensible. ``begin``, ``start``: position of the header and of the samples.
     """
 
     order: str
@@ -48,6 +53,7 @@ class WavPart:
     start: int
     claimed_bytes: int
     present_bytes: int
+    begin: int = 0
 
     @property
     def is_short(self) -> bool:
@@ -105,8 +111,7 @@ class _WavReader:
         self._chunks_left = _MAX_CHUNKS
 
     def parts(self, max_parts: int) -> Iterator[WavPart]:
-        head = read_file_at(self._fd, 0, _MAX_LEADING_ZEROS)
-        position: int | None = id3_length(head) or len(head) - len(head.lstrip(b"\0"))
+        position: int | None = find_begin(self._fd, WAV, RF64)
         end = 0
         for _ in range(max_parts):
             part = None if position is None else self._part_at(position)
@@ -117,11 +122,12 @@ class _WavReader:
             end = part.start + part.present_bytes
             position = self._follows(end, part.order)[1]
         if end and (position is not None or self._chunks_left <= 0):
-            yield WavPart("<", 0, 0, 0, 0, 0, end, self._size - end, 0)
+            rest = position or end
+            yield WavPart("<", 0, 0, 0, 0, 0, rest, self._size - rest, 0, rest)
 
     def _part_at(self, position: int) -> WavPart | None:
         """Return the part of the header at ``position``."""
-        order = self._order_at(position)
+        begin, order = position, self._order_at(position)
         if order is None:
             return None
         position += 12
@@ -142,7 +148,7 @@ class _WavReader:
                 claimed = data_bytes if length == _UNKNOWN else length
                 return WavPart(
                     order, encoding, channels, rate, frame_bytes, bits, start, claimed,
-                    self._present(start, claimed, order),
+                    self._present(start, claimed, order), begin,
                 )  # fmt: skip
             position = self._next(position, length)
         return None
@@ -155,15 +161,18 @@ class _WavReader:
         return claimed if ends else left
 
     def _follows(self, position: int, order: str) -> tuple[bool, int | None]:
-        """Return whether only whole chunks follow, and where another WAV file begins then."""
+        """Return whether only whole chunks follow, and where another recording begins then."""
         while self._size - position >= 8 and self._chunks_left > 0:
-            position += read_file_at(self._fd, position, 1) == b"\0"  # the pad byte
-            if self._order_at(position) is not None:
-                return True, position
+            head = read_file_at(self._fd, position, SIGN_BYTES)
+            for at in {position, position + head.startswith(b"\0")}:  # a pad byte
+                if signed_container(head, at - position):
+                    return True, at
+            position += head.startswith(b"\0")
             name, length, _ = self._chunk_at(position, order)
+            if not _is_chunk_name(name) or position + 8 + length > self._size:
+                other = begins_recording(read_file_at(self._fd, position, SNIFF_BYTES))
+                return other, position if other else None
             position += 8 + length
-            if not _is_chunk_name(name) or position > self._size:
-                return False, None
         return True, None
 
     def _order_at(self, position: int) -> str | None:
@@ -185,67 +194,3 @@ class _WavReader:
 
 def _is_chunk_name(name: bytes) -> bool:
     return len(name) == 4 and all(32 <= byte < 127 for byte in name)
-
-
-_FIRST_BYTES = {
-    OGG.name: re.compile(rb"OggS\0[\x02\x03\x06\x07]"),  # version, flag: begin of a stream
-    FLAC.name: re.compile(rb"fLaC[\0\x80]\0\0\x22"),  # the block STREAMINFO
-}
-_MAX_LINKS = 64
-"""Each costs a process; the last has all the rest."""
-_CHUNK_BYTES = 1 << 20
-_SIGN_BYTES = 8
-_OGG_HEADER_BYTES = 27
-
-
-def find_links(fd: int, container: AudioContainer, within_s: float) -> list[tuple[int, int]]:
-    """Return the byte ranges of the links of an open file: begin, end. Links are streams that were
-    joined by writing one behind the other.
-
-    Ogg allows it (RFC 3533, section 3: chained streams), and players play all links of both
-    formats; ffmpeg goes on only as long as codec, sample rate and channels stay as they are.
-    The whole file is read, but for at most ``within_s`` seconds; the rest is then one link.
-    """
-    deadline = time.monotonic() + within_s
-    known = container.name in _FIRST_BYTES
-    found = list(islice(_starts(fd, container, deadline), _MAX_LINKS)) if known else []
-    # Whatever is before the first sign, a tag for example, belongs to the first link.
-    starts = [0, *found[1:]]
-    return list(zip(starts, [*starts[1:], os.fstat(fd).st_size], strict=True))
-
-
-def _starts(fd: int, container: AudioContainer, deadline: float) -> Iterator[int]:
-    page_end = -1
-    for position in _signs(fd, _FIRST_BYTES[container.name], deadline):
-        # Streams that run in parallel (of a film) begin in adjacent pages: they are one link.
-        if position != page_end:
-            yield position
-        if container is OGG:
-            page_end = position + _ogg_page_bytes(fd, position)
-
-
-def _signs(fd: int, sign: re.Pattern[bytes], deadline: float) -> Iterator[int]:
-    position, rest = 0, b""
-    while data := read_file_at(fd, position, _CHUNK_BYTES):
-        window, start = rest + data, position - len(rest)
-        position += len(data)
-        for found in sign.finditer(window):
-            yield start + found.start()
-        if time.monotonic() > deadline:
-            return
-        rest = _behind_last(sign, window)
-
-
-def _behind_last(sign: re.Pattern[bytes], window: bytes) -> bytes:
-    """Return the end of ``window`` in which a sign may begin that is not found yet."""
-    rest = window[1 - _SIGN_BYTES :]
-    found = sign.search(rest)
-    return rest[found.end() :] if found else rest
-
-
-def _ogg_page_bytes(fd: int, position: int) -> int:
-    head = read_file_at(fd, position, _OGG_HEADER_BYTES + 255)
-    if len(head) < _OGG_HEADER_BYTES:
-        return 0
-    count = head[_OGG_HEADER_BYTES - 1]
-    return _OGG_HEADER_BYTES + count + sum(head[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + count])

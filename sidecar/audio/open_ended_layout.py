@@ -11,7 +11,15 @@ import os
 import struct
 from dataclasses import dataclass
 
-from sidecar.audio.audio_format import AIFF, CAF, W64, AudioContainer, read_file_at
+from sidecar.audio.audio_format import (
+    AIFF,
+    CAF,
+    SNIFF_BYTES,
+    W64,
+    AudioContainer,
+    begins_recording,
+    read_file_at,
+)
 from sidecar.audio.file_layout import A_LAW, EXTENSIBLE, FLOAT, MU_LAW, PCM, WavPart
 
 _MAX_CHUNKS = 64
@@ -94,9 +102,11 @@ def _chunk(fd: int, at: int, form: _Chunks) -> tuple[bytes, int, bytes]:
 
 
 def _ends(fd: int, at: int, form: _Chunks, size: int) -> bool:
-    """Return whether the file ends here, or behind whole chunks."""
+    """Return whether the recording ends here, or behind whole chunks."""
     for _ in range(_MAX_CHUNKS):
         at += -at % form.align
+        if begins_recording(read_file_at(fd, at, SNIFF_BYTES)):
+            return True
         if not 0 <= size - at >= form.header_bytes:
             return size - at >= 0 or at - size < form.align
         name, length, _ = _chunk(fd, at, form)

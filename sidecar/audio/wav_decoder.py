@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -79,7 +78,7 @@ class _MonoResampler:
 
 def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavPart]:
     """Return the parts of an open WAV file, or the samples of another one that ffmpeg would not
-    decode to their end, if `WavDecoder` can decode the first of them.
+    decode to their end, if `WavDecoder` can decode all of them.
 
     Raises:
         ImplausibleHeader: the first cannot be a recording.
@@ -92,7 +91,7 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
     if not parts or not parts[0].sample_bytes or _reader(parts[0]) is None:
         return []
     _check_plausible(parts[0].rate, parts[0].channels)
-    return parts
+    return parts if all(map(_is_readable, parts)) else []
 
 
 class WavDecoder:
@@ -100,8 +99,8 @@ class WavDecoder:
 
     def __init__(self, fd: int, parts: Sequence[WavPart], rate: int) -> None:
         self._fd, self._rate = fd, rate
-        self._parts = list(takewhile(_is_readable, parts))
-        self._damaged = len(self._parts) < len(parts) or self._parts[-1].is_short
+        self._parts = parts
+        self._damaged = parts[-1].is_short
         self.header = RecordingHeader(sum(part.seconds for part in self._parts))
         self.track = 0
 

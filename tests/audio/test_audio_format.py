@@ -23,11 +23,11 @@ from sidecar.audio.audio_format import (
     AudioContainer,
     adts_frame_length,
     detect_container,
-    is_truncated,
     media_type_of,
     mpeg_frame_length,
     wav_head,
 )
+from sidecar.audio.stream_links import is_truncated
 
 CONTAINER_OF = {
     "mp2": "mp3",
@@ -78,7 +78,7 @@ def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> 
         (b"G" * 4, None),
         (bytes(300) + b"\x00\x00\x01\xba", "mpeg"),
         (b"\x0b\x77\x00\x00\x14\x40", "ac3"),
-        (b"\x0b\x77\x00\x00\x14\x80", "eac3"),
+        (b"\x0b\x77\x00\xff\x14\x80", "eac3"),
     ],
 )  # fmt: skip
 def test_magic_number_counts_only_at_its_offset(head: bytes, expected: str | None) -> None:
@@ -164,7 +164,7 @@ def truncated(content: bytes, container: AudioContainer) -> bool:
 
 @pytest.mark.parametrize("skipped", [1, 100, 417, 1500, 8000])
 @pytest.mark.parametrize(
-    ("name", "container"), [("mp3-cbr", "mp3"), ("mp2", "mp3"), ("aac", "aac")]
+    ("name", "container"), [("mp3-cbr", "mp3"), ("mp2", "mp3"), ("aac", "aac"), ("ac3", "ac3")]
 )
 def test_piece_of_a_stream_is_known_by_its_next_frames(
     name: str, container: str, skipped: int, studio: Studio

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from recordings import Studio
 
-from sidecar.audio import file_layout
+from sidecar.audio import stream_links
 from sidecar.audio.audio_decoder import FFMPEG_DECODER, AudioInfo, open_audio
-from sidecar.audio.audio_format import FLAC, MP3, OGG, AudioContainer, read_file_at
-from sidecar.audio.file_layout import find_links
+from sidecar.audio.audio_format import FLAC, MP3, MPEG_TS, OGG, AudioContainer, read_file_at
+from sidecar.audio.stream_links import find_links
 from sidecar.workers.worker_process import READ_TIMEOUT_S
 
 
@@ -20,8 +20,8 @@ def links_of(content: bytes, container: AudioContainer, within_s: float = 60.0) 
         file.write(content)
         file.flush()
         links = find_links(file.fileno(), container, within_s)
-        assert links[-1][1] == len(content)
-        return [begin for begin, _ in links]
+        assert links[-1].end == len(content)
+        return [link.begin for link in links]
 
 
 @pytest.mark.parametrize(("name", "container"), [("ogg-opus", OGG), ("flac", FLAC)], ids=str)
@@ -30,8 +30,9 @@ def test_each_link_begins_where_its_file_was_joined(
 ) -> None:
     one = studio.bytes(name)
     assert links_of(one * 3, container) == [0, len(one), 2 * len(one)]
-    assert links_of(b"a tag" + one, container) == [0]
-    assert links_of(one * 3, MP3) == [0]
+    assert links_of(b"a tag" + one, container) == [5]
+    assert links_of(one * 3, MP3) == [0, len(one), 2 * len(one)], "whatever is before them"
+    assert links_of(one * 3, MPEG_TS) == [0], "a film may have anything in it"
 
 
 def test_link_is_found_across_the_border_of_two_reads(studio: Studio) -> None:
@@ -67,8 +68,8 @@ def test_search_on_a_slow_disk_ends_before_its_worker_is_taken_for_hung(
         passed_s += 20.0
         return read_file_at(fd, position, count)
 
-    monkeypatch.setattr(file_layout, "read_file_at", read_slowly)
-    monkeypatch.setattr(file_layout, "time", SimpleNamespace(monotonic=lambda: passed_s))
+    monkeypatch.setattr(stream_links, "read_file_at", read_slowly)
+    monkeypatch.setattr(stream_links, "time", SimpleNamespace(monotonic=lambda: passed_s))
     with tempfile.TemporaryFile() as file:
         file.write(studio.bytes("flac") + bytes(10 << 20))
         file.flush()

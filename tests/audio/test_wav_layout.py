@@ -63,7 +63,9 @@ def test_samples_reach_up_to_the_end_if_no_chunk_follows_those_claimed(claimed: 
     assert (part.frames, part.is_continued) == (500, claimed < 1000)
 
 
-@pytest.mark.parametrize("behind", [LIST, LIST + b"cue \x02\x00\x00\x00ab", b"junk\1\0\0\0a\0"])
+@pytest.mark.parametrize(
+    "behind", [LIST, LIST + b"cue \x02\x00\x00\x00ab", b"junk\1\0\0\0a\0", b"ID3 \1\0\0\0a\0"]
+)
 def test_chunks_behind_the_samples_are_no_samples(behind: bytes) -> None:
     (part,) = parts_of(wav(SAMPLES) + behind)
     assert part.frames == 500

@@ -1,0 +1,154 @@
+"""Links of a file, the recordings that follow one another in it, and whether its end is missing.
+
+It needs only Python, so the service itself may call it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+from sidecar.audio.audio_format import (
+    MP4,
+    OGG,
+    RF64,
+    SIGN_BYTES,
+    SNIFF_BYTES,
+    WAV,
+    AudioContainer,
+    begins_recording,
+    container_at,
+    find_begin,
+    find_beginnings,
+    read_file_at,
+)
+from sidecar.audio.file_layout import read_wav_parts
+
+_MAX_LINKS = 64
+"""Each costs a process; the last has all the rest."""
+_CHUNK_BYTES = 1 << 20
+_OGG_HEADER_BYTES = 27
+_TAIL_BYTES = 65_536
+_MAX_BOXES = 1 << 16
+_MP4_BOXES = frozenset(
+    b"ftyp moov mdat free skip wide pnot styp moof mfra sidx ssix uuid meta udta emsg prft".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Recording of a file, from byte ``begin`` to ``end``. ``is_continued``: it is a WAV file with
+    samples behind those that its header claims."""
+
+    container: AudioContainer
+    begin: int
+    end: int
+    is_continued: bool = False
+
+
+def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link]:
+    """Return the recordings of an open file that begins with one of a format. They were joined by
+    writing one behind the other, which Ogg allows (RFC 3533, section 3: chained streams) and many
+    people do.
+
+    ffmpeg goes on only as long as format, codec, sample rate and channels stay as they are. If
+    headers do not say where a recording ends, the whole file is read, but for at most ``within_s``
+    seconds; the rest is then one link. Whatever is before the first is left out.
+    """
+    size, continued = os.fstat(fd).st_size, -1
+    if container in (WAV, RF64):
+        parts = read_wav_parts(fd)
+        begins = [part.begin for part in parts] or [0]
+        continued = next((part.begin for part in parts if part.is_continued), -1)
+    else:
+        first = find_begin(fd, container)
+        joined = _mp4_begins(fd, first) if container is MP4 else _signs(fd, container, within_s)
+        begins = [first, *(at for at in islice(joined, _MAX_LINKS) if at > first)][:_MAX_LINKS]
+    return [
+        Link((at > begins[0] and container_at(fd, at)) or container, at, end, at == continued)
+        for at, end in pairwise([*begins, size])
+    ]
+
+
+def _signs(fd: int, container: AudioContainer, within_s: float) -> Iterator[int]:
+    """Yield where recordings begin, by their first bytes."""
+    deadline = time.monotonic() + within_s
+    position, page_end, rest = 0, -1, b""
+    while data := read_file_at(fd, position, _CHUNK_BYTES):
+        window, start = rest + data, position - len(rest)
+        position += len(data)
+        last = position if len(data) < _CHUNK_BYTES else position - SIGN_BYTES
+        for at in find_beginnings(window, container):
+            begin = start + at
+            if begin >= last:
+                break  # it is found again, whole
+            # Streams that run in parallel (of a film) begin in adjacent pages: they are one link.
+            if begin != page_end:
+                yield begin
+            if container is OGG:
+                page_end = begin + _ogg_page_bytes(fd, begin)
+        if time.monotonic() > deadline:
+            return
+        rest = window[-SIGN_BYTES:]
+
+
+def _ogg_page_bytes(fd: int, position: int) -> int:
+    head = read_file_at(fd, position, _OGG_HEADER_BYTES + 255)
+    if len(head) < _OGG_HEADER_BYTES:
+        return 0
+    count = head[_OGG_HEADER_BYTES - 1]
+    return _OGG_HEADER_BYTES + count + sum(head[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + count])
+
+
+def _mp4_boxes(fd: int, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, begin and end of the boxes at top level (ISO 14496-12, section 4.2), and of what
+    follows them. The end may be behind that of the file."""
+    size = os.fstat(fd).st_size
+    for _ in range(_MAX_BOXES):
+        header = read_file_at(fd, at, 16)
+        length = int.from_bytes(header[:4])
+        if length == 1:
+            length = int.from_bytes(header[8:])
+        if length < 8 or header[4:8] not in _MP4_BOXES:  # up to the end, or no box: a tag
+            yield b"", at, size
+            return
+        yield header[4:8], at, at + length
+        at += length
+        if at >= size:
+            return
+
+
+def _mp4_begins(fd: int, begin: int) -> Iterator[int]:
+    for name, at, _ in _mp4_boxes(fd, begin):
+        if name == b"ftyp":
+            begin = at
+        if name == b"moov":
+            yield begin
+        elif not name and begins_recording(read_file_at(fd, at, SNIFF_BYTES)):
+            yield at
+
+
+def is_truncated(fd: int, container: AudioContainer) -> bool:
+    """Return whether an open file is incomplete; False if the format does not show that."""
+    if container is OGG:
+        return _is_ogg_truncated(fd)
+    if container is MP4:
+        size = os.fstat(fd).st_size
+        return any(end > size for _, _, end in _mp4_boxes(fd, find_begin(fd, MP4)))
+    return False
+
+
+def _is_ogg_truncated(fd: int) -> bool:
+    """Return whether the last page is incomplete, or lacks the end-of-stream flag (RFC 3533,
+    section 6)."""
+    size = os.fstat(fd).st_size
+    tail = read_file_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    last = tail.rfind(b"OggS")
+    if last < 0 or last + 27 > len(tail):
+        return True
+    lengths = tail[last + 27 : last + 27 + tail[last + 26]]
+    whole = last + 27 + tail[last + 26] + sum(lengths) <= len(tail)
+    return not whole or not tail[last + 5] & 0x04
