@@ -95,7 +95,6 @@ _SIGNS: dict[AudioContainer, bytes] = {
 }
 """Beginnings of files that chance does not make. A literal is first in each, for speed."""
 SIGN_BYTES = 64
-_BYTES_BEFORE = {MP4: 4}
 _FILMS = (OGG, ASF, FLV, AVI, MP4, MATROSKA)
 """Formats that may have any other in them."""
 _COMPRESSED = (FLAC, WAVPACK, APE)
@@ -104,32 +103,30 @@ _PCM_FILES = (WAV, RF64, W64, AIFF, CAF)
 
 
 @cache
-def _pattern(within: AudioContainer | None) -> re.Pattern[bytes]:
-    signs = dict(_SIGNS)
-    if within in _FILMS:
-        signs = {within: _SIGNS[within]}
-    elif within in _COMPRESSED:
-        signs = {one: sign for one, sign in _SIGNS.items() if one not in _PCM_FILES}
-    return re.compile(b"|".join(signs.values()), re.DOTALL)
+def _pattern(*containers: AudioContainer) -> re.Pattern[bytes]:
+    signs = b"|".join(_SIGNS[one] for one in containers)
+    return re.compile(signs, re.DOTALL)
 
 
 def find_beginnings(data: bytes, within: AudioContainer | None = None) -> Iterator[int]:
     """Yield where other recordings begin that may follow in a file of a format (``None``: any)."""
-    if within is None or within in _SIGNS or any(within is one for one, *_ in _FRAMED):
-        for found in _pattern(within).finditer(data):
-            yield found.start() - 4 * found[0].startswith(b"ftyp")
+    looked_for = tuple(_SIGNS)
+    if within in _FILMS:
+        looked_for = (within,)
+    elif within in _COMPRESSED:
+        looked_for = tuple(one for one in _SIGNS if one not in _PCM_FILES)
+    elif within not in (None, *_SIGNS, *(framed for framed, *_ in _FRAMED)):
+        return
+    for found in _pattern(*looked_for).finditer(data):
+        yield found.start() - 4 * found[0].startswith(b"ftyp")
 
 
 def signed_container(head: bytes, at: int = 0) -> AudioContainer | None:
     """Return the format whose sign is at a position."""
-    return next(
-        (
-            container
-            for container, sign in _SIGNS.items()
-            if re.compile(sign, re.DOTALL).match(head, at + _BYTES_BEFORE.get(container, 0))
-        ),
-        None,
-    )
+    for container in _SIGNS:
+        if _pattern(container).match(head, at + 4 * (container is MP4)):
+            return container
+    return None
 
 
 _PS_PACK = b"\x00\x00\x01\xba"

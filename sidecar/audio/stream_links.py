@@ -33,8 +33,9 @@ _CHUNK_BYTES = 1 << 20
 _OGG_HEADER_BYTES = 27
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 1 << 16
-_MP4_BOXES = frozenset(
-    b"ftyp moov mdat free skip wide pnot styp moof mfra sidx ssix uuid meta udta emsg prft".split()
+_MP4_BOXES = (
+    *(b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"mfra"),
+    *(b"sidx", b"ssix", b"uuid", b"meta", b"udta", b"emsg", b"prft"),
 )
 
 

@@ -27,6 +27,8 @@ NEEDED = re.compile(r"\bre\.").search
 USES = re.compile(rf"\b([A-Z_0-9]+)\s*\.\s*({'|'.join(METHODS)})\b").findall
 """Of a source: constants, and the methods that are called of them."""
 MADE: Mapping[str, str] = {
+    "sidecar/audio/audio_format.py:signs": r"RIF[FX].{4}WAVE|wvpk.{4}[\2-\x10]\x04.{6}(?!\0{4})"
+    r"|ftyp(?<=\0\0\0[\x10-\x60]ftyp)[ -~]{4}|\x1aE\xdf\xa3(?=.{0,40}(?:matroska|webm))",
     "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
     "sidecar/checkpoints/voice_download.py:pattern": r"sha-256=:([^:]+):|md5=([^,\s]+)|(\S+)",
 }
