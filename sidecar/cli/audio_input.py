@@ -79,8 +79,9 @@ def expand_folders(named: Iterable[Path]) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class FolderContents:
-    """Files in a folder, without hidden ones, sorted by path. ``skipped``: files that are neither
-    recordings nor transcripts by their endings, and folders that are links or cannot be read."""
+    """Files in a folder, sorted by path. ``skipped``: files that are neither recordings nor
+    transcripts by their endings, hidden recordings, and folders that are links or cannot be read.
+    """
 
     recordings: list[Path]
     skipped: list[Path]
@@ -99,8 +100,9 @@ def list_folder(folder: Path, *, below: bool = True) -> FolderContents:
         for name in [*files, *links]:
             path, ending = Path(parent, name), Path(name).suffix.lower()
             if name.startswith("."):
-                continue
-            if ending in ENDINGS and os.path.isfile(path):
+                if ending in ENDINGS and not name.startswith("._"):  # macOS's beside each file
+                    contents.skipped.append(path)
+            elif ending in ENDINGS and os.path.isfile(path):
                 contents.recordings.append(path)
             elif ending[1:] not in TRANSCRIPT_ENDINGS:
                 contents.skipped.append(path)
@@ -114,8 +116,8 @@ def report_skipped(folder: Path, skipped: Sequence[Path]) -> None:
     if skipped:
         names = abbreviate_names([str(path.relative_to(folder)) for path in skipped])
         print_error_line(
-            f"{folder}: skipped, as by their endings they are no recordings, or cannot be read: "
-            f"{names}. To transcribe one, name it itself."
+            f"{folder}: skipped, as they are hidden, no recordings by their endings, or cannot be "
+            f"read: {names}. To transcribe one, name it itself."
         )
 
 

@@ -186,7 +186,8 @@ def numbered_names(name: str) -> Iterator[str]:
 def is_written(output: Path, recording: Path) -> bool:
     """Return whether the output exists and is no older than its recording."""
     try:
-        return output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
+        newer = output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
+        return newer and output.is_file()
     except OSError:
         return False
 

@@ -191,6 +191,8 @@ def run(order: TranscribeCommandOptions) -> int:
     * `vibevoice-asr transcribe call.ogg --format json --server http://127.0.0.1:8765`
     * `vibevoice-asr transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett" --speakers 2`
     """
+    if order.output is not None and order.output.as_posix() in ("-", "/dev/stdout"):
+        order = replace(order, output=None)
     if bool(order.files) == (order.watch is not None):
         said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)

@@ -101,7 +101,7 @@ class TranscriptManifest:
         return (
             entry is not None
             and entry.recording.state == file_state(path)
-            and (self._folder / entry.output).exists()
+            and self._is_there(entry)
         )
 
     def pending(
@@ -131,7 +131,7 @@ class TranscriptManifest:
             entry = found[path]
             if entry is None:
                 output = self._free_name(path, name, taken)
-            elif (self._folder / entry.output).exists():
+            elif self._is_there(entry):
                 continue
             else:
                 output = self._chosen(entry.output)
@@ -155,8 +155,7 @@ class TranscriptManifest:
         if entry is not None and entry.recording.sha256 == recording.sha256:
             if entry.recording != recording:
                 self._append(replace(entry, recording=recording))
-            exists = (self._folder / entry.output).exists()
-            return None if exists else self._chosen(entry.output)
+            return None if self._is_there(entry) else self._chosen(entry.output)
         return self._free_name(recording.path, name, self._names())
 
     def has(self, name: str) -> bool:
@@ -250,6 +249,15 @@ class TranscriptManifest:
         """Return the names in the folder. A file found by a name may have another: a namesake's on
         a disk that ignores case."""
         return {_composed(name) for name in os.listdir(self._folder)}
+
+    def _is_there(self, entry: ManifestEntry) -> bool:
+        """Return whether a transcript exists. An empty file is what a crash or a full disk leaves
+        of one, unless nothing was said."""
+        try:
+            status = os.stat(self._folder / entry.output)
+        except OSError:
+            return False
+        return status.st_size > 0 or entry.sha256 == hashlib.sha256().hexdigest()
 
     def _was_edited(self, entry: ManifestEntry) -> bool:
         try:

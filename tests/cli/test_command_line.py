@@ -256,6 +256,13 @@ def test_output_folder_gets_one_file_for_each_recording(terminal):
     assert all("-->" in path.read_text("utf-8") for path in written)
 
 
+def test_output_named_by_a_dash_is_standard_output(terminal):
+    run = terminal.run("transcribe", SUCCESS, "--output", "-")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout
+    assert not (terminal.home / "-").exists()
+
+
 @pytest.mark.slow
 def test_too_long_output_name_does_not_stop_the_others(terminal):
     longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes

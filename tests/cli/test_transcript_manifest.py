@@ -117,6 +117,18 @@ def test_moved_recording_is_done_and_a_copy_is_not(transcripts: Transcripts) -> 
     }  # fmt: skip
 
 
+def test_emptied_transcript_is_written_again_unless_nothing_was_said(
+    transcripts: Transcripts,
+) -> None:
+    transcripts.put("call.wav", MONDAY)
+    transcripts.put("quiet.wav", b"")
+    (transcripts.out / "call.txt").mkdir()  # no transcript
+    assert transcripts.run() == ["call-2.txt", "quiet.txt"]
+    (transcripts.out / "call-2.txt").write_text("")
+    assert transcripts.run() == ["call-2.txt"]
+    assert (transcripts.out / "call-2.txt").read_text() == MONDAY.decode()
+
+
 def test_unknown_transcript_is_kept_and_says_nothing_about_a_namesake(
     transcripts: Transcripts,
 ) -> None:

@@ -302,14 +302,14 @@ async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read
 
 
 def test_folder_tells_what_it_skips(inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("memo.qta", "rec.weba", "call.awb", "film.m4v", "call.xyz", "done.srt"):
+    for name in ("memo.qta", "rec.weba", "call.awb", "film.m4v", "call.xyz", "done.srt", "._b.wav"):
         (inbox / name).touch()
     (inbox / "elsewhere").symlink_to(inbox.parent)
     files = expand_folders([inbox])
     assert {path.suffix for path in files} == {".qta", ".weba", ".awb", ".m4v", ".wav", ".WAV"}
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "call.xyz, elsewhere. To transcribe one" in said
+    assert ": .e.wav, call.xyz, elsewhere. To transcribe one" in said
 
 
 async def test_watch_tells_once_what_it_skips(
