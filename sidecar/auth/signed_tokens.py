@@ -64,11 +64,6 @@ def parse_revocations(text: str) -> frozenset[str]:
     return frozenset(ids)
 
 
-def render_revocations(ids: frozenset[str]) -> str:
-    """Return the text of a revocation list."""
-    return REVOCATION_FILE_HEADER + "".join(f"{each}\n" for each in sorted(ids))
-
-
 def read_revocations(path: Path) -> frozenset[str]:
     """Return the token ids in a revocation list.
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidecar import files
 from sidecar.auth.identity import is_loopback_address
@@ -28,6 +29,9 @@ from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.observability.logs import default_data_folder
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +126,13 @@ def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
     return f"has not the name {min(missing)}" if missing else None
 
 
+def write_private_key(file: Path, key: EllipticCurvePrivateKey) -> None:
+    """Write a key in PEM, for this user only."""
+    from cryptography.hazmat.primitives import serialization as to
+
+    files.write(file, key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
+
+
 def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
     with needed_for("Certificates of our own"):
         from cryptography import x509
@@ -156,14 +167,7 @@ def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
     )
-    files.write(
-        pair.key,
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
+    write_private_key(pair.key, key)
     files.write(pair.certificate, made.public_bytes(serialization.Encoding.PEM), files.PUBLIC)
 
 

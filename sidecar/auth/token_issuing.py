@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from sidecar import files
 from sidecar.auth import signed_tokens
+from sidecar.auth.tls import write_private_key
 from sidecar.clock import utc_now
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
@@ -70,14 +71,7 @@ class SigningKeys:
             files.PUBLIC,
         )
         # The private key is written last: a key that signs always has a public one for servers.
-        files.write(
-            self.private / file,
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
-        )
+        write_private_key(self.private / file, key)
         return name
 
     def _files(self) -> list[Path]:
@@ -239,7 +233,8 @@ class TokenIssuer:
             self._write_revoked(frozenset())
 
     def _write_revoked(self, ids: frozenset[str]) -> None:
-        files.write(self.revoked_file, signed_tokens.render_revocations(ids).encode(), files.PUBLIC)
+        text = signed_tokens.REVOCATION_FILE_HEADER + "".join(f"{each}\n" for each in sorted(ids))
+        files.write(self.revoked_file, text.encode(), files.PUBLIC)
 
     def _note(self, issue: IssuedToken) -> None:
         line = issue.model_dump_json(by_alias=True)

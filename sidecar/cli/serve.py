@@ -102,7 +102,8 @@ def _start_service(settings: Settings) -> None:
     raise_fd_limit()
     given = server_listeners.take_activated_socket(os.environ)
     if given is not None:
-        settings = settings.model_copy(update=server_listeners.socket_address(given))
+        host, port, *_ = given.getsockname()  # access rules depend on the settings
+        settings = settings.model_copy(update={"host": str(host), "port": int(port)})
     logs = ProcessLog(
         settings.log_level,
         as_json=settings.log_format == "json",

@@ -208,10 +208,9 @@ class SharedRetention:
     async def _purge(self, owner: str) -> None:
         limits = self._limits
         age_s = None if limits.retention_s == math.inf else limits.retention_s
-        most = age_s, limits.results, limits.result_bytes, limits.recording_bytes
-        await postgres_database.call_in_batches(
-            self._database, "purge_1", owner, *most, batch=self.max_jobs
-        )
+        most = age_s, limits.results, limits.result_bytes, limits.recording_bytes, self.max_jobs
+        while (await self._database.call("purge_1", owner, *most))[0][0] >= self.max_jobs:
+            pass  # there may be more than one call deletes
 
     async def _deleted(self, name: str) -> bool:
         try:

@@ -170,10 +170,12 @@ class LocalJobStore:
     async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
         """As `JobStore.list`."""
         only = only or JobFilter()
-        own: Sequence[JobRecord] = self._all_of(owner)
-        own = [one for one in own if one.kept or only.private]
+        own = [one for one in self._all_of(owner) if one.kept or only.private]
         if only.after is not None:
-            own = _records_after(own, only.after)
+            ids = [one.id for one in own]
+            if only.after not in ids:
+                raise JobNotFound()
+            own = own[ids.index(only.after) + 1 :]
         found = (one for one in own if not only.states or one.state in only.states)
         return [*islice(found, only.limit)]
 
@@ -296,11 +298,3 @@ class LocalJobStore:
     async def _persisted(self, record: JobRecord) -> None:
         if record.durable:
             await self._log.written(record.id)
-
-
-def _records_after(records: Sequence[JobRecord], job_id: str) -> Sequence[JobRecord]:
-    """Return the records after the one with this id, which has to be among them."""
-    for at, record in enumerate(records, 1):
-        if record.id == job_id:
-            return records[at:]
-    raise JobNotFound()

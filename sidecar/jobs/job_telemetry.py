@@ -1,19 +1,153 @@
-"""Telemetry of jobs: metrics of their events, trace spans of their stages for OpenTelemetry."""
+"""Telemetry of requests and jobs: metrics of events; trace spans, and their export over OTLP/HTTP.
+
+Stages are reported when they have ended, from data that exists anyway. Spans contain no spoken
+text, path or name: only seconds, counts, codes, and names of engines. If tracing is off,
+OpenTelemetry is not imported.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sidecar import clock, errors
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobListener
-from sidecar.observability import tracing
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
 from sidecar.transcripts.transcript import Finished
 
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanKind
+
 log = logging.getLogger(__name__)
+
+Value = str | int | float | bool
+OTLP_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Standard variables for the address to which traces are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSpan:
+    """Span from ``begin`` to ``end``, in seconds since 1970. ``error``: the code of the error that
+    ended it; ``stages``: its child spans."""
+
+    name: str
+    begin: float
+    end: float
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    error: str = ""
+    stages: Sequence[TraceSpan] = ()
+
+
+@dataclass(eq=False, slots=True)
+class RequestArrival:
+    """Arrival of a request, with its client's trace context; ``at`` is in seconds since 1970."""
+
+    at: float
+    traceparent: str = ""
+    tracestate: str = ""
+    answered: float | None = None
+    """Time of the response in seconds since 1970, `None` before it."""
+    _then: list[Callable[[], None]] = field(default_factory=list)
+
+    def answer(self, at: float) -> None:
+        """Record the time of the response and call the waiting functions."""
+        self.answered = at
+        while self._then:
+            self._then.pop()()
+
+    def after(self, act: Callable[[], None]) -> None:
+        """Call ``act`` after the response, or now if it was sent."""
+        if self.answered is None:
+            self._then.append(act)
+        else:
+            act()
+
+
+CURRENT_ARRIVAL: ContextVar[RequestArrival | None] = ContextVar("ARRIVED", default=None)
+"""Request being answered; set only if tracing is on."""
+
+
+def is_tracing_configured(environment: Mapping[str, str]) -> bool:
+    """Return whether the environment configures traces, by the standard's variables."""
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
+        return False
+    return exporter == "otlp" or any(environment.get(name) for name in OTLP_ENDPOINT_VARIABLES)
+
+
+SERVICE_NAME = "vibevoice-asr"
+EXPORT_TIMEOUT_S = 3.0
+"""Time that the shutdown waits for the collector, in seconds."""
+
+
+class OtlpExporter:
+    """OTLP exporter on a thread of the SDK, with a bounded queue of spans."""
+
+    on = True
+
+    def __init__(self, version: str) -> None:
+        """Configure the exporter; the environment has the collector's address, headers,
+        certificates and sampling.
+
+        Raises:
+            ImportError: the packages of OpenTelemetry are not installed.
+        """
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._propagator = TraceContextTextMapPropagator()
+        given = {"service.version": version, "service.instance.id": str(uuid.uuid4())}
+        if not os.environ.get("OTEL_SERVICE_NAME"):
+            given["service.name"] = SERVICE_NAME
+        self._provider = TracerProvider(resource=Resource.create(given), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("sidecar", version)
+
+    def send(self, trace: TraceSpan, arrival: RequestArrival | None) -> None:
+        """Send the trace of a request that has ended, as a child of its client's trace."""
+        from opentelemetry.context import Context
+        from opentelemetry.trace import SpanKind
+
+        carrier = {}
+        if arrival is not None:
+            carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
+        self._send(trace, self._propagator.extract(carrier, Context()), SpanKind.SERVER)
+
+    def _send(self, one: TraceSpan, above: Context, kind: SpanKind) -> None:
+        from opentelemetry.context import Context
+        from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+
+        span = self._tracer.start_span(one.name, above, kind, start_time=_to_nanoseconds(one.begin))
+        for stage in one.stages:
+            self._send(stage, set_span_in_context(span, Context()), SpanKind.INTERNAL)
+        span.set_attributes(one.attributes)
+        if one.error:
+            span.set_attribute("error.type", one.error)
+            span.set_status(StatusCode.ERROR)
+        span.end(_to_nanoseconds(one.end))
+
+    def close(self) -> None:
+        """Send the remaining spans, for at most `EXPORT_TIMEOUT_S`."""
+        sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        sending.start()
+        sending.join(EXPORT_TIMEOUT_S)
+
+
+def _to_nanoseconds(at: float) -> int:
+    return round(at * 1e9)
+
+
 TRACE_NAME = "transcription"
 STAGE_CHANGES = (
     job_record.StartedChange,
@@ -32,13 +166,13 @@ class JobTraceContext:
     the job's events that end a stage."""
 
     begun: float
-    arrival: tracing.RequestArrival | None
+    arrival: RequestArrival | None
     events: list[job_record.JobEvent] = field(default_factory=list)
 
 
 def job_stages(
     way: JobTraceContext, record: job_record.JobRecord, loaded: tuple[float, float]
-) -> list[tracing.TraceSpan]:
+) -> list[TraceSpan]:
     """Return the spans of a job that has ended: received, probed, and for each attempt queued,
     loaded (if the job waited for a load) and run. Pure."""
     code = record.error.code if record.error is not None else ""
@@ -49,7 +183,7 @@ def job_stages(
         match event.change:
             case job_record.StartedChange():
                 attempt += 1
-                found.append(tracing.TraceSpan("queued", waits, event.at))
+                found.append(TraceSpan("queued", waits, event.at))
                 runs = event.at
             case job_record.CrashedChange() if runs is not None:
                 found += _attempt_stages(runs, event.at, loaded, attempt, errors.EngineCrashed.code)
@@ -58,13 +192,13 @@ def job_stages(
                 found += [] if runs is None else _attempt_stages(runs, event.at, loaded, attempt)
                 waits, runs = event.at, None
     if runs is None:
-        return [*found, tracing.TraceSpan("queued", waits, ended, error=code)]
+        return [*found, TraceSpan("queued", waits, ended, error=code)]
     return [*found, *_attempt_stages(runs, ended, loaded, attempt, code)]
 
 
-def _attributes(record: job_record.JobRecord) -> dict[str, tracing.Value]:
+def _attributes(record: job_record.JobRecord) -> dict[str, Value]:
     """Return a job's attributes for traces, without any of its content."""
-    found: dict[str, tracing.Value] = {}
+    found: dict[str, Value] = {}
     if record.facts.total_s is not None:
         found["vibevoice.audio_s"] = round(record.facts.total_s, 3)
     found |= {"vibevoice.outcome": record.state.value, "vibevoice.attempts": record.attempts}
@@ -78,7 +212,7 @@ class JobTraces:
 
     def __init__(
         self,
-        traces: tracing.OtlpExporter,
+        traces: OtlpExporter,
         listen: Callable[[JobListener], None],
         engine: str,
         loaded: LastLoad,
@@ -91,7 +225,7 @@ class JobTraces:
 
     def begun(self) -> JobTraceContext:
         """Record the begin of a recording's intake."""
-        return JobTraceContext(self._now(), tracing.CURRENT_ARRIVAL.get())
+        return JobTraceContext(self._now(), CURRENT_ARRIVAL.get())
 
     def entered(self, way: JobTraceContext, record: job_record.JobRecord) -> None:
         """Record that the recording becomes a job; the job is added next."""
@@ -134,7 +268,7 @@ class JobTraces:
 
         def answered() -> None:
             at = max(ended, arrival.answered or ended)
-            told = [*found, tracing.TraceSpan("answered", ended, at)]
+            told = [*found, TraceSpan("answered", ended, at)]
             self._tell(way, at, told, attributes, code)
 
         arrival.after(answered)
@@ -143,35 +277,33 @@ class JobTraces:
         self,
         way: JobTraceContext,
         at: float,
-        found: Sequence[tracing.TraceSpan],
-        attributes: Mapping[str, tracing.Value],
+        found: Sequence[TraceSpan],
+        attributes: Mapping[str, Value],
         code: str,
     ) -> None:
         began = way.arrival.at if way.arrival is not None else way.begun
         named = {"vibevoice.engine": self._engine, **attributes}
-        self._traces.send(tracing.TraceSpan(TRACE_NAME, began, at, named, code, found), way.arrival)
+        self._traces.send(TraceSpan(TRACE_NAME, began, at, named, code, found), way.arrival)
 
 
-def _stages_before_queue(
-    way: JobTraceContext, created: float, code: str = ""
-) -> list[tracing.TraceSpan]:
+def _stages_before_queue(way: JobTraceContext, created: float, code: str = "") -> list[TraceSpan]:
     received = []
     if way.arrival is not None:
-        received = [tracing.TraceSpan("received", way.arrival.at, way.begun)]
-    return [*received, tracing.TraceSpan("looked_at", way.begun, created, error=code)]
+        received = [TraceSpan("received", way.arrival.at, way.begun)]
+    return [*received, TraceSpan("looked_at", way.begun, created, error=code)]
 
 
 def _attempt_stages(
     begin: float, end: float, loaded: tuple[float, float], number: int, code: str = ""
-) -> list[tracing.TraceSpan]:
+) -> list[TraceSpan]:
     """Return the spans of one attempt: the load, if the job waited for one, and the run."""
     attributes = {"vibevoice.attempt": number}
     came = loaded[1]
     if not begin < came <= end:
-        return [tracing.TraceSpan("run", begin, end, attributes, code)]
+        return [TraceSpan("run", begin, end, attributes, code)]
     return [
-        tracing.TraceSpan("loaded", begin, came, {"vibevoice.load_s": round(came - loaded[0], 3)}),
-        tracing.TraceSpan("run", came, end, attributes, code),
+        TraceSpan("loaded", begin, came, {"vibevoice.load_s": round(came - loaded[0], 3)}),
+        TraceSpan("run", came, end, attributes, code),
     ]
 
 

@@ -226,12 +226,6 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
     )
 
 
-def socket_address(sock: socket.socket) -> dict[str, str | int]:
-    """Return the address of the socket as settings: access rules depend on the settings."""
-    host, port, *_ = sock.getsockname()
-    return {"host": str(host), "port": int(port)}
-
-
 PROBE_TIMEOUT_S = 2.0
 _PAUSE_S = 0.02
 SECONDARY_PORT_FIELDS = ("grpc_port", "talk_port", "wyoming_port")

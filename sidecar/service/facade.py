@@ -34,13 +34,12 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
 from sidecar.jobs import duration_prediction, job_backend
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobTraces
+from sidecar.jobs.job_telemetry import JobTraces, OtlpExporter, is_tracing_configured
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import metrics
 from sidecar.observability.metrics import ServiceMetrics
-from sidecar.observability.tracing import OtlpExporter, is_tracing_configured
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.postgres_settings import shared_address

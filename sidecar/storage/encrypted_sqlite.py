@@ -34,6 +34,14 @@ class DatabaseLabels:
     place: str = "folder"
 
 
+def set_pragmas(database: sqlite3.Connection, *more: str) -> None:
+    """Set pragmas of a file whose commits survive a loss of power, and whose deleted data is
+    overwritten; and ``more``, before these."""
+    safe = "synchronous = FULL", "fullfsync = ON", "secure_delete = ON", "foreign_keys = ON"
+    for pragma in (*more, *safe):
+        database.execute(f"PRAGMA {pragma}").fetchall()
+
+
 def migrate_sqlite(
     database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> None:

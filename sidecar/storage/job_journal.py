@@ -186,14 +186,7 @@ def _open_database(
         with closing(database.execute("PRAGMA quick_check(1)")) as found:
             if (verdict := found.fetchone()[0]) != "ok":
                 raise JournalDamaged(verdict)
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "fullfsync = ON",
-            "secure_delete = ON",
-            "foreign_keys = ON",
-        ):
-            database.execute(f"PRAGMA {pragma}").fetchall()
+        encrypted_sqlite.set_pragmas(database, "journal_mode = WAL")
         encrypted_sqlite.migrate_sqlite(database, MIGRATIONS, JOURNAL_LABELS)
         journal = JobJournal(
             database, encrypted_sqlite.open_cipher(database, secret, JOURNAL_LABELS), lock

@@ -450,18 +450,6 @@ async def retry_while_unavailable(call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(FAULT_RETRY_PAUSE_S)
 
 
-async def call_in_batches(
-    database: PostgresDatabase, function: str, *values: object, batch: int
-) -> None:
-    """Call a function, whose last parameter is the size of a batch, until it returns less.
-
-    Raises:
-        errors.JournalUnreachable: the database does not answer.
-    """
-    while (await database.call(function, *values, batch))[0][0] >= batch:
-        pass
-
-
 async def run_periodically(call: Callable[[], Awaitable[object]], pause_s: float) -> None:
     """Call for ever, with pauses of ``pause_s``; an error does not end the loop."""
     while True:

@@ -17,7 +17,13 @@ from typing import Any, Protocol, Self
 from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.storage.encrypted_sqlite import KEY_TABLE, DatabaseLabels, migrate_sqlite, open_cipher
+from sidecar.storage.encrypted_sqlite import (
+    KEY_TABLE,
+    DatabaseLabels,
+    migrate_sqlite,
+    open_cipher,
+    set_pragmas,
+)
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.word_timing import one_line
@@ -177,16 +183,8 @@ class SpeakerFile:
             path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
-            for pragma in (
-                "locking_mode = EXCLUSIVE",
-                "journal_mode = TRUNCATE",
-                "synchronous = FULL",
-                "fullfsync = ON",
-                "secure_delete = ON",
-                "foreign_keys = ON",
-                "temp_store = MEMORY",
-            ):
-                self._database.execute(f"PRAGMA {pragma}").fetchall()
+            locking = "locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE"
+            set_pragmas(self._database, *locking, "temp_store = MEMORY")
             self._database.execute("BEGIN EXCLUSIVE")
             self._database.execute("COMMIT")
             migrate_sqlite(self._database, MIGRATIONS, SPEAKER_LABELS)

@@ -22,8 +22,12 @@ from service_process import PATIENCE_S, Server, wait_until
 from sidecar.config.settings import load_settings
 from sidecar.installation import install_command
 from sidecar.jobs import job_record
-from sidecar.jobs.job_telemetry import JobTraceContext, job_stages
-from sidecar.observability.tracing import RequestArrival, is_tracing_configured
+from sidecar.jobs.job_telemetry import (
+    JobTraceContext,
+    RequestArrival,
+    is_tracing_configured,
+    job_stages,
+)
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
 

@@ -27,9 +27,9 @@ from sidecar.api.http.responses import client_disconnected
 from sidecar.auth.authentication import AccessPolicy
 from sidecar.auth.rate_limits import RateLimitState
 from sidecar.concurrency import running
+from sidecar.jobs.job_telemetry import CURRENT_ARRIVAL, RequestArrival
 from sidecar.limit_overrides import limit
 from sidecar.observability.metrics import ProtocolMetrics
-from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
 DISCONNECTED_STATUS = "gone"
 """Status of a request if its client disconnected before the response."""
