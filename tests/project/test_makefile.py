@@ -109,6 +109,32 @@ def test_make_exe_prints_progress_and_folder(folder: Path) -> None:
     assert (folder / "build/cpu.log").read_text() == "INFO: a step\n"
 
 
+WITHOUT_TEST_TOOLS = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"hypothesis", "looptime", "random_order", "xdist"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import pytest
+
+sys.exit(pytest.main(["--collect-only", "-q", "-p", "pytest_asyncio.plugin", sys.argv[1]]))
+"""
+
+
+def test_make_exe_tries_the_executable_out_without_the_tools_of_other_tests() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TEST_TOOLS, "tests/project/test_executable.py"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_make_exe_prints_log_of_failed_build(folder: Path) -> None:
     (folder / ".venv/bin/pyinstaller").write_text("#!/bin/sh\necho no module; exit 1\n")
     (folder / ".venv/bin/pyinstaller").chmod(0o755)

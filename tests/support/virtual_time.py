@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import looptime
 import pytest
 
 _real = time.monotonic
@@ -30,6 +29,8 @@ def monotonic() -> float:
 
 def stand_still(seconds: float) -> None:
     """Let so much time pass in which the loop runs nothing, as in a long collection of garbage."""
+    import looptime  # here, because `make exe` has no more than pytest
+
     loop = asyncio.get_running_loop()
     assert isinstance(loop, looptime.LoopTimeEventLoop)
     loop.setup_looptime(start=loop.time() + seconds)
