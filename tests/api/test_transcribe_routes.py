@@ -103,10 +103,7 @@ def test_reload_replaces_the_engine(embedded: Server) -> None:
     before = embedded.health()["worker_pid"]
     answer = embedded.client.post("/reload-model", json={"precision": "int8"})
     assert answer.status_code == 200
-    assert answer.json() == {
-        "status": "success",
-        "message": "Model reloaded with precision: int8",
-    }
+    assert answer.json() == {"status": "success", "message": "Model reloaded with precision: int8"}
     health = embedded.health()
     assert health["model_loaded"] is True
     assert health["worker_pid"] != before

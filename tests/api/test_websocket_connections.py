@@ -126,10 +126,7 @@ class Papers:
 
 @contextlib.asynccontextmanager
 async def serving(
-    authenticator: Any = None,
-    ping_s: float = 20.0,
-    unread_s: float = 60.0,
-    shutdown_s: int = 1,
+    authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0, shutdown_s: int = 1
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(asyncio.Queue(), asyncio.Event())

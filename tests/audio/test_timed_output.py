@@ -36,12 +36,7 @@ CONTENT = stream((0, [(0, b"ab"), (20, b"cd")]), (900_000, [(-5, b"ef"), (40, b"
 def test_blocks_have_their_times() -> None:
     output = TimedOutput(io.BytesIO(CONTENT).read)
     assert output.channels == 2
-    assert list(output.blocks()) == [
-        (0.0, b"ab"),
-        (0.02, b"cd"),
-        (899.995, b"ef"),
-        (900.04, b""),
-    ]
+    assert list(output.blocks()) == [(0.0, b"ab"), (0.02, b"cd"), (899.995, b"ef"), (900.04, b"")]
 
 
 @pytest.mark.parametrize("length", range(len(CONTENT)))

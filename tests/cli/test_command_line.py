@@ -110,10 +110,7 @@ def test_recording_from_stdin_is_transcribed_with_and_without_server(name, termi
 @posix
 @pytest.mark.parametrize(
     ("words", "given", "said"),
-    [
-        (["-"], "yes | head -c 3000000", "limit"),
-        (["-", "/dev/stdin"], "true", "named twice"),
-    ],
+    [(["-"], "yes | head -c 3000000", "limit"), (["-", "/dev/stdin"], "true", "named twice")],
 )
 def test_stdin_is_refused_like_a_file(words, given, said, terminal):
     line = f"{given} | {shlex.quote(installed_command())} transcribe {' '.join(words)}"

@@ -36,10 +36,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.interfaces.live_options import ALL_AUDIO, LiveOptions, TurnControl
 from sidecar.protocols.openai_realtime import server_events
-from sidecar.protocols.openai_realtime.client_events import (
-    parse_event,
-    read_command,
-)
+from sidecar.protocols.openai_realtime.client_events import parse_event, read_command
 from sidecar.protocols.openai_realtime.server_events import RealtimeTranscriptionTurns
 from sidecar.protocols.openai_realtime.session_config import (
     RealtimeSessionType,

@@ -58,11 +58,7 @@ async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFlee
     [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
 async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
-    fleet: EngineFleet,
-    tmp_path: Path,
-    role: EngineRole,
-    way: str,
-    monkeypatch: pytest.MonkeyPatch,
+    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
     monkeypatch.setattr(worker_process, "HEARTBEAT_INTERVAL_S", 0.05)

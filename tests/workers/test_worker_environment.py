@@ -6,10 +6,7 @@ import threading
 
 import pytest
 
-from sidecar.workers.worker_environment import (
-    ENDS_WITH_PARENT_VARIABLE,
-    worker_environment_of,
-)
+from sidecar.workers.worker_environment import ENDS_WITH_PARENT_VARIABLE, worker_environment_of
 
 SECRETS = [
     "VIBEVOICE_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GH_PAT", "hf_token",

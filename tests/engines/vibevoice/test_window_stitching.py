@@ -122,11 +122,7 @@ def test_segments_placed_early_are_those_of_final_transcript() -> None:
         placed += [stitching.place(segment) for segment in segments]
         stitching.end(one, segments)
     assert [one and one.text for one in placed] == ["a", "b", None, None, "c"]
-    assert [(one.text, one.speaker) for one in stitching.segments] == [
-        ("a", 0),
-        ("b", 1),
-        ("c", 0),
-    ]
+    assert [(one.text, one.speaker) for one in stitching.segments] == [("a", 0), ("b", 1), ("c", 0)]
 
 
 def test_speaker_in_overlap_of_windows_keeps_label() -> None:
