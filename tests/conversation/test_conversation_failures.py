@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 from http_file_server import FileHost
-from llm_server import WORDS, Obedient, obedient
+from llm_server import WORDS, Obedient
+from module_services import mind as mind
+from module_services import thoughtful as thoughtful
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server, wait_until
@@ -31,20 +33,6 @@ OTHER_LEVEL, OTHER_WORD = 0.2, "w199"
 """A loudness, and the word that the scripted engine hears then."""
 RESTARTED = "engine_restarted"
 posix = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX signals")
-
-
-@pytest.fixture(scope="module")
-def mind() -> Iterator[Obedient]:
-    with obedient() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def thoughtful(tmp_path_factory: pytest.TempPathFactory, mind: Obedient) -> Iterator[Server]:
-    """A model that does what it is told to, and a made-up voice."""
-    home = tmp_path_factory.mktemp("thoughtful")
-    with Server(home, voice_engine="scripted", conversations=20, llm=mind.url) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ went before, and with null where nothing is meant."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from llm_server import Obedient, obedient
+from llm_server import Obedient
+from module_services import mind as mind
+from module_services import thoughtful as thoughtful
 from service_process import Server
 from test_realtime_dialogue import ALOUD, ITEM, READ, Caller, calling, sound
 from websockets.asyncio.client import connect
@@ -26,19 +27,6 @@ CLOCK = {"type": "function", "name": "clock", "description": "", "parameters": N
 ARGUMENTS = "response.function_call_arguments"
 CALLED = ["response.output_item.added", "conversation.item.added"]
 MADE = [f"{ARGUMENTS}.done", "conversation.item.done", "response.output_item.done"]
-
-
-@pytest.fixture(scope="module")
-def mind() -> Iterator[Obedient]:
-    with obedient() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def thoughtful(tmp_path_factory: pytest.TempPathFactory, mind: Obedient) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("thoughtful")
-    with Server(home, voice_engine="scripted", conversations=9, llm=mind.url) as one:
-        yield one
 
 
 async def returned(caller: Caller, call: str, output: str) -> None:

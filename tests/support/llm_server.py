@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from service_process import PATIENCE_S, free_port
@@ -213,10 +213,3 @@ class Obedient:
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
-
-
-@contextmanager
-def obedient() -> Iterator[Obedient]:
-    one = Obedient()
-    yield one
-    one.end()

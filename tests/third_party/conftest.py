@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llm_server import Obedient, obedient
+from module_services import mind as mind
+from module_services import thoughtful as thoughtful
 from recordings import wav
-from service_process import PATIENCE_S, REPOSITORY, Server
+from service_process import PATIENCE_S, REPOSITORY
 
 CLIENTS = Path(os.environ.get("VIBEVOICE_TEST_CLIENTS") or REPOSITORY / ".venv/clients")
 PYTHON = CLIENTS / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -98,18 +99,3 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.wav"
     path.write_bytes(wav(b"\1\0" * 48_000))
     return path
-
-
-@pytest.fixture(scope="module")
-def llm() -> Iterator[Obedient]:
-    """A language model that does as it is told."""
-    with obedient() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def dialogue(tmp_path_factory: pytest.TempPathFactory, llm: Obedient) -> Iterator[Server]:
-    """A service that converses: scripted words and tones, and ``llm``."""
-    home = tmp_path_factory.mktemp("dialogue")
-    with Server(home, voice_engine="scripted", conversations=9, llm=llm.url) as one:
-        yield one

@@ -44,24 +44,24 @@ def end(server: Server) -> None:
 
 
 def test_livekit_agent_calls_a_tool_and_keeps_its_context_over_a_restart(
-    python_client: Any, tmp_path: Path, llm: Obedient
+    python_client: Any, tmp_path: Path, mind: Obedient
 ) -> None:
     with (
-        restarting(tmp_path, llm=llm.url) as (port, first),
+        restarting(tmp_path, llm=mind.url) as (port, first),
         python_client.start("livekit_agent.py", port) as client,
     ):
         found = line(client)
         assert (found["errors"], found["called"]) == ([], ["Oslo"])
         assert found["said"][-1].strip() == "Good morning, Ada."
         history = [("user", "I am Eve."), ("assistant", "Hello, Eve."), ("user", "It asks")]
-        told = [(one["role"], one["content"]) for one in llm.replies[-2]["messages"]]
+        told = [(one["role"], one["content"]) for one in mind.replies[-2]["messages"]]
         assert told == [("system", "Be brief."), *history]
         end(first)
         client.stdin.write("And plain\n")
         client.stdin.flush()
         found = line(client)
         assert found["said"][-1].strip() == "Good morning, Ada."
-        told = [(one["role"], one["content"]) for one in llm.replies[-1]["messages"]]
+        told = [(one["role"], one["content"]) for one in mind.replies[-1]["messages"]]
         assert told[:4] == [("system", "Be brief."), *history]
         assert [role for role, _ in told[4:]] == ["assistant", "tool", "assistant", "user"]
 

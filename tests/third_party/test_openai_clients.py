@@ -14,33 +14,33 @@ SAID = "Good morning, Ada."
 
 
 def test_openai_package_for_python_gets_a_reply_and_a_transcript_over_realtime(
-    python_client: Any, dialogue: Server, tmp_path: Path
+    python_client: Any, thoughtful: Server, tmp_path: Path
 ) -> None:
     speech = tmp_path / "speech.wav"
     speech.write_bytes(wav(sound(0, 0.5) + sound(0.3, 1) + sound(0, 1), rate=24_000))
-    found = python_client("openai_realtime.py", dialogue.port, speech)
+    found = python_client("openai_realtime.py", thoughtful.port, speech)
     assert found["said"] == SAID
     assert re.fullmatch(r"(w\d+ ?)+", found["heard"])
 
 
 def test_openai_package_for_javascript_gets_a_reply_over_realtime(
-    node_client: Any, dialogue: Server
+    node_client: Any, thoughtful: Server
 ) -> None:
-    found = node_client("openai_realtime.mjs", dialogue.port)
+    found = node_client("openai_realtime.mjs", thoughtful.port)
     assert (found["errors"], found["said"].strip()) == ([], SAID)
 
 
 def test_openai_agent_for_python_calls_a_tool_and_gets_a_spoken_reply(
-    python_client: Any, dialogue: Server
+    python_client: Any, thoughtful: Server
 ) -> None:
-    found = python_client("openai_agents.py", dialogue.port)
+    found = python_client("openai_agents.py", thoughtful.port)
     assert (found["errors"], found["called"], found["said"].strip()) == ([], ["Oslo"], SAID)
     assert found["audio"] > 0
 
 
 def test_openai_agent_for_javascript_calls_a_tool_and_gets_a_spoken_reply(
-    node_client: Any, dialogue: Server
+    node_client: Any, thoughtful: Server
 ) -> None:
-    found = node_client("openai_agents_realtime.mjs", dialogue.port)
+    found = node_client("openai_agents_realtime.mjs", thoughtful.port)
     assert (found["errors"], found["called"], found["said"].strip()) == ([], ["Oslo"], SAID)
     assert found["audio"] > 0

@@ -25,9 +25,9 @@ def speech(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("vad", ["local", "server"])
 def test_pipecat_gets_final_words_with_its_own_vad_and_with_the_services(
-    python_client: Any, dialogue: Server, speech: Path, vad: str
+    python_client: Any, thoughtful: Server, speech: Path, vad: str
 ) -> None:
-    found = python_client("pipecat_stt.py", dialogue.port, speech, vad, 1)
+    found = python_client("pipecat_stt.py", thoughtful.port, speech, vad, 1)
     assert found["errors"] == []
     assert WORDS.fullmatch(" ".join(found["final"]))
 
@@ -46,9 +46,9 @@ def test_pipecat_gets_more_words_after_the_service_restarted(
 
 
 def test_pipecat_gets_spoken_answers_to_typed_and_spoken_turns(
-    python_client: Any, dialogue: Server, speech: Path
+    python_client: Any, thoughtful: Server, speech: Path
 ) -> None:
-    found = python_client("pipecat_llm.py", dialogue.port, speech)
+    found = python_client("pipecat_llm.py", thoughtful.port, speech)
     assert (found["errors"], found["answers"]) == ([], 2)
     assert found["audio"] > 0
     (_, typed), (role, said), (_, spoken), *_ = found["history"]
