@@ -104,10 +104,6 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
-def _without_counterpart(*names: str) -> dict[str, YamlKey]:
-    return dict.fromkeys(names, YamlKey())
-
-
 SERVER_KEYS = {
     "port": YamlKey("grpc_port", int),
     "max_sessions": YamlKey("live_sessions", int),
@@ -120,11 +116,12 @@ SERVER_KEYS = {
     "grpc_max_receive_message_bytes": YamlKey(usual=(8 * MB,)),
     "grpc_max_send_message_bytes": YamlKey(usual=(4 * MB,)),
     "sample_rate": YamlKey(usual=(16_000,)),
-    **_without_counterpart(
-        *("max_buffer_sec", "max_buffer_bytes", "buffer_overlap_sec", "decode_queue_timeout_sec"),
-        *("partial_decode_interval_sec", "partial_decode_window_sec"),
-        *("max_pending_decodes_per_stream", "max_pending_decodes_global"),
+    **dict.fromkeys(
+        ("max_buffer_sec", "max_buffer_bytes", "buffer_overlap_sec", "decode_queue_timeout_sec"),
+        YamlKey(),
     ),
+    **dict.fromkeys(("partial_decode_interval_sec", "partial_decode_window_sec"), YamlKey()),
+    **dict.fromkeys(("max_pending_decodes_per_stream", "max_pending_decodes_global"), YamlKey()),
 }
 MODEL_KEYS = {
     "name": YamlKey("whisper_model"),
@@ -147,7 +144,8 @@ STORAGE_KEYS = {
     "max_age_days": YamlKey("job_retention", float, lambda days: days * DAY_S),
 }
 DECODING_KEYS = {
-    **_without_counterpart("beam_size", "best_of"),
+    "beam_size": YamlKey(),
+    "best_of": YamlKey(),
     "patience": YamlKey(usual=(1.0,)),
     "temperature": YamlKey(usual=(0.0,)),
     "length_penalty": YamlKey(usual=(1.0,)),
@@ -161,12 +159,15 @@ SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
     "vad": {
         "silence": YamlKey("grpc_silence", float),
         "threshold": YamlKey("grpc_threshold", float),
-        **_without_counterpart("model_pool_size", "model_prewarm", "model_pool_growth_factor"),
+        **dict.fromkeys(
+            ("model_pool_size", "model_prewarm", "model_pool_growth_factor"), YamlKey()
+        ),
     },
     "safety": {"speech_rms_threshold": YamlKey(usual=(0, 0.0))},
     "logging": {
         "level": YamlKey("log_level", str, lambda name: LOG_LEVELS.get(name.lower(), name.lower())),
-        **_without_counterpart("file", "faster_whisper_level"),
+        "file": YamlKey(),
+        "faster_whisper_level": YamlKey(),
     },
     "metrics": {
         "expose_api_key_sessions": YamlKey("metrics", bool, lambda shown: "owners" if shown else "")
