@@ -15,6 +15,7 @@ from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
 from sidecar.api.http.openapi import PROBLEMS, Routes
 from sidecar.api.http.request_headers import (
+    LAST_EVENT_HINT,
     idempotency_key_of,
     identity_of,
     last_event_id,
@@ -340,10 +341,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         if after > job.seq:
             raise FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",
-                hint=(
-                    "Send the last id that you received, or omit the header to start from the "
-                    "first event."
-                ),
+                hint=LAST_EVENT_HINT,
             )
         if job.over and after == job.seq:
             return Response(status_code=204)  # stops the reconnects of a browser

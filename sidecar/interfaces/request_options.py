@@ -29,6 +29,7 @@ from sidecar.interfaces.language_tags import parse_language, printable_text
 from sidecar.transcripts.transcript import Notice, Transcript
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Value = TypeVar("Value")
 
 MAX_PROMPT_CHARACTERS = 4096
 """Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
@@ -74,16 +75,23 @@ SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS = "num_speakers", "speakers"
 
 
 def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
-    counts = {
-        name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS)
-        for name in (SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS)
-    }
-    said = {count for count in counts.values() if count is not None}
+    names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
+    return _same_field(
+        {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
+    )
+
+
+def _same_field(values: Mapping[str, Value | None]) -> Value | None:
+    """Return the value of a field that has several names.
+
+    Raises:
+        errors.FieldInvalid: the values differ.
+    """
+    said = {value for value in values.values() if value}
     if len(said) > 1:
+        names = " and ".join(f"'{name}'" for name in values)
         raise FieldInvalid(
-            f"'{SPEAKER_COUNT_FIELD}' and '{SPEAKER_COUNT_ALIAS}' are the same field and "
-            "have different values.",
-            hint="Send one of them.",
+            f"{names} are the same field and have different values.", hint="Send one of them."
         )
     return next(iter(said), None)
 
@@ -126,24 +134,19 @@ def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
     return tuple(Notice(FIELD_UNKNOWN, sentence) for sentence in sentences)
 
 
-def steering_fields(options: TranscribeOptions) -> tuple[str, ...]:
-    """Return the options in use that only a `steerable` engine supports."""
-    fields = {
+def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
+    """Return the options that the client sent and the engine does not support."""
+    steering = {
         "prompt/hotwords": bool(options.prompt),
         SPEAKER_COUNT_FIELD: options.num_speakers is not None,
         "temperature": bool(options.temperature),
         "max_tokens": options.max_tokens is not None,
         "windows": options.windows is not WindowingMode.AUTO,
     }
-    return tuple(name for name, used in fields.items() if used)
-
-
-def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
-    """Return the options that the client sent and the engine does not support."""
     if spec.steerable:
         return ()
     understood = {SPEAKER_COUNT_FIELD} if spec.counted else set()
-    return tuple(name for name in steering_fields(options) if name not in understood)
+    return tuple(name for name, used in steering.items() if used and name not in understood)
 
 
 def with_ignored_notices(
@@ -301,12 +304,8 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     """
     fields = "prompt", "context", "hotwords"
     texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
-    if texts["prompt"] and texts["context"] and texts["prompt"] != texts["context"]:
-        raise FieldInvalid(
-            "'prompt' and 'context' are the same field and have different values.",
-            hint="Send one of them.",
-        )
-    context, hotwords = texts["prompt"] or texts["context"], texts["hotwords"]
+    context = _same_field({name: texts[name] for name in ("prompt", "context")}) or ""
+    hotwords = texts["hotwords"]
     between = " " if context and unicodedata.category(context[-1]).startswith("P") else ", "
     prompt = between.join(filter(None, (context, hotwords)))
     if len(prompt) > MAX_PROMPT_CHARACTERS:

@@ -193,6 +193,9 @@ def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 _ID = re.compile(r"\d{1,15}", re.ASCII)
+LAST_EVENT_HINT = (
+    "Send the last id that you received, or omit the header to start from the first event."
+)
 
 
 def last_event_id(request: Request) -> int:
@@ -205,10 +208,7 @@ def last_event_id(request: Request) -> int:
     if given and not _ID.fullmatch(given):
         raise errors.FieldInvalid(
             "'Last-Event-ID' is not the id of an event.",
-            hint=(
-                "Send the last id that you received, or omit the header to start from the "
-                "first event."
-            ),
+            hint=LAST_EVENT_HINT,
         )
     return int(given or 0)
 

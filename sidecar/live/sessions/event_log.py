@@ -190,39 +190,31 @@ class EventMetrics:
 
     def __init__(self, tally: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
-        self._tally, self._patience_s = tally, patience_s
+        self.tally, self._patience_s = tally, patience_s
         self._speaking = False
         self._summed = False
         tally.opened.add(wire)
 
     def sound(self, seconds: float) -> None:
         """Count received audio."""
-        self._tally.audio.add(self.wire, by=seconds)
-
-    def waited(self, seconds: float) -> None:
-        """Count time in the buffer."""
-        self._tally.full.see(seconds)
-
-    def emitted(self, seconds: float) -> None:
-        """Count the time until the client read a final."""
-        self._tally.emitted.see(seconds)
+        self.tally.audio.add(self.wire, by=seconds)
 
     def said(self, event: live_events.LiveEvent) -> None:
         """Count a sent event."""
         match event:
             case live_events.SpeechStarted():
-                self._tally.turns.add(self.wire)
+                self.tally.turns.add(self.wire)
                 self._speaks(True)
             case live_events.Partial():
-                self._tally.partials.add(self.wire)
+                self.tally.partials.add(self.wire)
             case live_events.Final():
                 self._final(event)
             case live_events.NoticeRaised(notice) if notice.code == live_events.UTTERANCE_DROPPED:
-                self._tally.shed.add(self.wire)
+                self.tally.shed.add(self.wire)
             case live_events.TurnEnded():
                 self._speaks(False)
             case live_events.TurnDropped():
-                self._tally.dropped.add()
+                self.tally.dropped.add()
                 self._speaks(False)
             case live_events.Summary():
                 self._summed = True
@@ -230,26 +222,26 @@ class EventMetrics:
     def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
         """Count the end. ``finished``: the client requested it."""
         if self._speaking:
-            self._tally.orphaned.add()
+            self.tally.orphaned.add()
         self._speaks(False)
         reason = DONE if finished or self._summed else LEFT
         if wrong is not None:
             reason = wrong.code
             if isinstance(wrong, errors.LiveFull):
-                self._tally.refused.add(self.wire, wrong.code)
+                self.tally.refused.add(self.wire, wrong.code)
             if (outcome := outcome_of_error(wrong)) is not None:
-                self._tally.came(outcome)
-        self._tally.ended.add(self.wire, reason)
+                self.tally.came(outcome)
+        self.tally.ended.add(self.wire, reason)
 
     def _final(self, final: live_events.Final) -> None:
         segment = final.segment
-        self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
+        self.tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = RecognitionOutcome.DONE
         if live_events.AUDIO_UNHEARD in segment.flags:
             late = final.work_s >= self._patience_s
             outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
-        self._tally.came(outcome)
+        self.tally.came(outcome)
 
     def _speaks(self, speaking: bool) -> None:
-        self._tally.speaking += speaking - self._speaking
+        self.tally.speaking += speaking - self._speaking
         self._speaking = speaking

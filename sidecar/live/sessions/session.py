@@ -144,7 +144,7 @@ class Session:
             self._check()
         self.touched = self._now()
         if raw:
-            self.counted.waited(self.touched - came)
+            self.counted.tally.full.see(self.touched - came)
             self.counted.sound(len(raw) / encoding.width / rate)
             self.sound.add(raw, encoding, rate)
             self.news.set()

@@ -305,7 +305,7 @@ class GrpcStream:
                 if result.is_final:
                     took = time.monotonic() - began
                     self._times.emit_s += took
-                    self._session.counted.emitted(took)
+                    self._session.counted.tally.emitted.see(took)
 
     async def write_result(self, result: Any) -> None:
         """Send a result.
