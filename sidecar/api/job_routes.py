@@ -114,7 +114,7 @@ far, and the seconds of audio that were done when the attempt began."""
 
 
 def event_body(
-    job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining, resumed_s: float = 0.0
+    job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining, resumed_s: float
 ) -> tuple[str, dict[str, Any]] | None:
     """Return the name and the data of an event, or `None` if it is not for clients."""
     match event.change:
@@ -186,13 +186,11 @@ class JobEventFrames:
     """Rendered events of jobs, each rendered once for all its subscribers."""
 
     def __init__(
-        self,
-        most: int = MAX_EVENT_BATCH,
-        remaining_s: PredictRemaining = lambda progress, elapsed_s, resumed_s: None,
+        self, remaining_s: PredictRemaining = lambda progress, elapsed_s, resumed_s: None
     ) -> None:
-        """``most``: number of latest frames that are kept, for slightly later subscribers."""
         self._remaining_s = remaining_s
-        self._written = BoundedDict[tuple[str, int], bytes](most)
+        self._written = BoundedDict[tuple[str, int], bytes](MAX_EVENT_BATCH)
+        """Latest frames, for slightly later subscribers."""
 
     def of(self, job_id: str, event: job_record.JobEvent, resumed_s: float = 0.0) -> bytes:
         """Return the frame of an event; b"" if it is not for clients. ``resumed_s``: seconds of

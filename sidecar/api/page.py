@@ -74,9 +74,6 @@ class PageFiles:
     """Files of the page, read at the first request: a service without page users does not load
     them."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._folder = folder
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
 
@@ -94,7 +91,7 @@ class PageFiles:
             name for name in self._all if name.endswith(".js") and not name.startswith(LAZY_ASSETS)
         ]
         links = "\n".join(f'    <link rel="modulepreload" href="{base}/{name}">' for name in names)
-        body = (self._folder / FRONT).read_bytes()
+        body = (FOLDER / FRONT).read_bytes()
         return PageFile.of(
             FRONT, body.replace(_BASE, base.encode()).replace(_MODULES, links.encode())
         )
@@ -102,7 +99,7 @@ class PageFiles:
     @cached_property
     def digest(self) -> str:
         """Return the digest of all files and their names."""
-        hashed = hashlib.sha256((self._folder / FRONT).read_bytes())
+        hashed = hashlib.sha256((FOLDER / FRONT).read_bytes())
         for name, file in self._all.items():
             hashed.update(f"{name}\0{len(file.body)}\0".encode() + file.body)
         return hashed.hexdigest()[:16]
@@ -110,11 +107,11 @@ class PageFiles:
     @cached_property
     def _all(self) -> Mapping[str, PageFile]:
         paths = {
-            path.relative_to(self._folder).as_posix(): path
-            for path in self._folder.rglob("*")
+            path.relative_to(FOLDER).as_posix(): path
+            for path in FOLDER.rglob("*")
             if path.suffix in MEDIA_TYPES and path.name != FRONT
         }
-        if not (self._folder / CLIENT).is_dir():
+        if not (FOLDER / CLIENT).is_dir():
             paths |= {f"{CLIENT}/{path.name}": path for path in CHECKOUT_CLIENT.glob("*.js")}
         return {name: PageFile.of(name, path.read_bytes()) for name, path in sorted(paths.items())}
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Literal, TypeAlias
 
@@ -167,8 +167,7 @@ def status_of(job: JobRecord) -> VvvStatus:
 class VvvRecentJobs:
     """Recently finished jobs, in the order in which they ended."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._jobs: dict[str, tuple[float, str, VvvJobInfo]] = {}
         """Latest time, owner and entry of each job."""
 
@@ -178,7 +177,7 @@ class VvvRecentJobs:
         if not job.ended:
             entry.status = "failed"
         self._forget_old()
-        self._jobs[job.id] = self._now() + ENDED_LISTED_S, job.record.owner, entry
+        self._jobs[job.id] = time.monotonic() + ENDED_LISTED_S, job.record.owner, entry
 
     def of(self, owner: str) -> dict[str, VvvJobInfo]:
         """Return the entries of the recent jobs of one owner, by id."""
@@ -186,7 +185,7 @@ class VvvRecentJobs:
         return {name: entry for name, (_, of, entry) in self._jobs.items() if of == owner}
 
     def _forget_old(self) -> None:
-        now = self._now()
+        now = time.monotonic()
         self._jobs = {name: job for name, job in self._jobs.items() if job[0] > now}
 
 

@@ -39,10 +39,10 @@ PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 """Paths where a duplicate slash is ignored."""
 
 
-def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:
+def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
     router = speech.build_router(service)
-    created, strict = int(now()), service.settings.openai_strict
+    created, strict = int(clock.wall_time()), service.settings.openai_strict
     wire = _OpenAITranscriptions(service)
 
     def add(path: str, summary: str, body: dict[str, Any], **how: Any) -> None:

@@ -135,9 +135,7 @@ NO_BETA = (
 """Hint for a client that requests the beta."""
 
 
-def build_router(
-    service: Service, tickets: OneTimeCodes[TicketGrant], now: clock.Clock = clock.wall_time
-) -> APIRouter:
+def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
     """Build the routes of this protocol; the auth gate accepts ``tickets``."""
     router = openapi.Routes(responses=ERRORS)
 
@@ -149,7 +147,7 @@ def build_router(
     @router.websocket(REALTIME)
     async def realtime(websocket: WebSocket) -> None:
         settings = service.settings
-        expires_at = int(now() + settings.live_longest)
+        expires_at = int(clock.wall_time() + settings.live_longest)
         serve = partial(_serve, service=service, expires_at=expires_at)
         await DIALECT.serve(websocket, serve)
 
@@ -159,7 +157,7 @@ def build_router(
     async def client_secret(request: Request) -> Response:
         """Create a client secret for one live transcription or conversation (OpenAI's API)."""
         session = (await read_json(request)).get("session") or {}
-        expires_at = int(now() + CODE_LIFETIME_S)
+        expires_at = int(clock.wall_time() + CODE_LIFETIME_S)
         if talks(session):
             manners, _ = await dialogue_session.start_dialogue(service, session)
             await dialogue_session.check_voice(service, manners)
@@ -184,7 +182,7 @@ def build_router(
         configuration = updated_transcription(
             RealtimeTranscriptionConfig(), session, service.live.engine
         )
-        expires_at = int(now() + CODE_LIFETIME_S)
+        expires_at = int(clock.wall_time() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
         secret = {"value": key_for(request, session), "expires_at": expires_at}
         return _unread({**view, "client_secret": secret})
