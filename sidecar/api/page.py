@@ -27,7 +27,7 @@ from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.auth_gate import sent_token
 from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, request_body
-from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.request_headers import accepts, identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
@@ -151,9 +151,7 @@ def is_public_page(scope: types.Scope) -> bool:
 
 def wants_page(scope: types.Scope) -> bool:
     """Return whether a request accepts HTML by name, as browsers do; `*/*` comes from programs."""
-    accepts = ",".join(Headers(scope=scope).getlist("accept")).lower()
-    kinds = [part.partition(";")[0].strip() for part in accepts.split(",")]
-    return "text/html" in kinds
+    return accepts(Headers(scope=scope), "text/html")
 
 
 class _PageRoute(Route):

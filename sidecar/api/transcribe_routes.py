@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidecar import errors
 from sidecar.api.http import error_responses, middleware, openapi, responses, upload
-from sidecar.api.http.request_headers import identity_of, wants_async
+from sidecar.api.http.request_headers import accepts, identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.job_routes import job_response
 from sidecar.api.job_schemas import JobAnswer
@@ -249,12 +249,6 @@ class NdjsonResponse(responses.EventStreamResponse):
     media_type = MEDIA_TYPE
 
 
-def wants_ndjson(request: Request) -> bool:
-    """Return whether a client accepts NDJSON (`Accept`)."""
-    kinds = ",".join(request.headers.getlist("accept")).split(",")
-    return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in kinds)
-
-
 async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a response, and an empty line as a keep-alive."""
     unsaid = responses.UnsentSegments()
@@ -309,7 +303,7 @@ def build_router(service: Service) -> APIRouter:
             applied = {"Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, applied)
         cancel = partial(service.owned.hang_up, caller, job.record)
-        if wants_ndjson(request):
+        if accepts(request.headers, MEDIA_TYPE):
             farewell = error_line(errors.TokenInvalid())
             return NdjsonResponse(ndjson_lines(service, job), cancel, farewell)
         async with middleware.watch_disconnect(request, cancel, cancel):

@@ -46,18 +46,6 @@ def field_limits(options: Hashable) -> Mapping[str, NumberRange]:
     return MappingProxyType({name: one for name, one in found.items() if one is not None})
 
 
-def check_field_limits(options: Any) -> None:
-    """Check the fields of ``options`` against their limits.
-
-    Raises:
-        ValueError: a value is out of range; the message names the field.
-    """
-    for name, limits in field_limits(options.__class__).items():
-        value = getattr(options, name)
-        if value is not None and value not in limits:
-            raise ValueError(f"{name} is not from {limits}")
-
-
 def _annotation_limits(hint: Any) -> NumberRange | None:
     """Return the limits of an annotation, which may be optional."""
     for one in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
@@ -161,7 +149,9 @@ class EndpointingOptions:
     longest_s: MaxUtteranceSeconds = 8.0
 
     def __post_init__(self) -> None:
-        check_field_limits(self)
+        for field_name, limits in field_limits(EndpointingOptions).items():
+            if getattr(self, field_name) not in limits:
+                raise ValueError(f"{field_name} is not from {limits}")
         if self.neg_threshold > self.threshold:
             raise ValueError("neg_threshold has to be at most threshold")
         name = max("min_speech_s", "min_sure_speech_s", key=lambda name: float(getattr(self, name)))

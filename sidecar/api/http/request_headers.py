@@ -14,6 +14,7 @@ from typing import Any
 from urllib.request import parse_http_list
 
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
@@ -211,6 +212,12 @@ def last_event_id(request: Request) -> int:
             hint=LAST_EVENT_HINT,
         )
     return int(given or 0)
+
+
+def accepts(headers: Headers, kind: str) -> bool:
+    """Return whether a client accepts a media type by name (`Accept`); `*/*` names none."""
+    kinds = ",".join(headers.getlist("accept")).lower().split(",")
+    return any(one.partition(";")[0].strip() == kind for one in kinds)
 
 
 def media_type(request: Request) -> str:
