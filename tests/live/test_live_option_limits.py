@@ -7,15 +7,15 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any
 
 import pytest
+from live_wire import wire
 from module_services import service_of_module
 from scripted_speech import sound, talk
 from service_process import PATIENCE_S, Server
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from wyoming.event import async_read_event
 
@@ -57,13 +57,6 @@ service = service_of_module(
 )
 
 
-@asynccontextmanager
-async def wire(server: Server, path: str) -> AsyncIterator[ClientConnection]:
-    address = f"ws://127.0.0.1:{server.port}{path}"
-    async with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
-        yield socket
-
-
 async def heard(socket: ClientConnection) -> AsyncIterator[dict[str, Any]]:
     """All that comes as text, to the end of the connection, which says why it ends."""
     try:
@@ -99,7 +92,7 @@ async def at_once(attacks: list[Awaitable[None]]) -> None:
 async def someone(server: Server, meanwhile: Callable[[], Awaitable[None]]) -> list[str]:
     """What a session is told in which something happens in the middle of an utterance."""
     raw, middle, told = talk(0.3, 0.2), 2 * 16_000, []
-    async with wire(server, "/v1/live") as socket:
+    async with wire(server) as socket:
         await socket.send(json.dumps({"type": "begin", "partials": False, "diarize": False}))
         await socket.send(raw[:middle])
         await meanwhile()
@@ -129,7 +122,7 @@ async def of_live(server: Server) -> None:
     begin = json.dumps({"type": "begin"})
 
     async def attack(*said: str) -> None:
-        async with wire(server, "/v1/live") as socket:
+        async with wire(server) as socket:
             try:
                 for message in (*said, SPEECH, '{"type": "finish"}'):
                     await socket.send(message)

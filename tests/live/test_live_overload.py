@@ -6,7 +6,6 @@ The engine takes a second for whatever it is given, so few speakers are enough f
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
@@ -116,8 +115,7 @@ async def spoken(socket: ClientConnection, *messages: Any) -> None:
 
 def appended(pcm: bytes) -> str:
     """As the Realtime wire takes it, at 24,000 samples a second."""
-    audio = base64.b64encode(pcm).decode()
-    return json.dumps({"type": "input_audio_buffer.append", "audio": audio})
+    return json.dumps({"type": "input_audio_buffer.append", "audio": base64_of(pcm)})
 
 
 @contextlib.asynccontextmanager

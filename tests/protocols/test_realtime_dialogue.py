@@ -7,7 +7,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
 from service_process import PATIENCE_S, Server, free_port
+from test_realtime_transcription import sound
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -55,11 +55,6 @@ ENDED = [
 ALOUD = [*BEGUN, "response.output_audio.done", "response.output_audio_transcript.done", *ENDED]
 READ = [*BEGUN, "response.output_text.done", *ENDED]
 MANUAL = {"audio": {"input": {"turn_detection": None}}}
-
-
-def sound(level: float, seconds: float) -> bytes:
-    """So loud, 16-bit at 24 kHz: what is loud is speech to the scripted engine."""
-    return struct.pack("<h", round(level * 32767)) * round(seconds * RATE)
 
 
 class Caller:

@@ -15,9 +15,11 @@ from websockets.exceptions import ConnectionClosed
 
 
 @asynccontextmanager
-async def wire(server: Server, **more: Any) -> AsyncIterator[ClientConnection]:
+async def wire(
+    server: Server, path: str = "/v1/live", **more: Any
+) -> AsyncIterator[ClientConnection]:
     """A connection; `begin` is the first thing to say."""
-    address = f"ws://127.0.0.1:{server.port}/v1/live"
+    address = f"ws://127.0.0.1:{server.port}{path}"
     async with connect(address, max_size=None, proxy=None, ping_interval=None, **more) as socket:
         yield socket
 
