@@ -99,7 +99,9 @@ def read_checkpoint(folder: Path) -> ModelCheckpoint:
     with disk_errors_as_ours():
         config = check_vibevoice_config(folder)
         files = weight_files(folder)
-        _check_processor(folder)
+        for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, _CHAT_TEMPLATE_FILES):
+            if not any(all((folder / name).is_file() for name in names) for names in ways):
+                require_files(folder, ways[0])
         return ModelCheckpoint.of(folder, config, files)
 
 
@@ -245,13 +247,6 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if not tensors[name] <= check_safetensors(folder / name):
             raise damaged_error(folder / name, f"lacks weights that {WEIGHTS_INDEX_FILE} lists")
     return tuple(folder / name for name in names)
-
-
-def _check_processor(folder: Path) -> None:
-    """Check that the tokenizer, the processor's settings and the chat template exist."""
-    for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, _CHAT_TEMPLATE_FILES):
-        if not any(all((folder / name).is_file() for name in names) for names in ways):
-            require_files(folder, ways[0])
 
 
 def require_files(folder: Path, names: Sequence[str]) -> None:

@@ -173,14 +173,16 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     """
     with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(whisper_pull_command()):
         config = check_whisper_config(folder)
-        vocabulary = _vocabulary(folder) or folder / VOCABULARIES[0]
+        vocabularies = [folder / name for name in VOCABULARIES]
+        vocabulary = next(filter(Path.is_file, vocabularies), vocabularies[0])
         for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
             checkpoint.require_files(folder, [name])
         check_ctranslate2_weights(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # English only, whatever its vocabulary
         config = {
             **config,
-            "multilingual": _vocabulary_size(folder) > ENGLISH_VOCABULARY_SIZE and not distilled,
+            "multilingual": _vocabulary_size(vocabulary) > ENGLISH_VOCABULARY_SIZE
+            and not distilled,
         }
         return checkpoint.ModelCheckpoint.of(folder, config, (folder / WEIGHTS_FILE,))
 
@@ -237,14 +239,8 @@ def _read_text(file: BinaryIO) -> str:
     return file.read(length)[:-1].decode()
 
 
-def _vocabulary(folder: Path) -> Path | None:
-    return next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
-
-
-def _vocabulary_size(folder: Path) -> int:
-    """Return the number of entries in the vocabulary."""
-    path = _vocabulary(folder)
-    assert path is not None
+def _vocabulary_size(path: Path) -> int:
+    """Return the number of entries in a vocabulary."""
     if path.suffix == ".txt":
         return path.read_bytes().count(b"\n")
     try:

@@ -83,7 +83,8 @@ class PulledVoices:
 
     def with_voice(self, voice: PulledVoice) -> PulledVoices:
         """Return the voices with a voice added at the end, or moved there."""
-        others = (one for one in self.voices if not _is_same_voice(one, voice))
+        key = voice.name, voice.language
+        others = (one for one in self.voices if (one.name, one.language) != key)
         return replace(self, voices=(*others, voice))
 
     def lacking(self, voice: PulledVoice) -> list[str]:
@@ -118,10 +119,6 @@ class PulledVoices:
     def _is_here(self, key: str) -> bool:
         known, path = self.files.get(key), self.path(key)
         return known is not None and path.is_file() and path.stat().st_size == known.size
-
-
-def _is_same_voice(one: PulledVoice, other: PulledVoice) -> bool:
-    return (one.name, one.language) == (other.name, other.language)
 
 
 def voice_for_language(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:

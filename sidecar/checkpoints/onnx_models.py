@@ -131,11 +131,8 @@ def _weights(tensor: Any) -> npt.NDArray[Any] | None:
     raw = _vector(tensor, _RAW)
     if kind not in _DTYPES or raw is None:
         return None
-    dims = (
-        []
-        if (sizes := _vector(tensor, _DIMS)) is None
-        else np.frombuffer(tensor.Bytes, "<i8", sizes[1], sizes[0]).tolist()
-    )
+    begin, count = _vector(tensor, _DIMS) or (0, 0)
+    dims = np.frombuffer(tensor.Bytes, "<i8", count, begin).tolist()
     dtype = np.dtype(_DTYPES[kind])
     start, size = raw
     return np.frombuffer(tensor.Bytes, dtype, size // dtype.itemsize, start).reshape(dims)

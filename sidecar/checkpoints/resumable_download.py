@@ -49,9 +49,7 @@ class HubFile:
         parts = self.name.split("/")
         if self.size < 0 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
             raise ValueError(f"no file to be fetched: {self.name!r}")
-        if not re.fullmatch(r"[0-9a-f]*", self.digest) or (
-            len(self.digest) != _DIGEST_CHARS[self.kind]
-        ):
+        if not re.fullmatch(f"[0-9a-f]{{{_DIGEST_CHARS[self.kind]}}}", self.digest):
             raise ValueError(f"no checksum of {self.name}: {self.digest!r}")
 
     @property
@@ -407,20 +405,13 @@ def explained_by(
             "'--to FOLDER' on another computer, and copy the folder (docs/models.md).",
         ) from None
     except OSError as error:
-        raise _unwritable(error, hint) from None
-
-
-def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
-    """Return the error for a disk that is full or cannot be written to."""
-    if error.errno == errno.ENOSPC:
-        return errors.DiskFull(
-            "The disk is full.",
-            hint="Free some space and repeat the command: it resumes the download.",
-        )
-    where = error.filename or "The folder"
-    return errors.CheckpointUnwritable(
-        f"{where} cannot be written to: {error.strerror or error}.", hint=hint
-    )
+        if error.errno == errno.ENOSPC:
+            remedy = "Free some space and repeat the command: it resumes the download."
+            raise errors.DiskFull("The disk is full.", hint=remedy) from None
+        where = error.filename or "The folder"
+        raise errors.CheckpointUnwritable(
+            f"{where} cannot be written to: {error.strerror or error}.", hint=hint
+        ) from None
 
 
 def run_in_parallel(

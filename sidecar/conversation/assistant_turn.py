@@ -333,10 +333,9 @@ class AssistantTurn:
         self._do(command)
         if isinstance(command, events.SendReplyAudio):
             self.sounding = True
-        first = (
-            events.ReplyTextDelta | events.SendReplyAudio if self._mute else events.SendReplyAudio
-        )
-        if self._latency is not None and isinstance(command, first):
+        first = isinstance(command, events.SendReplyAudio)
+        first = first or (self._mute and isinstance(command, events.ReplyTextDelta))
+        if self._latency is not None and first:
             self._measure(self._latency, now)
 
     def _measure(self, known: events.ReplyLatency, now: float) -> None:
@@ -344,11 +343,8 @@ class AssistantTurn:
         self._latency = None
         thought = first.get("token", now) - first["think"] if "think" in first else 0.0
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
-        self._do(
-            replace(
-                known, turn=self.number, thought=thought, voiced=voiced, total=now - known.total
-            )
-        )
+        known = replace(known, turn=self.number, thought=thought, voiced=voiced)
+        self._do(replace(known, total=now - known.total))
 
     def _write(self, text: str, pieces: list[TtsPhrase], now: float) -> None:
         """Add text that is shown, and the phrases that it completes."""

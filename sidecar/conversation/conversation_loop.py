@@ -153,7 +153,7 @@ class ConversationLoop:
         self.session = session
         self.machine = ConversationStateMachine(options)
         """State, history and options; requests go through `wish`."""
-        self.input = SpeechInput(session, now, self._recognised, self._noticed)
+        self.input = SpeechInput(session, now, self._in_order, self._noticed)
         self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
         """LLM and TTS: changes take effect on replies that these have not begun."""
         self.pacer = AudioPacer(clears=clears)
@@ -287,12 +287,9 @@ class ConversationLoop:
         except Exception as fault:  # an internal error ends the conversation, and `run` raises it
             self._broken.set_exception(fault)
 
-    def _recognised(self, event: events.ConversationEvent) -> None:
+    def _in_order(self, what: _Heard) -> None:
         """Handle an event of the speech input. The echo similarity is fed before the words, which
         wait for it; all that comes behind them keeps its place."""
-        self._in_order(event)
-
-    def _in_order(self, what: _Heard) -> None:
         if not self._waiting and self._comparison(what) is None:
             self._go_on(what)
             return

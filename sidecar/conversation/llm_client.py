@@ -59,6 +59,9 @@ class LlmAddress:
 class LlmClient:
     """HTTP client of one model."""
 
+    calls = True
+    """The model may call tools, and decides by itself whether it does."""
+
     def __init__(
         self, address: LlmAddress, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
@@ -76,11 +79,6 @@ class LlmClient:
     def name(self) -> str:
         """Return the model's name and its host."""
         return f"{self._model or 'a language model'} at {self._client.base_url.netloc.decode()}"
-
-    @property
-    def calls(self) -> bool:
-        """Return true: the model may call tools, and decides by itself whether it does."""
-        return True
 
     async def ready(self) -> None:
         """Determine the model and have the server load it: request one token and drop it.
@@ -280,11 +278,10 @@ async def create_llm(
         for look in looks.values():
             look.cancel()
     if not again:
-        looked_for = ", ".join(local)
         log.info(
             "LLM: none found (tried: %s); conversations repeat what the user says; set "
             "VIBEVOICE_LLM to a server",
-            looked_for,
+            ", ".join(local),
         )
     return chat_completions.RepeatLlm()
 

@@ -13,7 +13,7 @@ from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.chat_history import ChatHistory
+from sidecar.conversation.chat_history import ChatEntry, ChatHistory
 from sidecar.conversation.conversation_events import ConversationOptions, ConversationPhase
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
@@ -148,16 +148,17 @@ class ConversationStateMachine:
             entry = self.history.add(noted.role, noted.text, noted.after)
         else:
             entry = self.history.called(0, noted.call, noted.after)
-        self._do(events.HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
+        self._recorded(entry, noted.name)
 
     def _returned(self, returned: events.ToolResultAdded) -> None:
         entry = self.history.returned(returned.call, returned.output, returned.after)
         if entry is None:
             self._do(events.ConversationError(0, CallUnknown()))
         else:
-            self._do(
-                events.HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name)
-            )
+            self._recorded(entry, returned.name)
+
+    def _recorded(self, entry: ChatEntry, name: str) -> None:
+        self._do(events.HistoryEntryRecorded(entry.number, entry.role, entry.text, name))
 
     def _asked(self, asked: events.ResponseRequested) -> None:
         person = self.turn_taking.person

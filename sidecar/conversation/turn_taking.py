@@ -238,11 +238,7 @@ class TurnTaking:
         if text:
             entry = self._answering.history.add(ChatRole.USER, text)
             spoken = person.began, person.ended
-            self._do(
-                conversation_events.UserTurnFinal(
-                    entry.text, entry=entry.number, backchannel=spoken
-                )
-            )
+            self._do(conversation_events.UserTurnFinal(entry.text, entry.number, spoken))
 
     def alike(self, utterance: int, likeness: float) -> None:
         """Record how similar an utterance's audio is to what was played: so its words count or are

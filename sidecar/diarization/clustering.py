@@ -138,17 +138,13 @@ def threshold_for_speakers(
     `SAME_SPEAKER_DISTANCE`, return that.
     """
     least_s = 0.1 * float(seconds.sum()) / num_speakers
-    best, misses = SAME_SPEAKER_DISTANCE, None
-    for border in _candidate_thresholds(tree):
-        labels = cut_tree(tree, len(seconds), border)
-        heard = np.bincount(labels, seconds)
+
+    def misses(border: float) -> tuple[int, float]:
+        heard = np.bincount(cut_tree(tree, len(seconds), border), seconds)
         missed = abs(int((heard >= least_s).sum()) - num_speakers)
-        if misses is None or (missed, abs(border - SAME_SPEAKER_DISTANCE)) < (
-            misses,
-            abs(best - SAME_SPEAKER_DISTANCE),
-        ):
-            best, misses = border, missed
-    return best
+        return missed, abs(border - SAME_SPEAKER_DISTANCE)
+
+    return min(_candidate_thresholds(tree), key=misses)
 
 
 def _candidate_thresholds(tree: list[ClusterMerge]) -> Iterator[float]:
@@ -230,7 +226,10 @@ def split_speaker(
     for at in range(len(prints)):
         last = whose.get(at, last)
         groups.append(last)
-    return SplitSpeakerGroups(groups, _cosine_similarity(vectors, seconds, labels))
+    means = _means(vectors, seconds, labels, range(len(centres)))
+    alike = means @ means.T
+    np.fill_diagonal(alike, -1.0)
+    return SplitSpeakerGroups(groups, round(float(alike.max()), 3))
 
 
 def _group_centroids(
@@ -298,13 +297,6 @@ def _assign_to_nearest(
             break
         labels = anew
     return labels
-
-
-def _cosine_similarity(vectors: Matrix, seconds: npt.NDArray[np.float32], labels: Labels) -> float:
-    means = _means(vectors, seconds, labels, np.unique(labels).tolist())
-    alike = means @ means.T
-    np.fill_diagonal(alike, -1.0)
-    return round(float(alike.max()), 3)
 
 
 NO_SPEAKER = -1

@@ -267,10 +267,8 @@ class Diarizer:
         founding = alone_s >= min(MIN_SPEAKER_S, float(alone_s.max()) / 2)
         founding &= alone_s > 0
         if not founding.any():
-            self._persons = np.full(
-                (len(self._windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER
-            )
             self._known = {}
+            self._persons = self._recognized(self._windows)
         else:
             halves = np.concatenate([window.vectors for window in self._windows])
             vectors = halves[founding].astype(np.float32)

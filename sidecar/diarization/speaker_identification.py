@@ -80,9 +80,8 @@ def identify_speakers(
     if not options.identifies_speakers or not transcript.diarized:
         return transcript
     if speakers is None:
-        return (
-            transcript.with_notice(SPEAKERS_NOT_COMPARED) if transcript.has_speech else transcript
-        )
+        notices = (SPEAKERS_NOT_COMPARED,) if transcript.has_speech else ()
+        return transcript.with_notice(*notices)
     own = speaker_turns_of(transcript.segments)
     labels = match_speakers(overlap_seconds(speakers.turns, own), MIN_SHARED_S)
     voices = {
@@ -98,18 +97,11 @@ def identify_speakers(
         else one
         for speaker, one in match_profiles(voices, likely, known).items()
     ]
-    prints = _segment_embeddings(transcript, speakers) if options.voiceprints else ()
+    heard: Sequence[SpeakerVector | None] = ()
+    if options.voiceprints and speakers.passages is not None:
+        heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
+    prints = tuple(None if one is None else embedding_of(one) for one in heard)
     return replace(transcript, voices=tuple(found), prints=prints)
-
-
-def _segment_embeddings(
-    transcript: Transcript, speakers: DiarizedSpeakers
-) -> tuple[SpeakerEmbedding | None, ...]:
-    """Return the embedding of each segment."""
-    if speakers.passages is None:
-        return ()
-    heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
-    return tuple(None if one is None else embedding_of(one) for one in heard)
 
 
 def embedding_if_long_enough(voice: SpeakerVector) -> SpeakerEmbedding | None:

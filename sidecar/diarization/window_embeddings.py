@@ -41,12 +41,6 @@ Activity = npt.NDArray[np.bool_]
 """Shape (589, 3): whether a local speaker talks in a frame."""
 
 
-def unpack_activity(packed: npt.NDArray[np.uint8]) -> Activity:
-    """Return the activity of a window's local speakers from its packed bits."""
-    bits = np.unpackbits(packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
-    return bits.reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS).astype(np.bool_)
-
-
 def solo_activity(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return where only one speaker talks; shape as ``active``, (frames, speakers)."""
     alone: npt.NDArray[np.bool_] = active & (active.sum(axis=1) == 1)[:, None]
@@ -97,7 +91,8 @@ class DiarizationWindow:
     @property
     def activity(self) -> Activity:
         """Return the activity of its local speakers."""
-        return unpack_activity(self.packed)
+        bits = np.unpackbits(self.packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
+        return bits.reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS).astype(np.bool_)
 
 
 class WindowExtractor:

@@ -83,12 +83,8 @@ def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], li
 def _join_turns(floor: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     found: list[SpeakerTurn] = []
     for turn in floor:
-        last = found[-1] if found else None
-        if (
-            last is not None
-            and last.label == turn.label
-            and turn.start - last.end < MAX_JOINED_PAUSE_S
-        ):
+        last = found[-1] if found and found[-1].label == turn.label else None
+        if last is not None and turn.start - last.end < MAX_JOINED_PAUSE_S:
             found[-1] = replace(last, end=turn.end)
         else:
             found.append(turn)
@@ -144,8 +140,9 @@ def extend_over_overlaps(
     for at, (one, other) in enumerate(pairwise(segments)):
         if one.speaker == other.speaker or one.end != other.start:
             continue
-        ends = _end_at(of.get(one.speaker, ()), one.end)
-        begins = max(one.start, found[at].start, _start_at(of.get(other.speaker, ()), other.start))
+        _, ends = _turn_around(of.get(one.speaker, ()), one.end)
+        begins, _ = _turn_around(of.get(other.speaker, ()), other.start)
+        begins = max(one.start, found[at].start, begins)
         if ends - begins >= MIN_OVERLAP_S:
             found[at] = replace(found[at], end=ends)
             found[at + 1] = replace(found[at + 1], start=begins)
@@ -183,16 +180,12 @@ def fit_to_turns(segments: Sequence[Segment], turns: Iterable[SpeakerTurn]) -> l
     return found
 
 
-def _end_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
-    """Return the end of the turn (of sorted ``turns``) that contains the time; else the time."""
+def _turn_around(turns: Sequence[SpeakerTurn], time_s: float) -> tuple[float, float]:
+    """Return start and end of the turn (of sorted ``turns``) that contains the time; else the time
+    for both."""
     at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
-    return max(time_s, turns[at].end) if at >= 0 else time_s
-
-
-def _start_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
-    """Return the start of the turn (of sorted ``turns``) that contains the time; else the time."""
-    at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
-    return turns[at].start if at >= 0 and turns[at].end > time_s else time_s
+    inside = at >= 0 and turns[at].end > time_s
+    return (turns[at].start, turns[at].end) if inside else (time_s, time_s)
 
 
 WORD_TIME_ERROR_S = 0.5

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from sidecar import upstream
 from sidecar.engines import moonshine, scripted_engine, vibevoice, voxtral, whisper
 from sidecar.interfaces.engine_interface import EngineSpec, ModelSpec, TranscriptionEngine
-from sidecar.upstream import upstream_engine
 
 _CLASSES: tuple[tuple[EngineSpec, type[TranscriptionEngine]], ...] = (
     (vibevoice.SPEC, vibevoice.VibeVoiceEngine),
     (whisper.SPEC, whisper.WhisperEngine),
     (voxtral.SPEC, voxtral.VoxtralEngine),
     (moonshine.SPEC, moonshine.MoonshineEngine),
-    (upstream_engine.SPEC, upstream_engine.UpstreamEngine),
+    (upstream.SPEC, upstream.UpstreamEngine),
     (scripted_engine.SPEC, scripted_engine.ScriptedEngine),
 )
 """Literal imports: a packager does not see names that are built from strings."""

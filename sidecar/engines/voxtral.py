@@ -323,16 +323,12 @@ class VoxtralStream:
         while most is None or len(self.tokens) < most:
             first = not self.tokens
             prompt = len(self._voxtral.tekken.prompt(self._delay))
-            needed = (
-                (prompt * self._step - HOP_SAMPLES + WINDOW_SAMPLES // 2)
-                if first
-                else self._step + WINDOW_SAMPLES
-            )
+            # The next window begins half a window before the first spectrum that was not used.
+            taken = prompt * self._step - WINDOW_SAMPLES // 2 if first else self._step
+            needed = taken + WINDOW_SAMPLES - (HOP_SAMPLES if first else 0)
             if len(self._rest) < needed:
                 return
             spectra = self._voxtral.spectra(self._rest[:needed], whole=first)
-            # The next window begins half a window before the first spectrum that was not used.
-            taken = prompt * self._step - WINDOW_SAMPLES // 2 if first else self._step
             self._rest = self._rest[taken:]
             self.tokens.append(self._next(spectra, first))
 

@@ -12,10 +12,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sidecar.concurrency import ThreadLimiter, cancel_after
 
+Result = TypeVar("Result")
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Variable with the numbers or names of the GPUs that a process may use, in order; empty: none."""
 DEVICE_ORDER_ENV = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -264,8 +265,11 @@ class GpuMonitor:
     async def _look(self) -> None:
         before = self.ledger.holdings()
         gpu = await self._thread.run(self._read)
-        now = self.ledger.holdings()
-        self._take_in(gpu, {who: _steady_holding(before.get(who), one) for who, one in now.items()})
+        holdings = self.ledger.holdings()
+        for who, one in holdings.items():
+            if one != before.get(who):  # it changed during the query
+                holdings[who] = replace(one, coming=True)
+        self._take_in(gpu, holdings)
 
     def _take_in(self, gpu: GpuMemory | None, holdings: Mapping[str, EngineMemoryHolding]) -> None:
         """Store the result of a query; if the driver did not answer, keep the last values."""
@@ -282,13 +286,6 @@ class GpuMonitor:
             self._silent = False
         self.seen = gpu
         self.ledger.see(holdings, gpu.used_bytes, gpu.processes)
-
-
-def _steady_holding(
-    before: EngineMemoryHolding | None, now: EngineMemoryHolding
-) -> EngineMemoryHolding:
-    """Return an engine's holding; mark it as ``coming`` if it changed during the query."""
-    return now if before == now else replace(now, coming=True)
 
 
 class HostMemoryMonitor:
@@ -317,47 +314,21 @@ def read_gpu_memory() -> GpuMemory | None:
 
     Return `None` if there is no GPU or no driver, or if the driver does not answer.
     """
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        device = first_visible(_list_gpus(pynvml), os.environ.get(VISIBLE_DEVICES_VARIABLE))
-        if device is None or device.handle is None:
-            return None
-        memory = _memory(pynvml, device.handle)
-        whole = _memory(pynvml, device.card)
-        name = pynvml.nvmlDeviceGetName(device.handle)
-        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(device.card)
-        bandwidth = _bandwidth(pynvml, device.card)
-        return GpuMemory(
-            str(name),
-            int(memory.used) >> 20,
-            int(memory.total) >> 20,
-            bandwidth and bandwidth * memory.total / whole.total,  # the slice's share
-            major >= 8,
-            _processes(pynvml, device.handle),
-            *_utilization(pynvml, device.handle),
-            _optional(
-                pynvml, pynvml.nvmlDeviceGetTemperature, device.card, pynvml.NVML_TEMPERATURE_GPU
-            ),
-        )
-    except pynvml.NVMLError:
-        return None
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+    return _ask_driver(_gpu_in_use)
 
 
 def driver_cuda_version() -> int | None:
     """Return the newest CUDA that the driver supports, as 12040 for 12.4; `None` without driver."""
+    return _ask_driver(lambda nvml: int(nvml.nvmlSystemGetCudaDriverVersion_v2()))
+
+
+def _ask_driver(query: Callable[[Any], Result]) -> Result | None:
+    """Return the result of a query of NVML; `None` without driver, or if it does not answer."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        return int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+        return query(pynvml)
     except pynvml.NVMLError:
         return None
     finally:
@@ -365,23 +336,38 @@ def driver_cuda_version() -> int | None:
             pynvml.nvmlShutdown()
 
 
-@dataclass(frozen=True, slots=True)
-class _MemoryBytes:
-    used: int
-    total: int
+def _gpu_in_use(nvml: Any) -> GpuMemory | None:
+    device = first_visible(_list_gpus(nvml), os.environ.get(VISIBLE_DEVICES_VARIABLE))
+    if device is None or device.handle is None:
+        return None
+    used, total = _used_and_total_bytes(nvml, device.handle)
+    _, total_of_card = _used_and_total_bytes(nvml, device.card)
+    name = nvml.nvmlDeviceGetName(device.handle)
+    major, _ = nvml.nvmlDeviceGetCudaComputeCapability(device.card)
+    bandwidth = _bandwidth(nvml, device.card)
+    return GpuMemory(
+        str(name),
+        used >> 20,
+        total >> 20,
+        bandwidth and bandwidth * total / total_of_card,  # the slice's share
+        major >= 8,
+        _processes(nvml, device.handle),
+        *_utilization(nvml, device.handle),
+        _optional(nvml, nvml.nvmlDeviceGetTemperature, device.card, nvml.NVML_TEMPERATURE_GPU),
+    )
 
 
-def _memory(nvml: Any, handle: Any) -> _MemoryBytes:
+def _used_and_total_bytes(nvml: Any, handle: Any) -> tuple[int, int]:
     """Return a device's memory. A GPU that shares the host's has no figures of its own (NVML's
     "not supported"): then the host's."""
     try:
         found = nvml.nvmlDeviceGetMemoryInfo(handle)
-        return _MemoryBytes(int(found.used), int(found.total))
+        return int(found.used), int(found.total)
     except nvml.NVMLError_NotSupported:
         import psutil
 
         host = psutil.virtual_memory()
-        return _MemoryBytes(host.total - host.available, host.total)
+        return host.total - host.available, host.total
 
 
 def _list_gpus(nvml: Any) -> list[GpuDevice]:

@@ -304,7 +304,7 @@ class MemoryAdmission:
         work = memory_footprint.RecordingWork.of(
             self._shape,
             TYPICAL_AUDIO_S if audio_s is None else audio_s,
-            text_tokens=_prompt_tokens(options),
+            text_tokens=memory_footprint.PROMPT_TOKENS + len(options.prompt.encode()) // 2,
         )
         most = options.max_tokens or work.output_tokens
         return replace(work, output_tokens=min(most, work.output_tokens))
@@ -312,10 +312,6 @@ class MemoryAdmission:
 
 def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
     return replace(plan, encoder_chunk_s=min(plan.encoder_chunk_s, CPU_CHUNK_S))
-
-
-def _prompt_tokens(options: TranscribeOptions) -> int:
-    return memory_footprint.PROMPT_TOKENS + len(options.prompt.encode()) // 2
 
 
 def does_not_fit_error(

@@ -9,7 +9,7 @@ each 80 ms, within their sliding windows. The tests compare it with the caches o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import ceil, prod
 from typing import Any
 
@@ -22,58 +22,50 @@ class EncoderShape:
     """Dimensions of an audio encoder: a convolutional stem, downsampling stages, a head.
 
     Stage 0 is the stem; each further stage downsamples by its ratio and doubles the channels. The
-    defaults are those of the released encoders.
+    names are those of `config.json`, the defaults those of the released encoders.
     """
 
-    latent: int
+    hidden_size: int
     channels: int = 1
-    filters: int = 32
-    kernel: int = 7
-    expansion: int = 4
-    ratios: tuple[int, ...] = (2, 2, 4, 5, 5, 8)
+    num_filters: int = 32
+    kernel_size: int = 7
+    ffn_expansion: int = 4
+    downsampling_ratios: tuple[int, ...] = (2, 2, 4, 5, 5, 8)
     depths: tuple[int, ...] = (3, 3, 3, 3, 3, 3, 8)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], latent: int) -> EncoderShape:
         """Return the shape by a part of `config.json`; defaults: the released encoders."""
-        names = {
-            "hidden_size": "latent",
-            "channels": "channels",
-            "num_filters": "filters",
-            "kernel_size": "kernel",
-            "ffn_expansion": "expansion",
-            "downsampling_ratios": "ratios",
-            "depths": "depths",
-        }
-        said = {names[key]: value for key, value in config.items() if key in names}
-        lists: dict[str, Any] = {
-            key: tuple(said[key]) for key in ("ratios", "depths") if key in said
-        }
-        return cls(**{"latent": latent, **said, **lists})
+        names = {one.name for one in fields(cls)}
+        said = {key: value for key, value in config.items() if key in names}
+        lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+        return cls(**{"hidden_size": latent, **said, **lists})
 
     @property
     def hop(self) -> int:
         """Return the samples per token (3,200: 7.5 tokens a second)."""
-        return prod(self.ratios)
+        return prod(self.downsampling_ratios)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Return the channels of each stage."""
-        return tuple(self.filters << stage for stage in range(len(self.ratios) + 1))
+        return tuple(
+            self.num_filters << stage for stage in range(len(self.downsampling_ratios) + 1)
+        )
 
     @property
     def parameters(self) -> int:
         """Return the number of parameters of the encoder."""
         widths = self.widths
-        total = self.channels * widths[0] * self.kernel + widths[0]
-        for narrow, wide, ratio in zip(widths, widths[1:], self.ratios, strict=False):
+        total = self.channels * widths[0] * self.kernel_size + widths[0]
+        for narrow, wide, ratio in zip(widths, widths[1:], self.downsampling_ratios, strict=False):
             total += narrow * wide * 2 * ratio + wide
         for width, depth in zip(widths, self.depths, strict=True):
-            feed_forward = 2 * width * width * self.expansion + (self.expansion + 1) * width
-            mixer = width * self.kernel + width
+            feed_forward = 2 * width * width * self.ffn_expansion + (self.ffn_expansion + 1) * width
+            mixer = width * self.kernel_size + width
             norms_and_scales = 4 * width
             total += depth * (feed_forward + mixer + norms_and_scales)
-        return total + widths[-1] * self.latent * self.kernel + self.latent
+        return total + widths[-1] * self.hidden_size * self.kernel_size + self.hidden_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +93,8 @@ class ModelShape:
         if not isinstance(text, dict) or "hidden_size" not in text:
             raise ValueError("not the config.json of a VibeVoice-ASR checkpoint in the HF layout")
         heads = text.get("num_attention_heads", 32)
+        acoustic = config.get("acoustic_tokenizer_encoder_config") or {}
+        semantic = config.get("semantic_tokenizer_encoder_config") or {}
         return cls(
             hidden=text["hidden_size"],
             layers=text.get("num_hidden_layers", 32),
@@ -109,12 +103,8 @@ class ModelShape:
             head_dim=text.get("head_dim") or text["hidden_size"] // heads,
             mlp=text.get("intermediate_size", 22016),
             vocab=text.get("vocab_size", 151936),
-            acoustic=EncoderShape.from_config(
-                config.get("acoustic_tokenizer_encoder_config") or {}, 64
-            ),
-            semantic=EncoderShape.from_config(
-                config.get("semantic_tokenizer_encoder_config") or {}, 128
-            ),
+            acoustic=EncoderShape.from_config(acoustic, 64),
+            semantic=EncoderShape.from_config(semantic, 128),
         )
 
     @property
@@ -148,7 +138,7 @@ class ModelShape:
 
         These go to the host's memory if the encoders are evicted.
         """
-        both = self.acoustic.latent + self.semantic.latent
+        both = self.acoustic.hidden_size + self.semantic.hidden_size
         projector = both * self.hidden + 2 * self.hidden * self.hidden + 6 * self.hidden
         return self.acoustic.parameters + self.semantic.parameters + projector
 
@@ -199,8 +189,8 @@ VIBEVOICE_7B_SHAPE = ModelShape(
     head_dim=128,
     mlp=18944,
     vocab=152064,
-    acoustic=EncoderShape(latent=64),
-    semantic=EncoderShape(latent=128),
+    acoustic=EncoderShape(hidden_size=64),
+    semantic=EncoderShape(hidden_size=128),
 )
 """Dimensions of the released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
 
@@ -453,9 +443,9 @@ def _widest_stage(encoder: EncoderShape, samples: int) -> int:
     """
     most, before, length = 0, 0, samples
     for stage, width in enumerate(encoder.widths):
-        length //= encoder.ratios[stage - 1] if stage else 1
+        length //= encoder.downsampling_ratios[stage - 1] if stage else 1
         own = width * length
-        most = max(most, before + own * (3 + 2 * encoder.expansion))
+        most = max(most, before + own * (3 + 2 * encoder.ffn_expansion))
         before = own
     return most
 

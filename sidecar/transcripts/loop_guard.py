@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.transcripts import transcript
-from sidecar.transcripts.vibevoice_output import OpenSegment
+from sidecar.transcripts.vibevoice_output import OpenSegment, VibeVoiceOutputParser
 
 COPIES = 3
 """Number of copies that make a repetition: the first one and two more."""
@@ -250,6 +250,35 @@ def _shortest_s(segment: transcript.Segment) -> float:
     if transcript.NON_SPEECH_FLAG in segment.flags:
         return MIN_STEP_S
     return max(MIN_STEP_S, len(segment.text) / CHARACTERS_PER_S / 2)
+
+
+class GuardedAnswer:
+    """Answer of VibeVoice-ASR as it grows, with its parser and its guard. It goes on from ``text``,
+    and appends to ``segments``, which are those of the text."""
+
+    def __init__(self, duration_s: float, text: str, segments: list[transcript.Segment]) -> None:
+        self.text, self.segments = text, segments
+        self.parser = VibeVoiceOutputParser(duration_s)
+        self.parser.feed(text)
+        self._guard = LoopGuard(duration_s, segments)
+
+    def take(
+        self, token_id: int, piece: str
+    ) -> tuple[list[transcript.Segment], RepetitionLoop | None]:
+        """Add a token and its text; return the segments that it closes up to a loop, and the loop
+        that it or the last of them closes."""
+        self.text += piece
+        first, closed = len(self.segments), self.parser.feed(piece)
+        loop = self._guard.token(token_id, self.parser.open_content)
+        for segment in closed:
+            if loop is None:
+                self.segments.append(segment)
+                loop = self._guard.segment(segment)
+        return self.segments[first:], loop
+
+    def text_until(self, count: int) -> str:
+        """Return the text up to the brace that closes its ``count``-th segment."""
+        return self.text[: self.parser.closed_at[count - 1]] if count else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,9 @@ class Notice:
     message: str
 
 
+WINDOWS_NOT_PARALLEL = Notice(
+    "windows_not_parallel", "The recording was transcribed window by window, not in batches."
+)
 SPEAKERS_UNAVAILABLE = Notice(
     "speakers_unavailable",
     "Diarization is not available on this machine: there are no speaker labels.",

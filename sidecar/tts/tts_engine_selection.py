@@ -47,7 +47,11 @@ def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         )
     if spec is moonshine_tts.SPEC:
         return _pulled(settings, "as set"), "as set"
-    server = _server_choice(settings) if spec is openai_tts.SPEC else None
+    server = None
+    if spec is openai_tts.SPEC:
+        key = remote_server.parse_key(settings.speech_key, "speech")
+        url = remote_server.parse_server_url(settings.speech_url, "speech_url")
+        server = UpstreamOptions((url,), (key,), model=settings.speech_model)
     return EngineChoice(spec, "as set", upstream=server), "as set"
 
 
@@ -95,9 +99,3 @@ def better_voice_hint(settings: Settings, chosen: EngineChoice[TtsSpec] | None) 
 
 def _espeak_hint() -> str:
     return f"For the voice 'espeak': {install_command('espeak')}"
-
-
-def _server_choice(settings: Settings) -> UpstreamOptions:
-    key = remote_server.parse_key(settings.speech_key, "speech")
-    url = remote_server.parse_server_url(settings.speech_url, "speech_url")
-    return UpstreamOptions((url,), (key,), model=settings.speech_model)

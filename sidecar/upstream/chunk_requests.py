@@ -11,12 +11,14 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+import httpx
+
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import upstream_dialect
+from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
 from sidecar.upstream.load_balancer import (
     USUAL_LIMITS,
@@ -24,7 +26,7 @@ from sidecar.upstream.load_balancer import (
     FailoverLimits,
     UpstreamBalancer,
 )
-from sidecar.upstream.upstream_client import SegmentsCallback, UpstreamClient, create_http_client
+from sidecar.upstream.upstream_client import SegmentsCallback, UpstreamClient
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
     ChunkRequest,
@@ -55,7 +57,9 @@ class ChunkRequests:
         """Whether the length of chunks is not set."""
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
-        self._client = create_http_client(options, limits.probe_timeout_s)
+        certificates = openai_http.trusted(options.ca)
+        arguments = openai_http.client_options(limits.probe_timeout_s, verify=certificates)
+        self._client = httpx.AsyncClient(**arguments)
         keys = options.keys or ("",) * len(options.urls)
         self.servers = [
             UpstreamClient(self._client, url, key, options, limits)

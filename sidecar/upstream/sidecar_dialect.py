@@ -175,15 +175,16 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
 
 def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
     flags = tuple(map(str, one.get("flags", ())))
-    told = (
-        diarized and transcript.NON_SPEECH_FLAG not in flags
-    )  # music has a speaker label on the wire, but no speaker
+    # music has a speaker label on the wire, but no speaker
+    told = diarized and transcript.NON_SPEECH_FLAG not in flags
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
     words = tuple(
         transcript.Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
         for word in one.get("words", ())
     )
     by = str(one.get("words_by", ""))
+    if by not in (transcript.WORDS_BY_ATTENTION, transcript.WORDS_BY_RULE):
+        by = transcript.WORDS_BY_SERVER
     return transcript.Segment(
         start=float(one["start_time"]),
         end=float(one["end_time"]),
@@ -191,9 +192,5 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
         speaker=int(speaker[1]) if speaker else None,
         words=words,
         flags=flags,
-        words_by=""
-        if not words
-        else by
-        if by in (transcript.WORDS_BY_ATTENTION, transcript.WORDS_BY_RULE)
-        else transcript.WORDS_BY_SERVER,
+        words_by=by if words else "",
     )

@@ -88,19 +88,6 @@ SegmentsCallback = Callable[[Sequence[Segment]], None]
 """Callback for segments as they arrive, in seconds from the chunk's start."""
 
 
-def create_http_client(options: UpstreamOptions, connect_timeout_s: float) -> httpx.AsyncClient:
-    """Return the HTTP client that all upstreams share.
-
-    Raises:
-        errors.ModelLoadFailed: the certificate file contains no certificates.
-    """
-    import httpx
-
-    return httpx.AsyncClient(
-        **openai_http.client_options(connect_timeout_s, verify=openai_http.trusted(options.ca))
-    )
-
-
 class UpstreamClient:
     """Client of one upstream, with what it learned of it. ``name`` is its host and port."""
 

@@ -65,13 +65,11 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
     said = server_message(body)
     answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
     if status in (401, 403):
-        return ChunkFailure(
-            FailureStep.ELSEWHERE,
-            errors.UpstreamRefused(
-                f"The upstream answered {status}: it rejects the key.",
-                hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
-            ),
+        rejected = errors.UpstreamRefused(
+            f"The upstream answered {status}: it rejects the key.",
+            hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
         )
+        return ChunkFailure(FailureStep.ELSEWHERE, rejected)
     if status == 413 or TOO_LARGE_MESSAGE.search(said):
         return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(answered))
     if status == 429 and "insufficient_quota" in server_message(body, "code"):
@@ -79,9 +77,8 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
     after = parse_retry_after(headers)
     if status == 429 or (status == 503 and after is not None):
         after = 1.0 if after is None else after
-        return ChunkFailure(
-            FailureStep.LATER, errors.UpstreamBusy(retry_after=max(1, round(after))), after
-        )
+        busy = errors.UpstreamBusy(retry_after=max(1, round(after)))
+        return ChunkFailure(FailureStep.LATER, busy, after)
     if status in (408, 409, 425) or status >= 500:
         return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(answered))
     return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
@@ -89,15 +86,13 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     """Return the failure that an error means that comes with status 200, in a body or a stream."""
-    said = server_message(json.dumps({"error": error}).encode())
+    said = f"The upstream reports: {server_message(json.dumps({'error': error}).encode())}"
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
     if TOO_LARGE_MESSAGE.search(said):
-        return ChunkFailure(
-            FailureStep.SMALLER, errors.UpstreamRefused(f"The upstream reports: {said}")
-        )
-    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream reports: {said}"))
+        return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(said))
+    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said))
 
 
 def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:

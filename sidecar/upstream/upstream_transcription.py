@@ -121,9 +121,9 @@ class UpstreamTranscription:
         if not upstreams.cuts:
             return None
         found = audio_chunks.even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
-        return (
-            None if found and self._options.diarize and shared_speaker_models() is None else found
-        )
+        if found and self._options.diarize and shared_speaker_models() is None:
+            return None
+        return found
 
     def _needs_turns(self, piece: audio_chunks.AudioChunk) -> bool:
         """Return whether diarization has to run here: a server does not diarize, several chunks

@@ -11,7 +11,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
@@ -43,47 +43,27 @@ MIN_COMMON_CHARACTERS = 4
 """Characters that an event and the text before it may share by chance."""
 
 
-class VllmAnswerReader:
+class VllmAnswerReader(loop_guard.GuardedAnswer):
     """Reader of one streamed answer, which may continue the text of an earlier one."""
 
-    def __init__(
-        self, duration_s: float, text: str = "", kept: list[Segment] | None = None
-    ) -> None:
-        self.segments: list[Segment] = list(kept or ())
-        self.parser = VibeVoiceOutputParser(duration_s)
-        self.parser.feed(text)
+    def __init__(self, duration_s: float, text: str = "", kept: Sequence[Segment] = ()) -> None:
+        super().__init__(duration_s, text, list(kept))
         self.usage = 0
         self.length = False
         """True if the model reached its token limit."""
-        self._guard = loop_guard.LoopGuard(duration_s, self.segments)
-        self._text = text
         self.over = False
         """True once the server has sent the end of the answer, or `end_here` ended it."""
 
-    def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
+    def read(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
         """Return the segments that an event completes, and the loop that it reveals."""
-        found: list[Segment] = []
         self.over = self.over or data.strip() == DONE
         if self.over:
-            return found, None
+            return [], None
         try:
             piece = self._piece(_parse_object(data))
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("has an event that is none") from None
-        if not piece:
-            return found, None
-        closed = self.parser.feed(piece)
-        loop = self._guard.token(zlib.crc32(piece.encode()), self.parser.open_content)
-        for segment in closed:
-            if loop is None:
-                self.segments.append(segment)
-                found.append(segment)
-                loop = self._guard.segment(segment)
-        return found, loop
-
-    def text_until(self, count: int) -> str:
-        """Return the answer up to the brace that closes its ``count``-th segment."""
-        return self._text[: self.parser.closed_at[count - 1]] if count else ""
+        return self.take(zlib.crc32(piece.encode()), piece) if piece else ([], None)
 
     def end_here(self, count: int) -> None:
         """End the answer after its ``count``-th segment."""
@@ -101,9 +81,8 @@ class VllmAnswerReader:
         for choice in (event.get("choices") or [])[:1]:
             piece = str((choice.get("delta") or {}).get("content") or "")
             self.length = self.length or choice.get("finish_reason") == "length"
-        if len(self._text) >= MIN_COMMON_CHARACTERS and piece.startswith(self._text):
-            piece = piece[len(self._text) :]
-        self._text += piece
+        if len(self.text) >= MIN_COMMON_CHARACTERS:
+            piece = piece.removeprefix(self.text)
         return piece
 
 
@@ -213,7 +192,7 @@ class VllmChunkRequest:
 
     def feed(self, data: bytes) -> list[Segment]:
         """Add an event and return the segments that it completes."""
-        found, loop = self._reading.take(data)
+        found, loop = self._reading.read(data)
         if len(self._reading.segments) > self._place:
             self._sampling = None
         if loop is not None:

@@ -22,7 +22,7 @@ from sidecar.interfaces.engine_interface import (
     UpstreamOptions,
 )
 from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
-from sidecar.upstream.upstream_engine import UpstreamEngine
+from sidecar.upstream import UpstreamEngine
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0

@@ -21,7 +21,6 @@ from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
-from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 from sidecar.transcripts.word_timing import common_prefix_length
 
 TOP_P = 0.95
@@ -102,12 +101,9 @@ class DraftProposals:
         before = self._frame.before
         if len(self._opened) == 1:
             proposal = [*before[self._key][1:]]
-            guess = self._guess()
-            return (
-                [*proposal, *guess, *before[self._key + 1]][:MAX_DRAFT_TOKENS]
-                if guess
-                else proposal
-            )
+            if guess := self._guess():
+                proposal += [*guess, *before[self._key + 1]]
+            return proposal[:MAX_DRAFT_TOKENS]
         if self._key == _SPEAKER and self._value:
             return before[_CONTENT]
         return ()
@@ -270,11 +266,11 @@ class WindowGeneration:
         self._tokenizer = tokenizer
         self._ends = ends
         self._duration_s = duration_s
-        self._reading = _GeneratedTextReader(tokenizer, duration_s)
         self._place = -1
         self._tried = 0
         self._recoveries_left = loop_guard.max_recoveries(duration_s)
         self.segments: list[Segment] = []
+        self._read_on("")
         self.loops = 0
         self.truncated = False
 
@@ -312,15 +308,9 @@ class WindowGeneration:
 
     def _take(self, token: int) -> Generator[int, None, loop_guard.RepetitionLoop | None]:
         """Read one token; return the loop that it closes, if any."""
-        closed = self._reading.take(token)
-        loop = self._reading.guard.token(token, self._reading.parser.open_content)
-        for segment in closed:
-            if loop is not None:
-                break
-            self.segments.append(segment)
-            loop = self._reading.guard.segment(segment)
-            if loop is None:
-                yield len(self.segments) - 1
+        first = len(self.segments)
+        closed, loop = self._reading.take(token, self._stream.step(self._tokenizer, token) or "")
+        yield from range(first, first + len(closed) - (loop is not None and len(closed) > 0))
         return loop
 
     def _cut(self, loop: loop_guard.RepetitionLoop) -> None:
@@ -352,31 +342,11 @@ class WindowGeneration:
         """Make ``text`` the answer so far."""
         ids = self._tokenizer.encode(TURN + text, add_special_tokens=False).ids if text else []
         self.generation.go_on_from(ids)
-        self._reading = _GeneratedTextReader(self._tokenizer, self._duration_s, text, self.segments)
+        self._read_on(text)
 
-
-class _GeneratedTextReader:
-    """Text of an answer since it was last set by `_go_on`, with its parser and loop guard."""
-
-    def __init__(
-        self, tokenizer: Any, duration_s: float, text: str = "", kept: Sequence[Segment] = ()
-    ) -> None:
-        self._tokenizer = tokenizer
+    def _read_on(self, text: str) -> None:
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._pieces = [text]
-        self.parser = VibeVoiceOutputParser(duration_s)
-        self.parser.feed(text)
-        self.guard = loop_guard.LoopGuard(duration_s, kept)
-
-    def take(self, token: int) -> list[Segment]:
-        """Add a token; return the segments that it closes."""
-        piece = self._stream.step(self._tokenizer, token) or ""
-        self._pieces.append(piece)
-        return self.parser.feed(piece)
-
-    def text_until(self, count: int) -> str:
-        """Return the answer up to the brace that closes its ``count``-th segment."""
-        return "".join(self._pieces)[: self.parser.closed_at[count - 1]] if count else ""
+        self._reading = loop_guard.GuardedAnswer(self._duration_s, text, self.segments)
 
 
 def _lost_seconds(segments: Sequence[Segment]) -> float:

@@ -37,6 +37,7 @@ from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
 from sidecar.transcripts.transcript import (
     SPEECH_MISSED,
+    WINDOWS_NOT_PARALLEL,
     Finished,
     Notice,
     Progress,
@@ -117,14 +118,9 @@ class VibeVoiceTranscription:
         if self._cancelled():
             return
         done_s = self._windows.end_s
-        if (
-            self._options.windows is engine_interface.WindowingMode.PARALLEL
-            and self._options.memory.together == 1
-        ):
-            self._note(
-                "windows_not_parallel",
-                "The recording was transcribed window by window, not in batches.",
-            )
+        parallel = self._options.windows is engine_interface.WindowingMode.PARALLEL
+        if parallel and self._options.memory.together == 1:
+            self._notices[WINDOWS_NOT_PARALLEL.code] = WINDOWS_NOT_PARALLEL
         if self._wordless:
             self._note(SPEECH_MISSED, wordless_message(self._wordless))
         yield Progress(done_s, done_s)

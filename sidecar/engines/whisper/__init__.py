@@ -136,7 +136,7 @@ class WhisperEngine:
         at_once = live_workers("cuda" if model.on_gpu else "cpu")
         self._windows = ThreadPoolExecutor(at_once, "window")
         encoder = SpeakerEncoder(self._voices)
-        recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
+        recognizers = LiveRecognizers(self.hear, encoder=encoder)
         precision = model.precision.value
         return LiveScheduler(recognizers, detector, SPEC.name, precision, at_once, WorkPace())
 
@@ -147,36 +147,11 @@ class WhisperEngine:
         options: LiveOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """Recognize a finished segment (`live.runtime.live_scheduler.RecognizeFunction`), with
-        `BEAM_SIZE` hypotheses if the client prefers accuracy."""
-        from sidecar.engines.whisper.whisper_decoder import BEAM_SIZE
-
-        beams = BEAM_SIZE if options.accurate else 1
-        return self._window(audio, options, cancelled, beams, timed=options.words)
-
-    def glimpse(
-        self,
-        audio: Block,
-        draft: RecognitionHypothesis | None,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis | None:
-        """Recognize a segment in progress, quickly."""
-        return self._window(audio, options, cancelled, beams=1, timed=False)
-
-    def _window(
-        self,
-        audio: Block,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-        beams: int,
-        *,
-        timed: bool,
-    ) -> RecognitionHypothesis | None:
-        """Recognize audio of at most one window: sessions cut utterances at half a minute
-        (`live.sessions.session_limits`)."""
+        """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`), with `BEAM_SIZE`
+        hypotheses if the client prefers accuracy. It is at most one window: sessions cut utterances
+        at half a minute (`live.sessions.session_limits`)."""
         from sidecar.diarization.diarizer import wait_unless_cancelled
-        from sidecar.engines.whisper.whisper_decoder import WhisperRequest, language_code
+        from sidecar.engines.whisper.whisper_decoder import BEAM_SIZE, WhisperRequest, language_code
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         assert self.model is not None
@@ -187,9 +162,9 @@ class WhisperEngine:
             code if code is None or self.model.knows(code) else None,
             options.prompt,
             translate=options.translate and self.model.multilingual,
-            beams=beams,
+            beams=BEAM_SIZE if options.accurate else 1,
             retries=False,
-            timed=timed,
+            timed=options.words,
         )
         before = options.language_before or None
         hearing = self._windows.submit(self.model.hear, audio, wish, before)

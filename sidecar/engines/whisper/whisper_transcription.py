@@ -204,9 +204,6 @@ NAME = "whisper"
 OUTPUT_TRUNCATED = transcript.Notice(
     transcript.TRUNCATED, "The output of the model ended at the limit of tokens."
 )
-WINDOWS_NOT_PARALLEL = transcript.Notice(
-    "windows_not_parallel", "The recording was transcribed window by window, not in batches."
-)
 _STEP_SAMPLES = SAMPLE_RATE
 _PAUSE_S = 0.1
 
@@ -413,7 +410,7 @@ class WhisperTranscription:
             said = f"The recording has several languages: {parts}."
             self._note(transcript.Notice("several_languages", said))
         if self._options.windows is engine_interface.WindowingMode.PARALLEL:
-            self._note(WINDOWS_NOT_PARALLEL)
+            self._note(transcript.WINDOWS_NOT_PARALLEL)
         return transcript.Transcript(
             segments=tuple(number_speakers_by_appearance(segments)),
             language=language,

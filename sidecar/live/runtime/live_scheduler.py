@@ -95,7 +95,8 @@ class LiveRecognizers:
                 return self.behind(audio, known, options, unwanted)
             if urgency is RecognitionUrgency.PARTIAL:
                 glimpse = self.glimpse or self.hear
-                return glimpse(audio, known, replace(options, words=False), unwanted)
+                quick = replace(options, words=False, accurate=False)
+                return glimpse(audio, known, quick, unwanted)
             return self.hear(audio, known, options, unwanted)
         except Exception:  # a fault of an engine costs one segment, not the other sessions
             log.exception("internal error in the recognition of a segment; its session goes on")

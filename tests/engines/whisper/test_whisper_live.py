@@ -23,6 +23,7 @@ from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, TurnControl
+from sidecar.live.runtime.live_scheduler import LiveRecognizers
 from sidecar.live.runtime.load_shedding import EngineLoadModel, SheddingLevel
 from sidecar.live.runtime.partial_results import (
     MAX_PARTIAL_WORK_S,
@@ -117,7 +118,8 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
     )
     ear.hear(heard[PROSE], None, options, lambda: False)
-    ear.glimpse(heard[PROSE], None, options, lambda: False)
+    partial = RecognitionUrgency.PARTIAL
+    LiveRecognizers(ear.hear).words(heard[PROSE], None, partial, options, lambda: False)
     final, partial = watched.wishes
     assert (final.beams, final.timed) == (5, True)
     assert (partial.beams, partial.timed) == (1, False)
