@@ -100,8 +100,7 @@ class SampleRingBuffer:
             if after > begin and at < end:
                 parts.append(block[max(0, begin - at) : end - at])
             at = after
-        found: Block = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return found
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 class AudioHistoryBuffer(SampleRingBuffer):

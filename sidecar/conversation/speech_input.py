@@ -126,7 +126,8 @@ class SpeechInput:
         try:
             await self._session.send(raw, encoding, rate)
         finally:
-            self._rest(len(raw) / encoding.width / rate)
+            stall_s = max(INPUT_STALL_S, STALL_CHUNKS * len(raw) / encoding.width / rate)
+            self._starving = OneShotTimer(stall_s, self._starved)
         self._clock.came(self._session.received_s, self._now())
         self._quiet = False
 
@@ -254,10 +255,6 @@ class SpeechInput:
         """Report the turn's finals, with ``text`` after them."""
         said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
         self._happened(events.RecognizedWords(self._now(), turn, said, upto))
-
-    def _rest(self, chunk_s: float) -> None:
-        """Set the timer that detects that the input has stalled."""
-        self._starving = OneShotTimer(max(INPUT_STALL_S, STALL_CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
         self._quiet = True

@@ -342,11 +342,9 @@ class TurnTaking:
                 found.append((self._over_at(person), lambda: self._consider(person)))
         elif self.options.interruptible and not person.dismissed:
             if person.paused_at is not None:
-                quiet = float("inf") if person.speaking else person.ended
-                at = min(
-                    max(quiet, person.paused_at) + barge_in.RESUME_AFTER_S,
-                    person.paused_at + barge_in.MAX_HOLD_S,
-                )
+                quiet = float("inf") if person.speaking else max(person.ended, person.paused_at)
+                longest = person.paused_at + barge_in.MAX_HOLD_S
+                at = min(quiet + barge_in.RESUME_AFTER_S, longest)
                 found.append((at, lambda: self._dismiss(person, reply)))
             elif person.speaking:
                 at = person.since + self.pause_after

@@ -375,8 +375,7 @@ def speaker_activity(
             votes[at, person] += taper * window[:, who == person].any(axis=1)
     speaking = (2 * voices + looks) // np.maximum(2 * looks, 1)  # rounded, a half upwards
     rank = np.argsort(np.argsort(-votes, axis=1, kind="stable"), axis=1)
-    active: npt.NDArray[np.bool_] = (rank < speaking[:, None]) & (votes > 0)
-    return active
+    return (rank < speaking[:, None]) & (votes > 0)
 
 
 def turns_from_activity(

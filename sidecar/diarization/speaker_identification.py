@@ -200,8 +200,7 @@ def mean_vector(prints: Sequence[SpeakerEmbedding]) -> Vector:
     """
     weights = np.array([min(one.seconds, MAX_WEIGHT_S) for one in prints], np.float32)
     mean = weights @ np.stack([vector_of(one) for one in prints])
-    found: Vector = mean / np.linalg.norm(mean)
-    return found
+    return mean / np.linalg.norm(mean)
 
 
 def embedding_of(voice: SpeakerVector) -> SpeakerEmbedding:
@@ -213,5 +212,4 @@ def embedding_of(voice: SpeakerVector) -> SpeakerEmbedding:
 def vector_of(given: SpeakerEmbedding) -> Vector:
     """Parse the vector of `embedding_of`; its length is 1."""
     vector = np.frombuffer(b64decode(given.vector), "<f2").astype(np.float32)
-    found: Vector = vector / np.linalg.norm(vector)
-    return found
+    return vector / np.linalg.norm(vector)

@@ -307,9 +307,7 @@ def vectors_in_spans(
 def _embedding_frames(window: DiarizationWindow) -> npt.NDArray[np.bool_]:
     """Return the frames behind each local speaker's embedding: solo speech, if there is enough."""
     active = window.activity
-    lonely: npt.NDArray[np.bool_]
-    lonely = np.where(window.alone_s >= MIN_S, solo_activity(active), active)
-    return lonely
+    return np.where(window.alone_s >= MIN_S, solo_activity(active), active)
 
 
 def _speaker_vector(total: npt.NDArray[np.float32] | float, seconds: float) -> SpeakerVector | None:

@@ -107,11 +107,10 @@ def find_card(text: str) -> Card:
     if known is None or gb not in {None, *sizes}:
         near = difflib.get_close_matches(_squeezed(name), names, 3, 0.5)
         shown = [_full_name(names[one], size) for one in near for size in BANDWIDTHS[names[one]]]
+        hint = f"Near: {', '.join(shown)}. Or name its size: 12GB."
         raise errors.FieldInvalid(
             f"The card '{printable_text(text)}' is not known.",
-            hint=f"Near: {', '.join(shown)}. Or name its size: 12GB."
-            if shown
-            else "Name its size: 12GB.",
+            hint=hint if shown else "Name its size: 12GB.",
         )
     size = next(one for one in sizes if gb in (None, one))
     return Card(_full_name(known, size), size, (sizes[size],))

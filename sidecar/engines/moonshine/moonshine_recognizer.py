@@ -183,8 +183,7 @@ def warm_up_audio() -> Block | None:
             raw = file.readframes(4 * rate)
     except (OSError, EOFError, wave.Error, errors.ModelLoadFailed):
         return None
-    samples: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
-    return samples
+    return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
 
 
 _DROP_DB = 30.0

@@ -199,10 +199,7 @@ class MoonshineTranscription:
 
     def _text(self, start: float, end: float) -> _Heard:
         for (known_start, known_end), said in self._texts.items():
-            if (
-                abs(known_start - start) <= _BORDER_TOLERANCE_S
-                and abs(known_end - end) <= _BORDER_TOLERANCE_S
-            ):
+            if max(abs(known_start - start), abs(known_end - end)) <= _BORDER_TOLERANCE_S:
                 return said
         sound = self._audio.between(start, end)
         heard = self._recognizer.hear(sound, None, self._cancelled, words=self._options.words)

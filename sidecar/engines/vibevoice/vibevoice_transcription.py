@@ -126,11 +126,12 @@ class VibeVoiceTranscription:
         yield Progress(done_s, done_s)
         options = self._options
         segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
+        language = options.language
+        if language == engine_interface.AUTO:
+            language = detect_language(segments) or engine_interface.AUTO
         transcript = Transcript(
             segments=tuple(segments),
-            language=options.language
-            if options.language != engine_interface.AUTO
-            else detect_language(segments) or engine_interface.AUTO,
+            language=language,
             duration=done_s,
             engine=NAME,
             precision=self._model.loaded.precision.value,
@@ -139,9 +140,8 @@ class VibeVoiceTranscription:
             notices=tuple(self._notices.values()),
         )
         persons = self._voices.persons if self._voices is not None else {}
-        heard = (
-            DiarizedSpeakers(speaker_turns_of(self._whole.segments), persons) if persons else None
-        )
+        turns = speaker_turns_of(self._whole.segments)
+        heard = DiarizedSpeakers(turns, persons) if persons else None
         yield Finished(identify_speakers(transcript, heard, options))
 
     def _batches(self) -> Iterator[list[VibeVoiceWindow]]:

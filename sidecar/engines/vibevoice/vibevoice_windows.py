@@ -95,7 +95,9 @@ class VibeVoiceWindows:
 
     def __iter__(self) -> Iterator[VibeVoiceWindow]:
         while True:
-            self._forget()
+            left = self._count - self._used  # the audio before the next window is dropped
+            self._held[:left] = self._held[self._used : self._count]
+            self._start, self._count, self._used = self._start + self._used, left, 0
             ended = not self._fill()
             if not self._count:
                 return
@@ -111,12 +113,6 @@ class VibeVoiceWindows:
     @property
     def _overlap(self) -> int:
         return min(round(OVERLAP_S * self._rate), self._size // 6)
-
-    def _forget(self) -> None:
-        """Drop the audio before the next window."""
-        left = self._count - self._used
-        self._held[:left] = self._held[self._used : self._count]
-        self._start, self._count, self._used = self._start + self._used, left, 0
 
     def _fill(self) -> bool:
         """Read audio until the window is full; return false if the recording ended before."""
@@ -261,11 +257,8 @@ class TranscriptStitcher:
         needed = self._remember or more or not first
         if self._listener is not None and labels and needed:
             voices = self._listener.hear(window.samples, speaker_turns_of(segments, window.start_s))
-        persons = (
-            {}
-            if first
-            else match_speakers(self._signs(window, segments, voices), SAME_SPEAKER_SIMILARITY)
-        )
+        signs = {} if first else self._signs(window, segments, voices)
+        persons = match_speakers(signs, SAME_SPEAKER_SIMILARITY)
         for label in labels:
             if label not in persons:
                 persons[label] = self._persons
