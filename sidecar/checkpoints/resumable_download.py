@@ -183,6 +183,7 @@ PARALLEL_DOWNLOADS = 4
 MAX_ATTEMPTS = 5
 """Maximum number of attempts of a file without a byte of progress in between."""
 RETRY_PAUSE_S = 1.0
+"""Pause from a broken connection to the next attempt."""
 READ_BYTES = 1 << 20
 _POLL_S = 0.5
 
@@ -221,12 +222,10 @@ class DownloadProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunningDownload:
-    """Download of files to a destination; ``stop`` is set if one of them fails. ``retry_pause_s``:
-    from a broken connection to the next attempt."""
+    """Download of files to a destination; ``stop`` is set if one of them fails."""
 
     place: DownloadDestination
     meter: DownloadProgress
-    retry_pause_s: float = RETRY_PAUSE_S
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -237,7 +236,6 @@ class PartialFile:
         self.file = file
         self.done = 0
         self._content, self._meter, self.stop = content, download.meter, download.stop
-        self.retry_pause_s = download.retry_pause_s
         self._sums = file.hashers()
         content.seek(0)
         while self.done < file.size and (data := content.read(READ_BYTES)):
@@ -300,7 +298,7 @@ def download_file(read: ChunkReader, growing: PartialFile) -> None:
             tries = MAX_ATTEMPTS if growing.done > before else tries - 1
             if not tries:
                 raise (error.__cause__ or error) from None
-            if growing.stop.wait(growing.retry_pause_s):
+            if growing.stop.wait(RETRY_PAUSE_S):
                 raise DownloadStopped from None
 
 

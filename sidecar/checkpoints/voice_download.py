@@ -127,7 +127,6 @@ def pull_voice(
     url: str,
     voice: PulledVoice,
     meter: resumable_download.DownloadProgress | None = None,
-    retry_pause_s: float = resumable_download.RETRY_PAUSE_S,
 ) -> PulledVoices:
     """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
@@ -147,7 +146,7 @@ def pull_voice(
         resumable_download.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
         resumable_download.locked(place, "Another 'vibevoice-asr pull voice' is at work."),
     ):
-        download = resumable_download.RunningDownload(place, meter, retry_pause_s)
+        download = resumable_download.RunningDownload(place, meter)
         pulled = _download_voice_files(PulledVoices.read(folder), url, voice, download)
         pulled = pulled.with_voice(voice)
         pulled.write()

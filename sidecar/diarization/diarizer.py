@@ -115,7 +115,6 @@ class Diarizer:
     ) -> None:
         encoder = SpeakerEncoder(models) if tell_apart else SingleSpeakerEncoder()
         self.listening = window_embeddings.WindowExtractor(models, encoder, step_s)
-        self.windows_per_batch = WINDOWS_PER_BATCH
         self._num_speakers = num_speakers
         self._windows: list[window_embeddings.DiarizationWindow] = []
         self._persons: Labels = np.empty((0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64)
@@ -284,8 +283,8 @@ class Diarizer:
 
     def _redraw(self, first: int) -> None:
         """Recompute the activity, from the window with index ``first`` on."""
-        for at in range(first, len(self._windows), self.windows_per_batch):
-            self._draw(at, min(at + self.windows_per_batch, len(self._windows)))
+        for at in range(first, len(self._windows), WINDOWS_PER_BATCH):
+            self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
 
     def _draw(self, first: int, last: int) -> None:
         """Compute the activity from the start of window ``first`` to that of window ``last``, or

@@ -169,15 +169,6 @@ DRIVER_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class GpuTimings:
-    """Timings of the queries of a GPU, in seconds; as the constants of these names."""
-
-    interval_s: float = GPU_POLL_INTERVAL_S
-    silent_interval_s: float = SILENT_GPU_POLL_INTERVAL_S
-    driver_timeout_s: float = DRIVER_TIMEOUT_S
-
-
-@dataclass(frozen=True, slots=True)
 class GpuMemory:
     """Memory, features and utilization of the GPU in use; `None`: the driver does not report it.
 
@@ -214,10 +205,7 @@ class GpuMonitor:
     ``read`` queries the driver.
     """
 
-    def __init__(
-        self, read: Callable[[], GpuMemory | None] | None = None, timings: GpuTimings = GpuTimings()
-    ) -> None:
-        self._timings = timings
+    def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
         self._read = read or query_gpu
@@ -242,21 +230,18 @@ class GpuMonitor:
             self._take_in(self._read(), {})
 
     async def look(self) -> None:
-        """Query the GPU; if the driver takes too long (`GpuTimings`), keep the last
-        values."""
+        """Query the GPU; if the driver takes too long, keep the last values."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
-        await cancel_after(self._timings.driver_timeout_s, asyncio.shield(self._looking))
+        await cancel_after(DRIVER_TIMEOUT_S, asyncio.shield(self._looking))
 
     async def go_on(self) -> None:
         """Query the GPU every few seconds; return if there is no GPU."""
         try:
             await self.look()
             while self.seen is not None or (self._looking and not self._looking.done()):
-                timings = self._timings
-                await asyncio.sleep(
-                    timings.silent_interval_s if self._silent else timings.interval_s
-                )
+                silent = self._silent
+                await asyncio.sleep(SILENT_GPU_POLL_INTERVAL_S if silent else GPU_POLL_INTERVAL_S)
                 await self.look()
         finally:
             if self._looking is not None:

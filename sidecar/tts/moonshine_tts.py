@@ -35,8 +35,8 @@ MAX_PCM16 = 32_767
 class MoonshineTts:
     """TTS engine with downloaded voices of moonshine-voice."""
 
-    def __init__(self, max_loaded: int = MAX_LOADED_VOICES) -> None:
-        self._folder, self._max_loaded = Path(), max_loaded
+    def __init__(self) -> None:
+        self._folder = Path()
         self._voices: tuple[PulledVoice, ...] = ()
         self.loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
         """Loaded voices, the most recently used one last."""
@@ -97,7 +97,7 @@ class MoonshineTts:
     def _synthesizer(self, voice: PulledVoice) -> MoonshineSynthesizer:
         one = self.loaded.pop(voice, None)
         if one is None:
-            while len(self.loaded) >= self._max_loaded:
+            while len(self.loaded) >= MAX_LOADED_VOICES:
                 self.loaded.pop(next(iter(self.loaded))).close()
             one = MoonshineSynthesizer(voice.language, voice.name, self._folder)
         self.loaded[voice] = one

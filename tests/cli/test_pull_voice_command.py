@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from service_process import PATIENCE_S, new_file, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
-from sidecar.checkpoints import resumable_download, voice_download
+from sidecar.checkpoints import resumable_download
 from sidecar.checkpoints.installed_voices import (
     MANIFEST_FILE,
     PulledFile,
@@ -22,6 +21,7 @@ from sidecar.checkpoints.installed_voices import (
     PulledVoices,
 )
 from sidecar.checkpoints.resumable_download import DownloadProgress, HubFile
+from sidecar.checkpoints.voice_download import pull_voice
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
 from sidecar.tts import create_tts_engine
 
@@ -45,7 +45,9 @@ class Told(DownloadProgress):
         self.notices.append(message)
 
 
-pull_voice = partial(voice_download.pull_voice, retry_pause_s=0.0)
+@pytest.fixture(autouse=True)
+def no_pause_before_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumable_download, "RETRY_PAUSE_S", 0.0)
 
 
 @pytest.fixture

@@ -188,11 +188,9 @@ async def test_failure_of_a_speech_server_is_an_error_and_the_next_turn_is_heard
     await asyncio.gather(*(conversation(how) for how in SPEECHES))
 
 
-def test_silent_speech_server_is_given_up(speech_url: str) -> None:
-    voice, upstream = (
-        openai_tts.OpenAiTts(read_timeout_s=0.2),
-        UpstreamOptions((speech_url,), keys=("",)),
-    )
+def test_silent_speech_server_is_given_up(speech_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_tts, "READ_TIMEOUT_S", 0.2)
+    voice, upstream = openai_tts.OpenAiTts(), UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
     with pytest.raises(errors.SpeechFailed, match="sent nothing"):
         next(voice.say("hangs", SynthesisOptions(), lambda: False))

@@ -73,13 +73,15 @@ def test_turns_do_not_depend_on_block_sizes(models: SpeakerModels, play: Block) 
 
 
 @pytest.mark.slow
-def test_turns_read_in_parts_are_the_same(models: SpeakerModels, play: Block) -> None:
+def test_turns_read_in_parts_are_the_same(
+    models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = Diarizer(models)
     whole.feed(play)
     whole.finish()
     turns = whole.turns
     for count in (1, 3):
-        whole.windows_per_batch = count
+        monkeypatch.setattr("sidecar.diarization.diarizer.WINDOWS_PER_BATCH", count)
         whole.decide()
         assert whole.turns == turns
 

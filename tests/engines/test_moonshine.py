@@ -215,7 +215,7 @@ def test_early_settled_segments_are_those_of_whole_recording(
     pause = np.zeros(RATE, np.float32)
     thrice = np.concatenate([endgame, pause] * 3)
     whole = transcript(engine, thrice)
-    monkeypatch.setattr(engine, "revision_window_s", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     early = transcript(engine, thrice)
     assert whole.num_speakers == early.num_speakers == 2
     same = set(whole.segments) & set(early.segments)
@@ -230,7 +230,7 @@ def test_early_settled_segments_are_those_of_whole_recording(
 def test_audio_of_settled_segments_is_dropped(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "revision_window_s", 15.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     kept: list[float] = []
     forget = AudioHistoryBuffer.forget
 
@@ -319,8 +319,8 @@ def test_transcription_resumed_from_checkpoint_has_same_transcript(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people, most of it settled."""
-    monkeypatch.setattr(engine, "revision_window_s", 15.0)
-    monkeypatch.setattr(engine, "checkpoint_interval_s", 8.0)
+    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
+    monkeypatch.setattr(moonshine, "CHECKPOINT_INTERVAL_S", 8.0)
     play = request_of(SampleStream(np.tile(endgame, 2), RATE), TranscribeOptions(words=True))
     whole = list(engine.transcribe_from((), play))
     checkpoints = [event for event in whole if isinstance(event, Checkpoint)]

@@ -58,17 +58,18 @@ def card(used_gib: float, processes: dict[int, int] | None = None) -> gpu_device
 def watch(
     driver: Callable[[], gpu_devices.GpuMemory | None],
     engine: gpu_devices.EngineMemoryHolding | None = None,
-    **timings: float,
 ) -> gpu_devices.GpuMonitor:
-    gpu = gpu_devices.GpuMonitor(driver, gpu_devices.GpuTimings(**timings))
+    gpu = gpu_devices.GpuMonitor(driver)
     if engine is not None:
         gpu.ledger.register_engine(WHO, lambda: engine)
     return gpu
 
 
 async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
+    monkeypatch.setattr(gpu_devices, "SILENT_GPU_POLL_INTERVAL_S", 0.001)
     driver = Driver(card(1), None, None, None, card(5))
     believed: list[gpu_devices.GpuMemory | None] = []
 
@@ -76,7 +77,7 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
         believed.append(gpu.seen)
         return driver()
 
-    gpu = watch(asked, gpu_devices.EngineMemoryHolding(), interval_s=0.001, silent_interval_s=0.001)
+    gpu = watch(asked, gpu_devices.EngineMemoryHolding())
     with caplog.at_level(logging.INFO, gpu_devices.__name__):
         going_on = asyncio.ensure_future(gpu.go_on())
         await until(lambda: gpu.seen == card(5))
@@ -95,7 +96,10 @@ async def test_monitor_without_gpu_stops(caplog: pytest.LogCaptureFixture) -> No
     assert not caplog.records
 
 
-async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
+async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_devices, "DRIVER_TIMEOUT_S", 0.01)
     answers = threading.Event()
     asked: list[int] = []
 
@@ -104,7 +108,7 @@ async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
         answers.wait(PATIENCE_S)
         return card(7)
 
-    gpu = watch(hang, gpu_devices.EngineMemoryHolding(), driver_timeout_s=0.01)
+    gpu = watch(hang, gpu_devices.EngineMemoryHolding())
     try:
         for _ in range(5):
             await gpu.look()

@@ -46,8 +46,6 @@ SPEC = engine_interface.EngineSpec(
 )
 CHECKPOINT_INTERVAL_S = 20.0
 """Seconds between checkpoints; diarization ahead of the words is lost with them."""
-REVISION_WINDOW_S = 120.0
-"""Seconds after which the borders of an utterance are final, as all passes cover it by then."""
 
 
 class MoonshineEngine:
@@ -57,8 +55,6 @@ class MoonshineEngine:
         self._recognizer: MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._scheduler: LiveScheduler | None = None
-        self.revision_window_s = REVISION_WINDOW_S
-        self.checkpoint_interval_s = CHECKPOINT_INTERVAL_S
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the models (about 0.5 s).
@@ -150,9 +146,9 @@ class MoonshineEngine:
         assert self._voices is not None
         options = request.options
         follower = Diarizer.wished(self._voices, options)
-        settle_s = None if settled is None else self.checkpoint_interval_s
+        settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
         work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, follower, request, settle_s, self.revision_window_s
+            self._recognizer, follower, request, settle_s
         )
         if settled:
             work.go_on(settled)

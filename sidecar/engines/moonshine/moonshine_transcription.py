@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
-from sidecar.engines.moonshine import REVISION_WINDOW_S, SPEC
+from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
 from sidecar.transcripts import transcript
@@ -23,6 +23,8 @@ from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 MAX_UTTERANCE_S = 12.0
+REVISION_WINDOW_S = 120.0
+"""Seconds after which the borders of an utterance are final, as all passes cover it by then."""
 _AUDIO_HISTORY_S = 5 * REVISION_WINDOW_S
 """Seconds after which they are final even within overlapping speech: audio is not kept for ever."""
 _PAUSE_S = 0.1
@@ -55,10 +57,8 @@ class MoonshineTranscription:
         follower: diarizer.Diarizer,
         request: TranscriptionRequest,
         settle_s: float | None = None,
-        revision_window_s: float = REVISION_WINDOW_S,
     ) -> None:
         """``settle_s``: interval of checkpoints in seconds of audio; `None` for no checkpoints."""
-        self._revision_window_s = revision_window_s
         self._recognizer = recognizer
         self._follower = follower
         self._source, self._options = request.audio, request.options
@@ -220,7 +220,7 @@ class MoonshineTranscription:
         """
         count = 0
         for index, line in enumerate(known, 1):
-            old = line.end <= told_s - self._revision_window_s
+            old = line.end <= told_s - REVISION_WINDOW_S
             if old and (self._clear(line.end) or line.end <= told_s - _AUDIO_HISTORY_S):
                 count = index
         self._settled += [line for line in known[:count] if line.text]
