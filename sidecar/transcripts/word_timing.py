@@ -1,5 +1,4 @@
-"""Word times if an engine gives none or an edit changes words; characters of text, their width, and
-places to break it. Pure.
+"""Word times, if an engine gives none or an edit changes words, and places to break text. Pure.
 
 It supports languages with and without spaces between words. Characters are those that people see:
 the code points that belong together by Unicode's grapheme clusters (UAX 29), without its rarest.
