@@ -30,6 +30,7 @@ from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import FieldInvalid, JobCancelled, JobNotFound, TokenInvalid
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.language_tags import printable_text
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import QueuePosition
@@ -265,6 +266,9 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     async def delete(request: Request, job_id: str) -> Response:
         """Cancel a job and delete it with its transcript."""
         caller = identity_of(request)
+        for name in request.query_params.keys() - {"keep"}:  # perhaps it is to be kept
+            meant = request_options.did_you_mean(name, ("keep",))
+            raise FieldInvalid(f"There is no parameter '{printable_text(name)}'.{meant}")
         job = await service.owned.job(caller, job_id)
         if request_options.parse_flag("keep", request.query_params.get("keep"), default=False):
             return await job_response(service, caller, await service.owned.cancel(caller, job))

@@ -180,6 +180,14 @@ def test_job_list_has_pages_and_states_and_no_transcripts(slow: Server) -> None:
     assert slow.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
 
 
+def test_delete_with_a_misspelled_keep_deletes_nothing(slow: Server, voice: bytes) -> None:
+    job_id = slow.submit(voice)
+    response = slow.client.delete(f"/v1/jobs/{job_id}?kep=true")
+    check_problem(response, 422, "field_invalid")
+    assert response.json()["detail"] == "There is no parameter 'kep'. Did you mean 'keep'?"
+    assert slow.cancel(job_id)["id"] == job_id
+
+
 def test_delete_ends_a_job_and_deletes_its_transcript(slow: Server, voice: bytes) -> None:
     done, running = submitted(slow, voice), submitted(slow, long(2400))
     slow.wait_state(done, "done")
