@@ -195,11 +195,9 @@ class TokenIssuer:
         Raises:
             errors.SettingsInvalid: the revocation list is damaged.
         """
-        return (
-            signed_tokens.read_revocations(self.revoked_file)
-            if self.revoked_file.exists()
-            else frozenset()
-        )
+        if not self.revoked_file.exists():
+            return frozenset()
+        return signed_tokens.read_revocations(self.revoked_file)
 
     def revoke(self, who: str) -> list[str]:
         """Revoke all tokens of a subject, or the token with an id; return their ids.

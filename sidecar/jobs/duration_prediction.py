@@ -219,9 +219,11 @@ class DurationFile:
         if self._path is None or known == self._written:
             return
         self._written = known
+        fits = [asdict(means) | asdict(line) for means, line in [*known.items()][-MAX_FITS:]]
         try:
             files.make_folder(self._path.parent)
-            files.write(self._path, serialize_durations(known))
+            text = json.dumps({"version": 1, "paces": fits}, indent=1)
+            files.write(self._path, text.encode())
         except (OSError, SettingsInvalid) as error:
             log.warning("the file of predicted job durations cannot be written: %s", error)
 
@@ -251,12 +253,6 @@ class _StoredFits(BaseModel, strict=True):
 
     version: Literal[1]
     paces: list[_StoredFit]
-
-
-def serialize_durations(known: DurationFits) -> bytes:
-    """Serialize fits as the content of the file."""
-    lines = [asdict(means) | asdict(line) for means, line in [*known.items()][-MAX_FITS:]]
-    return json.dumps({"version": 1, "paces": lines}, indent=1).encode()
 
 
 def parse_durations(data: bytes) -> dict[DurationKey, DurationFit]:

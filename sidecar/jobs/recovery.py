@@ -71,11 +71,7 @@ class JobPersistence(PersistentRecordings):
         except (OSError, errors.SidecarError) as error:
             log.warning("recordings that no job needs are deleted at the next start: %s", error)
             return
-        records = [
-            one
-            for one in self.store.all()
-            if isinstance(one.audio, audio_source.StoredRecordingRef)
-        ]
+        records = self.store.all()
         for record in sorted(records, key=lambda one: one.ended or 0.0):
             if record.over:
                 self.shelf.put(record, there)

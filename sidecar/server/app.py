@@ -41,12 +41,10 @@ def create_service(settings: Settings) -> Service:
             the language in the settings.
         errors.BadCheckpoint: its weights are missing or not usable.
     """
-    choose = (
-        engine_selection.choose_engine_for_nodes
-        if settings.role == ROLE_FRONT
-        else engine_selection.choose_engine
-    )
-    choice = choose(settings)
+    if settings.role == ROLE_FRONT:
+        choice = engine_selection.choose_engine_for_nodes(settings)
+    else:
+        choice = engine_selection.choose_engine(settings)
     engine_selection.check_language(choice.spec, settings)
     wanted = settings.engine != AUTO or not missing_packages(
         engine_spec(engine_selection.VIBEVOICE)

@@ -165,11 +165,9 @@ def create_speaker_store(settings: Settings) -> SpeakerStore | None:
     """
     if (address := journal_address(settings)) is not None:
         return PostgresSpeakerStore(address, journal_key(settings))
-    return (
-        SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
-        if settings.people
-        else None
-    )
+    if not settings.people:
+        return None
+    return SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
 
 
 class EnrolledSpeakers:

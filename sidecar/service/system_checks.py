@@ -49,12 +49,9 @@ def check_gpu() -> CheckFinding:
         if obstacle := torch_obstacle(gpu.name):
             return CheckFinding("GPU", CheckState.WARNING, f"{text}; {obstacle[0]}", obstacle[1])
         return CheckFinding("GPU", CheckState.GOOD, text)
-    named = os.environ.get(VISIBLE_DEVICES_VARIABLE)
-    lacks = (
-        "no NVIDIA GPU"
-        if named is None
-        else f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means"
-    )
+    named, lacks = os.environ.get(VISIBLE_DEVICES_VARIABLE), "no NVIDIA GPU"
+    if named is not None:
+        lacks = f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means"
     return CheckFinding("GPU", CheckState.ABSENT, f"{lacks}, or no driver; the CPU is used")
 
 
