@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_claims import FakeClaims, SharedJobs
-from instrumented_slot import OverheardSlot, as_asked, job_of
+from instrumented_slot import OverheardSlot, as_asked, job_of, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -84,8 +84,9 @@ class Place(Reservation):
 
     given_back = False
 
-    def _give_back(self) -> None:
-        self.given_back = True
+    def __init__(self) -> None:
+        super().__init__()
+        self.callback(setattr, self, "given_back", True)
 
 
 @pytest.fixture
@@ -148,9 +149,7 @@ async def test_submission_returns_once_the_job_is_persisted(
 async def test_only_job_whose_client_waits_is_followed(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
-    later, waits = new(recording), new(recording, kept=False)
-    await front.submit(later)
-    await front.submit(waits)
+    later, waits = await submitted(front, new(recording), new(recording, kept=False))
     assert [*store.followed] == [waits.id]
     store.shared.cancel(waits.id)
     with pytest.raises(errors.JobCancelled):
@@ -165,9 +164,7 @@ async def test_front_that_counts_jobs_follows_all_accepted_ones(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
     front.follows_all = True
-    later, waits = new(recording), new(recording, kept=False)
-    await front.submit(later)
-    await front.submit(waits)
+    later, waits = await submitted(front, new(recording), new(recording, kept=False))
     assert {*store.followed} == {later.id, waits.id}
     store.shared.cancel(later.id)
     await until(lambda: later.ended)
@@ -299,9 +296,8 @@ async def test_room_and_depth_are_the_last_counted_ones(
 async def test_drain_answers_waiting_clients_with_shutting_down_and_ends_their_jobs(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
-    waits, later, expected = new(recording, kept=False), new(recording), new(recording, kept=False)
-    await front.submit(waits)
-    await front.submit(later)
+    waits, later = await submitted(front, new(recording, kept=False), new(recording))
+    expected = new(recording, kept=False)
     store.shared.add(expected.record)
     front.expect(expected)
     await front.drain(0.0)
@@ -326,8 +322,7 @@ async def test_drain_lets_clients_get_their_answers_within_grace(
     store: Store, recording: Path
 ) -> None:
     async with both(store) as queue:
-        waits = new(recording, kept=False)
-        await queue.submit(waits)
+        (waits,) = await submitted(queue, new(recording, kept=False))
         await until(lambda: store.shared.get(waits.id).state is JobState.RUNNING)
         await queue.drain(PATIENCE_S)
         assert waits.state is JobState.DONE

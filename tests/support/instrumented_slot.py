@@ -159,7 +159,7 @@ async def queue_on(
         await slot.close()
 
 
-async def submitted(queue: JobQueue, *jobs: Job) -> list[Job]:
+async def submitted(queue: Any, *jobs: Job) -> list[Job]:
     """Put jobs in a queue, in this order."""
     for job in jobs:
         await queue.submit(job)
