@@ -226,7 +226,7 @@ class FfmpegProcess:
             ended_well = False
         self._reader.join(self._exit_timeout_s)
         self._failed = not ended_well
-        if self._failed or self.header.complaints:
+        if self.header.input_failed or self.truncated:
             self._read_again()
 
     def _read_again(self) -> None:

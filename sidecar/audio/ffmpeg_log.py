@@ -60,12 +60,14 @@ class FfmpegLog(RecordingHeader):
     """Reader of ffmpeg's log, line by line.
 
     ``start_s``: the first timestamp of all tracks, those of the picture too. ``described``: whether
-    the header has been read. ``complaints``: number of errors about the audio.
+    the header has been read. ``complaints``: number of errors about the audio. ``input_failed``:
+    whether one is ffmpeg's own, about its input, and not of a demuxer or decoder.
     """
 
     start_s: float = 0.0
     described: bool = False
     complaints: int = 0
+    input_failed: bool = False
     _reason: str | None = None
 
     def read(self, line: str) -> None:
@@ -86,6 +88,7 @@ class FfmpegLog(RecordingHeader):
             )
         if ("[error]" in line or "[fatal]" in line) and _WHITELIST_REFUSAL not in line:
             self.complaints += 1
+            self.input_failed |= line.startswith(("[error]", "[fatal]", "[in#"))
             for sign in (_NO_INDEX, _NO_TRACK):
                 if sign in line:
                     self._reason = sign

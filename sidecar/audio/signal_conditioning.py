@@ -19,6 +19,8 @@ _DEAD_ENERGY = 1e-6
 _OTHER_REFERENCE_GAIN = 2.0
 """Energy that another channel must have to become the reference: equal ones do not take turns."""
 _FADE_S = 0.01
+_PIECE_S = 0.25
+"""Least time for which channels are weighed: a cable may turn them over for a word."""
 
 
 class ChannelMixer:
@@ -32,7 +34,7 @@ class ChannelMixer:
     def __init__(self, rate: int, channels: int) -> None:
         import numpy as np
 
-        self._fade = max(1, round(_FADE_S * rate))
+        self._fade, self._piece = max(1, round(_FADE_S * rate)), round(_PIECE_S * rate)
         self._loudest = 0.0
         self._live = np.zeros(channels, np.bool_)
         self._reference = 0
@@ -44,6 +46,12 @@ class ChannelMixer:
 
         if frames.shape[1] == 1:
             return frames[:, 0].copy()
+        pieces = np.array_split(frames, max(1, len(frames) // self._piece))
+        return np.concatenate([self._mix(piece) for piece in pieces])
+
+    def _mix(self, frames: Frames) -> Block:
+        import numpy as np
+
         if not len(frames):
             return np.zeros(0, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # floats of a file may be anything

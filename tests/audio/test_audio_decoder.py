@@ -25,7 +25,7 @@ from service_process import PATIENCE_S, new_file
 from sidecar import errors
 from sidecar.audio import audio_source, ffmpeg, ffmpeg_command
 from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio, probe_audio
-from sidecar.audio.audio_format import CONTAINERS, MP4, AudioContainer
+from sidecar.audio.audio_format import CONTAINERS, MP3, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
@@ -305,6 +305,20 @@ def test_disk_that_fails_for_ffmpeg_too_is_an_error_and_no_end_of_the_recording(
     monkeypatch.setattr(os, "pread", fail)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         list(decoder)
+
+
+def test_stream_with_rubbish_in_it_is_read_once(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(studio.bytes("mp3-cbr") + b"\xff\xfb" * 5000 + studio.bytes("mp3-cbr")[999:])
+    with path.open("rb", buffering=0) as file:
+        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP3, RATE, 60.0)
+        monkeypatch.setattr(ffmpeg, "read_file_at", lambda *_: pytest.fail("read again"))
+        assert sum(map(len, decoder)) > 5 * RATE
+        assert decoder.header.complaints
+        assert not decoder.truncated
+        decoder.close()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def test_voice_between_the_channels_is_kept_beside_an_opposite_one() -> None:
     assert np.corrcoef(found, VOICE)[0, 1] > 0.2
 
 
+def test_voice_is_kept_while_a_channel_is_turned_over_for_a_word() -> None:
+    turned = VOICE.copy()
+    turned[RATE // 4 : RATE * 3 // 4] *= -1
+    found = np.isclose(np.abs(mixed(VOICE, turned, block=RATE)), np.abs(VOICE), atol=1e-6)
+    assert found.mean() > 0.97, "all but the fades"
+
+
 def test_channel_that_turns_over_fades_without_a_click() -> None:
     phase = np.sin(np.arange(RATE) / 20).astype(np.float32) / 2
     turning = (phase * np.linspace(1, -1, RATE)).astype(np.float32)
