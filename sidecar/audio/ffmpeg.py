@@ -28,6 +28,7 @@ from sidecar.audio.audio_format import (
     MPEG_PS,
     MPEG_TS,
     OGG,
+    WAV,
     AudioContainer,
     read_file_at,
 )
@@ -47,8 +48,8 @@ MAX_TRACKS = 16
 """Audio tracks that are tried until one can be decoded."""
 _COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
 """Formats whose clock starts anywhere: in them ffmpeg counts from the first track that is used."""
-_FRAMED_STREAMS = (MP3, ADTS, AC3, EAC3, DTS)
-"""Formats without a container: decoding goes on at the next frame, behind a tag for example."""
+_COMPLAIN_WHEN_WHOLE = (MP3, ADTS, AC3, EAC3, DTS, WAV)
+"""Formats that go on at the next frame, behind a tag for example, or end within a block."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _SILENCE_SAMPLES = 1 << 15
@@ -173,7 +174,7 @@ class FfmpegProcess:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
             missing = is_truncated(self._fd, self._container)
-        resyncs = counted or self._container in _FRAMED_STREAMS
+        resyncs = counted or self._container in _COMPLAIN_WHEN_WHOLE
         return self._failed or missing or (self.header.complaints > 0 and not resyncs)
 
     def __iter__(self) -> Iterator[Block]:

@@ -136,6 +136,8 @@ def is_truncated(fd: int, container: AudioContainer) -> bool:
     """Return whether an open file is incomplete; False if the format does not show that."""
     if container is OGG:
         return _is_ogg_truncated(fd)
+    if container is WAV:
+        return any(part.channels and part.is_short for part in read_wav_parts(fd))
     if container is MP4:
         size = os.fstat(fd).st_size
         return any(end > size for _, _, end in _mp4_boxes(fd, find_begin(fd, MP4)))

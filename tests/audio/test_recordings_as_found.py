@@ -229,6 +229,18 @@ def test_wav_with_the_size_of_its_first_block_is_heard_to_the_end(
     check(decoded(bytes(content)), SECONDS)
 
 
+@pytest.mark.parametrize("missing", [1, 37, 200])
+def test_adpcm_that_ends_within_a_block_is_whole(
+    missing: int, encoded: Encode, decoded: Decode
+) -> None:
+    content = encoded("wav", "-c:a", "adpcm_ima_wav")
+    at = content.index(b"data") + 4
+    size = int.from_bytes(content[at : at + 4], "little") - missing
+    whole = content[:at] + size.to_bytes(4, "little") + content[at + 4 : at + 4 + size]
+    check(decoded(whole), SECONDS)
+    assert decoded(whole[: len(whole) // 2])[1], "truncated"
+
+
 OPEN_ENDED = {  # sign of the samples, bytes to the size behind it, format of the size
     "aiff": (b"SSND", 4, ">I"),
     "caf": (b"data", 4, ">Q"),
