@@ -23,16 +23,19 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     load_vibevoice,
 )
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Transcript
 
 CPU = torch.device("cpu")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
-CLIP = "endgame_nagg_nell"
+CLIP = "beckett"
+OPTIONS = TranscribeOptions(max_tokens=60)
+"""More than the answer has; a model that has lost it goes on to the limit."""
 
 
 def transcript(loaded: LoadedVibeVoice) -> Transcript:
-    request = request_of(SampleStream(tiny_vibevoice.clip_24k(CLIP), tiny_vibevoice.RATE))
+    sound = SampleStream(tiny_vibevoice.clip_24k(CLIP), tiny_vibevoice.RATE)
+    request = request_of(sound, OPTIONS)
     return transcript_of(VibeVoiceTranscription(VibeVoiceModel(loaded), request).events())
 
 

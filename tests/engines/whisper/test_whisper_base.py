@@ -113,7 +113,7 @@ def test_live_turn_in_another_language_is_written_in_that_language(engine: Whisp
         turns=TurnControl.CLIENT, partials=False, diarize=False, patience_s=PATIENCE_S
     )
     session = engine.open(options, LiveSessionStart(), tell)
-    for turn in (clip("beckett.wav"), italian):
+    for turn in (clip("beckett.wav")[: 5 * RATE], italian):
         for block in np.split(turn, range(RATE, len(turn), RATE)):
             session.push(block)
         session.commit()
@@ -123,7 +123,7 @@ def test_live_turn_in_another_language_is_written_in_that_language(engine: Whisp
     for final in finals:
         texts[final.language] = f"{texts.get(final.language, '')} {final.segment.text}"
     assert set(texts) == {"en", "it"}
-    assert {"tried", "matter", "again", "better"} <= set(words(texts["en"]))
+    assert {"tried", "matter"} <= set(words(texts["en"]))
     assert {"domani", "nove", "stazione"} <= set(words(texts["it"]))
 
 
