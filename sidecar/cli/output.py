@@ -125,10 +125,8 @@ def keep_quiet(settings: Settings) -> None:
 def report_error(error: errors.SidecarError, about: str = "") -> int:
     """Print the error in one line: what was wrong, with what, and what to do. Return the exit
     code."""
-
-    print_error_line(
-        f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}"
-    )
+    said = f"{error.detail} {error.hint}"
+    print_error_line(f"{about}: {said}" if about else said)
     return EXIT_CODES.get(error.code, 1)
 
 

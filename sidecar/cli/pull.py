@@ -323,11 +323,9 @@ def _list_voices(folder: Path, language: str) -> None:
 
     there = moonshine_tts.voice_catalogue()
     here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
-    tags = (
-        [moonshine_tts.choose_moonshine_voice(there, "", language)[1]]
-        if language
-        else sorted(there)
-    )
+    tags = sorted(there)
+    if language:
+        tags = [moonshine_tts.choose_moonshine_voice(there, "", language)[1]]
     for tag in tags:
         for name in there[tag]:
             print_text(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}\n")
