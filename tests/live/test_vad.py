@@ -151,6 +151,7 @@ def test_speech_is_told_from_noise_however_quiet_it_is(detector: SileroVad, gain
         speech = gain * clip(name)[2 * LIVE_RATE : 5 * LIVE_RATE]
         assert has_speech(detector, speech)
         assert has_speech(detector, speech + clicks)
+        assert has_speech(detector, np.concatenate([noises()["white"], speech]))
         assert has_speech(detector, np.concatenate([np.zeros(5 * LIVE_RATE, np.float32), speech]))
     assert [name for name, one in noises().items() if has_speech(detector, gain * one)] == []
     assert not has_speech(detector, speech[:0])

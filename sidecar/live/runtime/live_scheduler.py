@@ -138,10 +138,13 @@ Measured: noises (white, pink, brown, hum, clicks, keys; 1 to 8 s) at most 0.16;
 
 
 def has_speech(detector: VadModel, audio: Block) -> bool:
-    """Return whether there may be speech in 16 kHz audio, however quiet. For other audio
-    recognizers invent words."""
-    if not len(audio):
-        return False
+    """Return whether there may be speech in 16 kHz audio, however quiet, also beside loud noise.
+    For other audio recognizers invent words."""
+    parts = np.array_split(audio, 1 + len(audio) // (2 * LIVE_RATE))
+    return any(len(part) and _has_speech(detector, part) for part in parts)
+
+
+def _has_speech(detector: VadModel, audio: Block) -> bool:
     loud = max(float(np.quantile(np.abs(audio), 0.99)), 1e-9)  # without clicks
     usual = np.clip(audio * (0.25 / loud), -1, 1).astype(np.float32)
     frames = usual[: len(usual) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, 1, FRAME_SAMPLES)
