@@ -1,1 +1,1 @@
-"""Metrics, health of outcomes, logs and traces."""
+"""Metrics, health of outcomes, and logs."""
