@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -180,14 +180,20 @@ LiveEvent = (
     | SessionRejected
     | Summary
 )
-_OLDER_NAMES: Mapping[type[LiveEvent], str] = {
-    SpeakerEmbeddingsKnown: "VoicesKnown",
-    InputProcessed: "Heard",
-    NoticeRaised: "Noticed",
-    SessionRejected: "TurnedAway",
-}
 EVENT_TYPES: dict[str, type[LiveEvent]] = {
-    _OLDER_NAMES.get(kind, kind.__name__): kind for kind in get_args(LiveEvent)
+    "SpeechStarted": SpeechStarted,
+    "SpeechStopped": SpeechStopped,
+    "Partial": Partial,
+    "Final": Final,
+    "TurnEnded": TurnEnded,
+    "TurnDropped": TurnDropped,
+    "SpeakersRevised": SpeakersRevised,
+    "VoicesKnown": SpeakerEmbeddingsKnown,
+    "ContextKnown": ContextKnown,
+    "Heard": InputProcessed,
+    "Noticed": NoticeRaised,
+    "TurnedAway": SessionRejected,
+    "Summary": Summary,
 }
 """Types by their names in messages; the names stay if a class is renamed."""
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
