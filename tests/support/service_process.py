@@ -151,6 +151,11 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def worker_pids() -> set[int]:
+    """Ids of `workers`; not of the process that forks them, which begins with the first."""
+    return {one.pid for one in workers()}
+
+
 class Server:
     """The service as its host sees it: a process, a port, a log, and a folder of its own."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from service_process import PATIENCE_S, halt, new_file, runs, settle, until
+from service_process import PATIENCE_S, halt, new_file, runs, settle, until, worker_pids
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -209,20 +209,16 @@ async def given_up_while_it_loads(slot: EngineSlot, precision: Precision) -> Non
         await lease
 
 
-def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children() if runs(child.pid)}
-
-
 @pytest.mark.parametrize("placement", LoadPlacement)
 async def test_load_goes_on_after_its_caller_is_cancelled(
     placement: LoadPlacement, build: Build
 ) -> None:
-    looker, others = Looker(placement), children()
+    looker, others = Looker(placement), worker_pids()
     slot = await preloaded(build(looker))
     await given_up_while_it_loads(slot, INT8)
     await until(lambda: slot.state is EngineState.READY)
     assert slot.precision is INT8
-    await until(lambda: children() - others == {slot.worker_pid})
+    await until(lambda: worker_pids() - others == {slot.worker_pid})
     assert await precision_of_a_lease(slot) is INT8
     assert looker.asked == [FP32, INT8]
 
@@ -242,13 +238,13 @@ async def test_callers_during_load_share_it(build: Build, monkeypatch: pytest.Mo
 async def test_abandoned_load_is_cancelled_for_lease_at_other_precision(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others, slot = children(), await preloaded(build())
+    others, slot = worker_pids(), await preloaded(build())
     old = slot.worker_pid
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     await given_up_while_it_loads(slot, INT8)
     async with asyncio.timeout(PATIENCE_S), slot.lease(FP32) as engine:
         assert (engine.precision, slot.precision, slot.worker_pid) == (FP32, FP32, old)
-        assert children() - others == {old}
+        assert worker_pids() - others == {old}
 
 
 async def test_lease_at_any_precision_takes_load_in_progress(
@@ -276,7 +272,7 @@ async def test_failed_abandoned_load_fails_no_other_lease(
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(build: Build) -> None:
-    others, slot = children(), await preloaded(build(sharing=SLOW_TO_EXIT))
+    others, slot = worker_pids(), await preloaded(build(sharing=SLOW_TO_EXIT))
     old = slot.worker_pid
     assert old is not None
     halt(old)
@@ -289,7 +285,7 @@ async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(build: Bu
         await lease
     assert (slot.state, slot.precision) == (EngineState.READY, INT8)
     os.kill(old, signal.SIGCONT)  # then it leaves by itself
-    await until(lambda: children() - others == {slot.worker_pid})
+    await until(lambda: worker_pids() - others == {slot.worker_pid})
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
@@ -375,7 +371,7 @@ async def test_reload_goes_on_after_its_caller_is_cancelled(build: Build) -> Non
 async def test_slot_closed_during_load_leaves_no_engine(
     waits: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others, slot = children(), await preloaded(build())
+    others, slot = worker_pids(), await preloaded(build())
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     waiting: list[asyncio.Future[Precision]] = []
     if waits in ("next lease", "nobody"):
@@ -395,7 +391,7 @@ async def test_slot_closed_during_load_leaves_no_engine(
         for late in (slot.reload(FP32), precision_of_a_lease(slot), slot.preload()):
             with pytest.raises(errors.ShuttingDown):
                 await late
-    assert not children() - others
+    assert not worker_pids() - others
     assert slot.state is EngineState.ABSENT
     expected = [errors.ShuttingDown, errors.ReloadSuperseded, errors.ShuttingDown]
     assert [type(outcome) for outcome in outcomes] == expected[: len(waiting)]
@@ -567,9 +563,9 @@ async def test_engine_that_dies_during_load_is_failed_load(
     slot = await preloaded(build())
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     old = slot.worker_pid
-    known = {child.pid for child in psutil.Process().children()}
+    known = worker_pids()
     reload = asyncio.ensure_future(slot.reload(INT8))
-    new = await until(lambda: {child.pid for child in psutil.Process().children()} - known)
+    new = await until(lambda: worker_pids() - known)
     os.kill(new.pop(), signal.SIGKILL)
     with pytest.raises(errors.ModelLoadFailed):
         await reload

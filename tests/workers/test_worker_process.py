@@ -21,7 +21,7 @@ import psutil
 import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
-from service_process import PATIENCE_S, halt, new_file, runs, until, wait_until
+from service_process import PATIENCE_S, halt, new_file, runs, until, wait_until, worker_pids
 
 from sidecar import errors
 from sidecar.engines import engine_spec
@@ -266,13 +266,13 @@ def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
 
 
 async def test_unloaded_engine_returns_all_memory() -> None:
-    before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
+    before, others = psutil.Process().memory_info().rss, worker_pids()
     slot = EngineSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
         assert slot.worker_pid is not None
         assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
     await slot.close()
-    assert set(psutil.Process().children()) <= others
+    assert worker_pids() <= others
     assert psutil.Process().memory_info().rss - before < 20 << 20
 
 
