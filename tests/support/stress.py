@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import random
 import re
 import subprocess
 import sys
@@ -143,6 +144,10 @@ def main() -> int:
     """Run all conditions and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1)
+    first = random.randrange(1000)
+    parser.add_argument(
+        "--first", type=int, default=first, help="number of the first run: its order"
+    )
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=[*CONDITIONS])
     parser.add_argument("--shared", action="store_true", help="each runs its share of the files")
@@ -150,7 +155,7 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     print("| condition | run | minutes | result |\n|---|---|---|---|", flush=True)
     failures = []
-    for number in range(1, given.runs + 1):
+    for number in range(given.first, given.first + given.runs):
         for place, condition in enumerate(given.conditions):
             shares = len(given.conditions)
             files = files_of((place + number) % shares, shares) if given.shared else []
