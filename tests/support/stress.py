@@ -2,7 +2,8 @@
 
 Each condition runs the fast suite ``n`` times, each time in another random order: on a quiet
 machine, beside two busy loops, on one processor, and with a slow disk. With ``--shared``, as in CI,
-each runs its share of the files, so that a round takes the time of one run. What a machine does not
+each runs its share of the files, so that a round takes the time of one run. The number of a run is
+the seed of its order and chooses the shares; `--first` repeats it. What a machine does not
 permit, as a slow disk without control groups, is run quietly. A table says how each run ended; the
 output of each is in `LOGS`. The exit code is 1 if a test failed.
 """
