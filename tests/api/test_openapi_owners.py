@@ -114,6 +114,8 @@ def test_no_operation_returns_anything_of_another_owners_jobs(case: Any, house: 
     for job_id in (None, *(house.ids if in_path or case.method == "GET" else ())):
         if job_id is not None and in_path:
             case.path_parameters["job_id"] = job_id
+            if case.method == "DELETE":
+                case.query = {}  # unknown parameters would be refused before a job is looked for
         elif job_id is not None:
             case.query = {**case.query, "after": job_id}
         headers = {**house.bob, "Idempotency-Key": KEY}

@@ -245,7 +245,7 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
             disk.setattr(slot, "_check_not_stuck", stuck)
             await started(queue, *jobs)
             await until(lambda: len(tries) >= 3 or jobs[0].ended)
-            assert [job.state for job in jobs] == [JobState.QUEUED] * 2
+            assert not any(job.ended for job in jobs)
             assert caplog.text.count("jobs wait until this is over") == 1
         await asyncio.gather(*(job.result() for job in jobs))
         assert [job.state for job in jobs] == [JobState.DONE] * 2

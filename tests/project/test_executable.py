@@ -226,8 +226,7 @@ def test_engines_are_imported_by_literal_names() -> None:
     imported = {
         alias.name.removesuffix("_engine")
         for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        and node.module in ("sidecar.engines", "sidecar.upstream")
+        if isinstance(node, ast.ImportFrom) and node.module in ("sidecar", "sidecar.engines")
         for alias in node.names
     }
     assert {spec.name for spec in engines.ENGINES} <= imported

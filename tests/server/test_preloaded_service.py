@@ -67,7 +67,7 @@ def test_forked_service_has_limits_of_its_own(
 
 
 def test_service_with_limits_read_at_import_is_not_forked(tmp_path: Path) -> None:
-    with Server(tmp_path, limits={"speech_characters": 10}) as server:
+    with Server(tmp_path, limits={"llm_max_tokens": 10}) as server:
         assert not is_forked(server)
         assert "10" in server.process.environ()[VARIABLE]
 

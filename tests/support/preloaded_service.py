@@ -51,13 +51,7 @@ _LONGEST_COMMAND = 1000
 """Bytes of a command line that can be told in /proc."""
 _NAME = b"test-preloader"
 """By which `children_of` knows a process that only forks."""
-READ_AT_IMPORT = frozenset(
-    (
-        *("live_buffer", "live_cancels_per_minute", "live_inbound", "live_messages_per_minute"),
-        *("llm_first_token", "llm_max_tokens", "llm_next_token", "openai_held"),
-        *("openai_retry_grace", "speech_characters"),
-    )
-)
+READ_AT_IMPORT = frozenset(("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token"))
 """Limits (`sidecar.limit_overrides`) that are defaults of parameters or fields: no service that is
 forked can have other ones."""
 _LIMITS = "VIBEVOICE_TEST_LIMITS"
