@@ -157,7 +157,7 @@ def test_wav_that_claims_gigabytes_has_the_length_of_its_samples(
         response = post_cleanly(server, wav(data, tag=tag, bits=bits, claimed=claimed))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
-    assert peak.rss <= 100 * MB
+    assert peak.rss <= 200 * MB  # of six hours: 1,400; a worker that begins meanwhile has 100
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     from selenium.webdriver import ActionChains
 
     visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
+    visitor.sees("#said", "talk.wav is done.")  # or that would be said over what comes next
     before = [said(visitor, index) for index in range(12)]
     # a line: corrected, and left as it was
     line(visitor, 3).send_keys("e")

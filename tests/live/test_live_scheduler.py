@@ -241,9 +241,9 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     assert file.waiting_s == 0.0 < file.hearing.waiting_s
     microphone = open_one(client, told.append)
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
-    wait_until(lambda: not microphone.busy, PATIENCE_S, "its words wait")
     for session in (file, microphone):
         session.finish()
+    wait_until(microphone.hearing.next_task, PATIENCE_S, "its words wait")
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "it is over")
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
