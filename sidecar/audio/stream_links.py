@@ -148,10 +148,10 @@ def _is_ogg_truncated(fd: int) -> bool:
     """Return whether the last page is incomplete, or lacks the end-of-stream flag (RFC 3533,
     section 6)."""
     size = os.fstat(fd).st_size
-    tail = read_file_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    start = max(0, size - _TAIL_BYTES)
+    tail = read_file_at(fd, start, _TAIL_BYTES)
     last = tail.rfind(b"OggS")
-    if last < 0 or last + 27 > len(tail):
+    if last < 0 or last + _OGG_HEADER_BYTES > len(tail):
         return True
-    lengths = tail[last + 27 : last + 27 + tail[last + 26]]
-    whole = last + 27 + tail[last + 26] + sum(lengths) <= len(tail)
+    whole = start + last + _ogg_page_bytes(fd, start + last) <= size
     return not whole or not tail[last + 5] & 0x04
