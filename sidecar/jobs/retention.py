@@ -183,7 +183,8 @@ class Retention:
         result = self._ended.get(job_id)
         if result is None or self._retention_s == math.inf:
             return None
-        return max(0.0, result.young_at + self._retention_s - time.monotonic())
+        age_s = time.monotonic() - result.young_at  # first: the other way round it rounds up
+        return max(0.0, self._retention_s - age_s)
 
     async def all_fetched(self) -> None:
         """Wait until the results of the last seconds were fetched, at most ``fetch_s`` from their
