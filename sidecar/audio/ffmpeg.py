@@ -5,6 +5,7 @@ The reason for each flag is in docs/decisions/hostile-audio.md.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import select
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from sidecar import errors
@@ -128,9 +129,7 @@ class FfmpegProcess:
         )
         try:
             os.lseek(fd, 0, os.SEEK_SET)  # Windows: the process has the same position
-            self._process = _start_process(arguments, fd)
-        except subprocess.SubprocessError as error:  # the child could not limit itself
-            raise errors.MachineBusy(f"ffmpeg cannot be started now: {error}") from None
+            self._process, self._lifeline = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
             if error.errno in errors.BUSY_ERRNOS:
                 raise errors.MachineBusy(
@@ -245,6 +244,7 @@ class FfmpegProcess:
         self._reader.join(self._exit_timeout_s)
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._lifeline.close()
 
     def _read_bytes(self, count: int) -> bytes:
         """Return the next ``count`` bytes of output, fewer at its end."""
@@ -341,31 +341,48 @@ def _silence(samples: int) -> Iterator[Block]:
         yield np.zeros(min(_SILENCE_SAMPLES, samples - start), np.float32)
 
 
-def _start_process(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        arguments,
-        stdin=fd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
-        cwd="/" if os.name == "posix" else None,
-        preexec_fn=_limit_child_process() if sys.platform == "linux" else None,
-    )
+def _start_process(
+    arguments: list[str], fd: int
+) -> tuple[subprocess.Popen[bytes], io.FileIO]:
+    """Return ffmpeg and its lifeline: on Linux it is limited, and ends once that file is closed,
+    which the end of this process does, too.
+
+    Not by ``preexec_fn``: with that, Python copies the page tables of a worker that has gigabytes.
+    """
+    read_end, write_end = os.pipe()
+    with ExitStack() as undone, io.FileIO(read_end) as watched:
+        lifeline = undone.enter_context(io.FileIO(write_end, "w"))
+        process = subprocess.Popen(
+            arguments,
+            stdin=fd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
+            cwd="/" if os.name == "posix" else None,
+            pass_fds=[watched.fileno()] if sys.platform == "linux" else (),
+        )
+        undone.enter_context(process)
+        undone.callback(process.kill)
+        if sys.platform == "linux":
+            _limit(process.pid, watched.fileno())
+        undone.pop_all()
+    return process, lifeline
 
 
-def _limit_child_process() -> Callable[[], None]:
-    """Return the function that the child runs before it becomes ffmpeg: it dies with the parent,
-    and its memory is limited. All work that needs a lock is done here, as another thread may hold
-    the lock during the fork."""
-    import ctypes
-    import resource
+if sys.platform == "linux":
 
-    pr_set_pdeathsig = 1
-    prctl = ctypes.CDLL(None).prctl
+    def _limit(pid: int, watched: int) -> None:
+        """Limit the memory of a process, and have the kernel kill it when the writing end of the
+        pipe ``watched``, whose reading end it has, is closed.
 
-    def bound() -> None:
-        prctl(pr_set_pdeathsig, signal.SIGKILL)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        Raises:
+            OSError: the system refuses.
+        """
+        import fcntl
+        import resource
 
-    return bound
+        fcntl.fcntl(watched, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)
+        resource.prlimit(pid, resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))

@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -184,6 +185,29 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
 
 
 HANGS = "exec /bin/sleep 1000"
+STARTS = """
+import sys
+from sidecar.audio import ffmpeg
+started = ffmpeg._start_process(sys.argv[1:], 0)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends with its next output")
+def test_ffmpeg_that_hangs_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    held, exe = tmp_path / "held", tmp_path / "ffmpeg"
+    os.mkfifo(held)
+    exe.write_text(f"#!/bin/sh\nexec 3> {held}\n{HANGS}\n")
+    exe.chmod(0o755)
+    words = [sys.executable, "-c", STARTS, str(exe)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        with held.open("rb") as running:
+            assert worker.stdout.readline() == b"\n"
+            worker.kill()
+            assert select.select([running], [], [], PATIENCE_S)[0]
+            assert running.read() == b""
 
 
 def printed(content: bytes) -> str:
@@ -458,9 +482,8 @@ def test_renamed_or_replaced_file_is_read_as_it_was_opened(tmp_path: Path, studi
         BlockingIOError(errno.EAGAIN, "no process"),
         OSError(errno.ENOMEM, "no memory"),
         OSError(errno.EMFILE, "no descriptor"),
-        subprocess.SubprocessError("Exception occurred in preexec_fn."),
     ],
-    ids=["processes", "memory", "descriptors", "limits"],
+    ids=["processes", "memory", "descriptors"],
 )
 def test_ffmpeg_that_cannot_start_for_now_is_a_busy_machine(
     refusal: Exception, studio: Studio, monkeypatch: pytest.MonkeyPatch
