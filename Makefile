@@ -6,6 +6,7 @@ AUDIO ?=
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+LINT_STAMP := $(VENV)/.installed-lint
 BENCH_STAMP := $(VENV)/.installed-bench
 MUTANTS_STAMP := $(VENV)/.installed-mutants
 SITE_STAMP := $(VENV)/.installed-site
@@ -107,11 +108,11 @@ format: $(STYLE_STAMP)  ## format the code, and mend what lint can mend
 	$(STYLE)/bin/ruff format .
 	@$(STYLE)/bin/ruff check --fix .; code=$$?; $(STYLE)/bin/ruff format --quiet . && exit $$code
 
-types: $(DEV_STAMP)  ## types, and generated docs: both need all packages
+types: $(LINT_STAMP)  ## types, and generated docs: both need all packages
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
 
-audit: $(DEV_STAMP)  ## known vulnerabilities in what is installed and in what is locked
+audit: $(LINT_STAMP)  ## known vulnerabilities in what is installed and in what is locked
 	$(BIN)/python .ci/audit.py
 
 docs: $(DEV_STAMP) $(SITE_STAMP)  ## write the generated pages anew, and build the site in build/site
@@ -174,6 +175,10 @@ $(RUN_STAMP): pyproject.toml | $(BIN)/python
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	$(call install,[dev])
 	@touch $(RUN_STAMP) $@
+
+$(LINT_STAMP): pyproject.toml | $(BIN)/python
+	$(call install,[dev$(COMMA)lint])
+	@touch $(RUN_STAMP) $(DEV_STAMP) $@
 
 # An environment of its own: nothing of ours needs it, and it has no say in the versions of the rest.
 $(SITE_STAMP): | $(BIN)/python
