@@ -341,9 +341,7 @@ def _silence(samples: int) -> Iterator[Block]:
         yield np.zeros(min(_SILENCE_SAMPLES, samples - start), np.float32)
 
 
-def _start_process(
-    arguments: list[str], fd: int
-) -> tuple[subprocess.Popen[bytes], io.FileIO]:
+def _start_process(arguments: list[str], fd: int) -> tuple[subprocess.Popen[bytes], io.FileIO]:
     """Return ffmpeg and its lifeline: on Linux it is limited, and ends once that file is closed,
     which the end of this process does, too.
 
