@@ -25,7 +25,6 @@ UNDERRUN_S = 0.02
 _SLACK_S = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyAudioFrame(ConversationOutput):
     """Audio to send now; ``start`` is its position in the turn's audio, in seconds."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import dataclass_transform
 
 from sidecar.conversation import chat_completions
 from sidecar.errors import SidecarError
@@ -74,22 +75,25 @@ class ConversationOptions:
     most_bytes: int = 4096
 
 
-class ConversationCommand:
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class _FrozenValues:
+    """Base of classes that are all frozen dataclasses."""
+
+    def __init_subclass__(cls) -> None:
+        """Make a class that is derived from this one a frozen dataclass."""
+        dataclass(frozen=True)(cls)
+
+
+class ConversationCommand(_FrozenValues):
     """Command of the state machine."""
 
-    __slots__ = ()
 
-
-class ConversationOutput:
+class ConversationOutput(_FrozenValues):
     """Output for the client."""
-
-    __slots__ = ()
 
 
 class ConversationClientEvent(ConversationCommand, ConversationOutput):
     """Event for the client."""
-
-    __slots__ = ()
 
 
 class ReplyEnding(StrEnum):
@@ -105,7 +109,6 @@ class ReplyEnding(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
 class UserTurnStarted(ConversationClientEvent):
     """Start of a user's turn, with that utterance. Over a reply it is sent only once the reply is
     interrupted."""
@@ -114,14 +117,12 @@ class UserTurnStarted(ConversationClientEvent):
     began: float
 
 
-@dataclass(frozen=True, slots=True)
 class UserTurnPartial(ConversationClientEvent):
     """Text of the user's turn so far."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class UserTurnStopped(ConversationClientEvent):
     """End of the user's speech: silence since ``ended``; ``utterance`` was the turn's last."""
 
@@ -129,7 +130,6 @@ class UserTurnStopped(ConversationClientEvent):
     utterance: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
 class UserTurnFinal(ConversationClientEvent):
     """Final text of the user's turn, as stored in the history entry ``entry``. ``backchannel``:
     start and end of words over a reply that did not interrupt it and are not answered."""
@@ -139,7 +139,6 @@ class UserTurnFinal(ConversationClientEvent):
     backchannel: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class HistoryEntryRecorded(ConversationClientEvent):
     """Entry that the client added to the history, with its number ``entry`` there; ``name`` is the
     client's name for it."""
@@ -150,12 +149,10 @@ class HistoryEntryRecorded(ConversationClientEvent):
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class UserTurnDropped(ConversationClientEvent):
     """End of a user's turn without words: noise, an echo, or discarded by the client."""
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyStarted(ConversationClientEvent):
     """Start of a reply, spoken if ``voiced``; its number in the history is ``entry``."""
 
@@ -164,7 +161,6 @@ class ReplyStarted(ConversationClientEvent):
     entry: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyTextDelta(ConversationClientEvent):
     """Text that is added to the reply, as it is displayed."""
 
@@ -172,7 +168,6 @@ class ReplyTextDelta(ConversationClientEvent):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class ToolCallStarted(ConversationClientEvent):
     """Start of a tool call of the reply, with the call's id and the tool's name."""
 
@@ -181,7 +176,6 @@ class ToolCallStarted(ConversationClientEvent):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class ToolCallArgumentsDelta(ConversationClientEvent):
     """Fragment of that call's arguments."""
 
@@ -190,7 +184,6 @@ class ToolCallArgumentsDelta(ConversationClientEvent):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class ToolCallEnded(ConversationClientEvent):
     """Complete tool call: the client executes it and returns the result. Its number in the history
     is ``entry``. A call that is not complete when its reply ends is void."""
@@ -200,7 +193,6 @@ class ToolCallEnded(ConversationClientEvent):
     entry: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyLatency(ConversationClientEvent):
     """Latencies before a reply was heard, in seconds.
 
@@ -221,7 +213,6 @@ class ReplyLatency(ConversationClientEvent):
     total: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyEnded(ConversationClientEvent):
     """End of a turn's output. ``text`` is the heard part, as stored in the history; ``made_s``
     seconds of audio were made."""
@@ -232,7 +223,6 @@ class ReplyEnded(ConversationClientEvent):
     made_s: float
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyTruncated(ConversationClientEvent):
     """Truncation of a turn at the client's playback position; ``text`` is in the history now, '' if
     the turn is not known any more."""
@@ -242,7 +232,6 @@ class ReplyTruncated(ConversationClientEvent):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class ConversationError(ConversationClientEvent):
     """Error; the conversation goes on. ``turn`` is 0 if it concerns no reply; ``name`` is the
     client's name for the request that failed, or ''."""
@@ -252,40 +241,34 @@ class ConversationError(ConversationClientEvent):
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class ConversationNotice(ConversationClientEvent):
     """Notice of a problem without any loss."""
 
     notice: Notice
 
 
-@dataclass(frozen=True, slots=True)
 class ConversationStarted(ConversationClientEvent):
     """Start of a conversation after a reset."""
 
 
-@dataclass(frozen=True, slots=True)
 class PauseReplyAudio(ConversationCommand):
     """Request to pause sending the turn's audio, without loss."""
 
     turn: int
 
 
-@dataclass(frozen=True, slots=True)
 class ResumeReplyAudio(ConversationCommand):
     """Request to resume sending the turn's audio."""
 
     turn: int
 
 
-@dataclass(frozen=True, slots=True)
 class DropReplyAudio(ConversationCommand, ConversationOutput):
     """Request to drop the turn's audio that was not sent, and the client's rest of it if it can."""
 
     turn: int
 
 
-@dataclass(frozen=True, slots=True)
 class TurnAudioSent(ConversationOutput):
     """All audio of that turn was sent, though some may still have to be played; ``ending`` is how
     the turn will end. If the turn ends at the same time, only `ReplyEnded` is sent."""
@@ -294,17 +277,14 @@ class TurnAudioSent(ConversationOutput):
     ending: ReplyEnding
 
 
-@dataclass(frozen=True, slots=True)
 class CommitAcknowledged(ConversationOutput):
     """Acknowledgement of a commit: all audio before it was recognized, and its words were sent."""
 
 
-@dataclass(frozen=True, slots=True)
 class DiscardAcknowledged(ConversationOutput):
     """Acknowledgement of a discard: the audio is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
 class ConversationEnded(ConversationOutput):
     """End of the conversation at the client's request; the last output."""
 
@@ -325,21 +305,18 @@ class ConversationStage(StrEnum):
     VOICE = "voice"
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationEvent:
+class ConversationEvent(_FrozenValues):
     """Event that happened ``at`` a time."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyEvent(ConversationEvent):
     """Event of a stage that works for a reply, or of the reply's player."""
 
     turn: int
 
 
-@dataclass(frozen=True, slots=True)
 class UserSpeechStarted(ConversationEvent):
     """Start of speech at ``began``: an utterance begins, or continues after a pause."""
 
@@ -347,7 +324,6 @@ class UserSpeechStarted(ConversationEvent):
     began: float
 
 
-@dataclass(frozen=True, slots=True)
 class UserSpeechStopped(ConversationEvent):
     """End of speech at ``ended``. It is reported as soon as it is known, 0.1 s later at best: the
     state machine decides how long a pause ends a turn."""
@@ -356,7 +332,6 @@ class UserSpeechStopped(ConversationEvent):
     ended: float
 
 
-@dataclass(frozen=True, slots=True)
 class RecognizedWords(ConversationEvent):
     """All words of an utterance so far; ``upto``: end of the recognized audio. Words that cover all
     up to the utterance's stop are final, unless the utterance continues."""
@@ -366,7 +341,6 @@ class RecognizedWords(ConversationEvent):
     upto: float
 
 
-@dataclass(frozen=True, slots=True)
 class EchoSimilarity(ConversationEvent):
     """Similarity of an utterance's audio so far to what was played then, from 0 to 1
     (`acoustic_echo`). It is sent before the utterance's words."""
@@ -375,24 +349,20 @@ class EchoSimilarity(ConversationEvent):
     likeness: float
 
 
-@dataclass(frozen=True, slots=True)
 class TurnCommitted(ConversationEvent):
     """The client ends the user's turn without waiting for a pause."""
 
 
-@dataclass(frozen=True, slots=True)
 class TurnDiscarded(ConversationEvent):
     """The client discards the user's words that are not answered yet."""
 
 
-@dataclass(frozen=True, slots=True)
 class TextTyped(ConversationEvent):
     """User's turn as text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class HistoryEntryAdded(ConversationEvent):
     """Entry that the client adds to the history without a reply; ``name`` is the client's name for
     it. It is added after the entry ``after``, as in `ChatHistory.add`. With a ``call`` it is a tool
@@ -405,7 +375,6 @@ class HistoryEntryAdded(ConversationEvent):
     call: chat_completions.ToolCall | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class ToolResultAdded(ConversationEvent):
     """Result of a tool call, by the call's id; ``name`` is the client's name for the entry. It does
     not request a reply; ``after`` as in `HistoryEntryAdded`."""
@@ -416,14 +385,12 @@ class ToolResultAdded(ConversationEvent):
     after: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class HistoryEntryDeleted(ConversationEvent):
     """The client deletes the entry of that number from the history."""
 
     entry: int
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseRequested(ConversationEvent):
     """The client requests a reply to the history as it is. ``options``: for this reply alone, if
     given; ``name``: the client's name for the request."""
@@ -432,21 +399,18 @@ class ResponseRequested(ConversationEvent):
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class LlmToken(ReplyEvent):
     """Text that the LLM adds to the reply: some characters."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class LlmToolCallDelta(ReplyEvent):
     """Fragment of a tool call of the LLM."""
 
     fragment: chat_completions.ToolCallDelta
 
 
-@dataclass(frozen=True, slots=True)
 class TtsAudio(ReplyEvent):
     """More audio of a phrase."""
 
@@ -454,7 +418,6 @@ class TtsAudio(ReplyEvent):
     sound: SynthesizedAudio
 
 
-@dataclass(frozen=True, slots=True)
 class StageEnded(ReplyEvent):
     """The LLM has finished, or the TTS engine has made all audio of ``piece``."""
 
@@ -462,7 +425,6 @@ class StageEnded(ReplyEvent):
     piece: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class StageFailed(ReplyEvent):
     """Failure of a stage. ``turn`` is the utterance's number if the recognizer failed;
     `UNKNOWN_UTTERANCE` if it is not known whether there was an utterance."""
@@ -471,7 +433,6 @@ class StageFailed(ReplyEvent):
     error: SidecarError
 
 
-@dataclass(frozen=True, slots=True)
 class PlaybackReported(ReplyEvent):
     """Playback position: ``seconds`` of the turn's audio were played by now, in all. It is sent
     before any event that may interrupt (speech, words, a timer), so that the history is exact to
@@ -480,7 +441,6 @@ class PlaybackReported(ReplyEvent):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class PlaybackTruncated(ConversationEvent):
     """The client reports that only ``seconds`` of the turn's audio were played; a reply in progress
     ends. The report overrides `PlaybackReported`, but does not restore text that was truncated."""
@@ -489,29 +449,24 @@ class PlaybackTruncated(ConversationEvent):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseCancelled(ConversationEvent):
     """The client cancels the rest of the answer."""
 
 
-@dataclass(frozen=True, slots=True)
 class ConversationReset(ConversationEvent):
     """The client starts the conversation anew."""
 
 
-@dataclass(frozen=True, slots=True)
 class OptionsChanged(ConversationEvent):
     """Other options from now on. A turn in progress keeps its options."""
 
     options: ConversationOptions
 
 
-@dataclass(frozen=True, slots=True)
 class TimerFired(ConversationEvent):
     """The time ``at`` has come, as `SetTimer` requested."""
 
 
-@dataclass(frozen=True, slots=True)
 class GenerateReply(ConversationCommand):
     """Request to answer ``messages`` for this turn, token by token, or to call one of the
     ``tools``."""
@@ -521,7 +476,6 @@ class GenerateReply(ConversationCommand):
     tools: chat_completions.ToolSet = chat_completions.NO_TOOLS
 
 
-@dataclass(frozen=True, slots=True)
 class SynthesizeText(ConversationCommand):
     """Request to synthesize ``text``. The requests of one turn come in the order of ``piece`` and
     are synthesized one after the other; at most two are in progress."""
@@ -531,7 +485,6 @@ class SynthesizeText(ConversationCommand):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class SendReplyAudio(ConversationCommand):
     """Audio of the turn, to be played after all audio before it."""
 
@@ -540,7 +493,6 @@ class SendReplyAudio(ConversationCommand):
     sound: SynthesizedAudio
 
 
-@dataclass(frozen=True, slots=True)
 class StopStage(ConversationCommand):
     """Request to cancel that stage of the turn."""
 
@@ -548,14 +500,12 @@ class StopStage(ConversationCommand):
     stage: ConversationStage
 
 
-@dataclass(frozen=True, slots=True)
 class SetSpeechDetection(ConversationCommand):
     """Change of speech detection from now on: ``threshold`` is added to the usual probability."""
 
     threshold: float
 
 
-@dataclass(frozen=True, slots=True)
 class SetTimer(ConversationCommand):
     """Request for a `TimerFired` at that time if nothing else happens before. The latest request
     counts; `None` cancels it."""

@@ -22,48 +22,50 @@ class GrpcErrorStatus:
     message: str = ""
 
 
-class GrpcRefused(Exception):
-    """Error that only this protocol has."""
+class GrpcSessionIdMissing(errors.FieldMissing):
+    """Error: CreateSession names no session."""
 
-    def __init__(self, said: GrpcErrorStatus, detail: str = "") -> None:
-        self.said = said
-        self.detail = detail or said.message
-        super().__init__(self.detail)
+    default_detail = "session_id is required"
+    default_hint = "Set session_id to a name of your own."
 
 
-NO_SESSION_ID = GrpcErrorStatus("ERR1001", StatusCode.INVALID_ARGUMENT, "session_id is required")
-VAD_INVALID = GrpcErrorStatus(
-    "ERR1003", StatusCode.INVALID_ARGUMENT, "vad_threshold must be non-negative"
-)
+class GrpcOptionInvalid(errors.FieldInvalid):
+    """Error: a value of a message is not possible."""
+
+    default_hint = "The numbers of docs/grpc-wire.md say which values are possible."
+
+
+class GrpcThresholdInvalid(GrpcOptionInvalid):
+    """Error: the threshold of speech detection is not possible."""
+
+    default_detail = "vad_threshold must be non-negative"
+
+
+class GrpcSessionUnknown(errors.SessionNotFound):
+    """Error: no session with this id waits for its stream."""
+
+    default_hint = "Call CreateSession first, and name its session_id in the stream."
+
+
+class GrpcSessionTokenInvalid(errors.TokenInvalid):
+    """Error: the token of the session is wrong."""
+
+    default_detail = "Invalid session token"
+    default_hint = "Send the session_token that CreateSession answered in the first chunk."
+
+
+STATUS_BY_CLASS: Mapping[type[Exception], GrpcErrorStatus] = {
+    GrpcSessionIdMissing: GrpcErrorStatus("ERR1001", StatusCode.INVALID_ARGUMENT),
+    GrpcThresholdInvalid: GrpcErrorStatus("ERR1003", StatusCode.INVALID_ARGUMENT),
+    GrpcSessionTokenInvalid: GrpcErrorStatus("ERR1005", StatusCode.PERMISSION_DENIED),
+}
+"""Statuses of errors that only this protocol has, beside those of their codes and kinds."""
 UNKNOWN_SESSION = GrpcErrorStatus(
     "ERR1004", StatusCode.UNAUTHENTICATED, "Unknown or missing session_id"
 )
-TOKEN_INVALID = GrpcErrorStatus("ERR1005", StatusCode.PERMISSION_DENIED, "Invalid session token")
-IDLE = GrpcErrorStatus("ERR1006", StatusCode.DEADLINE_EXCEEDED, "Session timeout due to inactivity")
 CHUNK_TOO_LONG = GrpcErrorStatus("ERR1007", StatusCode.INVALID_ARGUMENT)
 SESSIONS_FULL = GrpcErrorStatus("ERR1008", StatusCode.RESOURCE_EXHAUSTED)
-NO_KEY = GrpcErrorStatus("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
 OPTION_INVALID = GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT)
-AUDIO_INVALID = GrpcErrorStatus("ERR3002", StatusCode.INVALID_ARGUMENT)
-_LIMITS_HINT = "The numbers of docs/grpc-wire.md say which values are possible."
-SERVICE_ERRORS: Mapping[str, tuple[type[errors.SidecarError], str | None]] = {
-    NO_SESSION_ID.number: (errors.FieldMissing, "Set session_id to a name of your own."),
-    VAD_INVALID.number: (errors.FieldInvalid, _LIMITS_HINT),
-    UNKNOWN_SESSION.number: (
-        errors.SessionNotFound,
-        "Call CreateSession first, and name its session_id in the stream.",
-    ),
-    TOKEN_INVALID.number: (
-        errors.TokenInvalid,
-        "Send the session_token that CreateSession answered in the first chunk.",
-    ),
-    IDLE.number: (errors.SessionIdle, None),
-    CHUNK_TOO_LONG.number: (errors.ChunkTooLong, None),
-    NO_KEY.number: (errors.TokenMissing, None),
-    OPTION_INVALID.number: (errors.FieldInvalid, _LIMITS_HINT),
-    AUDIO_INVALID.number: (errors.SoundInvalid, None),
-}
-"""Service error and hint (None: its own) that stand for a `GrpcRefused` of each number."""
 _UNAUTHENTICATED = GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED)
 _FORBIDDEN = GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED)
 _PRECONDITION_FAILED = GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION)
@@ -74,16 +76,20 @@ STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
     ),
     errors.SessionNotFound.code: UNKNOWN_SESSION,
     errors.SessionOver.code: UNKNOWN_SESSION,
-    errors.SessionIdle.code: IDLE,
+    errors.SessionIdle.code: GrpcErrorStatus(
+        "ERR1006", StatusCode.DEADLINE_EXCEEDED, "Session timeout due to inactivity"
+    ),
     errors.SessionTooLong.code: GrpcErrorStatus("ERR1006", StatusCode.DEADLINE_EXCEEDED),
     errors.ChunkTooLong.code: CHUNK_TOO_LONG,
     errors.LiveFull.code: SESSIONS_FULL,
     errors.LiveLimited.code: SESSIONS_FULL,
     errors.RateLimited.code: GrpcErrorStatus("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
     errors.ShuttingDown.code: GrpcErrorStatus("ERR1013", StatusCode.UNAVAILABLE),
-    errors.TokenMissing.code: NO_KEY,
+    errors.TokenMissing.code: GrpcErrorStatus(
+        "ERR1009", StatusCode.UNAUTHENTICATED, "API key is required"
+    ),
     errors.TokenInvalid.code: _UNAUTHENTICATED,
-    errors.SoundInvalid.code: AUDIO_INVALID,
+    errors.SoundInvalid.code: GrpcErrorStatus("ERR3002", StatusCode.INVALID_ARGUMENT),
     errors.LiveUnavailable.code: _PRECONDITION_FAILED,
     errors.NotHere.code: _PRECONDITION_FAILED,
 }
@@ -113,24 +119,16 @@ CREATE_FAULT = GrpcErrorStatus("ERR3001", StatusCode.UNKNOWN)
 STREAM_FAULT = GrpcErrorStatus("ERR3002", StatusCode.UNKNOWN)
 
 
-def error_status(wrong: Exception, fault: GrpcErrorStatus = STREAM_FAULT) -> GrpcErrorStatus:
+def error_status(
+    error: errors.SidecarError, fault: GrpcErrorStatus = STREAM_FAULT
+) -> GrpcErrorStatus:
     """Return the status of an error in this protocol, with its message. An internal error becomes
-    ``fault``, without details."""
-    if isinstance(wrong, GrpcRefused):
-        return GrpcErrorStatus(wrong.said.number, wrong.said.status, wrong.detail)
-    if not isinstance(wrong, errors.SidecarError):
-        return GrpcErrorStatus(fault.number, fault.status, errors.SidecarError.default_detail)
-    ours = wrong.code == errors.SidecarError.code
-    found = fault if ours else STATUS_BY_CODE.get(wrong.code) or STATUS_BY_KIND[wrong.kind]
-    return GrpcErrorStatus(found.number, found.status, found.message or wrong.detail)
-
-
-def service_error(wrong: Exception) -> errors.SidecarError:
-    """Return the service error with the stable code and the hint of an error in this protocol."""
-    if isinstance(wrong, GrpcRefused):
-        kind, hint = SERVICE_ERRORS[wrong.said.number]
-        return kind(hint=hint)
-    return wrong if isinstance(wrong, errors.SidecarError) else errors.SidecarError()
+    ``fault``."""
+    found = STATUS_BY_CLASS.get(type(error)) or STATUS_BY_CODE.get(error.code)
+    if error.code == errors.SidecarError.code:
+        found = fault
+    found = found or STATUS_BY_KIND[error.kind]
+    return GrpcErrorStatus(found.number, found.status, found.message or error.detail)
 
 
 log = logging.getLogger(__name__)
@@ -150,10 +148,10 @@ async def abort_call(
     Raises:
         grpc.aio.AbortError: always; that is how a call ends.
     """
-    said = error_status(wrong, fault)
-    if not isinstance(wrong, GrpcRefused | errors.SidecarError):
+    error = wrong if isinstance(wrong, errors.SidecarError) else errors.SidecarError()
+    if error is not wrong:
         log.error("internal error in a gRPC call", exc_info=wrong)
-    error = service_error(wrong)
+    said = error_status(error, fault)
     hint = error.hint.encode("ascii", "replace").decode()
     trailing = (*trailing, ("error-code", error.code), ("error-hint", hint))
     if error.retry_after is not None:

@@ -109,7 +109,7 @@ class GrpcServicer:
         """Handle CreateSession."""
         try:
             if request is None:
-                raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
+                raise codes.GrpcOptionInvalid("the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
             await codes.abort_call(context, wrong, fault=codes.CREATE_FAULT)
@@ -147,12 +147,12 @@ class GrpcServicer:
             caller = await self._caller(context)
         owner = caller.owner if caller else None
         if number and not self._waiting.of(number, owner):
-            raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
+            raise codes.GrpcSessionUnknown()
         try:
             async with asyncio.timeout(self._waiting.unused_s):
                 first = await read_chunk(context)
         except TimeoutError:
-            raise codes.GrpcRefused(codes.IDLE) from None
+            raise errors.SessionIdle() from None
         number = number or (first.session_id if first else "")
         created = await self._claimed(context, number, caller, first.session_token if first else "")
         session = created.session
@@ -177,12 +177,13 @@ class GrpcServicer:
         """Return the session that a stream claims; it is no longer pending.
 
         Raises:
-            codes.GrpcRefused: there is no session with that id, or the token is wrong.
+            errors.SessionNotFound, errors.TokenInvalid: there is no session with that id, or the
+                token is wrong.
             errors.RateLimited: the client has sent too many wrong tokens.
         """
         found = self._waiting.of(number, caller.owner if caller else None)
         if not found:
-            raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
+            raise codes.GrpcSessionUnknown()
         if caller is not None:
             created = found[0]
             self._waiting.take(created)
@@ -192,7 +193,7 @@ class GrpcServicer:
                 self._waiting.take(created)
                 return created
         await self._entrance.delay_wrong_token(self._approach(context))
-        raise codes.GrpcRefused(codes.TOKEN_INVALID)
+        raise codes.GrpcSessionTokenInvalid()
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
         """Return the identity of the caller, from the metadata or from a key among the

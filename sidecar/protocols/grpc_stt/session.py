@@ -78,13 +78,13 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
     """Return the API key among the attributes, or "".
 
     Raises:
-        codes.GrpcRefused: it is missing and required.
+        errors.TokenMissing: it is missing and required.
     """
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
     required = (given.get(name, "") for name in ("api_key_required", "api-key-required"))
     if not key and any(value.strip().lower() in _TRUE for value in required):
-        raise codes.GrpcRefused(codes.NO_KEY)
+        raise errors.TokenMissing()
     return str(key)
 
 
@@ -95,16 +95,14 @@ def session_options(
     defaults.
 
     Raises:
-        codes.GrpcRefused: a value is not valid.
+        errors.BadRequest, errors.TokenMissing: a value is not valid.
     """
     if not request.session_id:
-        raise codes.GrpcRefused(codes.NO_SESSION_ID)
+        raise codes.GrpcSessionIdMissing()
     if len(request.session_id) > LONGEST_ID:
-        raise codes.GrpcRefused(
-            codes.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
-        )
+        raise codes.GrpcOptionInvalid(f"session_id has more than {LONGEST_ID} characters")
     if sum(len(one) for item in request.attributes.items() for one in item) > MOST_ATTRIBUTES:
-        raise codes.GrpcRefused(codes.OPTION_INVALID, "the attributes are too long")
+        raise codes.GrpcOptionInvalid("the attributes are too long")
     profile = _profile(request, settings.grpc_profile)
     translates = request.task == stt_pb2.TASK_TRANSLATE or (
         request.task == stt_pb2.TASK_UNSPECIFIED and settings.grpc_task == "translate"
@@ -128,15 +126,13 @@ def _endpointing(request: stt_pb2.SessionRequest, settings: Settings) -> Endpoin
     elif request.vad_threshold != 0:
         threshold = request.vad_threshold
     if threshold < 0:
-        raise codes.GrpcRefused(codes.VAD_INVALID)
+        raise codes.GrpcThresholdInvalid()
     limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
-        raise codes.GrpcRefused(codes.VAD_INVALID, "vad_threshold must lie between 0 and 1")
+        raise codes.GrpcThresholdInvalid("vad_threshold must lie between 0 and 1")
     silence_s = settings.grpc_silence if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
-        raise codes.GrpcRefused(
-            codes.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
-        )
+        raise codes.GrpcOptionInvalid(f"vad_silence must be {limits['silence_s']} s")
     return EndpointingOptions(
         threshold=threshold,
         neg_threshold=max(0.0, threshold - HYSTERESIS),
@@ -238,7 +234,7 @@ class GrpcStream:
         """Run the stream to its end; ``first`` is the first chunk, `None` if the client sent none.
 
         Raises:
-            codes.GrpcRefused, errors.SidecarError: the stream failed, or ``revoked`` has an error.
+            errors.SidecarError: the stream failed, or ``revoked`` has an error.
         """
         async with running(self._read(first), self._tell()) as (reading, telling):
             waited: set[asyncio.Future[None]] = {reading, telling, revoked}
@@ -272,15 +268,13 @@ class GrpcStream:
 
     async def _take(self, chunk: stt_pb2.AudioChunk) -> None:
         if not self._created.admits(chunk.session_token):
-            raise codes.GrpcRefused(codes.TOKEN_INVALID)
+            raise codes.GrpcSessionTokenInvalid()
         if chunk.sample_rate > 0:
             self._rate = chunk.sample_rate
         raw, width = chunk.pcm16, SampleEncoding.PCM16.width
         longest = round(self._session.bounds.chunk_s * self._rate) * width
         if not chunk.is_final and len(raw) > longest:
-            raise codes.GrpcRefused(
-                codes.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
-            )
+            raise errors.ChunkTooLong(f"chunk bytes {len(raw)} exceeds max {longest}")
         raw = self._samples.add(raw)
         piece = max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
         began = time.monotonic()
@@ -324,13 +318,13 @@ async def read_chunk(context: Any) -> stt_pb2.AudioChunk | None:
     """Return the next chunk; `None` if the client has ended.
 
     Raises:
-        codes.GrpcRefused: the message is not a chunk.
+        errors.FieldInvalid: the message is not a chunk.
     """
     chunk = await context.read()
     if chunk is grpc.aio.EOF:
         return None
     if chunk is None:
-        raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
+        raise codes.GrpcOptionInvalid("the message cannot be read")
     assert isinstance(chunk, stt_pb2.AudioChunk)
     return chunk
 
