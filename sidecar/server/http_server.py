@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from sidecar.api.http import uvicorn_http, uvicorn_websocket, websocket_connections
+from sidecar.api.http import uvicorn_protocols, websocket_connections
 from sidecar.auth.tls import ServerTls
 from sidecar.config.settings import Settings
 from sidecar.server import service_process
@@ -69,13 +69,13 @@ def uvicorn_config(
     """Return the configuration of uvicorn for any port; with ``tls`` it serves TLS only."""
     return uvicorn.Config(
         app,
-        http=uvicorn_http.http_protocol(uvicorn_http.REQUEST_HEAD_S),
+        http=uvicorn_protocols.http_protocol(uvicorn_protocols.REQUEST_HEAD_S),
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
         timeout_graceful_shutdown=FINAL_ANSWERS_S + 1,  # `_end_requests` is faster
         timeout_keep_alive=KEEP_ALIVE_S,
-        ws=uvicorn_websocket.websocket_protocol(),
+        ws=uvicorn_protocols.websocket_protocol(),
         ws_max_size=websocket_connections.MAX_MESSAGE_BYTES,
         ws_ping_interval=websocket_connections.LIVE_PING_S,
         ws_ping_timeout=websocket_connections.LIVE_PING_S,

@@ -15,7 +15,7 @@ from sse_reader import parse
 
 from bench.queue_clients import FORM, Connection, Recording
 from sidecar.api.http import responses
-from sidecar.api.http.uvicorn_http import http_protocol
+from sidecar.api.http.uvicorn_protocols import http_protocol
 from sidecar.api.job_routes import JobEventFrames
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef

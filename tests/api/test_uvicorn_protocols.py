@@ -29,8 +29,14 @@ from sidecar.api.http.paced_protocol import (
     PacedProtocol,
 )
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
-from sidecar.api.http.uvicorn_http import MAX_HEADER_LINES, MAX_PIPELINED, http_protocol
-from sidecar.api.http.uvicorn_websocket import MAX_FRAGMENTS, MESSAGES_AT_ONCE, websocket_protocol
+from sidecar.api.http.uvicorn_protocols import (
+    MAX_FRAGMENTS,
+    MAX_HEADER_LINES,
+    MAX_PIPELINED,
+    MESSAGES_AT_ONCE,
+    http_protocol,
+    websocket_protocol,
+)
 
 
 class Wire(asyncio.Transport):

@@ -25,8 +25,7 @@ from websockets.asyncio.client import connect
 
 from sidecar import errors
 from sidecar.api.http import auth_gate, websocket_connections
-from sidecar.api.http.uvicorn_http import http_protocol
-from sidecar.api.http.uvicorn_websocket import websocket_protocol
+from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     InboundQueue,

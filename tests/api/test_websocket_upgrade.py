@@ -8,7 +8,7 @@ from typing import Any
 from asgi_server import served
 from websockets.asyncio.client import connect
 
-from sidecar.api.http.uvicorn_http import http_protocol
+from sidecar.api.http.uvicorn_protocols import http_protocol
 
 DEADLINE_S = 1.0
 

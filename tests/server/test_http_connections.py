@@ -19,8 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from sidecar.api.http.uvicorn_http import http_protocol
-from sidecar.api.http.uvicorn_websocket import websocket_protocol
+from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.auth.rate_limits import RateLimit
 from sidecar.auth.tls import ensure_certificate
 from sidecar.server import http_connections

@@ -1,6 +1,6 @@
 """WebSocket connections: timeouts, limits, close codes.
 
-`websocket_protocol` closes a connection if its peer is gone or reads nothing, or sends an oversized
+`uvicorn_protocols` closes a connection if its peer is gone or reads nothing, or sends an oversized
 message. A task then gets `WebSocketGone`. No address, header or text of a peer is logged.
 """
 

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from sidecar import errors
 from sidecar import files as sidecar_files
 from sidecar.api.http.request_headers import check_header_sizes
-from sidecar.api.http.uvicorn_http import REQUEST_HEAD_S
+from sidecar.api.http.uvicorn_protocols import REQUEST_HEAD_S
 from sidecar.api.http.websocket_connections import LIVE_PING_S
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.tls import CertificatePair
