@@ -26,14 +26,9 @@ from sidecar.api.job_schemas import JobAnswer
 from sidecar.audio.audio_source import AudioSource
 from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_plan import JobForecast
+from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.language_tags import MAX_SHOWN_CHARACTERS
-from sidecar.interfaces.request_options import (
-    parse_number,
-    parse_text,
-    unknown_field_notices,
-    unknown_fields,
-)
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import render_result
@@ -318,7 +313,9 @@ def build_router(service: Service) -> APIRouter:
     async def estimate(request: Request) -> Response:
         """Estimate memory and time of a recording."""
         fields, source = await upload.read_fields(request, service)
-        odd = unknown_field_notices(unknown_fields(fields, _ESTIMATE_FIELDS))
+        odd = request_options.unknown_field_notices(
+            request_options.unknown_fields(fields, _ESTIMATE_FIELDS)
+        )
         body = EstimateAnswer.render(await _forecast(request, service, fields, source))
         return json_response(body | ({"warnings": [asdict(one) for one in odd]} if odd else {}))
 
@@ -331,7 +328,7 @@ async def _read_request(
     """Return the recording and the options of a request, from JSON or a form."""
     fields, source = await upload.read_fields(request, service)
     with upload.close_on_error(source):
-        odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
+        odd = request_options.unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
         return source or await upload.open_local(request, fields, service), options
 
@@ -340,13 +337,13 @@ def _named_length_s(service: Service, fields: upload.Fields) -> float | None:
     """Return the seconds of audio that a request names; `None` if they are empty."""
     longest_s = service.settings.max_audio_hours * 3600
     if fields.get("minutes") is not None:
-        minutes = parse_number("minutes", fields["minutes"], 0, longest_s / 60)
+        minutes = request_options.parse_number("minutes", fields["minutes"], 0, longest_s / 60)
         return minutes and 60 * minutes
     if fields.get("duration") is None:
         raise errors.FieldMissing(
             "One of the fields 'duration', 'minutes' and 'audio_path' is needed."
         )
-    return parse_number("duration", fields["duration"], 0, longest_s)
+    return request_options.parse_number("duration", fields["duration"], 0, longest_s)
 
 
 async def _forecast(
@@ -360,7 +357,7 @@ async def _forecast(
             raise errors.FieldInvalid(
                 f"'{lengths[0]}' and '{lengths[1]}' exclude each other.", hint="Send one of them."
             )
-        card = parse_text("card", fields.get("card"), MAX_SHOWN_CHARACTERS)
+        card = request_options.parse_text("card", fields.get("card"), MAX_SHOWN_CHARACTERS)
         named = find_card(card) if card else None
         if source is None and fields.get("audio_path") is None:
             audio_s = _named_length_s(service, fields)

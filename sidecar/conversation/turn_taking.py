@@ -9,7 +9,6 @@ from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import truncate_utf8
-from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn, UserUtterance
 from sidecar.errors import SidecarError, StageSilent
 
@@ -29,7 +28,7 @@ class TurnTaking:
         """An echo was detected."""
 
     @property
-    def options(self) -> ConversationOptions:
+    def options(self) -> conversation_events.ConversationOptions:
         """Return the current options."""
         return self._answering.options
 

@@ -39,7 +39,6 @@ from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import metrics
-from sidecar.observability.metrics import ServiceMetrics
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.postgres_settings import shared_address
@@ -150,7 +149,7 @@ class Service:
         self.fleet = EngineFleet(settings, choice, live, voice)
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
-        self.tally = ServiceMetrics()
+        self.tally = metrics.ServiceMetrics()
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
         self._provision = job_backend.EngineProvisioning(settings, self.fleet.files)

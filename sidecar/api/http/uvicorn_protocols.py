@@ -20,13 +20,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from sidecar.api.http.paced_protocol import (
-    READ_BYTES,
-    REQUEST_S,
-    SEND_TIMEOUT_S,
-    PacedProtocol,
-    RefusedTransport,
-)
+from sidecar.api.http import paced_protocol
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES, PEER_GONE_KEY
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import ONCE_A_MINUTE
@@ -42,7 +36,7 @@ each response."""
 _http_log = logging.getLogger("uvicorn.error.http")
 
 
-class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `eof_received`
+class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `eof_received`
     """uvicorn's HTTP protocol with a timer from the first byte of a request to the end of its head,
     when the parser passes it to a cycle. For the first request it starts with the connection."""
 
@@ -79,7 +73,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
         self._read = b""
         if self._answering:
             self._stop()
-        too_large = self._line_bytes > MAX_ALL_HEADERS_BYTES + READ_BYTES
+        too_large = self._line_bytes > MAX_ALL_HEADERS_BYTES + paced_protocol.READ_BYTES
         if too_large and not self._ignoring and not self.transport.is_closing():
             self.send_400_response("The head or the trailers of the request are too large.")
 
@@ -101,7 +95,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
     def on_headers_complete(self) -> None:
         """Pass the request on, unless it offers what is not spoken here."""
         self._in_head, self._line_bytes = False, 0
-        self.work_s += REQUEST_S
+        self.work_s += paced_protocol.REQUEST_S
         offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         self._offers = offers and not self._should_upgrade()
         if not self._offers:
@@ -112,7 +106,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
     def on_message_complete(self) -> None:
         """End the request."""
         self._line_bytes = 0
-        self.work_s += REQUEST_S
+        self.work_s += paced_protocol.REQUEST_S
         if not self._offers:
             super().on_message_complete()
 
@@ -153,7 +147,7 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
                 return
             self.cycle.disconnected = True  # its body is broken
             self.cycle.message_event.set()
-        self.transport = cast(Any, RefusedTransport(self.transport, self.loop))
+        self.transport = cast(Any, paced_protocol.RefusedTransport(self.transport, self.loop))
         super().send_400_response(msg)
 
     def handle_websocket_upgrade(self) -> None:
@@ -203,7 +197,9 @@ class HttpProtocol(PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `
             self.transport.close()
 
 
-def http_protocol(head_s: float, unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protocol]:
+def http_protocol(
+    head_s: float, unread_s: float = paced_protocol.SEND_TIMEOUT_S
+) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol with timeouts and limits.
 
     It closes a connection if a request head takes longer than ``head_s`` seconds or is too large,
@@ -240,7 +236,7 @@ SHUTDOWN_CLOSE_S = 0.5
 _websocket_log = logging.getLogger("uvicorn.error.websocket")
 
 
-class WebSocketProtocol(PacedProtocol, WebSocketsSansIOProtocol):  # type: ignore[misc]  # the same
+class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):  # type: ignore[misc]  # the same
     """uvicorn's WebSocket protocol: a connection below ASGI."""
 
     shutdown_close_s = SHUTDOWN_CLOSE_S
@@ -266,7 +262,7 @@ class WebSocketProtocol(PacedProtocol, WebSocketsSansIOProtocol):  # type: ignor
     def _refuse_handshake(self) -> None:
         """Answer a handshake that `websockets` cannot read, with its answer if it has one."""
         answer = b"".join(self.conn.data_to_send())
-        self.transport = cast(Any, RefusedTransport(self.transport, self.loop))
+        self.transport = cast(Any, paced_protocol.RefusedTransport(self.transport, self.loop))
         self.transport.write(answer or UNREADABLE_HANDSHAKE)
         self.transport.close()
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
@@ -299,7 +295,7 @@ class WebSocketProtocol(PacedProtocol, WebSocketsSansIOProtocol):  # type: ignor
     async def send(self, message: Any) -> None:
         """ASGI; a refusal of the handshake ends the connection without a reset."""
         if not self.handshake_complete and message["type"] != "websocket.accept":
-            self.transport = cast(Any, RefusedTransport(self.transport, self.loop))
+            self.transport = cast(Any, paced_protocol.RefusedTransport(self.transport, self.loop))
         await super().send(message)
         if self.initial_response is not None and self.close_sent:  # a complete refusal
             self.handshake_complete = True  # otherwise uvicorn logs a missing response
@@ -345,7 +341,7 @@ class WebSocketProtocol(PacedProtocol, WebSocketsSansIOProtocol):  # type: ignor
 
 
 def websocket_protocol(
-    unread_s: float = SEND_TIMEOUT_S, shutdown_close_s: float = SHUTDOWN_CLOSE_S
+    unread_s: float = paced_protocol.SEND_TIMEOUT_S, shutdown_close_s: float = SHUTDOWN_CLOSE_S
 ) -> type[asyncio.Protocol]:
     """Return uvicorn's WebSocket protocol with timeouts; a peer that reads nothing for ``unread_s``
     seconds is disconnected."""

@@ -20,15 +20,8 @@ from sidecar.auth.identity import PROXY_HEADER_PREFIXES, AuthMethod, Identity, R
 from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
+from sidecar.protocols.grpc_stt import session as sessions
 from sidecar.protocols.grpc_stt import stt_pb2
-from sidecar.protocols.grpc_stt.session import (
-    API_KEY_NAMES,
-    GrpcSession,
-    GrpcStream,
-    GrpcTimings,
-    read_chunk,
-    session_options,
-)
 from sidecar.service.facade import Service
 
 NAME = "stt.STTBackend"
@@ -44,22 +37,22 @@ class GrpcPendingSessions:
     def __init__(self, drop: Callable[[Session], None]) -> None:
         self.unused_s = UNUSED_S
         self._drop = drop
-        self._waiting: dict[tuple[str, str], GrpcSession] = {}
+        self._waiting: dict[tuple[str, str], sessions.GrpcSession] = {}
 
-    def add(self, created: GrpcSession) -> None:
+    def add(self, created: sessions.GrpcSession) -> None:
         """Add a session and start its timeout."""
         self._waiting[created.caller.owner, created.session.id] = created
         later = asyncio.get_running_loop().call_later
         created.over = later(self.unused_s, self._expire, created)
 
-    def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
+    def of(self, number: str, owner: str | None = None) -> list[sessions.GrpcSession]:
         """Return the pending sessions with an id: of one owner, or of all."""
         if owner is not None:
             found = self._waiting.get((owner, number))
             return [found] if found else []
         return [one for (_, each), one in self._waiting.items() if each == number]
 
-    def take(self, created: GrpcSession) -> bool:
+    def take(self, created: sessions.GrpcSession) -> bool:
         """Remove a session; return False if it was not pending."""
         if created.over is not None:
             created.over.cancel()
@@ -70,7 +63,7 @@ class GrpcPendingSessions:
         for created in list(self._waiting.values()):
             self._expire(created)
 
-    def _expire(self, created: GrpcSession) -> None:
+    def _expire(self, created: sessions.GrpcSession) -> None:
         if self.take(created):
             self._drop(created.session)
 
@@ -117,7 +110,7 @@ class GrpcServicer:
 
     async def recognize(self, chunks: object, context: Any) -> None:
         """Handle StreamingRecognize."""
-        times = GrpcTimings()
+        times = sessions.GrpcTimings()
         try:
             await self._recognize(context, times)
         except Exception as wrong:
@@ -130,16 +123,16 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = session_options(request, live.engine, self._service.settings)
+        asked = sessions.session_options(request, live.engine, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, request.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.
         is_known = caller.proof is not AuthMethod.PLACE
         token = secrets.token_hex(16) if request.require_token or is_known else ""
-        self._waiting.add(GrpcSession(session, caller, token, request.require_token))
+        self._waiting.add(sessions.GrpcSession(session, caller, token, request.require_token))
         return asked.answer(token)
 
-    async def _recognize(self, context: Any, times: GrpcTimings) -> None:
+    async def _recognize(self, context: Any, times: sessions.GrpcTimings) -> None:
         given = dict(call_metadata(context))
         number = str(given.get("session-id") or given.get("session_id") or "")
         caller = None
@@ -150,7 +143,7 @@ class GrpcServicer:
             raise codes.GrpcSessionUnknown()
         try:
             async with asyncio.timeout(self._waiting.unused_s):
-                first = await read_chunk(context)
+                first = await sessions.read_chunk(context)
         except TimeoutError:
             raise errors.SessionIdle() from None
         number = number or (first.session_id if first else "")
@@ -167,13 +160,15 @@ class GrpcServicer:
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             sent_away = partial(revoked.set_exception, errors.TokenInvalid())
             with self._entrance.visits.lasting(created.caller, sent_away):
-                await GrpcStream(context, created, times, lambda: self.stopping).run(first, revoked)
+                await sessions.GrpcStream(context, created, times, lambda: self.stopping).run(
+                    first, revoked
+                )
         finally:
             self._service.live.release(session)
 
     async def _claimed(
         self, context: Any, number: str, caller: Identity | None, token: str
-    ) -> GrpcSession:
+    ) -> sessions.GrpcSession:
         """Return the session that a stream claims; it is no longer pending.
 
         Raises:
@@ -227,7 +222,7 @@ def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> Request
         hosts=["localhost"],
         origins=[value for key, value in texts if key == "origin"],
         authorizations=[value for key, value in texts if key == "authorization"]
-        or [f"Bearer {value}" for key, value in texts if key in API_KEY_NAMES],
+        or [f"Bearer {value}" for key, value in texts if key in sessions.API_KEY_NAMES],
         fetch_site=next((value for key, value in texts if key == "sec-fetch-site"), ""),
         scheme="https" if encrypted else "http",
         peer=peer_address(peer),

@@ -16,13 +16,7 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import YapCloseCodes
-from sidecar.interfaces.live_options import (
-    AUDIO_BLOCK_SAMPLES,
-    QUIET_SPEECH,
-    LiveOptions,
-    TurnControl,
-    WholeSamples,
-)
+from sidecar.interfaces import live_options
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
@@ -34,7 +28,7 @@ PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
 """Subprotocol that browser clients offer beside the one with their key."""
 APPEND = "input_audio_buffer.append"
-UNCOUNTED_CHARACTERS = 2 * AUDIO_BLOCK_SAMPLES * 4 // 3
+UNCOUNTED_CHARACTERS = 2 * live_options.AUDIO_BLOCK_SAMPLES * 4 // 3
 """Length of an append with a block of audio, which does not count towards the rate limit."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Types that are answered at once and do not count towards the rate limit."""
@@ -64,7 +58,9 @@ def dialect() -> WebSocketDialect:
 async def _serve(service: Service, socket: WebSocketConnection) -> None:
     session = service.live.open(
         socket.caller,
-        LiveOptions(turns=TurnControl.CLIENT, endpointing=QUIET_SPEECH),
+        live_options.LiveOptions(
+            turns=live_options.TurnControl.CLIENT, endpointing=live_options.QUIET_SPEECH
+        ),
         wire="streaming",
     )
     try:
@@ -81,7 +77,7 @@ class _YapConnection:
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._model = service.live.engine.name
         self._socket, self._session = socket, session
-        self._utterances, self._samples = YapUtterances(BUFFER_S), WholeSamples()
+        self._utterances, self._samples = YapUtterances(BUFFER_S), live_options.WholeSamples()
 
     def greeting(self) -> str:
         """Return the first message, for which clients wait before they send."""
