@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from sidecar import errors
 from sidecar.audio import codecs
+from sidecar.errors import FieldInvalid, MessageInvalid, SidecarError
 from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.language_tags import printable_text
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, did_you_mean
@@ -50,7 +50,7 @@ def message(kind: str, **body: Any) -> str:
     return _text({"type": kind, **body})
 
 
-def error_message(error: errors.SidecarError) -> str:
+def error_message(error: SidecarError) -> str:
     """Return the message of an error, with its hint; the last of a connection."""
     body: dict[str, Any] = {
         "code": error.code,
@@ -163,7 +163,7 @@ class LiveOptionsRequest(BaseModel):
             try:
                 given["endpointing"] = dataclasses.replace(options.endpointing, **ends)
             except ValueError as error:
-                raise errors.FieldInvalid(f"'endpointing' is invalid: {error}.") from None
+                raise FieldInvalid(f"'endpointing' is invalid: {error}.") from None
         return dataclasses.replace(options, **given)
 
 
@@ -190,7 +190,7 @@ class LiveBeginRequest(LiveOptionsRequest):
         if self.encoding != OPUS:
             return self.rate or live_options.LIVE_RATE
         if self.rate not in (None, codecs.OPUS_RATE):
-            raise errors.FieldInvalid(f"'rate' of Opus is {codecs.OPUS_RATE}.")
+            raise FieldInvalid(f"'rate' of Opus is {codecs.OPUS_RATE}.")
         return codecs.OPUS_RATE
 
 
@@ -228,22 +228,18 @@ def parse_request(text: str) -> LiveRequest:
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False)[0]
         if first["type"] == "union_tag_not_found":
-            raise errors.MessageInvalid("The message has no 'type'.") from None
+            raise MessageInvalid("The message has no 'type'.") from None
         if first["type"] == "union_tag_invalid":
             unknown, known = first["ctx"]["tag"][:40], first["ctx"]["expected_tags"]
             names = known.replace("'", "")
-            raise errors.MessageInvalid(f"Unknown type '{unknown}'; there are {names}.") from None
+            raise MessageInvalid(f"Unknown type '{unknown}'; there are {names}.") from None
         if len(first["loc"]) < 2:  # about the object itself or its 'type'
-            raise errors.MessageInvalid(
-                f"The message is not a valid request: {first['msg']}."
-            ) from None
+            raise MessageInvalid(f"The message is not a valid request: {first['msg']}.") from None
         name = ".".join(map(str, first["loc"][1:]))
         if first["type"] == "extra_forbidden":
             known = {*LiveBeginRequest.model_fields, *LiveEndpointing.model_fields}
             meant = did_you_mean(str(first["loc"][-1]), known)
-            raise errors.FieldInvalid(
-                f"There is no field '{printable_text(name)}'.{meant}"
-            ) from None
-        raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
+            raise FieldInvalid(f"There is no field '{printable_text(name)}'.{meant}") from None
+        raise FieldInvalid(f"'{name}': {first['msg']}.") from None
     except RecursionError:
-        raise errors.MessageInvalid() from None
+        raise MessageInvalid() from None

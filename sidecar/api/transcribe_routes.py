@@ -17,13 +17,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sidecar import errors
 from sidecar.api.http import error_responses, middleware, openapi, responses, upload
 from sidecar.api.http.request_headers import accepts, identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.job_routes import job_response
 from sidecar.api.job_schemas import JobAnswer
 from sidecar.audio.audio_source import AudioSource
+from sidecar.errors import FieldInvalid, FieldMissing, SidecarError, TokenInvalid
 from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces import request_options
@@ -260,11 +260,11 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
             transcript.segments,
             lambda: _line("result", answer_body(service, job.record, transcript)),
         )
-    except errors.SidecarError as error:
+    except SidecarError as error:
         yield error_line(error)
 
 
-def error_line(error: errors.SidecarError) -> bytes:
+def error_line(error: SidecarError) -> bytes:
     """Return the last line of a failed transcription: a problem, and when to retry."""
     retry = {} if error.retry_after is None else {"retry_after": str(error.retry_after)}
     return _line("failed", error_responses.problem_body(error) | retry)
@@ -299,7 +299,7 @@ def build_router(service: Service) -> APIRouter:
             return await job_response(service, caller, job.record, 202, applied)
         cancel = partial(service.owned.hang_up, caller, job.record)
         if accepts(request.headers, MEDIA_TYPE):
-            farewell = error_line(errors.TokenInvalid())
+            farewell = error_line(TokenInvalid())
             return NdjsonResponse(ndjson_lines(service, job), cancel, farewell)
         async with middleware.watch_disconnect(request, cancel, cancel):
             transcript = await job.result()
@@ -340,9 +340,7 @@ def _named_length_s(service: Service, fields: upload.Fields) -> float | None:
         minutes = request_options.parse_number("minutes", fields["minutes"], 0, longest_s / 60)
         return minutes and 60 * minutes
     if fields.get("duration") is None:
-        raise errors.FieldMissing(
-            "One of the fields 'duration', 'minutes' and 'audio_path' is needed."
-        )
+        raise FieldMissing("One of the fields 'duration', 'minutes' and 'audio_path' is needed.")
     return request_options.parse_number("duration", fields["duration"], 0, longest_s)
 
 
@@ -354,7 +352,7 @@ async def _forecast(
         options = service.options(fields)
         lengths = [name for name in _LENGTHS if fields.get(name) is not None]
         if source is None and len(lengths) > 1:
-            raise errors.FieldInvalid(
+            raise FieldInvalid(
                 f"'{lengths[0]}' and '{lengths[1]}' exclude each other.", hint="Send one of them."
             )
         card = request_options.parse_text("card", fields.get("card"), MAX_SHOWN_CHARACTERS)

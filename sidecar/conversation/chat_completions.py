@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
-from sidecar import errors
+from sidecar.errors import LlmError, LlmFailed, LlmGarbled, LlmRefused, ToolsUnavailable
 from sidecar.upstream import openai_http
 
 MAX_TOOL_CALLS = 16
@@ -170,7 +170,7 @@ class RepeatLlm:
             errors.ToolsUnavailable: this model calls no tools.
         """
         if tools.all:
-            raise errors.ToolsUnavailable()
+            raise ToolsUnavailable()
         last = next((one.text for one in reversed(messages) if one.role is ChatRole.USER), "")
         for word in f"{REPEAT_PREFIX} {last}".split():
             yield f"{word} "
@@ -272,13 +272,13 @@ class ChatStreamParser:
                 return said + [self._called(one) for one in _tool_call_values(calls)]
             case {"choices": [*_]} | {"usage": dict()}:  # the end, or the token usage
                 return []
-        raise errors.LlmGarbled()
+        raise LlmGarbled()
 
     def _called(self, call: dict[str, Any]) -> ToolCallDelta:
         """Return a fragment of a call. A server that sends no index sends each call whole."""
         index, function = call.get("index"), call.get("function")
         if not isinstance(function, dict) or not isinstance(index, int | None):
-            raise errors.LlmGarbled()
+            raise LlmGarbled()
         self._calls = self._calls + 1 if index is None else index
         arguments = function.get("arguments") or ""
         if not isinstance(arguments, str):
@@ -352,7 +352,7 @@ def _tool_call_values(calls: object) -> list[dict[str, Any]]:
         return []
     if isinstance(calls, list) and all(isinstance(one, dict) for one in calls):
         return calls
-    raise errors.LlmGarbled()
+    raise LlmGarbled()
 
 
 def _partial_mark_length(text: str, mark: str) -> int:
@@ -360,26 +360,24 @@ def _partial_mark_length(text: str, mark: str) -> int:
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
 
-def stream_fault(first: bytes | None) -> errors.LlmError:
+def stream_fault(first: bytes | None) -> LlmError:
     """Return the error of a response that is no stream, by its beginning; of an event that is too
     long, if that is None."""
     if first is None:
-        return errors.LlmGarbled("An event of the language model's response is too long.")
-    return stream_error(openai_http.loads(first)) or errors.LlmGarbled()
+        return LlmGarbled("An event of the language model's response is too long.")
+    return stream_error(openai_http.loads(first)) or LlmGarbled()
 
 
-def stream_error(body: object) -> errors.LlmFailed | None:
+def stream_error(body: object) -> LlmFailed | None:
     """Return the error that a server sent; `None` if it sent none."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
-            return errors.LlmFailed(
+            return LlmFailed(
                 "The language model's server reports: "
                 f"{said[: openai_http.MAX_SERVER_MESSAGE_CHARS]}"
             )
         case {"error": something} if something:
-            return errors.LlmFailed(
-                "The language model's server reports an error without a reason."
-            )
+            return LlmFailed("The language model's server reports an error without a reason.")
     return None
 
 
@@ -389,14 +387,14 @@ def wants_newer_limit(body: bytes) -> bool:
     return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
-def response_error(status: int, body: bytes) -> errors.LlmError:
+def response_error(status: int, body: bytes) -> LlmError:
     """Return the error for a rejected request."""
     said = stream_error(openai_http.loads(body))
     detail = f"It answers with {status}. {said.detail if said else ''}".strip()
     if status in (401, 403):
-        return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")
+        return LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")
     if status in (404, 405):
-        return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM and VIBEVOICE_LLM_MODEL.")
+        return LlmRefused(detail, hint="Check VIBEVOICE_LLM and VIBEVOICE_LLM_MODEL.")
     if status in (400, 413, 422):
-        return errors.LlmRefused(detail)
-    return errors.LlmFailed(detail)
+        return LlmRefused(detail)
+    return LlmFailed(detail)

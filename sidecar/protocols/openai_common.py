@@ -16,8 +16,8 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import openapi
 from sidecar.api.http.error_responses import STATUS, error_headers, log_error
+from sidecar.api.http.openapi import content, error_responses
 from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, parse_language
@@ -176,9 +176,7 @@ class OpenAIErrorBody(BaseModel):
     error: OpenAIError
 
 
-ERRORS = openapi.error_responses(
-    openapi.content("application/json", schema=OpenAIErrorBody.model_json_schema())
-)
+ERRORS = error_responses(content("application/json", schema=OpenAIErrorBody.model_json_schema()))
 
 
 ALIASES = (

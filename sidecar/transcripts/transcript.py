@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sidecar import errors
+from sidecar.errors import EngineFailed
 from sidecar.serialization import from_plain, to_plain
 
 NON_SPEECH_FLAG = "non_speech"
@@ -305,6 +305,4 @@ def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
             fields["levels"] = base64.b64decode(fields["levels"], validate=True)
         return from_plain(kind, fields)
     except (KeyError, TypeError, ValueError):
-        raise errors.EngineFailed(
-            "The worker process sent a message that is not an event."
-        ) from None
+        raise EngineFailed("The worker process sent a message that is not an event.") from None

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
+from sidecar.errors import SpeechFailed
 from sidecar.interfaces import engine_interface
 from sidecar.upstream import openai_http
 
@@ -105,7 +105,7 @@ async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGener
     except openai_http.RequestRefused as refused:
         said = openai_http.server_message(refused.body)
         end = f": {said}" if said else ", and no sound."
-        raise errors.SpeechFailed(f"The speech server answered {refused.status}{end}") from None
+        raise SpeechFailed(f"The speech server answered {refused.status}{end}") from None
 
 
 async def _next_piece(
@@ -130,25 +130,21 @@ def _whole_samples(
             return
         rest += piece
         if not made and rest.startswith(FILE_MAGICS):
-            raise errors.SpeechFailed(
-                "The speech server answered with a file, not with raw samples."
-            )
+            raise SpeechFailed("The speech server answered with a file, not with raw samples.")
         whole = len(rest) - len(rest) % engine_interface.PCM16_BYTES
         if whole:
             yield engine_interface.SynthesizedAudio(rest[:whole], RATE)
         made += whole
         rest = rest[whole:]
         if made > MAX_SYNTHESIS_S * RATE * engine_interface.PCM16_BYTES:
-            raise errors.SpeechFailed("The audio of the speech server exceeded the limit.")
+            raise SpeechFailed("The audio of the speech server exceeded the limit.")
     if not made and not cancelled():
-        raise errors.SpeechFailed("The speech server answered without audio.")
+        raise SpeechFailed("The speech server answered without audio.")
 
 
-def _connection_error(error: Exception) -> errors.SpeechFailed:
+def _connection_error(error: Exception) -> SpeechFailed:
     import httpx
 
     if isinstance(error, httpx.TimeoutException):
-        return errors.SpeechFailed("The speech server sent nothing in time.")
-    return errors.SpeechFailed(
-        f"The connection to the speech server failed: {type(error).__name__}."
-    )
+        return SpeechFailed("The speech server sent nothing in time.")
+    return SpeechFailed(f"The connection to the speech server failed: {type(error).__name__}.")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
+from sidecar.errors import EventUnsupported, FieldInvalid, FieldMissing, JsonInvalid, SoundInvalid
 from sidecar.interfaces.request_options import decode_base64, parse_flag, parse_integer, parse_text
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
@@ -77,7 +77,7 @@ def parse_event(message: str | bytes) -> tuple[Mapping[str, Any], str | None]:
     event = request_headers.parse_json_object(message)
     if event is None:
         hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
-        raise errors.JsonInvalid("The message is not a JSON object.", hint=hint)
+        raise JsonInvalid("The message is not a JSON object.", hint=hint)
     said = event.get("event_id")
     return event, said if isinstance(said, str) else None
 
@@ -91,31 +91,31 @@ def read_command(event: Mapping[str, Any], kind: RealtimeSessionType) -> Realtim
     name, known = event.get("type"), _KNOWN[kind]
     hint = f"{_CALLED[kind]} knows: {', '.join(known)}."
     if not isinstance(name, str):
-        raise errors.FieldMissing("The field 'type' is missing.", hint=hint)
+        raise FieldMissing("The field 'type' is missing.", hint=hint)
     if name not in known:
-        raise errors.EventUnsupported(f"The event '{name[:80]}' is not supported here.", hint=hint)
+        raise EventUnsupported(f"The event '{name[:80]}' is not supported here.", hint=hint)
     return RealtimeCommand(name, _READERS[name](event))
 
 
 def _sound(audio: object) -> bytes:
     if not isinstance(audio, str):
-        raise errors.FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
+        raise FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
     try:
         return decode_base64(audio)
     except ValueError:
-        raise errors.SoundInvalid("The field 'audio' is not base64.") from None
+        raise SoundInvalid("The field 'audio' is not base64.") from None
 
 
 def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutput:
     item = require_object("item", event.get("item"))
     name, after = _word(item, "id", "item.id"), _word(event, "previous_item_id")
     if name == server_events.FIRST:
-        raise errors.FieldInvalid(f"'item.id' cannot be '{name}', which stands for the beginning.")
+        raise FieldInvalid(f"'item.id' cannot be '{name}', which stands for the beginning.")
     match item.get("type"):
         case "message":
             role = next((one for one in _TEXTS if one.value == item.get("role")), None)
             if role is None:
-                raise errors.FieldInvalid(
+                raise FieldInvalid(
                     "'item.role' has an invalid value.", hint=f"Use one of: {', '.join(_TEXTS)}."
                 )
             return RealtimeItemCreate(role, _text(item.get("content"), _TEXTS[role]), name, after)
@@ -130,7 +130,7 @@ def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutpu
             return RealtimeToolOutput(
                 _id(item, "call_id", "item.call_id"), _long(item, "output"), name, after
             )
-    raise errors.FieldInvalid(
+    raise FieldInvalid(
         "'item.type' has an invalid value.",
         hint="Use one of: message, function_call, function_call_output.",
     )
@@ -140,27 +140,25 @@ def _long(item: Mapping[str, Any], key: str) -> str:
     """Return the arguments or the output of a call."""
     value = item.get(key)
     if value is None:
-        raise errors.FieldMissing(f"The field 'item.{key}' is missing.")
+        raise FieldMissing(f"The field 'item.{key}' is missing.")
     return parse_text(f"item.{key}", value, MAX_TOOL_OUTPUT_CHARACTERS)
 
 
 def _text(content: object, kind: str) -> str:
     if not isinstance(content, list) or not content:
-        raise errors.FieldInvalid("'item.content' is not a list with at least one part.")
+        raise FieldInvalid("'item.content' is not a list with at least one part.")
     texts = []
     for part in content:
         fields = require_object("item.content", part)
         if fields.get("type") != kind:
-            raise errors.FieldInvalid(
+            raise FieldInvalid(
                 f"'item.content' has a part that is not '{kind}'.",
                 hint="Send audio by input_audio_buffer.append; images are not supported.",
             )
         texts.append(parse_text("item.content.text", fields.get("text")))
     text = " ".join(texts).strip()
     if not text or len(text) > LONGEST_TEXT:
-        raise errors.FieldInvalid(
-            f"'item.content' has no text, or more than {LONGEST_TEXT} characters."
-        )
+        raise FieldInvalid(f"'item.content' has no text, or more than {LONGEST_TEXT} characters.")
     return text
 
 
@@ -168,7 +166,7 @@ def _truncated(event: Mapping[str, Any]) -> tuple[str, int]:
     """Return the item, and how many milliseconds of it the client played."""
     end_ms = parse_integer("audio_end_ms", event.get("audio_end_ms"), 0, LONGEST_REPLY_MS)
     if end_ms is None:
-        raise errors.FieldMissing("The field 'audio_end_ms' is missing.")
+        raise FieldMissing("The field 'audio_end_ms' is missing.")
     parse_integer("content_index", event.get("content_index"), 0, 0)
     return _id(event, "item_id"), end_ms
 
@@ -176,7 +174,7 @@ def _truncated(event: Mapping[str, Any]) -> tuple[str, int]:
 def _id(fields: Mapping[str, Any], key: str, name: str = "") -> str:
     found = _word(fields, key, name)
     if not found:
-        raise errors.FieldMissing(f"The field '{name or key}' is missing.")
+        raise FieldMissing(f"The field '{name or key}' is missing.")
     return found
 
 

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sidecar import errors
 from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
 from sidecar.conversation.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
 from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
+from sidecar.errors import FieldInvalid
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_number, parse_text
@@ -81,9 +81,7 @@ def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
     if after.named and after.named not in {tool.name for tool in after.all}:
         if given.get("tool_choice") is None:  # the chosen tool was removed
             return replace(after, choice=ToolChoice.AUTO, named="")
-        raise errors.FieldInvalid(
-            f"'{at}.tool_choice' names a tool that is not in the list of tools."
-        )
+        raise FieldInvalid(f"'{at}.tool_choice' names a tool that is not in the list of tools.")
     return after
 
 
@@ -102,21 +100,21 @@ def tools_view(tools: ToolSet) -> list[dict[str, Any]]:
 
 def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
     if not isinstance(given, list) or len(given) > MAX_TOOLS:
-        raise errors.FieldInvalid(f"'{at}' is not a list of at most {MAX_TOOLS} tools.", hint=HINT)
+        raise FieldInvalid(f"'{at}' is not a list of at most {MAX_TOOLS} tools.", hint=HINT)
     if len(json.dumps(given)) > MAX_TOOLS_CHARACTERS:
-        raise errors.FieldInvalid(f"'{at}' has more than {MAX_TOOLS_CHARACTERS} characters.")
+        raise FieldInvalid(f"'{at}' has more than {MAX_TOOLS_CHARACTERS} characters.")
     found = tuple(_one(session_config.require_object(at, tool), at) for tool in given)
     if len({tool.name for tool in found}) < len(found):
-        raise errors.FieldInvalid(f"'{at}' has two tools with the same name.")
+        raise FieldInvalid(f"'{at}' has two tools with the same name.")
     return found
 
 
 def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if given.get("type") != FUNCTION:
-        raise errors.FieldInvalid(f"'{at}' has a tool that is not a function.", hint=HINT)
+        raise FieldInvalid(f"'{at}' has a tool that is not a function.", hint=HINT)
     name = parse_text(f"{at}.name", given.get("name"))
     if not _NAME.fullmatch(name):
-        raise errors.FieldInvalid(
+        raise FieldInvalid(
             f"'{at}' has a tool without a valid name.",
             hint="Use 1 to 64 letters, digits, '_', '-' and '.'.",
         )
@@ -134,7 +132,7 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
             return replace(tools, choice=ToolChoice.AUTO, named=name)
         case str(word) if word in tuple(ToolChoice):
             return replace(tools, choice=ToolChoice(word), named="")
-    raise errors.FieldInvalid(
+    raise FieldInvalid(
         f"'{at}' has an invalid value.",
         hint=f"Use one of: {', '.join(ToolChoice)}, or a function by its name.",
     )
@@ -275,7 +273,7 @@ def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
     """
     for name, now in _GA_NAMES.items():
         if given.get(name) is not None:
-            raise errors.FieldInvalid(
+            raise FieldInvalid(
                 f"'{at}.{name}' is a field of the beta API.", hint=f"Send '{at}.{now}' instead."
             )
 
@@ -291,7 +289,7 @@ def updated_dialogue(
     """
     given = session_config.require_object("session", session)
     if given.get("type") not in (None, session_config.RealtimeSessionType.CONVERSATION):
-        raise errors.FieldInvalid(
+        raise FieldInvalid(
             f"'session.type' is not '{session_config.RealtimeSessionType.CONVERSATION}'.",
             hint=(
                 "The type of a session cannot change; for transcription connect with "
@@ -334,7 +332,7 @@ def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
         return usual
     if wanted in (["audio"], ["text"]):
         return bool(wanted == ["audio"])
-    raise errors.FieldInvalid(f"'{name}' has an invalid value.", hint='Use ["audio"] or ["text"].')
+    raise FieldInvalid(f"'{name}' has an invalid value.", hint='Use ["audio"] or ["text"].')
 
 
 def with_output(before: RealtimeDialogueConfig, audio: object, name: str) -> RealtimeDialogueConfig:
@@ -350,7 +348,7 @@ def with_output(before: RealtimeDialogueConfig, audio: object, name: str) -> Rea
     if (sound := given.get("format")) is not None:
         form, rate = session_config.parse_audio_format(sound, f"{at}.format")
         if form is session_config.RealtimeAudioFormat.PCM and rate != session_config.USUAL_RATE:
-            raise errors.FieldInvalid(f"'{at}.format.rate' is not {session_config.USUAL_RATE}.")
+            raise FieldInvalid(f"'{at}.format.rate' is not {session_config.USUAL_RATE}.")
         after = replace(after, sound=form)
     voice = given.get("voice")
     if isinstance(voice, Mapping):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
-from sidecar.audio import codecs
+from sidecar.audio.codecs import G711_RATE, encode_a_law, encode_mu_law
 from sidecar.bounded_dict import BoundedDict
 from sidecar.conversation import audio_pacing
 from sidecar.conversation import conversation_events as output
@@ -224,11 +224,9 @@ class RealtimeResponses:
     def _encoded(self, frame: audio_pacing.ReplyAudioFrame) -> bytes:
         """Return the frame's audio, encoded for the output format at its synthesis: its rate shows
         that format."""
-        if frame.rate != codecs.G711_RATE:
+        if frame.rate != G711_RATE:
             return frame.pcm
-        encode = (
-            codecs.encode_a_law if self.law is RealtimeAudioFormat.A_LAW else codecs.encode_mu_law
-        )
+        encode = encode_a_law if self.law is RealtimeAudioFormat.A_LAW else encode_mu_law
         return encode(frame.pcm)
 
     def _view(self, response: RealtimeResponse, ending: output.ReplyEnding | None) -> EventBody:
