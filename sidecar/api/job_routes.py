@@ -186,9 +186,7 @@ class _Resumption:
 class JobEventFrames:
     """Rendered events of jobs, each rendered once for all its subscribers."""
 
-    def __init__(
-        self, remaining_s: PredictRemaining = lambda progress, elapsed_s, resumed_s: None
-    ) -> None:
+    def __init__(self, remaining_s: PredictRemaining) -> None:
         self._remaining_s = remaining_s
         self._written = BoundedDict[tuple[str, int], bytes](MAX_EVENT_BATCH)
         """Latest frames, for slightly later subscribers."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sidecar.conversation import chat_completions
 from sidecar.conversation import conversation_events as events
@@ -21,19 +21,12 @@ from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
 
 
-@dataclass(slots=True)
-class _PendingToolCall:
-    id: str
-    name: str
-    arguments: str = ""
-
-
 class ToolCallCollector:
     """Tool calls of turn ``number``. ``taken`` returns whether another call has an id already."""
 
     def __init__(self, number: int, taken: Callable[[str], bool]) -> None:
         self._number, self._taken = number, taken
-        self._calls: dict[int, _PendingToolCall] = {}
+        self._calls: dict[int, chat_completions.ToolCall] = {}
         self._size = 0
 
     def __bool__(self) -> bool:
@@ -53,14 +46,15 @@ class ToolCallCollector:
                 raise LlmGarbled(
                     "The language model calls a tool without a name, or too many tools."
                 )
-            call = _PendingToolCall(self._new_id(fragment.id), fragment.name)
+            call = chat_completions.ToolCall(self._new_id(fragment.id), fragment.name, "")
             self._calls[fragment.index] = call
             yield events.ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
             if self._size > chat_completions.MAX_ARGUMENT_CHARACTERS:
                 raise LlmGarbled("The arguments of a tool call of the language model are too long.")
-            call.arguments += fragment.arguments
+            arguments = call.arguments + fragment.arguments
+            self._calls[fragment.index] = replace(call, arguments=arguments)
             yield events.ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
 
     def end(self) -> Iterator[events.ToolCallArgumentsDelta | events.ToolCallEnded]:
@@ -69,9 +63,9 @@ class ToolCallCollector:
         Raises:
             LlmGarbled: the arguments of a call are not JSON.
         """
-        for call in self._calls.values():
+        for index, call in self._calls.items():
             if not call.arguments.strip():  # some models write nothing if a call has no arguments
-                call.arguments += "{}"
+                self._calls[index] = call = replace(call, arguments=call.arguments + "{}")
                 yield events.ToolCallArgumentsDelta(self._number, call.id, "{}")
             if not _is_object(call.arguments):
                 raise LlmGarbled(
@@ -80,9 +74,7 @@ class ToolCallCollector:
                     hint="They may be cut off: a whole answer is limited to a minute of speech.",
                 )
         for call in self._calls.values():
-            yield events.ToolCallEnded(
-                self._number, chat_completions.ToolCall(call.id, call.name, call.arguments)
-            )
+            yield events.ToolCallEnded(self._number, call)
 
     def _new_id(self, given: str) -> str:
         """Return the server's own id, because the server gets it back, or a new one if it is

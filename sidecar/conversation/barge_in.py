@@ -8,7 +8,6 @@ history without an answer, unless it is an answer to the reply's end (`turn_taki
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 
 from sidecar.conversation.end_of_turn import FILLERS
 from sidecar.conversation.tts_text import normalized_words, word_set
@@ -52,28 +51,13 @@ def answers_reply(text: str, left_s: float) -> bool:
     return bool(text) and left_s <= ANSWERS_WITHIN_S
 
 
-class BargeInDecision(Enum):
-    """Decision about a reply that is spoken over."""
-
-    OVER = "over"
-    GOES_ON = "goes on"
-    OPEN = "open"
-    """The reply is held until more is known."""
-
-
-def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecision:
-    """Decide about a reply by the words that are said over it. ``settled``: the words are final;
-    ``audible``: some of the reply was heard."""
-    takes_turn = not is_backchannel(text) if audible else continues_turn(text)
-    if normalized_words(text) and takes_turn:
-        return BargeInDecision.OVER
-    return BargeInDecision.GOES_ON if settled else BargeInDecision.OPEN
-
-
-def continues_turn(text: str) -> bool:
-    """Return whether ``text``, said before any of the reply was heard, continues the turn. Any word
-    but a filler does, because there is no reply yet to acknowledge."""
-    return any(word not in FILLERS for word in normalized_words(text))
+def interrupts_reply(text: str, *, audible: bool) -> bool:
+    """Return whether words that are said over a reply interrupt it. If none of the reply was heard
+    (``audible``), any word but a filler does, because there is nothing yet to acknowledge."""
+    words = normalized_words(text)
+    if audible:
+        return bool(words) and not is_backchannel(text)
+    return any(word not in FILLERS for word in words)
 
 
 ECHO_SIMILARITY = 0.85

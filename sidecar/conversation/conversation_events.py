@@ -43,14 +43,6 @@ class EndOfTurnDelays:
     most_s: float = 1.5
     scale: float = 1.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.finished_s <= self.usual_s <= self.most_s < float("inf"):
-            raise ValueError(
-                "finished_s, usual_s and most_s must be at least 0, in ascending order"
-            )
-        if not 0 < self.scale < float("inf"):
-            raise ValueError("scale must be above 0")
-
 
 @dataclass(frozen=True, slots=True)
 class ConversationOptions:

@@ -251,20 +251,17 @@ class ConversationLoop:
                     if one.done():
                         one.result()
         finally:
-            await self._close()
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._comparing is not None:
+                self._comparing.cancel()
+            self._broken.cancel()
+            await self.stages.close()
 
     async def outgoing(self) -> AsyncIterator[events.ConversationOutput]:
         """Yield the output for the client, without end and for one reader."""
         while True:
             yield await self.output.get()
-
-    async def _close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._comparing is not None:
-            self._comparing.cancel()
-        self._broken.cancel()
-        await self.stages.close()
 
     def _happened(self, event: events.ConversationEvent) -> None:
         """Feed the state machine and carry out its commands. The playback position is fed first: an

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
+from sidecar.concurrency import running
 from sidecar.config.settings import Settings
 from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
@@ -172,18 +173,16 @@ class ConversationRegistry:
             live, thinker, self._voice, options, manner, clears=clears, seen=self._seen
         )
         self._going.add(talk)
-        warming = [self._warm(talk, thinker.ready)]
+        warming = [_warmed(talk, thinker.ready)]
         if self._voice is not None and options.voiced:
-            warming.append(self._warm(talk, self._voice.ready))
-        try:
-            yield talk
-        finally:
-            self._going.discard(talk)
-            self._left.set()
-            self._sessions.end(live)
-            for task in warming:
-                task.cancel()
-            await asyncio.wait(warming)
+            warming.append(_warmed(talk, self._voice.ready))
+        async with running(*warming):
+            try:
+                yield talk
+            finally:
+                self._going.discard(talk)
+                self._left.set()
+                self._sessions.end(live)
 
     async def close(self) -> None:
         """Close the LLM clients. Conversations end with their connections."""
@@ -222,21 +221,6 @@ class ConversationRegistry:
                 self._look_at = began + rest_s
             return self._thinker
 
-    def _warm(
-        self, talk: ConversationLoop, ready: Callable[[], Awaitable[object]]
-    ) -> asyncio.Task[None]:
-        """Prepare a stage before it is needed; report an error to the client at once."""
-
-        async def warmed() -> None:
-            try:
-                await ready()
-            except errors.SidecarError as error:
-                log.warning("a part of a new conversation is not ready: %s", error.detail)
-                if not talk.machine.replying:  # else that reply tells it
-                    talk.warn(error)
-
-        return asyncio.get_running_loop().create_task(warmed(), name="warm up")
-
     def _seen(self, told: conversation_events.ConversationClientEvent) -> None:
         if isinstance(told, conversation_events.ReplyLatency):
             self.last = told
@@ -248,3 +232,13 @@ class ConversationRegistry:
                 told.error.code,
                 extra=ONCE_A_MINUTE,
             )
+
+
+async def _warmed(talk: ConversationLoop, ready: Callable[[], Awaitable[object]]) -> None:
+    """Prepare a stage before it is needed; report an error to the client at once."""
+    try:
+        await ready()
+    except errors.SidecarError as error:
+        log.warning("a part of a new conversation is not ready: %s", error.detail)
+        if not talk.machine.replying:  # else that reply tells it
+            talk.warn(error)

@@ -176,7 +176,7 @@ class SpeechInput:
         match event:
             case live_events.SpeechStarted(turn, at):
                 self.speaking = turn
-                self._lies(turn, at, at)
+                self._spans[turn] = at, at
                 # Audio before the first word may have been sent long ago.
                 into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
                 began = self._clock.time(at + into) - MIN_SPEECH_S
@@ -186,7 +186,7 @@ class SpeechInput:
             case live_events.SpeechStopped(turn, at):
                 self._silent(turn)
                 self._stopped[turn] = self._clock.time(at)
-                self._lies(turn, self.span(turn)[0], at)
+                self._spans[turn] = self.span(turn)[0], at
                 self._happened(events.UserSpeechStopped(self._now(), turn, self._stopped[turn]))
             case live_events.Partial() if event.turn == self.speaking:
                 self._words(event.turn, event.text, self._clock.time(event.start))
@@ -231,7 +231,7 @@ class SpeechInput:
         if ended is None:  # ended by the client or by `_cut`
             self._silent(event.turn)
             ended = self._clock.time(event.end)
-            self._lies(event.turn, event.start, event.end)
+            self._spans[event.turn] = event.start, event.end
             self._happened(events.UserSpeechStopped(self._now(), event.turn, ended))
         self._happened(events.RecognizedWords(self._now(), event.turn, event.text, ended))
 
@@ -242,9 +242,6 @@ class SpeechInput:
         self._happened(events.TurnDiscarded(self._now()))
         if self._forgets:
             self._forgets.popleft()()
-
-    def _lies(self, utterance: int, start: float, end: float) -> None:
-        self._spans[utterance] = start, end
 
     def _silent(self, turn: int) -> None:
         """Handle silence, unless the next turn has begun."""

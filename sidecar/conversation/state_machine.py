@@ -13,7 +13,7 @@ from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.chat_history import ChatEntry, ChatHistory
+from sidecar.conversation.chat_history import ChatEntry
 from sidecar.conversation.conversation_events import ConversationOptions, ConversationPhase
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
@@ -29,6 +29,7 @@ class ConversationStateMachine:
     def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
         self._commands: list[events.ConversationCommand] = []
         self._answering = Assistant(options, self._do)
+        self.history = self._answering.history
         self.turn_taking = TurnTaking(self._answering, self._do)
         self._threshold = 0.0
         self._due: float | None = None
@@ -66,11 +67,6 @@ class ConversationStateMachine:
         still have to be played."""
         reply = self._answering.given
         return reply.ending if reply is not None and reply.made else None
-
-    @property
-    def history(self) -> ChatHistory:
-        """Return the chat history."""
-        return self._answering.history
 
     def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
         """Return the commands for ``event``, in order."""

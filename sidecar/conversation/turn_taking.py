@@ -203,15 +203,12 @@ class TurnTaking:
             return
         if not self.options.interruptible:
             return
-        match barge_in.decide_barge_in(person.text, settled=person.settled, audible=reply.audible):
-            case barge_in.BargeInDecision.OVER:
-                self._interrupt(person)
-            case barge_in.BargeInDecision.GOES_ON:
-                self.guarded = self.guarded or person.echoed
-                person.backchannel = self.options.ends_turns  # else the client ends the turn
-                self._dismiss(person, reply)
-            case barge_in.BargeInDecision.OPEN:
-                pass
+        if barge_in.interrupts_reply(person.text, audible=reply.audible):
+            self._interrupt(person)
+        elif person.settled:  # else the reply is held until more is known
+            self.guarded = self.guarded or person.echoed
+            person.backchannel = self.options.ends_turns  # else the client ends the turn
+            self._dismiss(person, reply)
 
     def _interrupt(self, person: UserTurn) -> None:
         """Interrupt the reply: it is the user's turn."""

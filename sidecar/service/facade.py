@@ -191,22 +191,19 @@ class Service:
         self.live_archive = LiveSessionArchive(
             settings, self._backend.store, keeping, self.spool_threads, now
         )
-        self.live = self._session_registry(live.spec if live is not None else None)
-        self.tts = self.fleet.voice
-        """TTS client; None without a TTS engine."""
-        self.conversations = ConversationRegistry(settings, self.live, self.tts)
-
-    def _session_registry(self, spec: EngineSpec | None) -> SessionRegistry:
-        return SessionRegistry(
-            spec,
+        self.live = SessionRegistry(
+            live.spec if live is not None else None,
             lambda: self.fleet.live.lease(),
-            self.settings,
+            settings,
             tally=self.tally.live,
             add_known_speakers=self.voices.with_enrolled_speakers_live,
             save=self.live_archive.session,
             new_recording=self.live_archive.tape,
             is_loaded=lambda: self.fleet.live.loaded,
         )
+        self.tts = self.fleet.voice
+        """TTS client; None without a TTS engine."""
+        self.conversations = ConversationRegistry(settings, self.live, self.tts)
 
     async def open(self) -> None:
         """Start the background work; return at once."""
@@ -252,7 +249,10 @@ class Service:
             raise LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not support the language "
                 f"'{options.language}'.",
-                hint=self._language_hint(options.language),
+                hint=(
+                    f"It knows: {abbreviate_names(self.spec.languages)}. "
+                    f"{language_hint(options.language, self.settings)}"
+                ),
             )
         return options
 
@@ -377,10 +377,6 @@ class Service:
         options = await self.voices.with_enrolled_speakers(job.options, owner, kept=kept)
         planned = self._provision.plan(job, precision)
         return replace(planned, known_voices=options.known_voices, voiceprints=options.voiceprints)
-
-    def _language_hint(self, tag: str) -> str:
-        known = abbreviate_names(self.spec.languages)
-        return f"It knows: {known}. {language_hint(tag, self.settings)}"
 
     async def _preload(self) -> None:
         try:

@@ -121,21 +121,19 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
         case RewriteSegment(index, text):
             changed = replace_segment_text(_segment_at(transcript, index), text)
             return _with_segments(transcript, {index: changed})
+    transcript = _with_speakers(transcript)
+    match operation:
         case RenameSpeaker(speaker, name):
-            transcript = _with_speakers(transcript)
             _check_speaker(transcript, speaker)
             return _rename_speaker(transcript, speaker, name)
         case MergeSpeakers(speaker, into):
-            transcript = _with_speakers(transcript)
-            _check_speaker(transcript, speaker)
+            places = segments_of_speaker(transcript, speaker)
             if speaker == into:
                 raise EditImpossible("a speaker cannot be merged into itself.")
-            places = [at for at, one in enumerate(transcript.segments) if one.speaker == speaker]
             return _move_segments(transcript, places, into)
         case MoveSegments(places, speaker):
-            return _move_segments(_with_speakers(transcript), places, speaker)
+            return _move_segments(transcript, places, speaker)
         case SplitSegments(places, name):
-            transcript = _with_speakers(transcript)
             taken = [*speakers_in(transcript), *(voice.speaker for voice in transcript.voices)]
             new = max(taken, default=-1) + 1
             if new >= MAX_SPEAKERS:

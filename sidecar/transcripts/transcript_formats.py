@@ -183,7 +183,7 @@ def to_rttm(transcript: Transcript, name: str) -> str:
         length = to_ms(segment.end) - start
         if length <= 0 or not segment.is_speech:  # scoring tools reject a turn of no length
             continue
-        times = f"{_seconds(start)} {_seconds(length)}"
+        times = f"{start / 1000:.3f} {length / 1000:.3f}"
         speaker = speaker_label(segment.speaker)
         rows.append(f"SPEAKER {file_id} 1 {times} <NA> <NA> {speaker} <NA> <NA>")
     return _lines(rows)
@@ -253,11 +253,4 @@ def _timestamp(ms: int, point: str) -> str:
 
 def _readable_time(seconds: float) -> str:
     """Return ``HH:MM:SS.t``, for people."""
-    tenths = round(to_ms(seconds) / 100)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{tenths // 10:02}.{tenths % 10}"
-
-
-def _seconds(ms: int) -> str:
-    return f"{ms // 1000}.{ms % 1000:03}"
+    return _timestamp(100 * round(to_ms(seconds) / 100), ".")[:-2]

@@ -296,15 +296,9 @@ def _library_api() -> Any:
         from moonshine_voice import moonshine_api
 
         moonshine_api._MoonshineLib()
-    except (ImportError, OSError) as error:
-        raise _library_error(error) from None
-    except moonshine_api.MoonshineError as error:
-        raise _library_error(error) from None
+    except Exception as error:  # of the import, the system's loader or the library
+        raise errors.ModelLoadFailed(
+            f"The library moonshine-voice cannot be loaded: {error}.",
+            hint="pip install --force-reinstall moonshine-voice==0.0.73",
+        ) from None
     return moonshine_api
-
-
-def _library_error(error: Exception) -> errors.ModelLoadFailed:
-    return errors.ModelLoadFailed(
-        f"The library moonshine-voice cannot be loaded: {error}.",
-        hint="pip install --force-reinstall moonshine-voice==0.0.73",
-    )

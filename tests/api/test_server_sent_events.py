@@ -73,7 +73,7 @@ async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
     store.add(job)
     subscription = store.subscribe(job.id)
     answer = responses.EventStreamResponse(
-        JobEventFrames().following(job.id, subscription), subscription.close
+        JobEventFrames(lambda *_: None).following(job.id, subscription), subscription.close
     )
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await asyncio.sleep(0)
@@ -205,7 +205,7 @@ async def test_remaining_time_after_a_reconnect_ignores_later_checkpoints(after:
 
 
 async def test_event_is_serialized_once_for_all_followers(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, job, frames, written = JobEventLog(), submitted(), JobEventFrames(), []
+    store, job, frames, written = JobEventLog(), submitted(), JobEventFrames(lambda *_: None), []
     store.add(job)
     monkeypatch.setattr(responses, "to_json", lambda data: written.append(data) or b"{}")
     followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]

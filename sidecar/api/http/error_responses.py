@@ -175,7 +175,7 @@ def install_error_handlers(
     a route."""
     own = app.state.own_routes = [route for router in routers for route in router.routes]
 
-    def said(
+    async def said(
         request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
     ) -> Response:
         answered, route = CURRENT_REQUEST.get(), request.scope.get("route")
@@ -185,26 +185,23 @@ def install_error_handlers(
         response.headers.update(headers or {})
         return response
 
-    async def known(request: Request, error: errors.SidecarError) -> Response:
-        return said(request, error)
-
     async def routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             methods = ", ".join(_methods(request.scope, [*app.routes, *own]))
             allow = methods or (error.headers or {}).get("Allow", "")  # a mount says it by itself
-            return said(request, errors.MethodNotAllowed(), {"Allow": allow})
+            return await said(request, errors.MethodNotAllowed(), {"Allow": allow})
         if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
-            return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
+            return await said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
         other = errors.RequestInvalid if error.status_code < 500 else errors.SidecarError
         refused = _FROM_STATUS.get(error.status_code, other)
-        return said(request, nothing_there() if error.status_code == 404 else refused())
+        return await said(request, nothing_there() if error.status_code == 404 else refused())
 
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.
-        return said(request, errors.SidecarError(), {"Connection": "close"})
+        return await said(request, errors.SidecarError(), {"Connection": "close"})
 
     handlers: Mapping[Any, Any] = {
-        errors.SidecarError: known,
+        errors.SidecarError: said,
         HTTPException: routing,
         Exception: unknown,
     }
