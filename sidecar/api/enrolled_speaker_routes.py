@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -204,6 +203,6 @@ def build_erasure_router(service: Service) -> APIRouter:
     @router.delete("/v1/data", response_model=ErasureAnswer)
     async def erase(request: Request) -> Response:
         """Erase your data: jobs, recordings, transcripts, enrolled speakers."""
-        return json_response(asdict(await service.erase(identity_of(request))))
+        return json_response(await service.erase(identity_of(request)))
 
     return router

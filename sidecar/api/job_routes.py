@@ -340,8 +340,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         job, after = await service.owned.read(caller, job_id), last_event_id(request)
         if after > job.seq:
             raise FieldInvalid(
-                f"The job has no event {after} yet; its last is {job.seq}.",
-                hint=LAST_EVENT_HINT,
+                f"The job has no event {after} yet; its last is {job.seq}.", hint=LAST_EVENT_HINT
             )
         if job.over and after == job.seq:
             return Response(status_code=204)  # stops the reconnects of a browser

@@ -127,10 +127,8 @@ class Assistant:
         if turn is None or event.turn != turn.number:
             return
         match event:
-            case events.LlmToken():
-                turn.token(event)
-            case events.LlmToolCallDelta():
-                turn.calling(event)
+            case events.LlmToken() | events.LlmToolCallDelta():
+                turn.written(event)
             case events.TtsAudio():
                 turn.voiced(event)
             case events.StageEnded():

@@ -226,29 +226,27 @@ class AssistantTurn:
 
     # Events
 
-    def token(self, event: events.LlmToken) -> None:
-        """Add text of the LLM."""
+    def written(self, event: events.LlmToken | events.LlmToolCallDelta) -> None:
+        """Add text or a fragment of a tool call of the LLM."""
         if not self._thinking:
             return
         self.progress = event.at
         self._first.setdefault("token", event.at)
-        room = self._options.most_bytes - len(self._written.encode(errors="replace"))
-        text = event.text.encode(errors="replace")[:room].decode(errors="ignore")
-        self._write(text, self._sentences.feed(text), event.at)
-        if len(text) < len(event.text):
-            self._limit(event.at, events.ConversationStage.THINKER)
-
-    def calling(self, event: events.LlmToolCallDelta) -> None:
-        """Add a fragment of a tool call."""
-        if not self._thinking:
+        if isinstance(event, events.LlmToken):
+            self._text(event)
             return
-        self.progress = event.at
-        self._first.setdefault("token", event.at)
         try:
             for told in self._calls.feed(event.fragment):
                 self._out(told, event.at)
         except LlmGarbled as error:
             self._end_stage(events.ConversationStage.THINKER, error, event.at)
+
+    def _text(self, event: events.LlmToken) -> None:
+        room = self._options.most_bytes - len(self._written.encode(errors="replace"))
+        text = event.text.encode(errors="replace")[:room].decode(errors="ignore")
+        self._write(text, self._sentences.feed(text), event.at)
+        if len(text) < len(event.text):
+            self._limit(event.at, events.ConversationStage.THINKER)
 
     def voiced(self, event: events.TtsAudio) -> None:
         """Add audio of a phrase."""

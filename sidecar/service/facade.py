@@ -99,16 +99,6 @@ def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
     return EngineStuck.code if stuck else None
 
 
-@dataclass(frozen=True, slots=True)
-class ErasureResult:
-    """Number of deleted jobs and enrolled speakers, and of the owner's live sessions still
-    running."""
-
-    jobs: int
-    people: int
-    live_sessions: int
-
-
 def create_tracing(version: str) -> OtlpExporter | None:
     """Return the trace exporter that the environment (OTEL_…) configures, if it does."""
     if not is_tracing_configured(os.environ):
@@ -256,10 +246,11 @@ class Service:
             )
         return options
 
-    async def erase(self, caller: Identity) -> ErasureResult:
+    async def erase(self, caller: Identity) -> dict[str, int]:
         """Delete the caller's enrolled speakers, then its jobs (waiting and running ones end), then
-        its finished live sessions. A repeated call is harmless, and completes an
-        erasure that failed.
+        its finished live sessions. A repeated call is harmless, and completes an erasure that
+        failed. Return the numbers of deleted jobs and enrolled speakers, and of the owner's live
+        sessions still running.
 
         Raises:
             errors.JournalUnreachable: the erasure may be done or not.
@@ -269,7 +260,7 @@ class Service:
         jobs = await self.owned.delete_all(caller)
         self.live.forget_over(caller.owner)
         going = sum(one.owner == caller.owner for one in self.live.going_on())
-        return ErasureResult(jobs, people, going)
+        return {"jobs": jobs, "people": people, "live_sessions": going}
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Add notices to a transcript about options that the engine ignored."""

@@ -208,8 +208,7 @@ def last_event_id(request: Request) -> int:
     given = request.headers.get("last-event-id", "").strip()
     if given and not _ID.fullmatch(given):
         raise errors.FieldInvalid(
-            "'Last-Event-ID' is not the id of an event.",
-            hint=LAST_EVENT_HINT,
+            "'Last-Event-ID' is not the id of an event.", hint=LAST_EVENT_HINT
         )
     return int(given or 0)
 

@@ -14,15 +14,7 @@ import asyncio
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -176,7 +168,7 @@ class ReportedSegments:
     that of a second speaker at the same time. Each reported word stands for one of a later segment.
     """
 
-    def __init__(self, segments: Iterable[Segment]) -> None:
+    def __init__(self, segments: Sequence[Segment]) -> None:
         self._segments = sorted(segments, key=lambda segment: segment.start)
         self._starts = [segment.start for segment in self._segments]
         self._longest_s = max((one.end - one.start for one in self._segments), default=0.0)
@@ -189,7 +181,7 @@ class ReportedSegments:
         its end."""
         if self._has_same(segment) or self._has_words(segment):
             return True
-        overlaps = [seconds for seconds, _ in self._overlaps(segment)]
+        overlaps = [seconds for _, _, seconds in self._overlaps(segment)]
         return bool(overlaps) and sum(overlaps) >= (segment.end - segment.start) / 2
 
     def missing_from(self, segments: Sequence[Segment]) -> list[int]:
@@ -202,7 +194,8 @@ class ReportedSegments:
         """
         missing = [at for at, one in enumerate(segments) if not self._has_same(one)]
         missing = [at for at in missing if not self._has_words(segments[at])]
-        missing.sort(key=lambda at: max(self._fits(segments[at]), default=(0.0, 0)), reverse=True)
+        best = {at: max(self._overlaps(segments[at]), default=(0.0, 0, 0.0)) for at in missing}
+        missing.sort(key=lambda at: best[at], reverse=True)
         missing = [at for at in missing if not self._has_revised(segments[at], same_speaker=True)]
         return sorted(at for at in missing if not self._has_revised(segments[at]))
 
@@ -244,31 +237,25 @@ class ReportedSegments:
         """Return whether it is a revision, of those segments that fit best and cover half of its
         time."""
         missing_s, revised = (segment.end - segment.start) / 2, []
-        overlaps = {at: overlap_s for overlap_s, at in self._overlaps(segment)}
-        for _, at in sorted(self._fits(segment), reverse=True):
+        for _, at, overlap_s in sorted(self._overlaps(segment), reverse=True):
             if same_speaker and self._segments[at].speaker != segment.speaker:
                 continue
             revised.append(at)
-            missing_s -= overlaps[at]
+            missing_s -= overlap_s
             if missing_s <= 0:
                 self._found.update(revised)
                 return True
         return False
 
-    def _fits(self, segment: Segment) -> Iterator[tuple[float, int]]:
-        """Yield the segments of `_overlaps`, with the intersection of the times over their
-        union."""
-        for overlap_s, at in self._overlaps(segment):
-            one = self._segments[at]
-            union_s = max(segment.end, one.end) - min(segment.start, one.start)
-            yield overlap_s / max(union_s, 1e-6), at
-
-    def _overlaps(self, segment: Segment) -> Iterator[tuple[float, int]]:
-        """Yield the segments near it that were not found again, with the seconds of overlap."""
+    def _overlaps(self, segment: Segment) -> Iterator[tuple[float, int, float]]:
+        """Yield the segments near it that were not found again: the intersection of the times over
+        their union, the index, and the intersection in seconds."""
         for at in self._near(segment):
             if at not in self._found:
                 one = self._segments[at]
-                yield min(segment.end, one.end) - max(segment.start, one.start), at
+                overlap_s = min(segment.end, one.end) - max(segment.start, one.start)
+                union_s = max(segment.end, one.end) - min(segment.start, one.start)
+                yield overlap_s / max(union_s, 1e-6), at, overlap_s
 
 
 def _text_words(text: str) -> Counter[str]:
@@ -294,10 +281,10 @@ class UnsentSegments:
             self._attempt, self._next = job.attempts, 0
             self._before = ReportedSegments(self._said)
         if job.transcript is not None:
-            new: Iterable[int] = self._before.missing_from(job.segments)
+            new = self._before.missing_from(job.segments)
         else:
             indexes = range(self._next, len(job.segments))
-            new = (at for at in indexes if not self._before.contain(job.segments[at]))
+            new = [at for at in indexes if not self._before.contain(job.segments[at])]
         self._next = len(job.segments)
         for index in new:
             self._said.append(job.segments[index])

@@ -156,11 +156,7 @@ class _OpenAITranscriptions:
         return Response(body, media_type=kind, headers=headers)
 
     async def _begun(
-        self,
-        request: Request,
-        asked: OpenAIRequest,
-        place: Reservation | None,
-        key: str | None,
+        self, request: Request, asked: OpenAIRequest, place: Reservation | None, key: str | None
     ) -> _OpenAIStartedJob:
         """Return the job of a request: a new one, or the one of an earlier try."""
         caller, submissions = identity_of(request), self._service.submissions

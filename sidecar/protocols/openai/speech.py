@@ -225,10 +225,7 @@ async def spoken(
 
 
 async def phrase_audio(
-    tts: TtsClient,
-    text: str,
-    manner: SynthesisOptions,
-    turn: AbstractAsyncContextManager[None],
+    tts: TtsClient, text: str, manner: SynthesisOptions, turn: AbstractAsyncContextManager[None]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the samples of a phrase, at most `MAX_PHRASE_BYTES`. The engine, held for one ``turn``,
     never waits for a slow client.

@@ -75,13 +75,7 @@ class RealtimeDelay(StrEnum):
     XHIGH = "xhigh"
 
 
-_DELAY_S = {
-    RealtimeDelay.MINIMAL: 0.16,
-    RealtimeDelay.LOW: 0.32,
-    RealtimeDelay.MEDIUM: 0.48,
-    RealtimeDelay.HIGH: 0.96,
-    RealtimeDelay.XHIGH: 2.4,
-}
+_DELAY_S = {"minimal": 0.16, "low": 0.32, "medium": 0.48, "high": 0.96, "xhigh": 2.4}
 
 
 class RealtimeEagerness(StrEnum):

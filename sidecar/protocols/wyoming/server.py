@@ -217,14 +217,13 @@ class WyomingRecording:
         settings = service.settings
         self.caller, self.form = caller, form
         self.samples = WholeSamples(form.width * form.channels)
-        self._held = ExitStack()
+        self._disk, self._limit_mb = service.spool_threads, settings.max_upload_mb
+        self._spool = UploadSpool(settings.spool_dir)
         with ExitStack() as held:
             self.place = held.enter_context(place)
             self._body = held.enter_context(service.submissions.body(caller))
+            held.callback(self._spool.close)
             self._held = held.pop_all()
-        self._disk, self._limit_mb = service.spool_threads, settings.max_upload_mb
-        self._spool = UploadSpool(settings.spool_dir)
-        self._held.callback(self._spool.close)
         self._spool.add(bytes(WAV_HEAD_BYTES))
         self._stall_s = UPLOAD_STALL_S
         self._until = _now() + STALL_FACTOR * self._stall_s
