@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from sidecar.api.http.responses import json_response
+from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.errors import JournalUnreachable
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.version import CONTRACT, __version__
@@ -159,9 +159,6 @@ def _status(now: ServiceHealth) -> str:
     if now.stopping:
         return "stopping"
     return "ok" if now.files.loading is None else "loading"
-
-
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 class ProbeAnswer(BaseModel):

@@ -16,7 +16,7 @@ from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.error_responses import problem
 from sidecar.api.http.openapi import PROBLEMS, Routes
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import json_response
+from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
@@ -261,6 +261,6 @@ def build_ticket_router(tickets: OneTimeCodes[auth_gate.TicketGrant]) -> APIRout
         grant = auth_gate.TicketGrant(auth_gate.sent_token(request) or auth_gate.ANONYMOUS)
         word = tickets.give(grant, identity_of(request).owner)
         body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
-        return json_response(body, 201, {"Cache-Control": "no-store"})
+        return json_response(body, 201, NO_STORE)
 
     return router

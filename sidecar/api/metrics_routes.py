@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field, create_model
 from starlette.types import Scope as Asked
 
 from sidecar import clock
-from sidecar.api.health_routes import NO_STORE, why_not_ready
+from sidecar.api.health_routes import why_not_ready
 from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import json_response
+from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import metrics

@@ -28,7 +28,7 @@ from sidecar.api.http import openapi
 from sidecar.api.http.auth_gate import sent_token
 from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.request_headers import accepts, identity_of
-from sidecar.api.http.responses import json_response
+from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, Scope
@@ -271,7 +271,6 @@ SESSION: dict[str, Any] = request_body(
 )
 OPEN_FRAGMENT = "/#open="
 """Prefix of the code in a link: browsers do not send the text after a '#', so it is in no log."""
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 def build_router(service: Service) -> APIRouter:

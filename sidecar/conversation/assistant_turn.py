@@ -369,21 +369,17 @@ class AssistantTurn:
         """Handle the end of the LLM's output."""
         self._thinking = False
         self._write("", self._sentences.flush(), now)
-        if self.ending is not events.ReplyEnding.FAILED:
-            self._call(now)
+        try:
+            if self.ending is not events.ReplyEnding.FAILED:
+                for told in list(self._calls.end()):  # all of its tool calls or none
+                    self._out(told, now)
+        except LlmGarbled as error:
+            self._failed(error)
         if self._written.strip() or (self._calls and self.ending is not events.ReplyEnding.FAILED):
             return
         if self.ending is not events.ReplyEnding.FAILED:
             self._failed(ReplyEmpty())
         self._apologise(now)
-
-    def _call(self, now: float) -> None:
-        """Send its tool calls to the client, all of them or none."""
-        try:
-            for told in list(self._calls.end()):
-                self._out(told, now)
-        except LlmGarbled as error:
-            self._failed(error)
 
     def _apologise(self, now: float) -> None:
         """Speak the apology. It is not part of the history; clients show the error."""

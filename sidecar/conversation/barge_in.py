@@ -45,12 +45,6 @@ def is_backchannel(text: str) -> bool:
     return again or "".join(words) in polite
 
 
-def answers_reply(text: str, left_s: float) -> bool:
-    """Return whether a backchannel answers the reply over which it was said, and ended with
-    ``left_s`` seconds of its audio left."""
-    return bool(text) and left_s <= ANSWERS_WITHIN_S
-
-
 def interrupts_reply(text: str, *, audible: bool) -> bool:
     """Return whether words that are said over a reply interrupt it. If none of the reply was heard
     (``audible``), any word but a filler does, because there is nothing yet to acknowledge."""

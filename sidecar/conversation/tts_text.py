@@ -56,7 +56,8 @@ def _clean_line(line: str, *, leads: bool, ended: bool) -> str:
         line = ", ".join(cell.strip() for cell in line.strip().strip("|").split("|"))
     for pattern, substitute in _SUBSTITUTES:
         line = pattern.sub(substitute, line)
-    line = " ".join(_without_pictures(line).split())
+    line = "".join(" " if _is_picture(one) else one for one in line if one not in _JOINTS)
+    line = " ".join(line.split())
     line = _LONE_MARK.sub(r"\1", line)
     if ended and line and _is_pronounced(line[-1]):
         line += "."
@@ -72,10 +73,6 @@ def _is_rule(line: str) -> bool:
 
 def _is_pronounced(character: str) -> bool:
     return unicodedata.category(character)[0] in "LN"
-
-
-def _without_pictures(line: str) -> str:
-    return "".join(" " if _is_picture(one) else one for one in line if one not in _JOINTS)
 
 
 _JOINTS = "\u200d\ufe0e\ufe0f\u20e3"

@@ -265,7 +265,8 @@ class TurnTaking:
         if person is None:
             return
         left_s = self._answering.last_made_s - person.heard_s
-        if person.backchannel and not barge_in.answers_reply(person.text, left_s):
+        answers = person.text and left_s <= barge_in.ANSWERS_WITHIN_S
+        if person.backchannel and not answers:
             self._end_backchannel(person)
             return
         noticed = not person.dismissed  # else it may be noise: it is reported once it has words

@@ -312,7 +312,7 @@ class EditHistory:
                 new = ready or apply_operations(transcript, operations)
                 if new == transcript:
                     return None
-                said = self.said + operations_size_bytes(operations)
+                said = self.said + sum(map(_size_bytes, operations))
                 if said > MAX_HISTORY_BYTES:
                     raise EditsFull(
                         f"The edits have reached the limit of {MAX_HISTORY_BYTES >> 20} MB."
@@ -322,22 +322,16 @@ class EditHistory:
                 return replace(history, entries=entries, applied=len(entries), said=said), new
 
 
-def operations_size_bytes(operations: Sequence[EditOperation]) -> int:
-    """Return the bytes of memory that operations take."""
-    return sum(OPERATION_BYTES + _text_size_bytes(operation) for operation in operations)
-
-
-def _text_size_bytes(operation: EditOperation) -> int:
+def _size_bytes(operation: EditOperation) -> int:
+    """Return the bytes of memory that an operation takes."""
     match operation:
-        case RewriteSegment(text=text):
-            return sys.getsizeof(text)
-        case RenameSpeaker(name=name):
-            return sys.getsizeof(name)
+        case RewriteSegment(text=text) | RenameSpeaker(name=text):
+            return OPERATION_BYTES + sys.getsizeof(text)
         case SplitSegments(segments, name):
-            return sys.getsizeof(name) + INDEX_BYTES * len(segments)
+            return OPERATION_BYTES + sys.getsizeof(name) + INDEX_BYTES * len(segments)
         case MoveSegments(segments=segments):
-            return INDEX_BYTES * len(segments)
-    return 0
+            return OPERATION_BYTES + INDEX_BYTES * len(segments)
+    return OPERATION_BYTES
 
 
 MAX_COMPARED_PAIRS = 250_000

@@ -45,6 +45,7 @@ def json_response(
     )
 
 
+NO_STORE = {"Cache-Control": "no-store"}
 SSE_KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every client ignores."""
 SSE_KEEP_ALIVE_S = 15.0

@@ -21,7 +21,7 @@ from sidecar import clock, errors
 from sidecar.api.http import auth_gate, openapi, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, EPHEMERAL_KEY_PREFIX, TicketGrant, sent_token
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import json_response
+from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
@@ -167,9 +167,8 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
                 RealtimeTranscriptionConfig(), session, service.live.engine
             )
             view = configuration.view(NO_SESSION, expires_at)
-        return _unread(
-            {"value": key_for(request, session), "expires_at": expires_at, "session": view}
-        )
+        body = {"value": key_for(request, session), "expires_at": expires_at, "session": view}
+        return json_response(body, headers=NO_STORE)
 
     @router.post(
         f"{REALTIME}/transcription_sessions",
@@ -185,7 +184,7 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
         expires_at = int(clock.wall_time() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
         secret = {"value": key_for(request, session), "expires_at": expires_at}
-        return _unread({**view, "client_secret": secret})
+        return json_response({**view, "client_secret": secret}, headers=NO_STORE)
 
     return router
 
@@ -315,7 +314,3 @@ async def _transcribe(
 def _is_beta(websocket: WebSocket) -> bool:
     offered = websocket.scope.get("subprotocols", ())
     return BETA in websocket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
-
-
-def _unread(body: Mapping[str, Any]) -> Response:
-    return json_response(body, headers={"Cache-Control": "no-store"})
