@@ -197,7 +197,12 @@ class SpeechInput:
             case live_events.TurnEnded():
                 self._ended(event)
             case live_events.TurnDropped(turn):
-                self._dropped(turn)
+                self._silent(turn)
+                self._stopped.pop(turn, None)
+                self._finals.pop(turn, None)
+                self._happened(events.TurnDiscarded(self._now()))
+                if self._forgets:
+                    self._forgets.popleft()()
             case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
                 self._lost()
             case live_events.NoticeRaised(notice):
@@ -234,14 +239,6 @@ class SpeechInput:
             self._spans[event.turn] = event.start, event.end
             self._happened(events.UserSpeechStopped(self._now(), event.turn, ended))
         self._happened(events.RecognizedWords(self._now(), event.turn, event.text, ended))
-
-    def _dropped(self, turn: int) -> None:
-        self._silent(turn)
-        self._stopped.pop(turn, None)
-        self._finals.pop(turn, None)
-        self._happened(events.TurnDiscarded(self._now()))
-        if self._forgets:
-            self._forgets.popleft()()
 
     def _silent(self, turn: int) -> None:
         """Handle silence, unless the next turn has begun."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD
-from sidecar.conversation.chat_completions import ChatRole
+from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.conversation.chat_history import ChatEntry
 from sidecar.conversation.conversation_events import ConversationOptions, ConversationPhase
 from sidecar.conversation.turn_taking import TurnTaking
@@ -98,18 +98,15 @@ class ConversationStateMachine:
             case events.ReplyEvent():
                 self._answering.report(event, self.turn_taking.at)
                 self.turn_taking.leave_if_done()
-            case _:
-                self._wished(event)
-
-    def _wished(self, event: events.ConversationEvent) -> None:
-        """Handle a request of the client."""
-        match event:
             case events.TextTyped():
                 self._typed(event.text)
+            case events.HistoryEntryAdded(call=ToolCall() as call):
+                self._recorded(self.history.called(0, call, event.after), event.name)
             case events.HistoryEntryAdded():
-                self._noted(event)
+                self._recorded(self.history.add(event.role, event.text, event.after), event.name)
             case events.ToolResultAdded():
-                self._returned(event)
+                entry = self.history.returned(event.call, event.output, event.after)
+                self._recorded(entry, event.name)
             case events.HistoryEntryDeleted():
                 self.history.drop(event.entry)
             case events.ResponseRequested():
@@ -123,7 +120,10 @@ class ConversationStateMachine:
             case events.PlaybackTruncated():
                 self._truncated(event.turn, event.seconds)
             case events.ConversationReset():
-                self._reset()
+                self.turn_taking.abandon(events.ReplyEnding.CANCELLED)
+                self.turn_taking.person = None
+                self._answering.forget()
+                self._do(events.ConversationStarted())
             case events.OptionsChanged():
                 self._answering.options = event.options
 
@@ -139,22 +139,11 @@ class ConversationStateMachine:
         self._do(events.UserTurnFinal(entry.text, entry=entry.number))
         self._answering.give_any(self.turn_taking.at)
 
-    def _noted(self, noted: events.HistoryEntryAdded) -> None:
-        if noted.call is None:
-            entry = self.history.add(noted.role, noted.text, noted.after)
-        else:
-            entry = self.history.called(0, noted.call, noted.after)
-        self._recorded(entry, noted.name)
-
-    def _returned(self, returned: events.ToolResultAdded) -> None:
-        entry = self.history.returned(returned.call, returned.output, returned.after)
+    def _recorded(self, entry: ChatEntry | None, name: str) -> None:
         if entry is None:
             self._do(events.ConversationError(0, CallUnknown()))
         else:
-            self._recorded(entry, returned.name)
-
-    def _recorded(self, entry: ChatEntry, name: str) -> None:
-        self._do(events.HistoryEntryRecorded(entry.number, entry.role, entry.text, name))
+            self._do(events.HistoryEntryRecorded(entry.number, entry.role, entry.text, name))
 
     def _asked(self, asked: events.ResponseRequested) -> None:
         person = self.turn_taking.person
@@ -177,12 +166,6 @@ class ConversationStateMachine:
         seconds = min(seconds, self.history.made_s(number))
         text = self.history.truncate(number, seconds)
         self._do(events.ReplyTruncated(number, seconds, text or ""))
-
-    def _reset(self) -> None:
-        self.turn_taking.abandon(events.ReplyEnding.CANCELLED)
-        self.turn_taking.person = None
-        self._answering.forget()
-        self._do(events.ConversationStarted())
 
     # Time
 

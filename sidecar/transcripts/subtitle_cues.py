@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from sidecar.transcripts import word_timing
-from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript import Segment, Transcript, Word
 from sidecar.transcripts.word_timing import text_columns
 
 MAX_LINE_COLUMNS = 42
@@ -62,19 +62,11 @@ class SubtitleCue:
     segment: Segment
 
 
-@dataclass(frozen=True, slots=True)
-class _UnbreakableText:
-    """Text that is not broken; it may end in a space."""
-
-    text: str
-    start: float
-    end: float
-
-
 class _SegmentLayout:
-    """Layout of a segment's unbreakable texts; ``room``: columns of a cue's first line."""
+    """Layout of a segment's atoms: texts that are not broken, and may end in a space. ``room``:
+    columns of a cue's first line."""
 
-    def __init__(self, held: Sequence[_UnbreakableText], room: int) -> None:
+    def __init__(self, held: Sequence[Word], room: int) -> None:
         self.atoms = held
         self.room = room
         self._columns = [0, *accumulate(text_columns(atom.text) for atom in held)]
@@ -126,8 +118,8 @@ def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
         yield SubtitleCue(to_ms(start), to_ms(min(end, start + MAX_CUE_S)), lines, segment)
 
 
-def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
-    """Return a segment's text as unbreakable texts with times, also if it is not speech."""
+def _segment_atoms(segment: Segment) -> list[Word]:
+    """Return a segment's text as atoms with times, also if it is not speech."""
     text = " ".join(printable_text(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
@@ -136,7 +128,7 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
     words = [word for word in words if word.text.strip()]
     if not words:
         return []
-    found: list[_UnbreakableText] = []
+    found: list[Word] = []
     before = segment.start
     for word, piece in zip(
         words, word_timing.split_at_words(text, [word.text for word in words]), strict=True
@@ -146,21 +138,21 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
         times = word_timing.spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
             if found and not word_timing.may_break(found[-1].text, part[0]):
-                found[-1] = _UnbreakableText(found[-1].text + part, found[-1].start, end)
+                found[-1] = Word(found[-1].start, end, found[-1].text + part)
             else:
-                found.append(_UnbreakableText(part, begin, end))
+                found.append(Word(begin, end, part))
         before = start
     return found
 
 
-def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
+def _wrap_atom(atom: Word, most: int) -> list[Word]:
     """Split an atom into parts that fit into a line: some words are web addresses."""
     if text_columns(atom.text.rstrip()) <= most:
         return [atom]
     parts = word_timing.split_columns(atom.text.rstrip(), most)
     parts[-1] += " " * atom.text.endswith(" ")
     times = word_timing.spread_over_time(parts, atom.start, atom.end)
-    return [_UnbreakableText(part, *time) for part, time in zip(parts, times, strict=True)]
+    return [Word(*time, part) for part, time in zip(parts, times, strict=True)]
 
 
 def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
@@ -195,7 +187,7 @@ def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
         yield last
 
 
-def _break_cost(held: Sequence[_UnbreakableText], at: int) -> float:
+def _break_cost(held: Sequence[Word], at: int) -> float:
     """Return the cost of a cut before atom ``at``."""
     if at == len(held):
         return 0.0

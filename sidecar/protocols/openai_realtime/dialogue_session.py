@@ -116,10 +116,14 @@ class RealtimeDialogueConnection(RealtimeConnection):
             case "response.create", options:
                 await self._check_output(options)
                 self._respond(options, event_id or "")
-            case "response.cancel", response:
-                self._cancel(response)
+            case "response.cancel", response:  # '' means the current one
+                if not self._talk.sending or response not in ("", self._telling.replies.current):
+                    raise errors.ResponseNotActive()
+                self._talk.wish(conversation_events.ResponseCancelled)
             case "output_audio_buffer.clear", _:
-                self._hush()
+                if not self._talk.machine.replying:
+                    raise errors.ResponseNotActive("No audio is being played.")
+                self._talk.wish(conversation_events.ResponseCancelled)
             case "conversation.item.create", client_events.RealtimeItemCreate() as item:
                 await self._create(item)
             case "conversation.item.create", output:
@@ -192,17 +196,6 @@ class RealtimeDialogueConnection(RealtimeConnection):
             return None
         voiced = now.speaks and aloud
         return replace(options, instructions=instructions, voiced=voiced, tools=tools)
-
-    def _cancel(self, response: str) -> None:
-        """Cancel a response; '' means the current one."""
-        if not self._talk.sending or response not in ("", self._telling.replies.current):
-            raise errors.ResponseNotActive()
-        self._talk.wish(conversation_events.ResponseCancelled)
-
-    def _hush(self) -> None:
-        if not self._talk.machine.replying:
-            raise errors.ResponseNotActive("No audio is being played.")
-        self._talk.wish(conversation_events.ResponseCancelled)
 
     async def _create(self, order: client_events.RealtimeItemCreate) -> None:
         name, after = self._place(order)
