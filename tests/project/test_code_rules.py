@@ -44,7 +44,7 @@ MAKE_VALUES = {
     *("logging.getLogger", "__subclasses__", "get_type_hints", "auto", "dataclass"),
     *("dataclasses.dataclass", "field", "dataclasses.field", "field_validator"),
     *("create_model", "model_json_schema", "setting", "setting_option", "option"),
-    *("argument", "at_least", "word_set", "field_limits"),
+    *("argument", "at_least", "word_set", "field_limits", "dataclass_transform"),
     # of the OpenAPI page
     *("text", "texts", "choice", "flag", "number", "integer", "content", "form"),
     *("parameters", "query", "header", "body", "limit_parameter", "submission"),
