@@ -22,6 +22,7 @@ import pytest
 from open_descriptors import opened
 from recordings import Studio, wav
 from service_process import PATIENCE_S, new_file
+from uploads import decoded
 
 from sidecar import errors
 from sidecar.audio import audio_source, ffmpeg, ffmpeg_command
@@ -42,18 +43,14 @@ def sine(path: Path, *, rate: int, channels: int = 1, hertz: float = 440.0) -> P
     return path
 
 
-def loudest_hertz(audio: np.ndarray) -> float:
-    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
-    return float(np.argmax(spectrum) * RATE / len(audio))
-
-
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_resampling_keeps_pitch_and_level(rate: int, channels: int, tmp_path: Path) -> None:
     audio = decode_audio_file(sine(tmp_path / "a.wav", rate=rate, channels=channels), RATE)
     assert audio.dtype == np.float32
     assert audio.shape == (pytest.approx(2 * RATE, abs=2),)
-    assert loudest_hertz(audio) == pytest.approx(440.0, abs=1.0)
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+    assert np.argmax(spectrum) * RATE / len(audio) == pytest.approx(440.0, abs=1.0)
     assert np.sqrt(np.mean(audio[1000:-1000] ** 2)) == pytest.approx(0.5 / 2**0.5, rel=0.01)
 
 
@@ -106,15 +103,6 @@ def test_decoding_stops_at_the_limit(tmp_path: Path) -> None:
             probe_audio(file.fileno(), 1.0)
 
 
-def decoded(audio: bytes, path: Path) -> tuple[np.ndarray, bool]:
-    """What comes out of a file with this content, and whether it is said to have broken off."""
-    path.write_bytes(audio)
-    with path.open("rb", buffering=0) as file:
-        facts = probe_audio(file.fileno(), 3600.0)
-        with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as stream:
-            return np.concatenate(list(stream)), stream.truncated
-
-
 @pytest.fixture(scope="module")
 def forty_seconds(studio: Studio) -> tuple[bytes, np.ndarray]:
     """A flac of three blocks, and its samples."""
@@ -125,14 +113,14 @@ def forty_seconds(studio: Studio) -> tuple[bytes, np.ndarray]:
 @pytest.mark.parametrize("count", [0, None], ids=["streamed", "counted"])
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.6, 0.9, 0.999])
 def test_truncated_flac_is_decoded_to_its_end(
-    share: float, count: int | None, forty_seconds: tuple[bytes, np.ndarray], tmp_path: Path
+    share: float, count: int | None, forty_seconds: tuple[bytes, np.ndarray]
 ) -> None:
     """``count``: what its header says of its samples; 0: nothing."""
     audio, whole = bytearray(forty_seconds[0]), forty_seconds[1]
     if count is not None:
         audio[18:26] = (int.from_bytes(audio[18:26]) >> 36 << 36 | count).to_bytes(8)
     assert len(whole) == 40 * RATE
-    part, truncated = decoded(audio[: int(len(audio) * share)], tmp_path / "cut.flac")
+    part, truncated = decoded(bytes(audio[: int(len(audio) * share)]))
     assert len(part) / len(whole) == pytest.approx(share, abs=0.02)
     assert np.array_equal(part, whole[: len(part)])
     assert truncated

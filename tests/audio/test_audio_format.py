@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import random
-import tempfile
 import wave
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import FORMATS, Studio, mp4_join, wav
+from uploads import upload
 
 from sidecar.audio.audio_format import (
     CONTAINERS,
@@ -156,10 +156,8 @@ def test_wav_header_marks_an_unknown_or_too_large_size(size: int | None) -> None
 
 
 def truncated(content: bytes, container: AudioContainer) -> bool:
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        return is_truncated(file.fileno(), container)
+    with upload(content) as source:
+        return is_truncated(source.fd, container)
 
 
 @pytest.mark.parametrize("skipped", [1, 100, 417, 1500, 8000])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from open_descriptors import opened
+from service_process import new_file
 from uploads import read, upload
 
 from sidecar import errors
@@ -16,11 +17,15 @@ from sidecar.audio import audio_source
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 
 
+@pytest.fixture
+def path(voice: bytes, tmp_path: Path) -> Path:
+    """A file of a client's."""
+    return new_file(tmp_path / "voice.wav", voice)
+
+
 def test_upload_is_referenced_by_descriptor_and_a_client_file_by_path(
-    voice: bytes, tmp_path: Path
+    voice: bytes, path: Path
 ) -> None:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
     with upload(voice) as first, audio_source.open_recording_file(str(path)) as second:
         held, named = audio_source.recording_ref(first), audio_source.recording_ref(second)
         assert isinstance(held, audio_source.OpenUploadRef)
@@ -67,11 +72,7 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [changed, replaced])
-def test_changed_client_file_is_refused(
-    harm: Callable[[Path], None], voice: bytes, tmp_path: Path
-) -> None:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+def test_changed_client_file_is_refused(harm: Callable[[Path], None], path: Path) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         named = audio_source.recording_ref(source)
         harm(path)
@@ -84,11 +85,7 @@ def test_changed_client_file_is_refused(
         named.open()
 
 
-def test_reference_to_client_file_is_to_the_file_as_it_was_opened(
-    voice: bytes, tmp_path: Path
-) -> None:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+def test_reference_to_client_file_is_to_the_file_as_it_was_opened(path: Path) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         changed(path)  # its disk is not asked again: it may not answer
         named = audio_source.recording_ref(source)
@@ -97,13 +94,11 @@ def test_reference_to_client_file_is_to_the_file_as_it_was_opened(
 
 
 @posix
-def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
+def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, path: Path) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         named = audio_source.recording_ref(source)
     with pytest.raises(errors.AudioPathForbidden) as refused:
-        named.open([tmp_path / "elsewhere"])
+        named.open([path.with_name("elsewhere")])
     assert "audio_roots" in str(refused.value.hint), "no permission would help"
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
         audio_source.ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from types import SimpleNamespace
 
 import pytest
 from recordings import Studio
+from uploads import upload
 
 from sidecar.audio import stream_links
 from sidecar.audio.audio_decoder import FFMPEG_DECODER, AudioInfo, open_audio
@@ -16,10 +16,8 @@ from sidecar.workers.worker_process import READ_TIMEOUT_S
 
 
 def links_of(content: bytes, container: AudioContainer, within_s: float = 60.0) -> list[int]:
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        links = find_links(file.fileno(), container, within_s)
+    with upload(content) as source:
+        links = find_links(source.fd, container, within_s)
         assert links[-1].end == len(content)
         return [link.begin for link in links]
 
@@ -70,9 +68,9 @@ def test_search_on_a_slow_disk_ends_before_its_worker_is_taken_for_hung(
 
     monkeypatch.setattr(stream_links, "read_file_at", read_slowly)
     monkeypatch.setattr(stream_links, "time", SimpleNamespace(monotonic=lambda: passed_s))
-    with tempfile.TemporaryFile() as file:
-        file.write(studio.bytes("flac") + bytes(10 << 20))
-        file.flush()
-        facts = AudioInfo(FLAC.name, FFMPEG_DECODER, None)
-        with open_audio(file.fileno(), facts, rate=16_000, max_s=60.0):
-            assert passed_s < READ_TIMEOUT_S
+    facts = AudioInfo(FLAC.name, FFMPEG_DECODER, None)
+    with (
+        upload(studio.bytes("flac") + bytes(10 << 20)) as source,
+        open_audio(source.fd, facts, rate=16_000, max_s=60.0),
+    ):
+        assert passed_s < READ_TIMEOUT_S

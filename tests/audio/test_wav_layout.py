@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 
 import pytest
 from recordings import wav
+from uploads import upload
 
 from sidecar.audio.file_layout import WavPart, read_wav_parts
 
@@ -15,10 +15,8 @@ LIST = b"LIST\x04\x00\x00\x00abcd"
 
 
 def parts_of(content: bytes) -> list[WavPart]:
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        return read_wav_parts(file.fileno())
+    with upload(content) as source:
+        return read_wav_parts(source.fd)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_voxtral
 import tiny_whisper
+from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, wait_until
 
@@ -24,18 +25,15 @@ from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
     LiveEngine,
-    LiveEvent,
-    LiveSession,
     LiveSessionStart,
     Partial,
     SpeechStarted,
     SpeechStopped,
-    Summary,
     TurnDropped,
     TurnEnded,
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.transcripts.transcript import Segment, Transcript, join_texts
+from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
 MOST_S = 12.0
@@ -54,67 +52,10 @@ def loading(name: str) -> LoadOptions:
     return LoadOptions(live=True)
 
 
-class Client:
-    """Who speaks with a session, and keeps what it says."""
-
-    def __init__(
-        self,
-        engine: LiveEngine,
-        options: LiveOptions = ONLY_FINALS,
-        begin: LiveSessionStart | None = None,
-    ) -> None:
-        self.told: list[LiveEvent] = []
-        self._over = threading.Event()
-        self.session: LiveSession = engine.open(options, begin or LiveSessionStart(), self._tell)
-
-    def _tell(self, event: LiveEvent) -> None:
-        self.told.append(event)
-        if isinstance(event, Summary):
-            self._over.set()
-
-    def say(self, samples: Block, chunk: int) -> Iterator[None]:
-        """Push it all, a chunk at each step."""
-        for start in range(0, len(samples), chunk):
-            wait_until(lambda: self.session.backlog_s <= 12.0, PATIENCE_S, "it is heard")
-            self.session.push(samples[start : start + chunk])
-            yield
-
-    def end(self) -> Client:
-        self.session.finish()
-        assert self._over.wait(PATIENCE_S), self.told[-3:]
-        return self
-
-    def until(self, *kinds: type[LiveEvent]) -> None:
-        """Wait until something of a kind is told."""
-        wait_until(lambda: self.of(*kinds), PATIENCE_S, f"{kinds} of {self.told}")
-
-    def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
-        return [event for event in self.told if isinstance(event, kinds)]
-
-    @property
-    def finals(self) -> list[Final]:
-        return [event for event in self.told if isinstance(event, Final)]
-
-    @property
-    def transcript(self) -> Transcript:
-        """Of the summary, which is the last."""
-        *_, last = self.told
-        assert isinstance(last, Summary)
-        return last.transcript
-
-    @property
-    def said(self) -> list[tuple[int, int, float, float, str]]:
-        """Turn, piece, begin, end and text of all that stands."""
-        return [
-            (one.turn, one.piece, one.segment.start, one.segment.end, one.segment.text)
-            for one in self.finals
-        ]
-
-
 def said_alone(
     engine: LiveEngine, samples: Block, options: LiveOptions = ONLY_FINALS, chunk: int = 16_000
-) -> Client:
-    client = Client(engine, options)
+) -> LiveClient:
+    client = LiveClient(engine, options)
     for _ in client.say(samples, chunk):
         pass
     return client.end()
@@ -137,7 +78,7 @@ def clips() -> Sequence[Block]:
 
 
 @pytest.fixture(scope="module")
-def alone(engine: LiveEngine, clips: Sequence[Block]) -> list[Client]:
+def alone(engine: LiveEngine, clips: Sequence[Block]) -> list[LiveClient]:
     return [said_alone(engine, clip) for clip in clips]
 
 
@@ -172,7 +113,7 @@ def test_live_events_come_in_order_and_end_with_summary(
     assert transcript.duration == pytest.approx(len(clips[0]) / LIVE_RATE, abs=0.1)
 
 
-def test_speech_gives_finals_of_ended_turns(alone: list[Client]) -> None:
+def test_speech_gives_finals_of_ended_turns(alone: list[LiveClient]) -> None:
     for client in alone:
         assert client.finals
         assert all(one.segment.text.strip() for one in client.finals)
@@ -184,16 +125,16 @@ def test_speech_gives_finals_of_ended_turns(alone: list[Client]) -> None:
 @pytest.mark.slow_except("scripted-", "whisper-3200", "moonshine-3200")
 @pytest.mark.parametrize("chunk", [517, 3_200])
 def test_live_result_does_not_depend_on_chunk_size(
-    engine: LiveEngine, clips: Sequence[Block], alone: list[Client], chunk: int
+    engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient], chunk: int
 ) -> None:
     assert said_alone(engine, clips[0], chunk=chunk).said == alone[0].said
 
 
 @pytest.mark.slow_except("scripted", "whisper")
 def test_concurrent_sessions_have_results_of_single_ones(
-    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+    engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
-    clients = [Client(engine) for _ in clips]
+    clients = [LiveClient(engine, ONLY_FINALS) for _ in clips]
     speaking = [client.say(clip, 4_000) for client, clip in zip(clients, clips, strict=True)]
     while speaking:
         speaking = [one for one in speaking if next(one, "silent") is None]
@@ -210,9 +151,9 @@ def test_live_silence_gives_no_events_of_speech(engine: LiveEngine) -> None:
 
 @pytest.mark.slow_except("scripted", "whisper", "moonshine")
 def test_cancelled_turn_gives_no_more_finals(
-    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+    engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
-    client = Client(engine)
+    client = LiveClient(engine, ONLY_FINALS)
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
     client.until(SpeechStarted)
@@ -230,7 +171,7 @@ def test_cancelled_turn_gives_no_more_finals(
 
 
 def test_commit_ends_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
-    client = Client(engine)
+    client = LiveClient(engine, ONLY_FINALS)
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
     client.session.commit()
@@ -248,10 +189,10 @@ def threads() -> set[threading.Thread]:
 
 @pytest.mark.slow_except("whisper", "scripted")
 def test_closed_session_leaves_no_event_thread_or_reference(
-    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+    engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
     before = threads()
-    client = Client(engine, ALSO_PARTIALS)
+    client = LiveClient(engine, ALSO_PARTIALS)
     for _ in client.say(clips[1][: 4 * LIVE_RATE], 3_200):
         pass
     client.until(SpeechStarted)
@@ -267,11 +208,13 @@ def test_closed_session_leaves_no_event_thread_or_reference(
 
 
 def test_session_continues_one_of_dead_engine(
-    engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
+    engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
     told = Segment(99.0, 99.5, "Before.", 0)
-    client = Client(
-        engine, begin=LiveSessionStart(at=100.0, turn=5, piece=7, said=(told,), open=1, pieces=(6,))
+    client = LiveClient(
+        engine,
+        ONLY_FINALS,
+        LiveSessionStart(at=100.0, turn=5, piece=7, said=(told,), open=1, pieces=(6,)),
     )
     for _ in client.say(clips[0], 16_000):
         pass

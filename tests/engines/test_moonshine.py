@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
 import shutil
 import subprocess
 from bisect import bisect
@@ -16,6 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 from engine_requests import SampleStream, request_of, transcript_of
+from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from not_tested import missing
 from service_process import PATIENCE_S
@@ -27,10 +27,10 @@ from sidecar.audio.loudness import AudioHistoryBuffer
 from sidecar.diarization import speaker_models
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.engines import moonshine
-from sidecar.engines.moonshine import moonshine_transcription
+from sidecar.engines.moonshine import MoonshineEngine, moonshine_transcription
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.interfaces.live_events import LiveEvent, LiveSessionStart, NoticeRaised, Summary
+from sidecar.interfaces.live_events import LiveEvent, NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
@@ -49,8 +49,8 @@ RATE = moonshine.SPEC.sample_rate
 
 
 @pytest.fixture(scope="module")
-def engine() -> moonshine.MoonshineEngine:
-    engine = moonshine.MoonshineEngine()
+def engine() -> MoonshineEngine:
+    engine = MoonshineEngine()
     list(engine.load(LoadOptions()))
     return engine
 
@@ -61,13 +61,13 @@ def endgame() -> Block:
 
 
 def transcript(
-    engine: moonshine.MoonshineEngine, samples: Block, options: TranscribeOptions | None = None
+    engine: MoonshineEngine, samples: Block, options: TranscribeOptions | None = None
 ) -> Transcript:
     return transcript_of(engine.transcribe(request_of(SampleStream(samples, RATE), options)))
 
 
 @pytest.fixture(scope="module")
-def found_in_endgame(engine: moonshine.MoonshineEngine, endgame: Block) -> Transcript:
+def found_in_endgame(engine: MoonshineEngine, endgame: Block) -> Transcript:
     """Heard once for all: the same recording has the same transcript."""
     return transcript(engine, endgame)
 
@@ -79,9 +79,7 @@ def backwards(endgame: Block) -> Block:
 
 
 @pytest.fixture(scope="module")
-def events_of_backwards(
-    engine: moonshine.MoonshineEngine, backwards: Block
-) -> list[TranscriptionEvent]:
+def events_of_backwards(engine: MoonshineEngine, backwards: Block) -> list[TranscriptionEvent]:
     """All that the engine tells of it."""
     return list(engine.transcribe_from([], request_of(SampleStream(backwards, RATE))))
 
@@ -107,7 +105,7 @@ def warnings(found: Transcript) -> list[str]:
     ids=["de", "en-gb", "en-us"],
 )
 def test_other_language_of_espeak_is_warned_of_and_english_is_not(
-    engine: moonshine.MoonshineEngine, tmp_path: Path, voice: str, text: str, expected: list[str]
+    engine: MoonshineEngine, tmp_path: Path, voice: str, text: str, expected: list[str]
 ) -> None:
     spoken = tmp_path / "spoken.wav"
     subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", spoken, text], check=True)
@@ -129,7 +127,7 @@ def test_reversed_speech_has_language_warning_with_advice(
 
 
 def test_language_warning_is_kept_in_checkpoint(
-    engine: moonshine.MoonshineEngine,
+    engine: MoonshineEngine,
     backwards: Block,
     events_of_backwards: list[TranscriptionEvent],
 ) -> None:
@@ -157,22 +155,17 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 
 
 def live(
-    engine: moonshine.MoonshineEngine, samples: Block, **options: bool
+    engine: MoonshineEngine, samples: Block, **options: bool
 ) -> tuple[list[LiveEvent], Transcript]:
     """What a session tells of all that is said in it, and its transcript."""
-    told: queue.Queue[LiveEvent] = queue.Queue()
-    chosen = LiveOptions(partials=False, patience_s=PATIENCE_S, **options)
-    session = engine.open(chosen, LiveSessionStart(), told.put)
-    session.push(samples)
-    session.finish()
-    events = [told.get(timeout=PATIENCE_S)]
-    while not isinstance(events[-1], Summary):
-        events.append(told.get(timeout=PATIENCE_S))
-    return events, events[-1].transcript
+    client = LiveClient(engine, LiveOptions(partials=False, patience_s=PATIENCE_S, **options))
+    client.session.push(samples)
+    client.end()
+    return client.told, client.transcript
 
 
 @pytest.mark.slow
-def test_two_live_speakers_are_separated(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
+def test_two_live_speakers_are_separated(engine: MoonshineEngine, endgame: Block) -> None:
     _, found = live(engine, endgame, words=True)
     assert found.diarized
     assert found.num_speakers == 2
@@ -187,7 +180,7 @@ def test_two_live_speakers_are_separated(engine: moonshine.MoonshineEngine, endg
 
 @pytest.mark.parametrize(("step", "expected"), [(-1, ["language_doubtful"]), (1, [])])
 def test_reversed_live_speech_has_one_notice_and_warning_in_summary(
-    engine: moonshine.MoonshineEngine, endgame: Block, step: int, expected: list[str]
+    engine: MoonshineEngine, endgame: Block, step: int, expected: list[str]
 ) -> None:
     told, found = live(engine, np.ascontiguousarray(endgame[::step]), diarize=False)
     assert [one.notice.code for one in told if isinstance(one, NoticeRaised)] == expected
@@ -197,9 +190,7 @@ def test_reversed_live_speech_has_one_notice_and_warning_in_summary(
 @pytest.mark.slow_except("[1-", "[0.01")
 @pytest.mark.parametrize("diarize", [True, False])
 @pytest.mark.parametrize("seconds", [0.01, 1, 40])
-def test_silence_gives_no_segments(
-    engine: moonshine.MoonshineEngine, seconds: float, diarize: bool
-) -> None:
+def test_silence_gives_no_segments(engine: MoonshineEngine, seconds: float, diarize: bool) -> None:
     silence = np.zeros(int(seconds * RATE), np.float32)
     found = transcript(engine, silence, TranscribeOptions(diarize=diarize))
     assert found.segments == ()
@@ -209,7 +200,7 @@ def test_silence_gives_no_segments(
 
 @pytest.mark.slow
 def test_early_settled_segments_are_those_of_whole_recording(
-    engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+    engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three times the same two people; the sound of what is 15 s old is gone."""
     pause = np.zeros(RATE, np.float32)
@@ -228,7 +219,7 @@ def test_early_settled_segments_are_those_of_whole_recording(
 
 @pytest.mark.slow
 def test_audio_of_settled_segments_is_dropped(
-    engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+    engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     kept: list[float] = []
@@ -246,7 +237,7 @@ def test_audio_of_settled_segments_is_dropped(
 
 
 def test_speech_without_pause_is_cut_between_words_without_repeats(
-    engine: moonshine.MoonshineEngine,
+    engine: MoonshineEngine,
 ) -> None:
     samples = decode_audio_file(ASSETS / "two_cities.wav", RATE)
     found = transcript(engine, samples, TranscribeOptions(diarize=False))
@@ -274,9 +265,7 @@ def test_segments_are_in_order_of_time_also_with_speech_beside_a_long_utterance(
     assert {5.0, 20.0} < set(starts)
 
 
-def test_first_segment_comes_within_10_s_of_audio(
-    engine: moonshine.MoonshineEngine, endgame: Block
-) -> None:
+def test_first_segment_comes_within_10_s_of_audio(engine: MoonshineEngine, endgame: Block) -> None:
     given_s = 0.0
 
     class Live(SampleStream):
@@ -299,7 +288,7 @@ def test_unavailable_speaker_models_fail_load_with_reason(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(speaker_models, "load_models", unavailable)
     with pytest.raises(errors.ModelLoadFailed, match="another wheel") as refused:
-        list(moonshine.MoonshineEngine().load(LoadOptions()))
+        list(MoonshineEngine().load(LoadOptions()))
     assert "moonshine-voice==" in refused.value.hint
 
 
@@ -316,7 +305,7 @@ def test_audio_history_returns_what_was_not_dropped() -> None:
 
 @pytest.mark.slow
 def test_transcription_resumed_from_checkpoint_has_same_transcript(
-    engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+    engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people, most of it settled."""
     monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_voxtral
+from live_client import LiveClient
 from service_process import PATIENCE_S
 from tiny_vibevoice import clip
 
@@ -36,7 +36,7 @@ from sidecar.engines.voxtral import (
     read_tekken,
 )
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_events import LiveEvent, LiveSessionStart, Partial, Summary
+from sidecar.interfaces.live_events import Partial
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
@@ -212,20 +212,10 @@ def test_voxtral_final_goes_on_from_draft_of_partial(
         return hear(block, draft, *rest)
 
     monkeypatch.setattr(engine, "hear", watched)
-    partial, over = threading.Event(), threading.Event()
-
-    def tell(event: LiveEvent) -> None:
-        if isinstance(event, Partial):
-            partial.set()
-        if isinstance(event, Summary):
-            over.set()
-
-    options = LiveOptions(diarize=False, delay_s=0.08, patience_s=PATIENCE_S)
-    session = engine.open(options, LiveSessionStart(), tell)
-    session.push(audio[:16_000])
-    assert partial.wait(PATIENCE_S)
-    session.finish()
-    assert over.wait(PATIENCE_S)
+    client = LiveClient(engine, LiveOptions(diarize=False, delay_s=0.08, patience_s=PATIENCE_S))
+    client.session.push(audio[:16_000])
+    client.until(Partial)
+    client.end()
     assert [draft is not None for draft in drafts] == [True]
 
 

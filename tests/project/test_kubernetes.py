@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 import shutil
@@ -43,13 +42,9 @@ FETCHED_S = 5
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
 
 
-def rendered(name: str) -> list[dict[str, Any]]:
-    """What `kubectl apply -k` would send."""
-    return copy.deepcopy(_rendered(name))
-
-
 @functools.cache
-def _rendered(name: str) -> list[dict[str, Any]]:
+def rendered(name: str) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send; no test changes it."""
     for program, words in (("kubectl", ["kustomize"]), ("kustomize", ["build"])):
         if shutil.which(program):
             done = told_by([program, *words, str(K8S / name)])

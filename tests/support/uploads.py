@@ -6,6 +6,10 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
+from sidecar.audio import Block
+from sidecar.audio.audio_decoder import open_audio, probe_audio
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 
@@ -21,3 +25,11 @@ def read(source: AudioSource) -> bytes:
     """All of it; it is closed then."""
     with source:
         return os.pread(source.fd, os.fstat(source.fd).st_size, 0)
+
+
+def decoded(content: bytes, rate: int = 16_000) -> tuple[Block, bool]:
+    """Samples of a recording, and whether it is said to have broken off."""
+    with upload(content) as source:
+        facts = probe_audio(source.fd, 3600.0)
+        with open_audio(source.fd, facts, rate=rate, max_s=3600.0) as audio:
+            return np.concatenate(list(audio)), audio.truncated

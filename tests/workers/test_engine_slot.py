@@ -94,17 +94,6 @@ async def preloaded(slot: EngineSlot) -> EngineSlot:
     return slot
 
 
-async def stood_while_loading(slot: EngineSlot, precision: Precision) -> bool:
-    """Whether the old engine lived while the new one was loaded."""
-    old = slot.worker_pid
-    reload = asyncio.ensure_future(slot.reload(precision))
-    await loading(slot)
-    stood = runs(old)
-    await reload
-    assert not runs(old)
-    return stood
-
-
 async def loading(slot: EngineSlot) -> None:
     """Wait until it is. Looked at in each turn of the loop: none is missed, however late we are."""
     async with asyncio.timeout(PATIENCE_S):
@@ -117,7 +106,12 @@ async def test_old_engine_runs_during_load_only_if_both_fit(
     placement: LoadPlacement, build: Build
 ) -> None:
     slot = await preloaded(build(looker := Looker(placement)))
-    assert await stood_while_loading(slot, INT8) is (placement is LoadPlacement.BESIDE)
+    old = slot.worker_pid
+    reload = asyncio.ensure_future(slot.reload(INT8))
+    await loading(slot)
+    assert runs(old) is (placement is LoadPlacement.BESIDE)
+    await reload
+    assert not runs(old)
     assert (slot.precision, slot.state) == (INT8, EngineState.READY)
     assert looker.asked == [FP32, INT8]
 

@@ -19,6 +19,8 @@ from sidecar.workers.rpc_server import RpcSender
 
 SMALL = 4096
 """Of a socket's buffer; some systems give 8 KiB."""
+Ends = tuple[RpcConnection, socket.socket]
+"""The service's, and the worker's, which blocks."""
 
 
 @pytest.fixture
@@ -48,10 +50,7 @@ def heard() -> Heard:
 
 
 @pytest.fixture(params=[SMALL, None], ids=["small buffers", "usual buffers"])
-async def ends(
-    request: pytest.FixtureRequest, heard: Heard
-) -> AsyncIterator[tuple[RpcConnection, socket.socket]]:
-    """The service's end, and the worker's, which blocks."""
+async def ends(request: pytest.FixtureRequest, heard: Heard) -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair()
     if request.param:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
@@ -71,7 +70,7 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_message_larger_than_socket_buffer_waits_for_reader(
-    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
+    ends: Ends, recording: IO[bytes]
 ) -> None:
     line, theirs = ends
     text = "😀" * 500_000
@@ -97,9 +96,7 @@ async def test_message_larger_than_socket_buffer_waits_for_reader(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
-async def test_cancelled_send_sends_nothing(
-    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
-) -> None:
+async def test_cancelled_send_sends_nothing(ends: Ends, recording: IO[bytes]) -> None:
     line, theirs = ends
     line.send_nowait({"text": "x" * 1_000_000})
     cancelled = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
@@ -117,7 +114,7 @@ async def test_cancelled_send_sends_nothing(
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
-    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
+    ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, theirs = ends
     came, resume = bytearray(), line.resume_writing
@@ -146,7 +143,7 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_open_file_is_tried_again_until_full_socket_takes_it(
-    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
+    ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, theirs = ends
     held, tried = 0, list[bytes]()
@@ -172,9 +169,7 @@ async def test_open_file_is_tried_again_until_full_socket_takes_it(
     os.close(fd)
 
 
-async def test_large_frames_arrive_whole_and_in_order(
-    ends: tuple[RpcConnection, socket.socket], heard: Heard
-) -> None:
+async def test_large_frames_arrive_whole_and_in_order(ends: Ends, heard: Heard) -> None:
     _, theirs = ends
     text = "x" * (3 << 20)
     sending = asyncio.ensure_future(
@@ -184,9 +179,7 @@ async def test_large_frames_arrive_whole_and_in_order(
     await sending
 
 
-async def test_message_sent_before_close_is_received_before_close(
-    ends: tuple[RpcConnection, socket.socket], heard: Heard
-) -> None:
+async def test_message_sent_before_close_is_received_before_close(ends: Ends, heard: Heard) -> None:
     _, theirs = ends
     RpcSender(theirs).send({"number": 1})
     theirs.close()
@@ -194,18 +187,14 @@ async def test_message_sent_before_close_is_received_before_close(
     assert isinstance(await heard.next(), channel.ChannelClosed)
 
 
-async def test_invalid_frame_closes_connection(
-    ends: tuple[RpcConnection, socket.socket], heard: Heard
-) -> None:
+async def test_invalid_frame_closes_connection(ends: Ends, heard: Heard) -> None:
     _, theirs = ends
     theirs.sendall(channel.HEADER.pack(3, 0) + b"abc" + channel.encode_frame({"number": 1}))
     assert isinstance(await heard.next(), channel.ChannelClosed)
     assert heard.frames.empty()
 
 
-async def test_waiting_send_raises_once_worker_is_gone(
-    ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
-) -> None:
+async def test_waiting_send_raises_once_worker_is_gone(ends: Ends, recording: IO[bytes]) -> None:
     line, theirs = ends
     line.send_nowait({"text": "x" * 1_000_000})
     waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))

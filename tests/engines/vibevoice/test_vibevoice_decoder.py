@@ -59,6 +59,21 @@ def by_generate(loaded: LoadedVibeVoice, name: str, prompt: str | None) -> list[
     return [int(i) for i in ids[0, inputs["input_ids"].shape[1] :]]
 
 
+@functools.cache
+def prompt_of(
+    loaded: LoadedVibeVoice, name: str, prompt: str = "", chunk_s: float = 2.7
+) -> torch.Tensor:
+    """The embeddings of the request for a clip, heard in chunks: the same for all tests."""
+    decoder, audio = VibeVoiceDecoder(loaded.model), tiny_vibevoice.clip_24k(name)
+    ids = build_prompt_ids(loaded.processor, len(audio), prompt)
+    embeddings = decoder.embed(ids)
+    heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
+    encoder = VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor)
+    encoder.encode(audio, chunk_s, heard, lambda: None)
+    embeddings[ids == loaded.processor.audio_token_id] = heard
+    return embeddings
+
+
 def by_our_loop(
     loaded: LoadedVibeVoice,
     name: str,
@@ -69,19 +84,13 @@ def by_our_loop(
     static: bool = False,
 ) -> list[int]:
     """What our loop answers; ``static`` takes the steps that a GPU captures."""
-    audio = tiny_vibevoice.clip_24k(name)
     decoder = VibeVoiceDecoder(loaded.model)
-    encoder = VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor)
-    ids = build_prompt_ids(loaded.processor, len(audio), prompt or "")
     end = loaded.model.generation_config.eos_token_id
     with torch.inference_mode():
-        embeddings = decoder.embed(ids)
-        heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
-        encoder.encode(audio, plan.encoder_chunk_s, heard, lambda: None)
-        embeddings[ids == loaded.processor.audio_token_id] = heard
+        embeddings = prompt_of(loaded, name, prompt or "", plan.encoder_chunk_s)
         graphed = CudaGraphSteps(decoder)
         graphed.growth = 48
-        cache = decoder.new_cache(plan, len(ids))
+        cache = decoder.new_cache(plan, len(embeddings))
         logits = decoder.prefill(embeddings, cache, plan.prefill_tile, lambda: None)
         said: list[int] = []
         while len(said) < LIMIT:
@@ -206,20 +215,6 @@ class Counted(PlannedDecoder):
     def step(self, continuations: Any) -> list[torch.Tensor]:
         self.passes += 1
         return super().step(continuations)
-
-
-@functools.cache
-def prompt_of(loaded: LoadedVibeVoice, name: str) -> torch.Tensor:
-    """The embeddings of the request for a clip: heard once, it is the same for all tests."""
-    decoder, audio = VibeVoiceDecoder(loaded.model), tiny_vibevoice.clip_24k(name)
-    ids = build_prompt_ids(loaded.processor, len(audio), "")
-    embeddings = decoder.embed(ids)
-    heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
-    VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor).encode(
-        audio, 2.7, heard, lambda: None
-    )
-    embeddings[ids == loaded.processor.audio_token_id] = heard
-    return embeddings
 
 
 def begun(

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sidecar import errors
-from sidecar.engines.vibevoice import SPEC, VibeVoiceEngine, vibevoice_model
+from sidecar.engines.vibevoice import VibeVoiceEngine, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_model import (
     EMBEDDING_MODULE,
     ENCODER_MODULES,
@@ -30,9 +30,7 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     float_type,
     load_vibevoice,
 )
-from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
-from sidecar.workers.engine_slot import EngineSlot, EngineState
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
@@ -243,22 +241,3 @@ def test_out_of_memory_of_trial_token_is_not_bad_checkpoint(
     monkeypatch.setattr(model.lm_head, "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
         vibevoice_model.run_trial_token(model, FP32)
-
-
-@pytest.mark.slow
-async def test_old_engine_is_restored_after_failed_trial_token(too_large_for_8_bit: str) -> None:
-    class NoRoomForBoth(MemoryAccount):
-        def place(self, precision: Precision) -> LoadPlan:
-            return LoadPlan(LoadPlacement.INSTEAD)
-
-    options = LoadOptions(FP32, too_large_for_8_bit, "cpu")
-    slot = EngineSlot(SPEC, options, keep_alive_s=-1, account=NoRoomForBoth())
-    try:
-        await slot.preload()
-        with pytest.raises(errors.ModelLoadFailed, match="cannot be run in int8"):
-            await slot.reload(INT8)
-        assert (slot.precision, slot.state, slot.loading) == (FP32, EngineState.READY, None)
-        async with slot.lease() as engine:
-            assert engine.precision is FP32
-    finally:
-        await slot.close()

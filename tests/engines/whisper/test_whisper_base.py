@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import soxr
 import whisper_base
 from engine_requests import SampleStream, request_of, transcript_of
+from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S
 from word_errors import word_errors
@@ -21,7 +21,6 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions
-from sidecar.interfaces.live_events import Final, LiveEvent, LiveSessionStart, Summary
 from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.transcripts.transcript import Transcript
 from sidecar.tts.espeak_tts import EspeakTts
@@ -101,26 +100,16 @@ def test_live_turn_in_another_language_is_written_in_that_language(engine: Whisp
     """English, then Italian made by espeak-ng: the language of a turn is no law for the next, and
     an unclear piece ("Ever failed." may be Dutch) is in that of the pieces before."""
     italian = spoken("Buongiorno, ci vediamo domani alle nove alla stazione.", "it")
-    finals, over = list[Final](), threading.Event()
-
-    def tell(event: LiveEvent) -> None:
-        if isinstance(event, Final):
-            finals.append(event)
-        elif isinstance(event, Summary):
-            over.set()
-
     options = LiveOptions(
         turns=TurnControl.CLIENT, partials=False, diarize=False, patience_s=PATIENCE_S
     )
-    session = engine.open(options, LiveSessionStart(), tell)
+    client = LiveClient(engine, options)
     for turn in (clip("beckett.wav")[: 5 * RATE], italian):
         for block in np.split(turn, range(RATE, len(turn), RATE)):
-            session.push(block)
-        session.commit()
-    session.finish()
-    assert over.wait(PATIENCE_S)
+            client.session.push(block)
+        client.session.commit()
     texts: dict[str, str] = {}
-    for final in finals:
+    for final in client.end().finals:
         texts[final.language] = f"{texts.get(final.language, '')} {final.segment.text}"
     assert set(texts) == {"en", "it"}
     assert {"tried", "matter"} <= set(words(texts["en"]))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_whisper
+from live_client import LiveClient
 from service_process import PATIENCE_S, wait_until
 from tiny_vibevoice import clip
 from tiny_whisper import PLAY, PROSE
@@ -144,23 +145,13 @@ def test_cancelled_recognition_does_not_wait_for_window(
 def session(
     engine: WhisperEngine, options: LiveOptions, *turns: Block
 ) -> list[live_events.LiveEvent]:
-    told: list[live_events.LiveEvent] = []
-    over = threading.Event()
-
-    def tell(event: live_events.LiveEvent) -> None:
-        told.append(event)
-        if isinstance(event, live_events.Summary):
-            over.set()
-
-    one = engine.open(replace(options, patience_s=PATIENCE_S), live_events.LiveSessionStart(), tell)
+    client = LiveClient(engine, replace(options, patience_s=PATIENCE_S))
     for audio in turns:
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
-            one.push(block)
-            wait_until(lambda: not one.busy, PATIENCE_S, "the analysis of a block")
-        one.commit()
-    one.finish()
-    assert over.wait(PATIENCE_S)
-    return told
+            client.session.push(block)
+            wait_until(lambda: not client.session.busy, PATIENCE_S, "the analysis of a block")
+        client.session.commit()
+    return client.end().told
 
 
 def test_language_is_detected_per_turn_with_last_one_as_hint(

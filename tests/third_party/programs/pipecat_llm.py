@@ -11,20 +11,16 @@ import sys
 from common import recording, tell
 from pipecat.frames.frames import (
     EndFrame,
-    ErrorFrame,
     Frame,
-    InputAudioRawFrame,
     LLMFullResponseEndFrame,
     LLMRunFrame,
     TTSAudioRawFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
-from pipecat.workers.runner import WorkerRunner
+from pipecat_pipeline import pipeline, play, run
 
 found = {"audio": 0, "answers": 0, "errors": []}
 answered = asyncio.Event()
@@ -47,31 +43,22 @@ async def main(port: str, path: str) -> None:
     llm = OpenAIRealtimeLLMService(api_key="sk-none", base_url=url)
     context = LLMContext([{"role": "user", "content": "And plain"}])
     pair = LLMContextAggregatorPair(context)
-    worker = PipelineWorker(
-        Pipeline([pair.user(), llm, Sink(), pair.assistant()]),
-        params=PipelineParams(audio_in_sample_rate=rate),
-        cancel_on_idle_timeout=False,
-    )
 
-    @worker.event_handler("on_pipeline_error")
-    async def on_error(worker: PipelineWorker, frame: ErrorFrame) -> None:
-        found["errors"].append(frame.error)
+    def failed(error: str) -> None:
+        found["errors"].append(error)
         answered.set()
+
+    worker = pipeline(rate, [pair.user(), llm, Sink(), pair.assistant()], failed)
 
     async def talk() -> None:
         await worker.queue_frame(LLMRunFrame())
         await answered.wait()
         answered.clear()
-        size = rate // 50 * 2
-        for at in range(0, len(samples), size):
-            await worker.queue_frame(InputAudioRawFrame(samples[at : at + size], rate, 1))
-            await asyncio.sleep(0.02)
+        await play(worker, samples, rate)
         await answered.wait()
         await worker.queue_frame(EndFrame())
 
-    runner = WorkerRunner()
-    await runner.add_workers(worker)
-    await asyncio.gather(runner.run(), talk())
+    await run(worker, talk())
     found["history"] = [[one["role"], one["content"]] for one in context.messages]
     tell(found)
 

@@ -13,19 +13,15 @@ import sys
 from common import recording, tell
 from pipecat.frames.frames import (
     EndFrame,
-    ErrorFrame,
     Frame,
-    InputAudioRawFrame,
     InterimTranscriptionFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.stt import OpenAIRealtimeSTTService
-from pipecat.workers.runner import WorkerRunner
+from pipecat_pipeline import pipeline, play, run
 
 found = {"interim": 0, "final": [], "errors": []}
 done = asyncio.Event()
@@ -46,26 +42,14 @@ async def main(port: str, path: str, vad: str, turns: str) -> None:
     more = {"turn_detection": {"type": "server_vad"}} if vad == "server" else {}
     url = f"ws://127.0.0.1:{port}/v1/realtime"
     stt = OpenAIRealtimeSTTService(api_key="sk-none", base_url=url, **more)
-    worker = PipelineWorker(
-        Pipeline([stt, Sink()]),
-        params=PipelineParams(audio_in_sample_rate=rate),
-        cancel_on_idle_timeout=False,
-    )
-
-    @worker.event_handler("on_pipeline_error")
-    async def on_error(worker: PipelineWorker, frame: ErrorFrame) -> None:
-        found["errors"].append(frame.error)
+    worker = pipeline(rate, [stt, Sink()], found["errors"].append)
 
     async def turn() -> None:
         while not stt._session_ready:  # noqa: ASYNC110  (it tells nobody)
             await asyncio.sleep(0.05)
         if vad == "local":
             await worker.queue_frame(VADUserStartedSpeakingFrame())
-        size = rate // 50 * 2
-        for at in range(0, len(samples), size):
-            frame = InputAudioRawFrame(samples[at : at + size], rate, 1)
-            await worker.queue_frame(frame)
-            await asyncio.sleep(0.02)
+        await play(worker, samples, rate)
         if vad == "local":
             await worker.queue_frame(VADUserStoppedSpeakingFrame())
         with contextlib.suppress(TimeoutError):
@@ -79,9 +63,7 @@ async def main(port: str, path: str, vad: str, turns: str) -> None:
             tell(found)
         await worker.queue_frame(EndFrame())
 
-    runner = WorkerRunner()
-    await runner.add_workers(worker)
-    await asyncio.gather(runner.run(), speak())
+    await run(worker, speak())
 
 
 asyncio.run(main(*sys.argv[1:]))
