@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from s2s_client import Page
-from service_process import Server, new_file, wait_until
+from service_process import PATIENCE_S, Server, new_file, wait_until
 from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
@@ -32,7 +32,6 @@ from sidecar.observability.logs import (
 from sidecar.server.app import create_app
 from sidecar.workers.engine_host import CrashNotes
 
-PATIENCE_S = 30
 TOKEN = "a word that nobody guesses"
 
 

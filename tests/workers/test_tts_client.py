@@ -55,7 +55,8 @@ async def fleet_with(
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
     # a busy machine is no hang
-    async with fleet_with("scripted", tmp_path, cancel_grace_s=30.0, ping_timeout_s=30.0) as one:
+    patient = dict.fromkeys(("cancel_grace_s", "ping_timeout_s"), PATIENCE_S)
+    async with fleet_with("scripted", tmp_path, **patient) as one:
         yield one
 
 

@@ -36,6 +36,8 @@ from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
 FACTS = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
+PATIENT = WorkerOptions(cancel_grace_s=PATIENCE_S, ping_timeout_s=PATIENCE_S)
+"""A busy machine is no hang."""
 
 
 def transcribe(worker: WorkerProcess, fd: int) -> Any:
@@ -108,10 +110,8 @@ async def test_worker_outlives_thread_that_started_it() -> None:
 async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    patient = WorkerOptions(cancel_grace_s=30.0, ping_timeout_s=30.0)  # all of them start at once
-
     async def cancelled_after(turns: int) -> None:
-        async with running("intake", patient) as worker:
+        async with running("intake", PATIENT) as worker:
             with CLIP.open("rb") as file:
                 call = asyncio.ensure_future(worker.ask("probe", [file.fileno()], max_s=1e5))
                 for _ in range(turns):
@@ -200,8 +200,7 @@ async def test_error_of_worker_keeps_its_code(tmp_path: Path) -> None:
 
 async def test_leaving_call_cancels_it_and_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
-    patient = WorkerOptions(cancel_grace_s=30.0, ping_timeout_s=30.0)  # a busy machine is no hang
-    async with running(options=patient) as worker:
+    async with running(options=PATIENT) as worker:
         with CLIP.open("rb") as file:
             async with aclosing(transcribe(worker, file.fileno())) as frames:
                 first = await anext(frames)
