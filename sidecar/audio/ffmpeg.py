@@ -5,6 +5,7 @@ The reason for each flag is in docs/decisions/hostile-audio.md.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -51,6 +52,9 @@ _COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
 """Formats whose clock starts anywhere: in them ffmpeg counts from the first track that is used."""
 _COMPLAIN_WHEN_WHOLE = (MP3, ADTS, AC3, EAC3, DTS, WAV)
 """Formats that go on at the next frame, behind a tag for example, or end within a block."""
+_STOPPED_CODES = {255, -signal.SIGINT, -signal.SIGTERM, -9}
+"""Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory; 255: by its own
+handler. The recording goes on behind what it has decoded."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _SILENCE_SAMPLES = 1 << 15
@@ -182,7 +186,7 @@ class FfmpegProcess:
         Raises:
             errors.AudioDecodeTimeout: there is no output for too long.
             errors.AudioUndecodable: there is none at all.
-            OSError: ffmpeg failed, and the file cannot be read.
+            OSError: ffmpeg failed, and the file cannot be read; or ffmpeg was stopped.
         """
         import numpy as np
 
@@ -220,12 +224,13 @@ class FfmpegProcess:
         return HoleFinder(self._rate, self._container.max_hole_s).before(delay_s, 0)
 
     def _end(self) -> None:
-        try:
-            ended_well = self._process.wait(self._exit_timeout_s) == 0
-        except subprocess.TimeoutExpired:
-            ended_well = False
+        code = None
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(self._exit_timeout_s)
         self._reader.join(self._exit_timeout_s)
-        self._failed = not ended_well
+        if code in _STOPPED_CODES:
+            raise OSError(errno.EAGAIN, "ffmpeg was stopped from outside")
+        self._failed = code != 0
         if self.header.input_failed or self.truncated:
             self._read_again()
 
@@ -357,6 +362,7 @@ def _start_process(arguments: list[str], fd: int) -> tuple[subprocess.Popen[byte
             stderr=subprocess.PIPE,
             env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
             cwd="/" if os.name == "posix" else None,
+            start_new_session=True,  # Ctrl-C in the service's terminal ends it only with its job
             pass_fds=[watched.fileno()] if sys.platform == "linux" else (),
         )
         undone.enter_context(process)

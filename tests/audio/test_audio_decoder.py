@@ -30,6 +30,7 @@ from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio
 from sidecar.audio.audio_format import CONTAINERS, MP3, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
 
 RATE = 16_000
@@ -278,6 +279,19 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=exit_timeout_s)
     assert sum(map(len, decoder)) == 4000
     assert decoder.truncated
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
+@pytest.mark.parametrize("then", ["kill -9 $$", "kill -15 $$", "exit 255"])
+@pytest.mark.parametrize("channels", [0, 1])
+def test_ffmpeg_that_is_stopped_is_an_error_and_no_end_of_the_recording(
+    channels: int, then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
+) -> None:
+    decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
+    decoder.channels = channels
+    with pytest.raises(OSError, match="stopped") as raised:
+        list(decoder)
+    assert fault_of(raised.value) is Fault.NODE
 
 
 def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(
