@@ -286,8 +286,9 @@ class EngineSupervisor:
         self.load_s = worker.patience_s = self.loaded_at - begun
         return worker
 
-    async def start_worker(self, options: LoadOptions) -> WorkerProcess:
+    async def start_worker(self, options: LoadOptions, *, again: bool = True) -> WorkerProcess:
         """Start a worker process and load the engine in it; end the process if that fails.
+        ``again``: if the process dies, once more in another, as for a job.
 
         Raises:
             errors.ModelLoadFailed: it does not load.
@@ -313,6 +314,9 @@ class EngineSupervisor:
             await worker.close()
             if isinstance(error, errors.MachineBusy):
                 raise
+            if isinstance(error, WorkerDied) and again and not worker.stuck:
+                log.warning("the worker process of engine %s died as it loaded: %s", name, error)
+                return await self.start_worker(options, again=False)
             raise _load_failed_error(name, error) from None
         except BaseException:
             worker.kill()
