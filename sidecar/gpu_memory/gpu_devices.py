@@ -278,11 +278,17 @@ class HostMemoryMonitor:
 
     def __init__(self) -> None:
         self.ledger = DeviceLedger()
+        self._free = 0
 
     def free_bytes(self, who: str) -> int:
         """Return the bytes that are free now and not reserved by another engine of this service."""
         self.ledger.see(self.ledger.holdings(), 0, {})
-        return host_free_bytes() - self.ledger.committed_bytes(who)
+        try:
+            self._free = host_free_bytes()
+        except OSError:  # no descriptor is left to read it: the last value stays in use
+            if not self._free:
+                raise
+        return self._free - self.ledger.committed_bytes(who)
 
 
 def query_gpu() -> GpuMemory | None:

@@ -87,6 +87,19 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+def test_host_memory_without_a_descriptor_to_read_it_is_as_it_was() -> None:
+    resource = pytest.importorskip("resource")
+    host = gpu_devices.HostMemoryMonitor()
+    before = host.free_bytes(WHO)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        now = host.free_bytes(WHO)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert now == before > 0
+
+
 async def test_monitor_without_gpu_stops(caplog: pytest.LogCaptureFixture) -> None:
     driver = Driver(None)
     gpu = watch(driver)
