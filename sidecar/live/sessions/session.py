@@ -149,8 +149,7 @@ class Session:
             self.sound.add(raw, encoding, rate)
             self.news.set()
             if self.recording is not None:
-                with contextlib.suppress(errors.SidecarError):  # there is no recording then
-                    await self.recording.add(raw, encoding, rate)
+                await self.recording.add(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the received audio.

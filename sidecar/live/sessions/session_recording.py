@@ -6,6 +6,7 @@ It is written only if recordings are stored.
 from __future__ import annotations
 
 import asyncio
+import logging
 from array import array
 
 from sidecar import errors
@@ -15,6 +16,9 @@ from sidecar.audio.loudness import MAX_PEAK, PEAKS_PER_SECOND
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_options import SampleEncoding
+
+log = logging.getLogger(__name__)
+UNWRITTEN = "a live session has no recording, as it cannot be written: %s"
 
 
 class SessionRecording:
@@ -35,11 +39,8 @@ class SessionRecording:
         return bytes(self._levels) if self._spool is not None else b""
 
     async def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """Add audio of whole samples. A caller that is cancelled loses none of it.
-
-        Raises:
-            errors.DiskFull, errors.SpoolUnwritable: the write failed; there is no recording.
-        """
+        """Add audio of whole samples. A caller that is cancelled loses none of it. If a write
+        fails, there is no recording."""
         await self._spilled()
         spool = self._spool
         if spool is None:
@@ -57,11 +58,8 @@ class SessionRecording:
             await self._spilled()
 
     async def recording(self) -> AudioSource | None:
-        """Return the recording, which the caller closes; None if it is empty.
-
-        Raises:
-            errors.DiskFull, errors.SpoolUnwritable: the write failed.
-        """
+        """Return the recording, which the caller closes; None if it is empty, or a write failed:
+        the transcript is worth more than its audio."""
         await self._spilled()
         spool, self._spool = self._spool, None
         if spool is None:
@@ -71,7 +69,12 @@ class SessionRecording:
             return None
         floats, width = self._encoding is SampleEncoding.FLOAT32, self._encoding.width
         head = wav_head(self._rate, width, spool.size - WAV_HEAD_BYTES, floats=floats)
-        return await self._disk.run(spool.finish, head)
+        try:
+            return await self._disk.run(spool.finish, head)
+        except errors.SidecarError as error:
+            log.warning(UNWRITTEN, error)
+            spool.close()
+            return None
 
     def close(self) -> None:
         """Discard the recording."""
@@ -85,10 +88,9 @@ class SessionRecording:
             return
         try:
             await asyncio.shield(self._spilling)
-        except errors.SidecarError:
-            self._spilling = None
+        except errors.SidecarError as error:
+            log.warning(UNWRITTEN, error)
             self.close()
-            raise
         self._spilling = None
 
     def _measure(self, raw: bytes) -> None:
