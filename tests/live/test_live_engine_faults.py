@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from scripted_speech import tone
 from service_process import PATIENCE_S, until, wait_until, workers
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
@@ -26,6 +27,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.engine_relay import (
+    MAX_BUSY_LOADS,
     MAX_SOLE_DEATHS,
     MAX_UNEXPLAINED_DEATHS,
     EngineDeathCounter,
@@ -195,6 +197,23 @@ async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
     await asyncio.wait_for(relay_session(session, share), PATIENCE_S)
     assert isinstance(session.told.wrong, errors.EngineCrashed)
     assert deaths == MAX_UNEXPLAINED_DEATHS + 1
+
+
+@virtual_time
+@pytest.mark.parametrize("busy", [MAX_BUSY_LOADS, MAX_BUSY_LOADS + 1])
+async def test_session_waits_a_while_for_a_machine_that_can_start_no_engine(busy: int) -> None:
+    session = Session("patient", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
+    left = [errors.MachineBusy() for _ in range(busy)]
+
+    @contextlib.asynccontextmanager
+    async def share() -> AsyncIterator[Any]:
+        raise left.pop() if left else errors.EngineFailed("it was asked at last")
+        yield
+
+    await relay_session(session, share)
+    ended = errors.EngineFailed if busy == MAX_BUSY_LOADS else errors.MachineBusy
+    assert isinstance(session.told.wrong, ended)
+    assert not left
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")

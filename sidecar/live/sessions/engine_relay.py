@@ -6,6 +6,7 @@ that as an attempt. It is recognized alone the next time, so the second attempt 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -43,6 +44,9 @@ MAX_UNEXPLAINED_DEATHS = 5
 """Engine deaths that a session survives at one position, with no session being recognized."""
 MAX_CONSECUTIVE_LOSSES = 3
 """Skips of audio in a row before the session ends: the audio is not the cause then."""
+MAX_BUSY_LOADS, BUSY_PAUSE_S = 10, 1.0
+"""Times that the machine may lack a process or a descriptor for a session, and the pause after
+each: less audio than the buffer holds."""
 
 AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[EngineLease]]
 """Function that leases an engine for as long as the session needs it, and loads it if necessary."""
@@ -82,7 +86,7 @@ async def relay_session(
     """Run a session to its end, which gets any error. ``is_loaded``: whether the engine is in
     memory; ``tells_load``: notify the client if it is not, once."""
     deaths = EngineDeathCounter()
-    losses, lost_at = 0, -1.0
+    losses, lost_at, busy = 0, -1.0, 0
     while True:
         try:
             loads = not is_loaded()
@@ -109,7 +113,10 @@ async def relay_session(
             session.lose()
             deaths, lost_at = EngineDeathCounter(), session.place
         except errors.SidecarError as error:
-            return await session.fail(error)
+            busy += 1
+            if not isinstance(error, errors.MachineBusy) or busy > MAX_BUSY_LOADS:
+                return await session.fail(error)
+            await asyncio.sleep(BUSY_PAUSE_S)
 
 
 async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:
