@@ -30,7 +30,7 @@ from sidecar.jobs.job_record import (
     Priority,
     apply_event,
 )
-from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition
+from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition, persist_import
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import OwnerLocks, retained_bytes
 from sidecar.observability.metrics import JobMetrics
@@ -157,8 +157,7 @@ class PostgresJobStore:
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
         sealed = [self._rows.encrypt_event(record.id, one.worn) for one in events]
-        await self._database.call(
-            "import_1",
+        values = (
             record.id,
             record.owner,
             self._rows.encrypt_record(record),
@@ -172,6 +171,7 @@ class PostgresJobStore:
             retained_bytes(ended, events),
             self._rows.encrypt_summary(ended),
         )
+        await persist_import(lambda: self._database.call("import_1", *values))
         self._housekeeping.settle(record.owner)
         return ended
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
+from sidecar import errors
 from sidecar.auth.rate_limits import HOUR_S
 from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import JobNotFound, TranscriptChanged
+from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
@@ -146,6 +150,27 @@ class JobStore(Protocol):
         """Return a result in one of several formats, as ``render`` makes it in a thread."""
 
 
+SAVE_PAUSES_S = 0.25, 0.5, 1.0
+"""Pauses between tries to persist a job that is imported: its words may be nowhere else."""
+
+
+async def persist_import(call: Callable[[], Awaitable[object]]) -> None:
+    """Persist a job that is imported; retried for a moment if the node or the storage is at fault.
+
+    Raises:
+        errors.SidecarError: it cannot be persisted.
+    """
+    for pause_s in SAVE_PAUSES_S:
+        try:
+            await call()
+            return
+        except errors.SidecarError as error:
+            if fault_of(error) is Fault.RECORDING:
+                raise
+        await asyncio.sleep(pause_s)
+    await call()
+
+
 MAX_OUTLASTED = 1000
 """Owners that are remembered because a recording was far longer than its header said."""
 
@@ -230,7 +255,7 @@ class LocalJobStore:
         try:
             for change in changes:
                 ended = self._log.append(record.id, change)
-            await self._persisted(record)
+            await persist_import(partial(self._persisted, record))
         except BaseException:
             self._log.forget(record.id)
             raise

@@ -22,6 +22,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
+from sidecar.jobs import job_store
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import Dispatcher, JobQueue
 from sidecar.jobs.job_record import (
@@ -474,6 +475,27 @@ async def test_ended_live_session_is_imported_as_done_job(store: JobStore) -> No
     assert ids(await store.list("ada")) == [record.id]
     assert await store.turns([imported]) == {}
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
+
+
+async def test_live_session_that_ends_in_an_outage_is_imported_after_it(
+    opened: Opened, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    def pauses() -> Iterator[float]:
+        yield 0.01
+        while True:
+            tried.set()
+            yield 0.01
+
+    monkeypatch.setattr(job_store, "SAVE_PAUSES_S", pauses())
+    live = submitted(owner="ada", durable=True)
+    with opened.broken():
+        saving = asyncio.ensure_future(store.import_ended(live, [StartedChange(), FINISHED]))
+        await tried.wait()
+    imported = await saving
+    assert (imported.state, imported.transcript) == (JobState.DONE, SAID)
+    assert imported == await store.get(live.id)
 
 
 async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
