@@ -15,6 +15,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -67,9 +68,10 @@ class AudioSource:
 
     def close(self) -> None:
         """Close the descriptor; an upload's bytes are deleted with it."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with suppress(OSError):  # of a failing disk; the system has closed it all the same
+                os.close(fd)
         self.settle()
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
@@ -176,10 +176,6 @@ class JobBackend(Protocol):
         """Stop and release all resources."""
 
 
-MAX_REOPENS = 16
-"""Recordings that are opened at once after a start."""
-
-
 class LocalJobBackend(JobBackend):
     """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
 
@@ -222,8 +218,7 @@ class LocalJobBackend(JobBackend):
                 self.results.remember(record, self._now() - used[record.id])
             from sidecar.jobs.recovery import requeue_unfinished
 
-            opening = ThreadLimiter("opening", MAX_REOPENS)  # a share that is gone keeps them
-            background.spawn("go on", requeue_unfinished(kept, self.queue, opening))
+            background.spawn("go on", requeue_unfinished(kept, self.queue))
         self._engine.open(background)
 
     async def fetched(self) -> None:

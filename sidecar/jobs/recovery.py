@@ -91,35 +91,46 @@ class JobPersistence(PersistentRecordings):
 
 
 async def requeue_unfinished(
-    keeping: JobPersistence,
-    queue: JobQueue,
-    threads: ThreadLimiter,
-    retry_s: float = REOPEN_INTERVAL_S,
+    keeping: JobPersistence, queue: JobQueue, retry_s: float = REOPEN_INTERVAL_S
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its checkpoint. Those whose recordings cannot be opened now are tried again every ``retry_s``
-    seconds."""
+    seconds; one whose disk does not answer keeps its thread, and no other job waits for it."""
     store = keeping.store
-    unfinished = [one.id for one in store.all() if one.durable and not one.over]
+    unfinished = {
+        one.id: opening_timeout_s(one) for one in store.all() if one.durable and not one.over
+    }
     for job_id in unfinished:
         store.append(job_id, InterruptedChange())
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
-    told = ""
-    while unfinished:
-        waiting = dict[str, Exception]()
-        for job_id in unfinished:
-            if (error := await _requeued(job_id, keeping, queue, threads)) is not None:
-                waiting[job_id] = error
-        if unfinished := [*waiting]:
-            first = unfinished[0]
-            said = (
-                f"{len(waiting)} jobs wait until their recordings can be opened; the first is "
-                f"{first}: {waiting[first]}"
-            )
-            log.log(logging.DEBUG if said == told else logging.WARNING, "%s", said)
-            told = said
-            await asyncio.sleep(retry_s)
+    threads, told = ThreadLimiter("opening", len(unfinished)), ""
+    tries = dict[str, asyncio.Task[Exception | None]]()
+    try:
+        while unfinished:
+            waiting = dict[str, Exception]()
+            for job_id, timeout_s in unfinished.items():
+                if job_id not in tries:
+                    work = _requeued(job_id, keeping, queue, threads)
+                    tries[job_id] = asyncio.get_running_loop().create_task(work)
+                await asyncio.wait({tries[job_id]}, timeout=timeout_s)
+                if not tries[job_id].done():
+                    waiting[job_id] = errors.StorageUnreachable()
+                elif (error := tries.pop(job_id).result()) is not None:
+                    waiting[job_id] = error
+            if waiting:
+                first = next(iter(waiting))
+                said = (
+                    f"{len(waiting)} jobs wait until their recordings can be opened; the first is "
+                    f"{first}: {waiting[first]}"
+                )
+                log.log(logging.DEBUG if said == told else logging.WARNING, "%s", said)
+                told = said
+                await asyncio.sleep(retry_s)
+            unfinished = {one: 0.0 if one in tries else unfinished[one] for one in waiting}
+    finally:
+        for task in tries.values():
+            task.cancel()
 
 
 async def _requeued(
@@ -133,8 +144,7 @@ async def _requeued(
             return None
         if (error := poison_error(record)) is not None:
             raise error
-        async with asyncio.timeout(opening_timeout_s(record)):
-            source = await threads.run(keeping.open, record)
+        source = await threads.run(keeping.open, record)
     except errors.JobNotFound:  # it was deleted meanwhile
         return None
     # an error of one job must not stop the recovery of those behind it

@@ -15,11 +15,10 @@ from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on, started
 from service_process import PATIENCE_S, new_file, until
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, open_recording_file
+from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import persistent_recordings
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
@@ -116,9 +115,9 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
     long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is not there
     job_id, path = await kept_job(settings, upload(long), "long")
     small, _ = await kept_job(settings, upload(voice), "small")
-    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    keeping = JobPersistence(settings)
     async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
         await until(lambda: queue.live(small) is not None)
         assert not keeping.store.get(job_id).over
         assert path.exists()
@@ -128,31 +127,38 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
     keeping.close()
 
 
-async def test_recording_whose_share_hangs_at_restart_keeps_no_other_waiting(
+async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
     settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hangs, _ = await job_of_own_file(settings, voice, tmp_path)
+    keeping, path = JobPersistence(settings), new_file(tmp_path / "mine.wav", voice)
+    with open_recording_file(str(path)) as source:
+        audio, options = recording_ref(source), TranscribeOptions()
+    hang = [JobRecord.submitted(0.0, audio, FACTS, options, durable=True) for _ in range(20)]
+    for record in hang:
+        keeping.store.add(record)
+    keeping.close()
     other, _ = await kept_job(settings, upload(voice))
-    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 2)
-    opened, answers = keeping.open, threading.Event()
+    keeping = JobPersistence(settings)
+    opened, answers, tried = keeping.open, threading.Event(), list[str]()
 
     def open_once_it_answers(record: JobRecord) -> AudioSource:
-        if record.id == hangs:
+        if record.id != other:
+            tried.append(record.id)
             answers.wait()
         return opened(record)
 
     keeping.open = open_once_it_answers  # type: ignore[method-assign]
     monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 0.01)
     async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
         try:
             await until(lambda: queue.live(other) is not None)
-            assert queue.live(hangs) is None
+            assert not any(queue.live(one.id) for one in hang)
         finally:
             answers.set()
-        monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", PATIENCE_S)
         await work
-        assert queue.live(hangs) is not None
+        assert all(queue.live(one.id) for one in hang)
+        assert len(tried) == len(hang), "each has one thread"
     keeping.close()
 
 
@@ -164,7 +170,7 @@ async def test_waiting_recordings_are_logged_once_until_their_number_changes(
     long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is not there
     for name in ("one", "two"):
         await kept_job(settings, upload(long), name)
-    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    keeping = JobPersistence(settings)
     opened, tries = keeping.open, list[str]()
 
     def tried(record: JobRecord) -> AudioSource:
@@ -173,7 +179,7 @@ async def test_waiting_recordings_are_logged_once_until_their_number_changes(
 
     keeping.open = tried  # type: ignore[method-assign]
     async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
         await until(lambda: len(tries) >= 6)
         settings.spool_dir.mkdir()
         await work
@@ -193,9 +199,9 @@ async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
         return open_file(name, *rest, **more)
 
     monkeypatch.setattr(os, "open", open_but_not_this)
-    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    keeping = JobPersistence(settings)
     async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
         async with asyncio.timeout(PATIENCE_S):
             await work
         failed = keeping.store.get(job_id)
@@ -209,9 +215,9 @@ async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tr
     settings: Settings, voice: bytes
 ) -> None:
     job_id, _ = await kept_job(settings, upload(voice + bytes(UploadSpool.MEMORY_BYTES)))
-    keeping, disk = JobPersistence(settings), ThreadLimiter("disk", 1)
+    keeping = JobPersistence(settings)
     async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, disk, 0.01))
+        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
         await until(lambda: keeping.store.get(job_id).seq > 0)
         keeping.store.forget(job_id)
         await work
@@ -338,6 +344,33 @@ async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
         await asyncio.gather(*(job.result() for job in jobs))
     assert company.sizes == [3, 3]
     keeping.close()
+
+
+async def test_recording_that_fails_as_it_is_closed_stops_no_dispatcher(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, after = new_job(), new_job()
+    number, close, closed = job.source.fd, os.close, list[int]()
+
+    async def plan(one: Job, precision: Precision) -> TranscribeOptions:
+        if one is job:
+            raise errors.WontFit()
+        return one.options
+
+    def close_late(fd: int) -> None:
+        close(fd)
+        if fd == number and not closed:
+            closed.append(fd)
+            raise OSError(errno.EIO, "what was written last is lost")
+
+    monkeypatch.setattr(os, "close", close_late)
+    async with queue_on(OverheardSlot(), plan=plan) as queue:
+        await started(queue, job, after)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await after.result()).text
+        job.source.close()  # does not close another file, which has this number now
+        assert closed == [number]
+        assert job.state is JobState.FAILED
 
 
 async def test_unreadable_recordings_keep_no_other_job_waiting(
