@@ -1,6 +1,6 @@
-"""A write that fails at any place of the service's storage ends no job, wherever it is.
+"""A write that fails, the first or the last of a job's, ends no job and costs no word.
 
-The places are found in the code, so that a new one is tried, too.
+The places that write are found in the code, so that a new one is tried, too.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import errno
+import itertools
 import os
 import sqlite3
 import sys
@@ -31,7 +32,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
-from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 
@@ -55,9 +56,6 @@ class Place:
     file: str
     line: int
     call: str
-
-    def __str__(self) -> str:
-        return f"{Path(self.file).relative_to(ROOT)}:{self.line} {self.call}"
 
     def error(self, number: int) -> Exception:
         if self.call != "execute":
@@ -84,19 +82,27 @@ def places() -> Iterator[Place]:
                     yield Place(str(file), node.lineno, str(call))
 
 
+PLACES = {(place.file, place.line): place for place in places()}
+
+
 @contextmanager
-def failing(place: Place, number: int) -> Iterator[list[Place]]:
-    """The first time that this line is reached, its call fails as on a full disk."""
+def failing(nth: int, number: int) -> Iterator[list[Place]]:
+    """The write of this number, from 0, fails as on a full disk (-1: none); the places of all
+    writes up to it."""
     reached: list[Place] = []
 
     def in_frame(frame: FrameType, event: str, _: object) -> Any:
-        if event == "line" and frame.f_lineno == place.line and not reached:
+        place = PLACES.get((frame.f_code.co_filename, frame.f_lineno))
+        if event == "line" and place is not None and len(reached) != nth + 1:
             reached.append(place)
-            raise place.error(number)
+            if len(reached) == nth + 1:
+                raise place.error(number)
         return in_frame
 
+    files = {place.file for place in PLACES.values()}
+
     def called(frame: FrameType, event: str, _: object) -> Any:
-        return in_frame if frame.f_code.co_filename == place.file else None
+        return in_frame if frame.f_code.co_filename in files else None
 
     threading.settrace(called)
     sys.settrace(called)
@@ -142,10 +148,10 @@ async def submitted(keeping: JobPersistence, queue: JobQueue, voice: bytes) -> s
     return job.id
 
 
-async def finished(folder: Path, slot: OverheardSlot) -> None:
-    """The service starts again, and all its jobs are done and deleted."""
+async def finished(folder: Path, slot: OverheardSlot, words: list[str]) -> None:
+    """The service starts again, and all its jobs are done and deleted; adds their words."""
     async with service(folder, slot) as (keeping, queue):
-        await requeue_unfinished(keeping, queue, ThreadLimiter("disk", 1), 0.01)
+        await requeue_unfinished(keeping, queue, 0.01)
         queue.open()
         for record in keeping.store.all():
             job = queue.live(record.id)
@@ -153,45 +159,51 @@ async def finished(folder: Path, slot: OverheardSlot) -> None:
                 async with asyncio.timeout(PATIENCE_S):
                     await job.over()
             record = keeping.store.get(record.id)
-            assert record.state is JobState.DONE, record.error
+            assert record.transcript is not None, record.error
+            words.append(record.transcript.text)
             keeping.store.forget(record.id)
         await keeping.store.written()
 
 
 @pytest.mark.slow_except("ENOSPC")
 @pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EMFILE", "EIO"])
-async def test_write_that_fails_anywhere_ends_no_job_and_sets_no_journal_aside(
-    name: str, tmp_path: Path, voice: bytes
+async def test_any_write_that_fails_once_costs_no_job_and_no_word(
+    name: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot, wrong, reached = OverheardSlot(), list[str](), list[Place]()
-    await slot.preload()
-    for at, place in enumerate(places()):
-        folder = tmp_path / f"{at}"
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
+    slot, wrong, tried = OverheardSlot(), list[str](), set[Place]()
+    whole = list[str]()
+    for nth in itertools.count(-1):  # of the first, all succeed
+        folder = tmp_path / f"{nth}"
         folder.mkdir()
-        accepted, said = False, ""
-        try:
-            with failing(place, getattr(errno, name)) as hit:
+        accepted, words, said = False, list[str](), ""
+        with failing(nth, getattr(errno, name)) as reached:
+            try:
                 async with service(folder, slot) as (keeping, queue):
                     await submitted(keeping, queue, voice)
                     accepted = True
-                await finished(folder, slot)
-        except errors.SettingsInvalid as error:  # the service does not start
-            said = str(error)
-        except errors.SidecarError as error:  # the job is refused
-            said = str(error)
-            if fault_of(error) is Fault.RECORDING or accepted:
-                wrong.append(f"{place}: {error!r}")
-        except Exception as error:
-            said = str(error)
-            wrong.append(f"{place}: {error!r}")
-        reached += hit
+                await finished(folder, slot, words)
+            except errors.SettingsInvalid as error:  # the service does not start
+                said = str(error)
+            except errors.SidecarError as error:  # the job is refused, or its deletion
+                said = str(error)
+                if fault_of(error) is Fault.RECORDING:
+                    wrong.append(f"{nth}, {reached[-1]}: {error!r}")
+            except Exception as error:
+                wrong.append(f"{nth}, {reached[-1]}: {error!r}")
         try:
-            await finished(folder, slot)
+            await finished(folder, slot, words)
         except Exception as error:
-            wrong.append(f"{place}, after {said}: {error!r}")
+            wrong.append(f"{nth}, {reached[-1]}, after {said}: {error!r}")
+        whole = whole or words
+        if accepted and set(words) != {*whole}:
+            wrong.append(f"{nth}, {reached[-1]}, after {said}: {words}")
         left = [one for one in folder.rglob("*") if "uploads/" in str(one) or "broken" in one.name]
         if left:
-            wrong.append(f"{place}, after {said}: {left}")
+            wrong.append(f"{nth}, {reached[-1]}, after {said}: {left}")
+        tried.update(reached)
+        if nth >= 0 and len(reached) <= nth:
+            break
     await slot.close()
     assert not wrong, "\n".join(wrong)
-    assert len(reached) > 30, "the places are no longer those that are used"
+    assert len(tried) > 30, "the places are no longer those that are used"
