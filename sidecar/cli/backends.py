@@ -9,8 +9,9 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
@@ -25,9 +26,7 @@ from sidecar.server.listeners import service_url
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust
 
-    from sidecar.cli.remote_service import RemoteLiveBackend
     from sidecar.live.sessions.event_log import NumberedEvent
-    from sidecar.live.sessions.session import Session
     from sidecar.service.facade import Service
     from sidecar.transcripts.transcript import Transcript
 
@@ -164,28 +163,15 @@ async def open_backend(
         yield transcribe
 
 
-class LocalLiveBackend:
-    """One live session in this process."""
+@dataclass(frozen=True, slots=True)
+class LiveBackend:
+    """One live session, in this process or of a service: functions that send audio (mono pcm16),
+    that end it, and that yield the events up to the summary. The last raises a `SidecarError` if
+    the session ends otherwise."""
 
-    def __init__(self, session: Session, rate: int) -> None:
-        self._session, self._rate = session, rate
-
-    async def send(self, sound: bytes) -> None:
-        """Send audio: mono pcm16."""
-        await self._session.send(sound, rate=self._rate)
-
-    async def finish(self) -> None:
-        """End the audio."""
-        self._session.finish()
-
-    def events(self) -> AsyncIterator[NumberedEvent]:
-        """Yield the events, up to the summary; raise a `SidecarError` if the session ends
-        otherwise."""
-        return self._session.events()
-
-
-LiveBackend: TypeAlias = "LocalLiveBackend | RemoteLiveBackend"
-"""One live session, in this process or of a service."""
+    send: Callable[[bytes], Awaitable[None]]
+    finish: Callable[[], Awaitable[None]]
+    events: Callable[[], AsyncIterator[NumberedEvent]]
 
 
 @asynccontextmanager
@@ -198,18 +184,22 @@ async def open_live_backend(
     Raises:
         errors.SidecarError: the service does not answer, or has no live engine.
     """
-    from sidecar.cli.remote_service import RemoteLiveBackend
-
     if where.server is not None:
+        from sidecar.cli.remote_service import live_events_of
+
         async with client_of(where) as client, client.live(rate=rate, **options) as live:
-            yield RemoteLiveBackend(live)
+            yield LiveBackend(live.send, live.finish, partial(live_events_of, live))
         return
     # The only client is in this process: it does not reconnect, so it needs no grace.
     async with own_service(live_grace=0.0) as service:
         await service.open()
         session = service.live.open(ANONYMOUS, LiveOptions.from_wire(options))
+
+        async def finish() -> None:
+            session.finish()
+
         try:
-            yield LocalLiveBackend(session, rate)
+            yield LiveBackend(partial(session.send, rate=rate), finish, session.events)
         finally:
             service.live.end(session)
 

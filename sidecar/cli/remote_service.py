@@ -10,21 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import vibevoice_asr_client as client
+import vibevoice_asr_client as asr_client
 from pydantic import SecretStr
-from vibevoice_asr_client import (
-    AsyncClient,
-    AsyncLive,
-    CertificateRefused,
-    ClientError,
-    InsecureWarning,
-    NotFound,
-    Retry,
-    ServiceError,
-    Trust,
-    TrustInvalid,
-    models,
-)
 from vibevoice_asr_client.problems import wire_of
 
 from sidecar import errors
@@ -34,7 +21,8 @@ from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, s
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.transcripts.transcript import Notice, Segment, SpeakerProfile, Transcript, Word
+from sidecar.transcripts.transcript import Notice, SpeakerProfile, Transcript
+from sidecar.upstream.sidecar_dialect import convert_segment, speaker_number
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
@@ -43,7 +31,9 @@ if TYPE_CHECKING:
 HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line and log have it."
 
 
-def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
+def trust_from_flags(
+    ca_cert: Path | None, fingerprint: str | None, insecure: bool
+) -> asr_client.Trust:
     """Return the trust of the command line.
 
     Raises:
@@ -54,8 +44,8 @@ def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bo
             "--ca-cert, --fingerprint and --insecure exclude each other.", hint="Use one of them."
         )
     try:
-        return Trust(ca_cert, fingerprint, insecure)
-    except TrustInvalid as error:
+        return asr_client.Trust(ca_cert, fingerprint, insecure)
+    except asr_client.TrustInvalid as error:
         raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
 
 
@@ -97,7 +87,7 @@ class OutageNotice:
     def __call__(self, error: Exception) -> None:
         """Tell of ``error``, unless it is no outage or one was told of."""
         told = str(error)
-        if isinstance(error, ServiceError):
+        if isinstance(error, asr_client.ServiceError):
             if error.code not in OUTAGES:
                 return
             told = f"the service answers {error.code};"
@@ -108,8 +98,8 @@ class OutageNotice:
 
 @asynccontextmanager
 async def service_at(
-    url: str, token: str | None = None, trust: Trust | None = None
-) -> AsyncGenerator[AsyncClient, None]:
+    url: str, token: str | None = None, trust: asr_client.Trust | None = None
+) -> AsyncGenerator[asr_client.AsyncClient, None]:
     """Yield a client of the service at ``url``, which may require a token.
 
     Raises:
@@ -117,19 +107,19 @@ async def service_at(
     """
     warn_of_insecure_trust(trust)
     with translate_client_errors():
-        async with AsyncClient(
-            url, token, trust=trust, retry=Retry(ATTEMPTS, on_wait=OutageNotice())
+        async with asr_client.AsyncClient(
+            url, token, trust=trust, retry=asr_client.Retry(ATTEMPTS, on_wait=OutageNotice())
         ) as client:
             yield client
 
 
-def warn_of_insecure_trust(trust: Trust | None) -> None:
+def warn_of_insecure_trust(trust: asr_client.Trust | None) -> None:
     """Warn if any certificate is accepted, instead of the client's own warning."""
     if trust is not None and trust.insecure:
         print_error_line(
             "warning: --insecure: whoever answers is believed, and gets the recordings."
         )
-        warnings.simplefilter("ignore", InsecureWarning)  # printed above
+        warnings.simplefilter("ignore", asr_client.InsecureWarning)  # printed above
 
 
 @contextmanager
@@ -141,39 +131,33 @@ def translate_client_errors() -> Iterator[None]:
     """
     try:
         yield
-    except ServiceError as error:
+    except asr_client.ServiceError as error:
         said = wire_of(error)
         if error.code == errors.TokenMissing.code:  # its hint is for HTTP
             said["hint"] = f"Set {CLIENT_TOKEN_VARIABLE}=@FILE, or use --token @FILE."
         raise errors.from_wire(said) from None
-    except TrustInvalid as error:
+    except asr_client.TrustInvalid as error:
         raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
-    except CertificateRefused as error:
+    except asr_client.CertificateRefused as error:
         raise errors.ServiceUnreachable(error.detail, hint=HINT) from None
-    except ClientError as error:
+    except asr_client.ClientError as error:
         raise errors.ServiceUnreachable(error.detail, hint=error.hint) from None
 
 
-class RemoteLiveBackend:
-    """Live session of a remote service, with the methods of `backends.LocalLiveBackend`. All but
-    `events` raise exceptions of the client, which `service_at` translates."""
-
-    def __init__(self, live: AsyncLive) -> None:
-        self._live = live
-        self.send, self.finish = live.send, live.finish
-
-    async def events(self) -> AsyncIterator[NumberedEvent]:
-        """Yield the events, up to the summary."""
-        with translate_client_errors():
-            async for said in self._live:
-                yield NumberedEvent(said.number, convert_live_event(said))
+async def live_events_of(live: asr_client.AsyncLive) -> AsyncIterator[NumberedEvent]:
+    """Yield the events of a live session of a remote service, up to the summary."""
+    with translate_client_errors():
+        async for said in live:
+            yield NumberedEvent(said.number, convert_live_event(said))
 
 
-def convert_transcript(said: models.Transcript) -> Transcript:
+def convert_transcript(said: asr_client.models.Transcript) -> Transcript:
     """Return a transcript of the client as one of the service, which can be rendered in any
     format."""
     return Transcript(
-        segments=tuple(_segment(segment, diarized=said.diarized) for segment in said.segments),
+        segments=tuple(
+            convert_segment(segment, diarized=said.diarized) for segment in said.segments
+        ),
         language=said.language,
         duration=said.duration,
         engine=said.engine,
@@ -185,9 +169,9 @@ def convert_transcript(said: models.Transcript) -> Transcript:
     )
 
 
-def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerProfile, ...]:
+def _named(segments: Iterable[asr_client.models.Segment]) -> tuple[SpeakerProfile, ...]:
     """Return the speakers that have names."""
-    names = {_number(one.speaker): one.name for one in segments if one.name is not None}
+    names = {speaker_number(one.speaker): one.name for one in segments if one.name is not None}
     return tuple(
         SpeakerProfile(number, 0.0, name=name)
         for number, name in sorted(names.items(), key=lambda one: one[0] or 0)
@@ -195,41 +179,24 @@ def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerProfile, ...]:
     )
 
 
-def convert_live_event(said: client.LiveEvent) -> live_events.LiveEvent:
+def convert_live_event(said: asr_client.LiveEvent) -> live_events.LiveEvent:
     """Return a live event of the client as one of the service."""
     match said:
-        case client.Final():
-            segment = _segment(said.segment, diarized=said.diarized)
+        case asr_client.Final():
+            segment = convert_segment(said.segment, diarized=said.diarized)
             rest = said.language, said.wait_s, said.work_s, said.segment.name
             return live_events.Final(said.turn, said.piece, segment, *rest)
-        case client.SpeakersRevised(_, speakers, names):
-            numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
-            called = {_number(who) or 0: name for who, name in names.items()}
+        case asr_client.SpeakersRevised(_, speakers, names):
+            numbers = {piece: speaker_number(who) or 0 for piece, who in speakers.items()}
+            called = {speaker_number(who) or 0: name for who, name in names.items()}
             return live_events.SpeakersRevised(numbers, called)
-        case client.Noticed(_, code, message):
+        case asr_client.Noticed(_, code, message):
             return live_events.NoticeRaised(Notice(code, message))
-        case client.Summary(_, transcript, job):
+        case asr_client.Summary(_, transcript, job):
             return live_events.Summary(convert_transcript(transcript), job)
         case _:  # all others have the same name and fields here
             fields = {name: value for name, value in vars(said).items() if name != "number"}
             return live_events.EVENT_TYPES[type(said).__name__](**fields)
-
-
-def _number(speaker: str) -> int | None:
-    number = speaker.removeprefix("Speaker_")
-    return int(number) if number.isdecimal() else None
-
-
-def _segment(said: models.Segment, *, diarized: bool) -> Segment:
-    return Segment(
-        start=said.start,
-        end=said.end,
-        text=said.text,
-        speaker=_number(said.speaker) if diarized else None,
-        words=tuple(Word(word.start, word.end, word.text) for word in said.words),
-        flags=said.flags,
-        words_by=said.words_by,
-    )
 
 
 MAX_SUBMISSIONS = 3
@@ -237,7 +204,7 @@ MAX_SUBMISSIONS = 3
 
 
 async def transcribe_remotely(
-    client: AsyncClient,
+    client: asr_client.AsyncClient,
     path: Path,
     opens: Opens,
     options: Mapping[str, str],
@@ -252,30 +219,25 @@ async def transcribe_remotely(
         key = idempotency_key(path, source, options) if leave and not source.spooled else None
         send = partial(_send_once, client, source.fd, key, options, told)
         for _ in range(1, MAX_SUBMISSIONS):
-            with suppress(NotFound):
+            with suppress(asr_client.NotFound):
                 return await send()
         return await send()
 
 
 async def _send_once(
-    client: AsyncClient,
+    client: asr_client.AsyncClient,
     fd: int,
     key: str | None,
     options: Mapping[str, str],
     told: ProgressCallback,
 ) -> Transcript:
-    def on_progress(said: models.Progress) -> None:
+    def on_progress(said: asr_client.models.Progress) -> None:
         told(said.stage, said.done, said.total)
 
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
-        job = await client.submit(
-            file,
-            name="recording",  # the file name stays private
-            key=key,
-            on_progress=on_progress,
-            **options,
-        )
+        name = "recording"  # the file name stays private
+        job = await client.submit(file, name=name, key=key, on_progress=on_progress, **options)
     over = key is None
     try:
         job = await client.wait(job.id, on_progress)
