@@ -31,7 +31,7 @@ from sidecar.cli.output import print_error_line
 from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import abbreviate_names
-from sidecar.interfaces.live_options import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE, WholeSamples
 from sidecar.transcripts.transcript_formats import FORMATS
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str])
 
 PIECE_S = 0.1
 """Seconds of audio in one chunk."""
+MONO_16_BIT = {"channels": 1, "dtype": "int16"}
+"""Form of the audio of both devices."""
 LONGEST_S = 24 * 3600.0
 """Maximum length of a recording in seconds; a session ends before that."""
 
@@ -185,37 +187,44 @@ async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
 
 async def stream_stdin(rate: int) -> AsyncIterator[bytes]:
     """Yield raw pcm16 from standard input, as it arrives."""
-    rest = b""
+    samples = WholeSamples()
     async for raw in read_stdin(round(PIECE_S * rate) * 2):
-        whole = rest + raw
-        end = len(whole) & ~1
-        rest = whole[end:]
-        if end:
-            yield whole[:end]
+        if whole := samples.add(raw):
+            yield whole
 
 
-class Microphone:
-    """Input device of this machine, by its number or a part of its name; `None`: the system's
-    default.
+def open_input(
+    file: Path | None, device: str | None, pace: float = 1.0
+) -> tuple[int, AsyncGenerator[bytes, None]]:
+    """Return the sample rate in Hz and the audio of a recording at ``pace``, else of a microphone.
+
+    Raises:
+        errors.SidecarError: as `check_recording` and `_open_microphone`.
+    """
+    if file is None:
+        return _open_microphone(device)
+    check_recording(file)
+    return LIVE_RATE, stream_file(file, pace)
+
+
+def _open_microphone(device: str | None) -> tuple[int, AsyncGenerator[bytes, None]]:
+    """Return the sample rate and the endless audio of an input device of this machine, by its
+    number or a part of its name; `None`: the system's default.
 
     Raises:
         errors.MicrophoneUnavailable: there is no such device, or a library for it is missing.
     """
+    library = import_sounddevice()
+    key = device_key(device)
+    try:
+        rate = round(library.query_devices(key, "input")["default_samplerate"])
+    except (ValueError, library.PortAudioError) as error:
+        raise errors.MicrophoneUnavailable(
+            f"There is no such microphone: {error}.",
+            hint="'vibevoice-asr live --devices' lists the microphones.",
+        ) from None
 
-    def __init__(self, device: str | None) -> None:
-        self._library = import_sounddevice()
-        self._device = int(device) if device is not None and device.isdecimal() else device
-        try:
-            found = self._library.query_devices(self._device, "input")
-        except (ValueError, self._library.PortAudioError) as error:
-            raise errors.MicrophoneUnavailable(
-                f"There is no such microphone: {error}.",
-                hint="'vibevoice-asr live --devices' lists the microphones.",
-            ) from None
-        self.rate = round(found["default_samplerate"])
-
-    async def sound(self) -> AsyncGenerator[bytes, None]:
-        """Yield the audio, for ever, as pcm16 at `rate`."""
+    async def sound() -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -223,15 +232,11 @@ class Microphone:
             loop.call_soon_threadsafe(heard.put_nowait, bytes(block))
 
         try:
-            stream = self._library.RawInputStream(
-                samplerate=self.rate,
-                blocksize=round(PIECE_S * self.rate),
-                device=self._device,
-                channels=1,
-                dtype="int16",
-                callback=take,
+            block = round(PIECE_S * rate)
+            stream = library.RawInputStream(
+                samplerate=rate, blocksize=block, device=key, callback=take, **MONO_16_BIT
             )
-        except self._library.PortAudioError as error:
+        except library.PortAudioError as error:
             raise errors.MicrophoneUnavailable(
                 f"The microphone cannot be used: {error}.",
                 hint="Check whether another program uses it, and whether this one may use it.",
@@ -239,6 +244,13 @@ class Microphone:
         with stream:
             while True:
                 yield await heard.get()
+
+    return rate, sound()
+
+
+def device_key(device: str | None) -> int | str | None:
+    """Return what the library knows a device by, as the user named it: a number or a name."""
+    return int(device) if device is not None and device.isdecimal() else device
 
 
 def import_sounddevice() -> Any:

@@ -13,25 +13,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.audio_input import (
-    Microphone,
-    check_recording,
-    devices,
-    level_meter,
-    loudness,
-    stream_file,
-    stream_stdin,
-)
+from sidecar.cli import audio_input, output
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
-from sidecar.cli.output import (
-    INTERRUPTED,
-    counted,
-    handle_interrupts,
-    print_error_line,
-    print_text,
-    write_atomically,
-)
 from sidecar.concurrency import running
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
 from sidecar.interfaces.live_options import LIVE_RATE
@@ -195,7 +179,7 @@ class _LiveScreenDisplay(LiveDisplay):
     def _draw(self) -> None:
         from rich.text import Text
 
-        meter = level_meter(self._loud)
+        meter = audio_input.level_meter(self._loud)
         room = max(0, self._live.console.width - len(meter) - 2)
         seen = self._partial[-room:] if room else ""
         line = Text.assemble((meter, "green"), " ", (seen, "dim"))
@@ -224,7 +208,7 @@ def run(order: LiveCommandOptions) -> int:
     * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | vibevoice-asr live -`
     """
     if order.devices:
-        print_text("\n".join(devices() or ["There is no microphone."]) + "\n")
+        output.print_text("\n".join(audio_input.devices() or ["There is no microphone."]) + "\n")
         return 0
     if order.source is not None and order.device is not None:
         raise typer.BadParameter("--device goes without FILE.")
@@ -242,9 +226,9 @@ async def _run(order: LiveCommandOptions) -> int:
     rate, sound = _sound_of(order)
     name = Path(order.source).stem if order.source and order.source != PIPE else "live"
     text: list[str] = []
-    write_now = text.append if order.output is not None else print_text
+    write_now = text.append if order.output is not None else output.print_text
     ended = asyncio.Event()
-    with handle_interrupts(ended) as interrupted:
+    with output.handle_interrupts(ended) as interrupted:
         async with aclosing(sound), open_live_backend(order.where, rate, order.options) as heard:
             shown, labels = order.output is None, order.diarize is not False
             with open_live_display(order.format, write_now, shown=shown, labels=labels) as show:
@@ -255,27 +239,26 @@ async def _run(order: LiveCommandOptions) -> int:
     if order.output is not None:
         if order.format == "text":
             text = [transcript_formats.render_transcript(transcript, "text", name)]
-        write_atomically(order.output, "".join(text))
+        output.write_atomically(order.output, "".join(text))
     for notice in transcript.notices:
-        print_error_line(notice.message)
+        output.print_error_line(notice.message)
     if wrong is not None:
-        print_error_line(wrong.detail)
+        output.print_error_line(wrong.detail)
     if summary.job is not None:
-        print_error_line(f"It is kept as the job {summary.job}.")
+        output.print_error_line(f"It is kept as the job {summary.job}.")
     if sys.stderr is not None and sys.stderr.isatty():
-        print_error_line(_summary_of(transcript))
+        output.print_error_line(_summary_of(transcript))
     # Ctrl-C is the only end of a microphone, but interrupts a recording.
-    return INTERRUPTED if interrupted() and order.source is not None else int(wrong is not None)
+    if interrupted() and order.source is not None:
+        return output.INTERRUPTED
+    return int(wrong is not None)
 
 
 def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
-    if order.source is None:
-        microphone = Microphone(order.device)
-        return microphone.rate, microphone.sound()
     if order.source == PIPE:
-        return order.rate, stream_stdin(order.rate)
-    check_recording(Path(order.source))
-    return LIVE_RATE, stream_file(Path(order.source), order.pace)
+        return order.rate, audio_input.stream_stdin(order.rate)
+    file = None if order.source is None else Path(order.source)
+    return audio_input.open_input(file, order.device, order.pace)
 
 
 async def _listen(
@@ -304,7 +287,7 @@ async def _listen(
 
 async def _send_audio(heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay) -> None:
     async for piece in sound:
-        show.level(loudness(piece))
+        show.level(audio_input.loudness(piece))
         await heard.send(piece)
 
 
@@ -337,5 +320,6 @@ async def _show_events(
 def _summary_of(transcript: Transcript) -> str:
     minutes, seconds = divmod(round(transcript.duration), 60)
     words = sum(len(segment.text.split()) for segment in transcript.segments)
-    voices = f", {counted(transcript.num_speakers, 'speaker')}" if transcript.diarized else ""
-    return f"{minutes}:{seconds:02} heard, {counted(words, 'word')}{voices}."
+    speakers = output.counted(transcript.num_speakers, "speaker")
+    voices = f", {speakers}" if transcript.diarized else ""
+    return f"{minutes}:{seconds:02} heard, {output.counted(words, 'word')}{voices}."

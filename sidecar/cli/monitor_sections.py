@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
+from sidecar.upstream.openai_http import loads
 
 if TYPE_CHECKING:
     import httpx
@@ -47,10 +48,9 @@ class MonitorClient:
     `MonitorSnapshot`. The token goes to no other server."""
 
     def __init__(
-        self, http: httpx.AsyncClient, where: ServiceTarget, addresses: Mapping[str, str]
+        self, http: httpx.AsyncClient, base: str, token: str | None, addresses: Mapping[str, str]
     ) -> None:
-        self._http, self._addresses, self._token = http, addresses, where.token
-        self._base = base_url(where)
+        self._http, self._base, self._token, self._addresses = http, base, token, addresses
 
     async def fetch_snapshot(self) -> MonitorSnapshot:
         """Return the current responses; never raise because of the service."""
@@ -76,21 +76,13 @@ class MonitorClient:
             return "no answer in time"
         except httpx.HTTPError as error:
             return f"no answer ({type(error).__name__})"
-        try:
-            body = answer.json()
-        except ValueError:
-            body = None
+        body = loads(answer.content)
         if not isinstance(body, dict):
             return f"no JSON ({answer.status_code})"
         unhealthy = body.get("status") in ("error", "unavailable")  # but it answers
         if answer.is_success or unhealthy:
             return body
         return str(body.get("code") or answer.status_code)
-
-
-def base_url(where: ServiceTarget) -> str:
-    """Return the address of a service, without a trailing slash."""
-    return (where.server or "").rstrip("/")
 
 
 @asynccontextmanager
@@ -106,7 +98,7 @@ async def create_monitor_client(
 
     from sidecar.cli.remote_service import translate_client_errors, warn_of_insecure_trust
 
-    base = base_url(where)
+    base = (where.server or "").rstrip("/")
     addresses = {
         "health": f"{base}/health",
         "metrics": metrics_url or f"{base}/metrics.json",
@@ -125,10 +117,9 @@ async def create_monitor_client(
     if where.trust is not None and where.trust.given:
         with translate_client_errors():
             context = await asyncio.to_thread(where.trust.context, base)
-    async with httpx.AsyncClient(
-        timeout=timeout_s, trust_env=False, verify=context or True
-    ) as http:
-        yield MonitorClient(http, where, addresses)
+    verify = context or True
+    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=verify) as http:
+        yield MonitorClient(http, base, where.token, addresses)
 
 
 Rows: TypeAlias = list[tuple[str, str]]

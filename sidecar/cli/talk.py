@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sidecar.cli import talk_client
-from sidecar.cli.audio_input import Microphone, check_recording, devices, stream_file
+from sidecar.cli.audio_input import devices, open_input
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
 from sidecar.cli.common_options import option
 from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line, print_text
@@ -75,7 +75,7 @@ def talk(
     aloud = aloud if aloud is not None else not text and file is None
     if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
-    rate, sound = (LIVE_RATE, None) if text else _sound_of(file, device)
+    rate, sound = (LIVE_RATE, None) if text else open_input(file, device)
     player = talk_client.Loudspeaker(speaker) if aloud else None
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has printed the reason
@@ -98,15 +98,6 @@ def list_devices() -> int:
     for kind, those in found.items():
         print_text("\n".join([f"{kind}:", *(those or ["  none"]), ""]))
     return 0
-
-
-def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerator[bytes, None]]:
-    """Return the sample rate in Hz and the audio of the input."""
-    if file is not None:
-        check_recording(file)
-        return LIVE_RATE, stream_file(file, 1.0)
-    microphone = Microphone(device)
-    return microphone.rate, microphone.sound()
 
 
 def _service(

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli import output
-from sidecar.cli.audio_input import PIECE_S, import_sounddevice, level_meter, loudness, read_stdin
-from sidecar.cli.output import print_error_line
+from sidecar.cli import audio_input, output
 from sidecar.concurrency import running
+from sidecar.upstream.openai_http import loads
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust
@@ -75,7 +74,7 @@ async def connect_talk(
     except InvalidHandshake as error:
         if isinstance(error, InvalidStatus):
             with suppress(ValueError, KeyError, TypeError):
-                print_error_line(json.loads(error.response.body)["error"]["message"])
+                output.print_error_line(json.loads(error.response.body)["error"]["message"])
                 raise typer.Exit(1) from None
         raise errors.ServiceUnreachable(f"{url} has no conversations: {error}.") from None
     except (OSError, TimeoutError) as error:
@@ -92,7 +91,7 @@ class TalkSession:
         self, socket: ClientConnection, player: Loudspeaker | None, show: TalkDisplay, *, rate: int
     ) -> None:
         self._socket, self._player, self._show, self._rate = socket, player, show, rate
-        self._silence = bytes(2 * round(PIECE_S * rate))
+        self._silence = bytes(2 * round(audio_input.PIECE_S * rate))
         self._speaking = False
         self._going = self._replies = 0
         """Answers that are made or heard, and those that have ended."""
@@ -246,7 +245,7 @@ class TalkSession:
     def _complain(self, message: str) -> None:
         """Print an error; not again if the warning before the first answer said the same."""
         if message != self._complaint:
-            print_error_line(message)
+            output.print_error_line(message)
         self._complaint = message
 
     def _began(self, session: Event) -> None:
@@ -254,7 +253,7 @@ class TalkSession:
             spoken = session["output_modalities"] == ["audio"]
             aloud = "a machine's voice says it" if spoken else "nobody says it aloud"
             how = "Enter interrupts, Ctrl-C ends."
-            print_error_line(f"{session['model']} answers, {aloud}. {how}")
+            output.print_error_line(f"{session['model']} answers, {aloud}. {how}")
         self._show.prompt()
         self._begun.set()
 
@@ -285,13 +284,13 @@ class TalkSession:
         await self._begun.wait()
         async with aclosing(sound):
             async for piece in sound:
-                self._show.level(loudness(piece))
+                self._show.level(audio_input.loudness(piece))
                 await self._speak(piece)
         loop = asyncio.get_running_loop()
         ended = loop.time()
         while self._speaking or self._going or loop.time() - max(ended, self._since) < SETTLED_S:
             await self._speak(self._silence)
-            await asyncio.sleep(PIECE_S)
+            await asyncio.sleep(audio_input.PIECE_S)
 
     async def _stay(self) -> None:
         await self._begun.wait()
@@ -336,10 +335,7 @@ def parse_event(text: str | bytes) -> Event:
     Raises:
         errors.ServiceUnreachable: it is none.
     """
-    try:
-        event = json.loads(text)
-    except ValueError:
-        event = None
+    event = loads(text)
     if not isinstance(event, dict):
         raise errors.ServiceUnreachable(f"What answers at {PATH} is not this service.")
     return event
@@ -393,9 +389,10 @@ class TalkDisplay:
 
         if not self._live.is_started:
             self._live.start()
-        meter = [Text(f"{level_meter(self._loud)} ", style="green")] if self._spoken else []
         text = Text(output.printable(self._text), style="dim")
-        self._live.update(Text.assemble(*meter, text), refresh=True)
+        if self._spoken:
+            text = Text.assemble((f"{audio_input.level_meter(self._loud)} ", "green"), text)
+        self._live.update(text, refresh=True)
 
     def line(self, who: str, text: str) -> None:
         """Show a final text."""
@@ -426,18 +423,17 @@ class Loudspeaker:
     """
 
     def __init__(self, device: str | None) -> None:
-        sound = import_sounddevice()
+        sound = audio_input.import_sounddevice()
         self._lock = threading.Lock()
         self._item, self._given = "", 0
         self._waiting = bytearray()
         try:
             self.stream = sound.RawOutputStream(
                 samplerate=OUT_RATE,
-                device=int(device) if device is not None and device.isdecimal() else device,
-                channels=1,
-                dtype="int16",
+                device=audio_input.device_key(device),
                 latency="low",
                 callback=self._fill,
+                **audio_input.MONO_16_BIT,
             )
         except (ValueError, sound.PortAudioError) as error:
             raise errors.LoudspeakerUnavailable(
@@ -480,7 +476,7 @@ async def read_stdin_lines() -> AsyncIterator[str]:
     if sys.stdin is None:
         return
     rest = b""
-    async for raw in read_stdin(LONGEST):
+    async for raw in audio_input.read_stdin(LONGEST):
         *whole, rest = (rest + raw).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace").strip()

@@ -138,7 +138,7 @@ async def read_small(response: httpx.Response) -> bytes:
     return body[:SMALL_BYTES]
 
 
-def loads(body: bytes | bytearray) -> Any:
+def loads(body: str | bytes | bytearray) -> Any:
     """Parse a JSON body; return None if it is not JSON."""
     try:
         return json.loads(body)
