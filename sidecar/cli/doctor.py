@@ -113,7 +113,7 @@ def examine_engines(settings: Settings) -> Iterator[CheckFinding]:
         yield CheckFinding("engine", CheckState.BAD, error.detail, error.hint)
     else:
         yield CheckFinding("serves", CheckState.GOOD, f"{serves} ({settings.engine}): {reason}")
-        spec = next(spec for spec in engines.ENGINES if spec.name == serves)
+        spec = engines.engine_spec(serves)
         if substituted := spec.substitution(settings.precision):
             remedy = f"Set VIBEVOICE_PRECISION to one of: auto, {', '.join(spec.precisions)}."
             yield CheckFinding("serves", CheckState.WARNING, substituted, remedy)
@@ -152,7 +152,7 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
 
     if settings.engine != UPSTREAM:
         return
-    from sidecar.config.remote_server import upstream_options
+    from sidecar.config.secret_settings import upstream_options
     from sidecar.upstream.chunk_requests import ChunkRequests
 
     try:

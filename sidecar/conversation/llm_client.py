@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.config import remote_server
+from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 from sidecar.conversation import chat_completions
 from sidecar.limit_overrides import limit
@@ -247,9 +247,9 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
     if wanted == chat_completions.REPEAT_LLM_NAME:
         return None
     return LlmAddress(
-        "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
+        "" if wanted == AUTO else secret_settings.parse_server_url(wanted, "llm"),
         settings.llm_model,
-        remote_server.parse_key(settings.llm_key, "llm"),
+        secret_settings.parse_key(settings.llm_key, "llm"),
     )
 
 

@@ -17,7 +17,7 @@ from sidecar import engines, errors, installation
 from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.checkpoint_variants import quantized_precision
-from sidecar.config.remote_server import host_of, upstream_options
+from sidecar.config.secret_settings import host_of, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
 from sidecar.engines.voxtral import STREAM_MEMORY_S

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.config import remote_server
+from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -124,7 +124,7 @@ def check_llm(settings: Settings) -> CheckFinding:
     if address is None:
         text = "no language model (llm): conversations repeat the user"
         return CheckFinding("answers", CheckState.ABSENT, text)
-    text = f"by the model at {remote_server.host_of(address.url)}"
+    text = f"by the model at {secret_settings.host_of(address.url)}"
     if address.looked_for:
         text = f"by the first that runs here: {', '.join(LOCAL_LLM_SERVERS)}"
     return CheckFinding("answers", CheckState.GOOD, text)

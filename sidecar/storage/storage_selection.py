@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sidecar.config import remote_server
+from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
@@ -97,7 +97,7 @@ def describe_storage(settings: Settings, folder: Path) -> str:
     if settings.uploads is None or Path(settings.uploads).is_absolute():
         return settings.uploads or str(folder)
     endpoint = _endpoint()
-    return f"{settings.uploads} at {remote_server.host_of(endpoint) if endpoint else 'AWS'}"
+    return f"{settings.uploads} at {secret_settings.host_of(endpoint) if endpoint else 'AWS'}"
 
 
 def _endpoint() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.checkpoints.installed_voices import PulledVoices
-from sidecar.config import remote_server
+from sidecar.config import secret_settings
 from sidecar.config.settings import Settings, data_folder
 from sidecar.engines import missing_packages
 from sidecar.engines.engine_selection import EngineChoice, install_hint
@@ -49,8 +49,8 @@ def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         return _pulled(settings, "as set"), "as set"
     server = None
     if spec is openai_tts.SPEC:
-        key = remote_server.parse_key(settings.speech_key, "speech")
-        url = remote_server.parse_server_url(settings.speech_url, "speech_url")
+        key = secret_settings.parse_key(settings.speech_key, "speech")
+        url = secret_settings.parse_server_url(settings.speech_url, "speech_url")
         server = UpstreamOptions((url,), (key,), model=settings.speech_model)
     return EngineChoice(spec, "as set", upstream=server), "as set"
 

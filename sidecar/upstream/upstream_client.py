@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
-from sidecar.config.remote_server import host_of
+from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import openai_http, upstream_dialect

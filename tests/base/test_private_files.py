@@ -16,9 +16,8 @@ from service_process import PATIENCE_S, new_file
 from sidecar import errors, files
 from sidecar.auth import tls
 from sidecar.auth.tls import CertificatePair
-from sidecar.config import remote_server
-from sidecar.config.remote_server import upstream_options
-from sidecar.config.secret_settings import resolve_token
+from sidecar.config import secret_settings
+from sidecar.config.secret_settings import resolve_token, upstream_options
 from sidecar.config.settings import Settings, load_settings
 from sidecar.file_watcher import WatchedFiles
 from sidecar.storage.encryption import journal_key
@@ -29,7 +28,7 @@ SECRET = "a-token-of-enough-letters-for-anybody"
 READERS: dict[str, Callable[[Path], object]] = {
     "a token": lambda path: resolve_token(load_settings(token=f"@{path}")),
     "a journal's key": lambda path: journal_key(load_settings(journal_key=f"@{path}")),
-    "another server's key": lambda path: remote_server.parse_key(SecretStr(f"@{path}"), "llm"),
+    "another server's key": lambda path: secret_settings.parse_key(SecretStr(f"@{path}"), "llm"),
     "settings": lambda path: load_settings(config=path),
 }
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {

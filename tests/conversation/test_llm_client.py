@@ -18,7 +18,7 @@ from service_process import PATIENCE_S, new_file
 from virtual_time import virtual_time
 
 from sidecar import errors
-from sidecar.config import remote_server
+from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 from sidecar.conversation import chat_completions, conversation_registry, llm_client
 from sidecar.conversation.chat_completions import (
@@ -334,7 +334,7 @@ async def test_llm_address_is_used_as_given_and_key_is_read_from_a_file(
 )
 def test_invalid_llm_address_is_refused_without_repeating_it(wrong: str) -> None:
     with pytest.raises(errors.SettingsInvalid) as refused:
-        remote_server.parse_server_url(wrong, "llm")
+        secret_settings.parse_server_url(wrong, "llm")
     assert not wrong or wrong not in str(refused.value)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upstream_engine_samples import Sound
 
-from sidecar.config.remote_server import host_of, parse_server_url, upstream_options
+from sidecar.config.secret_settings import host_of, parse_server_url, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import LoadOptions, UpstreamOptions
