@@ -118,8 +118,7 @@ class TokenBuckets:
 
     def wait(self, key: str, now: float) -> float:
         """Return the seconds until 1 unit is available; 0: it is available."""
-        level = self._bucket(key, now).level
-        return 0.0 if level >= 1 else (1.0 - level) / self.rate.per_s
+        return max(0.0, 1.0 - self._bucket(key, now).level) / self.rate.per_s
 
     def standing(self, key: str, now: float) -> RateLimitState:
         """Return the state of a key's limit."""

@@ -11,7 +11,6 @@ is not used in part: the last valid list stays in force.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import logging
@@ -231,7 +230,8 @@ class TokenVerifier:
             return ""
         try:
             header = self._jwt.get_unverified_header(token)
-            signature = _decoded(token.rpartition(".")[2])
+            part = token.rpartition(".")[2]
+            signature = base64.b64decode(part + "=" * (-len(part) % 4), b"-_", validate=True)
         except (self._jwt.InvalidTokenError, ValueError, RecursionError):
             return ""
         if len(signature) != _SIGNATURE_BYTES or not _JOSE_FIELDS.issuperset(header):
@@ -247,13 +247,6 @@ def _is_date(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) < MAX_TIMESTAMP_S  # false for NaN and infinity
-
-
-def _decoded(part: str) -> bytes:
-    try:
-        return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
-        raise ValueError("not base64url") from None
 
 
 def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
@@ -288,22 +281,33 @@ def _key_files(folder: Path) -> list[Path]:
 
 
 def _read_public_key(file: Path) -> EllipticCurvePublicKey:
-    with needed_for(FEATURE_NAME):
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     data = files.read(file, MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
         raise SettingsInvalid(
             f"The file {file} holds a private key, and servers need the public one only.",
             hint="Use the folder 'public'; private keys stay where tokens are issued.",
         )
+    key: EllipticCurvePublicKey = parse_key(file, data, private=False)
+    return key
+
+
+def parse_key(file: Path, data: bytes, *, private: bool) -> Any:
+    """Return the private or the public key in PEM that is the content of a file.
+
+    Raises:
+        errors.SettingsInvalid: it is none, or is not on P-256.
+    """
+    with needed_for(FEATURE_NAME):
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization as pem
+        from cryptography.hazmat.primitives.asymmetric import ec
+    kinds = ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey
     try:
-        key = load_pem_public_key(data)
-    except (ValueError, UnsupportedAlgorithm):
-        raise SettingsInvalid(f"The file {file} is not a public key in PEM.") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        key = pem.load_pem_private_key(data, None) if private else pem.load_pem_public_key(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        kind = "private" if private else "public"
+        raise SettingsInvalid(f"The file {file} is not a {kind} key in PEM.") from None
+    if not isinstance(key, kinds) or not isinstance(key.curve, ec.SECP256R1):
         raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
     return key
 

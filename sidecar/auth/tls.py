@@ -296,10 +296,8 @@ def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
         why = "the key has a password" if encrypted else reason.lower().replace("_", " ")
         raise SettingsInvalid(
             f"The certificate {pair.certificate} with the key {pair.key} cannot be used: {why}.",
-            hint=(
-                "Use PEM files: the certificate with its chain in one, the matching key in the "
-                "other."
-            ),
+            hint="Use PEM files: the certificate with its chain in one, the matching key in the "
+            "other.",
         ) from None
     return context
 

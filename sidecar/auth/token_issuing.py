@@ -79,19 +79,8 @@ class SigningKeys:
 
 
 def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
-    with needed_for(signed_tokens.FEATURE_NAME):
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(
-            files.read(file, signed_tokens.MAX_KEY_BYTES, private=True), None
-        )
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SettingsInvalid(f"The file {file} is not a private key in PEM.") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
+    data = files.read(file, signed_tokens.MAX_KEY_BYTES, private=True)
+    key: EllipticCurvePrivateKey = signed_tokens.parse_key(file, data, private=True)
     return key
 
 
