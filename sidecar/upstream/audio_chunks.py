@@ -102,19 +102,16 @@ def cut_into_chunks(
     """
     held = np.empty(rate, np.int16)
     count, start, number = 0, 0, 1
-    size = zone = 0
 
-    def sized() -> None:
-        """Set the number of samples needed before the next cut, and the range of that cut."""
-        nonlocal size, zone
+    def sized() -> tuple[int, int]:
+        """Return the number of samples needed before the next cut, and the range of that cut."""
         if even is None:
             size = max(rate, round(longest_s * rate))
-            zone = min(round(CUT_SEARCH_S * rate), size // 4)
-        else:
-            size = round((number * even + EVEN_CUT_TOLERANCE_S) * rate) - start
-            zone = round(2 * EVEN_CUT_TOLERANCE_S * rate)
+            return size, min(round(CUT_SEARCH_S * rate), size // 4)
+        size = round((number * even + EVEN_CUT_TOLERANCE_S) * rate) - start
+        return size, round(2 * EVEN_CUT_TOLERANCE_S * rate)
 
-    sized()
+    size, zone = sized()
     for block in audio:
         while len(block):
             if count == size:
@@ -123,7 +120,7 @@ def cut_into_chunks(
                 yield AudioChunk(start / rate, held[:cut], rate, last=False)
                 held = rest  # the yielded chunk owns the old buffer
                 count, start, number = len(rest), start + cut, number + 1
-                sized()
+                size, zone = sized()
             part, block = block[: size - count], block[size - count :]
             if count + len(part) > len(held):
                 held = np.resize(held, min(size, 2 * (count + len(part))))

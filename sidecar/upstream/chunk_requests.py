@@ -154,12 +154,8 @@ class ChunkRequests:
             except ChunkFailure as found:
                 found.error = upstream_dialect.with_server_name(found.error, server.name)
                 step = patience.after(index, found)
-                log.info(
-                    "upstream %s failed: %s; next step: %s",
-                    server.name,
-                    found.error.code,
-                    step.name.lower(),
-                )
+                said = "upstream %s failed: %s; next step: %s"
+                log.info(said, server.name, found.error.code, step.name.lower())
                 if found.step in (FailureStep.AGAIN, FailureStep.LATER):
                     self._pool.failed(index, time.monotonic(), found.retry_after)
                 if step is FailureStep.NEVER:

@@ -73,10 +73,6 @@ class ChunkAttempts:
                 return FailureStep.NEVER
         return trouble.step
 
-    def waits(self, now: float, free_in_s: float | None) -> bool:
-        """Return whether to wait for a server that may be free in ``free_in_s`` seconds."""
-        return free_in_s is not None and not self.over(now + free_in_s)
-
     def over(self, now: float) -> bool:
         """Return whether its time is up; after that no server is tried twice."""
         unreachable_until = self.begun + self.limits.unreachable_wait_s
@@ -129,7 +125,7 @@ class UpstreamBalancer:
         if index is not None:
             return index, None
         wait_s = self.free_in(now, attempts.refused)
-        if attempts.waits(now, wait_s):
+        if wait_s is not None and not attempts.over(now + wait_s):
             return None, wait_s
         return None if over else self.trial(asked), None
 
@@ -154,13 +150,8 @@ class UpstreamBalancer:
     def free_in(self, now: float, without: Collection[int] = ()) -> float | None:
         """Return the seconds until a server may be free, at least `TRIAL_POLL_S`; None if none is
         left."""
-        return min(
-            (
-                max(self.servers[index].backoff_until - now, TRIAL_POLL_S)
-                for index in self._others(without)
-            ),
-            default=None,
-        )
+        waits = (self.servers[index].backoff_until - now for index in self._others(without))
+        return min((max(wait_s, TRIAL_POLL_S) for wait_s in waits), default=None)
 
     def left(self, index: int) -> None:
         """Note that a chunk has left the server, whatever its result."""

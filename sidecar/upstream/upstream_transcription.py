@@ -28,9 +28,6 @@ from sidecar.upstream import audio_chunks
 from sidecar.upstream.chunk_requests import ChunkRequests
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from sidecar.diarization.speaker_identification import DiarizedSpeakers
     from sidecar.diarization.speaker_models import SpeakerModels
 
@@ -106,7 +103,8 @@ class UpstreamTranscription:
                 sent.append(self._send(piece))
             while len(sent) > self._ahead or (sent and not upstreams.timed):
                 yield from self._come(sent.popleft())
-            if not upstreams.timed and not self._is_heard(piece):
+            heard_s = self._heard[-1].piece.end_s if self._heard else 0.0
+            if not upstreams.timed and heard_s < piece.end_s:
                 yield from self._by_stretches(piece)
         while sent:
             yield from self._come(sent.popleft())
@@ -138,9 +136,6 @@ class UpstreamTranscription:
         answer shows whether the server returns times."""
         known = self._turns is not None or self._heard or self._upstreams.surely_timed
         return self._lanes if known else 0
-
-    def _is_heard(self, piece: audio_chunks.AudioChunk) -> bool:
-        return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
     def _follow(self, piece: audio_chunks.AudioChunk) -> None:
         """Feed the next chunk to the diarization."""
@@ -318,22 +313,19 @@ class UpstreamDiarization:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _hear(self, piece: audio_chunks.AudioChunk) -> None:
-        for block in self._blocks(piece.samples, piece.rate, piece.last):
+        step, count = round(STEP_S * piece.rate), len(piece.samples)
+        for at in range(0, count, step):
             if self._stop():
                 return
-            self._diarizer.feed(block)
+            block = audio_chunks.to_float(piece.samples[at : at + step])
+            over = piece.last and at + step >= count
+            self._diarizer.feed(self._at_its_rate(block, piece.rate, over))
         if piece.last:
             self._diarizer.finish()
             self._finished = True
 
-    def _blocks(self, samples: npt.NDArray[np.int16], rate: int, last: bool) -> Iterator[Block]:
-        """Yield samples at 16 kHz, `STEP_S` seconds at a time; ``last``: no more follow."""
-        step = round(STEP_S * rate)
-        for at in range(0, len(samples), step):
-            part = audio_chunks.to_float(samples[at : at + step])
-            yield self._at_its_rate(part, rate, last and at + step >= len(samples))
-
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
+        """Return samples at 16 kHz; ``over``: no more follow."""
         if rate == SAMPLE_RATE:
             return block
         if self._resample is None:

@@ -153,21 +153,12 @@ class VllmChunkRequest:
         asked = (
             f"with extra info: {said}\n\nPlease {PROMPT_KEYS}" if said else f"please {PROMPT_KEYS}"
         )
+        text = f"This is a {self._duration_s:.2f} seconds audio, {asked}"
+        audio = {"url": f"data:{FLAC};base64,{AUDIO_PLACEHOLDER}"}
+        content = [{"type": "audio_url", "audio_url": audio}, {"type": "text", "text": text}]
         messages: list[dict[str, Any]] = [
             {"role": "system", "content": SYSTEM_PROMPT},
-            {
-                "role": "user",
-                "content": [
-                    {
-                        "type": "audio_url",
-                        "audio_url": {"url": f"data:{FLAC};base64,{AUDIO_PLACEHOLDER}"},
-                    },
-                    {
-                        "type": "text",
-                        "text": f"This is a {self._duration_s:.2f} seconds audio, {asked}",
-                    },
-                ],
-            },
+            {"role": "user", "content": content},
         ]
         sampling = self._sampling or loop_guard.SamplingOptions(self._options.temperature, 0.95)
         greedy = not sampling.temperature
@@ -185,9 +176,8 @@ class VllmChunkRequest:
             begun = self._prefix.removeprefix("assistant").lstrip()  # the template adds the role
             messages.append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
-        before, after = (
-            json.dumps(body).encode().split(json.dumps(AUDIO_PLACEHOLDER).strip('"').encode(), 1)
-        )
+        place = json.dumps(AUDIO_PLACEHOLDER).strip('"').encode()
+        before, after = json.dumps(body).encode().split(place, 1)
         return b"".join((before, base64.b64encode(sound), after))  # avoids copies of 100 MB
 
     def feed(self, data: bytes) -> list[Segment]:
