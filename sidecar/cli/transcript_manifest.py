@@ -17,15 +17,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from sidecar.cli import output
 from sidecar.cli.audio_input import STANDARD_INPUT
-from sidecar.cli.output import (
-    encode_text,
-    is_written,
-    name_key,
-    numbered_names,
-    write_atomically,
-    write_new,
-)
+from sidecar.serialization import from_plain
 
 MANIFEST = ".vibevoice-asr.jsonl"
 """Hidden file of the folder: a JSON object a line, the last one of an output counts. Lines are
@@ -124,19 +118,19 @@ class TranscriptManifest:
                 of_size[known.recording.state[:1]].append(known)
         for path in [path for path, entry in found.items() if entry is None]:
             found[path] = self._moved_here(path, of_size[file_state(path)[:1]])
-        taken = {name_key(entry.output) for entry in found.values() if entry is not None}
+        taken = {output.name_key(entry.output) for entry in found.values() if entry is not None}
         taken |= self._names()
         pairs = []
         for path, name in zip(recordings, preferred, strict=True):
             entry = found[path]
             if entry is None:
-                output = self._free_name(path, name, taken)
+                target = self._free_name(path, name, taken)
             elif self._is_there(entry):
                 continue
             else:
-                output = self._chosen(entry.output)
-            taken.add(name_key(output))
-            pairs.append((path, output))
+                target = self._chosen(entry.output)
+            taken.add(output.name_key(target))
+            pairs.append((path, target))
         return pairs
 
     def output_name(self, recording: RecordingIdentity, name: str) -> str | None:
@@ -147,7 +141,7 @@ class TranscriptManifest:
         if (
             entry is None
             and _composed(name) in self._listed()
-            and is_written(self._folder / name, path)
+            and output.is_written(self._folder / name, path)
         ):
             # Another program, or an earlier version, wrote it: it may be edited.
             entry = ManifestEntry(name, self._format, recording, sha256="")
@@ -162,7 +156,7 @@ class TranscriptManifest:
         """Return whether the folder has a file of that name."""
         return os.path.lexists(self._folder / name)
 
-    def write(self, output: str, text: str, recording: RecordingIdentity | None) -> str:
+    def write(self, name: str, text: str, recording: RecordingIdentity | None) -> str:
         """Write a transcript, and note of which recording it is, unless that is not known. Return
         its name: the next free one if another command wrote a file of that name meanwhile.
 
@@ -170,31 +164,31 @@ class TranscriptManifest:
             OSError: it cannot be written.
         """
         self._load()
-        entry, key = self._by_output.get(output), name_key(output)
+        entry, key = self._by_output.get(name), output.name_key(name)
         if (entry is not None and _is_same(entry.recording, recording)) or (
             key in self._replaced and self._replaced[key] == entry
         ):
-            write_atomically(self._folder / output, text)
+            output.write_atomically(self._folder / name, text)
         else:
-            for free in numbered_names(output):
+            for free in output.numbered_names(name):
                 with suppress(FileExistsError):
-                    write_new(self._folder / free, text)
-                    output = free
+                    output.write_new(self._folder / free, text)
+                    name = free
                     break
         if recording is not None:
-            digest = hashlib.sha256(encode_text(text)).hexdigest()
-            self._append(ManifestEntry(output, self._format, recording, digest))
-        return self._chosen(output)
+            digest = hashlib.sha256(output.encode_text(text)).hexdigest()
+            self._append(ManifestEntry(name, self._format, recording, digest))
+        return self._chosen(name)
 
     def _adopt(self, recordings: Sequence[Path], names: Sequence[str]) -> None:
         """Note the transcripts that exist; they may be edited."""
-        wanted, there = Counter(map(name_key, names)), self._listed()
+        wanted, there = Counter(map(output.name_key, names)), self._listed()
         found = [
             ManifestEntry(name, self._format, recording, sha256="")
             for path, name in zip(recordings, names, strict=True)
-            if wanted[name_key(name)] == 1
+            if wanted[output.name_key(name)] == 1
             and _composed(name) in there
-            and is_written(self._folder / name, path)
+            and output.is_written(self._folder / name, path)
             and (recording := identify(path)) is not None
         ]
         for entry in found:
@@ -218,9 +212,8 @@ class TranscriptManifest:
     def _of_content(self, path: Path, entries: Sequence[ManifestEntry]) -> ManifestEntry | None:
         """Return the first entry that is of the content of ``path``, and note that path."""
         recording = identify(path) if entries else None
-        for entry in entries if recording is not None else ():
-            assert recording is not None
-            if entry.recording.sha256 == recording.sha256:
+        for entry in entries:
+            if recording is not None and entry.recording.sha256 == recording.sha256:
                 self._append(found := replace(entry, recording=recording))
                 return found
         return None
@@ -230,20 +223,20 @@ class TranscriptManifest:
         unedited transcript of other content of ``path``."""
         outdated = self._by_path.get(os.path.abspath(path))
         reused = "" if outdated is None or self._was_edited(outdated) else outdated.output
-        return self._chosen(
-            next(one for one in numbered_names(name) if one == reused or name_key(one) not in taken)
-        )
+        names = output.numbered_names(name)
+        free = next(one for one in names if one == reused or output.name_key(one) not in taken)
+        return self._chosen(free)
 
     def _chosen(self, name: str) -> str:
         """Return the name for an output, and note whether it replaces a file."""
         if self.has(name):
-            self._replaced[name_key(name)] = self._by_output.get(name)
+            self._replaced[output.name_key(name)] = self._by_output.get(name)
         else:
-            self._replaced.pop(name_key(name), None)
+            self._replaced.pop(output.name_key(name), None)
         return name
 
     def _names(self) -> set[str]:
-        return {name_key(name) for name in os.listdir(self._folder)}
+        return {output.name_key(name) for name in os.listdir(self._folder)}
 
     def _listed(self) -> set[str]:
         """Return the names in the folder. A file found by a name may have another: a namesake's on
@@ -307,9 +300,6 @@ def _read(file: Path) -> Iterator[ManifestEntry]:
         return
     for line in lines:
         try:
-            values = json.loads(line)
-            of = values.pop("recording")
-            of["state"] = tuple(of["state"])
-            yield ManifestEntry(**values, recording=RecordingIdentity(**of))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            yield from_plain(ManifestEntry, json.loads(line))
+        except (ValueError, TypeError, KeyError):
             continue  # the process was killed while it wrote

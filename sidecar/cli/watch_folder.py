@@ -13,16 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar import errors
+from sidecar.cli import output
 from sidecar.cli.audio_input import list_folder, report_skipped
 from sidecar.cli.backends import TranscribeRecording
-from sidecar.cli.output import (
-    check_name,
-    is_name_error,
-    numbered_names,
-    print_error_line,
-    report_error,
-    write_atomically,
-)
 from sidecar.cli.transcript_manifest import TranscriptManifest, file_state, identify
 from sidecar.transcripts.transcript_formats import file_extension, render_transcript
 
@@ -101,7 +94,7 @@ class FolderWatch:
             errors.SidecarError: no recording can be transcribed: the client lacks the right, or the
                 options are invalid.
         """
-        print_error_line(f"watching {self._folder}; transcripts go to {self._to}")
+        output.print_error_line(f"watching {self._folder}; transcripts go to {self._to}")
         try:
             while True:
                 for path in [path for path, task in self._running.items() if task.done()]:
@@ -133,7 +126,7 @@ class FolderWatch:
         if recording is None:  # it was removed, or may not be read
             if path not in self._unread and await asyncio.to_thread(os.path.exists, path):
                 self._unread.add(path)
-                print_error_line(f"{path}: it cannot be read yet. Check its permissions.")
+                output.print_error_line(f"{path}: it cannot be read yet. Check its permissions.")
             self._not_before[path] = self._retry_time()
             return
         self._unread.discard(path)
@@ -146,10 +139,10 @@ class FolderWatch:
             name = self._manifest.output_name(recording, f"{path.name}.{file_extension(self._fmt)}")
             if name is None:
                 return
-            check_name(output := self._to / name)
+            output.check_name(target := self._to / name)
         except OSError as error:
-            print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
-            final = is_name_error(error)  # until it is renamed
+            output.print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
+            final = output.is_name_error(error)  # until it is renamed
             self._not_before[path] = math.inf if final else self._retry_time()
             return
         try:
@@ -159,22 +152,22 @@ class FolderWatch:
         except errors.SidecarError as error:
             if _applies_to_all(error):
                 raise
-            report_error(error, about=str(path))
+            output.report_error(error, about=str(path))
             if error.kind in RETRYABLE_KINDS or isinstance(error, errors.JobNotFound):
                 self._not_before[path] = self._retry_time(error.retry_after)
             else:
                 self._set_aside(path, recording.sha256, error)
             return
         for notice in transcript.notices:
-            print_error_line(f"{path}: {notice.message}")
+            output.print_error_line(f"{path}: {notice.message}")
         try:
             text = render_transcript(transcript, self._fmt, path.stem)
-            output = self._to / self._manifest.write(name, text, recording)
+            target = self._to / self._manifest.write(name, text, recording)
         except OSError as error:  # a full disk, say
-            print_error_line(f"{path}: {output} was not written: {error.strerror}.")
+            output.print_error_line(f"{path}: {target} was not written: {error.strerror}.")
             self._not_before[path] = self._retry_time()
             return
-        print_error_line(f"{path.name}: {output}")
+        output.print_error_line(f"{path.name}: {target}")
 
     def _set_aside(self, path: Path, content: str, error: errors.SidecarError) -> None:
         """Move a recording to the folder `FAILED`. If that fails now, it is tried again: another
@@ -183,7 +176,9 @@ class FolderWatch:
             set_aside(path, f"{error.detail} {error.hint} ({error.code})\n")
         except OSError as why:
             if path not in self._rejected:
-                print_error_line(f"{path}: it cannot be moved to '{FAILED}' yet: {why.strerror}.")
+                output.print_error_line(
+                    f"{path}: it cannot be moved to '{FAILED}' yet: {why.strerror}."
+                )
             if path.exists():  # else it is moved, or gone
                 self._rejected[path] = content, error
             self._not_before[path] = self._retry_time()
@@ -212,7 +207,7 @@ def set_aside(path: Path, reason: str) -> None:
     """
     folder = path.parent / FAILED
     folder.mkdir(exist_ok=True)
-    free = (folder / name for name in numbered_names(path.name))
+    free = (folder / name for name in output.numbered_names(path.name))
     to = next(one for one in free if not one.exists())
     path.rename(to)
-    write_atomically(to.with_name(f"{to.name}.reason.txt"), reason)
+    output.write_atomically(to.with_name(f"{to.name}.reason.txt"), reason)
