@@ -51,20 +51,17 @@ def pull_checkpoint(
     """
     meter = meter or resumable_download.DownloadProgress()
     cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
+    to = to and to.expanduser().absolute()
     if huggingface_hub.is_offline_mode():
         return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
     with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
-        pinned = (
-            checkpoint.pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
-        )
+        pinned = checkpoint.pulled_commit(to, repo) if to else _pinned_commit(cache, layout)
         snapshot = _look_up(repo, revision, pinned, meter, layout)
-        place: resumable_download.DownloadDestination = resumable_download.HubCacheDestination(
-            cache, snapshot.commit
-        )
-        if to is not None:
-            place = resumable_download.FolderDestination(
-                to.expanduser().absolute(), repo, snapshot.commit
-            )
+        place: resumable_download.DownloadDestination
+        if to is None:
+            place = resumable_download.HubCacheDestination(cache, snapshot.commit)
+        else:
+            place = resumable_download.FolderDestination(to, repo, snapshot.commit)
         missing = [file for file in snapshot.files if place.found(file) is None]
         resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
         with resumable_download.locked(place):
@@ -148,10 +145,9 @@ def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
 
 def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) -> Path:
     """Return the folder of a revision in the cache, which may not exist."""
-    commit = (
-        checkpoint.cached_commit(cache, revision) if revision else _pinned_commit(cache, layout)
-    )
-    return cache / "snapshots" / (commit or revision or checkpoint.MAIN_REVISION)
+    if not revision:
+        return cache / "snapshots" / (_pinned_commit(cache, layout) or checkpoint.MAIN_REVISION)
+    return cache / "snapshots" / (checkpoint.cached_commit(cache, revision) or revision)
 
 
 def _pull_offline(
@@ -270,9 +266,7 @@ def hub_errors_as_ours(repo: str, revision: str) -> Iterator[None]:
         except hub_errors.RepositoryNotFoundError:
             raise errors.RepositoryNotFound(
                 f"The model hub has no {repo}, or it is private.",
-                hint=(
-                    "Check the name; for a private one, set HF_TOKEN to a token that may read it."
-                ),
+                hint="Check the name; for a private one, set HF_TOKEN to a token that may read it.",
             ) from None
         except hub_errors.RevisionNotFoundError:
             raise errors.RepositoryNotFound(

@@ -148,9 +148,7 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
         errors.BadCheckpoint: there is none, or the error of the first.
         errors.RepositoryNotFound: no model has the name ``name``.
     """
-    models = (
-        [whisper_model_named(name)] if name else [WHISPER_MODELS[one] for one in WHISPER_BEST_FIRST]
-    )
+    models = [whisper_model_named(one) for one in ([name] if name else WHISPER_BEST_FIRST)]
     pulled = WHISPER_ALIASES.get(name, name) or DEFAULT_WHISPER_MODEL
     return checkpoint.find_model(
         model_path,
@@ -179,11 +177,8 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
             checkpoint.require_files(folder, [name])
         check_ctranslate2_weights(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # English only, whatever its vocabulary
-        config = {
-            **config,
-            "multilingual": _vocabulary_size(vocabulary) > ENGLISH_VOCABULARY_SIZE
-            and not distilled,
-        }
+        multilingual = _vocabulary_size(vocabulary) > ENGLISH_VOCABULARY_SIZE and not distilled
+        config = {**config, "multilingual": multilingual}
         return checkpoint.ModelCheckpoint.of(folder, config, (folder / WEIGHTS_FILE,))
 
 
@@ -223,11 +218,9 @@ def check_ctranslate2_weights(path: Path) -> None:
                 (length,) = _read(file, "<I")
                 file.seek(length, os.SEEK_CUR)
                 if file.tell() > size:
-                    break
+                    raise checkpoint.damaged_error(path, "is truncated")
         except (struct.error, UnicodeDecodeError):
             raise checkpoint.damaged_error(path, "is truncated or damaged") from None
-        if file.tell() > size:
-            raise checkpoint.damaged_error(path, "is truncated")
 
 
 def _read(file: BinaryIO, form: str) -> tuple[int, ...]:

@@ -145,18 +145,14 @@ def _vector(table: Any, field: int) -> tuple[int, int] | None:
 
 
 def _table(table: Any, field: int) -> Any:
-    from flatbuffers.table import Table
-
     at = table.Offset(4 + 2 * field)
-    return Table(table.Bytes, table.Indirect(table.Pos + at)) if at else None
+    return type(table)(table.Bytes, table.Indirect(table.Pos + at)) if at else None
 
 
 def _tables(table: Any, field: int) -> Iterator[Any]:
-    from flatbuffers.table import Table
-
     start, length = _vector(table, field) or (0, 0)
     for number in range(length):
-        yield Table(table.Bytes, table.Indirect(start + 4 * number))
+        yield type(table)(table.Bytes, table.Indirect(start + 4 * number))
 
 
 def _text(table: Any, field: int) -> str:

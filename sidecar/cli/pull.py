@@ -167,22 +167,14 @@ def fetch(
         errors.EngineUnavailable: the library for downloads is not installed.
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
-    from sidecar.checkpoints.installed_checkpoints import (
-        CTRANSLATE2_LAYOUT,
-        TRANSFORMERS_LAYOUT,
-        VOXTRAL_LAYOUT,
-    )
+    from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT
     from sidecar.engines import engine_selection
 
     layout = layout or TRANSFORMERS_LAYOUT
     if find_spec("huggingface_hub") is None:
-        engine = {
-            CTRANSLATE2_LAYOUT.weights: engine_selection.WHISPER,
-            VOXTRAL_LAYOUT.weights: engine_selection.VOXTRAL,
-        }.get(layout.weights, engine_selection.VIBEVOICE)
         raise errors.EngineUnavailable(
             "Downloads need the package huggingface_hub, which is not installed.",
-            hint=engine_selection.install_hint(engine),
+            hint=engine_selection.install_hint(layout.engine),
         )
     # Otherwise huggingface_hub asks the hub for a list of programs, looks for them here, and
     # reports those that it finds.
@@ -206,9 +198,7 @@ def download_if_missing(settings: Settings) -> None:
     from sidecar.checkpoints import installed_checkpoints, model_repositories
     from sidecar.engines.engine_selection import VIBEVOICE
 
-    lacking = any(
-        engines.missing_packages(spec) for spec in engines.ENGINES if spec.name == VIBEVOICE
-    )
+    lacking = engines.missing_packages(engines.engine_spec(VIBEVOICE))
     if settings.model_path is not None or lacking:
         return
     try:
