@@ -9,15 +9,7 @@ import gc
 import os
 import sys
 
-from sidecar.cli.output import (
-    COMPLETION,
-    INTERRUPTED,
-    PROGRAM,
-    USAGE,
-    close_stdout,
-    open_stdout,
-    print_error_line,
-)
+from sidecar.cli import output
 
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 """Options of the root command; all others are those of `serve`, the default command."""
@@ -30,7 +22,7 @@ def main() -> None:
     try:
         _run_words(sys.argv[1:])
     except KeyboardInterrupt:  # before a command runs; commands handle it themselves
-        sys.exit(INTERRUPTED)
+        sys.exit(output.INTERRUPTED)
 
 
 def _run_words(words: list[str]) -> None:
@@ -42,13 +34,13 @@ def _run_words(words: list[str]) -> None:
 
         gc.enable()
         worker_main.main()
-    elif not words and COMPLETION not in os.environ:
+    elif not words and output.COMPLETION not in os.environ:
         from sidecar.cli import serve
 
         sys.exit(serve.run({}))
     else:
         if sys.stdout is not None or _is_command(words):  # a host may have closed a service's
-            open_stdout()
+            output.open_stdout()
         sys.exit(run(words))
 
 
@@ -72,10 +64,10 @@ def run(words: list[str]) -> int:
         gc.enable()
     try:
         code = command.main(
-            words, prog_name=PROGRAM, complete_var=COMPLETION, standalone_mode=False
+            words, prog_name=output.PROGRAM, complete_var=output.COMPLETION, standalone_mode=False
         )
     except OSError:
-        if failed := close_stdout():
+        if failed := output.close_stdout():
             return failed
         raise
     except Exception as error:
@@ -84,10 +76,10 @@ def run(words: list[str]) -> int:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        where = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+        where = getattr(getattr(error, "ctx", None), "command_path", output.PROGRAM)
         text = message()
         if text and not text.endswith((".", "?")):
             text += "."
-        print_error_line(f"{text} See '{where} --help'.")
-        return USAGE
-    return (code if isinstance(code, int) else 0) or close_stdout()
+        output.print_error_line(f"{text} See '{where} --help'.")
+        return output.USAGE
+    return (code if isinstance(code, int) else 0) or output.close_stdout()

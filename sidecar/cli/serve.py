@@ -23,14 +23,8 @@ from sidecar.config.settings import (
 )
 from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
+from sidecar.server import service_process
 from sidecar.server.listeners import ReservedPorts, RunningService, bind_port
-from sidecar.server.service_process import (
-    IMPORT_THREAD,
-    fatal_line,
-    raise_fd_limit,
-    ready_line,
-    write_parent_line,
-)
 from sidecar.version import __version__
 
 log = logging.getLogger(__name__)
@@ -49,7 +43,7 @@ def run(given: dict[str, Any]) -> int:
     * `vibevoice-asr --engine scripted`: return made-up text at once, for developers of hosts
     """
     code = _serve(given)
-    if any(thread.name == IMPORT_THREAD for thread in threading.enumerate()):
+    if any(thread.name == service_process.IMPORT_THREAD for thread in threading.enumerate()):
         os._exit(code)  # Python would wait for its imports, or break one off in a C extension
     return code
 
@@ -99,7 +93,7 @@ def _start_service(settings: Settings) -> None:
     Raises:
         errors.SidecarError: the service cannot start; `EXIT_CODES` has the exit code.
     """
-    raise_fd_limit()
+    service_process.raise_fd_limit()
     given = server_listeners.take_activated_socket(os.environ)
     if given is not None:
         host, port, *_ = given.getsockname()  # access rules depend on the settings
@@ -112,12 +106,8 @@ def _start_service(settings: Settings) -> None:
     )
     try:
         for setting, value in yap_settings().items():  # other programs' variables have such names
-            log.info(
-                "the variable %s is %s: the setting %s, unless that is set elsewhere",
-                YAP_NAMES[setting],
-                value,
-                setting,
-            )
+            said = "the variable %s is %s: the setting %s, unless that is set elsewhere"
+            log.info(said, YAP_NAMES[setting], value, setting)
         for name in UNSUPPORTED_YAP_VARIABLES:
             if os.environ.get(name):
                 log.warning(
@@ -136,8 +126,8 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
     """Serve on the socket ``given``, or on the port of the settings unless another service keeps
     it."""
     place = acquire_port(settings) if given is None else given
-    besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
     if isinstance(place, socket.socket):
+        besides = ReservedPorts.of(settings)
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
         from sidecar.auth.tls import create_tls
@@ -157,8 +147,10 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
     if isinstance(place, RunningService):
         used = "port %d: the service with pid %d is used instead of a new one"
         log.info(used, place.port, place.pid)
-        write_parent_line(
-            ready_line(settings, place.port, place.pid, **_of_reused(settings, place))
+        service_process.write_parent_line(
+            service_process.ready_line(
+                settings, place.port, place.pid, **_of_reused(settings, place)
+            )
         )
         return
     port = place.getsockname()[1]
@@ -171,7 +163,9 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
             log.info("SHA-256 fingerprint of the self-signed certificate: %s", tls.fingerprint)
         if settings.generate_token and settings.token:
             shown["token"] = settings.token.get_secret_value()
-        write_parent_line(ready_line(settings, port, os.getpid(), **shown))
+        service_process.write_parent_line(
+            service_process.ready_line(settings, port, os.getpid(), **shown)
+        )
 
     with place:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
@@ -219,10 +213,8 @@ def acquire_port(settings: Settings) -> socket.socket | RunningService:
                 return bind_port(settings.host, settings.port)
         raise errors.PortInUse(
             f"{error.detail} vibevoice-asr {other.version} with pid {other.pid} uses it.",
-            hint=(
-                "Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
-                f"{error.hint}"
-            ),
+            hint="Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
+            f"{error.hint}",
         ) from None
 
 
@@ -247,5 +239,5 @@ def start_listening(
 
 
 def _fatal(error: errors.SidecarError) -> int:
-    write_parent_line(fatal_line(error))
+    service_process.write_parent_line(service_process.fatal_line(error))
     return report_error(error)

@@ -282,27 +282,23 @@ def _at_once(order: TranscribeCommandOptions) -> int:
     return order.at_once if order.where.server is not None else 1
 
 
+@dataclass
 class _TranscriptionBatch:
     """Batch of recordings: several at once, with results in the order of the command line."""
 
-    def __init__(
-        self,
-        order: TranscribeCommandOptions,
-        transcribe: TranscribeRecording,
-        bar: Bar,
-        manifest: TranscriptManifest | None,
-    ) -> None:
-        self._order = order
-        self._transcribe = transcribe
-        self._bar = bar
-        self._manifest = manifest
-        self._places = asyncio.Semaphore(_at_once(order))
+    order: TranscribeCommandOptions
+    transcribe: TranscribeRecording
+    bar: Bar
+    manifest: TranscriptManifest | None
+
+    def __post_init__(self) -> None:
+        self._places = asyncio.Semaphore(_at_once(self.order))
         self._done: list[str] = []
 
     def report_interruption(self, many: int) -> None:
         """Print which of ``many`` transcripts are done, and how to go on."""
         done = f"{len(self._done)} of {many}"
-        if (folder := self._order.output) is None:
+        if (folder := self.order.output) is None:
             print_error_line(
                 f"Interrupted: {done} transcribed. With --output DIR --resume the same command "
                 "can be interrupted and goes on with the rest."
@@ -311,7 +307,7 @@ class _TranscriptionBatch:
         if not self._done:
             print_error_line(f"Interrupted: nothing of {many} written. Run the same command again.")
             return
-        again = "same command" if self._order.resume else "same command with --resume"
+        again = "same command" if self.order.resume else "same command with --resume"
         print_error_line(
             f"Interrupted: {done} written to {folder}: "
             f"{engine_interface.abbreviate_names(self._done)}. "
@@ -348,11 +344,11 @@ class _TranscriptionBatch:
                         print_error_line(f"{path}: {notice.message}")
                 if not transcript.segments and transcript.no_speech:
                     print_error_line(f"{path}: No speech was found in this recording.")
-                if self._order.output is None:
+                if self.order.output is None:
                     text = transcript_formats.render_transcript(
-                        transcript, self._order.format, printable(path.stem)
+                        transcript, self.order.format, printable(path.stem)
                     )
-                    head = len(pairs) > 1 and self._order.format == "text"
+                    head = len(pairs) > 1 and self.order.format == "text"
                     print_text(f"# {printable(path.name)}\n{text}" if head else text)
         finally:
             for message, count in ignored.items():
@@ -365,14 +361,14 @@ class _TranscriptionBatch:
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         recording = None
         async with self._places:
-            if self._order.output is not None:
-                output.check_name(self._order.output / name)
+            if self.order.output is not None:
+                output.check_name(self.order.output / name)
                 recording = await asyncio.to_thread(identify, path)
-            with self._bar(label) as told:
-                transcript = await self._transcribe(path, told)
-        if self._manifest is not None:
-            text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
-            name = self._manifest.write(name, text, recording)
+            with self.bar(label) as told:
+                transcript = await self.transcribe(path, told)
+        if self.manifest is not None:
+            text = transcript_formats.render_transcript(transcript, self.order.format, path.stem)
+            name = self.manifest.write(name, text, recording)
         self._done.append(name)
         return transcript
 
@@ -438,10 +434,7 @@ async def estimate(
 
 
 async def _own_estimate(
-    source: AudioSource | None,
-    minutes: float | None,
-    options: dict[str, str],
-    engine: str | None,
+    source: AudioSource | None, minutes: float | None, options: dict[str, str], engine: str | None
 ) -> dict[str, Any]:
     """Return the estimate of this machine as the body of `POST /v1/estimate`; no engine is loaded
     for it."""

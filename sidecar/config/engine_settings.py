@@ -20,12 +20,11 @@ class EngineSettings(SettingsGroup):
 
     engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = setting(
         "auto",
-        "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its "
-        "checkpoint, Whisper if 'language' is not English and a model is installed, else "
-        "the embedded engine; 'vibevoice' runs on a CPU, too; 'whisper' is for other "
-        "languages without a GPU; 'moonshine' is the embedded engine; 'upstream' sends "
-        "recordings to another server ('auto' never does that); 'scripted' returns made-up "
-        "text at once (for developers of hosts).",
+        "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint, "
+        "Whisper if 'language' is not English and a model is installed, else the embedded engine; "
+        "'vibevoice' runs on a CPU, too; 'whisper' is for other languages without a GPU; "
+        "'moonshine' is the embedded engine; 'upstream' sends recordings to another server ('auto' "
+        "never does that); 'scripted' returns made-up text at once (for developers of hosts).",
     )
     language: Language = setting(
         AUTO,
@@ -39,10 +38,9 @@ class EngineSettings(SettingsGroup):
     )
     model_path: Path | None = setting(
         None,
-        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (of "
-        "a Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the "
-        "cache of 'vibevoice-asr pull'. A named folder has to be usable, with the engine "
-        "'auto' too.",
+        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (of a "
+        "Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the cache of "
+        "'vibevoice-asr pull'. A named folder has to be usable, with the engine 'auto' too.",
     )
     whisper_model: str = setting(
         "",
@@ -88,15 +86,13 @@ class UpstreamSettings(SettingsGroup):
 
     upstream: WordList = setting(
         (),
-        "Servers that transcribe for the engine 'upstream', such as "
-        "'http://192.168.1.20:8765'; of several, the least loaded is used "
-        "(docs/upstream.md).",
+        "Servers that transcribe for the engine 'upstream', such as 'http://192.168.1.20:8765'; of "
+        "several, the least loaded is used (docs/upstream.md).",
     )
     upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = setting(
         "auto",
-        "Kind of those servers: 'sidecar' is another vibevoice-asr, 'openai' any with "
-        "OpenAI's transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' detects it for "
-        "each.",
+        "Kind of those servers: 'sidecar' is another vibevoice-asr, 'openai' any with OpenAI's "
+        "transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' detects it for each.",
     )
     upstream_model: str | None = setting(
         None, "Model requested of an upstream; its first if unset."
@@ -116,9 +112,8 @@ class EnrolledSpeakerSettings(SettingsGroup):
 
     people: bool = setting(
         False,
-        "Store enrolled speakers, to identify them in later recordings: biometric data, "
-        "encrypted, in a file or in the database of journal (docs/people.md). Default: "
-        "nothing is stored.",
+        "Store enrolled speakers, to identify them in later recordings: biometric data, encrypted, "
+        "in a file or in the database of journal (docs/people.md). Default: nothing is stored.",
     )
 
 
@@ -133,10 +128,9 @@ class JobSettings(setting_types.SettingsGroup):
     )
     openai_strict: bool = setting(
         False,
-        "Reject requests of OpenAI's transcription API that cannot be fulfilled: a model "
-        "whose name GET /v1/models does not list, or none; log probabilities; "
-        "granularities without verbose_json. Otherwise the service answers with a Warning "
-        "header (docs/openai.md).",
+        "Reject requests of OpenAI's transcription API that cannot be fulfilled: a model whose "
+        "name GET /v1/models does not list, or none; log probabilities; granularities without "
+        "verbose_json. Otherwise the service answers with a Warning header (docs/openai.md).",
     )
     job_retention: setting_types.OptionalDuration = setting(
         None,
@@ -154,8 +148,7 @@ class JobSettings(setting_types.SettingsGroup):
     keep_jobs: bool = setting(
         False,
         "Persist jobs across crashes and restarts: those submitted for later, with their "
-        "recordings, encrypted, in a folder (docs/keeping-jobs.md). Default: nothing is "
-        "persisted.",
+        "recordings, encrypted, in a folder (docs/keeping-jobs.md). Default: nothing is persisted.",
     )
     keep_recordings_mb: int = setting(
         0,
@@ -172,11 +165,10 @@ class JobSettings(setting_types.SettingsGroup):
     )
     journal: setting_types.DatabaseUrl | None = setting(
         None,
-        "Address of a PostgreSQL database in which several services share their jobs, such "
-        "as postgresql://vibevoice@db.example/vibevoice (docs/journal.md). Jobs persist as "
-        "with 'keep_jobs', and 'uploads' has to be visible to all services. A command "
-        "line, which other programs can read, may not contain a password: '@FILE' has the "
-        "address in a file.",
+        "Address of a PostgreSQL database in which several services share their jobs, such as "
+        "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). Jobs persist as with "
+        "'keep_jobs', and 'uploads' has to be visible to all services. A command line, which other "
+        "programs can read, may not contain a password: '@FILE' has the address in a file.",
     )
     uploads: str | None = setting(
         None,

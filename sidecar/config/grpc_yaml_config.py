@@ -35,10 +35,7 @@ TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or f
 PRECISIONS = {
     "default": "auto",
     "auto": "auto",
-    "int8": "int8",
-    "int8_float32": "int8",
-    "int8_float16": "int8",
-    "int8_bfloat16": "int8",
+    **dict.fromkeys(("int8", "int8_float32", "int8_float16", "int8_bfloat16"), "int8"),
     "float16": "fp16",
     "bfloat16": "bf16",
     "float32": "fp32",

@@ -111,10 +111,9 @@ class ConversationSettings(SettingsGroup):
     talk_voice: str = setting("", "Voice of the answers; the engine's default if unset.")
     llm: str = setting(
         "repeat",
-        "Language model of conversations: 'repeat' repeats the user; 'auto' uses one that "
-        "runs on this machine (Ollama, LM Studio, llama.cpp, vLLM), else repeats; or the "
-        "address of a server with OpenAI's chat completions, such as "
-        "'http://127.0.0.1:11434'.",
+        "Language model of conversations: 'repeat' repeats the user; 'auto' uses one that runs on "
+        "this machine (Ollama, LM Studio, llama.cpp, vLLM), else repeats; or the address of a "
+        "server with OpenAI's chat completions, such as 'http://127.0.0.1:11434'.",
     )
     llm_model: str = setting("", "Model of that server; its first if unset.")
     llm_key: SecretStr | None = setting(

@@ -125,10 +125,9 @@ class AccessSettings(setting_types.SettingsGroup):
     )
     tls: str = setting(
         TLS_OFF,
-        "PEM file with the certificate and its chain, for HTTPS; reloaded when it changes, "
-        "while open connections stay. 'self-signed' creates a certificate once in the data "
-        "folder, and writes its SHA-256 fingerprint to the ready line and the log. 'off': "
-        "no HTTPS.",
+        "PEM file with the certificate and its chain, for HTTPS; reloaded when it changes, while "
+        "open connections stay. 'self-signed' creates a certificate once in the data folder, and "
+        "writes its SHA-256 fingerprint to the ready line and the log. 'off': no HTTPS.",
     )
     tls_key: Path | None = setting(
         None, "PEM file with the key; in the certificate's file if unset."
@@ -159,9 +158,8 @@ class AccessSettings(setting_types.SettingsGroup):
     )
     limit_upload_mb: int | None = setting(
         None,
-        "MB that one owner may upload in an hour; the last upload may exceed it. 0: "
-        "unlimited. If unset: unlimited on the loopback, 16384 if other machines can reach "
-        "the service.",
+        "MB that one owner may upload in an hour; the last upload may exceed it. 0: unlimited. If "
+        "unset: unlimited on the loopback, 16384 if other machines can reach the service.",
         ge=0,
     )
 

@@ -51,9 +51,8 @@ class RecordingNotKept(NotFound, code="recording_not_kept"):
 
     default_detail = "The recording of this job is not kept."
     default_hint = (
-        "Recordings are kept with the setting 'keep_jobs' and, after the end of their "
-        "jobs, 'keep_recordings_mb'; files named by 'audio_path' never are. Play your own "
-        "file."
+        "Recordings are kept with the setting 'keep_jobs' and, after the end of their jobs, "
+        "'keep_recordings_mb'; files named by 'audio_path' never are. Play your own file."
     )
 
 
@@ -71,9 +70,8 @@ class VoicesNotKept(SidecarError, code="voices_not_kept", kind=ErrorKind.CONFLIC
 
     default_detail = "No speaker embeddings were stored with the segments of this job."
     default_hint = (
-        "Speaker embeddings are stored if the setting 'people' was on, the request did not "
-        "have recognise=false, and the engine diarizes. Split by a list of 'segments' "
-        "instead."
+        "Speaker embeddings are stored if the setting 'people' was on, the request did not have "
+        "recognise=false, and the engine diarizes. Split by a list of 'segments' instead."
     )
 
 

@@ -63,9 +63,7 @@ class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
     default_retry_after = 30
 
 
-BUSY_ERRNOS = frozenset(
-    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM},
-)
+BUSY_ERRNOS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Error numbers of a machine without processes, descriptors or memory for now."""
 MACHINE_ERRNOS = BUSY_ERRNOS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """The same, or without space on a disk."""

@@ -55,13 +55,15 @@ def parse_options(
     Raises:
         errors.BadRequest: a value is invalid.
     """
+    names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
+    speakers = {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
     return TranscribeOptions(
         precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
         language=parse_language(parse_text("language", given.get("language")) or language),
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=parse_prompt(given),
-        num_speakers=_parse_speaker_count(given),
+        num_speakers=_same_field(speakers),
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
         max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
         windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
@@ -72,13 +74,6 @@ def parse_options(
 
 
 SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS = "num_speakers", "speakers"
-
-
-def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
-    names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
-    return _same_field(
-        {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
-    )
 
 
 def _same_field(values: Mapping[str, Value | None]) -> Value | None:
@@ -105,12 +100,9 @@ MAX_UNKNOWN_FIELDS = 10
 def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
     """Return a sentence for each field that is not ``known``, with the nearest known field."""
     names = [name for name in dict.fromkeys(sent) if name not in known]
-    return tuple(_unknown_field(name, known) for name in names[:MAX_UNKNOWN_FIELDS])
-
-
-def _unknown_field(name: str, known: Collection[str]) -> str:
-    return (
+    return tuple(
         f"There is no field '{printable_text(name)}'; it has no effect.{did_you_mean(name, known)}"
+        for name in names[:MAX_UNKNOWN_FIELDS]
     )
 
 
@@ -255,11 +247,9 @@ def parse_integer(name: str, value: object, least: int, most: int) -> int | None
         errors.FieldInvalid: it is anything else.
     """
     number = _parse_json_number(value, _INTEGER)
-    if number is None:
-        return None
-    if not least <= number <= most or int(number) != number:  # also refuses NaN
+    if number is not None and not (least <= number <= most and number == int(number)):  # also NaN
         raise _not_between(name, "a whole number", f"{least} to {most}")
-    return int(number)
+    return None if number is None else int(number)
 
 
 def parse_number(name: str, value: object, least: float, most: float) -> float | None:
@@ -269,11 +259,9 @@ def parse_number(name: str, value: object, least: float, most: float) -> float |
         errors.FieldInvalid: it is anything else, including NaN and infinities.
     """
     number = _parse_json_number(value, _DECIMAL)
-    if number is None:
-        return None
-    if not least <= number <= most:  # also refuses NaN
+    if number is not None and not least <= number <= most:  # also refuses NaN
         raise _not_between(name, "a number", f"{least:g} to {most:g}")
-    return float(number)
+    return None if number is None else float(number)
 
 
 def _not_between(name: str, what: str, limits: str) -> FieldInvalid:

@@ -234,12 +234,8 @@ class JobMetrics:
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         self.submitted = Counter("jobs_submitted_total", "Accepted jobs.")
-        self.ended = Counter(
-            "jobs_ended_total",
-            "Ended jobs by outcome.",
-            ("outcome",),
-            begun=[(DONE,), (FAILED,), (CANCELLED,)],
-        )
+        begun = [(DONE,), (FAILED,), (CANCELLED,)]
+        self.ended = Counter("jobs_ended_total", "Ended jobs by outcome.", ("outcome",), begun)
         self.wrong = Counter("jobs_failed_total", "Failed jobs by error code.", ("code",))
         self.crashed = Counter(
             "jobs_crashed_attempts_total", "Attempts in which the worker process died."

@@ -81,10 +81,8 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.Ac
         raise SettingsInvalid(
             f"Other machines can reach the address {settings.host}, and there is neither a "
             "token nor a key of signed tokens.",
-            hint=(
-                "Set VIBEVOICE_TOKEN (or --token @FILE), issue a signed token with "
-                "'vibevoice-asr token create --subject NAME', or listen on 127.0.0.1."
-            ),
+            hint="Set VIBEVOICE_TOKEN (or --token @FILE), issue a signed token with "
+            "'vibevoice-asr token create --subject NAME', or listen on 127.0.0.1.",
         )
     if anywhere and not settings.encrypted and not settings.forwarded_allow_ips:
         log.warning(

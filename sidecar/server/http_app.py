@@ -43,12 +43,7 @@ addresses of OpenAI's API, with the same code in its shape.
 """
 
 
-NO_FRAMEWORK_TELEMETRY = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "auto_configure": False,
-}
+NO_FRAMEWORK_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
 """FastAPI's own telemetry would export addresses and exceptions (docs/tracing.md)."""
 
 

@@ -39,20 +39,16 @@ class ProtocolListener(Protocol):
         Raises:
             errors.SidecarError: it cannot start, such as `errors.PortInUse`.
         """
-        ...
 
     def stop_accepting(self) -> None:
         """Refuse new clients with an error, because the service shuts down; current clients
         continue."""
-        ...
 
     async def drain(self, grace_s: float) -> None:
         """Let current clients receive their last messages, for at most ``grace_s`` seconds."""
-        ...
 
     async def close(self) -> None:
         """Stop serving and release all resources."""
-        ...
 
 
 class ProtocolListeners:
@@ -300,11 +296,10 @@ def find_service(host: str, port: int) -> RunningService | None:
     # Any program can hold the port with any certificate, so its answer is checked elsewhere.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    here, within_s = reachable_host(host), PROBE_TIMEOUT_S
     for connection in (
-        http.client.HTTPConnection(reachable_host(host), port, timeout=PROBE_TIMEOUT_S),
-        http.client.HTTPSConnection(
-            reachable_host(host), port, timeout=PROBE_TIMEOUT_S, context=context
-        ),
+        http.client.HTTPConnection(here, port, timeout=within_s),
+        http.client.HTTPSConnection(here, port, timeout=within_s, context=context),
     ):
         try:
             connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
@@ -313,9 +308,8 @@ def find_service(host: str, port: int) -> RunningService | None:
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
-                also = {
-                    name: body[name] for name in ("device", *SECONDARY_PORT_FIELDS) if name in body
-                }
+                fields = "device", *SECONDARY_PORT_FIELDS
+                also = {name: body[name] for name in fields if name in body}
                 return RunningService(
                     port, int(body["pid"]), str(body["version"]), stopping, also, peer
                 )
