@@ -21,8 +21,7 @@ from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, s
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.transcripts.transcript import Notice, SpeakerProfile, Transcript
-from sidecar.upstream.sidecar_dialect import convert_segment, speaker_number
+from sidecar.transcripts.transcript import Notice, Segment, SpeakerProfile, Transcript, Word
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
@@ -155,9 +154,7 @@ def convert_transcript(said: asr_client.models.Transcript) -> Transcript:
     """Return a transcript of the client as one of the service, which can be rendered in any
     format."""
     return Transcript(
-        segments=tuple(
-            convert_segment(segment, diarized=said.diarized) for segment in said.segments
-        ),
+        segments=tuple(_segment(segment, diarized=said.diarized) for segment in said.segments),
         language=said.language,
         duration=said.duration,
         engine=said.engine,
@@ -171,7 +168,7 @@ def convert_transcript(said: asr_client.models.Transcript) -> Transcript:
 
 def _named(segments: Iterable[asr_client.models.Segment]) -> tuple[SpeakerProfile, ...]:
     """Return the speakers that have names."""
-    names = {speaker_number(one.speaker): one.name for one in segments if one.name is not None}
+    names = {_number(one.speaker): one.name for one in segments if one.name is not None}
     return tuple(
         SpeakerProfile(number, 0.0, name=name)
         for number, name in sorted(names.items(), key=lambda one: one[0] or 0)
@@ -183,12 +180,12 @@ def convert_live_event(said: asr_client.LiveEvent) -> live_events.LiveEvent:
     """Return a live event of the client as one of the service."""
     match said:
         case asr_client.Final():
-            segment = convert_segment(said.segment, diarized=said.diarized)
+            segment = _segment(said.segment, diarized=said.diarized)
             rest = said.language, said.wait_s, said.work_s, said.segment.name
             return live_events.Final(said.turn, said.piece, segment, *rest)
         case asr_client.SpeakersRevised(_, speakers, names):
-            numbers = {piece: speaker_number(who) or 0 for piece, who in speakers.items()}
-            called = {speaker_number(who) or 0: name for who, name in names.items()}
+            numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
+            called = {_number(who) or 0: name for who, name in names.items()}
             return live_events.SpeakersRevised(numbers, called)
         case asr_client.Noticed(_, code, message):
             return live_events.NoticeRaised(Notice(code, message))
@@ -197,6 +194,23 @@ def convert_live_event(said: asr_client.LiveEvent) -> live_events.LiveEvent:
         case _:  # all others have the same name and fields here
             fields = {name: value for name, value in vars(said).items() if name != "number"}
             return live_events.EVENT_TYPES[type(said).__name__](**fields)
+
+
+def _number(speaker: str) -> int | None:
+    number = speaker.removeprefix("Speaker_")
+    return int(number) if number.isdecimal() else None
+
+
+def _segment(said: asr_client.models.Segment, *, diarized: bool) -> Segment:
+    return Segment(
+        said.start,
+        said.end,
+        said.text,
+        _number(said.speaker) if diarized else None,
+        tuple(Word(word.start, word.end, word.text) for word in said.words),
+        said.flags,
+        said.words_by,
+    )
 
 
 MAX_SUBMISSIONS = 3

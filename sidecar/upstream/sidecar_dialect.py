@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vibevoice_asr_client import models
-
 from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
@@ -119,8 +117,7 @@ class SidecarChunkRequest:
         try:
             match json.loads(line):
                 case {"segment": dict(said)}:
-                    segment = models.segment_of(said)
-                    return [convert_segment(segment, diarized=self._options.diarize)]
+                    return [_segment(said, self._options.diarize)]
                 case {"failed": dict(said)}:
                     headers = {"retry-after": str(said.get("retry_after", ""))}
                     raise self.refused(int(said["status"]), headers, json.dumps(said).encode())
@@ -153,9 +150,7 @@ def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
     about = body["metadata"]
     diarized = about["diarized"] is True
     return UpstreamAnswer(
-        segments=tuple(
-            convert_segment(models.segment_of(one), diarized=diarized) for one in body["segments"]
-        ),
+        segments=tuple(_segment(one, diarized) for one in body["segments"]),
         diarized=diarized,
         language=str(about.get("language", AUTO)),
         precision=str(about.get("model_precision", AUTO)),
@@ -178,24 +173,24 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
         return None
 
 
-def speaker_number(label: str) -> int | None:
-    """Return the number of a speaker by its label; None if that has none."""
-    found = _SPEAKER.fullmatch(label)
-    return int(found[1]) if found else None
-
-
-def convert_segment(said: models.Segment, *, diarized: bool) -> transcript.Segment:
-    """Return a segment of the client as one of the service."""
+def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
+    flags = tuple(map(str, one.get("flags", ())))
     # music has a speaker label on the wire, but no speaker
-    told = diarized and transcript.NON_SPEECH_FLAG not in said.flags
-    here = transcript.WORDS_BY_ATTENTION, transcript.WORDS_BY_RULE
-    by = said.words_by if said.words_by in here else transcript.WORDS_BY_SERVER
+    told = diarized and transcript.NON_SPEECH_FLAG not in flags
+    speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
+    words = tuple(
+        transcript.Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+        for word in one.get("words", ())
+    )
+    by = str(one.get("words_by", ""))
+    if by not in (transcript.WORDS_BY_ATTENTION, transcript.WORDS_BY_RULE):
+        by = transcript.WORDS_BY_SERVER
     return transcript.Segment(
-        said.start,
-        said.end,
-        said.text,
-        speaker_number(said.speaker) if told else None,
-        tuple(transcript.Word(word.start, word.end, word.text) for word in said.words),
-        said.flags,
-        by if said.words else "",
+        start=float(one["start_time"]),
+        end=float(one["end_time"]),
+        text=str(one["text"]),
+        speaker=int(speaker[1]) if speaker else None,
+        words=words,
+        flags=flags,
+        words_by=by if words else "",
     )
