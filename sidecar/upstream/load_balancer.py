@@ -73,6 +73,10 @@ class ChunkAttempts:
                 return FailureStep.NEVER
         return trouble.step
 
+    def waits(self, now: float, free_in_s: float | None) -> bool:
+        """Return whether to wait for a server that may be free in ``free_in_s`` seconds."""
+        return free_in_s is not None and not self.over(now + free_in_s)
+
     def over(self, now: float) -> bool:
         """Return whether its time is up; after that no server is tried twice."""
         unreachable_until = self.begun + self.limits.unreachable_wait_s
@@ -125,7 +129,7 @@ class UpstreamBalancer:
         if index is not None:
             return index, None
         wait_s = self.free_in(now, attempts.refused)
-        if wait_s is not None and not attempts.over(now + wait_s):
+        if attempts.waits(now, wait_s):
             return None, wait_s
         return None if over else self.trial(asked), None
 
