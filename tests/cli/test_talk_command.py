@@ -20,7 +20,7 @@ from scripted_speech import RATE, recorded, talk
 from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import errors
-from sidecar.cli import talk_client
+from sidecar.cli import audio_input, talk_client
 from sidecar.cli.talk_client import connect_talk
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
@@ -203,7 +203,7 @@ def test_loudspeaker_drops_at_once_and_reports_what_was_played(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
-    monkeypatch.setattr(talk_client, "import_sounddevice", lambda: device)
+    monkeypatch.setattr(audio_input, "import_sounddevice", lambda: device)
     loud = talk_client.Loudspeaker(None)
     loud.add("first", b"\1\1" * 24_000)
     assert device.asks(16_800) == b"\1\1" * 16_800

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli import transcript_manifest
+from sidecar.cli import output
 from sidecar.cli.output import is_written, name_key
 from sidecar.cli.transcript_manifest import MANIFEST, TranscriptManifest, identify
 
@@ -236,9 +236,7 @@ def test_file_of_a_namesake_is_not_taken_over_on_a_disk_that_ignores_case(
     def name_of(path: Path | str) -> str:
         return Path(path).name.lower()
 
-    monkeypatch.setattr(
-        transcript_manifest, "is_written", lambda output, of: is_written(real_name(output), of)
-    )
+    monkeypatch.setattr(output, "is_written", lambda path, of: is_written(real_name(path), of))
     monkeypatch.setattr(os.path, "lexists", lambda path: lexists(real_name(path)))
     assert transcripts.run() == ["call-2.txt"]
     assert transcripts.read()["CALL.txt"] == "of another recording"
