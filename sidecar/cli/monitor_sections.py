@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
-from sidecar.upstream.openai_http import loads
+from sidecar.upstream.openai_http import authorization, loads
 
 if TYPE_CHECKING:
     import httpx
@@ -67,11 +67,9 @@ class MonitorClient:
         """Return the JSON object at a URL, or the reason of the failure."""
         import httpx
 
-        ours = self._token and url.startswith(f"{self._base}/")
+        token = self._token if url.startswith(f"{self._base}/") else None
         try:
-            answer = await self._http.get(
-                url, headers={"Authorization": f"Bearer {self._token}"} if ours else None
-            )
+            answer = await self._http.get(url, headers=authorization(token or ""))
         except httpx.TimeoutException:
             return "no answer in time"
         except httpx.HTTPError as error:

@@ -70,9 +70,8 @@ def open_stdout() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        if isinstance(
-            sys.stdout.buffer, io.FileIO
-        ):  # PYTHONUNBUFFERED, which forgets failed writes
+        # PYTHONUNBUFFERED, which forgets failed writes
+        if isinstance(sys.stdout.buffer, io.FileIO):
             raw = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
             sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace")
 

@@ -92,11 +92,9 @@ class TranscriptManifest:
     def is_current(self, path: Path) -> bool:
         """Return whether the transcript of a recording exists, without reading either."""
         entry = self._by_path.get(os.path.abspath(path))
-        return (
-            entry is not None
-            and entry.recording.state == file_state(path)
-            and self._is_there(entry)
-        )
+        if entry is None or entry.recording.state != file_state(path):
+            return False
+        return self._is_there(entry)
 
     def pending(
         self, recordings: Sequence[Path], preferred: Sequence[str]

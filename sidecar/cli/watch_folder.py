@@ -194,9 +194,8 @@ def _applies_to_all(error: errors.SidecarError) -> bool:
     are wrong."""
     if isinstance(error, errors.AudioPathForbidden):
         return False
-    return error.kind in (errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN) or isinstance(
-        error, OPTION_ERRORS
-    )
+    denied = errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN
+    return error.kind in denied or isinstance(error, OPTION_ERRORS)
 
 
 def set_aside(path: Path, reason: str) -> None:

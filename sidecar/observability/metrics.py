@@ -284,12 +284,9 @@ class LiveMetrics:
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         self.opened = _by_wire("live_sessions_opened_total", "Started live sessions.")
-        self.refused = Counter(
-            "live_sessions_refused_total",
-            "Refused live sessions by error code.",
-            ("wire", "code"),
-            begun=[(wire, errors.LiveFull.code) for wire in LIVE_WIRES],
-        )
+        what = "Refused live sessions by error code."
+        begun = [(wire, errors.LiveFull.code) for wire in LIVE_WIRES]
+        self.refused = Counter("live_sessions_refused_total", what, ("wire", "code"), begun)
         self.ended = Counter(
             "live_sessions_ended_total",
             "Ended live sessions by outcome: 'done', 'left' by their clients, or an error code.",
@@ -339,18 +336,11 @@ class ProtocolMetrics:
     """Metrics of HTTP requests, WebSockets and gRPC calls."""
 
     def __init__(self) -> None:
-        self.requests = Counter(
-            "http_requests_total",
-            "HTTP requests by status.",
-            ("method", "route", "status"),
-            begun=[(method, "(none)", "401") for method in ("GET", "POST")],
-        )
-        self.heads = Histogram(
-            "http_response_head_seconds",
-            "Seconds until the head of the response.",
-            QUICK_BUCKETS_S,
-            ("route",),
-        )
+        begun = [(method, "(none)", "401") for method in ("GET", "POST")]
+        labels = "method", "route", "status"
+        self.requests = Counter("http_requests_total", "HTTP requests by status.", labels, begun)
+        what = "Seconds until the head of the response."
+        self.heads = Histogram("http_response_head_seconds", what, QUICK_BUCKETS_S, ("route",))
         self.sockets = Counter(
             "websockets_closed_total",
             "WebSockets by close code; 'client' if the client closed first.",

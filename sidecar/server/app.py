@@ -46,9 +46,8 @@ def create_service(settings: Settings) -> Service:
     else:
         choice = engine_selection.choose_engine(settings)
     engine_selection.check_language(choice.spec, settings)
-    wanted = settings.engine != AUTO or not missing_packages(
-        engine_spec(engine_selection.VIBEVOICE)
-    )
+    best = engine_spec(engine_selection.VIBEVOICE)
+    wanted = settings.engine != AUTO or not missing_packages(best)
     _log_choice("engine", choice, choice.reason, wanted=wanted)
     if substituted := choice.spec.substitution(settings.precision):
         log.warning("%s", substituted)

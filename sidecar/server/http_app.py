@@ -68,18 +68,9 @@ def create_whole_app(
         tickets=tickets,
         tidy_prefixes=openai_routes.PREFIXES,
     )
-    app = _application(
-        service,
-        entrance,
-        _routers(service, tickets),
-        rules,
-        title="vibevoice-asr",
-        version=__version__,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-    )
+    about = {"title": "vibevoice-asr", "version": __version__, "description": DESCRIPTION}
+    routers = _routers(service, tickets)
+    app = _application(service, entrance, routers, rules, lifespan=lifespan, **about)
     if service.traces is not None:
         app.add_middleware(middleware.ArrivalRecorder)
     if settings.role != ROLE_NODE:
@@ -97,6 +88,8 @@ def _application(
 ) -> FastAPI:
     """Return the application of one port."""
     app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would go to any Host that the client sends
         telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older versions ignore it
         **described,
@@ -104,12 +97,9 @@ def _application(
     for router in routers:
         app.include_router(router)
     install_middleware(app, service, entrance, rules)
-    node = service.settings.role == ROLE_NODE
+    nothing = _not_on_a_node if service.settings.role == ROLE_NODE else errors.NotFound
     error_responses.install_error_handlers(
-        app,
-        *routers,
-        dialects=rules.dialects,
-        nothing_there=_not_on_a_node if node else errors.NotFound,
+        app, *routers, dialects=rules.dialects, nothing_there=nothing
     )
     return app
 
