@@ -1,5 +1,7 @@
-"""Secrets in settings: given directly, in a file (``@FILE``), or on standard input; and the remote
-servers that settings name: their addresses, keys and certificates."""
+"""Secrets in settings; addresses, keys and certificates of the remote servers that they name.
+
+A secret is given directly, in a file (``@FILE``), or on standard input.
+"""
 
 from __future__ import annotations
 

@@ -226,8 +226,6 @@ LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
 REAL_TIME_FACTOR_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 """Bounds of histograms. They are few: each is a line on a page that every scrape renders anew."""
-_by_wire = partial(Counter, labels=("wire",))
-_ratio = partial(Histogram, bounds=REAL_TIME_FACTOR_BUCKETS)
 
 
 class JobMetrics:
@@ -248,7 +246,7 @@ class JobMetrics:
         self.waited = seconds("job_wait_seconds", "Seconds from acceptance to the first attempt.")
         self.lasted = seconds("job_duration_seconds", "Seconds from acceptance to the end.")
         what = "Processing seconds per second of audio, of ended jobs."
-        self.factor = _ratio("job_realtime_ratio", what)
+        self.factor = Histogram("job_realtime_ratio", what, REAL_TIME_FACTOR_BUCKETS)
 
     def began(self, waited_s: float) -> None:
         """Count the start of the first attempt."""
@@ -283,7 +281,8 @@ class LiveMetrics:
 
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
-        self.opened = _by_wire("live_sessions_opened_total", "Started live sessions.")
+        by_wire = partial(Counter, labels=("wire",))
+        self.opened = by_wire("live_sessions_opened_total", "Started live sessions.")
         what = "Refused live sessions by error code."
         begun = [(wire, errors.LiveFull.code) for wire in LIVE_WIRES]
         self.refused = Counter("live_sessions_refused_total", what, ("wire", "code"), begun)
@@ -292,13 +291,13 @@ class LiveMetrics:
             "Ended live sessions by outcome: 'done', 'left' by their clients, or an error code.",
             ("wire", "reason"),
         )
-        self.audio = _by_wire(
+        self.audio = by_wire(
             "live_audio_seconds_total", "Seconds of audio that live sessions received."
         )
-        self.turns = _by_wire("live_utterances_total", "Started utterances.")
-        self.finals = _by_wire("live_finals_total", "Finals sent.")
-        self.partials = _by_wire("live_partials_total", "Partials sent.")
-        self.shed = _by_wire(
+        self.turns = by_wire("live_utterances_total", "Started utterances.")
+        self.finals = by_wire("live_finals_total", "Finals sent.")
+        self.partials = by_wire("live_partials_total", "Partials sent.")
+        self.shed = by_wire(
             "live_utterances_shed_total", "Utterances not recognized because of load shedding."
         )
         self.dropped = Counter("live_dropped_total", "Utterances that clients discarded.")
@@ -316,7 +315,8 @@ class LiveMetrics:
         self.emitted = seconds(
             "live_emit_seconds", "Seconds that clients took to read a final (gRPC)."
         )
-        self.factor = _ratio("live_realtime_ratio", "Processing seconds per second of speech.")
+        what = "Processing seconds per second of speech."
+        self.factor = Histogram("live_realtime_ratio", what, REAL_TIME_FACTOR_BUCKETS)
         self.speaking = 0
 
     def told(self, wire: str, speech_s: float, wait_s: float, work_s: float) -> None:
