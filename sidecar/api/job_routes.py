@@ -9,11 +9,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
-from sidecar.api.http.openapi import PROBLEMS, Routes
+from sidecar.api.http.openapi import PROBLEMS, Routes, refuse_unknown_parameters
 from sidecar.api.http.request_headers import (
     LAST_EVENT_HINT,
     idempotency_key_of,
@@ -30,7 +30,6 @@ from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import FieldInvalid, JobCancelled, JobNotFound, TokenInvalid
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.language_tags import printable_text
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import QueuePosition
@@ -224,7 +223,8 @@ class JobEventFrames:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/jobs."""
-    router = Routes(prefix=PATH, responses=PROBLEMS)
+    checks = [Depends(refuse_unknown_parameters)]
+    router = Routes(prefix=PATH, responses=PROBLEMS, dependencies=checks)
     _add_submission_routes(router, service)
     _add_listing_routes(router, service)
     _add_result_routes(router, service)
@@ -264,9 +264,6 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     async def delete(request: Request, job_id: str) -> Response:
         """Cancel a job and delete it with its transcript."""
         caller = identity_of(request)
-        for name in request.query_params.keys() - {"keep"}:  # perhaps it is to be kept
-            meant = request_options.did_you_mean(name, ("keep",))
-            raise FieldInvalid(f"There is no parameter '{printable_text(name)}'.{meant}")
         job = await service.owned.job(caller, job_id)
         if request_options.parse_flag("keep", request.query_params.get("keep"), default=False):
             return await job_response(service, caller, await service.owned.cancel(caller, job))

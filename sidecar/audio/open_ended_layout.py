@@ -1,6 +1,7 @@
 """Samples of AIFF, CAF and Wave64 files whose header does not say how many there are.
 
-A recorder wrote the size of its first block, or none, and went on. ffmpeg would stop at that size.
+A recorder wrote the size of its first block, or none, and went on. ffmpeg would stop at that size,
+as it has to where less follows than the header claims: that is rubbish.
 
 It needs only Python. Headers: Apple's specifications of AIFF-C and CAF, Sony's of Wave64.
 """
@@ -80,6 +81,8 @@ def read_open_ended_part(fd: int, container: AudioContainer) -> WavPart | None:
             start = at + form.header_bytes + skipped
             claimed = length - skipped
             if layout is None or start > size or _ends(fd, start + claimed, form, size):
+                return None
+            if claimed <= size - start <= 2 * claimed:  # not the size of a first block: rubbish
                 return None
             known = 0 < claimed < _MAX_CLAIM
             return WavPart(*layout, start, claimed if known else size - start, size - start)

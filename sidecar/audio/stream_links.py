@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from sidecar.audio.audio_format import (
+    AU,
     MP4,
     OGG,
     RF64,
@@ -24,6 +25,7 @@ from sidecar.audio.audio_format import (
     find_begin,
     find_beginnings,
     read_file_at,
+    signed_container,
 )
 from sidecar.audio.file_layout import read_wav_parts
 
@@ -70,8 +72,18 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
         begins = [first, *(at for at in islice(joined, _MAX_LINKS) if at > first)][:_MAX_LINKS]
     return [
         Link((at > begins[0] and container_at(fd, at)) or container, at, end, at == continued)
-        for at, end in pairwise([*begins, size])
+        for at, end in pairwise([*begins, _au_end(fd, begins[-1], size)])
     ]
+
+
+def _au_end(fd: int, begin: int, size: int) -> int:
+    """Return where the last recording of a file ends: an AU file, behind which ffmpeg reads on, at
+    the length in its header, unless more follows than that; all others with the file."""
+    head = read_file_at(fd, begin, SIGN_BYTES)
+    samples, claimed = int.from_bytes(head[4:8]), int.from_bytes(head[8:12])
+    is_au = signed_container(head) is AU
+    whole = is_au and claimed <= size - begin - samples <= 2 * claimed
+    return begin + samples + claimed if whole else size
 
 
 def _signs(fd: int, container: AudioContainer, within_s: float) -> Iterator[int]:

@@ -180,11 +180,25 @@ def test_job_list_has_pages_and_states_and_no_transcripts(slow: Server) -> None:
     assert slow.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
 
 
-def test_delete_with_a_misspelled_keep_deletes_nothing(slow: Server, voice: bytes) -> None:
+def test_misspelled_parameter_is_refused_and_deletes_nothing(slow: Server, voice: bytes) -> None:
     job_id = slow.submit(voice)
     response = slow.client.delete(f"/v1/jobs/{job_id}?kep=true")
     check_problem(response, 422, "field_invalid")
     assert response.json()["detail"] == "There is no parameter 'kep'. Did you mean 'keep'?"
+    for path, meant in (
+        ("?stat=queued", " Did you mean 'state'?"),
+        ("?limt=1", " Did you mean 'limit'?"),
+        (f"/{job_id}?wait=1", ""),
+        (f"/{job_id}/events?last=1", ""),
+        (f"/{job_id}/transcript?formt=srt", " Did you mean 'format'?"),
+        (f"/{job_id}/transcript/history?limits=1", " Did you mean 'limit'?"),
+        (f"/{job_id}/audio?begin=1", ""),
+        ("/../people?nam=Nell", ""),
+    ):
+        response = slow.client.get(f"/v1/jobs{path}")
+        check_problem(response, 422, "field_invalid")
+        assert response.json()["detail"].endswith(f"'.{meant}"), path
+    assert slow.client.get("/v1/jobs?api_key=unused").status_code == 200
     assert slow.cancel(job_id)["id"] == job_id
 
 

@@ -235,6 +235,16 @@ def test_size_of_the_first_block_in_other_headers_ends_nothing(
     assert np.allclose(found[0][:RATE], whole[:RATE], atol=1e-3), "the same channels and rate"
 
 
+@pytest.mark.parametrize("suffix", ["aiff", "caf", "w64", "au"])
+def test_rubbish_behind_the_samples_that_a_header_counts_is_not_heard(
+    suffix: str, encoded: Encode
+) -> None:
+    content = encoded(suffix)
+    whole, _ = decoded(content)
+    found, truncated = decoded(content + np.random.default_rng(1).bytes(20_000))
+    assert (len(found), truncated) == (len(whole), False)
+
+
 def test_wav_files_joined_are_heard_to_the_end_at_their_rates(encoded: Encode) -> None:
     first, second = encoded("wav"), encoded("wav", "-ar", 44_100, "-ac", 2, "-c:a", "pcm_s24le")
     check(decoded(first + second), 2 * SECONDS)

@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
-from service_process import PATIENCE_S, REPOSITORY, Server
+from service_process import PATIENCE_S, REPOSITORY, Server, wait_until
 from websockets.asyncio.client import ClientConnection, connect
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/realtime.json").read_text("utf-8"))
@@ -265,6 +265,24 @@ async def test_client_secret_opens_one_connection_with_its_session(strict: Serve
         assert (await one.next())["error"]["param"] == "session.type"
     wrong = strict.client.post("/v1/realtime/client_secrets", json={"session": {"type": "x"}})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
+
+
+async def test_unknown_field_of_a_session_is_warned_of_with_the_nearest_one(server: Server) -> None:
+    """Clients send fields of models that are not here, so none is refused."""
+    wrong = {"type": "transcription", "audio": {"input": {"transcription": {"langauge": "de"}}}}
+    meant = "There is no field 'langauge'; it has no effect. Did you mean 'language'?"
+    async with connected(server) as client:
+        await client.send({"type": "session.update", "session": wrong})
+        await client.until("session.updated")
+    wait_until(lambda: meant in server.log(), PATIENCE_S, "it is logged")
+    given = server.client.post("/v1/realtime/client_secrets", json={"session": wrong})
+    assert meant in given.headers["warning"]
+    whole = {
+        "type": "transcription",
+        "audio": {"input": {"noise_reduction": {"type": "far_field"}}},
+    }
+    given = server.client.post("/v1/realtime/client_secrets", json={"session": whole})
+    assert "warning" not in given.headers
 
 
 async def test_cleared_audio_is_not_transcribed_and_committed_audio_is(strict: Server) -> None:

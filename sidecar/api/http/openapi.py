@@ -7,19 +7,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidecar import clock
+from sidecar.errors import FieldInvalid
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
+from sidecar.interfaces.language_tags import printable_text
 from sidecar.interfaces.request_options import (
     MAX_PROMPT_CHARACTERS,
     MAX_SPEAKERS,
     MAX_TOKENS,
     MAX_TRACKS,
+    did_you_mean,
 )
 
 
@@ -50,6 +53,21 @@ class Routes(APIRouter):
         if not how["response_model"]:
             how["response_class"] = Response
         super().add_api_route(path, endpoint, **how)
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse a parameter in the query of a GET or DELETE that its operation does not list, as a
+    misspelled one would have no effect. Those of other methods are fields like those of the body.
+
+    Raises:
+        errors.FieldInvalid: there is one.
+    """
+    operation = getattr(request.scope["route"], "openapi_extra", None) or {}
+    known = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+    if request.method in ("GET", "DELETE"):
+        for name in request.query_params.keys() - {*known, "api_key"}:
+            meant = did_you_mean(name, known)
+            raise FieldInvalid(f"There is no parameter '{printable_text(name)}'.{meant}")
 
 
 class ProblemDetails(BaseModel):

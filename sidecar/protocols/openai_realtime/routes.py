@@ -26,7 +26,13 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES, error_response, status_of
+from sidecar.protocols.openai_common import (
+    ERRORS,
+    LIVE_ALIASES,
+    error_response,
+    status_of,
+    warning_headers,
+)
 from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.server_events import error_event
@@ -35,6 +41,7 @@ from sidecar.protocols.openai_realtime.session_config import (
     RealtimeTranscriptionConfig,
     check_model,
     talks,
+    unknown_session_fields,
     updated_transcription,
 )
 from sidecar.service.facade import Service
@@ -168,7 +175,7 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
             )
             view = configuration.view(NO_SESSION, expires_at)
         body = {"value": key_for(request, session), "expires_at": expires_at, "session": view}
-        return json_response(body, headers=NO_STORE)
+        return _unread(body, session)
 
     @router.post(
         f"{REALTIME}/transcription_sessions",
@@ -184,7 +191,7 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
         expires_at = int(clock.wall_time() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
         secret = {"value": key_for(request, session), "expires_at": expires_at}
-        return json_response({**view, "client_secret": secret}, headers=NO_STORE)
+        return _unread({**view, "client_secret": secret}, session)
 
     return router
 
@@ -314,3 +321,9 @@ async def _transcribe(
 def _is_beta(websocket: WebSocket) -> bool:
     offered = websocket.scope.get("subprotocols", ())
     return BETA in websocket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
+
+
+def _unread(body: Mapping[str, Any], session: object) -> Response:
+    """Return a response with a secret; its header warns of unknown fields of ``session``."""
+    warnings = warning_headers(unknown_session_fields(session))
+    return json_response(body, headers={**NO_STORE, **warnings})

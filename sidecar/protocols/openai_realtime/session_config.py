@@ -22,6 +22,7 @@ from sidecar.interfaces.request_options import (
     parse_number,
     parse_prompt,
     parse_text,
+    unknown_fields,
 )
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.protocols import openai_common
@@ -235,6 +236,31 @@ class RealtimeTranscriptionConfig:
             "modalities": ["text"],
             "include": None,
         }
+
+
+_NESTED = frozenset(
+    {"audio", "input", "output", "format", "transcription", "noise_reduction", "turn_detection"}
+    | {"input_audio_transcription", "input_audio_noise_reduction"}
+)
+_SESSION_FIELDS = _NESTED | {
+    *("type", "object", "id", "model", "instructions", "tools", "tool_choice", "prompt", "include"),
+    *("output_modalities", "max_output_tokens", "tracing", "truncation", "expires_at", "metadata"),
+    *("rate", "language", "languages", "keywords", "delay", "voice", "speed", "eagerness"),
+    *("threshold", "prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms"),
+    *("create_response", "interrupt_response", "modalities", "max_response_output_tokens"),
+    *("input_audio_format", "output_audio_format", "temperature", "client_secret"),
+}
+"""Fields of all kinds of session, with those that have no effect here."""
+
+
+def unknown_session_fields(session: object) -> tuple[str, ...]:
+    """Return a sentence for each field of a client's ``session`` that no session has."""
+    parts, names = [session], list[str]()
+    for part in parts:
+        if isinstance(part, Mapping):
+            names += part
+            parts += [part[name] for name in part if name in _NESTED]
+    return unknown_fields(names, _SESSION_FIELDS)
 
 
 LONGEST_PADDING_MS = 3_000

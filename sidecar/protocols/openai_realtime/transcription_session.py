@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -17,9 +18,11 @@ from sidecar.live.sessions.session import Session
 from sidecar.protocols.openai_realtime import client_events, server_events, session_config
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeTranscriptionTurns
 
+log = logging.getLogger(__name__)
 ITEM_ID_CHARACTERS = 16
 """Characters of the session's id in the ids of its items."""
 _AUDIO_ENDS = (client_events.AUDIO_COMMIT, client_events.AUDIO_CLEAR)
+_UPDATES = (client_events.SESSION_UPDATE, client_events.BETA_SESSION_UPDATE)
 MAX_CHUNK_S = 1.0
 """Maximum seconds that a session is given at once, however long the client's events are."""
 
@@ -60,6 +63,9 @@ class RealtimeConnection(ABC):
                     self._socket.count()
                 if order.name in _AUDIO_ENDS:
                     self._samples.end()
+                if order.name in _UPDATES:
+                    for sentence in session_config.unknown_session_fields(order.value):
+                        log.warning("%s: %s", order.name, sentence)
                 await self._do(order, event_id)
             except errors.SessionOver:
                 pass  # shutting down: `tell` sends the rest and the reason
