@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import itertools
 import json
@@ -465,6 +466,30 @@ async def test_refusal_of_the_framework_is_a_problem_with_our_code(
         response = await client.get("/")
     check_problem(response, answered, code)
     assert "the framework's own words" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(errno.EMFILE, "too many", "/secret"), 503, "machine_busy"),
+        (RuntimeError("can't start new thread"), 503, "machine_busy"),
+        (OSError(errno.ENOENT, "none", "/secret"), 500, "internal"),
+        (ValueError("a bug"), 500, "internal"),
+    ],
+)
+async def test_unexpected_error_is_internal_unless_the_machine_lacks_something(
+    error: Exception, status: int, code: str
+) -> None:
+    app = FastAPI()
+    error_responses.install_error_handlers(app)
+
+    @app.get("/")
+    async def failed() -> None:
+        raise error
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        check_problem(await client.get("/"), status, code)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,8 @@ def install_error_handlers(
 
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.
-        return await said(request, errors.SidecarError(), {"Connection": "close"})
+        known = errors.MachineBusy() if errors.machine_error(error) else errors.SidecarError()
+        return await said(request, known, {"Connection": "close"})
 
     handlers: Mapping[Any, Any] = {
         errors.SidecarError: said,
