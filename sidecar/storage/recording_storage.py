@@ -199,11 +199,12 @@ class FolderStorage:
                     if synced:
                         files.sync(file.fileno())
                 partial.rename(path)
+                if synced:
+                    files.sync_folder(self._path)
             except BaseException:
-                partial.unlink(missing_ok=True)
+                for left in (partial, path):
+                    left.unlink(missing_ok=True)
                 raise
-            if synced:
-                files.sync_folder(self._path)
         except OSError as error:
             if error.errno in _UNAVAILABLE_ERRNOS:
                 raise _unavailable_error(error) from None

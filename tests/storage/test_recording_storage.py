@@ -221,6 +221,18 @@ def test_full_disk_leaves_no_recording(path: Path, monkeypatch: pytest.MonkeyPat
         assert os.listdir(path) == []
 
 
+def test_disk_that_fails_as_the_folder_is_synced_leaves_no_recording(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "sync_folder", fail)
+    with pytest.raises(errors.SpoolUnwritable):
+        FolderStorage(path).put("a-job", [b"sound"])
+    assert os.listdir(path) == []
+
+
 @posix
 def test_unreachable_file_system_is_not_reported_as_lost_recording(
     path: Path, monkeypatch: pytest.MonkeyPatch
