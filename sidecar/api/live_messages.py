@@ -41,13 +41,13 @@ engines need are sent to no client."""
 def event_message(numbered: NumberedEvent) -> str:
     """Return the message of an event that has a type in `EVENT_TYPES`."""
     event = numbered.event
-    kind = EVENT_TYPES[type(event)]
-    return _text({"type": kind, "number": numbered.number, **_body(event)})
+    return message(EVENT_TYPES[type(event)], number=numbered.number, **_body(event))
 
 
 def message(kind: str, **body: Any) -> str:
-    """Return a message that is not an event."""
-    return _text({"type": kind, **body})
+    """Return a message of a type."""
+    text = {"type": kind, **body}
+    return json.dumps(text, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def error_message(error: SidecarError) -> str:
@@ -88,10 +88,6 @@ def _body(event: live_events.LiveEvent) -> dict[str, Any]:
         name: round(value, 3) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(event).items()
     }
-
-
-def _text(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 OPUS = "opus"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -131,28 +130,19 @@ class EchoDetector:
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None
         first, began = max(start, end - HISTORY_S), max(began, ended - HISTORY_S)
-        return partial(
-            self._compared,
-            start,
-            partial(_envelopes_between, tuple(self.heard), first, end),
-            partial(
-                _envelopes_between,
-                tuple(self._played),
-                began - MAX_ECHO_LAG_S,
-                ended + MAX_CLOCK_LEAD_S,
-            ),
-            continues=first > start,
-        )
+        heard, played = tuple(self.heard), tuple(self._played)
+        since, until = began - MAX_ECHO_LAG_S, ended + MAX_CLOCK_LEAD_S
+
+        def compare() -> float | None:
+            envelopes = _envelopes_between(heard, first, end)
+            other = _envelopes_between(played, since, until)
+            return self._compared(start, envelopes, other, continues=first > start)
+
+        return compare
 
     def _compared(
-        self,
-        start: float,
-        hear: Callable[[], Envelopes],
-        play: Callable[[], Envelopes],
-        *,
-        continues: bool,
+        self, start: float, heard: Envelopes, played: Envelopes, *, continues: bool
     ) -> float | None:
-        heard, played = hear(), play()
         if len(heard) < MIN_COMPARED_S * FRAMES_PER_S:
             return None
         stretches = np.array_split(heard, max(1, round(len(heard) / FRAMES_PER_S / STRETCH_S)))

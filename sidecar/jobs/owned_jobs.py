@@ -295,9 +295,7 @@ class TranscriptEditor:
         self,
         caller: Identity,
         job_id: str,
-        wished: transcript_edits.UndoStep
-        | transcript_edits.RedoStep
-        | Sequence[transcript_edits.EditRequest],
+        wished: transcript_edits.EditStepRequest,
         revisions: Container[int] | None = None,
     ) -> tuple[Transcript, JobRecord, tuple[SpeakerSplit, ...]]:
         """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
@@ -338,9 +336,7 @@ class TranscriptEditor:
         self,
         caller: Identity,
         transcript: Transcript,
-        wished: transcript_edits.UndoStep
-        | transcript_edits.RedoStep
-        | Sequence[transcript_edits.EditRequest],
+        wished: transcript_edits.EditStepRequest,
     ) -> tuple[transcript_edits.EditStep, tuple[SpeakerSplit, ...]]:
         """Return the step, and the speaker splits that it makes; each operation acts on the result
         of those before it."""

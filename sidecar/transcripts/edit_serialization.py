@@ -22,18 +22,18 @@ MAX_SEGMENTS = 1_000_000
 """Limit of segment indexes; no transcript has so many segments."""
 MAX_SPLIT_SPEAKERS = 10
 """Maximum speakers that one speaker is split into at once."""
+_STEPS: Mapping[str, transcript_edits.UndoStep | transcript_edits.RedoStep] = {
+    "undo": transcript_edits.UndoStep(),
+    "redo": transcript_edits.RedoStep(),
+}
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
 
 def edit_step_to_json(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
     """Return a step as a list of operations."""
-    match step:
-        case transcript_edits.UndoStep():
-            return [{"op": "undo"}]
-        case transcript_edits.RedoStep():
-            return [{"op": "redo"}]
-        case operations:
-            return [_operation_to_json(one) for one in operations]
+    if isinstance(step, tuple):
+        return [_operation_to_json(one) for one in step]
+    return [{"op": next(name for name, one in _STEPS.items() if one == step)}]
 
 
 def edit_step_from_json(given: object) -> transcript_edits.EditStep:
@@ -51,11 +51,7 @@ def edit_step_from_json(given: object) -> transcript_edits.EditStep:
     return done
 
 
-def edit_request_from_json(
-    given: object,
-) -> (
-    transcript_edits.UndoStep | transcript_edits.RedoStep | tuple[transcript_edits.EditRequest, ...]
-):
+def edit_request_from_json(given: object) -> transcript_edits.EditStepRequest:
     """Parse the operations of a client's request.
 
     Raises:
@@ -66,10 +62,7 @@ def edit_request_from_json(
             f"'operations' is not a list of 1 to {transcript_edits.MAX_OPERATIONS} operations."
         )
     names = [one.get("op") if isinstance(one, Mapping) else None for one in given]
-    for name, step in (
-        ("undo", transcript_edits.UndoStep()),
-        ("redo", transcript_edits.RedoStep()),
-    ):
+    for name, step in _STEPS.items():
         if name in names:
             if len(names) > 1 or len(given[0]) > 1:
                 raise FieldInvalid(
@@ -92,7 +85,7 @@ def operation_schemas() -> list[dict[str, Any]]:
             },
             "additionalProperties": False,
         }
-        for name, (_, fields) in [*OPERATIONS.items(), ("undo", (None, {})), ("redo", (None, {}))]
+        for name, (_, fields) in [*OPERATIONS.items(), *((step, (None, {})) for step in _STEPS)]
     ]
 
 

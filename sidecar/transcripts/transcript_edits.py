@@ -232,6 +232,8 @@ class RedoStep:
 
 EditStep = UndoStep | RedoStep | tuple[EditOperation, ...]
 """One change of a transcript."""
+EditStepRequest = UndoStep | RedoStep | tuple[EditRequest, ...]
+"""Change of a transcript that a client can request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def test_final_that_differs_from_its_partials_repeats_no_word(
 def test_segment_without_partials_is_sent_before_the_next_ones_partials() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))
-    utterances.append(2)
+    utterances.active(YapIds("s", "r")).bytes += 2
     told = ""
     for event in (
         live_events.SpeechStarted(0, 0.3),
@@ -134,8 +134,7 @@ def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> Non
             if utterances.begin(YapIds("s", active)):
                 engine.ask(FORGET)
         elif step == "sound" and active is not None:
-            utterances.check(YapIds("s", active))
-            utterances.append(2)
+            utterances.active(YapIds("s", active)).bytes += 2
             sent[active].append(f"{active}-{len(sent[active])}")
             engine.ask(sent[active][-1])
         elif step == "end" and active is not None:
@@ -176,10 +175,10 @@ def test_cancel_of_an_ended_or_unknown_request_leaves_the_active_one() -> None:
     utterances.begin(YapIds("s", "r1"))
     utterances.end(YapIds("s", "r1"))
     utterances.begin(active)
-    utterances.append(2)
+    utterances.active(active).bytes += 2
     for other in ("r1", "r0"):
         assert utterances.cancel(YapIds("s", other)) is False
-        utterances.check(active)
+        assert utterances.active(active)
     assert utterances.cancel(active) is True
 
 
@@ -194,7 +193,7 @@ def test_notice_is_a_status_of_the_active_request() -> None:
 
 def test_audio_and_end_of_another_request_are_refused() -> None:
     utterances = YapUtterances()
-    for act in (utterances.check, utterances.end):
+    for act in (utterances.active, utterances.end):
         with pytest.raises(YapRefused) as refused:
             act(YapIds("s", "r1"))
         assert refused.value.reason == "no_active_request"

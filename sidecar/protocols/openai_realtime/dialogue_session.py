@@ -17,7 +17,7 @@ from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
 from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
+from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 from sidecar.protocols.openai_realtime import client_events, dialogue_config, server_events
 from sidecar.protocols.openai_realtime.dialogue_events import (
@@ -48,14 +48,13 @@ class RealtimeDialogueConnection(RealtimeConnection):
         talk: ConversationLoop,
         manners: dialogue_config.RealtimeDialogueConfig,
         usual: SynthesisOptions,
-        spec: EngineSpec,
         *,
         expires_at: int,
         agreed: bool,
     ) -> None:
         super().__init__(socket, talk.session, expires_at)
         self._service, self._talk, self._agreed = service, talk, agreed
-        self._usual, self._spec = usual, spec
+        self._usual, self._spec = usual, service.live.engine
         self._telling = RealtimeDialogueEvents(
             self.name, talk.machine.options.most_messages, talk.input.span
         )
@@ -397,9 +396,7 @@ async def serve_dialogue(
     ) as talk:
         talk.stages.thinker = thinker
         connection = RealtimeDialogueConnection(
-            *(socket, service, talk, manners, usual, service.live.engine),
-            expires_at=expires_at,
-            agreed=agreed,
+            socket, service, talk, manners, usual, expires_at=expires_at, agreed=agreed
         )
         await connection.change(session)
         await connection.greet(again=again)

@@ -138,10 +138,10 @@ class _YapConnection:
             case "session.update":
                 await self._update(given)
             case _ if given.type == APPEND:
-                self._utterances.check(given.ids)
+                utterance = self._utterances.active(given.ids)
                 raw = self._samples.add(messages.audio_of(given.payload))
                 await self._session.send(raw)
-                self._utterances.append(len(raw))
+                utterance.bytes += len(raw)
             case "input_audio_buffer.commit":
                 self._commit(given)
             case "cancel":

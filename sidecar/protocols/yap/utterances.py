@@ -101,19 +101,15 @@ class YapUtterances:
         self._active = YapUtterance(ids)
         return self._forget(before)
 
-    def check(self, ids: YapIds) -> None:
-        """Check that a request is the active one, which receives audio.
+    def active(self, ids: YapIds) -> YapUtterance:
+        """Return the utterance of a request that is the active one, which receives audio.
 
         Raises:
             YapRefused: it is not.
         """
         if self._active is None or self._active.ids.request != ids.request:
             raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
-
-    def append(self, count: int) -> None:
-        """Count bytes of audio of the active request."""
-        assert self._active is not None
-        self._active.bytes += count
+        return self._active
 
     def end(self, ids: YapIds) -> None:
         """End the active request.
@@ -122,7 +118,7 @@ class YapUtterances:
             YapRefused: another request is active, or none.
         """
         if self._active is None:
-            self.check(ids)
+            self.active(ids)
         elif self._active.ids.request != ids.request:
             raise bad_payload(
                 "request_id_mismatch",
