@@ -29,7 +29,6 @@ _EXTENDING = frozenset("\u200c\u200d\u0e33\u0eb3\uff9e\uff9f")
 _VIRAMA = 9
 """Combining class of the sign that joins two consonants."""
 _WIDE = ("W", "F")
-_L, _V, _T = "L", "V", "T"
 
 
 def characters(text: str) -> Iterator[str]:
@@ -54,7 +53,9 @@ def belongs_to(before: str, after: str) -> bool:
     if last == _JOINER:
         return category in ("Lo", "So")
     if category == "Lo":
-        return unicodedata.combining(last) == _VIRAMA or _is_one_syllable(last, after)
+        tail = before[-2:]  # letters of one Hangul syllable are one character when composed
+        composed = [len(unicodedata.normalize("NFC", one)) for one in (tail, tail + after)]
+        return unicodedata.combining(last) == _VIRAMA or composed[0] == composed[1]
     if _is_half_flag(after):
         halves = sum(1 for _ in takewhile(_is_half_flag, reversed(before)))
         return halves % 2 == 1
@@ -93,29 +94,6 @@ def _is_half_flag(character: str) -> bool:
 def _is_modifier(character: str) -> bool:
     """Return whether it is a skin tone of an emoji, or part of a region's flag."""
     return "\U0001f3fb" <= character <= "\U0001f3ff" or "\U000e0020" <= character <= "\U000e007f"
-
-
-def _is_one_syllable(last: str, after: str) -> bool:
-    """Return whether Hangul letters are of one syllable."""
-    before, behind = _hangul_kinds(last), _hangul_kinds(after)
-    if before[-1:] == _L:
-        return behind[:1] in (_L, _V)
-    if before[-1:] == _V:
-        return behind in (_V, _T)
-    return before[-1:] == _T and behind == _T
-
-
-def _hangul_kinds(character: str) -> str:
-    """Return the kinds of the letters in a Hangul character: leading consonant, vowel, trailing
-    consonant; '' if it is none."""
-    code = ord(character)
-    if 0xAC00 <= code <= 0xD7A3:
-        return _L + _V if (code - 0xAC00) % 28 == 0 else _L + _V + _T
-    if 0x1100 <= code <= 0x115F or 0xA960 <= code <= 0xA97C:
-        return _L
-    if 0x1160 <= code <= 0x11A7 or 0xD7B0 <= code <= 0xD7C6:
-        return _V
-    return _T if 0x11A8 <= code <= 0x11FF or 0xD7CB <= code <= 0xD7FB else ""
 
 
 _OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")

@@ -75,12 +75,8 @@ class RequestMetrics:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http":
-            await self._request(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._socket(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        kinds = {"http": self._request, "websocket": self._socket}
+        await kinds.get(scope["type"], self._app)(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         note, tally, began = {"route": error_responses.NO_ROUTE}, self._tally, time.monotonic()
