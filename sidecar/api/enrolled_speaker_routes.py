@@ -190,10 +190,8 @@ class ErasureAnswer(BaseModel):
     )
     people: int = Field(description="Deleted enrolled speakers.")
     live_sessions: int = Field(
-        description=(
-            "Your live sessions in progress on this service: they continue. One with 'keep' "
-            "will be a job."
-        )
+        description="Your live sessions in progress on this service: they continue. One with "
+        "'keep' will be a job."
     )
 
 

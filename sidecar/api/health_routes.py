@@ -74,11 +74,8 @@ class HealthAnswer(BaseModel):
         "disk_full, or recording_hangs: the engine waits for a disk. It ends by itself.",
     )
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
-        description=(
-            "State for clients of the queue server that this service replaces: ok: it "
-            "accepts recordings; degraded: the engine is loading; unreachable: the service "
-            "shuts down."
-        )
+        description="State for clients of the queue server that this service replaces: ok: it "
+        "accepts recordings; degraded: the engine is loading; unreachable: the service shuts down."
     )
     pipeline_state: str = Field(
         examples=["idle"], description="State of conversations, for their page."

@@ -69,10 +69,8 @@ class JobAnswer(JobRecordBody):
     )
     recording: bool = Field(description="True if its recording is kept: see /audio.")
     expires_in: float | None = Field(
-        description=(
-            "Seconds until its retention ends, unless its owner reads or edits it before; null "
-            "without a limit, and before its end."
-        )
+        description="Seconds until its retention ends, unless its owner reads or edits it before; "
+        "null without a limit, and before its end."
     )
 
 

@@ -246,19 +246,16 @@ class PageInfo(BaseModel):
     engine: PageEngine
     may_reload: bool
     keeps_seconds: float | None = Field(
-        description=(
-            "Retention of a result from its end, or from its owner's last access; null: until "
-            "it is deleted."
-        )
+        description="Retention of a result from its end, or from its owner's last access; null: "
+        "until it is deleted."
     )
     keeps_jobs: bool = Field(description="True if jobs persist across restarts.")
     keeps_recordings: bool = Field(description="True if recordings of finished jobs are kept.")
     people: bool = Field(description="True if speakers can be enrolled: /v1/people.")
     longest_audio_seconds: float
     owner: str = Field(
-        description=(
-            "Opaque id of the owner, which separates the copies of several owners in one browser."
-        )
+        description="Opaque id of the owner, which separates the copies of several owners in one "
+        "browser."
     )
     findings: list[PageFinding] = Field(
         description="Findings, only for clients on this machine: they name folders of it."

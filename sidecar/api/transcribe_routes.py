@@ -57,10 +57,8 @@ class TranscribeSegment(BaseModel):
     words_by: str = Field(
         default="",
         examples=["attention"],
-        description=(
-            "Source of word times: 'attention' (of the model), 'server' (of an upstream), "
-            "'spread' (evenly over the segment, a guess)."
-        ),
+        description="Source of word times: 'attention' (of the model), 'server' (of an upstream), "
+        "'spread' (evenly over the segment, a guess).",
     )
     flags: list[str] = []
 

@@ -239,10 +239,8 @@ class Service:
             raise LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not support the language "
                 f"'{options.language}'.",
-                hint=(
-                    f"It knows: {abbreviate_names(self.spec.languages)}. "
-                    f"{language_hint(options.language, self.settings)}"
-                ),
+                hint=f"It knows: {abbreviate_names(self.spec.languages)}. "
+                f"{language_hint(options.language, self.settings)}",
             )
         return options
 

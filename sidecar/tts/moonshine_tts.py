@@ -85,10 +85,8 @@ class MoonshineTts:
             voices = tuple(one for one in voices if one.name == options.voice)
             if not voices:
                 raise errors.VoiceUnknown(
-                    hint=(
-                        f"Use one of: {engine_interface.abbreviate_names(self.voices())}. More: "
-                        "vibevoice-asr pull voice --list"
-                    )
+                    hint=f"Use one of: {engine_interface.abbreviate_names(self.voices())}. More: "
+                    "vibevoice-asr pull voice --list"
                 )
         if options.language == engine_interface.AUTO:
             return voices[0]
@@ -251,10 +249,8 @@ class MoonshineSynthesizer:
         if self._handle < 0:
             raise errors.ModelLoadFailed(
                 f"The voice '{voice}' cannot be loaded: {self._reason(self._handle)}.",
-                hint=(
-                    f"Check and repair its files: vibevoice-asr pull voice {voice} --language "
-                    f"{language}"
-                ),
+                hint=f"Check and repair its files: vibevoice-asr pull voice {voice} --language "
+                f"{language}",
             )
 
     def say(self, text: str, speed: float) -> tuple[bytes, int]:

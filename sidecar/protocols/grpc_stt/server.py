@@ -191,10 +191,8 @@ def _read_client_roots(clients: Path) -> bytes:
         why = getattr(error, "reason", None) or error.strerror or str(error)
         raise errors.SettingsInvalid(
             f"{clients} has no usable certificate: {why.lower().replace('_', ' ')}.",
-            hint=(
-                "Use a PEM file with the certificates of the authorities that sign clients' "
-                "certificates."
-            ),
+            hint="Use a PEM file with the certificates of the authorities that sign clients' "
+            "certificates.",
         ) from None
 
 

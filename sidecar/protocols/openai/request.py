@@ -298,10 +298,8 @@ def answer_options_of(
     if translate and not spec.translates:
         raise errors.TranslationUnavailable(
             f"The engine '{spec.name}' only transcribes and does not translate.",
-            hint=(
-                "Whisper translates into English with a multilingual model: start with "
-                "--engine whisper."
-            ),
+            hint="Whisper translates into English with a multilingual model: start with --engine "
+            "whisper.",
         )
     fmt = request_options.parse_choice(
         "response_format", form.one("response_format"), OpenAIResponseFormat.JSON

@@ -291,10 +291,8 @@ def updated_dialogue(
     if given.get("type") not in (None, session_config.RealtimeSessionType.CONVERSATION):
         raise FieldInvalid(
             f"'session.type' is not '{session_config.RealtimeSessionType.CONVERSATION}'.",
-            hint=(
-                "The type of a session cannot change; for transcription connect with "
-                "?intent=transcription."
-            ),
+            hint="The type of a session cannot change; for transcription connect with "
+            "?intent=transcription.",
         )
     refuse_beta_fields(given, "session")
     after = replace(

@@ -321,10 +321,8 @@ def check_model(name: str, spec: EngineSpec) -> str:
     if name and name not in (spec.name, *openai_common.ALIASES, *openai_common.LIVE_ALIASES):
         raise errors.ModelNotFound(
             f"There is no model '{name[:80]}' for live transcription here.",
-            hint=(
-                f"The live engine is '{spec.name}'; 'whisper-1' and 'gpt-4o-transcribe' are "
-                "names for it, too."
-            ),
+            hint=f"The live engine is '{spec.name}'; 'whisper-1' and 'gpt-4o-transcribe' are "
+            "names for it, too.",
         )
     return name
 

@@ -141,19 +141,16 @@ class WyomingAllowlist:
             raise errors.SettingsInvalid(
                 "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
                 "send one.",
-                hint=(
-                    "Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
-                    "address of Home Assistant."
-                ),
+                hint="Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
+                "address of Home Assistant.",
             )
         away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
         if away and is_loopback_address(settings.host):
             raise errors.SettingsInvalid(
                 f"Clients at {', '.join(away)} (--wyoming-clients) cannot reach "
                 f"{settings.host}, the address of the service.",
-                hint=(
-                    "Listen on an address that they can reach, such as --host 0.0.0.0 with a token."
-                ),
+                hint="Listen on an address that they can reach, such as --host 0.0.0.0 with a "
+                "token.",
             )
         return cls(entrance, guests)
 
