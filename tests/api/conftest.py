@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from browser_visitor import IS_HERE, LACKING, Visitor, spoken
@@ -23,8 +24,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def visitor(browser: Visitor) -> Iterator[Visitor]:
+def visitor(browser: Visitor, tmp_path: Path) -> Iterator[Visitor]:
     """The one browser, with nothing of the test before, and nothing blocked in this one."""
+    browser.folder = tmp_path
     browser.log.clear()
     browser.driver.get_log("browser")
     yield browser

@@ -79,7 +79,8 @@ def test_estimate_before_any_measurement_is_a_usual_range(tmp_path: Path) -> Non
         }
 
 
-def test_estimates_by_duration_path_and_upload_agree(narrow: Server) -> None:
+def test_estimates_by_minutes_duration_path_and_upload_agree(narrow: Server) -> None:
+    assert estimate(narrow, minutes=0.5) == estimate(narrow, duration=30)
     by_path = estimate(narrow, audio_path=str(BECKETT))
     assert by_path["audio_seconds"] == pytest.approx(9.963, abs=0.01)
     assert estimate(narrow, duration=by_path["audio_seconds"]) == by_path
@@ -139,10 +140,6 @@ def test_estimate_for_a_card_names_windows_and_the_cards_beside_it(server: Serve
     assert not any({"smaller", "larger"} & one.keys() for one in beside)
     same = server.client.post("/v1/estimate", json={**wanted, "minutes": None, "duration": 5400})
     assert same.json() == body
-
-
-def test_estimate_by_minutes_is_that_by_seconds(narrow: Server) -> None:
-    assert estimate(narrow, minutes=0.5) == estimate(narrow, duration=30)
 
 
 def test_estimate_and_answer_of_the_transcription_agree(narrow: Server) -> None:

@@ -60,32 +60,37 @@ def test_body_of_another_content_type_is_refused(
     check_problem(response, 415, "content_type_unsupported")
 
 
+NO_JSON = {
+    "empty": b"",
+    "cut": b'{"audio_path": ',
+    "single-quotes": b"{'audio_path': '/a'}",
+    "array": b'["/a"]',
+    "string": b'"/a"',
+    "null": b"null",
+    "nan": b'{"audio_path": NaN}',
+    "infinity": b'{"audio_path": "/a", "x": -Infinity}',
+    "deep": b"[" * 60_000,
+    "bad-utf-8": b'{"audio_path": "/\xff"}',
+    "utf-16": '{"audio_path": "/a"}'.encode("utf-16"),
+    "half-a-pair": b'{"audio_path": "/a", "prompt": "\\ud800"}',
+    "huge-number": b'{"audio_path": "/a", "x": 1' + b"0" * 9000 + b"}",
+}
+DEEP_OBJECTS = b'{"a":' * 12_000 + b"1" + b"}" * 12_000
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        pytest.param(b"", 400, "json_invalid", id="empty"),
-        pytest.param(b'{"audio_path": ', 400, "json_invalid", id="cut"),
-        pytest.param(b"{'audio_path': '/a'}", 400, "json_invalid", id="single-quotes"),
-        pytest.param(b'["/a"]', 400, "json_invalid", id="array"),
-        pytest.param(b'"/a"', 400, "json_invalid", id="string"),
-        pytest.param(b"null", 400, "json_invalid", id="null"),
-        pytest.param(b'{"audio_path": NaN}', 400, "json_invalid", id="nan"),
-        pytest.param(b'{"audio_path": "/a", "x": -Infinity}', 400, "json_invalid", id="infinity"),
-        pytest.param(b'{"audio_path": "/\xff\xfe"}', 400, "json_invalid", id="bad-utf-8"),
-        pytest.param('{"audio_path": "/a"}'.encode("utf-16"), 400, "json_invalid", id="utf-16"),
-        pytest.param(b'{"audio_path": "/a", "prompt": "\\ud800"}', 400, "json_invalid",
-            id="half-a-pair"),
-        pytest.param(b"[" * 60_000, 400, "json_invalid", id="deep"),
-        pytest.param(b'{"a":' * 12_000 + b"1" + b"}" * 12_000, {400, 413}, {"json_invalid",
-            "json_too_large"}, id="deep-objects"),
-        pytest.param(b'{"audio_path": "/a", "x": 1' + b"0" * 9000 + b"}", 400, "json_invalid",
-            id="huge-number"),
-        pytest.param(b'{"audio_path": "' + b"a" * 70_000 + b'"}', 413, "json_too_large",
-            id="65-KiB"),
-        pytest.param(b'{"audio_path": "' + b"a" * 10_000_000 + b'"}', 413, "json_too_large",
-            id="10-MB"),
+        *(pytest.param(body, 400, "json_invalid", id=name) for name, body in NO_JSON.items()),
+        *(
+            pytest.param(
+                b'{"audio_path": "%s"}' % (b"a" * size), 413, "json_too_large", id=f"{size}-bytes"
+            )
+            for size in (70_000, 10_000_000)
+        ),
+        pytest.param(DEEP_OBJECTS, {400, 413}, {"json_invalid", "json_too_large"}, id="objects"),
     ],
-)  # fmt: skip
+)
 def test_invalid_json_body_is_refused(body: bytes, status: int, code: str, server: Server) -> None:
     check_problem(server.client.post("/transcribe", content=body, headers=JSON_TYPE), status, code)
 
@@ -135,33 +140,39 @@ def test_missing_field_error_names_the_misspelled_one(
     assert response.json()["hint"].startswith(hint)
 
 
+FILE = part("audio", b"RIFF", "a.wav")
+HEADERS = b"".join(b"X-%d: y\r\n" % number for number in range(500))
+NO_FORM = {
+    "empty": b"",
+    "garbage": b"no form at all",
+    "other-boundary": b"--elsewhere\r\n\r\n",
+    "no-end": FILE,
+    "cut": FILE[:-6],
+    "cut-head": FILE[:40],
+    "bad-header": b"--frontier\r\nno colon\r\n\r\nx\r\n" + END,
+    "500-headers": b"--frontier\r\n%b\r\nx\r\n" % HEADERS + END,
+}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        pytest.param(b"", 400, "multipart_invalid", id="empty"),
-        pytest.param(b"no form at all", 400, "multipart_invalid", id="garbage"),
-        pytest.param(b"--elsewhere\r\n\r\n", 400, "multipart_invalid", id="other-boundary"),
-        pytest.param(part("audio", b"RIFF", "a.wav"), 400, "multipart_invalid", id="no-end"),
-        pytest.param(part("audio", b"RIFF", "a.wav")[:-6], 400, "multipart_invalid", id="cut"),
-        pytest.param(part("audio", b"RIFF", "a.wav")[:40], 400, "multipart_invalid", id="cut-head"),
-        pytest.param(b"--frontier\r\nno colon\r\n\r\nx\r\n" + END, 400, "multipart_invalid",
-            id="bad-header"),
+        *(pytest.param(body, 400, "multipart_invalid", id=name) for name, body in NO_FORM.items()),
         pytest.param(END, 400, {"multipart_invalid", "file_missing"}, id="no-parts"),
         pytest.param(part("precision", b"fp16") + END, 400, "file_missing", id="no-file"),
-        pytest.param(part("audio", b"a", "a.wav") + part("audio", b"b", "b.wav") + END, 400,
-            "multiple_files", id="two-files"),
-        pytest.param(part("audio", b"a", "a.wav") + part("other", b"b", "b.wav") + END, 400,
-            "multiple_files", id="two-names"),
+        pytest.param(FILE * 2 + END, 400, "multiple_files", id="two-files"),
+        pytest.param(
+            FILE + part("other", b"b", "b.wav") + END, 400, "multiple_files", id="two-names"
+        ),
         pytest.param(part("language", b"a" * 20_000) + END, 400, "field_too_long", id="long-field"),
-        pytest.param(part("a" * 5000, b"a") + END, 400,
-            {"field_too_long", "multipart_invalid"}, id="long-name"),
+        pytest.param(
+            part("a" * 5000, b"a") + END, 400, {"field_too_long", "multipart_invalid"}, id="name"
+        ),
         pytest.param(part("f", b"1") * 100 + END, 400, "multipart_too_many_parts", id="100-parts"),
         pytest.param(part("audio", b"", "a.wav") + END, 400, "audio_empty", id="empty-file"),
         pytest.param(part("prompt", b"Z\xfcrich") + END, 422, "field_invalid", id="latin-1"),
-        pytest.param(b"--frontier\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500))
-            + b"\r\nx\r\n" + END, 400, "multipart_invalid", id="500-headers"),
     ],
-)  # fmt: skip
+)
 def test_broken_form_is_refused_with_its_fault(
     body: bytes, status: int, code: str, server: Server
 ) -> None:

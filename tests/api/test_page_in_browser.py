@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,20 +71,13 @@ def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
         one.client.delete("/v1/data").raise_for_status()
 
 
-def tone(path: Path, seconds: int) -> Path:
-    """A recording of silence with a click a second: nothing is said, and it can be played."""
-    second = struct.pack("<8000h", *(30000 if at < 80 else 0 for at in range(8000)))
-    path.write_bytes(wav(second * seconds, rate=8000))
-    return path
-
-
 def test_dropped_recording_is_transcribed_played_and_searched(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
     visitor.sees("h1", "Who said what")
     assert visitor.findings() == []
-    visitor.drops("talk.wav", tone(tmp_path / "talk.wav", 40).read_bytes())
+    visitor.drops("talk.wav", visitor.tone("talk.wav", 40).read_bytes())
     visitor.has_rows(40)
     visitor.sees(".job .name", "talk.wav")
     assert visitor.all(".lanes li")[1].text.split()[1] == "Speaker"
@@ -121,7 +113,7 @@ def test_dropped_recording_is_transcribed_played_and_searched(
     visitor.driver.refresh()
     visitor.sees(".job .name", "talk.wav").click()
     visitor.sees(".player button", "Choose the file to listen")
-    visitor.driver.find_element("id", "listen").send_keys(str(tmp_path / "talk.wav"))
+    visitor.driver.find_element("id", "listen").send_keys(str(visitor.folder / "talk.wav"))
     visitor.sees(".player .round[aria-label=Play]")
 
 
@@ -155,11 +147,11 @@ def said(visitor: Visitor, index: int) -> str:
 
 
 def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
     from selenium.webdriver import ActionChains
 
-    visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
+    visitor.reads(server, "talk.wav", 12)
     visitor.sees("#said", "talk.wav is done.")  # or that would be said over what comes next
     before = [said(visitor, index) for index in range(12)]
     # a line: corrected, and left as it was
@@ -237,20 +229,20 @@ window.fetch = async (address, options, ...more) => {
 """Has answers of a kind held back from when it is said, and counts those that were given."""
 
 
-def reads_with_holds(visitor: Visitor, server: Server, folder: Path) -> None:
+def reads_with_holds(visitor: Visitor, server: Server) -> None:
     """Opens the page with `HOLDS`, and has a transcript of six lines before them."""
     early = visitor.before(HOLDS)
     visitor.opens(server)
     visitor.late(early)
-    visitor.sends(tone(folder / "talk.wav", 6))
+    visitor.sends_tone("talk.wav", 6)
     visitor.has_rows(6)
 
 
 @pytest.mark.slow
 def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
-    reads_with_holds(visitor, server, tmp_path)
+    reads_with_holds(visitor, server)
     job = server.jobs()[0]["id"]
     path = f"/v1/jobs/{job}/transcript"
 
@@ -276,10 +268,8 @@ def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
     assert visitor.all(".trouble") == []
 
 
-def test_outdated_answer_does_not_delay_the_next_edit(
-    visitor: Visitor, server: Server, tmp_path: Path
-) -> None:
-    reads_with_holds(visitor, server, tmp_path)
+def test_outdated_answer_does_not_delay_the_next_edit(visitor: Visitor, server: Server) -> None:
+    reads_with_holds(visitor, server)
 
     def held(kind: str) -> None:
         wait_until(lambda: visitor.js(f"return Boolean(held.{kind})"), PATIENCE_S, kind)
@@ -301,9 +291,7 @@ def test_outdated_answer_does_not_delay_the_next_edit(
     assert visitor.all(".trouble") == []
 
 
-def test_silent_event_stream_does_not_hide_the_end_of_a_job(
-    visitor: Visitor, slow: Server, tmp_path: Path
-) -> None:
+def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, slow: Server) -> None:
     """Nor does an answer that does not come to what else the page would know."""
     early = visitor.before(
         """window.real = window.fetch;
@@ -322,7 +310,7 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(
     )
     visitor.opens(slow)
     visitor.late(early)
-    visitor.sends(tone(tmp_path / "talk.wav", 20))
+    visitor.sends_tone("talk.wav", 20)
     visitor.has_rows(20)
     visitor.js("letGo()")
     # whose voice was not heard cannot be remembered, and that is said
@@ -341,18 +329,16 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(
     assert visitor.findings() == []
 
 
-def test_progress_is_shown_and_survives_a_reload(
-    visitor: Visitor, slow: Server, tmp_path: Path
-) -> None:
+def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
-    visitor.sends(tone(tmp_path / "long one.wav", 600))
+    visitor.sends_tone("long one.wav", 600)
     visitor.sees(".job[data-state=running] .name", "long one.wav")
     visitor.sees(".job[data-state=running] .how", " % of 10:00, about ")
     visitor.sees(".job[data-state=running] .how", " left")
     visitor.sees(".side h2", "In progress")
-    visitor.sends(tone(tmp_path / "second.wav", 45))
+    visitor.sends_tone("second.wav", 45)
     visitor.sees(".job[data-state=queued] .how", "Next")
-    visitor.sends(tone(tmp_path / "third.wav", 3))
+    visitor.sends_tone("third.wav", 3)
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
     wait_until(lambda: visitor.rows() > 3, PATIENCE_S, "it grows")
     visitor.driver.refresh()
@@ -378,19 +364,19 @@ def test_progress_is_shown_and_survives_a_reload(
 
 @pytest.mark.slow
 def test_read_transcript_is_retained_and_an_expired_one_still_shown(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(job_retention="8s")
 
     def there() -> set[str]:
         return {one["id"] for one in server.jobs()}
 
-    visitor.reads(server, tone(tmp_path / "read.wav", 6), 6)
+    visitor.reads(server, "read.wav", 6)
     (read,) = there()
     # who is in the middle of a correction has the transcript kept, although nothing else happens
     line(visitor, 3).send_keys("e")
     visitor.driver.switch_to.active_element.send_keys(" half a")
-    other = server.submit((tmp_path / "read.wav").read_bytes())
+    other = server.submit((visitor.folder / "read.wav").read_bytes())
     server.wait_state(other, "done")
     wait_until(lambda: other not in there(), PATIENCE_S, "what nobody reads goes")
     assert there() == {read}
@@ -458,9 +444,9 @@ def downloaded(visitor: Visitor, label: str) -> str:
 
 
 def test_text_for_word_processors_has_a_paragraph_for_each_turn(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, tone(tmp_path / "talk.wav", 12), 12)
+    visitor.reads(server, "talk.wav", 12)
     job = server.jobs()[0]["id"]
     move = {"op": "move", "segments": [1, 7], "speaker": "Speaker_0"}
     server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": [move]})
@@ -484,10 +470,10 @@ def test_text_for_word_processors_has_a_paragraph_for_each_turn(
 
 
 def test_exports_made_by_the_page_itself_are_offered_once_the_transcript_is_loaded(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
-    reads_with_holds(visitor, server, tmp_path)
-    visitor.sends(tone(tmp_path / "second.wav", 2))
+    reads_with_holds(visitor, server)
+    visitor.sends_tone("second.wav", 2)
     visitor.sees(".job[data-state=done] .name", "second.wav")
     offered = "return [...document.querySelectorAll('#formats button')].map((b) => b.textContent)"
     own = {"Copy without times", "Text for Word (no times) .txt"}
@@ -505,10 +491,10 @@ def test_exports_made_by_the_page_itself_are_offered_once_the_transcript_is_load
 
 
 def test_read_transcript_is_shown_after_a_reload_until_deleted(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, tone(tmp_path / "first.wav", 3), 3)
-    visitor.sends(tone(tmp_path / "second.wav", 2))
+    visitor.reads(server, "first.wav", 3)
+    visitor.sends_tone("second.wav", 2)
     visitor.sees(".job[data-state=done] .name", "second.wav")
     visitor.driver.refresh()
     visitor.sees("#main h1", "first.wav")
@@ -594,10 +580,10 @@ window.fetch = (...given) => {
 
 @pytest.mark.slow
 def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     server = start_server()
-    voice = tone(tmp_path / "one.wav", 2).read_bytes()
+    voice = visitor.tone("one.wav", 2).read_bytes()
     counting = visitor.before(COUNTS_TRANSCRIPTS)
 
     def copies(owner: str, count: int, at: int) -> list[list[str]]:
@@ -641,11 +627,11 @@ def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
 
 
 def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(job_retention="6s")
-    visitor.reads(server, tone(tmp_path / "first.wav", 5), 5)
-    visitor.sends(tone(tmp_path / "second.wav", 7))
+    visitor.reads(server, "first.wav", 5)
+    visitor.sends_tone("second.wav", 7)
     headings = "return [...document.querySelectorAll('.side h2')].map((one) => one.textContent)"
     wait_until(lambda: visitor.js(headings) == ["Only in this browser"], PATIENCE_S, "both gone")
     visitor.sees(".job .name", "second.wav").click()
@@ -659,9 +645,9 @@ def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
 
 
 def test_copies_of_one_owner_are_not_shown_to_another(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
-    issuer = TokenIssuer(tmp_path / "tokens")
+    issuer = TokenIssuer(visitor.folder / "tokens")
     tokens = {name: issuer.create(name)[0] for name in ("anna", "berta")}
     server = start_server(token_keys=issuer.keys.public)
 
@@ -684,11 +670,11 @@ def test_copies_of_one_owner_are_not_shown_to_another(
 
     signs_in("anna")
     visitor.sees(".intake")
-    visitor.sends(tone(tmp_path / "anna's own.wav", 3))
+    visitor.sends_tone("anna's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
     wait_until(lambda: stored() == 1, PATIENCE_S, "there is a copy")
     signs_in("berta")
-    visitor.sends(tone(tmp_path / "berta's own.wav", 3))
+    visitor.sends_tone("berta's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
     wait_until(lambda: stored() == 2, PATIENCE_S, "and another's")
     found = [one.text for one in visitor.all(".side h2")]
@@ -696,11 +682,9 @@ def test_copies_of_one_owner_are_not_shown_to_another(
     assert "anna" not in visitor.text()
 
 
-def test_two_tabs_show_the_same_and_a_deletion_reaches_both(
-    visitor: Visitor, slow: Server, tmp_path: Path
-) -> None:
+def test_two_tabs_show_the_same_and_a_deletion_reaches_both(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
-    visitor.sends(tone(tmp_path / "shared.wav", 600))
+    visitor.sends_tone("shared.wav", 600)
     visitor.sees(".job[data-state=running] .name", "shared.wav")
     first = visitor.driver.current_window_handle
     visitor.driver.switch_to.new_window("tab")
@@ -713,17 +697,15 @@ def test_two_tabs_show_the_same_and_a_deletion_reaches_both(
 
 
 @pytest.mark.slow
-def test_restarted_service_is_waited_for_and_gets_the_recording_again(
-    visitor: Visitor, tmp_path: Path
-) -> None:
-    with Server(tmp_path / "before", scripted_speed=2) as server:
+def test_restarted_service_is_waited_for_and_gets_the_recording_again(visitor: Visitor) -> None:
+    with Server(visitor.folder / "before", scripted_speed=2) as server:
         port = server.port
         visitor.opens(server)
-        visitor.sends(tone(tmp_path / "kept.wav", 60))
+        visitor.sends_tone("kept.wav", 60)
         visitor.sees(".job[data-state=running]")
         wait_until(lambda: visitor.rows() > 2, PATIENCE_S, "it grows")
     visitor.sees(".banner", "does not answer")
-    with Server(tmp_path / "after", port=port) as server:
+    with Server(visitor.folder / "after", port=port) as server:
         visitor.sees("#main .title", "2 speakers")
         wait_until(lambda: visitor.rows() == 60, PATIENCE_S, "all of it")
         assert len(server.jobs()) == 1
@@ -754,9 +736,9 @@ def test_service_that_refuses_the_list_is_not_said_not_to_answer(
 
 
 def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
-    server = start_server(token=TOKEN, **kept(tmp_path))
+    server = start_server(token=TOKEN, **kept(visitor.folder))
     visitor.opens(server)
     visitor.sees(".door", "vibevoice-asr open")
     assert visitor.findings() == []
@@ -766,7 +748,7 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     visitor.sees("h1", "Who said what")
     assert visitor.driver.current_url == f"http://127.0.0.1:{server.port}/"
     assert visitor.js("return document.cookie") == ""
-    visitor.sends(tone(tmp_path / "talk.wav", 3))
+    visitor.sends_tone("talk.wav", 3)
     visitor.sees("#main .title", "2 speakers")
     visitor.driver.refresh()
     visitor.sees(".job .name", "talk.wav").click()
@@ -805,9 +787,9 @@ def test_visitor_from_elsewhere_is_asked_for_a_token(
 
 @pytest.mark.slow
 def test_link_of_a_named_owner_asks_before_it_signs_in(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
-    issuer = TokenIssuer(tmp_path / "tokens")
+    issuer = TokenIssuer(visitor.folder / "tokens")
     token, _ = issuer.create("mallory")
     server = start_server(token_keys=issuer.keys.public)
     links = [opened(server, token) for _ in range(2)]
@@ -828,9 +810,9 @@ def test_link_of_a_named_owner_asks_before_it_signs_in(
 
 
 def test_file_without_audio_is_refused_in_words_and_can_be_skipped(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
-    letter = new_file(tmp_path / "letter.wav", "This is no sound at all.\n" * 99)
+    letter = new_file(visitor.folder / "letter.wav", "This is no sound at all.\n" * 99)
     visitor.opens(server)
     visitor.sends(letter)
     visitor.sees(".job[data-state=failed] .how", "not audio in a supported format")
@@ -855,14 +837,14 @@ def test_microphone_is_recorded_and_transcribed(visitor: Visitor, server: Server
 
 
 def test_recordings_of_equal_name_are_told_apart_by_upload_time(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    visitor.sends(tone(tmp_path / "alone.wav", 2))
+    visitor.sends_tone("alone.wav", 2)
     visitor.sees(".job[data-state=done] .name", "alone.wav")
     assert ", sent" not in visitor.text()
     for _ in range(2):
-        visitor.sends(tone(tmp_path / "talk.wav", 3))
+        visitor.sends_tone("talk.wav", 3)
     how = """return [...document.querySelectorAll('.job[data-state=done]')].map((job) =>
       [job.querySelector('.name').textContent, job.querySelector('.how').textContent,
        job.querySelector('[aria-label]').ariaLabel]);"""
@@ -874,17 +856,17 @@ def test_recordings_of_equal_name_are_told_apart_by_upload_time(
 
 
 def test_page_shows_the_language_of_the_engine_and_where_it_runs(
-    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+    visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
     visitor.opens(start_server(engine="moonshine"))
     visitor.sees(".status", "English, on this computer")
     visitor.sees(".drop", "an interview, in English.")
-    visitor.sends(tone(tmp_path / "clicks.wav", 2))
+    visitor.sends_tone("clicks.wav", 2)
     visitor.sees("#main", "No speech was found")
     visitor.sees("#main .title", "0:02 · English")
     samples, rate = soundfile.read(Path(get_assets_path()) / "endgame_nagg_nell.wav", dtype="int16")
-    soundfile.write(tmp_path / "backwards.wav", samples[::-1], rate)
-    visitor.sends(tmp_path / "backwards.wav")
+    soundfile.write(visitor.folder / "backwards.wav", samples[::-1], rate)
+    visitor.sends(visitor.folder / "backwards.wav")
     visitor.sees(".job[data-state=done] .name", "backwards.wav").click()
     visitor.sees("#main .notice", "does not seem to be English")
     assert "English" not in visitor.sees("#main .title", "moonshine").text
@@ -892,10 +874,10 @@ def test_page_shows_the_language_of_the_engine_and_where_it_runs(
     visitor.sees(".status", "Sent to another server")
 
 
-def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server, tmp_path: Path) -> None:
+def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:
     from selenium.webdriver import ActionChains
 
-    visitor.reads(server, tone(tmp_path / "talk.wav", 6), 6)
+    visitor.reads(server, "talk.wav", 6)
     visitor.driver.refresh()
     visitor.sees("#main .title", "2 speakers")
     for act in ("Edit", "Select"):  # before anybody points
@@ -1144,11 +1126,11 @@ def test_precision_is_changed_after_showing_its_plan(visitor: Visitor, server: S
 
 @pytest.mark.slow
 def test_long_transcript_is_built_in_slices_and_searched_whole(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
     visitor.js(INTERCEPTS.replace("LONG", str(LONG)))
-    visitor.sends(tone(tmp_path / "hour.wav", 3))
+    visitor.sends_tone("hour.wav", 3)
     wait_until(lambda: visitor.rows() == LONG, PATIENCE_S, "all rows")
     chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"
     assert visitor.js(chunk) == "auto"
@@ -1164,9 +1146,9 @@ def test_long_transcript_is_built_in_slices_and_searched_whole(
 @pytest.mark.slow_except("light")
 @pytest.mark.parametrize("looks", ["light", "dark"])
 def test_page_has_no_accessibility_findings_in_light_dark_and_on_a_phone(
-    looks: str, visitor: Visitor, server: Server, tmp_path: Path
+    looks: str, visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, tone(tmp_path / "talk.wav", 20), 20)
+    visitor.reads(server, "talk.wav", 20)
     while visitor.js("return document.documentElement.dataset.theme") != looks:
         visitor.one(".bar > .bare").click()
     background = visitor.js("return getComputedStyle(document.documentElement).backgroundColor")
@@ -1181,9 +1163,9 @@ def test_page_has_no_accessibility_findings_in_light_dark_and_on_a_phone(
 
 
 def test_bars_on_a_phone_leave_three_quarters_of_the_screen(
-    visitor: Visitor, server: Server, tmp_path: Path
+    visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, tone(tmp_path / "a recording of the whole afternoon.wav", 20), 20)
+    visitor.reads(server, "a recording of the whole afternoon.wav", 20)
     visitor.is_a_phone(390, 844)
     top = "return document.querySelector(arguments[0]).getBoundingClientRect().top / innerHeight"
     wide = "return document.querySelector('.tools').scrollWidth - innerWidth"

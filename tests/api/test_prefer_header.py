@@ -7,35 +7,23 @@ from executed_lines import executed_lines
 
 from sidecar.api.http.request_headers import wants_async
 
+ASKED = (
+    *(["respond-async"], ["Respond-Async"], ["RESPOND-ASYNC , wait=10"]),
+    *(["wait=10, respond-async"], ["wait=10", "respond-async"], [",, respond-async"]),
+    *(["respond-async; priority=5"], ["respond-async;"], ['respond-async=""']),
+    ['x="a, \\"b", respond-async'],
+)
+NOT_ASKED = (
+    *([], [""], ["respond-async-not"], ["not-respond-async"], ["respond async"]),
+    *(['x="respond-async"'], ['x="a, respond-async, b"'], ["x=respond-async"]),
+    *(["wait=5;respond-async"], ["wait=5; a=b ; respond-async"], ["return=minimal"]),
+    *(["respond-async=no"], ["respond-async=no, respond-async"]),
+    ['x="never closed, respond-async'],
+)
+
 
 @pytest.mark.parametrize(
-    ("headers", "wanted"),
-    [
-        (["respond-async"], True),
-        (["Respond-Async"], True),
-        (["RESPOND-ASYNC , wait=10"], True),
-        (["wait=10, respond-async"], True),
-        (["wait=10", "respond-async"], True),
-        (["respond-async; priority=5"], True),
-        (["respond-async;"], True),
-        (['respond-async=""'], True),
-        ([",, respond-async"], True),
-        (['x="a, \\"b", respond-async'], True),
-        ([], False),
-        ([""], False),
-        (["respond-async-not"], False),
-        (["not-respond-async"], False),
-        (["respond async"], False),
-        (['x="respond-async"'], False),
-        (['x="a, respond-async, b"'], False),
-        (["x=respond-async"], False),
-        (["wait=5;respond-async"], False),
-        (["wait=5; a=b ; respond-async"], False),
-        (["respond-async=no"], False),
-        (["respond-async=no, respond-async"], False),
-        (["return=minimal"], False),
-        (['x="never closed, respond-async'], False),
-    ],
+    ("headers", "wanted"), [(one, one in ASKED) for one in (*ASKED, *NOT_ASKED)]
 )
 def test_prefer_respond_async_is_parsed_by_rfc_7240(headers: list[str], wanted: bool) -> None:
     assert wants_async(headers) is wanted

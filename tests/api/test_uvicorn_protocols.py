@@ -7,6 +7,8 @@ import itertools
 import logging
 import math
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -170,8 +172,7 @@ async def test_heads_of_many_uploads_take_turns() -> None:
         await echo(scope, receive, send)
 
     head = HEAD + b"Content-Length: 10000\r\n\r\n"
-    async with asyncio.timeout(PATIENCE_S), served(begins, http=http_protocol(15)) as listener:
-        address = listener.getsockname()
+    async with serving(begins) as address:
         peers = [await asyncio.open_connection(*address) for _ in range(count)]
         for _, writer in peers:
             writer.write(head + bytes(10_000))
@@ -191,13 +192,20 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def answer(*parts: bytes, more: bytes = b"", app: Any = echo) -> bytes:
-    """All that comes back for a request, whose client goes on to send ``more``."""
+@asynccontextmanager
+async def serving(app: Any, http: Any = None) -> AsyncIterator[tuple[str, int]]:
+    """The address of an application behind our protocols."""
     async with (
         asyncio.timeout(PATIENCE_S),
-        served(app, http=http_protocol(15), ws=websocket_protocol()) as listener,
+        served(app, http=http or http_protocol(15), ws=websocket_protocol()) as listener,
     ):
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        yield listener.getsockname()
+
+
+async def answer(*parts: bytes, more: bytes = b"", app: Any = echo) -> bytes:
+    """All that comes back for a request, whose client goes on to send ``more``."""
+    async with serving(app) as address:
+        reader, writer = await asyncio.open_connection(*address)
         writer.write(b"".join(parts))
         writer.write(more)
         found = await reader.read()
@@ -229,8 +237,8 @@ async def test_parser_gets_at_most_8_kb_at_a_time_or_64_of_nothing_but_a_body(
             turns.append((len(data), self.body_left))
             super().data_received(data)
 
-    async with asyncio.timeout(PATIENCE_S), served(echo, http=Watched) as listener:
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+    async with serving(echo, Watched) as address:
+        reader, writer = await asyncio.open_connection(*address)
         writer.write(head + body + head + b"\r\n" * 100)  # bytes behind a request are parsed
         assert b" 200 " in await reader.readline()
         writer.close()
@@ -271,9 +279,8 @@ async def test_endless_head_behind_a_request_ends_its_connection() -> None:
         await answered.wait()
         await echo(scope, receive, send)
 
-    http = http_protocol(15)
-    async with asyncio.timeout(PATIENCE_S), served(slow, http=http) as listener:
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+    async with serving(slow) as address:
+        reader, writer = await asyncio.open_connection(*address)
         writer.write(b"GET /path HTTP/1.1\r\nHost: localhost\r\n\r\nGET /" + 10 * ENDLESS)
         await writer.drain()
         answered.set()
@@ -322,8 +329,8 @@ async def test_body_of_request_that_offers_http_2_arrives(body: list[bytes]) -> 
         b"POST /path HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
         b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
     )
-    async with asyncio.timeout(PATIENCE_S), served(size, http=http_protocol(15)) as listener:
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+    async with serving(size) as address:
+        reader, writer = await asyncio.open_connection(*address)
         for parts in body, body, [b"Content-Length: 0\r\nConnection: close\r\n\r\n"]:
             for part in (head + parts[0], *parts[1:]):
                 writer.write(part)
@@ -350,20 +357,22 @@ async def test_bytes_behind_a_whole_request_do_not_replace_its_response() -> Non
     assert b" 400 " not in found
 
 
+HANDSHAKE = (
+    b"\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+"""Headers of a request for a WebSocket, behind its first line."""
+
+
 async def test_websocket_at_an_absolute_address_is_opened() -> None:
     async def takes_it(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept", "subprotocol": scope["path"].strip("/")})
         await receive()
 
-    head = (
-        b"GET ws://localhost/live?a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    async with served(takes_it, http=http_protocol(15), ws=websocket_protocol()) as listener:
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(head)
+    async with serving(takes_it) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET ws://localhost/live?a HTTP/1.1" + HANDSHAKE)
         found = await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert found.startswith(b"HTTP/1.1 101 ")
@@ -383,11 +392,7 @@ async def test_websocket_at_an_absolute_address_is_opened() -> None:
 async def test_unreadable_websocket_handshake_is_refused(
     request_line_and_headers: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    head = (
-        b"\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    found = await answer(request_line_and_headers, head)
+    found = await answer(request_line_and_headers, HANDSHAKE)
     assert found.startswith(b"HTTP/1.1 4")
     assert not [record for record in caplog.records if record.exc_info]
 
@@ -419,11 +424,7 @@ async def test_message_of_too_many_fragments_is_closed_1009() -> None:
             pass
 
     fragment = b"\xfe" + SMALL_BYTES.to_bytes(2) + bytes(4 + SMALL_BYTES)
-    http, ws = http_protocol(15), websocket_protocol()
-    async with (
-        served(takes_it, http=http, ws=ws) as listener,
-        connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/") as live,
-    ):
+    async with serving(takes_it) as (host, port), connect(f"ws://{host}:{port}/") as live:
         live.transport.write(b"\x02" + fragment + (b"\x00" + fragment) * MAX_FRAGMENTS)
         with pytest.raises(ConnectionClosed) as closed:
             await live.recv()
@@ -449,11 +450,7 @@ async def test_messages_that_wait_let_others_come_in_between() -> None:
             came.append(next(turns))
         await send({"type": "websocket.close"})
 
-    http, ws = http_protocol(15), websocket_protocol()
-    async with (
-        served(takes_all, http=http, ws=ws) as listener,
-        connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/") as live,
-    ):
+    async with serving(takes_all) as (host, port), connect(f"ws://{host}:{port}/") as live:
         live.transport.write(b"\x82\x82\0\0\0\0ab" * 100)
         await live.wait_closed()
     assert len(came) == 99

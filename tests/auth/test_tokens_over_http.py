@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from recordings import long
 from service_process import PATIENCE_S, Server, check_problem, read_answer, wait_until
 from sse_reader import Event, parse
@@ -216,6 +217,7 @@ def test_service_on_the_network_needs_a_token_or_a_key(tmp_path: Path) -> None:
     elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
     with pytest.raises(errors.SettingsInvalid, match="neither a token nor a key"):
         create_app(elsewhere)
+    create_app(elsewhere.model_copy(update={"token": SecretStr("correct-horse-battery-staple")}))
     TokenIssuer(tmp_path / "tokens").create("anna")
     create_app(elsewhere)
     TokenIssuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")

@@ -17,7 +17,7 @@ from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.cli.audio_input import expand_folders, idempotency_key, list_folder, open_file
-from sidecar.cli.backends import ServiceTarget, open_backend
+from sidecar.cli.backends import ServiceTarget, TranscribeRecording, open_backend
 from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.transcript_manifest import RecordingIdentity, identify
@@ -105,17 +105,36 @@ def written(folder: Path) -> dict[str, str]:
     }
 
 
+def nothing_said() -> Transcript:
+    return Transcript((), "en", 1.0, "scripted", "int8")
+
+
+async def said_of(path: Path, _: object) -> Transcript:
+    """The content of a recording is what is said in it; in a broken one nothing can be."""
+    text = await asyncio.to_thread(path.read_text, "utf-8")
+    if text == "broken":
+        raise errors.AudioUndecodable
+    return replace(nothing_said(), segments=(Segment(0.0, 1.0, text),))
+
+
 @contextlib.asynccontextmanager
-async def watching(folder: Path, where: ServiceTarget) -> AsyncIterator[asyncio.Task[int]]:
-    async with open_backend(where, {}) as transcribe:
-        task = asyncio.get_running_loop().create_task(
-            QuickWatch(folder, folder, "srt", transcribe, 2).run()
-        )
-        try:
-            yield task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+async def watched(
+    folder: Path, transcribe: TranscribeRecording = said_of, output: Path | None = None
+) -> AsyncIterator[asyncio.Task[int]]:
+    """A watch of a folder."""
+    task = asyncio.create_task(QuickWatch(folder, output or folder, "text", transcribe, 1).run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def watched_by_service(folder: Path, where: ServiceTarget) -> AsyncIterator[None]:
+    """The same, whose recordings go to a service."""
+    async with open_backend(where, {}) as transcribe, watched(folder, transcribe):
+        yield
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -127,11 +146,11 @@ async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
     shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
-    async with watching(inbox, ServiceTarget(server.url, leave=True)):
-        await until((inbox / "a.WAV.srt").exists)
+    async with watched_by_service(inbox, ServiceTarget(server.url, leave=True)):
+        await until((inbox / "a.WAV.txt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
         shutil.copy(TALK, inbox / "late.wav")
-        await until((inbox / "late.wav.srt").exists)
+        await until((inbox / "late.wav.txt").exists)
     reason = (inbox / "failed/junk.mp3.reason.txt").read_text("utf-8")
     assert "(audio_format_unsupported)" in reason
     assert (inbox / "failed/junk.mp3").exists()
@@ -148,11 +167,11 @@ async def test_watch_resumes_the_job_that_it_left(
     where = ServiceTarget(server.url, leave=True)
     with Client(where.server or "") as client:
         with halted(server.health()["worker_pid"]):
-            async with watching(tmp_path, where):
+            async with watched_by_service(tmp_path, where):
                 await until(lambda: client.jobs().jobs)
             (left,) = client.jobs().jobs
-        async with watching(tmp_path, where):
-            await until((tmp_path / "talk.wav.srt").exists)
+        async with watched_by_service(tmp_path, where):
+            await until((tmp_path / "talk.wav.txt").exists)
         assert client.jobs().jobs == (), "it was that one, and it is forgotten"
     assert left.state in ("queued", "running")
 
@@ -176,17 +195,12 @@ async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
         return nothing_said()
 
     kept = tmp_path / "kept"
-    watch = asyncio.create_task(QuickWatch(inbox, to, "text", transcribe, 1).run())
-    await until(kept.exists)
-    await until(lambda: "No such file" in capsys.readouterr().err)
-    kept.rename(to)
-    kept.touch()
-    await until(lambda: set(written(to)) == {"a.WAV.txt", "b.wav.txt"})
-    watch.cancel()
-
-
-def nothing_said() -> Transcript:
-    return Transcript((), "en", 1.0, "scripted", "int8")
+    async with watched(inbox, transcribe, to):
+        await until(kept.exists)
+        await until(lambda: "No such file" in capsys.readouterr().err)
+        kept.rename(to)
+        kept.touch()
+        await until(lambda: set(written(to)) == {"a.WAV.txt", "b.wav.txt"})
 
 
 def test_recording_counts_once_it_no_longer_changes() -> None:
@@ -200,42 +214,6 @@ def test_recording_counts_once_it_no_longer_changes() -> None:
     assert settling.settled({path: (11, 2)}, 8.0) == [], "it came back"
 
 
-async def said_of(path: Path, _: object) -> Transcript:
-    """The content of a recording is what is said in it; in a broken one nothing can be."""
-    text = await asyncio.to_thread(path.read_text, "utf-8")
-    if text == "broken":
-        raise errors.AudioUndecodable
-    return replace(nothing_said(), segments=(Segment(0.0, 1.0, text),))
-
-
-async def test_older_recording_in_place_of_another_gets_a_transcript_beside_an_edited_one(
-    tmp_path: Path,
-) -> None:
-    recording, output = tmp_path / "talk.wav", tmp_path / "talk.wav.txt"
-    recording.write_text("first")
-    watch = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
-    await until(lambda: output.exists() and "first" in output.read_text("utf-8"))
-    output.write_text("first, by hand")
-    older = new_file(tmp_path / "older", "second")
-    os.utime(older, (1, 1))
-    older.replace(recording)
-    await until((tmp_path / "talk.wav-2.txt").exists)
-    watch.cancel()
-    assert output.read_text("utf-8") == "first, by hand"
-    assert "second" in written(tmp_path)["talk.wav-2.txt"]
-
-
-async def test_transcript_without_a_manifest_counts_if_it_is_newer(tmp_path: Path) -> None:
-    for name in ("done", "new"):
-        (tmp_path / f"{name}.wav").write_text(name)
-        os.utime(tmp_path / f"{name}.wav", (1, 1))
-    (tmp_path / "done.wav.txt").write_text("by another program")
-    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
-    await until((tmp_path / "new.wav.txt").exists)
-    task.cancel()
-    assert (tmp_path / "done.wav.txt").read_text("utf-8") == "by another program"
-
-
 async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,13 +225,12 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
         asked.append(path.name)
         return await said_of(path, told)
 
-    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", transcribe, 1).run())
-    await until(lambda: asked)
-    (tmp_path / "next.wav").write_text("next")
-    await until((tmp_path / "next.wav.txt").exists)
-    obstacle.unlink()
-    await until((tmp_path / "failed/broken.wav.reason.txt").exists)
-    task.cancel()
+    async with watched(tmp_path, transcribe):
+        await until(lambda: asked)
+        (tmp_path / "next.wav").write_text("next")
+        await until((tmp_path / "next.wav.txt").exists)
+        obstacle.unlink()
+        await until((tmp_path / "failed/broken.wav.reason.txt").exists)
     assert asked == ["broken.wav", "next.wav"], "only the move is tried again"
     assert capsys.readouterr().err.count("cannot be moved to 'failed' yet") == 1
 
@@ -271,9 +248,8 @@ async def test_watch_tells_once_which_recording_it_may_not_read(
         return None
 
     monkeypatch.setattr("sidecar.cli.watch_folder.identify", may_not_read)
-    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
-    await until((tmp_path / "secret.wav.txt").exists)
-    task.cancel()
+    async with watched(tmp_path):
+        await until((tmp_path / "secret.wav.txt").exists)
     assert capsys.readouterr().err.count("secret.wav: it cannot be read yet") == 1
 
 
@@ -293,12 +269,11 @@ async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read
         return recording
 
     monkeypatch.setattr("sidecar.cli.watch_folder.identify", remove_at_last)
-    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
-    await until(lambda: len(tries) == 2)
-    (tmp_path / "next.wav").write_text("next")
-    await until(lambda: task.done() or (tmp_path / "next.wav.txt").exists())
-    assert not task.done()
-    task.cancel()
+    async with watched(tmp_path) as task:
+        await until(lambda: len(tries) == 2)
+        (tmp_path / "next.wav").write_text("next")
+        await until(lambda: task.done() or (tmp_path / "next.wav.txt").exists())
+        assert not task.done()
 
 
 def test_folder_tells_what_it_skips(inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,9 +292,8 @@ async def test_watch_tells_once_what_it_skips(
 ) -> None:
     (tmp_path / "call.xyz").touch()
     (tmp_path / "talk.wav").write_text("talk")
-    task = asyncio.create_task(QuickWatch(tmp_path, tmp_path, "text", said_of, 1).run())
-    await until((tmp_path / "talk.wav.txt").exists)
-    task.cancel()
+    async with watched(tmp_path):
+        await until((tmp_path / "talk.wav.txt").exists)
     assert capsys.readouterr().err.count("call.xyz") == 1
 
 

@@ -8,9 +8,9 @@ import os
 import pytest
 from service_process import until
 from shared_job_services import DONE, SEGMENT, Service, submitted, until_told, watched
+from uploads import upload
 
 from sidecar import errors
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.claims import Claim
 from sidecar.cluster.job_follower import EVENTS_CHANNEL
 from sidecar.jobs.job_record import CancelledChange, JobState, ReportedChange, StartedChange
@@ -19,7 +19,7 @@ from sidecar.transcripts.transcript import Finished, Segment, Transcript
 
 
 def job_of(record: object) -> Job:
-    return Job(UploadSpool(None).finish(), record)  # type: ignore[arg-type]
+    return Job(upload(b""), record)  # type: ignore[arg-type]
 
 
 async def claimed(node: Service) -> Claim:

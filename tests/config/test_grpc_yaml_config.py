@@ -89,18 +89,11 @@ MEANT: dict[str, Any] = {
     "grpc_profile": "accurate",
 }
 LEFT_OUT = (
-    "server.max_buffer_sec",
-    "server.max_chunk_ms",
-    "safety.speech_rms_threshold",
-    "storage.directory",
-    "storage.queue_max_chunks",
-    "storage.max_files",
-    "health.window_sec",
-    "health.min_events",
-    "health.max_timeout_ratio",
-    "health.min_success_ratio",
-    "decode_profiles.accurate.beam_size",
-    "decode_profiles.rapid",
+    *("server.max_buffer_sec", "server.max_chunk_ms", "safety.speech_rms_threshold"),
+    *(f"storage.{name}" for name in ("directory", "queue_max_chunks", "max_files")),
+    *(f"health.{name}" for name in ("window_sec", "min_events")),
+    *(f"health.{name}" for name in ("max_timeout_ratio", "min_success_ratio")),
+    *("decode_profiles.accurate.beam_size", "decode_profiles.rapid"),
 )
 
 
@@ -192,19 +185,16 @@ def test_folder_as_model_is_accepted_and_unfixed_language_ignored() -> None:
     assert timeless.settings == {"live_timeout": grpc_yaml_config.UNLIMITED_S}
 
 
+ALL_RECORDINGS = {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 << 20}
+
+
 @pytest.mark.parametrize(
     ("storage", "settings"),
     [
         ({"max_bytes": 1 << 20, "max_age_days": 7}, {}),
         ({"persist_audio": False, "max_bytes": 1 << 20}, {"grpc_keep": False}),
-        (
-            {"persist_audio": True, "max_bytes": -1, "max_age_days": 0},
-            {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 << 20},
-        ),
-        (
-            {"persist_audio": True, "max_bytes": None},
-            {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 << 20},
-        ),
+        ({"persist_audio": True, "max_bytes": -1, "max_age_days": 0}, ALL_RECORDINGS),
+        ({"persist_audio": True, "max_bytes": None}, ALL_RECORDINGS),
     ],
 )
 def test_recording_limits_count_if_audio_is_recorded_and_may_be_null(

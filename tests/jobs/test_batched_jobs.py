@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -87,18 +86,20 @@ async def test_cancelled_job_leaves_running_batch_and_others_finish(
             await jobs[1].result()
 
 
-async def test_job_cancelled_before_batch_starts_is_not_reported_to_engine(
+async def test_job_cancelled_before_batch_starts_leaves_others_together_and_engine_unaware(
     recording: Path, hold: Hold
 ) -> None:
-    async with queue_of() as (queue, slot, _):
+    async with queue_of() as (queue, slot, companies):
         jobs = await started(queue, *map(job_of, [recording] * 3))
         await until(lambda: jobs[0].state is JobState.RUNNING)
         queue.cancel(jobs[0])
         await running(jobs[1:])
         queue.cancel(jobs[2])
         hold.release()
-        await jobs[1].result()
+        assert (await jobs[1].result()).text
     assert slot.left == [1], "the numbers are those of whom the engine hears"
+    assert companies.sizes == [3]
+    assert not any(job.record.alone for job in jobs[1:])
 
 
 async def test_each_job_of_batch_gets_its_own_plan(recording: Path) -> None:
@@ -131,7 +132,7 @@ async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(recording:
 
 @linux
 async def test_recording_of_batch_that_cannot_be_read_waits_alone_and_others_are_done(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path,
 ) -> None:
     async with queue_of(fault_retry_s=0.01) as (queue, _, companies):
         *jobs, unreadable = await started(
@@ -175,7 +176,7 @@ async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
         following = await submitted(queue, *map(job_of, [recording] * 2))
         assert len({(await job.result()).text for job in following}) == 1
     assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
-    assert [job.record.attempts for job in jobs] == [2, 2, 2]
+    assert [(job.record.attempts, job.record.alone) for job in jobs] == [(2, True)] * 3
     assert isinstance(jobs[1].error, errors.EngineCrashed)
     assert companies.sizes == [3, 2]
 
@@ -221,20 +222,6 @@ async def test_unreadable_recording_in_batch_fails_alone(recording: Path, tmp_pa
     assert isinstance(jobs[1].error, errors.BadAudio)
 
 
-@posix
-async def test_jobs_of_crashed_batch_are_retried_one_by_one(recording: Path, hold: Hold) -> None:
-    async with queue_of() as (queue, slot, companies):
-        jobs = await started(queue, *map(job_of, [recording] * 3))
-        await running(jobs)
-        assert slot.worker_pid is not None
-        hold.spare_new_workers()
-        os.kill(slot.worker_pid, signal.SIGKILL)
-        texts = {(await job.result()).text for job in jobs}
-    assert len(texts) == 1
-    assert all(job.record.alone for job in jobs)
-    assert companies.sizes == [3]
-
-
 async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
     recording: Path, hold: Hold
 ) -> None:
@@ -249,18 +236,6 @@ async def test_interrupted_batch_is_requeued_in_order_without_counted_attempt(
         assert {(await job.result()).precision for job in jobs} == {"int8"}
     assert companies.sizes == [4, 4, 1]
     assert [job.record.attempts for job in jobs] == [1] * 5, "to be interrupted is no attempt"
-
-
-async def test_job_cancelled_during_load_leaves_rest_of_batch_together(recording: Path) -> None:
-    async with queue_of() as (queue, _, companies):
-        jobs = await started(queue, *map(job_of, [recording] * 3))
-        async for _ in jobs[0].changes():
-            if jobs[0].state is JobState.RUNNING:
-                break
-        queue.cancel(jobs[0])
-        assert [(await jobs[at].result()).text != "" for at in (1, 2)] == [True, True]
-    assert companies.sizes == [3]
-    assert not any(job.record.alone for job in jobs[1:])
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from full_disk import fill_disk
 from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on, started, submitted
 from service_process import PATIENCE_S, new_file, until
+from uploads import upload
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
@@ -21,6 +23,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import persistent_recordings
 from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
@@ -32,34 +35,28 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
     return error
 
 
+FAULTS: dict[Fault, tuple[Exception, ...]] = {
+    Fault.RECORDING: (
+        *(errors.AudioLost(), errors.AudioUndecodable(), errors.EngineFailed()),
+        *(errors.AudioPathForbidden(), ValueError("a bug")),
+        *(FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ELOOP, "a link")),
+        raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "its own")),
+    ),
+    Fault.NODE: (
+        *(errors.DiskFull(), errors.UploadsFull(), errors.EngineStuck(), MemoryError()),
+        *(OSError(errno.EMFILE, "too many"), OSError(errno.EAGAIN, "no process")),
+        raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")),
+        RuntimeError("can't start new thread"),
+    ),
+    Fault.STORAGE: (
+        *(TimeoutError(), errors.StorageUnreachable(), errors.JournalUnreachable()),
+        *(OSError(errno.EIO, "input/output"), PermissionError(errno.EACCES, "not now")),
+    ),
+}
+
+
 @pytest.mark.parametrize(
-    ("error", "fault"),
-    [
-        (errors.AudioLost(), Fault.RECORDING),
-        (errors.AudioUndecodable(), Fault.RECORDING),
-        (errors.EngineFailed(), Fault.RECORDING),
-        (errors.AudioPathForbidden(), Fault.RECORDING),
-        (ValueError("a bug"), Fault.RECORDING),
-        (FileNotFoundError(errno.ENOENT, "gone"), Fault.RECORDING),
-        (OSError(errno.ELOOP, "a link"), Fault.RECORDING),
-        (errors.DiskFull(), Fault.NODE),
-        (errors.UploadsFull(), Fault.NODE),
-        (errors.EngineStuck(), Fault.NODE),
-        (OSError(errno.EMFILE, "too many"), Fault.NODE),
-        (OSError(errno.EAGAIN, "no process"), Fault.NODE),
-        (raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")), Fault.NODE),
-        (MemoryError(), Fault.NODE),
-        (RuntimeError("can't start new thread"), Fault.NODE),
-        (TimeoutError(), Fault.STORAGE),
-        (errors.StorageUnreachable(), Fault.STORAGE),
-        (errors.JournalUnreachable(), Fault.STORAGE),
-        (OSError(errno.EIO, "input/output"), Fault.STORAGE),
-        (PermissionError(errno.EACCES, "not now"), Fault.STORAGE),
-        (
-            raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "its own")),
-            Fault.RECORDING,
-        ),
-    ],
+    ("error", "fault"), [(error, fault) for fault, them in FAULTS.items() for error in them]
 )
 def test_error_is_blamed_on_recording_node_or_storage(error: Exception, fault: Fault) -> None:
     assert fault_of(error) is fault
@@ -102,10 +99,23 @@ async def job_of_own_file(settings: Settings, voice: bytes, folder: Path) -> tup
     return job_id, path
 
 
-def upload(data: bytes) -> AudioSource:
-    spool = UploadSpool(None)
-    spool.add(data)
-    return spool.finish()
+@asynccontextmanager
+async def restarting(keeping: JobPersistence) -> AsyncIterator[tuple[JobQueue, asyncio.Task[None]]]:
+    """A queue, and the work of a service that starts: all kept jobs come into it."""
+    async with queue_on(OverheardSlot(), keeping.store) as queue:
+        yield queue, asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+    keeping.close()
+
+
+@asynccontextmanager
+async def keeping_queue(
+    folder: Path, **terms: object
+) -> AsyncIterator[tuple[JobPersistence, JobQueue]]:
+    """A closed queue whose jobs are kept in a folder."""
+    keeping = JobPersistence(keeping_in(folder))
+    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01, **terms) as queue:
+        yield keeping, queue
+    keeping.close()
 
 
 async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
@@ -116,15 +126,13 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
     job_id, path = await kept_job(settings, upload(long), "long")
     small, _ = await kept_job(settings, upload(voice), "small")
     keeping = JobPersistence(settings)
-    async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+    async with restarting(keeping) as (queue, work):
         await until(lambda: queue.live(small) is not None)
         assert not keeping.store.get(job_id).over
         assert path.exists()
         settings.spool_dir.mkdir()
         await work
         assert queue.live(job_id) is not None
-    keeping.close()
 
 
 async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
@@ -149,8 +157,7 @@ async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
 
     keeping.open = open_once_it_answers  # type: ignore[method-assign]
     monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 0.01)
-    async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+    async with restarting(keeping) as (queue, work):
         try:
             await until(lambda: queue.live(other) is not None)
             assert not any(queue.live(one.id) for one in hang)
@@ -159,7 +166,6 @@ async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
         await work
         assert all(queue.live(one.id) for one in hang)
         assert len(tried) == len(hang), "each has one thread"
-    keeping.close()
 
 
 async def test_waiting_recordings_are_logged_once_until_their_number_changes(
@@ -178,12 +184,10 @@ async def test_waiting_recordings_are_logged_once_until_their_number_changes(
         return opened(record)
 
     keeping.open = tried  # type: ignore[method-assign]
-    async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+    async with restarting(keeping) as (_, work):
         await until(lambda: len(tries) >= 6)
         settings.spool_dir.mkdir()
         await work
-    keeping.close()
     assert caplog.text.count("2 jobs wait") == 1
 
 
@@ -200,15 +204,13 @@ async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
 
     monkeypatch.setattr(os, "open", open_but_not_this)
     keeping = JobPersistence(settings)
-    async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+    async with restarting(keeping) as (_, work):
         async with asyncio.timeout(PATIENCE_S):
             await work
         failed = keeping.store.get(job_id)
         assert failed.over
         assert failed.error is not None
         assert failed.error.code == "audio_path_forbidden"
-    keeping.close()
 
 
 async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tried_again(
@@ -216,12 +218,10 @@ async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tr
 ) -> None:
     job_id, _ = await kept_job(settings, upload(voice + bytes(UploadSpool.MEMORY_BYTES)))
     keeping = JobPersistence(settings)
-    async with queue_on(OverheardSlot(), keeping.store) as queue:
-        work = asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+    async with restarting(keeping) as (_, work):
         await until(lambda: keeping.store.get(job_id).seq > 0)
         keeping.store.forget(job_id)
         await work
-    keeping.close()
 
 
 async def test_start_goes_on_when_unneeded_recording_cannot_be_deleted(
@@ -260,9 +260,8 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
 async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
     tiny_disk: Path, new_job: Callable[..., Job]
 ) -> None:
-    keeping = JobPersistence(keeping_in(tiny_disk))
     jobs = [new_job(durable=True) for _ in range(3)]
-    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
+    async with keeping_queue(tiny_disk) as (_, queue):
         await submitted(queue, *jobs)
         fill_disk(tiny_disk)
         queue.open()
@@ -273,7 +272,6 @@ async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
         await asyncio.gather(*(job.result() for job in jobs))
         assert queue.paused is None
         assert [job.record.attempts for job in jobs] == [1, 1, 1]
-    keeping.close()
 
 
 @pytest.mark.parametrize("kind", [SegmentReady, Checkpoint, Finished])
@@ -281,18 +279,17 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
     kind: type, tiny_disk: Path, new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
-    keeping = JobPersistence(keeping_in(tiny_disk))
     jobs, full = [new_job(durable=True) for _ in range(2)], list[str]()
-    stored = keeping.store.append
+    async with keeping_queue(tiny_disk) as (keeping, queue):
+        stored = keeping.store.append
 
-    def append(job_id: str, change: JobChange) -> JobRecord:
-        if not full and isinstance(change, ReportedChange) and isinstance(change.event, kind):
-            full.append(job_id)
-            fill_disk(tiny_disk)
-        return stored(job_id, change)
+        def append(job_id: str, change: JobChange) -> JobRecord:
+            if not full and isinstance(change, ReportedChange) and isinstance(change.event, kind):
+                full.append(job_id)
+                fill_disk(tiny_disk)
+            return stored(job_id, change)
 
-    monkeypatch.setattr(keeping.store, "append", append)
-    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
+        monkeypatch.setattr(keeping.store, "append", append)
         await started(queue, *jobs)
         await until(lambda: isinstance(queue.paused, errors.DiskFull))
         assert {job.state for job in jobs} <= {JobState.QUEUED, JobState.DONE}
@@ -300,7 +297,6 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
         await asyncio.gather(*(job.result() for job in jobs))
         await asyncio.gather(*(job.written() for job in jobs))
         assert [job.record.attempts for job in jobs] == [1, 1]
-    keeping.close()
     read = JobPersistence(keeping_in(tiny_disk))
     assert [one.state for one in read.store.all()] == [JobState.DONE] * 2
     read.close()
@@ -309,33 +305,29 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
 async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting(
     tmp_path: Path, new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeping = JobPersistence(keeping_in(tmp_path))
-    bad, good = new_job(durable=True), new_job(durable=True)
-    sealed = keeping.store._sealed
-
-    def sealed_but_a_segment(record: JobRecord, event: JobEvent | None = None) -> bytes:
-        if record.id == bad.id and event is not None and record.segments:
-            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
-        return sealed(record, event)
-
-    monkeypatch.setattr(keeping.store, "_sealed", sealed_but_a_segment)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
-    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01) as queue:
+    bad, good = new_job(durable=True), new_job(durable=True)
+    async with keeping_queue(tmp_path) as (keeping, queue):
+        sealed = keeping.store._sealed
+
+        def sealed_but_a_segment(record: JobRecord, event: JobEvent | None = None) -> bytes:
+            if record.id == bad.id and event is not None and record.segments:
+                raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+            return sealed(record, event)
+
+        monkeypatch.setattr(keeping.store, "_sealed", sealed_but_a_segment)
         await started(queue, bad, good)
         assert (await good.result()).text
         with pytest.raises(errors.SidecarError) as failed:
             await bad.result()
         assert failed.value.code == "internal"
-    keeping.close()
 
 
 async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
     tiny_disk: Path, new_job: Callable[..., Job]
 ) -> None:
-    keeping, company = JobPersistence(keeping_in(tiny_disk)), Companies()
-    jobs = [new_job(durable=True) for _ in range(3)]
-    terms = {"fault_retry_s": 0.01, "company": company}
-    async with queue_on(OverheardSlot(), keeping.store, **terms) as queue:
+    jobs, company = [new_job(durable=True) for _ in range(3)], Companies()
+    async with keeping_queue(tiny_disk, company=company) as (_, queue):
         await submitted(queue, *jobs)
         fill_disk(tiny_disk)
         queue.open()
@@ -343,7 +335,6 @@ async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
         (tiny_disk / "ballast").unlink()
         await asyncio.gather(*(job.result() for job in jobs))
     assert company.sizes == [3, 3]
-    keeping.close()
 
 
 async def test_recording_that_fails_as_it_is_closed_stops_no_dispatcher(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
-from instrumented_slot import Companies, OverheardJoint, OverheardSlot, queue_on
+from instrumented_slot import Companies, OverheardJoint, OverheardSlot, queue_on, started
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -51,6 +51,13 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
     return make
 
 
+def stop(slot: OverheardSlot) -> int:
+    """Have the worker of a slot answer nothing any more; its process."""
+    assert slot.worker_pid is not None
+    os.kill(slot.worker_pid, signal.SIGSTOP)
+    return slot.worker_pid
+
+
 @pytest.mark.slow_except("OverheardSlot")
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
@@ -59,13 +66,10 @@ async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
 ) -> None:
     slot = build(kind)
     async with queue_on(slot) as queue:
-        queue.open()
         job, after = new_job(), new_job()
-        await queue.submit(job)
+        await started(queue, job)
         await until(lambda: job.record.segments)
-        hung = slot.worker_pid
-        assert hung is not None
-        os.kill(hung, signal.SIGSTOP)
+        hung = stop(slot)
         hold.spare_new_workers()
         async with asyncio.timeout(PATIENCE_S):
             transcript = await job.result()
@@ -84,13 +88,9 @@ async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         await slot.preload()
-        hung = slot.worker_pid
-        assert hung is not None
-        os.kill(hung, signal.SIGSTOP)
+        stop(slot)
         await until(lambda: slot.state is EngineState.ABSENT)
-        queue.open()
-        job = new_job()
-        await queue.submit(job)
+        (job,) = await started(queue, new_job())
         async with asyncio.timeout(PATIENCE_S):
             assert (await job.result()).text
         assert (job.record.attempts, job.record.crashes, slot.loads) == (1, 0, 2)
@@ -109,16 +109,13 @@ async def test_jobs_wait_and_no_other_worker_starts_until_unkillable_one_ends(
     or a hard mount whose server is gone. Here one is stopped, and killing it does nothing."""
     slot = build(OverheardSlot, exit_grace_s=0.1)
     async with queue_on(slot, fault_retry_s=0.01) as queue:
-        queue.open()
         job, after = new_job(), new_job()
-        await queue.submit(job)
+        await started(queue, job)
         await until(lambda: job.record.segments)
-        hung = slot.worker_pid
-        assert hung is not None
         hold.spare_new_workers()
         with monkeypatch.context() as nothing_ends_it:
             nothing_ends_it.setattr(subprocess.Popen, "kill", lambda process: None)
-            os.kill(hung, signal.SIGSTOP)
+            hung = stop(slot)
             await queue.submit(after)
             await until(lambda: isinstance(queue.paused, errors.EngineStuck))
             assert (job.record.crashes, slot.state) == (1, EngineState.STUCK)
@@ -150,10 +147,9 @@ async def test_busy_engine_that_answers_pings_is_not_killed(
         return answered[-1]
 
     monkeypatch.setattr(worker_process.WorkerProcess, "answers_ping", noted)
+    monkeypatch.setattr(worker_process, "SECOND_PING_TIMEOUT_S", PATIENCE_S)
     async with queue_on(slot) as queue:
-        queue.open()
-        job = new_job()
-        await queue.submit(job)
+        (job,) = await started(queue, new_job())
         await job.result()
         assert job.record.processing_s > DEAF_S
         assert (job.record.attempts, slot.loads, any(answered)) == (1, 1, True)
@@ -224,11 +220,8 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         for job in (hangs, other):
             job.when_over(lambda job_id=job.id: ended.append(job_id))
             await queue.submit(job)
-        pass_over, rests_s, clock = (
-            queue._waiting.pass_over,
-            list[float](),
-            asyncio.get_running_loop().time,
-        )
+        pass_over, rests_s = queue._waiting.pass_over, list[float]()
+        clock = asyncio.get_running_loop().time
 
         def noted(jobs: Sequence[Job], for_s: float) -> None:
             rests_s.append(for_s)

@@ -107,6 +107,9 @@ def test_repeated_events_change_nothing(history: Sequence[JobChange], data: st.D
     assert once == twice
 
 
+AGAIN = [StartedChange(), CrashedChange(), StartedChange()]
+
+
 @pytest.mark.parametrize(
     ("history", "state", "attempts", "alone"),
     [
@@ -114,13 +117,8 @@ def test_repeated_events_change_nothing(history: Sequence[JobChange], data: st.D
         ([StartedChange()], JobState.RUNNING, 1, False),
         ([StartedChange(), RequeuedChange()], JobState.QUEUED, 0, False),
         ([StartedChange(), RequeuedChange(counted=True, alone=True)], JobState.QUEUED, 1, True),
-        ([StartedChange(), CrashedChange(), StartedChange()], JobState.RUNNING, 2, True),
-        (
-            [StartedChange(), CrashedChange(), StartedChange(), RequeuedChange()],
-            JobState.QUEUED,
-            1,
-            True,
-        ),
+        (AGAIN, JobState.RUNNING, 2, True),
+        ([*AGAIN, RequeuedChange()], JobState.QUEUED, 1, True),
         ([StartedChange(), DONE], JobState.DONE, 1, False),
         ([DONE, CrashedChange(), RequeuedChange(counted=True)], JobState.QUEUED, 0, False),
         ([CancelledChange(), StartedChange(), DONE], JobState.CANCELLED, 0, False),

@@ -17,10 +17,9 @@ from job_event_histories import submitted
 from postgres import Cluster
 from service_process import PATIENCE_S
 from shared_job_services import Service, service, until_told
+from uploads import upload
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
 from sidecar.jobs import job_store
 from sidecar.jobs.job_event_log import JobEventLog
@@ -103,7 +102,7 @@ class Local:
 
     async def submit(self, record: JobRecord) -> None:
         """Have a job accepted."""
-        await self._queue.submit(Job(recording(), record))
+        await self._queue.submit(Job(upload(b"a recording"), record))
 
     async def work(self, job_id: str, *changes: JobChange) -> None:
         """Have these happen to a job, as an engine does; `StartedChange` is the first."""
@@ -123,12 +122,6 @@ class Local:
     async def events(self, job_id: str) -> Sequence[JobEvent]:
         """The events of a job as they are kept for those who go on with it."""
         return self._log.events(job_id)
-
-
-def recording() -> AudioSource:
-    spool = UploadSpool(None)
-    spool.add(b"a recording")
-    return spool.finish()
 
 
 @asynccontextmanager

@@ -50,6 +50,12 @@ class Kept:
         job.enter(self.store)
         return finish(job, segments)
 
+    def restarted(self, retention_s: float, *limits: int) -> Retention:
+        """What a service that starts has instead; it is told of the results that there are."""
+        self.results.close()
+        self.results = Retention(self.store, retention_s, *limits)
+        return self.results
+
     async def fetch(self, job: Job) -> None:
         """As a client does: its state, and its result if there is one."""
         self.results.renew(job.id)
@@ -290,7 +296,7 @@ async def test_shutdown_waits_for_result_until_its_time_is_over(new_job: NewJob)
 
 async def test_owner_with_too_many_results_loses_the_oldest(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
-    kept.results = Retention(kept.store, DAY_S, 1 << 30, 3)
+    kept.restarted(DAY_S, 1 << 30, 3)
     ids = [kept.finished(new_job()).id for _ in range(5)]
     assert kept.ids == ids[2:]
 
@@ -298,18 +304,17 @@ async def test_owner_with_too_many_results_loses_the_oldest(new_job: NewJob) -> 
 async def test_result_from_before_start_keeps_the_rest_of_its_time(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
-    results = Retention(kept.store, 100.0, 1 << 30)
+    results = kept.restarted(100.0, 1 << 30)
     results.remember(old, 101.0)
     results.remember(young, 1.0)
     await until(lambda: kept.ids == [young.id])
     results.close()
-    kept.results.close()
 
 
 async def test_fetch_renews_result_and_limit_of_results_still_applies(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
-    results = Retention(kept.store, DAY_S, 1 << 30, 2)
+    results = kept.restarted(DAY_S, 1 << 30, 2)
     results.remember(old, DAY_S / 2)
     results.remember(young, DAY_S / 4)
     left_s = results.expires_in_s(old.id)
@@ -321,13 +326,12 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(new_job: N
     third = kept.finished(new_job()).record
     assert kept.ids == [old.id, third.id], "of three the one that was not read for longest goes"
     results.close()
-    kept.results.close()
 
 
 async def test_result_without_time_limit_stays_until_deleted(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 30)
     record = kept.finished(new_job()).record
-    results = Retention(kept.store, math.inf, 1 << 30)
+    results = kept.restarted(math.inf, 1 << 30)
     results.remember(record, 1000 * DAY_S)
     assert results.expires_in_s(record.id) is None
     await asyncio.sleep(0)

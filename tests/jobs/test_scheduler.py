@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from types import FrameType
-from typing import Any
 
 import pytest
+from executed_lines import executed_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_simulation import (
@@ -32,6 +30,7 @@ from sidecar.jobs.scheduler import (
     BATCH_AGING_S,
     MAX_PASSED_OVER_S,
     OwnerShares,
+    ScheduledJob,
     SchedulerMoment,
     WaitingJob,
     schedule_jobs,
@@ -286,20 +285,12 @@ def test_schedule_of_many_owners_takes_hardly_more_steps_than_of_one() -> None:
     def steps(owners: int) -> int:
         """Lines of Python that it takes to put 400 jobs in their order."""
         waiting = [WaitingJob(f"owner {number % owners}", A, 9.0) for number in range(400)]
-        lines = Counter[str]()
-
-        def count(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
-            lines[event] += 1
-            return count
-
-        before = sys.gettrace()
-        sys.settrace(count)
-        try:
-            scheduled = [*schedule_jobs(waiting, OwnerShares(), SchedulerMoment())]
-        finally:
-            sys.settrace(before)
+        scheduled = list[ScheduledJob]()
+        lines = executed_lines(
+            lambda: scheduled.extend(schedule_jobs(waiting, OwnerShares(), SchedulerMoment()))
+        )
         assert len(scheduled) == 400
-        return lines["line"]
+        return lines
 
     assert steps(400) < 3 * steps(1)
 

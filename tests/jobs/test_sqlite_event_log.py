@@ -19,9 +19,9 @@ from full_disk import fill_disk
 from instrumented_slot import OverheardSlot, queue_on
 from job_event_histories import added, happen, submitted
 from service_process import PATIENCE_S, until
+from uploads import upload
 
 from sidecar import errors
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.faults import Fault, fault_of
@@ -275,9 +275,8 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     """The folder of a service that had five jobs, and was stopped or killed."""
     own = folder.with_name("own") / "jobs"
     settings = Settings(keep_jobs=True, data_dir=own.parent, journal_key=KEY)
-    with closing(JobPersistence(settings)) as keeping, closing(UploadSpool(None)) as spool:
-        spool.add(b"sound" * 1000)
-        with spool.finish() as source:
+    with closing(JobPersistence(settings)) as keeping:
+        with upload(b"sound" * 1000) as source:
             kept = keeping.keep(source, "recording")
         ids = []
         for _ in range(5):

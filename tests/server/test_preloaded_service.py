@@ -46,26 +46,6 @@ def test_forked_service_answers_and_logs_as_started_one(tmp_path: Path, voice: b
     assert said[0][-2] == 0
 
 
-def test_forked_service_has_exit_code_of_signal_and_own_processes(tmp_path: Path) -> None:
-    with Server(tmp_path / "one") as one, Server(tmp_path / "other") as other:
-        assert one.process.poll() is None
-        one.process.kill()
-        assert one.process.wait(PATIENCE_S) == one.process.returncode == -signal.SIGKILL
-        assert other.process.poll() is None
-        assert other.health()["pid"] == other.process.pid
-
-
-@pytest.mark.parametrize(("outcomes", "healthy"), [(1, False), (2, True)])
-def test_forked_service_has_limits_of_its_own(
-    tmp_path: Path, voice: bytes, outcomes: int, healthy: bool
-) -> None:
-    limits = {"health_min_events": outcomes}
-    with Server(tmp_path, scripted_fails="int8", limits=limits) as server:
-        assert is_forked(server)
-        assert server.post(voice, precision="int8").status_code == 503
-        assert server.client.get("/health").json()["model_pool_healthy"] == healthy
-
-
 def test_service_with_limits_read_at_import_is_not_forked(tmp_path: Path) -> None:
     with Server(tmp_path, limits={"llm_max_tokens": 10}) as server:
         assert not is_forked(server)

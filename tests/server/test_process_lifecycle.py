@@ -111,22 +111,15 @@ def reachable(port: int) -> bool:
     ids=["port", "short token", "two tokens", "token file", "llm"],
 )
 def test_invalid_settings_are_fatal(settings: dict[str, object], start: Start) -> None:
-    service = start(**{"port": 0, **settings})
-    assert service.line()["code"] == "settings_invalid"
-    assert service.ended()[0] == 78
+    start(**{"port": 0, **settings}).refused()
 
 
 @pytest.mark.parametrize("engine", ["auto", "moonshine"])
 def test_language_that_no_engine_supports_is_fatal_with_hint(engine: str, start: Start) -> None:
-    service = start(port=0, engine=engine, language="de")
-    fatal = service.line()
-    exit_code, out, log = service.ended()
-    assert (fatal["event"], fatal["code"]) == ("fatal", "engine_unavailable")
+    fatal = start(port=0, engine=engine, language="de").refused("engine_unavailable", 69)
     assert "'moonshine' does not support the language 'de'" in fatal["message"]
     assert "vibevoice-asr pull whisper:small" in fatal["hint"]
     assert "start with --language de (or --engine whisper)" in fatal["hint"]
-    assert (exit_code, out) == (69, b"")
-    assert "Traceback" not in log
 
 
 @pytest.mark.slow_except("generated")
@@ -170,13 +163,10 @@ def test_signed_token_as_token_of_service_is_refused(
     file = new_file(tmp_path / "token", token, 0o600)
     given = token if way == "environment" else f"@{file}"
     service = start(port=0, token_keys=issuer.keys.public, token=given)
-    fatal = service.line()
-    assert (fatal["event"], fatal["code"]) == ("fatal", "settings_invalid")
+    fatal = service.refused()
     assert "signed token" in fatal["message"]
     assert "VIBEVOICE_CLIENT_TOKEN" in fatal["hint"]
-    exit_code, _, log = service.ended()
-    assert exit_code == 78
-    assert token not in log
+    assert token not in service.log
 
 
 def test_commands_send_token_of_client_not_of_service(

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from hosted_service import SERVE, HostedService, Start
 from pydantic import SecretStr
-from service_process import PATIENCE_S, REPOSITORY, Server, settle
+from service_process import PATIENCE_S, REPOSITORY, settle
 
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -244,9 +244,7 @@ def test_modules_of_conversations_are_imported_with_application() -> None:
 
 
 def test_invalid_variable_of_routes_is_fatal_before_ready_line(start: Start) -> None:
-    service = start(port=0, env={"WS_CLOSE_BUSY_CODE": "busy"})
-    assert service.line()["code"] == "settings_invalid"
-    assert service.ended()[0] == 78
+    start(port=0, env={"WS_CLOSE_BUSY_CODE": "busy"}).refused()
 
 
 def test_failed_import_of_application_ends_service_with_exit_code_1(start: Start) -> None:
@@ -318,8 +316,3 @@ def test_service_stopped_while_it_imports_application_ends_cleanly(start: Start)
     assert exit_code == 0
     assert "Traceback" not in log
     assert "ERROR" not in log
-
-
-def test_first_request_of_fresh_service_is_served(tmp_path: Path, voice: bytes) -> None:
-    with Server(tmp_path, fresh=True) as server:
-        assert server.post(voice).status_code == 200

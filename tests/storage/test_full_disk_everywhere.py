@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 from instrumented_slot import FACTS, OverheardSlot, as_asked
 from service_process import PATIENCE_S
+from uploads import upload
 
 import sidecar
 from sidecar import errors
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -118,12 +118,6 @@ def settings_in(folder: Path) -> Settings:
     return Settings(keep_jobs=True, journal_key=key, data_dir=folder, spool_dir=folder)
 
 
-def a_recording(voice: bytes) -> Any:
-    spool = UploadSpool(None)
-    spool.add(voice)
-    return spool.finish()
-
-
 @asynccontextmanager
 async def service(
     folder: Path, slot: OverheardSlot
@@ -141,7 +135,7 @@ async def service(
 
 async def submitted(keeping: JobPersistence, queue: JobQueue, voice: bytes) -> str:
     disk = ThreadLimiter("disk", 1)
-    source = a_recording(voice)
+    source = upload(voice)
     audio = await keeping.kept(disk, source)
     job = Job(source, JobRecord.submitted(0.0, audio, FACTS, TranscribeOptions(), durable=True))
     await queue.submit(job)

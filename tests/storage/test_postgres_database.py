@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sidecar.storage.postgres_database import PostgresDatabase, retry_while_unav
 SIZE = 3
 SHORT_S = 1.0
 """Limit of a call, in tests of one that does not come back."""
+WAITS_FOR_LOCK = "SELECT pg_advisory_xact_lock(7)"
 LATE_S = 8.0
 """Beyond the limit of a call, on a machine that is busy; psycopg by itself takes ten more."""
 
@@ -48,6 +50,14 @@ def connections(cluster: Cluster, journal: str) -> int:
     with cluster.connected() as look:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
         return int(look.execute(query, (journal.rsplit("/", 1)[1],)).fetchone()[0])
+
+
+@contextmanager
+def locked(cluster: Cluster, journal: str) -> Iterator[None]:
+    """Somebody else has the lock of ``WAITS_FOR_LOCK`` meanwhile."""
+    with cluster.connected(journal.rsplit("/", 1)[1]) as other, other.transaction():
+        other.execute(WAITS_FOR_LOCK)
+        yield
 
 
 async def restarted(cluster: Cluster, mode: str = "fast") -> None:
@@ -124,7 +134,7 @@ async def test_call_waits_for_a_server_that_restarts(
 
 
 async def test_calls_over_terminated_connections_are_repeated(
-    shared: PostgresDatabase, postgres_cluster: Cluster
+    shared: PostgresDatabase, postgres_cluster: Cluster, journal: str
 ) -> None:
     before = await fill(shared)
     with postgres_cluster.connected() as other:
@@ -133,13 +143,14 @@ async def test_calls_over_terminated_connections_are_repeated(
         assert await shared.fetch("SELECT 1") == [(1,)]
         after = await fill(shared)
         assert not before & after
-        sleeping = asyncio.create_task(
-            shared.fetch("INSERT INTO numbers SELECT 1 FROM pg_sleep(0.5)")
-        )
-        query = """SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
-            WHERE query LIKE 'INSERT INTO numbers%' AND state = 'active'"""
-        await until(lambda: other.execute(query).fetchone()[0])
-        await sleeping
+        with locked(postgres_cluster, journal):
+            waiting = asyncio.create_task(
+                shared.fetch(f"INSERT INTO numbers SELECT 1 FROM ({WAITS_FOR_LOCK}) AS it")
+            )
+            query = """SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
+                WHERE query LIKE 'INSERT INTO numbers%' AND wait_event_type = 'Lock'"""
+            await until(lambda: other.execute(query).fetchone()[0])
+        await waiting
     assert await numbers(shared) == [1]
 
 
@@ -189,12 +200,13 @@ async def test_cancelled_caller_returns_at_once_and_its_connection_stays_usable(
     shared = PostgresDatabase(journal, 1)
     await shared.open()
     before = await shared.fetch("SELECT pg_backend_pid()")
-    called = asyncio.create_task(shared.fetch("SELECT pg_sleep(0.3)"))
-    await until(lambda: _active(postgres_cluster))
-    called.cancel()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert called.cancelled()
+    with locked(postgres_cluster, journal):
+        called = asyncio.create_task(shared.fetch(WAITS_FOR_LOCK))
+        await until(lambda: postgres_cluster.waiting_for_locks(journal))
+        called.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert called.cancelled()
     assert await shared.fetch("SELECT pg_backend_pid()") == before
     waiting = [asyncio.create_task(shared.fetch("SELECT 1")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -202,12 +214,6 @@ async def test_cancelled_caller_returns_at_once_and_its_connection_stays_usable(
         one.cancel()
     assert await shared.fetch("SELECT pg_backend_pid()") == before
     await shared.close()
-
-
-def _active(cluster: Cluster) -> bool:
-    with cluster.connected() as look:
-        query = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
-        return bool(look.execute(query + " AND state = 'active'").rowcount)
 
 
 async def test_connection_to_read_only_server_is_replaced(

@@ -23,10 +23,10 @@ from postgres import KEY
 from proxies import RoundRobin
 from service_process import MB, PATIENCE_S, REPOSITORY, wait_until
 from shared_job_services import service
+from uploads import upload
 
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.tls import ensure_certificate
 from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import install_command
@@ -59,12 +59,7 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         (keys("nobody"), {}, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
         (keys(secret="wrong" * 5), {}, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
         (keys(READER), {}, "AccessDenied", "read, write and delete"),
-        (
-            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-            {},
-            "requires keys",
-            "AWS_PROFILE",
-        ),
+        (keys("", ""), {}, "requires keys", "AWS_PROFILE"),
         ({}, {"uploads": "s3://no-such-bucket-here"}, "NoSuchBucket", "Make the bucket"),
         ({"AWS_ENDPOINT_URL_S3": "http://[::1]:9"}, {}, "EndpointConnectionError", "Start it"),
         ({}, {"uploads": "recordings/asr"}, "neither a bucket", "s3://recordings/asr"),
@@ -304,9 +299,8 @@ async def test_truncated_or_exchanged_object_is_not_opened(
     storage = create_recording_storage(settings, tmp_path / "none")
     async with service(journal, tmp_path / "none", storage=storage) as shared:
         seal = migrate_postgres(journal, KEY)
-        one, spool = PersistentRecordings(settings, storage, seal, shared=True), UploadSpool(None)
-        spool.add(data := os.urandom(100_000))
-        with spool.finish() as source:
+        one = PersistentRecordings(settings, storage, seal, shared=True)
+        with upload(data := os.urandom(100_000)) as source:
             audio = one.keep(source, "a-job")
             key = f"{prefix}/a-job.sealed"
             first = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()

@@ -59,5 +59,14 @@ class HostedService:
         out, log = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out, log.decode()
 
+    def refused(self, code: str = "settings_invalid", exit_code: int = 78) -> dict[str, Any]:
+        """Its line on standard output, in which it says why it does not start; it ends."""
+        line = self.line()
+        assert (line["event"], line["code"]) == ("fatal", code), line
+        ended, out, self.log = self.ended()
+        assert (ended, out) == (exit_code, b"")
+        assert "Traceback" not in self.log
+        return line
+
 
 Start = Callable[..., HostedService]

@@ -34,14 +34,9 @@ READER = "AKREAD"
 TRIES = 3
 _PORTS = ("master", "volume", "filer", "s3")
 _QUICK = (
-    "-master.volumeSizeLimitMB=64",
-    "-volume.max=40",
-    "-master.electionTimeout=1s",
-    "-master.heartbeatInterval=100ms",
-    "-master.telemetry=false",
-    "-s3.iam=false",
-    "-s3.port.iceberg=0",
-    "-s3.port.lance=0",
+    *("-master.volumeSizeLimitMB=64", "-volume.max=40", "-master.electionTimeout=1s"),
+    *("-master.heartbeatInterval=100ms", "-master.telemetry=false", "-s3.iam=false"),
+    *("-s3.port.iceberg=0", "-s3.port.lance=0"),
 )
 
 
@@ -83,29 +78,16 @@ class ObjectStorage(Given):
         ports = {name: (free_port(), free_port()) for name in _PORTS}
         super().__init__(f"http://127.0.0.1:{ports['s3'][0]}")
         config = folder / "s3.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "identities": [
-                        _identity(ACCESS, "Admin", "Read", "Write", "List"),
-                        _identity(READER, "Read", "List"),
-                    ]
-                }
-            )
-        )
+        writer = _identity(ACCESS, "Admin", "Read", "Write", "List")
+        identities = [writer, _identity(READER, "Read", "List")]
+        config.write_text(json.dumps({"identities": identities}))
         self._command = [
             str(program),
             "server",
             *(f"-{name}.port={port}" for name, (port, _) in ports.items()),
             *(f"-{name}.port.grpc={port}" for name, (_, port) in ports.items()),
-            *(
-                f"-dir={folder / 'data'}",
-                "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1",
-                "-filer",
-                "-s3",
-                f"-s3.config={config}",
-            ),
+            *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={config}"),
+            f"-dir={folder / 'data'}",
             *_QUICK,
         ]
         (folder / "data").mkdir()

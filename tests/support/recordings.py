@@ -13,26 +13,28 @@ SECONDS = 3.0
 
 _VIDEO = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=10"]
 FORMATS: dict[str, tuple[str, list[str]]] = {
-    "wav-u8": ("wav", ["-c:a", "pcm_u8"]),
-    "wav-s16": ("wav", ["-c:a", "pcm_s16le"]),
-    "wav-s24": ("wav", ["-c:a", "pcm_s24le"]),
-    "wav-s32": ("wav", ["-c:a", "pcm_s32le"]),
-    "wav-f32": ("wav", ["-c:a", "pcm_f32le"]),
-    "wav-f64": ("wav", ["-c:a", "pcm_f64le"]),
-    "wav-alaw": ("wav", ["-c:a", "pcm_alaw"]),
-    "wav-mulaw": ("wav", ["-c:a", "pcm_mulaw"]),
-    "wav-adpcm": ("wav", ["-c:a", "adpcm_ima_wav"]),
-    "wav-8kHz": ("wav", ["-ar", "8000"]),
-    "wav-11kHz": ("wav", ["-ar", "11025"]),
-    "wav-22kHz": ("wav", ["-ar", "22050"]),
-    "wav-44kHz": ("wav", ["-ar", "44100"]),
-    "wav-48kHz": ("wav", ["-ar", "48000"]),
-    "wav-96kHz": ("wav", ["-ar", "96000"]),
+    **{
+        f"wav-{name}": ("wav", ["-c:a", codec])
+        for name, codec in {
+            "u8": "pcm_u8",
+            "s16": "pcm_s16le",
+            "s24": "pcm_s24le",
+            "s32": "pcm_s32le",
+            "f32": "pcm_f32le",
+            "f64": "pcm_f64le",
+            "alaw": "pcm_alaw",
+            "mulaw": "pcm_mulaw",
+            "adpcm": "adpcm_ima_wav",
+        }.items()
+    },
+    **{
+        f"wav-{rate // 1000}kHz": ("wav", ["-ar", str(rate)])
+        for rate in (8000, 11025, 22050, 44100, 48000, 96000)
+    },
+    **{name: (name, []) for name in ("w64", "flac", "aiff", "au", "caf")},
     "wav-stereo": ("wav", ["-ac", "2"]),
     "wav-6-channels": ("wav", ["-ac", "6", "-ar", "48000"]),
     "rf64": ("wav", ["-rf64", "always"]),
-    "w64": ("w64", []),
-    "flac": ("flac", []),
     "flac-24-bit-stereo": ("flac", ["-ac", "2", "-sample_fmt", "s32"]),
     "mp3-cbr": ("mp3", ["-b:a", "64k"]),
     "mp3-vbr": ("mp3", ["-q:a", "4"]),
@@ -70,9 +72,6 @@ FORMATS: dict[str, tuple[str, list[str]]] = {
     "flv": ("flv", ["-c:a", "aac", "-ar", "44100"]),
     "mp2": ("mp2", ["-c:a", "mp2", "-ar", "44100"]),
     "ac3": ("ac3", ["-c:a", "ac3", "-ar", "48000"]),
-    "aiff": ("aiff", []),
-    "au": ("au", []),
-    "caf": ("caf", []),
     "amr-nb": ("amr", ["-c:a", "libopencore_amrnb", "-ar", "8000", "-ac", "1"]),
 }
 """Name -> (suffix, what ffmpeg is told besides the input)."""
