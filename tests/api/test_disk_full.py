@@ -6,10 +6,10 @@ import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from full_disk import fill_disk
 from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
 from test_realtime_dialogue import calling
 
@@ -17,13 +17,6 @@ from test_realtime_dialogue import calling
 def used(folder: Path) -> int:
     status = os.statvfs(folder)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
-
-
-def fill(folder: Path) -> None:
-    """Leave no room."""
-    with suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
-        while True:
-            ballast.write(bytes(4096))
 
 
 @pytest.mark.slow_except("6291456")
@@ -92,16 +85,11 @@ def test_read_only_spool_folder_is_an_error(
 async def test_session_that_cannot_be_kept_still_ends_with_its_transcript(
     start_server: Callable[..., Server], tiny_disk: Path
 ) -> None:
-    server = start_server(
-        voice_engine="scripted",
-        conversations=2,
-        keep_jobs=1,
-        data_dir=tiny_disk,
-        journal_key="0123456789abcdef" * 4,
-    )
+    kept = {"keep_jobs": 1, "data_dir": tiny_disk, "journal_key": "0123456789abcdef" * 4}
+    server = start_server(voice_engine="scripted", conversations=2, **kept)
     for full in (False, True):
         if full:
-            fill(tiny_disk)
+            fill_disk(tiny_disk)
         async with calling(server) as caller:
             await caller.answered("Hello there.", output_modalities=["text"])
             codes, ended = await caller.ended(keep=True)

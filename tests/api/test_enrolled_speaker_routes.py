@@ -106,13 +106,11 @@ def test_speaker_enrolled_by_clip_is_identified_until_deleted(
 def test_speaker_of_a_job_is_enrolled_and_confirms_an_enrolled_one(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
-    job = known.submit(sounds["play"])
-    known.wait_state(job, "done")
+    job = known.done(sounds["play"])
     nell = {"name": "Nell", "job": job, "speaker": "Speaker_1"}
     person = known.client.post("/v1/people", json=nell).json()
     assert person["name"] == "Nell"
-    again = known.submit(sounds["play"])
-    known.wait_state(again, "done")
+    again = known.done(sounds["play"])
     result = known.transcript(again)
     assert [one["name"] for one in result["metadata"]["speakers"]] == [None, "Nell"]
 
@@ -142,8 +140,7 @@ def test_speaker_of_a_job_is_enrolled_and_confirms_an_enrolled_one(
 def test_speaker_of_two_voices_is_split_by_voice_and_the_split_undone(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
-    job = known.submit(sounds["play"])
-    known.wait_state(job, "done")
+    job = known.done(sounds["play"])
     heard = known.transcript(job)["segments"]
     path = f"/v1/jobs/{job}/transcript"
 
@@ -190,8 +187,7 @@ def test_enrolled_speakers_are_shared_by_fronts_and_identified_on_a_node(
         assert another.client.get(f"/v1/people/{nagg['id']}").json() == nagg
         assert speakers(one.post(sounds["play"])) == {"Speaker_0": "Nagg", "Speaker_1": None}
 
-        job = one.submit(sounds["play"])
-        one.wait_state(job, "done")
+        job = one.done(sounds["play"])
         who = {"name": "Nell", "job": job, "speaker": "Speaker_1"}
         nell = another.client.post("/v1/people", json=who)
         assert nell.status_code == 201, nell.text

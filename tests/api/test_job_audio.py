@@ -32,22 +32,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def living(home: Path, room_mb: int = 3, **settings: object) -> Server:
-    return Server(
-        home / "server",
-        keep_jobs=1,
-        data_dir=home,
-        journal_key=KEY,
-        keep_recordings_mb=room_mb,
-        job_retention="1h",
-        scripted_speed=100_000,
-        **settings,
-    )
-
-
-def done(server: Server, body: bytes) -> str:
-    job_id = server.submit(body)
-    server.wait_state(job_id, "done")
-    return job_id
+    kept = {"keep_jobs": 1, "data_dir": home, "journal_key": KEY, "keep_recordings_mb": room_mb}
+    quick = {"job_retention": "1h", "scripted_speed": 100_000}
+    return Server(home / "server", **kept, **quick, **settings)
 
 
 def audio(server: Server, job_id: str, **headers: str) -> httpx.Response:
@@ -67,7 +54,7 @@ def keeping(home: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def job_id(keeping: Server) -> str:
-    return done(keeping, spoken(0))
+    return keeping.done(spoken(0))
 
 
 def test_recording_is_returned_unchanged_with_an_audio_type(keeping: Server, job_id: str) -> None:
@@ -155,13 +142,13 @@ def test_disconnect_during_playback_leaves_no_open_file(keeping: Server, job_id:
 
 def test_kept_recording_is_encrypted_and_deleted_with_its_job(keeping: Server, home: Path) -> None:
     own = spoken(7, 2)
-    job_id = done(keeping, own)
+    job_id = keeping.done(own)
     assert audio(keeping, job_id).content == own
     for path in home.rglob("*"):
         assert not path.is_file() or own[200:264] not in path.read_bytes(), path
-    files = len([*(home / "jobs/uploads").iterdir()])
+    files = len(_uploads(home))
     assert keeping.client.delete(f"/v1/jobs/{job_id}").status_code == 204
-    assert len([*(home / "jobs/uploads").iterdir()]) == files - 1
+    assert len(_uploads(home)) == files - 1
     check_problem(audio(keeping, job_id), 404, "job_not_found")
 
 
@@ -172,9 +159,9 @@ def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(tmp_
     keys = issuer.keys.public
     with living(tmp_path, token_keys=keys) as server:
         server.client.headers.update(bob)
-        theirs = done(server, spoken(9))
+        theirs = server.done(spoken(9))
         server.client.headers.update(ada)
-        ids = [done(server, spoken(number)) for number in range(4)]
+        ids = [server.done(spoken(number)) for number in range(4)]
         kept = [has_recording(server, one) for one in ids]
         wait_until(
             lambda: [has_recording(server, one) for one in ids] == [False, False, True, True],
@@ -208,7 +195,7 @@ def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(tmp_
 def test_recording_that_is_not_kept_cannot_be_played(
     server: Server, keeping: Server, tmp_path: Path
 ) -> None:
-    job_id = done(server, spoken(1, 1))
+    job_id = server.done(spoken(1, 1))
     check_problem(audio(server, job_id), 404, "recording_not_kept")
     assert not has_recording(server, job_id)
     server.client.delete(f"/v1/jobs/{job_id}")

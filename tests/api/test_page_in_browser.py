@@ -376,8 +376,7 @@ def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     # who is in the middle of a correction has the transcript kept, although nothing else happens
     line(visitor, 3).send_keys("e")
     visitor.driver.switch_to.active_element.send_keys(" half a")
-    other = server.submit((visitor.folder / "read.wav").read_bytes())
-    server.wait_state(other, "done")
+    other = server.done((visitor.folder / "read.wav").read_bytes())
     wait_until(lambda: other not in there(), PATIENCE_S, "what nobody reads goes")
     assert there() == {read}
     field = visitor.driver.switch_to.active_element

@@ -166,8 +166,7 @@ def test_edit_without_json_or_of_an_unfinished_job_is_refused(server: Server, jo
 def test_edits_survive_a_restart_encrypted(tmp_path: Path, voice: bytes) -> None:
     kept = {"keep_jobs": 1, "data_dir": tmp_path, "journal_key": KEY, "job_retention": "1h"}
     with Server(tmp_path / "server", **kept) as up:
-        job_id = up.submit(voice)
-        up.wait_state(job_id, "done")
+        job_id = up.done(voice)
         for operation in (
             {"op": "text", "segment": 0, "text": "A sentence that was corrected."},
             rename("Speaker_0", "Mr. Endgame"),

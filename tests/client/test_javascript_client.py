@@ -71,20 +71,9 @@ def case(node: str, server: Server, studio: Any) -> Callable[..., Any]:
     """Runs a case of `live.js`; what it came to."""
 
     def came_to(name: str, port: int = server.port, **more: str) -> Any:
-        return json.loads(
-            run(
-                node,
-                *WEBSOCKET,
-                "tests/live.js",
-                name,
-                **{
-                    "SERVICE_URL": f"http://127.0.0.1:{port}",
-                    "DIRECT": server.url,
-                    "RECORDING": str(studio.voice),
-                    **more,
-                },
-            )
-        )
+        usual = {"DIRECT": server.url, "RECORDING": str(studio.voice)}
+        there = {"SERVICE_URL": f"http://127.0.0.1:{port}", **usual, **more}
+        return json.loads(run(node, *WEBSOCKET, "tests/live.js", name, **there))
 
     return came_to
 
@@ -216,13 +205,9 @@ def test_errors_have_codes(case: Callable[..., Any]) -> None:
     said = case("errors")
     assert all(error["whole"] for error in said)
     assert [(error["code"], error["status"]) for error in said] == [
-        ("audio_empty", 400),
-        ("audio_format_unsupported", 415),
-        ("not_found", 404),
-        ("job_not_found", 404),
-        ("field_invalid", 422),
-        ("job_not_found", 404),
-        ("job_not_found", 404),
+        *(("audio_empty", 400), ("audio_format_unsupported", 415), ("not_found", 404)),
+        *(("job_not_found", 404), ("field_invalid", 422)),
+        *[("job_not_found", 404)] * 2,
     ]
 
 

@@ -39,19 +39,14 @@ def data(text: str) -> str:
     return "data: " + json.dumps({"text": text}, ensure_ascii=False)
 
 
+FRAMES = (": alive", QUEUED, *map(data, WORDS), "event: news\ndata: {}", DONE)
+
+
 @dataclass
 class Queue(FileHost):
     """A server that says what the original says, word for word, and remembers what it was sent."""
 
-    frames: list[str] = field(
-        default_factory=lambda: [
-            ": alive",
-            QUEUED,
-            *map(data, WORDS),
-            "event: news\ndata: {}",
-            DONE,
-        ]
-    )
+    frames: list[str] = field(default_factory=lambda: [*FRAMES])
     status: int = 200
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 

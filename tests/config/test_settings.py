@@ -43,14 +43,10 @@ def test_unknown_variable_is_warned_of_with_the_nearest_setting(monkeypatch):
     monkeypatch.setenv("VIBEVOICE_QQQQ", "1")
     monkeypatch.setenv("VIBEVOICE_EMPTY", "")
     for fine in (
-        "VIBEVOICE_PORT",
-        "VIBEVOICE_ASR_SERVICE_HOST",
-        "VIBEVOICE_ASR_PORT_8765_TCP_ADDR",
-        "VIBEVOICE_SERVICE_PORT_HTTP",
-        "VIBEVOICE_TEST_LIMITS",
-        "VIBEVOICE_SCRIPTED_SPEED",
+        *("PORT", "ASR_SERVICE_HOST", "ASR_PORT_8765_TCP_ADDR", "SERVICE_PORT_HTTP"),
+        *("TEST_LIMITS", "SCRIPTED_SPEED"),
     ):
-        monkeypatch.setenv(fine, "1")
+        monkeypatch.setenv(f"VIBEVOICE_{fine}", "1")
     precision, strange = unknown_variables()
     assert "VIBEVOICE_PRECISON" in precision[0]
     assert "VIBEVOICE_PRECISION?" in precision[1]
@@ -139,9 +135,7 @@ def test_talk_ports_are_given_by_name_or_number(said, ports):
         ("max_audio_hours", "-1"),
         ("preload", "perhaps"),
         ("log_level", "loud"),
-        ("talk_ports", "modern"),
-        ("talk_ports", "8005:0"),
-        ("talk_ports", "70000"),
+        *(("talk_ports", said) for said in ("modern", "8005:0", "70000")),
     ],
 )
 @pytest.mark.parametrize("way", ["flag", "environment", "file"])

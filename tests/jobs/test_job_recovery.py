@@ -30,15 +30,9 @@ class Kept:
 
     def __init__(self, home: Path, **settings: object) -> None:
         self.home, self.port = home, free_port()
-        self.settings = {
-            "keep_jobs": 1,
-            "data_dir": home,
-            "journal_key": KEY,
-            "scripted_speed": 40,
-            "scripted_settles": SETTLES,
-            "job_retention": "1h",
-            **settings,
-        }
+        self.settings = {"keep_jobs": 1, "data_dir": home, "journal_key": KEY}
+        self.settings |= {"scripted_speed": 40, "scripted_settles": SETTLES}
+        self.settings |= {"job_retention": "1h", **settings}
 
     def start(self) -> Server:
         return Server(self.home / "server", port=self.port, **self.settings)
@@ -173,8 +167,7 @@ def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
     texts = right(1)
     with life.start() as server:
         server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
-        job_id = server.submit(spoken(1))
-        server.wait_state(job_id, "done")
+        job_id = server.done(spoken(1))
         data = life.written()
         assert job_id.encode() in data
         for text in (*texts, "scripted"):

@@ -259,6 +259,12 @@ class Server:
         assert response.status_code == 202, response.text
         return str(response.json()["id"])
 
+    def done(self, audio: bytes, **fields: str) -> str:
+        """Post, and wait until it is done; the job's id."""
+        job_id = self.submit(audio, **fields)
+        self.wait_state(job_id, "done")
+        return job_id
+
     def job(self, job_id: str) -> dict[str, Any]:
         """GET /v1/jobs/{id}."""
         return dict(self.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
