@@ -25,6 +25,8 @@ from sidecar.auth.token_issuing import TokenIssuer
 KEY = "0123456789abcdef" * 4
 PLACE = "const audio = document.querySelector('audio'); return [audio.currentTime, audio.paused]"
 LONG = 1500
+ENDLESS_S = 1200
+"""Of a recording that the slow service is still hearing when all else of a test is done."""
 INTERCEPTS = """
 const segments = Array.from({length: LONG}, (_, i) => {
   const start = i * 2.4;
@@ -54,9 +56,9 @@ def kept(home: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that hears ten seconds in one, and keeps recordings."""
+    """A service that hears four seconds in one, and keeps recordings."""
     home = tmp_path_factory.mktemp("slow")
-    with Server(home, scripted_speed=10, people=1, **kept(home)) as running:
+    with Server(home, scripted_speed=4, people=1, **kept(home)) as running:
         yield running
 
 
@@ -331,9 +333,9 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, sl
 
 def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
-    visitor.sends_tone("long one.wav", 600)
+    visitor.sends_tone("long one.wav", ENDLESS_S)
     visitor.sees(".job[data-state=running] .name", "long one.wav")
-    visitor.sees(".job[data-state=running] .how", " % of 10:00, about ")
+    visitor.sees(".job[data-state=running] .how", " % of 20:00, about ")
     visitor.sees(".job[data-state=running] .how", " left")
     visitor.sees(".side h2", "In progress")
     visitor.sends_tone("second.wav", 45)
@@ -628,7 +630,7 @@ def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
 def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:
-    server = start_server(job_retention="6s")
+    server = start_server(job_retention="10s")
     visitor.reads(server, "first.wav", 5)
     visitor.sends_tone("second.wav", 7)
     headings = "return [...document.querySelectorAll('.side h2')].map((one) => one.textContent)"
@@ -683,7 +685,7 @@ def test_copies_of_one_owner_are_not_shown_to_another(
 
 def test_two_tabs_show_the_same_and_a_deletion_reaches_both(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
-    visitor.sends_tone("shared.wav", 600)
+    visitor.sends_tone("shared.wav", ENDLESS_S)
     visitor.sees(".job[data-state=running] .name", "shared.wav")
     first = visitor.driver.current_window_handle
     visitor.driver.switch_to.new_window("tab")

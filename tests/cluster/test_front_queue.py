@@ -32,8 +32,8 @@ class Store:
     ``full``: it accepts no job; ``answers``: it answers when this is set. It is the membership of
     the front as well."""
 
-    def __init__(self, shared: SharedJobs) -> None:
-        self.shared = shared
+    def __init__(self, recording: Path) -> None:
+        self.shared, self.recording = SharedJobs(), recording
         self.down = self.full = self.drains = False
         self.waiting = self.running = 0
         self.answers = asyncio.Event()
@@ -66,6 +66,10 @@ class Store:
     def unfollow(self, job: Job) -> None:
         self.followed.pop(job.id, None)
 
+    def new(self, **more: object) -> Job:
+        """A job that nobody has submitted yet."""
+        return job_of(self.recording, durable=True, **more)
+
     async def tell(self) -> None:
         """Tell the jobs that are followed of all that happened to them."""
         while True:
@@ -89,18 +93,25 @@ class Place(Reservation):
         self.callback(setattr, self, "given_back", True)
 
 
+class Front(SharedJobQueue):
+    """A front that runs no jobs, and the jobs that it shares."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, store, LIMIT, store)
+        self.store = store
+
+
 @pytest.fixture
-async def store() -> AsyncIterator[Store]:
-    store = Store(SharedJobs())
+async def store(recording: Path) -> AsyncIterator[Store]:
+    store = Store(recording)
     telling = asyncio.ensure_future(store.tell())
     yield store
     telling.cancel()
 
 
 @pytest.fixture
-async def front(store: Store) -> AsyncIterator[SharedJobQueue]:
-    """A front that runs no jobs."""
-    front = SharedJobQueue(store, store, LIMIT, store)
+async def front(store: Store) -> AsyncIterator[Front]:
+    front = Front(store)
     front.open()
     yield front
     await front.close()
@@ -125,72 +136,60 @@ async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
         await slot.close()
 
 
-def new(path: Path, **more: object) -> Job:
-    return job_of(path, durable=True, **more)
-
-
 @virtual_time
-async def test_submission_returns_once_the_job_is_persisted(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
-    store.answers.clear()
-    job = new(recording)
+async def test_submission_returns_once_the_job_is_persisted(front: Front) -> None:
+    front.store.answers.clear()
+    job = front.store.new()
     submitting = asyncio.ensure_future(front.submit(job))
     await asyncio.sleep(1.0)
     assert not submitting.done()
-    store.answers.set()
+    front.store.answers.set()
     await submitting
-    assert store.shared.get(job.id) == job.record
+    assert front.store.shared.get(job.id) == job.record
     with pytest.raises(ValueError, match="closed"):
         _ = job.source.fd
 
 
 @virtual_time
-async def test_only_job_whose_client_waits_is_followed(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
-    later, waits = await submitted(front, new(recording), new(recording, kept=False))
-    assert [*store.followed] == [waits.id]
-    store.shared.cancel(waits.id)
+async def test_only_job_whose_client_waits_is_followed(front: Front) -> None:
+    later, waits = await submitted(front, front.store.new(), front.store.new(kept=False))
+    assert [*front.store.followed] == [waits.id]
+    front.store.shared.cancel(waits.id)
     with pytest.raises(errors.JobCancelled):
         await waits.result()
-    assert store.deleted == [waits.id]
-    store.shared.cancel(later.id)
+    assert front.store.deleted == [waits.id]
+    front.store.shared.cancel(later.id)
     await asyncio.sleep(1.0)
-    assert store.deleted == [waits.id]
+    assert front.store.deleted == [waits.id]
 
 
-async def test_front_that_counts_jobs_follows_all_accepted_ones(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
+async def test_front_that_counts_jobs_follows_all_accepted_ones(front: Front) -> None:
     front.follows_all = True
-    later, waits = await submitted(front, new(recording), new(recording, kept=False))
-    assert {*store.followed} == {later.id, waits.id}
-    store.shared.cancel(later.id)
+    later, waits = await submitted(front, front.store.new(), front.store.new(kept=False))
+    assert {*front.store.followed} == {later.id, waits.id}
+    front.store.shared.cancel(later.id)
     await until(lambda: later.ended)
-    assert not store.deleted
+    assert not front.store.deleted
 
 
-async def test_given_up_job_goes_on_and_is_taken_over_elsewhere(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
-    job, elsewhere = new(recording, kept=False), SharedJobQueue(store, store, LIMIT, store)
+async def test_given_up_job_goes_on_and_is_taken_over_elsewhere(front: Front) -> None:
+    job, elsewhere = front.store.new(kept=False), Front(front.store)
     await front.submit(job)
     again = Job(job.source, job.record)
     front.give_up(again)  # which is not the one that is awaited here
-    assert store.followed
+    assert front.store.followed
     watching = asyncio.ensure_future(seen(job))
     await asyncio.sleep(0)
     front.give_up(job)
     front.give_up(job)
-    assert not store.followed
+    assert not front.store.followed
     async with asyncio.timeout(PATIENCE_S):
         assert await watching == [JobState.QUEUED, JobState.FAILED], "nobody follows it any more"
     elsewhere.expect(again)
-    store.shared.cancel(job.id)
+    front.store.shared.cancel(job.id)
     with pytest.raises(errors.JobCancelled):
         await again.result()
-    await until(lambda: store.deleted == [job.id])
+    await until(lambda: front.store.deleted == [job.id])
     await elsewhere.close()
 
 
@@ -199,62 +198,52 @@ async def seen(job: Job) -> list[JobState]:
     return [record.state async for record in job.changes()]
 
 
-async def test_client_that_comes_during_drain_gets_shutting_down(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
+async def test_client_that_comes_during_drain_gets_shutting_down(front: Front) -> None:
     await front.drain(0.0)
-    job = new(recording, kept=False)
-    store.shared.add(job.record)
+    job = front.store.new(kept=False)
+    front.store.shared.add(job.record)
     front.expect(job)
     with pytest.raises(errors.ShuttingDown):
         await job.result()
-    assert not store.followed
-    assert store.deleted == [job.id]
+    assert not front.store.followed
+    assert front.store.deleted == [job.id]
 
 
-async def test_job_that_ended_before_its_client_came_is_deleted(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
-    job = new(recording, kept=False)
-    store.shared.add(job.record)
-    store.shared.cancel(job.id)
-    again = Job(job.source, store.shared.get(job.id))
+async def test_job_that_ended_before_its_client_came_is_deleted(front: Front) -> None:
+    job = front.store.new(kept=False)
+    front.store.shared.add(job.record)
+    front.store.shared.cancel(job.id)
+    again = Job(job.source, front.store.shared.get(job.id))
     front.expect(again)
-    assert not store.followed
-    await until(lambda: store.deleted == [job.id])
+    assert not front.store.followed
+    await until(lambda: front.store.deleted == [job.id])
 
 
-async def test_refused_submission_leaves_nothing(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
-    job, place = new(recording, kept=False), Place()
-    store.full = True
+async def test_refused_submission_leaves_nothing(front: Front) -> None:
+    job, place = front.store.new(kept=False), Place()
+    front.store.full = True
     with pytest.raises(errors.QueueFull):
         await front.submit(job, promised=place)
-    store.down = True
+    front.store.down = True
     with pytest.raises(errors.JournalUnreachable):
         await front.submit(job, promised=place)
-    assert not store.followed
-    assert not store.deleted
+    assert not front.store.followed
+    assert not front.store.deleted
     assert not place.given_back, "whoever keeps it gives it back"
     assert job.source.fd
     job.source.close()
 
 
-async def test_used_idempotency_key_is_refused_and_changes_nothing(
-    store: Store, front: SharedJobQueue, recording: Path
-) -> None:
-    first, second = (new(recording, key=IdempotencyKey("a key", "digest")) for _ in range(2))
+async def test_used_idempotency_key_is_refused_and_changes_nothing(front: Front) -> None:
+    first, second = (front.store.new(key=IdempotencyKey("a key", "digest")) for _ in range(2))
     await front.submit(first)
     with pytest.raises(DuplicateRequestKey):
         await front.submit(second)
-    assert [*store.shared.jobs] == [first.id]
+    assert [*front.store.shared.jobs] == [first.id]
     second.source.close()
 
 
-async def test_each_client_of_full_queue_gets_its_own_retry_after(
-    store: Store, recording: Path
-) -> None:
+async def test_each_client_of_full_queue_gets_its_own_retry_after(store: Store) -> None:
     """As at a service alone: two seconds from start to start, whoever was refused before first."""
     front = SharedJobQueue(store, store, LIMIT, store, begun_in_s=lambda count: 2.0 * count)
     store.waiting = LIMIT
@@ -267,62 +256,58 @@ async def test_each_client_of_full_queue_gets_its_own_retry_after(
     with pytest.raises(errors.QueueFull) as full:
         front.check_room(caller="another")
     assert full.value.retry_after == 10, "of each other owner four count"
-    store.waiting, store.full, job = 0, True, new(recording)
+    store.waiting, store.full, job = 0, True, store.new()
     with pytest.raises(errors.QueueFull) as full:
         await front.submit(job, promised=Place())
     assert full.value.retry_after == 12, "another service was faster: four, one and this one"
     job.source.close()
 
 
-async def test_room_and_depth_are_the_last_counted_ones(
-    front: SharedJobQueue, store: Store, recording: Path
-) -> None:
+async def test_room_and_depth_are_the_last_counted_ones(front: Front) -> None:
     assert (front.depth, front.running) == (0, 0)
-    store.waiting, store.running = LIMIT - 1, 5
+    front.store.waiting, front.store.running = LIMIT - 1, 5
     assert (front.depth, front.running) == (LIMIT - 1, 5)
     front.check_room()
     with pytest.raises(errors.QueueFull):
         front.check_room(1)
-    store.waiting = LIMIT
-    job, place = new(recording), Place()
+    front.store.waiting = LIMIT
+    job, place = front.store.new(), Place()
     with pytest.raises(errors.QueueFull):
         await front.submit(job)
     await front.submit(job, promised=place)
-    assert job.id in store.shared.jobs
+    assert job.id in front.store.shared.jobs
     assert place.given_back
 
 
 @virtual_time
 async def test_drain_answers_waiting_clients_with_shutting_down_and_ends_their_jobs(
-    store: Store, front: SharedJobQueue, recording: Path
+    front: Front,
 ) -> None:
-    waits, later = await submitted(front, new(recording, kept=False), new(recording))
-    expected = new(recording, kept=False)
-    store.shared.add(expected.record)
+    waits, later = await submitted(front, front.store.new(kept=False), front.store.new())
+    expected = front.store.new(kept=False)
+    front.store.shared.add(expected.record)
     front.expect(expected)
     await front.drain(0.0)
-    assert store.drains
+    assert front.store.drains
     for job in (waits, expected):
         with pytest.raises(errors.ShuttingDown):
             await job.result()
-    assert store.deleted == [waits.id, expected.id]
-    assert not store.followed
+    assert front.store.deleted == [waits.id, expected.id]
+    assert not front.store.followed
     await asyncio.sleep(1.0)
     assert isinstance(waits.error, errors.ShuttingDown)
-    assert store.shared.get(later.id).state is JobState.QUEUED
+    assert front.store.shared.get(later.id).state is JobState.QUEUED
     assert front.draining
     for refuses in (front.check_room, front.check_open):
         with pytest.raises(errors.ShuttingDown):
             refuses()
     with pytest.raises(errors.ShuttingDown):
-        await front.submit(new(recording), promised=Place())
+        await front.submit(front.store.new(), promised=Place())
 
 
-async def test_drain_lets_clients_get_their_answers_within_grace(
-    store: Store, recording: Path
-) -> None:
+async def test_drain_lets_clients_get_their_answers_within_grace(store: Store) -> None:
     async with both(store) as queue:
-        (waits,) = await submitted(queue, new(recording, kept=False))
+        (waits,) = await submitted(queue, store.new(kept=False))
         await until(lambda: store.shared.get(waits.id).state is JobState.RUNNING)
         await queue.drain(PATIENCE_S)
         assert waits.state is JobState.DONE
@@ -330,10 +315,10 @@ async def test_drain_lets_clients_get_their_answers_within_grace(
 
 
 async def test_running_job_can_be_interrupted_and_a_fault_is_reported(
-    store: Store, recording: Path, hold: Hold
+    store: Store, hold: Hold
 ) -> None:
     async with both(store) as queue:
-        job = new(recording)
+        job = store.new()
         await queue.submit(job)
         await until(lambda: store.shared.get(job.id).segments)
         queue.interrupt()
