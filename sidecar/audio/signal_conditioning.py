@@ -1,7 +1,8 @@
-"""Signal conditioning: mix-down in which no channel cancels another, removal of DC offsets."""
+"""Signal conditioning: mix-down in which no channel cancels another, resampling, DC offsets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
@@ -83,6 +84,29 @@ class ChannelMixer:
             taken[:] = True
         weights: Block = (taken / taken.sum()).astype(np.float32)
         return weights
+
+
+class Resampler:
+    """Resampler of one stream of mono samples, from ``source_rate`` to ``rate``. It delays its
+    output by some milliseconds."""
+
+    def __init__(self, source_rate: int, rate: int) -> None:
+        self._resample: Callable[..., Block] | None = None
+        if source_rate != rate:
+            import soxr
+
+            stream = soxr.ResampleStream(source_rate, rate, 1, dtype="float32")
+            self._resample = stream.resample_chunk
+
+    def take(self, block: Block, *, last: bool = False) -> Block:
+        """Return the output for samples, shape (samples,); all of it if they are the ``last``."""
+        return self._resample(block, last=last) if self._resample else block
+
+    def rest(self) -> Block:
+        """End the stream; return the samples that are left."""
+        import numpy as np
+
+        return self.take(np.zeros(0, np.float32), last=True)
 
 
 _MIN_OFFSET = 0.05

@@ -12,7 +12,7 @@ from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_log import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
-from sidecar.audio.signal_conditioning import ChannelMixer
+from sidecar.audio.signal_conditioning import ChannelMixer, Resampler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,29 +53,6 @@ def _check_plausible(rate: int, channels: int) -> None:
         )
 
 
-class _MonoResampler:
-    """Mix-down and resampling of one stream of frames."""
-
-    def __init__(self, source_rate: int, channels: int, rate: int) -> None:
-        import soxr
-
-        self._mixer = ChannelMixer(source_rate, channels)
-        self._resample: Callable[..., Block] | None = None
-        if source_rate != rate:
-            stream = soxr.ResampleStream(source_rate, rate, 1, dtype="float32")
-            self._resample = stream.resample_chunk
-
-    def take(self, frames: Frames) -> Block:
-        mono = self._mixer.mix(frames)
-        return self._resample(mono) if self._resample else mono
-
-    def rest(self) -> Block:
-        import numpy as np
-
-        nothing = np.empty(0, np.float32)
-        return self._resample(nothing, last=True) if self._resample else nothing
-
-
 def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavPart]:
     """Return the parts of an open WAV file, or the samples of another one that ffmpeg would not
     decode to their end, if `WavDecoder` can decode all of them.
@@ -100,22 +77,21 @@ class WavDecoder:
     def __init__(self, fd: int, parts: Sequence[WavPart], rate: int) -> None:
         self._fd, self._rate = fd, rate
         self._parts = parts
-        self._damaged = parts[-1].is_short
+        self.truncated = parts[-1].is_short
+        """Whether samples are missing."""
         self.header = RecordingHeader(sum(part.seconds for part in self._parts))
         self.track = 0
-
-    @property
-    def truncated(self) -> bool:
-        """Return whether samples are missing."""
-        return self._damaged
 
     def __iter__(self) -> Iterator[Block]:
         for part in self._parts:
             scale = self._scale_of(part)
-            mono = _MonoResampler(part.rate, part.channels, self._rate)
+            mixer, resampler = (
+                ChannelMixer(part.rate, part.channels),
+                Resampler(part.rate, self._rate),
+            )
             for frames in self._frames_of(part):
-                yield mono.take(frames if scale == 1 else frames * scale)
-            yield mono.rest()
+                yield resampler.take(mixer.mix(frames if scale == 1 else frames * scale))
+            yield resampler.rest()
 
     def _scale_of(self, part: WavPart) -> np.float32:
         """Return the factor for samples: 1, or that of floats in the range of 16-bit integers."""
@@ -147,7 +123,7 @@ class WavDecoder:
             data = audio_format.read_file_at(self._fd, position, min(size, left))
             whole = len(data) - len(data) % part.frame_bytes
             if not whole:
-                self._damaged = True  # another process has shortened the file
+                self.truncated = True  # another process has shortened the file
                 return
             position, left = position + whole, left - whole
             yield read(data[:whole]).reshape(-1, part.channels)

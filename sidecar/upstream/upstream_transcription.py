@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from sidecar.audio import SAMPLE_RATE, Block
+from sidecar.audio import SAMPLE_RATE
+from sidecar.audio.signal_conditioning import Resampler
 from sidecar.diarization.speaker_models import shared_speaker_models
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -291,7 +292,7 @@ class UpstreamDiarization:
         self._diarizer = Diarizer.wished(given, options)
         self._thread = ThreadPoolExecutor(1, "voices")
         self._stop = stop
-        self._resample: Any = None
+        self._resampler: Resampler | None = None
         self._finished = False
         self._fed: list[Future[None]] = []
 
@@ -313,27 +314,17 @@ class UpstreamDiarization:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _hear(self, piece: audio_chunks.AudioChunk) -> None:
+        self._resampler = self._resampler or Resampler(piece.rate, SAMPLE_RATE)
         step, count = round(STEP_S * piece.rate), len(piece.samples)
         for at in range(0, count, step):
             if self._stop():
                 return
             block = audio_chunks.to_float(piece.samples[at : at + step])
             over = piece.last and at + step >= count
-            self._diarizer.feed(self._at_its_rate(block, piece.rate, over))
+            self._diarizer.feed(self._resampler.take(block, last=over))
         if piece.last:
             self._diarizer.finish()
             self._finished = True
-
-    def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
-        """Return samples at 16 kHz; ``over``: no more follow."""
-        if rate == SAMPLE_RATE:
-            return block
-        if self._resample is None:
-            import soxr
-
-            self._resample = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        found: Block = self._resample.resample_chunk(block, last=over)
-        return found
 
     def _speakers(self) -> DiarizedSpeakers:
         self._known()

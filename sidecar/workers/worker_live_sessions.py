@@ -14,19 +14,17 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.audio.signal_conditioning import Resampler
 from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
-
-if TYPE_CHECKING:
-    import soxr
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +208,7 @@ class SampleInput:
     """
 
     def __init__(self) -> None:
-        self._rate = LIVE_RATE
-        self._resampler: soxr.ResampleStream | None = None
+        self._rate, self._resampler = LIVE_RATE, Resampler(LIVE_RATE, LIVE_RATE)
 
     def take(self, raw: bytes, encoding: SampleEncoding, rate: int) -> Block:
         """Return samples at `LIVE_RATE`, shape (samples,), from whole samples at ``rate``."""
@@ -220,27 +217,14 @@ class SampleInput:
         else:
             block = np.nan_to_num(np.frombuffer(raw, "<f4"), posinf=0, neginf=0).clip(-1, 1)
             block = block.astype(np.float32, copy=False)
-        if rate != self._rate:
-            before = self.rest()
-            if rate != LIVE_RATE:
-                import soxr
-
-                self._rate = rate
-                self._resampler = soxr.ResampleStream(rate, LIVE_RATE, 1, dtype="float32")
-            return np.concatenate([before, self._resampled(block)])
-        return self._resampled(block)
-
-    def _resampled(self, block: Block) -> Block:
-        if self._resampler is None:
-            return block
-        found: Block = self._resampler.resample_chunk(block)
-        return found
+        if rate == self._rate:
+            return self._resampler.take(block)
+        before = self.rest()
+        self._rate, self._resampler = rate, Resampler(rate, LIVE_RATE)
+        return np.concatenate([before, self._resampler.take(block)])
 
     def rest(self) -> Block:
         """Return the samples left in the resampler; the next audio begins a new stream."""
-        resampler, self._resampler = self._resampler, None
-        self._rate = LIVE_RATE
-        if resampler is None:
-            return np.zeros(0, np.float32)
-        found: Block = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        return found
+        rest = self._resampler.rest()
+        self._rate, self._resampler = LIVE_RATE, Resampler(LIVE_RATE, LIVE_RATE)
+        return rest
